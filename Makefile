@@ -1,0 +1,79 @@
+# make run      a server and an agent on this machine, in monitor mode (MODE=enforce as root enforces)
+# make test     every test, the laptop's included
+# make check    vet, staticcheck, golangci-lint, cross-builds
+# make bench    the figures        make soak  the long tests        make package  the .deb
+SHELL := /bin/bash
+VERSION ?= $(shell cat VERSION)
+ARCH ?= amd64
+LDFLAGS := -s -w -X main.version=$(VERSION)
+MODE ?= monitor
+NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.44.2
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+LAPTOP := $(CURDIR)/.cache/laptop
+export GOFLAGS ?= -buildvcs=false
+
+.PHONY: run build test test-unit check bench soak package laptop deps clean
+
+run: build
+	@packaging/dev/run.sh $(MODE)
+
+deps:
+	@packaging/dev/deps.sh build
+
+build: deps
+	@mkdir -p bin
+	CGO_ENABLED=1 go build -tags gousb -trimpath -ldflags '$(LDFLAGS)' -o bin/warder ./cmd/warder
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/warder-server ./cmd/warder-server
+
+dist/warder.service: platform/service/warder.service
+	@mkdir -p dist
+	sed 's#{{Path | cmdEscape}}#/usr/bin/warder#' $< > $@
+
+package: deps dist/warder.service
+	CGO_ENABLED=1 go build -tags gousb -trimpath -ldflags '$(LDFLAGS)' -o dist/warder ./cmd/warder
+	VERSION=$(VERSION) ARCH=$(ARCH) go run $(NFPM) package -f packaging/nfpm.yaml -p deb -t dist/warder_$(VERSION)_$(ARCH).deb
+
+laptop:
+	@packaging/laptop/build.sh $(LAPTOP)
+
+# What the laptop sees as /host: the packages, the server, the guest's hand, and builds for tests.
+share: laptop package
+	@mkdir -p .cache/share
+	CGO_ENABLED=0 go build -o .cache/share/guest ./packaging/laptop/guest
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o .cache/share/warder-server ./cmd/warder-server
+	CGO_ENABLED=1 go build -tags gousb,killpoints -trimpath -ldflags '$(LDFLAGS)' -o .cache/share/warder-killpoints ./cmd/warder
+	CGO_ENABLED=0 go test -c -o .cache/share/usb.test ./platform/usb
+	cp dist/warder_$(VERSION)_$(ARCH).deb .cache/share/warder.deb
+	@packaging/laptop/next.sh dist .cache/share $(VERSION) $(ARCH) '$(NFPM)'
+
+test: deps
+	@packaging/dev/deps.sh test
+	go test -race -count=1 -timeout 15m $$(go list ./... | grep -v /packaging/laptop)
+	CGO_ENABLED=1 go test -tags gousb -count=1 ./platform/usb
+	$(MAKE) --no-print-directory share
+	WARDER_LAPTOP=$(CURDIR)/.cache go test -count=1 -v -timeout 60m ./packaging/laptop
+
+test-unit:
+	go test -count=1 $$(go list ./... | grep -v /packaging/laptop)
+
+soak: share
+	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_SOAK=1 go test -count=1 -v -timeout 170m ./packaging/laptop
+
+check: deps
+	go vet ./...
+	go vet -tags gousb,killpoints ./...
+	go run $(STATICCHECK) ./...
+	go run $(GOLANGCI) run ./...
+	for os in linux windows darwin; do for arch in amd64 arm64; do \
+	  echo "== $$os/$$arch"; CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -o /dev/null ./cmd/warder && \
+	  CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -o /dev/null ./cmd/warder-server || exit 1; done; done
+
+bench: deps
+	@packaging/dev/deps.sh test
+	go test -run '^$$' -bench . -benchmem ./enforce/... ./platform/usb ./agent/...
+	$(MAKE) --no-print-directory share
+	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_BENCH=1 go test -count=1 -v -timeout 60m -run 'TestSpeed' ./packaging/laptop
+
+clean:
+	rm -rf bin dist var

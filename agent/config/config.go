@@ -1,0 +1,139 @@
+// Package config is the agent's configuration file and the dropped enrolment file: both TOML, both
+// optional, both read strictly. It owns their shape and watches them; what a change means is the
+// agent's.
+package config
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+	"github.com/fsnotify/fsnotify"
+)
+
+// Config is warder.toml. An absent file is an empty one.
+type Config struct {
+	Server   string `toml:"server"`    // overrides the server enrolled with, after it moved
+	Proxy    string `toml:"proxy"`     // URL; empty for the environment's
+	LogLevel string `toml:"log_level"` // debug, info, warn, error
+	State    string `toml:"state"`     // directory; read at start only
+}
+
+// Enrolment is enroll.toml, dropped by mass deployment and removed once used.
+type Enrolment struct {
+	Server string `toml:"server"`
+	Token  string `toml:"token"`
+	CAPin  string `toml:"ca_pin"`
+}
+
+// maxFile bounds either file.
+const maxFile = 64 << 10
+
+// Load reads the configuration.
+func Load(path string) (Config, error) {
+	var c Config
+	if err := read(path, &c); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Config{}, err
+	}
+	if _, err := c.Level(); err != nil {
+		return Config{}, fmt.Errorf("%s: log_level: %w", path, err)
+	}
+	return c, nil
+}
+
+// Level is the log level; info when none is given.
+func (c Config) Level() (slog.Level, error) {
+	if c.LogLevel == "" {
+		return slog.LevelInfo, nil
+	}
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(strings.ToUpper(c.LogLevel))); err != nil {
+		return slog.LevelInfo, fmt.Errorf("must be debug, info, warn or error (received %q)", c.LogLevel)
+	}
+	return l, nil
+}
+
+// LoadEnrolment reads a dropped enrolment.
+func LoadEnrolment(path string) (Enrolment, error) {
+	var e Enrolment
+	if err := read(path, &e); err != nil {
+		return Enrolment{}, err
+	}
+	if e.Server == "" || e.Token == "" {
+		return Enrolment{}, fmt.Errorf("%s: server and token must both be given", path)
+	}
+	return e, nil
+}
+
+func read(path string, v any) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Size() > maxFile {
+		return fmt.Errorf("%s: %d bytes are more than %d", path, info.Size(), maxFile)
+	}
+	md, err := toml.DecodeFile(path, v)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if un := md.Undecoded(); len(un) > 0 {
+		return fmt.Errorf("%s: unknown setting %q", path, un[0].String())
+	}
+	return nil
+}
+
+// settle is how long a burst of file events is waited out: editors write in several steps.
+const settle = 200 * time.Millisecond
+
+// Watch calls f after the named files of a directory changed, until the context ends. The directory
+// is watched, not the files: editors replace them.
+func Watch(ctx context.Context, dir string, names []string, f func(name string)) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("cannot watch %s: %w", dir, err)
+	}
+	defer w.Close()
+	if err := w.Add(dir); err != nil {
+		return fmt.Errorf("cannot watch %s: %w", dir, err)
+	}
+	pending := map[string]bool{}
+	timer := time.NewTimer(settle)
+	timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-w.Events:
+			if !ok {
+				return nil
+			}
+			for _, n := range names {
+				if filepath.Base(e.Name) == n && e.Op != fsnotify.Chmod {
+					pending[n] = true
+					timer.Reset(settle)
+				}
+			}
+		case <-timer.C:
+			for n := range pending {
+				delete(pending, n)
+				f(n)
+			}
+		case _, ok := <-w.Errors:
+			if !ok {
+				return nil
+			}
+			// An overflow: look at every file.
+			for _, n := range names {
+				f(n)
+			}
+		}
+	}
+}

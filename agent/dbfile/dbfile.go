@@ -1,0 +1,306 @@
+// Package dbfile keeps one SQLite file usable, whatever befell it: a file that is no database any
+// more is set aside and begun anew; where the disk is full or read-only, a copy in the runtime
+// directory carries on and is taken back once the disk can be written again. It owns opening and
+// recovery; the tables belong to agent/ledger and agent/store.
+package dbfile
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// Health says what became of a file. The zero value is a file as it should be.
+type Health struct {
+	Lost    string `json:"lost,omitempty"`    // contents were lost, and why; the file began anew
+	Standby string `json:"standby,omitempty"` // the copy in the runtime directory is in use, and why
+}
+
+// OK reports whether nothing is wrong.
+func (h Health) OK() bool { return h == Health{} }
+
+func (h Health) String() string {
+	switch {
+	case h.Lost != "" && h.Standby != "":
+		return h.Lost + "; " + h.Standby
+	case h.Lost != "":
+		return h.Lost
+	}
+	return h.Standby
+}
+
+// File is one database.
+type File struct {
+	path, standby, schema string
+	// Begun is called with the handle each time the file begins anew after a loss.
+	begun func(*sql.DB, string) error
+
+	mu     sync.Mutex
+	db     *sql.DB
+	health Health
+}
+
+// Open opens path, or begins it anew. standby is the directory of the copy for when the disk cannot
+// be written. begun is told when contents were lost. It fails only where not even the runtime
+// directory can be written.
+func Open(path, standby, schema string, begun func(*sql.DB, string) error) (*File, error) {
+	f := &File{path: path, standby: filepath.Join(standby, filepath.Base(path)), schema: schema, begun: begun}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f, f.open()
+}
+
+// DSN is how Warder opens SQLite. The pragmas' spelling matters: others are ignored in silence, so
+// a test reads them back.
+func DSN(path string) string {
+	return "file:" + (&url.URL{Path: path}).EscapedPath() +
+		"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"
+}
+
+// Health is the file's state now.
+func (f *File) Health() Health {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.health
+}
+
+// Close closes the file.
+func (f *File) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.db.Close()
+}
+
+// Do runs a function on the database. Where it fails because the file or the disk under it is
+// broken, the file is recovered and the function is run once more.
+func (f *File) Do(run func(*sql.DB) error) error { return f.do("FULL", run) }
+
+// DoQuick is Do for what dies with the boot, or can be had again: it does not wait for the disk. It
+// survives a kill, not a power cut.
+func (f *File) DoQuick(run func(*sql.DB) error) error { return f.do("NORMAL", run) }
+
+func (f *File) do(sync string, run func(*sql.DB) error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	err := f.with(sync, run)
+	if err == nil || kindOf(err) == sound {
+		return err
+	}
+	_ = f.db.Close()
+	if f.health.Standby != "" && kindOf(err) == unwritable {
+		if oerr := f.use(f.standby); oerr != nil {
+			return errors.Join(err, oerr)
+		}
+		return err // the runtime directory is full, too
+	}
+	if oerr := f.recover(err); oerr != nil {
+		return errors.Join(err, oerr)
+	}
+	return f.with(sync, run)
+}
+
+func (f *File) with(sync string, run func(*sql.DB) error) error {
+	if sync != "FULL" {
+		if _, err := f.db.Exec("PRAGMA synchronous=" + sync); err != nil {
+			return err
+		}
+		defer func() { _, _ = f.db.Exec("PRAGMA synchronous=FULL") }()
+	}
+	return run(f.db)
+}
+
+// open chooses between the file and its standby.
+func (f *File) open() error {
+	if _, err := os.Stat(f.standby); err == nil {
+		// A standby lives in the runtime directory, so it is of this boot and newer than the file.
+		if f.adopt() == nil {
+			f.health.Standby = ""
+		} else if err := f.use(f.standby); err == nil {
+			f.health.Standby = "the disk cannot be written; kept in " + f.standby + " until it can"
+			return nil
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
+		return f.stand(err)
+	}
+	if err := f.use(f.path); err != nil {
+		return f.recover(err)
+	}
+	return nil
+}
+
+// use opens one place and proves that it can be read and written.
+func (f *File) use(path string) error {
+	db, err := sql.Open("sqlite", DSN(path))
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	if err := prove(db, f.schema); err != nil {
+		_ = db.Close()
+		return err
+	}
+	f.db = db
+	return nil
+}
+
+func prove(db *sql.DB, schema string) error {
+	var result string
+	if err := db.QueryRow("PRAGMA quick_check(1)").Scan(&result); err != nil {
+		return err
+	}
+	if result != "ok" {
+		return broken{result}
+	}
+	if _, err := db.Exec(schema); err != nil {
+		return err
+	}
+	_, err := db.Exec(`CREATE TABLE IF NOT EXISTS dbfile (one INTEGER PRIMARY KEY, opened INTEGER);
+		INSERT INTO dbfile VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET opened = opened + 1`)
+	return err
+}
+
+type broken struct{ what string }
+
+func (b broken) Error() string { return "the file is damaged: " + b.what }
+
+type condition int
+
+const (
+	sound      condition = iota // the caller's own mistake, or the context
+	damaged                     // not a database any more
+	unwritable                  // the disk is full, read-only or failing
+)
+
+func kindOf(err error) condition {
+	var b broken
+	if errors.As(err, &b) {
+		return damaged
+	}
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		switch e.Code() & 0xff {
+		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+			return damaged
+		case sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+			return unwritable
+		}
+	}
+	return sound
+}
+
+// misshapen: a sound database whose tables are not ours.
+func misshapen(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_ERROR
+}
+
+func (f *File) recover(cause error) error {
+	if kindOf(cause) == unwritable {
+		return f.stand(cause)
+	}
+	if kindOf(cause) != damaged && !misshapen(cause) {
+		return cause // locked by another process, or interrupted: nothing is wrong with the file
+	}
+	if err := f.setAside(); err != nil {
+		return f.stand(err)
+	}
+	f.health.Lost = fmt.Sprintf("%s was damaged (%v) and begun anew; the old file is kept beside it", filepath.Base(f.path), cause)
+	if err := f.use(f.path); err != nil {
+		return f.stand(err)
+	}
+	return f.anew(cause)
+}
+
+func (f *File) anew(cause error) error {
+	if f.begun == nil {
+		return nil
+	}
+	return f.begun(f.db, cause.Error())
+}
+
+// setAside keeps the last damaged file for whoever wants to look, and no more than that.
+func (f *File) setAside() error {
+	for _, end := range []string{"-wal", "-shm"} {
+		_ = os.Remove(f.path + end)
+	}
+	return os.Rename(f.path, f.path+".damaged")
+}
+
+// stand carries on in the runtime directory with what can be read of the file.
+func (f *File) stand(cause error) error {
+	if err := os.MkdirAll(filepath.Dir(f.standby), 0o755); err != nil {
+		return fmt.Errorf("cannot keep %s anywhere: %w", filepath.Base(f.path), errors.Join(cause, err))
+	}
+	f.health.Standby = fmt.Sprintf("%s cannot be written (%v); kept in %s until it can", f.path, cause, f.standby)
+	for _, end := range []string{"", "-wal"} {
+		_ = copyFile(f.standby+end, f.path+end)
+	}
+	err := f.use(f.standby)
+	if err == nil {
+		return nil
+	}
+	for _, end := range []string{"", "-wal", "-shm"} {
+		_ = os.Remove(f.standby + end)
+	}
+	f.health.Lost = fmt.Sprintf("%s could not be read (%v)", filepath.Base(f.path), err)
+	if err := f.use(f.standby); err != nil {
+		return fmt.Errorf("cannot keep %s anywhere: %w", filepath.Base(f.path), err)
+	}
+	return f.anew(err)
+}
+
+// adopt takes the standby back onto the disk.
+func (f *File) adopt() error {
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
+		return err
+	}
+	db, err := sql.Open("sqlite", DSN(f.standby))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	temp := f.path + ".back"
+	_ = os.Remove(temp)
+	if _, err := db.Exec("VACUUM INTO ?", temp); err != nil {
+		_ = os.Remove(temp)
+		return err
+	}
+	for _, end := range []string{"-wal", "-shm"} {
+		_ = os.Remove(f.path + end)
+	}
+	if err := os.Rename(temp, f.path); err != nil {
+		return err
+	}
+	_ = db.Close()
+	for _, end := range []string{"", "-wal", "-shm"} {
+		_ = os.Remove(f.standby + end)
+	}
+	return nil
+}
+
+func copyFile(to, from string) error {
+	in, err := os.Open(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}

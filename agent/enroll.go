@@ -1,0 +1,159 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/warderd/warder/agent/config"
+	"github.com/warderd/warder/agent/identity"
+	"github.com/warderd/warder/sync/checkin"
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// Enrolment is what is needed to enrol.
+type Enrolment struct {
+	Server string `json:"server"`
+	Token  string `json:"token"`
+	CAPin  string `json:"ca_pin,omitempty"`
+}
+
+// Enroll registers this machine and gives the state to keep. Nothing is stored yet.
+func Enroll(ctx context.Context, e Enrolment, proxy, machine string) (identity.State, error) {
+	key, err := protocol.NewDeviceKey()
+	if err != nil {
+		return identity.State{}, err
+	}
+	out, server, err := checkin.Enroll(ctx, checkin.Server{URL: e.Server, Proxy: proxy}, e.CAPin, e.Token, key, host(), machine)
+	if err != nil {
+		return identity.State{}, err
+	}
+	if _, err := protocol.ParseKeys(out.PolicyKeys); err != nil {
+		return identity.State{}, err
+	}
+	private, err := key.MarshalJSON()
+	if err != nil {
+		return identity.State{}, err
+	}
+	return identity.State{Device: &identity.Device{
+		DeviceID: out.DeviceID, Server: server.URL, CA: server.CA, Key: private, PolicyKeys: out.PolicyKeys,
+		RecoveryKey: out.RecoveryKey, Machine: machine, Interval: out.Interval, EnrolledAt: out.ServerTime,
+	}}, nil
+}
+
+// MachineID is the hash that this machine is known by.
+func MachineID() string { return machineID() }
+
+// enroll is Enroll for a running agent.
+func (a *Agent) enroll(ctx context.Context, e Enrolment) error {
+	a.mu.Lock()
+	d, proxy := a.state.Device, a.config.Proxy
+	a.mu.Unlock()
+	if d != nil {
+		return fmt.Errorf("this machine is enrolled with %s already; unenroll it first", d.Server)
+	}
+	st, err := Enroll(ctx, e, proxy, a.o.Machine)
+	if err != nil {
+		return err
+	}
+	return a.call(ctx, func() { a.adopt(st) })
+}
+
+// adopt takes a fresh enrolment into use.
+func (a *Agent) adopt(st identity.State) {
+	if a.save(st) != nil {
+		return
+	}
+	a.mu.Lock()
+	a.ident, a.sent = "", sentDigests{}
+	a.mu.Unlock()
+	a.note("enrolment", "")
+	a.connect()
+	a.exchange()
+	a.flatten("running")
+}
+
+// watchConfig follows the configuration file and takes a dropped enrolment.
+func (a *Agent) watchConfig(ctx context.Context) error {
+	dir := a.o.Paths.Config
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // configuration is no secret; the enrolment file is removed
+		return err
+	}
+	a.applyConfig()
+	a.dropped(ctx)
+	return config.Watch(ctx, dir, []string{"warder.toml", "enroll.toml"}, func(name string) {
+		if name == "enroll.toml" {
+			a.dropped(ctx)
+			return
+		}
+		a.applyConfig()
+	})
+}
+
+func (a *Agent) applyConfig() {
+	c, err := config.Load(a.o.Paths.ConfigFile())
+	if err != nil {
+		a.note("config", "the last good configuration stays in force: "+err.Error())
+		a.o.Log.Warn("configuration refused", "error", err)
+		return
+	}
+	a.note("config", "")
+	if level, err := c.Level(); err == nil && a.o.Level != nil {
+		a.o.Level.Set(level)
+	}
+	a.do(func() {
+		a.mu.Lock()
+		changed := c.Server != a.config.Server || c.Proxy != a.config.Proxy
+		a.config = c
+		a.mu.Unlock()
+		if changed {
+			a.o.Log.Info("configuration changed", "server", c.Server, "proxy", c.Proxy)
+			a.connect()
+			a.exchange()
+		}
+	})
+}
+
+// dropped enrols with a file left by mass deployment, and removes it: its token is a secret.
+func (a *Agent) dropped(ctx context.Context) {
+	path := a.o.Paths.EnrolmentFile()
+	if _, err := os.Stat(path); err != nil {
+		return
+	}
+	e, err := config.LoadEnrolment(path)
+	if err == nil {
+		a.mu.Lock()
+		enrolled := a.state.Device != nil
+		a.mu.Unlock()
+		if !enrolled {
+			err = a.enroll(ctx, Enrolment{e.Server, e.Token, e.CAPin})
+		}
+	}
+	if err != nil {
+		a.o.Log.Warn("dropped enrolment failed", "error", err)
+		a.note("enrolment", err.Error())
+		return
+	}
+	if err := os.Remove(path); err != nil {
+		a.note("enrolment", "enrolled, and the file with its token cannot be removed: "+err.Error())
+	}
+}
+
+// Unenroll of a running agent: the machine is given back, then the identity erased. The server
+// keeps the device until an administrator retires it.
+func (a *Agent) unenroll(ctx context.Context) error {
+	var err error
+	if cerr := a.call(ctx, func() {
+		if a.state.Device == nil {
+			err = errNotEnrolled
+			return
+		}
+		err = a.forget()
+	}); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+func encode(v any) []byte { b, _ := json.Marshal(v); return b }

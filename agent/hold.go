@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/warderd/warder/agent/identity"
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform/paths"
+)
+
+// maxReason bounds what a person writes.
+const maxReason = 500
+
+// hold suspends the policy: persisted, reported, and back by itself when its time is up.
+func (a *Agent) hold(who, reason string, length time.Duration) error {
+	if a.state.Device == nil {
+		return errNotEnrolled
+	}
+	if reason == "" || len(reason) > maxReason {
+		return fmt.Errorf("a hold needs a reason of 1 to %d bytes", maxReason)
+	}
+	if length < 0 || length > 30*24*time.Hour {
+		return fmt.Errorf("a hold lasts at most 30 days (received %s)", length)
+	}
+	st := a.state
+	st.Hold = &identity.Hold{Who: who, Reason: reason, Since: a.o.Now().UTC()}
+	if length > 0 {
+		st.Hold.Until = a.o.Now().Add(length).UTC()
+	}
+	if err := a.save(st); err != nil {
+		return err
+	}
+	a.armHold()
+	a.reconcile()
+	a.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "held", Subject: who, Reason: reason})
+	if left := a.notGivenBack(); left != nil {
+		return fmt.Errorf("the policy is held, and not all could be given back: %w", left)
+	}
+	return nil
+}
+
+// notGivenBack names what the last run could not restore.
+func (a *Agent) notGivenBack() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	for k, why := range a.result.Failed {
+		errs = append(errs, fmt.Errorf("%s %s", k, why))
+	}
+	return errors.Join(append(errs, a.result.Problems...)...)
+}
+
+// lift ends a hold.
+func (a *Agent) lift(why string) {
+	if a.state.Hold == nil {
+		return
+	}
+	st := a.state
+	who := st.Hold.Who
+	st.Hold = nil
+	if a.save(st) != nil {
+		return
+	}
+	a.holding.Stop()
+	a.reconcile()
+	a.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "hold_ended", Subject: who, Reason: why})
+}
+
+// armHold sets the timer for a hold that ends. A clock that jumps does not end it sooner: the
+// length is taken once and runs on the monotonic clock.
+func (a *Agent) armHold() {
+	a.holding.Stop()
+	h := a.state.Hold
+	if h == nil || h.Until.IsZero() {
+		return
+	}
+	// At most what it was given for, however the clock stands now.
+	left := min(h.Until.Sub(a.o.Now()), h.Until.Sub(h.Since))
+	a.holding.Reset(max(left, time.Millisecond))
+}
+
+// KeepFile, in the runtime directory, asks the next stop to leave the policy in force: an upgrade
+// must not open the machine between the old program and the new.
+const KeepFile = "keep"
+
+func keepAsked(p paths.Paths) bool {
+	_, err := os.Stat(filepath.Join(p.Run, KeepFile))
+	return err == nil
+}

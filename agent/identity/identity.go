@@ -1,0 +1,239 @@
+// Package identity keeps, in flat files beside SQLite, what a device must not lose: its key, the
+// server's pinned keys, the last signed policy and the highest serial seen. It owns those files and
+// their durability, each in two copies with a checksum; it verifies nothing (sync/protocol does)
+// and talks to nobody.
+package identity
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/warderd/warder/agent/killpoint"
+)
+
+// Device is who this machine is to its server.
+type Device struct {
+	DeviceID    string          `json:"device_id"`
+	Server      string          `json:"server"`
+	CA          string          `json:"ca_pem,omitempty"` // the pinned CA certificate, or empty for the system's
+	Key         json.RawMessage `json:"key"`              // private JWK
+	PolicyKeys  json.RawMessage `json:"policy_keys"`      // public JWKs that may sign policies
+	RecoveryKey json.RawMessage `json:"recovery_key,omitempty"`
+	Machine     string          `json:"machine"` // hash of the machine's own id, to notice cloned images
+	Interval    int             `json:"interval_seconds"`
+	EnrolledAt  time.Time       `json:"enrolled_at"`
+}
+
+// Assignment is the last signed policy as received, and how far it got.
+type Assignment struct {
+	JWS       string    `json:"jws"`
+	Serial    int64     `json:"serial"`
+	Received  time.Time `json:"received"`
+	Confirmed bool      `json:"confirmed"`
+}
+
+// Hold is a person's decision to suspend the policy.
+type Hold struct {
+	Who    string    `json:"who"`
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"` // zero: until lifted
+}
+
+// State is everything, in one file, so that no two parts of it can disagree after a power cut.
+type State struct {
+	Device    *Device     `json:"device,omitempty"`
+	Policy    *Assignment `json:"policy,omitempty"`    // in force, or about to be
+	Confirmed *Assignment `json:"confirmed,omitempty"` // the last that a check-in proved
+	Highest   int64       `json:"highest_serial"`      // a lower one is refused
+	Refuted   int64       `json:"refuted_serial,omitempty"`
+	Hold      *Hold       `json:"hold,omitempty"`
+}
+
+// ErrDamaged: both copies are there and neither can be read.
+var ErrDamaged = errors.New("the identity files are damaged")
+
+// Store reads and writes the two copies.
+type Store struct {
+	dir     string
+	standby string // in the runtime directory, for when the disk cannot be written
+
+	mu     sync.Mutex
+	health string
+}
+
+// New keeps the files in dir, and in standby while the disk cannot be written.
+func New(dir, standby string) *Store { return &Store{dir: dir, standby: standby} }
+
+// maxFile bounds the file: a policy of 1 MiB twice, as base64 in JSON.
+const maxFile = 8 << 20
+
+func (s *Store) files() []string {
+	return []string{filepath.Join(s.standby, "identity.json"), filepath.Join(s.dir, "identity.json"), filepath.Join(s.dir, "identity.json.bak")}
+}
+
+// Health says in words what is wrong with the files; "" when nothing is.
+func (s *Store) Health() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.health
+}
+
+// Load gives the newest copy that is whole. No copy at all is an empty state: not enrolled.
+func (s *Store) Load() (State, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var best *sealed
+	found, broken := 0, 0
+	for _, f := range s.files() {
+		c, err := open(f)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		found++
+		if err != nil {
+			broken++
+			s.health = fmt.Sprintf("%s is damaged (%v); its other copy is used", filepath.Base(f), err)
+			continue
+		}
+		if best == nil || c.Turn > best.Turn {
+			best = c
+		}
+	}
+	if best == nil && found > 0 {
+		s.health = ErrDamaged.Error() + ": enrol this machine anew"
+		return State{}, fmt.Errorf("%w (%d of %d copies in %s)", ErrDamaged, broken, found, s.dir)
+	}
+	if best == nil {
+		return State{}, nil
+	}
+	var st State
+	if err := json.Unmarshal(best.State, &st); err != nil {
+		return State{}, fmt.Errorf("%w: %v", ErrDamaged, err)
+	}
+	return st, nil
+}
+
+// sealed is the form on disk. Turn grows with each write, so that the newer copy is known.
+type sealed struct {
+	Turn  uint64          `json:"turn"`
+	Sum   string          `json:"sha256"`
+	State json.RawMessage `json:"state"`
+}
+
+func sum(b []byte) string { h := sha256.Sum256(b); return hex.EncodeToString(h[:]) }
+
+func open(path string) (*sealed, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxFile {
+		return nil, fmt.Errorf("more than %d bytes", maxFile)
+	}
+	var c sealed
+	if err := json.Unmarshal(b, &c); err != nil {
+		return nil, err
+	}
+	var compact bytes.Buffer
+	if json.Compact(&compact, c.State) != nil || sum(compact.Bytes()) != c.Sum {
+		return nil, errors.New("its checksum does not match")
+	}
+	return &c, nil
+}
+
+// Save writes both copies, one after the other, each whole before it takes the old one's place.
+// Where the disk cannot be written, the runtime directory carries the state to the next start of
+// this boot.
+func (s *Store) Save(st State) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	body, err := json.Marshal(st)
+	if err != nil {
+		return err
+	}
+	c := sealed{Turn: 1, Sum: sum(body), State: body}
+	for _, f := range s.files() {
+		if old, err := open(f); err == nil {
+			c.Turn = max(c.Turn, old.Turn+1)
+		}
+	}
+	out, _ := json.Marshal(c)
+	files := s.files()
+	for _, f := range files[1:] {
+		if err = WriteFile(f, out, 0o600); err != nil {
+			break
+		}
+	}
+	if err != nil {
+		s.health = fmt.Sprintf("the identity cannot be written to disk (%v); kept in %s until it can", err, s.standby)
+		if serr := WriteFile(files[0], out, 0o600); serr != nil {
+			return fmt.Errorf("cannot keep the identity anywhere: %w", errors.Join(err, serr))
+		}
+		return nil
+	}
+	s.health = ""
+	_ = os.Remove(files[0])
+	return nil
+}
+
+// Erase removes every copy.
+func (s *Store) Erase() error {
+	var errs []error
+	for _, f := range s.files() {
+		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// WriteFile replaces a file as a whole and durably: a new one is written, flushed and renamed, and
+// the directory flushed.
+func WriteFile(path string, b []byte, mode os.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	temp := path + ".new"
+	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		_ = os.Remove(temp)
+		return err
+	}
+	killpoint.Hit("identity.written")
+	if err := os.Rename(temp, path); err != nil {
+		_ = os.Remove(temp)
+		return err
+	}
+	killpoint.Hit("identity.renamed")
+	if d, err := os.Open(filepath.Dir(path)); err == nil {
+		_ = d.Sync() // some systems cannot flush a directory; the file itself is flushed
+		_ = d.Close()
+	}
+	return nil
+}

@@ -1,0 +1,49 @@
+package agent
+
+import (
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// The latencies that are measured, each on one clock.
+const (
+	insertToDecision = "insert_to_decision" // announcement read → write begun
+	insertToVerified = "insert_to_verified" // announcement read → authorized read back
+	nudgeToVerified  = "nudge_to_verified"  // nudge received → the new policy read back
+)
+
+type latencies struct {
+	mu sync.Mutex
+	h  map[string]*hdrhistogram.Histogram
+}
+
+func (l *latencies) init() { l.h = map[string]*hdrhistogram.Histogram{} }
+
+func (l *latencies) record(name string, d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.h[name] == nil {
+		l.h[name] = hdrhistogram.New(1, int64(10*time.Minute/time.Microsecond), 2)
+	}
+	_ = l.h[name].RecordValue(min(max(d.Microseconds(), 1), int64(10*time.Minute/time.Microsecond)))
+}
+
+// Latency is one histogram's answer, in microseconds.
+type Latency struct {
+	Count int64 `json:"count"`
+	P50   int64 `json:"p50_us"`
+	P90   int64 `json:"p90_us"`
+	P99   int64 `json:"p99_us"`
+}
+
+func (l *latencies) summary() map[string]Latency {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[string]Latency{}
+	for n, h := range l.h {
+		out[n] = Latency{h.TotalCount(), h.ValueAtQuantile(50), h.ValueAtQuantile(90), h.ValueAtQuantile(99)}
+	}
+	return out
+}

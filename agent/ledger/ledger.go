@@ -1,0 +1,216 @@
+// Package ledger remembers what the machine was like before Warder touched it: one row for each
+// resource ever changed, with the value from before, the last value written and the one intended
+// next. It owns its own SQLite file and never touches the machine. agent/reconcile writes an
+// intent before each plan and settles it with what was read back; on release, and after any crash,
+// the rows say what is ours and what to give back.
+package ledger
+
+import (
+	"database/sql"
+	"encoding/json"
+	"fmt"
+
+	"github.com/warderd/warder/agent/dbfile"
+	"github.com/warderd/warder/agent/killpoint"
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform"
+)
+
+// Row is one resource. A machine found at Last or Next is ours.
+type Row struct {
+	Key      enforce.Key
+	Life     platform.Life
+	Baseline enforce.Reading // the first one wins, also after a crash
+	Last     enforce.Reading // what we wrote and read back
+	Next     enforce.Reading // what we are about to write; Unknown when nothing is under way
+	By       []enforce.Setting
+}
+
+// Ours reports whether a reading is a value that we wrote or were about to write.
+func (r Row) Ours(seen enforce.Reading) bool {
+	return r.Last.State != enforce.Unknown && seen.Same(r.Last) || r.Next.State != enforce.Unknown && seen.Same(r.Next)
+}
+
+const schema = `
+CREATE TABLE IF NOT EXISTS rows (
+	kind TEXT NOT NULL, id TEXT NOT NULL, boot TEXT NOT NULL, life INTEGER NOT NULL,
+	baseline TEXT NOT NULL, last TEXT NOT NULL, next TEXT NOT NULL, settings TEXT NOT NULL,
+	PRIMARY KEY (kind, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lost (boot TEXT PRIMARY KEY) WITHOUT ROWID;`
+
+// Ledger is the open file.
+type Ledger struct {
+	file *dbfile.File
+	boot string
+}
+
+// Open opens the ledger for this boot. Rows that died with an earlier boot are dropped.
+func Open(path, standby, boot string) (*Ledger, error) {
+	l := &Ledger{boot: boot}
+	lost := func(db *sql.DB, _ string) error {
+		_, err := db.Exec(`INSERT OR IGNORE INTO lost VALUES (?)`, boot)
+		return err
+	}
+	file, err := dbfile.Open(path, standby, schema, lost)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the ledger: %w", err)
+	}
+	l.file = file
+	err = file.Do(func(db *sql.DB) error {
+		if _, err := db.Exec(`DELETE FROM rows WHERE life <> ? AND boot <> ?`, platform.Disk, boot); err != nil {
+			return err
+		}
+		_, err := db.Exec(`DELETE FROM lost WHERE boot <> ?`, boot)
+		return err
+	})
+	return l, err
+}
+
+// Close closes the file.
+func (l *Ledger) Close() error { return l.file.Close() }
+
+// Health says whether the file is as it should be.
+func (l *Ledger) Health() dbfile.Health { return l.file.Health() }
+
+// Lost reports whether rows of this boot were lost: what is found at a value of ours is then given
+// back to the vendor's default.
+func (l *Ledger) Lost() bool {
+	n := 0
+	err := l.file.Do(func(db *sql.DB) error {
+		return db.QueryRow(`SELECT count(*) FROM lost WHERE boot = ?`, l.boot).Scan(&n)
+	})
+	return err != nil || n > 0
+}
+
+// MarkLost says that rows of this boot may be missing.
+func (l *Ledger) MarkLost() error {
+	return l.file.Do(func(db *sql.DB) error {
+		_, err := db.Exec(`INSERT OR IGNORE INTO lost VALUES (?)`, l.boot)
+		return err
+	})
+}
+
+// Found forgets that rows were lost: everything has been given back.
+func (l *Ledger) Found() error {
+	return l.file.Do(func(db *sql.DB) error {
+		_, err := db.Exec(`DELETE FROM lost`)
+		return err
+	})
+}
+
+// Rows gives every row.
+func (l *Ledger) Rows() (map[enforce.Key]Row, error) {
+	var out map[enforce.Key]Row
+	err := l.file.Do(func(db *sql.DB) error {
+		out = map[enforce.Key]Row{}
+		rs, err := db.Query(`SELECT kind, id, life, baseline, last, next, settings FROM rows`)
+		if err != nil {
+			return err
+		}
+		defer rs.Close()
+		for rs.Next() {
+			var r Row
+			if err := rs.Scan(&r.Key.Kind, &r.Key.ID, &r.Life, text{&r.Baseline}, text{&r.Last}, text{&r.Next}, text{&r.By}); err != nil {
+				return err
+			}
+			out[r.Key] = r
+		}
+		return rs.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the ledger: %w", err)
+	}
+	return out, nil
+}
+
+// text stores a value as JSON. A row that cannot be read back counts as damage to that value
+// alone: it reads as unknown.
+type text struct{ v any }
+
+func (t text) Scan(src any) error {
+	s, _ := src.(string)
+	_ = json.Unmarshal([]byte(s), t.v)
+	return nil
+}
+
+func encode(v any) string {
+	b, _ := json.Marshal(v)
+	return string(b)
+}
+
+// Intend writes what a plan is about to do, with one wait for the disk. The baseline of a row that
+// is there already stays.
+func (l *Ledger) Intend(rows []Row) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	killpoint.Hit("ledger.intend.before")
+	err := l.file.Do(func(db *sql.DB) error { return l.put(db, rows) })
+	killpoint.Hit("ledger.intend.after")
+	if err != nil {
+		return fmt.Errorf("cannot write the ledger: %w", err)
+	}
+	return nil
+}
+
+// Note writes rows of resources that live until unplugged, without waiting for the disk.
+func (l *Ledger) Note(rows []Row) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	err := l.file.DoQuick(func(db *sql.DB) error { return l.put(db, rows) })
+	killpoint.Hit("guard.noted")
+	if err != nil {
+		return fmt.Errorf("cannot write the ledger: %w", err)
+	}
+	return nil
+}
+
+func (l *Ledger) put(db *sql.DB, rows []Row) error {
+	tx, err := db.Begin()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	for _, r := range rows {
+		_, err := tx.Exec(`INSERT INTO rows VALUES (?,?,?,?,?,?,?,?)
+			ON CONFLICT (kind, id) DO UPDATE SET boot=excluded.boot, life=excluded.life,
+			last=excluded.last, next=excluded.next, settings=excluded.settings`,
+			r.Key.Kind, r.Key.ID, l.boot, r.Life, encode(r.Baseline), encode(r.Last), encode(r.Next), encode(r.By))
+		if err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// Settle records what was read back after a plan, and drops the rows that were given back or whose
+// resource is gone. It does not wait for the disk: a settled row and an intent that still stands
+// lead to the same recovery.
+func (l *Ledger) Settle(rows []Row, forget []enforce.Key) error {
+	if len(rows) == 0 && len(forget) == 0 {
+		return nil
+	}
+	killpoint.Hit("settle.before")
+	err := l.file.DoQuick(func(db *sql.DB) error {
+		if err := l.put(db, rows); err != nil {
+			return err
+		}
+		tx, err := db.Begin()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback() }()
+		for _, k := range forget {
+			if _, err := tx.Exec(`DELETE FROM rows WHERE kind = ? AND id = ?`, k.Kind, k.ID); err != nil {
+				return err
+			}
+		}
+		return tx.Commit()
+	})
+	killpoint.Hit("settle.after")
+	if err != nil {
+		return fmt.Errorf("cannot settle the ledger: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+// Package localapi is how people on the machine ask the agent: HTTP over a unix socket, one table of
+// routes with an access level each, checked by the peer's credentials. It owns the socket and who
+// may call what; the answers come from the agent.
+package localapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/tailscale/peercred"
+)
+
+// Access levels.
+type Access int
+
+const (
+	Read Access = iota // any local user; what monitor mode found is left out
+	User               // any local user; bounded requests that change something small
+	Root               // root, or the user the agent runs as
+)
+
+// maxBody bounds a request.
+const maxBody = 64 << 10
+
+// Caller is who asks.
+type Caller struct {
+	UID  string
+	Root bool
+}
+
+// Error is an answer that is no success.
+type Error struct {
+	Status  int    `json:"-"`
+	Message string `json:"error"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Route is one line of the table.
+type Route struct {
+	Method, Path string
+	Access       Access
+	// Handle answers with something to encode as JSON. body has at most 64 KiB.
+	Handle func(ctx context.Context, c Caller, q *http.Request, body []byte) (any, error)
+	// Stream answers with one JSON value a line until it returns; instead of Handle.
+	Stream func(ctx context.Context, c Caller, q *http.Request, send func(any) error) error
+}
+
+// Listen makes the socket. A stale one of a dead agent is replaced; a live one is not.
+func Listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("another agent answers on %s", path)
+	}
+	_ = os.Remove(path)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	// Everybody may ask; what each may ask is checked by credentials.
+	if err := os.Chmod(path, 0o666); err != nil { //nolint:gosec // see above
+		_ = l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+type callerKey struct{}
+
+// Serve answers until the context ends.
+func Serve(ctx context.Context, l net.Listener, routes []Route, log *slog.Logger) error {
+	mux := http.NewServeMux()
+	for _, r := range routes {
+		mux.HandleFunc(r.Method+" "+r.Path, func(w http.ResponseWriter, q *http.Request) { serve(r, w, q) })
+	}
+	s := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, callerKey{}, caller(c))
+		},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	if err := s.Serve(bounded(l)); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("local API: %w", err)
+	}
+	return nil
+}
+
+// caller reads the peer's credentials; one that cannot be told may do what any user may.
+func caller(c net.Conn) Caller {
+	if b, ok := c.(*boundedConn); ok {
+		c = b.Conn
+	}
+	creds, err := peercred.Get(c)
+	if err != nil {
+		return Caller{}
+	}
+	uid, _ := creds.UserID()
+	return Caller{UID: uid, Root: uid == "0" || uid == strconv.Itoa(os.Getuid())}
+}
+
+func serve(r Route, w http.ResponseWriter, q *http.Request) {
+	c, _ := q.Context().Value(callerKey{}).(Caller)
+	if r.Access == Root && !c.Root {
+		fail(w, &Error{http.StatusForbidden, "this needs root: run it with sudo"})
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, q.Body, maxBody))
+	if err != nil {
+		fail(w, &Error{http.StatusRequestEntityTooLarge, fmt.Sprintf("the request is larger than %d bytes", maxBody)})
+		return
+	}
+	if r.Stream != nil {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		enc := json.NewEncoder(w)
+		_ = r.Stream(q.Context(), c, q, func(v any) error {
+			if err := enc.Encode(v); err != nil {
+				return err
+			}
+			return http.NewResponseController(w).Flush()
+		})
+		return
+	}
+	v, err := r.Handle(q.Context(), c, q, body)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+func fail(w http.ResponseWriter, err error) {
+	var e *Error
+	if !errors.As(err, &e) {
+		e = &Error{http.StatusInternalServerError, err.Error()}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.Status)
+	_ = json.NewEncoder(w).Encode(e)
+}
+
+// maxConns keeps a local program from using up the agent's file descriptors.
+const maxConns = 64
+
+type boundedListener struct {
+	net.Listener
+	slots chan struct{}
+}
+
+func bounded(l net.Listener) net.Listener { return &boundedListener{l, make(chan struct{}, maxConns)} }
+
+func (l *boundedListener) Accept() (net.Conn, error) {
+	l.slots <- struct{}{}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &boundedConn{Conn: c, slots: l.slots}, nil
+}
+
+type boundedConn struct {
+	net.Conn
+	slots chan struct{}
+	once  bool
+}
+
+func (c *boundedConn) Close() error {
+	err := c.Conn.Close()
+	if !c.once {
+		c.once = true
+		<-c.slots
+	}
+	return err
+}

@@ -1,0 +1,359 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/warderd/warder/agent/reconcile"
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/all"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/enforce/section"
+	enforceusb "github.com/warderd/warder/enforce/usb"
+	"github.com/warderd/warder/platform/link"
+	"github.com/warderd/warder/platform/usb"
+	"github.com/warderd/warder/sync/checkin"
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// applyLimit bounds one look at the machine: stopping a stick's writers takes seconds.
+const applyLimit = 2 * time.Minute
+
+// reconcile makes the machine as the policy says, and finds how it stands. Without a policy, or
+// while one is held, that is the plan of nothing: back to the baseline.
+func (a *Agent) reconcile() {
+	a.recon.Stop()
+	// Not the loop's context: a stop must not leave a plan half done.
+	ctx, cancel := context.WithTimeout(context.Background(), applyLimit)
+	defer cancel()
+	a.mu.Lock()
+	doc, held := a.doc, a.state.Hold != nil
+	a.mu.Unlock()
+	m := a.observe(ctx)
+	var out section.Outcome
+	var load func(context.Context)
+	if doc != nil && !held {
+		out = all.Decide(doc, &m)
+		load = func(ctx context.Context) { a.loadGuard(ctx, doc, &m) }
+	} else {
+		load = func(ctx context.Context) {
+			a.judge.rules.Store(nil)
+			a.guard.Load(ctx, usb.Ruling{Judge: nothing{}, Act: false})
+		}
+	}
+	r := a.loop.Run(ctx, out.Wants, load)
+	problem := ""
+	if err := errors.Join(r.Problems...); err != nil {
+		problem = err.Error()
+	}
+	a.note("machine", problem)
+	after := a.observe(ctx)
+	if doc != nil && !held {
+		// Decided again on the machine as it is now: what stood against the policy may be gone.
+		out = all.Decide(doc, &after)
+	}
+	findings := append(a.loop.Prove(out.Findings, out.Wants, r), reconcile.Conflicts(r)...)
+	before, err := a.store.Findings()
+	if err != nil {
+		a.note("store", err.Error())
+	}
+	findings = mergeSince(r.At, findings, before)
+	changed := len(before) != len(findings)
+	for _, f := range findings {
+		changed = changed || !before[f.Setting].Alike(f)
+	}
+	if changed {
+		if err := a.store.PutFindings(findings); err != nil {
+			a.note("store", err.Error())
+		}
+	}
+	a.mu.Lock()
+	a.machine, a.outcome, a.findings, a.result = after, out, findings, r
+	a.mu.Unlock()
+	for _, c := range r.Drifted {
+		a.o.Log.Warn("repaired", "resource", c.Key.String(), "was", c.From.String())
+		a.record(enforce.Event{At: r.At.UTC(), Setting: first(c.By), Mode: c.Mode, Kind: "drift", Subject: c.Key.String(),
+			Reason: "another program changed it to " + c.From.String() + "; it was set back to " + c.To.String(), Done: r.Seen[c.Key]})
+	}
+	if changed {
+		a.reportSoon()
+	}
+	a.flatten("running")
+}
+
+func first(s []enforce.Setting) enforce.Setting {
+	if len(s) == 0 {
+		return ""
+	}
+	return s[0]
+}
+
+// loadGuard gives the guard the rules for the machine as observed.
+func (a *Agent) loadGuard(ctx context.Context, doc *policy.Document, m *fact.Machine) {
+	r := enforceusb.Compile(doc, m)
+	a.judge.rules.Store(r)
+	a.guard.Load(ctx, usb.Ruling{Judge: a.judge, Act: r.CanDeny()})
+}
+
+// nothing lets everything pass: there is no policy.
+type nothing struct{}
+
+func (nothing) Judge(*fact.USB) enforce.Verdict { return enforce.Verdict{Allow: true} }
+
+// leave gives the machine back when the agent stops, unless an upgrade asked it to keep hold.
+func (a *Agent) leave() {
+	if keepAsked(a.o.Paths) {
+		a.o.Log.Info("stopping for an upgrade: the policy stays in force")
+		return
+	}
+	a.mu.Lock()
+	a.doc = nil
+	a.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), applyLimit)
+	defer cancel()
+	r := a.loop.Run(ctx, nil, func(ctx context.Context) { a.guard.Load(ctx, usb.Ruling{Judge: nothing{}}) })
+	if err := errors.Join(r.Problems...); err != nil {
+		a.o.Log.Error("the machine is not fully given back", "error", err)
+	}
+	for k, why := range r.Failed {
+		a.o.Log.Error("not given back", "resource", k.String(), "error", why)
+	}
+}
+
+// sentDigests is what the server is known to have.
+type sentDigests struct {
+	facts, findings string
+	whole           time.Time // when all findings were last sent
+	refused, reason string
+}
+
+// wholeEvery: all findings are sent at least this often.
+const wholeEvery = 24 * time.Hour
+
+// exchange checks in, in the background; one at a time.
+func (a *Agent) exchange() {
+	if a.source == nil {
+		return
+	}
+	if a.busy {
+		a.again = true
+		return
+	}
+	a.busy, a.again = true, false
+	a.checkin.Stop()
+	report, sent := a.report()
+	source := a.source
+	a.mu.Lock()
+	a.contact.LastTry = a.o.Now().UTC()
+	a.mu.Unlock()
+	go func() {
+		ctx, cancel := context.WithTimeout(a.ctx, 2*time.Minute)
+		defer cancel()
+		answer, err := source.Exchange(ctx, report)
+		proof := reconcile.Proved
+		if err != nil {
+			proof = a.unproved(ctx)
+		}
+		a.do(func() { a.exchanged(source, report, sent, answer, err, proof) })
+	}()
+}
+
+// unproved asks, after a check-in failed under a policy that is not confirmed yet, whether that
+// policy is to blame.
+func (a *Agent) unproved(ctx context.Context) reconcile.Proof {
+	a.mu.Lock()
+	asked := a.state.Policy != nil && !a.state.Policy.Confirmed && a.client != nil
+	a.mu.Unlock()
+	if !asked {
+		return reconcile.Unprovable
+	}
+	governed := func(ctx context.Context) error { return link.Probe(ctx, a.client.Server.URL, false) }
+	exempt := func(ctx context.Context) error { return link.Probe(ctx, a.client.Server.URL, true) }
+	return reconcile.Probes(governed, exempt)(ctx)
+}
+
+func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigests, answer protocol.Answer, err error, proof reconcile.Proof) {
+	a.busy = false
+	if source != a.source {
+		return // enrolled anew meanwhile
+	}
+	now := a.o.Now()
+	if err != nil {
+		a.mu.Lock()
+		a.contact.Error = err.Error()
+		a.mu.Unlock()
+		if proof == reconcile.Refuted {
+			a.revertPolicy("under it the server could not be reached, and past it it could")
+		}
+		a.next(a.cadence.Failed(err))
+		a.flatten("running")
+		return
+	}
+	a.mu.Lock()
+	a.contact.LastOK, a.contact.Error = now.UTC(), ""
+	a.sent = sentDigests{sent.facts, sent.findings, sent.whole, a.sent.refused, a.sent.reason}
+	if report.Policy.Refused == a.sent.refused && report.Policy.Reason == a.sent.reason && answer.Assignment == "" {
+		a.sent.reason = "" // said once; the digest stays, so that the server does not send it again
+	}
+	a.mu.Unlock()
+	if answer.Interval > 0 {
+		a.cadence.Interval = time.Duration(min(max(answer.Interval, 10), 24*3600)) * time.Second
+	}
+	if err := a.store.Ack(report.Epoch, answer.AckSeq); err != nil {
+		a.note("store", err.Error())
+	}
+	if report.Policy.Serial > 0 && a.state.Policy != nil && report.Policy.Serial == a.state.Policy.Serial {
+		a.confirm()
+	}
+	for _, r := range answer.Request {
+		if r == "full_report" {
+			a.mu.Lock()
+			a.sent.facts, a.sent.findings = "", ""
+			a.mu.Unlock()
+			a.again = true
+		}
+	}
+	if answer.Release != "" {
+		a.release(answer.Release)
+		return
+	}
+	if answer.Keys != "" {
+		a.rotate(answer.Keys)
+	}
+	if answer.Assignment != "" {
+		a.take(answer.Assignment)
+	}
+	if len(report.Events) == protocol.MaxEvents {
+		a.again = true
+	}
+	if a.again {
+		a.exchange()
+		return
+	}
+	a.nudged = time.Time{}
+	a.next(a.cadence.Done())
+	a.flatten("running")
+}
+
+// next sets the time of the next check-in.
+func (a *Agent) next(d time.Duration) {
+	a.checkin.Reset(d)
+	a.mu.Lock()
+	a.contact.Next = a.o.Now().Add(d).UTC()
+	a.mu.Unlock()
+}
+
+// soonAt is a check-in brought forward; never put off.
+func (a *Agent) soonAt(d time.Duration) {
+	if a.source == nil {
+		return
+	}
+	a.mu.Lock()
+	next := a.contact.Next
+	a.mu.Unlock()
+	if at := a.o.Now().Add(d); next.IsZero() || at.Before(next) {
+		a.next(d)
+	}
+}
+
+// reportSoon: a change in findings, or an event, checks in within seconds. After failures the
+// back-off stands: a server in trouble is not helped by more of the same.
+func (a *Agent) reportSoon() {
+	select {
+	case a.wake <- func() {
+		if a.cadence.Failures() == 0 {
+			a.soonAt(checkin.ChangeDelay / 2)
+		}
+	}:
+	default: // the loop is busy and will report what it finds anyway
+	}
+}
+
+func (a *Agent) nudge(n protocol.Nudge, at time.Time) {
+	if a.nudged.IsZero() {
+		a.nudged = at
+	}
+	if n.Within > 0 {
+		a.soonAt(checkin.First(a.state.Device.DeviceID, time.Duration(n.Within)*time.Millisecond))
+		return
+	}
+	a.exchange()
+}
+
+func (a *Agent) pushed(up bool) {
+	a.cadence.Pushed = up
+	a.mu.Lock()
+	a.contact.Pushed = up
+	a.mu.Unlock()
+	if up && a.cadence.Failures() > 0 {
+		a.soonAt(a.cadence.Soon())
+	}
+	if !up && a.source != nil {
+		// Polling again at its own pace, from now.
+		a.soonAt(a.cadence.Done())
+	}
+	a.flatten("running")
+}
+
+// resumed: devices may have changed while the machine slept, and the server may have.
+func (a *Agent) resumed() {
+	a.recon.Reset(settleDelay)
+	a.soonAt(a.cadence.Soon())
+}
+
+func (a *Agent) linked() {
+	if a.cadence.Failures() > 0 {
+		a.soonAt(a.cadence.Soon())
+	}
+}
+
+// report says how the machine stands, and only what the server does not have yet.
+func (a *Agent) report() (protocol.Report, sentDigests) {
+	epoch, events, err := a.store.Pending(protocol.MaxEvents)
+	if err != nil {
+		a.note("store", err.Error())
+	}
+	facts := a.facts()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.o.Now()
+	sent := a.sent
+	r := protocol.Report{Policy: a.heldPolicy(), Epoch: epoch, Events: events,
+		Agent: protocol.Agent{Version: a.o.Version, StartedAt: a.started.UTC().Truncate(time.Second), Machine: a.o.Machine}}
+	if r.Policy.State == "unconfirmed" {
+		r.Policy.State = "active" // the server that reads this is the proof
+	}
+	r.DeviceDigest = protocol.Digest(facts)
+	if r.DeviceDigest != sent.facts {
+		r.Device, sent.facts = &facts, r.DeviceDigest
+	}
+	r.FindingsDigest = findingsDigest(a.findings)
+	if r.FindingsDigest != sent.findings || now.Sub(sent.whole) > wholeEvery {
+		r.Findings = append([]enforce.Finding{}, a.findings...)
+		sent.findings, sent.whole = r.FindingsDigest, now
+	}
+	return r, sent
+}
+
+// findingsDigest leaves out when and on which reading: only a change in what is said is news.
+func findingsDigest(list []enforce.Finding) string {
+	short := make([]enforce.Finding, len(list))
+	for i, f := range list {
+		f.Evidence = nil
+		short[i] = f
+	}
+	return protocol.Digest(short)
+}
+
+func (a *Agent) facts() protocol.Facts {
+	f := protocol.Facts{Host: host(), Health: a.health()}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f.USB = a.machine.USB.V
+	if a.state.Hold != nil {
+		f.Hold = a.state.Hold.Who + ": " + a.state.Hold.Reason
+	}
+	return f
+}

@@ -1,0 +1,199 @@
+// Package reconcile is the one planner and the one way to change the machine: it compares what the
+// sections want with what back ends list and what the ledger remembers, applies the difference
+// behind the gate, reads back, and settles. Uninstalling is the plan of no wants; rollback is the
+// plan of the previous policy; what-if is a plan not applied. It owns no policy and no resource.
+package reconcile
+
+import (
+	"sort"
+
+	"github.com/warderd/warder/agent/ledger"
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform"
+)
+
+// Plan is the difference.
+type Plan struct {
+	Apply    []enforce.Change // in order
+	Would    []enforce.Change // planned below enforce, for what-if and reports
+	Conflict []enforce.Change // on release, neither ours nor the baseline: left alone
+	Unread   []enforce.Key    // wanted, and cannot be read: nothing is done on it
+	Adopt    []ledger.Row     // as wanted already, and ours to give back one day
+	Forget   []enforce.Key    // rows whose resource is gone or back at its baseline
+}
+
+// Kinds looks up a kind by name; its order is the order of changes.
+type Kinds struct {
+	order map[string]int
+	kinds map[string]platform.Kind
+}
+
+// NewKinds collects the kinds of all back ends.
+func NewKinds(backends []platform.Backend) Kinds {
+	k := Kinds{map[string]int{}, map[string]platform.Kind{}}
+	for _, b := range backends {
+		for _, kind := range b.Kinds() {
+			k.order[kind.Name], k.kinds[kind.Name] = len(k.order), kind
+		}
+	}
+	return k
+}
+
+// planner holds the inputs of one plan.
+type planner struct {
+	kinds Kinds
+	seen  map[enforce.Key]enforce.Reading
+	rows  map[enforce.Key]ledger.Row
+	lost  bool
+	plan  Plan
+}
+
+// Make gives the plan. lost says that rows of this boot are missing: then what is found at a value
+// that only we write counts as ours.
+func Make(kinds Kinds, wants []enforce.Want, seen map[enforce.Key]enforce.Reading, rows map[enforce.Key]ledger.Row, lost bool) Plan {
+	p := planner{kinds: kinds, seen: seen, rows: rows, lost: lost}
+	held := map[enforce.Key]bool{}
+	for _, w := range join(kinds, wants) {
+		if w.Mode >= enforce.Enforce {
+			held[w.Key] = true
+			p.want(w)
+		} else if r := seen[w.Key]; r.State == enforce.Present && !r.Is(w.Value) {
+			p.plan.Would = append(p.plan.Would, enforce.Change{Key: w.Key, From: r, To: present(w.Value), By: w.By, Phase: w.Phase, Mode: w.Mode})
+		}
+	}
+	for k, row := range rows {
+		if !held[k] {
+			p.release(row)
+		}
+	}
+	if lost {
+		p.leftovers(held)
+	}
+	p.sort()
+	return p.plan
+}
+
+func present(v enforce.Value) enforce.Reading {
+	return enforce.Reading{Value: v, State: enforce.Present}
+}
+
+// join makes one want of several for the same key: equal ones add up who asks; the higher mode
+// wins; unequal ones of the same mode go to the kind's Join, and without one the first stays.
+func join(kinds Kinds, wants []enforce.Want) []enforce.Want {
+	at := map[enforce.Key]int{}
+	var out []enforce.Want
+	for _, w := range wants {
+		i, again := at[w.Key]
+		if !again {
+			at[w.Key] = len(out)
+			out = append(out, w)
+			continue
+		}
+		have := &out[i]
+		switch {
+		case w.Value == have.Value:
+			have.By = append(append([]enforce.Setting{}, have.By...), w.By...)
+			have.Mode = max(have.Mode, w.Mode)
+		case w.Mode > have.Mode:
+			*have = w
+		case w.Mode == have.Mode && kinds.kinds[w.Key.Kind].Join != nil:
+			if j, ok := kinds.kinds[w.Key.Kind].Join(*have, w); ok {
+				*have = j
+			}
+		}
+	}
+	return out
+}
+
+// baseline is what to give back one day for a resource that has no row yet.
+func (p *planner) baseline(k enforce.Key, seen enforce.Reading) enforce.Reading {
+	kind := p.kinds.kinds[k.Kind]
+	base := seen
+	if p.lost && kind.Safe != "" {
+		base.Value, base.State = kind.Safe, enforce.Present
+	}
+	if kind.From != nil {
+		base = kind.From(k, base, p.held)
+	}
+	return base
+}
+
+// held is the baseline of a resource that we hold.
+func (p *planner) held(k enforce.Key) (enforce.Reading, bool) {
+	if r, ok := p.rows[k]; ok {
+		return r.Baseline, true
+	}
+	for _, r := range p.plan.Adopt {
+		if r.Key == k {
+			return r.Baseline, true
+		}
+	}
+	return enforce.Reading{}, false
+}
+
+func (p *planner) want(w enforce.Want) {
+	seen := p.seen[w.Key]
+	row, known := p.rows[w.Key]
+	switch {
+	case seen.State == enforce.Unknown:
+		p.plan.Unread = append(p.plan.Unread, w.Key)
+	case seen.State == enforce.Absent && p.kinds.kinds[w.Key.Kind].Life == platform.Present:
+		// Unplugged since the snapshot: nothing to hold.
+	case !seen.Is(w.Value):
+		p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: w.Key, From: seen, To: present(w.Value), By: w.By, Phase: w.Phase, Mode: w.Mode})
+	case known && !row.Last.Is(w.Value):
+		row.Last, row.Next, row.By = seen, enforce.Reading{}, w.By
+		p.plan.Adopt = append(p.plan.Adopt, row)
+	case !known:
+		// As wanted, without our doing: only worth a row where it would not be so without us.
+		if base := p.baseline(w.Key, seen); !base.Same(seen) {
+			p.plan.Adopt = append(p.plan.Adopt, ledger.Row{Key: w.Key, Life: p.kinds.kinds[w.Key.Kind].Life, Baseline: base, Last: seen, By: w.By})
+		}
+	}
+}
+
+func (p *planner) release(row ledger.Row) {
+	seen, listed := p.seen[row.Key]
+	c := enforce.Change{Key: row.Key, From: seen, To: row.Baseline, By: row.By, Phase: enforce.Open, Baseline: true}
+	switch {
+	case !listed || seen.State == enforce.Absent && row.Baseline.State == enforce.Present:
+		p.plan.Forget = append(p.plan.Forget, row.Key)
+	case seen.State == enforce.Unknown:
+		p.plan.Unread = append(p.plan.Unread, row.Key)
+	case seen.Same(row.Baseline):
+		p.plan.Forget = append(p.plan.Forget, row.Key)
+	case row.Ours(seen):
+		p.plan.Apply = append(p.plan.Apply, c)
+	default:
+		p.plan.Conflict = append(p.plan.Conflict, c)
+	}
+}
+
+// leftovers gives back what only we can have written, after the ledger was lost.
+func (p *planner) leftovers(held map[enforce.Key]bool) {
+	for k, seen := range p.seen {
+		_, known := p.rows[k]
+		kind := p.kinds.kinds[k.Kind]
+		if held[k] || known || kind.Safe == "" || kind.Ours == "" || !seen.Is(kind.Ours) {
+			continue
+		}
+		p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: k, From: seen, To: present(kind.Safe), Phase: enforce.Open, Baseline: true})
+	}
+}
+
+// sort puts what closes before what opens, and within each the kinds in their back end's order.
+func (p *planner) sort() {
+	less := func(a, b enforce.Change) bool {
+		if a.Phase != b.Phase {
+			return a.Phase < b.Phase
+		}
+		if x, y := p.kinds.order[a.Key.Kind], p.kinds.order[b.Key.Kind]; x != y {
+			return x < y
+		}
+		return a.Key.ID < b.Key.ID
+	}
+	for _, list := range [][]enforce.Change{p.plan.Apply, p.plan.Would, p.plan.Conflict} {
+		sort.Slice(list, func(i, j int) bool { return less(list[i], list[j]) })
+	}
+	sort.Slice(p.plan.Adopt, func(i, j int) bool { return p.plan.Adopt[i].Key.String() < p.plan.Adopt[j].Key.String() })
+}

@@ -1,0 +1,267 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os/user"
+	"strconv"
+	"time"
+
+	"github.com/warderd/warder/agent/localapi"
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	enforceusb "github.com/warderd/warder/enforce/usb"
+	"github.com/warderd/warder/platform/usb"
+)
+
+type caller = localapi.Caller
+
+// routes is the local API: who may do what is readable here.
+func (a *Agent) routes() []localapi.Route {
+	return []localapi.Route{
+		{Method: "GET", Path: "/v1/status", Access: localapi.Read, Handle: a.getStatus},
+		{Method: "GET", Path: "/v1/events", Access: localapi.Read, Handle: a.getEvents},
+		{Method: "GET", Path: "/v1/events/follow", Access: localapi.Read, Stream: a.followEvents},
+		{Method: "POST", Path: "/v1/explain/usb", Access: localapi.Read, Handle: a.explainUSB},
+		{Method: "GET", Path: "/v1/policy", Access: localapi.Root, Handle: a.getPolicy},
+		{Method: "GET", Path: "/v1/policies", Access: localapi.Root, Handle: a.getPolicies},
+		{Method: "GET", Path: "/v1/usb", Access: localapi.Root, Handle: a.getUSB},
+		{Method: "POST", Path: "/v1/check-in", Access: localapi.User, Handle: a.postCheckIn},
+		{Method: "POST", Path: "/v1/enroll", Access: localapi.Root, Handle: a.postEnroll},
+		{Method: "POST", Path: "/v1/unenroll", Access: localapi.Root, Handle: a.postUnenroll},
+		{Method: "POST", Path: "/v1/hold", Access: localapi.Root, Handle: a.postHold},
+		{Method: "DELETE", Path: "/v1/hold", Access: localapi.Root, Handle: a.deleteHold},
+	}
+}
+
+func (a *Agent) getStatus(_ context.Context, c caller, _ *http.Request, _ []byte) (any, error) {
+	return a.status(c.Root), nil
+}
+
+// visible: what monitor mode saw is for root alone.
+func visible(c caller, e enforce.Event) bool { return c.Root || e.Mode != enforce.Monitor }
+
+func (a *Agent) getEvents(_ context.Context, c caller, q *http.Request, _ []byte) (any, error) {
+	n, err := strconv.Atoi(q.URL.Query().Get("last"))
+	if err != nil || n < 1 || n > 10_000 {
+		n = 50
+	}
+	list, err := a.store.Events(0, -n)
+	out := []enforce.Event{}
+	for _, e := range list {
+		if visible(c, e) {
+			out = append(out, e)
+		}
+	}
+	return out, err
+}
+
+func (a *Agent) followEvents(ctx context.Context, c caller, _ *http.Request, send func(any) error) error {
+	events := make(chan enforce.Event, 256)
+	a.mu.Lock()
+	a.follow[events] = struct{}{}
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		delete(a.follow, events)
+		a.mu.Unlock()
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.ctx.Done():
+			return nil
+		case e := <-events:
+			if !visible(c, e) {
+				continue
+			}
+			if err := send(e); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// ExplainRequest names a device: by its ids, with classes where they are known, or by its port.
+type ExplainRequest struct {
+	Vendor  uint16  `json:"vendor"`
+	Product uint16  `json:"product"`
+	Serial  string  `json:"serial,omitempty"`
+	Classes []uint8 `json:"classes,omitempty"`
+	Port    string  `json:"port,omitempty"`
+}
+
+// Explanation is the answer, with what the machine holds where the device is plugged in.
+type Explanation struct {
+	enforceusb.Answer
+	Device     string `json:"device"`
+	Authorized string `json:"authorized,omitempty"` // as read back now
+	Policy     string `json:"policy"`
+}
+
+func (a *Agent) explainUSB(_ context.Context, c caller, _ *http.Request, body []byte) (any, error) {
+	var in ExplainRequest
+	if err := json.Unmarshal(body, &in); err != nil {
+		return nil, &localapi.Error{Status: http.StatusBadRequest, Message: "the request cannot be read: " + err.Error()}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.doc == nil {
+		return nil, &localapi.Error{Status: http.StatusConflict, Message: "no policy is in force"}
+	}
+	return a.explain(c, in)
+}
+
+func (a *Agent) explain(c caller, in ExplainRequest) (any, error) {
+	rules := a.judge.rules.Load()
+	if rules == nil {
+		rules = enforceusb.Compile(a.doc, &a.machine)
+	}
+	out := Explanation{Policy: fmt.Sprintf("%s, version %d", a.doc.Name, a.doc.Version)}
+	u := &fact.USB{Vendor: in.Vendor, Product: in.Product, Serial: in.Serial}
+	switch {
+	case in.Port != "":
+		var m fact.Machine
+		_ = a.ports.Observe(a.ctx, &m)
+		found := false
+		for i := range m.USB.V {
+			if m.USB.V[i].Path == in.Port {
+				u, found = &m.USB.V[i], true
+			}
+		}
+		if !found {
+			return nil, &localapi.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("nothing is plugged in at port %q", in.Port)}
+		}
+		out.Answer, out.Authorized = rules.Ask(u), "no"
+		if u.Authorized.V {
+			out.Authorized = "yes"
+		}
+	case len(in.Classes) > 0:
+		for _, class := range in.Classes {
+			u.Interfaces = append(u.Interfaces, fact.Interface{Class: class})
+		}
+		out.Answer = rules.Ask(u)
+	default:
+		out.Answer = rules.AskUnknown(u)
+	}
+	out.Device = usb.Subject(u)
+	if in.Port == "" {
+		out.Device = "usb " + u.ID()
+	}
+	if a.state.Hold != nil {
+		out.Reason = "the policy is held (" + a.state.Hold.Reason + "), so everything is allowed now; under it: " + out.Reason
+	}
+	if out.Answer.Answer == "would deny" && !c.Root {
+		// What monitor mode would do is not for everybody.
+		out.Answer = enforceusb.Answer{Answer: "allow", Reason: "nothing in enforce refuses it"}
+	}
+	return out, nil
+}
+
+func (a *Agent) getPolicy(context.Context, caller, *http.Request, []byte) (any, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.issued == nil {
+		return nil, &localapi.Error{Status: http.StatusConflict, Message: "no policy is in force"}
+	}
+	return a.issued, nil
+}
+
+func (a *Agent) getPolicies(context.Context, caller, *http.Request, []byte) (any, error) {
+	return a.store.Policies()
+}
+
+func (a *Agent) getUSB(context.Context, caller, *http.Request, []byte) (any, error) {
+	return usb.Inventory()
+}
+
+// postCheckIn checks in now and waits for the answer to have been dealt with.
+func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []byte) (any, error) {
+	before := a.o.Now()
+	enrolled := true
+	if err := a.call(ctx, func() {
+		enrolled = a.source != nil
+		a.exchange()
+	}); err != nil {
+		return nil, err
+	}
+	if !enrolled {
+		return nil, &localapi.Error{Status: http.StatusConflict, Message: errNotEnrolled.Error()}
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+		done := false
+		if err := a.call(ctx, func() { done = !a.busy }); err != nil {
+			return nil, err
+		}
+		if done {
+			break
+		}
+	}
+	s := a.status(c.Root)
+	if s.CheckIn.Last.Before(before.UTC()) && s.CheckIn.Error != "" {
+		return nil, &localapi.Error{Status: http.StatusBadGateway, Message: s.CheckIn.Error}
+	}
+	return s, nil
+}
+
+func (a *Agent) postEnroll(ctx context.Context, _ caller, _ *http.Request, body []byte) (any, error) {
+	var e Enrolment
+	if err := json.Unmarshal(body, &e); err != nil {
+		return nil, &localapi.Error{Status: http.StatusBadRequest, Message: err.Error()}
+	}
+	if err := a.enroll(ctx, e); err != nil {
+		return nil, &localapi.Error{Status: http.StatusBadGateway, Message: err.Error()}
+	}
+	return a.status(true), nil
+}
+
+func (a *Agent) postUnenroll(ctx context.Context, _ caller, _ *http.Request, _ []byte) (any, error) {
+	if err := a.unenroll(ctx); err != nil {
+		return nil, &localapi.Error{Status: http.StatusConflict, Message: err.Error()}
+	}
+	return a.status(true), nil
+}
+
+// HoldRequest is "warder revert".
+type HoldRequest struct {
+	Reason  string `json:"reason"`
+	Seconds int64  `json:"seconds,omitempty"` // 0: until lifted
+	Who     string `json:"who,omitempty"`     // whom sudo was called by
+}
+
+func (a *Agent) postHold(ctx context.Context, c caller, _ *http.Request, body []byte) (any, error) {
+	var h HoldRequest
+	if err := json.Unmarshal(body, &h); err != nil {
+		return nil, &localapi.Error{Status: http.StatusBadRequest, Message: err.Error()}
+	}
+	who := c.UID
+	if u, err := user.LookupId(c.UID); err == nil {
+		who = u.Username
+	}
+	if h.Who != "" && len(h.Who) <= 64 {
+		who = h.Who + " as " + who
+	}
+	var err error
+	if cerr := a.call(ctx, func() { err = a.hold(who, h.Reason, time.Duration(h.Seconds)*time.Second) }); cerr != nil {
+		return nil, cerr
+	}
+	if err != nil {
+		return nil, &localapi.Error{Status: http.StatusConflict, Message: err.Error()}
+	}
+	return a.status(true), nil
+}
+
+func (a *Agent) deleteHold(ctx context.Context, _ caller, _ *http.Request, _ []byte) (any, error) {
+	if err := a.call(ctx, func() { a.lift("lifted by hand") }); err != nil {
+		return nil, err
+	}
+	return a.status(true), nil
+}

@@ -1,0 +1,363 @@
+// Package store is the agent's SQLite memory: policy versions, findings, and the outbox of events
+// that the server has not acknowledged. Losing it loses history, not the policy in force
+// (agent/identity) nor what to give back (agent/ledger). A file begun anew has a new epoch, so that
+// its event numbers cannot be taken for old ones.
+package store
+
+import (
+	"crypto/rand"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/warderd/warder/agent/dbfile"
+	"github.com/warderd/warder/agent/killpoint"
+	"github.com/warderd/warder/enforce"
+)
+
+// The outbox's bounds. Past maxPending the oldest events are folded into counted summaries;
+// acknowledged ones stay for support.
+const (
+	maxPending   = 100_000
+	keepAcked    = 30 * 24 * time.Hour
+	keepBytes    = 64 << 20
+	keepPolicies = 20
+)
+
+const schema = `
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events (
+	seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, acked INTEGER NOT NULL DEFAULT 0,
+	setting TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS pending ON events (acked, seq);
+CREATE TABLE IF NOT EXISTS policies (
+	serial INTEGER PRIMARY KEY, digest TEXT NOT NULL, received INTEGER NOT NULL, state TEXT NOT NULL,
+	reason TEXT NOT NULL, changes TEXT NOT NULL, document BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS findings (setting TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS seen (subject TEXT PRIMARY KEY, boot TEXT NOT NULL, what TEXT NOT NULL) WITHOUT ROWID;`
+
+// Store is the open file.
+type Store struct{ file *dbfile.File }
+
+// Open opens the store.
+func Open(path, standby string) (*Store, error) {
+	file, err := dbfile.Open(path, standby, schema, nil)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the store: %w", err)
+	}
+	s := &Store{file}
+	_, err = s.Epoch()
+	return s, err
+}
+
+// Close closes the file.
+func (s *Store) Close() error { return s.file.Close() }
+
+// Health says whether the file is as it should be.
+func (s *Store) Health() dbfile.Health { return s.file.Health() }
+
+// Epoch names this outbox. Event numbers are only comparable within one epoch.
+func (s *Store) Epoch() (string, error) {
+	var epoch string
+	err := s.file.Do(func(db *sql.DB) error {
+		err := db.QueryRow(`SELECT value FROM meta WHERE name = 'epoch'`).Scan(&epoch)
+		if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		epoch = rand.Text()
+		_, err = db.Exec(`INSERT INTO meta VALUES ('epoch', ?)`, epoch)
+		return err
+	})
+	return epoch, err
+}
+
+// Append journals an event durably and gives its number.
+func (s *Store) Append(e enforce.Event) (uint64, error) {
+	body, err := json.Marshal(e)
+	if err != nil {
+		return 0, err
+	}
+	var seq int64
+	err = s.file.Do(func(db *sql.DB) error {
+		r, err := db.Exec(`INSERT INTO events (at, setting, kind, body) VALUES (?,?,?,?)`, e.At.UnixMilli(), e.Setting, e.Kind, string(body))
+		if err != nil {
+			return err
+		}
+		seq, err = r.LastInsertId()
+		return err
+	})
+	killpoint.Hit("store.event")
+	if err != nil {
+		return 0, fmt.Errorf("cannot journal an event: %w", err)
+	}
+	return uint64(seq), nil
+}
+
+// First reports whether a subject is met with this verdict for the first time in this boot, and
+// remembers it.
+func (s *Store) First(boot, subject, what string) (first bool) {
+	err := s.file.DoQuick(func(db *sql.DB) error {
+		var b, w string
+		err := db.QueryRow(`SELECT boot, what FROM seen WHERE subject = ?`, subject).Scan(&b, &w)
+		if err == nil && b == boot && w == what {
+			first = false
+			return nil
+		}
+		first = true
+		if _, err := db.Exec(`DELETE FROM seen WHERE boot <> ?`, boot); err != nil {
+			return err
+		}
+		_, err = db.Exec(`INSERT INTO seen VALUES (?,?,?) ON CONFLICT (subject) DO UPDATE SET boot=excluded.boot, what=excluded.what`, subject, boot, what)
+		return err
+	})
+	return first || err != nil
+}
+
+// Pending gives up to n events that are not acknowledged, in order.
+func (s *Store) Pending(n int) (epoch string, events []enforce.Event, err error) {
+	if epoch, err = s.Epoch(); err != nil {
+		return "", nil, err
+	}
+	events, err = s.query(`SELECT seq, body FROM events WHERE acked = 0 ORDER BY seq LIMIT ?`, n)
+	return epoch, events, err
+}
+
+// Backlog counts what is not acknowledged.
+func (s *Store) Backlog() (n int, err error) {
+	err = s.file.Do(func(db *sql.DB) error {
+		return db.QueryRow(`SELECT count(*) FROM events WHERE acked = 0`).Scan(&n)
+	})
+	return n, err
+}
+
+// Events gives up to n events after a number, oldest first; with n < 0 the newest -n.
+func (s *Store) Events(after uint64, n int) ([]enforce.Event, error) {
+	if n < 0 {
+		return s.query(`SELECT seq, body FROM (SELECT seq, body FROM events ORDER BY seq DESC LIMIT ?) ORDER BY seq`, -n)
+	}
+	return s.query(`SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?`, after, n)
+}
+
+func (s *Store) query(q string, args ...any) (out []enforce.Event, err error) {
+	err = s.file.Do(func(db *sql.DB) error {
+		out = nil
+		rows, err := db.Query(q, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var seq uint64
+			var body string
+			if err := rows.Scan(&seq, &body); err != nil {
+				return err
+			}
+			var e enforce.Event
+			if json.Unmarshal([]byte(body), &e) != nil {
+				e = enforce.Event{Kind: "unreadable"} // damaged on disk; its number must still be acknowledged
+			}
+			e.Seq = seq
+			out = append(out, e)
+		}
+		return rows.Err()
+	})
+	return out, err
+}
+
+// Ack marks what the server has, and prunes.
+func (s *Store) Ack(epoch string, seq uint64) error {
+	mine, err := s.Epoch()
+	if err != nil || mine != epoch || seq == 0 {
+		return err
+	}
+	err = s.file.DoQuick(func(db *sql.DB) error {
+		r, err := db.Exec(`UPDATE events SET acked = 1 WHERE acked = 0 AND seq <= ?`, seq)
+		if err != nil {
+			return err
+		}
+		if n, _ := r.RowsAffected(); n == 0 {
+			return nil
+		}
+		return prune(db, time.Now())
+	})
+	killpoint.Hit("store.acked")
+	return err
+}
+
+// prune drops acknowledged events that are too old, or too many.
+func prune(db *sql.DB, now time.Time) error {
+	if _, err := db.Exec(`DELETE FROM events WHERE acked = 1 AND at < ?`, now.Add(-keepAcked).UnixMilli()); err != nil {
+		return err
+	}
+	var pages, size, free int64
+	if err := db.QueryRow(`SELECT (SELECT * FROM pragma_page_count), (SELECT * FROM pragma_page_size), (SELECT * FROM pragma_freelist_count)`).Scan(&pages, &size, &free); err != nil {
+		return err
+	}
+	if (pages-free)*size <= keepBytes {
+		return nil
+	}
+	_, err := db.Exec(`DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE acked = 1 ORDER BY seq LIMIT 10000)`)
+	return err
+}
+
+// Fold keeps the outbox bounded: past the limit the oldest events become one counted summary per
+// kind and setting. Dropped detail is counted, never silent.
+func (s *Store) Fold() error { return s.fold(maxPending) }
+
+func (s *Store) fold(most int) error {
+	return s.file.Do(func(db *sql.DB) error {
+		var n int
+		if err := db.QueryRow(`SELECT count(*) FROM events WHERE acked = 0`).Scan(&n); err != nil || n <= most {
+			return err
+		}
+		tx, err := db.Begin()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback() }()
+		// A tenth at once, so that this is rare.
+		rows, err := tx.Query(`SELECT seq, body FROM events WHERE acked = 0 ORDER BY seq LIMIT ?`, n-most+most/10)
+		if err != nil {
+			return err
+		}
+		type group struct {
+			setting enforce.Setting
+			kind    enforce.EventKind
+		}
+		sums := map[group]*enforce.Event{}
+		var order []group
+		var last uint64
+		for rows.Next() {
+			var body string
+			if err := rows.Scan(&last, &body); err != nil {
+				_ = rows.Close()
+				return err
+			}
+			var e enforce.Event
+			_ = json.Unmarshal([]byte(body), &e)
+			g := group{e.Setting, e.Kind}
+			if sums[g] == nil {
+				sums[g] = &enforce.Event{At: e.At, Setting: e.Setting, Kind: e.Kind, Mode: e.Mode, Subject: "folded"}
+				order = append(order, g)
+			}
+			sums[g].Count += max(e.Count, 1)
+			sums[g].Reason = fmt.Sprintf("events folded, the last at %s", e.At.UTC().Format(time.RFC3339))
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`DELETE FROM events WHERE acked = 0 AND seq <= ?`, last); err != nil {
+			return err
+		}
+		for _, g := range order {
+			body, _ := json.Marshal(sums[g])
+			if _, err := tx.Exec(`INSERT INTO events (at, setting, kind, body) VALUES (?,?,?,?)`, sums[g].At.UnixMilli(), g.setting, g.kind, string(body)); err != nil {
+				return err
+			}
+		}
+		return tx.Commit()
+	})
+}
+
+// Policy is one version that came, and what became of it.
+type Policy struct {
+	Serial   int64     `json:"serial"`
+	Digest   string    `json:"digest"`
+	Received time.Time `json:"received"`
+	State    string    `json:"state"` // pending, active, unconfirmed, refused, reverted
+	Reason   string    `json:"reason,omitempty"`
+	Changes  []string  `json:"changes,omitempty"`
+	Document []byte    `json:"-"`
+}
+
+// PutPolicy records a version or its new state.
+func (s *Store) PutPolicy(p Policy) error {
+	changes, _ := json.Marshal(p.Changes)
+	err := s.file.Do(func(db *sql.DB) error {
+		_, err := db.Exec(`INSERT INTO policies VALUES (?,?,?,?,?,?,?)
+			ON CONFLICT (serial) DO UPDATE SET state=excluded.state, reason=excluded.reason`,
+			p.Serial, p.Digest, p.Received.UnixMilli(), p.State, p.Reason, string(changes), p.Document)
+		if err != nil {
+			return err
+		}
+		_, err = db.Exec(`DELETE FROM policies WHERE serial NOT IN (SELECT serial FROM policies ORDER BY serial DESC LIMIT ?)`, keepPolicies)
+		return err
+	})
+	killpoint.Hit("store.policy")
+	if err != nil {
+		return fmt.Errorf("cannot store the policy: %w", err)
+	}
+	return nil
+}
+
+// Policies gives the versions that came, newest first.
+func (s *Store) Policies() (out []Policy, err error) {
+	err = s.file.Do(func(db *sql.DB) error {
+		out = nil
+		rows, err := db.Query(`SELECT serial, digest, received, state, reason, changes, document FROM policies ORDER BY serial DESC`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var p Policy
+			var at int64
+			var changes string
+			if err := rows.Scan(&p.Serial, &p.Digest, &at, &p.State, &p.Reason, &changes, &p.Document); err != nil {
+				return err
+			}
+			p.Received = time.UnixMilli(at).UTC()
+			_ = json.Unmarshal([]byte(changes), &p.Changes)
+			out = append(out, p)
+		}
+		return rows.Err()
+	})
+	return out, err
+}
+
+// Findings gives the last findings, for their Since.
+func (s *Store) Findings() (out map[enforce.Setting]enforce.Finding, err error) {
+	err = s.file.Do(func(db *sql.DB) error {
+		out = map[enforce.Setting]enforce.Finding{}
+		rows, err := db.Query(`SELECT body FROM findings`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var body string
+			var f enforce.Finding
+			if err := rows.Scan(&body); err != nil {
+				return err
+			}
+			if json.Unmarshal([]byte(body), &f) == nil {
+				out[f.Setting] = f
+			}
+		}
+		return rows.Err()
+	})
+	return out, err
+}
+
+// PutFindings replaces all findings.
+func (s *Store) PutFindings(list []enforce.Finding) error {
+	return s.file.DoQuick(func(db *sql.DB) error {
+		tx, err := db.Begin()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback() }()
+		if _, err := tx.Exec(`DELETE FROM findings`); err != nil {
+			return err
+		}
+		for _, f := range list {
+			body, _ := json.Marshal(f)
+			if _, err := tx.Exec(`INSERT OR REPLACE INTO findings VALUES (?,?)`, f.Setting, string(body)); err != nil {
+				return err
+			}
+		}
+		return tx.Commit()
+	})
+}

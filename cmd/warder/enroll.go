@@ -1,0 +1,40 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/agent"
+	"github.com/warderd/warder/agent/localapi"
+)
+
+func (a *app) enroll() *cobra.Command {
+	var e agent.Enrolment
+	c := &cobra.Command{
+		Use: "enroll --server URL --token T [--ca-pin sha256:…]", Short: "Enrol this machine with a policy server", Args: cobra.NoArgs,
+		Long: "Registers this machine. With --ca-pin the server's own certificate authority is the only one\n" +
+			"trusted from then on; without it the system's authorities must vouch for the server.",
+		Example: "  sudo warder enroll --server https://policy.example.com --token T --ca-pin sha256:5f0c…",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			err := a.client().Do(ctx, "POST", "/v1/enroll", e, nil)
+			if errors.Is(err, localapi.ErrNoAgent) {
+				// No agent runs: the enrolment is written for its next start.
+				err = agent.EnrollOffline(ctx, a.paths(), e)
+			}
+			if err != nil {
+				return fmt.Errorf("cannot enrol: %w", err)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "Enrolled. Try: warder status")
+			return nil
+		},
+	}
+	c.Flags().StringVar(&e.Server, "server", "", "URL of the policy server")
+	c.Flags().StringVar(&e.Token, "token", "", "enrolment token")
+	c.Flags().StringVar(&e.CAPin, "ca-pin", "", "fingerprint of the server's certificate authority, sha256:…")
+	_ = c.MarkFlagRequired("server")
+	_ = c.MarkFlagRequired("token")
+	return c
+}

@@ -1,0 +1,76 @@
+// Command warder is the policy agent and its command line. It holds flags and rendering; what the
+// commands do is in agent.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/agent/config"
+	"github.com/warderd/warder/agent/localapi"
+	"github.com/warderd/warder/platform/paths"
+)
+
+// version is set by the build.
+var version = "dev"
+
+// exit is an error that only stands for an exit code.
+type exit int
+
+func (e exit) Error() string { return fmt.Sprintf("exit %d", int(e)) }
+
+// app is what every command needs.
+type app struct {
+	state string
+}
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.Execute()
+	var code exit
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	}
+	fmt.Fprintln(os.Stderr, "warder:", err)
+	if errors.Is(err, localapi.ErrNoAgent) {
+		fmt.Fprintln(os.Stderr, "  start it with: sudo systemctl start warder")
+		return 3
+	}
+	return 1
+}
+
+func newRoot() *cobra.Command {
+	a := &app{}
+	root := &cobra.Command{
+		Use: "warder", Short: "Keeps this machine as its company's policy says, and says how it stands",
+		Example:      "  warder status\n  warder explain usb 0951:1666 --class 08\n  sudo warder enroll --server https://policy.example.com --token T",
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.PersistentFlags().StringVar(&a.state, "state", "", "state directory of the agent (default: that of the installed service)")
+	root.AddCommand(a.enroll(), a.unenroll(), a.run(), a.checkIn(), a.status(), a.explain(), a.events(), a.policy(), a.revert(), a.service(), a.usb(), a.version())
+	root.CompletionOptions.HiddenDefaultCmd = true
+	return root
+}
+
+// paths are the agent's places: --state puts all below one directory.
+func (a *app) paths() paths.Paths {
+	if a.state != "" {
+		return paths.Under(a.state)
+	}
+	p := paths.Default()
+	if c, err := config.Load(p.ConfigFile()); err == nil && c.State != "" {
+		p.State = c.State
+	}
+	return p
+}
+
+func (a *app) client() *localapi.Client { return localapi.NewClient(a.paths().Socket()) }

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/agent/store"
+	"github.com/warderd/warder/sync/protocol"
+)
+
+func (a *app) policy() *cobra.Command {
+	c := &cobra.Command{Use: "policy", Short: "The policy in force and the versions before it", Example: "  sudo warder policy show\n  sudo warder policy diff"}
+	c.AddCommand(a.policyShow(), a.policyDiff())
+	return c
+}
+
+func (a *app) policyShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show", Short: "Show the policy in force, as signed", Args: cobra.NoArgs, Example: "  sudo warder policy show",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var as protocol.Assignment
+			if err := a.client().Do(cmd.Context(), "GET", "/v1/policy", nil, &as); err != nil {
+				return fmt.Errorf("cannot show the policy: %w", err)
+			}
+			enc := json.NewEncoder(cmd.OutOrStdout())
+			enc.SetIndent("", "  ")
+			return enc.Encode(as)
+		},
+	}
+}
+
+func (a *app) policyDiff() *cobra.Command {
+	return &cobra.Command{
+		Use: "diff", Short: "What each version changed, newest first", Args: cobra.NoArgs, Example: "  sudo warder policy diff",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var list []store.Policy
+			if err := a.client().Do(cmd.Context(), "GET", "/v1/policies", nil, &list); err != nil {
+				return fmt.Errorf("cannot compare policies: %w", err)
+			}
+			out := cmd.OutOrStdout()
+			st := newStyle(out)
+			for _, p := range list {
+				fmt.Fprintf(out, "%s  serial %d, %s %s\n", st.bold(p.Received.Local().Format(time.DateTime)), p.Serial, p.State, st.warn(p.Reason))
+				for _, c := range p.Changes {
+					fmt.Fprintf(out, "    %s\n", c)
+				}
+				if len(p.Changes) == 0 {
+					fmt.Fprintln(out, st.dim("    no setting changed"))
+				}
+			}
+			return nil
+		},
+	}
+}

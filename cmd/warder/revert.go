@@ -1,0 +1,57 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/agent"
+	"github.com/warderd/warder/agent/localapi"
+)
+
+func (a *app) revert() *cobra.Command {
+	var length time.Duration
+	var reason string
+	var lift, now bool
+	c := &cobra.Command{
+		Use: "revert [--for 1h] --reason …", Short: "Suspend the policy and give the machine back", Args: cobra.NoArgs,
+		Long: "Restores what was there before Warder and holds the policy back until the time is up, or until\n" +
+			"lifted. The hold outlives restarts, and the server is told who, why and until when.",
+		Example: "  sudo warder revert --for 1h --reason \"presentation with a borrowed stick, ticket 4711\"\n  sudo warder revert --lift",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			h := agent.HoldRequest{Reason: reason, Seconds: int64(length.Seconds()), Who: os.Getenv("SUDO_USER")}
+			out := cmd.OutOrStdout()
+			switch {
+			case now:
+				// For the package's removal: give back what a dead agent left, and hold nothing.
+				return agent.Offline(cmd.Context(), a.paths(), agent.OfflineRevert, agent.HoldRequest{})
+			case lift:
+				if err := a.client().Do(cmd.Context(), "DELETE", "/v1/hold", nil, nil); err != nil {
+					return fmt.Errorf("cannot lift the hold: %w", err)
+				}
+				fmt.Fprintln(out, "The hold is lifted; the policy is in force again.")
+				return nil
+			case reason == "":
+				return errors.New("say why with --reason: the server and the next person are told")
+			}
+			err := a.client().Do(cmd.Context(), "POST", "/v1/hold", h, nil)
+			if errors.Is(err, localapi.ErrNoAgent) {
+				err = agent.Offline(cmd.Context(), a.paths(), agent.OfflineHold, h)
+			}
+			if err != nil {
+				return fmt.Errorf("cannot revert: %w", err)
+			}
+			fmt.Fprintln(out, "The machine is as it was before Warder, and the policy is held.")
+			return nil
+		},
+	}
+	c.Flags().DurationVar(&length, "for", 0, "how long (default: until lifted)")
+	c.Flags().StringVar(&reason, "reason", "", "why")
+	c.Flags().BoolVar(&lift, "lift", false, "end the hold now")
+	c.Flags().BoolVar(&now, "leftovers", false, "give back what a dead agent left, without a hold")
+	_ = c.Flags().MarkHidden("leftovers")
+	return c
+}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/platform/service"
+)
+
+func (a *app) service() *cobra.Command {
+	c := &cobra.Command{
+		Use: "service", Short: "Install, remove, start and stop the system service",
+		Example: "  sudo warder service install\n  sudo warder service start",
+	}
+	for action, short := range map[string]string{
+		"install": "Install and enable the service", "uninstall": "Stop, revert and remove the service",
+		"start": "Start it", "stop": "Stop it; the machine is given back", "restart": "Restart it",
+	} {
+		c.AddCommand(&cobra.Command{
+			Use: action, Short: short, Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				if action == "uninstall" {
+					// Stopping reverts; a service that does not run has nothing to stop.
+					_ = service.Control("stop")
+				}
+				if err := service.Control(action); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "Done: %s.\n", action)
+				return nil
+			},
+		})
+	}
+	return c
+}

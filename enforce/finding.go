@@ -1,0 +1,102 @@
+package enforce
+
+import "time"
+
+// Compliance is the first answer of a finding: does the machine hold what the setting asks?
+type Compliance string
+
+const (
+	Compliant    Compliance = "compliant"
+	Noncompliant Compliance = "noncompliant"
+	Uncertain    Compliance = "unknown" // could not be read; never counts as compliant
+)
+
+// Enforcement is the second answer: what Warder does about it here.
+type Enforcement string
+
+const (
+	Enforced       Enforcement = "enforced"
+	Partial        Enforcement = "partial"     // the reason says what escapes
+	DetectOnly     Enforcement = "detect_only" // seen, never imposed
+	Observed       Enforcement = "observed"    // warn or monitor
+	Unconfirmed    Enforcement = "unconfirmed" // applied; no answer of the server has proved it yet
+	PendingRelogin Enforcement = "pending_relogin"
+	PendingReboot  Enforcement = "pending_reboot"
+	IsGuarded      Enforcement = "guarded"   // held back so that nobody is locked out
+	Contended      Enforcement = "contended" // another program keeps changing it back
+	Conflicting    Enforcement = "conflict"  // on release, found at a value of neither ours nor the baseline
+	NotEnforced    Enforcement = "failed"
+	Reverted       Enforcement = "reverted"
+	WrongMode      Enforcement = "wrong_mode"
+	Unsupported    Enforcement = "unsupported"
+)
+
+// Finding says for one managed setting how the machine stands.
+type Finding struct {
+	Setting     Setting     `json:"setting"`
+	Mode        Mode        `json:"mode"`
+	Compliance  Compliance  `json:"compliance"`
+	Enforcement Enforcement `json:"enforcement"`
+	Reason      string      `json:"reason,omitempty"`
+	Evidence    []Evidence  `json:"evidence,omitempty"`
+	Since       time.Time   `json:"since,omitzero"`
+}
+
+// Evidence is what was read, where, when and how.
+type Evidence struct {
+	Key   string    `json:"key"`
+	State State     `json:"state"`
+	Value Value     `json:"value,omitempty"`
+	How   string    `json:"how,omitempty"`
+	At    time.Time `json:"at,omitzero"`
+}
+
+// Alike compares what two findings say, not since when or on which reading.
+func (f Finding) Alike(o Finding) bool {
+	return f.Setting == o.Setting && f.Mode == o.Mode && f.Compliance == o.Compliance &&
+		f.Enforcement == o.Enforcement && f.Reason == o.Reason
+}
+
+// rank orders findings from harmless to worst.
+func (f Finding) rank() int {
+	switch {
+	case f.Enforcement == WrongMode:
+		return 4
+	case f.Compliance == Noncompliant:
+		return 3
+	case f.Compliance == Uncertain:
+		return 2
+	}
+	return 1
+}
+
+// Rollup is the whole machine's answer: the worst finding. Unsupported settings are counted
+// beside it, not in it, so that "compliant" can be reached and means something.
+type Rollup struct {
+	Compliance  Compliance `json:"compliance"`
+	WrongMode   bool       `json:"wrong_mode,omitempty"`
+	Managed     int        `json:"managed"`
+	Unsupported int        `json:"unsupported"`
+	Worst       Setting    `json:"worst,omitempty"`
+}
+
+// RollUp takes the worst of all findings.
+func RollUp(findings []Finding) Rollup {
+	r := Rollup{Compliance: Compliant}
+	worst := 0
+	for _, f := range findings {
+		if f.Enforcement == Unsupported {
+			r.Unsupported++
+			continue
+		}
+		r.Managed++
+		if k := f.rank(); k > worst {
+			worst, r.Compliance, r.Worst = k, f.Compliance, f.Setting
+			r.WrongMode = f.Enforcement == WrongMode
+		}
+	}
+	if r.WrongMode {
+		r.Compliance = Noncompliant
+	}
+	return r
+}

@@ -1,0 +1,62 @@
+package enforce
+
+import "fmt"
+
+// Setting names one setting of the policy document, as "section.name": "usb.whitelist".
+type Setting string
+
+// Section is the part of the name before the first dot.
+func (s Setting) Section() string {
+	for i := 0; i < len(s); i++ {
+		if s[i] == '.' {
+			return string(s[:i])
+		}
+	}
+	return string(s)
+}
+
+// Mode says how much may be done for a setting. Modes are ordered: a greater one may do more.
+type Mode uint8
+
+const (
+	Off     Mode = iota // unmanaged
+	Monitor             // report only; nobody on the device is told
+	Warn                // report, and tell the user
+	Enforce             // act and report
+)
+
+var modeNames = [...]string{Off: "off", Monitor: "monitor", Warn: "warn", Enforce: "enforce"}
+
+func (m Mode) String() string {
+	if int(m) < len(modeNames) {
+		return modeNames[m]
+	}
+	return fmt.Sprintf("mode(%d)", uint8(m))
+}
+
+// ParseMode reads the three modes that a policy may name.
+func ParseMode(s string) (Mode, bool) {
+	for m := Monitor; m <= Enforce; m++ {
+		if modeNames[m] == s {
+			return m, true
+		}
+	}
+	return Off, false
+}
+
+// MarshalText writes the mode's name.
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads a mode's name; "off" and the empty text are Off.
+func (m *Mode) UnmarshalText(b []byte) error {
+	if len(b) == 0 || string(b) == "off" {
+		*m = Off
+		return nil
+	}
+	got, ok := ParseMode(string(b))
+	if !ok {
+		return fmt.Errorf("mode %q is none of enforce, warn, monitor", b)
+	}
+	*m = got
+	return nil
+}

@@ -1,0 +1,16 @@
+// Package network decides the section "network". In this version no back end carries any of its settings:
+// each one that a policy manages is found unsupported, with that reason. It is pure.
+package network
+
+import (
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/enforce/section"
+)
+
+// Section answers for every managed setting of "network".
+var Section = section.Section{Name: "network", Decide: decide}
+
+func decide(d *policy.Document, m *fact.Machine) section.Outcome {
+	return section.NotYet(d, "network", m.Capable["network"].Limit)
+}

@@ -1,0 +1,236 @@
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/warderd/warder/enforce"
+)
+
+// Options chooses how strict a decoder is.
+type Options struct {
+	// Strict refuses settings this version does not know. The server is strict; a device keeps
+	// the rest of a newer document and reports what it does not know as unsupported.
+	Strict bool
+}
+
+// Decode reads a whole policy object: {"id", "name", "compliance", "policy_data", …}. Every error
+// of the document comes back at once, as Errors; the document is nil then.
+func Decode(data []byte, o Options) (*Document, error) {
+	var errs Errors
+	tree, ok := parse(data, &errs)
+	if !ok {
+		return nil, sorted(errs)
+	}
+	top, ok := tree.(map[string]any)
+	if !ok {
+		errs.add("", "must be an object", tree)
+		return nil, errs
+	}
+	d := &Document{Active: true, modes: map[enforce.Setting]enforce.Mode{}}
+	var raw struct {
+		Data    json.RawMessage `json:"policy_data"`
+		Mode    json.RawMessage `json:"compliance"`
+		Section json.RawMessage `json:"section_compliance"`
+	}
+	// The same bytes were parsed above: this cannot fail, and keeps the parts as they were received.
+	_ = json.Unmarshal(data, &raw)
+	d.Raw = raw.Data
+	d.envelope(top, o, &errs)
+	modes := readModes(top, &errs)
+	body, present := top["policy_data"]
+	if !present {
+		errs.add("policy_data", "must be present", nil)
+	} else if sections, ok := body.(map[string]any); !ok {
+		errs.add("policy_data", "must be an object", body)
+	} else {
+		d.sections(sections, modes, o, &errs)
+	}
+	if len(errs) > 0 {
+		return nil, sorted(errs)
+	}
+	d.Digest = digest(raw.Data, raw.Mode, raw.Section)
+	return d, nil
+}
+
+func sorted(errs Errors) Errors {
+	sort.SliceStable(errs, func(i, j int) bool { return errs[i].Field < errs[j].Field })
+	return errs
+}
+
+// envelopeNames are the policy object's own fields. The last ones are the server's to write and
+// come back unread, so that what GET answers can be sent again.
+var envelopeNames = map[string]bool{
+	"id": true, "organization_id": true, "name": true, "description": true, "version": true,
+	"active": true, "compliance": true, "section_compliance": true, "policy_data": true,
+	"device_count": true, "created_at": true, "updated_at": true,
+}
+
+func (d *Document) envelope(top map[string]any, o Options, errs *Errors) {
+	text := func(name string, to *string) {
+		v, ok := top[name]
+		if !ok {
+			return
+		}
+		s, ok := v.(string)
+		if !ok {
+			errs.add(name, "must be a string", v)
+		} else if len(s) > maxString {
+			errs.add(name, fmt.Sprintf("must be at most %d bytes", maxString), s)
+		}
+		*to = s
+	}
+	text("id", &d.ID)
+	text("organization_id", &d.Organization)
+	text("name", &d.Name)
+	text("description", &d.Description)
+	if v, ok := top["version"]; ok {
+		n, ok := integer(v)
+		if !ok || n < 0 || n > 1<<31 {
+			errs.add("version", "must be a whole number of 0 or more", v)
+		}
+		d.Version = int(n)
+	}
+	if v, ok := top["active"]; ok {
+		b, ok := v.(bool)
+		if !ok {
+			errs.add("active", "must be a boolean", v)
+		}
+		d.Active = b
+	}
+	if o.Strict {
+		for name, v := range top {
+			if !envelopeNames[name] {
+				errs.add(name, "is not a field of a policy", v)
+			}
+		}
+	}
+}
+
+// readModes gives the mode of each section; "" holds the policy's own.
+func readModes(top map[string]any, errs *Errors) map[string]enforce.Mode {
+	modes := map[string]enforce.Mode{"": enforce.Enforce}
+	read := func(field string, v any) (enforce.Mode, bool) {
+		s, _ := v.(string)
+		m, ok := enforce.ParseMode(s)
+		if !ok {
+			errs.add(field, "must be one of enforce, warn, monitor", v)
+		}
+		return m, ok
+	}
+	if v, ok := top["compliance"]; ok {
+		if m, ok := read("compliance", v); ok {
+			modes[""] = m
+		}
+	}
+	v, ok := top["section_compliance"]
+	if !ok {
+		return modes
+	}
+	sections, ok := v.(map[string]any)
+	if !ok {
+		errs.add("section_compliance", "must be an object", v)
+		return modes
+	}
+	for name, v := range sections {
+		field := join("section_compliance", name)
+		if !sectionNames[name] {
+			errs.add(field, "must be one of usb, storage, network, dlp", v)
+			continue
+		}
+		if m, ok := read(field, v); ok {
+			modes[name] = m
+		}
+	}
+	return modes
+}
+
+func (d *Document) sections(sections map[string]any, modes map[string]enforce.Mode, o Options, errs *Errors) {
+	mode := func(section string) enforce.Mode {
+		if m, ok := modes[section]; ok {
+			return m
+		}
+		return modes[""]
+	}
+	for name, v := range sections {
+		fields, ok := v.(map[string]any)
+		if !ok {
+			errs.add(name, "must be an object", v)
+			continue
+		}
+		for field, v := range fields {
+			s := enforce.Setting(join(name, field))
+			def, known := byName[s]
+			switch {
+			case known:
+				def.decode(d, reader{field: string(s), v: v, errs: errs})
+				d.modes[s] = mode(name)
+			case o.Strict && !sectionNames[name]:
+				errs.add(name, "is not a section: usb, storage, network, dlp", v)
+			case o.Strict:
+				errs.add(string(s), "is not a setting"+nearest(s), v)
+			default:
+				d.Unknown = append(d.Unknown, Unknown{s, mode(name)})
+			}
+		}
+		if len(fields) == 0 && o.Strict && !sectionNames[name] {
+			errs.add(name, "is not a section: usb, storage, network, dlp", v)
+		}
+	}
+	if d.USB.AuditOnly.Or(false) {
+		for s, m := range d.modes {
+			if s.Section() == "usb" {
+				d.modes[s] = min(m, enforce.Monitor)
+			}
+		}
+	}
+	for _, def := range settings {
+		if _, ok := d.modes[def.name]; ok {
+			d.order = append(d.order, def.name)
+		}
+	}
+	sort.Slice(d.Unknown, func(i, j int) bool { return d.Unknown[i].Setting < d.Unknown[j].Setting })
+}
+
+// nearest names the setting that a misspelt one was probably meant to be.
+func nearest(s enforce.Setting) string {
+	best, cost := "", 4
+	for _, def := range settings {
+		if c := distance(string(s), string(def.name)); c < cost {
+			best, cost = string(def.name), c
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "; did you mean " + best + "?"
+}
+
+// distance is the edit distance of two names, bounded because names come from outside.
+func distance(a, b string) int {
+	if len(a) > 64 || strings.EqualFold(a, b) {
+		if len(a) > 64 {
+			return len(a)
+		}
+		return 0
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diagonal := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := diagonal
+			if a[i-1] != b[j-1] {
+				cost++
+			}
+			diagonal = row[j]
+			row[j] = min(cost, row[j]+1, row[j-1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,282 @@
+package policy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/warderd/warder/enforce"
+)
+
+// seed is the example policy of the Policies API, and the one it shows as invalid.
+const seed = `{"id":"550e8400-e29b-41d4-a716-446655440000","organization_id":"org-123","name":"Engineering Team Policy",
+"description":"Security policy for engineering devices","policy_data":{"dlp":{"clipboard_sharing":false,"screenshot_allowed":false,"print_allowed":true},
+"network":{"vpn_required":true,"allowed_domains":["*.company.com","github.com"]},"usb":{"allowed":false,"whitelist":[]},
+"storage":{"encryption_required":true,"external_storage_allowed":false}},"version":3,"active":true,"device_count":45,
+"created_at":"2026-01-15T09:00:00Z","updated_at":"2026-02-10T14:30:00Z"}`
+
+func TestSeedDecodes(t *testing.T) {
+	d, err := Decode([]byte(seed), Options{Strict: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Version != 3 || d.Name != "Engineering Team Policy" || !d.USB.Allowed.Set || d.USB.Allowed.V {
+		t.Errorf("got %+v", d)
+	}
+	// Absent is not empty.
+	if !d.USB.Whitelist.Set || len(d.USB.Whitelist.V) != 0 || d.USB.AllowedClasses.Set {
+		t.Errorf("whitelist %+v, classes %+v", d.USB.Whitelist, d.USB.AllowedClasses)
+	}
+	if d.Mode("usb.allowed") != enforce.Enforce || d.Mode("usb.allowed_classes") != enforce.Off {
+		t.Error("modes")
+	}
+	want := []enforce.Setting{"usb.allowed", "usb.whitelist", "storage.encryption_required", "storage.external_storage_allowed",
+		"network.vpn_required", "network.allowed_domains", "dlp.clipboard_sharing", "dlp.screenshot_allowed", "dlp.print_allowed"}
+	if got := d.Settings(); !reflect.DeepEqual(got, want) {
+		t.Errorf("settings %v", got)
+	}
+}
+
+// Every error comes at once, as {field, message, received}.
+func TestErrors(t *testing.T) {
+	for _, c := range []struct{ name, in, want string }{
+		{"the seed's own example", `{"policy_data":{"dlp":{"clipboard_sharing":"invalid"}}}`, `dlp.clipboard_sharing must be a boolean (received "invalid")`},
+		{"null is not absent", `{"policy_data":{"usb":{"allowed":null}}}`, `usb.allowed must be a boolean (received null)`},
+		{"all at once", `{"policy_data":{"usb":{"allowed":1,"whitelist":["x"]},"storage":{"max_file_size_mb":-1}}}`, `storage.max_file_size_mb must be a whole number`},
+		{"an entry is named", `{"policy_data":{"usb":{"whitelist":["046d:c52b","zzzz:1"]}}}`, `usb.whitelist[1] must be`},
+		{"a wildcard pins nothing", `{"policy_data":{"usb":{"whitelist":["046d:*:SN"]}}}`, `usb.whitelist[0] must name the product`},
+		{"a class", `{"policy_data":{"usb":{"allowed_classes":["teapot"]}}}`, `usb.allowed_classes[0] must be a USB class name`},
+		{"a fraction", `{"policy_data":{"storage":{"max_file_size_mb":1.5}}}`, `whole number`},
+		{"modes", `{"compliance":"strict","section_compliance":{"usb":"off","wifi":"warn"},"policy_data":{}}`, `compliance must be one of enforce, warn, monitor (received "strict")`},
+		{"a name twice", `{"policy_data":{"usb":{"allowed":true,"allowed":false}}}`, `usb.allowed must stand only once`},
+		{"trailing data", `{"policy_data":{}} {}`, `nothing after it`},
+		{"no policy_data", `{"name":"x"}`, `policy_data must be present`},
+		{"backtracking", `{"policy_data":{"dlp":{"sensitive_data_patterns":["(a)\\1"]}}}`, `must be RE2 syntax`},
+		{"an empty pattern", `{"policy_data":{"dlp":{"sensitive_data_patterns":[""]}}}`, `must not be empty`},
+		{"a host", `{"policy_data":{"network":{"allowed_domains":["exa mple.com"]}}}`, `network.allowed_domains[0] must be a domain name`},
+		{"a CIDR with host bits", `{"policy_data":{"network":{"blocked_domains":["10.0.0.1/8"]}}}`, `must have no bits set`},
+		{"deep", `{"policy_data":` + strings.Repeat(`{"a":`, 40) + `1` + strings.Repeat(`}`, 40) + `}`, `nested deeper`},
+		{"large", `{"policy_data":{},"description":"` + strings.Repeat("x", MaxBytes) + `"}`, `must be at most`},
+		{"not UTF-8", "{\"name\":\"\xff\",\"policy_data\":{}}", `must be UTF-8`},
+		{"endpoint port", `{"policy_data":{"network":{"vpn":{"endpoints":["vpn.example.com:0"]}}}}`, `must have a port`},
+		{"direction", `{"policy_data":{"dlp":{"clipboard_direction":"up"}}}`, `must be one of`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d, err := Decode([]byte(c.in), Options{})
+			var errs Errors
+			if d != nil || !errors.As(err, &errs) {
+				t.Fatalf("got %v, %v", d, err)
+			}
+			var all []string
+			for _, e := range errs {
+				all = append(all, e.Error())
+			}
+			if !strings.Contains(strings.Join(all, "\n"), c.want) {
+				t.Errorf("got %q, want %q", all, c.want)
+			}
+		})
+	}
+	_, err := Decode([]byte(`{"policy_data":{"usb":{"allowed":1,"whitelist":["x"]},"storage":{"max_file_size_mb":-1}}}`), Options{})
+	if n := len(err.(Errors)); n != 3 {
+		t.Errorf("%d errors, want 3: %v", n, err)
+	}
+}
+
+func TestUnknownSettings(t *testing.T) {
+	in := []byte(`{"policy_data":{"usb":{"allowed":true,"quantum":1},"wifi":{"ssid":"x"}}}`)
+	d, err := Decode(in, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Unknown) != 2 || d.Unknown[0].Setting != "usb.quantum" || d.Unknown[1].Setting != "wifi.ssid" {
+		t.Errorf("unknown %v", d.Unknown)
+	}
+	if _, err := Decode(in, Options{Strict: true}); err == nil {
+		t.Error("a strict decoder takes unknown settings")
+	}
+	_, err = Decode([]byte(`{"policy_data":{"usb":{"alowed":true}}}`), Options{Strict: true})
+	if err == nil || !strings.Contains(err.Error(), "did you mean usb.allowed?") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestModes(t *testing.T) {
+	d, err := Decode([]byte(`{"compliance":"warn","section_compliance":{"storage":"enforce"},
+		"policy_data":{"usb":{"allowed":false},"storage":{"external_storage_allowed":false},"dlp":{"print_allowed":true}}}`), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for s, want := range map[enforce.Setting]enforce.Mode{"usb.allowed": enforce.Warn, "storage.external_storage_allowed": enforce.Enforce, "dlp.print_allowed": enforce.Warn} {
+		if got := d.Mode(s); got != want {
+			t.Errorf("%s: %s, want %s", s, got, want)
+		}
+	}
+	d, _ = Decode([]byte(`{"policy_data":{"usb":{"allowed":false,"audit_only":true},"storage":{"external_storage_allowed":false}}}`), Options{})
+	if d.Mode("usb.allowed") != enforce.Monitor || d.Mode("storage.external_storage_allowed") != enforce.Enforce {
+		t.Error("audit_only is monitor mode for its own section alone")
+	}
+}
+
+// The digest is over the bytes received: a rename changes none, a mode and a setting do, and a
+// setting that this version does not know counts as any other.
+func TestDigest(t *testing.T) {
+	of := func(s string) string {
+		d, err := Decode([]byte(s), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := DigestOf([]byte(s)); got != d.Digest {
+			t.Errorf("DigestOf %s, Decode %s", got, d.Digest)
+		}
+		return d.Digest
+	}
+	base := of(`{"name":"a","policy_data":{"usb":{"allowed":true}}}`)
+	if of(`{"name":"b","version":9,"policy_data":{"usb":{"allowed":true}}}`) != base {
+		t.Error("a rename changes the digest")
+	}
+	for _, s := range []string{`{"policy_data":{"usb":{"allowed":false}}}`, `{"policy_data":{"usb":{"allowed": true}}}`,
+		`{"compliance":"monitor","policy_data":{"usb":{"allowed":true}}}`, `{"section_compliance":{"usb":"warn"},"policy_data":{"usb":{"allowed":true}}}`,
+		`{"policy_data":{"usb":{"allowed":true,"new":1}}}`} {
+		if of(s) == base {
+			t.Errorf("%s has the same digest", s)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	for in, want := range map[string]string{"GitHub.com.": "github.com", "*.Company.com": "*.company.com", "=Host.example": "=host.example",
+		"bücher.example": "xn--bcher-kva.example", "10.0.0.0/8": "10.0.0.0/8", "::1": "::1"} {
+		n, err := ParseName(in)
+		if err != nil || n.String() != want {
+			t.Errorf("%q: %v, %v; want %q", in, n, err, want)
+		}
+	}
+	for _, c := range []struct {
+		entry, host string
+		want        bool
+	}{{"google.com", "docs.google.com", true}, {"google.com", "google.com", true}, {"google.com", "notgoogle.com", false},
+		{"*.company.com", "company.com", false}, {"*.company.com", "a.b.company.com", true}, {"=h.example", "x.h.example", false}, {"=h.example", "h.example", true}} {
+		n, err := ParseName(c.entry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := n.Matches(c.host); ok != c.want {
+			t.Errorf("%s covers %s: %v", c.entry, c.host, ok)
+		}
+	}
+}
+
+func TestDiff(t *testing.T) {
+	decode := func(s string) *Document {
+		d, err := Decode([]byte(s), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	a := decode(`{"policy_data":{"usb":{"allowed":false,"whitelist":["046d:c52b"]},"dlp":{"print_allowed":true}}}`)
+	b := decode(`{"name":"other","section_compliance":{"usb":"warn"},"policy_data":{"usb":{"allowed":true,"whitelist":["046D:C52B","0951:1666"]}}}`)
+	want := []string{"usb.allowed: false → true", "usb.allowed: mode enforce → warn", "usb.whitelist: + 0951:1666", "usb.whitelist: mode enforce → warn",
+		"dlp.print_allowed: no longer managed (was true)"}
+	if got := Diff(a, b); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	if got := Diff(nil, a); len(got) != 3 || got[1] != "usb.whitelist: now managed: [046d:c52b] (enforce)" {
+		t.Errorf("got %q", got)
+	}
+	if got := Diff(b, b); got != nil {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestMerge(t *testing.T) {
+	decode := func(s string) *Document {
+		d, err := Decode([]byte(s), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	high := decode(`{"id":"high","compliance":"warn","policy_data":{"usb":{"allowed":true}}}`)
+	low := decode(`{"id":"low","policy_data":{"usb":{"allowed":false,"whitelist":["046d:*"]}}}`)
+	m := Merge(high, low)
+	if !m.USB.Allowed.V || m.Mode("usb.allowed") != enforce.Warn || m.Sources["usb.allowed"] != "high" {
+		t.Errorf("allowed: %+v by %s", m.USB.Allowed, m.Sources["usb.allowed"])
+	}
+	if len(m.USB.Whitelist.V) != 1 || m.Mode("usb.whitelist") != enforce.Enforce || m.Sources["usb.whitelist"] != "low" {
+		t.Errorf("whitelist: %+v", m.USB.Whitelist)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	d, err := Decode([]byte(`{"policy_data":{"network":{"vpn_always_on":true,"blocked_domains":["example.com"]},"usb":{"whitelist":["046d:*"]}}}`), Options{Strict: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fields []string
+	for _, w := range Warnings(d, "policy.example.com") {
+		fields = append(fields, w.Field)
+	}
+	if want := []string{"network.vpn_always_on", "network.blocked_domains", "usb.whitelist[0]"}; !reflect.DeepEqual(fields, want) {
+		t.Errorf("got %v", fields)
+	}
+}
+
+func large(n int) []byte {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprintf("%04x:%04x", i/7, i%65536)
+		if i%10 == 0 {
+			list[i] += fmt.Sprintf(":SERIAL%d", i)
+		}
+	}
+	b, _ := json.Marshal(map[string]any{"policy_data": map[string]any{"usb": map[string]any{"whitelist": list}}})
+	return b
+}
+
+func BenchmarkDecode10000(b *testing.B) {
+	doc := large(10_000)
+	for b.Loop() {
+		if _, err := Decode(doc, Options{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(seed))
+	f.Add([]byte(`{"policy_data":{"usb":{"whitelist":["046d:*",1]}}}`))
+	f.Add([]byte(`{"compliance":"warn","policy_data":{"network":{"vpn":{"endpoints":["[::1]:1"]}},"dlp":{"zones":{"work":{"users":["a"]}}}}}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		d, err := Decode(in, Options{})
+		if err != nil {
+			errs, ok := err.(Errors)
+			if !ok || len(errs) == 0 {
+				t.Fatalf("an error without its list: %v", err)
+			}
+			if _, jerr := json.Marshal(errs); jerr != nil {
+				t.Fatal(jerr)
+			}
+			return
+		}
+		if d.Digest != DigestOf(in) {
+			t.Fatal("two digests of one document")
+		}
+		if len(Diff(d, d)) != 0 {
+			t.Fatalf("a document differs from itself: %v", Diff(d, d))
+		}
+		for _, s := range d.Settings() {
+			if d.Mode(s) == enforce.Off {
+				t.Fatalf("%s is set and has no mode", s)
+			}
+		}
+		// Strict never takes what lax refuses.
+		if s, err := Decode(in, Options{Strict: true}); err == nil && s.Digest != d.Digest {
+			t.Fatal("strict and lax disagree")
+		}
+	})
+}
+

@@ -1,0 +1,119 @@
+// Package policy is the policy document: every section's settings, strict decoding with all errors
+// at once, modes resolved per setting, the digest over the bytes received, diff and merge. It owns
+// the meaning of the document's text and nothing else: what a setting does to a machine is decided
+// in its section. Documents come from the signed assignment (sync/protocol) or an administrator
+// (sync/server); the shape is the Policies API's, with the compliance rule per policy and section.
+package policy
+
+import (
+	"net/netip"
+	"regexp"
+
+	"github.com/warderd/warder/enforce"
+)
+
+// Optional is a setting that may be absent. Absent is not empty: an absent setting is unmanaged.
+type Optional[T any] struct {
+	V   T
+	Set bool
+}
+
+// Or is the value, or d where it is absent.
+func (o Optional[T]) Or(d T) T {
+	if o.Set {
+		return o.V
+	}
+	return d
+}
+
+// Document is one decoded policy.
+type Document struct {
+	ID, Organization, Name, Description string
+	Version                             int
+	Active                              bool
+	Raw                                 []byte // policy_data as received
+	Digest                              string // see digest.go
+
+	USB     USB
+	Storage Storage
+	Network Network
+	DLP     DLP
+
+	modes   map[enforce.Setting]enforce.Mode
+	order   []enforce.Setting // present settings, in the table's order
+	Unknown []Unknown         // settings of a newer document, reported unsupported
+	Sources map[enforce.Setting]string
+}
+
+// Unknown is a setting that this version does not know.
+type Unknown struct {
+	Setting enforce.Setting
+	Mode    enforce.Mode
+}
+
+// USB is the section "usb".
+type USB struct {
+	Allowed        Optional[bool]
+	Whitelist      Optional[[]USBEntry]
+	AllowedClasses Optional[[]Class]
+	AuditOnly      Optional[bool]
+}
+
+// Storage is the section "storage".
+type Storage struct {
+	EncryptionRequired     Optional[bool]
+	ExternalStorageAllowed Optional[bool]
+	CloudSyncAllowed       Optional[bool]
+	MaxFileSizeMB          Optional[int64] // MiB
+}
+
+// Network is the section "network".
+type Network struct {
+	VPNRequired    Optional[bool]
+	VPNAlwaysOn    Optional[bool]
+	AllowedDomains Optional[[]Name]
+	BlockedDomains Optional[[]Name]
+	SplitTunnel    Optional[bool]
+	VPN            Optional[VPN]
+}
+
+// VPN pins the tunnel that counts.
+type VPN struct {
+	Interface        string
+	Peer             string
+	Gateway          netip.Addr
+	Endpoints        []string // host, address or either with :port
+	BootstrapDomains []Name
+}
+
+// DLP is the section "dlp".
+type DLP struct {
+	ClipboardSharing   Optional[bool]
+	ClipboardDirection Optional[string] // none, work_to_personal, personal_to_work, both
+	ScreenshotAllowed  Optional[bool]
+	PrintAllowed       Optional[bool]
+	Patterns           Optional[[]*regexp.Regexp]
+	Zones              Optional[map[string]Zone]
+}
+
+// Zone says who belongs to "work" or "personal".
+type Zone struct {
+	Users, Slices, Executables []string
+}
+
+// Mode is the mode of one setting; Off where the document does not manage it.
+func (d *Document) Mode(s enforce.Setting) enforce.Mode { return d.modes[s] }
+
+// Managed lists the settings of a section that the document sets, in a fixed order.
+func (d *Document) Managed(section string) []enforce.Setting {
+	var out []enforce.Setting
+	for _, s := range d.order {
+		if s.Section() == section {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// Settings lists every setting that the document sets, in a fixed order.
+func (d *Document) Settings() []enforce.Setting { return d.order }

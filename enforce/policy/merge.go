@@ -1,0 +1,41 @@
+package policy
+
+import (
+	"strings"
+
+	"github.com/warderd/warder/enforce"
+)
+
+// Merge joins documents setting by setting: the first that sets one, wins it with its mode. Each
+// setting remembers its source in Sources. audit_only travels with the usb section it was written
+// for, because it was resolved into that document's modes when it was decoded.
+func Merge(docs ...*Document) *Document {
+	out := &Document{Active: true, modes: map[enforce.Setting]enforce.Mode{}, Sources: map[enforce.Setting]string{}}
+	var ids, digests []string
+	for _, d := range docs {
+		ids = append(ids, d.ID)
+		digests = append(digests, d.Digest)
+	}
+	for _, s := range settings {
+		for _, d := range docs {
+			if m := d.Mode(s.name); m != enforce.Off {
+				s.copy(out, d)
+				out.modes[s.name], out.Sources[s.name] = m, d.ID
+				out.order = append(out.order, s.name)
+				break
+			}
+		}
+	}
+	seen := map[enforce.Setting]bool{}
+	for _, d := range docs {
+		for _, u := range d.Unknown {
+			if !seen[u.Setting] {
+				seen[u.Setting] = true
+				out.Unknown, out.Sources[u.Setting] = append(out.Unknown, u), d.ID
+			}
+		}
+	}
+	out.ID = strings.Join(ids, "+")
+	out.Digest = digest([]byte(strings.Join(digests, "\n")))
+	return out
+}

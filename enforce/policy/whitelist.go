@@ -1,0 +1,68 @@
+package policy
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// USBEntry is one entry of usb.whitelist: "046d:c52b", "046d:*" for a whole vendor, or
+// "046d:c52b:SERIAL" for one device.
+type USBEntry struct {
+	Vendor, Product uint16
+	AnyProduct      bool
+	Serial          string // "" takes any; the kernel's text, compared byte by byte
+}
+
+// maxSerial is what a USB string descriptor can hold: 126 UTF-16 units, three bytes each in UTF-8.
+const maxSerial = 126 * 3
+
+// ParseUSBEntry reads one entry; hex digits in either case.
+func ParseUSBEntry(s string) (USBEntry, error) {
+	const form = `must be "vvvv:pppp", "vvvv:*" or "vvvv:pppp:SERIAL" with four hex digits each`
+	vendor, rest, ok := strings.Cut(s, ":")
+	if !ok {
+		return USBEntry{}, fmt.Errorf(form)
+	}
+	product, serial, pinned := strings.Cut(rest, ":")
+	v, err := hex4(vendor)
+	if err != nil {
+		return USBEntry{}, fmt.Errorf(form)
+	}
+	e := USBEntry{Vendor: v}
+	if product == "*" {
+		if pinned {
+			return USBEntry{}, fmt.Errorf("must name the product when it pins a serial")
+		}
+		e.AnyProduct = true
+		return e, nil
+	}
+	if e.Product, err = hex4(product); err != nil {
+		return USBEntry{}, fmt.Errorf(form)
+	}
+	if pinned {
+		if serial == "" || len(serial) > maxSerial {
+			return USBEntry{}, fmt.Errorf("must pin a serial of 1 to %d bytes", maxSerial)
+		}
+		e.Serial = serial
+	}
+	return e, nil
+}
+
+func hex4(s string) (uint16, error) {
+	if len(s) != 4 {
+		return 0, fmt.Errorf("not four hex digits")
+	}
+	n, err := strconv.ParseUint(s, 16, 16)
+	return uint16(n), err
+}
+
+func (e USBEntry) String() string {
+	switch {
+	case e.AnyProduct:
+		return fmt.Sprintf("%04x:*", e.Vendor)
+	case e.Serial != "":
+		return fmt.Sprintf("%04x:%04x:%s", e.Vendor, e.Product, e.Serial)
+	}
+	return fmt.Sprintf("%04x:%04x", e.Vendor, e.Product)
+}

@@ -1,0 +1,168 @@
+package usb
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
+)
+
+// Explain renders a verdict: why, and the nearest change to the policy that would turn it.
+func (r *Rules) Explain(v enforce.Verdict, u *fact.USB) (reason, nearest string) {
+	rule, deny := v.Rule, !v.Allow || v.Guard != enforce.NoGuard
+	prefix := ""
+	if v.WouldDeny {
+		rule, deny = v.Would, true
+		prefix = fmt.Sprintf("would be denied (%s is in %s mode): ", rule.Setting, v.WouldMode)
+	}
+	reason = prefix + r.sentence(rule, u, deny)
+	switch v.Guard {
+	case enforce.LastInput:
+		reason += "; kept by guard last_input: no other keyboard or pointer would be left"
+	case enforce.Hardwired:
+		reason += "; kept by guard hardwired: the firmware says it is built in"
+	}
+	return reason, r.nearest(rule, u, deny)
+}
+
+func (r *Rules) sentence(rule enforce.Rule, u *fact.USB, deny bool) string {
+	switch rule.Line {
+	case lineHub:
+		return "hubs are always allowed; what is behind them is judged"
+	case lineStorage:
+		return "storage.external_storage_allowed is false and the device is storage (" + storageClass(u) + ")"
+	case lineWhitelist:
+		return fmt.Sprintf("usb.whitelist[%d] allows %s", rule.Entry-1, r.doc.USB.Whitelist.V[rule.Entry-1])
+	case lineClasses:
+		if deny {
+			return "usb.allowed_classes does not hold " + strings.Join(r.outside(u), ", ")
+		}
+		return "usb.allowed_classes holds every class of the device"
+	case lineAllowed:
+		return fmt.Sprintf("usb.allowed is %t", r.allowed)
+	}
+	if deny {
+		return "usb.whitelist does not name " + u.ID()
+	}
+	return "no setting in force refuses USB devices"
+}
+
+func (r *Rules) nearest(rule enforce.Rule, u *fact.USB, deny bool) string {
+	switch {
+	case deny && rule.Line == lineStorage && u.Serial != "":
+		return fmt.Sprintf("add %q to usb.whitelist: a pinned serial is the exception", u.ID()+":"+u.Serial)
+	case deny && rule.Line == lineStorage:
+		return "set storage.external_storage_allowed to true: the device has no serial to pin"
+	case deny && u.Serial != "":
+		return fmt.Sprintf("add %q to usb.whitelist", u.ID()+":"+u.Serial)
+	case deny:
+		return fmt.Sprintf("add %q to usb.whitelist", u.ID())
+	case rule.Line == lineWhitelist:
+		return fmt.Sprintf("remove %q from usb.whitelist", r.doc.USB.Whitelist.V[rule.Entry-1])
+	case rule.Line == lineClasses:
+		return fmt.Sprintf("remove %s from usb.allowed_classes", strings.Join(classesOf(u), ", "))
+	case rule.Line == lineAllowed || rule.Line == lineRest:
+		return "set usb.allowed to false"
+	}
+	return ""
+}
+
+func classesOf(u *fact.USB) []string {
+	var out []string
+	seen := map[uint8]bool{}
+	for _, i := range u.Interfaces {
+		if !seen[i.Class] {
+			seen[i.Class] = true
+			out = append(out, policy.Class(i.Class).String())
+		}
+	}
+	return out
+}
+
+// outside lists the classes of a device that usb.allowed_classes does not hold.
+func (r *Rules) outside(u *fact.USB) []string {
+	var out []string
+	seen := map[uint8]bool{}
+	for _, i := range u.Interfaces {
+		if !r.classAllowed(i.Class) && !seen[i.Class] {
+			seen[i.Class] = true
+			out = append(out, policy.Class(i.Class).String())
+		}
+	}
+	switch {
+	case u.Truncated != "":
+		out = append(out, "what its descriptors hide ("+u.Truncated+")")
+	case len(u.Interfaces) == 0:
+		out = append(out, "a device without interfaces")
+	}
+	return out
+}
+
+func storageClass(u *fact.USB) string {
+	for _, i := range u.Interfaces {
+		switch {
+		case i.Class == classStorage || i.Class == classImage:
+			return policy.Class(i.Class).String()
+		case i.Class == classVendor && i.MTP.OK && i.MTP.V:
+			return "vendor-specific MTP"
+		}
+	}
+	if u.Truncated != "" {
+		return "cannot be ruled out: " + u.Truncated
+	}
+	return "cannot be ruled out: it did not say whether it is MTP"
+}
+
+// Answer is what explain says about a device that need not be plugged in.
+type Answer struct {
+	Answer  string `json:"answer"` // allow, deny, would deny, depends
+	Reason  string `json:"reason"`
+	Nearest string `json:"nearest,omitempty"`
+}
+
+// Ask explains a device of which all is known that decides.
+func (r *Rules) Ask(u *fact.USB) Answer {
+	v := r.Judge(u)
+	a := Answer{Answer: "allow"}
+	switch {
+	case !v.Allow:
+		a.Answer = "deny"
+	case v.WouldDeny:
+		a.Answer = "would deny"
+	}
+	a.Reason, a.Nearest = r.Explain(v, u)
+	return a
+}
+
+// AskUnknown explains a device whose classes are not known: where they matter, the answer is that
+// it depends, and on what.
+func (r *Rules) AskUnknown(u *fact.USB) Answer {
+	by := map[string][]string{}
+	var last Answer
+	for c := range 256 {
+		d := *u
+		d.Interfaces = []fact.Interface{{Class: uint8(c)}}
+		if c == classHub {
+			continue
+		}
+		last = r.Ask(&d)
+		by[last.Answer] = append(by[last.Answer], policy.Class(c).String())
+	}
+	if len(by) == 1 {
+		return last
+	}
+	var parts []string
+	for _, word := range []string{"allow", "deny", "would deny"} {
+		if list := by[word]; len(list) > 0 {
+			text := "any other class"
+			if len(list) <= 20 {
+				text = strings.Join(list, ", ")
+			}
+			parts = append(parts, word+": "+text)
+		}
+	}
+	return Answer{Answer: "depends", Reason: "depends on the device's classes; " + strings.Join(parts, "; "),
+		Nearest: "name them with --class, e.g. --class 08,03"}
+}

@@ -1,0 +1,111 @@
+package usb
+
+import (
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+)
+
+// Judge answers one device.
+func (r *Rules) Judge(u *fact.USB) enforce.Verdict {
+	allow, rule, ask := r.decide(u, enforce.Enforce)
+	all, would, askAll := r.decide(u, enforce.Monitor)
+	v := enforce.Verdict{Allow: allow, Rule: rule, Would: would, Ask: ask || askAll}
+	if allow && !all {
+		v.WouldDeny, v.WouldMode = true, r.mode(would.Setting)
+	}
+	if !allow {
+		if g := r.guard(u); g != enforce.NoGuard {
+			v.Allow, v.Guard = true, g
+		}
+	}
+	return v
+}
+
+// decide walks the lines whose setting is at least in the given mode. A line below it is passed
+// over and the next one decides. ask says that a fact which only a transfer can tell would matter.
+func (r *Rules) decide(u *fact.USB, least enforce.Mode) (allow bool, rule enforce.Rule, ask bool) {
+	if isHub(u) {
+		return true, enforce.Rule{Line: lineHub}, false
+	}
+	entry, pinned := r.whitelisted(u)
+	if r.denyStorage && r.modeStorage >= least && !pinned {
+		storage, unsure := isStorage(u)
+		if storage {
+			return false, enforce.Rule{Setting: settingStorage, Line: lineStorage}, unsure
+		}
+	}
+	if r.modeWhitelist >= least && entry > 0 {
+		return true, enforce.Rule{Setting: settingWhitelist, Line: lineWhitelist, Entry: entry}, false
+	}
+	if r.modeClasses >= least {
+		ok := r.allClasses(u)
+		return ok, enforce.Rule{Setting: settingClasses, Line: lineClasses}, false
+	}
+	if r.modeAllowed >= least {
+		return r.allowed, enforce.Rule{Setting: settingAllowed, Line: lineAllowed}, false
+	}
+	if r.modeWhitelist >= least {
+		return false, enforce.Rule{Setting: settingWhitelist, Line: lineRest}, false
+	}
+	return true, enforce.Rule{Line: lineRest}, false
+}
+
+func (r *Rules) mode(s enforce.Setting) enforce.Mode {
+	switch s {
+	case settingStorage:
+		return r.modeStorage
+	case settingWhitelist:
+		return r.modeWhitelist
+	case settingClasses:
+		return r.modeClasses
+	case settingAllowed:
+		return r.modeAllowed
+	}
+	return enforce.Off
+}
+
+// isHub takes only devices whose every interface is a hub: a hub with anything beside it is judged.
+func isHub(u *fact.USB) bool {
+	if u.Root {
+		return true
+	}
+	for i := range u.Interfaces {
+		if u.Interfaces[i].Class != classHub {
+			return false
+		}
+	}
+	return len(u.Interfaces) > 0 && u.Truncated == ""
+}
+
+// isStorage reports whether a device can hold files. Descriptors that cannot be read to the end,
+// and a vendor-specific interface that did not say in time whether it is MTP, count as yes; unsure
+// says that the answer turned on the latter.
+func isStorage(u *fact.USB) (yes, unsure bool) {
+	for i := range u.Interfaces {
+		switch c := &u.Interfaces[i]; c.Class {
+		case classStorage, classImage:
+			return true, false
+		case classVendor:
+			if c.Name == 0 {
+				continue // it has no name, so it cannot say that it is MTP
+			}
+			if !c.MTP.OK {
+				unsure = true
+			} else if c.MTP.V {
+				return true, false
+			}
+		}
+	}
+	return unsure || u.Truncated != "", unsure
+}
+
+// allClasses: every interface of every configuration and alternate setting must be in the list, so
+// that a stick with a hidden keyboard is refused as a whole.
+func (r *Rules) allClasses(u *fact.USB) bool {
+	for i := range u.Interfaces {
+		if !r.classAllowed(u.Interfaces[i].Class) {
+			return false
+		}
+	}
+	return len(u.Interfaces) > 0 && u.Truncated == ""
+}

@@ -1,0 +1,82 @@
+package enforce
+
+import "time"
+
+// Rule points at the line of a decision that answered. It holds no text, so that a verdict costs
+// no allocation; the section's Explain renders it.
+type Rule struct {
+	Setting Setting `json:"setting,omitempty"`
+	Line    int32   `json:"line"`            // the line of the section's decision order, from 1; 0: none
+	Entry   int32   `json:"entry,omitempty"` // the list entry that matched, from 1; 0: none
+}
+
+// Guard names why a deny was not carried out.
+type Guard uint8
+
+const (
+	NoGuard   Guard = iota
+	LastInput       // no other keyboard or pointer would be left
+	Hardwired       // the firmware says the port is inside the machine
+)
+
+func (g Guard) String() string {
+	switch g {
+	case LastInput:
+		return "last_input"
+	case Hardwired:
+		return "hardwired"
+	}
+	return ""
+}
+
+// MarshalText writes the guard's name.
+func (g Guard) MarshalText() ([]byte, error) { return []byte(g.String()), nil }
+
+// UnmarshalText reads a guard's name; an unknown one reads as none.
+func (g *Guard) UnmarshalText(b []byte) error {
+	*g = NoGuard
+	for _, c := range []Guard{LastInput, Hardwired} {
+		if c.String() == string(b) {
+			*g = c
+		}
+	}
+	return nil
+}
+
+// Verdict answers one event.
+type Verdict struct {
+	Allow     bool  `json:"allow"`
+	Rule      Rule  `json:"rule"`                 // decided among the settings in Enforce
+	Would     Rule  `json:"would"`                // decided among all settings
+	WouldDeny bool  `json:"would_deny,omitempty"` // what all settings together say
+	WouldMode Mode  `json:"would_mode,omitempty"` // of the setting that would deny
+	Guard     Guard `json:"guard,omitempty"`      // why a deny was not carried out
+	Ask       bool  `json:"-"`                    // the answer turns on a fact that was not yet known
+}
+
+// EventKind names what happened.
+type EventKind string
+
+const (
+	Allowed   EventKind = "allowed"    // judged and let through
+	Denied    EventKind = "denied"     // judged, refused, and read back as refused
+	WouldDeny EventKind = "would_deny" // a mode below enforce let it pass
+	Guarded   EventKind = "guarded"    // a guard kept it
+	Failed    EventKind = "failed"     // the machine does not hold what was decided
+)
+
+// Event is one thing that happened and what was done about it.
+type Event struct {
+	Seq     uint64    `json:"seq,omitempty"` // given by the outbox
+	At      time.Time `json:"at"`
+	Setting Setting   `json:"setting"`
+	Mode    Mode      `json:"mode"`
+	Kind    EventKind `json:"kind"`
+	Subject string    `json:"subject"`          // what it happened to, e.g. "usb 1-2 0951:1666"
+	Reason  string    `json:"reason,omitempty"` // one sentence, naming the setting
+	Told    string    `json:"told,omitempty"`   // warn mode: whom, or "no session"
+	Verdict Verdict   `json:"verdict"`
+	Done    Reading   `json:"done"`            // read back after acting
+	Count   int       `json:"count,omitempty"` // more than one where older events were folded
+	Policy  string    `json:"policy,omitempty"`
+}

@@ -1,0 +1,95 @@
+package enforce
+
+import "fmt"
+
+// Key names one resource of the machine: {"usb.default", "usb1"}, {"nft.rule", "close-out/tcp/631"}.
+type Key struct {
+	Kind string `json:"kind"`
+	ID   string `json:"id"`
+}
+
+func (k Key) String() string { return k.Kind + "/" + k.ID }
+
+// Value is the canonical text of a resource's value; each Kind says what it looks like.
+type Value string
+
+// State tells what a reading is worth.
+type State uint8
+
+const (
+	Unknown State = iota // could not be read; never acted on, never compliant
+	Absent               // read, and not there
+	Present              // read, and Value holds
+)
+
+var stateNames = [...]string{Unknown: "unknown", Absent: "absent", Present: "present"}
+
+func (s State) String() string { return stateNames[s%3] }
+
+// MarshalText writes the state's name.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads a state's name.
+func (s *State) UnmarshalText(b []byte) error {
+	for i, n := range stateNames {
+		if n == string(b) {
+			*s = State(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("state %q is none of unknown, absent, present", b)
+}
+
+// Reading is what a back end read of one resource.
+type Reading struct {
+	Value Value  `json:"value,omitempty"`
+	State State  `json:"state"`
+	How   string `json:"how,omitempty"` // the path or call, for evidence
+}
+
+// Is reports whether the resource was read and holds v.
+func (r Reading) Is(v Value) bool { return r.State == Present && r.Value == v }
+
+// Same compares what was read, not how.
+func (r Reading) Same(o Reading) bool { return r.State == o.State && r.Value == o.Value }
+
+func (r Reading) String() string {
+	if r.State == Present {
+		return string(r.Value)
+	}
+	return r.State.String()
+}
+
+// Phase orders the changes of a plan: what closes comes before the guards are loaded, what opens
+// after, so that no moment lies between the two in which neither holds.
+type Phase int8
+
+const (
+	Close Phase = -1
+	Open  Phase = 1
+)
+
+// Want is one resource as the policy asks for it.
+type Want struct {
+	Key   Key
+	Value Value
+	By    []Setting // who asks; equal wants are joined, unequal ones go to the kind's Join
+	Mode  Mode      // of the deciding setting; below Enforce it is planned and never applied
+	Phase Phase
+	Guard Guard // why a stricter value is not wanted, where a guard holds it back
+}
+
+// Change is one step of a plan.
+type Change struct {
+	Key      Key       `json:"key"`
+	From     Reading   `json:"from"`
+	To       Reading   `json:"to"`
+	By       []Setting `json:"by,omitempty"`
+	Phase    Phase     `json:"phase"`
+	Mode     Mode      `json:"mode"`
+	Baseline bool      `json:"baseline,omitempty"` // a return to what was there before us
+}
+
+// Gate stands before a back end's only write. It refuses, and counts, every change that the
+// mode in force does not permit: below Enforce only returns to the baseline pass.
+type Gate func(Change) error

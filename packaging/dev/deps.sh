@@ -1,0 +1,18 @@
+#!/bin/bash
+# Installs what is missing by apt, and says so. "build" is for building; "test" for the tests too.
+set -euo pipefail
+need=(libusb-1.0-0-dev pkg-config)
+[ "${1:-build}" = test ] && need+=(qemu-system-x86 debootstrap busybox-static cpio e2fsprogs kmod openssl)
+missing=()
+for p in "${need[@]}"; do
+  dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+sudo=""
+if [ "$(id -u)" != 0 ]; then
+  command -v sudo >/dev/null || { echo "missing: ${missing[*]} (install them as root with: apt-get install ${missing[*]})" >&2; exit 1; }
+  sudo=sudo
+fi
+echo "== installing what is missing: ${missing[*]}"
+$sudo apt-get update -qq
+DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

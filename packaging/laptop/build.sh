@@ -1,0 +1,95 @@
+#!/bin/bash
+# Builds the test laptop: a Debian root file system, its kernel and a busybox initramfs, into DIR.
+# Nothing of Warder is in the image: packages and tests reach it over a 9p share at boot, so the
+# image is built once and kept until this file changes (its checksum is the stamp).
+set -euo pipefail
+dir=${1:?usage: build.sh DIR}
+here=$(cd "$(dirname "$0")" && pwd)
+stamp=$(sha256sum "$here/build.sh" | cut -c1-16)
+if [ -f "$dir/stamp" ] && [ "$(cat "$dir/stamp")" = "$stamp" ]; then exit 0; fi
+
+if [ "$(id -u)" != 0 ]; then echo "the test laptop is made by debootstrap, which needs root" >&2; exit 1; fi
+need=()
+for p in qemu-system-x86 debootstrap busybox-static cpio e2fsprogs kmod; do
+  dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || need+=("$p")
+done
+if [ ${#need[@]} -gt 0 ]; then
+  echo "== installing ${need[*]}"
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
+fi
+
+echo "== making the test laptop in $dir"
+mkdir -p "$dir"
+root=$(mktemp -d "$dir/root.XXXXXX")
+trap 'rm -rf "$root"' EXIT
+chmod 755 "$root"
+include=systemd,systemd-sysv,udev,dbus,kmod,procps,iproute2,linux-image-amd64,usbguard,dosfstools,e2fsprogs,ca-certificates,libusb-1.0-0,curl,strace
+debootstrap --variant=minbase --include="$include" bookworm "$root" >"$dir/debootstrap.log" 2>&1 ||
+  { tail -n 20 "$dir/debootstrap.log" >&2; exit 1; }
+
+echo laptop >"$root/etc/hostname"
+printf '127.0.0.1 localhost laptop\n' >"$root/etc/hosts"
+printf '/dev/vda / ext4 rw,noatime 0 0\n' >"$root/etc/fstab"
+chroot "$root" passwd -d root >/dev/null
+mkdir -p "$root/host" "$root/mnt/stick"
+cat >"$root/etc/systemd/system/laptop-guest.service" <<'UNIT'
+[Unit]
+Description=Channel between the test and the laptop
+DefaultDependencies=no
+After=local-fs.target systemd-modules-load.service dbus.socket
+[Service]
+ExecStartPre=/bin/mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=none host /host
+ExecStart=/host/guest
+Restart=no
+KillMode=process
+[Install]
+WantedBy=multi-user.target
+UNIT
+mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
+ln -s /etc/systemd/system/laptop-guest.service "$root/etc/systemd/system/multi-user.target.wants/"
+printf '9p\n9pnet_virtio\nvirtio_console\n' >"$root/etc/modules-load.d/laptop.conf"
+# USBGuard is measured beside Warder, when a test asks for it, and must not guard the laptop before.
+for u in usbguard.service usbguard-dbus.service systemd-networkd.service systemd-timesyncd.service \
+  apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer \
+  getty@tty1.service systemd-update-utmp.service man-db.timer systemd-tmpfiles-clean.timer; do
+  ln -sf /dev/null "$root/etc/systemd/system/$u"
+done
+rm -f "$root/etc/systemd/system/usbguard.service"; chroot "$root" systemctl disable usbguard.service >/dev/null 2>&1 || true
+ln -sf multi-user.target "$root/etc/systemd/system/default.target" 2>/dev/null || true
+rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/doc/* "$root"/usr/share/locale/* "$root"/usr/share/man/*
+
+kver=$(basename "$(ls -d "$root"/lib/modules/*)")
+cp "$root/boot/vmlinuz-$kver" "$dir/vmlinuz"
+ird=$(mktemp -d "$dir/initrd.XXXXXX")
+trap 'rm -rf "$root" "$ird"' EXIT
+mkdir -p "$ird"/{bin,dev,proc,sys,mnt,modules}
+cp /bin/busybox "$ird/bin/busybox"
+: >"$ird/modules/order"
+for m in virtio_pci virtio_blk ext4; do
+  # ext4 checks its metadata with crc32c, which it asks for by name and not as a dependency.
+  [ "$m" = ext4 ] && modules="crc32c_generic ext4" || modules=$m
+  for k in $modules; do
+    modprobe -S "$kver" -d "$root" --show-depends "$k" 2>/dev/null | awk '$1=="insmod"{print $2}'
+  done
+done | awk '!seen[$0]++' | while read -r ko; do
+  cp "$ko" "$ird/modules/"; basename "$ko" >>"$ird/modules/order"
+done
+cat >"$ird/init" <<'INIT'
+#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+/bin/busybox mount -t devtmpfs dev /dev
+while read -r m; do /bin/busybox insmod /modules/$m; done </modules/order
+n=0
+while [ ! -b /dev/vda ] && [ $n -lt 100 ]; do /bin/busybox sleep 0.1; n=$((n+1)); done
+/bin/busybox mount -t ext4 -o rw,noatime /dev/vda /mnt
+/bin/busybox umount /proc /sys
+exec /bin/busybox switch_root /mnt /sbin/init
+INIT
+chmod +x "$ird/init"
+(cd "$ird" && find . | cpio -o -H newc --quiet | gzip -1) >"$dir/initrd.gz"
+
+rm -f "$dir/root.img"
+mke2fs -q -t ext4 -O ^has_journal -d "$root" -L laptop "$dir/root.img" 2600M
+echo "$stamp" >"$dir/stamp"
+echo "== test laptop ready: kernel $kver"

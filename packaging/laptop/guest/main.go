@@ -1,0 +1,82 @@
+// Command guest is the test's hand inside the laptop: it reads shell scripts from a virtio serial
+// port, runs them side by side as root, and answers with what they printed.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+)
+
+// Request is one script, and Reply what came of it.
+type Request struct {
+	ID      int    `json:"id"`
+	Script  string `json:"script"`
+	Seconds int    `json:"seconds"`
+}
+
+type Reply struct {
+	ID   int    `json:"id"`
+	Out  string `json:"out"`
+	Err  string `json:"err"`
+	Code int    `json:"code"`
+}
+
+func main() {
+	port, err := os.OpenFile("/dev/virtio-ports/laptop", os.O_RDWR, 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var mu sync.Mutex
+	out := json.NewEncoder(port)
+	reply := func(r Reply) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err := out.Encode(r); err != nil {
+			log.Print(err)
+		}
+	}
+	reply(Reply{ID: 0, Out: "ready"})
+	in := bufio.NewReaderSize(port, 1<<20)
+	for {
+		line, err := in.ReadBytes('\n')
+		if err != nil {
+			// The host side is not connected: a virtio port reads as ended until it is.
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		var r Request
+		if json.Unmarshal(line, &r) == nil {
+			go func() { reply(run(r)) }()
+		}
+	}
+}
+
+func run(r Request) Reply {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(r.Seconds)*time.Second)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "/bin/bash", "-c", r.Script)
+	cmd.Env = append(os.Environ(), "HOME=/root", "LANG=C.UTF-8", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &stdout, &stderr, time.Second
+	err := cmd.Run()
+	code := 0
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		code = 124
+	case errors.As(err, &exit):
+		code = exit.ExitCode()
+	case err != nil && !errors.Is(err, exec.ErrWaitDelay):
+		code = 126
+		stderr.WriteString(err.Error())
+	}
+	return Reply{r.ID, stdout.String(), stderr.String(), code}
+}

@@ -1,0 +1,203 @@
+//go:build linux
+
+// Package laptop is the test laptop: a Debian machine in QEMU, without KVM, into which tests plug
+// real emulated USB devices. It owns the machine and the channel into it, and knows nothing of
+// policies. The image is made by build.sh; files of the test reach the guest as /host.
+package laptop
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Options of one boot.
+type Options struct {
+	Image  string   // directory that build.sh filled
+	Share  string   // directory that the guest sees as /host; holds the guest binary
+	Append string   // more of the kernel's command line
+	Args   []string // more of QEMU's arguments
+	Disk   string   // a writable overlay that survives a reboot; "" for a throw-away one
+}
+
+// Laptop is a running machine.
+type Laptop struct {
+	dir  string
+	qemu *exec.Cmd
+	done chan struct{}
+	qmp  *monitor
+
+	mu      sync.Mutex
+	guest   net.Conn
+	next    int
+	waiting map[int]chan reply
+	ready   chan struct{}
+}
+
+type reply struct {
+	ID   int    `json:"id"`
+	Out  string `json:"out"`
+	Err  string `json:"err"`
+	Code int    `json:"code"`
+}
+
+// Boot starts the machine and waits until it answers.
+func Boot(o Options) (*Laptop, error) {
+	dir, err := os.MkdirTemp("", "laptop")
+	if err != nil {
+		return nil, err
+	}
+	l := &Laptop{dir: dir, done: make(chan struct{}), waiting: map[int]chan reply{}, ready: make(chan struct{})}
+	disk, snapshot := filepath.Join(o.Image, "root.img"), ",snapshot=on"
+	format := "raw"
+	if o.Disk != "" {
+		disk, snapshot, format = o.Disk, "", "qcow2"
+	}
+	args := []string{
+		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
+		"-nographic", "-no-reboot", "-net", "none", "-monitor", "none",
+		"-kernel", filepath.Join(o.Image, "vmlinuz"), "-initrd", filepath.Join(o.Image, "initrd.gz"),
+		"-append", "console=ttyS0 quiet loglevel=4 systemd.show_status=false net.ifnames=0 " + o.Append,
+		"-drive", "file=" + disk + ",if=virtio,format=" + format + snapshot,
+		"-serial", "file:" + filepath.Join(dir, "console.log"),
+		"-chardev", "socket,id=qmp,path=" + filepath.Join(dir, "qmp") + ",server=on,wait=off", "-mon", "chardev=qmp,mode=control",
+		"-chardev", "socket,id=guest,path=" + filepath.Join(dir, "guest") + ",server=on,wait=off",
+		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=guest,name=laptop",
+		"-virtfs", "local,path=" + o.Share + ",mount_tag=host,security_model=none",
+		"-device", "qemu-xhci,id=xhci,p2=8,p3=8",
+	}
+	l.qemu = exec.Command("qemu-system-x86_64", append(args, o.Args...)...)
+	log, err := os.Create(filepath.Join(dir, "qemu.log"))
+	if err != nil {
+		return nil, err
+	}
+	l.qemu.Stdout, l.qemu.Stderr = log, log
+	l.qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := l.qemu.Start(); err != nil {
+		return nil, err
+	}
+	go func() { _ = l.qemu.Wait(); close(l.done) }()
+	if err := l.connect(); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("%w\n%s", err, l.Console())
+	}
+	return l, nil
+}
+
+func (l *Laptop) connect() error {
+	conn, err := l.dial("qmp")
+	if err != nil {
+		return err
+	}
+	if l.qmp, err = newMonitor(conn); err != nil {
+		return err
+	}
+	if l.guest, err = l.dial("guest"); err != nil {
+		return err
+	}
+	go l.read()
+	// Software emulation on a busy machine: a boot of 15 s can take minutes.
+	select {
+	case <-l.ready:
+		return nil
+	case <-l.done:
+		return errors.New("the laptop stopped while booting")
+	case <-time.After(5 * time.Minute):
+		return errors.New("the laptop did not come up in 5 minutes")
+	}
+}
+
+func (l *Laptop) dial(name string) (net.Conn, error) {
+	var err error
+	for range 200 {
+		var c net.Conn
+		if c, err = net.Dial("unix", filepath.Join(l.dir, name)); err == nil {
+			return c, nil
+		}
+		select {
+		case <-l.done:
+			out, _ := os.ReadFile(filepath.Join(l.dir, "qemu.log"))
+			return nil, fmt.Errorf("qemu ended: %s", out)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return nil, err
+}
+
+func (l *Laptop) read() {
+	in := bufio.NewReaderSize(l.guest, 1<<20)
+	var once sync.Once
+	for {
+		line, err := in.ReadBytes('\n')
+		if err != nil {
+			return
+		}
+		var r reply
+		if json.Unmarshal(line, &r) != nil {
+			continue
+		}
+		if r.ID == 0 {
+			once.Do(func() { close(l.ready) })
+			continue
+		}
+		l.mu.Lock()
+		c := l.waiting[r.ID]
+		delete(l.waiting, r.ID)
+		l.mu.Unlock()
+		if c != nil {
+			c <- r
+		}
+	}
+}
+
+// Result is what a script printed, and its exit code.
+type Result struct {
+	Out, Err string
+	Code     int
+}
+
+// Run runs a shell script in the laptop as root, for at most a limit of time.
+func (l *Laptop) Run(limit time.Duration, script string) (Result, error) {
+	l.mu.Lock()
+	l.next++
+	id, c := l.next, make(chan reply, 1)
+	l.waiting[id] = c
+	line, _ := json.Marshal(map[string]any{"id": id, "script": script, "seconds": int(limit.Seconds())})
+	_, err := l.guest.Write(append(line, '\n'))
+	l.mu.Unlock()
+	if err != nil {
+		return Result{}, err
+	}
+	select {
+	case r := <-c:
+		return Result{strings.TrimRight(r.Out, "\n"), strings.TrimRight(r.Err, "\n"), r.Code}, nil
+	case <-l.done:
+		return Result{}, errors.New("the laptop stopped")
+	case <-time.After(limit + 30*time.Second):
+		return Result{}, fmt.Errorf("no answer of the laptop to %q", script)
+	}
+}
+
+// Console is the end of what the laptop printed on its serial line.
+func (l *Laptop) Console() string {
+	b, _ := os.ReadFile(filepath.Join(l.dir, "console.log"))
+	return string(b[max(0, len(b)-4000):])
+}
+
+// Close stops the machine at once, as a pulled battery would.
+func (l *Laptop) Close() {
+	if l.qemu.Process != nil {
+		_ = l.qemu.Process.Kill()
+		<-l.done
+	}
+	_ = os.RemoveAll(l.dir)
+}

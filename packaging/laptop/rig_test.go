@@ -1,0 +1,280 @@
+//go:build linux
+
+package laptop
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// rig is a laptop with Warder's package and a policy server of its own inside.
+type rig struct {
+	*Laptop
+	t      *testing.T
+	dir    string
+	policy string // id of the default policy
+}
+
+const (
+	second = time.Second
+	minute = time.Minute
+	api    = "https://127.0.0.1:8443/api/v1"
+)
+
+// need says where the image and the share are, or why the test cannot run.
+func need(t *testing.T) (image, share string) {
+	t.Helper()
+	base := os.Getenv("WARDER_LAPTOP")
+	if base == "" {
+		reason := "the test laptop is not built: run make test (WARDER_LAPTOP names the directory)"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(reason)
+		}
+		t.Skip(reason)
+	}
+	return filepath.Join(base, "laptop"), filepath.Join(base, "share")
+}
+
+// boot starts a laptop; with install the package, a server, and an enrolment are on it.
+func boot(t *testing.T, o Options) *rig {
+	t.Helper()
+	o.Image, o.Share = need(t)
+	begun := time.Now()
+	l, err := Boot(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log("console:\n" + l.Console())
+		}
+		l.Close()
+	})
+	t.Logf("the laptop is up after %s", time.Since(begun).Round(second))
+	return &rig{Laptop: l, t: t, dir: t.TempDir()}
+}
+
+// sh runs a script that must pass, and gives what it printed.
+func (r *rig) sh(script string, args ...any) string {
+	r.t.Helper()
+	if len(args) > 0 {
+		script = fmt.Sprintf(script, args...)
+	}
+	res, err := r.Run(3*minute, script)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if res.Code != 0 {
+		r.t.Fatalf("%s\n  exit %d\n  out: %s\n  err: %s", script, res.Code, res.Out, res.Err)
+	}
+	return res.Out
+}
+
+// try runs a script that may fail.
+func (r *rig) try(script string, args ...any) Result {
+	r.t.Helper()
+	if len(args) > 0 {
+		script = fmt.Sprintf(script, args...)
+	}
+	res, err := r.Run(3*minute, script)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return res
+}
+
+// wait asks again until a script passes.
+func (r *rig) wait(what, script string, args ...any) {
+	r.t.Helper()
+	if len(args) > 0 {
+		script = fmt.Sprintf(script, args...)
+	}
+	// One loop inside the guest: each call through the channel costs more than the check.
+	res, err := r.Run(2*minute, "for i in $(seq 300); do if ( "+script+" ) >/tmp/wait.out 2>&1; then exit 0; fi; sleep 0.2; done; exit 1")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if res.Code != 0 {
+		out := r.try("cat /tmp/wait.out; warder status; journalctl -u warder -n 20 --no-pager -o cat")
+		r.t.Fatalf("%s: it did not come to\n  %s\n%s", what, script, out.Out)
+	}
+}
+
+// server starts the policy server inside the laptop.
+func (r *rig) server(args string) {
+	r.t.Helper()
+	r.sh(`mkdir -p /srv/server && systemd-run -q --unit=policy-server --property=Restart=no /host/warder-server serve --data /srv/server --listen 127.0.0.1:8443 --interval 30s %s`, args)
+	r.wait("the server is up", "curl -sk https://127.0.0.1:8443/healthz || curl -s http://127.0.0.1:8443/healthz")
+	r.sh("/host/warder-server token create --data /srv/server --role admin --ttl 24h >/root/token")
+	r.policy = "policy-default"
+}
+
+func (r *rig) install() {
+	r.t.Helper()
+	r.sh("dpkg -i /host/warder.deb")
+	r.wait("the service is up", "systemctl is-active warder")
+}
+
+func (r *rig) enroll() {
+	r.t.Helper()
+	r.sh(`J=$(/host/warder-server enrollment create --data /srv/server --json); T=$(echo "$J" | sed 's/.*"token":"\([^"]*\)".*/\1/'); P=$(echo "$J" | sed 's/.*"ca_pin":"\([^"]*\)".*/\1/')
+		warder enroll --server https://127.0.0.1:8443 --token "$T" --ca-pin "$P"`)
+	r.wait("the policy is in force", `test "$(warder status --json | grep -c '"state": "active"')" = 1`)
+}
+
+// ready is a laptop that is enrolled.
+func ready(t *testing.T, o Options) *rig {
+	r := boot(t, o)
+	r.server("")
+	r.install()
+	r.enroll()
+	return r
+}
+
+// curl calls the policy server's API as an administrator.
+func (r *rig) curl(method, path, body string) string {
+	r.t.Helper()
+	return r.sh(`curl -sk --fail-with-body -X %s -H "Authorization: Bearer $(cat /root/token)" %s%s --data-binary @- <<'JSON'
+%s
+JSON`, method, api, path, body)
+}
+
+// set changes the policy on the server and waits until the laptop reports the new version.
+func (r *rig) set(body string) {
+	r.t.Helper()
+	r.change(body)
+	r.settled()
+}
+
+func (r *rig) change(body string) {
+	r.t.Helper()
+	// Every section each time: what one test sets must not stand in the next.
+	var doc map[string]any
+	if err := json.Unmarshal([]byte(body), &doc); err != nil {
+		r.t.Fatal(err)
+	}
+	data, _ := doc["policy_data"].(map[string]any)
+	for _, s := range []string{"usb", "storage", "network", "dlp"} {
+		if data[s] == nil {
+			data[s] = map[string]any{}
+		}
+	}
+	if doc["compliance"] == nil {
+		doc["compliance"] = "enforce"
+	}
+	b, _ := json.Marshal(doc)
+	r.curl("PUT", "/policies/"+r.policy, string(b))
+}
+
+// settled waits until agent and server agree on the version in force.
+func (r *rig) settled() {
+	r.t.Helper()
+	var p struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal([]byte(r.curl("GET", "/policies/"+r.policy, "")), &p); err != nil {
+		r.t.Fatal(err)
+	}
+	r.wait("the new policy is in force and reported", `curl -sk -H "Authorization: Bearer $(cat /root/token)" %s/devices | grep -q '"policy":{"id":"%s","version":%d'`, api, r.policy, p.Version)
+}
+
+// stick makes a medium on the host. The laptop formats it the first time.
+func (r *rig) medium(node string, mib int64) string {
+	r.t.Helper()
+	file := filepath.Join(r.dir, node+".img")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.Truncate(file, mib<<20); err != nil {
+		r.t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.vfat", "-F", "32", file).CombinedOutput(); err != nil {
+		// Without dosfstools on this machine the laptop's own do it, over the share.
+		_ = out
+	}
+	if err := r.Stick(node, file); err != nil {
+		r.t.Fatal(err)
+	}
+	return file
+}
+
+func (r *rig) plug(driver, id string, props map[string]any) {
+	r.t.Helper()
+	if err := r.Plug(driver, id, props); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) unplug(id string) {
+	r.t.Helper()
+	if err := r.Unplug(id); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// authorized waits until a device is there and the kernel says so, or not, about it.
+func (r *rig) authorized(path, want string) {
+	r.t.Helper()
+	r.wait(path+" authorized="+want, `test "$(cat /sys/bus/usb/devices/%s/authorized)" = %s`, path, want)
+}
+
+func (r *rig) gone(path string) {
+	r.t.Helper()
+	r.wait(path+" is unplugged", "test ! -e /sys/bus/usb/devices/%s", path)
+}
+
+// unbound: no driver holds any interface of a device.
+func (r *rig) unbound(path string) {
+	r.t.Helper()
+	if out := r.try("ls -d /sys/bus/usb/devices/%s:*/driver 2>/dev/null", path).Out; out != "" {
+		r.t.Errorf("a driver holds %s: %s", path, out)
+	}
+}
+
+// told waits until the server has an event of a kind about a subject.
+func (r *rig) told(kind, subject string) {
+	r.t.Helper()
+	r.wait("the server knows: "+kind+" "+subject, `D=$(warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p'); curl -sk -H "Authorization: Bearer $(cat /root/token)" "%s/devices/$D/events?page_size=100" | tr '{' '\n' | grep '"kind":"%s"' | grep -q '%s'`, api, kind, subject)
+}
+
+func (r *rig) status() map[string]any {
+	r.t.Helper()
+	res := r.try("warder status --json")
+	var s map[string]any
+	if err := json.Unmarshal([]byte(res.Out), &s); err != nil {
+		r.t.Fatalf("%v: %s %s", err, res.Out, res.Err)
+	}
+	return s
+}
+
+// finding gives one finding of the status as "compliance/enforcement: reason".
+func (r *rig) finding(setting string) string {
+	r.t.Helper()
+	list, _ := r.status()["findings"].([]any)
+	for _, f := range list {
+		m, _ := f.(map[string]any)
+		if m["setting"] == setting {
+			return fmt.Sprintf("%v/%v: %v", m["compliance"], m["enforcement"], m["reason"])
+		}
+	}
+	return "none"
+}
+
+// defaults reads every default of the kernel, in a line each.
+func (r *rig) defaults() string {
+	r.t.Helper()
+	return r.sh("cd /sys/bus/usb/devices; for h in usb*; do echo $h $(cat $h/authorized_default); done; echo param $(cat /sys/module/usbcore/parameters/authorized_default)")
+}
+
+func contains(t *testing.T, got, want string) {
+	t.Helper()
+	if !strings.Contains(got, want) {
+		t.Errorf("got %q, want something with %q", got, want)
+	}
+}

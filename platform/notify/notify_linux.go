@@ -1,0 +1,50 @@
+package notify
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Tell writes a message to each terminal that somebody is logged in on, and says whom it reached.
+// Sessions are read from systemd-logind's state files (sd-login(3)).
+func Tell(message string) []string { return tell("/run/systemd/sessions", "/dev", message) }
+
+func tell(sessions, dev, message string) []string {
+	files, _ := filepath.Glob(sessions + "/*")
+	var told []string
+	for _, f := range files {
+		s := fields(f)
+		tty := s["TTY"]
+		if tty == "" || strings.Contains(tty, "..") || s["CLASS"] == "greeter" {
+			continue
+		}
+		// Never wait for a terminal whose output is stopped.
+		w, err := os.OpenFile(filepath.Join(dev, tty), os.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			continue
+		}
+		_, err = w.WriteString("\r\n" + message + "\r\n")
+		_ = w.Close()
+		if err == nil {
+			told = append(told, s["USER"]+" on "+tty)
+		}
+	}
+	return told
+}
+
+func fields(file string) map[string]string {
+	out := map[string]string{}
+	b, err := os.ReadFile(file)
+	if err != nil || len(b) > 64<<10 {
+		return out
+	}
+	for line := range strings.Lines(string(b)) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			out[k] = v
+		}
+	}
+	return out
+}

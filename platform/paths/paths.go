@@ -1,0 +1,28 @@
+// Package paths says where Warder keeps what on each system. It owns names, and creates nothing.
+package paths
+
+import "path/filepath"
+
+// Paths are the places of one installation.
+type Paths struct {
+	State  string // what must survive a reboot; 0700
+	Run    string // sockets, and what dies with the boot
+	Config string // the configuration file and a dropped enrolment file
+}
+
+// Default is where the installed service lives.
+func Default() Paths { return system }
+
+// Under puts everything below one directory, for an agent that is not the installed service.
+func Under(state string) Paths {
+	return Paths{State: state, Run: filepath.Join(state, "run"), Config: filepath.Join(state, "config")}
+}
+
+// Socket is the local API's.
+func (p Paths) Socket() string { return filepath.Join(p.Run, "warder.sock") }
+
+// ConfigFile is the configuration file.
+func (p Paths) ConfigFile() string { return filepath.Join(p.Config, "warder.toml") }
+
+// EnrolmentFile is where mass deployment drops an enrolment.
+func (p Paths) EnrolmentFile() string { return filepath.Join(p.Config, "enroll.toml") }

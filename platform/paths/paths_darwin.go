@@ -1,0 +1,3 @@
+package paths
+
+var system = Paths{State: "/Library/Application Support/Warder", Run: "/var/run/warder", Config: "/Library/Preferences/Warder"}

@@ -1,0 +1,114 @@
+package usb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform"
+)
+
+// Backend is the standing state: the kernel's defaults and the devices that are there.
+type Backend struct{ *Ports }
+
+// Kinds: the kernel's defaults are fresh after a boot; a device's authorized ends with the plug.
+func (b Backend) Kinds() []platform.Kind {
+	return []platform.Kind{
+		// -1 is usbcore's own default: every wired device is authorised.
+		{Name: kindParam, Life: platform.Boot, Safe: "-1", Ours: "0"},
+		{Name: kindDefault, Life: platform.Boot, Safe: "1", Ours: "0", From: hubBaseline},
+		{Name: kindDevice, Life: platform.Present, Safe: "1", Ours: "0", From: b.deviceBaseline, Urgent: true},
+	}
+}
+
+// hubBaseline: a root hub that appeared while we held the parameter reads our 0.
+func hubBaseline(_ enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
+	if base, ok := held(enforce.Key{Kind: kindParam, ID: "authorized_default"}); ok && seen.Is("0") {
+		seen.Value = base.Value
+		if base.Value == "-1" {
+			seen.Value = "1"
+		}
+	}
+	return seen
+}
+
+// deviceBaseline: a device that came while we held its root hub's default would have been what that
+// default says.
+func (b Backend) deviceBaseline(k enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
+	name, _, _ := strings.Cut(k.ID, "@")
+	bus, _, _ := strings.Cut(name, "-")
+	base, ok := held(enforce.Key{Kind: kindDefault, ID: "usb" + bus})
+	if !ok || seen.State != enforce.Present {
+		return seen
+	}
+	seen.Value = "1"
+	if base.Value == "0" {
+		seen.Value = "0"
+	} else if base.Value == "2" { // internal only
+		if h := hardwired(b.dir(name)); !h.OK || !h.V {
+			seen.Value = "0"
+		}
+	}
+	return seen
+}
+
+// List reads every default and every device.
+func (b Backend) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
+	devices, roots, err := b.names()
+	if err != nil {
+		return nil, fmt.Errorf("cannot list USB devices: %w", err)
+	}
+	out := map[enforce.Key]enforce.Reading{}
+	if r := reading(b.param()); r.State != enforce.Absent {
+		out[enforce.Key{Kind: kindParam, ID: "authorized_default"}] = r
+	}
+	for _, n := range roots {
+		out[enforce.Key{Kind: kindDefault, ID: n}] = reading(b.dir(n) + "/authorized_default")
+	}
+	for _, n := range devices {
+		number, err := text(b.dir(n) + "/devnum")
+		if err != nil {
+			continue // unplugged meanwhile
+		}
+		out[enforce.Key{Kind: kindDevice, ID: n + "@" + number}] = reading(b.auth(n))
+	}
+	return out, nil
+}
+
+// Apply writes each change. The first of a batch are the defaults, so that what is plugged in
+// meanwhile is already held.
+func (b Backend) Apply(ctx context.Context, changes []enforce.Change) error {
+	var errs []error
+	for _, c := range changes {
+		if err := b.apply(ctx, c); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", c.Key, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (b Backend) apply(ctx context.Context, c enforce.Change) error {
+	switch c.Key.Kind {
+	case kindParam:
+		return b.write(b.param(), c)
+	case kindDefault:
+		if ok, root := deviceName(c.Key.ID); !ok || !root {
+			return fmt.Errorf("%q is no root hub", c.Key.ID)
+		}
+		return b.write(b.dir(c.Key.ID)+"/authorized_default", c)
+	case kindDevice:
+		name, number, _ := strings.Cut(c.Key.ID, "@")
+		if ok, root := deviceName(name); !ok || root {
+			return fmt.Errorf("%q is no device", c.Key.ID)
+		}
+		defer b.lock(name)()
+		if n, err := text(b.dir(name) + "/devnum"); err != nil || n != number {
+			return nil // another device stands there now; it is judged on its own
+		}
+		_, err := b.authorize(ctx, name, c)
+		return err
+	}
+	return fmt.Errorf("no such kind")
+}

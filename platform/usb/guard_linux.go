@@ -1,0 +1,142 @@
+package usb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+)
+
+// Guard answers each device as it is plugged in.
+type Guard struct {
+	*Ports
+	// Hand takes each decision. It must not wait: it is called while the device's lock is held.
+	Hand func(Decision)
+	// Gone is told of each device and root hub that went away, and of each root hub that came.
+	Gone func(name string)
+
+	ruling atomic.Pointer[Ruling]
+	work   sync.WaitGroup
+}
+
+// Load swaps the ruling, then judges again all that is present. It returns when each of them has
+// been written and read back.
+func (g *Guard) Load(ctx context.Context, r Ruling) {
+	g.ruling.Store(&r)
+	g.Rescan(ctx)
+}
+
+// Rescan judges all that is present: after an overflow of the announcements, and after sleep.
+func (g *Guard) Rescan(ctx context.Context) {
+	names, _, err := g.names()
+	if err != nil {
+		return
+	}
+	var all sync.WaitGroup
+	for _, n := range names {
+		all.Go(func() { g.handle(ctx, n, time.Time{}) })
+	}
+	all.Wait()
+}
+
+// Run reads the kernel's announcements until the context ends.
+func (g *Guard) Run(ctx context.Context) error {
+	s, err := openUevents()
+	if err != nil {
+		return fmt.Errorf("cannot listen to the kernel's USB events: %w", err)
+	}
+	defer g.work.Wait()
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	b := make([]byte, maxUevent+1)
+	for {
+		n, err := s.Read(b)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS):
+			// Announcements were lost: look at everything.
+			g.work.Go(func() { g.Rescan(ctx) })
+			continue
+		case err != nil:
+			return fmt.Errorf("cannot read the kernel's USB events: %w", err)
+		case n == 0:
+			continue
+		}
+		g.dispatch(ctx, b[:n])
+	}
+}
+
+// dispatch acts on "add" alone: acting on "change" would let a device in again that was refused.
+// The write of authorized blocks for as long as the device takes, so it is never done here.
+func (g *Guard) dispatch(ctx context.Context, b []byte) {
+	u, err := parseUevent(b)
+	if err != nil || u.subsystem != "usb" || u.devtype != "usb_device" {
+		return
+	}
+	name := path.Base(u.path)
+	ok, root := deviceName(name)
+	if !ok {
+		return
+	}
+	switch {
+	case u.action == "remove" || u.action == "add" && root:
+		if g.Gone != nil {
+			g.Gone(name)
+		}
+	case u.action == "add":
+		at := now()
+		g.work.Go(func() { g.handle(ctx, name, at) })
+	}
+}
+
+// handle judges one device and makes the machine hold the verdict.
+func (g *Guard) handle(ctx context.Context, name string, received time.Time) {
+	r := g.ruling.Load()
+	if r == nil {
+		return
+	}
+	defer g.lock(name)()
+	u, err := g.read(name)
+	if err != nil {
+		return // unplugged meanwhile
+	}
+	v := r.Judge.Judge(&u)
+	if v.Ask && g.askMTP(&u) {
+		v = r.Judge.Judge(&u)
+	}
+	d := Decision{Device: u, Verdict: v, Plugged: !received.IsZero(), Received: received, Decided: now()}
+	d.Done = enforce.Reading{State: enforce.Unknown, How: g.auth(name)}
+	if r.Act {
+		want := enforce.Value("0")
+		if v.Allow {
+			want = "1"
+		}
+		d.Done, d.Err, d.Changed = g.hold(ctx, &u, v, want)
+	} else {
+		d.Done = reading(g.auth(name))
+	}
+	d.Verified = now()
+	g.details(&d.Device)
+	g.Hand(d)
+}
+
+func (g *Guard) hold(ctx context.Context, u *fact.USB, v enforce.Verdict, want enforce.Value) (enforce.Reading, error, bool) {
+	if u.Authorized.OK && u.Authorized.V == (want == "1") {
+		return reading(g.auth(u.Path)), nil, false
+	}
+	c := enforce.Change{
+		Key: enforce.Key{Kind: kindDevice, ID: u.Key()}, To: enforce.Reading{Value: want, State: enforce.Present},
+		By: []enforce.Setting{v.Rule.Setting}, Mode: enforce.Enforce,
+	}
+	done, err := g.authorize(ctx, u.Path, c)
+	return done, err, true
+}

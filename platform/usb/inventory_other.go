@@ -1,0 +1,9 @@
+//go:build !linux && !(cgo && gousb)
+
+package usb
+
+// InventorySource names what the inventory is read with.
+const InventorySource = "none"
+
+// Inventory needs libusb here, and this build has none.
+func Inventory() ([]Item, error) { return nil, unsupported }

@@ -1,0 +1,274 @@
+package usb
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+)
+
+// Ports is the one way to the files that say which devices the kernel may use. Guard and back end
+// share it, so that a device is never written by both at once.
+type Ports struct {
+	Root    string       // of sysfs, "/sys"
+	Gate    enforce.Gate // before each write
+	Release Release      // before a working device is taken away; nil where nothing can be mounted
+	DevRoot string       // of the device nodes, "/dev"
+
+	mu    sync.Mutex
+	locks map[string]*pathLock
+}
+
+type pathLock struct {
+	sync.Mutex
+	users int
+}
+
+// lock keeps two writers from one device.
+func (p *Ports) lock(path string) func() {
+	p.mu.Lock()
+	if p.locks == nil {
+		p.locks = map[string]*pathLock{}
+	}
+	l := p.locks[path]
+	if l == nil {
+		l = &pathLock{}
+		p.locks[path] = l
+	}
+	l.users++
+	p.mu.Unlock()
+	l.Lock()
+	return func() {
+		l.Unlock()
+		p.mu.Lock()
+		if l.users--; l.users == 0 {
+			delete(p.locks, path)
+		}
+		p.mu.Unlock()
+	}
+}
+
+func (p *Ports) devices() string     { return filepath.Join(p.Root, "bus/usb/devices") }
+func (p *Ports) dir(n string) string { return filepath.Join(p.devices(), n) }
+func (p *Ports) param() string {
+	return filepath.Join(p.Root, "module/usbcore/parameters/authorized_default")
+}
+func (p *Ports) auth(n string) string { return filepath.Join(p.dir(n), "authorized") }
+
+// names lists the devices and root hubs that are there.
+func (p *Ports) names() (devices, roots []string, err error) {
+	all, err := os.ReadDir(p.devices())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil // a kernel without USB
+	}
+	for _, e := range all {
+		if ok, root := deviceName(e.Name()); ok && root {
+			roots = append(roots, e.Name())
+		} else if ok {
+			devices = append(devices, e.Name())
+		}
+	}
+	return devices, roots, err
+}
+
+// text reads a small sysfs file without its newline.
+func text(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b := make([]byte, 4096) // an attribute is at most a page
+	n, err := f.Read(b)
+	if err != nil && err != io.EOF {
+		return "", err
+	}
+	return string(bytes.TrimRight(b[:n], "\n")), nil
+}
+
+// read gives a device as its descriptors and its port tell it.
+func (p *Ports) read(name string) (fact.USB, error) {
+	dir := p.dir(name)
+	f, err := os.Open(dir + "/descriptors")
+	if err != nil {
+		return fact.USB{}, err
+	}
+	raw := make([]byte, 4096)
+	n, err := io.ReadFull(f, raw)
+	raw = raw[:n]
+	if err == nil {
+		var more []byte
+		more, err = io.ReadAll(io.LimitReader(f, maxDescriptors))
+		raw = append(raw, more...)
+	} else if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil
+	}
+	f.Close()
+	if err != nil {
+		return fact.USB{}, err
+	}
+	u := fact.USB{Path: name}
+	_, u.Root = deviceName(name)
+	ParseDescriptors(raw, &u)
+	number, err := text(dir + "/devnum")
+	if err != nil {
+		return fact.USB{}, err
+	}
+	u.Number, _ = strconv.Atoi(number)
+	u.Serial, _ = text(dir + "/serial")
+	u.Authorized = p.readAuthorized(name)
+	u.Hardwired = hardwired(dir)
+	return u, nil
+}
+
+// details adds what people want to see and no decision needs.
+func (p *Ports) details(u *fact.USB) {
+	dir := p.dir(u.Path)
+	maker, _ := text(dir + "/manufacturer")
+	product, _ := text(dir + "/product")
+	u.Name = strings.TrimSpace(maker + " " + product)
+	bus, _ := text(dir + "/busnum")
+	u.Bus, _ = strconv.Atoi(bus)
+}
+
+func (p *Ports) readAuthorized(name string) fact.Known[bool] {
+	v, err := text(p.auth(name))
+	if err != nil {
+		return fact.Unread[bool](err.Error())
+	}
+	return fact.Is(v != "0")
+}
+
+// hardwired follows the firmware's word for the port (ABI/testing/sysfs-bus-usb).
+func hardwired(dir string) fact.Known[bool] {
+	if v, err := text(dir + "/removable"); err == nil && (v == "fixed" || v == "removable") {
+		return fact.Is(v == "fixed")
+	}
+	v, err := text(dir + "/port/connect_type")
+	if err != nil {
+		return fact.Unread[bool]("the port does not say")
+	}
+	if v == "unknown" || v == "" {
+		return fact.Unread[bool]("the firmware does not know the port")
+	}
+	return fact.Is(v == "hardwired")
+}
+
+// reading is one file as evidence.
+func reading(path string) enforce.Reading {
+	v, err := text(path)
+	switch {
+	case err == nil:
+		return enforce.Reading{Value: enforce.Value(v), State: enforce.Present, How: path}
+	case errors.Is(err, fs.ErrNotExist):
+		return enforce.Reading{State: enforce.Absent, How: path}
+	}
+	return enforce.Reading{State: enforce.Unknown, How: path + ": " + err.Error()}
+}
+
+// write is the only write to sysfs in this package.
+func (p *Ports) write(path string, c enforce.Change) error {
+	if err := p.Gate(c); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(string(c.To.Value))
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// authorize makes the kernel use a device, or stop using it. A device that works and is taken away
+// is first flushed and unmounted, in full: losing acknowledged data would be worse than the moment
+// it takes. The caller holds the device's lock.
+func (p *Ports) authorize(ctx context.Context, name string, c enforce.Change) (enforce.Reading, error) {
+	before := reading(p.auth(name))
+	if before.Is(c.To.Value) {
+		return before, nil
+	}
+	if before.State == enforce.Absent {
+		return before, nil
+	}
+	var released error
+	if c.To.Value == "0" && p.Release != nil {
+		// The gate is asked before anything is unmounted, and again before the write.
+		if err := p.Gate(c); err != nil {
+			return before, err
+		}
+		dir, err := filepath.EvalSymlinks(p.dir(name))
+		if err == nil {
+			err = p.Release(ctx, dir)
+		}
+		released = err
+		if err != nil {
+			return reading(p.auth(name)), fmt.Errorf("cannot take %s away: its file systems are not safely unmounted: %w", name, err)
+		}
+	}
+	if err := p.write(p.auth(name), c); err != nil {
+		return reading(p.auth(name)), err
+	}
+	after := reading(p.auth(name))
+	if after.State == enforce.Present && !after.Is(c.To.Value) {
+		return after, fmt.Errorf("%s reads %s after %s was written", p.auth(name), after, c.To.Value)
+	}
+	if after.Is("0") {
+		if d := p.bound(name); d != "" {
+			return after, fmt.Errorf("%s is not authorized, and driver %s is still bound", name, d)
+		}
+	}
+	return after, released
+}
+
+// bound names a driver that still holds an interface of a device, or "".
+func (p *Ports) bound(name string) string {
+	dirs, _ := filepath.Glob(p.dir(name) + "/" + name + ":*/driver")
+	for _, d := range dirs {
+		if to, err := os.Readlink(d); err == nil {
+			return filepath.Base(to)
+		}
+	}
+	return ""
+}
+
+// Observe fills the snapshot's USB part.
+func (p *Ports) Observe(_ context.Context, m *fact.Machine) error {
+	names, roots, err := p.names()
+	if err != nil {
+		m.USB, m.Controllers = fact.Unread[[]fact.USB](err.Error()), fact.Unread[[]string](err.Error())
+		return err
+	}
+	m.Controllers = fact.Is(roots)
+	list := make([]fact.USB, 0, len(names)+len(roots))
+	for _, n := range append(roots, names...) {
+		u, err := p.read(n)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, os.ErrDeadlineExceeded) {
+			continue // unplugged meanwhile
+		}
+		if err != nil {
+			m.USB = fact.Unread[[]fact.USB](fmt.Sprintf("%s: %v", n, err))
+			return err
+		}
+		p.details(&u)
+		list = append(list, u)
+	}
+	m.USB = fact.Is(list)
+	return nil
+}
+
+// now is the monotonic clock for latencies.
+var now = time.Now

@@ -1,0 +1,59 @@
+// Package usb is USB on this machine: which devices are there, which of them the kernel may use,
+// and a guard that answers each new one before a driver binds. It owns the sysfs files
+// authorized_default and authorized (Documentation/usb/authorization.rst in the kernel) and knows no
+// policy: the agent loads a judge. Facts go to the agent's snapshot; each decision is handed on with
+// what was read back.
+package usb
+
+import (
+	"context"
+	"time"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+)
+
+// The kinds of resources, as the decisions in enforce/usb name them.
+const (
+	kindDefault = "usb.default"
+	kindParam   = "usb.param"
+	kindDevice  = "usb.device"
+)
+
+// Ruling is what a guard goes by.
+type Ruling struct {
+	Judge platform.Judge[fact.USB]
+	// Act is whether anything can be refused at all. Without it the guard watches and never writes.
+	Act bool
+}
+
+// Decision is one device judged.
+type Decision struct {
+	Device  fact.USB
+	Verdict enforce.Verdict
+	Done    enforce.Reading // authorized as read back, after acting
+	Err     error           // why the machine does not hold the verdict
+	Plugged bool            // a device that was just plugged in; else one found by a rescan
+	Changed bool            // the guard wrote
+
+	// Received is when the kernel's announcement was read; zero for a rescan. Decided is just
+	// before the write, Verified after the read-back.
+	Received, Decided, Verified time.Time
+}
+
+// Subject names a device for people and for the server.
+func Subject(u *fact.USB) string {
+	s := "usb " + u.Path + " " + u.ID()
+	if u.Serial != "" {
+		s += " " + u.Serial
+	}
+	return s
+}
+
+// Release flushes and unmounts what stands on a device before it is taken away. dir is the device's
+// directory in sysfs.
+type Release func(ctx context.Context, dir string) error
+
+// mtpWait bounds how long an unauthorised device is asked whether it is MTP.
+const mtpWait = 50 * time.Millisecond

@@ -1,0 +1,88 @@
+package checkin
+
+import (
+	"errors"
+	"hash/fnv"
+	"math/rand/v2"
+	"net/http"
+	"time"
+)
+
+// The cadence of check-ins.
+const (
+	DefaultInterval = 300 * time.Second
+	PushedInterval  = 3600 * time.Second // while the push socket is up
+	firstDelay      = 5 * time.Second
+	maxDelay        = 15 * time.Minute
+	refusedDelay    = time.Hour        // after 401 and 403
+	SpreadEvent     = 10 * time.Second // network-up, resume: at once, spread over this
+	ChangeDelay     = 5 * time.Second  // a change in findings checks in within this
+)
+
+// Cadence says when to check in next. Its intervals run on the monotonic clock: a jump of the wall
+// clock neither expires nor resurrects anything.
+type Cadence struct {
+	Interval time.Duration // as the server last said
+	Pushed   bool          // the push socket is up
+	failures int
+	rand     func() float64
+}
+
+// NewCadence starts a cadence; random gives numbers in [0,1).
+func NewCadence(random func() float64) *Cadence {
+	if random == nil {
+		random = rand.Float64
+	}
+	return &Cadence{Interval: DefaultInterval, rand: random}
+}
+
+// First is the delay of a device's first check-in after a start: a hash of its id, so that it is
+// predictable and a fleet that boots at once is spread.
+func First(device string, within time.Duration) time.Duration {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(device))
+	return time.Duration(h.Sum64() % uint64(max(within, 1)))
+}
+
+// Done is the delay after a check-in that passed.
+func (c *Cadence) Done() time.Duration {
+	c.failures = 0
+	if c.Pushed {
+		return max(PushedInterval, c.Interval)
+	}
+	return c.Interval
+}
+
+// Failed is the delay after one that did not. The jitter is added after the cap: a fleet that lost
+// its server must not come back in step.
+func (c *Cadence) Failed(err error) time.Duration {
+	var s *StatusError
+	if errors.As(err, &s) {
+		switch {
+		case s.RetryAfter > 0:
+			return s.RetryAfter + c.jitter(s.RetryAfter/10+time.Second)
+		case s.Code == http.StatusUnauthorized || s.Code == http.StatusForbidden:
+			return refusedDelay + c.jitter(refusedDelay/10)
+		case s.Final():
+			// This request will never pass; the next one may, at its time.
+			return c.Done() + c.jitter(firstDelay)
+		}
+	}
+	d := maxDelay
+	if c.failures < 16 {
+		d = min(firstDelay<<c.failures, maxDelay)
+	}
+	c.failures++
+	return d + c.jitter(d)
+}
+
+// Soon is the delay after network-up or a resume from sleep.
+func (c *Cadence) Soon() time.Duration {
+	c.failures = 0
+	return c.jitter(SpreadEvent)
+}
+
+// Failures counts the failures in a row.
+func (c *Cadence) Failures() int { return c.failures }
+
+func (c *Cadence) jitter(d time.Duration) time.Duration { return time.Duration(c.rand() * float64(d)) }

@@ -1,0 +1,316 @@
+// Package checkin is the device's side of the check-in: one client that signs and sends reports,
+// learns the server's clock, and says when to come again. It owns no policy and stores nothing; the
+// agent gives it the report and takes the answer.
+package checkin
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// Server says how to reach a server.
+type Server struct {
+	URL   string // "https://policy.example.com"
+	CA    string // PEM of the one certificate authority to trust; empty for the system's
+	Proxy string // URL; empty for the environment's
+}
+
+// requestLimit bounds one exchange.
+const requestLimit = 30 * time.Second
+
+// HTTP gives a client that trusts the pinned authority alone and keeps one connection alive.
+func (s Server) HTTP() (*http.Client, error) {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost, t.IdleConnTimeout = 1, 10*time.Minute
+	t.ForceAttemptHTTP2 = false // one connection, one exchange: HTTP/2 would cost bytes and wake-ups
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if s.CA != "" {
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM([]byte(s.CA)) {
+			return nil, errors.New("the pinned certificate authority is no certificate")
+		}
+		t.TLSClientConfig.RootCAs = pool
+	}
+	if s.Proxy != "" {
+		u, err := url.Parse(s.Proxy)
+		if err != nil {
+			return nil, fmt.Errorf("proxy %q: %w", s.Proxy, err)
+		}
+		t.Proxy = http.ProxyURL(u)
+	}
+	return &http.Client{Transport: t, Timeout: requestLimit, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return errors.New("a policy server does not redirect")
+	}}, nil
+}
+
+// CheckURL accepts https, and http to this machine alone.
+func CheckURL(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" {
+		return nil, fmt.Errorf("server %q is no URL like https://policy.example.com", raw)
+	}
+	switch host := u.Hostname(); {
+	case u.Scheme == "https":
+	case u.Scheme == "http" && (host == "127.0.0.1" || host == "::1" || host == "localhost"):
+	default:
+		return nil, fmt.Errorf("server %q must use https (plain http is for this machine alone)", raw)
+	}
+	return u, nil
+}
+
+// StatusError is an answer that is no success.
+type StatusError struct {
+	Code       int
+	Problem    protocol.ProblemBody
+	RetryAfter time.Duration
+	Body       string // the beginning of what it said, where that was no error of ours
+}
+
+func (e *StatusError) Error() string {
+	text := e.Problem.Message
+	if text == "" {
+		text = e.Body
+	}
+	if text == "" {
+		text = http.StatusText(e.Code)
+	}
+	if e.RetryAfter > 0 {
+		text += fmt.Sprintf(" (try again in %s)", e.RetryAfter)
+	}
+	return fmt.Sprintf("the server answered %d: %s", e.Code, text)
+}
+
+// Final reports whether sending the same request again is useless.
+func (e *StatusError) Final() bool {
+	return e.Code >= 400 && e.Code < 500 && e.Code != http.StatusRequestTimeout && e.Code != http.StatusTooManyRequests
+}
+
+// ErrGarbage: the server answered something that is not the protocol.
+var ErrGarbage = errors.New("the server's answer makes no sense")
+
+// Client exchanges reports for answers.
+type Client struct {
+	Server Server
+	Device string
+	Key    *jose.JSONWebKey
+	Now    func() time.Time
+
+	http *http.Client
+
+	mu      sync.Mutex
+	offset  time.Duration // server time − ours
+	counter uint64
+}
+
+// NewClient makes a client for an enrolled device.
+func NewClient(s Server, device string, key *jose.JSONWebKey, now func() time.Time) (*Client, error) {
+	h, err := s.HTTP()
+	if err != nil {
+		return nil, err
+	}
+	return &Client{Server: s, Device: device, Key: key, Now: now, http: h}, nil
+}
+
+// Offset is what the server's clock is ahead of ours, as far as it had to be learnt.
+func (c *Client) Offset() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.offset
+}
+
+// Close drops the kept connection.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Sign gives the bearer token for a request of this device.
+func (c *Client) Sign(method, path string, body []byte) (string, error) {
+	c.mu.Lock()
+	at := c.Now().Add(c.offset)
+	c.mu.Unlock()
+	return protocol.SignRequest(c.Key, c.Device, method, path, body, at)
+}
+
+// HTTPClient is the client's own, for the push socket: one trust, one proxy.
+func (c *Client) HTTPClient() *http.Client { return c.http }
+
+// Exchange sends a report. It counts it, and tries once more where the server only differs on the
+// clock or the counter.
+func (c *Client) Exchange(ctx context.Context, r protocol.Report) (protocol.Answer, error) {
+	var a protocol.Answer
+	for try := 0; ; try++ {
+		r.Counter = c.nextCounter()
+		err := c.post(ctx, protocol.Base+"/devices/"+c.Device+"/checkin", r, &a)
+		var s *StatusError
+		if err == nil || try > 0 || !errors.As(err, &s) || !c.learn(s) {
+			return a, err
+		}
+	}
+}
+
+// nextCounter only grows, also over restarts without being stored: it follows the clock, and a
+// server that has seen a higher one says so.
+func (c *Client) nextCounter() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.counter = max(c.counter+1, uint64(max(c.Now().UnixMilli(), 0)))
+	return c.counter
+}
+
+func (c *Client) learn(s *StatusError) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case s.Problem.Code == protocol.CodeClock && s.Problem.ServerTime != nil:
+		c.offset = s.Problem.ServerTime.Sub(c.Now())
+	case s.Problem.Code == protocol.CodeCounter && s.Problem.Counter < 1<<62:
+		c.counter = s.Problem.Counter
+	default:
+		return false
+	}
+	return true
+}
+
+func (c *Client) post(ctx context.Context, path string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	token, err := c.Sign(http.MethodPost, path, body)
+	if err != nil {
+		return err
+	}
+	return do(ctx, c.http, http.MethodPost, c.Server.URL, path, token, body, out)
+}
+
+func do(ctx context.Context, h *http.Client, method, base, path, token string, body []byte, out any) error {
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(base, "/")+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header["User-Agent"] = nil
+	req.Header.Set("Accept-Encoding", "identity")
+	res, err := h.Do(req)
+	if err != nil {
+		return fmt.Errorf("cannot reach the server: %w", err)
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(res.Body, protocol.MaxResponse+1))
+	if err != nil {
+		return fmt.Errorf("cannot read the server's answer: %w", err)
+	}
+	if len(raw) > protocol.MaxResponse {
+		return fmt.Errorf("%w: more than %d bytes", ErrGarbage, protocol.MaxResponse)
+	}
+	if res.StatusCode/100 != 2 {
+		return statusError(res, raw)
+	}
+	if err := json.Unmarshal(raw, out); err != nil {
+		return fmt.Errorf("%w: %d %q", ErrGarbage, res.StatusCode, beginning(raw))
+	}
+	return nil
+}
+
+func statusError(res *http.Response, raw []byte) error {
+	e := &StatusError{Code: res.StatusCode}
+	var p protocol.Problem
+	if json.Unmarshal(raw, &p) == nil && p.Error != nil {
+		e.Problem = *p.Error
+	} else {
+		e.Body = beginning(raw)
+	}
+	// Both forms of Retry-After (RFC 9110, 10.2.3), bounded by a day.
+	if v := res.Header.Get("Retry-After"); v != "" {
+		if n, err := strconv.Atoi(v); err == nil {
+			e.RetryAfter = time.Duration(n) * time.Second
+		} else if at, err := http.ParseTime(v); err == nil {
+			e.RetryAfter = time.Until(at)
+		}
+		e.RetryAfter = min(max(e.RetryAfter, 0), 24*time.Hour)
+	}
+	return e
+}
+
+func beginning(b []byte) string { return string(b[:min(len(b), 120)]) }
+
+// Enroll registers this machine. pin, "sha256:…" of the authority's certificate, makes the server's
+// own authority the only one trusted from then on; without it the system's must vouch.
+func Enroll(ctx context.Context, s Server, pin, token string, key *jose.JSONWebKey, host protocol.Host, machine string) (protocol.EnrollResponse, Server, error) {
+	var out protocol.EnrollResponse
+	u, err := CheckURL(s.URL)
+	if err != nil {
+		return out, s, err
+	}
+	if pin != "" && u.Scheme == "https" {
+		if s.CA, err = fetchCA(ctx, u, pin); err != nil {
+			return out, s, err
+		}
+	}
+	h, err := s.HTTP()
+	if err != nil {
+		return out, s, err
+	}
+	defer h.CloseIdleConnections()
+	pub := key.Public()
+	jwk, err := json.Marshal(pub)
+	if err != nil {
+		return out, s, err
+	}
+	body, err := json.Marshal(protocol.EnrollRequest{PublicKey: jwk, Device: host, Machine: machine})
+	if err != nil {
+		return out, s, err
+	}
+	err = do(ctx, h, http.MethodPost, s.URL, protocol.Base+"/devices/enroll", token, body, &out)
+	if err == nil && (out.DeviceID == "" || len(out.PolicyKeys) == 0) {
+		err = fmt.Errorf("%w: no device id or no policy keys", ErrGarbage)
+	}
+	return out, s, err
+}
+
+// fetchCA takes the certificate with the pinned fingerprint from the chain that the server shows.
+// Nothing is sent before it is found, and everything after is verified against it.
+func fetchCA(ctx context.Context, u *url.URL, pin string) (string, error) {
+	want := strings.ToLower(strings.TrimPrefix(pin, "sha256:"))
+	if len(want) != 64 {
+		return "", fmt.Errorf("ca-pin %q must be sha256: and 64 hex digits", pin)
+	}
+	addr := u.Host
+	if u.Port() == "" {
+		addr += ":443"
+	}
+	// The chain is not trusted here; it is only searched for the pinned certificate.
+	d := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, ServerName: u.Hostname(), MinVersion: tls.VersionTLS12}} //nolint:gosec // see above
+	ctx, cancel := context.WithTimeout(ctx, requestLimit)
+	defer cancel()
+	c, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return "", fmt.Errorf("cannot reach the server: %w", err)
+	}
+	defer c.Close()
+	for _, cert := range c.(*tls.Conn).ConnectionState().PeerCertificates {
+		sum := sha256.Sum256(cert.Raw)
+		if hex.EncodeToString(sum[:]) == want && cert.IsCA {
+			return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), nil
+		}
+	}
+	return "", fmt.Errorf("the server at %s shows no certificate authority with the pinned fingerprint", u.Host)
+}

@@ -1,0 +1,251 @@
+package protocol
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+)
+
+// NewDeviceKey makes a device's key (P-256) as a private JWK.
+func NewDeviceKey() (*jose.JSONWebKey, error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return named(k, jose.ES256)
+}
+
+// NewPolicyKey makes a server's signing key (Ed25519) as a private JWK.
+func NewPolicyKey() (*jose.JSONWebKey, error) {
+	_, k, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return named(k, jose.EdDSA)
+}
+
+// named gives a key its RFC 7638 thumbprint as key id.
+func named(key any, alg jose.SignatureAlgorithm) (*jose.JSONWebKey, error) {
+	k := &jose.JSONWebKey{Key: key, Algorithm: string(alg), Use: "sig"}
+	sum, err := k.Thumbprint(crypto.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	k.KeyID = base64.RawURLEncoding.EncodeToString(sum)
+	return k, nil
+}
+
+// ParseKeys reads a list of public JWKs.
+func ParseKeys(raw json.RawMessage) ([]jose.JSONWebKey, error) {
+	var keys []jose.JSONWebKey
+	if err := json.Unmarshal(raw, &keys); err != nil {
+		return nil, fmt.Errorf("policy keys: %w", err)
+	}
+	for _, k := range keys {
+		if !k.Valid() || !k.IsPublic() {
+			return nil, fmt.Errorf("policy key %q is no valid public key", k.KeyID)
+		}
+	}
+	return keys, nil
+}
+
+// sign makes a compact JWS whose type says what it is, so that one kind of message cannot be
+// taken for another.
+func sign(key *jose.JSONWebKey, kind string, v any) (string, error) {
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(key.Algorithm), Key: key},
+		(&jose.SignerOptions{}).WithType(jose.ContentType(kind)))
+	if err != nil {
+		return "", err
+	}
+	body, err := json.Marshal(v)
+	if err != nil {
+		return "", err
+	}
+	out, err := s.Sign(body)
+	if err != nil {
+		return "", err
+	}
+	return out.CompactSerialize()
+}
+
+// ErrSignature: the signature is not one of a pinned key's.
+var ErrSignature = errors.New("bad signature")
+
+func verify(token, kind string, keys []jose.JSONWebKey, v any) error {
+	if len(token) > MaxResponse {
+		return fmt.Errorf("%w: %d bytes are more than %d", ErrSignature, len(token), MaxResponse)
+	}
+	sig, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.EdDSA})
+	if err != nil {
+		return fmt.Errorf("%w: %v", ErrSignature, err)
+	}
+	if got, _ := sig.Signatures[0].Header.ExtraHeaders[jose.HeaderType].(string); got != kind {
+		return fmt.Errorf("%w: it signs a %q, not a %q", ErrSignature, got, kind)
+	}
+	for _, k := range keys {
+		if k.KeyID != sig.Signatures[0].Header.KeyID {
+			continue
+		}
+		body, err := sig.Verify(k)
+		if err != nil {
+			return fmt.Errorf("%w: %v", ErrSignature, err)
+		}
+		if err := json.Unmarshal(body, v); err != nil {
+			return fmt.Errorf("signed %s cannot be read: %w", kind, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("%w: key %q is not pinned", ErrSignature, sig.Signatures[0].Header.KeyID)
+}
+
+// The types of signed messages.
+const (
+	typAssignment = "warder-assignment"
+	typRelease    = "warder-release"
+	typKeys       = "warder-keys"
+)
+
+// SignAssignment signs a policy for one device.
+func SignAssignment(key *jose.JSONWebKey, a Assignment) (string, error) {
+	return sign(key, typAssignment, a)
+}
+
+// Why an assignment is not taken.
+var (
+	ErrOtherDevice = errors.New("the assignment is for another device")
+	ErrOlderSerial = errors.New("the assignment is older than one already seen")
+)
+
+// VerifyAssignment checks the signature, whom it is for and that it is not played back. A wrong
+// clock is no reason to refuse: expiry only makes a policy stale.
+func VerifyAssignment(token string, keys []jose.JSONWebKey, device string, highest int64) (*Assignment, error) {
+	var a Assignment
+	if err := verify(token, typAssignment, keys, &a); err != nil {
+		return nil, err
+	}
+	if a.DeviceID != device {
+		return nil, fmt.Errorf("%w: %q", ErrOtherDevice, a.DeviceID)
+	}
+	if a.Serial < highest {
+		return nil, fmt.Errorf("%w: serial %d, seen %d", ErrOlderSerial, a.Serial, highest)
+	}
+	return &a, nil
+}
+
+// SignRelease signs a release.
+func SignRelease(key *jose.JSONWebKey, r Release) (string, error) { return sign(key, typRelease, r) }
+
+// VerifyRelease checks a release for this device. after bounds replay: it must be newer than the
+// enrolment.
+func VerifyRelease(token string, keys []jose.JSONWebKey, device string) (*Release, error) {
+	var r Release
+	if err := verify(token, typRelease, keys, &r); err != nil {
+		return nil, err
+	}
+	if r.DeviceID != device || !r.Release {
+		return nil, fmt.Errorf("%w: release of %q", ErrOtherDevice, r.DeviceID)
+	}
+	return &r, nil
+}
+
+// SignKeys signs a rotation with the old key, or the recovery key.
+func SignKeys(key *jose.JSONWebKey, k KeySet) (string, error) { return sign(key, typKeys, k) }
+
+// VerifyKeys checks a rotation against the keys pinned now.
+func VerifyKeys(token string, pinned []jose.JSONWebKey) (*KeySet, error) {
+	var k KeySet
+	if err := verify(token, typKeys, pinned, &k); err != nil {
+		return nil, err
+	}
+	keys, err := ParseKeys(k.PolicyKeys)
+	if err != nil {
+		return nil, err
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("a rotation to no key at all")
+	}
+	return &k, nil
+}
+
+// requestClaims bind a device's request to its body and to a moment of the server's clock.
+type requestClaims struct {
+	jwt.Claims
+	Body string `json:"body"` // SHA-256, hex
+	Path string `json:"path"` // method and path
+}
+
+// requestLife is how far ahead a request may expire, in server time.
+const requestLife = 60 * time.Second
+
+// audience is the same for every server: the device's key is used with one server alone.
+const audience = "warder-server"
+
+// SignRequest makes the bearer token of one request. now is the server's time as the device knows it.
+func SignRequest(key *jose.JSONWebKey, device, method, path string, body []byte, now time.Time) (string, error) {
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(key.Algorithm), Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
+	if err != nil {
+		return "", err
+	}
+	h := sha256.Sum256(body)
+	return jwt.Signed(s).Claims(requestClaims{
+		Claims: jwt.Claims{Issuer: device, Audience: jwt.Audience{audience}, IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(requestLife - 5*time.Second))},
+		Body:   hex.EncodeToString(h[:]), Path: method + " " + path,
+	}).Serialize()
+}
+
+// ErrClock: the token is fine but for its time.
+var ErrClock = errors.New("the request's time is off")
+
+// VerifyRequest checks a device's token against its registered key.
+func VerifyRequest(token string, key jose.JSONWebKey, device, method, path string, body []byte, now time.Time) error {
+	t, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256, jose.EdDSA})
+	if err != nil {
+		return fmt.Errorf("%w: %v", ErrSignature, err)
+	}
+	var c requestClaims
+	if err := t.Claims(key.Key, &c); err != nil {
+		return fmt.Errorf("%w: %v", ErrSignature, err)
+	}
+	h := sha256.Sum256(body)
+	switch {
+	case c.Issuer != device || !c.Audience.Contains(audience):
+		return fmt.Errorf("%w: issued by %q for %v", ErrSignature, c.Issuer, c.Audience)
+	case c.Body != hex.EncodeToString(h[:]) || c.Path != method+" "+path:
+		return fmt.Errorf("%w: it signs another request", ErrSignature)
+	case c.Expiry == nil || now.After(c.Expiry.Time()) || c.Expiry.Time().After(now.Add(requestLife)):
+		return ErrClock
+	}
+	return nil
+}
+
+// Issuer reads who claims to have signed a token, unverified, to look up the key.
+func Issuer(token string) (string, error) {
+	t, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256, jose.EdDSA})
+	if err != nil {
+		return "", err
+	}
+	var c jwt.Claims
+	if err := t.UnsafeClaimsWithoutVerification(&c); err != nil {
+		return "", err
+	}
+	return c.Issuer, nil
+}
+
+// Digest names the content of a part of a report, so that it is sent only when it changes.
+func Digest(v any) string {
+	b, _ := json.Marshal(v)
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:16])
+}

@@ -1,0 +1,153 @@
+// Package protocol is what agent and server say to each other: the messages of enrolment, check-in
+// and push, and how they are signed and verified. It owns shapes and signatures; it opens no
+// connection (sync/checkin, sync/push and sync/server do) and decides nothing.
+package protocol
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+)
+
+// Base is the path below which everything lives.
+const Base = "/api/v1"
+
+// Bounds of what either side reads.
+const (
+	MaxRequest  = 8 << 20
+	MaxResponse = 4 << 20
+	MaxEvents   = 1000 // in one check-in
+)
+
+// Host describes a machine at enrolment, and when it changes.
+type Host struct {
+	Name      string `json:"name"`
+	OS        string `json:"os"`
+	OSVersion string `json:"os_version"`
+	Arch      string `json:"arch"`
+	Serial    string `json:"serial"`
+	Ownership string `json:"ownership,omitempty"` // BYOD or COPE
+}
+
+// EnrollRequest is POST /devices/enroll.
+type EnrollRequest struct {
+	PublicKey json.RawMessage `json:"public_key"` // JWK
+	Device    Host            `json:"device"`
+	Machine   string          `json:"machine"` // hash of the machine's own id
+}
+
+// EnrollResponse answers it with 201.
+type EnrollResponse struct {
+	DeviceID    string          `json:"device_id"`
+	PolicyKeys  json.RawMessage `json:"policy_keys"`
+	RecoveryKey json.RawMessage `json:"recovery_key"`
+	Interval    int             `json:"interval_seconds"`
+	ServerTime  time.Time       `json:"server_time"`
+}
+
+// Held is the policy that a device holds, and how it stands with it.
+type Held struct {
+	ID      string `json:"id,omitempty"`
+	Version int    `json:"version,omitempty"`
+	Digest  string `json:"digest,omitempty"`
+	Serial  int64  `json:"serial"`
+	State   string `json:"state,omitempty"` // active, unconfirmed, held, refused, reverted, none
+	// Refused is the digest of a policy that the device could not take, with the reason; the server
+	// does not send it again.
+	Refused string `json:"refused,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+// Agent describes the program.
+type Agent struct {
+	Version   string    `json:"version"`
+	StartedAt time.Time `json:"started_at"`
+	Machine   string    `json:"machine"`
+}
+
+// Report is POST /devices/{id}/checkin.
+type Report struct {
+	Counter        uint64            `json:"counter"` // only grows
+	Policy         Held              `json:"policy"`
+	Agent          Agent             `json:"agent"`
+	DeviceDigest   string            `json:"device_digest"`
+	Device         *Facts            `json:"device,omitempty"`
+	FindingsDigest string            `json:"findings_digest"`
+	Findings       []enforce.Finding `json:"findings,omitempty"`
+	Epoch          string            `json:"epoch"`
+	Events         []enforce.Event   `json:"events,omitempty"`
+}
+
+// Facts are what a device tells of itself, when it changes.
+type Facts struct {
+	Host    Host               `json:"host"`
+	USB     []fact.USB         `json:"usb,omitempty"`
+	Latency map[string][]int64 `json:"latency_us,omitempty"` // name → p50, p99, count
+	Health  []string           `json:"health,omitempty"`
+	Hold    string             `json:"hold,omitempty"`
+}
+
+// Answer is the server's reply to a check-in.
+type Answer struct {
+	AckSeq     uint64   `json:"ack_seq"`
+	Interval   int      `json:"interval_seconds"`
+	Assignment string   `json:"assignment,omitempty"` // compact JWS of an Assignment
+	Release    string   `json:"release,omitempty"`    // compact JWS of a Release
+	Keys       string   `json:"keys,omitempty"`       // compact JWS of a KeySet, signed by the old or the recovery key
+	Request    []string `json:"request,omitempty"`    // full_report, diagnostics
+}
+
+// Assignment is a whole policy for one device, signed as one.
+type Assignment struct {
+	DeviceID  string          `json:"device_id"`
+	Serial    int64           `json:"serial"`
+	IssuedAt  time.Time       `json:"issued_at"`
+	ExpiresAt time.Time       `json:"expires_at"`
+	Policy    json.RawMessage `json:"policy"`
+}
+
+// Release tells one device to give everything back and forget.
+type Release struct {
+	DeviceID string    `json:"device_id"`
+	Release  bool      `json:"release"`
+	IssuedAt time.Time `json:"issued_at"`
+}
+
+// KeySet is a rotation of the policy keys.
+type KeySet struct {
+	PolicyKeys json.RawMessage `json:"policy_keys"`
+	IssuedAt   time.Time       `json:"issued_at"`
+}
+
+// Nudge is the only message on the socket.
+type Nudge struct {
+	Type   string `json:"type"` // check_in
+	Reason string `json:"reason,omitempty"`
+	// Within is the time in milliseconds over which the server asks devices to spread themselves.
+	Within int `json:"within_ms,omitempty"`
+}
+
+// Problem is the shape of every error.
+type Problem struct {
+	Error  *ProblemBody `json:"error,omitempty"`
+	Valid  *bool        `json:"valid,omitempty"`
+	Errors any          `json:"errors,omitempty"`
+}
+
+// ProblemBody names what went wrong. Code is for programs.
+type ProblemBody struct {
+	Code       string     `json:"code"`
+	Message    string     `json:"message"`
+	ServerTime *time.Time `json:"server_time,omitempty"` // with code "clock"
+	Counter    uint64     `json:"counter,omitempty"`     // with code "counter": the last one seen
+}
+
+// The codes that a device acts on.
+const (
+	CodeClock   = "clock"
+	CodeCounter = "counter"
+	CodeCloned  = "cloned"
+	CodeRetired = "retired"
+)
