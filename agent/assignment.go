@@ -75,9 +75,11 @@ func (a *Agent) take(jws string) {
 		return
 	}
 	a.mu.Lock()
+	renamed := a.doc == nil || a.doc.ID != doc.ID || a.doc.Version != doc.Version
 	a.doc, a.issued = doc, as
 	a.mu.Unlock()
 	if renewal {
+		a.again = a.again || renamed // the server shows which version each device holds
 		return
 	}
 	a.o.Log.Info("policy received", "policy", doc.ID, "version", doc.Version, "serial", as.Serial)

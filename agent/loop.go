@@ -75,7 +75,7 @@ func (a *Agent) reconcile() {
 	for _, c := range r.Drifted {
 		a.o.Log.Warn("repaired", "resource", c.Key.String(), "was", c.From.String())
 		a.record(enforce.Event{At: r.At.UTC(), Setting: first(c.By), Mode: c.Mode, Kind: "drift", Subject: c.Key.String(),
-			Reason: "another program changed it to " + c.From.String() + "; it was set back to " + c.To.String(), Done: r.Seen[c.Key]})
+			Reason: "another program changed it to " + c.From.String() + "; it was set back to " + c.To.String(), Done: r.Seen.At(c.Key)})
 	}
 	if changed {
 		a.reportSoon()

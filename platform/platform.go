@@ -58,6 +58,9 @@ type Kind struct {
 	// born under our parameter, a device refused by our default. nil: what is seen is the baseline.
 	// held looks up the baseline of a resource that the ledger holds.
 	From func(key enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading
+	// Found resources are there or not by themselves and never made by us: where one is absent there
+	// is nothing to hold.
+	Found bool
 	// Urgent resources are written by a guard as events come: their rows live until unplugged and
 	// do not wait for the disk.
 	Urgent bool

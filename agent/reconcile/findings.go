@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/warderd/warder/enforce"
-	"github.com/warderd/warder/platform"
 )
 
 // Prove turns what sections found into what was read back: a setting in enforce is compliant when
@@ -33,8 +32,8 @@ func (l *Loop) prove(f enforce.Finding, wants []enforce.Want, r Result) enforce.
 		return f
 	}
 	for _, w := range wants {
-		seen, listed := r.Seen[w.Key]
-		if gone := !listed || seen.State == enforce.Absent; gone && l.kinds.kinds[w.Key.Kind].Life == platform.Present {
+		seen := r.Seen.At(w.Key)
+		if seen.State == enforce.Absent && l.kinds.kinds[w.Key.Kind].Found {
 			continue
 		}
 		f.Evidence = evidence(f.Evidence, w.Key, seen, r.At)

@@ -40,7 +40,7 @@ func New(l *ledger.Ledger, now func() time.Time, backends ...platform.Backend) *
 // Result is what a run did, and what it read back.
 type Result struct {
 	Plan      Plan
-	Seen      map[enforce.Key]enforce.Reading // after the run
+	Seen      Seen // after the run
 	At        time.Time
 	Failed    map[enforce.Key]string // applied, and not as wanted when read back
 	Drifted   []enforce.Change       // another's changes that were repaired
@@ -80,12 +80,8 @@ func (l *Loop) Run(ctx context.Context, wants []enforce.Want, load func(context.
 	errs = append(errs, l.apply(ctx, r.Plan.Apply, enforce.Open)...)
 	killpoint.Hit("apply.open.after")
 
-	r.Seen = seen
-	if after, err := l.list(ctx); err == nil {
-		r.Seen = after
-	} else {
-		r.problem(err)
-	}
+	r.Seen, err = l.list(ctx)
+	r.problem(err)
 	r.problem(l.settle(&r, lost && len(wants) == 0, errors.Join(errs...)))
 	return r
 }
@@ -97,16 +93,19 @@ func (r *Result) problem(err error) {
 }
 
 // list asks every back end. What one cannot list is unknown, and the others' plans go on.
-func (l *Loop) list(ctx context.Context) (map[enforce.Key]enforce.Reading, error) {
-	out := map[enforce.Key]enforce.Reading{}
+func (l *Loop) list(ctx context.Context) (Seen, error) {
+	out := Seen{map[enforce.Key]enforce.Reading{}, map[string]string{}}
 	var errs []error
 	for _, b := range l.Backends {
 		m, err := b.List(ctx)
 		for k, v := range m {
-			out[k] = v
+			out.Has[k] = v
 		}
 		if err != nil {
 			errs = append(errs, err)
+			for _, k := range b.Kinds() {
+				out.Unread[k.Name] = err.Error()
+			}
 		}
 	}
 	return out, errors.Join(errs...)
@@ -204,7 +203,7 @@ func (l *Loop) settle(r *Result, released bool, applied error) error {
 		return err
 	}
 	for _, c := range r.Plan.Apply {
-		seen := r.Seen[c.Key]
+		seen := r.Seen.At(c.Key)
 		row := have[c.Key]
 		switch {
 		case seen.Same(c.To) && c.Baseline:
@@ -212,7 +211,7 @@ func (l *Loop) settle(r *Result, released bool, applied error) error {
 			continue
 		case seen.Same(c.To):
 			row.Last, row.Next = seen, enforce.Reading{}
-		case seen.State == enforce.Absent && l.kinds.kinds[c.Key.Kind].Life == platform.Present, seen.State == enforce.Unknown && seen.How == "":
+		case seen.State == enforce.Absent && l.kinds.kinds[c.Key.Kind].Found:
 			forget = append(forget, c.Key) // unplugged meanwhile
 			continue
 		default:

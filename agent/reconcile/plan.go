@@ -39,10 +39,29 @@ func NewKinds(backends []platform.Backend) Kinds {
 	return k
 }
 
+// Seen is what the back ends listed.
+type Seen struct {
+	Has map[enforce.Key]enforce.Reading
+	// Unread are the kinds that a back end could not list, with the reason: of these, what is not
+	// in Has is unknown. Of the others it is absent.
+	Unread map[string]string
+}
+
+// At is what is known of one resource.
+func (s Seen) At(k enforce.Key) enforce.Reading {
+	if r, ok := s.Has[k]; ok {
+		return r
+	}
+	if why, ok := s.Unread[k.Kind]; ok {
+		return enforce.Reading{State: enforce.Unknown, How: why}
+	}
+	return enforce.Reading{State: enforce.Absent}
+}
+
 // planner holds the inputs of one plan.
 type planner struct {
 	kinds Kinds
-	seen  map[enforce.Key]enforce.Reading
+	seen  Seen
 	rows  map[enforce.Key]ledger.Row
 	lost  bool
 	plan  Plan
@@ -50,14 +69,14 @@ type planner struct {
 
 // Make gives the plan. lost says that rows of this boot are missing: then what is found at a value
 // that only we write counts as ours.
-func Make(kinds Kinds, wants []enforce.Want, seen map[enforce.Key]enforce.Reading, rows map[enforce.Key]ledger.Row, lost bool) Plan {
+func Make(kinds Kinds, wants []enforce.Want, seen Seen, rows map[enforce.Key]ledger.Row, lost bool) Plan {
 	p := planner{kinds: kinds, seen: seen, rows: rows, lost: lost}
 	held := map[enforce.Key]bool{}
 	for _, w := range join(kinds, wants) {
 		if w.Mode >= enforce.Enforce {
 			held[w.Key] = true
 			p.want(w)
-		} else if r := seen[w.Key]; r.State == enforce.Present && !r.Is(w.Value) {
+		} else if r := seen.At(w.Key); r.State == enforce.Present && !r.Is(w.Value) {
 			p.plan.Would = append(p.plan.Would, enforce.Change{Key: w.Key, From: r, To: present(w.Value), By: w.By, Phase: w.Phase, Mode: w.Mode})
 		}
 	}
@@ -132,13 +151,13 @@ func (p *planner) held(k enforce.Key) (enforce.Reading, bool) {
 }
 
 func (p *planner) want(w enforce.Want) {
-	seen := p.seen[w.Key]
+	seen := p.seen.At(w.Key)
 	row, known := p.rows[w.Key]
 	switch {
 	case seen.State == enforce.Unknown:
 		p.plan.Unread = append(p.plan.Unread, w.Key)
-	case seen.State == enforce.Absent && p.kinds.kinds[w.Key.Kind].Life == platform.Present:
-		// Unplugged since the snapshot: nothing to hold.
+	case seen.State == enforce.Absent && p.kinds.kinds[w.Key.Kind].Found:
+		// Not there, or unplugged since the snapshot: nothing to hold.
 	case !seen.Is(w.Value):
 		p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: w.Key, From: seen, To: present(w.Value), By: w.By, Phase: w.Phase, Mode: w.Mode})
 	case known && !row.Last.Is(w.Value):
@@ -153,10 +172,10 @@ func (p *planner) want(w enforce.Want) {
 }
 
 func (p *planner) release(row ledger.Row) {
-	seen, listed := p.seen[row.Key]
+	seen := p.seen.At(row.Key)
 	c := enforce.Change{Key: row.Key, From: seen, To: row.Baseline, By: row.By, Phase: enforce.Open, Baseline: true}
 	switch {
-	case !listed || seen.State == enforce.Absent && row.Baseline.State == enforce.Present:
+	case seen.State == enforce.Absent && (row.Baseline.State == enforce.Present || row.Baseline.State == enforce.Unknown):
 		p.plan.Forget = append(p.plan.Forget, row.Key)
 	case seen.State == enforce.Unknown:
 		p.plan.Unread = append(p.plan.Unread, row.Key)
@@ -171,7 +190,7 @@ func (p *planner) release(row ledger.Row) {
 
 // leftovers gives back what only we can have written, after the ledger was lost.
 func (p *planner) leftovers(held map[enforce.Key]bool) {
-	for k, seen := range p.seen {
+	for k, seen := range p.seen.Has {
 		_, known := p.rows[k]
 		kind := p.kinds.kinds[k.Kind]
 		if held[k] || known || kind.Safe == "" || kind.Ours == "" || !seen.Is(kind.Ours) {

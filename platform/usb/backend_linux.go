@@ -17,9 +17,9 @@ type Backend struct{ *Ports }
 func (b Backend) Kinds() []platform.Kind {
 	return []platform.Kind{
 		// -1 is usbcore's own default: every wired device is authorised.
-		{Name: kindParam, Life: platform.Boot, Safe: "-1", Ours: "0"},
-		{Name: kindDefault, Life: platform.Boot, Safe: "1", Ours: "0", From: hubBaseline},
-		{Name: kindDevice, Life: platform.Present, Safe: "1", Ours: "0", From: b.deviceBaseline, Urgent: true},
+		{Name: kindParam, Life: platform.Boot, Safe: "-1", Ours: "0", Found: true},
+		{Name: kindDefault, Life: platform.Boot, Safe: "1", Ours: "0", Found: true, From: hubBaseline},
+		{Name: kindDevice, Life: platform.Present, Safe: "1", Ours: "0", Found: true, From: b.deviceBaseline, Urgent: true},
 	}
 }
 
@@ -61,9 +61,7 @@ func (b Backend) List(context.Context) (map[enforce.Key]enforce.Reading, error) 
 		return nil, fmt.Errorf("cannot list USB devices: %w", err)
 	}
 	out := map[enforce.Key]enforce.Reading{}
-	if r := reading(b.param()); r.State != enforce.Absent {
-		out[enforce.Key{Kind: kindParam, ID: "authorized_default"}] = r
-	}
+	out[enforce.Key{Kind: kindParam, ID: "authorized_default"}] = reading(b.param())
 	for _, n := range roots {
 		out[enforce.Key{Kind: kindDefault, ID: n}] = reading(b.dir(n) + "/authorized_default")
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -59,12 +60,12 @@ func (p *Ports) lock(path string) func() {
 	}
 }
 
-func (p *Ports) devices() string     { return filepath.Join(p.Root, "bus/usb/devices") }
-func (p *Ports) dir(n string) string { return filepath.Join(p.devices(), n) }
+func (p *Ports) devices() string     { return p.Root + "/bus/usb/devices" }
+func (p *Ports) dir(n string) string { return p.devices() + "/" + n }
 func (p *Ports) param() string {
-	return filepath.Join(p.Root, "module/usbcore/parameters/authorized_default")
+	return p.Root + "/module/usbcore/parameters/authorized_default"
 }
-func (p *Ports) auth(n string) string { return filepath.Join(p.dir(n), "authorized") }
+func (p *Ports) auth(n string) string { return p.dir(n) + "/authorized" }
 
 // names lists the devices and root hubs that are there.
 func (p *Ports) names() (devices, roots []string, err error) {
@@ -82,16 +83,53 @@ func (p *Ports) names() (devices, roots []string, err error) {
 	return devices, roots, err
 }
 
+// slurp reads a sysfs file up to the size of b with three system calls: os.File would register each
+// one with the poller, which costs as much again on the path from a plug to its decision.
+func slurp(path string, b []byte) (int, error) {
+	fd, err := openat(path)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for n < len(b) {
+		var m int
+		m, err = unix.Read(fd, b[n:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || m == 0 {
+			break
+		}
+		n += m
+		if m < 4096 && n < len(b) {
+			break // attributes and descriptors come whole, or in pages
+		}
+	}
+	_ = unix.Close(fd)
+	if err != nil {
+		return n, &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	return n, nil
+}
+
+func openat(path string) (int, error) {
+	for {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return -1, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		return fd, nil
+	}
+}
+
 // text reads a small sysfs file without its newline.
 func text(path string) (string, error) {
-	f, err := os.Open(path)
+	b := make([]byte, 512) // an attribute is at most a page; none here comes near this
+	n, err := slurp(path, b)
 	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	b := make([]byte, 4096) // an attribute is at most a page
-	n, err := f.Read(b)
-	if err != nil && err != io.EOF {
 		return "", err
 	}
 	return string(bytes.TrimRight(b[:n], "\n")), nil
@@ -100,27 +138,18 @@ func text(path string) (string, error) {
 // read gives a device as its descriptors and its port tell it.
 func (p *Ports) read(name string) (fact.USB, error) {
 	dir := p.dir(name)
-	f, err := os.Open(dir + "/descriptors")
-	if err != nil {
-		return fact.USB{}, err
-	}
 	raw := make([]byte, 4096)
-	n, err := io.ReadFull(f, raw)
-	raw = raw[:n]
-	if err == nil {
-		var more []byte
-		more, err = io.ReadAll(io.LimitReader(f, maxDescriptors))
-		raw = append(raw, more...)
-	} else if err == io.EOF || err == io.ErrUnexpectedEOF {
-		err = nil
+	n, err := slurp(dir+"/descriptors", raw)
+	if err == nil && n == len(raw) {
+		raw = make([]byte, maxDescriptors+1)
+		n, err = slurp(dir+"/descriptors", raw)
 	}
-	f.Close()
 	if err != nil {
 		return fact.USB{}, err
 	}
 	u := fact.USB{Path: name}
 	_, u.Root = deviceName(name)
-	ParseDescriptors(raw, &u)
+	ParseDescriptors(raw[:n], &u)
 	number, err := text(dir + "/devnum")
 	if err != nil {
 		return fact.USB{}, err
@@ -182,15 +211,20 @@ func (p *Ports) write(path string, c enforce.Change) error {
 	if err := p.Gate(c); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	_, err = f.WriteString(string(c.To.Value))
-	if cerr := f.Close(); err == nil {
-		err = cerr
+	defer unix.Close(fd)
+	for {
+		if _, err = unix.Write(fd, []byte(c.To.Value)); err != unix.EINTR {
+			break
+		}
 	}
-	return err
+	if err != nil {
+		return &fs.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
 }
 
 // authorize makes the kernel use a device, or stop using it. A device that works and is taken away

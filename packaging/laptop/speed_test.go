@@ -1,0 +1,140 @@
+//go:build linux
+
+package laptop
+
+import (
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestSpeed prints the figures of the laptop; it bounds none of them, because these depend on the
+// machine beneath. USBGuard is measured in the same image, the same way, in the same run.
+func TestSpeed(t *testing.T) {
+	r := ready(t, Options{})
+	plugs := 50
+	ours := r.insertToDecision(plugs, `{"policy_data":{"usb":{"allowed_classes":["hid"]}}}`)
+	print(t, "warder: insert to decision", ours)
+	r.nudges(12)
+	r.idle()
+	r.wire()
+
+	r.sh("systemctl stop warder; systemctl disable -q warder")
+	r.sh(`cd /sys/bus/usb/devices; echo 'allow with-interface one-of { 03:*:* 09:*:* }' >/etc/usbguard/rules.conf; chmod 600 /etc/usbguard/rules.conf
+		systemctl start usbguard; for i in $(seq 50); do systemctl is-active -q usbguard && break; sleep 0.2; done; sleep 2`)
+	theirs := r.plugs(plugs)
+	print(t, "usbguard: insert to decision", theirs)
+	t.Logf("usbguard resident: %s", r.try(`grep -h -E '^(Rss|Pss):' /proc/$(pgrep -x usbguard-daemon)/smaps_rollup | tr -s ' ' | tr '\n' ' '`).Out)
+	if len(ours) > 0 && len(theirs) > 0 {
+		t.Logf("ratio of medians: %.2f", float64(ours[len(ours)/2])/float64(theirs[len(theirs)/2]))
+	}
+}
+
+// insertToDecision measures with kprobes, in the kernel: from usb_generic_driver_probe, the first
+// attempt to bind, right after the announcement, to the entry of usb_authorize_device.
+func (r *rig) insertToDecision(n int, policy string) []time.Duration {
+	r.t.Helper()
+	r.set(policy)
+	return r.plugs(n)
+}
+
+func (r *rig) plugs(n int) []time.Duration {
+	r.t.Helper()
+	r.sh(`cd /sys/kernel/tracing; echo 0 >tracing_on; echo >set_event_pid; echo >kprobe_events
+	echo 'p:seen usb_generic_driver_probe' >>kprobe_events; echo 'p:decided usb_authorize_device' >>kprobe_events
+	echo mono >trace_clock; echo >trace; echo 1 >events/kprobes/enable; echo 1 >tracing_on`)
+	for i := range n {
+		r.plug("usb-tablet", "p", map[string]any{"port": "4"})
+		r.authorized("1-4", "1")
+		r.sh("sleep 0.3")
+		r.unplug("p")
+		r.gone("1-4")
+		_ = i
+	}
+	out := r.sh(`cd /sys/kernel/tracing; echo 0 >tracing_on; echo 0 >events/kprobes/enable; grep -E 'seen:|decided:' trace; echo >kprobe_events`)
+	// Each plug: seen by the hub's worker (its first attempt to bind) and decided by the daemon. A
+	// daemon that is quicker than the kernel's first attempt decides before it: a negative time.
+	var seen, decided []time.Duration
+	for line := range strings.Lines(out) {
+		f := strings.Fields(line)
+		for i, w := range f {
+			if (w == "seen:" || w == "decided:") && i > 0 {
+				at, err := strconv.ParseFloat(strings.TrimSuffix(f[i-1], ":"), 64)
+				if err != nil {
+					r.t.Fatalf("line %q: %v", line, err)
+				}
+				d := time.Duration(at * float64(time.Second))
+				if w == "seen:" {
+					seen = append(seen, d)
+				} else {
+					decided = append(decided, d)
+				}
+			}
+		}
+	}
+	var list []time.Duration
+	for i := range min(len(seen), len(decided)) {
+		list = append(list, decided[i]-seen[i])
+	}
+	if len(seen) != len(decided) {
+		r.t.Errorf("%d devices were seen and %d decided:\n%s", len(seen), len(decided), out)
+	}
+	if len(list) < n {
+		r.t.Errorf("%d of %d plugs were measured", len(list), n)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i] < list[j] })
+	return list
+}
+
+func print(t *testing.T, name string, d []time.Duration) {
+	t.Helper()
+	if len(d) == 0 {
+		return
+	}
+	at := func(q float64) time.Duration { return d[min(int(q*float64(len(d))), len(d)-1)].Round(10 * time.Microsecond) }
+	before := 0
+	for _, x := range d {
+		if x < 0 {
+			before++
+		}
+	}
+	t.Logf("%s: n=%d, %d of them before the kernel's first attempt to bind; min %s median %s p90 %s max %s", name, len(d), before, at(0), at(0.5), at(0.9), at(1))
+}
+
+// nudges: policy changes by push, as the agent measures them on its own clock.
+func (r *rig) nudges(n int) {
+	r.t.Helper()
+	r.sh("systemctl restart warder")
+	r.wait("push is up", `warder status --json | grep -q '"push": true'`)
+	for i := range n {
+		class := []string{"hid", "audio"}[i%2]
+		r.set(fmt.Sprintf(`{"policy_data":{"usb":{"allowed_classes":[%q]}}}`, class))
+	}
+	r.t.Logf("nudge to verified: %s", strings.Join(strings.Fields(r.sh(`warder status --json | grep -A5 nudge_to_verified`)), " "))
+	r.t.Logf("server, change to report: %s", r.curl("GET", "/latency", ""))
+}
+
+// idle: the agent with its policy in force and nothing to do, for two minutes.
+func (r *rig) idle() {
+	r.t.Helper()
+	r.sh("sleep 20")
+	out := r.sh(`p=$(systemctl show -P MainPID warder); s() { cat /proc/$p/task/*/status | awk '/^voluntary/{n+=$2} END{print n}'; }
+		c() { awk '{print $14+$15}' /proc/$p/stat; }; a=$(s); b=$(c); sleep 120; echo $(( ($(s)-a)/2 )) $(( $(c)-b )); grep -h -E '^(Rss|Pss):' /proc/$p/smaps_rollup; ls -l /usr/bin/warder | awk '{print $5}'`)
+	f := strings.Fields(out)
+	r.t.Logf("idle agent: %s voluntary context switches a minute; %s ticks of 10 ms in 120 s (%.3f %% of a core)", f[0], f[1], atof(f[1])/12000*100)
+	r.t.Logf("idle agent resident: %s; binary %s bytes", strings.Join(f[2:len(f)-1], " "), f[len(f)-1])
+}
+
+func atof(s string) float64 { f, _ := strconv.ParseFloat(s, 64); return f }
+
+// wire: the bytes of a check-in without news, both ways with TLS, on the kept-alive connection.
+func (r *rig) wire() {
+	r.t.Helper()
+	out := r.sh(`warder check-in >/dev/null; sleep 6; a=$(awk '/lo:/{print $2}' /proc/net/dev); s=$(grep -c . /dev/null); warder check-in >/dev/null; b=$(awk '/lo:/{print $2}' /proc/net/dev); echo $((b-a))`)
+	r.t.Logf("check-in without news: %s bytes on the wire both ways, with TCP and IP headers", out)
+	n := r.try(`p=$(systemctl show -P MainPID warder); timeout 20 strace -f -e trace=fsync,fdatasync,sync_file_range -o /tmp/fsync.log -p $p & sleep 3; warder check-in >/dev/null; sleep 1; kill %%1; wait; grep -c sync /tmp/fsync.log`).Out
+	r.t.Logf("check-in without news: %s fsyncs on the device", n)
+}
