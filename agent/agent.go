@@ -133,6 +133,7 @@ type Agent struct {
 	checkin  *time.Timer
 	recon    *time.Timer
 	holding  *time.Timer
+	idle     *time.Timer
 	busy     bool      // an exchange is under way
 	again    bool      // another is wanted after it
 	nudged   time.Time // the nudge whose policy is not verified yet
@@ -214,7 +215,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.ctx = ctx
-	a.checkin, a.recon, a.holding = stopped(), stopped(), stopped()
+	a.checkin, a.recon, a.holding, a.idle = stopped(), stopped(), stopped(), stopped()
 	alive := stopped()
 
 	var running sync.WaitGroup
@@ -270,6 +271,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.reconcile()
 		case <-a.holding.C:
 			a.lift("its time is up")
+		case <-a.idle.C:
+			a.tidy()
 		case <-alive.C:
 			a.o.Alive()
 			alive.Reset(a.o.Watch)

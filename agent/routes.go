@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os/user"
+	"sort"
 	"strconv"
 	"time"
 
@@ -28,6 +29,7 @@ func (a *Agent) routes() []localapi.Route {
 		{Method: "GET", Path: "/v1/policy", Access: localapi.Root, Handle: a.getPolicy},
 		{Method: "GET", Path: "/v1/policies", Access: localapi.Root, Handle: a.getPolicies},
 		{Method: "GET", Path: "/v1/usb", Access: localapi.Root, Handle: a.getUSB},
+		{Method: "GET", Path: "/v1/ledger", Access: localapi.Root, Handle: a.getLedger},
 		{Method: "POST", Path: "/v1/check-in", Access: localapi.User, Handle: a.postCheckIn},
 		{Method: "POST", Path: "/v1/enroll", Access: localapi.Root, Handle: a.postEnroll},
 		{Method: "POST", Path: "/v1/unenroll", Access: localapi.Root, Handle: a.postUnenroll},
@@ -176,6 +178,30 @@ func (a *Agent) getPolicies(context.Context, caller, *http.Request, []byte) (any
 
 func (a *Agent) getUSB(context.Context, caller, *http.Request, []byte) (any, error) {
 	return usb.Inventory()
+}
+
+// LedgerRow is one resource that we hold.
+type LedgerRow struct {
+	Key      string            `json:"key"`
+	Baseline string            `json:"baseline"` // before we ever touched it
+	Last     string            `json:"last"`     // what we wrote
+	Next     string            `json:"next"`     // what we are about to write; "unknown" when nothing
+	Now      string            `json:"now"`      // read now
+	By       []enforce.Setting `json:"by"`
+}
+
+func (a *Agent) getLedger(ctx context.Context, _ caller, _ *http.Request, _ []byte) (any, error) {
+	rows, err := a.ledger.Rows()
+	if err != nil {
+		return nil, err
+	}
+	seen, err := a.loop.List(ctx)
+	out := []LedgerRow{}
+	for k, r := range rows {
+		out = append(out, LedgerRow{k.String(), r.Baseline.String(), r.Last.String(), r.Next.String(), seen.At(k).String(), r.By})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Key < out[j].Key })
+	return out, err
 }
 
 // postCheckIn checks in now and waits for the answer to have been dealt with.

@@ -53,7 +53,7 @@ func (r Result) Changed() bool { return len(r.Plan.Apply) > 0 }
 
 // Preview is the plan without doing it.
 func (l *Loop) Preview(ctx context.Context, wants []enforce.Want) (Plan, error) {
-	seen, err := l.list(ctx)
+	seen, err := l.List(ctx)
 	rows, lerr := l.Ledger.Rows()
 	return Make(l.kinds, wants, seen, rows, false), errors.Join(err, lerr)
 }
@@ -62,7 +62,7 @@ func (l *Loop) Preview(ctx context.Context, wants []enforce.Want) (Plan, error) 
 // guards.
 func (l *Loop) Run(ctx context.Context, wants []enforce.Want, load func(context.Context)) Result {
 	r := Result{At: l.Now(), Failed: map[enforce.Key]string{}, Contended: map[enforce.Key]bool{}}
-	seen, err := l.list(ctx)
+	seen, err := l.List(ctx)
 	r.problem(err)
 	rows, err := l.Ledger.Rows()
 	r.problem(err)
@@ -80,7 +80,7 @@ func (l *Loop) Run(ctx context.Context, wants []enforce.Want, load func(context.
 	errs = append(errs, l.apply(ctx, r.Plan.Apply, enforce.Open)...)
 	killpoint.Hit("apply.open.after")
 
-	r.Seen, err = l.list(ctx)
+	r.Seen, err = l.List(ctx)
 	r.problem(err)
 	r.problem(l.settle(&r, lost && len(wants) == 0, errors.Join(errs...)))
 	return r
@@ -92,8 +92,8 @@ func (r *Result) problem(err error) {
 	}
 }
 
-// list asks every back end. What one cannot list is unknown, and the others' plans go on.
-func (l *Loop) list(ctx context.Context) (Seen, error) {
+// List asks every back end. What one cannot list is unknown, and the others' plans go on.
+func (l *Loop) List(ctx context.Context) (Seen, error) {
 	out := Seen{map[enforce.Key]enforce.Reading{}, map[string]string{}}
 	var errs []error
 	for _, b := range l.Backends {

@@ -2,6 +2,9 @@
 // commands do is in agent.
 package main
 
+// The agent runs on one processor (agent.Tune); looking for a change of that wakes it for nothing.
+//go:debug updatemaxprocs=0
+
 import (
 	"errors"
 	"fmt"
@@ -56,7 +59,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.PersistentFlags().StringVar(&a.state, "state", "", "state directory of the agent (default: that of the installed service)")
-	root.AddCommand(a.enroll(), a.unenroll(), a.run(), a.checkIn(), a.status(), a.explain(), a.events(), a.policy(), a.revert(), a.service(), a.usb(), a.version())
+	root.AddCommand(a.enroll(), a.unenroll(), a.run(), a.checkIn(), a.status(), a.explain(), a.events(), a.ledger(), a.policy(), a.revert(), a.service(), a.usb(), a.version())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }

@@ -94,7 +94,9 @@ func print(t *testing.T, name string, d []time.Duration) {
 	if len(d) == 0 {
 		return
 	}
-	at := func(q float64) time.Duration { return d[min(int(q*float64(len(d))), len(d)-1)].Round(10 * time.Microsecond) }
+	at := func(q float64) time.Duration {
+		return d[min(int(q*float64(len(d))), len(d)-1)].Round(10 * time.Microsecond)
+	}
 	before := 0
 	for _, x := range d {
 		if x < 0 {

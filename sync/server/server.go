@@ -30,6 +30,9 @@ type Options struct {
 	Ready    func(addr string) // called once it listens
 }
 
+// clock is the server's; a build for tests sets it wrong.
+var clock = time.Now
+
 // Serve runs until the context ends.
 func Serve(ctx context.Context, o Options) error {
 	host, _, err := net.SplitHostPort(o.Listen)
@@ -49,7 +52,7 @@ func Serve(ctx context.Context, o Options) error {
 	}
 	defer s.Close()
 	a := &api.API{Store: s, PolicyKey: keys.Policy, PolicyKeys: keys.PolicyKeys(), RecoveryKey: keys.RecoveryKey(),
-		Now: time.Now, Log: o.Log, Interval: o.Interval, NoPush: o.NoPush,
+		Now: clock, Log: o.Log, Interval: o.Interval, NoPush: o.NoPush,
 		Admin: func(token string, now time.Time) (string, string, error) {
 			c, err := keys.AdminOf(token, now)
 			return c.Subject, c.Role, err

@@ -245,22 +245,24 @@ func (q *request) decode(v any) error {
 	return nil
 }
 
+// number reads a query parameter.
+func (q *request) number(name string, def, most int) (int, error) {
+	v := q.URL.Query().Get(name)
+	if v == "" {
+		return def, nil
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 || n > most {
+		return 0, &problem{http.StatusBadRequest, "bad_request", fmt.Sprintf("%s must be a whole number from 1 to %d (received %q)", name, most, v)}
+	}
+	return n, nil
+}
+
 // page reads page and page_size.
 func (q *request) page() (page, size int, err error) {
-	read := func(name string, def, most int) (int, error) {
-		v := q.URL.Query().Get(name)
-		if v == "" {
-			return def, nil
-		}
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 || n > most {
-			return 0, &problem{http.StatusBadRequest, "bad_request", fmt.Sprintf("%s must be a whole number from 1 to %d (received %q)", name, most, v)}
-		}
-		return n, nil
-	}
-	if page, err = read("page", 1, 1<<30); err != nil {
+	if page, err = q.number("page", 1, 1<<30); err != nil {
 		return 0, 0, err
 	}
-	size, err = read("page_size", 20, 100)
+	size, err = q.number("page_size", 20, 100)
 	return page, size, err
 }

@@ -207,7 +207,7 @@ func getDevice(a *API, q *request) (int, any, error) {
 }
 
 func deviceEvents(a *API, q *request) (int, any, error) {
-	_, size, err := q.page()
+	size, err := q.number("page_size", 20, 10_000)
 	if err != nil {
 		return 0, nil, err
 	}

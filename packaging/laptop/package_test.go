@@ -1,0 +1,104 @@
+//go:build linux
+
+package laptop
+
+import (
+	"strings"
+	"testing"
+)
+
+// packageLife is point 7: upgrade over a running agent with a stick plugged in, and removal, after
+// which every default equals a fresh boot and nothing of ours is left.
+func packageLife(t *testing.T, whole *rig) {
+	r := &rig{whole.Laptop, t, t.TempDir(), whole.policy}
+	r.medium("up", 16)
+	r.plug("usb-storage", "s1", map[string]any{"drive": "up", "port": "2"})
+	r.wait("the stick is there", "ls -d /sys/bus/usb/devices/2-2")
+	r.authorized("2-2", "0")
+
+	t.Log(r.sh("systemd-analyze security warder.service --no-pager | tail -n 1"))
+	directives(t, r)
+
+	// While the package is upgraded, the stick must not be let in for a moment.
+	r.sh(`(while :; do cat /sys/bus/usb/devices/2-2/authorized /sys/bus/usb/devices/usb2/authorized_default; sleep 0.01; done >/tmp/watch.log) & echo $! >/tmp/watch.pid
+		dpkg -i /host/warder-next.deb; kill $(cat /tmp/watch.pid)`)
+	r.wait("the new version runs", `warder status --json | grep -q '"version": "0.1.0.1"\|"agent": "running"'`)
+	if n := r.sh("grep -c 1 /tmp/watch.log || true"); n != "0" {
+		t.Errorf("%s times during the upgrade the stick or its bus was open", n)
+	}
+	r.authorized("2-2", "0")
+	if r.sh("ls /run/warder/keep 2>/dev/null || true") != "" {
+		t.Error("the mark of the upgrade is left")
+	}
+
+	// SIGKILL: the ports stay closed to what was not allowed, and the service is back within seconds.
+	p := r.sh("systemctl show -P MainPID warder")
+	r.sh("kill -9 %s; cat /sys/bus/usb/devices/usb2/authorized_default | grep -q 0", p)
+	r.wait("it is back", `test "$(systemctl show -P MainPID warder)" != %s && systemctl is-active -q warder`, p)
+	r.authorized("2-2", "0")
+
+	// A dead agent, and "warder revert": status and explain answer from what it left.
+	r.sh("systemctl kill -s KILL warder; systemctl mask --runtime -q warder; systemctl kill -s KILL warder 2>/dev/null; sleep 2; true")
+	if res := r.try("warder status"); res.Code != 3 || !strings.Contains(res.Out, "dead") {
+		t.Errorf("status of a dead agent: exit %d: %s %s", res.Code, res.Out, res.Err)
+	}
+	contains(t, r.sh("warder explain usb --port 2-2"), "agent is dead")
+	r.sh("warder revert --for 1h --reason 'ticket 4711'")
+	r.authorized("2-2", "1")
+	if got := r.defaults(); got != fresh {
+		t.Errorf("after revert the defaults are %q, fresh they are %q", got, fresh)
+	}
+	r.sh("systemctl unmask --runtime -q warder; systemctl start warder")
+	if res := r.try("warder status"); res.Code != 2 || !strings.Contains(res.Out, "ticket 4711") {
+		t.Errorf("status of a held agent: exit %d: %s", res.Code, res.Out)
+	}
+	r.authorized("2-2", "1")
+	r.sh("warder revert --lift")
+	r.authorized("2-2", "0")
+
+	// The last resort: a program that cannot start opens the inputs, and only those.
+	r.plug("usb-tablet", "m1", map[string]any{"port": "3"})
+	r.wait("the tablet is there", "ls -d /sys/bus/usb/devices/1-3")
+	r.authorized("1-3", "0")
+	r.sh("mv /usr/bin/warder /usr/bin/warder.good; printf '#!/bin/sh\nexit 1\n' >/usr/bin/warder; chmod +x /usr/bin/warder; systemctl kill -s KILL warder")
+	r.authorized("1-3", "1")
+	r.authorized("2-2", "0")
+	r.wait("it says so", "journalctl -t warder --no-pager | grep -q 'last resort'")
+	r.sh("systemctl stop warder; mv /usr/bin/warder.good /usr/bin/warder; systemctl start warder")
+	r.authorized("1-3", "0")
+
+	r.sh("dpkg -r warder")
+	if got := r.defaults(); got != fresh {
+		t.Errorf("after removal the defaults are %q, fresh they are %q", got, fresh)
+	}
+	r.authorized("2-2", "1")
+	r.authorized("1-3", "1")
+	r.sh("dpkg -P warder")
+	if left := r.sh(`ls -d /run/warder /var/lib/warder /etc/warder /usr/bin/warder /usr/lib/warder /lib/systemd/system/warder* /etc/systemd/system/*/warder* 2>/dev/null || true; systemctl list-units --all --no-legend 'warder*' | grep -v ' not-found ' || true`); left != "" {
+		t.Errorf("left after purge: %s", left)
+	}
+}
+
+// fresh is what every kernel default of the laptop reads after a boot without Warder.
+const fresh = "usb1 1\nusb2 1\nparam -1"
+
+// directives compares the hardening of the unit as systemd took it with the exact list.
+func directives(t *testing.T, r *rig) {
+	t.Helper()
+	want := map[string]string{
+		"Type": "notify", "Restart": "always", "RestartUSec": "1s", "WatchdogUSec": "5min", "StartLimitIntervalUSec": "0",
+		"OnFailure": "warder-last-resort.service", "NoNewPrivileges": "yes", "MemoryDenyWriteExecute": "yes", "LockPersonality": "yes",
+		"RestrictRealtime": "yes", "RestrictSUIDSGID": "yes", "SystemCallArchitectures": "native", "RestrictAddressFamilies": "AF_INET AF_INET6 AF_NETLINK AF_UNIX",
+		"CapabilityBoundingSet": "cap_dac_override cap_dac_read_search cap_kill cap_net_admin cap_sys_chroot cap_sys_ptrace cap_sys_admin",
+		"StateDirectoryMode":    "0700", "PrivateTmp": "no", "PrivateDevices": "no", "ProtectSystem": "no", "ProtectHome": "no",
+		"ProtectKernelTunables": "no", "PrivateMounts": "no", "ReadWritePaths": "",
+	}
+	for name, w := range want {
+		if got := r.sh("systemctl show -P %s warder", name); got != w {
+			t.Errorf("%s=%q, want %q", name, got, w)
+		}
+	}
+	if a, b := r.sh("readlink /proc/1/ns/mnt"), r.sh("readlink /proc/$(systemctl show -P MainPID warder)/ns/mnt"); a != b {
+		t.Errorf("the service is in a mount namespace of its own: %s, the host's is %s", b, a)
+	}
+}

@@ -1,0 +1,183 @@
+// Package platformtest holds what stands in for a system in tests, and the suites that both the
+// stand-ins and the real back ends pass. A fake that met only itself would prove nothing.
+package platformtest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform"
+)
+
+// Fake is a back end in memory.
+type Fake struct {
+	kinds []platform.Kind
+	gate  enforce.Gate
+
+	mu     sync.Mutex
+	Has    map[enforce.Key]enforce.Reading
+	Refuse map[enforce.Key]error // writes that fail
+	Stuck  map[enforce.Key]bool  // writes that return nil and change nothing
+	Blind  error                 // List fails
+	Writes int
+}
+
+// NewFake makes one with some kinds.
+func NewFake(gate enforce.Gate, kinds ...platform.Kind) *Fake {
+	return &Fake{kinds: kinds, gate: gate, Has: map[enforce.Key]enforce.Reading{}, Refuse: map[enforce.Key]error{}, Stuck: map[enforce.Key]bool{}}
+}
+
+// Set puts a value there, as another program would.
+func (f *Fake) Set(kind, id string, v enforce.Value) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Has[enforce.Key{Kind: kind, ID: id}] = enforce.Reading{Value: v, State: enforce.Present, How: "fake"}
+}
+
+// Get reads one value.
+func (f *Fake) Get(kind, id string) enforce.Value {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.Has[enforce.Key{Kind: kind, ID: id}].Value
+}
+
+func (f *Fake) Kinds() []platform.Kind { return f.kinds }
+
+func (f *Fake) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.Blind != nil {
+		return nil, f.Blind
+	}
+	out := map[enforce.Key]enforce.Reading{}
+	for k, v := range f.Has {
+		out[k] = v
+	}
+	return out, nil
+}
+
+func (f *Fake) Apply(_ context.Context, changes []enforce.Change) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var failed error
+	for _, c := range changes {
+		if err := f.gate(c); err != nil {
+			failed = err
+			continue
+		}
+		if err := f.Refuse[c.Key]; err != nil {
+			failed = fmt.Errorf("%s: %w", c.Key, err)
+			continue
+		}
+		f.Writes++
+		if !f.Stuck[c.Key] {
+			f.Has[c.Key] = enforce.Reading{Value: c.To.Value, State: c.To.State, How: "fake"}
+		}
+	}
+	return failed
+}
+
+// Subject is a back end under test, with one resource of it that may be changed and put back.
+type Subject struct {
+	Backend platform.Backend
+	Key     enforce.Key
+	Other   enforce.Value // a value that it can be set to, other than the present one
+	// Gate is what the back end was made with; the suite closes it.
+	Gate *Gate
+}
+
+// Gate is a gate that can be shut.
+type Gate struct {
+	Shut  bool
+	Asked int
+}
+
+// Pass is the gate's function.
+func (g *Gate) Pass(c enforce.Change) error {
+	g.Asked++
+	if g.Shut {
+		return fmt.Errorf("%s: shut", c.Key)
+	}
+	return nil
+}
+
+// Conformance is what every back end must hold to. make gives a fresh one.
+func Conformance(t *testing.T, make func(*testing.T) Subject) {
+	ctx := context.Background()
+	read := func(t *testing.T, s Subject) enforce.Reading {
+		t.Helper()
+		m, err := s.Backend.List(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, ok := m[s.Key]
+		if !ok || r.State != enforce.Present {
+			t.Fatalf("%s is not listed: %v", s.Key, r)
+		}
+		return r
+	}
+	change := func(s Subject, to enforce.Reading) enforce.Change {
+		return enforce.Change{Key: s.Key, To: to, Mode: enforce.Enforce, Phase: enforce.Close}
+	}
+	t.Run("lists only its kinds, and says how it read", func(t *testing.T) {
+		s := make(t)
+		kinds := map[string]bool{}
+		for _, k := range s.Backend.Kinds() {
+			kinds[k.Name] = true
+		}
+		m, err := s.Backend.List(ctx)
+		if err != nil || len(m) == 0 {
+			t.Fatal(m, err)
+		}
+		for k, r := range m {
+			if !kinds[k.Kind] || r.How == "" {
+				t.Errorf("%s: %+v", k, r)
+			}
+		}
+	})
+	t.Run("applies, and can be read back and put back", func(t *testing.T) {
+		s := make(t)
+		before := read(t, s)
+		if err := s.Backend.Apply(ctx, []enforce.Change{change(s, enforce.Reading{Value: s.Other, State: enforce.Present})}); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, s); !got.Is(s.Other) {
+			t.Errorf("reads %v after %s was applied", got, s.Other)
+		}
+		if err := s.Backend.Apply(ctx, []enforce.Change{change(s, before)}); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, s); !got.Same(before) {
+			t.Errorf("reads %v after %v was put back", got, before)
+		}
+	})
+	t.Run("a shut gate lets nothing through", func(t *testing.T) {
+		s := make(t)
+		before := read(t, s)
+		s.Gate.Shut = true
+		err := s.Backend.Apply(ctx, []enforce.Change{change(s, enforce.Reading{Value: s.Other, State: enforce.Present})})
+		if err == nil || s.Gate.Asked == 0 {
+			t.Errorf("error %v, the gate was asked %d times", err, s.Gate.Asked)
+		}
+		if got := read(t, s); !got.Same(before) {
+			t.Errorf("reads %v past a shut gate", got)
+		}
+	})
+	t.Run("one change that fails does not stop the others", func(t *testing.T) {
+		s := make(t)
+		before := read(t, s)
+		bad := enforce.Change{Key: enforce.Key{Kind: s.Key.Kind, ID: "../../etc/passwd"}, To: enforce.Reading{Value: s.Other, State: enforce.Present}, Mode: enforce.Enforce}
+		if err := s.Backend.Apply(ctx, []enforce.Change{bad, change(s, enforce.Reading{Value: s.Other, State: enforce.Present})}); err == nil {
+			t.Error("a change of nothing passes")
+		}
+		if got := read(t, s); !got.Is(s.Other) {
+			t.Errorf("reads %v", got)
+		}
+		if err := s.Backend.Apply(ctx, []enforce.Change{change(s, before)}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,19 @@
+package platformtest
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform"
+)
+
+func TestFake(t *testing.T) {
+	Conformance(t, func(*testing.T) Subject {
+		g := &Gate{}
+		f := NewFake(g.Pass, platform.Kind{Name: "k"})
+		f.Set("k", "a", "1")
+		f.Refuse[enforce.Key{Kind: "k", ID: "../../etc/passwd"}] = errors.New("no such thing")
+		return Subject{f, enforce.Key{Kind: "k", ID: "a"}, "0", g}
+	})
+}

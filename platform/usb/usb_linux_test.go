@@ -1,0 +1,209 @@
+package usb
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform/platformtest"
+)
+
+// keyboard and stick are descriptors as the kernel gave them for emulated devices.
+var keyboard = []byte{
+	0x12, 0x01, 0x00, 0x02, 0x00, 0x00, 0x00, 0x40, 0x27, 0x06, 0x01, 0x00, 0x00, 0x00, 0x01, 0x04, 0x0b, 0x01,
+	0x09, 0x02, 0x22, 0x00, 0x01, 0x01, 0x08, 0xa0, 0x32, 0x09, 0x04, 0x00, 0x00, 0x01, 0x03, 0x01, 0x01, 0x00,
+	0x09, 0x21, 0x11, 0x01, 0x00, 0x01, 0x22, 0x3f, 0x00, 0x07, 0x05, 0x81, 0x03, 0x08, 0x00, 0x07,
+}
+
+var stick = []byte{
+	0x12, 0x01, 0x00, 0x02, 0x00, 0x00, 0x00, 0x40, 0xf4, 0x46, 0x01, 0x00, 0x00, 0x00, 0x01, 0x02, 0x03, 0x01,
+	0x09, 0x02, 0x20, 0x00, 0x01, 0x01, 0x00, 0xc0, 0x00, 0x09, 0x04, 0x00, 0x00, 0x02, 0x08, 0x06, 0x50, 0x00,
+	0x07, 0x05, 0x81, 0x02, 0x40, 0x00, 0x00, 0x07, 0x05, 0x02, 0x02, 0x40, 0x00, 0x00,
+}
+
+// tree is a sysfs of files: it holds what is written and does no more.
+func tree(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	put := func(path, text string) {
+		path = filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("module/usbcore/parameters/authorized_default", "-1\n")
+	for _, hub := range []string{"usb1", "usb2"} {
+		put("bus/usb/devices/"+hub+"/authorized_default", "1\n")
+		put("bus/usb/devices/"+hub+"/authorized", "1\n")
+		put("bus/usb/devices/"+hub+"/devnum", "1\n")
+		put("bus/usb/devices/"+hub+"/descriptors", string(keyboard))
+	}
+	for i, d := range []struct {
+		name string
+		desc []byte
+	}{{"1-1", keyboard}, {"1-2.3", stick}} {
+		dir := "bus/usb/devices/" + d.name
+		put(dir+"/descriptors", string(d.desc))
+		put(dir+"/devnum", fmt.Sprintf("%d\n", i+2))
+		put(dir+"/authorized", "1\n")
+		put(dir+"/serial", "SN\n")
+		put(dir+"/product", "Thing\n")
+		put(dir+"/removable", "unknown\n")
+	}
+	put("bus/usb/devices/1-1:1.0/bInterfaceClass", "03\n")
+	return root
+}
+
+// TestConformance runs on a tree of files, and with WARDER_SYSFS=/sys on a real kernel, which the
+// laptop does.
+func TestConformance(t *testing.T) {
+	root := os.Getenv("WARDER_SYSFS")
+	platformtest.Conformance(t, func(t *testing.T) platformtest.Subject {
+		dir := root
+		if dir == "" {
+			dir = tree(t)
+		}
+		g := &platformtest.Gate{}
+		return platformtest.Subject{Backend: Backend{&Ports{Root: dir, Gate: g.Pass}}, Key: enforce.Key{Kind: kindDefault, ID: "usb1"}, Other: "0", Gate: g}
+	})
+}
+
+func TestObserve(t *testing.T) {
+	p := &Ports{Root: tree(t)}
+	var m fact.Machine
+	if err := p.Observe(context.Background(), &m); err != nil {
+		t.Fatal(err)
+	}
+	if !m.USB.OK || len(m.USB.V) != 4 || strings.Join(m.Controllers.V, " ") != "usb1 usb2" {
+		t.Fatalf("%+v", m)
+	}
+	k, s := m.USB.V[2], m.USB.V[3]
+	if k.Path != "1-1" || k.ID() != "0627:0001" || !k.Keyboard || k.Interfaces[0].Class != 3 || k.Hardwired.OK || !k.Authorized.V {
+		t.Errorf("keyboard %+v", k)
+	}
+	if s.Key() != "1-2.3@3" || s.Serial != "SN" || s.Interfaces[0].Class != 8 || s.Truncated != "" {
+		t.Errorf("stick %+v", s)
+	}
+	// A machine without USB has no devices; one whose sysfs cannot be read has unknown ones.
+	if err := (&Ports{Root: t.TempDir()}).Observe(context.Background(), &m); err != nil || !m.USB.OK || len(m.USB.V) != 0 {
+		t.Errorf("no bus: %+v %v", m.USB, err)
+	}
+}
+
+type judge func(*fact.USB) enforce.Verdict
+
+func (j judge) Judge(u *fact.USB) enforce.Verdict { return j(u) }
+
+// The guard holds each device to its verdict, reads it back, and without Act writes nothing.
+func TestGuard(t *testing.T) {
+	root := tree(t)
+	g := &platformtest.Gate{}
+	var mu sync.Mutex
+	got := map[string]Decision{}
+	released := ""
+	p := &Ports{Root: root, Gate: g.Pass, Release: func(_ context.Context, dir string) error { released = dir; return nil }}
+	guard := &Guard{Ports: p, Hand: func(d Decision) { mu.Lock(); got[d.Device.Path] = d; mu.Unlock() }}
+	j := judge(func(u *fact.USB) enforce.Verdict {
+		return enforce.Verdict{Allow: u.Interfaces[0].Class == 3, Rule: enforce.Rule{Setting: "usb.allowed_classes", Line: 4}}
+	})
+	guard.Load(context.Background(), Ruling{Judge: j})
+	if g.Asked != 0 || len(got) != 2 {
+		t.Errorf("without Act: asked %d times, %d decisions", g.Asked, len(got))
+	}
+	guard.Load(context.Background(), Ruling{Judge: j, Act: true})
+	if d := got["1-2.3"]; !d.Done.Is("0") || !d.Changed || d.Err != nil || !strings.HasSuffix(released, "1-2.3") {
+		t.Errorf("stick: %+v, released %q", d, released)
+	}
+	if d := got["1-1"]; !d.Done.Is("1") || d.Changed {
+		t.Errorf("keyboard: %+v", d)
+	}
+	// A driver that is still bound means that it is not held.
+	if err := os.MkdirAll(root+"/bus/usb/drivers/usb-storage", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(root+"/bus/usb/devices/1-2.3/1-2.3:1.0", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(root+"/bus/usb/drivers/usb-storage", root+"/bus/usb/devices/1-2.3/1-2.3:1.0/driver"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(root+"/bus/usb/devices/1-2.3/authorized", []byte("1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	guard.Rescan(context.Background())
+	if d := got["1-2.3"]; d.Err == nil || !strings.Contains(d.Err.Error(), "usb-storage is still bound") {
+		t.Errorf("bound: %+v", d)
+	}
+	// What cannot be unmounted is not taken away.
+	p.Release = func(context.Context, string) error { return fmt.Errorf("busy") }
+	if err := os.WriteFile(root+"/bus/usb/devices/1-2.3/authorized", []byte("1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	guard.Rescan(context.Background())
+	if d := got["1-2.3"]; d.Err == nil || !d.Done.Is("1") {
+		t.Errorf("busy: %+v", d)
+	}
+}
+
+func TestBaselines(t *testing.T) {
+	b := Backend{&Ports{Root: tree(t)}}
+	held := func(base map[enforce.Key]enforce.Value) func(enforce.Key) (enforce.Reading, bool) {
+		return func(k enforce.Key) (enforce.Reading, bool) {
+			v, ok := base[k]
+			return enforce.Reading{Value: v, State: enforce.Present}, ok
+		}
+	}
+	param, hub := enforce.Key{Kind: kindParam, ID: "authorized_default"}, enforce.Key{Kind: kindDefault, ID: "usb1"}
+	zero := enforce.Reading{Value: "0", State: enforce.Present}
+	for _, c := range []struct {
+		name string
+		got  enforce.Reading
+		want enforce.Value
+	}{
+		{"a hub born under our parameter", hubBaseline(hub, zero, held(map[enforce.Key]enforce.Value{param: "-1"})), "1"},
+		{"a hub of an administrator's", hubBaseline(hub, zero, held(nil)), "0"},
+		{"a device refused by our default", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero, held(map[enforce.Key]enforce.Value{hub: "1"})), "1"},
+		{"a device whose hub was shut before us", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero, held(map[enforce.Key]enforce.Value{hub: "0"})), "0"},
+		{"an external device, internal ones only", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero, held(map[enforce.Key]enforce.Value{hub: "2"})), "0"},
+		{"a device refused by somebody else", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero, held(nil)), "0"},
+	} {
+		if !c.got.Is(c.want) {
+			t.Errorf("%s: %v, want %s", c.name, c.got, c.want)
+		}
+	}
+}
+
+// The real socket, which every Linux machine has, stops with its context.
+func TestGuardRunStops(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	g := &Guard{Ports: &Ports{Root: t.TempDir()}}
+	done := make(chan error)
+	go func() { done <- g.Run(ctx) }()
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDispatchActsOnAddAlone(t *testing.T) {
+	g := &platformtest.Gate{}
+	n := 0
+	guard := &Guard{Ports: &Ports{Root: tree(t), Gate: g.Pass}, Hand: func(Decision) { n++ }}
+	guard.ruling.Store(&Ruling{Judge: judge(func(*fact.USB) enforce.Verdict { return enforce.Verdict{Allow: true} }), Act: true})
+	for _, action := range []string{"change", "bind", "unbind", "remove", "move", "add"} {
+		guard.dispatch(context.Background(), []byte(action+"@/devices/x/1-1\x00ACTION="+action+"\x00DEVPATH=/devices/x/1-1\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00"))
+		guard.work.Wait()
+	}
+	if n != 1 {
+		t.Errorf("%d decisions on six announcements", n)
+	}
+}
