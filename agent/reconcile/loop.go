@@ -162,6 +162,10 @@ func (l *Loop) intend(p Plan, rows map[enforce.Key]ledger.Row, lost bool) error 
 				row.Baseline = c.To
 			}
 		}
+		if row.Ours(c.From) {
+			// What is there now is ours, and must stay so if this plan is cut short, too.
+			row.Last = c.From
+		}
 		row.Next, row.By = c.To, c.By
 		add(row)
 	}

@@ -1,9 +1,10 @@
+//go:debug updatemaxprocs=0
+
 // Command warder is the policy agent and its command line. It holds flags and rendering; what the
 // commands do is in agent.
+//
+// The agent runs on one processor (agent.Tune); the directive above keeps it from looking for more.
 package main
-
-// The agent runs on one processor (agent.Tune); looking for a change of that wakes it for nothing.
-//go:debug updatemaxprocs=0
 
 import (
 	"errors"

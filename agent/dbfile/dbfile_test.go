@@ -1,0 +1,166 @@
+package dbfile
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const schema = `CREATE TABLE IF NOT EXISTS t (v TEXT)`
+
+func open(t *testing.T, dir string) (*File, *int) {
+	t.Helper()
+	begun := new(int)
+	f, err := Open(filepath.Join(dir, "state", "x.db"), filepath.Join(dir, "run"), schema, func(*sql.DB, string) error { *begun++; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f, begun
+}
+
+func put(t *testing.T, f *File, v string) {
+	t.Helper()
+	if err := f.Do(func(db *sql.DB) error { _, err := db.Exec(`INSERT INTO t VALUES (?)`, v); return err }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func all(t *testing.T, f *File) string {
+	t.Helper()
+	var s sql.NullString
+	if err := f.Do(func(db *sql.DB) error { return db.QueryRow(`SELECT group_concat(v, ' ') FROM t`).Scan(&s) }); err != nil {
+		t.Fatal(err)
+	}
+	return s.String
+}
+
+// The pragmas are really in force: SQLite ignores other spellings in silence.
+func TestPragmas(t *testing.T) {
+	f, _ := open(t, t.TempDir())
+	for name, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "busy_timeout": "5000", "cache_size": "-512"} {
+		var got string
+		if err := f.Do(func(db *sql.DB) error { return db.QueryRow("PRAGMA " + name).Scan(&got) }); err != nil || got != want {
+			t.Errorf("%s = %q, want %q (%v)", name, got, want, err)
+		}
+	}
+	if err := f.DoQuick(func(db *sql.DB) error {
+		var got int
+		if err := db.QueryRow("PRAGMA synchronous").Scan(&got); err != nil || got != 1 {
+			t.Errorf("quick: synchronous = %d (%v)", got, err)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDamage(t *testing.T) {
+	for name, hurt := range map[string]func(path string) error{
+		"truncated":     func(p string) error { return os.Truncate(p, 100) },
+		"empty":         func(p string) error { return os.Truncate(p, 0) },
+		"noise":         func(p string) error { return os.WriteFile(p, bytes.Repeat([]byte{7, 1, 3}, 9000), 0o600) },
+		"another shape": func(p string) error { return other(p) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			f, _ := open(t, dir)
+			put(t, f, "old")
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, "state", "x.db")
+			if err := hurt(path); err != nil {
+				t.Fatal(err)
+			}
+			f, begun := open(t, dir)
+			put(t, f, "new")
+			if got := all(t, f); got != "new" {
+				t.Errorf("holds %q", got)
+			}
+			if name == "empty" {
+				return // an empty file is an empty database, as after a first start that was cut off
+			}
+			if h := f.Health(); h.Lost == "" || *begun != 1 {
+				t.Errorf("health %+v, begun %d", h, *begun)
+			}
+			if _, err := os.Stat(path + ".damaged"); err != nil {
+				t.Error("the damaged file is not kept")
+			}
+		})
+	}
+}
+
+func other(path string) error {
+	_ = os.Remove(path)
+	db, err := sql.Open("sqlite", "file:"+path)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = db.Exec(`CREATE TABLE dbfile (x TEXT); CREATE TABLE t (v TEXT)`)
+	return err
+}
+
+// A disk that cannot be written: the standby carries on with what was there, and is taken back.
+func TestStandby(t *testing.T) {
+	dir := t.TempDir()
+	f, _ := open(t, dir)
+	put(t, f, "one")
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// A directory of the file's name cannot be opened as a database, whoever asks: root is not held
+	// by permissions.
+	path := filepath.Join(dir, "state", "x.db")
+	if err := os.Rename(path, path+".kept"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, _ = open(t, dir)
+	put(t, f, "two")
+	if h := f.Health(); !strings.Contains(h.String(), "until it can") {
+		t.Errorf("health %q", h)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, _ = open(t, dir)
+	if got := all(t, f); got != "two" {
+		t.Errorf("a second start on the standby holds %q", got)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	f, _ = open(t, dir)
+	if got := all(t, f); got != "two" || !f.Health().OK() {
+		t.Errorf("back on the disk it holds %q, health %q", got, f.Health())
+	}
+	if _, err := os.Stat(filepath.Join(dir, "run", "x.db")); err == nil {
+		t.Error("the standby is left behind")
+	}
+}
+
+// A caller's own mistake is no damage.
+func TestSoundErrors(t *testing.T) {
+	f, begun := open(t, t.TempDir())
+	put(t, f, "kept")
+	if err := f.Do(func(db *sql.DB) error { _, err := db.Exec(`INSERT INTO nowhere VALUES (1)`); return err }); err == nil {
+		t.Error("no error")
+	}
+	if err := f.Do(func(*sql.DB) error { return errors.New("mine") }); err == nil || err.Error() != "mine" {
+		t.Error(err)
+	}
+	if got := all(t, f); got != "kept" || *begun != 0 {
+		t.Errorf("holds %q, begun %d", got, *begun)
+	}
+}

@@ -1,0 +1,146 @@
+package identity
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func state(n int64) State {
+	return State{Device: &Device{DeviceID: "d", Server: "https://s", Key: []byte(`{"k":1}`), PolicyKeys: []byte(`[]`), EnrolledAt: time.Unix(n, 0).UTC()},
+		Policy: &Assignment{JWS: "a.b.c", Serial: n, Received: time.Unix(n, 0).UTC()}, Highest: n}
+}
+
+func TestSaveAndLoad(t *testing.T) {
+	dir := t.TempDir()
+	s := New(dir, filepath.Join(dir, "run"))
+	if st, err := s.Load(); err != nil || st.Device != nil {
+		t.Fatalf("nothing there: %+v %v", st, err)
+	}
+	for n := range int64(3) {
+		if err := s.Save(state(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := New(dir, filepath.Join(dir, "run")).Load()
+	if err != nil || !reflect.DeepEqual(got, state(2)) {
+		t.Errorf("%+v %v", got, err)
+	}
+	info, _ := os.Stat(filepath.Join(dir, "identity.json"))
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", info.Mode())
+	}
+	if err := s.Erase(); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := s.Load(); err != nil || st.Device != nil {
+		t.Errorf("after erasing: %+v %v", st, err)
+	}
+}
+
+// One damaged copy costs nothing, and is said; two are an error of their own, and never "not
+// enrolled".
+func TestDamage(t *testing.T) {
+	for name, hurt := range map[string]func(string) error{
+		"truncated": func(p string) error { return os.Truncate(p, 50) },
+		"empty":     func(p string) error { return os.Truncate(p, 0) },
+		"noise":     func(p string) error { return os.WriteFile(p, []byte("\x00\x01noise"), 0o600) },
+		"a changed byte": func(p string) error {
+			b, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(p, []byte(strings.Replace(string(b), `"serial":2`, `"serial":9`, 1)), 0o600)
+		},
+		"large": func(p string) error { return os.Truncate(p, maxFile+10) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, which := range []string{"identity.json", "identity.json.bak"} {
+				dir := t.TempDir()
+				s := New(dir, dir+"/run")
+				if err := s.Save(state(2)); err != nil {
+					t.Fatal(err)
+				}
+				if err := hurt(filepath.Join(dir, which)); err != nil {
+					t.Fatal(err)
+				}
+				s = New(dir, dir+"/run")
+				got, err := s.Load()
+				if err != nil || got.Highest != 2 || got.Policy.Serial != 2 || s.Health() == "" {
+					t.Errorf("%s: %+v %v, health %q", which, got, err, s.Health())
+				}
+				for _, f := range []string{"identity.json", "identity.json.bak"} {
+					if err := hurt(filepath.Join(dir, f)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if _, err := s.Load(); !errors.Is(err, ErrDamaged) {
+					t.Errorf("both: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// A power cut between the two copies leaves the newer one.
+func TestNewerCopyWins(t *testing.T) {
+	dir := t.TempDir()
+	s := New(dir, dir+"/run")
+	_ = s.Save(state(1))
+	old, _ := os.ReadFile(filepath.Join(dir, "identity.json.bak"))
+	_ = s.Save(state(2))
+	if err := os.WriteFile(filepath.Join(dir, "identity.json.bak"), old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Load(); err != nil || got.Highest != 2 {
+		t.Errorf("%+v %v", got, err)
+	}
+}
+
+func TestStandby(t *testing.T) {
+	dir := t.TempDir()
+	disk := filepath.Join(dir, "disk")
+	s := New(disk, filepath.Join(dir, "run"))
+	_ = s.Save(state(1))
+	// The file's new name is taken by a directory: nobody, not even root, can write it.
+	if err := os.Mkdir(filepath.Join(disk, "identity.json.new"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(state(2)); err != nil || s.Health() == "" {
+		t.Fatalf("%v, health %q", err, s.Health())
+	}
+	if got, err := New(disk, filepath.Join(dir, "run")).Load(); err != nil || got.Highest != 2 {
+		t.Errorf("%+v %v", got, err)
+	}
+	if err := os.Remove(filepath.Join(disk, "identity.json.new")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(state(3)); err != nil || s.Health() != "" {
+		t.Errorf("%v, health %q", err, s.Health())
+	}
+	if _, err := os.Stat(filepath.Join(dir, "run", "identity.json")); err == nil {
+		t.Error("the standby is left behind")
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	dir := f.TempDir()
+	s := New(dir, dir+"/run")
+	_ = s.Save(state(1))
+	good, _ := os.ReadFile(filepath.Join(dir, "identity.json"))
+	f.Add(good)
+	f.Add([]byte(`{"turn":1,"sha256":"","state":null}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		path := filepath.Join(t.TempDir(), "identity.json")
+		if err := os.WriteFile(path, in, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := open(path); err == nil && len(c.State) == 0 {
+			t.Fatal("an empty state with a checksum")
+		}
+	})
+}

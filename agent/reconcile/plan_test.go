@@ -1,0 +1,292 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/warderd/warder/agent/ledger"
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/platformtest"
+)
+
+// bench is a loop over a fake back end, with a ledger on disk.
+type bench struct {
+	t    *testing.T
+	dir  string
+	fake *platformtest.Fake
+	loop *Loop
+	now  time.Time
+}
+
+func pass(enforce.Change) error { return nil }
+
+func newBench(t *testing.T, gate enforce.Gate) *bench {
+	b := &bench{t: t, dir: t.TempDir(), now: time.Unix(1000, 0)}
+	b.fake = platformtest.NewFake(gate, platform.Kind{Name: "disk", Life: platform.Disk, Safe: "1", Ours: "0"},
+		platform.Kind{Name: "boot", Life: platform.Boot, Safe: "1", Ours: "0", Found: true})
+	b.fake.Set("disk", "a", "1")
+	b.fake.Set("boot", "b", "1")
+	b.start("boot1")
+	return b
+}
+
+// start is a fresh agent on the same files: after a stop, a kill or a reboot.
+func (b *bench) start(boot string) {
+	b.t.Helper()
+	l, err := ledger.Open(filepath.Join(b.dir, "ledger.db"), filepath.Join(b.dir, "run"), boot)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = l.Close() })
+	b.loop = New(l, func() time.Time { return b.now }, b.fake)
+}
+
+func (b *bench) run(wants ...enforce.Want) Result {
+	b.t.Helper()
+	return b.loop.Run(context.Background(), wants, func(context.Context) {})
+}
+
+func want(kind, id, v string, mode enforce.Mode) enforce.Want {
+	return enforce.Want{Key: enforce.Key{Kind: kind, ID: id}, Value: enforce.Value(v), By: []enforce.Setting{"s.x"}, Mode: mode, Phase: enforce.Close}
+}
+
+func (b *bench) reads(a, c string) {
+	b.t.Helper()
+	if got := string(b.fake.Get("disk", "a")) + string(b.fake.Get("boot", "b")); got != a+c {
+		b.t.Errorf("the machine reads %q, want %q", got, a+c)
+	}
+}
+
+func (b *bench) rows(n int) {
+	b.t.Helper()
+	rows, err := b.loop.Ledger.Rows()
+	if err != nil || len(rows) != n {
+		b.t.Errorf("%d rows, want %d: %v %v", len(rows), n, rows, err)
+	}
+}
+
+func TestHoldAndRelease(t *testing.T) {
+	b := newBench(t, pass)
+	both := []enforce.Want{want("disk", "a", "0", enforce.Enforce), want("boot", "b", "0", enforce.Enforce)}
+	if r := b.run(both...); len(r.Failed) != 0 || len(r.Problems) != 0 {
+		t.Fatal(r.Failed, r.Problems)
+	}
+	b.reads("0", "0")
+	b.rows(2)
+	writes := b.fake.Writes
+	b.run(both...)
+	if b.fake.Writes != writes {
+		t.Error("a second run of the same policy writes")
+	}
+	// A change to monitor gives everything back, and plans what it would do.
+	r := b.run(want("disk", "a", "0", enforce.Monitor), want("boot", "b", "0", enforce.Monitor))
+	b.reads("1", "1")
+	b.rows(0)
+	r = b.run(want("disk", "a", "0", enforce.Monitor))
+	if len(r.Plan.Would) != 1 || len(r.Plan.Apply) != 0 {
+		t.Errorf("monitor: %+v", r.Plan)
+	}
+}
+
+// The first baseline wins, also when the agent dies between the intent and the write, or after it.
+func TestCrash(t *testing.T) {
+	for _, written := range []bool{false, true} {
+		b := newBench(t, pass)
+		w := want("disk", "a", "0", enforce.Enforce)
+		plan, err := b.loop.Preview(context.Background(), []enforce.Want{w})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.loop.intend(plan, nil, false); err != nil {
+			t.Fatal(err)
+		}
+		if written {
+			b.fake.Set("disk", "a", "0")
+		}
+		b.start("boot1")
+		b.run(w)
+		b.reads("0", "1")
+		b.run()
+		b.reads("1", "1")
+		b.rows(0)
+	}
+}
+
+// What dies with the boot is not restored after it.
+func TestReboot(t *testing.T) {
+	b := newBench(t, pass)
+	b.run(want("disk", "a", "0", enforce.Enforce), want("boot", "b", "0", enforce.Enforce))
+	b.fake.Set("boot", "b", "1")
+	b.start("boot2")
+	b.rows(1)
+	b.run()
+	b.reads("1", "1")
+}
+
+func TestConflict(t *testing.T) {
+	b := newBench(t, pass)
+	b.run(want("disk", "a", "0", enforce.Enforce))
+	b.fake.Set("disk", "a", "7")
+	r := b.run()
+	b.reads("7", "1")
+	if f := Conflicts(r); len(f) != 1 || f[0].Enforcement != enforce.Conflicting || f[0].Setting != "s.x" {
+		t.Errorf("%+v", f)
+	}
+}
+
+// Another's change is repaired; after five repairs a minute it is left alone, and said to be.
+func TestDriftAndContention(t *testing.T) {
+	b := newBench(t, pass)
+	w := want("disk", "a", "0", enforce.Enforce)
+	b.run(w)
+	for i := range 5 {
+		b.fake.Set("disk", "a", "9")
+		b.now = b.now.Add(time.Second)
+		if r := b.run(w); len(r.Drifted) != 1 {
+			t.Fatalf("repair %d: %+v", i, r)
+		}
+		b.reads("0", "1")
+	}
+	b.fake.Set("disk", "a", "9")
+	r := b.run(w)
+	b.reads("9", "1")
+	f := b.loop.Prove([]enforce.Finding{{Setting: "s.x", Mode: enforce.Enforce, Compliance: enforce.Compliant}}, []enforce.Want{w}, r)
+	if f[0].Enforcement != enforce.Contended || f[0].Compliance != enforce.Noncompliant {
+		t.Errorf("%+v", f)
+	}
+	b.now = b.now.Add(contentionRest + time.Second)
+	b.run(w)
+	b.reads("0", "1")
+}
+
+// Compliance is what was read back, never what a call returned.
+func TestProve(t *testing.T) {
+	b := newBench(t, pass)
+	w := want("disk", "a", "0", enforce.Enforce)
+	found := []enforce.Finding{{Setting: "s.x", Mode: enforce.Enforce, Compliance: enforce.Compliant, Enforcement: enforce.Enforced}}
+	b.fake.Stuck[w.Key] = true
+	f := b.loop.Prove(found, []enforce.Want{w}, b.run(w))
+	if f[0].Compliance != enforce.Noncompliant || f[0].Enforcement != enforce.NotEnforced || !strings.Contains(f[0].Reason, "reads 1, wanted 0") {
+		t.Errorf("a write that does nothing: %+v", f[0])
+	}
+	delete(b.fake.Stuck, w.Key)
+	f = b.loop.Prove(found, []enforce.Want{w}, b.run(w))
+	if f[0].Compliance != enforce.Compliant || len(f[0].Evidence) != 1 || f[0].Evidence[0].Value != "0" {
+		t.Errorf("held: %+v", f[0])
+	}
+	b.fake.Blind = errors.New("cannot look")
+	r := b.run(w)
+	f = b.loop.Prove(found, []enforce.Want{w}, r)
+	if f[0].Compliance != enforce.Uncertain || len(r.Problems) == 0 {
+		t.Errorf("unreadable: %+v", f[0])
+	}
+	b.rows(1) // what could not be read is not forgotten
+	b.fake.Blind = nil
+	b.run()
+	b.reads("1", "1")
+}
+
+// With the ledger lost, what only we write goes back to the vendor's default.
+func TestLostLedger(t *testing.T) {
+	b := newBench(t, pass)
+	b.run(want("disk", "a", "0", enforce.Enforce), want("boot", "b", "0", enforce.Enforce))
+	if err := b.loop.Ledger.Close(); err != nil {
+		t.Fatal(err)
+	}
+	noise(t, filepath.Join(b.dir, "ledger.db"))
+	b.start("boot1")
+	if b.loop.Ledger.Health().OK() || !b.loop.Ledger.Lost() {
+		t.Fatal("the loss is not said")
+	}
+	b.run(want("disk", "a", "0", enforce.Enforce))
+	b.reads("0", "1")
+	b.run()
+	b.reads("1", "1")
+	if b.loop.Ledger.Lost() {
+		t.Error("still lost after everything was given back")
+	}
+}
+
+func TestShutGate(t *testing.T) {
+	b := newBench(t, func(enforce.Change) error { return errors.New("shut") })
+	r := b.run(want("disk", "a", "0", enforce.Enforce))
+	b.reads("1", "1")
+	if len(r.Failed) != 1 {
+		t.Errorf("%+v", r.Failed)
+	}
+}
+
+func TestConfirm(t *testing.T) {
+	no, yes := func(context.Context) error { return errors.New("no") }, func(context.Context) error { return nil }
+	for _, c := range []struct {
+		governed, exempt func(context.Context) error
+		want             Proof
+	}{{yes, yes, Proved}, {yes, no, Proved}, {no, no, Unprovable}, {no, yes, Refuted}} {
+		got := Confirm(context.Background(), Probes(c.governed, c.exempt))
+		if got.Proof != c.want || got.Revert != (c.want == Refuted) {
+			t.Errorf("%+v, want %s", got, c.want)
+		}
+	}
+	// The server came back between the two probes: that refutes nothing.
+	n := 0
+	flaky := func(context.Context) error {
+		if n++; n == 1 {
+			return errors.New("not yet")
+		}
+		return nil
+	}
+	if got := Confirm(context.Background(), Probes(flaky, yes)); got.Proof != Proved {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Whatever happens in between (policies, modes, kills, writes that fail, others' changes that are
+// taken back), a plan of nothing leaves the machine as it was.
+func TestAlwaysBack(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		b := newBench(t, pass)
+		for range rapid.IntRange(1, 8).Draw(rt, "steps") {
+			var wants []enforce.Want
+			for _, k := range []string{"disk/a", "boot/b"} {
+				kind, id, _ := strings.Cut(k, "/")
+				if rapid.Bool().Draw(rt, "wants "+k) {
+					wants = append(wants, want(kind, id, fmt.Sprint(rapid.IntRange(0, 2).Draw(rt, "value")), enforce.Mode(rapid.IntRange(1, 3).Draw(rt, "mode"))))
+				}
+			}
+			switch rapid.IntRange(0, 3).Draw(rt, "fate") {
+			case 0: // killed after the intent
+				plan, err := b.loop.Preview(context.Background(), wants)
+				if err != nil {
+					rt.Fatal(err)
+				}
+				rows, _ := b.loop.Ledger.Rows()
+				if err := b.loop.intend(plan, rows, false); err != nil {
+					rt.Fatal(err)
+				}
+				b.start("boot1")
+			case 1: // killed half way through the writes
+				plan, _ := b.loop.Preview(context.Background(), wants)
+				rows, _ := b.loop.Ledger.Rows()
+				_ = b.loop.intend(plan, rows, false)
+				if len(plan.Apply) > 0 {
+					_ = b.fake.Apply(context.Background(), plan.Apply[:1])
+				}
+				b.start("boot1")
+			default:
+				b.run(wants...)
+			}
+		}
+		b.run()
+		if a, c := b.fake.Get("disk", "a"), b.fake.Get("boot", "b"); a != "1" || c != "1" {
+			rt.Fatalf("the machine reads %s and %s", a, c)
+		}
+	})
+}

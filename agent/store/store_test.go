@@ -1,0 +1,117 @@
+package store
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/warderd/warder/enforce"
+)
+
+func open(t *testing.T) *Store {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := Open(filepath.Join(dir, "store.db"), filepath.Join(dir, "run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func event(kind enforce.EventKind) enforce.Event {
+	return enforce.Event{At: time.Now(), Setting: "usb.allowed", Kind: kind, Subject: "usb 1-1", Mode: enforce.Enforce}
+}
+
+func TestOutbox(t *testing.T) {
+	s := open(t)
+	for i := range 5 {
+		if seq, err := s.Append(event(enforce.Denied)); err != nil || seq != uint64(i+1) {
+			t.Fatal(seq, err)
+		}
+	}
+	epoch, list, err := s.Pending(3)
+	if err != nil || len(list) != 3 || list[2].Seq != 3 {
+		t.Fatal(list, err)
+	}
+	if err := s.Ack("another epoch", 5); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := s.Backlog(); n != 5 {
+		t.Errorf("an ack of another epoch counts: %d", n)
+	}
+	if err := s.Ack(epoch, 3); err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ = s.Pending(10)
+	if len(list) != 2 || list[0].Seq != 4 {
+		t.Errorf("%+v", list)
+	}
+	// Acknowledged events stay, for support.
+	if all, _ := s.Events(0, -10); len(all) != 5 {
+		t.Errorf("%d events", len(all))
+	}
+}
+
+// Past the bound the oldest are folded into counted summaries: nothing is dropped in silence.
+func TestFold(t *testing.T) {
+	s := open(t)
+	for i := range 50 {
+		_, _ = s.Append(event([]enforce.EventKind{enforce.Denied, enforce.Allowed}[i%2]))
+	}
+	if err := s.fold(20); err != nil {
+		t.Fatal(err)
+	}
+	_, list, err := s.Pending(100)
+	if err != nil || len(list) > 20 {
+		t.Fatal(len(list), err)
+	}
+	total := 0
+	for _, e := range list {
+		total += max(e.Count, 1)
+	}
+	if total != 50 {
+		t.Errorf("%d of 50 events are accounted for", total)
+	}
+	seqs := uint64(0)
+	for _, e := range list {
+		if e.Seq <= seqs {
+			t.Errorf("numbers do not grow: %d after %d", e.Seq, seqs)
+		}
+		seqs = e.Seq
+	}
+}
+
+func TestFirst(t *testing.T) {
+	s := open(t)
+	for i, c := range []struct {
+		boot, what string
+		want       bool
+	}{{"1", "denied", true}, {"1", "denied", false}, {"1", "allowed", true}, {"1", "denied", true}, {"2", "denied", true}, {"2", "denied", false}} {
+		if got := s.First(c.boot, "usb.device/1-1@2", c.what); got != c.want {
+			t.Errorf("%d: %v", i, got)
+		}
+	}
+}
+
+func TestPoliciesAndFindings(t *testing.T) {
+	s := open(t)
+	for i := range int64(30) {
+		if err := s.PutPolicy(Policy{Serial: i, Digest: "d", Received: time.Unix(i, 0), State: "pending", Changes: []string{fmt.Sprint(i)}, Document: []byte("{}")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := s.Policies()
+	if err != nil || len(list) != keepPolicies || list[0].Serial != 29 || list[0].Changes[0] != "29" {
+		t.Errorf("%d, %+v, %v", len(list), list[0], err)
+	}
+	f := []enforce.Finding{{Setting: "a.b", Compliance: enforce.Compliant, Mode: enforce.Warn}}
+	if err := s.PutFindings(f); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Findings()
+	if err != nil || !got["a.b"].Alike(f[0]) {
+		t.Errorf("%+v %v", got, err)
+	}
+}
