@@ -279,4 +279,3 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
-

@@ -1,0 +1,326 @@
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/warderd/warder/agent/localapi"
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform/paths"
+	"github.com/warderd/warder/sync/server"
+)
+
+// lab is a real server, a real agent and a sysfs of files.
+type lab struct {
+	t             *testing.T
+	sys, url, dir string
+	token         string
+	agent         *Agent
+	api           *localapi.Client
+	stop          func()
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const storageDescriptors = "\x12\x01\x00\x02\x00\x00\x00\x40\xf4\x46\x01\x00\x00\x00\x01\x02\x03\x01" +
+	"\x09\x02\x20\x00\x01\x01\x00\xc0\x00\x09\x04\x00\x00\x02\x08\x06\x50\x00\x07\x05\x81\x02\x40\x00\x00\x07\x05\x02\x02\x40\x00\x00"
+
+func newLab(t *testing.T) *lab {
+	l := &lab{t: t, sys: t.TempDir(), dir: t.TempDir()}
+	write(t, l.sys+"/module/usbcore/parameters/authorized_default", "-1\n")
+	write(t, l.sys+"/bus/usb/devices/usb1/authorized_default", "1\n")
+	write(t, l.sys+"/bus/usb/devices/usb1/authorized", "1\n")
+	write(t, l.sys+"/bus/usb/devices/usb1/devnum", "1\n")
+	write(t, l.sys+"/bus/usb/devices/usb1/descriptors", "\x12\x01\x00\x02\x09\x00\x00\x40\x6b\x1d\x02\x00\x00\x00\x01\x02\x03\x01\x09\x02\x19\x00\x01\x01\x00\xe0\x00\x09\x04\x00\x00\x01\x09\x00\x00\x00\x07\x05\x81\x03\x04\x00\x0c")
+	l.plug("1-1", 2)
+	write(t, l.dir+"/inputs", "I: Bus=0011 Vendor=0001 Product=0001 Version=ab41\nS: Sysfs=/devices/platform/i8042/serio0/input/input0\nB: EV=120013\nB: KEY=402000002 3803078f800d001 feffffdfffefffff fffffffffffffffe\n\n")
+
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, done := make(chan string, 1), make(chan error, 1)
+	data := l.dir + "/server"
+	go func() {
+		done <- server.Serve(ctx, server.Options{Data: data, Listen: "127.0.0.1:0", HTTP: true, Interval: time.Minute,
+			Log: slog.New(slog.DiscardHandler), Ready: func(u string) { ready <- u }})
+	}()
+	l.url = <-ready
+	t.Cleanup(func() { cancel(); <-done })
+	keys, err := server.LoadKeys(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.token, _ = keys.AdminToken("ann", "admin", time.Hour, time.Now())
+	return l
+}
+
+func (l *lab) plug(name string, number int) {
+	dir := l.sys + "/bus/usb/devices/" + name
+	write(l.t, dir+"/descriptors", storageDescriptors)
+	write(l.t, dir+"/devnum", fmt.Sprintf("%d\n", number))
+	write(l.t, dir+"/authorized", "1\n")
+	write(l.t, dir+"/serial", "SN1\n")
+}
+
+func (l *lab) start() {
+	l.t.Helper()
+	a, err := New(Options{Paths: paths.Under(l.dir + "/agent"), Version: "test", SysRoot: l.sys, Inputs: l.dir + "/inputs", Boot: "boot1",
+		Machine: "m1", Tell: func(string) []string { return nil }, Random: func() float64 { return 0 }})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, done := make(chan struct{}), make(chan error, 1)
+	a.o.Ready = func() { close(ready) }
+	go func() { done <- a.Run(ctx) }()
+	select {
+	case <-ready:
+	case err := <-done:
+		l.t.Fatal(err)
+	}
+	l.agent, l.api = a, localapi.NewClient(a.o.Paths.Socket())
+	l.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			l.t.Error(err)
+		}
+		if err := a.Close(); err != nil {
+			l.t.Error(err)
+		}
+		l.stop = func() {}
+	}
+	l.t.Cleanup(func() { l.stop() })
+}
+
+func (l *lab) enroll() {
+	l.t.Helper()
+	s, err := server.OpenStore(context.Background(), l.dir+"/server", time.Now())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.NewEnrollment(context.Background(), "tok", 1, time.Now().Add(time.Hour)); err != nil {
+		l.t.Fatal(err)
+	}
+	if err := l.api.Do(context.Background(), "POST", "/v1/enroll", Enrolment{Server: l.url, Token: "tok"}, nil); err != nil {
+		l.t.Fatal(err)
+	}
+	l.until("a policy is in force", func(s Status) bool { return s.Policy != nil && s.Policy.State == "active" })
+}
+
+func (l *lab) admin(method, path, body string) map[string]any {
+	l.t.Helper()
+	req, _ := http.NewRequest(method, l.url+"/api/v1"+path, strings.NewReader(body))
+	req.Header.Set("Authorization", "Bearer "+l.token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, _ := io.ReadAll(res.Body)
+	var out map[string]any
+	if err := json.Unmarshal(b, &out); err != nil || res.StatusCode/100 != 2 {
+		l.t.Fatalf("%s %s: %d %s", method, path, res.StatusCode, b)
+	}
+	return out
+}
+
+func (l *lab) status() Status {
+	l.t.Helper()
+	var s Status
+	if err := l.api.Do(context.Background(), "GET", "/v1/status", nil, &s); err != nil {
+		l.t.Fatal(err)
+	}
+	return s
+}
+
+func (l *lab) until(what string, ok func(Status) bool) Status {
+	l.t.Helper()
+	var s Status
+	for range 1000 {
+		if s = l.status(); ok(s) {
+			return s
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	l.t.Fatalf("%s: it did not come: %s", what, encode(s))
+	return s
+}
+
+func (l *lab) reads(hub, device string) {
+	l.t.Helper()
+	got := firstLine(l.sys+"/bus/usb/devices/usb1/authorized_default") + " " + firstLine(l.sys+"/bus/usb/devices/1-1/authorized")
+	if got != hub+" "+device {
+		l.t.Errorf("the machine reads %q, want %q", got, hub+" "+device)
+	}
+}
+
+func version(v int) func(Status) bool {
+	return func(s Status) bool { return s.Policy != nil && s.Policy.Version == v && s.Policy.State == "active" }
+}
+
+// The tour of one policy, and of everything that takes it back.
+func TestTour(t *testing.T) {
+	l := newLab(t)
+	l.start()
+	if s := l.status(); s.Enrolled || s.Exit() != ExitNotEnrolled || len(s.Health) != 0 {
+		t.Errorf("not enrolled is a quiet state of its own: %s", encode(s))
+	}
+	l.enroll()
+	l.reads("1", "1")
+	if s := l.status(); s.Writes.Passed != 0 {
+		t.Errorf("monitor mode wrote: %+v", s.Writes)
+	}
+
+	const deny = `{"compliance":"enforce","policy_data":{"usb":{"allowed_classes":["hid"]},"storage":{},"network":{"vpn_required":true},"dlp":{}}}`
+	l.admin("PUT", "/policies/policy-default", deny)
+	s := l.until("enforced", version(2))
+	l.reads("0", "0")
+	if s.Rollup.Compliance != enforce.Compliant || s.Rollup.Unsupported != 1 || s.Exit() != ExitHealthy {
+		t.Errorf("%s", encode(s))
+	}
+	var events []enforce.Event
+	if err := l.api.Do(context.Background(), "GET", "/v1/events", nil, &events); err != nil || len(events) == 0 {
+		t.Fatal(events, err)
+	}
+	e := events[len(events)-1]
+	if e.Kind != enforce.Denied || !e.Done.Is("0") || !strings.Contains(e.Reason, "does not hold mass_storage") || !strings.Contains(e.Reason, `add "46f4:0001:SN1"`) {
+		t.Errorf("%+v", e)
+	}
+	l.until("the server has it", func(s Status) bool { return s.CheckIn.Backlog == 0 })
+	if data := l.admin("GET", "/devices/"+s.DeviceID+"/events", "")["data"].([]any); len(data) != len(events) {
+		t.Errorf("%d events on the server, %d here", len(data), len(events))
+	}
+
+	// A restart leaves nothing open at its end, and comes back to the same.
+	l.stop()
+	l.reads("1", "1")
+	l.start()
+	l.reads("0", "0")
+	l.until("the same policy", version(2))
+
+	// A hold gives back, persists, and ends.
+	if err := l.api.Do(context.Background(), "POST", "/v1/hold", HoldRequest{Reason: "ticket"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.reads("1", "1")
+	l.stop()
+	l.start()
+	l.reads("1", "1")
+	if s := l.status(); s.Hold == nil || s.Hold.Reason != "ticket" || s.Exit() != ExitDegraded {
+		t.Errorf("%s", encode(s))
+	}
+	if err := l.api.Do(context.Background(), "DELETE", "/v1/hold", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.reads("0", "0")
+
+	// Drift is repaired and journalled at the next look.
+	write(t, l.sys+"/bus/usb/devices/usb1/authorized_default", "1\n")
+	if err := l.agent.call(context.Background(), l.agent.reconcile); err != nil {
+		t.Fatal(err)
+	}
+	l.reads("0", "0")
+
+	// A document that cannot be used leaves the last good one in force. (The server would not send
+	// it: it is put into its database behind its back.)
+	l.admin("PUT", "/policies/policy-default", strings.Replace(deny, "enforce", "monitor", 1))
+	l.until("monitor gives everything back", version(3))
+	l.reads("1", "1")
+
+	// Retired: given back, and forgotten.
+	l.admin("PUT", "/policies/policy-default", deny)
+	l.until("enforced", version(4))
+	l.reads("0", "0")
+	l.admin("DELETE", "/devices/"+s.DeviceID, "")
+	l.until("released", func(s Status) bool { return !s.Enrolled })
+	l.reads("1", "1")
+	l.stop()
+}
+
+// What is running stops: no goroutine is left behind.
+func TestStops(t *testing.T) {
+	l := newLab(t)
+	ignore := goleak.IgnoreCurrent()
+	l.start()
+	l.enroll()
+	l.stop()
+	http.DefaultClient.CloseIdleConnections()
+	goleak.VerifyNone(t, ignore, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+		goleak.IgnoreAnyFunction("net/http.(*conn).serve"), goleak.IgnoreAnyFunction("github.com/warderd/warder/sync/server/api.push"),
+		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"))
+}
+
+// Mass enrolment by a dropped file, and a configuration that changes while it runs.
+func TestDroppedFiles(t *testing.T) {
+	l := newLab(t)
+	l.start()
+	s, err := server.OpenStore(context.Background(), l.dir+"/server", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.NewEnrollment(context.Background(), "mass", 5, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	p := paths.Under(l.dir + "/agent")
+	write(t, p.EnrolmentFile(), fmt.Sprintf("server = %q\ntoken = \"mass\"\n", l.url))
+	l.until("enrolled", func(s Status) bool { return s.Enrolled })
+	for range 100 {
+		if _, err = os.Stat(p.EnrolmentFile()); err != nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err == nil {
+		t.Error("the file with the token is left")
+	}
+	write(t, p.ConfigFile(), "log_level = \"loud\"\n")
+	l.until("said", func(s Status) bool { return strings.Contains(strings.Join(s.Health, " "), `received "loud"`) })
+	write(t, p.ConfigFile(), "log_level = \"debug\"\n")
+	l.until("mended", func(s Status) bool { return len(s.Health) == 0 })
+	write(t, p.ConfigFile(), "sever = \"x\"\n")
+	l.until("said", func(s Status) bool { return strings.Contains(strings.Join(s.Health, " "), `unknown setting "sever"`) })
+}
+
+// An ordinary user may ask, and is not shown what monitor mode saw.
+func TestWhatUsersSee(t *testing.T) {
+	l := newLab(t)
+	l.start()
+	l.enroll()
+	l.admin("PUT", "/policies/policy-default", `{"compliance":"monitor","policy_data":{"usb":{"allowed":false},"storage":{},"network":{},"dlp":{}}}`)
+	l.until("monitored", version(2))
+	if s := l.agent.status(false); len(s.Findings) != 0 || s.Hidden != 1 {
+		t.Errorf("%s", encode(s.Findings))
+	}
+	if s := l.agent.status(true); len(s.Findings) != 1 || s.Findings[0].Compliance != enforce.Noncompliant {
+		t.Errorf("%s", encode(s.Findings))
+	}
+	x, err := l.agent.explainUSB(context.Background(), caller{UID: "1000"}, nil, []byte(`{"vendor":1,"product":1,"classes":[8]}`))
+	if err != nil || x.(Explanation).Answer.Answer != "allow" {
+		t.Errorf("%+v %v", x, err)
+	}
+	flat, err := FlatStatus(l.agent.o.Paths)
+	if err != nil || len(flat.Findings) != 0 {
+		t.Errorf("the flat state shows %v %v", flat.Findings, err)
+	}
+}

@@ -1,0 +1,210 @@
+package warder
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/platform"
+)
+
+const module = "github.com/warderd/warder/"
+
+// bans are the house's rules on direct imports, each with its reason.
+var bans = []struct {
+	room, what string
+	except     []string
+	why        string
+}{
+	{"enforce", module + "platform", nil, "a decision that can do is a decision that cannot be asked about tomorrow"},
+	{"enforce", module + "agent", nil, "decisions know nobody"},
+	{"enforce", module + "sync", nil, "decisions know nobody"},
+	{"enforce", "os", nil, "facts are arguments"},
+	{"enforce", "os/exec", nil, "facts are arguments"},
+	{"enforce", "net", nil, "facts are arguments; net/netip is a vocabulary"},
+	{"enforce", "net/http", nil, "facts are arguments"},
+	{"enforce", "database/sql", nil, "facts are arguments"},
+	{"enforce", "golang.org/x/sys", nil, "a decision is the same on every system"},
+	{"platform", module + "agent", nil, "a back end knows no policy and no ledger"},
+	{"platform", module + "sync", nil, "a back end does not talk to servers"},
+	{"platform", module + "enforce/", []string{module + "enforce/fact"}, "a back end knows no policy; facts are nouns"},
+	{"platform", module + "platform/", []string{module + "platform/paths", module + "platform/platformtest"}, "what one back end needs of another, the agent wires as a function"},
+	{"sync", module + "platform", nil, "the wire does not touch the machine"},
+	{"sync", module + "agent", nil, "the wire does not know who speaks"},
+	{"agent", module + "sync/server", nil, "the agent never links the server"},
+	{"cmd/warder/", module + "sync/server", nil, "the agent never links the server"},
+	{"cmd/warder-server/", module + "agent", nil, "the server never links the agent"},
+	{"cmd/warder-server/", module + "platform", nil, "the server touches no machine"},
+}
+
+// TestImports pins the rules of ARCHITECTURE.md.
+func TestImports(t *testing.T) {
+	files := 0
+	each(t, func(path string, imports []string) {
+		if strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "platform/platformtest/") {
+			return
+		}
+		files++
+		for _, imp := range imports {
+			for _, b := range bans {
+				room := strings.TrimSuffix(b.room, "/") + "/"
+				if !strings.HasPrefix(path, room) || !(imp == b.what || strings.HasPrefix(imp, strings.TrimSuffix(b.what, "/")+"/") && strings.HasPrefix(b.what, module) || imp == "golang.org/x/sys/unix" && b.what == "golang.org/x/sys") {
+					continue
+				}
+				allowed := false
+				for _, e := range b.except {
+					allowed = allowed || imp == e
+				}
+				if b.what == module+"enforce/" && imp == module+"enforce" {
+					allowed = true
+				}
+				if b.what == module+"platform/" && imp == module+"platform" {
+					allowed = true
+				}
+				if !allowed {
+					t.Errorf("%s imports %s: %s", path, imp, b.why)
+				}
+			}
+		}
+	})
+	if files < 60 {
+		t.Fatalf("only %d files were looked at", files)
+	}
+}
+
+// Decisions take the time as an argument.
+func TestNoClockInDecisions(t *testing.T) {
+	each(t, func(path string, _ []string) {
+		if !strings.HasPrefix(path, "enforce/") || strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range []string{"time.Now(", "time.Since(", "time.Until("} {
+			if strings.Contains(string(b), word) {
+				t.Errorf("%s calls %s)", path, word)
+			}
+		}
+	})
+}
+
+// Every package says once what it owns.
+func TestPackageDocs(t *testing.T) {
+	docs := map[string]int{}
+	each(t, func(path string, _ []string) {
+		if strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments|parser.PackageClauseOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Dir(path)
+		docs[dir] += 0
+		if f.Doc != nil {
+			docs[dir]++
+			if words := len(strings.Fields(f.Doc.Text())); words < 10 {
+				t.Errorf("%s: the package comment has %d words", path, words)
+			}
+		}
+	})
+	for dir, n := range docs {
+		if n != 1 {
+			t.Errorf("package %s has %d comments", dir, n)
+		}
+	}
+}
+
+func each(t *testing.T, f func(path string, imports []string)) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && path != "." || d.Name() == "testdata" || path == "var") {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(path, ".go") || !strings.Contains(path, "/") {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		var imports []string
+		for _, i := range file.Imports {
+			imports = append(imports, strings.Trim(i.Path.Value, `"`))
+		}
+		f(filepath.ToSlash(path), imports)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestReadmeTable holds the README's table against the code's own capability data, so that it
+// cannot claim more. WARDER_UPDATE=1 writes it.
+func TestReadmeTable(t *testing.T) {
+	b, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin, end = "<!-- capabilities -->\n", "<!-- /capabilities -->"
+	head, rest, ok := strings.Cut(string(b), begin)
+	have, tail, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatal("README.md has no place for the table")
+	}
+	want := table()
+	if have == want {
+		return
+	}
+	if os.Getenv("WARDER_UPDATE") == "" {
+		t.Fatalf("README.md differs from the capability data; run WARDER_UPDATE=1 go test -run TestReadmeTable .\n%s", want)
+	}
+	if err := os.WriteFile("README.md", []byte(head+begin+want+end+tail), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func table() string {
+	by := map[string]map[string]string{}
+	notes := map[string]bool{}
+	for _, c := range platform.Capabilities(policy.Names()) {
+		if by[string(c.Setting)] == nil {
+			by[string(c.Setting)] = map[string]string{}
+		}
+		cell := c.Level
+		if c.Level != "unsupported" && !c.Exercised {
+			cell += ", not exercised on real hardware"
+		}
+		if c.Level == "partial" {
+			notes["`"+string(c.Setting)+"` is partial on "+c.OS+": "+c.Limit] = true
+		}
+		by[string(c.Setting)][c.OS] = cell
+	}
+	var out strings.Builder
+	out.WriteString("| setting | Linux | Windows | macOS |\n|---|---|---|---|\n")
+	for _, s := range policy.Names() {
+		row := by[string(s)]
+		out.WriteString("| `" + string(s) + "` | " + row["linux"] + " | " + row["windows"] + " | " + row["darwin"] + " |\n")
+	}
+	var lines []string
+	for n := range notes {
+		lines = append(lines, n)
+	}
+	sort.Strings(lines)
+	for _, n := range lines {
+		out.WriteString("\n" + n + ".\n")
+	}
+	return out.String()
+}
