@@ -33,6 +33,7 @@ import (
 	"github.com/warderd/warder/platform/notify"
 	"github.com/warderd/warder/platform/paths"
 	"github.com/warderd/warder/platform/resume"
+	"github.com/warderd/warder/platform/tick"
 	"github.com/warderd/warder/platform/usb"
 	"github.com/warderd/warder/platform/volume"
 	"github.com/warderd/warder/sync/checkin"
@@ -65,6 +66,8 @@ type Options struct {
 	Ready func()
 	Alive func()
 	Watch time.Duration
+	// Tuned says that the process is the agent's own (Tune was called).
+	Tuned bool
 }
 
 func (o *Options) defaults() {
@@ -85,6 +88,9 @@ func (o *Options) defaults() {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Watch == 0 {
+		o.Watch = 5 * time.Minute
 	}
 	if o.Tell == nil {
 		o.Tell = notify.Tell
@@ -134,6 +140,8 @@ type Agent struct {
 	recon    *time.Timer
 	holding  *time.Timer
 	idle     *time.Timer
+	tidied   bool
+	socket   *push.Socket
 	busy     bool      // an exchange is under way
 	again    bool      // another is wanted after it
 	nudged   time.Time // the nudge whose policy is not verified yet
@@ -216,7 +224,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancel()
 	a.ctx = ctx
 	a.checkin, a.recon, a.holding, a.idle = stopped(), stopped(), stopped(), stopped()
-	alive := stopped()
 
 	var running sync.WaitGroup
 	failed := make(chan error, 1)
@@ -249,9 +256,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.o.Ready != nil {
 		a.o.Ready()
 	}
-	if a.o.Alive != nil && a.o.Watch > 0 {
-		alive.Reset(a.o.Watch)
-	}
+	spawn("tick", false, func(ctx context.Context) error { return tick.Every(ctx, a.o.Watch, func() { a.do(a.ticked) }) })
 	err = nil
 	for done := false; !done; {
 		select {
@@ -273,9 +278,6 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.lift("its time is up")
 		case <-a.idle.C:
 			a.tidy()
-		case <-alive.C:
-			a.o.Alive()
-			alive.Reset(a.o.Watch)
 		}
 	}
 	cancel()
@@ -286,6 +288,16 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.flatten("stopped")
 	return err
+}
+
+// ticked tells the service manager that the loop lives, and looks after the socket.
+func (a *Agent) ticked() {
+	if a.o.Alive != nil {
+		a.o.Alive()
+	}
+	if a.socket != nil {
+		a.socket.Check()
+	}
 }
 
 // firstWithin spreads the first check-in of a start. A device that has no policy yet asks at once.
@@ -348,7 +360,7 @@ func (a *Agent) connect() {
 		a.stopPush()
 		a.stopPush = nil
 	}
-	a.source, a.client = nil, nil
+	a.source, a.client, a.socket = nil, nil, nil
 	d := a.state.Device
 	if d == nil {
 		return
@@ -382,9 +394,10 @@ func (a *Agent) connect() {
 	a.source, a.client, a.key = c, c, key
 	ctx, cancel := context.WithCancel(a.ctx)
 	a.stopPush = cancel
-	s := &push.Socket{URL: server.URL, Device: d.DeviceID, HTTP: c.HTTPClient(), Sign: c.Sign,
+	s := &push.Socket{URL: server.URL, Device: d.DeviceID, HTTP: c.HTTPClient(), Sign: c.Sign, Now: a.o.Now,
 		Nudged: func(n protocol.Nudge) { at := a.o.Now(); a.do(func() { a.nudge(n, at) }) },
 		Up:     func(up bool) { a.do(func() { a.pushed(up) }) }}
+	a.socket = s
 	go s.Run(ctx)
 }
 

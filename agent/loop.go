@@ -25,7 +25,8 @@ const applyLimit = 2 * time.Minute
 // while one is held, that is the plan of nothing: back to the baseline.
 func (a *Agent) reconcile() {
 	a.recon.Stop()
-	defer a.idle.Reset(tidyAfter)
+	a.work()
+	defer a.work()
 	// Not the loop's context: a stop must not leave a plan half done.
 	ctx, cancel := context.WithTimeout(context.Background(), applyLimit)
 	defer cancel()
@@ -143,6 +144,7 @@ func (a *Agent) exchange() {
 		return
 	}
 	a.busy, a.again = true, false
+	a.work()
 	a.checkin.Stop()
 	report, sent := a.report()
 	source := a.source
@@ -177,7 +179,7 @@ func (a *Agent) unproved(ctx context.Context) reconcile.Proof {
 
 func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigests, answer protocol.Answer, err error, proof reconcile.Proof) {
 	a.busy = false
-	a.idle.Reset(tidyAfter)
+	a.work()
 	if source != a.source {
 		return // enrolled anew meanwhile
 	}

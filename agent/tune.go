@@ -11,11 +11,34 @@ import (
 // block hand the processor on by themselves.
 func Tune() {
 	runtime.GOMAXPROCS(1)
-	debug.SetGCPercent(50)
+	debug.SetGCPercent(busyGC)
+	debug.SetMemoryLimit(memoryNet)
 }
 
-// tidyAfter is how long after the last work the memory it used is given back.
-const tidyAfter = 3 * time.Second
+const (
+	busyGC = 50
+	// memoryNet makes the collector run whatever its pace, should an idle agent ever fill it.
+	memoryNet = 64 << 20
+	// tidyAfter is how long after the last work the memory it used is given back.
+	tidyAfter = 3 * time.Second
+)
 
-// tidy gives memory back once the agent has nothing to do.
-func (a *Agent) tidy() { debug.FreeOSMemory() }
+// work is called before anything that takes memory.
+func (a *Agent) work() {
+	a.idle.Reset(tidyAfter)
+	if a.tidied {
+		a.tidied = false
+		debug.SetGCPercent(busyGC)
+	}
+}
+
+// tidy gives memory back once the agent has nothing to do, and then stops the collector: it would
+// wake an idle machine every two minutes to find nothing.
+func (a *Agent) tidy() {
+	debug.FreeOSMemory()
+	if !a.o.Tuned {
+		return
+	}
+	a.tidied = true
+	debug.SetGCPercent(-1)
+}

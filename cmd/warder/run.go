@@ -36,7 +36,7 @@ func (a *app) serve(ctx context.Context) error {
 	level := new(slog.LevelVar)
 	watch, _ := daemon.SdWatchdogEnabled(false)
 	o := agent.Options{
-		Paths: a.paths(), Version: version, Level: level,
+		Paths: a.paths(), Version: version, Level: level, Tuned: true,
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: untimed})),
 		Watch: watch / 2,
 		Ready: func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) },

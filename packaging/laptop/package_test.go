@@ -86,7 +86,7 @@ const fresh = "usb1 1\nusb2 1\nparam -1"
 func directives(t *testing.T, r *rig) {
 	t.Helper()
 	want := map[string]string{
-		"Type": "notify", "Restart": "always", "RestartUSec": "1s", "WatchdogUSec": "5min", "StartLimitIntervalUSec": "0",
+		"Type": "notify", "Restart": "always", "RestartUSec": "1s", "WatchdogUSec": "10min", "StartLimitIntervalUSec": "0",
 		"OnFailure": "warder-last-resort.service", "NoNewPrivileges": "yes", "MemoryDenyWriteExecute": "yes", "LockPersonality": "yes",
 		"RestrictRealtime": "yes", "RestrictSUIDSGID": "yes", "SystemCallArchitectures": "native", "RestrictAddressFamilies": "AF_INET AF_INET6 AF_NETLINK AF_UNIX",
 		"CapabilityBoundingSet": "cap_dac_override cap_dac_read_search cap_kill cap_net_admin cap_sys_chroot cap_sys_ptrace cap_sys_admin",

@@ -121,9 +121,15 @@ type KeySet struct {
 	IssuedAt   time.Time       `json:"issued_at"`
 }
 
-// Nudge is the only message on the socket.
+// The types of messages on the socket.
+const (
+	NudgeCheckIn = "check_in"
+	NudgePing    = "ping" // the device answers {"type":"pong"}
+)
+
+// Nudge is the only message that a server sends on the socket.
 type Nudge struct {
-	Type   string `json:"type"` // check_in
+	Type   string `json:"type"`
 	Reason string `json:"reason,omitempty"`
 	// Within is the time in milliseconds over which the server asks devices to spread themselves.
 	Within int `json:"within_ms,omitempty"`

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coder/websocket"
@@ -16,9 +17,10 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// Timing of the socket. The server pings, so that an idle laptop is not woken by its own pings.
+// Timing of the socket. The server asks whether the device lives, as a message and not as a
+// websocket ping: the library arms a timer for each pong, which wakes an idle laptop once more.
 const (
-	Silence  = 2 * time.Minute // a peer silent for this long is dropped
+	Silence  = 2 * time.Minute // a server silent for this long is dropped, at the next Check
 	minDelay = 5 * time.Second
 	maxDelay = 5 * time.Minute
 	maxNudge = 4 << 10
@@ -33,8 +35,28 @@ type Socket struct {
 	Nudged func(protocol.Nudge)
 	Up     func(bool)
 
-	random  func() float64
-	silence time.Duration
+	Now    func() time.Time
+	random func() float64
+
+	mu    sync.Mutex
+	heard time.Time
+	drop  context.CancelFunc
+}
+
+// Check drops a connection on which the server has been silent for too long. The agent calls it
+// when it is awake anyway.
+func (s *Socket) Check() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.drop != nil && s.Now().Sub(s.heard) > Silence {
+		s.drop()
+	}
+}
+
+func (s *Socket) beat(drop context.CancelFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.heard, s.drop = s.Now(), drop
 }
 
 // Run connects, and reconnects with full jitter, until the context ends.
@@ -42,8 +64,8 @@ func (s *Socket) Run(ctx context.Context) {
 	if s.random == nil {
 		s.random = rand.Float64
 	}
-	if s.silence == 0 {
-		s.silence = Silence
+	if s.Now == nil {
+		s.Now = time.Now
 	}
 	for failures := 0; ctx.Err() == nil; failures++ {
 		if s.session(ctx) {
@@ -66,17 +88,9 @@ func (s *Socket) session(ctx context.Context) (up bool) {
 	}
 	dial := *s.HTTP
 	dial.Timeout = 0 // the library bounds the handshake by its context
-	heard := make(chan struct{}, 1)
-	beat := func() {
-		select {
-		case heard <- struct{}{}:
-		default:
-		}
-	}
 	hctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	c, _, err := websocket.Dial(hctx, "ws"+strings.TrimPrefix(strings.TrimSuffix(s.URL, "/"), "http")+path, &websocket.DialOptions{
 		HTTPClient: &dial, HTTPHeader: http.Header{"Authorization": {"Bearer " + token}},
-		OnPingReceived: func(context.Context, []byte) bool { beat(); return true },
 	})
 	cancel()
 	if err != nil {
@@ -86,7 +100,8 @@ func (s *Socket) session(ctx context.Context) (up bool) {
 	c.SetReadLimit(maxNudge)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	go s.watch(ctx, stop, heard)
+	s.beat(stop)
+	defer s.beat(nil)
 	s.Up(true)
 	defer s.Up(false)
 	for {
@@ -94,36 +109,28 @@ func (s *Socket) session(ctx context.Context) (up bool) {
 		if err != nil {
 			return true
 		}
-		beat()
-		if n, err := parseNudge(b); err == nil {
+		s.beat(stop)
+		n, err := parseNudge(b)
+		switch {
+		case err != nil:
+		case n.Type == protocol.NudgePing:
+			if c.Write(ctx, websocket.MessageText, pong) != nil {
+				return true
+			}
+		default:
 			s.Nudged(n)
 		}
 	}
 }
 
-// watch drops a server that has been silent for too long.
-func (s *Socket) watch(ctx context.Context, drop func(), heard <-chan struct{}) {
-	t := time.NewTimer(s.silence)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-heard:
-			t.Reset(s.silence)
-		case <-t.C:
-			drop()
-			return
-		}
-	}
-}
+var pong = []byte(`{"type":"pong"}`)
 
 func parseNudge(b []byte) (protocol.Nudge, error) {
 	var n protocol.Nudge
 	if err := json.Unmarshal(b, &n); err != nil {
 		return n, fmt.Errorf("nudge: %w", err)
 	}
-	if n.Type != "check_in" {
+	if n.Type != protocol.NudgeCheckIn && n.Type != protocol.NudgePing {
 		return n, fmt.Errorf("nudge of unknown type %q", n.Type)
 	}
 	n.Within = min(max(n.Within, 0), int(time.Hour/time.Millisecond))

@@ -57,29 +57,40 @@ func TestNudges(t *testing.T) {
 	s.HTTP.CloseIdleConnections()
 }
 
-// A server that is silent for too long is dropped; its pings count as life.
+// A server that is silent for too long is dropped; its pings count as life, and are answered.
 func TestSilence(t *testing.T) {
+	answers := make(chan string, 1)
 	s, _, up := socket(t, func(ctx context.Context, c *websocket.Conn) {
-		ctx = c.CloseRead(ctx)
-		for range 3 {
-			time.Sleep(60 * time.Millisecond)
-			if c.Ping(ctx) != nil {
-				return
-			}
-		}
-		<-ctx.Done()
+		_ = c.Write(ctx, websocket.MessageText, []byte(`{"type":"ping"}`))
+		_, b, _ := c.Read(ctx)
+		answers <- string(b)
+		_, _, _ = c.Read(ctx)
 	})
-	s.silence = 150 * time.Millisecond
-	begun := time.Now()
-	if !s.session(context.Background()) {
-		t.Fatal("never up")
+	now := time.Unix(0, 0)
+	s.Now = func() time.Time { return now }
+	done := make(chan bool)
+	go func() { done <- s.session(context.Background()) }()
+	if !<-up {
+		t.Error("not up")
 	}
-	if lived := time.Since(begun); lived < 250*time.Millisecond {
-		t.Errorf("dropped after %s although the server pinged", lived)
+	if got := <-answers; got != `{"type":"pong"}` {
+		t.Errorf("answered %q", got)
 	}
-	<-up
-	if <-up {
-		t.Error("still up")
+	s.mu.Lock()
+	now = now.Add(Silence)
+	s.mu.Unlock()
+	s.Check()
+	select {
+	case <-done:
+		t.Error("dropped too early")
+	case <-time.After(50 * time.Millisecond):
+	}
+	s.mu.Lock()
+	now = now.Add(time.Second)
+	s.mu.Unlock()
+	s.Check()
+	if !<-done || <-up {
+		t.Error("a silent server is not dropped")
 	}
 }
 
@@ -87,7 +98,7 @@ func FuzzNudge(f *testing.F) {
 	f.Add([]byte(`{"type":"check_in","within_ms":5}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n, err := parseNudge(b)
-		if err == nil && (n.Type != "check_in" || n.Within < 0 || n.Within > 3_600_000) {
+		if err == nil && (n.Type != "check_in" && n.Type != "ping" || n.Within < 0 || n.Within > 3_600_000) {
 			t.Fatalf("%+v", n)
 		}
 	})

@@ -227,7 +227,7 @@ func retireDevice(a *API, q *request) (int, any, error) {
 	if err := a.Store.SetState(q.Context(), id, "retired"); err != nil {
 		return 0, nil, err
 	}
-	a.hub.send(id, protocol.Nudge{Type: "check_in", Reason: "retired"})
+	a.hub.send(id, protocol.Nudge{Type: protocol.NudgeCheckIn, Reason: "retired"})
 	return http.StatusOK, map[string]string{"message": "device retired", "id": id}, nil
 }
 
@@ -247,7 +247,7 @@ func assignDevice(a *API, q *request) (int, any, error) {
 	if err := a.Store.Assign(q.Context(), id, in.PolicyID); err != nil {
 		return 0, nil, err
 	}
-	a.hub.send(id, protocol.Nudge{Type: "check_in", Reason: "policy_changed"})
+	a.hub.send(id, protocol.Nudge{Type: protocol.NudgeCheckIn, Reason: "policy_changed"})
 	return http.StatusOK, map[string]string{"id": id, "policy_id": in.PolicyID}, nil
 }
 

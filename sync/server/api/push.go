@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -14,10 +15,10 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-// Timing of the sockets: the server pings, and drops a device that does not answer.
+// Timing of the sockets: the server asks, and drops a device that has been silent for two minutes.
 const (
-	pingEvery   = 45 * time.Second
-	pongWait    = 75 * time.Second
+	pingEvery   = 55 * time.Second
+	silence     = 2 * time.Minute
 	nudgeEach   = 2 * time.Millisecond // per device: a change for many is spread over their number
 	writeWait   = 10 * time.Second
 	maxInbound  = 1 << 10
@@ -77,7 +78,7 @@ func (a *API) nudge(p *store.Policy, _ time.Time) {
 	}
 	within := int((time.Duration(len(ids)-1) * nudgeEach).Milliseconds())
 	for _, id := range ids {
-		a.hub.send(id, protocol.Nudge{Type: "check_in", Reason: "policy_changed", Within: max(within, 0)})
+		a.hub.send(id, protocol.Nudge{Type: protocol.NudgeCheckIn, Reason: "policy_changed", Within: max(within, 0)})
 	}
 }
 
@@ -96,7 +97,19 @@ func push(a *API, q *request) (int, any, error) {
 	c.SetReadLimit(maxInbound)
 	nudges, leave := a.hub.add(q.device.ID)
 	defer leave()
-	ctx := c.CloseRead(q.Context())
+	ctx, stop := context.WithCancel(q.Context())
+	defer stop()
+	var heard atomic.Int64
+	heard.Store(time.Now().UnixNano())
+	go func() {
+		defer stop()
+		for {
+			if _, _, err := c.Read(ctx); err != nil {
+				return
+			}
+			heard.Store(time.Now().UnixNano())
+		}
+	}()
 	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
 	for {
@@ -108,10 +121,7 @@ func push(a *API, q *request) (int, any, error) {
 				return 0, nil, errHijacked
 			}
 		case <-ping.C:
-			pctx, cancel := context.WithTimeout(ctx, pongWait)
-			err := c.Ping(pctx)
-			cancel()
-			if err != nil {
+			if time.Since(time.Unix(0, heard.Load())) > silence || !writeNudge(ctx, c, protocol.Nudge{Type: protocol.NudgePing}) {
 				return 0, nil, errHijacked
 			}
 		}
