@@ -27,6 +27,7 @@ import (
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
+	enforceusb "github.com/warderd/warder/enforce/usb"
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/input"
 	"github.com/warderd/warder/platform/link"
@@ -107,7 +108,6 @@ type Agent struct {
 	ports   *usb.Ports
 	guard   *usb.Guard
 	gate    *gate
-	judge   *judge
 	journal *journal
 	latency latencies
 	started time.Time
@@ -125,6 +125,7 @@ type Agent struct {
 	machine  fact.Machine
 	outcome  section.Outcome
 	findings []enforce.Finding
+	rules    *enforceusb.Rules // nil while there is no policy, or it is held
 	result   reconcile.Result
 	ident    string // what is wrong with the identity, in words
 	problems map[string]string
@@ -143,7 +144,13 @@ type Agent struct {
 	tidied   bool
 	socket   *push.Socket
 	busy     bool      // an exchange is under way
+	rounds   int       // exchanges in a row without a pause
+	wanted   time.Time // while busy: when the next one is wanted at the latest
+	notYet   time.Time // the server asked not to be called before
+	retry    *time.Timer
+	tries    int
 	again    bool      // another is wanted after it
+	risky    bool      // the last plan changed the way to the network
 	nudged   time.Time // the nudge whose policy is not verified yet
 	sent     sentDigests
 	stopPush context.CancelFunc
@@ -164,6 +171,8 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{o: o, wake: make(chan func(), 64), look: make(chan struct{}, 1), problems: map[string]string{}, follow: map[chan enforce.Event]struct{}{}, started: o.Now()}
 	a.ids = identity.New(o.Paths.State, o.Paths.Run)
 	var err error
+	// A state directory that cannot be made is no reason not to come up: the runtime directory carries.
+	_ = os.MkdirAll(o.Paths.State, 0o700)
 	if err = os.MkdirAll(o.Paths.Run, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the runtime directory: %w", err)
 	}
@@ -176,7 +185,6 @@ func New(o Options) (*Agent, error) {
 	a.gate = &gate{}
 	a.ports = &usb.Ports{Root: o.SysRoot, DevRoot: "/dev", Gate: a.gate.pass, Release: volume.Release}
 	a.loop = reconcile.New(a.ledger, o.Now, usb.Backend{Ports: a.ports})
-	a.judge = &judge{}
 	a.journal = newJournal(a)
 	a.guard = &usb.Guard{Ports: a.ports, Hand: a.journal.put, Gone: func(string) { a.soon() }}
 	a.cadence = checkin.NewCadence(o.Random)
@@ -201,7 +209,7 @@ func (a *Agent) load() {
 		if as == nil {
 			continue
 		}
-		issued, doc, err := a.read(as.JWS)
+		issued, doc, err := a.read(as)
 		if err == nil {
 			a.issued, a.doc = issued, doc
 			return
@@ -223,7 +231,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.ctx = ctx
-	a.checkin, a.recon, a.holding, a.idle = stopped(), stopped(), stopped(), stopped()
+	a.checkin, a.recon, a.holding, a.idle, a.retry = stopped(), stopped(), stopped(), stopped(), stopped()
+	_ = os.Remove(filepath.Join(a.o.Paths.Run, KeepFile)) // an upgrade that was cut off must not count for ever
 
 	var running sync.WaitGroup
 	failed := make(chan error, 1)
@@ -276,6 +285,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.reconcile()
 		case <-a.holding.C:
 			a.lift("its time is up")
+		case <-a.retry.C:
+			go a.dropped(ctx)
 		case <-a.idle.C:
 			a.tidy()
 		}
@@ -298,6 +309,8 @@ func (a *Agent) ticked() {
 	if a.socket != nil {
 		a.socket.Check()
 	}
+	// A tick was reached: whatever ends were counted before, this start is healthy.
+	_ = os.Remove(filepath.Join(a.o.Paths.Run, "ends"))
 }
 
 // firstWithin spreads the first check-in of a start. A device that has no policy yet asks at once.

@@ -13,13 +13,14 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// read verifies a signed policy against the pinned keys and decodes it.
-func (a *Agent) read(jws string) (*protocol.Assignment, *policy.Document, error) {
-	keys, err := protocol.ParseKeys(a.state.Device.PolicyKeys)
+// read verifies a stored policy against the keys that were pinned when it came, and decodes it: a
+// rotation since then does not take the policy away.
+func (a *Agent) read(stored *identity.Assignment) (*protocol.Assignment, *policy.Document, error) {
+	keys, err := protocol.ParseKeys(stored.Keys)
 	if err != nil {
 		return nil, nil, err
 	}
-	as, err := protocol.VerifyAssignment(jws, keys, a.state.Device.DeviceID, 0)
+	as, err := protocol.VerifyAssignment(stored.JWS, keys, a.state.Device.DeviceID, 0)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -50,7 +51,7 @@ func (a *Agent) take(jws string) {
 		return
 	}
 	a.note("policy", "")
-	assigned := &identity.Assignment{JWS: jws, Serial: as.Serial, Received: a.o.Now().UTC()}
+	assigned := &identity.Assignment{JWS: jws, Keys: a.state.Device.PolicyKeys, Serial: as.Serial, Received: a.o.Now().UTC()}
 	renewal := a.doc != nil && a.doc.Digest == doc.Digest
 	st := a.state
 	st.Highest = as.Serial
@@ -156,7 +157,7 @@ func (a *Agent) revertPolicy(why string) {
 	var issued *protocol.Assignment
 	if st.Confirmed != nil {
 		var err error
-		if issued, doc, err = a.read(st.Confirmed.JWS); err != nil {
+		if issued, doc, err = a.read(st.Confirmed); err != nil {
 			a.note("policy", "cannot go back to the confirmed policy: "+err.Error())
 			return
 		}
@@ -174,30 +175,42 @@ func (a *Agent) revertPolicy(why string) {
 }
 
 // release gives everything back and forgets the server, on the server's signed word.
-func (a *Agent) release(jws string) {
+func (a *Agent) release(jws string) bool {
 	keys, err := protocol.ParseKeys(a.state.Device.PolicyKeys)
 	if err == nil {
 		_, err = protocol.VerifyRelease(jws, keys, a.state.Device.DeviceID)
 	}
 	if err != nil {
-		a.note("server", "the release is not taken: "+err.Error())
-		return
+		a.note("release", "the server's release is not taken: "+err.Error())
+		return false
 	}
 	a.o.Log.Info("released by the server")
 	if err := a.forget(); err != nil {
-		a.note("identity", err.Error())
+		a.note("release", err.Error())
+		return false
 	}
+	return true
 }
 
 // forget plans to nothing, then erases who we were. In this order: a crash between the two leaves
 // an enrolled device with an open machine, which its policy closes again, and never the reverse.
 func (a *Agent) forget() error {
 	a.mu.Lock()
+	doc, issued := a.doc, a.issued
 	a.doc, a.issued = nil, nil
 	a.mu.Unlock()
 	a.reconcile()
-	if err := a.ids.Erase(); err != nil {
-		return fmt.Errorf("cannot erase the identity: %w", err)
+	err := a.notGivenBack()
+	if err == nil {
+		err = a.ids.Erase()
+	}
+	if err != nil {
+		// Still enrolled, so still governed.
+		a.mu.Lock()
+		a.doc, a.issued = doc, issued
+		a.mu.Unlock()
+		a.recon.Reset(settleDelay)
+		return fmt.Errorf("the machine is not released: %w", err)
 	}
 	a.mu.Lock()
 	a.state, a.contact, a.sent = identity.State{}, contact{}, sentDigests{}
@@ -241,11 +254,12 @@ func (a *Agent) rotate(jws string) {
 
 // heldPolicy is what the report says of the policy. Called with the lock held.
 func (a *Agent) heldPolicy() protocol.Held {
-	h := protocol.Held{State: "none", Refused: a.sent.refused, Reason: a.sent.reason}
+	// The highest serial seen, not that of the policy in force: the server's next must be above it.
+	h := protocol.Held{Serial: a.state.Highest, State: "none", Refused: a.sent.refused, Reason: a.sent.reason}
 	if a.doc == nil || a.state.Policy == nil {
 		return h
 	}
-	h.ID, h.Version, h.Digest, h.Serial, h.State = a.doc.ID, a.doc.Version, a.doc.Digest, a.state.Policy.Serial, "active"
+	h.ID, h.Version, h.Digest, h.State = a.doc.ID, a.doc.Version, a.doc.Digest, "active"
 	switch {
 	case a.state.Hold != nil:
 		h.State = "held"

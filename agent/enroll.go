@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/warderd/warder/agent/config"
 	"github.com/warderd/warder/agent/identity"
@@ -57,7 +59,17 @@ func (a *Agent) enroll(ctx context.Context, e Enrolment) error {
 	if err != nil {
 		return err
 	}
-	return a.call(ctx, func() { a.adopt(st) })
+	var again error
+	if err := a.call(ctx, func() {
+		if a.state.Device != nil {
+			again = errors.New("this machine was enrolled meanwhile")
+			return
+		}
+		a.adopt(st)
+	}); err != nil {
+		return err
+	}
+	return again
 }
 
 // adopt takes a fresh enrolment into use.
@@ -115,6 +127,9 @@ func (a *Agent) applyConfig() {
 	})
 }
 
+// droppedRetry is when a dropped enrolment that failed is tried again; it doubles.
+const droppedRetry = 30 * time.Second
+
 // dropped enrols with a file left by mass deployment, and removes it: its token is a secret.
 func (a *Agent) dropped(ctx context.Context) {
 	path := a.o.Paths.EnrolmentFile()
@@ -133,8 +148,14 @@ func (a *Agent) dropped(ctx context.Context) {
 	if err != nil {
 		a.o.Log.Warn("dropped enrolment failed", "error", err)
 		a.note("enrolment", err.Error())
+		// The network may not be up yet, or the server away.
+		a.do(func() {
+			a.retry.Reset(min(droppedRetry<<min(a.tries, 5), 15*time.Minute))
+			a.tries++
+		})
 		return
 	}
+	a.do(func() { a.tries = 0 })
 	if err := os.Remove(path); err != nil {
 		a.note("enrolment", "enrolled, and the file with its token cannot be removed: "+err.Error())
 	}

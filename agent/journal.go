@@ -79,13 +79,11 @@ func (j *journal) drain() {
 // write records one decision, and reports whether the machine has to be looked at again.
 func (j *journal) write(d *usb.Decision) bool {
 	a := j.a
-	rules := a.judge.rules.Load()
-	a.mu.Lock()
-	active := a.doc != nil && a.state.Hold == nil && rules != nil
-	a.mu.Unlock()
-	if !active {
-		return false
+	by, judged := d.By.(*judge)
+	if !judged {
+		return false // there was no policy to judge by
 	}
+	rules := by.rules
 	if d.Plugged {
 		a.latency.record(insertToDecision, d.Decided.Sub(d.Received))
 		a.latency.record(insertToVerified, d.Verified.Sub(d.Received))
@@ -93,18 +91,22 @@ func (j *journal) write(d *usb.Decision) bool {
 	if d.Changed {
 		j.remember(d)
 	}
-	e := eventOf(a.o.Now(), rules, d, a.modeOf)
+	e := eventOf(a.o.Now(), rules, d)
 	if e.Kind == enforce.Allowed && onlyHub(&d.Device) {
 		return d.Plugged
 	}
 	what := fmt.Sprintf("%s %s %s %s", e.Kind, e.Setting, e.Mode, e.Done)
-	if !a.store.First(a.o.Boot, "usb.device/"+d.Device.Key(), what) {
+	subject := "usb.device/" + d.Device.Key()
+	if a.store.Seen(a.o.Boot, subject, what) {
 		return d.Plugged || d.Changed
 	}
 	if e.Kind == enforce.WouldDeny && e.Mode == enforce.Warn {
 		e.Told = j.tell(e)
 	}
-	a.record(e)
+	if a.record(e) {
+		// After the event is durable: a kill between the two tells it twice, and never loses it.
+		a.store.Remember(a.o.Boot, subject, what)
+	}
 	return d.Plugged || d.Changed
 }
 
@@ -126,7 +128,9 @@ func (j *journal) remember(d *usb.Decision) {
 	row := ledger.Row{Key: key, Life: platform.Present, Baseline: base, Last: d.Done, By: []enforce.Setting{d.Verdict.Rule.Setting}}
 	if err := j.a.ledger.Note([]ledger.Row{row}); err != nil {
 		j.a.note("ledger", err.Error())
+		return
 	}
+	j.a.note("ledger", "")
 }
 
 func onlyHub(u *fact.USB) bool {
@@ -138,17 +142,8 @@ func onlyHub(u *fact.USB) bool {
 	return true
 }
 
-func (a *Agent) modeOf(s enforce.Setting) enforce.Mode {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.doc == nil {
-		return enforce.Off
-	}
-	return a.doc.Mode(s)
-}
-
 // eventOf says in words what was decided about a device and what the machine holds now.
-func eventOf(now time.Time, rules *enforceusb.Rules, d *usb.Decision, mode func(enforce.Setting) enforce.Mode) enforce.Event {
+func eventOf(now time.Time, rules *enforceusb.Rules, d *usb.Decision) enforce.Event {
 	v := d.Verdict
 	e := enforce.Event{At: now.UTC(), Subject: usb.Subject(&d.Device), Verdict: v, Done: d.Done, Setting: v.Rule.Setting, Kind: enforce.Allowed}
 	switch {
@@ -164,7 +159,7 @@ func eventOf(now time.Time, rules *enforceusb.Rules, d *usb.Decision, mode func(
 	if e.Setting == "" {
 		e.Setting = v.Would.Setting
 	}
-	e.Mode = mode(e.Setting)
+	e.Mode = rules.Mode(e.Setting)
 	if e.Setting == "" {
 		e.Setting = "usb"
 	}
@@ -201,12 +196,13 @@ func (j *journal) tell(e enforce.Event) string {
 }
 
 // record journals an event, shows it to those who follow, and has it sent soon.
-func (a *Agent) record(e enforce.Event) {
+func (a *Agent) record(e enforce.Event) bool {
 	seq, err := a.store.Append(e)
 	if err != nil {
 		a.note("store", err.Error())
-		return
+		return false
 	}
+	a.note("store", "")
 	e.Seq = seq
 	if seq%1000 == 0 {
 		if err := a.store.Fold(); err != nil {
@@ -222,4 +218,5 @@ func (a *Agent) record(e enforce.Event) {
 	}
 	a.mu.Unlock()
 	a.reportSoon()
+	return true
 }

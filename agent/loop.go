@@ -34,6 +34,10 @@ func (a *Agent) reconcile() {
 	doc, held := a.doc, a.state.Hold != nil
 	a.mu.Unlock()
 	m := a.observe(ctx)
+	if doc != nil && !held && (!m.USB.OK || !m.Controllers.OK) {
+		a.blind(doc, &m)
+		return
+	}
 	var out section.Outcome
 	var load func(context.Context)
 	if doc != nil && !held {
@@ -41,11 +45,14 @@ func (a *Agent) reconcile() {
 		load = func(ctx context.Context) { a.loadGuard(ctx, doc, &m) }
 	} else {
 		load = func(ctx context.Context) {
-			a.judge.rules.Store(nil)
 			a.guard.Load(ctx, usb.Ruling{Judge: nothing{}, Act: false})
+			a.mu.Lock()
+			a.rules = nil
+			a.mu.Unlock()
 		}
 	}
 	r := a.loop.Run(ctx, out.Wants, load)
+	a.risky = r.Network
 	problem := ""
 	if err := errors.Join(r.Problems...); err != nil {
 		problem = err.Error()
@@ -95,8 +102,24 @@ func first(s []enforce.Setting) enforce.Setting {
 // loadGuard gives the guard the rules for the machine as observed.
 func (a *Agent) loadGuard(ctx context.Context, doc *policy.Document, m *fact.Machine) {
 	r := enforceusb.Compile(doc, m)
-	a.judge.rules.Store(r)
-	a.guard.Load(ctx, usb.Ruling{Judge: a.judge, Act: r.CanDeny()})
+	a.mu.Lock()
+	a.rules = r
+	a.mu.Unlock()
+	a.guard.Load(ctx, usb.Ruling{Judge: newJudge(r), Act: r.CanDeny()})
+}
+
+// blindRetry is when the machine is looked at again after it could not be read.
+const blindRetry = 10 * time.Second
+
+// blind: a machine that cannot be read is left as it is, under the rules it has. Unknown never acts.
+func (a *Agent) blind(doc *policy.Document, m *fact.Machine) {
+	a.mu.Lock()
+	a.machine, a.outcome = *m, all.Decide(doc, m)
+	a.findings = mergeSince(a.o.Now(), a.outcome.Findings, nil)
+	a.mu.Unlock()
+	a.note("machine", "the USB devices cannot be read: "+m.USB.Why)
+	a.recon.Reset(blindRetry)
+	a.flatten("running")
 }
 
 // nothing lets everything pass: there is no policy.
@@ -111,7 +134,7 @@ func (a *Agent) leave() {
 		return
 	}
 	a.mu.Lock()
-	a.doc = nil
+	a.doc, a.rules, a.findings = nil, nil, nil
 	a.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), applyLimit)
 	defer cancel()
@@ -143,13 +166,20 @@ func (a *Agent) exchange() {
 		a.again = true
 		return
 	}
-	a.busy, a.again = true, false
+	if left := a.notYet.Sub(a.o.Now()); left > 0 {
+		a.next(left) // the server asked for a pause
+		return
+	}
+	a.busy, a.again, a.wanted = true, false, time.Time{}
 	a.work()
 	a.checkin.Stop()
 	report, sent := a.report()
-	source := a.source
+	source, server := a.source, ""
+	if a.client != nil && a.risky {
+		server = a.client.Server.URL
+	}
 	a.mu.Lock()
-	a.contact.LastTry = a.o.Now().UTC()
+	a.contact.LastTry, a.contact.Next = a.o.Now().UTC(), time.Time{}
 	a.mu.Unlock()
 	go func() {
 		ctx, cancel := context.WithTimeout(a.ctx, 2*time.Minute)
@@ -157,23 +187,24 @@ func (a *Agent) exchange() {
 		answer, err := source.Exchange(ctx, report)
 		proof := reconcile.Proved
 		if err != nil {
-			proof = a.unproved(ctx)
+			proof = a.unproved(ctx, server)
 		}
 		a.do(func() { a.exchanged(source, report, sent, answer, err, proof) })
 	}()
 }
 
 // unproved asks, after a check-in failed under a policy that is not confirmed yet, whether that
-// policy is to blame.
-func (a *Agent) unproved(ctx context.Context) reconcile.Proof {
+// policy is to blame. Only a policy that changed the network can be: whoever owns the network could
+// otherwise have any policy taken back by dropping the right packets.
+func (a *Agent) unproved(ctx context.Context, server string) reconcile.Proof {
 	a.mu.Lock()
-	asked := a.state.Policy != nil && !a.state.Policy.Confirmed && a.client != nil
+	asked := a.state.Policy != nil && !a.state.Policy.Confirmed && server != ""
 	a.mu.Unlock()
 	if !asked {
 		return reconcile.Unprovable
 	}
-	governed := func(ctx context.Context) error { return link.Probe(ctx, a.client.Server.URL, false) }
-	exempt := func(ctx context.Context) error { return link.Probe(ctx, a.client.Server.URL, true) }
+	governed := func(ctx context.Context) error { return link.Probe(ctx, server, false) }
+	exempt := func(ctx context.Context) error { return link.Probe(ctx, server, true) }
 	return reconcile.Probes(governed, exempt)(ctx)
 }
 
@@ -181,7 +212,10 @@ func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigest
 	a.busy = false
 	a.work()
 	if source != a.source {
-		return // enrolled anew meanwhile
+		if a.again { // enrolled anew, or another server, meanwhile
+			a.exchange()
+		}
+		return
 	}
 	now := a.o.Now()
 	if err != nil {
@@ -191,10 +225,16 @@ func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigest
 		if proof == reconcile.Refuted {
 			a.revertPolicy("under it the server could not be reached, and past it it could")
 		}
-		a.next(a.cadence.Failed(err))
+		wait := a.cadence.Failed(err)
+		if a.cadence.Told(err) {
+			a.notYet = now.Add(wait)
+		}
+		a.rounds = 0
+		a.next(wait)
 		a.flatten("running")
 		return
 	}
+	a.notYet = time.Time{}
 	a.mu.Lock()
 	a.contact.LastOK, a.contact.Error = now.UTC(), ""
 	a.sent = sentDigests{sent.facts, sent.findings, sent.whole, a.sent.refused, a.sent.reason}
@@ -205,12 +245,22 @@ func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigest
 	if answer.Interval > 0 {
 		a.cadence.Interval = time.Duration(min(max(answer.Interval, 10), 24*3600)) * time.Second
 	}
-	if err := a.store.Ack(report.Epoch, answer.AckSeq); err != nil {
+	// Never more than was sent: what a wrong server acknowledges beyond that would be lost.
+	ack := min(answer.AckSeq, lastSeq(report.Events))
+	if err := a.store.Ack(report.Epoch, ack); err != nil {
 		a.note("store", err.Error())
 	}
-	if report.Policy.Serial > 0 && a.state.Policy != nil && report.Policy.Serial == a.state.Policy.Serial {
+	a.mu.Lock()
+	same := a.doc != nil && report.Policy.Digest == a.doc.Digest
+	refused := a.sent.refused
+	a.mu.Unlock()
+	if same {
 		a.confirm()
 	}
+	if answer.Assignment == "" && refused == "" {
+		a.note("policy", "")
+	}
+	a.note("server", "")
 	for _, r := range answer.Request {
 		if r == "full_report" {
 			a.mu.Lock()
@@ -219,8 +269,7 @@ func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigest
 			a.again = true
 		}
 	}
-	if answer.Release != "" {
-		a.release(answer.Release)
+	if answer.Release != "" && a.release(answer.Release) {
 		return
 	}
 	if answer.Keys != "" {
@@ -232,13 +281,33 @@ func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigest
 	if len(report.Events) == protocol.MaxEvents {
 		a.again = true
 	}
-	if a.again {
+	// A few rounds at once: a policy and its report, a full report. A server that always wants one
+	// more is not given it.
+	if a.again && a.rounds < maxRounds {
+		a.rounds++
 		a.exchange()
 		return
 	}
-	a.nudged = time.Time{}
-	a.next(a.cadence.Done())
+	wait := a.cadence.Done()
+	if a.again {
+		wait = checkin.ChangeDelay
+	}
+	if left := a.wanted.Sub(now); !a.wanted.IsZero() && left < wait {
+		wait = max(left, 0)
+	}
+	a.again, a.rounds, a.nudged = false, 0, time.Time{}
+	a.next(wait)
 	a.flatten("running")
+}
+
+// maxRounds bounds the exchanges in a row.
+const maxRounds = 4
+
+func lastSeq(list []enforce.Event) uint64 {
+	if len(list) == 0 {
+		return 0
+	}
+	return list[len(list)-1].Seq
 }
 
 // next sets the time of the next check-in.
@@ -254,10 +323,20 @@ func (a *Agent) soonAt(d time.Duration) {
 	if a.source == nil {
 		return
 	}
+	at := a.o.Now().Add(d)
+	if a.busy {
+		if a.wanted.IsZero() || at.Before(a.wanted) {
+			a.wanted = at
+		}
+		return
+	}
+	if at.Before(a.notYet) {
+		d, at = a.notYet.Sub(a.o.Now()), a.notYet
+	}
 	a.mu.Lock()
 	next := a.contact.Next
 	a.mu.Unlock()
-	if at := a.o.Now().Add(d); next.IsZero() || at.Before(next) {
+	if next.IsZero() || at.Before(next) {
 		a.next(d)
 	}
 }
@@ -296,7 +375,7 @@ func (a *Agent) pushed(up bool) {
 	}
 	if !up && a.source != nil {
 		// Polling again at its own pace, from now.
-		a.soonAt(a.cadence.Done())
+		a.soonAt(a.cadence.Interval)
 	}
 	a.flatten("running")
 }
@@ -308,6 +387,9 @@ func (a *Agent) resumed() {
 }
 
 func (a *Agent) linked() {
+	if a.tries > 0 {
+		a.retry.Reset(time.Second) // a dropped enrolment waits for the network
+	}
 	if a.cadence.Failures() > 0 {
 		a.soonAt(a.cadence.Soon())
 	}
@@ -335,7 +417,8 @@ func (a *Agent) report() (protocol.Report, sentDigests) {
 	}
 	r.FindingsDigest = findingsDigest(a.findings)
 	if r.FindingsDigest != sent.findings || now.Sub(sent.whole) > wholeEvery {
-		r.Findings = append([]enforce.Finding{}, a.findings...)
+		list := append([]enforce.Finding{}, a.findings...)
+		r.Findings = &list
 		sent.findings, sent.whole = r.FindingsDigest, now
 	}
 	return r, sent

@@ -102,7 +102,7 @@ func EnrollOffline(ctx context.Context, p paths.Paths, e Enrolment) error {
 
 // ExplainOffline explains by the stored policy while no agent runs. It needs the right to read it.
 func ExplainOffline(p paths.Paths, in ExplainRequest) (Explanation, error) {
-	a := &Agent{o: Options{Paths: p}, ids: identity.New(p.State, p.Run), problems: map[string]string{}, judge: &judge{}}
+	a := &Agent{o: Options{Paths: p}, ids: identity.New(p.State, p.Run), problems: map[string]string{}}
 	a.o.defaults()
 	a.load()
 	a.ctx = context.Background()

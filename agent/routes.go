@@ -118,9 +118,12 @@ func (a *Agent) explainUSB(_ context.Context, c caller, _ *http.Request, body []
 }
 
 func (a *Agent) explain(c caller, in ExplainRequest) (any, error) {
-	rules := a.judge.rules.Load()
+	rules := a.rules
 	if rules == nil {
 		rules = enforceusb.Compile(a.doc, &a.machine)
+	}
+	if !c.Root {
+		rules = rules.Enforced() // what monitor mode would do is not for everybody
 	}
 	out := Explanation{Policy: fmt.Sprintf("%s, version %d", a.doc.Name, a.doc.Version)}
 	u := &fact.USB{Vendor: in.Vendor, Product: in.Product, Serial: in.Serial}
@@ -155,10 +158,6 @@ func (a *Agent) explain(c caller, in ExplainRequest) (any, error) {
 	}
 	if a.state.Hold != nil {
 		out.Reason = "the policy is held (" + a.state.Hold.Reason + "), so everything is allowed now; under it: " + out.Reason
-	}
-	if out.Answer.Answer == "would deny" && !c.Root {
-		// What monitor mode would do is not for everybody.
-		out.Answer = enforceusb.Answer{Answer: "allow", Reason: "nothing in enforce refuses it"}
 	}
 	return out, nil
 }
@@ -204,15 +203,30 @@ func (a *Agent) getLedger(ctx context.Context, _ caller, _ *http.Request, _ []by
 	return out, err
 }
 
+// userPause is how often a user who is not root may have the server called.
+const userPause = 10 * time.Second
+
 // postCheckIn checks in now and waits for the answer to have been dealt with.
 func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []byte) (any, error) {
 	before := a.o.Now()
-	enrolled := true
+	enrolled, paused := true, false
 	if err := a.call(ctx, func() {
 		enrolled = a.source != nil
+		a.mu.Lock()
+		tried := a.contact.LastTry
+		a.mu.Unlock()
+		if c.Root {
+			a.notYet = time.Time{}
+		} else if before.Sub(tried) < userPause {
+			paused = true
+			return
+		}
 		a.exchange()
 	}); err != nil {
 		return nil, err
+	}
+	if paused {
+		return nil, &localapi.Error{Status: http.StatusTooManyRequests, Message: "checked in a moment ago; try again in " + userPause.String()}
 	}
 	if !enrolled {
 		return nil, &localapi.Error{Status: http.StatusConflict, Message: errNotEnrolled.Error()}

@@ -125,7 +125,7 @@ func (a *Agent) status(root bool) Status {
 	}
 	if a.doc != nil && a.state.Policy != nil && a.issued != nil {
 		h := a.heldPolicy()
-		s.Policy = &PolicyStatus{a.doc.ID, a.doc.Name, a.doc.Version, h.Serial, h.Digest, h.State, a.stale(), a.issued.ExpiresAt, a.state.Policy.Received}
+		s.Policy = &PolicyStatus{a.doc.ID, a.doc.Name, a.doc.Version, a.state.Policy.Serial, h.Digest, h.State, a.stale(), a.issued.ExpiresAt, a.state.Policy.Received}
 	}
 	s.USB = a.usbStatus()
 	return s
@@ -136,7 +136,7 @@ func (a *Agent) usbStatus() USBStatus {
 	if !a.machine.USB.OK {
 		u.Problem = a.machine.USB.Why
 	}
-	rules := a.judge.rules.Load()
+	rules := a.rules
 	for i := range a.machine.USB.V {
 		d := &a.machine.USB.V[i]
 		if d.Root {

@@ -61,6 +61,8 @@ type Kind struct {
 	// Found resources are there or not by themselves and never made by us: where one is absent there
 	// is nothing to hold.
 	Found bool
+	// Network resources can cut this machine off from its server: their plans are commit-confirmed.
+	Network bool
 	// Urgent resources are written by a guard as events come: their rows live until unplugged and
 	// do not wait for the disk.
 	Urgent bool

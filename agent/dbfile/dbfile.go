@@ -140,6 +140,10 @@ func (f *File) open() error {
 
 // use opens one place and proves that it can be read and written.
 func (f *File) use(path string) error {
+	// Made here first, for its mode: what monitor mode saw is not for everybody.
+	if made, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600); err == nil {
+		_ = made.Close()
+	}
 	db, err := sql.Open("sqlite", DSN(path))
 	if err != nil {
 		return err

@@ -36,10 +36,11 @@ type Device struct {
 
 // Assignment is the last signed policy as received, and how far it got.
 type Assignment struct {
-	JWS       string    `json:"jws"`
-	Serial    int64     `json:"serial"`
-	Received  time.Time `json:"received"`
-	Confirmed bool      `json:"confirmed"`
+	JWS       string          `json:"jws"`
+	Keys      json.RawMessage `json:"keys"` // public JWKs that were pinned when it came
+	Serial    int64           `json:"serial"`
+	Received  time.Time       `json:"received"`
+	Confirmed bool            `json:"confirmed"`
 }
 
 // Hold is a person's decision to suspend the policy.

@@ -8,7 +8,11 @@ package ledger
 import (
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/warderd/warder/agent/dbfile"
 	"github.com/warderd/warder/agent/killpoint"
@@ -42,11 +46,15 @@ CREATE TABLE IF NOT EXISTS lost (boot TEXT PRIMARY KEY) WITHOUT ROWID;`
 type Ledger struct {
 	file *dbfile.File
 	boot string
+	// mark, in the runtime directory, stands from the first intent of a boot until everything is given
+	// back: a ledger without rows beside it has lost them, whatever SQLite says of the file.
+	mark   string
+	marked bool
 }
 
 // Open opens the ledger for this boot. Rows that died with an earlier boot are dropped.
 func Open(path, standby, boot string) (*Ledger, error) {
-	l := &Ledger{boot: boot}
+	l := &Ledger{boot: boot, mark: filepath.Join(standby, "holding")}
 	lost := func(db *sql.DB, _ string) error {
 		_, err := db.Exec(`INSERT OR IGNORE INTO lost VALUES (?)`, boot)
 		return err
@@ -63,7 +71,34 @@ func Open(path, standby, boot string) (*Ledger, error) {
 		_, err := db.Exec(`DELETE FROM lost WHERE boot <> ?`, boot)
 		return err
 	})
-	return l, err
+	if err != nil {
+		return l, err
+	}
+	return l, l.checkMark()
+}
+
+func (l *Ledger) checkMark() error {
+	b, err := os.ReadFile(l.mark)
+	l.marked = err == nil && string(b) == l.boot
+	if !l.marked {
+		return nil
+	}
+	rows, err := l.Rows()
+	if err != nil || len(rows) > 0 {
+		return err
+	}
+	return l.MarkLost()
+}
+
+func (l *Ledger) setMark(holding bool) {
+	if holding == l.marked {
+		return
+	}
+	if holding {
+		l.marked = os.WriteFile(l.mark, []byte(l.boot), 0o600) == nil
+	} else if err := os.Remove(l.mark); err == nil || errors.Is(err, fs.ErrNotExist) {
+		l.marked = false
+	}
 }
 
 // Close closes the file.
@@ -145,6 +180,7 @@ func (l *Ledger) Intend(rows []Row) error {
 		return nil
 	}
 	killpoint.Hit("ledger.intend.before")
+	l.setMark(true)
 	err := l.file.Do(func(db *sql.DB) error { return l.put(db, rows) })
 	killpoint.Hit("ledger.intend.after")
 	if err != nil {
@@ -158,6 +194,7 @@ func (l *Ledger) Note(rows []Row) error {
 	if len(rows) == 0 {
 		return nil
 	}
+	l.setMark(true)
 	err := l.file.DoQuick(func(db *sql.DB) error { return l.put(db, rows) })
 	killpoint.Hit("guard.noted")
 	if err != nil {
@@ -211,6 +248,9 @@ func (l *Ledger) Settle(rows []Row, forget []enforce.Key) error {
 	killpoint.Hit("settle.after")
 	if err != nil {
 		return fmt.Errorf("cannot settle the ledger: %w", err)
+	}
+	if left, err := l.Rows(); err == nil && len(left) == 0 {
+		l.setMark(false)
 	}
 	return nil
 }

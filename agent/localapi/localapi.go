@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/tailscale/peercred"
@@ -157,37 +158,65 @@ func fail(w http.ResponseWriter, err error) {
 	_ = json.NewEncoder(w).Encode(e)
 }
 
-// maxConns keeps a local program from using up the agent's file descriptors.
-const maxConns = 64
+// The bounds on connections: a user who opens many must not keep another, and least of all root,
+// from asking.
+const (
+	maxConns = 256
+	maxUser  = 8
+)
 
 type boundedListener struct {
 	net.Listener
-	slots chan struct{}
+	mu  sync.Mutex
+	all int
+	by  map[string]int
 }
 
-func bounded(l net.Listener) net.Listener { return &boundedListener{l, make(chan struct{}, maxConns)} }
+func bounded(l net.Listener) net.Listener {
+	return &boundedListener{Listener: l, by: map[string]int{}}
+}
 
 func (l *boundedListener) Accept() (net.Conn, error) {
-	l.slots <- struct{}{}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		who := caller(c)
+		if !l.take(who) {
+			_ = c.Close()
+			continue
+		}
+		return &boundedConn{Conn: c, leave: sync.OnceFunc(func() { l.leave(who) })}, nil
 	}
-	return &boundedConn{Conn: c, slots: l.slots}, nil
+}
+
+func (l *boundedListener) take(c Caller) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !c.Root && (l.by[c.UID] >= maxUser || l.all >= maxConns) {
+		return false
+	}
+	l.all++
+	l.by[c.UID]++
+	return true
+}
+
+func (l *boundedListener) leave(c Caller) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all--
+	if l.by[c.UID]--; l.by[c.UID] == 0 {
+		delete(l.by, c.UID)
+	}
 }
 
 type boundedConn struct {
 	net.Conn
-	slots chan struct{}
-	once  bool
+	leave func()
 }
 
 func (c *boundedConn) Close() error {
-	err := c.Conn.Close()
-	if !c.once {
-		c.once = true
-		<-c.slots
-	}
-	return err
+	defer c.leave()
+	return c.Conn.Close()
 }

@@ -46,6 +46,7 @@ type Result struct {
 	Drifted   []enforce.Change       // another's changes that were repaired
 	Contended map[enforce.Key]bool
 	Problems  []error // the ledger or a back end
+	Network   bool    // something was changed that can cut the machine off from its server
 }
 
 // Changed reports whether the machine was written to.
@@ -70,7 +71,14 @@ func (l *Loop) Run(ctx context.Context, wants []enforce.Want, load func(context.
 	lost := err != nil || l.Ledger.Lost()
 	r.Plan = Make(l.kinds, wants, seen, rows, lost)
 	l.rest(&r, rows)
-	r.problem(l.intend(r.Plan, rows, lost))
+	if err := l.intend(r.Plan, rows, lost); err != nil {
+		// Without a row nothing new may be taken; giving back needs none.
+		r.problem(err)
+		r.Plan.Apply = baselines(r.Plan.Apply)
+	}
+	for _, c := range r.Plan.Apply {
+		r.Network = r.Network || l.kinds.kinds[c.Key.Kind].Network
+	}
 
 	killpoint.Hit("apply.close.before")
 	errs := l.apply(ctx, r.Plan.Apply, enforce.Close)
@@ -82,8 +90,44 @@ func (l *Loop) Run(ctx context.Context, wants []enforce.Want, load func(context.
 
 	r.Seen, err = l.List(ctx)
 	r.problem(err)
+	if len(baselines(r.Plan.Apply)) > 0 {
+		errs = append(errs, l.stragglers(ctx, &r, wants, rows, lost)...)
+	}
 	r.problem(l.settle(&r, lost && len(wants) == 0, errors.Join(errs...)))
 	return r
+}
+
+func baselines(all []enforce.Change) (out []enforce.Change) {
+	for _, c := range all {
+		if c.Baseline {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// stragglers gives back what our defaults still refused while they were being given back: a device
+// plugged in between the list and the write.
+func (l *Loop) stragglers(ctx context.Context, r *Result, wants []enforce.Want, rows map[enforce.Key]ledger.Row, lost bool) []error {
+	done := map[enforce.Key]bool{}
+	for _, c := range r.Plan.Apply {
+		done[c.Key] = true
+	}
+	var more []enforce.Change
+	for _, c := range baselines(Make(l.kinds, wants, r.Seen, rows, lost).Apply) {
+		if !done[c.Key] {
+			more = append(more, c)
+		}
+	}
+	if len(more) == 0 {
+		return nil
+	}
+	errs := l.apply(ctx, more, enforce.Open)
+	r.Plan.Apply = append(r.Plan.Apply, more...)
+	var err error
+	r.Seen, err = l.List(ctx)
+	r.problem(err)
+	return errs
 }
 
 func (r *Result) problem(err error) {

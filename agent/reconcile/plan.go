@@ -85,6 +85,7 @@ func Make(kinds Kinds, wants []enforce.Want, seen Seen, rows map[enforce.Key]led
 			p.release(row)
 		}
 	}
+	p.strays(held)
 	if lost {
 		p.leftovers(held)
 	}
@@ -164,8 +165,10 @@ func (p *planner) want(w enforce.Want) {
 		row.Last, row.Next, row.By = seen, enforce.Reading{}, w.By
 		p.plan.Adopt = append(p.plan.Adopt, row)
 	case !known:
-		// As wanted, without our doing: only worth a row where it would not be so without us.
-		if base := p.baseline(w.Key, seen); !base.Same(seen) {
+		// As wanted, without our doing. A row where it would not be so without us; and for what a
+		// default of ours speaks for, always: the day that default is given back, a resource without
+		// a row counts as ours.
+		if base := p.baseline(w.Key, seen); !base.Same(seen) || p.kinds.kinds[w.Key.Kind].From != nil {
 			p.plan.Adopt = append(p.plan.Adopt, ledger.Row{Key: w.Key, Life: p.kinds.kinds[w.Key.Kind].Life, Baseline: base, Last: seen, By: w.By})
 		}
 	}
@@ -188,16 +191,40 @@ func (p *planner) release(row ledger.Row) {
 	}
 }
 
+// strays gives back what our defaults refused before a row could be written for it: it is at a value
+// of ours, and without the default that we hold it would not be.
+func (p *planner) strays(held map[enforce.Key]bool) {
+	for k, seen := range p.seen.Has {
+		_, known := p.rows[k]
+		kind := p.kinds.kinds[k.Kind]
+		if held[k] || known || kind.From == nil || kind.Ours == "" || !seen.Is(kind.Ours) {
+			continue
+		}
+		if base := kind.From(k, seen, p.held); !base.Same(seen) {
+			p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: k, From: seen, To: base, Phase: enforce.Open, Baseline: true})
+		}
+	}
+}
+
 // leftovers gives back what only we can have written, after the ledger was lost.
 func (p *planner) leftovers(held map[enforce.Key]bool) {
 	for k, seen := range p.seen.Has {
 		_, known := p.rows[k]
 		kind := p.kinds.kinds[k.Kind]
-		if held[k] || known || kind.Safe == "" || kind.Ours == "" || !seen.Is(kind.Ours) {
+		if held[k] || known || p.planned(k) || kind.Safe == "" || kind.Ours == "" || !seen.Is(kind.Ours) {
 			continue
 		}
 		p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: k, From: seen, To: present(kind.Safe), Phase: enforce.Open, Baseline: true})
 	}
+}
+
+func (p *planner) planned(k enforce.Key) bool {
+	for _, c := range p.plan.Apply {
+		if c.Key == k {
+			return true
+		}
+	}
+	return false
 }
 
 // sort puts what closes before what opens, and within each the kinds in their back end's order.

@@ -95,24 +95,26 @@ func (s *Store) Append(e enforce.Event) (uint64, error) {
 	return uint64(seq), nil
 }
 
-// First reports whether a subject is met with this verdict for the first time in this boot, and
-// remembers it.
-func (s *Store) First(boot, subject, what string) (first bool) {
+// Seen reports whether a subject was met with this very verdict in this boot.
+func (s *Store) Seen(boot, subject, what string) (seen bool) {
 	err := s.file.DoQuick(func(db *sql.DB) error {
-		var b, w string
-		err := db.QueryRow(`SELECT boot, what FROM seen WHERE subject = ?`, subject).Scan(&b, &w)
-		if err == nil && b == boot && w == what {
-			first = false
-			return nil
-		}
-		first = true
+		var n int
+		err := db.QueryRow(`SELECT count(*) FROM seen WHERE subject = ? AND boot = ? AND what = ?`, subject, boot, what).Scan(&n)
+		seen = n > 0
+		return err
+	})
+	return seen && err == nil
+}
+
+// Remember keeps what Seen asks for. Losing it costs an event told twice.
+func (s *Store) Remember(boot, subject, what string) {
+	_ = s.file.DoQuick(func(db *sql.DB) error {
 		if _, err := db.Exec(`DELETE FROM seen WHERE boot <> ?`, boot); err != nil {
 			return err
 		}
-		_, err = db.Exec(`INSERT INTO seen VALUES (?,?,?) ON CONFLICT (subject) DO UPDATE SET boot=excluded.boot, what=excluded.what`, subject, boot, what)
+		_, err := db.Exec(`INSERT INTO seen VALUES (?,?,?) ON CONFLICT (subject) DO UPDATE SET boot=excluded.boot, what=excluded.what`, subject, boot, what)
 		return err
 	})
-	return first || err != nil
 }
 
 // Pending gives up to n events that are not acknowledged, in order.

@@ -89,9 +89,10 @@ func TestFirst(t *testing.T) {
 		boot, what string
 		want       bool
 	}{{"1", "denied", true}, {"1", "denied", false}, {"1", "allowed", true}, {"1", "denied", true}, {"2", "denied", true}, {"2", "denied", false}} {
-		if got := s.First(c.boot, "usb.device/1-1@2", c.what); got != c.want {
+		if got := !s.Seen(c.boot, "usb.device/1-1@2", c.what); got != c.want {
 			t.Errorf("%d: %v", i, got)
 		}
+		s.Remember(c.boot, "usb.device/1-1@2", c.what)
 	}
 }
 

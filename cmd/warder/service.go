@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/platform/service"
 )
 
@@ -21,8 +22,11 @@ func (a *app) service() *cobra.Command {
 			Use: action, Short: short, Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				if action == "uninstall" {
-					// Stopping reverts; a service that does not run has nothing to stop.
+					// Stopping reverts; what a killed agent left is given back here, before its files go.
 					_ = service.Control("stop")
+					if err := agent.Offline(cmd.Context(), a.paths(), agent.OfflineRevert, agent.HoldRequest{}); err != nil {
+						return fmt.Errorf("the machine is not given back, so the service stays: %w", err)
+					}
 				}
 				if err := service.Control(action); err != nil {
 					return err

@@ -56,6 +56,9 @@ func (r *Rules) wants(d *policy.Document, m *fact.Machine) []enforce.Want {
 			continue
 		}
 		v := r.Judge(u)
+		if v.Guard == enforce.LastInput && !(u.Authorized.OK && u.Authorized.V) {
+			r = r.WithoutNewcomer() // one new input is let in, not all that wait
+		}
 		w := enforce.Want{Key: enforce.Key{Kind: KindDevice, ID: u.Key()}, Value: "1", By: by, Mode: mode, Phase: enforce.Open, Guard: v.Guard}
 		deny := !v.Allow || mode < enforce.Enforce && v.WouldDeny
 		if deny {

@@ -34,7 +34,7 @@ func (r *Rules) sentence(rule enforce.Rule, u *fact.USB, deny bool) string {
 	case lineStorage:
 		return "storage.external_storage_allowed is false and the device is storage (" + storageClass(u) + ")"
 	case lineWhitelist:
-		return fmt.Sprintf("usb.whitelist[%d] allows %s", rule.Entry-1, r.doc.USB.Whitelist.V[rule.Entry-1])
+		return fmt.Sprintf("usb.whitelist[%d] allows %s", rule.Entry-1, r.entry(rule))
 	case lineClasses:
 		if deny {
 			return "usb.allowed_classes does not hold " + strings.Join(r.outside(u), ", ")
@@ -49,6 +49,14 @@ func (r *Rules) sentence(rule enforce.Rule, u *fact.USB, deny bool) string {
 	return "no setting in force refuses USB devices"
 }
 
+// entry is the whitelist entry of a rule; a verdict of other rules has none here.
+func (r *Rules) entry(rule enforce.Rule) string {
+	if i := int(rule.Entry) - 1; i >= 0 && i < len(r.doc.USB.Whitelist.V) {
+		return r.doc.USB.Whitelist.V[i].String()
+	}
+	return "an entry"
+}
+
 func (r *Rules) nearest(rule enforce.Rule, u *fact.USB, deny bool) string {
 	switch {
 	case deny && rule.Line == lineStorage && u.Serial != "":
@@ -60,7 +68,7 @@ func (r *Rules) nearest(rule enforce.Rule, u *fact.USB, deny bool) string {
 	case deny:
 		return fmt.Sprintf("add %q to usb.whitelist", u.ID())
 	case rule.Line == lineWhitelist:
-		return fmt.Sprintf("remove %q from usb.whitelist", r.doc.USB.Whitelist.V[rule.Entry-1])
+		return fmt.Sprintf("remove %q from usb.whitelist", r.entry(rule))
 	case rule.Line == lineClasses:
 		return fmt.Sprintf("remove %s from usb.allowed_classes", strings.Join(classesOf(u), ", "))
 	case rule.Line == lineAllowed || rule.Line == lineRest:

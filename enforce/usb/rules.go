@@ -106,6 +106,20 @@ func (r *Rules) CanDeny() bool {
 		r.modeAllowed == e && !r.allowed
 }
 
+// Mode is the mode of a setting in the policy that these rules came from.
+func (r *Rules) Mode(s enforce.Setting) enforce.Mode { return r.doc.Mode(s) }
+
+// Enforced is these rules without what is below enforce: what may be told to anybody.
+func (r *Rules) Enforced() *Rules {
+	c := *r
+	for _, m := range []*enforce.Mode{&c.modeAllowed, &c.modeWhitelist, &c.modeClasses, &c.modeStorage} {
+		if *m < enforce.Enforce {
+			*m = enforce.Off
+		}
+	}
+	return &c
+}
+
 // whitelisted gives the entry that allows a device, and whether it pins the serial.
 func (r *Rules) whitelisted(u *fact.USB) (entry int32, pinned bool) {
 	id := uint32(u.Vendor)<<16 | uint32(u.Product)

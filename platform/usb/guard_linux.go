@@ -100,11 +100,13 @@ func (g *Guard) dispatch(ctx context.Context, b []byte) {
 
 // handle judges one device and makes the machine hold the verdict.
 func (g *Guard) handle(ctx context.Context, name string, received time.Time) {
+	// The ruling is taken under the device's lock: whoever loads a new one judges the device again
+	// after this, and never before.
+	defer g.lock(name)()
 	r := g.ruling.Load()
 	if r == nil {
 		return
 	}
-	defer g.lock(name)()
 	u, err := g.read(name)
 	if err != nil {
 		return // unplugged meanwhile
@@ -113,7 +115,7 @@ func (g *Guard) handle(ctx context.Context, name string, received time.Time) {
 	if v.Ask && g.askMTP(&u) {
 		v = r.Judge.Judge(&u)
 	}
-	d := Decision{Device: u, Verdict: v, Plugged: !received.IsZero(), Received: received, Decided: now()}
+	d := Decision{Device: u, Verdict: v, By: r.Judge, Plugged: !received.IsZero(), Received: received, Decided: now()}
 	d.Done = enforce.Reading{State: enforce.Unknown, How: g.auth(name)}
 	if r.Act {
 		want := enforce.Value("0")

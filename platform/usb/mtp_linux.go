@@ -50,6 +50,9 @@ func (p *Ports) askMTP(u *fact.USB) bool {
 			c.MTP, learnt = fact.Is(strings.Contains(strings.ToUpper(name), "MTP")), true
 		}
 	}
+	if learnt {
+		p.learn(u)
+	}
 	return learnt
 }
 

@@ -27,8 +27,9 @@ type Ports struct {
 	Release Release      // before a working device is taken away; nil where nothing can be mounted
 	DevRoot string       // of the device nodes, "/dev"
 
-	mu    sync.Mutex
-	locks map[string]*pathLock
+	mu      sync.Mutex
+	locks   map[string]*pathLock
+	answers map[string][]fact.Interface // of devices asked whether they are MTP
 }
 
 type pathLock struct {
@@ -158,7 +159,35 @@ func (p *Ports) read(name string) (fact.USB, error) {
 	u.Serial, _ = text(dir + "/serial")
 	u.Authorized = p.readAuthorized(name)
 	u.Hardwired = hardwired(dir)
+	p.recall(&u)
 	return u, nil
+}
+
+// maxAnswers bounds what is remembered of devices that were asked whether they are MTP.
+const maxAnswers = 256
+
+// learn remembers what a device said, and recall fills it in: the standing decision must not know
+// less than the guard's.
+func (p *Ports) learn(u *fact.USB) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.answers == nil || len(p.answers) >= maxAnswers {
+		p.answers = map[string][]fact.Interface{}
+	}
+	p.answers[u.Key()+" "+u.ID()] = append([]fact.Interface{}, u.Interfaces...)
+}
+
+func (p *Ports) recall(u *fact.USB) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.answers) == 0 {
+		return
+	}
+	if said := p.answers[u.Key()+" "+u.ID()]; len(said) == len(u.Interfaces) {
+		for i := range said {
+			u.Interfaces[i].MTP = said[i].MTP
+		}
+	}
 }
 
 // details adds what people want to see and no decision needs.
@@ -166,7 +195,7 @@ func (p *Ports) details(u *fact.USB) {
 	dir := p.dir(u.Path)
 	maker, _ := text(dir + "/manufacturer")
 	product, _ := text(dir + "/product")
-	u.Name = strings.TrimSpace(maker + " " + product)
+	u.Name = printable(strings.TrimSpace(maker + " " + product))
 	bus, _ := text(dir + "/busnum")
 	u.Bus, _ = strconv.Atoi(bus)
 }
@@ -279,6 +308,11 @@ func (p *Ports) bound(name string) string {
 	return ""
 }
 
+// unplugged tells a device that went away while it was read from one that cannot be read.
+func unplugged(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO)
+}
+
 // Observe fills the snapshot's USB part.
 func (p *Ports) Observe(_ context.Context, m *fact.Machine) error {
 	names, roots, err := p.names()
@@ -290,8 +324,8 @@ func (p *Ports) Observe(_ context.Context, m *fact.Machine) error {
 	list := make([]fact.USB, 0, len(names)+len(roots))
 	for _, n := range append(roots, names...) {
 		u, err := p.read(n)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, os.ErrDeadlineExceeded) {
-			continue // unplugged meanwhile
+		if unplugged(err) {
+			continue
 		}
 		if err != nil {
 			m.USB = fact.Unread[[]fact.USB](fmt.Sprintf("%s: %v", n, err))

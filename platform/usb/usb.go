@@ -7,7 +7,9 @@ package usb
 
 import (
 	"context"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -36,6 +38,7 @@ type Decision struct {
 	Err     error           // why the machine does not hold the verdict
 	Plugged bool            // a device that was just plugged in; else one found by a rescan
 	Changed bool            // the guard wrote
+	By      platform.Judge[fact.USB]
 
 	// Received is when the kernel's announcement was read; zero for a rescan. Decided is just
 	// before the write, Verified after the read-back.
@@ -46,9 +49,19 @@ type Decision struct {
 func Subject(u *fact.USB) string {
 	s := "usb " + u.Path + " " + u.ID()
 	if u.Serial != "" {
-		s += " " + u.Serial
+		s += " " + printable(u.Serial)
 	}
 	return s
+}
+
+// printable keeps what a device calls itself from being a command to somebody's terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '.'
+		}
+		return r
+	}, s)
 }
 
 // Release flushes and unmounts what stands on a device before it is taken away. dir is the device's

@@ -13,6 +13,7 @@ type mount struct {
 	id     int
 	dev    string // "8:1"
 	point  string
+	fstype string
 	source string
 }
 
@@ -33,7 +34,7 @@ func parseMounts(r io.Reader) ([]mount, error) {
 		if err != nil {
 			return nil, fmt.Errorf("mountinfo: id %q", f[0])
 		}
-		out = append(out, mount{id: id, dev: f[2], point: unescape(f[4]), source: unescape(t[1])})
+		out = append(out, mount{id: id, dev: f[2], point: unescape(f[4]), fstype: t[0], source: unescape(t[1])})
 	}
 	return out, lines.Err()
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -25,16 +26,58 @@ func Release(ctx context.Context, dir string) error {
 	if err != nil || len(disks) == 0 {
 		return err
 	}
+	loops := addLoops(disks)
 	if err := swapOff(disks); err != nil {
 		return err
 	}
+	// Safe is what this is about: every file system read-only and flushed. Where it is, a mount that
+	// cannot be taken out of somebody's own namespace holds nothing that could be lost.
+	safe := map[string]bool{}
 	for _, ns := range namespaces() {
-		if err := releaseIn(ctx, ns, disks); err != nil {
+		if err := releaseIn(ctx, ns, disks, safe); err != nil {
 			return err
 		}
 	}
+	for _, l := range loops {
+		clearLoop(l)
+	}
 	flushRaw(disks)
 	return nil
+}
+
+// addLoops adds the loop devices whose file lies on one of the disks' mounts, and names them, the
+// last one first.
+func addLoops(disks map[string]string) []string {
+	var loops []string
+	for range 4 { // a loop on a loop on a stick
+		mounts, _ := mountsOn(1, disks)
+		found := false
+		files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				continue
+			}
+			name := strings.Split(f, "/")[3]
+			for _, m := range mounts {
+				if strings.HasPrefix(strings.TrimSpace(string(b)), m.point+"/") && !slices.Contains(loops, name) {
+					loops, found = append([]string{name}, loops...), true
+					addDisk(disks, "/sys/block/"+name, 0)
+				}
+			}
+		}
+		if !found {
+			break
+		}
+	}
+	return loops
+}
+
+func clearLoop(name string) {
+	if f, err := os.Open("/dev/" + name); err == nil {
+		_ = unix.IoctlSetInt(int(f.Fd()), unix.LOOP_CLR_FD, 0)
+		_ = f.Close()
+	}
 }
 
 // disksBelow maps "8:1" to "sda1" for each block device of a USB device, with what stands on it:
@@ -78,7 +121,7 @@ func swapOff(disks map[string]string) error {
 	}
 	for line := range strings.Lines(string(b)) {
 		f := strings.Fields(line)
-		if len(f) > 0 && strings.HasPrefix(f[0], "/dev/") && on(disks, "", f[0]) {
+		if len(f) > 0 && strings.HasPrefix(f[0], "/dev/") && on(disks, "", "swap", f[0]) {
 			p, _ := unix.BytePtrFromString(f[0])
 			if _, _, e := unix.Syscall(unix.SYS_SWAPOFF, uintptr(unsafe.Pointer(p)), 0, 0); e != 0 {
 				return fmt.Errorf("cannot stop swapping to %s: %w", f[0], e)
@@ -88,13 +131,13 @@ func swapOff(disks map[string]string) error {
 	return nil
 }
 
-// on reports whether a mount's device number or source is one of the disks. Some file systems
-// (btrfs) mount under a number of their own and can only be told by their source.
-func on(disks map[string]string, dev, source string) bool {
+// on reports whether a mount is of one of the disks: by its device number, and for file systems that
+// mount under a number of their own by its source. The source of any other is only somebody's word.
+func on(disks map[string]string, dev, fstype, source string) bool {
 	if _, ok := disks[dev]; ok {
 		return true
 	}
-	if !strings.HasPrefix(source, "/dev/") {
+	if fstype != "btrfs" && fstype != "bcachefs" && fstype != "swap" || !strings.HasPrefix(source, "/dev/") {
 		return false
 	}
 	if to, err := filepath.EvalSymlinks(source); err == nil {
@@ -147,12 +190,15 @@ func mountsOn(pid int, disks map[string]string) ([]mount, error) {
 	}
 	defer f.Close()
 	all, err := parseMounts(f)
+	if pid != 1 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ESRCH)) {
+		return nil, nil // it ended meanwhile
+	}
 	if err != nil {
 		return nil, err
 	}
 	var out []mount
 	for _, m := range all {
-		if on(disks, m.dev, m.source) {
+		if on(disks, m.dev, m.fstype, m.source) {
 			out = append(out, m)
 		}
 	}
@@ -161,60 +207,102 @@ func mountsOn(pid int, disks map[string]string) ([]mount, error) {
 	return out, nil
 }
 
-func releaseIn(ctx context.Context, pid int, disks map[string]string) error {
+// attempts bounds how often writers that keep coming are stopped.
+const attempts = 5
+
+func releaseIn(ctx context.Context, pid int, disks map[string]string, safe map[string]bool) error {
 	mounts, err := mountsOn(pid, disks)
 	if err != nil || len(mounts) == 0 {
 		return err
 	}
-	if err := stopWriters(ctx, mounts, disks); err != nil {
-		return err
-	}
-	if err := within(pid, func() error {
-		for _, m := range mounts {
-			if err := unmount(m.point); err != nil {
-				return err
-			}
+	for try := 0; ; try++ {
+		if err := stopWriters(ctx, mounts, disks); err != nil {
+			return err
 		}
-		return nil
-	}); err != nil {
-		return err
+		err := within(pid, func() error {
+			for _, m := range mounts {
+				if err := settle(m, safe); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EBUSY) || try == attempts {
+			return err
+		}
 	}
 	left, err := mountsOn(pid, disks)
-	if err == nil && len(left) > 0 {
-		err = fmt.Errorf("%s is still mounted", left[0].point)
+	for _, m := range left {
+		if !safe[m.dev] {
+			return errors.Join(err, fmt.Errorf("%s is still mounted", m.point))
+		}
 	}
 	return err
 }
 
-// unmount unmounts for good. Where programs still read from it, it is made read-only first, which
-// flushes it, and detached: they keep their open files until the disk goes.
-func unmount(point string) error {
-	err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
-	if err == nil || err == unix.EINVAL || err == unix.ENOENT {
-		return nil
-	}
-	if err != unix.EBUSY {
-		return fmt.Errorf("cannot unmount %s: %w", point, err)
-	}
-	if err := unix.Mount("", point, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
-		return fmt.Errorf("cannot make %s read-only: %w", point, err)
-	}
-	if f, err := os.Open(point); err == nil {
-		err = unix.Syncfs(int(f.Fd()))
-		_ = f.Close()
-		if err != nil {
-			return fmt.Errorf("cannot flush %s: %w", point, err)
+// settle makes a mount's file system read-only, which flushes it, and unmounts it. Programs that
+// still read from it keep their open files until the disk goes.
+func settle(m mount, safe map[string]bool) error {
+	if !safe[m.dev] {
+		err := readOnly(m)
+		switch {
+		case err == nil:
+			safe[m.dev] = true
+		case errors.Is(err, errMoved):
+			return nil // not there any more; what is there now is looked at again
+		case errors.Is(err, unix.EBUSY):
+			return err
+		default:
+			// A file system that cannot be remounted: only a full unmount will do.
+			if uerr := unix.Unmount(m.point, unix.UMOUNT_NOFOLLOW); uerr != nil {
+				return errors.Join(err, fmt.Errorf("cannot unmount %s: %w", m.point, uerr))
+			}
+			return nil
 		}
 	}
-	if err := unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-		return fmt.Errorf("cannot detach %s: %w", point, err)
+	if unix.Unmount(m.point, unix.UMOUNT_NOFOLLOW) != nil {
+		// Locked in somebody's own namespace, or read from: it is safe by now.
+		_ = unix.Unmount(m.point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	}
+	return nil
+}
+
+var errMoved = errors.New("another mount stands there now")
+
+// readOnly acts on the very mount that was listed, by a descriptor: a path may lead elsewhere by
+// now. The restrictive flags are given with it, because a remount drops those that are not.
+func readOnly(m mount) error {
+	fd, err := unix.Open(m.point, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return errMoved
+	}
+	defer unix.Close(fd)
+	info, err := os.ReadFile(fmt.Sprintf("/proc/thread-self/fdinfo/%d", fd))
+	if err != nil || !strings.Contains(string(info), fmt.Sprintf("mnt_id:\t%d\n", m.id)) {
+		return errMoved
+	}
+	self := fmt.Sprintf("/proc/thread-self/fd/%d", fd)
+	const flags = unix.MS_REMOUNT | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount("", self, "", flags, ""); err != nil {
+		return fmt.Errorf("cannot make %s read-only: %w", m.point, err)
+	}
+	f, err := os.Open(self)
+	if err != nil {
+		return nil //nolint:nilerr // read-only is flushed; this is once more
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("cannot flush %s: %w", m.point, err)
 	}
 	return nil
 }
 
 // within runs f in the mount namespace of a process.
 func within(pid int, f func() error) error {
-	mine, _ := os.Readlink("/proc/self/ns/mnt")
+	mine, _ := os.Readlink("/proc/thread-self/ns/mnt")
 	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
 	if err != nil || mine == theirs {
 		return f()

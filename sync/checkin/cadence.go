@@ -76,6 +76,13 @@ func (c *Cadence) Failed(err error) time.Duration {
 	return d + c.jitter(d)
 }
 
+// Told reports whether a failure is the server's own word on when to come again: until then nothing
+// brings a check-in forward.
+func (c *Cadence) Told(err error) bool {
+	var s *StatusError
+	return errors.As(err, &s) && (s.RetryAfter > 0 || s.Code == http.StatusUnauthorized || s.Code == http.StatusForbidden)
+}
+
 // Soon is the delay after network-up or a resume from sleep.
 func (c *Cadence) Soon() time.Duration {
 	c.failures = 0

@@ -21,6 +21,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -96,7 +97,17 @@ func (e *StatusError) Error() string {
 	if e.RetryAfter > 0 {
 		text += fmt.Sprintf(" (try again in %s)", e.RetryAfter)
 	}
-	return fmt.Sprintf("the server answered %d: %s", e.Code, text)
+	return fmt.Sprintf("the server answered %d: %s", e.Code, printable(text))
+}
+
+// printable keeps a server's words from being a command to somebody's terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.TrimSpace(s))
 }
 
 // Final reports whether sending the same request again is useless.

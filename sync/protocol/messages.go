@@ -69,15 +69,15 @@ type Agent struct {
 
 // Report is POST /devices/{id}/checkin.
 type Report struct {
-	Counter        uint64            `json:"counter"` // only grows
-	Policy         Held              `json:"policy"`
-	Agent          Agent             `json:"agent"`
-	DeviceDigest   string            `json:"device_digest"`
-	Device         *Facts            `json:"device,omitempty"`
-	FindingsDigest string            `json:"findings_digest"`
-	Findings       []enforce.Finding `json:"findings,omitempty"`
-	Epoch          string            `json:"epoch"`
-	Events         []enforce.Event   `json:"events,omitempty"`
+	Counter        uint64             `json:"counter"` // only grows
+	Policy         Held               `json:"policy"`
+	Agent          Agent              `json:"agent"`
+	DeviceDigest   string             `json:"device_digest"`
+	Device         *Facts             `json:"device,omitempty"`
+	FindingsDigest string             `json:"findings_digest"`
+	Findings       *[]enforce.Finding `json:"findings,omitempty"` // present and empty: none are left
+	Epoch          string             `json:"epoch"`
+	Events         []enforce.Event    `json:"events,omitempty"`
 }
 
 // Facts are what a device tells of itself, when it changes.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/warderd/warder/enforce/policy"
@@ -72,11 +73,11 @@ func Serve(ctx context.Context, o Options) error {
 			return err
 		}
 		self, _ := os.Hostname()
-		cert, err := ca.Certificate(append([]string{host, self, "localhost", "127.0.0.1", "::1"}, o.Names...), time.Now())
-		if err != nil {
+		certs := &renewing{ca: ca, names: append([]string{host, self, "localhost", "127.0.0.1", "::1"}, o.Names...)}
+		if _, err := certs.get(nil); err != nil {
 			return err
 		}
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+		l = tls.NewListener(l, &tls.Config{GetCertificate: certs.get, MinVersion: tls.VersionTLS12})
 		scheme = "https"
 		o.Log.Info("serving", "url", scheme+"://"+l.Addr().String(), "ca", ca.Fingerprint())
 	} else {
@@ -98,6 +99,29 @@ func Serve(ctx context.Context, o Options) error {
 		return err
 	}
 	return nil
+}
+
+// renewing issues the server's certificate anew before it ends: a server that runs for a year must
+// not lose its fleet.
+type renewing struct {
+	ca    *CA
+	names []string
+	mu    sync.Mutex
+	cert  *tls.Certificate
+	until time.Time
+}
+
+func (r *renewing) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := time.Now(); r.cert == nil || now.After(r.until) {
+		c, err := r.ca.Certificate(r.names, now)
+		if err != nil {
+			return nil, err
+		}
+		r.cert, r.until = &c, now.AddDate(0, 6, 0)
+	}
+	return r.cert, nil
 }
 
 // OpenStore opens a data directory's database. A fresh one gets the default policy.

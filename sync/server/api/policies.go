@@ -192,6 +192,11 @@ func putPolicy(a *API, q *request) (int, any, error) {
 	if _, err := decodePolicy(alone); err != nil {
 		return 0, nil, err
 	}
+	if in.Active != nil && !*in.Active {
+		if def, err := a.Store.Default(q.Context()); err == nil && def.ID == p.ID {
+			return 0, nil, &problem{http.StatusConflict, "default_policy", "the default policy cannot be inactive: make another one the default first"}
+		}
+	}
 	before, err := decodePolicy(p.Document())
 	if err != nil {
 		return 0, nil, err
