@@ -87,10 +87,10 @@ func TestHoldAndRelease(t *testing.T) {
 		t.Error("a second run of the same policy writes")
 	}
 	// A change to monitor gives everything back, and plans what it would do.
-	r := b.run(want("disk", "a", "0", enforce.Monitor), want("boot", "b", "0", enforce.Monitor))
+	b.run(want("disk", "a", "0", enforce.Monitor), want("boot", "b", "0", enforce.Monitor))
 	b.reads("1", "1")
 	b.rows(0)
-	r = b.run(want("disk", "a", "0", enforce.Monitor))
+	r := b.run(want("disk", "a", "0", enforce.Monitor))
 	if len(r.Plan.Would) != 1 || len(r.Plan.Apply) != 0 {
 		t.Errorf("monitor: %+v", r.Plan)
 	}

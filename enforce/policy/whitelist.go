@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -17,17 +18,18 @@ type USBEntry struct {
 // maxSerial is what a USB string descriptor can hold: 126 UTF-16 units, three bytes each in UTF-8.
 const maxSerial = 126 * 3
 
+var errForm = errors.New(`must be "vvvv:pppp", "vvvv:*" or "vvvv:pppp:SERIAL" with four hex digits each`)
+
 // ParseUSBEntry reads one entry; hex digits in either case.
 func ParseUSBEntry(s string) (USBEntry, error) {
-	const form = `must be "vvvv:pppp", "vvvv:*" or "vvvv:pppp:SERIAL" with four hex digits each`
 	vendor, rest, ok := strings.Cut(s, ":")
 	if !ok {
-		return USBEntry{}, fmt.Errorf(form)
+		return USBEntry{}, errForm
 	}
 	product, serial, pinned := strings.Cut(rest, ":")
 	v, err := hex4(vendor)
 	if err != nil {
-		return USBEntry{}, fmt.Errorf(form)
+		return USBEntry{}, errForm
 	}
 	e := USBEntry{Vendor: v}
 	if product == "*" {
@@ -38,7 +40,7 @@ func ParseUSBEntry(s string) (USBEntry, error) {
 		return e, nil
 	}
 	if e.Product, err = hex4(product); err != nil {
-		return USBEntry{}, fmt.Errorf(form)
+		return USBEntry{}, errForm
 	}
 	if pinned {
 		if serial == "" || len(serial) > maxSerial {

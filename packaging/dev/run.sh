@@ -31,7 +31,7 @@ stop() {
   echo "== nothing is left behind"
 }
 trap stop EXIT
-trap 'exit 130' INT TERM
+trap 'exit 0' INT TERM
 
 bin/warder-server serve --data "$var/server" --listen "127.0.0.1:$port" --http --interval 30s 2>"$var/server.log" &
 server=$!

@@ -38,7 +38,7 @@ func (p *Program) Start(service.Service) error {
 		p.done <- err
 		if err != nil && ctx.Err() == nil {
 			fmt.Fprintln(os.Stderr, "warder:", err)
-			os.Exit(1) // the service manager starts us again
+			os.Exit(1) //nolint:forbidigo // the service manager starts us again; kardianos offers no other way
 		}
 	}()
 	return nil

@@ -58,7 +58,8 @@ func TestCadence(t *testing.T) {
 	if d := c.Failed(&StatusError{Code: 400}); d != time.Hour { // with push: the next regular time
 		t.Errorf("400: %s", d)
 	}
-	if First("device-1", time.Minute) != First("device-1", time.Minute) || First("device-1", time.Minute) == First("device-2", time.Minute) {
+	one, again, two := First("device-1", time.Minute), First("device-1", time.Minute), First("device-2", time.Minute)
+	if one != again || one == two {
 		t.Error("the first check-in is not spread predictably")
 	}
 }
@@ -149,8 +150,10 @@ func TestAnswers(t *testing.T) {
 			w.WriteHeader(403)
 			_, _ = w.Write([]byte(`{"error":{"code":"cloned","message":"two machines"}}`))
 		}, "two machines"},
-		"too large":  {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, protocol.MaxResponse+1)) }, "more than"},
-		"a redirect": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://elsewhere.example/", 302) }, "does not redirect"},
+		"too large": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, protocol.MaxResponse+1)) }, "more than"},
+		"a redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://elsewhere.example/", http.StatusFound)
+		}, "does not redirect"},
 	} {
 		_, err := client(t, c.answer).Exchange(context.Background(), protocol.Report{})
 		if err == nil || !strings.Contains(err.Error(), c.want) {

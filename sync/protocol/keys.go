@@ -87,7 +87,7 @@ func verify(token, kind string, keys []jose.JSONWebKey, v any) error {
 	if len(token) > MaxResponse {
 		return fmt.Errorf("%w: %d bytes are more than %d", ErrSignature, len(token), MaxResponse)
 	}
-	sig, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.EdDSA})
+	sig, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.EdDSA})
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrSignature, err)
 	}
