@@ -54,13 +54,13 @@ test: deps
 	go test -race -count=1 -timeout 15m $$(go list ./... | grep -v /packaging/laptop)
 	CGO_ENABLED=1 go test -tags gousb -count=1 ./platform/usb
 	$(MAKE) --no-print-directory share
-	WARDER_LAPTOP=$(CURDIR)/.cache go test -count=1 -v -timeout 60m ./packaging/laptop
+	WARDER_LAPTOP=$(CURDIR)/.cache go test -count=1 -v -timeout 60m -parallel 2 -skip TestSpeed ./packaging/laptop
 
 test-unit:
 	go test -count=1 $$(go list ./... | grep -v /packaging/laptop)
 
 soak: share
-	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_SOAK=1 go test -count=1 -v -timeout 170m ./packaging/laptop
+	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_SOAK=1 go test -count=1 -v -timeout 170m -parallel 2 -skip TestSpeed ./packaging/laptop
 
 check: deps
 	go vet ./...

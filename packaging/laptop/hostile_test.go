@@ -10,6 +10,7 @@ import (
 // TestHostileServer is point 6: whatever the server answers, the last good policy stays, and each
 // answer is reported in its own words.
 func TestHostileServer(t *testing.T) {
+	t.Parallel()
 	r := boot(t, Options{})
 	r.medium("h", 16)
 	r.server("--http")

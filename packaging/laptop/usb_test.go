@@ -9,6 +9,7 @@ import (
 // TestUSB is points 1 to 3: what is refused and allowed, a policy change on a present device, and
 // the modes that write nothing.
 func TestUSB(t *testing.T) {
+	t.Parallel()
 	r := ready(t, Options{})
 	fresh := r.defaults()
 	t.Logf("fresh: %q", fresh)
