@@ -47,3 +47,16 @@ func (l *latencies) summary() map[string]Latency {
 	}
 	return out
 }
+
+// export gives the histograms themselves, so that a server can add up a fleet's.
+func (l *latencies) export() map[string]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[string]string{}
+	for n, h := range l.h {
+		if b, err := h.Encode(hdrhistogram.V2CompressedEncodingCookieBase); err == nil {
+			out[n] = string(b)
+		}
+	}
+	return out
+}

@@ -413,6 +413,7 @@ func (a *Agent) report() (protocol.Report, sentDigests) {
 	}
 	r.DeviceDigest = protocol.Digest(facts)
 	if r.DeviceDigest != sent.facts {
+		facts.Latency = a.latency.export()
 		r.Device, sent.facts = &facts, r.DeviceDigest
 	}
 	r.FindingsDigest = findingsDigest(a.findings)

@@ -11,11 +11,21 @@ import (
 func TestUSB(t *testing.T) {
 	t.Parallel()
 	r := ready(t, Options{})
-	fresh := r.defaults()
-	t.Logf("fresh: %q", fresh)
+	if got := r.defaults(); got != fresh {
+		t.Fatalf("a laptop under monitor mode reads %q", got)
+	}
 	for _, n := range []string{"a", "b", "c"} {
 		r.medium(n, 48)
 	}
+
+	t.Run("conformance", func(t *testing.T) {
+		r := &rig{r.Laptop, t, r.dir, r.policy}
+		// The suite that the fake back end passes, on the real kernel.
+		t.Log(r.sh("WARDER_SYSFS=/sys /host/usb.test -test.v -test.run 'TestConformance|TestGuardRunStops' | grep -E '^ *--- |^PASS'"))
+		if got := r.defaults(); got != fresh {
+			t.Errorf("the suite left %q", got)
+		}
+	})
 
 	t.Run("refused_and_allowed", func(t *testing.T) {
 		r := &rig{r.Laptop, t, r.dir, r.policy}
@@ -28,6 +38,8 @@ func TestUSB(t *testing.T) {
 		r.unbound("2-1")
 		r.told("denied", "usb 2-1 46f4:0001")
 		contains(t, r.sh("warder explain usb --port 2-1"), "DENY")
+		contains(t, r.sh("warder usb"), "QEMU USB Keyboard") // through libusb, in the package's build
+		contains(t, r.sh("warder version"), "inventory by libusb")
 		contains(t, r.sh("warder explain usb --port 2-1"), "usb.allowed_classes does not hold mass_storage")
 		r.unplug("s1")
 		r.gone("2-1")

@@ -82,11 +82,13 @@ type Report struct {
 
 // Facts are what a device tells of itself, when it changes.
 type Facts struct {
-	Host    Host               `json:"host"`
-	USB     []fact.USB         `json:"usb,omitempty"`
-	Latency map[string][]int64 `json:"latency_us,omitempty"` // name → p50, p99, count
-	Health  []string           `json:"health,omitempty"`
-	Hold    string             `json:"hold,omitempty"`
+	Host Host       `json:"host"`
+	USB  []fact.USB `json:"usb,omitempty"`
+	// Latency holds histograms in microseconds, as HdrHistogram V2 compressed, in base64. They are no
+	// part of the digest: they go along when something else has changed.
+	Latency map[string]string `json:"latency_hdr,omitempty"`
+	Health  []string          `json:"health,omitempty"`
+	Hold    string            `json:"hold,omitempty"`
 }
 
 // Answer is the server's reply to a check-in.
