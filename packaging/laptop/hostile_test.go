@@ -11,7 +11,7 @@ import (
 // answer is reported in its own words.
 func TestHostileServer(t *testing.T) {
 	t.Parallel()
-	r := boot(t, Options{})
+	r := start(t, Options{})
 	r.medium("h", 16)
 	r.server("--http")
 	r.sh(`systemd-run -q --unit=hostile /host/hostile -token $(/host/warder-server enrollment create --data /srv/server)`)

@@ -19,7 +19,7 @@ import (
 // is lost or doubled on the server.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	r := boot(t, Options{})
+	r := start(t, Options{})
 	r.medium("k", 16)
 	r.server("")
 	r.install()

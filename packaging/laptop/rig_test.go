@@ -41,8 +41,8 @@ func need(t *testing.T) (image, share string) {
 	return filepath.Join(base, "laptop"), filepath.Join(base, "share")
 }
 
-// boot starts a laptop; with install the package, a server, and an enrolment are on it.
-func boot(t *testing.T, o Options) *rig {
+// start boots a laptop.
+func start(t *testing.T, o Options) *rig {
 	t.Helper()
 	o.Image, o.Share = need(t)
 	begun := time.Now()
@@ -130,7 +130,7 @@ func (r *rig) enroll() {
 
 // ready is a laptop that is enrolled.
 func ready(t *testing.T, o Options) *rig {
-	r := boot(t, o)
+	r := start(t, o)
 	r.server("")
 	r.install()
 	r.enroll()
