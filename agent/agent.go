@@ -195,7 +195,12 @@ func New(o Options) (*Agent, error) {
 
 // load reads identity and policy as an earlier run left them.
 func (a *Agent) load() {
-	a.config, _ = config.Load(a.o.Paths.ConfigFile())
+	if c, err := config.Load(a.o.Paths.ConfigFile()); err == nil {
+		if _, err := checkin.CheckURL(c.Server); err != nil {
+			c.Server = ""
+		}
+		a.config = c
+	}
 	st, err := a.ids.Load()
 	if err != nil {
 		a.ident = err.Error()
@@ -224,6 +229,11 @@ func (a *Agent) Close() error { return errors.Join(a.store.Close(), a.ledger.Clo
 // Run is the daemon. It returns when the context ends, with the machine given back unless keep was
 // asked for (an upgrade).
 func (a *Agent) Run(ctx context.Context) error {
+	unlock, err := a.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	listener, err := localapi.Listen(a.o.Paths.Socket())
 	if err != nil {
 		return err

@@ -105,6 +105,9 @@ func (a *Agent) watchConfig(ctx context.Context) error {
 
 func (a *Agent) applyConfig() {
 	c, err := config.Load(a.o.Paths.ConfigFile())
+	if err == nil && c.Server != "" {
+		_, err = checkin.CheckURL(c.Server)
+	}
 	if err != nil {
 		a.note("config", "the last good configuration stays in force: "+err.Error())
 		a.o.Log.Warn("configuration refused", "error", err)

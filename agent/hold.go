@@ -20,17 +20,12 @@ func (a *Agent) hold(who, reason string, length time.Duration) error {
 	if a.state.Device == nil {
 		return errNotEnrolled
 	}
-	if reason == "" || len(reason) > maxReason {
-		return fmt.Errorf("a hold needs a reason of 1 to %d bytes", maxReason)
-	}
-	if length < 0 || length > 30*24*time.Hour {
-		return fmt.Errorf("a hold lasts at most 30 days (received %s)", length)
+	h, err := newHold(who, reason, length, a.o.Now())
+	if err != nil {
+		return err
 	}
 	st := a.state
-	st.Hold = &identity.Hold{Who: who, Reason: reason, Since: a.o.Now().UTC()}
-	if length > 0 {
-		st.Hold.Until = a.o.Now().Add(length).UTC()
-	}
+	st.Hold = h
 	if err := a.save(st); err != nil {
 		return err
 	}
@@ -41,6 +36,21 @@ func (a *Agent) hold(who, reason string, length time.Duration) error {
 		return fmt.Errorf("the policy is held, and not all could be given back: %w", left)
 	}
 	return nil
+}
+
+// newHold checks what a person asks for. A length of 0 holds until it is lifted.
+func newHold(who, reason string, length time.Duration, now time.Time) (*identity.Hold, error) {
+	if reason == "" || len(reason) > maxReason {
+		return nil, fmt.Errorf("a hold needs a reason of 1 to %d bytes", maxReason)
+	}
+	if length < 0 || length > 30*24*time.Hour {
+		return nil, fmt.Errorf("a hold lasts at most 30 days (received %s)", length)
+	}
+	h := &identity.Hold{Who: who, Reason: reason, Since: now.UTC()}
+	if length > 0 {
+		h.Until = now.Add(length).UTC()
+	}
+	return h, nil
 }
 
 // notGivenBack names what the last run could not restore.

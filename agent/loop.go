@@ -261,6 +261,12 @@ func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigest
 		a.note("policy", "")
 	}
 	a.note("server", "")
+	if answer.Release == "" {
+		a.note("release", "")
+	}
+	if answer.Keys == "" {
+		a.note("keys", "")
+	}
 	for _, r := range answer.Request {
 		if r == "full_report" {
 			a.mu.Lock()
@@ -289,9 +295,6 @@ func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigest
 		return
 	}
 	wait := a.cadence.Done()
-	if a.again {
-		wait = checkin.ChangeDelay
-	}
 	if left := a.wanted.Sub(now); !a.wanted.IsZero() && left < wait {
 		wait = max(left, 0)
 	}

@@ -30,20 +30,23 @@ func Offline(ctx context.Context, p paths.Paths, what OfflineAction, h HoldReque
 		return err
 	}
 	defer a.Close()
+	unlock, err := a.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	switch what {
 	case OfflineRevert:
 	case OfflineHold:
 		if a.state.Device == nil {
 			return errNotEnrolled
 		}
-		if h.Reason == "" || len(h.Reason) > maxReason {
-			return fmt.Errorf("a hold needs a reason of 1 to %d bytes", maxReason)
+		hold, err := newHold(orRoot(h.Who), h.Reason, time.Duration(h.Seconds)*time.Second, a.o.Now())
+		if err != nil {
+			return err
 		}
 		st := a.state
-		st.Hold = &identity.Hold{Who: orRoot(h.Who), Reason: h.Reason, Since: a.o.Now().UTC()}
-		if h.Seconds > 0 {
-			st.Hold.Until = a.o.Now().Add(time.Duration(h.Seconds) * time.Second).UTC()
-		}
+		st.Hold = hold
 		if err := a.save(st); err != nil {
 			return err
 		}

@@ -122,6 +122,9 @@ func (a *Agent) status(root bool) Status {
 	}
 	if d := a.state.Device; d != nil {
 		s.Enrolled, s.DeviceID, s.Server = true, d.DeviceID, d.Server
+		if a.config.Server != "" {
+			s.Server = a.config.Server
+		}
 	}
 	if a.doc != nil && a.state.Policy != nil && a.issued != nil {
 		h := a.heldPolicy()

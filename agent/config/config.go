@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -73,14 +74,11 @@ func LoadEnrolment(path string) (Enrolment, error) {
 }
 
 func read(path string, v any) error {
-	info, err := os.Stat(path)
+	b, err := regular(path)
 	if err != nil {
 		return err
 	}
-	if info.Size() > maxFile {
-		return fmt.Errorf("%s: %d bytes are more than %d", path, info.Size(), maxFile)
-	}
-	md, err := toml.DecodeFile(path, v)
+	md, err := toml.Decode(string(b), v)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -88,6 +86,27 @@ func read(path string, v any) error {
 		return fmt.Errorf("%s: unknown setting %q", path, un[0].String())
 	}
 	return nil
+}
+
+// regular reads a regular file of bounded size. A pipe or a device under its name would never end.
+func regular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: must be a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(b) > maxFile {
+		err = fmt.Errorf("%s: more than %d bytes", path, maxFile)
+	}
+	return b, err
 }
 
 // settle is how long a burst of file events is waited out: editors write in several steps.

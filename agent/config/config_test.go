@@ -32,6 +32,15 @@ func TestLoad(t *testing.T) {
 			t.Errorf("%.20s: %v", text, err)
 		}
 	}
+	for _, odd := range []string{"/dev/zero", t.TempDir()} {
+		link := filepath.Join(t.TempDir(), "warder.toml")
+		if err := os.Symlink(odd, link); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(link); err == nil || !strings.Contains(err.Error(), "regular file") {
+			t.Errorf("%s: %v", odd, err)
+		}
+	}
 	put(t, path, "server = \"https://x\"\n")
 	if _, err := LoadEnrolment(path); err == nil {
 		t.Error("an enrolment without a token passes")

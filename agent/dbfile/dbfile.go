@@ -292,11 +292,21 @@ func (f *File) adopt() error {
 	return nil
 }
 
+// maxCopy bounds what is carried into the runtime directory, which is memory.
+const maxCopy = 256 << 20
+
 func copyFile(to, from string) error {
-	in, err := os.Open(from)
+	info, err := os.Stat(from)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxCopy {
+		return fmt.Errorf("%s is no file of at most %d bytes", from, maxCopy)
+	}
+	in, err := os.Open(from)
 	if err != nil {
 		return err
 	}
@@ -305,6 +315,6 @@ func copyFile(to, from string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, in)
+	_, err = io.Copy(out, io.LimitReader(in, maxCopy))
 	return errors.Join(err, out.Close())
 }

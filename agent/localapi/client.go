@@ -10,12 +10,16 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"syscall"
 	"time"
 )
 
 // ErrNoAgent: nobody answers on the socket.
 var ErrNoAgent = errors.New("the agent does not answer")
+
+// ErrUnreachable: an agent may be there, and this user cannot ask it now.
+var ErrUnreachable = errors.New("the agent cannot be reached")
 
 // Client asks a running agent.
 type Client struct {
@@ -31,7 +35,10 @@ func NewClient(socket string) *Client {
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 				return nil, fmt.Errorf("%w on %s", ErrNoAgent, socket)
 			}
-			return c, err
+			if err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+			}
+			return c, nil
 		},
 	}}}
 }
@@ -87,6 +94,13 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 		return nil, err
 	}
 	res, err := c.http.Do(req)
+	var outer *url.Error
+	if errors.As(err, &outer) {
+		err = outer.Err // what was asked, and of whom, is plain to the caller
+	}
+	if err != nil && !errors.Is(err, ErrNoAgent) && !errors.Is(err, ErrUnreachable) && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
 	if err != nil {
 		return nil, err
 	}

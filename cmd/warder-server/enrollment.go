@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,9 @@ func enrollment() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if uses < 1 || ttl <= 0 {
 				return fmt.Errorf("--uses and --ttl must be more than nothing (received %d, %s)", uses, ttl)
+			}
+			if _, err := os.Stat(data); err != nil {
+				return fmt.Errorf("no server has run with this data directory yet: %w", err)
 			}
 			now := time.Now()
 			s, err := server.OpenStore(cmd.Context(), data, now)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -21,6 +22,9 @@ func serve() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
+			if o.Interval < 10*time.Second || o.Interval > 24*time.Hour {
+				return fmt.Errorf("--interval must be from 10s to 24h (received %s)", o.Interval)
+			}
 			o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 			return server.Serve(ctx, o)
 		},

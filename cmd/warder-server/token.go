@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,9 @@ func token() *cobra.Command {
 			}
 			if ttl <= 0 {
 				return fmt.Errorf("--ttl must be more than nothing (received %s)", ttl)
+			}
+			if _, err := os.Stat(data); err != nil {
+				return fmt.Errorf("no server has run with this data directory yet: %w", err)
 			}
 			keys, err := server.LoadKeys(data)
 			if err != nil {

@@ -20,7 +20,7 @@ func (a *app) checkIn() *cobra.Command {
 				fmt.Fprintln(cmd.OutOrStdout(), "Checked in. No policy is assigned.")
 				return nil
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Checked in. Policy %q version %d is %s.\n", s.Policy.Name, s.Policy.Version, s.Policy.State)
+			fmt.Fprintf(cmd.OutOrStdout(), "Checked in. Policy %q version %d is %s.\n", plain(s.Policy.Name), s.Policy.Version, s.Policy.State)
 			return nil
 		},
 	}

@@ -15,7 +15,7 @@ import (
 
 func (a *app) explain() *cobra.Command {
 	c := &cobra.Command{
-		Use: "explain", Short: "Why something is allowed or refused, and what would change it",
+		Args: cobra.NoArgs, RunE: help, Use: "explain", Short: "Why something is allowed or refused, and what would change it",
 		Example: "  warder explain usb 0951:1666\n  warder explain usb --port 1-2",
 	}
 	c.AddCommand(a.explainUSB())
@@ -73,14 +73,14 @@ func (a *app) explainUSB() *cobra.Command {
 			default:
 				word = st.warn(word)
 			}
-			fmt.Fprintf(out, "%s  %s\n  why      %s\n", word, x.Device, x.Reason)
+			fmt.Fprintf(out, "%s  %s\n  why      %s\n", word, plain(x.Device), plain(x.Reason))
 			if x.Nearest != "" {
-				fmt.Fprintf(out, "  to turn  %s\n", x.Nearest)
+				fmt.Fprintf(out, "  to turn  %s\n", plain(x.Nearest))
 			}
 			if x.Authorized != "" {
 				fmt.Fprintf(out, "  now      in use: %s (read back from the kernel)\n", x.Authorized)
 			}
-			fmt.Fprintf(out, "  policy   %s\n", x.Policy)
+			fmt.Fprintf(out, "  policy   %s\n", plain(x.Policy))
 			if dead {
 				fmt.Fprintf(out, "  %s\n", st.warn("the agent is dead; this is by the last policy it stored"))
 			}

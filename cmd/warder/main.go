@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/config"
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/platform/paths"
@@ -47,7 +48,10 @@ func run(args []string) int {
 	fmt.Fprintln(os.Stderr, "warder:", err)
 	if errors.Is(err, localapi.ErrNoAgent) {
 		fmt.Fprintln(os.Stderr, "  start it with: sudo systemctl start warder")
-		return 3
+		return agent.ExitUnreachable
+	}
+	if errors.Is(err, localapi.ErrUnreachable) {
+		return agent.ExitUnreachable
 	}
 	return 1
 }
@@ -64,6 +68,9 @@ func newRoot() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }
+
+// help is what a command does that only has commands below it.
+func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 
 // paths are the agent's places: --state puts all below one directory.
 func (a *app) paths() paths.Paths {

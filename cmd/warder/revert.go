@@ -34,6 +34,8 @@ func (a *app) revert() *cobra.Command {
 				}
 				fmt.Fprintln(out, "The hold is lifted; the policy is in force again.")
 				return nil
+			case cmd.Flags().Changed("for") && (length < time.Second || length > 30*24*time.Hour):
+				return fmt.Errorf("--for must be from 1s to 720h (received %s); leave it out for a hold until it is lifted", length)
 			case reason == "":
 				return errors.New("say why with --reason: the server and the next person are told")
 			}

@@ -11,7 +11,7 @@ import (
 
 func (a *app) service() *cobra.Command {
 	c := &cobra.Command{
-		Use: "service", Short: "Install, remove, start and stop the system service",
+		Args: cobra.NoArgs, RunE: help, Use: "service", Short: "Install, remove, start and stop the system service",
 		Example: "  sudo warder service install\n  sudo warder service start",
 	}
 	for action, short := range map[string]string{

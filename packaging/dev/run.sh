@@ -37,10 +37,17 @@ bin/warder-server serve --data "$var/server" --listen "127.0.0.1:$port" --http -
 server=$!
 url=http://127.0.0.1:$port
 for _ in $(seq 100); do
+  # Our own server says so in its log; another's on this port is not ours to talk to.
+  grep -q 'msg=serving' "$var/server.log" && break
+  kill -0 "$server" 2>/dev/null || { cat "$var/server.log" >&2; exit 1; }
+  sleep 0.05
+done
+for _ in $(seq 100); do
   (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
   kill -0 "$server" 2>/dev/null || { cat "$var/server.log" >&2; exit 1; }
   sleep 0.05
 done
+grep -q 'msg=serving' "$var/server.log" || { cat "$var/server.log" >&2; exit 1; }
 token=$(bin/warder-server token create --data "$var/server" --role admin --ttl 24h)
 echo "$token" >"$var/token"; chmod 600 "$var/token"
 

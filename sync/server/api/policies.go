@@ -85,6 +85,9 @@ func putDefault(a *API, q *request) (int, any, error) {
 	if in.PolicyID == "" {
 		return 0, nil, &problem{http.StatusBadRequest, "bad_request", "policy_id must be present"}
 	}
+	if p, err := a.Store.Policy(q.Context(), in.PolicyID); err == nil && !p.Active {
+		return 0, nil, &problem{http.StatusConflict, "inactive_policy", "an inactive policy cannot be the default: activate it first"}
+	}
 	before, err := a.Store.Default(q.Context())
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return 0, nil, err
@@ -191,6 +194,9 @@ func putPolicy(a *API, q *request) (int, any, error) {
 	}
 	if _, err := decodePolicy(alone); err != nil {
 		return 0, nil, err
+	}
+	if in.Name != nil && *in.Name == "" {
+		return 0, nil, &detailed{http.StatusBadRequest, map[string]any{"valid": false, "errors": policy.Errors{{Field: "name", Message: "must not be empty", Received: ""}}}}
 	}
 	if in.Active != nil && !*in.Active {
 		if def, err := a.Store.Default(q.Context()); err == nil && def.ID == p.ID {

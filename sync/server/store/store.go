@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	_ "modernc.org/sqlite" // the driver
@@ -51,6 +52,10 @@ type Store struct{ db *sql.DB }
 
 // Open opens the database, and makes it where there is none.
 func Open(path string) (*Store, error) {
+	// Made here first, for its mode: it holds what every device reported.
+	if f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600); err == nil {
+		_ = f.Close()
+	}
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate")
 	if err != nil {
 		return nil, err
