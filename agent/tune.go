@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Tune sets the runtime for a program that mostly sleeps. One processor: with more, each wake-up
-// costs several threads a context switch, and a decision waits for one of them to wake. Writes that
-// block hand the processor on by themselves.
+// Tune sets the runtime for a program that mostly sleeps. Two processors: one for the loop, which is
+// busy while it looks at the machine, and one so that a plug never waits for that. More would only
+// be more threads to wake.
 func Tune() {
-	runtime.GOMAXPROCS(1)
+	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
 	debug.SetGCPercent(busyGC)
 	debug.SetMemoryLimit(memoryNet)
 }

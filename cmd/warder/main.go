@@ -3,7 +3,8 @@
 // Command warder is the policy agent and its command line. It holds flags and rendering; what the
 // commands do is in agent.
 //
-// The agent runs on one processor (agent.Tune); the directive above keeps it from looking for more.
+// The agent chooses its processors itself (agent.Tune); the directive above keeps the runtime from
+// waking it to look for more.
 package main
 
 import (

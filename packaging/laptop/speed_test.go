@@ -49,10 +49,12 @@ func (r *rig) plugs(n int) []time.Duration {
 	for i := range n {
 		r.plug("usb-tablet", "p", map[string]any{"port": "4"})
 		r.authorized("1-4", "1")
-		r.sh("sleep 0.3")
+		r.sh("sleep 0.5")
 		r.unplug("p")
 		r.gone("1-4")
-		_ = i
+		if i%2 == 0 {
+			r.sh("sleep 0.7") // half of them on an idle machine, half while the last unplug is looked at
+		}
 	}
 	out := r.sh(`cd /sys/kernel/tracing; echo 0 >tracing_on; echo 0 >events/kprobes/enable; grep -E 'seen:|decided:' trace; echo >kprobe_events`)
 	// Each plug: seen by the hub's worker (its first attempt to bind) and decided by the daemon. A
