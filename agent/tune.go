@@ -10,6 +10,7 @@ import (
 // busy while it looks at the machine, and one so that a plug never waits for that. More would only
 // be more threads to wake.
 func Tune() {
+	smallPages()
 	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
 	debug.SetGCPercent(busyGC)
 	debug.SetMemoryLimit(memoryNet)

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package agent
+
+// smallPages has nothing to do here.
+func smallPages() {}
