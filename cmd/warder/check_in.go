@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/warderd/warder/agent"
+	"github.com/warderd/warder/enforce"
 )
 
 func (a *app) checkIn() *cobra.Command {
@@ -20,7 +21,7 @@ func (a *app) checkIn() *cobra.Command {
 				fmt.Fprintln(cmd.OutOrStdout(), "Checked in. No policy is assigned.")
 				return nil
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Checked in. Policy %q version %d is %s.\n", plain(s.Policy.Name), s.Policy.Version, s.Policy.State)
+			fmt.Fprintf(cmd.OutOrStdout(), "Checked in. Policy %q version %d is %s.\n", enforce.Plain(s.Policy.Name), s.Policy.Version, s.Policy.State)
 			return nil
 		},
 	}

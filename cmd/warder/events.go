@@ -74,5 +74,5 @@ func printEvent(w io.Writer, st style, e enforce.Event) {
 	if e.Told != "" {
 		more += "; told: " + e.Told
 	}
-	fmt.Fprintf(w, "%s  %s %-7s %s%s\n    %s\n", st.dim(e.At.Local().Format(time.DateTime)), kind, e.Mode, plain(e.Subject), plain(more), st.dim(plain(e.Reason)))
+	fmt.Fprintf(w, "%s  %s %-7s %s%s\n    %s\n", st.dim(e.At.Local().Format(time.DateTime)), kind, e.Mode, enforce.Plain(e.Subject), enforce.Plain(more), st.dim(enforce.Plain(e.Reason)))
 }

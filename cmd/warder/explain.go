@@ -10,6 +10,7 @@ import (
 
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/localapi"
+	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/policy"
 )
 
@@ -73,14 +74,14 @@ func (a *app) explainUSB() *cobra.Command {
 			default:
 				word = st.warn(word)
 			}
-			fmt.Fprintf(out, "%s  %s\n  why      %s\n", word, plain(x.Device), plain(x.Reason))
+			fmt.Fprintf(out, "%s  %s\n  why      %s\n", word, enforce.Plain(x.Device), enforce.Plain(x.Reason))
 			if x.Nearest != "" {
-				fmt.Fprintf(out, "  to turn  %s\n", plain(x.Nearest))
+				fmt.Fprintf(out, "  to turn  %s\n", enforce.Plain(x.Nearest))
 			}
 			if x.Authorized != "" {
 				fmt.Fprintf(out, "  now      in use: %s (read back from the kernel)\n", x.Authorized)
 			}
-			fmt.Fprintf(out, "  policy   %s\n", plain(x.Policy))
+			fmt.Fprintf(out, "  policy   %s\n", enforce.Plain(x.Policy))
 			if dead {
 				fmt.Fprintf(out, "  %s\n", st.warn("the agent is dead; this is by the last policy it stored"))
 			}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -132,7 +131,7 @@ func render(w io.Writer, st style, s agent.Status) {
 		line("check-in", "%s", checkIn(st, s))
 	}
 	if p := s.Policy; p != nil {
-		p.Name = plain(p.Name)
+		p.Name = enforce.Plain(p.Name)
 		stale := ""
 		if p.Stale {
 			stale = st.warn(", stale since " + p.Expires.Local().Format(time.DateTime))
@@ -144,7 +143,7 @@ func render(w io.Writer, st style, s agent.Status) {
 		if !h.Until.IsZero() {
 			until = "until " + h.Until.Local().Format(time.DateTime)
 		}
-		line("held", "%s", st.warn(fmt.Sprintf("by %s: %s (%s)", plain(h.Who), plain(h.Reason), until)))
+		line("held", "%s", st.warn(fmt.Sprintf("by %s: %s (%s)", enforce.Plain(h.Who), enforce.Plain(h.Reason), until)))
 	}
 	line("usb", "%s", usbLine(st, s.USB))
 	for _, n := range []string{"insert_to_decision", "nudge_to_verified"} {
@@ -153,20 +152,9 @@ func render(w io.Writer, st style, s agent.Status) {
 		}
 	}
 	for _, h := range s.Health {
-		line("problem", "%s", st.warn(plain(h)))
+		line("problem", "%s", st.warn(enforce.Plain(h)))
 	}
 	findings(w, st, s)
-}
-
-// plain keeps what came from a server, a device or another person from being a command to the
-// terminal. JSON output escapes by itself.
-func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '.'
-		}
-		return r
-	}, s)
 }
 
 func headline(st style, s agent.Status) string {
@@ -191,7 +179,7 @@ func checkIn(st style, s agent.Status) string {
 		text = s.At.Sub(s.CheckIn.Last).Round(time.Second).String() + " ago"
 	}
 	if s.CheckIn.Error != "" {
-		text += ", " + st.bad(plain(s.CheckIn.Error))
+		text += ", " + st.bad(enforce.Plain(s.CheckIn.Error))
 	}
 	if !s.CheckIn.Next.IsZero() {
 		text += ", next in " + max(s.CheckIn.Next.Sub(s.At), 0).Round(time.Second).String()
@@ -240,7 +228,7 @@ func findings(w io.Writer, st style, s agent.Status) {
 		if f.Enforcement == enforce.Unsupported {
 			how = ""
 		}
-		fmt.Fprintf(w, "  %s%s %-34s %-8s %-12s %s\n", state, pad, f.Setting, f.Mode, how, st.dim(plain(f.Reason)))
+		fmt.Fprintf(w, "  %s%s %-34s %-8s %-12s %s\n", state, pad, f.Setting, f.Mode, how, st.dim(enforce.Plain(f.Reason)))
 	}
 	if s.Hidden > 0 {
 		fmt.Fprintf(w, "  %s\n", st.dim(fmt.Sprintf("%d settings in monitor mode are shown to root", s.Hidden)))

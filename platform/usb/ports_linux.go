@@ -195,7 +195,7 @@ func (p *Ports) details(u *fact.USB) {
 	dir := p.dir(u.Path)
 	maker, _ := text(dir + "/manufacturer")
 	product, _ := text(dir + "/product")
-	u.Name = printable(strings.TrimSpace(maker + " " + product))
+	u.Name = enforce.Plain(strings.TrimSpace(maker + " " + product))
 	bus, _ := text(dir + "/busnum")
 	u.Bus, _ = strconv.Atoi(bus)
 }

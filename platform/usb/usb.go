@@ -7,9 +7,7 @@ package usb
 
 import (
 	"context"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -49,19 +47,9 @@ type Decision struct {
 func Subject(u *fact.USB) string {
 	s := "usb " + u.Path + " " + u.ID()
 	if u.Serial != "" {
-		s += " " + printable(u.Serial)
+		s += " " + enforce.Plain(u.Serial)
 	}
 	return s
-}
-
-// printable keeps what a device calls itself from being a command to somebody's terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '.'
-		}
-		return r
-	}, s)
 }
 
 // Release flushes and unmounts what stands on a device before it is taken away. dir is the device's

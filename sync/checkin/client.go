@@ -21,10 +21,10 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/sync/protocol"
 )
 
@@ -97,17 +97,7 @@ func (e *StatusError) Error() string {
 	if e.RetryAfter > 0 {
 		text += fmt.Sprintf(" (try again in %s)", e.RetryAfter)
 	}
-	return fmt.Sprintf("the server answered %d: %s", e.Code, printable(text))
-}
-
-// printable keeps a server's words from being a command to somebody's terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, strings.TrimSpace(s))
+	return fmt.Sprintf("the server answered %d: %s", e.Code, enforce.Plain(strings.TrimSpace(text)))
 }
 
 // Final reports whether sending the same request again is useless.
