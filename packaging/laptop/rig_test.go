@@ -184,7 +184,7 @@ func (r *rig) settled() {
 	r.wait("the new policy is in force and reported", `curl -sk -H "Authorization: Bearer $(cat /root/token)" %s/devices | grep -q '"policy":{"id":"%s","version":%d'`, api, r.policy, p.Version)
 }
 
-// stick makes a medium on the host. The laptop formats it the first time.
+// medium makes a stick's medium on the host, with a FAT file system.
 func (r *rig) medium(node string, mib int64) string {
 	r.t.Helper()
 	file := filepath.Join(r.dir, node+".img")
@@ -195,8 +195,7 @@ func (r *rig) medium(node string, mib int64) string {
 		r.t.Fatal(err)
 	}
 	if out, err := exec.Command("mkfs.vfat", "-F", "32", file).CombinedOutput(); err != nil {
-		// Without dosfstools on this machine the laptop's own do it, over the share.
-		_ = out
+		r.t.Fatalf("mkfs.vfat (of dosfstools): %v\n%s", err, out)
 	}
 	if err := r.Stick(node, file); err != nil {
 		r.t.Fatal(err)
