@@ -78,6 +78,7 @@ func (a *Agent) take(jws string) {
 	a.mu.Lock()
 	renamed := a.doc == nil || a.doc.ID != doc.ID || a.doc.Version != doc.Version
 	a.doc, a.issued = doc, as
+	a.sent.refused, a.sent.reason = "", ""
 	a.mu.Unlock()
 	if renewal {
 		a.again = a.again || renamed // the server shows which version each device holds

@@ -119,6 +119,7 @@ func (a *Agent) blind(doc *policy.Document, m *fact.Machine) {
 	a.mu.Unlock()
 	a.note("machine", "the USB devices cannot be read: "+m.USB.Why)
 	a.recon.Reset(blindRetry)
+	a.reportSoon()
 	a.flatten("running")
 }
 
@@ -254,7 +255,7 @@ func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigest
 	same := a.doc != nil && report.Policy.Digest == a.doc.Digest
 	refused := a.sent.refused
 	a.mu.Unlock()
-	if same {
+	if same && report.Policy.State != "held" { // a policy that is held back proves nothing
 		a.confirm()
 	}
 	if answer.Assignment == "" && refused == "" {
@@ -358,6 +359,9 @@ func (a *Agent) reportSoon() {
 }
 
 func (a *Agent) nudge(n protocol.Nudge, at time.Time) {
+	if a.source == nil {
+		return // released between the nudge and now
+	}
 	if a.nudged.IsZero() {
 		a.nudged = at
 	}

@@ -81,7 +81,7 @@ func Make(kinds Kinds, wants []enforce.Want, seen Seen, rows map[enforce.Key]led
 		}
 	}
 	for k, row := range rows {
-		if !held[k] {
+		if !held[k] && !(seen.At(k).State == enforce.Present && p.spokenFor(k, held)) {
 			p.release(row)
 		}
 	}
@@ -197,7 +197,7 @@ func (p *planner) strays(held map[enforce.Key]bool) {
 	for k, seen := range p.seen.Has {
 		_, known := p.rows[k]
 		kind := p.kinds.kinds[k.Kind]
-		if held[k] || known || kind.From == nil || kind.Ours == "" || !seen.Is(kind.Ours) {
+		if held[k] || known || kind.From == nil || kind.Ours == "" || !seen.Is(kind.Ours) || p.spokenFor(k, held) {
 			continue
 		}
 		if base := kind.From(k, seen, p.held); !base.Same(seen) {
@@ -211,11 +211,24 @@ func (p *planner) leftovers(held map[enforce.Key]bool) {
 	for k, seen := range p.seen.Has {
 		_, known := p.rows[k]
 		kind := p.kinds.kinds[k.Kind]
-		if held[k] || known || p.planned(k) || kind.Safe == "" || kind.Ours == "" || !seen.Is(kind.Ours) {
+		if held[k] || known || p.planned(k) || p.spokenFor(k, held) || kind.Safe == "" || kind.Ours == "" || !seen.Is(kind.Ours) {
 			continue
 		}
 		p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: k, From: seen, To: present(kind.Safe), Phase: enforce.Open, Baseline: true})
 	}
+}
+
+// spokenFor: a default that this plan still holds speaks for the resource. One that came after the
+// snapshot is in no want, and is not let in for that: the next look decides on it.
+func (p *planner) spokenFor(k enforce.Key, held map[enforce.Key]bool) bool {
+	kind, spoken := p.kinds.kinds[k.Kind], false
+	if kind.From != nil {
+		kind.From(k, present(kind.Ours), func(by enforce.Key) (enforce.Reading, bool) {
+			spoken = spoken || held[by]
+			return enforce.Reading{}, false
+		})
+	}
+	return spoken
 }
 
 func (p *planner) planned(k enforce.Key) bool {

@@ -215,6 +215,40 @@ func TestLostLedger(t *testing.T) {
 	}
 }
 
+// A device that comes between the snapshot and the list is in no want. While the default that refused
+// it is held it stays refused, also with the ledger lost; once the default is released it is given
+// back.
+func TestNewcomerBetweenSnapshotAndList(t *testing.T) {
+	from := func(_ enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
+		if base, ok := held(enforce.Key{Kind: "hub", ID: "h"}); ok {
+			return base
+		}
+		return seen
+	}
+	for _, lost := range []bool{false, true} {
+		b := newBench(t, pass)
+		b.fake = platformtest.NewFake(pass, platform.Kind{Name: "hub", Life: platform.Boot, Safe: "1", Ours: "0", Found: true},
+			platform.Kind{Name: "dev", Life: platform.Present, Safe: "1", Ours: "0", Found: true, From: from, Urgent: true})
+		b.fake.Set("hub", "h", "1")
+		b.start("boot1")
+		b.run(want("hub", "h", "0", enforce.Enforce))
+		if lost {
+			if err := b.loop.Ledger.MarkLost(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.fake.Set("dev", "new", "0")
+		b.run(want("hub", "h", "0", enforce.Enforce))
+		if got := b.fake.Get("dev", "new"); got != "0" {
+			t.Errorf("lost %v: a refused newcomer reads %s while the default is held", lost, got)
+		}
+		b.run()
+		if h, d := b.fake.Get("hub", "h"), b.fake.Get("dev", "new"); h != "1" || d != "1" {
+			t.Errorf("lost %v: after the release the hub reads %s and the device %s", lost, h, d)
+		}
+	}
+}
+
 func TestShutGate(t *testing.T) {
 	b := newBench(t, func(enforce.Change) error { return errors.New("shut") })
 	r := b.run(want("disk", "a", "0", enforce.Enforce))
