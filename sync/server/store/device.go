@@ -5,235 +5,310 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 
-	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/sync/server/fleet"
 )
 
-// Device is one enrolled machine and what it last reported.
+// The states of a device.
+const (
+	Enrolled = "enrolled"
+	Retired  = "retired" // its next check-in gets a signed release
+	Cloned   = "cloned"  // two machines use its key
+)
+
+// Device is one enrolled machine.
 type Device struct {
-	ID, Name, Machine string
-	Key               json.RawMessage
-	Host              json.RawMessage
-	Policy            string // its own; "" for the default
-	State             string // enrolled, retired, cloned
-	EnrolledAt        time.Time
-	LastSeen          time.Time
-	Counter           uint64
-	Held, Agent       json.RawMessage
-	AssignedAt        time.Time
-	FactsDigest       string
-	Facts             json.RawMessage
-	FindingsDigest    string
-	Findings          json.RawMessage
-	FindingsAt        time.Time
+	fleet.Device
+	N          int64 // its number, for joining
+	Name       string
+	Key        json.RawMessage // public JWK
+	Machine    string
+	Host       json.RawMessage
+	State      string
+	Enrollment string // the token it came by
+	EnrolledAt time.Time
+	Excepted   time.Time // an exception may hold until then
+	Diagnose   time.Time // a bundle was asked for then and has not come
+	LastSeen   time.Time
+	Counter    uint64
+	AssignedAt time.Time
+	Report     Report
 }
 
-const deviceColumns = `id, name, key, machine, host, policy, enrolled_at, last_seen, counter, state, held, agent, assigned_at,
-	facts_digest, facts, findings_digest, findings, findings_at`
+// Report is what a device last said of itself.
+type Report struct {
+	Held           json.RawMessage
+	Agent          json.RawMessage
+	Previous       string // start of the agent run before this one
+	FactsDigest    string
+	Facts          json.RawMessage // nil where not read
+	FindingsDigest string
+	Findings       json.RawMessage // nil where not read
+	FindingsAt     time.Time
+	Standing       string
+	Rollup         string
+}
+
+const deviceColumns = `d.n, d.id, d.name, d.key, d.machine, d.host, d.os, d.ownership, d.username, d.tags, coalesce(d.policy, ''), d.priority,
+	d.compliance, d.state, d.enrollment, d.enrolled_at, d.excepted, d.diagnose, coalesce(s.at, 0), coalesce(s.counter, 0), coalesce(s.assigned, 0),
+	coalesce(r.counter, 0), coalesce(r.held, '{}'), coalesce(r.agent, '{}'), coalesce(r.previous, ''), coalesce(r.facts_digest, ''),
+	coalesce(r.findings_digest, ''), coalesce(r.findings_at, 0), coalesce(r.standing, ''), coalesce(r.rollup, ''), `
+
+const deviceFrom = ` FROM devices d LEFT JOIN seen s ON s.device = d.n LEFT JOIN reports r ON r.device = d.n `
+
+// What is read of a report: its big parts only where they are wanted.
+const (
+	brief = `'', ''`
+	whole = `coalesce(r.facts, ''), coalesce(r.findings, '')`
+)
 
 func scanDevice(r scanner) (*Device, error) {
 	var d Device
-	var key, host, held, agent, facts, findings string
-	var policy sql.NullString
-	var enrolled, seen, assigned, findingsAt int64
-	err := r.Scan(&d.ID, &d.Name, &key, &d.Machine, &host, &policy, &enrolled, &seen, &d.Counter, &d.State, &held, &agent, &assigned,
-		&d.FactsDigest, &facts, &d.FindingsDigest, &findings, &findingsAt)
+	var key, host, tags, held, agent, facts, findings string
+	var enrolled, excepted, diagnose, seen, assigned, findingsAt int64
+	var counter, reported uint64
+	p := &d.Report
+	err := r.Scan(&d.N, &d.ID, &d.Name, &key, &d.Machine, &host, &d.OS, &d.Ownership, &d.User, &tags, &d.Policy, &d.Priority,
+		&d.Compliance, &d.State, &d.Enrollment, &enrolled, &excepted, &diagnose, &seen, &counter, &assigned,
+		&reported, &held, &agent, &p.Previous, &p.FactsDigest, &p.FindingsDigest, &findingsAt, &p.Standing, &p.Rollup, &facts, &findings)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, ErrNotFound
 	}
-	at := func(ms int64) time.Time {
-		if ms == 0 {
-			return time.Time{}
-		}
-		return time.UnixMilli(ms).UTC()
+	d.Key, d.Host, p.Held, p.Agent = json.RawMessage(key), json.RawMessage(host), json.RawMessage(held), json.RawMessage(agent)
+	if facts != "" {
+		p.Facts = json.RawMessage(facts)
 	}
-	d.Key, d.Host, d.Held, d.Agent = json.RawMessage(key), json.RawMessage(host), json.RawMessage(held), json.RawMessage(agent)
-	d.Facts, d.Findings, d.Policy = json.RawMessage(facts), json.RawMessage(findings), policy.String
-	d.EnrolledAt, d.LastSeen, d.AssignedAt, d.FindingsAt = at(enrolled), at(seen), at(assigned), at(findingsAt)
+	if findings != "" {
+		p.Findings = json.RawMessage(findings)
+	}
+	d.Tags, d.Counter = splitTags(tags), max(counter, reported)
+	d.EnrolledAt, d.Excepted, d.Diagnose, d.LastSeen, d.AssignedAt, p.FindingsAt = at(enrolled), at(excepted), at(diagnose), at(seen), at(assigned), at(findingsAt)
 	return &d, err
 }
 
-// Enroll uses up one use of a token and registers a device, both or neither.
+// Tags are stored as ",a,b,": a tag is found with its commas, and never a part of one.
+func joinTags(tags []string) string {
+	if len(tags) == 0 {
+		return ""
+	}
+	return "," + strings.Join(tags, ",") + ","
+}
+
+func splitTags(s string) []string {
+	if s = strings.Trim(s, ","); s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
+}
+
+// Device gives one device, with the whole of its last report.
+func (s *Store) Device(ctx context.Context, id string) (*Device, error) {
+	return scanDevice(s.read.QueryRowContext(ctx, `SELECT `+deviceColumns+whole+deviceFrom+`WHERE d.id = $1`, id))
+}
+
+// Known gives what a check-in needs to know of a device.
+func (s *Store) Known(ctx context.Context, id string) (*Device, error) {
+	return scanDevice(s.read.QueryRowContext(ctx, `SELECT `+deviceColumns+brief+deviceFrom+`WHERE d.id = $1`, id))
+}
+
+// Filter chooses devices.
+type Filter struct {
+	Policy string // effective; "" for any
+	Target fleet.Target
+	Rollup string // compliant, noncompliant, unknown
+	Name   string // begins so
+	State  string // "" for all but the retired
+}
+
+func (f Filter) where(st *fleet.State) (string, []any) {
+	var conds []string
+	var args []any
+	add := func(cond string, v any) {
+		args = append(args, v)
+		conds = append(conds, strings.ReplaceAll(cond, "?", "$"+itoa(len(args))))
+	}
+	if f.State == "" {
+		conds = append(conds, "d.state IN ('enrolled','cloned')")
+	} else {
+		add("d.state = ?", f.State)
+	}
+	if f.Target.Platform != "" {
+		add("d.os = ?", f.Target.Platform)
+	}
+	if f.Target.Ownership != "" && f.Target.Ownership != "ANY" {
+		add("d.ownership = ?", f.Target.Ownership)
+	}
+	if f.Target.User != "" {
+		add("d.username = ?", f.Target.User)
+	}
+	if f.Target.Tag != "" {
+		add("replace(d.tags, ?, '') <> d.tags", ","+f.Target.Tag+",")
+	}
+	if f.Rollup != "" {
+		add("EXISTS (SELECT 1 FROM reports q WHERE q.device = d.n AND q.rollup = ?)", f.Rollup)
+	}
+	if f.Name != "" {
+		add("substr(lower(d.name), 1, length(?)) = lower(?)", f.Name)
+	}
+	if f.Policy != "" {
+		var expr string
+		expr, args = assigned(st, args)
+		add("("+expr+") = ?", f.Policy)
+	}
+	return strings.Join(conds, " AND "), args
+}
+
+// Count counts devices.
+func (s *Store) Count(ctx context.Context, st *fleet.State, f Filter) (n int, err error) {
+	where, args := f.where(st)
+	err = s.read.QueryRowContext(ctx, `SELECT count(*) FROM devices d WHERE `+where, args...).Scan(&n)
+	return n, err
+}
+
+// Devices gives a page of devices in the order of their enrolment. The page is found on an index
+// alone, so that a late page of a large fleet costs no reading of what is skipped.
+func (s *Store) Devices(ctx context.Context, st *fleet.State, f Filter, page, size int) (out []*Device, err error) {
+	where, args := f.where(st)
+	n := len(args)
+	args = append(args, size, (page-1)*size)
+	err = rows(ctx, s.read, func(r scanner) error {
+		d, err := scanDevice(r)
+		out = append(out, d)
+		return err
+	}, `SELECT `+deviceColumns+brief+deviceFrom+`WHERE d.n IN (SELECT d.n FROM devices d WHERE `+where+` ORDER BY d.n LIMIT $`+itoa(n+1)+` OFFSET $`+itoa(n+2)+`) ORDER BY d.n`, args...)
+	return out, err
+}
+
+// Each gives every device of a filter with the whole of its report, until f says stop.
+func (s *Store) Each(ctx context.Context, st *fleet.State, f Filter, use func(*Device) bool) error {
+	where, args := f.where(st)
+	n := len(args)
+	for last := int64(0); ; {
+		var list []*Device
+		err := rows(ctx, s.read, func(r scanner) error {
+			d, err := scanDevice(r)
+			list = append(list, d)
+			return err
+		}, `SELECT `+deviceColumns+whole+deviceFrom+`WHERE `+where+` AND d.n > $`+itoa(n+1)+` ORDER BY d.n LIMIT 500`, append(args[:n:n], last)...)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		for _, d := range list {
+			if !use(d) {
+				return nil
+			}
+		}
+		last = list[len(list)-1].N
+	}
+}
+
+// Assign gives a device a policy of its own, or with "" what its groups say.
+func (s *Store) Assign(ctx context.Context, device, policy, compliance string, priority int, now time.Time) error {
+	detail := []string{"policy " + policy}
+	if policy == "" {
+		detail = []string{"no policy of its own"}
+	}
+	return s.change(ctx, now, "device.assigned", device, detail, func(tx *sql.Tx) error {
+		if policy != "" {
+			var n int
+			if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM policies WHERE id = $1`, policy).Scan(&n); err != nil || n == 0 {
+				return errors.Join(err, ErrNotFound)
+			}
+		}
+		return one(tx.ExecContext(ctx, `UPDATE devices SET policy = nullif($1, ''), priority = $2, compliance = $3 WHERE id = $4`, policy, priority, compliance, device))
+	})
+}
+
+// Edit writes what an administrator may say about a device; nil stays.
+func (s *Store) Edit(ctx context.Context, device string, name, user, ownership *string, tags *[]string, now time.Time) error {
+	var detail []string
+	var sets []string
+	var args []any
+	set := func(column, shown string, v any) {
+		args = append(args, v)
+		sets, detail = append(sets, column+" = $"+itoa(len(args))), append(detail, shown)
+	}
+	if name != nil {
+		set("name", "name "+*name, *name)
+	}
+	if user != nil {
+		set("username", "user "+*user, *user)
+	}
+	if ownership != nil {
+		set("ownership", "ownership "+*ownership, *ownership)
+	}
+	if tags != nil {
+		set("tags", "tags "+strings.Join(*tags, " "), joinTags(*tags))
+	}
+	if len(sets) == 0 {
+		return nil
+	}
+	args = append(args, device)
+	return s.change(ctx, now, "device.edited", device, detail, func(tx *sql.Tx) error {
+		return one(tx.ExecContext(ctx, `UPDATE devices SET `+strings.Join(sets, ", ")+` WHERE id = $`+itoa(len(args)), args...))
+	})
+}
+
+// SetState marks a device as retired, cloned or enrolled.
+func (s *Store) SetState(ctx context.Context, device, state string, now time.Time) error {
+	return s.change(ctx, now, "device."+state, device, nil, func(tx *sql.Tx) error {
+		return one(tx.ExecContext(ctx, `UPDATE devices SET state = $1 WHERE id = $2`, state, device))
+	})
+}
+
+// Enroll uses up one use of a token and registers a device, both or neither. What the token says of
+// its devices is taken over.
 func (s *Store) Enroll(ctx context.Context, token string, d *Device, now time.Time) error {
 	return s.tx(ctx, func(tx *sql.Tx) error {
-		r, err := tx.Exec(`UPDATE enrollments SET uses = uses - 1 WHERE hash = ? AND uses > 0 AND expires > ?`, hash(token), now.UnixMilli())
-		if err != nil {
-			return err
-		}
-		if n, _ := r.RowsAffected(); n == 0 {
+		var tags, ownership, user string
+		var own sql.NullString
+		err := tx.QueryRowContext(ctx, `UPDATE enrollments SET used = used + 1 WHERE hash = $1 AND used < uses AND expires > $2 AND revoked_at = 0
+			RETURNING id, ownership, username, tags, policy`, hash(token), ms(now)).Scan(&d.Enrollment, &ownership, &user, &tags, &own)
+		if errors.Is(err, sql.ErrNoRows) {
 			return ErrUsed
 		}
-		_, err = tx.Exec(`INSERT INTO devices (id, name, key, machine, host, enrolled_at) VALUES (?,?,?,?,?,?)`,
-			d.ID, d.Name, string(d.Key), d.Machine, string(d.Host), now.UnixMilli())
-		return err
-	})
-}
-
-// Device gives one device.
-func (s *Store) Device(ctx context.Context, id string) (*Device, error) {
-	return scanDevice(s.db.QueryRowContext(ctx, `SELECT `+deviceColumns+` FROM devices WHERE id = ?`, id))
-}
-
-// Devices gives a page of the devices of a policy, or of all with policy "".
-func (s *Store) Devices(ctx context.Context, policy string, page, size int) (out []*Device, total int, err error) {
-	where := ` FROM devices WHERE state <> 'retired' AND (? = '' OR policy = ? OR policy IS NULL AND ? = (SELECT value FROM meta WHERE name = 'default'))`
-	if err := s.db.QueryRowContext(ctx, `SELECT count(*)`+where, policy, policy, policy).Scan(&total); err != nil {
-		return nil, 0, err
-	}
-	rows, err := s.db.QueryContext(ctx, `SELECT `+deviceColumns+where+` ORDER BY id LIMIT ? OFFSET ?`, policy, policy, policy, size, (page-1)*size)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		d, err := scanDevice(rows)
-		if err != nil {
-			return nil, 0, err
-		}
-		out = append(out, d)
-	}
-	return out, total, rows.Err()
-}
-
-// DeviceIDs lists the devices that a policy reaches.
-func (s *Store) DeviceIDs(ctx context.Context, policy string) (out []string, err error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT id FROM devices WHERE state <> 'retired' AND
-		(policy = ? OR policy IS NULL AND ? = (SELECT value FROM meta WHERE name = 'default'))`, policy, policy)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		out = append(out, id)
-	}
-	return out, rows.Err()
-}
-
-// Assign gives a device a policy of its own, or with "" the default.
-func (s *Store) Assign(ctx context.Context, device, policy string) error {
-	return s.one(ctx, `UPDATE devices SET policy = nullif(?, '') WHERE id = ?`, policy, device)
-}
-
-// SetState marks a device as retired or cloned.
-func (s *Store) SetState(ctx context.Context, device, state string) error {
-	return s.one(ctx, `UPDATE devices SET state = ? WHERE id = ?`, state, device)
-}
-
-// Assigned remembers when a device was last sent an assignment.
-func (s *Store) Assigned(ctx context.Context, device string, at time.Time) error {
-	return s.one(ctx, `UPDATE devices SET assigned_at = ? WHERE id = ?`, at.UnixMilli(), device)
-}
-
-func (s *Store) one(ctx context.Context, q string, args ...any) error {
-	r, err := s.db.ExecContext(ctx, q, args...)
-	if err != nil {
-		return err
-	}
-	if n, _ := r.RowsAffected(); n == 0 {
-		return ErrNotFound
-	}
-	return nil
-}
-
-// Checkin is what one report changes.
-type Checkin struct {
-	Counter        uint64
-	Held, Agent    json.RawMessage
-	FactsDigest    string
-	Facts          json.RawMessage // nil: unchanged
-	FindingsDigest string
-	Findings       json.RawMessage // nil: unchanged
-	Epoch          string
-	Events         []enforce.Event
-}
-
-// Record writes a report, all of it or nothing, and gives the highest event number of its epoch
-// that is now stored. An event that came before is not stored again.
-func (s *Store) Record(ctx context.Context, device string, c Checkin, now time.Time) (ack uint64, err error) {
-	err = s.tx(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`UPDATE devices SET last_seen = ?, counter = max(counter, ?), held = ?, agent = ? WHERE id = ?`,
-			now.UnixMilli(), c.Counter, string(c.Held), string(c.Agent), device)
 		if err != nil {
 			return err
 		}
-		if c.Facts != nil {
-			if _, err := tx.Exec(`UPDATE devices SET facts = ?, facts_digest = ? WHERE id = ?`, string(c.Facts), c.FactsDigest, device); err != nil {
-				return err
-			}
+		if ownership != "" {
+			d.Ownership = ownership
 		}
-		if c.Findings != nil {
-			if _, err := tx.Exec(`UPDATE devices SET findings = ?, findings_digest = ?, findings_at = ? WHERE id = ?`,
-				string(c.Findings), c.FindingsDigest, now.UnixMilli(), device); err != nil {
-				return err
-			}
-		}
-		ack, err = recordEvents(tx, device, c, now)
+		d.User, d.Tags, d.Policy, d.State, d.Priority, d.EnrolledAt = user, splitTags(tags), own.String, Enrolled, fleet.DevicePriority, now
+		_, err = tx.ExecContext(ctx, `INSERT INTO devices (id, name, key, machine, host, os, ownership, username, tags, policy, priority, compliance, state, enrolled_at, enrollment)
+			VALUES `+values(1, 15), d.ID, d.Name, string(d.Key), d.Machine, string(d.Host), d.OS, d.Ownership, d.User, tags, own, d.Priority, "", d.State, ms(now), d.Enrollment)
 		return err
 	})
-	return ack, err
 }
 
-func recordEvents(tx *sql.Tx, device string, c Checkin, now time.Time) (uint64, error) {
-	if c.Epoch == "" {
-		return 0, nil
-	}
-	var high uint64
-	err := tx.QueryRow(`SELECT seq FROM epochs WHERE device = ? AND epoch = ?`, device, c.Epoch).Scan(&high)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return 0, err
-	}
-	before := high
-	for _, e := range c.Events {
-		if e.Seq <= high {
-			continue
-		}
-		body, err := json.Marshal(e)
-		if err != nil {
-			return 0, err
-		}
-		if _, err := tx.Exec(`INSERT INTO events VALUES (?,?,?,?,?,?)`, device, c.Epoch, e.Seq, e.At.UnixMilli(), now.UnixMilli(), string(body)); err != nil {
-			return 0, err
-		}
-		high = e.Seq
-	}
-	if high == before {
-		return high, nil
-	}
-	_, err = tx.Exec(`INSERT INTO epochs VALUES (?,?,?) ON CONFLICT (device, epoch) DO UPDATE SET seq = excluded.seq`, device, c.Epoch, high)
-	return high, err
+// Seen is a check-in without news: the only thing it leaves behind.
+type Seen struct {
+	Device   int64
+	At       time.Time
+	Counter  uint64
+	Assigned time.Time
 }
 
-// Events gives a device's newest events, newest first.
-func (s *Store) Events(ctx context.Context, device string, limit int) (out []StoredEvent, err error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT epoch, received, body FROM events WHERE device = ? ORDER BY received DESC, seq DESC LIMIT ?`, device, limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var e StoredEvent
-		var body string
-		var received int64
-		if err := rows.Scan(&e.Epoch, &received, &body); err != nil {
-			return nil, err
+// PutSeen writes many at once.
+func (s *Store) PutSeen(ctx context.Context, list []Seen) error {
+	const most = 500
+	for len(list) > 0 {
+		part := list[:min(most, len(list))]
+		list = list[len(part):]
+		args := make([]any, 0, 4*len(part))
+		for _, x := range part {
+			args = append(args, x.Device, ms(x.At), int64(x.Counter), ms(x.Assigned))
 		}
-		if err := json.Unmarshal([]byte(body), &e.Event); err != nil {
-			return nil, err
+		if err := s.tx(ctx, func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, `INSERT INTO seen VALUES `+values(len(part), 4)+` ON CONFLICT (device) DO UPDATE SET at = excluded.at,
+				counter = CASE WHEN excluded.counter > seen.counter THEN excluded.counter ELSE seen.counter END,
+				assigned = CASE WHEN excluded.assigned > seen.assigned THEN excluded.assigned ELSE seen.assigned END
+				WHERE excluded.at >= seen.at`, args...)
+			return err
+		}); err != nil {
+			return err
 		}
-		e.Received = time.UnixMilli(received).UTC()
-		out = append(out, e)
 	}
-	return out, rows.Err()
-}
-
-// StoredEvent is an event as the server holds it.
-type StoredEvent struct {
-	enforce.Event
-	Epoch    string    `json:"epoch"`
-	Received time.Time `json:"received_at"`
+	return nil
 }

@@ -1,6 +1,7 @@
-// Package store is the policy server's database: policies and their versions, devices and what they
-// reported, enrolment tokens, and the one change sequence that serials come from. It owns SQL and
-// nothing of the wire.
+// Package store is the policy server's database: policies and their versions, who is assigned what,
+// devices and what they reported, enrolment tokens, the audit log, and the one change sequence that
+// serials come from. The same statements run on SQLite and on PostgreSQL. It owns SQL and nothing
+// of the wire; what follows from what is stored is decided in sync/server/fleet.
 package store
 
 import (
@@ -11,68 +12,155 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	_ "modernc.org/sqlite"             // the driver "sqlite"
 )
 
 // Errors that callers act on.
 var (
 	ErrNotFound = errors.New("not found")
-	ErrUsed     = errors.New("the enrolment token is used up, expired or unknown")
-	ErrStale    = errors.New("the policy has been changed since")
+	ErrUsed     = errors.New("the enrolment token is used up, expired, revoked or unknown")
+	ErrStale    = errors.New("it has been changed since")
+	ErrInUse    = errors.New("it is in use")
+	ErrReused   = errors.New("the idempotency key was used before")
 )
 
-const schema = `
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS policies (
-	id TEXT PRIMARY KEY, name TEXT NOT NULL, description TEXT NOT NULL, organization TEXT NOT NULL,
-	active INTEGER NOT NULL, version INTEGER NOT NULL, compliance TEXT NOT NULL, sections TEXT NOT NULL,
-	data TEXT NOT NULL, digest TEXT NOT NULL, sequence INTEGER NOT NULL,
-	created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS versions (
-	policy TEXT NOT NULL, version INTEGER NOT NULL, changed_by TEXT NOT NULL, changed_at INTEGER NOT NULL,
-	changes TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (policy, version)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS devices (
-	id TEXT PRIMARY KEY, name TEXT NOT NULL, key TEXT NOT NULL, machine TEXT NOT NULL, host TEXT NOT NULL,
-	policy TEXT, enrolled_at INTEGER NOT NULL, last_seen INTEGER NOT NULL DEFAULT 0, counter INTEGER NOT NULL DEFAULT 0,
-	state TEXT NOT NULL DEFAULT 'enrolled', held TEXT NOT NULL DEFAULT '{}', agent TEXT NOT NULL DEFAULT '{}',
-	assigned_at INTEGER NOT NULL DEFAULT 0, facts_digest TEXT NOT NULL DEFAULT '', facts TEXT NOT NULL DEFAULT '{}',
-	findings_digest TEXT NOT NULL DEFAULT '', findings TEXT NOT NULL DEFAULT '[]', findings_at INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS devices_policy ON devices (policy);
-CREATE TABLE IF NOT EXISTS epochs (device TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (device, epoch)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS events (
-	device TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, received INTEGER NOT NULL,
-	body TEXT NOT NULL, PRIMARY KEY (device, epoch, seq)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS enrollments (hash TEXT PRIMARY KEY, uses INTEGER NOT NULL, expires INTEGER NOT NULL) WITHOUT ROWID;`
-
 // Store is the open database.
-type Store struct{ db *sql.DB }
+type Store struct {
+	write *sql.DB // SQLite: one connection, so that writers queue here and not on the file's lock
+	read  *sql.DB
+	pg    bool
+	url   string
 
-// Open opens the database, and makes it where there is none.
-func Open(path string) (*Store, error) {
-	// Made here first, for its mode: it holds what every device reported.
-	if f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600); err == nil {
-		_ = f.Close()
+	changed chan struct{} // wakes Watch after a commit of this process
+	last    atomic.Int64  // the sequence of the last commit of this process
+
+	mu        sync.Mutex
+	standings map[string]bool // stored already
+}
+
+// Postgres reports whether a database is named by a PostgreSQL URL.
+func Postgres(database string) bool {
+	return strings.HasPrefix(database, "postgres://") || strings.HasPrefix(database, "postgresql://")
+}
+
+// Open opens a SQLite file, or a PostgreSQL database by its URL, makes its tables, and brings those
+// of an older version up to date.
+func Open(ctx context.Context, database string) (*Store, error) {
+	s := &Store{pg: Postgres(database), url: database, changed: make(chan struct{}, 1), standings: map[string]bool{}}
+	var err error
+	if s.pg {
+		err = s.openPostgres()
+	} else {
+		err = s.openSQLite(database)
 	}
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate")
+	if err == nil {
+		err = s.migrate(ctx, migrations)
+	}
 	if err != nil {
-		return nil, err
+		_ = s.Close()
+		return nil, fmt.Errorf("cannot open the database %s: %w", s.Name(), err)
 	}
-	db.SetMaxOpenConns(4)
-	if _, err := db.Exec(schema); err != nil {
-		_ = db.Close()
-		return nil, fmt.Errorf("cannot open the server's database %s: %w", path, err)
+	return s, nil
+}
+
+// Name is the database without a password.
+func (s *Store) Name() string {
+	if u, err := url.Parse(s.url); s.pg && err == nil {
+		return u.Redacted()
 	}
-	return &Store{db}, nil
+	return s.url
+}
+
+func (s *Store) openPostgres() (err error) {
+	if _, err = pgx.ParseConfig(s.url); err != nil {
+		return errors.New("the URL cannot be read") // pgx's own message may hold the password
+	}
+	if s.write, err = sql.Open("pgx", s.url); err != nil {
+		return err
+	}
+	s.write.SetMaxOpenConns(16)
+	s.write.SetMaxIdleConns(16)
+	s.write.SetConnMaxLifetime(time.Hour) // a balancer before the database may have moved
+	s.read = s.write
+	return nil
+}
+
+func (s *Store) openSQLite(path string) (err error) {
+	// Made here first, for its mode: it holds what every device reported.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_ = f.Close()
+	const pragmas = "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-65536)&_pragma=mmap_size(1073741824)"
+	name := "file:" + (&url.URL{Path: path}).EscapedPath() + pragmas
+	if s.write, err = sql.Open("sqlite", name+"&_txlock=immediate"); err != nil {
+		return err
+	}
+	s.write.SetMaxOpenConns(1)
+	if s.read, err = sql.Open("sqlite", name+"&_pragma=query_only(1)"); err != nil {
+		return err
+	}
+	s.read.SetMaxOpenConns(4)
+	s.read.SetMaxIdleConns(4)
+	return nil
 }
 
 // Close closes it.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	var errs []error
+	if s.write != nil {
+		errs = append(errs, s.write.Close())
+	}
+	if s.read != nil && s.read != s.write {
+		errs = append(errs, s.read.Close())
+	}
+	return errors.Join(errs...)
+}
 
+// Ping reports whether the database can be read and written now.
+func (s *Store) Ping(ctx context.Context) error {
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO meta VALUES ('ping', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, time.Now().UTC().Format(time.RFC3339))
+		return err
+	})
+}
+
+// tx runs f in one write transaction.
 func (s *Store) tx(ctx context.Context, f func(*sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
+	for try := 0; ; try++ {
+		err := s.once(ctx, f)
+		if try >= 3 || !s.again(err) {
+			return err
+		}
+	}
+}
+
+// again reports whether another node was at the same rows, so that the whole is to be done anew.
+func (s *Store) again(err error) bool {
+	var p *pgconn.PgError
+	if !errors.As(err, &p) {
+		return false
+	}
+	switch p.Code {
+	case "40001", "40P01", "23505": // serialization failure, deadlock, unique violation
+		return true
+	}
+	return false
+}
+
+func (s *Store) once(ctx context.Context, f func(*sql.Tx) error) error {
+	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -83,184 +171,80 @@ func (s *Store) tx(ctx context.Context, f func(*sql.Tx) error) error {
 	return tx.Commit()
 }
 
-// next takes the next number of the change sequence, above any other one given.
-func next(tx *sql.Tx, above int64) (int64, error) {
-	var n int64
-	err := tx.QueryRow(`SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'sequence'`).Scan(&n)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return 0, err
+// snapshot runs f in one read transaction, so that all it reads is of one moment.
+func (s *Store) snapshot(ctx context.Context, f func(*sql.Tx) error) error {
+	o := &sql.TxOptions{ReadOnly: true}
+	if s.pg {
+		o.Isolation = sql.LevelRepeatableRead
 	}
-	n = max(n, above) + 1
-	_, err = tx.Exec(`INSERT INTO meta VALUES ('sequence', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, n)
-	return n, err
-}
-
-// Serial gives a serial above what a device reports, for an assignment.
-func (s *Store) Serial(ctx context.Context, above int64) (n int64, err error) {
-	err = s.tx(ctx, func(tx *sql.Tx) error { n, err = next(tx, above); return err })
-	return n, err
-}
-
-// Sequence is the last number given.
-func (s *Store) Sequence(ctx context.Context) (n int64, err error) {
-	err = s.db.QueryRowContext(ctx, `SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'sequence'`).Scan(&n)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, nil
+	tx, err := s.read.BeginTx(ctx, o)
+	if err != nil {
+		return err
 	}
-	return n, err
+	defer func() { _ = tx.Rollback() }()
+	return f(tx)
 }
-
-// Policy is one policy as it stands.
-type Policy struct {
-	ID, Name, Description, Organization string
-	Active                              bool
-	Version                             int
-	Compliance, Sections                string // raw JSON; "" is absent
-	Data                                json.RawMessage
-	Digest                              string
-	Sequence                            int64
-	CreatedAt, UpdatedAt                time.Time
-	Devices                             int
-}
-
-// Document is the policy object that devices get.
-func (p *Policy) Document() json.RawMessage {
-	doc := struct {
-		ID           string          `json:"id"`
-		Organization string          `json:"organization_id,omitempty"`
-		Name         string          `json:"name"`
-		Description  string          `json:"description,omitempty"`
-		Version      int             `json:"version"`
-		Active       bool            `json:"active"`
-		Compliance   json.RawMessage `json:"compliance,omitempty"`
-		Sections     json.RawMessage `json:"section_compliance,omitempty"`
-		Data         json.RawMessage `json:"policy_data"`
-	}{p.ID, p.Organization, p.Name, p.Description, p.Version, p.Active, json.RawMessage(p.Compliance), json.RawMessage(p.Sections), p.Data}
-	b, _ := json.Marshal(doc)
-	return b
-}
-
-const policyColumns = `p.id, p.name, p.description, p.organization, p.active, p.version, p.compliance, p.sections, p.data, p.digest,
-	p.sequence, p.created_at, p.updated_at, (SELECT count(*) FROM devices d WHERE d.state <> 'retired' AND (d.policy = p.id
-	OR d.policy IS NULL AND p.id = (SELECT value FROM meta WHERE name = 'default')))`
 
 type scanner interface{ Scan(...any) error }
 
-func scanPolicy(r scanner) (*Policy, error) {
-	var p Policy
-	var data string
-	var created, updated int64
-	err := r.Scan(&p.ID, &p.Name, &p.Description, &p.Organization, &p.Active, &p.Version, &p.Compliance, &p.Sections, &data, &p.Digest,
-		&p.Sequence, &created, &updated, &p.Devices)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, ErrNotFound
-	}
-	p.Data, p.CreatedAt, p.UpdatedAt = json.RawMessage(data), time.UnixMilli(created).UTC(), time.UnixMilli(updated).UTC()
-	return &p, err
-}
-
-// Policy gives one policy.
-func (s *Store) Policy(ctx context.Context, id string) (*Policy, error) {
-	return scanPolicy(s.db.QueryRowContext(ctx, `SELECT `+policyColumns+` FROM policies p WHERE p.id = ?`, id))
-}
-
-// Policies gives a page of all policies, oldest first, and how many there are.
-func (s *Store) Policies(ctx context.Context, page, size int) (out []*Policy, total int, err error) {
-	if err := s.db.QueryRowContext(ctx, `SELECT count(*) FROM policies`).Scan(&total); err != nil {
-		return nil, 0, err
-	}
-	rows, err := s.db.QueryContext(ctx, `SELECT `+policyColumns+` FROM policies p ORDER BY p.created_at, p.id LIMIT ? OFFSET ?`, size, (page-1)*size)
+// rows runs a query and gives each row to scan.
+func rows(ctx context.Context, q interface {
+	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
+}, scan func(scanner) error, query string, args ...any) error {
+	r, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
-		return nil, 0, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		p, err := scanPolicy(rows)
-		if err != nil {
-			return nil, 0, err
-		}
-		out = append(out, p)
-	}
-	return out, total, rows.Err()
-}
-
-// PutPolicy writes a new version. expect is the version it was made from; 0 for a new policy.
-func (s *Store) PutPolicy(ctx context.Context, p *Policy, expect int, by string, changes []string) error {
-	return s.tx(ctx, func(tx *sql.Tx) error {
-		var have int
-		err := tx.QueryRow(`SELECT version FROM policies WHERE id = ?`, p.ID).Scan(&have)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return err
-		}
-		if have != expect {
-			return ErrStale
-		}
-		if p.Sequence, err = next(tx, 0); err != nil {
-			return err
-		}
-		_, err = tx.Exec(`INSERT INTO policies VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET
-			name=excluded.name, description=excluded.description, organization=excluded.organization, active=excluded.active,
-			version=excluded.version, compliance=excluded.compliance, sections=excluded.sections, data=excluded.data,
-			digest=excluded.digest, sequence=excluded.sequence, updated_at=excluded.updated_at`,
-			p.ID, p.Name, p.Description, p.Organization, p.Active, p.Version, p.Compliance, p.Sections, string(p.Data), p.Digest,
-			p.Sequence, p.CreatedAt.UnixMilli(), p.UpdatedAt.UnixMilli())
-		if err != nil {
-			return err
-		}
-		list, _ := json.Marshal(changes)
-		_, err = tx.Exec(`INSERT INTO versions VALUES (?,?,?,?,?,?)`, p.ID, p.Version, by, p.UpdatedAt.UnixMilli(), string(list), string(p.Document()))
-		return err
-	})
-}
-
-// Default is the policy of devices that have none assigned.
-func (s *Store) Default(ctx context.Context) (*Policy, error) {
-	var id string
-	err := s.db.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = 'default'`).Scan(&id)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, ErrNotFound
-	}
-	if err != nil {
-		return nil, err
-	}
-	return s.Policy(ctx, id)
-}
-
-// SetDefault makes a policy the default.
-func (s *Store) SetDefault(ctx context.Context, id string) error {
-	if _, err := s.Policy(ctx, id); err != nil {
 		return err
 	}
-	return s.tx(ctx, func(tx *sql.Tx) error {
-		if _, err := next(tx, 0); err != nil {
+	defer r.Close()
+	for r.Next() {
+		if err := scan(r); err != nil {
 			return err
 		}
-		_, err := tx.Exec(`INSERT INTO meta VALUES ('default', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, id)
-		return err
-	})
-}
-
-// Effective is the policy that a device is to hold: its own while that is active, else the default.
-func (s *Store) Effective(ctx context.Context, own string) (*Policy, error) {
-	if own != "" {
-		p, err := s.Policy(ctx, own)
-		if err == nil && p.Active {
-			return p, nil
-		}
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return nil, err
-		}
 	}
-	return s.Default(ctx)
+	return r.Err()
 }
 
-// NewEnrollment stores a token by its hash alone.
-func (s *Store) NewEnrollment(ctx context.Context, token string, uses int, expires time.Time) error {
-	_, err := s.db.ExecContext(ctx, `INSERT INTO enrollments VALUES (?,?,?)`, hash(token), uses, expires.UnixMilli())
-	return err
+// values writes "($1,$2),($3,$4)" for rows of a width, numbering from 1.
+func values(n, width int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(",("[min(i, 1)^1:])
+		for j := range width {
+			if j > 0 {
+				b.WriteByte(',')
+			}
+			fmt.Fprintf(&b, "$%d", i*width+j+1)
+		}
+		b.WriteByte(')')
+	}
+	return b.String()
 }
 
 func hash(token string) string {
 	h := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(h[:])
 }
+
+func ms(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func at(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+// bit is how both databases hold a truth.
+func bit(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func encode(v any) string { b, _ := json.Marshal(v); return string(b) }

@@ -1,0 +1,157 @@
+package fleet
+
+import (
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The states of a rollout.
+const (
+	Running = "running"
+	Paused  = "paused"
+	Stopped = "stopped" // by hand, or because too much went wrong: the devices go back
+	Done    = "done"
+)
+
+// Stage is one step of a rollout.
+type Stage struct {
+	Percent     int `json:"percent" minimum:"1" maximum:"100" doc:"share of the policy's devices that get the new version"`
+	WaitMinutes int `json:"wait_minutes,omitempty" minimum:"0" maximum:"43200" doc:"before the next stage begins"`
+}
+
+// Window is the time of day in which devices are moved.
+type Window struct {
+	From string   `json:"from" pattern:"^([01][0-9]|2[0-3]):[0-5][0-9]$" doc:"hours and minutes, UTC"`
+	To   string   `json:"to" pattern:"^([01][0-9]|2[0-3]):[0-5][0-9]$" doc:"hours and minutes, UTC; before from: over midnight"`
+	Days []string `json:"days,omitempty" doc:"mon to sun; all where absent" enum:"mon,tue,wed,thu,fri,sat,sun"`
+}
+
+// Open reports whether a moment lies in the window.
+func (w *Window) Open(now time.Time) bool {
+	if w == nil {
+		return true
+	}
+	now = now.UTC()
+	at, day := now.Format("15:04"), now
+	if w.From <= w.To && (at < w.From || at >= w.To) {
+		return false
+	}
+	if w.From > w.To {
+		if at < w.From && at >= w.To {
+			return false
+		}
+		if at < w.To {
+			day = day.AddDate(0, 0, -1) // the window began yesterday
+		}
+	}
+	return len(w.Days) == 0 || slices.Contains(w.Days, strings.ToLower(day.Weekday().String()[:3]))
+}
+
+// Plan is how a rollout goes, as an administrator writes it.
+type Plan struct {
+	Stages     []Stage  `json:"stages" minItems:"1" maxItems:"20"`
+	Groups     []Target `json:"groups,omitempty" maxItems:"50" doc:"get the new version from the first stage on"`
+	Window     *Window  `json:"window,omitempty" doc:"when devices are moved; always where absent"`
+	StopAbove  *int     `json:"stop_above_percent,omitempty" minimum:"0" maximum:"100" doc:"stop when more than this share of the moved devices revert or turn noncompliant; 10 where absent"`
+	MinDevices *int     `json:"min_devices,omitempty" minimum:"1" maximum:"100000" doc:"reports needed before the share counts; 5 where absent, or all devices of a smaller stage"`
+}
+
+// Check says what is wrong with a plan beyond its shape, as field and message.
+func (p *Plan) Check() (field, message string) {
+	last := 0
+	for i, s := range p.Stages {
+		if s.Percent <= last {
+			return fmt.Sprintf("stages[%d].percent", i), "must grow from stage to stage"
+		}
+		last = s.Percent
+	}
+	if last != 100 {
+		return "stages", "must end with 100 percent"
+	}
+	if p.Window != nil && p.Window.From == p.Window.To {
+		return "window.to", "must differ from window.from"
+	}
+	return "", ""
+}
+
+// Rollout moves a policy's devices from one version to the next, a share at a time.
+type Rollout struct {
+	ID, Policy string
+	From, To   int
+	Plan       Plan
+	State      string
+	Stage      int
+	StageSince time.Time
+	Reason     string
+	CreatedAt  time.Time
+	CreatedBy  string
+	EndedAt    time.Time
+}
+
+// Includes reports whether a device gets the new version now. One that holds it keeps it.
+func (r *Rollout) Includes(d *Device, now time.Time) bool {
+	if d.Held.Policy == r.Policy && d.Held.Version == r.To {
+		return true
+	}
+	if r.State != Running || !r.Plan.Window.Open(now) {
+		return false
+	}
+	for _, g := range r.Plan.Groups {
+		if g.Matches(d) {
+			return true
+		}
+	}
+	return share(r.ID+"/"+d.ID) < r.Plan.Stages[r.Stage].Percent*100
+}
+
+// share is a device's place from 0 to 9999: the same on every node, another for each rollout.
+func share(s string) int {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(s))
+	// FNV's high bits mix better than its low ones for texts that differ at the end.
+	x := h.Sum64()
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	return int(x % 10000)
+}
+
+// Next is the stage that is due, and whether the rollout is done.
+func (r *Rollout) Next(now time.Time) (stage int, done bool) {
+	stage = r.Stage
+	if r.State != Running || !r.Plan.Window.Open(now) {
+		return stage, false
+	}
+	if now.Sub(r.StageSince) < time.Duration(r.Plan.Stages[stage].WaitMinutes)*time.Minute {
+		return stage, false
+	}
+	if stage == len(r.Plan.Stages)-1 {
+		return stage, true
+	}
+	return stage + 1, false
+}
+
+// Tally counts what became of the devices that a rollout moved.
+type Tally struct {
+	Sent         int `json:"sent" doc:"devices that were sent the new version"`
+	Good         int `json:"good" doc:"hold it, no worse than before"`
+	Reverted     int `json:"reverted" doc:"refused it, or went back"`
+	Noncompliant int `json:"noncompliant" doc:"compliant before, noncompliant under it"`
+}
+
+// Stop reports whether too much went wrong. stage is how many devices the stage is for: a small one
+// need not wait for more reports than it has devices.
+func (p *Plan) Stop(t Tally, stage int) bool {
+	above, need := 10, 5
+	if p.StopAbove != nil {
+		above = *p.StopAbove
+	}
+	if p.MinDevices != nil {
+		need = *p.MinDevices
+	}
+	bad, reported := t.Reverted+t.Noncompliant, t.Good+t.Reverted+t.Noncompliant
+	return bad > 0 && reported >= min(need, max(stage, 1)) && bad*100 > above*reported
+}

@@ -1,0 +1,226 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Actor is who changes something, and by which request. It travels in the context.
+type Actor struct {
+	By      string
+	Request string
+	Key     string // idempotency key; "" for none
+	Body    string // what the key was used for: method, path and a hash of the body
+}
+
+type actorKey struct{}
+
+// WithActor names who acts in a context.
+func WithActor(ctx context.Context, a Actor) context.Context {
+	return context.WithValue(ctx, actorKey{}, a)
+}
+
+func actorOf(ctx context.Context) Actor {
+	if a, ok := ctx.Value(actorKey{}).(Actor); ok {
+		return a
+	}
+	return Actor{By: "warder-server"}
+}
+
+// Change is one line of the audit log; its number is of the one change sequence.
+type Change struct {
+	Sequence int64
+	At       time.Time
+	By       string
+	Action   string // "policy.updated"
+	Subject  string // "policy-…"
+	Detail   []string
+	Request  string
+}
+
+// channel is where PostgreSQL tells the other nodes.
+const channel = "warder_changes"
+
+// change runs f, takes the next number of the change sequence for it, and writes the audit line, all
+// or nothing. The numbers are committed in their order: the row that gives them stays locked until
+// then.
+func (s *Store) change(ctx context.Context, now time.Time, action, subject string, detail []string, f func(*sql.Tx) error) error {
+	var seq int64
+	err := s.tx(ctx, func(tx *sql.Tx) error {
+		if err := f(tx); err != nil {
+			return err
+		}
+		var err error
+		if seq, err = s.next(ctx, tx, 0); err != nil {
+			return err
+		}
+		return s.log(ctx, tx, seq, now, action, subject, detail)
+	})
+	if err == nil {
+		s.committed(seq)
+	}
+	return err
+}
+
+func (s *Store) log(ctx context.Context, tx *sql.Tx, seq int64, now time.Time, action, subject string, detail []string) error {
+	who := actorOf(ctx)
+	if detail == nil {
+		detail = []string{}
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO changes VALUES ($1,$2,$3,$4,$5,$6,$7)`, seq, ms(now), who.By, action, subject, encode(detail), who.Request)
+	if err != nil {
+		return err
+	}
+	if who.Key != "" {
+		r, err := tx.ExecContext(ctx, `INSERT INTO idempotency (actor, key, request, at, seq) VALUES ($1,$2,$3,$4,$5) ON CONFLICT DO NOTHING`, who.By, who.Key, who.Body, ms(now), seq)
+		if err != nil {
+			return err
+		}
+		if n, _ := r.RowsAffected(); n == 0 {
+			return ErrReused // two at once: the other one did it
+		}
+	}
+	if s.pg {
+		_, err = tx.ExecContext(ctx, `SELECT pg_notify($1, '')`, channel)
+	}
+	return err
+}
+
+// next takes the next number of the change sequence, above any other one given.
+func (s *Store) next(ctx context.Context, tx *sql.Tx, above int64) (n int64, err error) {
+	err = tx.QueryRowContext(ctx, `INSERT INTO meta VALUES ('sequence', $1) ON CONFLICT (name) DO UPDATE SET
+		value = CAST(CASE WHEN CAST(meta.value AS BIGINT) > $2 THEN CAST(meta.value AS BIGINT) ELSE $2 END + 1 AS TEXT)
+		RETURNING CAST(value AS BIGINT)`, strconv.FormatInt(above+1, 10), above).Scan(&n)
+	return n, err
+}
+
+func (s *Store) committed(seq int64) {
+	for {
+		old := s.last.Load()
+		if seq <= old || s.last.CompareAndSwap(old, seq) {
+			break
+		}
+	}
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Serial gives a serial above what a device reports, for an assignment.
+func (s *Store) Serial(ctx context.Context, above int64) (n int64, err error) {
+	err = s.tx(ctx, func(tx *sql.Tx) error { n, err = s.next(ctx, tx, above); return err })
+	return n, err
+}
+
+// Changes gives up to n lines of the audit log after a number, oldest first.
+func (s *Store) Changes(ctx context.Context, after int64, n int) (out []Change, err error) {
+	err = rows(ctx, s.read, func(r scanner) error { return scanChange(r, &out) },
+		`SELECT seq, at, actor, action, subject, detail, request FROM changes WHERE seq > $1 ORDER BY seq LIMIT $2`, after, n)
+	return out, err
+}
+
+// Audit gives a page of the audit log, newest first, of one subject or of all with "".
+func (s *Store) Audit(ctx context.Context, subject string, page, size int) (out []Change, total int, err error) {
+	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM changes WHERE $1 = '' OR subject = $1`, subject).Scan(&total); err != nil {
+		return nil, 0, err
+	}
+	err = rows(ctx, s.read, func(r scanner) error { return scanChange(r, &out) },
+		`SELECT seq, at, actor, action, subject, detail, request FROM changes WHERE $1 = '' OR subject = $1 ORDER BY seq DESC LIMIT $2 OFFSET $3`,
+		subject, size, (page-1)*size)
+	return out, total, err
+}
+
+func scanChange(r scanner, out *[]Change) error {
+	var c Change
+	var when int64
+	var detail string
+	if err := r.Scan(&c.Sequence, &when, &c.By, &c.Action, &c.Subject, &detail, &c.Request); err != nil {
+		return err
+	}
+	c.At = at(when)
+	*out = append(*out, c)
+	return json.Unmarshal([]byte(detail), &(*out)[len(*out)-1].Detail)
+}
+
+// Watch calls f after changes, this process's and others', until the context ends: at once for its
+// own and for what PostgreSQL notifies, and every poll for what was missed.
+func (s *Store) Watch(ctx context.Context, poll time.Duration, f func(context.Context)) {
+	notified := make(chan struct{}, 1)
+	if s.pg {
+		go s.listen(ctx, notified)
+	}
+	t := time.NewTicker(poll)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.changed:
+		case <-notified:
+		case <-t.C:
+		}
+		f(ctx)
+	}
+}
+
+// listen waits for notifications on a connection of its own, and connects anew when that is lost.
+func (s *Store) listen(ctx context.Context, notified chan<- struct{}) {
+	for ctx.Err() == nil {
+		_ = s.listening(ctx, notified) // what is missed meanwhile, the poll finds
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (s *Store) listening(ctx context.Context, notified chan<- struct{}) error {
+	c, err := pgx.Connect(ctx, s.url)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close(context.WithoutCancel(ctx)) }()
+	if _, err := c.Exec(ctx, `LISTEN `+channel); err != nil {
+		return err
+	}
+	for {
+		select {
+		case notified <- struct{}{}:
+		default:
+		}
+		if _, err := c.WaitForNotification(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// Replay is what an idempotency key was answered with.
+type Replay struct {
+	Request  string
+	Status   int // 0: carried out, and the answer was lost
+	Response string
+	Sequence int64
+}
+
+// Replay looks up an idempotency key.
+func (s *Store) Replay(ctx context.Context, actor, key string) (r Replay, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT request, status, response, seq FROM idempotency WHERE actor = $1 AND key = $2`, actor, key).
+		Scan(&r.Request, &r.Status, &r.Response, &r.Sequence)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
+	}
+	return r, err
+}
+
+// Answered keeps the answer for a key.
+func (s *Store) Answered(ctx context.Context, actor, key string, status int, response string) error {
+	_, err := s.write.ExecContext(ctx, `UPDATE idempotency SET status = $1, response = $2 WHERE actor = $3 AND key = $4`, status, response, actor, key)
+	return err
+}

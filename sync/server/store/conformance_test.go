@@ -1,0 +1,645 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/sync/server/fleet"
+	"github.com/warderd/warder/sync/server/store/postgrestest"
+)
+
+func TestMain(m *testing.M) { os.Exit(postgrestest.Main(m)) }
+
+var ctx = context.Background()
+
+// now is a fixed moment; the store takes time as an argument.
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// each runs a test on both databases: one suite, and both pass it.
+func each(t *testing.T, f func(t *testing.T, s *Store)) {
+	t.Run("sqlite", func(t *testing.T) { f(t, opened(t, filepath.Join(t.TempDir(), "server.db"))) })
+	t.Run("postgres", func(t *testing.T) { f(t, opened(t, postgrestest.URL(t))) })
+}
+
+func opened(t *testing.T, database string) *Store {
+	t.Helper()
+	s, err := Open(ctx, database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func put(t *testing.T, s *Store, id string, expect int, active bool) *fleet.Policy {
+	t.Helper()
+	p := &fleet.Policy{ID: id, Name: "Name of " + id, Active: active, Version: expect + 1, Compliance: `"warn"`, Data: json.RawMessage(`{"usb":{"allowed":true}}`),
+		Digest: "sha256:x", CreatedAt: now, UpdatedAt: now.Add(time.Duration(expect) * time.Minute)}
+	must(t, s.PutPolicy(ctx, p, expect, []string{"usb.allowed: now managed: true (warn)"}))
+	return p
+}
+
+func enrolled(t *testing.T, s *Store, id string) *Device {
+	t.Helper()
+	must(t, s.AddEnrollment(ctx, "token-"+id, Enrollment{ID: "e-" + id, Uses: 1, Expires: now.Add(time.Hour), CreatedAt: now, CreatedBy: "ann"}))
+	d := &Device{Device: fleet.Device{ID: id, OS: "linux", Ownership: "COPE"}, Name: "laptop " + id, Key: json.RawMessage(`{}`), Host: json.RawMessage(`{}`)}
+	must(t, s.Enroll(ctx, "token-"+id, d, now))
+	got, err := s.Device(ctx, id)
+	must(t, err)
+	return got
+}
+
+func TestPolicies(t *testing.T) {
+	each(t, func(t *testing.T, s *Store) {
+		p := put(t, s, "policy-1", 0, true)
+		got, err := s.Policy(ctx, "policy-1")
+		must(t, err)
+		if !reflect.DeepEqual(got, p) {
+			t.Errorf("%+v, want %+v", got, p)
+		}
+		put(t, s, "policy-1", 1, true)
+		if err := s.PutPolicy(ctx, p, 1, nil); !errors.Is(err, ErrStale) {
+			t.Errorf("a version written twice: %v", err)
+		}
+		h, total, err := s.History(ctx, "policy-1", 1, 10)
+		must(t, err)
+		if total != 2 || h[0].Version != 2 || h[1].By != "warder-server" || h[1].Changes[0] == "" {
+			t.Errorf("%d %+v", total, h)
+		}
+		if v, err := s.PolicyVersion(ctx, "policy-1", 1); err != nil || !strings.Contains(string(v.Document), `"version":1`) {
+			t.Errorf("%v %s", err, v.Document)
+		}
+		if _, err := s.PolicyVersion(ctx, "policy-1", 9); !errors.Is(err, ErrNotFound) {
+			t.Error(err)
+		}
+		put(t, s, "policy-2", 0, false)
+		must(t, s.SetDefault(ctx, "policy-1", now))
+		if err := s.SetDefault(ctx, "policy-2", now); !errors.Is(err, ErrInUse) {
+			t.Errorf("an inactive default: %v", err)
+		}
+		if err := s.SetDefault(ctx, "none", now); !errors.Is(err, ErrNotFound) {
+			t.Error(err)
+		}
+		if err := s.DeletePolicy(ctx, "policy-1", 0, now); !errors.Is(err, ErrInUse) {
+			t.Errorf("the default is deleted: %v", err)
+		}
+		if err := s.DeletePolicy(ctx, "policy-2", 7, now); !errors.Is(err, ErrStale) {
+			t.Errorf("a stale delete: %v", err)
+		}
+		must(t, s.DeletePolicy(ctx, "policy-2", 1, now))
+		if err := s.DeletePolicy(ctx, "policy-2", 0, now); !errors.Is(err, ErrNotFound) {
+			t.Error(err)
+		}
+		list, total, err := s.Policies(ctx, 1, 1)
+		if err != nil || total != 1 || len(list) != 1 {
+			t.Error(list, total, err)
+		}
+		// Each change is one line of the audit log, under growing numbers.
+		log, total, err := s.Audit(ctx, "", 1, 100)
+		must(t, err)
+		for i, c := range log {
+			if i > 0 && c.Sequence >= log[i-1].Sequence {
+				t.Errorf("%+v", log)
+			}
+		}
+		if total != 5 || log[0].Action != "policy.deleted" || log[4].Action != "policy.created" {
+			t.Errorf("%d %+v", total, log)
+		}
+	})
+}
+
+func TestEnrollments(t *testing.T) {
+	each(t, func(t *testing.T, s *Store) {
+		put(t, s, "policy-1", 0, true)
+		must(t, s.AddEnrollment(ctx, "tok", Enrollment{ID: "e1", Uses: 2, Expires: now.Add(time.Hour), Tags: []string{"eng", "pilot"}, User: "ann", Ownership: "BYOD", Policy: "policy-1", CreatedAt: now}))
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		passed := 0
+		for i := range 8 { // many at once: two pass
+			wg.Go(func() {
+				d := &Device{Device: fleet.Device{ID: fmt.Sprint("d", i), OS: "linux"}, Key: json.RawMessage(`{}`), Host: json.RawMessage(`{}`)}
+				err := s.Enroll(ctx, "tok", d, now)
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					passed++
+					if d.Policy != "policy-1" || len(d.Tags) != 2 || d.User != "ann" || d.Ownership != "BYOD" {
+						t.Errorf("%+v", d)
+					}
+				} else if !errors.Is(err, ErrUsed) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if passed != 2 {
+			t.Errorf("%d of 2 uses", passed)
+		}
+		must(t, s.AddEnrollment(ctx, "old", Enrollment{ID: "e2", Uses: 1, Expires: now, CreatedAt: now.Add(time.Second)}))
+		must(t, s.AddEnrollment(ctx, "gone", Enrollment{ID: "e3", Uses: 1, Expires: now.Add(time.Hour), CreatedAt: now.Add(2 * time.Second)}))
+		must(t, s.RevokeEnrollment(ctx, "e3", now))
+		for _, tok := range []string{"old", "gone", "never"} {
+			if err := s.Enroll(ctx, tok, &Device{Device: fleet.Device{ID: "x"}}, now); !errors.Is(err, ErrUsed) {
+				t.Errorf("%s: %v", tok, err)
+			}
+		}
+		list, total, err := s.Enrollments(ctx, 1, 10)
+		if err != nil || total != 3 || list[2].Used != 2 || list[0].RevokedAt.IsZero() {
+			t.Errorf("%v %d %+v", err, total, list)
+		}
+	})
+}
+
+func TestReports(t *testing.T) {
+	each(t, func(t *testing.T, s *Store) {
+		d := enrolled(t, s, "d1")
+		other := enrolled(t, s, "d2")
+		ev := func(seqs ...uint64) (out []enforce.Event) {
+			for _, q := range seqs {
+				out = append(out, enforce.Event{Seq: q, At: now, Kind: enforce.Denied, Setting: "usb.allowed", Subject: fmt.Sprint(q, " \x00 ü")})
+			}
+			return out
+		}
+		rec := func(n int64, counter uint64, epoch string, events []enforce.Event) *Record {
+			return &Record{Device: n, At: now.Add(time.Duration(counter) * time.Second), Counter: counter, HeldID: "policy-1", HeldVersion: 3, Held: json.RawMessage(`{"serial":4}`),
+				Agent: json.RawMessage(`{}`), Epoch: epoch, Events: events}
+		}
+		first := rec(d.N, 1, "e", ev(1, 2))
+		first.Facts, first.FactsDigest = json.RawMessage(`{"a":1}`), "f1"
+		first.Findings, first.FindingsDigest, first.Standing, first.StandingBody, first.Rollup = json.RawMessage(`[{}]`), "g1", "h1", `["x"]`, "noncompliant"
+		both := rec(other.N, 1, "e", ev(7))
+		must(t, s.PutRecords(ctx, []*Record{both, first}))
+		if first.Ack != 2 || both.Ack != 7 {
+			t.Errorf("acks %d %d", first.Ack, both.Ack)
+		}
+		for _, c := range []struct {
+			r    *Record
+			want uint64
+		}{{rec(d.N, 2, "e", ev(1, 2, 5)), 5}, {rec(d.N, 3, "e", ev(1)), 5}, {rec(d.N, 4, "e2", ev(1)), 1}, {rec(d.N, 5, "e2", nil), 0}} {
+			must(t, s.PutRecords(ctx, []*Record{c.r}))
+			if c.r.Ack != c.want {
+				t.Errorf("ack %d, want %d", c.r.Ack, c.want)
+			}
+		}
+		list, err := s.Events(ctx, d.N, 100)
+		must(t, err)
+		var got []string
+		for _, e := range list {
+			got = append(got, fmt.Sprint(e.Epoch, e.Seq))
+		}
+		if fmt.Sprint(got) != "[e21 e5 e2 e1]" || list[0].Subject != "1 \x00 ü" {
+			t.Errorf("%v %q", got, list[0].Subject)
+		}
+		if list, _ := s.Events(ctx, d.N, 2); len(list) != 2 {
+			t.Errorf("%d events", len(list))
+		}
+		// What was not sent again has not changed; a report that is older than the last changes nothing.
+		old := rec(d.N, 3, "", nil)
+		old.Findings, old.FindingsDigest = json.RawMessage(`[]`), "g0"
+		must(t, s.PutRecords(ctx, []*Record{old}))
+		must(t, s.PutSeen(ctx, []Seen{{d.N, now.Add(time.Hour), 9, now}, {other.N, now, 1, time.Time{}}}))
+		must(t, s.PutSeen(ctx, []Seen{{d.N, now, 12, time.Time{}}})) // late: another node was slower
+		x, err := s.Device(ctx, "d1")
+		must(t, err)
+		if string(x.Report.Facts) != `{"a":1}` || x.Report.FindingsDigest != "g1" || x.Report.Rollup != "noncompliant" || x.Counter != 9 || !x.LastSeen.Equal(now.Add(time.Hour)) || !x.AssignedAt.Equal(now) {
+			t.Errorf("%+v", x)
+		}
+		if k, _ := s.Known(ctx, "d1"); k.Report.Facts != nil || k.Report.FactsDigest != "f1" {
+			t.Errorf("%+v", k.Report)
+		}
+		sum, err := s.Standings(ctx, "policy-1")
+		if err != nil || len(sum) != 2 || sum[0].Devices != 1 {
+			t.Errorf("%v %+v", err, sum)
+		}
+		// Pruned by age; what came before stays known.
+		if more, err := s.Prune(ctx, now.Add(2500*time.Millisecond)); more || err != nil {
+			t.Error(more, err)
+		}
+		if list, _ := s.Events(ctx, d.N, 100); len(list) != 1 {
+			t.Errorf("%d events are left", len(list))
+		}
+		again := rec(d.N, 20, "e", ev(1, 2, 5, 6))
+		must(t, s.PutRecords(ctx, []*Record{again}))
+		if list, _ := s.Events(ctx, d.N, 100); len(list) != 2 || again.Ack != 6 {
+			t.Errorf("pruned events come back: %d, ack %d", len(list), again.Ack)
+		}
+	})
+}
+
+// Many writers at once, as two nodes make: nothing is lost and nothing stored twice.
+func TestReportsAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, s *Store) {
+		second := opened(t, s.url)
+		var ids []int64
+		for i := range 6 {
+			ids = append(ids, enrolled(t, s, fmt.Sprint("d", i)).N)
+		}
+		var wg sync.WaitGroup
+		for w, node := range []*Store{s, second, s, second} {
+			wg.Go(func() {
+				r := rand.New(rand.NewPCG(uint64(w), 1))
+				for round := range 25 {
+					var list []*Record
+					for _, i := range r.Perm(len(ids))[:4] {
+						x := &Record{Device: ids[i], At: now, Counter: uint64(round + 1), Held: json.RawMessage(`{}`), Agent: json.RawMessage(`{}`), Epoch: "e"}
+						for q := uint64(1); q <= uint64(round+1); q++ {
+							x.Events = append(x.Events, enforce.Event{Seq: q, Kind: enforce.Allowed})
+						}
+						list = append(list, x)
+					}
+					if err := node.PutRecords(ctx, list); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for _, n := range ids {
+			list, err := s.Events(ctx, n, 1000)
+			must(t, err)
+			seen := map[uint64]bool{}
+			for _, e := range list {
+				if seen[e.Seq] {
+					t.Errorf("device %d: %d is stored twice", n, e.Seq)
+				}
+				seen[e.Seq] = true
+			}
+			if len(seen) < 20 {
+				t.Errorf("device %d: %d events", n, len(seen))
+			}
+		}
+	})
+}
+
+// What SQL says of who has which policy is what the fleet says, for any fleet.
+func TestAssignedIsTheSame(t *testing.T) {
+	each(t, func(t *testing.T, s *Store) {
+		r := rand.New(rand.NewPCG(7, 7))
+		pick := func(list ...string) string { return list[r.IntN(len(list))] }
+		for i := range 5 {
+			put(t, s, fmt.Sprint("policy-", i), 0, i != 3)
+		}
+		must(t, s.SetDefault(ctx, "policy-0", now))
+		for i := range 6 {
+			must(t, s.AddAssignment(ctx, fleet.Assignment{ID: fmt.Sprint("a", i), Policy: fmt.Sprint("policy-", r.IntN(5)), Priority: r.IntN(4) * 500, CreatedAt: now.Add(time.Duration(r.IntN(3)) * time.Second),
+				Target: fleet.Target{Platform: pick("", "linux", "windows"), Ownership: pick("", "ANY", "BYOD"), User: pick("", "", "ann's"), Tag: pick("", "eng", "en", "x_y")}}))
+		}
+		if err := s.AddAssignment(ctx, fleet.Assignment{ID: "z", Policy: "none", CreatedAt: now}); !errors.Is(err, ErrNotFound) {
+			t.Errorf("an assignment of no policy: %v", err)
+		}
+		must(t, s.AddEnrollment(ctx, "tok", Enrollment{ID: "e", Uses: 1000, Expires: now.Add(time.Hour), CreatedAt: now}))
+		for i := range 60 {
+			d := &Device{Device: fleet.Device{ID: fmt.Sprint("d", i), OS: pick("linux", "windows", "darwin"), Ownership: pick("BYOD", "COPE", "")}, Key: json.RawMessage(`{}`), Host: json.RawMessage(`{}`)}
+			must(t, s.Enroll(ctx, "tok", d, now))
+			user, tags := pick("", "ann's", "bob"), [][]string{nil, {"eng"}, {"en", "x_y"}, {"xzy", "engine"}}[r.IntN(4)]
+			must(t, s.Edit(ctx, d.ID, nil, &user, nil, &tags, now))
+			if r.IntN(2) == 0 {
+				must(t, s.Assign(ctx, d.ID, fmt.Sprint("policy-", r.IntN(5)), "", pick2(r, 0, 500, 1000), now))
+			}
+		}
+		must(t, s.DeletePolicy(ctx, "policy-4", 0, now)) // some have it as their own
+		st, err := s.State(ctx)
+		must(t, err)
+		want := map[string]int{}
+		byID := map[string][]string{}
+		must(t, s.Each(ctx, st, Filter{}, func(d *Device) bool {
+			id, _ := st.Assigned(&d.Device)
+			want[id]++
+			byID[id] = append(byID[id], d.ID)
+			return true
+		}))
+		got, err := s.Census(ctx, st)
+		must(t, err)
+		if !reflect.DeepEqual(got, want) || len(want) < 2 {
+			t.Errorf("SQL %v, fleet %v", got, want)
+		}
+		for id, ids := range byID {
+			list, err := s.Devices(ctx, st, Filter{Policy: id}, 1, 100)
+			must(t, err)
+			var have []string
+			for _, d := range list {
+				have = append(have, d.ID)
+			}
+			if !reflect.DeepEqual(have, ids) {
+				t.Errorf("%s: %v, want %v", id, have, ids)
+			}
+			if n, _ := s.Count(ctx, st, Filter{Policy: id}); n != len(ids) {
+				t.Errorf("%s: %d, want %d", id, n, len(ids))
+			}
+		}
+		if n, _ := s.Count(ctx, st, Filter{Target: fleet.Target{Tag: "en"}, Name: "LAP"}); n != 0 {
+			t.Errorf("%d devices by name", n)
+		}
+		must(t, s.SetState(ctx, "d1", Retired, now))
+		if n, _ := s.Count(ctx, st, Filter{}); n != 59 {
+			t.Errorf("%d devices", n)
+		}
+		if page, _ := s.Devices(ctx, st, Filter{}, 3, 20); len(page) != 19 {
+			t.Errorf("the last page has %d", len(page))
+		}
+	})
+}
+
+func pick2(r *rand.Rand, list ...int) int { return list[r.IntN(len(list))] }
+
+func TestRollouts(t *testing.T) {
+	each(t, func(t *testing.T, s *Store) {
+		p := put(t, s, "policy-1", 0, true)
+		d := enrolled(t, s, "d1")
+		next := *p
+		next.Version, next.UpdatedAt = 2, now.Add(time.Minute)
+		o := &fleet.Rollout{ID: "r1", Policy: p.ID, From: 1, To: 2, Plan: fleet.Plan{Stages: []fleet.Stage{{Percent: 10}, {Percent: 100}}}, State: fleet.Running, StageSince: now, CreatedAt: now, CreatedBy: "ann"}
+		must(t, s.StartRollout(ctx, o, &next, 1, nil))
+		if err := s.StartRollout(ctx, o, &next, 1, nil); !errors.Is(err, ErrInUse) {
+			t.Errorf("two rollouts at once: %v", err)
+		}
+		if err := s.PutPolicy(ctx, &next, 2, nil); !errors.Is(err, ErrInUse) {
+			t.Errorf("a change beside a rollout: %v", err)
+		}
+		st, err := s.State(ctx)
+		must(t, err)
+		if len(st.Rollouts) != 1 || st.Old[fleet.Variant{Policy: p.ID, Version: 1}] == nil || !reflect.DeepEqual(st.Rollouts[0], o) {
+			t.Errorf("%+v", st.Rollouts[0])
+		}
+		must(t, s.Moved(ctx, "r1", d.N, "compliant"))
+		must(t, s.Moved(ctx, "r1", d.N, "noncompliant"))
+		if was, _, err := s.Before(ctx, "r1", d.N); was != "compliant" || err != nil {
+			t.Error(was, err)
+		}
+		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1, Held: json.RawMessage(`{}`), Agent: json.RawMessage(`{}`), Rollout: "r1", Outcome: "reverted"}}))
+		if c, err := s.Tally(ctx, "r1"); err != nil || c != (fleet.Tally{Sent: 1, Reverted: 1}) {
+			t.Errorf("%+v %v", c, err)
+		}
+		must(t, s.MoveRollout(ctx, o, fleet.Running, 1, "due", now))
+		if err := s.MoveRollout(ctx, o, fleet.Running, 1, "due", now); !errors.Is(err, ErrStale) {
+			t.Errorf("a stage entered twice: %v", err)
+		}
+		back := *p
+		back.Version, back.UpdatedAt = 3, now.Add(time.Hour)
+		must(t, s.StopRollout(ctx, o, &back, "too much went wrong", nil))
+		if err := s.StopRollout(ctx, o, &back, "again", nil); !errors.Is(err, ErrStale) {
+			t.Error(err)
+		}
+		got, err := s.Rollout(ctx, "r1")
+		if err != nil || got.State != fleet.Stopped || got.Reason == "" || got.EndedAt.IsZero() {
+			t.Errorf("%+v %v", got, err)
+		}
+		if x, _ := s.Policy(ctx, p.ID); x.Version != 3 {
+			t.Errorf("version %d", x.Version)
+		}
+	})
+}
+
+func TestExceptionsAndBundles(t *testing.T) {
+	each(t, func(t *testing.T, s *Store) {
+		d := enrolled(t, s, "d1")
+		must(t, s.AddException(ctx, "d1", Exception{ID: "x1", Device: d.N, USB: "0951:1666:S", Reason: "why", CreatedBy: "ann", CreatedAt: now, Until: now.Add(time.Hour)}))
+		must(t, s.AddException(ctx, "d1", Exception{ID: "x2", Device: d.N, USB: "0951:1666", Reason: "code", CreatedAt: now.Add(1), Until: now.Add(9 * time.Hour), Offline: true}))
+		got, err := s.Device(ctx, "d1")
+		if err != nil || !got.Excepted.Equal(now.Add(time.Hour)) {
+			t.Errorf("%v %v", got.Excepted, err)
+		}
+		cur, err := s.Exceptions(ctx, d.N, true, now)
+		if err != nil || len(cur) != 1 || cur[0].ID != "x1" || cur[0].USB != "0951:1666:S" {
+			t.Errorf("%+v %v", cur, err)
+		}
+		if cur, _ := s.Exceptions(ctx, d.N, true, now.Add(time.Hour)); len(cur) != 0 {
+			t.Errorf("%+v", cur)
+		}
+		must(t, s.EndException(ctx, "d1", d.N, "x1", now))
+		if err := s.EndException(ctx, "d1", d.N, "x2", now); !errors.Is(err, ErrNotFound) {
+			t.Errorf("a code cannot be taken back: %v", err)
+		}
+		if all, _ := s.Exceptions(ctx, d.N, false, now); len(all) != 2 {
+			t.Errorf("%+v", all)
+		}
+		if err := s.PutBundle(ctx, d.N, "b0", []byte{1}, now); !errors.Is(err, ErrNotFound) {
+			t.Errorf("a bundle nobody asked for: %v", err)
+		}
+		for i := range 5 {
+			must(t, s.Diagnose(ctx, "d1", now))
+			must(t, s.PutBundle(ctx, d.N, fmt.Sprint("b", i+1), []byte{0, 255, byte(i)}, now.Add(time.Duration(i)*time.Second)))
+		}
+		list, err := s.Bundles(ctx, d.N)
+		if err != nil || len(list) != keepBundles || list[0].ID != "b5" || list[0].Size != 3 {
+			t.Errorf("%+v %v", list, err)
+		}
+		if b, err := s.Bundle(ctx, d.N, "b5"); err != nil || string(b) != "\x00\xff\x04" {
+			t.Errorf("%q %v", b, err)
+		}
+		must(t, s.Tidy(ctx, now.AddDate(0, 2, 0)))
+		if list, _ := s.Bundles(ctx, d.N); len(list) != 0 {
+			t.Errorf("%+v", list)
+		}
+	})
+}
+
+func TestIdempotency(t *testing.T) {
+	each(t, func(t *testing.T, s *Store) {
+		put(t, s, "policy-1", 0, true)
+		c := WithActor(ctx, Actor{By: "ann", Request: "r", Key: "k", Body: "POST /x abc"})
+		must(t, s.SetDefault(c, "policy-1", now))
+		if err := s.SetDefault(c, "policy-1", now); !errors.Is(err, ErrReused) {
+			t.Errorf("carried out twice: %v", err)
+		}
+		r, err := s.Replay(ctx, "ann", "k")
+		if err != nil || r.Status != 0 || r.Request != "POST /x abc" {
+			t.Errorf("%+v %v", r, err)
+		}
+		must(t, s.Answered(ctx, "ann", "k", 201, `{"a":1}`))
+		if r, _ := s.Replay(ctx, "ann", "k"); r.Status != 201 || r.Response != `{"a":1}` {
+			t.Errorf("%+v", r)
+		}
+		if _, err := s.Replay(ctx, "bob", "k"); !errors.Is(err, ErrNotFound) {
+			t.Errorf("another's key: %v", err)
+		}
+		must(t, s.Tidy(ctx, now.Add(25*time.Hour)))
+		if _, err := s.Replay(ctx, "ann", "k"); !errors.Is(err, ErrNotFound) {
+			t.Error(err)
+		}
+	})
+}
+
+// Two processes on one database: each hears of the other's changes, and the numbers never go back.
+func TestWatch(t *testing.T) {
+	each(t, func(t *testing.T, s *Store) {
+		other := opened(t, s.url)
+		c, cancel := context.WithCancel(ctx)
+		defer cancel()
+		heard := make(chan int64, 100)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			var last int64
+			other.Watch(c, 100*time.Millisecond, func(c context.Context) {
+				list, err := other.Changes(c, last, 100)
+				if err != nil {
+					return
+				}
+				for _, x := range list {
+					last = x.Sequence
+					heard <- last
+				}
+			})
+		})
+		put(t, s, "policy-1", 0, true)
+		must(t, s.SetDefault(ctx, "policy-1", now))
+		for want := int64(1); want <= 2; want++ {
+			select {
+			case got := <-heard:
+				if got != want {
+					t.Errorf("change %d, want %d", got, want)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("the change was not heard of")
+			}
+		}
+		if n, err := s.Serial(ctx, 1_000_000); err != nil || n != 1_000_001 {
+			t.Error(n, err)
+		}
+		if n, err := other.Serial(ctx, 5); err != nil || n != 1_000_002 {
+			t.Error(n, err)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+// Many processes open a new database at once: one makes its tables.
+func TestOpenAtOnce(t *testing.T) {
+	for name, database := range map[string]func() string{"sqlite": func() string { return filepath.Join(t.TempDir(), "x.db") }, "postgres": func() string { return postgrestest.URL(t) }} {
+		t.Run(name, func(t *testing.T) {
+			db := database()
+			var wg sync.WaitGroup
+			for range 5 {
+				wg.Go(func() {
+					s, err := Open(ctx, db)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					_ = s.Close()
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
+// A newer node adds to the tables while an older one works on, and the older one can be started
+// again beside it.
+func TestMigrateUnderAnOldNode(t *testing.T) {
+	each(t, func(t *testing.T, old *Store) {
+		put(t, old, "policy-1", 0, true)
+		stop, done := make(chan struct{}), make(chan error, 1)
+		go func() {
+			for v := 1; ; v++ {
+				select {
+				case <-stop:
+					done <- nil
+					return
+				default:
+				}
+				p := &fleet.Policy{ID: "policy-1", Active: true, Version: v + 1, Data: json.RawMessage(`{}`), CreatedAt: now, UpdatedAt: now}
+				if err := old.PutPolicy(ctx, p, v, nil); err != nil {
+					done <- err
+					return
+				}
+			}
+		}()
+		next := fstest.MapFS{}
+		for _, dir := range []string{"sqlite", "postgres"} {
+			name := "migrations/" + dir + "/00001_init.sql"
+			b, err := migrations.ReadFile(name)
+			must(t, err)
+			next[name] = &fstest.MapFile{Data: b}
+			next["migrations/"+dir+"/00002_more.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nALTER TABLE policies ADD COLUMN colour TEXT NOT NULL DEFAULT '';\nCREATE TABLE more (x BIGINT);\n")}
+		}
+		newer := &Store{pg: old.pg, url: old.url, changed: make(chan struct{}, 1), standings: map[string]bool{}}
+		if newer.pg {
+			must(t, newer.openPostgres())
+		} else {
+			must(t, newer.openSQLite(old.url))
+		}
+		defer newer.Close()
+		must(t, newer.migrate(ctx, next))
+		time.Sleep(50 * time.Millisecond)
+		close(stop)
+		must(t, <-done)
+		if _, err := newer.write.Exec(`INSERT INTO more VALUES (1)`); err != nil {
+			t.Error(err)
+		}
+		again := opened(t, old.url) // an old node starts beside the new tables
+		if _, err := again.Policy(ctx, "policy-1"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestForeignFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "server.db")
+	s := &Store{url: path}
+	must(t, s.openSQLite(path))
+	if _, err := s.write.Exec(`CREATE TABLE policies (id TEXT)`); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+	if _, err := Open(ctx, path); err == nil || !strings.Contains(err.Error(), "did not make") {
+		t.Errorf("%v", err)
+	}
+	if info, _ := os.Stat(path); info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", info.Mode())
+	}
+}
+
+// A dump of either database is read by either, and is the same again.
+func TestDump(t *testing.T) {
+	each(t, func(t *testing.T, s *Store) {
+		put(t, s, "policy-1", 0, true)
+		must(t, s.SetDefault(ctx, "policy-1", now))
+		d := enrolled(t, s, "d1")
+		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1 << 60, Held: json.RawMessage(`{"a":"ü\u0000"}`), Agent: json.RawMessage(`{}`), Epoch: "e", Events: []enforce.Event{{Seq: 3}}}}))
+		must(t, s.Diagnose(ctx, "d1", now))
+		must(t, s.PutBundle(ctx, d.N, "b", []byte{0, 1, 255}, now))
+		var first strings.Builder
+		must(t, s.Dump(ctx, &first))
+		for name, to := range map[string]string{"sqlite": filepath.Join(t.TempDir(), "y.db"), "postgres": postgrestest.URL(t)} {
+			other := opened(t, to)
+			must(t, other.Load(ctx, strings.NewReader(first.String())))
+			var second strings.Builder
+			must(t, other.Dump(ctx, &second))
+			if first.String() != second.String() {
+				t.Errorf("to %s:\n%s\n%s", name, first.String(), second.String())
+			}
+			if err := other.Load(ctx, strings.NewReader(first.String())); err == nil {
+				t.Error("a backup over a full database")
+			}
+			enrolled(t, other, "d2") // its number is free
+		}
+		empty := opened(t, filepath.Join(t.TempDir(), "z.db"))
+		for _, bad := range []string{`{"t":"users","c":["a"]}`, `{"t":"meta","c":["a;b"]}`, `{"r":[1]}`, `{"t":"meta","c":["name","value"]}` + "\n" + `{"r":["x"]}`, `{"t":`} {
+			if empty.Load(ctx, strings.NewReader(bad)) == nil {
+				t.Errorf("%s passes", bad)
+			}
+		}
+	})
+}

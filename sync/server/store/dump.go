@@ -1,0 +1,169 @@
+package store
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// tables is what a dump holds, in the order in which it is read back.
+var tables = []string{"meta", "changes", "policies", "versions", "assignments", "rollouts", "devices", "rollout_devices", "seen", "reports", "standings",
+	"epochs", "events", "enrollments", "exceptions", "diagnostics"}
+
+// line is one row of a dump. The first line of a table has its columns and no row.
+type line struct {
+	Table   string   `json:"t,omitempty"`
+	Columns []string `json:"c,omitempty"`
+	Row     []any    `json:"r,omitempty"`
+}
+
+// Dump writes the whole database as of one moment, while others go on writing: JSON, one row a line,
+// the same from SQLite and from PostgreSQL.
+func (s *Store) Dump(ctx context.Context, w io.Writer) error {
+	out := bufio.NewWriterSize(w, 1<<16)
+	enc := json.NewEncoder(out)
+	err := s.snapshot(ctx, func(tx *sql.Tx) error {
+		for _, t := range tables {
+			if err := dumpTable(ctx, tx, t, enc); err != nil {
+				return fmt.Errorf("table %s: %w", t, err)
+			}
+		}
+		return nil
+	})
+	return errors.Join(err, out.Flush())
+}
+
+func dumpTable(ctx context.Context, tx *sql.Tx, table string, enc *json.Encoder) error {
+	r, err := tx.QueryContext(ctx, `SELECT * FROM `+table)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	columns, err := r.Columns()
+	if err != nil {
+		return err
+	}
+	if err := enc.Encode(line{Table: table, Columns: columns}); err != nil {
+		return err
+	}
+	row, to := make([]any, len(columns)), make([]any, len(columns))
+	for i := range row {
+		to[i] = &row[i]
+	}
+	for r.Next() {
+		if err := r.Scan(to...); err != nil {
+			return err
+		}
+		for i, v := range row {
+			if b, ok := v.([]byte); ok {
+				row[i] = map[string][]byte{"b": b}
+			}
+		}
+		if err := enc.Encode(line{Row: row}); err != nil {
+			return err
+		}
+	}
+	return r.Err()
+}
+
+// Load reads a dump into an empty database: all of it or nothing.
+func (s *Store) Load(ctx context.Context, in io.Reader) error {
+	dec := json.NewDecoder(bufio.NewReaderSize(in, 1<<16))
+	dec.UseNumber()
+	return s.once(ctx, func(tx *sql.Tx) error {
+		var n int
+		if err := tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM policies) + (SELECT count(*) FROM devices) + (SELECT count(*) FROM changes)`).Scan(&n); err != nil {
+			return err
+		}
+		if n > 0 {
+			return errors.New("the database is not empty: a backup is restored into a new one")
+		}
+		var table string
+		var columns []string
+		var batch []any
+		flush := func() error {
+			if len(batch) == 0 {
+				return nil
+			}
+			_, err := tx.ExecContext(ctx, `INSERT INTO `+table+` (`+strings.Join(columns, ", ")+`) VALUES `+values(len(batch)/len(columns), len(columns)), batch...)
+			batch = batch[:0]
+			return err
+		}
+		for {
+			var l line
+			err := dec.Decode(&l)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return fmt.Errorf("the backup cannot be read: %w", err)
+			}
+			if l.Table != "" {
+				if err := flush(); err != nil {
+					return err
+				}
+				if table, columns, err = known(l); err != nil {
+					return err
+				}
+				continue
+			}
+			if table == "" || len(l.Row) != len(columns) {
+				return errors.New("the backup is damaged: a row that does not fit its table")
+			}
+			for _, v := range l.Row {
+				batch = append(batch, plain(v))
+			}
+			if len(batch) > 5000 {
+				if err := flush(); err != nil {
+					return fmt.Errorf("table %s: %w", table, err)
+				}
+			}
+		}
+		if err := flush(); err != nil {
+			return fmt.Errorf("table %s: %w", table, err)
+		}
+		if s.pg {
+			_, err := tx.ExecContext(ctx, `SELECT setval(pg_get_serial_sequence('devices', 'n'), (SELECT coalesce(max(n), 0) + 1 FROM devices), false)`)
+			return err
+		}
+		return nil
+	})
+}
+
+// known takes names from a backup into SQL only when they are names of ours.
+func known(l line) (string, []string, error) {
+	ours := false
+	for _, t := range tables {
+		ours = ours || t == l.Table
+	}
+	for _, c := range l.Columns {
+		ours = ours && strings.Trim(c, "abcdefghijklmnopqrstuvwxyz_") == "" && c != ""
+	}
+	if !ours || len(l.Columns) == 0 {
+		return "", nil, fmt.Errorf("the backup has a table %q that this version does not know", l.Table)
+	}
+	return l.Table, l.Columns, nil
+}
+
+func plain(v any) any {
+	switch x := v.(type) {
+	case json.Number:
+		n, err := x.Int64()
+		if err != nil {
+			return x.String()
+		}
+		return n
+	case map[string]any:
+		var b []byte
+		if raw, err := json.Marshal(x["b"]); err == nil {
+			_ = json.Unmarshal(raw, &b)
+		}
+		return b
+	}
+	return v
+}

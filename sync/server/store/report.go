@@ -1,0 +1,269 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/warderd/warder/enforce"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// Record is one report with news. Nil parts have not changed.
+type Record struct {
+	Device         int64
+	At             time.Time
+	Counter        uint64
+	HeldID         string
+	HeldVersion    int
+	Held, Agent    json.RawMessage
+	Previous       string
+	FactsDigest    string
+	Facts          json.RawMessage
+	FindingsDigest string
+	Findings       json.RawMessage
+	Standing       string // hash of what the findings say, setting by setting
+	StandingBody   string
+	Rollup         string
+	Epoch          string
+	Events         []enforce.Event
+	Rollout        string // moved by this one
+	Outcome        string // what became of it: "", good, reverted, noncompliant
+
+	Ack uint64 // set by PutRecords: the highest number of the epoch that is stored
+}
+
+// PutRecords writes reports of different devices in one transaction, all of it or nothing. Events
+// that came before are not stored again.
+func (s *Store) PutRecords(ctx context.Context, list []*Record) error {
+	// In one order on every node, so that two that write the same devices do not block each other.
+	slices.SortFunc(list, func(a, b *Record) int { return int(a.Device - b.Device) })
+	var fresh []string
+	err := s.tx(ctx, func(tx *sql.Tx) error {
+		// First: it locks the devices' rows, so that another node at the same device waits here.
+		if err := putReports(ctx, tx, list); err != nil {
+			return err
+		}
+		if err := s.putEvents(ctx, tx, list); err != nil {
+			return err
+		}
+		var err error
+		if fresh, err = s.putStandings(ctx, tx, list); err != nil {
+			return err
+		}
+		for _, r := range list {
+			if r.Outcome != "" {
+				if _, err := tx.ExecContext(ctx, `UPDATE rollout_devices SET outcome = $1 WHERE rollout = $2 AND device = $3`, r.Outcome, r.Rollout, r.Device); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err == nil && len(fresh) > 0 {
+		s.mu.Lock()
+		if len(s.standings) > 100_000 {
+			clear(s.standings)
+		}
+		for _, h := range fresh {
+			s.standings[h] = true
+		}
+		s.mu.Unlock()
+	}
+	return err
+}
+
+type stream struct {
+	device int64
+	epoch  string
+}
+
+// putEvents appends each report's new events as one row of their epoch.
+func (s *Store) putEvents(ctx context.Context, tx *sql.Tx, list []*Record) error {
+	var asked []any
+	n := 0
+	for _, r := range list {
+		if r.Epoch != "" && len(r.Events) > 0 {
+			asked, n = append(asked, r.Device, r.Epoch), n+1
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	high := make(map[stream]uint64, n)
+	// The cast tells PostgreSQL the type of a parameter in VALUES.
+	wanted := strings.Replace(values(n, 2), "$1,", "CAST($1 AS BIGINT),", 1)
+	if err := rows(ctx, tx, func(r scanner) error {
+		var k stream
+		var seq uint64
+		err := r.Scan(&k.device, &k.epoch, &seq)
+		high[k] = seq
+		return err
+	}, `SELECT device, epoch, seq FROM epochs WHERE (device, epoch) IN (VALUES `+wanted+`)`, asked...); err != nil {
+		return err
+	}
+	var events, epochs []any
+	for _, r := range list {
+		if r.Epoch == "" || len(r.Events) == 0 {
+			continue
+		}
+		before := high[stream{r.Device, r.Epoch}]
+		r.Ack = before
+		i := 0
+		for i < len(r.Events) && r.Events[i].Seq <= before {
+			i++
+		}
+		if i == len(r.Events) {
+			continue
+		}
+		body, err := json.Marshal(r.Events[i:])
+		if err != nil {
+			return err
+		}
+		r.Ack = r.Events[len(r.Events)-1].Seq
+		events = append(events, r.Device, r.Epoch, int64(r.Events[i].Seq), int64(r.Ack), ms(r.At), string(body))
+		epochs = append(epochs, r.Device, r.Epoch, int64(r.Ack))
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO events VALUES `+values(len(events)/6, 6), events...); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO epochs VALUES `+values(len(epochs)/3, 3)+` ON CONFLICT (device, epoch) DO UPDATE SET seq = excluded.seq
+		WHERE excluded.seq > epochs.seq`, epochs...)
+	return err
+}
+
+// putStandings keeps each distinct set of findings once: a fleet has few of them.
+func (s *Store) putStandings(ctx context.Context, tx *sql.Tx, list []*Record) (fresh []string, err error) {
+	s.mu.Lock()
+	for _, r := range list {
+		if r.Standing != "" && !s.standings[r.Standing] && !slices.Contains(fresh, r.Standing) {
+			fresh = append(fresh, r.Standing)
+		}
+	}
+	s.mu.Unlock()
+	slices.Sort(fresh) // the same order on every node
+	for _, h := range fresh {
+		i := slices.IndexFunc(list, func(r *Record) bool { return r.Standing == h })
+		if _, err := tx.ExecContext(ctx, `INSERT INTO standings VALUES ($1,$2) ON CONFLICT (hash) DO NOTHING`, h, list[i].StandingBody); err != nil {
+			return nil, err
+		}
+	}
+	return fresh, nil
+}
+
+func putReports(ctx context.Context, tx *sql.Tx, list []*Record) error {
+	const width = 14
+	args := make([]any, 0, width*len(list))
+	raw := func(b json.RawMessage) any {
+		if b == nil {
+			return nil
+		}
+		return string(b)
+	}
+	for _, r := range list {
+		findingsAt := int64(0)
+		if r.Findings != nil {
+			findingsAt = ms(r.At)
+		}
+		args = append(args, r.Device, int64(r.Counter), r.HeldID, r.HeldVersion, string(r.Held), string(r.Agent), r.Previous, r.FactsDigest, raw(r.Facts),
+			r.FindingsDigest, raw(r.Findings), findingsAt, r.Standing, r.Rollup)
+	}
+	// A digest goes with its content: one without it stays what it was.
+	_, err := tx.ExecContext(ctx, `INSERT INTO reports VALUES `+values(len(list), width)+` ON CONFLICT (device) DO UPDATE SET counter = excluded.counter,
+		held_id = excluded.held_id, held_version = excluded.held_version, held = excluded.held, agent = excluded.agent, previous = excluded.previous,
+		facts_digest = CASE WHEN excluded.facts IS NULL THEN reports.facts_digest ELSE excluded.facts_digest END, facts = coalesce(excluded.facts, reports.facts),
+		findings_digest = CASE WHEN excluded.findings IS NULL THEN reports.findings_digest ELSE excluded.findings_digest END,
+		findings_at = CASE WHEN excluded.findings IS NULL THEN reports.findings_at ELSE excluded.findings_at END,
+		standing = CASE WHEN excluded.findings IS NULL THEN reports.standing ELSE excluded.standing END,
+		rollup = CASE WHEN excluded.findings IS NULL THEN reports.rollup ELSE excluded.rollup END,
+		findings = coalesce(excluded.findings, reports.findings)
+		WHERE excluded.counter > reports.counter`, args...)
+	return err
+}
+
+// StoredEvent is an event as the server holds it.
+type StoredEvent struct {
+	enforce.Event
+	Epoch    string    `json:"epoch"`
+	Received time.Time `json:"received_at"`
+}
+
+// Events gives a device's newest events, newest first; device is its number.
+func (s *Store) Events(ctx context.Context, device int64, limit int) (out []StoredEvent, err error) {
+	r, err := s.read.QueryContext(ctx, `SELECT epoch, received, body FROM events WHERE device = $1 ORDER BY received DESC, first DESC`, device)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	for len(out) < limit && r.Next() {
+		var epoch, body string
+		var received int64
+		if err := r.Scan(&epoch, &received, &body); err != nil {
+			return nil, err
+		}
+		var list []enforce.Event
+		if err := json.Unmarshal([]byte(body), &list); err != nil {
+			return nil, err
+		}
+		for i := len(list) - 1; i >= 0 && len(out) < limit; i-- {
+			out = append(out, StoredEvent{list[i], epoch, at(received)})
+		}
+	}
+	return out, r.Err()
+}
+
+// Prune drops events received before a moment, a bounded number at a time, and says whether there
+// may be more. The highest number of each epoch stays: an old event cannot come back as a new one.
+func (s *Store) Prune(ctx context.Context, before time.Time) (more bool, err error) {
+	const most = 2000
+	var n int64
+	err = s.tx(ctx, func(tx *sql.Tx) error {
+		r, err := tx.ExecContext(ctx, `DELETE FROM events WHERE (device, epoch, first) IN (SELECT device, epoch, first FROM events WHERE received < $1 ORDER BY received LIMIT $2)`, ms(before), most)
+		if err == nil {
+			n, _ = r.RowsAffected()
+		}
+		return err
+	})
+	return n == most, err
+}
+
+// Tidy drops what is kept for a short time only: answers to idempotency keys for a day, diagnostics
+// for thirty days.
+func (s *Store) Tidy(ctx context.Context, now time.Time) error {
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM idempotency WHERE at < $1`, ms(now.Add(-24*time.Hour))); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `DELETE FROM diagnostics WHERE at < $1`, ms(now.AddDate(0, 0, -30)))
+		return err
+	})
+}
+
+// Standing is how many devices that hold a policy stand alike.
+type Standing struct {
+	Policy  string
+	Body    string // JSON as StandingBody gave it
+	Rollup  string
+	Devices int
+}
+
+// Standings sums up the findings of the fleet: by policy held ("" for all), and by what they say.
+func (s *Store) Standings(ctx context.Context, policy string) (out []Standing, err error) {
+	err = rows(ctx, s.read, func(r scanner) error {
+		var x Standing
+		err := r.Scan(&x.Policy, &x.Body, &x.Rollup, &x.Devices)
+		out = append(out, x)
+		return err
+	}, `SELECT g.held_id, coalesce(t.body, '[]'), g.rollup, g.n FROM (SELECT r.held_id, r.standing, r.rollup, count(*) AS n FROM reports r
+		WHERE ($1 = '' OR r.held_id = $1) AND EXISTS (SELECT 1 FROM devices d WHERE d.n = r.device AND d.state = 'enrolled')
+		GROUP BY r.held_id, r.standing, r.rollup) g LEFT JOIN standings t ON t.hash = g.standing ORDER BY g.n DESC`, policy)
+	return out, err
+}
