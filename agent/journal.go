@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
@@ -173,7 +174,20 @@ func eventOf(now time.Time, rules *enforceusb.Rules, d *usb.Decision) enforce.Ev
 	if d.Device.Name != "" {
 		e.Subject += " (" + d.Device.Name + ")"
 	}
+	e.Facts = factsOf(&d.Device)
 	return e
+}
+
+// maxFacts bounds what an event carries of a device; one with more interfaces than that fits is
+// described by its subject alone.
+const maxFacts = 4 << 10
+
+func factsOf(u *fact.USB) enforce.Facts {
+	b, err := json.Marshal(u)
+	if err != nil || len(b) > maxFacts {
+		return ""
+	}
+	return enforce.Facts(b)
 }
 
 // tellAgain: the user is told once per distinct event and hour.

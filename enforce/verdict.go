@@ -79,4 +79,24 @@ type Event struct {
 	Done    Reading   `json:"done"`            // read back after acting
 	Count   int       `json:"count,omitempty"` // more than one where older events were folded
 	Policy  string    `json:"policy,omitempty"`
+	Facts   Facts     `json:"facts,omitempty"` // what was judged, for asking "what if" of it later
+}
+
+// Facts are the facts of one event as JSON; which, is the section's (fact.USB for "usb").
+type Facts string
+
+// MarshalJSON writes the facts as they are.
+func (f Facts) MarshalJSON() ([]byte, error) {
+	if f == "" {
+		return []byte("null"), nil
+	}
+	return []byte(f), nil
+}
+
+// UnmarshalJSON keeps them as they came.
+func (f *Facts) UnmarshalJSON(b []byte) error {
+	if *f = Facts(b); *f == "null" {
+		*f = ""
+	}
+	return nil
 }

@@ -18,7 +18,7 @@ func main() {
 		Example:      "  warder-server serve --data /var/lib/warder-server\n  warder-server token create --data /var/lib/warder-server --role admin",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(serve(), token(), enrollment())
+	root.AddCommand(serve(), token(), enrollment(), keys(), backup(), restore())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	if err := root.Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "warder-server:", err)

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -14,27 +17,86 @@ import (
 )
 
 func serve() *cobra.Command {
-	o := server.Options{}
+	o := server.Options{Version: version}
+	var retain, level, format string
 	c := &cobra.Command{
 		Use: "serve --data DIR", Short: "Serve the API", Args: cobra.NoArgs,
-		Long:    "Serves HTTPS with the server's own certificate authority; plain HTTP only on loopback.",
-		Example: "  warder-server serve --data ./var/server --http\n  warder-server serve --data /var/lib/warder-server --listen 0.0.0.0:8443 --name policy.example.com",
+		Long: `Serves HTTPS with the server's own certificate authority, or with --cert; plain HTTP only on loopback.
+One node needs nothing but a directory. Several nodes share a PostgreSQL database and the same key files.`,
+		Example: `  warder-server serve --data ./var/server --http
+  warder-server serve --data /var/lib/warder-server --listen 0.0.0.0:8443 --name policy.example.com
+  WARDER_DATABASE=postgres://warder:secret@db/warder warder-server serve --data /var/lib/warder-server --listen 0.0.0.0:8443`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			if o.Interval < 10*time.Second || o.Interval > 24*time.Hour {
 				return fmt.Errorf("--interval must be from 10s to 24h (received %s)", o.Interval)
 			}
-			o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+			var err error
+			if o.Retain, err = parseRetain(retain); err != nil {
+				return err
+			}
+			var l slog.Level
+			if err := l.UnmarshalText([]byte(level)); err != nil {
+				return fmt.Errorf("--log-level must be debug, info, warn or error (received %q)", level)
+			}
+			lo := &slog.HandlerOptions{Level: l}
+			switch format {
+			case "text":
+				o.Log = slog.New(slog.NewTextHandler(os.Stderr, lo))
+			case "json":
+				o.Log = slog.New(slog.NewJSONHandler(os.Stderr, lo))
+			default:
+				return fmt.Errorf("--log-format must be text or json (received %q)", format)
+			}
 			return server.Serve(ctx, o)
 		},
 	}
-	c.Flags().StringVar(&o.Data, "data", "", "directory of database, keys and certificates")
-	c.Flags().StringVar(&o.Listen, "listen", "127.0.0.1:8443", "address to listen on")
-	c.Flags().BoolVar(&o.HTTP, "http", false, "plain HTTP, on loopback alone")
-	c.Flags().StringSliceVar(&o.Names, "name", nil, "host names or addresses that devices reach this server by")
-	c.Flags().DurationVar(&o.Interval, "interval", 5*time.Minute, "how often devices poll")
-	c.Flags().BoolVar(&o.NoPush, "no-push", false, "offer no push socket; devices poll")
-	_ = c.MarkFlagRequired("data")
+	f := c.Flags()
+	dataFlags(c, &o.Data, &o.Database)
+	f.StringVar(&o.Listen, "listen", "127.0.0.1:8443", "address to listen on")
+	f.BoolVar(&o.HTTP, "http", false, "plain HTTP, on loopback alone (behind a proxy on this machine)")
+	f.StringVar(&o.Cert, "cert", "", "PEM file of a certificate and its chain, instead of the server's own authority; read anew when it changes")
+	f.StringVar(&o.CertKey, "cert-key", "", "PEM file of its key")
+	f.StringSliceVar(&o.Names, "name", nil, "host names or addresses that devices reach this server by")
+	f.DurationVar(&o.Interval, "interval", 5*time.Minute, "how often devices poll")
+	f.StringVar(&retain, "retain", "90d", "how long events are kept: days, or a duration; 0 keeps them")
+	f.DurationVar(&o.Spread, "spread", time.Minute, "over which connected devices come back when the server stops")
+	f.StringSliceVar(&o.Trusted, "trusted-proxy", nil, "addresses or CIDRs of proxies whose X-Forwarded-For is believed")
+	f.BoolVar(&o.NoPush, "no-push", false, "offer no push socket; devices poll")
+	f.IntVar(&o.MaxInFlight, "max-in-flight", 0, "requests answered at once before 503 (0: 512)")
+	f.IntVar(&o.MaxSockets, "max-sockets", 0, "push sockets of this node (0: 50000)")
+	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&format, "log-format", "text", "text or json")
 	return c
+}
+
+// dataFlags are what every command takes. The database may hold a password, so that the environment
+// is the better place for it.
+func dataFlags(c *cobra.Command, data, database *string) {
+	c.Flags().StringVar(data, "data", "", "directory of keys, certificates and the SQLite database")
+	_ = c.MarkFlagRequired("data")
+	if database != nil {
+		c.Flags().StringVar(database, "database", os.Getenv("WARDER_DATABASE"), "postgres:// URL; SQLite in --data without it")
+		c.Flags().Lookup("database").DefValue = "$WARDER_DATABASE"
+	}
+}
+
+// parseRetain reads "90d" or a duration.
+func parseRetain(s string) (time.Duration, error) {
+	if s == "0" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		var n int
+		if n, err = strconv.Atoi(days); err == nil && n > 36500 {
+			err = errors.New("too long")
+		}
+		d = time.Duration(n) * 24 * time.Hour
+	}
+	if err != nil || d < time.Hour {
+		return 0, fmt.Errorf("--retain must be days like 90d, a duration of an hour or more, or 0 (received %q)", s)
+	}
+	return d, nil
 }

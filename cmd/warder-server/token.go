@@ -12,22 +12,27 @@ import (
 
 func token() *cobra.Command {
 	c := &cobra.Command{Use: "token", Short: "Administrators' tokens"}
+	c.AddCommand(tokenCreate(), tokenRotate())
+	return c
+}
+
+func tokenCreate() *cobra.Command {
 	var data, role, subject string
 	var ttl time.Duration
-	create := &cobra.Command{
+	c := &cobra.Command{
 		Use: "create --data DIR --role admin|viewer", Short: "Print a bearer token", Args: cobra.NoArgs,
-		Example: "  warder-server token create --data ./var/server --role admin --ttl 1h",
+		Example: "  warder-server token create --data ./var/server --role admin --subject ann@example.com --ttl 8h",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if role != "admin" && role != "viewer" {
 				return fmt.Errorf("--role must be admin or viewer (received %q)", role)
 			}
-			if ttl <= 0 {
-				return fmt.Errorf("--ttl must be more than nothing (received %s)", ttl)
+			if ttl <= 0 || ttl > 366*24*time.Hour {
+				return fmt.Errorf("--ttl must be more than nothing and at most a year (received %s)", ttl)
 			}
-			if _, err := os.Stat(data); err != nil {
-				return fmt.Errorf("no server has run with this data directory yet: %w", err)
+			if subject == "" || len(subject) > 256 {
+				return fmt.Errorf("--subject must have 1 to 256 bytes: it is what the audit log names")
 			}
-			keys, err := server.LoadKeys(data)
+			keys, err := existing(data)
 			if err != nil {
 				return err
 			}
@@ -39,12 +44,41 @@ func token() *cobra.Command {
 			return nil
 		},
 	}
-	create.Flags().StringVar(&data, "data", "", "the server's data directory")
-	create.Flags().StringVar(&role, "role", "", "admin or viewer")
-	create.Flags().StringVar(&subject, "subject", "cli", "who it is for; the history names it")
-	create.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long it is valid")
-	_ = create.MarkFlagRequired("data")
-	_ = create.MarkFlagRequired("role")
-	c.AddCommand(create)
+	dataFlags(c, &data, nil)
+	c.Flags().StringVar(&role, "role", "viewer", "admin or viewer")
+	c.Flags().StringVar(&subject, "subject", "administrator", "whom the token is for; the audit log names them")
+	c.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long it is valid")
 	return c
+}
+
+func tokenRotate() *cobra.Command {
+	var data string
+	var drop bool
+	c := &cobra.Command{
+		Use: "rotate --data DIR", Short: "Sign tokens with a new secret", Args: cobra.NoArgs,
+		Long: "Makes a new secret for tokens. Those signed with the one before stay valid until they expire, unless --drop.\nA running server takes it within seconds; other nodes need the file admin.key.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			keys, err := existing(data)
+			if err != nil {
+				return err
+			}
+			if err := keys.RotateAdmin(drop); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "rotated")
+			return nil
+		},
+	}
+	dataFlags(c, &data, nil)
+	c.Flags().BoolVar(&drop, "drop", false, "no token made before is valid any more")
+	return c
+}
+
+// existing reads the keys of a directory in which a server has run: a typing error must not make
+// new ones elsewhere.
+func existing(data string) (*server.Keys, error) {
+	if _, err := os.Stat(data); err != nil {
+		return nil, fmt.Errorf("no server has run with this data directory yet: %w", err)
+	}
+	return server.LoadKeys(data)
 }

@@ -154,6 +154,10 @@ func (d *Document) sections(sections map[string]any, modes map[string]enforce.Mo
 		}
 		return modes[""]
 	}
+	d.sectioned = map[string]bool{}
+	for name := range modes {
+		d.sectioned[name] = name != ""
+	}
 	for name, v := range sections {
 		fields, ok := v.(map[string]any)
 		if !ok {
@@ -180,6 +184,7 @@ func (d *Document) sections(sections map[string]any, modes map[string]enforce.Mo
 		}
 	}
 	if d.USB.AuditOnly.Or(false) {
+		d.sectioned["usb"] = true
 		for s, m := range d.modes {
 			if s.Section() == "usb" {
 				d.modes[s] = min(m, enforce.Monitor)

@@ -39,10 +39,36 @@ type Document struct {
 	Network Network
 	DLP     DLP
 
-	modes   map[enforce.Setting]enforce.Mode
-	order   []enforce.Setting // present settings, in the table's order
-	Unknown []Unknown         // settings of a newer document, reported unsupported
-	Sources map[enforce.Setting]string
+	modes     map[enforce.Setting]enforce.Mode
+	sectioned map[string]bool   // sections with a mode of their own
+	order     []enforce.Setting // present settings, in the table's order
+	Unknown   []Unknown         // settings of a newer document, reported unsupported
+	Sources   map[enforce.Setting]string
+	// Exceptions let single USB devices pass for a time. They are no part of the document as written:
+	// the agent adds those that hold now.
+	Exceptions []USBEntry
+}
+
+// InMode is the document as an assignment in that mode gives it: every setting has the document's mode
+// where that is lower and written for its section, and this one otherwise. It is for asking about a
+// document; a device gets the mode as text.
+func (d *Document) InMode(mode enforce.Mode) *Document {
+	c := *d
+	c.modes = map[enforce.Setting]enforce.Mode{}
+	for s, m := range d.modes {
+		c.modes[s] = mode
+		if d.sectioned[s.Section()] {
+			c.modes[s] = min(m, mode)
+		}
+	}
+	return &c
+}
+
+// Excepted is the document with exceptions that hold now.
+func (d *Document) Excepted(list []USBEntry) *Document {
+	c := *d
+	c.Exceptions = list
+	return &c
 }
 
 // Unknown is a setting that this version does not know.

@@ -78,6 +78,14 @@ func shorten(v any) any {
 	return v
 }
 
+// Parse reads one JSON value from outside with the bounds of a document, for bodies that are not
+// one: every error at once, and what encoding/json lets pass is refused.
+func Parse(data []byte) (any, Errors) {
+	var errs Errors
+	v, _ := parse(data, &errs)
+	return v, sorted(errs)
+}
+
 // parse reads one JSON value with bounds on size, depth and lists, and refuses what
 // encoding/json lets pass: a name twice, trailing data, text that is not UTF-8.
 func parse(data []byte, errs *Errors) (any, bool) {

@@ -33,6 +33,8 @@ func (r *Rules) sentence(rule enforce.Rule, u *fact.USB, deny bool) string {
 		return "hubs are always allowed; what is behind them is judged"
 	case lineStorage:
 		return "storage.external_storage_allowed is false and the device is storage (" + storageClass(u) + ")"
+	case lineException:
+		return "an exception for this device holds for a time"
 	case lineWhitelist:
 		return fmt.Sprintf("usb.whitelist[%d] allows %s", rule.Entry-1, r.entry(rule))
 	case lineClasses:

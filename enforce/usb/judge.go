@@ -27,6 +27,9 @@ func (r *Rules) decide(u *fact.USB, least enforce.Mode) (allow bool, rule enforc
 	if isHub(u) {
 		return true, enforce.Rule{Line: lineHub}, false
 	}
+	if n := r.excepted(u); n > 0 {
+		return true, enforce.Rule{Setting: settingException, Line: lineException, Entry: n}, false
+	}
 	entry, pinned := r.whitelisted(u)
 	if r.denyStorage && r.modeStorage >= least && !pinned {
 		storage, unsure := isStorage(u)
@@ -52,6 +55,8 @@ func (r *Rules) decide(u *fact.USB, least enforce.Mode) (allow bool, rule enforc
 
 func (r *Rules) mode(s enforce.Setting) enforce.Mode {
 	switch s {
+	case settingException:
+		return enforce.Enforce
 	case settingStorage:
 		return r.modeStorage
 	case settingWhitelist:

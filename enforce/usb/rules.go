@@ -19,6 +19,7 @@ const (
 	lineClasses   int32 = 4
 	lineAllowed   int32 = 5
 	lineRest      int32 = 6 // a whitelist without a match; or nothing managed
+	lineException int32 = 7 // asked before storage: a time-boxed exception for this very device
 )
 
 const (
@@ -27,6 +28,7 @@ const (
 	settingClasses   enforce.Setting = "usb.allowed_classes"
 	settingAudit     enforce.Setting = "usb.audit_only"
 	settingStorage   enforce.Setting = "storage.external_storage_allowed"
+	settingException enforce.Setting = "usb.exception" // no setting of the document: granted beside it
 )
 
 // classHub and the rest are USB base class codes.
@@ -46,6 +48,7 @@ type Rules struct {
 	pins        map[uint32][]pin
 	classes     [4]uint64
 	denyStorage bool
+	exceptions  map[uint32][]pin // serial "" takes any
 
 	modeAllowed, modeWhitelist, modeClasses, modeStorage enforce.Mode
 
@@ -94,6 +97,11 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 	for _, c := range d.USB.AllowedClasses.V {
 		r.classes[c>>6] |= 1 << (c & 63)
 	}
+	r.exceptions = map[uint32][]pin{}
+	for i, e := range d.Exceptions {
+		id := uint32(e.Vendor)<<16 | uint32(e.Product)
+		r.exceptions[id] = append(r.exceptions[id], pin{e.Serial, int32(i + 1)})
+	}
 	r.protect(m)
 	return r
 }
@@ -107,7 +115,12 @@ func (r *Rules) CanDeny() bool {
 }
 
 // Mode is the mode of a setting in the policy that these rules came from.
-func (r *Rules) Mode(s enforce.Setting) enforce.Mode { return r.doc.Mode(s) }
+func (r *Rules) Mode(s enforce.Setting) enforce.Mode {
+	if s == settingException {
+		return enforce.Enforce
+	}
+	return r.doc.Mode(s)
+}
 
 // Enforced is these rules without what is below enforce: what may be told to anybody.
 func (r *Rules) Enforced() *Rules {
@@ -134,6 +147,19 @@ func (r *Rules) whitelisted(u *fact.USB) (entry int32, pinned bool) {
 		return n, false
 	}
 	return r.vendors[u.Vendor], false
+}
+
+// excepted gives the exception that lets a device pass, or 0.
+func (r *Rules) excepted(u *fact.USB) int32 {
+	if len(r.exceptions) == 0 {
+		return 0
+	}
+	for _, p := range r.exceptions[uint32(u.Vendor)<<16|uint32(u.Product)] {
+		if p.serial == "" || p.serial == u.Serial {
+			return p.entry
+		}
+	}
+	return 0
 }
 
 func (r *Rules) classAllowed(class uint8) bool {

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -208,39 +209,58 @@ func SignRequest(key *jose.JSONWebKey, device, method, path string, body []byte,
 // ErrClock: the token is fine but for its time.
 var ErrClock = errors.New("the request's time is off")
 
-// VerifyRequest checks a device's token against its registered key.
-func VerifyRequest(token string, key jose.JSONWebKey, device, method, path string, body []byte, now time.Time) error {
+// VerifyRequest checks a device's token against its registered key, before the body is read. It
+// gives the hash that the body must have, for VerifyBody.
+func VerifyRequest(token string, key jose.JSONWebKey, device, method, path string, now time.Time) (body string, err error) {
 	t, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256, jose.EdDSA})
 	if err != nil {
-		return fmt.Errorf("%w: %v", ErrSignature, err)
+		return "", fmt.Errorf("%w: %v", ErrSignature, err)
 	}
 	var c requestClaims
 	if err := t.Claims(key.Key, &c); err != nil {
-		return fmt.Errorf("%w: %v", ErrSignature, err)
+		return "", fmt.Errorf("%w: %v", ErrSignature, err)
 	}
-	h := sha256.Sum256(body)
 	switch {
 	case c.Issuer != device || !c.Audience.Contains(audience):
-		return fmt.Errorf("%w: issued by %q for %v", ErrSignature, c.Issuer, c.Audience)
-	case c.Body != hex.EncodeToString(h[:]) || c.Path != method+" "+path:
-		return fmt.Errorf("%w: it signs another request", ErrSignature)
+		return "", fmt.Errorf("%w: issued by %q for %v", ErrSignature, c.Issuer, c.Audience)
+	case c.Path != method+" "+path:
+		return "", fmt.Errorf("%w: it signs another request", ErrSignature)
 	case c.Expiry == nil || now.After(c.Expiry.Time()) || c.Expiry.Time().After(now.Add(requestLife)):
-		return ErrClock
+		return "", ErrClock
+	}
+	return c.Body, nil
+}
+
+// VerifyBody checks a body against the hash that its request signs.
+func VerifyBody(want string, body []byte) error {
+	h := sha256.Sum256(body)
+	if want != hex.EncodeToString(h[:]) {
+		return fmt.Errorf("%w: it signs another body", ErrSignature)
 	}
 	return nil
 }
 
-// Issuer reads who claims to have signed a token, unverified, to look up the key.
-func Issuer(token string) (string, error) {
-	t, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256, jose.EdDSA})
-	if err != nil {
-		return "", err
+// KeysDigest names a list of keys in a few bytes, for a server to see whether a device follows a
+// rotation.
+func KeysDigest(keys []jose.JSONWebKey) string {
+	h := sha256.New()
+	for _, k := range keys {
+		h.Write([]byte(k.KeyID + "\n"))
 	}
-	var c jwt.Claims
-	if err := t.UnsafeClaimsWithoutVerification(&c); err != nil {
-		return "", err
+	return hex.EncodeToString(h.Sum(nil)[:4])
+}
+
+// ExceptionsDigest names a list of exceptions.
+func ExceptionsDigest(list []Exception) string {
+	if len(list) == 0 {
+		return ""
 	}
-	return c.Issuer, nil
+	ids := make([]string, 0, len(list))
+	for _, e := range list {
+		ids = append(ids, e.ID)
+	}
+	slices.Sort(ids)
+	return Digest(ids)[:8]
 }
 
 // Digest names the content of a part of a report, so that it is sent only when it changes.

@@ -45,6 +45,8 @@ type EnrollResponse struct {
 	RecoveryKey json.RawMessage `json:"recovery_key"`
 	Interval    int             `json:"interval_seconds"`
 	ServerTime  time.Time       `json:"server_time"`
+	// CodeSecret is what this device verifies offline exception codes with (code.go), in base64.
+	CodeSecret string `json:"code_secret,omitempty"`
 }
 
 // Held is the policy that a device holds, and how it stands with it.
@@ -58,6 +60,8 @@ type Held struct {
 	// does not send it again.
 	Refused string `json:"refused,omitempty"`
 	Reason  string `json:"reason,omitempty"`
+	// Exceptions is ExceptionsDigest of the server's exceptions that hold on the device; "" for none.
+	Exceptions string `json:"exceptions,omitempty"`
 }
 
 // Agent describes the program.
@@ -72,6 +76,7 @@ type Report struct {
 	Counter        uint64             `json:"counter"` // only grows
 	Policy         Held               `json:"policy"`
 	Agent          Agent              `json:"agent"`
+	Pinned         string             `json:"pinned,omitempty"` // KeysDigest of the policy keys that the device trusts
 	DeviceDigest   string             `json:"device_digest"`
 	Device         *Facts             `json:"device,omitempty"`
 	FindingsDigest string             `json:"findings_digest"`
@@ -84,6 +89,11 @@ type Report struct {
 type Facts struct {
 	Host Host       `json:"host"`
 	USB  []fact.USB `json:"usb,omitempty"`
+	// The rest of what decisions go by, so that the server can ask "what if" with the same code.
+	Controllers []string                   `json:"controllers,omitempty"`
+	Inputs      *fact.Inputs               `json:"inputs,omitempty"`
+	Capable     map[string]fact.Capability `json:"capable,omitempty"`
+	Unread      map[string]string          `json:"unread,omitempty"` // what could not be read, and why
 	// Latency holds histograms in microseconds, as HdrHistogram V2 compressed, in base64. They are no
 	// part of the digest: they go along when something else has changed.
 	Latency map[string]string `json:"latency_hdr,omitempty"`
@@ -101,6 +111,31 @@ type Answer struct {
 	Request    []string `json:"request,omitempty"`    // full_report, diagnostics
 }
 
+// What a server may ask for in Answer.Request.
+const (
+	WantFullReport  = "full_report"
+	WantDiagnostics = "diagnostics" // PUT /devices/{id}/diagnostics, at most MaxBundle bytes of gzip
+)
+
+// MaxBundle bounds a diagnostics bundle.
+const MaxBundle = 1 << 20
+
+// Machine is what a device reported, as decisions take it.
+func (f *Facts) Machine() fact.Machine {
+	m := fact.Machine{Capable: f.Capable}
+	m.USB, m.Controllers = fact.Is(f.USB), fact.Is(f.Controllers)
+	if f.Inputs != nil {
+		m.Inputs = fact.Is(*f.Inputs)
+	}
+	if why, ok := f.Unread["usb"]; ok {
+		m.USB = fact.Unread[[]fact.USB](why)
+	}
+	if why, ok := f.Unread["controllers"]; ok {
+		m.Controllers = fact.Unread[[]string](why)
+	}
+	return m
+}
+
 // Assignment is a whole policy for one device, signed as one.
 type Assignment struct {
 	DeviceID  string          `json:"device_id"`
@@ -108,6 +143,17 @@ type Assignment struct {
 	IssuedAt  time.Time       `json:"issued_at"`
 	ExpiresAt time.Time       `json:"expires_at"`
 	Policy    json.RawMessage `json:"policy"`
+	// Exceptions are all that hold for this device. Their ends are on the server's clock, as IssuedAt
+	// is: the device runs the difference on its own.
+	Exceptions []Exception `json:"exceptions,omitempty"`
+}
+
+// Exception lets one stick pass on one device for a time.
+type Exception struct {
+	ID     string    `json:"id"`
+	USB    string    `json:"usb"` // vendor:product or vendor:product:serial
+	Reason string    `json:"reason"`
+	Until  time.Time `json:"until"`
 }
 
 // Release tells one device to give everything back and forget.
@@ -127,6 +173,8 @@ type KeySet struct {
 const (
 	NudgeCheckIn = "check_in"
 	NudgePing    = "ping" // the device answers {"type":"pong"}
+	// NudgeReconnect: the server is going; connect anew at some moment within Within.
+	NudgeReconnect = "reconnect"
 )
 
 // Nudge is the only message that a server sends on the socket.
@@ -148,6 +196,7 @@ type Problem struct {
 type ProblemBody struct {
 	Code       string     `json:"code"`
 	Message    string     `json:"message"`
+	RequestID  string     `json:"request_id,omitempty"`
 	ServerTime *time.Time `json:"server_time,omitempty"` // with code "clock"
 	Counter    uint64     `json:"counter,omitempty"`     // with code "counter": the last one seen
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,27 +15,43 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/server/api"
+	"github.com/warderd/warder/sync/server/fleet"
 	"github.com/warderd/warder/sync/server/store"
+	"github.com/warderd/warder/sync/server/templates"
 )
 
 // Options of a server.
 type Options struct {
-	Data     string        // directory of database, keys and certificates
+	Data     string        // directory of keys and certificates, and of the SQLite database
+	Database string        // postgres://…; empty for SQLite in Data
 	Listen   string        // host:port
 	HTTP     bool          // plain HTTP; only on loopback
+	Cert     string        // PEM files of a certificate from elsewhere, instead of the server's own authority
+	CertKey  string        //
 	Names    []string      // more names that devices reach it by
 	Interval time.Duration // devices poll at this
+	Retain   time.Duration // of events; 0 keeps them
+	Spread   time.Duration // over which sockets are told to connect anew when the server stops
+	Trusted  []string      // proxies whose X-Forwarded-For is believed
+	Version  string
 	Log      *slog.Logger
 	NoPush   bool              // offer no socket; devices poll
 	Ready    func(addr string) // called once it listens
+
+	MaxInFlight, MaxSockets int // 0 is the default's
 }
 
 // clock is the server's; a build for tests sets it wrong.
 var clock = time.Now
 
-// Serve runs until the context ends.
+// stopWait is how long requests under way may take when the server stops.
+const stopWait = 20 * time.Second
+
+// Serve runs until the context ends; then it answers what it has taken and writes what it knows.
 func Serve(ctx context.Context, o Options) error {
 	host, _, err := net.SplitHostPort(o.Listen)
 	if err != nil {
@@ -47,58 +64,187 @@ func Serve(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	s, err := OpenStore(ctx, o.Data, time.Now())
+	unlock, err := o.alone()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := OpenStore(ctx, o.Data, o.Database, clock())
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	a := &api.API{Store: s, PolicyKey: keys.Policy, PolicyKeys: keys.PolicyKeys(), RecoveryKey: keys.RecoveryKey(),
-		Now: clock, Log: o.Log, Interval: o.Interval, NoPush: o.NoPush,
-		Admin: func(token string, now time.Time) (string, string, error) {
-			c, err := keys.AdminOf(token, now)
-			return c.Subject, c.Role, err
-		}}
+	if err := sameKey(ctx, s, keys); err != nil {
+		return err
+	}
+	tlsConfig, err := o.tls(keys, host)
+	if err != nil {
+		return err
+	}
 	l, err := net.Listen("tcp", o.Listen)
 	if err != nil {
 		return err
 	}
+	a := &api.API{Store: s, Keys: keys, Now: clock, Log: o.Log, Interval: o.Interval, NoPush: o.NoPush, Retain: o.Retain, Version: o.Version,
+		Trusted: o.Trusted, MaxInFlight: o.MaxInFlight, MaxSockets: o.MaxSockets}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	wait, err := a.Start(running)
+	if err != nil {
+		_ = l.Close()
+		return err
+	}
+	go reloading(running, keys, s, o.Log)
 	h := &http.Server{
 		Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second, IdleTimeout: 15 * time.Minute,
-		MaxHeaderBytes: 16 << 10, BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return running },
 	}
 	scheme := "http"
-	if !o.HTTP {
-		ca, err := LoadCA(o.Data, time.Now())
-		if err != nil {
-			return err
-		}
-		self, _ := os.Hostname()
-		certs := &renewing{ca: ca, names: append([]string{host, self, "localhost", "127.0.0.1", "::1"}, o.Names...)}
-		if _, err := certs.get(nil); err != nil {
-			return err
-		}
-		l = tls.NewListener(l, &tls.Config{GetCertificate: certs.get, MinVersion: tls.VersionTLS12})
-		scheme = "https"
-		o.Log.Info("serving", "url", scheme+"://"+l.Addr().String(), "ca", ca.Fingerprint())
-	} else {
-		o.Log.Info("serving", "url", scheme+"://"+l.Addr().String())
+	if tlsConfig != nil {
+		scheme, l = "https", tls.NewListener(l, tlsConfig)
 	}
+	o.Log.Info("serving", "url", scheme+"://"+l.Addr().String(), "database", s.Name(), "ca", keys.CAPin())
 	if o.Ready != nil {
 		o.Ready(scheme + "://" + l.Addr().String())
 	}
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(l) }()
 	select {
-	case err := <-done:
-		return err
+	case err = <-done:
 	case <-ctx.Done():
+		o.Log.Info("stopping")
+		a.Stop(o.Spread)
+		ending, cancel := context.WithTimeout(context.Background(), stopWait)
+		defer cancel()
+		if err = h.Shutdown(ending); errors.Is(err, context.DeadlineExceeded) {
+			o.Log.Warn("requests were still under way", "after", stopWait)
+			err = h.Close()
+		}
 	}
-	stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	if err := h.Shutdown(stop); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	stop()
+	wait()
+	return err
+}
+
+// alone keeps a second server from a directory with a SQLite database: two would not hear of each
+// other's devices in time.
+func (o *Options) alone() (func(), error) {
+	if o.Database != "" {
+		return func() {}, nil
+	}
+	l := flock.New(filepath.Join(o.Data, "serving.lock"), flock.SetPermissions(0o600))
+	ok, err := l.TryLock()
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, fmt.Errorf("another warder-server serves from %s; for several nodes use --database postgres://…", o.Data)
+	}
+	return func() { _ = l.Unlock() }, nil
+}
+
+// sameKey refuses a node whose policy key is not the fleet's: devices would refuse its policies.
+func sameKey(ctx context.Context, s *store.Store, k *Keys) error {
+	const name = "policy_key"
+	mine := k.Signing().KeyID
+	theirs, err := s.Meta(ctx, name)
+	if err != nil || theirs == mine {
 		return err
 	}
-	return nil
+	if theirs != "" && !k.Follows(theirs) {
+		return fmt.Errorf("policy.key in this data directory is not the key that this database's devices trust (%s): copy the key files from the node that has it", theirs)
+	}
+	return s.SetMeta(ctx, name, mine)
+}
+
+// reloading takes keys that another process has rotated.
+func reloading(ctx context.Context, k *Keys, s *store.Store, log *slog.Logger) {
+	t := time.NewTicker(2 * time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		before := k.Signing().KeyID
+		if err := k.Reload(); err != nil {
+			log.Error("keys cannot be read anew; the ones before stay", "error", err)
+			continue
+		}
+		if k.Signing().KeyID != before {
+			log.Info("the policy key was rotated", "key", k.Signing().KeyID)
+			if err := sameKey(ctx, s, k); err != nil {
+				log.Error("policy key", "error", err)
+			}
+		}
+	}
+}
+
+// tls gives the certificate that devices see: the administrator's own, or one of the server's
+// authority. Nil for plain HTTP.
+func (o *Options) tls(keys *Keys, host string) (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	switch {
+	case (o.Cert == "") != (o.CertKey == ""):
+		return nil, errors.New("--cert and --cert-key belong together")
+	case o.HTTP && o.Cert != "":
+		return nil, errors.New("--http and --cert exclude each other")
+	case o.HTTP:
+		return nil, nil
+	case o.Cert != "":
+		f := &fileCert{cert: o.Cert, key: o.CertKey}
+		if _, err := f.get(nil); err != nil {
+			return nil, err
+		}
+		c.GetCertificate = f.get
+		return c, nil
+	}
+	ca, err := keys.CA(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	self, _ := os.Hostname()
+	certs := &renewing{ca: ca, names: append([]string{host, self, "localhost", "127.0.0.1", "::1"}, o.Names...)}
+	if _, err := certs.get(nil); err != nil {
+		return nil, err
+	}
+	c.GetCertificate = certs.get
+	return c, nil
+}
+
+// fileCert reads a certificate anew when its file has changed: who renews it need not restart.
+type fileCert struct {
+	cert, key string
+	mu        sync.Mutex
+	stamp     time.Time
+	looked    time.Time
+	have      *tls.Certificate
+}
+
+func (f *fileCert) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.have != nil && time.Since(f.looked) < 10*time.Second {
+		return f.have, nil
+	}
+	f.looked = time.Now()
+	info, err := os.Stat(f.cert)
+	if err == nil && f.have != nil && info.ModTime().Equal(f.stamp) {
+		return f.have, nil
+	}
+	if err == nil {
+		var c tls.Certificate
+		if c, err = tls.LoadX509KeyPair(f.cert, f.key); err == nil {
+			f.have, f.stamp = &c, info.ModTime()
+			return f.have, nil
+		}
+	}
+	if f.have != nil {
+		return f.have, nil // half written: the one before serves
+	}
+	return nil, fmt.Errorf("certificate: %w", err)
 }
 
 // renewing issues the server's certificate anew before it ends: a server that runs for a year must
@@ -124,40 +270,52 @@ func (r *renewing) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return r.cert, nil
 }
 
-// OpenStore opens a data directory's database. A fresh one gets the default policy.
-func OpenStore(ctx context.Context, data string, now time.Time) (*store.Store, error) {
+// OpenStore opens the database of a server. A fresh one gets the default policy; a file that is
+// there and empty was not left by a server, and is refused.
+func OpenStore(ctx context.Context, data, database string, now time.Time) (*store.Store, error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, err
 	}
-	s, err := store.Open(filepath.Join(data, "server.db"))
+	if database == "" {
+		database = filepath.Join(data, "server.db")
+		info, err := os.Stat(database)
+		if err == nil && info.Size() == 0 {
+			return nil, fmt.Errorf("%s is empty: restore a backup, or remove it to begin anew", database)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	} else if !store.Postgres(database) {
+		return nil, errors.New("--database must be a postgres:// URL; without it the database is SQLite in the data directory")
+	}
+	s, err := store.Open(ctx, database)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.Default(ctx); errors.Is(err, store.ErrNotFound) {
+	if _, err = s.Default(ctx); errors.Is(err, store.ErrNotFound) {
 		err = firstPolicy(ctx, s, now)
-		if err != nil {
-			_ = s.Close()
-			return nil, err
-		}
+	}
+	if err != nil {
+		_ = s.Close()
+		return nil, err
 	}
 	return s, nil
 }
 
-// balanced is the default policy of a fresh server: what most companies would begin with, in
-// monitor mode, so that nobody's machine changes before an administrator has looked.
-const balanced = `{"usb":{"allowed_classes":["hid","audio","video","printer","smart_card","cdc","cdc_data","mass_storage"]},` +
-	`"storage":{"encryption_required":true,"external_storage_allowed":true},"network":{"vpn_required":false},"dlp":{"print_allowed":true}}`
-
+// firstPolicy is the default of a fresh server: what most companies would begin with, in monitor
+// mode, so that nobody's machine changes before an administrator has looked.
 func firstPolicy(ctx context.Context, s *store.Store, now time.Time) error {
-	p := &store.Policy{ID: "policy-default", Name: "Default Security Policy", Description: "Balance between security and usability",
-		Active: true, Version: 1, Compliance: `"monitor"`, Data: json.RawMessage(balanced), CreatedAt: now, UpdatedAt: now}
+	t, _ := templates.Find("template-balanced")
+	p := &fleet.Policy{ID: "policy-default", Name: "Default Security Policy", Description: t.Description, Active: true, Version: 1,
+		Compliance: `"monitor"`, Data: fleet.Compact(json.RawMessage(t.Data)), CreatedAt: now, UpdatedAt: now}
 	d, err := policy.Decode(p.Document(), policy.Options{Strict: true})
 	if err != nil {
 		return err
 	}
 	p.Digest = d.Digest
-	if err := s.PutPolicy(ctx, p, 0, "warder-server", policy.Diff(nil, d)); err != nil && !errors.Is(err, store.ErrStale) {
+	// Two nodes may begin at once; the second finds it done.
+	if err := s.PutPolicy(ctx, p, 0, policy.Diff(nil, d)); err != nil && !errors.Is(err, store.ErrStale) {
 		return err
 	}
-	return s.SetDefault(ctx, p.ID)
+	return s.SetDefault(ctx, p.ID, now)
 }

@@ -3,6 +3,8 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -25,7 +27,23 @@ type rig struct {
 	dir, url    string
 	admin, view string
 	ca          string
+	database    string
+	answer      http.Header // of the last call
+	client      *http.Client
 	stop        func()
+}
+
+// http trusts the server's own authority.
+func (r *rig) http() *http.Client {
+	if r.client == nil {
+		pool := x509.NewCertPool()
+		if b, err := os.ReadFile(filepath.Join(r.dir, "ca.pem")); err == nil {
+			pool.AppendCertsFromPEM(b)
+		}
+		r.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
+		r.t.Cleanup(r.client.CloseIdleConnections)
+	}
+	return r.client
 }
 
 func start(t *testing.T, o Options) *rig {
@@ -46,6 +64,9 @@ func (r *rig) serve(o Options) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan string, 1), make(chan error, 1)
 	o.Data, o.Listen, o.Interval, o.Log = r.dir, "127.0.0.1:0", time.Minute, slog.New(slog.DiscardHandler)
+	if o.Database == "" {
+		o.Database = r.database
+	}
 	o.Ready = func(u string) { ready <- u }
 	go func() { done <- Serve(ctx, o) }()
 	select {
@@ -63,17 +84,21 @@ func (r *rig) serve(o Options) {
 	r.t.Cleanup(func() { r.stop() })
 }
 
-func (r *rig) call(token, method, path, body string) (int, map[string]any) {
+func (r *rig) call(token, method, path, body string, headers ...string) (int, map[string]any) {
 	r.t.Helper()
 	req, _ := http.NewRequest(method, r.url+"/api/v1"+path, strings.NewReader(body))
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := r.http().Do(req)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	defer res.Body.Close()
+	r.answer = res.Header
 	b, _ := io.ReadAll(res.Body)
 	var out map[string]any
 	if err := json.Unmarshal(b, &out); err != nil {
@@ -171,20 +196,13 @@ func TestPolicies(t *testing.T) {
 // device is an enrolled client.
 func (r *rig) device(name, machine string) (*checkin.Client, protocol.EnrollResponse) {
 	r.t.Helper()
-	s, err := OpenStore(context.Background(), r.dir, time.Now())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer s.Close()
-	if err := s.NewEnrollment(context.Background(), "tok-"+name, 1, time.Now().Add(time.Hour)); err != nil {
-		r.t.Fatal(err)
-	}
+	token := r.ok(201, "POST", "/enrollments", `{}`)["token"].(string)
 	key, _ := protocol.NewDeviceKey()
-	out, server, err := checkin.Enroll(context.Background(), checkin.Server{URL: r.url}, r.ca, "tok-"+name, key, protocol.Host{Name: name, OS: "linux"}, machine)
+	out, server, err := checkin.Enroll(context.Background(), checkin.Server{URL: r.url}, r.ca, token, key, protocol.Host{Name: name, OS: "linux"}, machine)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if _, _, err := checkin.Enroll(context.Background(), checkin.Server{URL: r.url}, r.ca, "tok-"+name, key, protocol.Host{Name: name}, machine); err == nil {
+	if _, _, err := checkin.Enroll(context.Background(), checkin.Server{URL: r.url}, r.ca, token, key, protocol.Host{Name: name}, machine); err == nil {
 		r.t.Error("a token is used twice")
 	}
 	c, err := checkin.NewClient(server, out.DeviceID, key, time.Now)
@@ -264,10 +282,8 @@ func TestDevices(t *testing.T) {
 	if _, err := c.Exchange(context.Background(), protocol.Report{Policy: held, Epoch: "e2", Events: ev(9, 8)}); err == nil {
 		t.Error("numbers that fall pass")
 	}
-	s, _ := OpenStore(context.Background(), r.dir, time.Now())
-	stored, err := s.Events(context.Background(), out.DeviceID, 100)
-	if err != nil || len(stored) != 4 {
-		t.Errorf("%d events stored, want 4: %v", len(stored), err)
+	if stored := r.ok(200, "GET", "/devices/"+out.DeviceID+"/events?page_size=100", "")["data"].([]any); len(stored) != 4 {
+		t.Errorf("%d events stored, want 4", len(stored))
 	}
 	// A device that reports a serial above the server's (a restored backup) still gets a higher one.
 	ahead := held
@@ -292,15 +308,10 @@ func TestDevices(t *testing.T) {
 	if _, err := c.Exchange(context.Background(), protocol.Report{Policy: held, Agent: protocol.Agent{Machine: "m1"}}); err == nil {
 		t.Error("the first machine goes on")
 	}
-	_ = s.Close()
 
 	// Retired: the next check-in gets a signed release.
 	c, out = r.device("other", "m3")
-	s, _ = OpenStore(context.Background(), r.dir, time.Now())
-	defer s.Close()
-	if err := s.SetState(context.Background(), out.DeviceID, "retired"); err != nil {
-		t.Fatal(err)
-	}
+	r.ok(200, "DELETE", "/devices/"+out.DeviceID, "")
 	keys, _ := protocol.ParseKeys(out.PolicyKeys)
 	if _, err := protocol.VerifyRelease(r.exchange(c, protocol.Report{}).Release, keys, out.DeviceID); err != nil {
 		t.Error(err)
@@ -320,7 +331,7 @@ func TestReplay(t *testing.T) {
 	send := func(token string, body []byte) int {
 		req, _ := http.NewRequest("POST", r.url+path, bytes.NewReader(body))
 		req.Header.Set("Authorization", "Bearer "+token)
-		res, err := http.DefaultClient.Do(req)
+		res, err := r.http().Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -349,7 +360,7 @@ func TestSecretsAndListen(t *testing.T) {
 	if _, err := LoadCA(r.dir, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range []string{"policy.key", "recovery.key", "admin.key", "ca.pem"} {
+	for _, f := range []string{"policy.key", "recovery.key", "admin.key", "codes.key", "ca.pem", "server.db"} {
 		info, err := os.Stat(filepath.Join(r.dir, f))
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v %v", f, info.Mode(), err)

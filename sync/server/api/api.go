@@ -1,6 +1,8 @@
-// Package api is the policy server's HTTP: the Policies API for administrators and the device side
-// of enrolment, check-in and push. It owns shapes, status codes and who may do what; it keeps
-// nothing (sync/server/store does).
+// Package api is the policy server's HTTP: the Policies API and what administrators need beside it,
+// and the device side of enrolment, check-in and push. routes.go is the whole of it on one page; the
+// OpenAPI document is made from the same table. It owns shapes, status codes and who may do what; it
+// keeps nothing (sync/server/store does) and decides nothing about who gets which policy
+// (sync/server/fleet does).
 package api
 
 import (
@@ -8,104 +10,227 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
-	"strconv"
-	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/warderd/warder/sync/protocol"
+	"github.com/warderd/warder/sync/server/fleet"
 	"github.com/warderd/warder/sync/server/store"
 )
 
+// Keys are the server's secrets as the API needs them; they may be rotated while it runs.
+type Keys interface {
+	Signing() *jose.JSONWebKey
+	PolicyKeys() json.RawMessage
+	RecoveryKey() json.RawMessage
+	// Pinned is protocol.KeysDigest of PolicyKeys. Rotation gives the signed statement that brings a
+	// device with another pin to them, or "".
+	Pinned() string
+	Rotation(pinned string) string
+	CodeSecret(device string) []byte
+	// Admin names the subject and role of a bearer token.
+	Admin(token string, now time.Time) (subject, role string, err error)
+	CAPin() string
+}
+
 // API serves one store.
 type API struct {
-	Store       *store.Store
-	PolicyKey   *jose.JSONWebKey
-	PolicyKeys  json.RawMessage
-	RecoveryKey json.RawMessage
-	// Admin names the subject and role of a bearer token.
-	Admin func(token string, now time.Time) (subject, role string, err error)
-	Now   func() time.Time
-	Log   *slog.Logger
+	Store   *store.Store
+	Keys    Keys
+	Now     func() time.Time
+	Log     *slog.Logger
+	Version string
 	// Interval is what devices are told to poll at.
 	Interval time.Duration
 	NoPush   bool
+	Retain   time.Duration // of events
+	// Limits; 0 is the default's.
+	MaxInFlight, MaxSockets int
+	// Trusted are the proxies whose X-Forwarded-For is believed.
+	Trusted []string
 
+	state    atomic.Pointer[fleet.State]
+	catching sync.Mutex // one at a time follows the change sequence
+	heard    int64      // the last change that was followed
+
+	book    book
+	batch   batch
 	hub     hub
 	latency latency
+	census  census
+	stats   *stats
+	limit   failures
+	openapi []byte
+	page    []byte
+
+	inFlight chan struct{}
+	stopping atomic.Bool
+
+	pinging   sync.Mutex
+	pinged    time.Time
+	pingError error
 }
 
-// access says who may call a route.
-type access int
-
-const (
-	open   access = iota // nobody is asked
-	viewer               // an administrator's token of either role
-	admin
-	device // signed by the device's key
-	token  // an enrolment token, checked by the handler
-)
-
-// route is one line of the table: the API is readable here.
-type route struct {
-	method, path string
-	access       access
-	handle       func(*API, *request) (int, any, error)
-}
-
-var routes = []route{
-	{"GET", "/policies", viewer, listPolicies},
-	{"POST", "/policies", admin, createPolicy},
-	{"POST", "/policies/validate", viewer, validatePolicy},
-	{"GET", "/policies/default", viewer, getDefault},
-	{"PUT", "/policies/default", admin, putDefault},
-	{"GET", "/policies/{id}", viewer, getPolicy},
-	{"PUT", "/policies/{id}", admin, putPolicy},
-	{"GET", "/policies/{id}/devices", viewer, policyDevices},
-	{"GET", "/devices", viewer, listDevices},
-	{"GET", "/devices/{id}", viewer, getDevice},
-	{"DELETE", "/devices/{id}", admin, retireDevice},
-	{"PUT", "/devices/{id}/policy", admin, assignDevice},
-	{"GET", "/devices/{id}/events", viewer, deviceEvents},
-	{"GET", "/latency", viewer, getLatency},
-	{"POST", "/devices/enroll", token, enroll},
-	{"POST", "/devices/{id}/checkin", device, checkin},
-	{"GET", "/devices/{id}/push", device, push},
-}
-
-// request is what a handler works on.
-type request struct {
-	*http.Request
-	w      http.ResponseWriter
-	now    time.Time
-	body   []byte
-	bearer string
-	by     string        // the administrator
-	device *store.Device // the device that signed
-}
-
-// Handler serves the API.
-func (a *API) Handler() http.Handler {
-	mux := http.NewServeMux()
-	for _, r := range routes {
-		mux.HandleFunc(r.method+" "+protocol.Base+r.path, func(w http.ResponseWriter, q *http.Request) { a.serve(r, w, q) })
+// Start reads who gets what and begins to follow changes. It returns when the context ends, with
+// everything written.
+func (a *API) Start(ctx context.Context) (wait func(), err error) {
+	if a.MaxInFlight == 0 {
+		a.MaxInFlight = 512
 	}
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { a.write(w, http.StatusOK, map[string]bool{"ok": true}) })
-	mux.HandleFunc("/", func(w http.ResponseWriter, q *http.Request) {
-		a.fail(w, &problem{http.StatusNotFound, "not_found", "no such resource: " + q.URL.Path})
-	})
-	return mux
+	if a.MaxSockets == 0 {
+		a.MaxSockets = 50_000
+	}
+	a.inFlight = make(chan struct{}, a.MaxInFlight)
+	a.stats = newStats(a)
+	a.book.init(a)
+	a.batch.init(a)
+	a.hub.init(a)
+	if err := a.limit.init(a.Trusted); err != nil {
+		return nil, err
+	}
+	if err := a.describe(); err != nil {
+		return nil, err
+	}
+	list, _, err := a.Store.Audit(ctx, "", 1, 1)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) > 0 {
+		a.heard = list[0].Sequence
+	}
+	if err := a.reload(ctx); err != nil {
+		return nil, err
+	}
+	var wg sync.WaitGroup
+	// What was taken is written, however the rest ends: the batch outlives the context until drained.
+	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() { defer close(done); a.batch.run(writing) }()
+	wg.Go(func() { a.Store.Watch(ctx, 2*time.Second, a.follow) })
+	wg.Go(func() { a.tend(ctx) })
+	wg.Go(func() { a.hub.ping(ctx) })
+	return func() {
+		wg.Wait()
+		stop()
+		<-done
+	}, nil
+}
+
+// Stop tells sockets to connect elsewhere, spread over a time, and refuses new work.
+func (a *API) Stop(spread time.Duration) {
+	a.stopping.Store(true)
+	a.hub.close(spread)
+}
+
+// follow reads the changes since the last, this node's and others', and does what they ask for.
+func (a *API) follow(ctx context.Context) {
+	if err := a.catchUp(ctx); err != nil && ctx.Err() == nil {
+		a.Log.Error("cannot follow changes", "error", err)
+	}
+}
+
+func (a *API) catchUp(ctx context.Context) error {
+	a.catching.Lock()
+	defer a.catching.Unlock()
+	const most = 1000
+	all := false
+	for {
+		list, err := a.Store.Changes(ctx, a.heard, most)
+		if err != nil {
+			return err
+		}
+		for _, c := range list {
+			a.heard = c.Sequence
+			switch c.Action {
+			case "device.assigned", "device.edited", "device.retired", "device.cloned", "device.enrolled",
+				"exception.granted", "exception.ended", "diagnostics.requested", "diagnostics.received":
+				a.book.forget(c.Subject)
+				if c.Action != "diagnostics.received" {
+					a.hub.renew(ctx, a, c.Subject, c.Action)
+				}
+			case "enrollment.created", "enrollment.revoked":
+			default:
+				all = true
+			}
+		}
+		if len(list) < most {
+			break
+		}
+	}
+	a.census.stale.Store(true)
+	if all {
+		return a.reload(ctx)
+	}
+	return nil
+}
+
+// reload reads who gets what anew, and nudges the connected devices for which it differs.
+func (a *API) reload(ctx context.Context) error {
+	st, err := a.Store.State(ctx)
+	if err != nil {
+		return err
+	}
+	before := a.state.Swap(st)
+	a.census.stale.Store(true)
+	if before != nil {
+		a.hub.changed(before, st, a.Now())
+	}
+	return nil
+}
+
+// changed is called after a change of this node's own, so that who asks next sees it.
+func (a *API) changed(ctx context.Context) error { return a.catchUp(context.WithoutCancel(ctx)) }
+
+// tend does what comes round: stages of rollouts, pruning, the online mark of connected devices.
+func (a *API) tend(ctx context.Context) {
+	every := time.NewTicker(5 * time.Second)
+	defer every.Stop()
+	last := time.Time{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+		}
+		a.advance(ctx)
+		a.hub.windows(a)
+		if time.Since(last) < time.Hour {
+			continue
+		}
+		last = time.Now()
+		a.prune(ctx)
+	}
+}
+
+func (a *API) prune(ctx context.Context) {
+	if err := a.Store.Tidy(ctx, a.Now()); err != nil && ctx.Err() == nil {
+		a.Log.Error("cannot tidy", "error", err)
+	}
+	if a.Retain <= 0 {
+		return
+	}
+	for ctx.Err() == nil {
+		more, err := a.Store.Prune(ctx, a.Now().Add(-a.Retain))
+		if err != nil && ctx.Err() == nil {
+			a.Log.Error("cannot prune events", "error", err)
+		}
+		if err != nil || !more {
+			return
+		}
+		time.Sleep(50 * time.Millisecond) // writers come first
+	}
 }
 
 // problem is an error with its status.
 type problem struct {
 	status        int
 	code, message string
+	errors        any // every error by field, where there is more to say
 }
 
 func (p *problem) Error() string { return p.message }
@@ -121,148 +246,50 @@ func (d *detailed) Error() string { return "refused" }
 // errHijacked: the handler took the connection over.
 var errHijacked = errors.New("hijacked")
 
-func (a *API) serve(r route, w http.ResponseWriter, q *http.Request) {
-	req := &request{Request: q, w: w, now: a.Now()}
-	limit := int64(1 << 20)
-	if r.access == device {
-		limit = protocol.MaxRequest
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, q.Body, limit))
-	if err != nil {
-		a.fail(w, &problem{http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the body is larger than %d bytes", limit)})
-		return
-	}
-	req.body = body
-	if err := a.admit(r, req); err != nil {
-		a.fail(w, err)
-		return
-	}
-	status, out, err := r.handle(a, req)
-	switch {
-	case errors.Is(err, errHijacked):
-	case err != nil:
-		a.fail(w, err)
-	default:
-		a.write(w, status, out)
-	}
-}
-
-// admit checks who calls.
-func (a *API) admit(r route, q *request) error {
-	if r.access == open {
-		return nil
-	}
-	bearer, ok := strings.CutPrefix(q.Header.Get("Authorization"), "Bearer ")
-	if !ok || len(bearer) > 8<<10 {
-		return &problem{http.StatusUnauthorized, "unauthorized", "an Authorization: Bearer token is needed"}
-	}
-	q.bearer = bearer
-	switch r.access {
-	case viewer, admin:
-		by, role, err := a.Admin(bearer, q.now)
-		if err != nil {
-			return &problem{http.StatusUnauthorized, "unauthorized", err.Error()}
-		}
-		if r.access == admin && role != "admin" {
-			return &problem{http.StatusForbidden, "forbidden", "this needs the role admin; the token has " + role}
-		}
-		q.by = by
-	case device:
-		return a.admitDevice(q)
-	}
-	return nil
-}
-
-func (a *API) admitDevice(q *request) error {
-	d, err := a.Store.Device(q.Context(), q.PathValue("id"))
-	if errors.Is(err, store.ErrNotFound) {
-		return &problem{http.StatusUnauthorized, "unknown_device", "this device is not enrolled here"}
-	}
-	if err != nil {
-		return err
-	}
-	var key jose.JSONWebKey
-	if err := json.Unmarshal(d.Key, &key); err != nil {
-		return err
-	}
-	err = protocol.VerifyRequest(q.bearer, key, d.ID, q.Method, q.URL.Path, q.body, q.now)
-	if errors.Is(err, protocol.ErrClock) {
-		at := q.now.UTC()
-		return &detailed{http.StatusUnauthorized, protocol.Problem{Error: &protocol.ProblemBody{
-			Code: protocol.CodeClock, Message: "the request expires at a time that is not within 60 s of the server's clock", ServerTime: &at,
-		}}}
-	}
-	if err != nil {
-		return &problem{http.StatusUnauthorized, "bad_signature", err.Error()}
-	}
-	if d.State == "cloned" {
-		return &problem{http.StatusForbidden, protocol.CodeCloned, "two machines use this device's key: enrol each of them anew"}
-	}
-	q.device = d
-	return nil
-}
-
-func (a *API) write(w http.ResponseWriter, status int, v any) {
-	b, err := json.Marshal(v)
+func (a *API) write(w http.ResponseWriter, status int, v any) []byte {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false) // this is no HTML: "→" and ">" stay readable
+	err := enc.Encode(v)
+	b := bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 	if err != nil {
 		a.Log.Error("cannot encode an answer", "error", err)
-		http.Error(w, `{"error":{"code":"internal","message":"internal error"}}`, http.StatusInternalServerError)
-		return
+		status, b = http.StatusInternalServerError, []byte(`{"error":{"code":"internal","message":"internal error"}}`)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(b)
+	return b
 }
 
-func (a *API) fail(w http.ResponseWriter, err error) {
+// answer turns an error into a status and a body. Every error of the API passes here.
+func (a *API) answer(w http.ResponseWriter, id string, err error) (int, any) {
+	body := func(code, message string, errs any) protocol.Problem {
+		return protocol.Problem{Error: &protocol.ProblemBody{Code: code, Message: message, RequestID: id}, Errors: errs}
+	}
 	var p *problem
 	var d *detailed
 	switch {
 	case errors.As(err, &d):
-		a.write(w, d.status, d.body)
+		return d.status, d.body
 	case errors.As(err, &p):
-		a.write(w, p.status, protocol.Problem{Error: &protocol.ProblemBody{Code: p.code, Message: p.message}})
+		if p.status == http.StatusServiceUnavailable || p.status == http.StatusTooManyRequests {
+			w.Header().Set("Retry-After", a.later())
+		}
+		return p.status, body(p.code, p.message, p.errors)
 	case errors.Is(err, store.ErrNotFound):
-		a.write(w, http.StatusNotFound, protocol.Problem{Error: &protocol.ProblemBody{Code: "not_found", Message: "no such resource"}})
-	case errors.Is(err, context.Canceled):
+		return http.StatusNotFound, body("not_found", "no such resource", nil)
+	case errors.Is(err, store.ErrStale):
+		return http.StatusConflict, body("stale_version", "it was changed at the same time; read it again", nil)
+	case errors.Is(err, store.ErrInUse):
+		return http.StatusConflict, body("in_use", err.Error(), nil)
+	case errors.Is(err, store.ErrReused):
+		return http.StatusConflict, body("idempotency_key_in_use", "a request with this Idempotency-Key was carried out at the same time; ask again", nil)
 	default:
-		a.Log.Error("request failed", "error", err)
-		w.Header().Set("Retry-After", "30")
-		a.write(w, http.StatusServiceUnavailable, protocol.Problem{Error: &protocol.ProblemBody{Code: "unavailable", Message: "the server cannot answer now"}})
+		if !errors.Is(err, context.Canceled) {
+			a.Log.Error("request failed", "request", id, "error", err)
+		}
+		w.Header().Set("Retry-After", a.later())
+		return http.StatusServiceUnavailable, body("unavailable", "the server cannot answer now", nil)
 	}
-}
-
-// decode reads a body strictly.
-func (q *request) decode(v any) error {
-	dec := json.NewDecoder(bytes.NewReader(q.body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return &problem{http.StatusBadRequest, "bad_request", "the body cannot be read: " + err.Error()}
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return &problem{http.StatusBadRequest, "bad_request", "the body holds more than one value"}
-	}
-	return nil
-}
-
-// number reads a query parameter.
-func (q *request) number(name string, def, most int) (int, error) {
-	v := q.URL.Query().Get(name)
-	if v == "" {
-		return def, nil
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil || n < 1 || n > most {
-		return 0, &problem{http.StatusBadRequest, "bad_request", fmt.Sprintf("%s must be a whole number from 1 to %d (received %q)", name, most, v)}
-	}
-	return n, nil
-}
-
-// page reads page and page_size.
-func (q *request) page() (page, size int, err error) {
-	if page, err = q.number("page", 1, 1<<30); err != nil {
-		return 0, 0, err
-	}
-	size, err = q.number("page_size", 20, 100)
-	return page, size, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,42 +13,66 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/warderd/warder/sync/protocol"
+	"github.com/warderd/warder/sync/server/fleet"
 	"github.com/warderd/warder/sync/server/store"
 )
 
 // Timing of the sockets: the server asks, and drops a device that has been silent for two minutes.
 const (
-	pingEvery   = 55 * time.Second
-	silence     = 2 * time.Minute
-	nudgeEach   = 2 * time.Millisecond // per device: a change for many is spread over their number
-	writeWait   = 10 * time.Second
-	maxInbound  = 1 << 10
-	nudgeBuffer = 4
+	pingEvery  = 55 * time.Second
+	silence    = 2 * time.Minute
+	nudgeEach  = 1500 * time.Microsecond // per device: a change for many is spread over their number
+	writeWait  = 10 * time.Second
+	maxInbound = 1 << 10
+	writers    = 16 // goroutines that write to all sockets
 )
+
+// socket is one device that is connected. Its goroutine only reads; what is to be written waits
+// here, the newest nudge in place of an older one.
+type socket struct {
+	c       *websocket.Conn
+	heard   atomic.Int64
+	pinged  int64 // guarded by the hub, as what follows
+	device  fleet.Device
+	n       int64
+	waiting *protocol.Nudge
+	queued  bool
+}
 
 // hub knows the sockets that are up.
 type hub struct {
 	mu    sync.Mutex
-	conns map[string]chan protocol.Nudge
+	conns map[string]*socket
+	queue chan *socket
+	open  map[string]bool // rollouts whose window was open when last looked at
+	a     *API
 }
 
-func (h *hub) add(id string) (chan protocol.Nudge, func()) {
-	c := make(chan protocol.Nudge, nudgeBuffer)
+func (h *hub) init(a *API) {
+	h.a, h.conns, h.queue = a, map[string]*socket{}, make(chan *socket, 1<<16)
+}
+
+// add takes a socket in; one a device: the newest.
+func (h *hub) add(s *socket, most int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.conns == nil {
-		h.conns = map[string]chan protocol.Nudge{}
+	old := h.conns[s.device.ID]
+	if old == nil && len(h.conns) >= most {
+		return false
 	}
-	if old := h.conns[id]; old != nil {
-		close(old) // one socket a device: the newest
+	if old != nil {
+		go old.c.CloseNow() //nolint:errcheck // gone either way
 	}
-	h.conns[id] = c
-	return c, func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if h.conns[id] == c {
-			delete(h.conns, id)
-		}
+	s.pinged = time.Now().UnixNano()
+	h.conns[s.device.ID] = s
+	return true
+}
+
+func (h *hub) remove(s *socket) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.conns[s.device.ID] == s {
+		delete(h.conns, s.device.ID)
 	}
 }
 
@@ -57,82 +82,233 @@ func (h *hub) connected(id string) bool {
 	return h.conns[id] != nil
 }
 
-// send never waits: a device whose buffer is full has a nudge coming anyway.
-func (h *hub) send(id string, n protocol.Nudge) {
+func (h *hub) count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if c := h.conns[id]; c != nil {
-		select {
-		case c <- n:
-		default:
-		}
+	return len(h.conns)
+}
+
+// update keeps what decides about a connected device's policy.
+func (h *hub) update(d *fleet.Device) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.conns[d.ID]; s != nil {
+		s.device = *d
 	}
 }
 
-// nudge tells every connected device that a policy reaches.
-func (a *API) nudge(p *store.Policy, _ time.Time) {
-	ids, err := a.Store.DeviceIDs(context.Background(), p.ID)
-	if err != nil {
-		a.Log.Error("cannot nudge devices", "policy", p.ID, "error", err)
+// send queues a nudge and never waits. The caller holds the lock.
+func (h *hub) send(s *socket, n protocol.Nudge) {
+	if s.waiting != nil && n.Type == protocol.NudgePing {
+		return // what waits says that the server lives, too
+	}
+	s.waiting = &n
+	if s.queued {
 		return
 	}
-	within := int((time.Duration(len(ids)-1) * nudgeEach).Milliseconds())
-	for _, id := range ids {
-		a.hub.send(id, protocol.Nudge{Type: protocol.NudgeCheckIn, Reason: "policy_changed", Within: max(within, 0)})
+	select {
+	case h.queue <- s:
+		s.queued = true
+	default:
+		s.waiting = nil // as many writes wait as there can be sockets: polling finds it
 	}
 }
 
-func push(a *API, q *request) (int, any, error) {
-	if a.NoPush {
-		return 0, nil, &problem{http.StatusNotFound, "no_push", "this server offers no socket"}
+// renew takes what changed about one connected device, and nudges it.
+func (h *hub) renew(ctx context.Context, a *API, id, action string) {
+	if !h.connected(id) {
+		return
 	}
-	if q.device.State == "retired" {
-		return 0, nil, &problem{http.StatusForbidden, protocol.CodeRetired, "this device is retired"}
+	if d, err := a.Store.Known(ctx, id); err == nil {
+		var held protocol.Held
+		_ = json.Unmarshal(d.Report.Held, &held)
+		d.Held.Policy, d.Held.Version = held.ID, held.Version
+		h.update(&d.Device)
 	}
-	c, err := websocket.Accept(q.w, q.Request, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
-	if err != nil {
-		return 0, nil, errHijacked // Accept has answered
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.conns[id]; s != nil {
+		h.send(s, protocol.Nudge{Type: protocol.NudgeCheckIn, Reason: action})
 	}
-	defer c.CloseNow() //nolint:errcheck // the connection is gone either way
-	c.SetReadLimit(maxInbound)
-	nudges, leave := a.hub.add(q.device.ID)
-	defer leave()
-	ctx, stop := context.WithCancel(q.Context())
-	defer stop()
-	var heard atomic.Int64
-	heard.Store(time.Now().UnixNano())
-	go func() {
-		defer stop()
-		for {
-			if _, _, err := c.Read(ctx); err != nil {
-				return
-			}
-			heard.Store(time.Now().UnixNano())
+}
+
+// changed nudges the devices for which the answer differs, spread over their number.
+func (h *hub) changed(before, after *fleet.State, now time.Time) {
+	h.nudge(func(d *fleet.Device) bool {
+		was, had := before.Effective(d, now)
+		is, has := after.Effective(d, now)
+		return was != is || had != has
+	})
+}
+
+func (h *hub) nudge(differs func(*fleet.Device) bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var list []*socket
+	for _, s := range h.conns {
+		if differs(&s.device) {
+			list = append(list, s)
 		}
-	}()
-	ping := time.NewTicker(pingEvery)
-	defer ping.Stop()
+	}
+	within := int((time.Duration(len(list)) * nudgeEach).Milliseconds())
+	if len(list) < 2 {
+		within = 0
+	}
+	for _, s := range list {
+		h.send(s, protocol.Nudge{Type: protocol.NudgeCheckIn, Reason: "policy_changed", Within: within})
+	}
+}
+
+// windows nudges the devices that a rollout's window, which has opened, now reaches.
+func (h *hub) windows(a *API) {
+	st, now := a.state.Load(), a.Now()
+	open, opened := map[string]bool{}, false
+	for _, r := range st.Rollouts {
+		open[r.ID] = r.Plan.Window.Open(now)
+		was, known := h.open[r.ID]
+		opened = opened || open[r.ID] && known && !was
+	}
+	h.open = open
+	if opened {
+		h.nudge(func(d *fleet.Device) bool {
+			v, ok := st.Effective(d, now)
+			return ok && (v.Policy != d.Held.Policy || v.Version != d.Held.Version)
+		})
+	}
+}
+
+// ping runs the writers, asks the sockets whether they live, and drops the silent.
+func (h *hub) ping(ctx context.Context) {
+	var wg sync.WaitGroup
+	for range writers {
+		wg.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case s := <-h.queue:
+					h.flush(s)
+				}
+			}
+		})
+	}
+	t := time.NewTicker(5 * time.Second)
+	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return 0, nil, errHijacked
-		case n, ok := <-nudges:
-			if !ok || !writeNudge(ctx, c, n) {
-				return 0, nil, errHijacked
-			}
-		case <-ping.C:
-			if time.Since(time.Unix(0, heard.Load())) > silence || !writeNudge(ctx, c, protocol.Nudge{Type: protocol.NudgePing}) {
-				return 0, nil, errHijacked
-			}
+			wg.Wait()
+			return
+		case <-t.C:
+			h.round(time.Now())
 		}
 	}
 }
 
-func writeNudge(ctx context.Context, c *websocket.Conn, n protocol.Nudge) bool {
+func (h *hub) round(now time.Time) {
+	h.mu.Lock()
+	var dead []*socket
+	var alive []store.Seen
+	for _, s := range h.conns {
+		if now.Sub(time.Unix(0, s.heard.Load())) > silence {
+			dead = append(dead, s)
+			continue
+		}
+		if now.Sub(time.Unix(0, s.pinged)) >= pingEvery {
+			s.pinged = now.UnixNano()
+			h.send(s, protocol.Nudge{Type: protocol.NudgePing})
+			alive = append(alive, store.Seen{Device: s.n, At: h.a.Now()})
+		}
+	}
+	h.mu.Unlock()
+	for _, s := range dead {
+		_ = s.c.CloseNow()
+	}
+	for _, s := range alive {
+		h.a.batch.note(s)
+	}
+}
+
+// flush writes what waits for a socket.
+func (h *hub) flush(s *socket) {
+	h.mu.Lock()
+	n := s.waiting
+	s.waiting, s.queued = nil, false
+	h.mu.Unlock()
+	if n == nil {
+		return
+	}
 	b, _ := json.Marshal(n)
-	ctx, cancel := context.WithTimeout(ctx, writeWait)
+	ctx, cancel := context.WithTimeout(context.Background(), writeWait)
 	defer cancel()
-	return c.Write(ctx, websocket.MessageText, b) == nil
+	if s.c.Write(ctx, websocket.MessageText, b) != nil || n.Type == protocol.NudgeReconnect {
+		_ = s.c.CloseNow()
+		return
+	}
+	if n.Type == protocol.NudgeCheckIn {
+		h.a.stats.nudges.Inc()
+	}
+}
+
+// close tells all to connect anew within a time, and waits until they were told.
+func (h *hub) close(spread time.Duration) {
+	h.mu.Lock()
+	all := make([]*socket, 0, len(h.conns))
+	for _, s := range h.conns {
+		all = append(all, s)
+		s.waiting, s.queued = &protocol.Nudge{Type: protocol.NudgeReconnect, Within: int(spread.Milliseconds())}, true
+	}
+	h.mu.Unlock()
+	var wg sync.WaitGroup
+	for part := range slices.Chunk(all, len(all)/writers+1) {
+		wg.Go(func() {
+			for _, s := range part {
+				h.flush(s)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func push(a *API, q *request) (struct{}, error) {
+	var none struct{}
+	if a.NoPush {
+		return none, &problem{status: http.StatusNotFound, code: "no_push", message: "this server offers no socket"}
+	}
+	if a.stopping.Load() {
+		return none, errStopping
+	}
+	e := q.known
+	if e.d.State == store.Retired {
+		return none, &problem{status: http.StatusForbidden, code: protocol.CodeRetired, message: "this device is retired"}
+	}
+	s := &socket{device: e.d.Device, n: e.d.N}
+	if a.hub.count() >= a.MaxSockets && !a.hub.connected(e.d.ID) {
+		return none, &problem{status: http.StatusServiceUnavailable, code: "busy", message: "this node has as many sockets as it can"}
+	}
+	c, err := websocket.Accept(q.w, q.Request, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
+	if err != nil {
+		return none, errHijacked // Accept has answered
+	}
+	defer c.CloseNow() //nolint:errcheck // the connection is gone either way
+	e.mu.Unlock()
+	q.known = nil
+	q.leave()
+	c.SetReadLimit(maxInbound)
+	s.c = c
+	s.heard.Store(time.Now().UnixNano())
+	if !a.hub.add(s, a.MaxSockets) {
+		return none, errHijacked
+	}
+	defer a.hub.remove(s)
+	// Nothing of the request is needed any more while the socket is up.
+	ctx := context.WithoutCancel(q.Context())
+	for {
+		if _, _, err := c.Read(ctx); err != nil {
+			return none, errHijacked
+		}
+		s.heard.Store(time.Now().UnixNano())
+	}
 }
 
 // latency is change → report received, on the server's clock alone.
@@ -150,11 +326,24 @@ func (l *latency) record(d time.Duration) {
 	_ = l.h.RecordValue(max(d.Milliseconds(), 1)) // beyond a month it says nothing
 }
 
-func (l *latency) summary() map[string]int64 {
+// latencyView sums up how long changes took to be reported, in milliseconds.
+type latencyView struct {
+	Change latencyMS `json:"change_to_report_ms"`
+}
+
+type latencyMS struct {
+	Count int64 `json:"count"`
+	P50   int64 `json:"p50"`
+	P90   int64 `json:"p90"`
+	P99   int64 `json:"p99"`
+}
+
+func getLatency(a *API, _ *request) (latencyView, error) {
+	l := &a.latency
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.h == nil {
-		return map[string]int64{"count": 0}
+		return latencyView{}, nil
 	}
-	return map[string]int64{"count": l.h.TotalCount(), "p50": l.h.ValueAtQuantile(50), "p90": l.h.ValueAtQuantile(90), "p99": l.h.ValueAtQuantile(99)}
+	return latencyView{latencyMS{l.h.TotalCount(), l.h.ValueAtQuantile(50), l.h.ValueAtQuantile(90), l.h.ValueAtQuantile(99)}}, nil
 }

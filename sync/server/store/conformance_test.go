@@ -381,8 +381,8 @@ func TestRollouts(t *testing.T) {
 		if len(st.Rollouts) != 1 || st.Old[fleet.Variant{Policy: p.ID, Version: 1}] == nil || !reflect.DeepEqual(st.Rollouts[0], o) {
 			t.Errorf("%+v", st.Rollouts[0])
 		}
-		must(t, s.Moved(ctx, "r1", d.N, "compliant"))
-		must(t, s.Moved(ctx, "r1", d.N, "noncompliant"))
+		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, Moved: "r1", Was: "compliant"}}))
+		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, Moved: "r1", Was: "noncompliant"}}))
 		if was, _, err := s.Before(ctx, "r1", d.N); was != "compliant" || err != nil {
 			t.Error(was, err)
 		}
@@ -433,12 +433,12 @@ func TestExceptionsAndBundles(t *testing.T) {
 		if all, _ := s.Exceptions(ctx, d.N, false, now); len(all) != 2 {
 			t.Errorf("%+v", all)
 		}
-		if err := s.PutBundle(ctx, d.N, "b0", []byte{1}, now); !errors.Is(err, ErrNotFound) {
+		if err := s.PutBundle(ctx, "d1", d.N, "b0", []byte{1}, now); !errors.Is(err, ErrNotFound) {
 			t.Errorf("a bundle nobody asked for: %v", err)
 		}
 		for i := range 5 {
 			must(t, s.Diagnose(ctx, "d1", now))
-			must(t, s.PutBundle(ctx, d.N, fmt.Sprint("b", i+1), []byte{0, 255, byte(i)}, now.Add(time.Duration(i)*time.Second)))
+			must(t, s.PutBundle(ctx, "d1", d.N, fmt.Sprint("b", i+1), []byte{0, 255, byte(i)}, now.Add(time.Duration(i)*time.Second)))
 		}
 		list, err := s.Bundles(ctx, d.N)
 		if err != nil || len(list) != keepBundles || list[0].ID != "b5" || list[0].Size != 3 {
@@ -619,7 +619,7 @@ func TestDump(t *testing.T) {
 		d := enrolled(t, s, "d1")
 		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1 << 60, Held: json.RawMessage(`{"a":"ü\u0000"}`), Agent: json.RawMessage(`{}`), Epoch: "e", Events: []enforce.Event{{Seq: 3}}}}))
 		must(t, s.Diagnose(ctx, "d1", now))
-		must(t, s.PutBundle(ctx, d.N, "b", []byte{0, 1, 255}, now))
+		must(t, s.PutBundle(ctx, "d1", d.N, "b", []byte{0, 1, 255}, now))
 		var first strings.Builder
 		must(t, s.Dump(ctx, &first))
 		for name, to := range map[string]string{"sqlite": filepath.Join(t.TempDir(), "y.db"), "postgres": postgrestest.URL(t)} {

@@ -79,8 +79,8 @@ type Bundle struct {
 const keepBundles = 3
 
 // PutBundle stores what a device was asked for; ErrNotFound when it was not asked.
-func (s *Store) PutBundle(ctx context.Context, device int64, id string, body []byte, now time.Time) error {
-	return s.change(ctx, now, "diagnostics.received", id, []string{fmt.Sprintf("%d bytes", len(body))}, func(tx *sql.Tx) error {
+func (s *Store) PutBundle(ctx context.Context, name string, device int64, id string, body []byte, now time.Time) error {
+	return s.change(ctx, now, "diagnostics.received", name, []string{fmt.Sprintf("%s: %d bytes", id, len(body))}, func(tx *sql.Tx) error {
 		if err := one(tx.ExecContext(ctx, `UPDATE devices SET diagnose = 0 WHERE n = $1 AND diagnose > 0`, device)); err != nil {
 			return err
 		}

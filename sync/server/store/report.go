@@ -32,8 +32,11 @@ type Record struct {
 	Rollup         string
 	Epoch          string
 	Events         []enforce.Event
-	Rollout        string // moved by this one
+	Rollout        string // the device was moved by this one
 	Outcome        string // what became of it: "", good, reverted, noncompliant
+	// Moved is a rollout whose version is about to be sent to the device, which stands as Was says.
+	// Such a record holds nothing else.
+	Moved, Was string
 
 	Ack uint64 // set by PutRecords: the highest number of the epoch that is stored
 }
@@ -46,7 +49,7 @@ func (s *Store) PutRecords(ctx context.Context, list []*Record) error {
 	var fresh []string
 	err := s.tx(ctx, func(tx *sql.Tx) error {
 		// First: it locks the devices' rows, so that another node at the same device waits here.
-		if err := putReports(ctx, tx, list); err != nil {
+		if err := putReports(ctx, tx, slices.DeleteFunc(slices.Clone(list), func(r *Record) bool { return r.Moved != "" })); err != nil {
 			return err
 		}
 		if err := s.putEvents(ctx, tx, list); err != nil {
@@ -57,6 +60,11 @@ func (s *Store) PutRecords(ctx context.Context, list []*Record) error {
 			return err
 		}
 		for _, r := range list {
+			if r.Moved != "" {
+				if _, err := tx.ExecContext(ctx, `INSERT INTO rollout_devices VALUES ($1,$2,$3,'') ON CONFLICT DO NOTHING`, r.Moved, r.Device, r.Was); err != nil {
+					return err
+				}
+			}
 			if r.Outcome != "" {
 				if _, err := tx.ExecContext(ctx, `UPDATE rollout_devices SET outcome = $1 WHERE rollout = $2 AND device = $3`, r.Outcome, r.Rollout, r.Device); err != nil {
 					return err
@@ -160,6 +168,9 @@ func (s *Store) putStandings(ctx context.Context, tx *sql.Tx, list []*Record) (f
 }
 
 func putReports(ctx context.Context, tx *sql.Tx, list []*Record) error {
+	if len(list) == 0 {
+		return nil
+	}
 	const width = 14
 	args := make([]any, 0, width*len(list))
 	raw := func(b json.RawMessage) any {

@@ -96,13 +96,6 @@ func (s *Store) StopRollout(ctx context.Context, o *fleet.Rollout, back *fleet.P
 	})
 }
 
-// Moved notes that a device was sent a rollout's version, and how it stood before. It is written
-// before the device gets it.
-func (s *Store) Moved(ctx context.Context, rollout string, device int64, was string) error {
-	_, err := s.write.ExecContext(ctx, `INSERT INTO rollout_devices VALUES ($1,$2,$3,'') ON CONFLICT DO NOTHING`, rollout, device, was)
-	return err
-}
-
 // Before is how a device stood when a rollout moved it; ErrNotFound when it did not.
 func (s *Store) Before(ctx context.Context, rollout string, device int64) (was, outcome string, err error) {
 	err = s.read.QueryRowContext(ctx, `SELECT was, outcome FROM rollout_devices WHERE rollout = $1 AND device = $2`, rollout, device).Scan(&was, &outcome)

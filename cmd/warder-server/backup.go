@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/sync/server"
+)
+
+func backup() *cobra.Command {
+	var data, database, to string
+	c := &cobra.Command{
+		Use: "backup --data DIR --to FILE", Short: "Write keys and database to a file, while the server runs", Args: cobra.NoArgs,
+		Long:    "Writes what is needed to bring the server back: the key files that devices trust it by, and the whole database as of\none moment, the same from SQLite and from PostgreSQL. The file holds secrets: mode 0600.",
+		Example: "  warder-server backup --data /var/lib/warder-server --to /backup/warder-$(date +%F).tar.gz",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := server.Backup(cmd.Context(), data, database, to, time.Now()); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), to)
+			return nil
+		},
+	}
+	dataFlags(c, &data, &database)
+	c.Flags().StringVar(&to, "to", "", "file to write; it must not be there")
+	_ = c.MarkFlagRequired("to")
+	return c
+}
+
+func restore() *cobra.Command {
+	var data, database, from string
+	c := &cobra.Command{
+		Use: "restore --data DIR --from FILE", Short: "Make a data directory from a backup", Args: cobra.NoArgs,
+		Long:    "Reads a backup into a new directory and an empty database, SQLite or PostgreSQL, whichever it came from. Devices take\nthe restored server for the one they know.",
+		Example: "  warder-server restore --data /var/lib/warder-server --from /backup/warder-2026-11-23.tar.gz",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := server.Restore(cmd.Context(), data, database, from); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "restored into", data)
+			return nil
+		},
+	}
+	dataFlags(c, &data, &database)
+	c.Flags().StringVar(&from, "from", "", "file that backup wrote")
+	_ = c.MarkFlagRequired("from")
+	return c
+}

@@ -1,0 +1,70 @@
+package api
+
+import (
+	"crypto/rand"
+	"strings"
+	"time"
+
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/sync/server/fleet"
+)
+
+type assignmentBody struct {
+	PolicyID   string       `json:"policy_id" minLength:"1" maxLength:"128"`
+	Target     fleet.Target `json:"target" doc:"what is given must all match; empty: every device"`
+	Priority   int          `json:"priority" minimum:"0" maximum:"1000000" doc:"the highest wins; of equal ones the older"`
+	Compliance string       `json:"compliance,omitempty" enum:"enforce,warn,monitor" doc:"mode for these devices; the policy's own where absent"`
+}
+
+type assignmentView struct {
+	ID string `json:"id"`
+	assignmentBody
+	CreatedAt time.Time `json:"created_at"`
+	CreatedBy string    `json:"created_by"`
+}
+
+func viewAssignment(x fleet.Assignment) assignmentView {
+	return assignmentView{x.ID, assignmentBody{x.Policy, x.Target, x.Priority, x.Compliance}, second(x.CreatedAt), x.CreatedBy}
+}
+
+type assignmentList struct {
+	Data  []assignmentView `json:"data"`
+	Total int              `json:"total"`
+}
+
+// listAssignments gives them in the order in which they are asked.
+func listAssignments(a *API, _ *request) (assignmentList, error) {
+	out := assignmentList{Data: []assignmentView{}}
+	for _, x := range a.state.Load().Assignments {
+		out.Data = append(out.Data, viewAssignment(x))
+	}
+	out.Total = len(out.Data)
+	return out, nil
+}
+
+// maxAssignments bounds what each check-in asks.
+const maxAssignments = 1000
+
+func createAssignment(a *API, q *request, in *assignmentBody) (assignmentView, error) {
+	var errs policy.Errors
+	if in.Target.Tag != "" {
+		checkTags([]string{in.Target.Tag}, &errs)
+		for i := range errs {
+			errs[i].Field = "target.tag"
+		}
+	}
+	text(&errs, "target.user", in.Target.User, 256)
+	if len(a.state.Load().Assignments) >= maxAssignments {
+		errs = append(errs, policy.Error{Field: "", Message: "there may be at most 1000 assignments to groups", Received: maxAssignments})
+	}
+	if err := invalid(errs); err != nil {
+		return assignmentView{}, err
+	}
+	x := fleet.Assignment{ID: "assignment-" + strings.ToLower(rand.Text()[:12]), Policy: in.PolicyID, Target: in.Target, Priority: in.Priority, Compliance: in.Compliance, CreatedAt: q.now, CreatedBy: q.by}
+	return viewAssignment(x), a.Store.AddAssignment(q.Context(), x)
+}
+
+func deleteAssignment(a *API, q *request) (messageView, error) {
+	id := q.PathValue("id")
+	return messageView{"assignment deleted", id}, a.Store.RemoveAssignment(q.Context(), id, q.now)
+}

@@ -1,0 +1,192 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/warderd/warder/sync/server/store"
+)
+
+// Writing of reports. Those with news wait for their commit, many in one; those without leave only
+// the time at which they came, which is written now and then.
+const (
+	maxBatch   = 256
+	maxWaiting = 4096
+	seenEvery  = 10 * time.Second
+)
+
+type pending struct {
+	rec  *store.Record
+	done chan error
+}
+
+type batch struct {
+	a    *API
+	in   chan pending
+	mu   sync.Mutex
+	seen map[int64]store.Seen
+	last map[int64]store.Seen // being written
+}
+
+func (b *batch) init(a *API) {
+	b.a, b.in, b.seen = a, make(chan pending, maxWaiting), map[int64]store.Seen{}
+}
+
+// put writes a report and waits until it is durable.
+func (b *batch) put(ctx context.Context, rec *store.Record) error {
+	p := pending{rec, make(chan error, 1)}
+	select {
+	case b.in <- p:
+	default:
+		return &problem{status: http.StatusServiceUnavailable, code: "busy", message: "more reports wait to be written than the server can take"}
+	}
+	select {
+	case err := <-p.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err() // it may still be written; the device sends it again
+	}
+}
+
+// note remembers a check-in without news.
+func (b *batch) note(s store.Seen) {
+	b.mu.Lock()
+	if old, ok := b.seen[s.Device]; ok {
+		s.Assigned, s.Counter = later(s.Assigned, old.Assigned), max(s.Counter, old.Counter)
+	}
+	b.seen[s.Device] = s
+	b.mu.Unlock()
+}
+
+func (b *batch) seenOf(device int64) (store.Seen, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, ok := b.seen[device]
+	if !ok {
+		s, ok = b.last[device]
+	}
+	return s, ok
+}
+
+func (b *batch) waiting() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.seen)
+}
+
+// run writes until the context ends, and then what is left.
+func (b *batch) run(ctx context.Context) {
+	flushed := make(chan struct{})
+	go func() {
+		defer close(flushed)
+		t := time.NewTicker(seenEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+				b.flush(context.WithoutCancel(ctx))
+			}
+		}
+	}()
+	var kept []pending // of devices that were in the batch before
+	for {
+		list := kept
+		if len(list) == 0 {
+			select {
+			case p := <-b.in:
+				list = append(list, p)
+			case <-ctx.Done():
+				select {
+				case p := <-b.in:
+					list = append(list, p)
+				default:
+					<-flushed
+					b.flush(context.WithoutCancel(ctx))
+					return
+				}
+			}
+		}
+		for len(list) < maxBatch {
+			select {
+			case p := <-b.in:
+				list = append(list, p)
+				continue
+			default:
+			}
+			break
+		}
+		kept = b.commit(context.WithoutCancel(ctx), list)
+	}
+}
+
+// commit writes reports of different devices, and gives back the second ones of the same.
+func (b *batch) commit(ctx context.Context, list []pending) (kept []pending) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	taken := map[int64]bool{}
+	var now []pending
+	for _, p := range list {
+		if taken[p.rec.Device] {
+			kept = append(kept, p)
+			continue
+		}
+		taken[p.rec.Device] = true
+		now = append(now, p)
+	}
+	err := b.write(ctx, now)
+	if err != nil && len(now) > 1 && ctx.Err() == nil {
+		// One that cannot be stored must not keep the others from it.
+		for _, p := range now {
+			p.done <- b.write(ctx, []pending{p})
+		}
+		return kept
+	}
+	for _, p := range now {
+		p.done <- err
+	}
+	return kept
+}
+
+func (b *batch) write(ctx context.Context, list []pending) error {
+	recs, events := make([]*store.Record, len(list)), 0
+	for i, p := range list {
+		recs[i] = p.rec
+		events += len(p.rec.Events)
+	}
+	err := b.a.Store.PutRecords(ctx, recs)
+	if err == nil {
+		b.a.stats.batches.Observe(float64(len(list)))
+		b.a.stats.events.Add(float64(events))
+	}
+	return err
+}
+
+// flush writes the times of check-ins without news.
+func (b *batch) flush(ctx context.Context) {
+	b.mu.Lock()
+	b.last, b.seen = b.seen, make(map[int64]store.Seen, len(b.seen))
+	list := make([]store.Seen, 0, len(b.last))
+	for _, s := range b.last {
+		list = append(list, s)
+	}
+	b.mu.Unlock()
+	err := b.a.Store.PutSeen(ctx, list)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		b.a.Log.Error("the times of check-ins could not be written", "error", err)
+	}
+	b.mu.Lock()
+	if err != nil {
+		for k, s := range b.last { // with the next ones
+			if _, newer := b.seen[k]; !newer {
+				b.seen[k] = s
+			}
+		}
+	}
+	b.last = nil
+	b.mu.Unlock()
+}

@@ -1,0 +1,337 @@
+package api
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/sync/protocol"
+	"github.com/warderd/warder/sync/server/fleet"
+	"github.com/warderd/warder/sync/server/store"
+)
+
+// assignmentLife is how long a signed policy is fresh. It is renewed past half of that.
+const assignmentLife = 30 * 24 * time.Hour
+
+// text is what a device says of itself in one line: bounded, and nothing that a terminal or a
+// database would stumble over.
+func text(errs *policy.Errors, field, v string, most int) {
+	if len(v) > most {
+		*errs = append(*errs, policy.Error{Field: field, Message: fmt.Sprintf("must have at most %d bytes", most), Received: len(v)})
+	} else if strings.ContainsFunc(v, unicode.IsControl) {
+		*errs = append(*errs, policy.Error{Field: field, Message: "must have no control characters", Received: enforce.Plain(short(v))})
+	}
+}
+
+func enroll(a *API, q *request) (protocol.EnrollResponse, error) {
+	var out protocol.EnrollResponse
+	if a.stopping.Load() {
+		return out, errStopping
+	}
+	var in protocol.EnrollRequest
+	_, errs := policy.Parse(q.body)
+	if err := invalid(errs); err != nil {
+		return out, err
+	}
+	// Fields that this version does not know are a newer device's and no reason to keep it out.
+	if err := json.Unmarshal(q.body, &in); err != nil {
+		return out, bad("the body cannot be read: " + err.Error())
+	}
+	var key jose.JSONWebKey
+	if err := json.Unmarshal(in.PublicKey, &key); err != nil || !key.IsPublic() || !key.Valid() {
+		return out, invalid(policy.Errors{{Field: "public_key", Message: "must be a public JWK (P-256 or Ed25519)", Received: short(string(in.PublicKey))}})
+	}
+	h := in.Device
+	text(&errs, "device.name", h.Name, 256)
+	text(&errs, "device.os", h.OS, 32)
+	text(&errs, "device.os_version", h.OSVersion, 256)
+	text(&errs, "device.arch", h.Arch, 32)
+	text(&errs, "device.serial", h.Serial, 256)
+	text(&errs, "machine", in.Machine, 256)
+	if h.Ownership != "" && h.Ownership != "BYOD" && h.Ownership != "COPE" {
+		errs = append(errs, policy.Error{Field: "device.ownership", Message: "must be BYOD or COPE", Received: short(h.Ownership)})
+	}
+	if err := invalid(errs); err != nil {
+		return out, err
+	}
+	host, _ := json.Marshal(h)
+	jwk, err := json.Marshal(key) // what was understood, and not what was sent
+	if err != nil {
+		return out, err
+	}
+	d := &store.Device{Device: fleet.Device{ID: "device-" + rand.Text()[:16], OS: h.OS, Ownership: h.Ownership}, Name: h.Name, Key: jwk, Machine: in.Machine, Host: host}
+	err = a.Store.Enroll(q.Context(), q.bearer, d, q.now)
+	if errors.Is(err, store.ErrUsed) {
+		return out, a.limit.failed(q.Request, &problem{status: http.StatusForbidden, code: "bad_enrollment", message: err.Error()})
+	}
+	if err != nil {
+		return out, err
+	}
+	a.census.stale.Store(true)
+	a.Log.Info("device enrolled", "device", d.ID, "name", d.Name, "enrollment", d.Enrollment)
+	return protocol.EnrollResponse{DeviceID: d.ID, PolicyKeys: a.Keys.PolicyKeys(), RecoveryKey: a.Keys.RecoveryKey(),
+		Interval: int(a.Interval.Seconds()), ServerTime: q.now.UTC(), CodeSecret: base64.StdEncoding.EncodeToString(a.Keys.CodeSecret(d.ID))}, nil
+}
+
+var errStopping = &problem{status: http.StatusServiceUnavailable, code: "stopping", message: "this node is stopping; connect again"}
+
+// checkin takes a report and answers with what the device is to hold. A report without news costs no
+// database: what is compared is in memory.
+func checkin(a *API, q *request) (protocol.Answer, error) {
+	var none protocol.Answer
+	if a.stopping.Load() {
+		return none, errStopping
+	}
+	e := q.known
+	var in protocol.Report
+	if err := json.Unmarshal(q.body, &in); err != nil {
+		return none, bad("the report cannot be read: " + err.Error())
+	}
+	if err := a.checkReport(q, e, &in); err != nil {
+		return none, err
+	}
+	if e.d.State == store.Retired {
+		release, err := protocol.SignRelease(a.Keys.Signing(), protocol.Release{DeviceID: e.d.ID, Release: true, IssuedAt: q.now.UTC()})
+		return protocol.Answer{Release: release, Interval: int(a.Interval.Seconds())}, err
+	}
+	out := protocol.Answer{Interval: int(a.Interval.Seconds())}
+	p := &e.d.Report
+	if in.Device == nil && in.DeviceDigest != p.FactsDigest || in.Findings == nil && in.FindingsDigest != p.FindingsDigest {
+		// It may have told another node.
+		if err := a.book.load(q.Context(), e.d.ID, e); err != nil {
+			return none, err
+		}
+		p = &e.d.Report
+		if in.Device == nil && in.DeviceDigest != p.FactsDigest || in.Findings == nil && in.FindingsDigest != p.FindingsDigest {
+			out.Request = append(out.Request, protocol.WantFullReport)
+		}
+	}
+	if !e.d.Diagnose.IsZero() {
+		out.Request = append(out.Request, protocol.WantDiagnostics)
+	}
+	st, was := a.state.Load(), e.held
+	news := in.Device != nil || in.Findings != nil || len(in.Events) > 0 || in.Policy != e.held || in.Agent != e.run
+	if news {
+		rec, err := a.record(q, e, &in, st)
+		if err != nil {
+			return none, err
+		}
+		if err := a.batch.put(q.Context(), rec); err != nil {
+			return none, err
+		}
+		e.learn(&in, rec)
+		a.hub.update(&e.d.Device)
+		out.AckSeq = rec.Ack
+	}
+	a.stats.checkins.WithLabelValues(fmt.Sprint(news)).Inc()
+	e.d.Counter, e.d.LastSeen = in.Counter, q.now
+	v, ok := st.Effective(&e.d.Device, q.now)
+	if ok {
+		r, err := st.Render(v)
+		if err != nil {
+			return none, err
+		}
+		if in.Policy.Digest == r.Digest && was.Digest != r.Digest && was.Digest != "" {
+			a.latency.record(q.now.Sub(r.Changed))
+		}
+		if out.Assignment, err = a.assign(q, e, r, &in, st); err != nil {
+			return none, err
+		}
+	}
+	if in.Pinned != "" && in.Pinned != a.Keys.Pinned() {
+		out.Keys = a.Keys.Rotation(in.Pinned)
+	}
+	a.batch.note(store.Seen{Device: e.d.N, At: q.now, Counter: in.Counter, Assigned: e.d.AssignedAt})
+	return out, nil
+}
+
+// checkReport refuses what cannot be this device's next report.
+func (a *API) checkReport(q *request, e *entry, in *protocol.Report) error {
+	var errs policy.Errors
+	text(&errs, "epoch", in.Epoch, 64)
+	text(&errs, "policy.id", in.Policy.ID, 128)
+	text(&errs, "policy.digest", in.Policy.Digest, 128)
+	text(&errs, "policy.refused", in.Policy.Refused, 128)
+	text(&errs, "policy.state", in.Policy.State, 32)
+	text(&errs, "device_digest", in.DeviceDigest, 128)
+	text(&errs, "findings_digest", in.FindingsDigest, 128)
+	text(&errs, "agent.machine", in.Agent.Machine, 256)
+	text(&errs, "agent.version", in.Agent.Version, 128)
+	if len(in.Policy.Reason) > 64<<10 {
+		errs = append(errs, policy.Error{Field: "policy.reason", Message: "must have at most 65536 bytes", Received: len(in.Policy.Reason)})
+	}
+	if len(in.Events) > protocol.MaxEvents {
+		errs = append(errs, policy.Error{Field: "events", Message: fmt.Sprintf("must be at most %d", protocol.MaxEvents), Received: len(in.Events)})
+	}
+	for i := range in.Events {
+		ev := &in.Events[i]
+		if ev.Seq == 0 || ev.Seq > 1<<62 || i > 0 && ev.Seq <= in.Events[i-1].Seq {
+			errs = append(errs, policy.Error{Field: fmt.Sprintf("events[%d].seq", i), Message: "must grow from event to event", Received: ev.Seq})
+			break
+		}
+	}
+	if len(in.Events) > 0 && in.Epoch == "" {
+		errs = append(errs, policy.Error{Field: "epoch", Message: "must be present where there are events", Received: ""})
+	}
+	if in.Counter > 1<<62 {
+		errs = append(errs, policy.Error{Field: "counter", Message: "must be at most 2^62", Received: in.Counter})
+	}
+	if err := invalid(errs); err != nil {
+		return err
+	}
+	if in.Counter <= e.d.Counter {
+		return &detailed{http.StatusConflict, protocol.Problem{Error: &protocol.ProblemBody{
+			Code: protocol.CodeCounter, Message: fmt.Sprintf("counter %d is not above %d", in.Counter, e.d.Counter), Counter: e.d.Counter,
+		}}}
+	}
+	if why := cloned(e, in); why != "" {
+		a.Log.Warn("a second machine uses a device's key", "device", e.d.ID, "sign", why)
+		if err := a.Store.SetState(q.Context(), e.d.ID, store.Cloned, q.now); err != nil {
+			return err
+		}
+		e.d.State = store.Cloned
+		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned, message: "two machines use this device's key: enrol each of them anew"}
+	}
+	return nil
+}
+
+// cloned tells two machines with one key from one: another machine id, or an agent run that was
+// over and is back. An image that copies the machine id too is found by the latter, at the third
+// check-in of the two.
+func cloned(e *entry, in *protocol.Report) string {
+	if in.Agent.Machine != "" && e.d.Machine != "" && in.Agent.Machine != e.d.Machine {
+		return "machine id"
+	}
+	if run := runOf(in.Agent); run != "" && run == e.d.Report.Previous && run != runOf(e.run) {
+		return "an agent run that was over"
+	}
+	return ""
+}
+
+// runOf names one run of an agent.
+func runOf(g protocol.Agent) string {
+	if g.StartedAt.IsZero() {
+		return ""
+	}
+	return g.StartedAt.UTC().Format(time.RFC3339)
+}
+
+// record is what of a report is stored.
+func (a *API) record(q *request, e *entry, in *protocol.Report, st *fleet.State) (*store.Record, error) {
+	rec := &store.Record{Device: e.d.N, At: q.now, Counter: in.Counter, HeldID: in.Policy.ID, HeldVersion: in.Policy.Version,
+		FactsDigest: in.DeviceDigest, FindingsDigest: in.FindingsDigest, Epoch: in.Epoch, Events: in.Events, Previous: e.d.Report.Previous}
+	if now, was := runOf(in.Agent), runOf(e.run); now != was && was != "" {
+		rec.Previous = was
+	}
+	rec.Held, _ = json.Marshal(in.Policy)
+	rec.Agent, _ = json.Marshal(in.Agent)
+	if in.Device != nil {
+		rec.Facts, _ = json.Marshal(in.Device)
+	}
+	if in.Findings != nil {
+		rec.Findings, _ = json.Marshal(in.Findings)
+		rec.Standing, rec.StandingBody = standing(*in.Findings)
+		rec.Rollup = string(enforce.RollUp(*in.Findings).Compliance)
+		if in.Policy.ID == "" {
+			rec.Rollup = ""
+		}
+	}
+	return rec, a.outcome(q, e, in, rec, st)
+}
+
+// stood is one line of a standing: what a finding says, without reasons and times.
+type stood struct {
+	Setting     enforce.Setting     `json:"s"`
+	Mode        enforce.Mode        `json:"m"`
+	Compliance  enforce.Compliance  `json:"c"`
+	Enforcement enforce.Enforcement `json:"e"`
+}
+
+func standing(findings []enforce.Finding) (hash, body string) {
+	list := make([]stood, 0, len(findings))
+	for _, f := range findings {
+		list = append(list, stood{f.Setting, f.Mode, f.Compliance, f.Enforcement})
+	}
+	slices.SortStableFunc(list, func(a, b stood) int { return strings.Compare(string(a.Setting), string(b.Setting)) })
+	b, _ := json.Marshal(list)
+	return protocol.Digest(list)[:16], string(b)
+}
+
+// learn takes a stored report into what this node knows.
+func (e *entry) learn(in *protocol.Report, rec *store.Record) {
+	e.held, e.run = in.Policy, in.Agent
+	e.d.Held.Policy, e.d.Held.Version = in.Policy.ID, in.Policy.Version
+	p := &e.d.Report
+	p.Previous = rec.Previous
+	if rec.Facts != nil {
+		p.FactsDigest = rec.FactsDigest
+	}
+	if rec.Findings != nil {
+		p.FindingsDigest, p.Standing, p.Rollup = rec.FindingsDigest, rec.Standing, rec.Rollup
+	}
+}
+
+// assign signs what a device is to hold where it differs from what it has, or is past half of its
+// life.
+func (a *API) assign(q *request, e *entry, r *fleet.Rendered, in *protocol.Report, st *fleet.State) (string, error) {
+	held := in.Policy
+	exceptions, err := a.exceptionsOf(q, e)
+	if err != nil {
+		return "", err
+	}
+	same := held.Digest == r.Digest && held.ID == r.Policy && held.Version == r.Version && held.Serial > 0 &&
+		held.Exceptions == protocol.ExceptionsDigest(exceptions)
+	if same && q.now.Sub(e.d.AssignedAt) < assignmentLife/2 || held.Refused == r.Digest {
+		return "", nil
+	}
+	serial := st.Sequence
+	if serial <= held.Serial {
+		// A server that came back from a backup, or a renewal: always above what the device has.
+		if serial, err = a.Store.Serial(q.Context(), held.Serial); err != nil {
+			return "", err
+		}
+	}
+	if err := a.moved(q, e, r, st); err != nil {
+		return "", err
+	}
+	s, err := protocol.SignAssignment(a.Keys.Signing(), protocol.Assignment{DeviceID: e.d.ID, Serial: serial, IssuedAt: q.now.UTC(),
+		ExpiresAt: q.now.Add(assignmentLife).UTC(), Policy: r.Document, Exceptions: exceptions})
+	if err != nil {
+		return "", err
+	}
+	e.d.AssignedAt = q.now
+	return s, nil
+}
+
+// exceptionsOf are the server's exceptions that hold for a device now.
+func (a *API) exceptionsOf(q *request, e *entry) ([]protocol.Exception, error) {
+	if !e.d.Excepted.After(q.now) {
+		return nil, nil
+	}
+	if q.now.Before(e.until) {
+		return e.exceptions, nil
+	}
+	list, err := a.Store.Exceptions(q.Context(), e.d.N, true, q.now)
+	if err != nil {
+		return nil, err
+	}
+	e.exceptions, e.until = nil, q.now.Add(time.Hour)
+	for _, x := range list {
+		e.exceptions = append(e.exceptions, protocol.Exception{ID: x.ID, USB: x.USB, Reason: x.Reason, Until: x.Until})
+		if x.Until.Before(e.until) {
+			e.until = x.Until
+		}
+	}
+	return e.exceptions, nil
+}

@@ -1,0 +1,140 @@
+package api
+
+import (
+	"encoding/json"
+	"sort"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/sync/server/store"
+)
+
+// tally counts devices by how they stand.
+type tally struct {
+	Compliant    int `json:"compliant"`
+	Noncompliant int `json:"noncompliant"`
+	Unknown      int `json:"unknown"`
+}
+
+func (t *tally) add(c enforce.Compliance, n int) {
+	switch c {
+	case enforce.Compliant:
+		t.Compliant += n
+	case enforce.Noncompliant:
+		t.Noncompliant += n
+	default:
+		t.Unknown += n
+	}
+}
+
+// settingTally is one setting over all devices that report it.
+type settingTally struct {
+	Setting enforce.Setting `json:"setting"`
+	tally
+	Enforcement map[enforce.Enforcement]int `json:"enforcement"`
+	Modes       map[string]int              `json:"modes"`
+}
+
+// policyTally is one policy over the devices that hold it.
+type policyTally struct {
+	PolicyID string `json:"policy_id"`
+	Name     string `json:"name"`
+	Devices  int    `json:"devices" doc:"that say they hold it"`
+	Assigned int    `json:"assigned" doc:"that are to hold it"`
+	tally
+	Settings []settingTally `json:"settings"`
+}
+
+type complianceView struct {
+	Devices  int `json:"devices"`
+	Reported int `json:"reported" doc:"devices that hold a policy and have said how they stand"`
+	tally
+	Policies []policyTally `json:"policies"`
+}
+
+func getCompliance(a *API, q *request) (complianceView, error) { return a.compliance(q, "") }
+
+func policyCompliance(a *API, q *request) (policyTally, error) {
+	p, err := a.Store.Policy(q.Context(), q.PathValue("id"))
+	if err != nil {
+		return policyTally{}, err
+	}
+	v, err := a.compliance(q, p.ID)
+	if err != nil {
+		return policyTally{}, err
+	}
+	for _, t := range v.Policies {
+		if t.PolicyID == p.ID {
+			return t, nil
+		}
+	}
+	return policyTally{PolicyID: p.ID, Name: p.Name, Settings: []settingTally{}}, nil
+}
+
+func (a *API) compliance(q *request, only string) (complianceView, error) {
+	var out complianceView
+	list, err := a.Store.Standings(q.Context(), only)
+	if err != nil {
+		return out, err
+	}
+	count, total, err := a.counts(q.Context())
+	if err != nil {
+		return out, err
+	}
+	out.Devices, out.Policies = total, []policyTally{}
+	byPolicy := map[string]*policyTally{}
+	settings := map[string]map[enforce.Setting]*settingTally{}
+	st := a.state.Load()
+	for id, p := range st.Policies {
+		if only == "" || only == id {
+			byPolicy[id] = &policyTally{PolicyID: id, Name: p.Name, Assigned: count[id]}
+		}
+	}
+	for _, s := range list {
+		if s.Policy == "" || s.Rollup == "" {
+			continue
+		}
+		p := byPolicy[s.Policy]
+		if p == nil { // deleted, and still held
+			p = &policyTally{PolicyID: s.Policy}
+			byPolicy[s.Policy] = p
+		}
+		if settings[s.Policy] == nil {
+			settings[s.Policy] = map[enforce.Setting]*settingTally{}
+		}
+		out.Reported += s.Devices
+		out.add(enforce.Compliance(s.Rollup), s.Devices)
+		p.Devices += s.Devices
+		p.add(enforce.Compliance(s.Rollup), s.Devices)
+		if err := addStanding(settings[s.Policy], s); err != nil {
+			return out, err
+		}
+	}
+	for id, p := range byPolicy {
+		p.Settings = []settingTally{}
+		for _, t := range settings[id] {
+			p.Settings = append(p.Settings, *t)
+		}
+		sort.Slice(p.Settings, func(i, j int) bool { return p.Settings[i].Setting < p.Settings[j].Setting })
+		out.Policies = append(out.Policies, *p)
+	}
+	sort.Slice(out.Policies, func(i, j int) bool { return out.Policies[i].PolicyID < out.Policies[j].PolicyID })
+	return out, nil
+}
+
+func addStanding(to map[enforce.Setting]*settingTally, s store.Standing) error {
+	var list []stood
+	if err := json.Unmarshal([]byte(s.Body), &list); err != nil {
+		return err
+	}
+	for _, f := range list {
+		t := to[f.Setting]
+		if t == nil {
+			t = &settingTally{Setting: f.Setting, Enforcement: map[enforce.Enforcement]int{}, Modes: map[string]int{}}
+			to[f.Setting] = t
+		}
+		t.add(f.Compliance, s.Devices)
+		t.Enforcement[f.Enforcement] += s.Devices
+		t.Modes[f.Mode.String()] += s.Devices
+	}
+	return nil
+}

@@ -1,0 +1,226 @@
+package api
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"net/http"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// describe makes the OpenAPI 3.1 document and its page from the table of routes.
+func (a *API) describe() error {
+	doc := Describe(a.Version)
+	var err error
+	if a.openapi, err = doc.MarshalJSON(); err != nil {
+		return fmt.Errorf("cannot make the OpenAPI document: %w", err)
+	}
+	a.page, err = readable(doc)
+	return err
+}
+
+var pathParam = regexp.MustCompile(`{(\w+)}`)
+
+// Describe is the API as an OpenAPI 3.1 document.
+func Describe(version string) *huma.OpenAPI {
+	doc := &huma.OpenAPI{OpenAPI: "3.1.0", Info: &huma.Info{Title: "Warder policy server", Version: version,
+		Description: "Policies, the devices that hold them, and how they stand. Times are RFC 3339 in UTC. Errors have one shape, with every error of a request."},
+		Paths: map[string]*huma.PathItem{},
+		Components: &huma.Components{Schemas: registry, SecuritySchemes: map[string]*huma.SecurityScheme{
+			"administrator": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "HS256, with role admin or viewer and an expiry; made by warder-server token create"},
+			"device":        {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "signed by the device's key for one request: method, path and SHA-256 of the body"},
+			"enrolment":     {Type: "http", Scheme: "bearer", Description: "an enrolment token"},
+		}},
+	}
+	problem := &huma.Response{Description: "what is wrong", Content: content(reflect.TypeFor[protocol.Problem](), "Problem")}
+	for i := range routes {
+		r := &routes[i]
+		path := protocol.Base + r.path
+		item := doc.Paths[path]
+		if item == nil {
+			item = &huma.PathItem{}
+			doc.Paths[path] = item
+		}
+		op := &huma.Operation{OperationID: operationID(r), Summary: r.summary, Tags: []string{tagOf(r)}, Responses: map[string]*huma.Response{},
+			Security: []map[string][]string{{[]string{viewer: "administrator", admin: "administrator", device: "device", token: "enrolment"}[r.access]: {}}}}
+		switch r.access {
+		case admin:
+			op.Description = "Needs the role admin."
+		case viewer:
+			op.Description = "Needs the role viewer or admin."
+		}
+		for _, m := range pathParam.FindAllStringSubmatch(r.path, -1) {
+			op.Parameters = append(op.Parameters, &huma.Param{Name: m[1], In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
+		}
+		for _, p := range r.query {
+			op.Parameters = append(op.Parameters, &huma.Param{Name: p.name, In: "query", Description: p.doc, Schema: p.schema()})
+		}
+		if r.access == admin && r.method == http.MethodPost {
+			op.Parameters = append(op.Parameters, &huma.Param{Name: "Idempotency-Key", In: "header", Description: "a second request with the same key is answered and not carried out", Schema: &huma.Schema{Type: "string"}})
+		}
+		if r.access == admin && strings.HasPrefix(r.path, "/policies/{id}") && r.method != http.MethodPost {
+			op.Parameters = append(op.Parameters, &huma.Param{Name: "If-Match", In: "header", Description: "the ETag that was read: another one since is 412", Schema: &huma.Schema{Type: "string"}})
+		}
+		if r.in != nil {
+			op.RequestBody = &huma.RequestBody{Required: true, Content: content(r.in, operationID(r)+"Body")}
+		}
+		status := r.status
+		if status == 0 {
+			status = http.StatusOK
+		}
+		answer := &huma.Response{Description: http.StatusText(status)}
+		switch r.out {
+		case reflect.TypeFor[struct{}]():
+			status, answer.Description = http.StatusSwitchingProtocols, "the socket is up"
+		case reflect.TypeFor[rawBody]():
+			answer.Content = map[string]*huma.MediaType{"application/gzip": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}
+		default:
+			answer.Content = content(r.out, operationID(r)+"Answer")
+		}
+		op.Responses[strconv.Itoa(status)] = answer
+		if r.path == "/policies/validate" {
+			op.Responses["400"] = &huma.Response{Description: "the policy is not valid; every error", Content: answer.Content}
+		}
+		op.Responses["default"] = problem
+		switch r.method {
+		case http.MethodGet:
+			item.Get = op
+		case http.MethodPost:
+			item.Post = op
+		case http.MethodPut:
+			item.Put = op
+		case http.MethodPatch:
+			item.Patch = op
+		case http.MethodDelete:
+			item.Delete = op
+		}
+	}
+	return doc
+}
+
+func content(t reflect.Type, hint string) map[string]*huma.MediaType {
+	return map[string]*huma.MediaType{"application/json": {Schema: registry.Schema(t, true, hint)}}
+}
+
+func (p param) schema() *huma.Schema {
+	s := &huma.Schema{Type: p.kind}
+	if p.kind == "integer" {
+		low, high := 1.0, float64(p.most)
+		s.Minimum, s.Maximum, s.Default = &low, &high, p.def
+	}
+	for _, e := range p.enum {
+		s.Enum = append(s.Enum, e)
+	}
+	return s
+}
+
+// operationID names a route: "PUT /policies/{id}" is put-policies-id.
+func operationID(r *route) string {
+	return strings.ToLower(r.method) + strings.NewReplacer("/", "-", "{", "", "}", "").Replace(r.path)
+}
+
+func tagOf(r *route) string {
+	if r.access == device || r.access == token {
+		return "Device side"
+	}
+	first := strings.SplitN(r.path[1:], "/", 2)[0]
+	return strings.ToUpper(first[:1]) + first[1:]
+}
+
+//go:embed docs.html.tmpl
+var docsTemplate string
+
+// readable makes one page of the document, with no script and nothing from elsewhere.
+func readable(doc *huma.OpenAPI) ([]byte, error) {
+	type operation struct {
+		Method, Path string
+		*huma.Operation
+		Body, Answer string
+	}
+	type group struct {
+		Name string
+		List []operation
+	}
+	var groups []group
+	for i := range routes {
+		r := &routes[i]
+		item := doc.Paths[protocol.Base+r.path]
+		op := map[string]*huma.Operation{"GET": item.Get, "POST": item.Post, "PUT": item.Put, "PATCH": item.Patch, "DELETE": item.Delete}[r.method]
+		o := operation{Method: r.method, Path: protocol.Base + r.path, Operation: op}
+		if r.in != nil {
+			o.Body = outline(registry.Schema(r.in, true, ""), "", 0)
+		}
+		if r.out != reflect.TypeFor[struct{}]() && r.out != reflect.TypeFor[rawBody]() {
+			o.Answer = outline(registry.Schema(r.out, true, ""), "", 0)
+		}
+		n := slices.IndexFunc(groups, func(g group) bool { return g.Name == tagOf(r) })
+		if n < 0 {
+			groups, n = append(groups, group{Name: tagOf(r)}), len(groups)
+		}
+		groups[n].List = append(groups[n].List, o)
+	}
+	t, err := template.New("docs").Parse(docsTemplate)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	err = t.Execute(&b, map[string]any{"Info": doc.Info, "Groups": groups})
+	return b.Bytes(), err
+}
+
+// outline writes a schema as a person reads it: one line a field.
+func outline(s *huma.Schema, indent string, depth int) string {
+	if s.Ref != "" {
+		s = registry.SchemaFromRef(s.Ref)
+	}
+	if depth > 5 {
+		return "…"
+	}
+	switch {
+	case s.Type == "array" && s.Items != nil:
+		return "[" + outline(s.Items, indent, depth+1) + "]"
+	case s.Type == "object" && len(s.Properties) > 0:
+		var b strings.Builder
+		b.WriteString("{\n")
+		names := make([]string, 0, len(s.Properties))
+		for n := range s.Properties {
+			names = append(names, n)
+		}
+		slices.Sort(names)
+		for _, n := range names {
+			p := s.Properties[n]
+			mark := ""
+			if !slices.Contains(s.Required, n) {
+				mark = "?"
+			}
+			b.WriteString(indent + "  " + n + mark + ": " + outline(p, indent+"  ", depth+1))
+			if d := p.Description; d != "" {
+				b.WriteString("   # " + d)
+			}
+			b.WriteString("\n")
+		}
+		return b.String() + indent + "}"
+	case len(s.Enum) > 0:
+		parts := make([]string, 0, len(s.Enum))
+		for _, e := range s.Enum {
+			x, _ := json.Marshal(e)
+			parts = append(parts, string(x))
+		}
+		return strings.Join(parts, " | ")
+	case s.Format != "":
+		return s.Type + " (" + s.Format + ")"
+	case s.Type == "":
+		return "any"
+	}
+	return s.Type
+}

@@ -1,0 +1,80 @@
+package api
+
+import "github.com/warderd/warder/sync/server/fleet"
+
+// What many routes take.
+var (
+	paging = []param{
+		{name: "page", doc: "from 1", kind: "integer", def: 1, most: 1 << 30},
+		{name: "page_size", doc: "at most 100", kind: "integer", def: 20, most: 100},
+	}
+	deviceFilter = append([]param{
+		{name: "policy_id", doc: "the policy that they are to hold", kind: "string"},
+		{name: "compliance", doc: "how they stand", kind: "string", enum: []string{"compliant", "noncompliant", "unknown"}},
+		{name: "platform", doc: "operating system", kind: "string", enum: []string{"linux", "windows", "darwin"}},
+		{name: "ownership", doc: "whose they are", kind: "string", enum: []string{"ANY", "BYOD", "COPE"}},
+		{name: "user", doc: "their user", kind: "string"},
+		{name: "tag", doc: "one of their tags", kind: "string"},
+		{name: "name", doc: "how their name begins", kind: "string"},
+		{name: "state", doc: "all but the retired where absent", kind: "string", enum: []string{"enrolled", "cloned", "retired"}},
+	}, paging...)
+	newest = []param{{name: "page_size", doc: "how many of the newest; at most 10000", kind: "integer", def: 20, most: 10_000}}
+)
+
+// routes is the API, readable in one place; the OpenAPI document is made from it.
+var routes = []route{
+	{"GET", "/policies", viewer, "List policies", get(listPolicies), 0, paging},
+	{"POST", "/policies", admin, "Create a policy", document[policyBody](createPolicy), 201, nil},
+	{"POST", "/policies/validate", viewer, "Validate a policy without creating it", document[candidateBody](validatePolicy), 0, nil},
+	{"GET", "/policies/templates", viewer, "List templates", get(listTemplates), 0, nil},
+	{"GET", "/templates/{id}", viewer, "Get a template with its content", get(getTemplate), 0, nil},
+	{"POST", "/policies/from-template", admin, "Create a policy from a template", document[fromTemplateBody](fromTemplate), 201, nil},
+	{"GET", "/policies/default", viewer, "Get the default policy", get(getDefault), 0, nil},
+	{"PUT", "/policies/default", admin, "Set the default policy", with(putDefault), 0, nil},
+	{"GET", "/policies/{id}", viewer, "Get a policy", get(getPolicy), 0, nil},
+	{"PUT", "/policies/{id}", admin, "Update a policy; each update is a version", document[policyPatch](putPolicy), 0, nil},
+	{"DELETE", "/policies/{id}", admin, "Delete a policy; its devices fall back", get(deletePolicy), 0, nil},
+	{"GET", "/policies/{id}/devices", viewer, "List a policy's devices", get(policyDevices), 0, paging},
+	{"GET", "/policies/{id}/history", viewer, "List a policy's versions", get(policyHistory), 0, paging},
+	{"GET", "/policies/{id}/versions/{version}", viewer, "Get one version", get(policyVersion), 0, nil},
+	{"GET", "/policies/{id}/compliance", viewer, "Sum up how a policy's devices stand", get(policyCompliance), 0, nil},
+	{"POST", "/policies/{id}/whatif", viewer, "Ask what a change would do to devices", document[policyPatch](whatIf), 0, nil},
+	{"GET", "/policies/{id}/rollouts", viewer, "List a policy's rollouts", get(listRollouts), 0, paging},
+	{"POST", "/policies/{id}/rollouts", admin, "Update a policy in stages", document[rolloutBody](startRollout), 201, nil},
+
+	{"GET", "/rollouts/{id}", viewer, "Get a rollout", get(getRollout), 0, nil},
+	{"POST", "/rollouts/{id}/pause", admin, "Pause a rollout: no further device is moved", get(turnRollout([]string{fleet.Running}, fleet.Paused, "paused")), 0, nil},
+	{"POST", "/rollouts/{id}/resume", admin, "Resume a paused rollout", get(turnRollout([]string{fleet.Paused}, fleet.Running, "resumed")), 0, nil},
+	{"POST", "/rollouts/{id}/finish", admin, "Bring the new version to all now", get(turnRollout([]string{fleet.Running, fleet.Paused}, fleet.Done, "finished")), 0, nil},
+	{"POST", "/rollouts/{id}/stop", admin, "Stop a rollout and send devices back", get(turnRollout([]string{fleet.Running, fleet.Paused}, fleet.Stopped, "stopped")), 0, nil},
+
+	{"GET", "/assignments", viewer, "List assignments to groups, in the order in which they are asked", get(listAssignments), 0, nil},
+	{"POST", "/assignments", admin, "Assign a policy to a group", with(createAssignment), 201, nil},
+	{"DELETE", "/assignments/{id}", admin, "Take an assignment back", get(deleteAssignment), 0, nil},
+
+	{"GET", "/devices", viewer, "List devices", get(listDevices), 0, deviceFilter},
+	{"GET", "/devices/{id}", viewer, "Get a device with its findings", get(getDevice), 0, nil},
+	{"PATCH", "/devices/{id}", admin, "Say whose a device is, and tag it", with(editDevice), 0, nil},
+	{"DELETE", "/devices/{id}", admin, "Retire a device: it is released at its next check-in", get(retireDevice), 0, nil},
+	{"PUT", "/devices/{id}/policy", admin, "Assign a policy to a device", with(assignDevice), 0, nil},
+	{"GET", "/devices/{id}/events", viewer, "List a device's newest events", get(deviceEvents), 0, newest},
+	{"GET", "/devices/{id}/exceptions", viewer, "List a device's exceptions", get(listExceptions), 0, nil},
+	{"POST", "/devices/{id}/exceptions", admin, "Let a stick pass on a device for a time", with(grantException), 201, nil},
+	{"DELETE", "/devices/{id}/exceptions/{exception}", admin, "End an exception", get(endException), 0, nil},
+	{"GET", "/devices/{id}/diagnostics", viewer, "List a device's diagnostics bundles", get(listDiagnostics), 0, nil},
+	{"POST", "/devices/{id}/diagnostics", admin, "Ask a device for a diagnostics bundle", get(requestDiagnostics), 202, nil},
+	{"GET", "/devices/{id}/diagnostics/{bundle}", viewer, "Download a bundle", get(getDiagnostics), 0, nil},
+
+	{"GET", "/enrollments", viewer, "List enrolment tokens", get(listEnrollments), 0, paging},
+	{"POST", "/enrollments", admin, "Create an enrolment token", with(createEnrollment), 201, nil},
+	{"DELETE", "/enrollments/{id}", admin, "Revoke an enrolment token", get(revokeEnrollment), 0, nil},
+
+	{"GET", "/compliance", viewer, "Sum up how the fleet stands, by policy and setting", get(getCompliance), 0, nil},
+	{"GET", "/audit", viewer, "List changes, newest first", get(listAudit), 0, append([]param{{name: "subject", doc: "what was changed", kind: "string"}}, paging...)},
+	{"GET", "/latency", viewer, "How long changes took to be reported", get(getLatency), 0, nil},
+
+	{"POST", "/devices/enroll", token, "Enrol a device", get(enroll), 201, nil},
+	{"POST", "/devices/{id}/checkin", device, "Report, and get what is to be held", get(checkin), 0, nil},
+	{"PUT", "/devices/{id}/diagnostics", device, "Send a bundle that was asked for (gzip)", get(putDiagnostics), 201, nil},
+	{"GET", "/devices/{id}/push", device, "The websocket on which the server nudges", get(push), 0, nil},
+}

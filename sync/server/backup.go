@@ -1,0 +1,184 @@
+package server
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/warderd/warder/sync/server/store"
+)
+
+// keyFiles are what a fleet trusts a server by. recovery.key belongs offline and is not among them.
+var keyFiles = []string{"policy.key", "policy.past", "admin.key", "codes.key", "recovery.pub", "ca.pem"}
+
+// manifest is the first member of a backup.
+type manifest struct {
+	Format int       `json:"format"`
+	At     time.Time `json:"at"`
+	From   string    `json:"from"`
+}
+
+// Backup writes keys and database as of one moment into a file of mode 0600, while servers run.
+func Backup(ctx context.Context, data, database, to string, now time.Time) error {
+	if _, err := os.Stat(filepath.Join(data, "policy.key")); err != nil {
+		return fmt.Errorf("no server has run with this data directory: %w", err)
+	}
+	s, err := OpenStore(ctx, data, database, now)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	// The dump first, into a file beside: a member of a tar says its size before its content.
+	dump, err := os.CreateTemp(filepath.Dir(to), ".backup-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(dump.Name())
+	defer dump.Close()
+	if err := s.Dump(ctx, dump); err != nil {
+		return fmt.Errorf("cannot read the database: %w", err)
+	}
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	err = archive(out, data, dump, manifest{1, now.UTC(), s.Name()})
+	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
+		_ = os.Remove(to)
+	}
+	return err
+}
+
+func archive(out io.Writer, data string, dump *os.File, m manifest) error {
+	z := gzip.NewWriter(out)
+	t := tar.NewWriter(z)
+	add := func(name string, size int64, r io.Reader) error {
+		if err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: m.At, Format: tar.FormatPAX}); err != nil {
+			return err
+		}
+		_, err := io.Copy(t, r)
+		return err
+	}
+	head, _ := json.Marshal(m)
+	if err := add("manifest.json", int64(len(head)), strings.NewReader(string(head))); err != nil {
+		return err
+	}
+	for _, name := range keyFiles {
+		b, err := os.ReadFile(filepath.Join(data, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := add("keys/"+name, int64(len(b)), strings.NewReader(string(b))); err != nil {
+			return err
+		}
+	}
+	size, err := dump.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = dump.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return err
+	}
+	if err := add("database.jsonl", size, dump); err != nil {
+		return err
+	}
+	return errors.Join(t.Close(), z.Close())
+}
+
+// Restore makes a data directory and a database from a backup. Neither may be there before; on
+// failure nothing is left behind that a server would take for its own.
+func Restore(ctx context.Context, data, database, from string) error {
+	if list, err := os.ReadDir(data); err == nil && len(list) > 0 {
+		return fmt.Errorf("%s is not empty: a backup is restored into a new directory", data)
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	z, err := gzip.NewReader(in)
+	if err != nil {
+		return fmt.Errorf("%s is no backup: %w", from, err)
+	}
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return err
+	}
+	if database == "" {
+		database = filepath.Join(data, "server.db")
+	}
+	done := false
+	defer func() {
+		if !done {
+			for _, name := range append([]string{"server.db", "server.db-wal", "server.db-shm", "server.db.migrating"}, keyFiles...) {
+				_ = os.Remove(filepath.Join(data, name))
+			}
+		}
+	}()
+	t := tar.NewReader(z)
+	seen := map[string]bool{}
+	for {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("the backup is damaged: %w", err)
+		}
+		if err := restoreMember(ctx, data, database, h.Name, t); err != nil {
+			return fmt.Errorf("%s: %w", h.Name, err)
+		}
+		seen[h.Name] = true
+	}
+	for _, name := range []string{"manifest.json", "keys/policy.key", "keys/recovery.pub", "database.jsonl"} {
+		if !seen[name] {
+			return fmt.Errorf("the backup is not whole: it has no %s", name)
+		}
+	}
+	done = true
+	return nil
+}
+
+func restoreMember(ctx context.Context, data, database, name string, r io.Reader) error {
+	if name == "manifest.json" {
+		var m manifest
+		if err := json.NewDecoder(io.LimitReader(r, 1<<20)).Decode(&m); err != nil {
+			return err
+		}
+		if m.Format != 1 {
+			return fmt.Errorf("the backup has format %d; this version reads 1", m.Format)
+		}
+		return nil
+	}
+	if key, ok := strings.CutPrefix(name, "keys/"); ok {
+		for _, k := range keyFiles {
+			if k == key {
+				b, err := io.ReadAll(io.LimitReader(r, 1<<20))
+				if err != nil {
+					return err
+				}
+				return replaceFile(filepath.Join(data, key), b)
+			}
+		}
+	}
+	if name != "database.jsonl" {
+		return errors.New("is no part of a backup")
+	}
+	s, err := store.Open(ctx, database)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return s.Load(ctx, r)
+}
