@@ -140,10 +140,13 @@ type Agent struct {
 	checkin  *time.Timer
 	recon    *time.Timer
 	holding  *time.Timer
+	excepts  *time.Timer // the next exception that ends
 	idle     *time.Timer
 	tidied   bool
 	socket   *push.Socket
 	busy     bool      // an exchange is under way
+	bundling bool      // a diagnostics bundle is being sent
+	redeemed time.Time // a code was tried last
 	rounds   int       // exchanges in a row without a pause
 	wanted   time.Time // while busy: when the next one is wanted at the latest
 	notYet   time.Time // the server asked not to be called before
@@ -241,7 +244,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.ctx = ctx
-	a.checkin, a.recon, a.holding, a.idle, a.retry = stopped(), stopped(), stopped(), stopped(), stopped()
+	a.checkin, a.recon, a.holding, a.idle, a.retry, a.excepts = stopped(), stopped(), stopped(), stopped(), stopped(), stopped()
 	_ = os.Remove(filepath.Join(a.o.Paths.Run, KeepFile)) // an upgrade that was cut off must not count for ever
 
 	var running sync.WaitGroup
@@ -264,6 +267,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	spawn("guard", true, a.guard.Run)
 	a.connect()
 	a.armHold()
+	a.armExceptions()
 	a.reconcile()
 	spawn("local API", true, func(ctx context.Context) error { return localapi.Serve(ctx, listener, a.routes(), a.o.Log) })
 	spawn("resume", false, func(ctx context.Context) error { return resume.Watch(ctx, func() { a.do(a.resumed) }) })
@@ -295,6 +299,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.reconcile()
 		case <-a.holding.C:
 			a.lift("its time is up")
+		case <-a.excepts.C:
+			a.endExceptions()
 		case <-a.retry.C:
 			go a.dropped(ctx)
 		case <-a.idle.C:

@@ -113,15 +113,8 @@ func (l *lab) start() {
 
 func (l *lab) enroll() {
 	l.t.Helper()
-	s, err := server.OpenStore(context.Background(), l.dir+"/server", time.Now())
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	defer s.Close()
-	if err := s.NewEnrollment(context.Background(), "tok", 1, time.Now().Add(time.Hour)); err != nil {
-		l.t.Fatal(err)
-	}
-	if err := l.api.Do(context.Background(), "POST", "/v1/enroll", Enrolment{Server: l.url, Token: "tok"}, nil); err != nil {
+	token := l.admin("POST", "/enrollments", `{}`)["token"].(string)
+	if err := l.api.Do(context.Background(), "POST", "/v1/enroll", Enrolment{Server: l.url, Token: token}, nil); err != nil {
 		l.t.Fatal(err)
 	}
 	l.until("a policy is in force", func(s Status) bool { return s.Policy != nil && s.Policy.State == "active" })
@@ -274,16 +267,10 @@ func TestStops(t *testing.T) {
 func TestDroppedFiles(t *testing.T) {
 	l := newLab(t)
 	l.start()
-	s, err := server.OpenStore(context.Background(), l.dir+"/server", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	if err := s.NewEnrollment(context.Background(), "mass", 5, time.Now().Add(time.Hour)); err != nil {
-		t.Fatal(err)
-	}
+	token := l.admin("POST", "/enrollments", `{"uses":5}`)["token"].(string)
+	var err error
 	p := paths.Under(l.dir + "/agent")
-	write(t, p.EnrolmentFile(), fmt.Sprintf("server = %q\ntoken = \"mass\"\n", l.url))
+	write(t, p.EnrolmentFile(), fmt.Sprintf("server = %q\ntoken = %q\n", l.url, token))
 	l.until("enrolled", func(s Status) bool { return s.Enrolled })
 	for range 100 {
 		if _, err = os.Stat(p.EnrolmentFile()); err != nil {

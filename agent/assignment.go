@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/warderd/warder/agent/identity"
@@ -55,6 +56,9 @@ func (a *Agent) take(jws string) {
 	renewal := a.doc != nil && a.doc.Digest == doc.Digest
 	st := a.state
 	st.Highest = as.Serial
+	st.Exceptions = a.granted(as)
+	had := a.state.Exceptions
+	excepted := !sameExceptions(st.Exceptions, had)
 	if renewal {
 		// The same policy under a new serial, or a new name: nothing to plan.
 		assigned.Confirmed = a.state.Policy != nil && a.state.Policy.Confirmed
@@ -80,7 +84,16 @@ func (a *Agent) take(jws string) {
 	a.doc, a.issued = doc, as
 	a.sent.refused, a.sent.reason = "", ""
 	a.mu.Unlock()
-	if renewal {
+	if excepted {
+		a.armExceptions()
+		for _, x := range st.Exceptions {
+			if !slices.ContainsFunc(had, func(h identity.Exception) bool { return h.ID == x.ID }) {
+				a.record(enforce.Event{At: x.Since, Setting: "usb.exception", Mode: enforce.Enforce, Kind: "exception", Subject: "usb " + x.USB,
+					Reason: fmt.Sprintf("%s: %s, until %s", x.ID, enforce.Plain(x.Reason), x.Until.Format(time.RFC3339))})
+			}
+		}
+	}
+	if renewal && !excepted {
 		a.again = a.again || renamed // the server shows which version each device holds
 		return
 	}
@@ -244,9 +257,13 @@ func (a *Agent) rotate(jws string) {
 	if string(set.PolicyKeys) == string(a.state.Device.PolicyKeys) {
 		return
 	}
+	if !set.IssuedAt.After(a.state.Device.KeysAt) {
+		a.note("keys", "the rotation of policy keys is older than the one followed last, and is not followed")
+		return
+	}
 	st := a.state
 	d := *st.Device
-	d.PolicyKeys = set.PolicyKeys
+	d.PolicyKeys, d.KeysAt = set.PolicyKeys, set.IssuedAt
 	st.Device = &d
 	if a.save(st) == nil {
 		a.note("keys", "")
@@ -261,6 +278,7 @@ func (a *Agent) heldPolicy() protocol.Held {
 		return h
 	}
 	h.ID, h.Version, h.Digest, h.State = a.doc.ID, a.doc.Version, a.doc.Digest, "active"
+	h.Exceptions = protocol.ExceptionsDigest(served(a.state.Exceptions))
 	switch {
 	case a.state.Hold != nil:
 		h.State = "held"

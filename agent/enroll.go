@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,13 +35,17 @@ func Enroll(ctx context.Context, e Enrolment, proxy, machine string) (identity.S
 	if _, err := protocol.ParseKeys(out.PolicyKeys); err != nil {
 		return identity.State{}, err
 	}
+	secret, err := base64.StdEncoding.DecodeString(out.CodeSecret)
+	if err != nil {
+		return identity.State{}, fmt.Errorf("%w: code_secret is no base64", checkin.ErrGarbage)
+	}
 	private, err := key.MarshalJSON()
 	if err != nil {
 		return identity.State{}, err
 	}
 	return identity.State{Device: &identity.Device{
 		DeviceID: out.DeviceID, Server: server.URL, CA: server.CA, Key: private, PolicyKeys: out.PolicyKeys,
-		RecoveryKey: out.RecoveryKey, Machine: machine, Interval: out.Interval, EnrolledAt: out.ServerTime,
+		RecoveryKey: out.RecoveryKey, Machine: machine, Interval: out.Interval, EnrolledAt: out.ServerTime, CodeSecret: secret,
 	}}, nil
 }
 

@@ -31,7 +31,7 @@ func (a *Agent) reconcile() {
 	ctx, cancel := context.WithTimeout(context.Background(), applyLimit)
 	defer cancel()
 	a.mu.Lock()
-	doc, held := a.doc, a.state.Hold != nil
+	doc, held := a.excepted(), a.state.Hold != nil
 	a.mu.Unlock()
 	m := a.observe(ctx)
 	if doc != nil && !held && (!m.USB.OK || !m.Controllers.OK) {
@@ -269,11 +269,14 @@ func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigest
 		a.note("keys", "")
 	}
 	for _, r := range answer.Request {
-		if r == "full_report" {
+		switch r {
+		case protocol.WantFullReport:
 			a.mu.Lock()
 			a.sent.facts, a.sent.findings = "", ""
 			a.mu.Unlock()
 			a.again = true
+		case protocol.WantDiagnostics:
+			a.sendDiagnostics()
 		}
 	}
 	if answer.Release != "" && a.release(answer.Release) {
@@ -413,7 +416,7 @@ func (a *Agent) report() (protocol.Report, sentDigests) {
 	defer a.mu.Unlock()
 	now := a.o.Now()
 	sent := a.sent
-	r := protocol.Report{Policy: a.heldPolicy(), Epoch: epoch, Events: events,
+	r := protocol.Report{Policy: a.heldPolicy(), Epoch: epoch, Events: events, Pinned: a.pinned(),
 		Agent: protocol.Agent{Version: a.o.Version, StartedAt: a.started.UTC().Truncate(time.Second), Machine: a.o.Machine}}
 	if r.Policy.State == "unconfirmed" {
 		r.Policy.State = "active" // the server that reads this is the proof
@@ -446,7 +449,18 @@ func (a *Agent) facts() protocol.Facts {
 	f := protocol.Facts{Host: host(), Health: a.health()}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	f.USB = a.machine.USB.V
+	m := &a.machine
+	f.USB, f.Controllers, f.Capable = m.USB.V, m.Controllers.V, m.Capable
+	if m.Inputs.OK {
+		f.Inputs = &m.Inputs.V
+	}
+	f.Unread = map[string]string{}
+	if !m.USB.OK {
+		f.Unread["usb"] = m.USB.Why
+	}
+	if !m.Controllers.OK {
+		f.Unread["controllers"] = m.Controllers.Why
+	}
 	if a.state.Hold != nil {
 		f.Hold = a.state.Hold.Who + ": " + a.state.Hold.Reason
 	}

@@ -33,6 +33,7 @@ func (a *Agent) routes() []localapi.Route {
 		{Method: "POST", Path: "/v1/check-in", Access: localapi.User, Handle: a.postCheckIn},
 		{Method: "POST", Path: "/v1/enroll", Access: localapi.Root, Handle: a.postEnroll},
 		{Method: "POST", Path: "/v1/unenroll", Access: localapi.Root, Handle: a.postUnenroll},
+		{Method: "POST", Path: "/v1/exceptions", Access: localapi.User, Handle: a.postException},
 		{Method: "POST", Path: "/v1/hold", Access: localapi.Root, Handle: a.postHold},
 		{Method: "DELETE", Path: "/v1/hold", Access: localapi.Root, Handle: a.deleteHold},
 	}
@@ -120,7 +121,7 @@ func (a *Agent) explainUSB(_ context.Context, c caller, _ *http.Request, body []
 func (a *Agent) explain(c caller, in ExplainRequest) (any, error) {
 	rules := a.rules
 	if rules == nil {
-		rules = enforceusb.Compile(a.doc, &a.machine)
+		rules = enforceusb.Compile(a.excepted(), &a.machine)
 	}
 	if !c.Root {
 		rules = rules.Enforced() // what monitor mode would do is not for everybody

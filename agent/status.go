@@ -15,23 +15,25 @@ import (
 
 // Status is what "warder status" shows.
 type Status struct {
-	Agent     string             `json:"agent"` // running, stopped
-	Version   string             `json:"version"`
-	At        time.Time          `json:"at"`
-	StartedAt time.Time          `json:"started_at"`
-	Enrolled  bool               `json:"enrolled"`
-	DeviceID  string             `json:"device_id,omitempty"`
-	Server    string             `json:"server,omitempty"`
-	Policy    *PolicyStatus      `json:"policy,omitempty"`
-	Rollup    enforce.Rollup     `json:"rollup"`
-	Findings  []enforce.Finding  `json:"findings"`
-	Hidden    int                `json:"hidden_findings,omitempty"` // of monitor mode; root sees them
-	Hold      *identity.Hold     `json:"hold,omitempty"`
-	CheckIn   CheckInStatus      `json:"check_in"`
-	USB       USBStatus          `json:"usb"`
-	Latency   map[string]Latency `json:"latency"`
-	Writes    WriteStatus        `json:"writes"`
-	Health    []string           `json:"health"` // problems in words; empty when there is none
+	Agent     string            `json:"agent"` // running, stopped
+	Version   string            `json:"version"`
+	At        time.Time         `json:"at"`
+	StartedAt time.Time         `json:"started_at"`
+	Enrolled  bool              `json:"enrolled"`
+	DeviceID  string            `json:"device_id,omitempty"`
+	Server    string            `json:"server,omitempty"`
+	Policy    *PolicyStatus     `json:"policy,omitempty"`
+	Rollup    enforce.Rollup    `json:"rollup"`
+	Findings  []enforce.Finding `json:"findings"`
+	Hidden    int               `json:"hidden_findings,omitempty"` // of monitor mode; root sees them
+	Hold      *identity.Hold    `json:"hold,omitempty"`
+	// Exceptions that hold now.
+	Exceptions []identity.Exception `json:"exceptions,omitempty"`
+	CheckIn    CheckInStatus        `json:"check_in"`
+	USB        USBStatus            `json:"usb"`
+	Latency    map[string]Latency   `json:"latency"`
+	Writes     WriteStatus          `json:"writes"`
+	Health     []string             `json:"health"` // problems in words; empty when there is none
 }
 
 // PolicyStatus is the policy in force.
@@ -110,6 +112,7 @@ func (a *Agent) status(root bool) Status {
 		Rollup: enforce.RollUp(a.findings), Findings: []enforce.Finding{}, Hold: a.state.Hold, Latency: a.latency.summary(),
 		CheckIn: CheckInStatus{a.contact.LastOK, a.contact.Next, a.contact.Pushed, a.contact.Error, backlog},
 		Writes:  WriteStatus{a.gate.passed.Load(), a.gate.refused.Load()}}
+	s.Exceptions = a.current()
 	for _, f := range a.findings {
 		if f.Mode == enforce.Monitor && !root {
 			s.Hidden++

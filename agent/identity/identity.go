@@ -32,6 +32,8 @@ type Device struct {
 	Machine     string          `json:"machine"` // hash of the machine's own id, to notice cloned images
 	Interval    int             `json:"interval_seconds"`
 	EnrolledAt  time.Time       `json:"enrolled_at"`
+	CodeSecret  []byte          `json:"code_secret,omitempty"` // what offline exception codes are verified with
+	KeysAt      time.Time       `json:"keys_at,omitzero"`      // when the rotation that was followed last was signed
 }
 
 // Assignment is the last signed policy as received, and how far it got.
@@ -59,6 +61,19 @@ type State struct {
 	Highest   int64       `json:"highest_serial"`      // a lower one is refused
 	Refuted   int64       `json:"refuted_serial,omitempty"`
 	Hold      *Hold       `json:"hold,omitempty"`
+
+	Exceptions []Exception          `json:"exceptions,omitempty"`
+	Redeemed   map[string]time.Time `json:"redeemed,omitempty"` // codes used, so that none is used twice
+}
+
+// Exception lets one stick pass for a time.
+type Exception struct {
+	ID      string    `json:"id"`
+	USB     string    `json:"usb"`
+	Reason  string    `json:"reason,omitempty"`
+	Since   time.Time `json:"since"`
+	Until   time.Time `json:"until"`             // on this machine's clock
+	Offline bool      `json:"offline,omitempty"` // by a code; the server does not know whether it was used
 }
 
 // ErrDamaged: both copies are there and neither can be read.

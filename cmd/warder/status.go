@@ -138,6 +138,9 @@ func render(w io.Writer, st style, s agent.Status) {
 		}
 		line("policy", "%s, version %d, %s%s", p.Name, p.Version, p.State, stale)
 	}
+	for _, x := range s.Exceptions {
+		line("exception", "%s until %s  %s", x.USB, x.Until.Local().Format(time.DateTime), st.dim(enforce.Plain(x.Reason)))
+	}
 	if h := s.Hold; h != nil {
 		until := "until lifted with: sudo warder revert --lift"
 		if !h.Until.IsZero() {

@@ -189,6 +189,21 @@ func (c *Client) learn(s *StatusError) bool {
 	return true
 }
 
+// Put sends bytes that are no report, signed as one.
+func (c *Client) Put(ctx context.Context, path string, body []byte) error {
+	for try := 0; ; try++ {
+		token, err := c.Sign(http.MethodPut, path, body)
+		if err != nil {
+			return err
+		}
+		err = do(ctx, c.http, http.MethodPut, c.Server.URL, path, token, body, &struct{}{})
+		var s *StatusError
+		if err == nil || try > 0 || !errors.As(err, &s) || !c.learn(s) {
+			return err
+		}
+	}
+}
+
 func (c *Client) post(ctx context.Context, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {

@@ -38,9 +38,10 @@ type Socket struct {
 	Now    func() time.Time
 	random func() float64
 
-	mu    sync.Mutex
-	heard time.Time
-	drop  context.CancelFunc
+	mu     sync.Mutex
+	heard  time.Time
+	drop   context.CancelFunc
+	within time.Duration // the server went and asked to come back at some moment within this
 }
 
 // Check drops a connection on which the server has been silent for too long. The agent calls it
@@ -72,6 +73,11 @@ func (s *Socket) Run(ctx context.Context) {
 			failures = 0
 		}
 		delay := min(minDelay<<min(failures, 10), maxDelay)
+		s.mu.Lock()
+		if s.within > 0 {
+			delay, s.within = s.within, 0
+		}
+		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Duration(s.random()*float64(delay)) + minDelay/2):
@@ -117,6 +123,11 @@ func (s *Socket) session(ctx context.Context) (up bool) {
 			if c.Write(ctx, websocket.MessageText, pong) != nil {
 				return true
 			}
+		case n.Type == protocol.NudgeReconnect:
+			s.mu.Lock()
+			s.within = time.Duration(n.Within) * time.Millisecond
+			s.mu.Unlock()
+			return true
 		default:
 			s.Nudged(n)
 		}
@@ -130,7 +141,7 @@ func parseNudge(b []byte) (protocol.Nudge, error) {
 	if err := json.Unmarshal(b, &n); err != nil {
 		return n, fmt.Errorf("nudge: %w", err)
 	}
-	if n.Type != protocol.NudgeCheckIn && n.Type != protocol.NudgePing {
+	if n.Type != protocol.NudgeCheckIn && n.Type != protocol.NudgePing && n.Type != protocol.NudgeReconnect {
 		return n, fmt.Errorf("nudge of unknown type %q", n.Type)
 	}
 	n.Within = min(max(n.Within, 0), int(time.Hour/time.Millisecond))

@@ -1,0 +1,129 @@
+package agent
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"runtime"
+	"sort"
+	"time"
+
+	"github.com/warderd/warder/agent/store"
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/sync/checkin"
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// Bundle is what support gets of a machine when it asks: how it stands and what happened, and no
+// secret. It is made of named parts only, so that a new secret elsewhere cannot come along.
+type Bundle struct {
+	At       time.Time       `json:"at"`
+	Agent    string          `json:"agent"`
+	System   protocol.Host   `json:"system"`
+	Status   Status          `json:"status"` // as root sees it
+	Policies []store.Policy  `json:"policies"`
+	Ledger   []LedgerRow     `json:"ledger"`
+	Events   []enforce.Event `json:"events"`
+	Config   BundleConfig    `json:"config"`
+	Process  BundleProcess   `json:"process"`
+	Problems []string        `json:"problems,omitempty"` // of making this bundle
+}
+
+// BundleConfig is the configuration without what may be secret in it.
+type BundleConfig struct {
+	Server   string `json:"server,omitempty"`
+	Proxy    string `json:"proxy,omitempty"`
+	LogLevel string `json:"log_level,omitempty"`
+}
+
+// BundleProcess is the program itself.
+type BundleProcess struct {
+	Goroutines int    `json:"goroutines"`
+	HeapBytes  uint64 `json:"heap_bytes"`
+	Go         string `json:"go"`
+}
+
+// bundleEvents is how many of the newest events go along; fewer where they do not fit.
+const bundleEvents = 2000
+
+// bundle gathers it. Called in the loop.
+func (a *Agent) bundle(ctx context.Context) Bundle {
+	b := Bundle{At: a.o.Now().UTC(), Agent: a.o.Version, System: host(), Status: a.status(true)}
+	say := func(err error) {
+		if err != nil {
+			b.Problems = append(b.Problems, err.Error())
+		}
+	}
+	var err error
+	b.Policies, err = a.store.Policies()
+	say(err)
+	rows, err := a.getLedger(ctx, caller{}, nil, nil)
+	say(err)
+	b.Ledger, _ = rows.([]LedgerRow)
+	b.Events, err = a.store.Events(0, -bundleEvents)
+	say(err)
+	a.mu.Lock()
+	b.Config = BundleConfig{bare(a.config.Server), bare(a.config.Proxy), a.config.LogLevel}
+	a.mu.Unlock()
+	b.Status.Server = bare(b.Status.Server)
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	b.Process = BundleProcess{runtime.NumGoroutine(), m.HeapAlloc, runtime.Version()}
+	sort.SliceStable(b.Events, func(i, j int) bool { return b.Events[i].Seq < b.Events[j].Seq })
+	return b
+}
+
+// bare is a URL without a password.
+func bare(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	return u.Redacted()
+}
+
+// pack compresses a bundle, with fewer events until it fits.
+func pack(b Bundle) ([]byte, error) {
+	for {
+		var out bytes.Buffer
+		z := gzip.NewWriter(&out)
+		err := errors.Join(json.NewEncoder(z).Encode(b), z.Close())
+		if err != nil || out.Len() <= protocol.MaxBundle || len(b.Events) == 0 {
+			return out.Bytes(), err
+		}
+		b.Events = b.Events[(len(b.Events)+1)/2:]
+	}
+}
+
+// sendDiagnostics sends a bundle that the server asked for, in the background, one at a time.
+func (a *Agent) sendDiagnostics() {
+	if a.client == nil || a.bundling {
+		return
+	}
+	a.bundling = true
+	client, device := a.client, a.state.Device.DeviceID
+	b := a.bundle(a.ctx)
+	go func() {
+		ctx, cancel := context.WithTimeout(a.ctx, time.Minute)
+		defer cancel()
+		raw, err := pack(b)
+		if err == nil {
+			err = client.Put(ctx, protocol.Base+"/devices/"+device+"/diagnostics", raw)
+		}
+		var s *checkin.StatusError
+		if errors.As(err, &s) && s.Code == 404 {
+			err = nil // it has come meanwhile
+		}
+		a.do(func() {
+			a.bundling = false
+			problem := ""
+			if err != nil {
+				problem = "the diagnostics bundle could not be sent: " + err.Error()
+			}
+			a.note("diagnostics", problem)
+		})
+	}()
+}

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/agent"
+	"github.com/warderd/warder/agent/identity"
+)
+
+func (a *app) exception() *cobra.Command {
+	var usb string
+	c := &cobra.Command{
+		Use: "exception CODE", Short: "Let a stick pass with a code from support", Args: cobra.ExactArgs(1),
+		Long: "Support reads out a code for one stick on this machine, for a time. It works without a network, once, within\n" +
+			"a day. The stick is what is plugged in and refused; name it where it is not plugged in yet.",
+		Example: "  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-Z\n  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-Z --usb 0951:1666:0011AABB",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var x identity.Exception
+			if err := a.client().Do(cmd.Context(), "POST", "/v1/exceptions", agent.ExceptionRequest{Code: args[0], USB: usb}, &x); err != nil {
+				return fmt.Errorf("the code is not taken: %w", err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "usb %s may be used until %s.\n", x.USB, x.Until.Local().Format(time.DateTime))
+			return nil
+		},
+	}
+	c.Flags().StringVar(&usb, "usb", "", "the stick, vendor:product or vendor:product:SERIAL")
+	return c
+}
