@@ -2,9 +2,7 @@ package protocol
 
 import (
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -19,14 +17,9 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// NewDeviceKey makes a device's key (P-256) as a private JWK.
-func NewDeviceKey() (*jose.JSONWebKey, error) {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	return named(k, jose.ES256)
-}
+// NewDeviceKey makes a device's key (Ed25519) as a private JWK. A key in a TPM will be P-256, which
+// those have; in software Ed25519 costs the server half as much to verify (docs/decisions/0010).
+func NewDeviceKey() (*jose.JSONWebKey, error) { return NewPolicyKey() }
 
 // NewPolicyKey makes a server's signing key (Ed25519) as a private JWK.
 func NewPolicyKey() (*jose.JSONWebKey, error) {

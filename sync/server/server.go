@@ -43,6 +43,8 @@ type Options struct {
 	Ready    func(addr string) // called once it listens
 
 	MaxInFlight, MaxSockets int // 0 is the default's
+
+	tick time.Duration // how often rollouts are looked at; 0 is the default's
 }
 
 // clock is the server's; a build for tests sets it wrong.
@@ -86,7 +88,7 @@ func Serve(ctx context.Context, o Options) error {
 		return err
 	}
 	a := &api.API{Store: s, Keys: keys, Now: clock, Log: o.Log, Interval: o.Interval, NoPush: o.NoPush, Retain: o.Retain, Version: o.Version,
-		Trusted: o.Trusted, MaxInFlight: o.MaxInFlight, MaxSockets: o.MaxSockets}
+		Trusted: o.Trusted, MaxInFlight: o.MaxInFlight, MaxSockets: o.MaxSockets, Tick: o.tick}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	wait, err := a.Start(running)

@@ -23,7 +23,7 @@ import (
 
 // rig is a real server on a real socket, with a data directory of its own.
 type rig struct {
-	t           *testing.T
+	t           testing.TB
 	dir, url    string
 	admin, view string
 	ca          string
@@ -48,7 +48,19 @@ func (r *rig) http() *http.Client {
 
 func start(t *testing.T, o Options) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir()}
+	return startT(t, o)
+}
+
+func startT(t testing.TB, o Options) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: t.TempDir(), database: o.Database}
+	if !o.HTTP {
+		ca, err := LoadCA(r.dir, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.ca = ca.Fingerprint()
+	}
 	r.serve(o)
 	keys, err := LoadKeys(r.dir)
 	if err != nil {
@@ -64,6 +76,7 @@ func (r *rig) serve(o Options) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan string, 1), make(chan error, 1)
 	o.Data, o.Listen, o.Interval, o.Log = r.dir, "127.0.0.1:0", time.Minute, slog.New(slog.DiscardHandler)
+	o.tick = 200 * time.Millisecond
 	if o.Database == "" {
 		o.Database = r.database
 	}
@@ -222,7 +235,7 @@ func (r *rig) exchange(c *checkin.Client, rep protocol.Report) protocol.Answer {
 	return a
 }
 
-func verify(t *testing.T, out protocol.EnrollResponse, a protocol.Answer, highest int64) *protocol.Assignment {
+func verify(t testing.TB, out protocol.EnrollResponse, a protocol.Answer, highest int64) *protocol.Assignment {
 	t.Helper()
 	keys, err := protocol.ParseKeys(out.PolicyKeys)
 	if err != nil {
@@ -235,7 +248,7 @@ func verify(t *testing.T, out protocol.EnrollResponse, a protocol.Answer, highes
 	return as
 }
 
-func heldOf(t *testing.T, as *protocol.Assignment) protocol.Held {
+func heldOf(t testing.TB, as *protocol.Assignment) protocol.Held {
 	t.Helper()
 	var p struct {
 		ID      string `json:"id"`
@@ -249,11 +262,6 @@ func heldOf(t *testing.T, as *protocol.Assignment) protocol.Held {
 
 func TestDevices(t *testing.T) {
 	r := start(t, Options{})
-	ca, err := LoadCA(r.dir, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.ca = ca.Fingerprint()
 	c, out := r.device("laptop", "m1")
 
 	a := r.exchange(c, protocol.Report{Epoch: "e1"})

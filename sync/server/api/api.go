@@ -51,6 +51,7 @@ type API struct {
 	Retain   time.Duration // of events
 	// Limits; 0 is the default's.
 	MaxInFlight, MaxSockets int
+	Tick                    time.Duration // how often rollouts are looked at
 	// Trusted are the proxies whose X-Forwarded-For is believed.
 	Trusted []string
 
@@ -188,7 +189,10 @@ func (a *API) changed(ctx context.Context) error { return a.catchUp(context.With
 
 // tend does what comes round: stages of rollouts, pruning, the online mark of connected devices.
 func (a *API) tend(ctx context.Context) {
-	every := time.NewTicker(5 * time.Second)
+	if a.Tick == 0 {
+		a.Tick = 5 * time.Second
+	}
+	every := time.NewTicker(a.Tick)
 	defer every.Stop()
 	last := time.Time{}
 	for {

@@ -9,7 +9,7 @@ import (
 	"github.com/warderd/warder/sync/server/fleet"
 )
 
-type assignmentBody struct {
+type AssignmentBody struct {
 	PolicyID   string       `json:"policy_id" minLength:"1" maxLength:"128"`
 	Target     fleet.Target `json:"target" doc:"what is given must all match; empty: every device"`
 	Priority   int          `json:"priority" minimum:"0" maximum:"1000000" doc:"the highest wins; of equal ones the older"`
@@ -18,13 +18,13 @@ type assignmentBody struct {
 
 type assignmentView struct {
 	ID string `json:"id"`
-	assignmentBody
+	AssignmentBody
 	CreatedAt time.Time `json:"created_at"`
 	CreatedBy string    `json:"created_by"`
 }
 
 func viewAssignment(x fleet.Assignment) assignmentView {
-	return assignmentView{x.ID, assignmentBody{x.Policy, x.Target, x.Priority, x.Compliance}, second(x.CreatedAt), x.CreatedBy}
+	return assignmentView{x.ID, AssignmentBody{x.Policy, x.Target, x.Priority, x.Compliance}, second(x.CreatedAt), x.CreatedBy}
 }
 
 type assignmentList struct {
@@ -45,7 +45,7 @@ func listAssignments(a *API, _ *request) (assignmentList, error) {
 // maxAssignments bounds what each check-in asks.
 const maxAssignments = 1000
 
-func createAssignment(a *API, q *request, in *assignmentBody) (assignmentView, error) {
+func createAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, error) {
 	var errs policy.Errors
 	if in.Target.Tag != "" {
 		checkTags([]string{in.Target.Tag}, &errs)

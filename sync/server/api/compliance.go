@@ -8,14 +8,14 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-// tally counts devices by how they stand.
-type tally struct {
+// Tally counts devices by how they stand.
+type Tally struct {
 	Compliant    int `json:"compliant"`
 	Noncompliant int `json:"noncompliant"`
 	Unknown      int `json:"unknown"`
 }
 
-func (t *tally) add(c enforce.Compliance, n int) {
+func (t *Tally) add(c enforce.Compliance, n int) {
 	switch c {
 	case enforce.Compliant:
 		t.Compliant += n
@@ -29,7 +29,7 @@ func (t *tally) add(c enforce.Compliance, n int) {
 // settingTally is one setting over all devices that report it.
 type settingTally struct {
 	Setting enforce.Setting `json:"setting"`
-	tally
+	Tally
 	Enforcement map[enforce.Enforcement]int `json:"enforcement"`
 	Modes       map[string]int              `json:"modes"`
 }
@@ -40,14 +40,14 @@ type policyTally struct {
 	Name     string `json:"name"`
 	Devices  int    `json:"devices" doc:"that say they hold it"`
 	Assigned int    `json:"assigned" doc:"that are to hold it"`
-	tally
+	Tally
 	Settings []settingTally `json:"settings"`
 }
 
 type complianceView struct {
 	Devices  int `json:"devices"`
 	Reported int `json:"reported" doc:"devices that hold a policy and have said how they stand"`
-	tally
+	Tally
 	Policies []policyTally `json:"policies"`
 }
 

@@ -28,8 +28,8 @@ func (a *API) status(d *store.Device, now time.Time) string {
 	return "offline"
 }
 
-// deviceView is a device as administrators see it.
-type deviceView struct {
+// DeviceView is a device as administrators see it.
+type DeviceView struct {
 	ID         string         `json:"id"`
 	Name       string         `json:"device_name"`
 	Status     string         `json:"status" enum:"online,offline"`
@@ -53,7 +53,7 @@ type deviceView struct {
 
 // deviceDetail is the same with what it reported.
 type deviceDetail struct {
-	deviceView
+	DeviceView
 	Rollup     *enforce.Rollup   `json:"rollup,omitempty"`
 	Findings   []enforce.Finding `json:"findings"`
 	FindingsAt *time.Time        `json:"findings_at"`
@@ -61,8 +61,8 @@ type deviceDetail struct {
 	Exceptions []exceptionView   `json:"exceptions"`
 }
 
-func (a *API) view(d *store.Device, st *fleet.State, now time.Time) deviceView {
-	v := deviceView{ID: d.ID, Name: d.Name, Status: a.status(d, now), State: d.State, Platform: d.OS, Ownership: d.Ownership, User: d.User, Tags: d.Tags,
+func (a *API) view(d *store.Device, st *fleet.State, now time.Time) DeviceView {
+	v := DeviceView{ID: d.ID, Name: d.Name, Status: a.status(d, now), State: d.State, Platform: d.OS, Ownership: d.Ownership, User: d.User, Tags: d.Tags,
 		Compliance: d.Report.Rollup, PolicyID: d.Policy, Held: heldOf(d), EnrolledAt: second(d.EnrolledAt), Enrollment: d.Enrollment, LastSync: when(a.book.lastSeen(d))}
 	if v.Tags == nil {
 		v.Tags = []string{}
@@ -79,8 +79,8 @@ func (a *API) view(d *store.Device, st *fleet.State, now time.Time) deviceView {
 	return v
 }
 
-func listDevices(a *API, q *request) (listView[deviceView], error) {
-	var none listView[deviceView]
+func listDevices(a *API, q *request) (listView[DeviceView], error) {
+	var none listView[DeviceView]
 	page, size := q.page()
 	f := store.Filter{Policy: q.params.Get("policy_id"), Rollup: q.params.Get("compliance"), Name: q.params.Get("name"), State: q.params.Get("state"),
 		Target: fleet.Target{Platform: q.params.Get("platform"), Ownership: q.params.Get("ownership"), User: q.params.Get("user"), Tag: q.params.Get("tag")}}
@@ -98,7 +98,7 @@ func listDevices(a *API, q *request) (listView[deviceView], error) {
 	if err != nil {
 		return none, err
 	}
-	data := make([]deviceView, 0, len(list))
+	data := make([]DeviceView, 0, len(list))
 	for _, d := range list {
 		data = append(data, a.view(d, st, q.now))
 	}
@@ -110,7 +110,7 @@ func getDevice(a *API, q *request) (deviceDetail, error) {
 	if err != nil {
 		return deviceDetail{}, err
 	}
-	out := deviceDetail{deviceView: a.view(d, a.state.Load(), q.now), Findings: []enforce.Finding{}, FindingsAt: when(d.Report.FindingsAt), Exceptions: []exceptionView{}}
+	out := deviceDetail{DeviceView: a.view(d, a.state.Load(), q.now), Findings: []enforce.Finding{}, FindingsAt: when(d.Report.FindingsAt), Exceptions: []exceptionView{}}
 	if d.Report.Findings != nil {
 		if err := json.Unmarshal(d.Report.Findings, &out.Findings); err != nil {
 			return out, err

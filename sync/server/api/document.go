@@ -94,8 +94,8 @@ func closed(s *huma.Schema) *huma.Schema {
 	return s
 }
 
-// policyBody is a policy object as an administrator writes it. What GET answers can be sent back.
-type policyBody struct {
+// PolicyBody is a policy object as an administrator writes it. What GET answers can be sent back.
+type PolicyBody struct {
 	ID           string       `json:"id,omitempty" readOnly:"true"`
 	Organization string       `json:"organization_id,omitempty"`
 	Name         string       `json:"name"`
@@ -110,15 +110,15 @@ type policyBody struct {
 	UpdatedAt    string       `json:"updated_at,omitempty" readOnly:"true"`
 }
 
-// policyPatch is the same for an update: a section given replaces that section, the rest stays.
-type policyPatch struct {
-	policyBody
+// PolicyPatch is the same for an update: a section given replaces that section, the rest stays.
+type PolicyPatch struct {
+	PolicyBody
 	Name string     `json:"name,omitempty"`
 	Data policyData `json:"policy_data,omitempty"`
 }
 
 // candidateBody is a document to ask about.
 type candidateBody struct {
-	policyBody
+	PolicyBody
 	Name string `json:"name,omitempty"`
 }

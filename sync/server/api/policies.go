@@ -33,8 +33,8 @@ func when(t time.Time) *time.Time {
 type listView[T any] struct {
 	Data     []T `json:"data"`
 	Total    int `json:"total"`
-	Page     int `json:"page"`
-	PageSize int `json:"page_size"`
+	Page     int `json:"page,omitempty"`
+	PageSize int `json:"page_size,omitempty"`
 }
 
 func listOf[T any](q *request, data []T, total int) listView[T] {
@@ -457,28 +457,36 @@ func policyDevices(a *API, q *request) (listView[policyDeviceView], error) {
 	return listOf(q, data, total), nil
 }
 
-type historyItem struct {
+type HistoryItem struct {
 	Version   int       `json:"version"`
 	ChangedBy string    `json:"changed_by"`
 	ChangedAt time.Time `json:"changed_at"`
 	Changes   []string  `json:"changes"`
 }
 
-func policyHistory(a *API, q *request) (listView[historyItem], error) {
+// historyList has what the documented answer has, and beside it how much there is.
+type historyList struct {
+	Data     []HistoryItem `json:"data"`
+	Total    int           `json:"total,omitempty"`
+	Page     int           `json:"page,omitempty"`
+	PageSize int           `json:"page_size,omitempty"`
+}
+
+func policyHistory(a *API, q *request) (historyList, error) {
 	page, size := q.page()
 	list, total, err := a.Store.History(q.Context(), q.PathValue("id"), page, size)
 	if err == nil && total == 0 {
 		err = store.ErrNotFound
 	}
-	var data []historyItem
+	var data []HistoryItem
 	for _, v := range list {
-		data = append(data, historyItem{v.Version, v.By, second(v.At), v.Changes})
+		data = append(data, HistoryItem{v.Version, v.By, second(v.At), v.Changes})
 	}
-	return listOf(q, data, total), err
+	return historyList(listOf(q, data, total)), err
 }
 
 type versionView struct {
-	historyItem
+	HistoryItem
 	Policy storedPolicy `json:"policy"`
 }
 
@@ -504,7 +512,7 @@ func policyVersion(a *API, q *request) (versionView, error) {
 	if err != nil {
 		return versionView{}, err
 	}
-	out := versionView{historyItem: historyItem{v.Version, v.By, second(v.At), v.Changes}}
+	out := versionView{HistoryItem: HistoryItem{v.Version, v.By, second(v.At), v.Changes}}
 	return out, json.Unmarshal(v.Document, &out.Policy)
 }
 
@@ -548,7 +556,7 @@ func take(p *fleet.Policy, in written) error {
 	return err
 }
 
-type templateItem struct {
+type TemplateItem struct {
 	ID             string   `json:"id"`
 	Name           string   `json:"name"`
 	Description    string   `json:"description"`
@@ -556,19 +564,19 @@ type templateItem struct {
 }
 
 type templateList struct {
-	Data []templateItem `json:"data"`
+	Data []TemplateItem `json:"data"`
 }
 
 func listTemplates(*API, *request) (templateList, error) {
 	var out templateList
 	for _, t := range templates.All {
-		out.Data = append(out.Data, templateItem{t.ID, t.Name, t.Description, t.RecommendedFor})
+		out.Data = append(out.Data, TemplateItem{t.ID, t.Name, t.Description, t.RecommendedFor})
 	}
 	return out, nil
 }
 
 type templateView struct {
-	templateItem
+	TemplateItem
 	Compliance modeText   `json:"compliance"`
 	Data       policyData `json:"policy_data"`
 }
@@ -578,7 +586,7 @@ func getTemplate(_ *API, q *request) (templateView, error) {
 	if !ok {
 		return templateView{}, store.ErrNotFound
 	}
-	return templateView{templateItem{t.ID, t.Name, t.Description, t.RecommendedFor}, modeText(t.Compliance), policyData{raw: t.Data}}, nil
+	return templateView{TemplateItem{t.ID, t.Name, t.Description, t.RecommendedFor}, modeText(t.Compliance), policyData{raw: t.Data}}, nil
 }
 
 type fromTemplateBody struct {

@@ -18,7 +18,7 @@ import (
 )
 
 type rolloutBody struct {
-	Policy policyPatch `json:"policy" doc:"the change, as in PUT /policies/{id}"`
+	Policy PolicyPatch `json:"policy" doc:"the change, as in PUT /policies/{id}"`
 	fleet.Plan
 }
 

@@ -24,7 +24,7 @@ var (
 // routes is the API, readable in one place; the OpenAPI document is made from it.
 var routes = []route{
 	{"GET", "/policies", viewer, "List policies", get(listPolicies), 0, paging},
-	{"POST", "/policies", admin, "Create a policy", document[policyBody](createPolicy), 201, nil},
+	{"POST", "/policies", admin, "Create a policy", document[PolicyBody](createPolicy), 201, nil},
 	{"POST", "/policies/validate", viewer, "Validate a policy without creating it", document[candidateBody](validatePolicy), 0, nil},
 	{"GET", "/policies/templates", viewer, "List templates", get(listTemplates), 0, nil},
 	{"GET", "/templates/{id}", viewer, "Get a template with its content", get(getTemplate), 0, nil},
@@ -32,13 +32,13 @@ var routes = []route{
 	{"GET", "/policies/default", viewer, "Get the default policy", get(getDefault), 0, nil},
 	{"PUT", "/policies/default", admin, "Set the default policy", with(putDefault), 0, nil},
 	{"GET", "/policies/{id}", viewer, "Get a policy", get(getPolicy), 0, nil},
-	{"PUT", "/policies/{id}", admin, "Update a policy; each update is a version", document[policyPatch](putPolicy), 0, nil},
+	{"PUT", "/policies/{id}", admin, "Update a policy; each update is a version", document[PolicyPatch](putPolicy), 0, nil},
 	{"DELETE", "/policies/{id}", admin, "Delete a policy; its devices fall back", get(deletePolicy), 0, nil},
 	{"GET", "/policies/{id}/devices", viewer, "List a policy's devices", get(policyDevices), 0, paging},
 	{"GET", "/policies/{id}/history", viewer, "List a policy's versions", get(policyHistory), 0, paging},
 	{"GET", "/policies/{id}/versions/{version}", viewer, "Get one version", get(policyVersion), 0, nil},
 	{"GET", "/policies/{id}/compliance", viewer, "Sum up how a policy's devices stand", get(policyCompliance), 0, nil},
-	{"POST", "/policies/{id}/whatif", viewer, "Ask what a change would do to devices", document[policyPatch](whatIf), 0, nil},
+	{"POST", "/policies/{id}/whatif", viewer, "Ask what a change would do to devices", document[PolicyPatch](whatIf), 0, nil},
 	{"GET", "/policies/{id}/rollouts", viewer, "List a policy's rollouts", get(listRollouts), 0, paging},
 	{"POST", "/policies/{id}/rollouts", admin, "Update a policy in stages", document[rolloutBody](startRollout), 201, nil},
 

@@ -277,7 +277,7 @@ func (s *Store) Enroll(ctx context.Context, token string, d *Device, now time.Ti
 		}
 		d.User, d.Tags, d.Policy, d.State, d.Priority, d.EnrolledAt = user, splitTags(tags), own.String, Enrolled, fleet.DevicePriority, now
 		_, err = tx.ExecContext(ctx, `INSERT INTO devices (id, name, key, machine, host, os, ownership, username, tags, policy, priority, compliance, state, enrolled_at, enrollment)
-			VALUES `+values(1, 15), d.ID, d.Name, string(d.Key), d.Machine, string(d.Host), d.OS, d.Ownership, d.User, tags, own, d.Priority, "", d.State, ms(now), d.Enrollment)
+			VALUES `+s.values(1, 15), d.ID, d.Name, string(d.Key), d.Machine, string(d.Host), d.OS, d.Ownership, d.User, tags, own, d.Priority, "", d.State, ms(now), d.Enrollment)
 		return err
 	})
 }
@@ -301,7 +301,7 @@ func (s *Store) PutSeen(ctx context.Context, list []Seen) error {
 			args = append(args, x.Device, ms(x.At), int64(x.Counter), ms(x.Assigned))
 		}
 		if err := s.tx(ctx, func(tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, `INSERT INTO seen VALUES `+values(len(part), 4)+` ON CONFLICT (device) DO UPDATE SET at = excluded.at,
+			_, err := tx.ExecContext(ctx, `INSERT INTO seen VALUES `+s.values(len(part), 4)+` ON CONFLICT (device) DO UPDATE SET at = excluded.at,
 				counter = CASE WHEN excluded.counter > seen.counter THEN excluded.counter ELSE seen.counter END,
 				assigned = CASE WHEN excluded.assigned > seen.assigned THEN excluded.assigned ELSE seen.assigned END
 				WHERE excluded.at >= seen.at`, args...)

@@ -90,7 +90,7 @@ func (s *Store) Load(ctx context.Context, in io.Reader) error {
 			if len(batch) == 0 {
 				return nil
 			}
-			_, err := tx.ExecContext(ctx, `INSERT INTO `+table+` (`+strings.Join(columns, ", ")+`) VALUES `+values(len(batch)/len(columns), len(columns)), batch...)
+			_, err := tx.ExecContext(ctx, `INSERT INTO `+table+` (`+strings.Join(columns, ", ")+`) VALUES `+s.values(len(batch)/len(columns), len(columns)), batch...)
 			batch = batch[:0]
 			return err
 		}

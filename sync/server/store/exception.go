@@ -25,7 +25,7 @@ type Exception struct {
 func (s *Store) AddException(ctx context.Context, device string, e Exception) error {
 	detail := []string{fmt.Sprintf("%s: %s until %s: %s", e.ID, e.USB, e.Until.UTC().Format(time.RFC3339), e.Reason)}
 	return s.change(ctx, e.CreatedAt, "exception.granted", device, detail, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO exceptions (id, device, usb, reason, created_by, created_at, until, offline) VALUES `+values(1, 8),
+		_, err := tx.ExecContext(ctx, `INSERT INTO exceptions (id, device, usb, reason, created_by, created_at, until, offline) VALUES `+s.values(1, 8),
 			e.ID, e.Device, e.USB, e.Reason, e.CreatedBy, ms(e.CreatedAt), ms(e.Until), bit(e.Offline))
 		if err != nil || e.Offline {
 			return err

@@ -84,7 +84,7 @@ func (s *Store) putPolicy(ctx context.Context, tx *sql.Tx, p *fleet.Policy, expe
 	if have != expect {
 		return ErrStale
 	}
-	if _, err = tx.ExecContext(ctx, `INSERT INTO policies (`+policyColumns+`) VALUES `+values(1, 12)+` ON CONFLICT (id) DO UPDATE SET
+	if _, err = tx.ExecContext(ctx, `INSERT INTO policies (`+policyColumns+`) VALUES `+s.values(1, 12)+` ON CONFLICT (id) DO UPDATE SET
 		name=excluded.name, description=excluded.description, organization=excluded.organization, active=excluded.active,
 		version=excluded.version, compliance=excluded.compliance, sections=excluded.sections, data=excluded.data,
 		digest=excluded.digest, updated_at=excluded.updated_at`,

@@ -49,7 +49,7 @@ func (s *Store) PutRecords(ctx context.Context, list []*Record) error {
 	var fresh []string
 	err := s.tx(ctx, func(tx *sql.Tx) error {
 		// First: it locks the devices' rows, so that another node at the same device waits here.
-		if err := putReports(ctx, tx, slices.DeleteFunc(slices.Clone(list), func(r *Record) bool { return r.Moved != "" })); err != nil {
+		if err := s.putReports(ctx, tx, slices.DeleteFunc(slices.Clone(list), func(r *Record) bool { return r.Moved != "" })); err != nil {
 			return err
 		}
 		if err := s.putEvents(ctx, tx, list); err != nil {
@@ -104,8 +104,8 @@ func (s *Store) putEvents(ctx context.Context, tx *sql.Tx, list []*Record) error
 		return nil
 	}
 	high := make(map[stream]uint64, n)
-	// The cast tells PostgreSQL the type of a parameter in VALUES.
-	wanted := strings.Replace(values(n, 2), "$1,", "CAST($1 AS BIGINT),", 1)
+	// The cast tells PostgreSQL the type of a parameter in VALUES; SQLite's is a plain mark.
+	wanted := strings.Replace(s.values(n, 2), "($1,", "(CAST($1 AS BIGINT),", 1)
 	if err := rows(ctx, tx, func(r scanner) error {
 		var k stream
 		var seq uint64
@@ -140,10 +140,10 @@ func (s *Store) putEvents(ctx context.Context, tx *sql.Tx, list []*Record) error
 	if len(events) == 0 {
 		return nil
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO events VALUES `+values(len(events)/6, 6), events...); err != nil {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO events VALUES `+s.values(len(events)/6, 6), events...); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO epochs VALUES `+values(len(epochs)/3, 3)+` ON CONFLICT (device, epoch) DO UPDATE SET seq = excluded.seq
+	_, err := tx.ExecContext(ctx, `INSERT INTO epochs VALUES `+s.values(len(epochs)/3, 3)+` ON CONFLICT (device, epoch) DO UPDATE SET seq = excluded.seq
 		WHERE excluded.seq > epochs.seq`, epochs...)
 	return err
 }
@@ -167,7 +167,7 @@ func (s *Store) putStandings(ctx context.Context, tx *sql.Tx, list []*Record) (f
 	return fresh, nil
 }
 
-func putReports(ctx context.Context, tx *sql.Tx, list []*Record) error {
+func (s *Store) putReports(ctx context.Context, tx *sql.Tx, list []*Record) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -188,7 +188,7 @@ func putReports(ctx context.Context, tx *sql.Tx, list []*Record) error {
 			r.FindingsDigest, raw(r.Findings), findingsAt, r.Standing, r.Rollup)
 	}
 	// A digest goes with its content: one without it stays what it was.
-	_, err := tx.ExecContext(ctx, `INSERT INTO reports VALUES `+values(len(list), width)+` ON CONFLICT (device) DO UPDATE SET counter = excluded.counter,
+	_, err := tx.ExecContext(ctx, `INSERT INTO reports VALUES `+s.values(len(list), width)+` ON CONFLICT (device) DO UPDATE SET counter = excluded.counter,
 		held_id = excluded.held_id, held_version = excluded.held_version, held = excluded.held, agent = excluded.agent, previous = excluded.previous,
 		facts_digest = CASE WHEN excluded.facts IS NULL THEN reports.facts_digest ELSE excluded.facts_digest END, facts = coalesce(excluded.facts, reports.facts),
 		findings_digest = CASE WHEN excluded.findings IS NULL THEN reports.findings_digest ELSE excluded.findings_digest END,

@@ -57,7 +57,7 @@ func (s *Store) StartRollout(ctx context.Context, o *fleet.Rollout, p *fleet.Pol
 		if err := s.putPolicy(ctx, tx, p, expect, changes); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO rollouts (`+rolloutColumns+`) VALUES `+values(1, 12), o.ID, o.Policy, o.From, o.To, encode(o.Plan),
+		_, err := tx.ExecContext(ctx, `INSERT INTO rollouts (`+rolloutColumns+`) VALUES `+s.values(1, 12), o.ID, o.Policy, o.From, o.To, encode(o.Plan),
 			o.State, o.Stage, ms(o.StageSince), o.Reason, ms(o.CreatedAt), o.CreatedBy, 0)
 		return err
 	})

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -204,16 +205,27 @@ func rows(ctx context.Context, q interface {
 	return r.Err()
 }
 
-// values writes "($1,$2),($3,$4)" for rows of a width, numbering from 1.
-func values(n, width int) string {
+// values writes "($1,$2),($3,$4)" for rows of a width; for SQLite "(?,?),(?,?)", because it looks
+// each numbered parameter up in a list of all before it. A statement with values has no other
+// parameters.
+func (s *Store) values(n, width int) string {
 	var b strings.Builder
+	b.Grow(n * width * 5)
 	for i := range n {
-		b.WriteString(",("[min(i, 1)^1:])
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('(')
 		for j := range width {
 			if j > 0 {
 				b.WriteByte(',')
 			}
-			fmt.Fprintf(&b, "$%d", i*width+j+1)
+			if s.pg {
+				b.WriteByte('$')
+				b.WriteString(strconv.Itoa(i*width + j + 1))
+			} else {
+				b.WriteByte('?')
+			}
 		}
 		b.WriteByte(')')
 	}
