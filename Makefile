@@ -2,6 +2,7 @@
 # make test     every test, the laptop's included
 # make check    vet, staticcheck, golangci-lint, cross-builds
 # make bench    the figures        make soak  the long tests        make package  the .deb
+# make bench-fleet   a server under thousands of simulated devices
 SHELL := /bin/bash
 VERSION ?= $(shell cat VERSION)
 ARCH ?= amd64
@@ -13,7 +14,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 LAPTOP := $(CURDIR)/.cache/laptop
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run build test test-unit check bench soak package laptop deps clean
+.PHONY: run build test test-unit check bench bench-fleet soak package laptop deps clean
 
 run: build
 	@packaging/dev/run.sh $(MODE)
@@ -73,9 +74,16 @@ check: deps
 
 bench: deps
 	@packaging/dev/deps.sh test
-	go test -run '^$$' -bench . -benchmem ./enforce/... ./platform/usb ./agent/...
+	go test -run '^$$' -bench . -benchmem ./enforce/... ./platform/usb ./agent/... ./sync/...
 	$(MAKE) --no-print-directory share
 	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_BENCH=1 go test -count=1 -v -timeout 60m -run 'TestSpeed' ./packaging/laptop
+
+# Ten thousand devices need twenty thousand descriptors in the generator and in the server.
+bench-fleet: build
+	@packaging/dev/deps.sh test
+	@mkdir -p bin
+	go build -o bin/fleet ./packaging/fleet
+	ulimit -n 65536 2>/dev/null || true; bin/fleet -server bin/warder-server $(FLEET)
 
 clean:
 	rm -rf bin dist var

@@ -259,7 +259,7 @@ func TestStops(t *testing.T) {
 	l.stop()
 	http.DefaultClient.CloseIdleConnections()
 	goleak.VerifyNone(t, ignore, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
-		goleak.IgnoreAnyFunction("net/http.(*conn).serve"), goleak.IgnoreAnyFunction("github.com/warderd/warder/sync/server/api.push"),
+		goleak.IgnoreAnyFunction("net/http.(*conn).serve"), goleak.IgnoreAnyFunction("github.com/warderd/warder/sync/server/api.(*socket).read"),
 		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"))
 }
 

@@ -385,7 +385,7 @@ func (a *Agent) pushed(up bool) {
 	}
 	if !up && a.source != nil {
 		// Polling again at its own pace, from now.
-		a.soonAt(a.cadence.Interval)
+		a.soonAt(a.cadence.Poll())
 	}
 	a.flatten("running")
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,6 +50,10 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 			default:
 				return fmt.Errorf("--log-format must be text or json (received %q)", format)
 			}
+			if os.Getenv("GOGC") == "" {
+				// Thousands of kept connections are much to mark and little to free: collect half as often.
+				debug.SetGCPercent(200)
+			}
 			return server.Serve(ctx, o)
 		},
 	}
@@ -64,7 +69,7 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 	f.DurationVar(&o.Spread, "spread", time.Minute, "over which connected devices come back when the server stops")
 	f.StringSliceVar(&o.Trusted, "trusted-proxy", nil, "addresses or CIDRs of proxies whose X-Forwarded-For is believed")
 	f.BoolVar(&o.NoPush, "no-push", false, "offer no push socket; devices poll")
-	f.IntVar(&o.MaxInFlight, "max-in-flight", 0, "requests answered at once before 503 (0: 512)")
+	f.IntVar(&o.MaxInFlight, "max-in-flight", 0, "requests answered at once before 503 (0: 2048)")
 	f.IntVar(&o.MaxSockets, "max-sockets", 0, "push sockets of this node (0: 50000)")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&format, "log-format", "text", "text or json")

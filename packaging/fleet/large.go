@@ -18,17 +18,6 @@ import (
 
 func asStatus(err error, s **checkin.StatusError) bool { return errors.As(err, s) }
 
-// collect lets the servers' garbage collectors come round twice: they do so by themselves every two
-// minutes, and sooner when a metric is asked for often enough to allocate.
-func (t *target) collect() {
-	for range 3 {
-		for i := range t.nodes {
-			_ = t.nodes[i].cmd.Process.Signal(syscall.SIGUSR1)
-		}
-		time.Sleep(500 * time.Millisecond)
-	}
-}
-
 // large compares a server with a thousand devices to one with a million, by the same thousand.
 func large(dir string) error {
 	ctx := context.Background()

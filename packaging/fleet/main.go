@@ -26,7 +26,8 @@ import (
 
 var (
 	binary  = flag.String("server", "bin/warder-server", "the server's binary")
-	count   = flag.Int("devices", 10_000, "simulated devices")
+	count   = flag.Int("devices", 10_000, "simulated devices, each with a socket in the end")
+	active  = flag.Int("active", 3_000, "of them, those that check in at the fixed rates, on kept connections")
 	rate    = flag.Float64("rate", 3000, "check-ins without news a second")
 	news    = flag.Float64("news", 1000, "check-ins with findings and ten events a second")
 	length  = flag.Duration("length", 20*time.Second, "of a run at a fixed rate")
@@ -103,8 +104,17 @@ func suite(dir, database string, nodes int) error {
 			d.client.Close()
 		}
 	}()
-	steady(ctx, t, devices)
-	if err := withNews(ctx, t, devices); err != nil {
+	polling := devices[:min(*active, len(devices))]
+	for _, d := range devices[len(polling):] {
+		d.client.Close()
+	}
+	if *active > 100 {
+		steady(ctx, t, polling)
+	}
+	if *active <= 100 {
+		return sockets(ctx, t, devices)
+	}
+	if err := withNews(ctx, t, polling); err != nil {
 		return err
 	}
 	return sockets(ctx, t, devices)
@@ -182,8 +192,14 @@ func sockets(ctx context.Context, t *target, devices []*device) error {
 	for _, d := range devices {
 		d.client.Close() // the kept connections of the runs before are not what is measured
 	}
-	time.Sleep(3 * time.Second)
-	t.collect()
+	// Started anew: what the runs before left in memory is not the sockets'.
+	for _, n := range t.nodes {
+		n.stop(syscall.SIGTERM)
+		if err := n.start(*binary); err != nil {
+			return err
+		}
+	}
+	time.Sleep(2 * time.Second)
 	before := t.rss()
 	var firstNudge, lastNudge atomic.Int64
 	var nudges, failures, busy atomic.Int64
@@ -224,16 +240,15 @@ func sockets(ctx context.Context, t *target, devices []*device) error {
 	}
 	for i, d := range devices {
 		d.connect(ctx, t.nodes[i%len(t.nodes)].url, nudged)
-		if i%20 == 19 {
-			time.Sleep(20 * time.Millisecond)
+		if i%10 == 9 {
+			time.Sleep(20 * time.Millisecond) // 500 a second
 		}
 	}
 	took, up := fleetUp(t, devices, 2*time.Minute)
 	for _, d := range devices {
 		d.client.Close()
 	}
-	time.Sleep(5 * time.Second)
-	t.collect()
+	time.Sleep(20 * time.Second) // idle now; the server gives back what the handshakes left
 	after := t.rss()
 	say("%d of %d sockets up in %s; idle: %.1f KiB of server memory each (RSS %d → %d MiB)", up, len(devices), took.Round(100*time.Millisecond),
 		float64(after-before)/float64(max(up, 1)), before/1024, after/1024)
@@ -286,6 +301,7 @@ func sockets(ctx context.Context, t *target, devices []*device) error {
 			c := checkin.NewCadence(nil)
 			for range 50 {
 				err := d.exchange(ctx, 0)
+				d.client.Close() // the next one is an hour away
 				if err == nil {
 					back.Add(1)
 					mu.Lock()

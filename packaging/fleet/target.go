@@ -39,7 +39,6 @@ type target struct {
 // start runs the server's own binary.
 func (n *node) start(binary string) error {
 	n.cmd = exec.Command(binary, n.args...)
-	n.cmd.Env = append(os.Environ(), "GODEBUG=gctrace=1")
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	pipe, err := n.cmd.StderrPipe()
 	if err != nil {
@@ -55,7 +54,7 @@ func (n *node) start(binary string) error {
 			if _, rest, ok := strings.Cut(s.Text(), "msg=serving url="); ok {
 				ready <- strings.Fields(rest)[0]
 			}
-			if strings.Contains(s.Text(), "level=ERROR") || strings.HasPrefix(s.Text(), "gc ") {
+			if strings.Contains(s.Text(), "level=ERROR") {
 				fmt.Fprintln(os.Stderr, s.Text())
 			}
 		}

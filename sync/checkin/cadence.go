@@ -89,6 +89,10 @@ func (c *Cadence) Soon() time.Duration {
 	return c.jitter(SpreadEvent)
 }
 
+// Poll is the delay of the next check-in when the socket is lost: within an interval, and not all of a
+// fleet at the end of it.
+func (c *Cadence) Poll() time.Duration { return c.Interval/2 + c.jitter(c.Interval/2) }
+
 // Failures counts the failures in a row.
 func (c *Cadence) Failures() int { return c.failures }
 

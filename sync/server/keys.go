@@ -6,6 +6,7 @@ package server
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -343,6 +344,20 @@ func (k *Keys) CodeSecret(device string) []byte {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	return protocol.CodeSecret(k.codes, device)
+}
+
+// tickets are the keys of TLS session tickets, today's and yesterday's: the same on every node and
+// after a restart, so that a fleet that comes back at once resumes its sessions.
+func (k *Keys) tickets(now time.Time) [][32]byte {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	var out [][32]byte
+	for _, day := range []time.Time{now, now.AddDate(0, 0, -1)} {
+		h := hmac.New(sha256.New, k.codes)
+		h.Write([]byte("warder-session-tickets\n" + day.UTC().Format(time.DateOnly)))
+		out = append(out, [32]byte(h.Sum(nil)))
+	}
+	return out
 }
 
 // CAPin is the fingerprint of the server's own authority; "" where it has none.

@@ -96,7 +96,7 @@ func Serve(ctx context.Context, o Options) error {
 		_ = l.Close()
 		return err
 	}
-	go reloading(running, keys, s, o.Log)
+	go reloading(running, keys, s, tlsConfig, o.Log)
 	h := &http.Server{
 		Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second, IdleTimeout: 15 * time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
@@ -161,10 +161,15 @@ func sameKey(ctx context.Context, s *store.Store, k *Keys) error {
 }
 
 // reloading takes keys that another process has rotated.
-func reloading(ctx context.Context, k *Keys, s *store.Store, log *slog.Logger) {
+func reloading(ctx context.Context, k *Keys, s *store.Store, c *tls.Config, log *slog.Logger) {
 	t := time.NewTicker(2 * time.Second)
 	defer t.Stop()
+	tickets := time.Time{}
 	for {
+		if c != nil && time.Since(tickets) > time.Hour {
+			tickets = time.Now()
+			c.SetSessionTicketKeys(k.tickets(tickets))
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -81,7 +81,7 @@ type API struct {
 // everything written.
 func (a *API) Start(ctx context.Context) (wait func(), err error) {
 	if a.MaxInFlight == 0 {
-		a.MaxInFlight = 512
+		a.MaxInFlight = 2048
 	}
 	if a.MaxSockets == 0 {
 		a.MaxSockets = 50_000

@@ -134,7 +134,7 @@ func checkin(a *API, q *request) (protocol.Answer, error) {
 		a.hub.update(&e.d.Device)
 		out.AckSeq = rec.Ack
 	}
-	a.stats.checkins.WithLabelValues(fmt.Sprint(news)).Inc()
+	a.stats.checkin(news)
 	e.d.Counter, e.d.LastSeen = in.Counter, q.now
 	v, ok := st.Effective(&e.d.Device, q.now)
 	if ok {

@@ -22,6 +22,8 @@ type stats struct {
 	batches  prometheus.Histogram
 	nudges   prometheus.Counter
 	loads    prometheus.Counter
+
+	news, quiet prometheus.Counter // of checkins
 }
 
 func newStats(a *API) *stats {
@@ -35,6 +37,7 @@ func newStats(a *API) *stats {
 		nudges:   prometheus.NewCounter(prometheus.CounterOpts{Name: "warder_nudges_total", Help: "Nudges sent on push sockets."}),
 		loads:    prometheus.NewCounter(prometheus.CounterOpts{Name: "warder_device_loads_total", Help: "Devices read from the database for a request."}),
 	}
+	s.news, s.quiet = s.checkins.WithLabelValues("true"), s.checkins.WithLabelValues("false")
 	s.registry.MustRegister(s.requests, s.seconds, s.checkins, s.events, s.shed, s.batches, s.nudges, s.loads,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "warder_push_sockets", Help: "Push sockets that are up on this node."}, func() float64 { return float64(a.hub.count()) }),
@@ -42,6 +45,15 @@ func newStats(a *API) *stats {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "warder_change_sequence", Help: "The last change that this node follows."}, func() float64 { return float64(a.state.Load().Sequence) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "warder_seen_waiting", Help: "Check-ins without news whose time is not written yet."}, func() float64 { return float64(a.batch.waiting()) }))
 	return s
+}
+
+// checkin counts one, by whether it brought news.
+func (s *stats) checkin(news bool) {
+	if news {
+		s.news.Inc()
+	} else {
+		s.quiet.Inc()
+	}
 }
 
 // route gives the counter of a route.
