@@ -131,33 +131,36 @@ type Agent struct {
 	problems map[string]string
 	contact  contact
 	follow   map[chan enforce.Event]struct{}
+	// deadlines of exceptions, with their monotonic reading.
+	deadlines map[string]time.Time
 
 	// Used by the loop alone.
-	source   Source
-	client   *checkin.Client
-	key      *jose.JSONWebKey
-	cadence  *checkin.Cadence
-	checkin  *time.Timer
-	recon    *time.Timer
-	holding  *time.Timer
-	excepts  *time.Timer // the next exception that ends
-	idle     *time.Timer
-	tidied   bool
-	socket   *push.Socket
-	busy     bool      // an exchange is under way
-	bundling bool      // a diagnostics bundle is being sent
-	redeemed time.Time // a code was tried last
-	rounds   int       // exchanges in a row without a pause
-	wanted   time.Time // while busy: when the next one is wanted at the latest
-	notYet   time.Time // the server asked not to be called before
-	retry    *time.Timer
-	tries    int
-	again    bool      // another is wanted after it
-	risky    bool      // the last plan changed the way to the network
-	nudged   time.Time // the nudge whose policy is not verified yet
-	sent     sentDigests
-	stopPush context.CancelFunc
-	ctx      context.Context
+	source    Source
+	client    *checkin.Client
+	key       *jose.JSONWebKey
+	cadence   *checkin.Cadence
+	checkin   *time.Timer
+	recon     *time.Timer
+	holding   *time.Timer
+	excepts   *time.Timer // the next exception that ends
+	idle      *time.Timer
+	tidied    bool
+	socket    *push.Socket
+	busy      bool      // an exchange is under way
+	bundling  bool      // a diagnostics bundle is being sent
+	redeemed  time.Time // a code was tried last
+	rounds    int       // exchanges in a row without a pause
+	wanted    time.Time // while busy: when the next one is wanted at the latest
+	notYet    time.Time // the server asked not to be called before
+	retry     *time.Timer
+	tries     int
+	again     bool      // another is wanted after it
+	risky     bool      // the last plan changed the way to the network
+	nudgedFor int64     // the change that the server nudged for, until a check-in has named it
+	nudged    time.Time // the nudge whose policy is not verified yet
+	sent      sentDigests
+	stopPush  context.CancelFunc
+	ctx       context.Context
 }
 
 // contact is how the agent stands with its server.

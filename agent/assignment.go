@@ -51,6 +51,10 @@ func (a *Agent) take(jws string) {
 		a.refuse(policy.DigestOf(as.Policy), fmt.Errorf("the policy cannot be used: %w", err))
 		return
 	}
+	if a.state.RefutedDigest != "" && doc.Digest == a.state.RefutedDigest {
+		a.refuse(doc.Digest, fmt.Errorf("this policy cut this machine off from its server before (serial %d); it is not tried again", a.state.Refuted))
+		return
+	}
 	a.note("policy", "")
 	assigned := &identity.Assignment{JWS: jws, Keys: a.state.Device.PolicyKeys, Serial: as.Serial, Received: a.o.Now().UTC()}
 	renewal := a.doc != nil && a.doc.Digest == doc.Digest
@@ -166,7 +170,10 @@ func (a *Agent) stored(serial int64, state, reason string) {
 func (a *Agent) revertPolicy(why string) {
 	bad := a.state.Policy
 	st := a.state
-	st.Refuted, st.Policy = bad.Serial, st.Confirmed
+	st.Refuted, st.Policy, st.RefutedDigest = bad.Serial, st.Confirmed, ""
+	if a.doc != nil {
+		st.RefutedDigest = a.doc.Digest
+	}
 	var doc *policy.Document
 	var issued *protocol.Assignment
 	if st.Confirmed != nil {
@@ -183,7 +190,8 @@ func (a *Agent) revertPolicy(why string) {
 	a.note("policy", fmt.Sprintf("serial %d was reverted: %s", bad.Serial, why))
 	a.mu.Lock()
 	a.doc, a.issued = doc, issued
-	a.sent.reason = why
+	// Said as a refusal, so that the server neither sends it again nor takes it for held.
+	a.sent.refused, a.sent.reason = st.RefutedDigest, why
 	a.mu.Unlock()
 	a.reconcile()
 }

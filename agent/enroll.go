@@ -45,7 +45,7 @@ func Enroll(ctx context.Context, e Enrolment, proxy, machine string) (identity.S
 	}
 	return identity.State{Device: &identity.Device{
 		DeviceID: out.DeviceID, Server: server.URL, CA: server.CA, Key: private, PolicyKeys: out.PolicyKeys,
-		RecoveryKey: out.RecoveryKey, Machine: machine, Interval: out.Interval, EnrolledAt: out.ServerTime, CodeSecret: secret,
+		RecoveryKey: out.RecoveryKey, Machine: machine, Interval: out.Interval, EnrolledAt: out.ServerTime, CodeSecret: secret, KeysAt: out.ServerTime,
 	}}, nil
 }
 

@@ -60,12 +60,22 @@ func served(list []identity.Exception) []protocol.Exception {
 // current are the exceptions that hold now. Called with the lock held.
 func (a *Agent) current() []identity.Exception {
 	now := a.o.Now()
-	return slices.DeleteFunc(slices.Clone(a.state.Exceptions), func(x identity.Exception) bool { return left(x, now) <= 0 })
+	return slices.DeleteFunc(slices.Clone(a.state.Exceptions), func(x identity.Exception) bool { return a.left(x, now) <= 0 })
 }
 
-// left is how long an exception still holds: at most what it was given for, however the clock stands.
-func left(x identity.Exception, now time.Time) time.Duration {
-	return min(x.Until.Sub(now), x.Until.Sub(x.Since))
+// left is how long an exception still holds: the least of what the clock says, what it was given for,
+// and what is left since this run of the agent first met it, which no change of the clock alters. A
+// clock that is set back and a restart together give it its length once more, and no longer.
+func (a *Agent) left(x identity.Exception, now time.Time) time.Duration {
+	l := min(x.Until.Sub(now), x.Until.Sub(x.Since))
+	if at, ok := a.deadlines[x.ID]; ok {
+		return min(l, at.Sub(now)) // both have a monotonic reading
+	}
+	if a.deadlines == nil {
+		a.deadlines = map[string]time.Time{}
+	}
+	a.deadlines[x.ID] = now.Add(l)
+	return l
 }
 
 // excepted is the policy in force with its exceptions; nil without a policy. Called with the lock
@@ -90,9 +100,11 @@ func (a *Agent) excepted() *policy.Document {
 func (a *Agent) armExceptions() {
 	a.excepts.Stop()
 	now := a.o.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	next := time.Duration(-1)
 	for _, x := range a.state.Exceptions {
-		if l := max(left(x, now), time.Millisecond); next < 0 || l < next {
+		if l := max(a.left(x, now), time.Millisecond); next < 0 || l < next {
 			next = l
 		}
 	}
@@ -107,13 +119,15 @@ func (a *Agent) endExceptions() {
 	st := a.state
 	var over []identity.Exception
 	st.Exceptions = nil
+	a.mu.Lock()
 	for _, x := range a.state.Exceptions {
-		if left(x, now) <= time.Second { // timers are coarse; one a second later would be another write
+		if a.left(x, now) <= time.Second { // timers are coarse; one a second later would be another write
 			over = append(over, x)
 			continue
 		}
 		st.Exceptions = append(st.Exceptions, x)
 	}
+	a.mu.Unlock()
 	if len(over) > 0 {
 		if a.save(st) != nil {
 			a.excepts.Reset(blindRetry)
@@ -122,6 +136,9 @@ func (a *Agent) endExceptions() {
 		a.reconcile()
 	}
 	for _, x := range over {
+		a.mu.Lock()
+		delete(a.deadlines, x.ID)
+		a.mu.Unlock()
 		a.record(enforce.Event{At: now.UTC(), Setting: "usb.exception", Mode: enforce.Enforce, Kind: "exception_ended", Subject: "usb " + x.USB, Reason: "its time is up"})
 	}
 	a.armExceptions()

@@ -236,6 +236,9 @@ func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigest
 		return
 	}
 	a.notYet = time.Time{}
+	if report.Sequence == a.nudgedFor {
+		a.nudgedFor = 0
+	}
 	a.mu.Lock()
 	a.contact.LastOK, a.contact.Error = now.UTC(), ""
 	a.sent = sentDigests{sent.facts, sent.findings, sent.whole, a.sent.refused, a.sent.reason}
@@ -279,11 +282,12 @@ func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigest
 			a.sendDiagnostics()
 		}
 	}
-	if answer.Release != "" && a.release(answer.Release) {
-		return
-	}
+	// The keys first: what comes with them may be signed by the new one.
 	if answer.Keys != "" {
 		a.rotate(answer.Keys)
+	}
+	if answer.Release != "" && a.release(answer.Release) {
+		return
 	}
 	if answer.Assignment != "" {
 		a.take(answer.Assignment)
@@ -368,6 +372,7 @@ func (a *Agent) nudge(n protocol.Nudge, at time.Time) {
 	if a.nudged.IsZero() {
 		a.nudged = at
 	}
+	a.nudgedFor = max(a.nudgedFor, n.Sequence)
 	if n.Within > 0 {
 		a.soonAt(checkin.First(a.state.Device.DeviceID, time.Duration(n.Within)*time.Millisecond))
 		return
@@ -416,7 +421,7 @@ func (a *Agent) report() (protocol.Report, sentDigests) {
 	defer a.mu.Unlock()
 	now := a.o.Now()
 	sent := a.sent
-	r := protocol.Report{Policy: a.heldPolicy(), Epoch: epoch, Events: events, Pinned: a.pinned(),
+	r := protocol.Report{Policy: a.heldPolicy(), Epoch: epoch, Events: events, Pinned: a.pinned(), Sequence: a.nudgedFor,
 		Agent: protocol.Agent{Version: a.o.Version, StartedAt: a.started.UTC().Truncate(time.Second), Machine: a.o.Machine}}
 	if r.Policy.State == "unconfirmed" {
 		r.Policy.State = "active" // the server that reads this is the proof

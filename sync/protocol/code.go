@@ -44,12 +44,13 @@ var (
 
 func codeSum(secret []byte, device, usb string, head []byte) []byte {
 	h := hmac.New(sha256.New, secret)
-	fmt.Fprintf(h, "warder-exception\n%s\n%s\n", device, strings.ToLower(usb))
+	fmt.Fprintf(h, "warder-exception\n%s\n%s\n", device, usb)
 	h.Write(head)
 	return h.Sum(nil)[:codeMAC]
 }
 
-// NewCode makes a code for a stick, "vvvv:pppp" or "vvvv:pppp:SERIAL", in whole minutes.
+// NewCode makes a code for a stick, "vvvv:pppp" or "vvvv:pppp:SERIAL" as policy.USBEntry writes it, in
+// whole minutes.
 func NewCode(secret []byte, device, usb string, length time.Duration, now time.Time) (string, error) {
 	minutes := int(length / time.Minute)
 	if minutes < 1 || length > MaxException {

@@ -76,7 +76,8 @@ type Report struct {
 	Counter        uint64             `json:"counter"` // only grows
 	Policy         Held               `json:"policy"`
 	Agent          Agent              `json:"agent"`
-	Pinned         string             `json:"pinned,omitempty"` // KeysDigest of the policy keys that the device trusts
+	Pinned         string             `json:"pinned,omitempty"`   // KeysDigest of the policy keys that the device trusts
+	Sequence       int64              `json:"sequence,omitempty"` // of the nudge that this report follows
 	DeviceDigest   string             `json:"device_digest"`
 	Device         *Facts             `json:"device,omitempty"`
 	FindingsDigest string             `json:"findings_digest"`
@@ -183,6 +184,9 @@ type Nudge struct {
 	Reason string `json:"reason,omitempty"`
 	// Within is the time in milliseconds over which the server asks devices to spread themselves.
 	Within int `json:"within_ms,omitempty"`
+	// Sequence is the change that the device is nudged for; it gives it back in its next report, so that
+	// a node which has not heard of it yet looks.
+	Sequence int64 `json:"sequence,omitempty"`
 }
 
 // Problem is the shape of every error.

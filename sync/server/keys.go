@@ -191,6 +191,10 @@ func (k *Keys) RotatePolicy(recovery *jose.JSONWebKey, now time.Time) error {
 		}
 	} else {
 		next.Old = append([]jose.JSONWebKey{current}, old.Old...)
+		// What the recovery key said stays: devices away since then go by it, and from there on.
+		if s, ok := old.Statements["*"]; ok {
+			next.Statements["*"] = s
+		}
 		for i := range next.Old {
 			o := &next.Old[i]
 			if next.Statements[protocol.KeysDigest([]jose.JSONWebKey{*o})], err = protocol.SignKeys(o, set); err != nil {
@@ -292,6 +296,13 @@ func (k *Keys) loadRecovery() (*jose.JSONWebKey, error) {
 	}
 	var out jose.JSONWebKey
 	return &out, json.Unmarshal(b, &out)
+}
+
+// adminID names the secret that signs tokens.
+func (k *Keys) adminID() string {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.admin[0].ID
 }
 
 // Signing is the key that signs policies.

@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -348,7 +349,7 @@ func TestLimits(t *testing.T) {
 	r := start(t, Options{HTTP: true, MaxInFlight: 1, MaxSockets: 1})
 	l := r.laptop("l")
 	l.sync()
-	// One request whose body does not come holds the only place.
+	// A request that waits for the database holds the only place; one whose body does not come holds none.
 	path := "/api/v1/devices/" + l.out.DeviceID + "/checkin"
 	token, _ := l.c.Sign("POST", path, []byte("{}"))
 	slow, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
@@ -357,6 +358,29 @@ func TestLimits(t *testing.T) {
 	}
 	defer slow.Close()
 	fmt.Fprintf(slow, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 2\r\n\r\n", path, token)
+	time.Sleep(100 * time.Millisecond)
+	r.ok(200, "GET", "/policies", "")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(r.dir, "server.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := make(chan int, 1)
+	go func() {
+		req, _ := http.NewRequest("POST", r.url+"/api/v1/policies", strings.NewReader(`{"name":"waits","policy_data":{}}`))
+		req.Header.Set("Authorization", "Bearer "+r.admin)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			made <- 0
+			return
+		}
+		_ = res.Body.Close()
+		made <- res.StatusCode
+	}()
 	var st int
 	for range 100 {
 		if st, _ = r.call(r.admin, "GET", "/policies", ""); st == 503 {
@@ -367,11 +391,11 @@ func TestLimits(t *testing.T) {
 	if st != 503 || r.answer.Get("Retry-After") == "" {
 		t.Errorf("%d %v", st, r.answer)
 	}
-	fmt.Fprint(slow, "{}")
-	_, _ = slow.Read(make([]byte, 100))
-	if st, _ := r.call(r.admin, "GET", "/policies", ""); st != 200 {
-		t.Errorf("after it: %d", st)
+	_ = tx.Rollback()
+	if st := <-made; st != 201 {
+		t.Errorf("the one that waited: %d", st)
 	}
+	r.ok(200, "GET", "/policies", "")
 	// A socket does not hold a place, and there is one at most.
 	up := make(chan bool, 10)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -157,6 +157,11 @@ func sameKey(ctx context.Context, s *store.Store, k *Keys) error {
 	if theirs != "" && !k.Follows(theirs) {
 		return fmt.Errorf("policy.key in this data directory is not the key that this database's devices trust (%s): copy the key files from the node that has it", theirs)
 	}
+	if theirs != "" {
+		if err := s.Note(ctx, "keys.rotated", mine, []string{"policies are signed with this key; it follows " + theirs}, clock()); err != nil {
+			return err
+		}
+	}
 	return s.SetMeta(ctx, name, mine)
 }
 
@@ -175,10 +180,16 @@ func reloading(ctx context.Context, k *Keys, s *store.Store, c *tls.Config, log 
 			return
 		case <-t.C:
 		}
-		before := k.Signing().KeyID
+		before, tokens := k.Signing().KeyID, k.adminID()
 		if err := k.Reload(); err != nil {
 			log.Error("keys cannot be read anew; the ones before stay", "error", err)
 			continue
+		}
+		if k.adminID() != tokens {
+			log.Info("the tokens' secret was rotated", "key", k.adminID())
+			if err := s.Note(ctx, "tokens.rotated", k.adminID(), nil, clock()); err != nil {
+				log.Error("audit log", "error", err)
+			}
 		}
 		if k.Signing().KeyID != before {
 			log.Info("the policy key was rotated", "key", k.Signing().KeyID)

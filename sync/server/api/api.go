@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/warderd/warder/sync/protocol"
@@ -56,8 +57,9 @@ type API struct {
 	Trusted []string
 
 	state    atomic.Pointer[fleet.State]
-	catching sync.Mutex // one at a time follows the change sequence
-	heard    int64      // the last change that was followed
+	catching sync.Mutex   // one at a time follows the change sequence
+	heard    atomic.Int64 // the last change that was read
+	dirty    bool         // one asks for a reload that has not passed yet; guarded by catching
 
 	book    book
 	batch   batch
@@ -87,6 +89,7 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 		a.MaxSockets = 50_000
 	}
 	a.inFlight = make(chan struct{}, a.MaxInFlight)
+	huma.ValidateStrictCasing = true
 	a.stats = newStats(a)
 	a.book.init(a)
 	a.batch.init(a)
@@ -102,7 +105,7 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 		return nil, err
 	}
 	if len(list) > 0 {
-		a.heard = list[0].Sequence
+		a.heard.Store(list[0].Sequence)
 	}
 	if err := a.reload(ctx); err != nil {
 		return nil, err
@@ -139,34 +142,37 @@ func (a *API) catchUp(ctx context.Context) error {
 	a.catching.Lock()
 	defer a.catching.Unlock()
 	const most = 1000
-	all := false
 	for {
-		list, err := a.Store.Changes(ctx, a.heard, most)
+		list, err := a.Store.Changes(ctx, a.heard.Load(), most)
 		if err != nil {
 			return err
 		}
 		for _, c := range list {
-			a.heard = c.Sequence
 			switch c.Action {
-			case "device.assigned", "device.edited", "device.retired", "device.cloned", "device.enrolled",
+			case "device.assigned", "device.edited", "device.retired", "device.cloned",
 				"exception.granted", "exception.ended", "diagnostics.requested", "diagnostics.received":
 				a.book.forget(c.Subject)
 				if c.Action != "diagnostics.received" {
-					a.hub.renew(ctx, a, c.Subject, c.Action)
+					a.hub.renew(ctx, a, c)
 				}
-			case "enrollment.created", "enrollment.revoked":
+			case "device.enrolled", "enrollment.created", "enrollment.revoked", "keys.rotated", "tokens.rotated":
 			default:
-				all = true
+				a.dirty = true // and stays so until a reload has passed
 			}
+			a.heard.Store(c.Sequence)
 		}
 		if len(list) < most {
 			break
 		}
 	}
 	a.census.stale.Store(true)
-	if all {
-		return a.reload(ctx)
+	if !a.dirty {
+		return nil
 	}
+	if err := a.reload(ctx); err != nil {
+		return err
+	}
+	a.dirty = false
 	return nil
 }
 

@@ -20,8 +20,8 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-// admit checks who calls, before the body is read. For a device it gives the hash that the body
-// must have, and the device stays locked until the request is done.
+// admit checks who calls, before the body is read. For a device it gives the hash that the body must
+// have.
 func (a *API) admit(q *request) (hash string, err error) {
 	scheme, bearer, ok := strings.Cut(q.Header.Get("Authorization"), " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") || len(bearer) > 8<<10 {
@@ -40,19 +40,31 @@ func (a *API) admit(q *request) (hash string, err error) {
 		q.by = by
 	case device:
 		return a.admitDevice(q)
+	case token:
+		if a.limit.exhausted(q.Request) {
+			return "", a.limit.failed(q.Request, &problem{status: http.StatusForbidden, code: "bad_enrollment", message: store.ErrUsed.Error()})
+		}
 	}
 	return "", nil
 }
 
 func (a *API) admitDevice(q *request) (string, error) {
-	e, err := a.book.find(q.Context(), q.PathValue("id"))
+	id := q.PathValue("id")
+	unknown := &problem{status: http.StatusUnauthorized, code: "unknown_device", message: "this device is not enrolled here"}
+	if len(id) > 64 || strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != "" {
+		return "", a.limit.failed(q.Request, unknown)
+	}
+	if !a.book.knows(id) && a.limit.exhausted(q.Request) {
+		return "", a.limit.failed(q.Request, unknown) // who guesses does not cost the database a look
+	}
+	e, err := a.book.find(q.Context(), id)
 	if errors.Is(err, store.ErrNotFound) {
-		return "", a.limit.failed(q.Request, &problem{status: http.StatusUnauthorized, code: "unknown_device", message: "this device is not enrolled here"})
+		return "", a.limit.failed(q.Request, unknown)
 	}
 	if err != nil {
 		return "", err
 	}
-	hash, err := protocol.VerifyRequest(q.bearer, e.key, e.d.ID, q.Method, q.URL.Path, q.now)
+	hash, err := protocol.VerifyRequest(q.bearer, e.key, e.id, q.Method, q.URL.Path, q.now)
 	if errors.Is(err, protocol.ErrClock) {
 		at := q.now.UTC()
 		return "", &detailed{http.StatusUnauthorized, protocol.Problem{Error: &protocol.ProblemBody{
@@ -62,16 +74,31 @@ func (a *API) admitDevice(q *request) (string, error) {
 	if err != nil {
 		return "", a.limit.failed(q.Request, &problem{status: http.StatusUnauthorized, code: "bad_signature", message: err.Error()})
 	}
-	if e.d.State == store.Cloned {
-		return "", &problem{status: http.StatusForbidden, code: protocol.CodeCloned, message: "two machines use this device's key: enrol each of them anew"}
-	}
-	e.mu.Lock()
-	q.known = e
+	q.sender = e
 	return hash, nil
 }
 
-// failures limits guessing: who failed too often from one address is told to wait. A valid token is
-// never kept waiting, so that nobody behind the same address is locked out.
+// take holds the device that signed for the rest of the request.
+func (a *API) take(q *request) error {
+	e := q.sender
+	if err := e.hold(q.Context()); err != nil {
+		return err
+	}
+	q.known = e
+	if time.Since(e.loaded) > entryLife {
+		if err := a.book.load(q.Context(), e); err != nil {
+			return err
+		}
+	}
+	if e.d.State == store.Cloned {
+		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned, message: "two machines use this device's key: enrol each of them anew"}
+	}
+	return nil
+}
+
+// failures limits guessing: who failed too often from one address is told to wait. A valid token of an
+// administrator, and a device that this node knows, are never kept waiting, so that nobody behind the
+// same address is locked out; what would cost the database a look is.
 type failures struct {
 	mu      sync.Mutex
 	seen    *expirable.LRU[netip.Addr, *rate.Limiter]
@@ -100,16 +127,34 @@ func (f *failures) init(trusted []string) error {
 	return nil
 }
 
-// failed counts a failure, and gives 401 or, past the limit, 429.
-func (f *failures) failed(q *http.Request, p *problem) error {
+// limiter is the one of the address that a request comes from; of IPv6, of its /64.
+func (f *failures) limiter(q *http.Request) (*rate.Limiter, netip.Addr) {
 	addr := f.client(q)
+	key := addr
+	if addr.Is6() {
+		if p, err := addr.Prefix(64); err == nil {
+			key = p.Addr()
+		}
+	}
 	f.mu.Lock()
-	l, ok := f.seen.Get(addr)
+	defer f.mu.Unlock()
+	l, ok := f.seen.Get(key)
 	if !ok {
 		l = rate.NewLimiter(rate.Every(failEvery), failBurst)
-		f.seen.Add(addr, l)
+		f.seen.Add(key, l)
 	}
-	f.mu.Unlock()
+	return l, addr
+}
+
+// exhausted reports whether an address has failed too often to be looked up for.
+func (f *failures) exhausted(q *http.Request) bool {
+	l, _ := f.limiter(q)
+	return l.Tokens() < 1
+}
+
+// failed counts a failure, and gives 401 or, past the limit, 429.
+func (f *failures) failed(q *http.Request, p *problem) error {
+	l, addr := f.limiter(q)
 	if l.Allow() {
 		return p
 	}

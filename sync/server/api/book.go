@@ -3,7 +3,8 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"sync"
+	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -18,17 +19,53 @@ const bookSize = 100_000
 
 // entry is what this node knows of a device. What another node or an administrator changed makes it
 // forgotten; what a device itself changed through another node is noticed by digests that differ,
-// and read again.
+// and read again; and after an hour it is read again anyway.
 type entry struct {
-	mu   sync.Mutex
-	d    *store.Device
-	key  jose.JSONWebKey
-	held protocol.Held
-	run  protocol.Agent
+	lock   chan struct{} // one request of a device at a time; holds a token while it is free
+	queued atomic.Int32
+
+	id  string          // does not change, as the key
+	key jose.JSONWebKey // set before ready is closed
+
+	ready chan struct{}
+	err   error
+
+	d      *store.Device
+	held   protocol.Held
+	run    protocol.Agent
+	loaded time.Time
 
 	exceptions []protocol.Exception // the server's own that hold; read when Excepted says there may be
 	until      time.Time            // of that list
 }
+
+// Bounds of one device's requests at a time.
+const (
+	maxQueued = 4
+	lockWait  = 10 * time.Second
+	entryLife = time.Hour
+)
+
+// hold takes a device for one request.
+func (e *entry) hold(ctx context.Context) error {
+	if e.queued.Add(1) > maxQueued {
+		e.queued.Add(-1)
+		return &problem{status: http.StatusServiceUnavailable, code: "busy", message: "other requests of this device are being answered"}
+	}
+	defer e.queued.Add(-1)
+	t := time.NewTimer(lockWait)
+	defer t.Stop()
+	select {
+	case <-e.lock:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return &problem{status: http.StatusServiceUnavailable, code: "busy", message: "another request of this device is being answered"}
+	}
+}
+
+func (e *entry) release() { e.lock <- struct{}{} }
 
 // book remembers devices.
 type book struct {
@@ -41,24 +78,35 @@ func (b *book) init(a *API) {
 	b.cache, _ = lru.New[string, *entry](bookSize) // fails for a size of 0 alone
 }
 
+// find gives a device, which may be another's to load: it is in the book before it is read, so that a
+// change that comes meanwhile makes it forgotten.
 func (b *book) find(ctx context.Context, id string) (*entry, error) {
-	if e, ok := b.cache.Get(id); ok {
-		return e, nil
+	e := &entry{lock: make(chan struct{}, 1), ready: make(chan struct{}), id: id}
+	if old, ok, _ := b.cache.PeekOrAdd(id, e); ok {
+		b.cache.Get(id) // is used lately
+		select {
+		case <-old.ready:
+			return old, old.err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	if len(id) > 64 {
-		return nil, store.ErrNotFound
+	// Not this caller's context: others wait for the same.
+	load, cancel := context.WithTimeout(context.WithoutCancel(ctx), lockWait)
+	defer cancel()
+	e.err = b.load(load, e)
+	if e.err != nil {
+		b.cache.Remove(id)
 	}
-	e := &entry{}
-	if err := b.load(ctx, id, e); err != nil {
-		return nil, err
-	}
-	b.cache.Add(id, e)
-	return e, nil
+	e.lock <- struct{}{}
+	close(e.ready)
+	return e, e.err
 }
 
-func (b *book) load(ctx context.Context, id string, e *entry) error {
+// load reads a device, or reads it again. The caller holds it, or made it.
+func (b *book) load(ctx context.Context, e *entry) error {
 	b.a.stats.loads.Inc()
-	d, err := b.a.Store.Known(ctx, id)
+	d, err := b.a.Store.Known(ctx, e.id)
 	if err != nil {
 		return err
 	}
@@ -77,7 +125,7 @@ func (b *book) load(ctx context.Context, id string, e *entry) error {
 	} else if s, ok := b.a.batch.seenOf(d.N); ok {
 		d.Counter, d.LastSeen, d.AssignedAt = max(d.Counter, s.Counter), later(d.LastSeen, s.At), later(d.AssignedAt, s.Assigned)
 	}
-	e.d, e.until = d, time.Time{}
+	e.d, e.until, e.loaded = d, time.Time{}, time.Now()
 	d.Held.Policy, d.Held.Version = e.held.ID, e.held.Version
 	return nil
 }
@@ -88,6 +136,8 @@ func later(a, b time.Time) time.Time {
 	}
 	return a
 }
+
+func (b *book) knows(id string) bool { return b.cache.Contains(id) }
 
 func (b *book) forget(id string) { b.cache.Remove(id) }
 

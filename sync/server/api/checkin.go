@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -95,21 +97,34 @@ func checkin(a *API, q *request) (protocol.Answer, error) {
 	}
 	e := q.known
 	var in protocol.Report
+	if !utf8.Valid(q.body) {
+		return none, bad("the report is not UTF-8")
+	}
 	if err := json.Unmarshal(q.body, &in); err != nil {
 		return none, bad("the report cannot be read: " + err.Error())
 	}
 	if err := a.checkReport(q, e, &in); err != nil {
 		return none, err
 	}
-	if e.d.State == store.Retired {
-		release, err := protocol.SignRelease(a.Keys.Signing(), protocol.Release{DeviceID: e.d.ID, Release: true, IssuedAt: q.now.UTC()})
-		return protocol.Answer{Release: release, Interval: int(a.Interval.Seconds())}, err
+	if in.Sequence > a.heard.Load() {
+		// Nudged for a change that this node has not heard of yet.
+		if err := a.catchUp(context.WithoutCancel(q.Context())); err != nil {
+			return none, err
+		}
 	}
 	out := protocol.Answer{Interval: int(a.Interval.Seconds())}
+	if in.Pinned != "" && in.Pinned != a.Keys.Pinned() {
+		out.Keys = a.Keys.Rotation(in.Pinned)
+	}
+	if e.d.State == store.Retired {
+		var err error
+		out.Release, err = protocol.SignRelease(a.Keys.Signing(), protocol.Release{DeviceID: e.d.ID, Release: true, IssuedAt: q.now.UTC()})
+		return out, err
+	}
 	p := &e.d.Report
 	if in.Device == nil && in.DeviceDigest != p.FactsDigest || in.Findings == nil && in.FindingsDigest != p.FindingsDigest {
 		// It may have told another node.
-		if err := a.book.load(q.Context(), e.d.ID, e); err != nil {
+		if err := a.book.load(q.Context(), e); err != nil {
 			return none, err
 		}
 		p = &e.d.Report
@@ -130,6 +145,13 @@ func checkin(a *API, q *request) (protocol.Answer, error) {
 		if err := a.batch.put(q.Context(), rec); err != nil {
 			return none, err
 		}
+		if rec.Old {
+			// Another node has had a later one: this one's clock is behind, or it is played again.
+			if err := a.book.load(q.Context(), e); err != nil {
+				return none, err
+			}
+			return none, older(in.Counter, e.d.Counter)
+		}
 		e.learn(&in, rec)
 		a.hub.update(&e.d.Device)
 		out.AckSeq = rec.Ack
@@ -137,6 +159,15 @@ func checkin(a *API, q *request) (protocol.Answer, error) {
 	a.stats.checkin(news)
 	e.d.Counter, e.d.LastSeen = in.Counter, q.now
 	v, ok := st.Effective(&e.d.Device, q.now)
+	if ok && in.Policy.Serial >= st.Sequence && (in.Policy.ID != v.Policy || in.Policy.Version != v.Version) {
+		// The device has something newer than this node knows: it was at another one, or the server came
+		// back from a backup. Looking first keeps it from being sent back to the version before.
+		if err := a.catchUp(context.WithoutCancel(q.Context())); err != nil {
+			return none, err
+		}
+		st = a.state.Load()
+		v, ok = st.Effective(&e.d.Device, q.now)
+	}
 	if ok {
 		r, err := st.Render(v)
 		if err != nil {
@@ -148,9 +179,6 @@ func checkin(a *API, q *request) (protocol.Answer, error) {
 		if out.Assignment, err = a.assign(q, e, r, &in, st); err != nil {
 			return none, err
 		}
-	}
-	if in.Pinned != "" && in.Pinned != a.Keys.Pinned() {
-		out.Keys = a.Keys.Rotation(in.Pinned)
 	}
 	a.batch.note(store.Seen{Device: e.d.N, At: q.now, Counter: in.Counter, Assigned: e.d.AssignedAt})
 	return out, nil
@@ -187,13 +215,23 @@ func (a *API) checkReport(q *request, e *entry, in *protocol.Report) error {
 	if in.Counter > 1<<62 {
 		errs = append(errs, policy.Error{Field: "counter", Message: "must be at most 2^62", Received: in.Counter})
 	}
+	if in.Policy.Serial < 0 || in.Policy.Serial > 1<<62 {
+		errs = append(errs, policy.Error{Field: "policy.serial", Message: "must be from 0 to 2^62", Received: in.Policy.Serial})
+	}
+	if in.Policy.Version < 0 || in.Policy.Version > 1<<31 {
+		errs = append(errs, policy.Error{Field: "policy.version", Message: "must be from 0 to 2^31", Received: in.Policy.Version})
+	}
 	if err := invalid(errs); err != nil {
 		return err
 	}
 	if in.Counter <= e.d.Counter {
-		return &detailed{http.StatusConflict, protocol.Problem{Error: &protocol.ProblemBody{
-			Code: protocol.CodeCounter, Message: fmt.Sprintf("counter %d is not above %d", in.Counter, e.d.Counter), Counter: e.d.Counter,
-		}}}
+		return older(in.Counter, e.d.Counter)
+	}
+	if runOf(in.Agent) != runOf(e.run) && !e.loaded.IsZero() {
+		// Another run than this node knows: what another node knows decides whether it is a clone's.
+		if err := a.book.load(q.Context(), e); err != nil {
+			return err
+		}
 	}
 	if why := cloned(e, in); why != "" {
 		a.Log.Warn("a second machine uses a device's key", "device", e.d.ID, "sign", why)
@@ -204,6 +242,12 @@ func (a *API) checkReport(q *request, e *entry, in *protocol.Report) error {
 		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned, message: "two machines use this device's key: enrol each of them anew"}
 	}
 	return nil
+}
+
+func older(counter, last uint64) error {
+	return &detailed{http.StatusConflict, protocol.Problem{Error: &protocol.ProblemBody{
+		Code: protocol.CodeCounter, Message: fmt.Sprintf("counter %d is not above %d", counter, last), Counter: last,
+	}}}
 }
 
 // cloned tells two machines with one key from one: another machine id, or an agent run that was
@@ -290,18 +334,23 @@ func (a *API) assign(q *request, e *entry, r *fleet.Rendered, in *protocol.Repor
 	if err != nil {
 		return "", err
 	}
-	same := held.Digest == r.Digest && held.ID == r.Policy && held.Version == r.Version && held.Serial > 0 &&
-		held.Exceptions == protocol.ExceptionsDigest(exceptions)
-	if same && q.now.Sub(e.d.AssignedAt) < assignmentLife/2 || held.Refused == r.Digest {
-		return "", nil
-	}
-	serial := st.Sequence
-	if serial <= held.Serial {
-		// A server that came back from a backup, or a renewal: always above what the device has.
-		if serial, err = a.Store.Serial(q.Context(), held.Serial); err != nil {
+	excepted := held.Exceptions == protocol.ExceptionsDigest(exceptions)
+	if held.Refused == r.Digest {
+		if excepted || held.Version == 0 {
+			return "", nil
+		}
+		// It goes on under the version before; its exceptions come and go with that.
+		if r, err = a.rendered(q, e, held, st); err != nil || r == nil {
 			return "", err
 		}
 	}
+	same := held.Digest == r.Digest && held.ID == r.Policy && held.Version == r.Version && held.Serial > 0 && excepted
+	if same && q.now.Sub(e.d.AssignedAt) < assignmentLife/2 {
+		return "", nil
+	}
+	// Above what the device has, also when the server came back from a backup. What a device says is its
+	// own affair: it never raises the sequence of the rest.
+	serial := max(st.Sequence, held.Serial+1)
 	if err := a.moved(q, e, r, st); err != nil {
 		return "", err
 	}
@@ -312,6 +361,27 @@ func (a *API) assign(q *request, e *entry, r *fleet.Rendered, in *protocol.Repor
 	}
 	e.d.AssignedAt = q.now
 	return s, nil
+}
+
+// rendered is the version that a device holds, as it was sent; nil where that is not known any more.
+func (a *API) rendered(q *request, e *entry, held protocol.Held, st *fleet.State) (*fleet.Rendered, error) {
+	v, err := a.Store.PolicyVersion(q.Context(), held.ID, held.Version)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, err := fleet.FromDocument(v.Document)
+	if err != nil {
+		return nil, err
+	}
+	_, mode := st.Assigned(&e.d.Device)
+	r, err := fleet.Render(p, mode)
+	if err != nil || r.Digest != held.Digest {
+		return nil, err
+	}
+	return r, nil
 }
 
 // exceptionsOf are the server's exceptions that hold for a device now.

@@ -2,8 +2,12 @@ package api
 
 import (
 	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -11,12 +15,15 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"regexp"
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -92,7 +99,8 @@ type request struct {
 	route  *route
 	bearer string
 	by     string // the administrator
-	known  *entry // the device that signed, locked
+	sender *entry // the device that signed
+	known  *entry // the same, held for this request
 	status int    // where it is not the route's
 	leave  func() // counts the request out; a socket does so once it is up
 }
@@ -169,10 +177,6 @@ func (a *API) serve(r *route, w http.ResponseWriter, hq *http.Request) {
 		w.Header().Set("X-Request-Id", q.id)
 	}
 	out, status, err := a.run(q)
-	if q.known != nil {
-		q.known.mu.Unlock()
-		q.known = nil
-	}
 	if errors.Is(err, errHijacked) {
 		return
 	}
@@ -191,12 +195,40 @@ func (a *API) serve(r *route, w http.ResponseWriter, hq *http.Request) {
 		_, _ = w.Write(raw.body)
 		return
 	}
-	b := a.write(w, status, out)
-	if err == nil && people && q.key() != "" {
-		if err := a.Store.Answered(hq.Context(), q.by, q.key(), status, string(b)); err != nil {
+	if err == nil && people && q.key() != "" && w.Header().Get("Idempotency-Replayed") == "" {
+		// Before it is sent, and also when the caller has gone: that is when it is asked for again.
+		if err := a.keep(q, status, out); err != nil {
 			a.Log.Error("an answer could not be kept for its idempotency key", "request", q.id, "error", err)
 		}
 	}
+	a.write(w, status, out)
+}
+
+// keep stores an answer for its idempotency key, sealed: it may hold a token that is shown once.
+func (a *API) keep(q *request, status int, out any) error {
+	b, err := json.Marshal(out)
+	if err != nil {
+		return err
+	}
+	box, err := a.seal(q)
+	if err != nil {
+		return err
+	}
+	nonce := make([]byte, box.NonceSize())
+	if _, err := rand.Read(nonce); err != nil {
+		return err
+	}
+	text := base64.StdEncoding.EncodeToString(box.Seal(nonce, nonce, b, nil))
+	return a.Store.Answered(context.WithoutCancel(q.Context()), q.by, q.key(), status, text)
+}
+
+// seal is the cipher of answers kept for one key: neither the database nor the key files alone open it.
+func (a *API) seal(q *request) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(a.Keys.CodeSecret("idempotency\n" + q.by + "\n" + q.key()))
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
 }
 
 // rawBody is an answer that is not JSON.
@@ -206,17 +238,34 @@ type rawBody struct {
 }
 
 func (a *API) run(q *request) (out any, status int, err error) {
-	if !a.enter() {
-		return nil, 0, &problem{status: http.StatusServiceUnavailable, code: "busy", message: "the server has as much to do as it can"}
+	for _, m := range pathValue.FindAllStringSubmatch(q.route.path, -1) {
+		if v := q.PathValue(m[1]); len(v) > 256 || !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) {
+			return nil, 0, store.ErrNotFound
+		}
 	}
-	q.leave = sync.OnceFunc(func() { <-a.inFlight })
-	defer q.leave()
+	// Who calls and what they send are known before a place is taken: a body that does not come holds
+	// none.
 	hash, err := a.admit(q)
 	if err != nil {
 		return nil, 0, err
 	}
 	if err := q.read(a, hash); err != nil {
 		return nil, 0, err
+	}
+	if !a.enter() {
+		return nil, 0, &problem{status: http.StatusServiceUnavailable, code: "busy", message: "the server has as much to do as it can"}
+	}
+	q.leave = sync.OnceFunc(func() { <-a.inFlight })
+	defer q.leave()
+	defer func() {
+		if q.known != nil {
+			q.known.release()
+		}
+	}()
+	if q.sender != nil {
+		if err := a.take(q); err != nil {
+			return nil, 0, err
+		}
 	}
 	if err := q.parameters(); err != nil {
 		return nil, 0, err
@@ -243,6 +292,8 @@ func (a *API) run(q *request) (out any, status int, err error) {
 	}
 	return out, status, err
 }
+
+var pathValue = regexp.MustCompile(`{(\w+)}`)
 
 // enter counts a request in; false when there are too many at once.
 func (a *API) enter() bool {
@@ -275,10 +326,13 @@ func (q *request) read(a *API, hash string) error {
 		}
 		q.body = b.Bytes()
 	}
-	if q.route.access == device {
+	switch {
+	case q.route.access == device:
 		if err := protocol.VerifyBody(hash, q.body); err != nil {
 			return &problem{status: http.StatusUnauthorized, code: "bad_signature", message: err.Error()}
 		}
+	case q.route.in == nil && len(bytes.TrimSpace(q.body)) > 0 && string(bytes.TrimSpace(q.body)) != "{}":
+		return bad("this request takes no body")
 	}
 	return nil
 }
@@ -323,8 +377,8 @@ func (p param) check(v string) string {
 		}
 		return ""
 	}
-	if len(v) > 256 {
-		return "must have at most 256 bytes"
+	if len(v) > 256 || !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) {
+		return "must have at most 256 bytes of UTF-8 without control characters"
 	}
 	if len(p.enum) > 0 && !slices.Contains(p.enum, v) {
 		return "must be one of " + strings.Join(p.enum, ", ")
@@ -362,6 +416,8 @@ func (q *request) number(name string) int {
 func (q *request) page() (page, size int) { return q.number("page"), q.number("page_size") }
 
 // registry holds the schemas of all bodies; the OpenAPI document and the checks share it.
+//
+// Names of fields are taken as they are written: "Policy_ID" is another field than "policy_id".
 var registry = huma.NewMapRegistry("#/components/schemas/", schemaName)
 
 // schemaName makes a type's name in the document: without the package, and with a capital.
@@ -439,8 +495,20 @@ func (a *API) replay(q *request) (out any, status int, err error, done bool) {
 	case r.Status == 0:
 		return nil, 0, &problem{status: http.StatusConflict, code: "idempotency_answer_lost", message: fmt.Sprintf("the request was carried out as change %d of the audit log, and its answer was not kept", r.Sequence)}, true
 	}
+	box, err := a.seal(q)
+	if err != nil {
+		return nil, 0, err, true
+	}
+	raw, err := base64.StdEncoding.DecodeString(r.Response)
+	if err != nil || len(raw) < box.NonceSize() {
+		return nil, 0, errors.New("a kept answer cannot be read"), true
+	}
+	b, err := box.Open(nil, raw[:box.NonceSize()], raw[box.NonceSize():], nil)
+	if err != nil {
+		return nil, 0, fmt.Errorf("a kept answer cannot be read: %w", err), true
+	}
 	q.w.Header().Set("Idempotency-Replayed", "true")
-	return json.RawMessage(r.Response), r.Status, nil, true
+	return json.RawMessage(b), r.Status, nil, true
 }
 
 // ifMatch gives the version that a caller wants to change, from If-Match; 0 for any.

@@ -8,7 +8,6 @@ import (
 	"html/template"
 	"net/http"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,8 +27,6 @@ func (a *API) describe() error {
 	a.page, err = readable(doc)
 	return err
 }
-
-var pathParam = regexp.MustCompile(`{(\w+)}`)
 
 // Describe is the API as an OpenAPI 3.1 document.
 func Describe(version string) *huma.OpenAPI {
@@ -59,7 +56,7 @@ func Describe(version string) *huma.OpenAPI {
 		case viewer:
 			op.Description = "Needs the role viewer or admin."
 		}
-		for _, m := range pathParam.FindAllStringSubmatch(r.path, -1) {
+		for _, m := range pathValue.FindAllStringSubmatch(r.path, -1) {
 			op.Parameters = append(op.Parameters, &huma.Param{Name: m[1], In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
 		}
 		for _, p := range r.query {
@@ -68,7 +65,7 @@ func Describe(version string) *huma.OpenAPI {
 		if r.access == admin && r.method == http.MethodPost {
 			op.Parameters = append(op.Parameters, &huma.Param{Name: "Idempotency-Key", In: "header", Description: "a second request with the same key is answered and not carried out", Schema: &huma.Schema{Type: "string"}})
 		}
-		if r.access == admin && strings.HasPrefix(r.path, "/policies/{id}") && r.method != http.MethodPost {
+		if strings.HasPrefix(r.path, "/policies/{id}") && (r.method != http.MethodGet) {
 			op.Parameters = append(op.Parameters, &huma.Param{Name: "If-Match", In: "header", Description: "the ETag that was read: another one since is 412", Schema: &huma.Schema{Type: "string"}})
 		}
 		if r.in != nil {

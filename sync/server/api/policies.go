@@ -185,7 +185,6 @@ func getDefault(a *API, q *request) (policyView, error) {
 	if err != nil {
 		return policyView{}, err
 	}
-	q.etag(p.Version)
 	return a.viewPolicy(q.Context(), p)
 }
 
@@ -239,6 +238,7 @@ func validatePolicy(_ *API, q *request) (validView, error) {
 
 // written is the part of a policy object that an administrator writes, as raw parts.
 type written struct {
+	ID           *string         `json:"id"`
 	Organization *string         `json:"organization_id"`
 	Name         *string         `json:"name"`
 	Description  *string         `json:"description"`
@@ -348,6 +348,9 @@ func (a *API) edit(q *request, body []byte) (p *fleet.Policy, before, after *pol
 	}
 	if in.Version != nil && *in.Version != p.Version {
 		return nil, nil, nil, &problem{status: http.StatusConflict, code: "stale_version", message: "the policy is at version " + strconv.Itoa(p.Version) + ", not " + strconv.Itoa(*in.Version)}
+	}
+	if in.ID != nil && *in.ID != p.ID {
+		return nil, nil, nil, refusal(policy.Errors{{Field: "id", Message: "is another policy's than the path's", Received: *in.ID}})
 	}
 	if in.Name != nil && *in.Name == "" {
 		return nil, nil, nil, refusal(policy.Errors{{Field: "name", Message: "must not be empty", Received: ""}})

@@ -24,6 +24,7 @@ const (
 	silence    = 2 * time.Minute
 	nudgeEach  = 1700 * time.Microsecond // per device: a change for many is spread over their number
 	writeWait  = 10 * time.Second
+	closeWait  = 5 * time.Second // for telling all sockets that the server stops
 	maxInbound = 1 << 10
 	writers    = 16   // goroutines that write to all sockets
 	restAfter  = 1000 // sockets that came since memory was given back last
@@ -35,6 +36,7 @@ type socket struct {
 	c       *websocket.Conn
 	heard   atomic.Int64
 	pinged  int64 // guarded by the hub, as what follows
+	noted   time.Time
 	device  fleet.Device
 	n       int64
 	waiting *protocol.Nudge
@@ -48,6 +50,7 @@ type hub struct {
 	queue chan *socket
 	open  map[string]bool // rollouts whose window was open when last looked at
 
+	closed         bool
 	before, rested int // sockets at the last round, and when memory was given back
 	a              *API
 }
@@ -60,6 +63,9 @@ func (h *hub) init(a *API) {
 func (h *hub) add(s *socket, most int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.closed {
+		return false
+	}
 	old := h.conns[s.device.ID]
 	if old == nil && len(h.conns) >= most {
 		return false
@@ -119,7 +125,8 @@ func (h *hub) send(s *socket, n protocol.Nudge) {
 }
 
 // renew takes what changed about one connected device, and nudges it.
-func (h *hub) renew(ctx context.Context, a *API, id, action string) {
+func (h *hub) renew(ctx context.Context, a *API, change store.Change) {
+	id := change.Subject
 	if !h.connected(id) {
 		return
 	}
@@ -132,20 +139,20 @@ func (h *hub) renew(ctx context.Context, a *API, id, action string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if s := h.conns[id]; s != nil {
-		h.send(s, protocol.Nudge{Type: protocol.NudgeCheckIn, Reason: action})
+		h.send(s, protocol.Nudge{Type: protocol.NudgeCheckIn, Reason: change.Action, Sequence: change.Sequence})
 	}
 }
 
 // changed nudges the devices for which the answer differs, spread over their number.
 func (h *hub) changed(before, after *fleet.State, now time.Time) {
-	h.nudge(func(d *fleet.Device) bool {
+	h.nudge(after.Sequence, func(d *fleet.Device) bool {
 		was, had := before.Effective(d, now)
 		is, has := after.Effective(d, now)
 		return was != is || had != has
 	})
 }
 
-func (h *hub) nudge(differs func(*fleet.Device) bool) {
+func (h *hub) nudge(sequence int64, differs func(*fleet.Device) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var list []*socket
@@ -159,7 +166,7 @@ func (h *hub) nudge(differs func(*fleet.Device) bool) {
 		within = 0
 	}
 	for _, s := range list {
-		h.send(s, protocol.Nudge{Type: protocol.NudgeCheckIn, Reason: "policy_changed", Within: within})
+		h.send(s, protocol.Nudge{Type: protocol.NudgeCheckIn, Reason: "policy_changed", Within: within, Sequence: sequence})
 	}
 }
 
@@ -174,7 +181,7 @@ func (h *hub) windows(a *API) {
 	}
 	h.open = open
 	if opened {
-		h.nudge(func(d *fleet.Device) bool {
+		h.nudge(st.Sequence, func(d *fleet.Device) bool {
 			v, ok := st.Effective(d, now)
 			return ok && (v.Policy != d.Held.Policy || v.Version != d.Held.Version)
 		})
@@ -221,7 +228,11 @@ func (h *hub) round(now time.Time) {
 		if now.Sub(time.Unix(0, s.pinged)) >= pingEvery {
 			s.pinged = now.UnixNano()
 			h.send(s, protocol.Nudge{Type: protocol.NudgePing})
-			alive = append(alive, store.Seen{Device: s.n, At: h.a.Now()})
+			if s.noted.IsZero() || now.Sub(s.noted) >= h.a.Interval {
+				// As often as one that polls, and at the time at which it was heard.
+				s.noted = now
+				alive = append(alive, store.Seen{Device: s.n, At: h.a.Now().Add(-now.Sub(time.Unix(0, s.heard.Load())))})
+			}
 		}
 	}
 	h.mu.Unlock()
@@ -273,12 +284,20 @@ func (h *hub) flush(s *socket) {
 // close tells all to connect anew within a time, and waits until they were told.
 func (h *hub) close(spread time.Duration) {
 	h.mu.Lock()
+	h.closed = true
 	all := make([]*socket, 0, len(h.conns))
 	for _, s := range h.conns {
 		all = append(all, s)
 		s.waiting, s.queued = &protocol.Nudge{Type: protocol.NudgeReconnect, Within: int(spread.Milliseconds())}, true
 	}
 	h.mu.Unlock()
+	// The dead must not keep the stop waiting.
+	t := time.AfterFunc(closeWait, func() {
+		for _, s := range all {
+			_ = s.c.CloseNow()
+		}
+	})
+	defer t.Stop()
 	var wg sync.WaitGroup
 	for part := range slices.Chunk(all, len(all)/writers+1) {
 		wg.Go(func() {
@@ -313,7 +332,7 @@ func push(a *API, q *request) (struct{}, error) {
 	c.SetReadLimit(maxInbound)
 	s.c = c
 	s.heard.Store(time.Now().UnixNano())
-	if !a.hub.add(s, a.MaxSockets) {
+	if !a.hub.add(s, a.MaxSockets) { // the last place went to another, or the server stops
 		_ = c.CloseNow()
 		return none, errHijacked
 	}

@@ -84,6 +84,9 @@ func startRollout(a *API, q *request) (rolloutView, error) {
 	if after, err = decodePolicy(p.Document()); err != nil {
 		return rolloutView{}, err
 	}
+	if after.Active != before.Active {
+		return rolloutView{}, refusal(policy.Errors{{Field: "active", Message: "cannot change in stages: a policy is active for all or for none", Received: after.Active}})
+	}
 	if after.Digest == before.Digest {
 		return rolloutView{}, bad("the change changes nothing on a device: there is nothing to roll out")
 	}
@@ -193,7 +196,11 @@ func (a *API) advanceOne(ctx context.Context, st *fleet.State, o *fleet.Rollout,
 	if err != nil {
 		return err
 	}
-	if o.Plan.Stop(t, count[o.Policy]*o.Plan.Stages[o.Stage].Percent/100) {
+	size, err := a.stageSize(ctx, st, o, count[o.Policy])
+	if err != nil {
+		return err
+	}
+	if o.Plan.Stop(t, size) {
 		reason := fmt.Sprintf("stopped by itself: of %d devices that reported, %d reverted and %d turned noncompliant", t.Good+t.Reverted+t.Noncompliant, t.Reverted, t.Noncompliant)
 		a.Log.Warn("rollout stopped", "rollout", o.ID, "policy", o.Policy, "reason", reason)
 		if err := a.stopRollout(ctx, o, reason, now); err != nil {
@@ -201,7 +208,7 @@ func (a *API) advanceOne(ctx context.Context, st *fleet.State, o *fleet.Rollout,
 		}
 		return a.changed(ctx)
 	}
-	stage, done := o.Next(now)
+	stage, done := o.Next(now, t, size)
 	switch {
 	case done:
 		err = a.Store.MoveRollout(ctx, o, fleet.Done, stage, "all stages are through", now)
@@ -214,6 +221,29 @@ func (a *API) advanceOne(ctx context.Context, st *fleet.State, o *fleet.Rollout,
 		return err
 	}
 	return a.changed(ctx)
+}
+
+// countedFleet is up to how many devices a stage is counted one by one; of more, its share is near
+// enough and far above what is needed as evidence.
+const countedFleet = 2000
+
+// stageSize is how many devices a stage is for.
+func (a *API) stageSize(ctx context.Context, st *fleet.State, o *fleet.Rollout, devices int) (int, error) {
+	if devices > countedFleet {
+		return devices * o.Plan.Stages[o.Stage].Percent / 100, nil
+	}
+	n := 0
+	for page := 1; ; page++ {
+		list, err := a.Store.Devices(ctx, st, store.Filter{Policy: o.Policy, State: store.Enrolled}, page, 500)
+		if err != nil || len(list) == 0 {
+			return n, err
+		}
+		for _, d := range list {
+			if o.InStage(&d.Device) {
+				n++
+			}
+		}
+	}
 }
 
 // rolloutOf is the rollout that brings a device its version, if one does.
@@ -241,13 +271,18 @@ func (a *API) moved(q *request, e *entry, r *fleet.Rendered, st *fleet.State) er
 
 // outcome says what became of a device that a rollout moved, from its report.
 func (a *API) outcome(q *request, e *entry, in *protocol.Report, rec *store.Record, st *fleet.State) error {
+	id, mode := st.Assigned(&e.d.Device)
 	for _, o := range st.Rollouts {
-		to, err := st.Render(fleet.Variant{Policy: o.Policy, Version: o.To})
+		if o.Policy != id {
+			continue
+		}
+		to, err := st.Render(fleet.Variant{Policy: o.Policy, Version: o.To, Compliance: mode})
 		if err != nil {
 			return err
 		}
-		holds := in.Policy.ID == o.Policy && in.Policy.Version == o.To
-		refused := in.Policy.Refused != "" && in.Policy.Refused == to.Digest || in.Policy.State == "reverted" && in.Policy.ID == o.Policy
+		// A device that was cut off by a policy goes back and names it as refused, too.
+		refused := in.Policy.Refused == to.Digest
+		holds := in.Policy.ID == o.Policy && in.Policy.Version == o.To && !refused
 		if !holds && !refused {
 			continue
 		}
@@ -266,7 +301,7 @@ func (a *API) outcome(q *request, e *entry, in *protocol.Report, rec *store.Reco
 		switch {
 		case refused:
 			now = "reverted"
-		case in.Findings == nil && outcome == "":
+		case in.Findings == nil && in.FindingsDigest != e.d.Report.FindingsDigest:
 			continue // it has not said yet how it stands under it
 		case was != string(enforce.Noncompliant) && rollup == string(enforce.Noncompliant):
 			now = "noncompliant"

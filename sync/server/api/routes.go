@@ -1,6 +1,9 @@
 package api
 
-import "github.com/warderd/warder/sync/server/fleet"
+import (
+	"github.com/warderd/warder/sync/protocol"
+	"github.com/warderd/warder/sync/server/fleet"
+)
 
 // What many routes take.
 var (
@@ -73,8 +76,8 @@ var routes = []route{
 	{"GET", "/audit", viewer, "List changes, newest first", get(listAudit), 0, append([]param{{name: "subject", doc: "what was changed", kind: "string"}}, paging...)},
 	{"GET", "/latency", viewer, "How long changes took to be reported", get(getLatency), 0, nil},
 
-	{"POST", "/devices/enroll", token, "Enrol a device", get(enroll), 201, nil},
-	{"POST", "/devices/{id}/checkin", device, "Report, and get what is to be held", get(checkin), 0, nil},
+	{"POST", "/devices/enroll", token, "Enrol a device", document[protocol.EnrollRequest](enroll), 201, nil},
+	{"POST", "/devices/{id}/checkin", device, "Report, and get what is to be held", document[protocol.Report](checkin), 0, nil},
 	{"PUT", "/devices/{id}/diagnostics", device, "Send a bundle that was asked for (gzip)", get(putDiagnostics), 201, nil},
 	{"GET", "/devices/{id}/push", device, "The websocket on which the server nudges", get(push), 0, nil},
 }

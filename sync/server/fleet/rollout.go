@@ -19,7 +19,7 @@ const (
 // Stage is one step of a rollout.
 type Stage struct {
 	Percent     int `json:"percent" minimum:"1" maximum:"100" doc:"share of the policy's devices that get the new version"`
-	WaitMinutes int `json:"wait_minutes,omitempty" minimum:"0" maximum:"43200" doc:"before the next stage begins"`
+	WaitMinutes int `json:"wait_minutes,omitempty" minimum:"0" maximum:"43200" doc:"at least, before the next stage begins, or the last one ends; in an open window"`
 }
 
 // Window is the time of day in which devices are moved.
@@ -50,6 +50,28 @@ func (w *Window) Open(now time.Time) bool {
 	return len(w.Days) == 0 || slices.Contains(w.Days, strings.ToLower(day.Weekday().String()[:3]))
 }
 
+// openFor is how long the window was open between two moments, to ten minutes where there is a window.
+func (w *Window) openFor(from, to time.Time) (d time.Duration) {
+	if w == nil {
+		return to.Sub(from)
+	}
+	const step = 10 * time.Minute
+	from = later(from, to.AddDate(0, 0, -60)) // a bound, and more than any wait
+	for ; from.Before(to); from = from.Add(step) {
+		if w.Open(from) {
+			d += min(step, to.Sub(from))
+		}
+	}
+	return d
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
 // Plan is how a rollout goes, as an administrator writes it.
 type Plan struct {
 	Stages     []Stage  `json:"stages" minItems:"1" maxItems:"20"`
@@ -57,6 +79,14 @@ type Plan struct {
 	Window     *Window  `json:"window,omitempty" doc:"when devices are moved; always where absent"`
 	StopAbove  *int     `json:"stop_above_percent,omitempty" minimum:"0" maximum:"100" doc:"stop when more than this share of the moved devices revert or turn noncompliant; 10 where absent"`
 	MinDevices *int     `json:"min_devices,omitempty" minimum:"1" maximum:"100000" doc:"reports needed before the share counts; 5 where absent, or all devices of a smaller stage"`
+}
+
+// need is how many reports count as evidence.
+func (p *Plan) need() int {
+	if p.MinDevices != nil {
+		return *p.MinDevices
+	}
+	return 5
 }
 
 // Check says what is wrong with a plan beyond its shape, as field and message.
@@ -99,6 +129,11 @@ func (r *Rollout) Includes(d *Device, now time.Time) bool {
 	if r.State != Running || !r.Plan.Window.Open(now) {
 		return false
 	}
+	return r.InStage(d)
+}
+
+// InStage reports whether a device is one of those that the stage is for.
+func (r *Rollout) InStage(d *Device) bool {
 	for _, g := range r.Plan.Groups {
 		if g.Matches(d) {
 			return true
@@ -119,13 +154,17 @@ func share(s string) int {
 	return int(x % 10000)
 }
 
-// Next is the stage that is due, and whether the rollout is done.
-func (r *Rollout) Next(now time.Time) (stage int, done bool) {
+// Next is the stage that is due, and whether the rollout is done. No stage is left on time alone: as
+// many devices as the plan wants, or as the stage has, must have said how they stand.
+func (r *Rollout) Next(now time.Time, t Tally, stageSize int) (stage int, done bool) {
 	stage = r.Stage
 	if r.State != Running || !r.Plan.Window.Open(now) {
 		return stage, false
 	}
-	if now.Sub(r.StageSince) < time.Duration(r.Plan.Stages[stage].WaitMinutes)*time.Minute {
+	if t.Good+t.Reverted+t.Noncompliant < min(r.Plan.need(), stageSize) {
+		return stage, false
+	}
+	if r.Plan.Window.openFor(r.StageSince, now) < time.Duration(r.Plan.Stages[stage].WaitMinutes)*time.Minute {
 		return stage, false
 	}
 	if stage == len(r.Plan.Stages)-1 {
@@ -145,13 +184,10 @@ type Tally struct {
 // Stop reports whether too much went wrong. stage is how many devices the stage is for: a small one
 // need not wait for more reports than it has devices.
 func (p *Plan) Stop(t Tally, stage int) bool {
-	above, need := 10, 5
+	above := 10
 	if p.StopAbove != nil {
 		above = *p.StopAbove
 	}
-	if p.MinDevices != nil {
-		need = *p.MinDevices
-	}
 	bad, reported := t.Reverted+t.Noncompliant, t.Good+t.Reverted+t.Noncompliant
-	return bad > 0 && reported >= min(need, max(stage, 1)) && bad*100 > above*reported
+	return bad > 0 && reported >= min(p.need(), max(stage, 1)) && bad*100 > above*reported
 }

@@ -23,7 +23,7 @@ func (s *Store) AddAssignment(ctx context.Context, a fleet.Assignment) error {
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM policies WHERE id = $1`, a.Policy).Scan(&n); err != nil || n == 0 {
 			return errors.Join(err, ErrNotFound)
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO assignments VALUES `+s.values(1, 10), a.ID, a.Policy, a.Target.Platform, a.Target.Ownership, a.Target.User,
+		_, err := tx.ExecContext(ctx, `INSERT INTO assignments (id, policy, platform, ownership, username, tag, priority, compliance, created_at, created_by) VALUES `+s.values(1, 10), a.ID, a.Policy, a.Target.Platform, a.Target.Ownership, a.Target.User,
 			a.Target.Tag, a.Priority, a.Compliance, ms(a.CreatedAt), a.CreatedBy)
 		return err
 	})

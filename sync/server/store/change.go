@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -57,7 +56,7 @@ func (s *Store) change(ctx context.Context, now time.Time, action, subject strin
 			return err
 		}
 		var err error
-		if seq, err = s.next(ctx, tx, 0); err != nil {
+		if seq, err = s.next(ctx, tx); err != nil {
 			return err
 		}
 		return s.log(ctx, tx, seq, now, action, subject, detail)
@@ -73,7 +72,7 @@ func (s *Store) log(ctx context.Context, tx *sql.Tx, seq int64, now time.Time, a
 	if detail == nil {
 		detail = []string{}
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO changes VALUES ($1,$2,$3,$4,$5,$6,$7)`, seq, ms(now), who.By, action, subject, encode(detail), who.Request)
+	_, err := tx.ExecContext(ctx, `INSERT INTO changes (seq, at, actor, action, subject, detail, request) VALUES ($1,$2,$3,$4,$5,$6,$7)`, seq, ms(now), who.By, action, subject, encode(detail), who.Request)
 	if err != nil {
 		return err
 	}
@@ -92,11 +91,10 @@ func (s *Store) log(ctx context.Context, tx *sql.Tx, seq int64, now time.Time, a
 	return err
 }
 
-// next takes the next number of the change sequence, above any other one given.
-func (s *Store) next(ctx context.Context, tx *sql.Tx, above int64) (n int64, err error) {
-	err = tx.QueryRowContext(ctx, `INSERT INTO meta VALUES ('sequence', $1) ON CONFLICT (name) DO UPDATE SET
-		value = CAST(CASE WHEN CAST(meta.value AS BIGINT) > $2 THEN CAST(meta.value AS BIGINT) ELSE $2 END + 1 AS TEXT)
-		RETURNING CAST(value AS BIGINT)`, strconv.FormatInt(above+1, 10), above).Scan(&n)
+// next takes the next number of the change sequence. No number from outside ever raises it.
+func (s *Store) next(ctx context.Context, tx *sql.Tx) (n int64, err error) {
+	err = tx.QueryRowContext(ctx, `INSERT INTO meta (name, value) VALUES ('sequence', '1') ON CONFLICT (name) DO UPDATE SET
+		value = CAST(CAST(meta.value AS BIGINT) + 1 AS TEXT) RETURNING CAST(value AS BIGINT)`).Scan(&n)
 	return n, err
 }
 
@@ -113,10 +111,9 @@ func (s *Store) committed(seq int64) {
 	}
 }
 
-// Serial gives a serial above what a device reports, for an assignment.
-func (s *Store) Serial(ctx context.Context, above int64) (n int64, err error) {
-	err = s.tx(ctx, func(tx *sql.Tx) error { n, err = s.next(ctx, tx, above); return err })
-	return n, err
+// Note writes a line of the audit log for a change that is not of the database.
+func (s *Store) Note(ctx context.Context, action, subject string, detail []string, now time.Time) error {
+	return s.change(ctx, now, action, subject, detail, func(*sql.Tx) error { return nil })
 }
 
 // Changes gives up to n lines of the audit log after a number, oldest first.

@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -261,7 +263,15 @@ func (s *Store) SetState(ctx context.Context, device, state string, now time.Tim
 // Enroll uses up one use of a token and registers a device, both or neither. What the token says of
 // its devices is taken over.
 func (s *Store) Enroll(ctx context.Context, token string, d *Device, now time.Time) error {
-	return s.tx(ctx, func(tx *sql.Tx) error {
+	// Looked up without the writers' lock first: a guess costs no transaction.
+	var n int
+	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM enrollments WHERE hash = $1`, hash(token)).Scan(&n); err != nil || n == 0 {
+		if err == nil {
+			err = ErrUsed
+		}
+		return err
+	}
+	return s.change(ctx, now, "device.enrolled", d.ID, []string{"name " + d.Name}, func(tx *sql.Tx) error {
 		var tags, ownership, user string
 		var own sql.NullString
 		err := tx.QueryRowContext(ctx, `UPDATE enrollments SET used = used + 1 WHERE hash = $1 AND used < uses AND expires > $2 AND revoked_at = 0
@@ -293,6 +303,8 @@ type Seen struct {
 // PutSeen writes many at once.
 func (s *Store) PutSeen(ctx context.Context, list []Seen) error {
 	const most = 500
+	// In one order on every node, so that two that write the same devices do not block each other.
+	slices.SortFunc(list, func(a, b Seen) int { return cmp.Compare(a.Device, b.Device) })
 	for len(list) > 0 {
 		part := list[:min(most, len(list))]
 		list = list[len(part):]
@@ -301,10 +313,10 @@ func (s *Store) PutSeen(ctx context.Context, list []Seen) error {
 			args = append(args, x.Device, ms(x.At), int64(x.Counter), ms(x.Assigned))
 		}
 		if err := s.tx(ctx, func(tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, `INSERT INTO seen VALUES `+s.values(len(part), 4)+` ON CONFLICT (device) DO UPDATE SET at = excluded.at,
+			_, err := tx.ExecContext(ctx, `INSERT INTO seen (device, at, counter, assigned) VALUES `+s.values(len(part), 4)+` ON CONFLICT (device) DO UPDATE SET
+				at = CASE WHEN excluded.at > seen.at THEN excluded.at ELSE seen.at END,
 				counter = CASE WHEN excluded.counter > seen.counter THEN excluded.counter ELSE seen.counter END,
-				assigned = CASE WHEN excluded.assigned > seen.assigned THEN excluded.assigned ELSE seen.assigned END
-				WHERE excluded.at >= seen.at`, args...)
+				assigned = CASE WHEN excluded.assigned > seen.assigned THEN excluded.assigned ELSE seen.assigned END`, args...)
 			return err
 		}); err != nil {
 			return err

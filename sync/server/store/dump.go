@@ -86,12 +86,13 @@ func (s *Store) Load(ctx context.Context, in io.Reader) error {
 		var table string
 		var columns []string
 		var batch []any
+		size := 0
 		flush := func() error {
 			if len(batch) == 0 {
 				return nil
 			}
 			_, err := tx.ExecContext(ctx, `INSERT INTO `+table+` (`+strings.Join(columns, ", ")+`) VALUES `+s.values(len(batch)/len(columns), len(columns)), batch...)
-			batch = batch[:0]
+			batch, size = batch[:0], 0
 			return err
 		}
 		for {
@@ -116,9 +117,16 @@ func (s *Store) Load(ctx context.Context, in io.Reader) error {
 				return errors.New("the backup is damaged: a row that does not fit its table")
 			}
 			for _, v := range l.Row {
-				batch = append(batch, plain(v))
+				p := plain(v)
+				switch x := p.(type) {
+				case string:
+					size += len(x)
+				case []byte:
+					size += len(x)
+				}
+				batch = append(batch, p)
 			}
-			if len(batch) > 5000 {
+			if len(batch) > 5000 || size > 4<<20 {
 				if err := flush(); err != nil {
 					return fmt.Errorf("table %s: %w", table, err)
 				}

@@ -84,7 +84,7 @@ func (s *Store) PutBundle(ctx context.Context, name string, device int64, id str
 		if err := one(tx.ExecContext(ctx, `UPDATE devices SET diagnose = 0 WHERE n = $1 AND diagnose > 0`, device)); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO diagnostics VALUES ($1,$2,$3,$4,$5)`, id, device, ms(now), len(body), body); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO diagnostics (id, device, at, size, body) VALUES ($1,$2,$3,$4,$5)`, id, device, ms(now), len(body), body); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `DELETE FROM diagnostics WHERE device = $1 AND id NOT IN (SELECT id FROM diagnostics WHERE device = $1 ORDER BY at DESC, id LIMIT $2)`, device, keepBundles)

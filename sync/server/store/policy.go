@@ -84,6 +84,15 @@ func (s *Store) putPolicy(ctx context.Context, tx *sql.Tx, p *fleet.Policy, expe
 	if have != expect {
 		return ErrStale
 	}
+	if !p.Active {
+		def, err := defaultID(ctx, tx, s.forUpdate())
+		if err == nil && def == p.ID {
+			err = fmt.Errorf("%w: it is the default policy, which cannot be inactive", ErrInUse)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if _, err = tx.ExecContext(ctx, `INSERT INTO policies (`+policyColumns+`) VALUES `+s.values(1, 12)+` ON CONFLICT (id) DO UPDATE SET
 		name=excluded.name, description=excluded.description, organization=excluded.organization, active=excluded.active,
 		version=excluded.version, compliance=excluded.compliance, sections=excluded.sections, data=excluded.data,
@@ -92,7 +101,7 @@ func (s *Store) putPolicy(ctx context.Context, tx *sql.Tx, p *fleet.Policy, expe
 		ms(p.CreatedAt), ms(p.UpdatedAt)); err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO versions VALUES ($1,$2,$3,$4,$5,$6)`, p.ID, p.Version, actorOf(ctx).By, ms(p.UpdatedAt), encode(changes), string(p.Document()))
+	_, err = tx.ExecContext(ctx, `INSERT INTO versions (policy, version, changed_by, changed_at, changes, document) VALUES ($1,$2,$3,$4,$5,$6)`, p.ID, p.Version, actorOf(ctx).By, ms(p.UpdatedAt), encode(changes), string(p.Document()))
 	return err
 }
 
@@ -198,7 +207,7 @@ func (s *Store) SetDefault(ctx context.Context, id string, now time.Time) error 
 		case !active:
 			return fmt.Errorf("%w: an inactive policy cannot be the default", ErrInUse)
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO meta VALUES ('default', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, id)
+		_, err = tx.ExecContext(ctx, `INSERT INTO meta (name, value) VALUES ('default', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, id)
 		return err
 	})
 }
@@ -214,6 +223,6 @@ func (s *Store) Meta(ctx context.Context, name string) (v string, err error) {
 
 // SetMeta writes one.
 func (s *Store) SetMeta(ctx context.Context, name, v string) error {
-	_, err := s.write.ExecContext(ctx, `INSERT INTO meta VALUES ($1,$2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, v)
+	_, err := s.write.ExecContext(ctx, `INSERT INTO meta (name, value) VALUES ($1,$2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, v)
 	return err
 }

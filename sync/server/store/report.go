@@ -39,6 +39,9 @@ type Record struct {
 	Moved, Was string
 
 	Ack uint64 // set by PutRecords: the highest number of the epoch that is stored
+	// Old, set by PutRecords: a report with a higher counter is stored already, so that nothing of this
+	// one was but its events.
+	Old bool
 }
 
 // PutRecords writes reports of different devices in one transaction, all of it or nothing. Events
@@ -61,7 +64,7 @@ func (s *Store) PutRecords(ctx context.Context, list []*Record) error {
 		}
 		for _, r := range list {
 			if r.Moved != "" {
-				if _, err := tx.ExecContext(ctx, `INSERT INTO rollout_devices VALUES ($1,$2,$3,'') ON CONFLICT DO NOTHING`, r.Moved, r.Device, r.Was); err != nil {
+				if _, err := tx.ExecContext(ctx, `INSERT INTO rollout_devices (rollout, device, was, outcome) VALUES ($1,$2,$3,'') ON CONFLICT DO NOTHING`, r.Moved, r.Device, r.Was); err != nil {
 					return err
 				}
 			}
@@ -140,10 +143,10 @@ func (s *Store) putEvents(ctx context.Context, tx *sql.Tx, list []*Record) error
 	if len(events) == 0 {
 		return nil
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO events VALUES `+s.values(len(events)/6, 6), events...); err != nil {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO events (device, epoch, first, last, received, body) VALUES `+s.values(len(events)/6, 6), events...); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO epochs VALUES `+s.values(len(epochs)/3, 3)+` ON CONFLICT (device, epoch) DO UPDATE SET seq = excluded.seq
+	_, err := tx.ExecContext(ctx, `INSERT INTO epochs (device, epoch, seq) VALUES `+s.values(len(epochs)/3, 3)+` ON CONFLICT (device, epoch) DO UPDATE SET seq = excluded.seq
 		WHERE excluded.seq > epochs.seq`, epochs...)
 	return err
 }
@@ -160,7 +163,7 @@ func (s *Store) putStandings(ctx context.Context, tx *sql.Tx, list []*Record) (f
 	slices.Sort(fresh) // the same order on every node
 	for _, h := range fresh {
 		i := slices.IndexFunc(list, func(r *Record) bool { return r.Standing == h })
-		if _, err := tx.ExecContext(ctx, `INSERT INTO standings VALUES ($1,$2) ON CONFLICT (hash) DO NOTHING`, h, list[i].StandingBody); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO standings (hash, body) VALUES ($1,$2) ON CONFLICT (hash) DO NOTHING`, h, list[i].StandingBody); err != nil {
 			return nil, err
 		}
 	}
@@ -187,8 +190,14 @@ func (s *Store) putReports(ctx context.Context, tx *sql.Tx, list []*Record) erro
 		args = append(args, r.Device, int64(r.Counter), r.HeldID, r.HeldVersion, string(r.Held), string(r.Agent), r.Previous, r.FactsDigest, raw(r.Facts),
 			r.FindingsDigest, raw(r.Findings), findingsAt, r.Standing, r.Rollup)
 	}
+	written := make(map[int64]bool, len(list))
 	// A digest goes with its content: one without it stays what it was.
-	_, err := tx.ExecContext(ctx, `INSERT INTO reports VALUES `+s.values(len(list), width)+` ON CONFLICT (device) DO UPDATE SET counter = excluded.counter,
+	err := rows(ctx, tx, func(r scanner) error {
+		var n int64
+		err := r.Scan(&n)
+		written[n] = true
+		return err
+	}, `INSERT INTO reports (device, counter, held_id, held_version, held, agent, previous, facts_digest, facts, findings_digest, findings, findings_at, standing, rollup) VALUES `+s.values(len(list), width)+` ON CONFLICT (device) DO UPDATE SET counter = excluded.counter,
 		held_id = excluded.held_id, held_version = excluded.held_version, held = excluded.held, agent = excluded.agent, previous = excluded.previous,
 		facts_digest = CASE WHEN excluded.facts IS NULL THEN reports.facts_digest ELSE excluded.facts_digest END, facts = coalesce(excluded.facts, reports.facts),
 		findings_digest = CASE WHEN excluded.findings IS NULL THEN reports.findings_digest ELSE excluded.findings_digest END,
@@ -196,7 +205,10 @@ func (s *Store) putReports(ctx context.Context, tx *sql.Tx, list []*Record) erro
 		standing = CASE WHEN excluded.findings IS NULL THEN reports.standing ELSE excluded.standing END,
 		rollup = CASE WHEN excluded.findings IS NULL THEN reports.rollup ELSE excluded.rollup END,
 		findings = coalesce(excluded.findings, reports.findings)
-		WHERE excluded.counter > reports.counter`, args...)
+		WHERE excluded.counter > reports.counter RETURNING device`, args...)
+	for _, r := range list {
+		r.Old = !written[r.Device]
+	}
 	return err
 }
 
@@ -209,7 +221,8 @@ type StoredEvent struct {
 
 // Events gives a device's newest events, newest first; device is its number.
 func (s *Store) Events(ctx context.Context, device int64, limit int) (out []StoredEvent, err error) {
-	r, err := s.read.QueryContext(ctx, `SELECT epoch, received, body FROM events WHERE device = $1 ORDER BY received DESC, first DESC`, device)
+	// Each row has an event at least.
+	r, err := s.read.QueryContext(ctx, `SELECT epoch, received, body FROM events WHERE device = $1 ORDER BY received DESC, first DESC LIMIT $2`, device, limit)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"strconv"
@@ -76,10 +77,15 @@ func Open(ctx context.Context, database string) (*Store, error) {
 
 // Name is the database without a password.
 func (s *Store) Name() string {
-	if u, err := url.Parse(s.url); s.pg && err == nil {
-		return u.Redacted()
+	if !s.pg {
+		return s.url
 	}
-	return s.url
+	// Named part by part: a password may stand in the URL in more than one place.
+	c, err := pgx.ParseConfig(s.url)
+	if err != nil {
+		return "postgres"
+	}
+	return "postgres://" + net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))) + "/" + c.Database
 }
 
 func (s *Store) openPostgres() (err error) {
@@ -132,7 +138,7 @@ func (s *Store) Close() error {
 // Ping reports whether the database can be read and written now.
 func (s *Store) Ping(ctx context.Context) error {
 	return s.tx(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO meta VALUES ('ping', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, time.Now().UTC().Format(time.RFC3339))
+		_, err := tx.ExecContext(ctx, `INSERT INTO meta (name, value) VALUES ('ping', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, time.Now().UTC().Format(time.RFC3339))
 		return err
 	})
 }
