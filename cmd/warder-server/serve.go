@@ -50,9 +50,13 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 			default:
 				return fmt.Errorf("--log-format must be text or json (received %q)", format)
 			}
+			// Thousands of kept connections are much to mark and little to free: collect less often, up to a
+			// limit. GOGC and GOMEMLIMIT say otherwise.
 			if os.Getenv("GOGC") == "" {
-				// Thousands of kept connections are much to mark and little to free: collect half as often.
-				debug.SetGCPercent(200)
+				debug.SetGCPercent(400)
+			}
+			if os.Getenv("GOMEMLIMIT") == "" {
+				debug.SetMemoryLimit(2 << 30)
 			}
 			return server.Serve(ctx, o)
 		},
