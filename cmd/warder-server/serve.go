@@ -33,6 +33,12 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 			if o.Interval < 10*time.Second || o.Interval > 24*time.Hour {
 				return fmt.Errorf("--interval must be from 10s to 24h (received %s)", o.Interval)
 			}
+			if o.MaxInFlight < 0 || o.MaxSockets < 0 {
+				return fmt.Errorf("--max-in-flight and --max-sockets must be 0 or more (received %d, %d)", o.MaxInFlight, o.MaxSockets)
+			}
+			if o.Spread < 0 || o.Spread > time.Hour {
+				return fmt.Errorf("--spread must be from 0s to 1h (received %s)", o.Spread)
+			}
 			var err error
 			if o.Retain, err = parseRetain(retain); err != nil {
 				return err

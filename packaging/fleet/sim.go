@@ -37,7 +37,6 @@ type device struct {
 	round   int
 
 	socket *push.Socket
-	nudged chan protocol.Nudge
 	up     atomic.Bool
 }
 
@@ -207,7 +206,6 @@ type result struct {
 	h        *hdrhistogram.Histogram // microseconds from when it was due
 	done     int
 	errors   int
-	busy     int // 503
 	first    error
 	took     time.Duration
 	achieved float64

@@ -25,7 +25,6 @@ type node struct {
 	data string
 	args []string
 	cmd  *exec.Cmd
-	log  *os.File
 }
 
 // target is what the load goes to: one node on SQLite, or several on PostgreSQL.

@@ -251,6 +251,7 @@ func TestRollout(t *testing.T) {
 			t.Errorf("%v", h)
 		}
 		// One that goes well ends by itself.
+		list = append(list, fresh)
 		o = r.ok(201, "POST", "/policies/policy-default/rollouts", `{"policy":{"policy_data":{"usb":{"allowed":true}}},"stages":[{"percent":50},{"percent":100}]}`)
 		time.Sleep(time.Second)
 		if now := r.ok(200, "GET", "/rollouts/"+o["id"].(string), ""); now["state"] != "running" || num(now, "stage") != 1 {

@@ -2,8 +2,11 @@ package server
 
 import (
 	"archive/tar"
+	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,11 +64,14 @@ func Backup(ctx context.Context, data, database, to string, now time.Time) error
 func archive(out io.Writer, data string, dump *os.File, m manifest) error {
 	z := gzip.NewWriter(out)
 	t := tar.NewWriter(z)
+	sums := map[string]string{}
 	add := func(name string, size int64, r io.Reader) error {
 		if err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: m.At, Format: tar.FormatPAX}); err != nil {
 			return err
 		}
-		_, err := io.Copy(t, r)
+		h := sha256.New()
+		_, err := io.Copy(io.MultiWriter(t, h), r)
+		sums[name] = hex.EncodeToString(h.Sum(nil))
 		return err
 	}
 	head, _ := json.Marshal(m)
@@ -94,6 +100,10 @@ func archive(out io.Writer, data string, dump *os.File, m manifest) error {
 	if err := add("database.jsonl", size, dump); err != nil {
 		return err
 	}
+	list, _ := json.Marshal(sums)
+	if err := add(sumsName, int64(len(list)), bytes.NewReader(list)); err != nil {
+		return err
+	}
 	return errors.Join(t.Close(), z.Close())
 }
 
@@ -103,14 +113,9 @@ func Restore(ctx context.Context, data, database, from string) error {
 	if list, err := os.ReadDir(data); err == nil && len(list) > 0 {
 		return fmt.Errorf("%s is not empty: a backup is restored into a new directory", data)
 	}
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	z, err := gzip.NewReader(in)
-	if err != nil {
-		return fmt.Errorf("%s is no backup: %w", from, err)
+	// Read once to the end before anything is written: a damaged backup restores nothing.
+	if err := whole(from); err != nil {
+		return fmt.Errorf("%s cannot be restored: %w", from, err)
 	}
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
@@ -126,36 +131,91 @@ func Restore(ctx context.Context, data, database, from string) error {
 			}
 		}
 	}()
+	if err := members(from, func(name string, r io.Reader) error {
+		if name == "database.jsonl" { // after the keys: a database that nobody's keys open is of no use
+			if _, err := LoadKeys(data); err != nil {
+				return err
+			}
+		}
+		return restoreMember(ctx, data, database, name, r)
+	}); err != nil {
+		return err
+	}
+	done = true
+	return nil
+}
+
+// sumsName is the last member: the SHA-256 of each one before it.
+const sumsName = "sha256.json"
+
+// members gives each member of a backup in turn, and reads to the end of its compression, whose
+// checksum is there.
+func members(from string, use func(name string, r io.Reader) error) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	z, err := gzip.NewReader(in)
+	if err != nil {
+		return fmt.Errorf("it is no backup: %w", err)
+	}
 	t := tar.NewReader(z)
-	seen := map[string]bool{}
 	for {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("the backup is damaged: %w", err)
+			return fmt.Errorf("it is damaged: %w", err)
 		}
-		if h.Name == "database.jsonl" { // the last one: nothing is loaded from a backup that lacks what comes before
-			for _, name := range []string{"manifest.json", "keys/policy.key", "keys/recovery.pub"} {
-				if !seen[name] {
-					return fmt.Errorf("the backup is not whole: it has no %s", name)
-				}
-			}
-		}
-		if err := restoreMember(ctx, data, database, h.Name, t); err != nil {
+		if err := use(h.Name, t); err != nil {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
-		seen[h.Name] = true
 	}
-	if !seen["database.jsonl"] {
-		return errors.New("the backup is not whole: it has no database.jsonl")
+	if _, err := io.Copy(io.Discard, z); err != nil {
+		return fmt.Errorf("it is damaged: %w", err)
 	}
-	done = true
+	return nil
+}
+
+// whole checks that a backup has what it must have, and every byte of it.
+func whole(from string) error {
+	have, said := map[string]string{}, map[string]string{}
+	if err := members(from, func(name string, r io.Reader) error {
+		if name == sumsName {
+			return json.NewDecoder(io.LimitReader(r, 1<<20)).Decode(&said)
+		}
+		if have[name] != "" || said[name] != "" {
+			return errors.New("is there twice, or after the checksums")
+		}
+		h := sha256.New()
+		_, err := io.Copy(h, r)
+		have[name] = hex.EncodeToString(h.Sum(nil))
+		return err
+	}); err != nil {
+		return err
+	}
+	for _, name := range []string{"manifest.json", "keys/policy.key", "keys/admin.key", "keys/codes.key", "keys/recovery.pub", "database.jsonl"} {
+		if have[name] == "" {
+			return fmt.Errorf("it is not whole: it has no %s", name)
+		}
+	}
+	if len(have) != len(said) {
+		return errors.New("it is not whole: its members are not those of its checksums")
+	}
+	for name, sum := range have {
+		if said[name] != sum {
+			return fmt.Errorf("%s is damaged: its checksum does not match", name)
+		}
+	}
 	return nil
 }
 
 func restoreMember(ctx context.Context, data, database, name string, r io.Reader) error {
+	if name == sumsName {
+		return nil
+	}
 	if name == "manifest.json" {
 		var m manifest
 		if err := json.NewDecoder(io.LimitReader(r, 1<<20)).Decode(&m); err != nil {

@@ -298,6 +298,16 @@ func (k *Keys) loadRecovery() (*jose.JSONWebKey, error) {
 	return &out, json.Unmarshal(b, &out)
 }
 
+// loose lists the secrets that others than their owner may read or change.
+func (k *Keys) loose() (out []string) {
+	for _, f := range append(k.files(), k.dir, k.file("codes.key"), k.file("ca.pem"), k.file("recovery.key")) {
+		if info, err := os.Stat(f); err == nil && info.Mode().Perm()&0o077 != 0 {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
 // adminID names the secret that signs tokens.
 func (k *Keys) adminID() string {
 	k.mu.RLock()

@@ -66,6 +66,9 @@ func Serve(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	for _, f := range keys.loose() {
+		o.Log.Warn("others than the server's user may read a secret: chmod go= it", "file", f)
+	}
 	unlock, err := o.alone()
 	if err != nil {
 		return err

@@ -45,15 +45,22 @@ func listAssignments(a *API, _ *request) (assignmentList, error) {
 // maxAssignments bounds what each check-in asks.
 const maxAssignments = 1000
 
-func createAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, error) {
-	var errs policy.Errors
-	if in.Target.Tag != "" {
-		checkTags([]string{in.Target.Tag}, &errs)
-		for i := range errs {
-			errs[i].Field = "target.tag"
+// checkTarget says what is wrong with a group beyond its shape.
+func checkTarget(field string, t fleet.Target, errs *policy.Errors) {
+	if t.Tag != "" {
+		var of policy.Errors
+		checkTags([]string{t.Tag}, &of)
+		for _, e := range of {
+			e.Field = field + ".tag"
+			*errs = append(*errs, e)
 		}
 	}
-	text(&errs, "target.user", in.Target.User, 256)
+	text(errs, field+".user", t.User, 256)
+}
+
+func createAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, error) {
+	var errs policy.Errors
+	checkTarget("target", in.Target, &errs)
 	if len(a.state.Load().Assignments) >= maxAssignments {
 		errs = append(errs, policy.Error{Field: "", Message: "there may be at most 1000 assignments to groups", Received: maxAssignments})
 	}

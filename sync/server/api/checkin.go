@@ -184,6 +184,13 @@ func checkin(a *API, q *request) (protocol.Answer, error) {
 	return out, nil
 }
 
+// Bounds of a report. Numbers are those that every JSON reader holds exactly.
+const (
+	maxNumber   = 1 << 53
+	maxFindings = 1000
+	maxPart     = 2 << 20 // bytes of facts, or of findings, as they are stored
+)
+
 // checkReport refuses what cannot be this device's next report.
 func (a *API) checkReport(q *request, e *entry, in *protocol.Report) error {
 	var errs policy.Errors
@@ -192,6 +199,14 @@ func (a *API) checkReport(q *request, e *entry, in *protocol.Report) error {
 	text(&errs, "policy.digest", in.Policy.Digest, 128)
 	text(&errs, "policy.refused", in.Policy.Refused, 128)
 	text(&errs, "policy.state", in.Policy.State, 32)
+	text(&errs, "policy.exceptions", in.Policy.Exceptions, 64)
+	text(&errs, "pinned", in.Pinned, 64)
+	if in.Findings != nil && len(*in.Findings) > maxFindings {
+		errs = append(errs, policy.Error{Field: "findings", Message: fmt.Sprintf("must be at most %d", maxFindings), Received: len(*in.Findings)})
+	}
+	if in.Device != nil && (len(in.Device.USB) > 1024 || len(in.Device.Health) > 200 || len(in.Device.Capable) > 200) {
+		errs = append(errs, policy.Error{Field: "device", Message: "must have at most 1024 USB devices, 200 lines of health and 200 capabilities", Received: len(in.Device.USB)})
+	}
 	text(&errs, "device_digest", in.DeviceDigest, 128)
 	text(&errs, "findings_digest", in.FindingsDigest, 128)
 	text(&errs, "agent.machine", in.Agent.Machine, 256)
@@ -204,7 +219,7 @@ func (a *API) checkReport(q *request, e *entry, in *protocol.Report) error {
 	}
 	for i := range in.Events {
 		ev := &in.Events[i]
-		if ev.Seq == 0 || ev.Seq > 1<<62 || i > 0 && ev.Seq <= in.Events[i-1].Seq {
+		if ev.Seq == 0 || ev.Seq > maxNumber || i > 0 && ev.Seq <= in.Events[i-1].Seq {
 			errs = append(errs, policy.Error{Field: fmt.Sprintf("events[%d].seq", i), Message: "must grow from event to event", Received: ev.Seq})
 			break
 		}
@@ -212,11 +227,11 @@ func (a *API) checkReport(q *request, e *entry, in *protocol.Report) error {
 	if len(in.Events) > 0 && in.Epoch == "" {
 		errs = append(errs, policy.Error{Field: "epoch", Message: "must be present where there are events", Received: ""})
 	}
-	if in.Counter > 1<<62 {
-		errs = append(errs, policy.Error{Field: "counter", Message: "must be at most 2^62", Received: in.Counter})
+	if in.Counter > maxNumber {
+		errs = append(errs, policy.Error{Field: "counter", Message: "must be at most 2^53", Received: in.Counter})
 	}
-	if in.Policy.Serial < 0 || in.Policy.Serial > 1<<62 {
-		errs = append(errs, policy.Error{Field: "policy.serial", Message: "must be from 0 to 2^62", Received: in.Policy.Serial})
+	if in.Policy.Serial < 0 || in.Policy.Serial > maxNumber {
+		errs = append(errs, policy.Error{Field: "policy.serial", Message: "must be from 0 to 2^53", Received: in.Policy.Serial})
 	}
 	if in.Policy.Version < 0 || in.Policy.Version > 1<<31 {
 		errs = append(errs, policy.Error{Field: "policy.version", Message: "must be from 0 to 2^31", Received: in.Policy.Version})
@@ -290,6 +305,9 @@ func (a *API) record(q *request, e *entry, in *protocol.Report, st *fleet.State)
 		if in.Policy.ID == "" {
 			rec.Rollup = ""
 		}
+	}
+	if len(rec.Facts) > maxPart || len(rec.Findings) > maxPart {
+		return nil, &problem{status: http.StatusRequestEntityTooLarge, code: "too_large", message: fmt.Sprintf("facts and findings may have %d bytes each (received %d and %d)", maxPart, len(rec.Facts), len(rec.Findings))}
 	}
 	return rec, a.outcome(q, e, in, rec, st)
 }

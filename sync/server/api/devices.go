@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -221,6 +222,13 @@ func assignDevice(a *API, q *request, in *ownPolicyBody) (ownPolicyView, error) 
 	out := ownPolicyView{q.PathValue("id"), in.PolicyID, fleet.DevicePriority, in.Compliance}
 	if in.Priority != nil {
 		out.Priority = *in.Priority
+	}
+	d, err := a.Store.Known(q.Context(), out.ID)
+	if err != nil {
+		return out, err
+	}
+	if d.State == store.Retired {
+		return out, &problem{status: http.StatusConflict, code: "device_state", message: "the device is retired"}
 	}
 	return out, a.Store.Assign(q.Context(), out.ID, out.PolicyID, out.Compliance, out.Priority, q.now)
 }

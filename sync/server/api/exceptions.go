@@ -50,6 +50,9 @@ func grantException(a *API, q *request, in *exceptionBody) (exceptionView, error
 		errs = append(errs, policy.Error{Field: "usb", Message: `must name one kind of device, "vvvv:pppp" or "vvvv:pppp:SERIAL"`, Received: in.USB})
 	}
 	text(&errs, "reason", in.Reason, 500)
+	if strings.TrimSpace(in.Reason) == "" {
+		errs = append(errs, policy.Error{Field: "reason", Message: "must say why", Received: in.Reason})
+	}
 	text(&errs, "usb", in.USB, 400)
 	if err := invalid(errs); err != nil {
 		return exceptionView{}, err

@@ -75,13 +75,20 @@ func startRollout(a *API, q *request) (rolloutView, error) {
 	if field, message := plan.Check(); field != "" {
 		return rolloutView{}, invalid(policy.Errors{{Field: field, Message: message}})
 	}
-	p, before, after, err := a.edit(q, shape.Policy)
+	for i, g := range plan.Groups {
+		checkTarget(fmt.Sprintf("groups[%d]", i), g, &errs)
+	}
+	if err := invalid(errs); err != nil {
+		return rolloutView{}, err
+	}
+	p, before, _, err := a.edit(q, shape.Policy)
 	if err != nil {
 		return rolloutView{}, err
 	}
 	from := p.Version
 	p.Version, p.UpdatedAt = from+1, q.now
-	if after, err = decodePolicy(p.Document()); err != nil {
+	after, err := decodePolicy(p.Document())
+	if err != nil {
 		return rolloutView{}, err
 	}
 	if after.Active != before.Active {

@@ -204,12 +204,15 @@ type Replay struct {
 	Status   int // 0: carried out, and the answer was lost
 	Response string
 	Sequence int64
+	At       time.Time
 }
 
 // Replay looks up an idempotency key.
 func (s *Store) Replay(ctx context.Context, actor, key string) (r Replay, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT request, status, response, seq FROM idempotency WHERE actor = $1 AND key = $2`, actor, key).
-		Scan(&r.Request, &r.Status, &r.Response, &r.Sequence)
+	var when int64
+	err = s.read.QueryRowContext(ctx, `SELECT request, status, response, seq, at FROM idempotency WHERE actor = $1 AND key = $2`, actor, key).
+		Scan(&r.Request, &r.Status, &r.Response, &r.Sequence, &when)
+	r.At = at(when)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}

@@ -93,6 +93,9 @@ func (s *Store) Load(ctx context.Context, in io.Reader) error {
 			}
 			_, err := tx.ExecContext(ctx, `INSERT INTO `+table+` (`+strings.Join(columns, ", ")+`) VALUES `+s.values(len(batch)/len(columns), len(columns)), batch...)
 			batch, size = batch[:0], 0
+			if err != nil {
+				err = fmt.Errorf("table %s: %w", table, err)
+			}
 			return err
 		}
 		for {
@@ -128,12 +131,12 @@ func (s *Store) Load(ctx context.Context, in io.Reader) error {
 			}
 			if len(batch) > 5000 || size > 4<<20 {
 				if err := flush(); err != nil {
-					return fmt.Errorf("table %s: %w", table, err)
+					return err
 				}
 			}
 		}
 		if err := flush(); err != nil {
-			return fmt.Errorf("table %s: %w", table, err)
+			return err
 		}
 		if s.pg {
 			_, err := tx.ExecContext(ctx, `SELECT setval(pg_get_serial_sequence('devices', 'n'), (SELECT coalesce(max(n), 0) + 1 FROM devices), false)`)

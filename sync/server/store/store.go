@@ -109,7 +109,7 @@ func (s *Store) openSQLite(path string) (err error) {
 		return err
 	}
 	_ = f.Close()
-	const pragmas = "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-65536)"
+	const pragmas = "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-8192)"
 	name := "file:" + (&url.URL{Path: path}).EscapedPath() + pragmas
 	if s.write, err = sql.Open("sqlite", name+"&_txlock=immediate"); err != nil {
 		return err
