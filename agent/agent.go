@@ -6,6 +6,7 @@ package agent
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -111,6 +112,7 @@ type Agent struct {
 	journal *journal
 	latency latencies
 	started time.Time
+	run     string // names this run, at random
 
 	// The loop's inbox: each is a request to do something soon. look asks for a look at the machine
 	// and is never waited for: the guard asks while it must not wait.
@@ -174,7 +176,7 @@ type contact struct {
 // New opens an agent's files. It comes up whatever state they are in.
 func New(o Options) (*Agent, error) {
 	o.defaults()
-	a := &Agent{o: o, wake: make(chan func(), 64), look: make(chan struct{}, 1), problems: map[string]string{}, follow: map[chan enforce.Event]struct{}{}, started: o.Now()}
+	a := &Agent{o: o, wake: make(chan func(), 64), look: make(chan struct{}, 1), problems: map[string]string{}, follow: map[chan enforce.Event]struct{}{}, started: o.Now(), run: rand.Text()[:8]}
 	a.ids = identity.New(o.Paths.State, o.Paths.Run)
 	var err error
 	// A state directory that cannot be made is no reason not to come up: the runtime directory carries.

@@ -29,6 +29,10 @@ func (a *Agent) read(stored *identity.Assignment) (*protocol.Assignment, *policy
 	return as, doc, err
 }
 
+// refutedFor is how long a policy that cut the machine off is not tried again: what it needs may be
+// mended on the other side.
+const refutedFor = 24 * time.Hour
+
 // take is what happens to an assignment: verify → decode → store as pending → apply → confirm →
 // active. A failure anywhere leaves the policy in force as it was, and is reported with its reason.
 func (a *Agent) take(jws string) {
@@ -51,7 +55,7 @@ func (a *Agent) take(jws string) {
 		a.refuse(policy.DigestOf(as.Policy), fmt.Errorf("the policy cannot be used: %w", err))
 		return
 	}
-	if a.state.RefutedDigest != "" && doc.Digest == a.state.RefutedDigest {
+	if a.state.RefutedDigest != "" && doc.Digest == a.state.RefutedDigest && a.o.Now().Sub(a.state.RefutedAt) < refutedFor {
 		a.refuse(doc.Digest, fmt.Errorf("this policy cut this machine off from its server before (serial %d); it is not tried again", a.state.Refuted))
 		return
 	}
@@ -170,7 +174,7 @@ func (a *Agent) stored(serial int64, state, reason string) {
 func (a *Agent) revertPolicy(why string) {
 	bad := a.state.Policy
 	st := a.state
-	st.Refuted, st.Policy, st.RefutedDigest = bad.Serial, st.Confirmed, ""
+	st.Refuted, st.Policy, st.RefutedDigest, st.RefutedAt = bad.Serial, st.Confirmed, "", a.o.Now().UTC()
 	if a.doc != nil {
 		st.RefutedDigest = a.doc.Digest
 	}

@@ -422,7 +422,7 @@ func (a *Agent) report() (protocol.Report, sentDigests) {
 	now := a.o.Now()
 	sent := a.sent
 	r := protocol.Report{Policy: a.heldPolicy(), Epoch: epoch, Events: events, Pinned: a.pinned(), Sequence: a.nudgedFor,
-		Agent: protocol.Agent{Version: a.o.Version, StartedAt: a.started.UTC().Truncate(time.Second), Machine: a.o.Machine}}
+		Agent: protocol.Agent{Version: a.o.Version, StartedAt: a.started.UTC().Truncate(time.Second), Machine: a.o.Machine, Run: a.run}}
 	if r.Policy.State == "unconfirmed" {
 		r.Policy.State = "active" // the server that reads this is the proof
 	}

@@ -60,9 +60,10 @@ type State struct {
 	Confirmed *Assignment `json:"confirmed,omitempty"` // the last that a check-in proved
 	Highest   int64       `json:"highest_serial"`      // a lower one is refused
 	Refuted   int64       `json:"refuted_serial,omitempty"`
-	// RefutedDigest is its content: the same under another serial is not tried again either.
-	RefutedDigest string `json:"refuted_digest,omitempty"`
-	Hold          *Hold  `json:"hold,omitempty"`
+	// RefutedDigest is its content: the same under another serial is not tried again either, for a day.
+	RefutedDigest string    `json:"refuted_digest,omitempty"`
+	RefutedAt     time.Time `json:"refuted_at,omitzero"`
+	Hold          *Hold     `json:"hold,omitempty"`
 
 	Exceptions []Exception          `json:"exceptions,omitempty"`
 	Redeemed   map[string]time.Time `json:"redeemed,omitempty"` // codes used, so that none is used twice

@@ -66,7 +66,7 @@ func (d *device) findings() []enforce.Finding {
 }
 
 func (d *device) report(events int) protocol.Report {
-	r := protocol.Report{Policy: d.held, Agent: protocol.Agent{Version: "bench", StartedAt: d.started, Machine: d.machine}, Epoch: "e",
+	r := protocol.Report{Policy: d.held, Agent: protocol.Agent{Version: "bench", StartedAt: d.started, Machine: d.machine, Run: d.pinned}, Epoch: "e",
 		Pinned: d.pinned}
 	if events > 0 {
 		d.round++

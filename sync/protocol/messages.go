@@ -69,6 +69,8 @@ type Agent struct {
 	Version   string    `json:"version"`
 	StartedAt time.Time `json:"started_at"`
 	Machine   string    `json:"machine"`
+	// Run names this run of the agent, at random: a run that was over and is back is another machine's.
+	Run string `json:"run,omitempty"`
 }
 
 // Report is POST /devices/{id}/checkin.

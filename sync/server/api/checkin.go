@@ -211,6 +211,7 @@ func (a *API) checkReport(q *request, e *entry, in *protocol.Report) error {
 	text(&errs, "findings_digest", in.FindingsDigest, 128)
 	text(&errs, "agent.machine", in.Agent.Machine, 256)
 	text(&errs, "agent.version", in.Agent.Version, 128)
+	text(&errs, "agent.run", in.Agent.Run, 64)
 	if len(in.Policy.Reason) > 64<<10 {
 		errs = append(errs, policy.Error{Field: "policy.reason", Message: "must have at most 65536 bytes", Received: len(in.Policy.Reason)})
 	}
@@ -242,7 +243,7 @@ func (a *API) checkReport(q *request, e *entry, in *protocol.Report) error {
 	if in.Counter <= e.d.Counter {
 		return older(in.Counter, e.d.Counter)
 	}
-	if runOf(in.Agent) != runOf(e.run) && !e.loaded.IsZero() {
+	if in.Agent.Run != e.run.Run {
 		// Another run than this node knows: what another node knows decides whether it is a clone's.
 		if err := a.book.load(q.Context(), e); err != nil {
 			return err
@@ -267,30 +268,22 @@ func older(counter, last uint64) error {
 
 // cloned tells two machines with one key from one: another machine id, or an agent run that was
 // over and is back. An image that copies the machine id too is found by the latter, at the third
-// check-in of the two.
+// check-in of the two. Start times would not do: a machine without a clock begins each boot alike.
 func cloned(e *entry, in *protocol.Report) string {
 	if in.Agent.Machine != "" && e.d.Machine != "" && in.Agent.Machine != e.d.Machine {
 		return "machine id"
 	}
-	if run := runOf(in.Agent); run != "" && run == e.d.Report.Previous && run != runOf(e.run) {
+	if run := in.Agent.Run; run != "" && run == e.d.Report.Previous && run != e.run.Run {
 		return "an agent run that was over"
 	}
 	return ""
-}
-
-// runOf names one run of an agent.
-func runOf(g protocol.Agent) string {
-	if g.StartedAt.IsZero() {
-		return ""
-	}
-	return g.StartedAt.UTC().Format(time.RFC3339)
 }
 
 // record is what of a report is stored.
 func (a *API) record(q *request, e *entry, in *protocol.Report, st *fleet.State) (*store.Record, error) {
 	rec := &store.Record{Device: e.d.N, At: q.now, Counter: in.Counter, HeldID: in.Policy.ID, HeldVersion: in.Policy.Version,
 		FactsDigest: in.DeviceDigest, FindingsDigest: in.FindingsDigest, Epoch: in.Epoch, Events: in.Events, Previous: e.d.Report.Previous}
-	if now, was := runOf(in.Agent), runOf(e.run); now != was && was != "" {
+	if was := e.run.Run; in.Agent.Run != was && was != "" {
 		rec.Previous = was
 	}
 	rec.Held, _ = json.Marshal(in.Policy)
