@@ -99,7 +99,7 @@ func ParseCode(text string) (Code, error) {
 		return r
 	}, strings.ToUpper(text))
 	b, err := codeText.DecodeString(text)
-	if err != nil || len(b) != codeHead+codeMAC {
+	if err != nil || len(b) != codeHead+codeMAC || codeText.EncodeToString(b) != text { // the last letter has two bits to spare
 		return Code{}, fmt.Errorf("%w (received %d)", ErrCodeForm, len(text))
 	}
 	hours := int(b[2])<<16 | int(b[3])<<8 | int(b[4])

@@ -222,7 +222,8 @@ func (a *API) keep(q *request, status int, out any) error {
 	return a.Store.Answered(context.WithoutCancel(q.Context()), q.by, q.key(), status, text)
 }
 
-// seal is the cipher of answers kept for one key: neither the database nor the key files alone open it.
+// seal is the cipher of answers kept for one key: the database alone, or a copy of it, does not open
+// them.
 func (a *API) seal(q *request) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(a.Keys.CodeSecret("idempotency\n" + q.by + "\n" + q.key()))
 	if err != nil {
