@@ -125,6 +125,8 @@ func (b *book) load(ctx context.Context, e *entry) error {
 	} else if s, ok := b.a.batch.seenOf(d.N); ok {
 		d.Counter, d.LastSeen, d.AssignedAt = max(d.Counter, s.Counter), later(d.LastSeen, s.At), later(d.AssignedAt, s.Assigned)
 	}
+	// Taken apart above; a hundred thousand of them need not be kept as text.
+	d.Key, d.Host, d.Report.Held, d.Report.Agent = nil, nil, nil, nil
 	e.d, e.until, e.loaded = d, time.Time{}, time.Now()
 	d.Held.Policy, d.Held.Version = e.held.ID, e.held.Version
 	return nil

@@ -109,13 +109,13 @@ func (s *Store) openSQLite(path string) (err error) {
 		return err
 	}
 	_ = f.Close()
-	const pragmas = "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-8192)"
+	const pragmas = "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"
 	name := "file:" + (&url.URL{Path: path}).EscapedPath() + pragmas
-	if s.write, err = sql.Open("sqlite", name+"&_txlock=immediate"); err != nil {
+	if s.write, err = sql.Open("sqlite", name+"&_txlock=immediate&_pragma=cache_size(-8192)"); err != nil {
 		return err
 	}
 	s.write.SetMaxOpenConns(1)
-	if s.read, err = sql.Open("sqlite", name+"&_pragma=query_only(1)"); err != nil {
+	if s.read, err = sql.Open("sqlite", name+"&_pragma=query_only(1)&_pragma=cache_size(-1024)"); err != nil { // beyond that the system's cache serves
 		return err
 	}
 	s.read.SetMaxOpenConns(4)
