@@ -26,7 +26,7 @@ func serve() *cobra.Command {
 One node needs nothing but a directory. Several nodes share a PostgreSQL database and the same key files.`,
 		Example: `  warder-server serve --data ./var/server --http
   warder-server serve --data /var/lib/warder-server --listen 0.0.0.0:8443 --name policy.example.com
-  WARDER_DATABASE=postgres://warder:secret@db/warder warder-server serve --data /var/lib/warder-server --listen 0.0.0.0:8443`,
+  WARDER_DATABASE=postgres://warder@db/warder warder-server serve --data /var/lib/warder-server --listen 0.0.0.0:8443`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()

@@ -433,7 +433,15 @@ func TestLimits(t *testing.T) {
 	s := &push.Socket{URL: r.url, Device: l.out.DeviceID, HTTP: l.c.HTTPClient(), Sign: l.c.Sign, Nudged: func(protocol.Nudge) {}, Up: func(b bool) { up <- b }}
 	go s.Run(ctx)
 	<-up
-	r.ok(200, "GET", "/policies", "")
+	for range 100 { // the device hears that it is up a moment before the server is done with the request
+		if st, _ = r.call(r.admin, "GET", "/policies", ""); st == 200 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if st != 200 {
+		t.Errorf("beside a socket: %d", st)
+	}
 	m := r.laptop("m")
 	token, _ = m.c.Sign("GET", "/api/v1/devices/"+m.out.DeviceID+"/push", nil)
 	if st, _ := r.call(token, "GET", "/devices/"+m.out.DeviceID+"/push", ""); st != 503 {

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -328,7 +327,7 @@ func OpenStore(ctx context.Context, data, database string, now time.Time) (*stor
 func firstPolicy(ctx context.Context, s *store.Store, now time.Time) error {
 	t, _ := templates.Find("template-balanced")
 	p := &fleet.Policy{ID: "policy-default", Name: "Default Security Policy", Description: t.Description, Active: true, Version: 1,
-		Compliance: `"monitor"`, Data: fleet.Compact(json.RawMessage(t.Data)), CreatedAt: now, UpdatedAt: now}
+		Compliance: `"monitor"`, Data: fleet.Compact(t.Data), CreatedAt: now, UpdatedAt: now}
 	d, err := policy.Decode(p.Document(), policy.Options{Strict: true})
 	if err != nil {
 		return err
