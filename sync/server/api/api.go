@@ -58,7 +58,8 @@ type API struct {
 
 	state    atomic.Pointer[fleet.State]
 	catching sync.Mutex   // one at a time follows the change sequence
-	heard    atomic.Int64 // the last change that was read
+	read     int64        // the last change that was read; guarded by catching
+	heard    atomic.Int64 // the last one that has taken effect here
 	dirty    bool         // one asks for a reload that has not passed yet; guarded by catching
 
 	book    book
@@ -105,11 +106,12 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 		return nil, err
 	}
 	if len(list) > 0 {
-		a.heard.Store(list[0].Sequence)
+		a.read = list[0].Sequence
 	}
 	if err := a.reload(ctx); err != nil {
 		return nil, err
 	}
+	a.heard.Store(a.read)
 	var wg sync.WaitGroup
 	// What was taken is written, however the rest ends: the batch outlives the context until drained.
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -143,7 +145,7 @@ func (a *API) catchUp(ctx context.Context) error {
 	defer a.catching.Unlock()
 	const most = 1000
 	for {
-		list, err := a.Store.Changes(ctx, a.heard.Load(), most)
+		list, err := a.Store.Changes(ctx, a.read, most)
 		if err != nil {
 			return err
 		}
@@ -159,20 +161,21 @@ func (a *API) catchUp(ctx context.Context) error {
 			default:
 				a.dirty = true // and stays so until a reload has passed
 			}
-			a.heard.Store(c.Sequence)
+			a.read = c.Sequence
 		}
 		if len(list) < most {
 			break
 		}
 	}
 	a.census.stale.Store(true)
-	if !a.dirty {
-		return nil
+	if a.dirty {
+		if err := a.reload(ctx); err != nil {
+			return err
+		}
+		a.dirty = false
 	}
-	if err := a.reload(ctx); err != nil {
-		return err
-	}
-	a.dirty = false
+	// Not before: a check-in that was nudged for a change waits here until the change is in force.
+	a.heard.Store(a.read)
 	return nil
 }
 
