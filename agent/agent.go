@@ -61,6 +61,7 @@ type Options struct {
 	Now     func() time.Time
 	Random  func() float64
 	Tell    func(string) []string // tells the people at the machine, and says whom it reached
+	Release volume.Releaser       // starts the program that empties a disk
 	// Source replaces the check-in client of an enrolled device.
 	Source func(*identity.Device) (Source, error)
 	// Ready is called once the policy is in force and the local API answers; Alive from the loop,
@@ -191,10 +192,11 @@ func New(o Options) (*Agent, error) {
 		return nil, errors.Join(err, a.ledger.Close())
 	}
 	a.gate = &gate{}
-	a.ports = &usb.Ports{Root: o.SysRoot, DevRoot: "/dev", Gate: a.gate.pass, Release: volume.Release}
+	a.ports = &usb.Ports{Root: o.SysRoot, DevRoot: "/dev", Gate: a.gate.pass, Release: releaser(o.Release)}
 	a.loop = reconcile.New(a.ledger, o.Now, usb.Backend{Ports: a.ports})
 	a.journal = newJournal(a)
 	a.guard = &usb.Guard{Ports: a.ports, Hand: a.journal.put, Gone: func(string) { a.soon() }}
+	a.guard.Watch()
 	a.cadence = checkin.NewCadence(o.Random)
 	a.latency.init()
 	a.load()
@@ -313,6 +315,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 	}
 	cancel()
+	a.ports.Stop()
 	running.Wait()
 	_ = os.Remove(a.o.Paths.Socket())
 	if err == nil {

@@ -98,6 +98,11 @@ func (j *journal) write(d *usb.Decision) bool {
 	}
 	what := fmt.Sprintf("%s %s %s %s", e.Kind, e.Setting, e.Mode, e.Done)
 	subject := "usb.device/" + d.Device.Key()
+	if d.Released != nil && d.Released.Forced {
+		// Not seen before: each time is a loss of its own.
+		a.record(enforce.Event{At: e.At, Setting: e.Setting, Mode: e.Mode, Kind: enforce.Forced, Subject: e.Subject,
+			Reason: enforce.Plain(d.Released.Note), Done: d.Done})
+	}
 	if a.store.Seen(a.o.Boot, subject, what) {
 		return d.Plugged || d.Changed
 	}
@@ -170,6 +175,9 @@ func eventOf(now time.Time, rules *enforceusb.Rules, d *usb.Decision) enforce.Ev
 		e.Reason += "; the machine does not hold it: " + d.Err.Error()
 	} else if nearest != "" && e.Kind != enforce.Allowed {
 		e.Reason += "; to change it: " + nearest
+	}
+	if d.Released != nil && d.Released.Note != "" {
+		e.Reason += "; its disk: " + enforce.Plain(d.Released.Note)
 	}
 	if d.Device.Name != "" {
 		e.Subject += " (" + d.Device.Name + ")"

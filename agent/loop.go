@@ -18,7 +18,7 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// applyLimit bounds one look at the machine: stopping a stick's writers takes seconds.
+// applyLimit bounds one look at the machine.
 const applyLimit = 2 * time.Minute
 
 // reconcile makes the machine as the policy says, and finds how it stands. Without a policy, or
@@ -42,10 +42,10 @@ func (a *Agent) reconcile() {
 	var load func(context.Context)
 	if doc != nil && !held {
 		out = all.Decide(doc, &m)
-		load = func(ctx context.Context) { a.loadGuard(ctx, doc, &m) }
+		load = func(context.Context) { a.loadGuard(doc, &m) }
 	} else {
-		load = func(ctx context.Context) {
-			a.guard.Load(ctx, usb.Ruling{Judge: nothing{}, Act: false})
+		load = func(context.Context) {
+			a.guard.Load(usb.Ruling{Judge: nothing{}, Act: false})
 			a.mu.Lock()
 			a.rules = nil
 			a.mu.Unlock()
@@ -100,12 +100,12 @@ func first(s []enforce.Setting) enforce.Setting {
 }
 
 // loadGuard gives the guard the rules for the machine as observed.
-func (a *Agent) loadGuard(ctx context.Context, doc *policy.Document, m *fact.Machine) {
+func (a *Agent) loadGuard(doc *policy.Document, m *fact.Machine) {
 	r := enforceusb.Compile(doc, m)
 	a.mu.Lock()
 	a.rules = r
 	a.mu.Unlock()
-	a.guard.Load(ctx, usb.Ruling{Judge: newJudge(r), Act: r.CanDeny()})
+	a.guard.Load(usb.Ruling{Judge: newJudge(r), Act: r.CanDeny()})
 }
 
 // blindRetry is when the machine is looked at again after it could not be read.
@@ -139,7 +139,7 @@ func (a *Agent) leave() {
 	a.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), applyLimit)
 	defer cancel()
-	r := a.loop.Run(ctx, nil, func(ctx context.Context) { a.guard.Load(ctx, usb.Ruling{Judge: nothing{}}) })
+	r := a.loop.Run(ctx, nil, func(context.Context) { a.guard.Load(usb.Ruling{Judge: nothing{}}) })
 	if err := errors.Join(r.Problems...); err != nil {
 		a.o.Log.Error("the machine is not fully given back", "error", err)
 	}

@@ -55,7 +55,7 @@ func Offline(ctx context.Context, p paths.Paths, what OfflineAction, h HoldReque
 			return errNotEnrolled
 		}
 	}
-	r := a.loop.Run(ctx, nil, func(ctx context.Context) { a.guard.Load(ctx, usb.Ruling{Judge: nothing{}}) })
+	r := a.loop.Run(ctx, nil, func(context.Context) { a.guard.Load(usb.Ruling{Judge: nothing{}}) })
 	if err := failures(r); err != nil {
 		return err
 	}

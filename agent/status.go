@@ -33,7 +33,9 @@ type Status struct {
 	USB        USBStatus            `json:"usb"`
 	Latency    map[string]Latency   `json:"latency"`
 	Writes     WriteStatus          `json:"writes"`
-	Health     []string             `json:"health"` // problems in words; empty when there is none
+	// Releases are the disks that are being emptied before their device is taken away.
+	Releases []ReleaseStatus `json:"releases,omitempty"`
+	Health   []string        `json:"health"` // problems in words; empty when there is none
 }
 
 // PolicyStatus is the policy in force.
@@ -66,6 +68,14 @@ type USBStatus struct {
 	Guarded int    `json:"guarded"`
 	Source  string `json:"inventory"`
 	Problem string `json:"problem,omitempty"`
+}
+
+// ReleaseStatus is one disk that is being emptied.
+type ReleaseStatus struct {
+	Device  string    `json:"device"`
+	Since   time.Time `json:"since"`
+	Seconds int       `json:"seconds"` // since then
+	Step    string    `json:"step,omitempty"`
 }
 
 // WriteStatus counts what passed the gate.
@@ -134,6 +144,9 @@ func (a *Agent) status(root bool) Status {
 		s.Policy = &PolicyStatus{a.doc.ID, a.doc.Name, a.doc.Version, a.state.Policy.Serial, h.Digest, h.State, a.stale(), a.issued.ExpiresAt, a.state.Policy.Received}
 	}
 	s.USB = a.usbStatus()
+	for _, r := range a.ports.Releases() {
+		s.Releases = append(s.Releases, ReleaseStatus{r.Device, r.Since.UTC(), int(time.Since(r.Since).Seconds()), enforce.Plain(r.Step)})
+	}
 	return s
 }
 

@@ -63,6 +63,7 @@ const (
 	WouldDeny EventKind = "would_deny" // a mode below enforce let it pass
 	Guarded   EventKind = "guarded"    // a guard kept it
 	Failed    EventKind = "failed"     // the machine does not hold what was decided
+	Forced    EventKind = "forced"     // a disk was taken away before all of it was known to be written
 )
 
 // Event is one thing that happened and what was done about it.

@@ -62,7 +62,7 @@ func printEvent(w io.Writer, st style, e enforce.Event) {
 	switch e.Kind {
 	case enforce.Allowed:
 		kind = st.good(kind)
-	case enforce.Denied, enforce.Failed:
+	case enforce.Denied, enforce.Failed, enforce.Forced:
 		kind = st.bad(kind)
 	default:
 		kind = st.warn(kind)

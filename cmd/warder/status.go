@@ -149,6 +149,9 @@ func render(w io.Writer, st style, s agent.Status) {
 		line("held", "%s", st.warn(fmt.Sprintf("by %s: %s (%s)", enforce.Plain(h.Who), enforce.Plain(h.Reason), until)))
 	}
 	line("usb", "%s", usbLine(st, s.USB))
+	for _, r := range s.Releases {
+		line("releasing", "%s for %d s before it is taken away: %s", r.Device, r.Seconds, enforce.Plain(r.Step))
+	}
 	for _, n := range []string{"insert_to_decision", "nudge_to_verified"} {
 		if l, ok := s.Latency[n]; ok {
 			line("latency", "%s  p50 %s  p99 %s  %s", strings.ReplaceAll(n, "_", " "), micros(l.P50), micros(l.P99), st.dim(fmt.Sprintf("(%d)", l.Count)))

@@ -54,3 +54,37 @@ func TestOpen(t *testing.T) {
 		t.Errorf("it says %q, %v", b, err)
 	}
 }
+
+// TestCount: five crashes without a healthy minute between them call for the last resort. Starts that
+// run into their time limit do not, however many.
+func TestCount(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		results []string
+		want    string // what is counted in the end, and whether the last resort was called
+	}{
+		{"crashes", []string{"exit-code", "signal", "core-dump", "exit-code", "exit-code"}, "5 called"},
+		{"four crashes", []string{"exit-code", "signal", "signal", "exit-code"}, "4 "},
+		{"time-outs", []string{"timeout", "timeout", "timeout", "timeout", "timeout", "timeout"}, " "},
+		{"time-outs between crashes", []string{"signal", "timeout", "signal", "timeout", "timeout", "signal"}, "3 "},
+		{"a success ends a series", []string{"signal", "signal", "signal", "signal", "success", "signal"}, "1 "},
+		{"watchdogs", []string{"watchdog", "watchdog", "watchdog", "watchdog", "watchdog"}, "5 called"},
+	} {
+		run, bin := t.TempDir(), t.TempDir()
+		script := "#!/bin/sh\necho called >>" + run + "/called\n"
+		if err := os.WriteFile(bin+"/systemctl", []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range c.results {
+			cmd := exec.Command("sh", "last-resort", "count")
+			cmd.Env = append(os.Environ(), "WARDER_RUN="+run, "SERVICE_RESULT="+r, "PATH="+bin+":"+os.Getenv("PATH"))
+			_, _ = cmd.CombinedOutput() // its exit code says only whether it called
+		}
+		ends, _ := os.ReadFile(run + "/ends")
+		n, _, _ := strings.Cut(string(ends), " ")
+		called, _ := os.ReadFile(run + "/called")
+		if got := n + " " + strings.TrimSpace(string(called)); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}

@@ -77,17 +77,17 @@ func (b Backend) List(context.Context) (map[enforce.Key]enforce.Reading, error) 
 
 // Apply writes each change. The first of a batch are the defaults, so that what is plugged in
 // meanwhile is already held.
-func (b Backend) Apply(ctx context.Context, changes []enforce.Change) error {
+func (b Backend) Apply(_ context.Context, changes []enforce.Change) error {
 	var errs []error
 	for _, c := range changes {
-		if err := b.apply(ctx, c); err != nil {
+		if err := b.apply(c); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", c.Key, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (b Backend) apply(ctx context.Context, c enforce.Change) error {
+func (b Backend) apply(c enforce.Change) error {
 	switch c.Key.Kind {
 	case kindParam:
 		return b.write(b.param(), c)
@@ -101,11 +101,14 @@ func (b Backend) apply(ctx context.Context, c enforce.Change) error {
 		if ok, root := deviceName(name); !ok || root {
 			return fmt.Errorf("%q is no device", c.Key.ID)
 		}
+		if b.releasing(name) {
+			return &Releasing{name}
+		}
 		defer b.lock(name)()
 		if n, err := text(b.dir(name) + "/devnum"); err != nil || n != number {
 			return nil // another device stands there now; it is judged on its own
 		}
-		_, err := b.authorize(ctx, name, c)
+		_, err := b.authorize(name, c)
 		return err
 	}
 	return fmt.Errorf("no such kind")

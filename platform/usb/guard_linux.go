@@ -28,21 +28,24 @@ type Guard struct {
 }
 
 // Load swaps the ruling, then judges again all that is present. It returns when each of them has
-// been written and read back.
-func (g *Guard) Load(ctx context.Context, r Ruling) {
+// been written and read back, but for those whose disks are being emptied first.
+func (g *Guard) Load(r Ruling) {
 	g.ruling.Store(&r)
-	g.Rescan(ctx)
+	g.Rescan()
 }
 
 // Rescan judges all that is present: after an overflow of the announcements, and after sleep.
-func (g *Guard) Rescan(ctx context.Context) {
+func (g *Guard) Rescan() {
 	names, _, err := g.names()
 	if err != nil {
 		return
 	}
 	var all sync.WaitGroup
 	for _, n := range names {
-		all.Go(func() { g.handle(ctx, n, time.Time{}) })
+		if g.releasing(n) {
+			continue
+		}
+		all.Go(func() { g.handle(n, time.Time{}) })
 	}
 	all.Wait()
 }
@@ -64,20 +67,20 @@ func (g *Guard) Run(ctx context.Context) error {
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
 			// Announcements were lost: look at everything.
-			g.work.Go(func() { g.Rescan(ctx) })
+			g.work.Go(func() { g.Rescan() })
 			continue
 		case err != nil:
 			return fmt.Errorf("cannot read the kernel's USB events: %w", err)
 		case n == 0:
 			continue
 		}
-		g.dispatch(ctx, b[:n])
+		g.dispatch(b[:n])
 	}
 }
 
 // dispatch acts on "add" alone: acting on "change" would let a device in again that was refused.
 // The write of authorized blocks for as long as the device takes, so it is never done here.
-func (g *Guard) dispatch(ctx context.Context, b []byte) {
+func (g *Guard) dispatch(b []byte) {
 	u, err := parseUevent(b)
 	if err != nil || u.subsystem != "usb" || u.devtype != "usb_device" {
 		return
@@ -94,12 +97,12 @@ func (g *Guard) dispatch(ctx context.Context, b []byte) {
 		}
 	case u.action == "add":
 		at := now()
-		g.work.Go(func() { g.handle(ctx, name, at) })
+		g.work.Go(func() { g.handle(name, at) })
 	}
 }
 
 // handle judges one device and makes the machine hold the verdict.
-func (g *Guard) handle(ctx context.Context, name string, received time.Time) {
+func (g *Guard) handle(name string, received time.Time) {
 	// The ruling is taken under the device's lock: whoever loads a new one judges the device again
 	// after this, and never before.
 	defer g.lock(name)()
@@ -122,16 +125,62 @@ func (g *Guard) handle(ctx context.Context, name string, received time.Time) {
 		if v.Allow {
 			want = "1"
 		}
-		d.Done, d.Err, d.Changed = g.hold(ctx, &u, v, want)
+		d.Done, d.Err, d.Changed = g.hold(&u, v, want)
 	} else {
 		d.Done = reading(g.auth(name))
+	}
+	var under *Releasing
+	if errors.As(d.Err, &under) {
+		return // told when it ends
 	}
 	d.Verified = now()
 	g.details(&d.Device)
 	g.Hand(d)
 }
 
-func (g *Guard) hold(ctx context.Context, u *fact.USB, v enforce.Verdict, want enforce.Value) (enforce.Reading, error, bool) {
+// Watch makes the guard answer for releases as they end.
+func (g *Guard) Watch() {
+	g.Still, g.Taken = g.refuses, g.taken
+}
+
+// refuses reports whether the ruling of now takes a device away.
+func (g *Guard) refuses(name string) bool {
+	r := g.ruling.Load()
+	if r == nil || !r.Act {
+		return false
+	}
+	u, err := g.read(name)
+	return err == nil && !r.Judge.Judge(&u).Allow
+}
+
+// taken hands on what became of a device after its disks were emptied. Where the policy has changed
+// meanwhile, the device is judged anew.
+func (g *Guard) taken(name string, out Released, err error) {
+	r := g.ruling.Load()
+	if r != nil && r.Act {
+		unlock := g.lock(name)
+		u, rerr := g.read(name)
+		if rerr != nil {
+			unlock()
+			return // unplugged meanwhile
+		}
+		if v := r.Judge.Judge(&u); !v.Allow {
+			at := now()
+			d := Decision{Device: u, Verdict: v, By: r.Judge, Decided: at, Verified: at, Done: reading(g.auth(name)), Err: err, Changed: true, Released: &out}
+			g.details(&d.Device)
+			g.Hand(d)
+			unlock()
+			return
+		}
+		unlock()
+		g.handle(name, time.Time{})
+	}
+	if g.Gone != nil {
+		g.Gone(name) // another look: what was taken away has to be given back
+	}
+}
+
+func (g *Guard) hold(u *fact.USB, v enforce.Verdict, want enforce.Value) (enforce.Reading, error, bool) {
 	if u.Authorized.OK && u.Authorized.V == (want == "1") {
 		return reading(g.auth(u.Path)), nil, false
 	}
@@ -139,6 +188,6 @@ func (g *Guard) hold(ctx context.Context, u *fact.USB, v enforce.Verdict, want e
 		Key: enforce.Key{Kind: kindDevice, ID: u.Key()}, To: enforce.Reading{Value: want, State: enforce.Present},
 		By: []enforce.Setting{v.Rule.Setting}, Mode: enforce.Enforce,
 	}
-	done, err := g.authorize(ctx, u.Path, c)
+	done, err := g.authorize(u.Path, c)
 	return done, err, true
 }

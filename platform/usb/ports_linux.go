@@ -24,12 +24,20 @@ import (
 type Ports struct {
 	Root    string       // of sysfs, "/sys"
 	Gate    enforce.Gate // before each write
-	Release Release      // before a working device is taken away; nil where nothing can be mounted
-	DevRoot string       // of the device nodes, "/dev"
+	Release Release      // before a device with a disk is taken away; nil where nothing can be mounted
+	// Taken is told of each device whose release has ended, without the device's lock. It judges anew.
+	Taken func(name string, r Released, err error)
+	// Still is asked at the end of a release whether the device is to go; nil: it is.
+	Still   func(name string) bool
+	DevRoot string // of the device nodes, "/dev"
 
 	mu      sync.Mutex
 	locks   map[string]*pathLock
 	answers map[string][]fact.Interface // of devices asked whether they are MTP
+
+	releases map[string]*release
+	stopping bool
+	running  sync.WaitGroup
 }
 
 type pathLock struct {
@@ -256,32 +264,28 @@ func (p *Ports) write(path string, c enforce.Change) error {
 	return nil
 }
 
-// authorize makes the kernel use a device, or stop using it. A device that works and is taken away
-// is first flushed and unmounted, in full: losing acknowledged data would be worse than the moment
-// it takes. The caller holds the device's lock.
-func (p *Ports) authorize(ctx context.Context, name string, c enforce.Change) (enforce.Reading, error) {
+// authorize makes the kernel use a device, or stop using it. One with a disk that works is emptied
+// first, in the background: the answer is then Releasing. The caller holds the device's lock.
+func (p *Ports) authorize(name string, c enforce.Change) (enforce.Reading, error) {
 	before := reading(p.auth(name))
-	if before.Is(c.To.Value) {
+	if before.Is(c.To.Value) || before.State == enforce.Absent {
 		return before, nil
 	}
-	if before.State == enforce.Absent {
-		return before, nil
-	}
-	var released error
-	if c.To.Value == "0" && p.Release != nil {
-		// The gate is asked before anything is unmounted, and again before the write.
+	if c.To.Value == "0" && p.Release != nil && hasDisk(p.dir(name)) {
+		// The gate is asked before anything is emptied, and again before the write.
 		if err := p.Gate(c); err != nil {
 			return before, err
 		}
-		dir, err := filepath.EvalSymlinks(p.dir(name))
-		if err == nil {
-			err = p.Release(ctx, dir)
+		if err := p.begin(name, c); err != nil {
+			return before, err
 		}
-		released = err
-		if err != nil {
-			return reading(p.auth(name)), fmt.Errorf("cannot take %s away: its file systems are not safely unmounted: %w", name, err)
-		}
+		return before, &Releasing{name}
 	}
+	return p.set(name, c)
+}
+
+// set writes authorized and reads it back.
+func (p *Ports) set(name string, c enforce.Change) (enforce.Reading, error) {
 	if err := p.write(p.auth(name), c); err != nil {
 		return reading(p.auth(name)), err
 	}
@@ -294,7 +298,7 @@ func (p *Ports) authorize(ctx context.Context, name string, c enforce.Change) (e
 			return after, fmt.Errorf("%s is not authorized, and driver %s is still bound", name, d)
 		}
 	}
-	return after, released
+	return after, nil
 }
 
 // bound names a driver that still holds an interface of a device, or "".

@@ -37,6 +37,8 @@ type Decision struct {
 	Plugged bool            // a device that was just plugged in; else one found by a rescan
 	Changed bool            // the guard wrote
 	By      platform.Judge[fact.USB]
+	// Released is what became of its disks, where it had some and was taken away.
+	Released *Released
 
 	// Received is when the kernel's announcement was read; zero for a rescan. Decided is just
 	// before the write, Verified after the read-back.
@@ -52,9 +54,31 @@ func Subject(u *fact.USB) string {
 	return s
 }
 
-// Release flushes and unmounts what stands on a device before it is taken away. dir is the device's
-// directory in sysfs.
-type Release func(ctx context.Context, dir string) error
+// Release empties the disks of a device before it is taken away. dir is the device's directory in
+// sysfs; step is told what is being done. It returns when the device may go, at the latest after a
+// deadline of its own, and finish is called once the device has gone.
+type Release func(ctx context.Context, dir string, step func(string)) (out Released, finish func())
+
+// Released is what became of a device's disks.
+type Released struct {
+	Forced bool   // not all is known to be written: the deadline came first
+	Note   string // a sentence for people: who was asked to end, what may be lost
+}
+
+// Releasing is the error of a device that is about to be taken away: its disks are being emptied,
+// in the background.
+type Releasing struct{ Name string }
+
+func (r *Releasing) Error() string {
+	return "the disks of " + r.Name + " are being emptied before it is taken away"
+}
+
+// Progress is one release under way.
+type Progress struct {
+	Device string // "2-1"
+	Since  time.Time
+	Step   string
+}
 
 // mtpWait bounds how long an unauthorised device is asked whether it is MTP.
 const mtpWait = 50 * time.Millisecond

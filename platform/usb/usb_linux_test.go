@@ -2,6 +2,7 @@ package usb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -109,19 +110,18 @@ func TestGuard(t *testing.T) {
 	g := &platformtest.Gate{}
 	var mu sync.Mutex
 	got := map[string]Decision{}
-	released := ""
-	p := &Ports{Root: root, Gate: g.Pass, Release: func(_ context.Context, dir string) error { released = dir; return nil }}
+	p := &Ports{Root: root, Gate: g.Pass}
 	guard := &Guard{Ports: p, Hand: func(d Decision) { mu.Lock(); got[d.Device.Path] = d; mu.Unlock() }}
 	j := judge(func(u *fact.USB) enforce.Verdict {
 		return enforce.Verdict{Allow: u.Interfaces[0].Class == 3, Rule: enforce.Rule{Setting: "usb.allowed_classes", Line: 4}}
 	})
-	guard.Load(context.Background(), Ruling{Judge: j})
+	guard.Load(Ruling{Judge: j})
 	if g.Asked != 0 || len(got) != 2 {
 		t.Errorf("without Act: asked %d times, %d decisions", g.Asked, len(got))
 	}
-	guard.Load(context.Background(), Ruling{Judge: j, Act: true})
-	if d := got["1-2.3"]; !d.Done.Is("0") || !d.Changed || d.Err != nil || !strings.HasSuffix(released, "1-2.3") {
-		t.Errorf("stick: %+v, released %q", d, released)
+	guard.Load(Ruling{Judge: j, Act: true})
+	if d := got["1-2.3"]; !d.Done.Is("0") || !d.Changed || d.Err != nil {
+		t.Errorf("stick: %+v", d)
 	}
 	if d := got["1-1"]; !d.Done.Is("1") || d.Changed {
 		t.Errorf("keyboard: %+v", d)
@@ -139,18 +139,94 @@ func TestGuard(t *testing.T) {
 	if err := os.WriteFile(root+"/bus/usb/devices/1-2.3/authorized", []byte("1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	guard.Rescan(context.Background())
+	guard.Rescan()
 	if d := got["1-2.3"]; d.Err == nil || !strings.Contains(d.Err.Error(), "usb-storage is still bound") {
 		t.Errorf("bound: %+v", d)
 	}
-	// What cannot be unmounted is not taken away.
-	p.Release = func(context.Context, string) error { return fmt.Errorf("busy") }
-	if err := os.WriteFile(root+"/bus/usb/devices/1-2.3/authorized", []byte("1\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	guard.Rescan(context.Background())
-	if d := got["1-2.3"]; d.Err == nil || !d.Done.Is("1") {
-		t.Errorf("busy: %+v", d)
+}
+
+// A device with a disk is emptied in the background: nobody waits for it, it is still there meanwhile,
+// and in the end it goes, whatever came of it.
+func TestGuardReleases(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		out     Released
+		turn    bool // the policy allows it before the release ends
+		stop    bool // the agent stops before it ends
+		want    string
+		decided bool
+	}{
+		{name: "clean", want: "0", decided: true},
+		{name: "forced", out: Released{Forced: true, Note: "forced: x"}, want: "0", decided: true},
+		{name: "allowed meanwhile", turn: true, want: "1"},
+		{name: "stopped meanwhile", stop: true, want: "1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root, gate := tree(t), &platformtest.Gate{}
+			if err := os.MkdirAll(root+"/bus/usb/devices/1-2.3/1-2.3:1.0/host0/block/sda", 0o755); err != nil {
+				t.Fatal(err)
+			}
+			hold, finished := make(chan struct{}), make(chan struct{})
+			p := &Ports{Root: root, Gate: gate.Pass, Release: func(ctx context.Context, dir string, step func(string)) (Released, func()) {
+				if !strings.HasSuffix(dir, "1-2.3") {
+					t.Errorf("%s is released", dir)
+				}
+				step("flushing sda")
+				select {
+				case <-hold:
+				case <-ctx.Done():
+				}
+				return c.out, func() { close(finished) }
+			}}
+			var mu sync.Mutex
+			var got []Decision
+			guard := &Guard{Ports: p, Hand: func(d Decision) {
+				if d.Device.Path == "1-2.3" {
+					mu.Lock()
+					got = append(got, d)
+					mu.Unlock()
+				}
+			}, Gone: func(string) {}}
+			guard.Watch()
+			allow := func(yes bool) judge {
+				return func(u *fact.USB) enforce.Verdict {
+					return enforce.Verdict{Allow: yes || u.Interfaces[0].Class == 3, Rule: enforce.Rule{Setting: "usb.allowed_classes", Line: 4}}
+				}
+			}
+			guard.Load(Ruling{Judge: allow(false), Act: true})
+			guard.Load(Ruling{Judge: allow(false), Act: true}) // one release, however often it is asked for
+			b := Backend{p}
+			err := b.Apply(context.Background(), []enforce.Change{{Key: enforce.Key{Kind: kindDevice, ID: "1-2.3@3"}, To: enforce.Reading{Value: "0", State: enforce.Present}, Mode: enforce.Enforce}})
+			var under *Releasing
+			if !errors.As(err, &under) || under.Name != "1-2.3" {
+				t.Errorf("while it is emptied: %v", err)
+			}
+			if r := reading(p.auth("1-2.3")); !r.Is("1") || len(got) != 0 || len(p.Releases()) != 1 {
+				t.Errorf("meanwhile it reads %v, with %d decisions and %v", r, len(got), p.Releases())
+			}
+			if c.turn {
+				guard.Load(Ruling{Judge: allow(true), Act: true})
+			}
+			if c.stop {
+				p.Stop()
+			} else {
+				close(hold)
+				p.running.Wait()
+			}
+			<-finished
+			if r := reading(p.auth("1-2.3")); !r.Is(enforce.Value(c.want)) {
+				t.Errorf("in the end it reads %v, want %s", r, c.want)
+			}
+			if c.decided && (len(got) != 1 || !got[0].Done.Is("0") || !got[0].Changed || got[0].Released == nil || *got[0].Released != c.out) {
+				t.Errorf("decisions %+v", got)
+			}
+			if len(p.Releases()) != 0 {
+				t.Errorf("left: %v", p.Releases())
+			}
+			if writes := gate.Asked; c.stop && writes != 1 {
+				t.Errorf("asked the gate %d times", writes)
+			}
+		})
 	}
 }
 
@@ -200,7 +276,7 @@ func TestDispatchActsOnAddAlone(t *testing.T) {
 	guard := &Guard{Ports: &Ports{Root: tree(t), Gate: g.Pass}, Hand: func(Decision) { n++ }}
 	guard.ruling.Store(&Ruling{Judge: judge(func(*fact.USB) enforce.Verdict { return enforce.Verdict{Allow: true} }), Act: true})
 	for _, action := range []string{"change", "bind", "unbind", "remove", "move", "add"} {
-		guard.dispatch(context.Background(), []byte(action+"@/devices/x/1-1\x00ACTION="+action+"\x00DEVPATH=/devices/x/1-1\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00"))
+		guard.dispatch([]byte(action + "@/devices/x/1-1\x00ACTION=" + action + "\x00DEVPATH=/devices/x/1-1\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00"))
 		guard.work.Wait()
 	}
 	if n != 1 {

@@ -18,7 +18,15 @@ type Ports struct {
 	Gate    enforce.Gate
 	Release Release
 	DevRoot string
+	Taken   func(name string, r Released, err error)
+	Still   func(name string) bool
 }
+
+// Releases: nothing is taken away here.
+func (p *Ports) Releases() []Progress { return nil }
+
+// Stop has nothing to stop.
+func (p *Ports) Stop() {}
 
 // Observe says that the devices cannot be read.
 func (p *Ports) Observe(_ context.Context, m *fact.Machine) error {
@@ -42,9 +50,12 @@ type Guard struct {
 	Gone func(name string)
 }
 
-func (*Guard) Load(context.Context, Ruling) {}
+func (*Guard) Load(Ruling) {}
 
-func (*Guard) Rescan(context.Context) {}
+// Watch has nothing to watch.
+func (*Guard) Watch() {}
+
+func (*Guard) Rescan() {}
 
 // Run waits for the context: there is nothing to guard.
 func (*Guard) Run(ctx context.Context) error { <-ctx.Done(); return nil }

@@ -2,13 +2,13 @@ package volume
 
 import (
 	"bufio"
-	"fmt"
+	"errors"
 	"io"
 	"strconv"
 	"strings"
 )
 
-// mount is one line of /proc/PID/mountinfo (proc(5)).
+// mount is one line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
 type mount struct {
 	id     int
 	dev    string // "8:1"
@@ -17,26 +17,52 @@ type mount struct {
 	source string
 }
 
-// maxMountLine bounds a line: paths are at most 4 KiB, each byte up to four as an escape.
-const maxMountLine = 64 << 10
+// The bounds of mountinfo. A user can make lines of any length, through overlay options for example,
+// and many of them: a line that is too long or makes no sense is left out, because it must not hide
+// the others.
+const (
+	maxMountLine = 64 << 10
+	maxMounts    = 100_000 // the kernel's own default (fs.mount-max)
+)
 
-func parseMounts(r io.Reader) ([]mount, error) {
-	var out []mount
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxMountLine)
-	for lines.Scan() {
-		head, tail, ok := strings.Cut(lines.Text(), " - ")
-		f, t := strings.Fields(head), strings.Fields(tail)
-		if !ok || len(f) < 6 || len(t) < 2 {
-			return nil, fmt.Errorf("mountinfo: line %q", lines.Text())
+// parseMounts reads mountinfo and gives how many lines were left out.
+func parseMounts(r io.Reader) (out []mount, skipped int, err error) {
+	in := bufio.NewReaderSize(r, maxMountLine)
+	for len(out)+skipped < maxMounts {
+		line, err := in.ReadSlice('\n')
+		whole := true
+		for errors.Is(err, bufio.ErrBufferFull) {
+			whole = false
+			_, err = in.ReadSlice('\n')
 		}
-		id, err := strconv.Atoi(f[0])
+		if len(line) > 0 {
+			if m, ok := parseMount(string(line)); ok && whole {
+				out = append(out, m)
+			} else {
+				skipped++
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return out, skipped, nil
+		}
 		if err != nil {
-			return nil, fmt.Errorf("mountinfo: id %q", f[0])
+			return out, skipped, err
 		}
-		out = append(out, mount{id: id, dev: f[2], point: unescape(f[4]), fstype: t[0], source: unescape(t[1])})
 	}
-	return out, lines.Err()
+	return out, skipped, nil
+}
+
+func parseMount(line string) (mount, bool) {
+	head, tail, ok := strings.Cut(line, " - ")
+	f, t := strings.Fields(head), strings.Fields(tail)
+	if !ok || len(f) < 6 || len(t) < 2 {
+		return mount{}, false
+	}
+	id, err := strconv.Atoi(f[0])
+	if err != nil {
+		return mount{}, false
+	}
+	return mount{id: id, dev: f[2], point: unescape(f[4]), fstype: t[0], source: unescape(t[1])}, true
 }
 
 // unescape turns \040 and its like back into bytes.
@@ -56,4 +82,15 @@ func unescape(s string) string {
 		b.WriteByte(s[i])
 	}
 	return b.String()
+}
+
+// parseMountID reads the mount's id of an open file (proc_pid_fdinfo(5)).
+func parseMountID(fdinfo string) (int, bool) {
+	for line := range strings.Lines(fdinfo) {
+		if name, v, _ := strings.Cut(line, ":"); name == "mnt_id" {
+			id, err := strconv.Atoi(strings.TrimSpace(v))
+			return id, err == nil
+		}
+	}
+	return 0, false
 }

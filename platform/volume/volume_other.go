@@ -4,11 +4,20 @@ package volume
 
 import (
 	"context"
+	"io"
 
 	"github.com/warderd/warder/platform"
 )
 
+// Releaser starts the child.
+type Releaser struct{}
+
 // Release is not needed where no device is taken away.
-func Release(context.Context, string) error {
+func (Releaser) Release(context.Context, string, func(string)) (Result, func()) {
+	return Result{Forced: "releasing a volume needs Linux, in this version", Lost: -1}, func() {}
+}
+
+// Main is the child, which this system does not need.
+func Main(string, io.Reader, io.Writer) error {
 	return platform.Unsupported{Feature: "releasing a volume", Need: "Linux, in this version"}
 }

@@ -1,0 +1,111 @@
+// Package stuckfs is a FUSE file system that a test mounts to make other programs wait for ever: it
+// gives its root and one file, "file", whose attributes and contents it never answers for. A program
+// that asks for them is stuck beyond SIGKILL until the file system is closed. It owns its mount and
+// serves tests alone, in which it plays the user who wants a privileged program to hang.
+package stuckfs
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// FS is a mounted file system.
+type FS struct {
+	dir string
+	dev *os.File
+}
+
+// The requests of the FUSE protocol that are answered (linux/fuse.h).
+const (
+	opLookup  = 1
+	opGetattr = 3
+	opOpen    = 14
+	opInit    = 26
+)
+
+// Mount mounts one at a directory.
+func Mount(dir string) (*FS, error) {
+	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	// Fd makes the descriptor block, which suits the one goroutine that reads it.
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d", dev.Fd(), os.Getuid(), os.Getgid())
+	if err := unix.Mount("stuckfs", dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		_ = dev.Close()
+		return nil, fmt.Errorf("cannot mount a FUSE file system: %w", err)
+	}
+	f := &FS{dir, dev}
+	go f.serve()
+	return f, nil
+}
+
+// Close ends it, and with it every wait.
+func (f *FS) Close() {
+	_ = unix.Unmount(f.dir, unix.MNT_DETACH|unix.MNT_FORCE)
+	_ = unix.Unmount(f.dir, unix.MNT_DETACH)
+	_ = f.dev.Close()
+}
+
+func (f *FS) serve() {
+	b := make([]byte, 1<<20)
+	for {
+		n, err := unix.Read(int(f.dev.Fd()), b)
+		if err == unix.EINTR || err == unix.ENOENT {
+			continue
+		}
+		if err != nil || n < 40 {
+			return
+		}
+		f.answer(b[:n])
+	}
+}
+
+func (f *FS) answer(q []byte) {
+	op, unique, node := binary.NativeEndian.Uint32(q[4:]), binary.NativeEndian.Uint64(q[8:]), binary.NativeEndian.Uint64(q[16:])
+	switch {
+	case op == opInit:
+		out := make([]byte, 64)
+		binary.NativeEndian.PutUint32(out[0:], 7)
+		binary.NativeEndian.PutUint32(out[4:], 31)
+		binary.NativeEndian.PutUint32(out[20:], 4096) // max_write
+		f.reply(unique, out)
+	case op == opGetattr && node == 1:
+		out := make([]byte, 16+88)
+		binary.NativeEndian.PutUint64(out[0:], 3600)
+		attributes(out[16:], 1, unix.S_IFDIR|0o755)
+		f.reply(unique, out)
+	case op == opLookup && node == 1:
+		out := make([]byte, 40+88)
+		binary.NativeEndian.PutUint64(out[0:], 2)     // node
+		binary.NativeEndian.PutUint64(out[16:], 3600) // how long the name is valid
+		attributes(out[40:], 2, unix.S_IFREG|0o666)   // and the attributes are not
+		f.reply(unique, out)
+	case op == opOpen:
+		f.reply(unique, make([]byte, 16))
+	}
+}
+
+func attributes(out []byte, inode uint64, mode uint32) {
+	binary.NativeEndian.PutUint64(out[0:], inode)
+	binary.NativeEndian.PutUint32(out[60:], mode)
+	binary.NativeEndian.PutUint32(out[64:], 1)
+}
+
+func (f *FS) reply(unique uint64, body []byte) {
+	out := make([]byte, 16, 16+len(body))
+	binary.NativeEndian.PutUint32(out[0:], uint32(16+len(body)))
+	binary.NativeEndian.PutUint64(out[8:], unique)
+	_, _ = unix.Write(int(f.dev.Fd()), append(out, body...))
+}
+
+// Wait makes the calling program wait for ever: it asks for what is never answered.
+func Wait(dir string) {
+	var st unix.Stat_t
+	_ = unix.Stat(dir+"/file", &st)
+	time.Sleep(time.Hour) // only when it was answered after all
+}

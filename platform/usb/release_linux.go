@@ -1,0 +1,129 @@
+package usb
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"sort"
+	"time"
+
+	"github.com/warderd/warder/enforce"
+)
+
+// release is one device whose disks are being emptied before it is taken away.
+type release struct {
+	Progress
+	cancel context.CancelFunc
+}
+
+// hasDisk reports whether a device of sysfs has a block device. Only the kernel is asked.
+func hasDisk(dir string) bool {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return false
+	}
+	found := false
+	_ = filepath.WalkDir(real, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() && filepath.Base(filepath.Dir(path)) == "block" {
+			found = true
+			return filepath.SkipAll
+		}
+		return nil
+	})
+	return found
+}
+
+var errStopping = errors.New("the agent is stopping")
+
+// begin starts a release, unless one of this device is under way. The caller holds the device's lock.
+func (p *Ports) begin(name string, c enforce.Change) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopping {
+		return errStopping
+	}
+	if p.releases[name] != nil {
+		return nil
+	}
+	number, err := text(p.dir(name) + "/devnum")
+	if err != nil {
+		return err
+	}
+	dir, err := filepath.EvalSymlinks(p.dir(name))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &release{Progress: Progress{Device: name, Since: time.Now()}, cancel: cancel}
+	if p.releases == nil {
+		p.releases = map[string]*release{}
+	}
+	p.releases[name] = r
+	p.running.Go(func() {
+		defer cancel()
+		out, finish := p.Release(ctx, dir, func(step string) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			r.Step = step
+		})
+		var gone bool
+		gone, err = p.take(ctx, name, number, c)
+		finish()
+		p.mu.Lock()
+		delete(p.releases, name)
+		p.mu.Unlock()
+		if gone && p.Taken != nil {
+			p.Taken(name, out, err)
+		}
+	})
+	return nil
+}
+
+// take is the end of a release: the device goes. Where it is to stay by now, it goes and comes back at
+// once, because its file systems were taken from under their mounts.
+func (p *Ports) take(ctx context.Context, name, number string, c enforce.Change) (bool, error) {
+	defer p.lock(name)()
+	if n, err := text(p.dir(name) + "/devnum"); err != nil || n != number || ctx.Err() != nil {
+		return false, nil // unplugged meanwhile, or the agent stops
+	}
+	stay := p.Still != nil && !p.Still(name)
+	_, err := p.set(name, c)
+	if stay {
+		back := c
+		back.From, back.To, back.Baseline = c.To, enforce.Reading{Value: "1", State: enforce.Present}, true
+		_, err = p.set(name, back)
+	}
+	return true, err
+}
+
+// releasing reports whether a device is being emptied. Whoever looks at it then does not wait: it is
+// judged anew at the end.
+func (p *Ports) releasing(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.releases[name] != nil
+}
+
+// Releases lists what is being emptied now, by device.
+func (p *Ports) Releases() []Progress {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []Progress
+	for _, r := range p.releases {
+		out = append(out, r.Progress)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Device < out[j].Device })
+	return out
+}
+
+// Stop ends every release without taking the device away, and begins no more.
+func (p *Ports) Stop() {
+	p.mu.Lock()
+	p.stopping = true
+	for _, r := range p.releases {
+		r.cancel()
+	}
+	p.mu.Unlock()
+	p.running.Wait()
+}

@@ -1,0 +1,300 @@
+package volume
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// How long programs that write get to end after they were asked to, and how often the file system is
+// tried meanwhile.
+const (
+	askWait   = 2 * time.Second
+	quietWait = 300 * time.Millisecond // where nobody was found: a call may be under way
+	tryEvery  = 2 * time.Millisecond
+	// detachLimit bounds unmounting, whose paths may lead through a user's file system.
+	detachLimit = 2 * time.Second
+)
+
+// child empties the disks of one device. The work runs in a goroutine of its own, because any call of
+// it may never return; the main goroutine stays able to let stopped programs go on.
+type child struct {
+	mu      sync.Mutex
+	out     *json.Encoder
+	stopped []Program
+	blocks  []*superblock
+}
+
+// Main is the child: it empties the disks of the device whose directory in sysfs is dir, writes steps
+// and one result as lines of JSON, and holds what it has stopped until its input ends: then the disk
+// has been taken away, or its parent has died.
+func Main(dir string, in io.Reader, out io.Writer) error {
+	// Should memory run out, this program goes first and the agent stays.
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
+	c := &child{out: json.NewEncoder(out)}
+	go func() {
+		r := c.empty(dir)
+		c.say(message{Result: &r})
+	}()
+	ended := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, in)
+		close(ended)
+	}()
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, unix.SIGTERM, unix.SIGINT)
+	select {
+	case <-ended:
+	case <-asked:
+	}
+	c.let()
+	return nil
+}
+
+func (c *child) say(m message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_ = c.out.Encode(m)
+}
+
+func (c *child) step(text string) { c.say(message{Step: text}) }
+
+// let ends what holds programs back.
+func (c *child) let() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.blocks {
+		s.thaw()
+	}
+	for _, p := range c.stopped {
+		resume(p)
+	}
+}
+
+// level is a set of disks of which none stands on another: the device's own, and then, level by level,
+// the loop devices of files on them.
+type level struct {
+	disks  []disk
+	blocks []*superblock
+	busy   bool // something is in use, and no file system of the kernel's has it
+	loops  bool
+}
+
+// empty does the work, from what stands highest down.
+func (c *child) empty(dir string) (r Result) {
+	c.step("looking at the disks")
+	own := disksBelow(dir)
+	if err := swapOff(own); err != nil {
+		r.force(err.Error(), -1)
+	}
+	levels := c.grab(own)
+	var all []disk
+	for i := len(levels) - 1; i >= 0; i-- {
+		l := levels[i]
+		all = append(all, l.disks...)
+		c.readOnly(l, &r)
+		c.step("flushing the disks")
+		flushRaw(l.disks)
+		_, _ = within(detachLimit, func() bool { detach(l.disks, c.step); return true })
+		c.close(l.blocks)
+		for _, d := range l.disks {
+			if l.loops {
+				clearLoop(d)
+			}
+		}
+	}
+	r.Clean = r.Forced == "" && !r.Cut
+	if r.Forced != "" && r.Lost == 0 {
+		r.Lost = unwritten(all)
+	}
+	return r
+}
+
+// close lets go of file systems that are done with. A frozen one is kept until it may be thawed.
+func (c *child) close(blocks []*superblock) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range blocks {
+		if !s.frozen {
+			_, _ = unix.Close(s.root), unix.Close(s.tree)
+		}
+	}
+}
+
+func (r *Result) force(why string, lost int64) {
+	if r.Forced == "" {
+		r.Forced = why
+	}
+	r.Lost = min(r.Lost, lost)
+}
+
+// maxLevels: a loop device of a file on a loop device of a file on a stick.
+const maxLevels = 4
+
+// grab takes hold of the file systems on the disks and on the loop devices above them.
+func (c *child) grab(own []disk) (out []level) {
+	types := fileSystems()
+	known := map[string]bool{}
+	for disks := own; len(disks) > 0 && len(out) < maxLevels; {
+		l := level{disks: disks, loops: len(out) > 0}
+		devs, held := devices(disks), false
+		for _, d := range disks {
+			known[d.dev] = true
+			held = held || d.held
+			if d.held || !d.used() {
+				continue
+			}
+			s, err := grab(d, types)
+			if err != nil {
+				l.busy = true // or it is only in use by a part of it that is
+				continue
+			}
+			l.blocks = append(l.blocks, s)
+		}
+		l.busy = l.busy && !held && len(l.blocks) == 0
+		c.mu.Lock()
+		c.blocks = append(c.blocks, l.blocks...)
+		c.mu.Unlock()
+		out = append(out, l)
+		disks = nil
+		for _, d := range loopsOn(devs) {
+			if !known[d.dev] {
+				disks = append(disks, d)
+			}
+		}
+	}
+	return out
+}
+
+// readOnly makes every file system of a level read-only: by itself, after asking writers to end, or by
+// cutting them off.
+func (c *child) readOnly(l level, r *Result) {
+	left := c.try(l.blocks, r)
+	served := blockFUSE(l.disks)
+	if len(left) == 0 && len(served) == 0 {
+		if l.busy {
+			r.force(errNoFileSystem.Error(), -1)
+		}
+		return
+	}
+	c.step("asking programs to end")
+	devs := devices(l.disks)
+	for _, s := range l.blocks {
+		var st unix.Stat_t
+		if unix.Fstat(s.root, &st) == nil {
+			devs[st.Dev] = true // btrfs shows its files under a number of its own
+		}
+	}
+	var asked []writer
+	for _, w := range writers(devs, os.Getppid()) {
+		if !w.user {
+			r.Others = append(r.Others, w.Program)
+			continue
+		}
+		asked = append(asked, w)
+		r.Asked = append(r.Asked, w.Program)
+		w.signal(unix.SIGTERM)
+		w.signal(unix.SIGCONT) // a stopped program cannot answer
+	}
+	wait := askWait
+	if len(asked) == 0 {
+		wait = quietWait
+	}
+	for end := time.Now().Add(wait); len(left) > 0 && time.Now().Before(end); {
+		time.Sleep(tryEvery)
+		left = c.try(left, r)
+	}
+	for _, m := range served {
+		c.step("unmounting " + m.point)
+		if err, ok := within(detachLimit, func() error { return unmount(m) }); !ok || err != nil {
+			r.force("the daemon that serves "+m.point+" does not let go of it", -1)
+		}
+	}
+	c.cut(left, asked, r)
+}
+
+// try makes file systems read-only and gives those that somebody writes to.
+func (c *child) try(blocks []*superblock, r *Result) (left []*superblock) {
+	for _, s := range blocks {
+		switch err := s.readOnly(); {
+		case err == nil:
+		case errors.Is(err, unix.EBUSY):
+			left = append(left, s)
+		case errors.Is(err, unix.EIO) || errors.Is(err, unix.EROFS):
+			// The disk is broken or gone: there is nothing more to save.
+			r.force(err.Error(), -1)
+		default:
+			left = append(left, s)
+		}
+	}
+	return left
+}
+
+// cut ends writing on what is left: the file system is shut down after a flush, or, where it has no
+// such call, its programs are stopped while it is flushed.
+func (c *child) cut(left []*superblock, asked []writer, r *Result) {
+	for _, s := range left {
+		c.step("flushing " + s.disk.name)
+		if s.cut() {
+			r.Cut = true
+			continue
+		}
+		var stopped []Program
+		for _, w := range asked {
+			w.signal(unix.SIGSTOP)
+			stopped = append(stopped, w.Program)
+		}
+		c.mu.Lock()
+		c.stopped = stopped
+		_ = c.out.Encode(message{Stopped: stopped})
+		c.mu.Unlock()
+		if s.readOnly() == nil { // a program that has ended meanwhile was the last
+			continue
+		}
+		err := s.sync()
+		if err != nil {
+			r.force(err.Error(), -1)
+			continue
+		}
+		r.force("a program still writes to "+s.disk.name+", and "+s.fstype+" cannot be cut off", 0)
+	}
+}
+
+func devices(disks []disk) map[uint64]bool {
+	out := map[uint64]bool{}
+	for _, d := range disks {
+		if n, ok := number(d.dev); ok {
+			out[n] = true
+		}
+	}
+	return out
+}
+
+// within runs f for at most a time, and reports whether it ended.
+func within[T any](limit time.Duration, f func() T) (T, bool) {
+	done := make(chan T, 1)
+	go func() { done <- f() }()
+	select {
+	case v := <-done:
+		return v, true
+	case <-time.After(limit):
+		var none T
+		return none, false
+	}
+}
+
+// flushRaw writes out what programs wrote to the disks without a file system.
+func flushRaw(disks []disk) {
+	for _, d := range disks {
+		if f, err := d.open(os.O_RDONLY); err == nil {
+			_ = unix.Fsync(int(f.Fd()))
+			_ = f.Close()
+		}
+	}
+}

@@ -1,0 +1,152 @@
+package volume
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// disk is one block device of a USB device, or one that stands on it: a partition, dm-crypt, LVM, md,
+// a loop device of a file on it.
+type disk struct {
+	dev   string // "8:1"
+	name  string // "sda1"
+	depth int    // 0 for the disk itself; what is deeper is emptied first
+	held  bool   // another block device stands on it
+}
+
+// The bounds of what is followed of one device. Loop devices begin at a depth of their own.
+const (
+	maxDisks  = 256
+	loopDepth = 16
+	maxDepth  = 24
+)
+
+// disksBelow lists the block devices of a USB device, what stands highest first. It reads sysfs alone.
+func disksBelow(dir string) []disk {
+	var out []disk
+	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() && filepath.Base(filepath.Dir(path)) == "block" {
+			out = addDisk(out, path, 0)
+			return filepath.SkipDir
+		}
+		return nil // a part that is gone has nothing mounted
+	})
+	sortDisks(out)
+	return out
+}
+
+func sortDisks(list []disk) {
+	slices.SortStableFunc(list, func(a, b disk) int { return b.depth - a.depth })
+}
+
+func addDisk(out []disk, dir string, depth int) []disk {
+	b, err := os.ReadFile(dir + "/dev")
+	if err != nil || depth > maxDepth || len(out) >= maxDisks {
+		return out
+	}
+	d := disk{dev: strings.TrimSpace(string(b)), name: filepath.Base(dir), depth: depth}
+	if slices.ContainsFunc(out, func(o disk) bool { return o.dev == d.dev }) {
+		return out
+	}
+	holders, _ := filepath.Glob(dir + "/holders/*")
+	d.held = len(holders) > 0
+	out = append(out, d)
+	parts, _ := filepath.Glob(dir + "/*/partition")
+	for _, p := range parts {
+		out = addDisk(out, filepath.Dir(p), depth+1)
+	}
+	for _, h := range holders {
+		if to, err := filepath.EvalSymlinks(h); err == nil {
+			out = addDisk(out, to, depth+1)
+		}
+	}
+	return out
+}
+
+// Any reports whether a device of sysfs has a disk at all.
+func Any(dir string) bool { return len(disksBelow(dir)) > 0 }
+
+// number turns "8:1" into the device number of system calls.
+func number(dev string) (uint64, bool) {
+	major, minor, ok := strings.Cut(dev, ":")
+	a, err1 := strconv.ParseUint(major, 10, 32)
+	b, err2 := strconv.ParseUint(minor, 10, 32)
+	return unix.Mkdev(uint32(a), uint32(b)), ok && err1 == nil && err2 == nil
+}
+
+// open opens a disk's node, after looking that it is the disk's. The kernel makes these nodes, and
+// only root can put others there.
+func (d disk) open(flags int) (*os.File, error) {
+	f, err := os.OpenFile("/dev/"+d.name, flags|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	err = unix.Fstat(int(f.Fd()), &st)
+	if want, ok := number(d.dev); err == nil && (!ok || st.Mode&unix.S_IFMT != unix.S_IFBLK || st.Rdev != want) {
+		err = fmt.Errorf("/dev/%s is not block device %s", d.name, d.dev)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// used reports whether a file system, swap or another block device has claimed a disk. That needs no
+// look at any list of mounts, so it holds for every namespace.
+func (d disk) used() bool {
+	f, err := d.open(os.O_RDONLY | unix.O_EXCL)
+	if err == nil {
+		_ = f.Close()
+	}
+	return err != nil && strings.Contains(err.Error(), unix.EBUSY.Error())
+}
+
+// written sums the sectors that the disks have taken so far (Documentation/block/stat.rst).
+func written(disks []disk) (sectors uint64) {
+	for _, d := range disks {
+		b, err := os.ReadFile("/sys/dev/block/" + d.dev + "/stat")
+		if err != nil {
+			continue
+		}
+		if f := strings.Fields(string(b)); len(f) > 6 {
+			n, _ := strconv.ParseUint(f[6], 10, 64)
+			sectors += n
+		}
+	}
+	return sectors
+}
+
+// unwritten is how many KiB the kernel holds for the disks and has not written yet; -1 where debugfs
+// cannot be read.
+func unwritten(disks []disk) int64 {
+	sum := int64(-1)
+	for _, d := range disks {
+		b, err := os.ReadFile("/sys/kernel/debug/bdi/" + d.dev + "/stats")
+		if err != nil {
+			continue // partitions share their disk's
+		}
+		sum = max(sum, 0) + parseBacking(string(b))
+	}
+	return sum
+}
+
+// parseBacking reads what is dirty and what is under way of a backing device's statistics.
+func parseBacking(text string) (kib int64) {
+	for line := range strings.Lines(text) {
+		name, rest, _ := strings.Cut(line, ":")
+		if f := strings.Fields(rest); len(f) > 0 && (name == "BdiReclaimable" || name == "BdiWriteback") {
+			n, _ := strconv.ParseInt(f[0], 10, 64)
+			kib += max(n, 0)
+		}
+	}
+	return kib
+}

@@ -1,0 +1,166 @@
+package volume
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Releaser starts the child. The zero value runs this very program as "release-disk DIR".
+type Releaser struct {
+	Command []string // instead; the directory is added to it
+
+	// For tests; the deadlines above where they are zero.
+	Stall, Whole time.Duration
+}
+
+// lookEvery is how often the disk's counters are read while a child works.
+const lookEvery = 250 * time.Millisecond
+
+// endWait is how long the child gets to let programs go on before it is killed.
+const endWait = 5 * time.Second
+
+// maxLine bounds what the child may say in a line.
+const maxLine = 64 << 10
+
+// Release empties the disks of the device whose directory in sysfs is dir, and returns when that is
+// done, when a deadline has passed, or when the context has ended; never later. The device has to be
+// taken away before finish is called, which lets programs go on that were held back for that moment.
+// step is told what is being done.
+func (r Releaser) Release(ctx context.Context, dir string, step func(string)) (res Result, finish func()) {
+	stall, whole := r.Stall, r.Whole
+	if stall == 0 {
+		stall = stallLimit
+	}
+	if whole == 0 {
+		whole = wholeLimit
+	}
+	disks := disksBelow(dir)
+	c, err := r.start(dir)
+	if err != nil {
+		return Result{Forced: "the program that empties the disk cannot start: " + err.Error(), Lost: unwritten(disks)}, func() {}
+	}
+	begun, last, sectors := time.Now(), time.Now(), written(disks)
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case m, ok := <-c.lines:
+			switch {
+			case !ok:
+				return Result{Forced: "the program that empties the disk has died", Lost: unwritten(disks)}, c.finish
+			case m.Result != nil:
+				return *m.Result, c.finish
+			case m.Step != "":
+				step(m.Step)
+			}
+			last = time.Now()
+		case <-tick.C:
+			if n := written(disks); n != sectors {
+				sectors, last = n, time.Now()
+			}
+			switch {
+			case time.Since(begun) >= whole:
+				return Result{Forced: "it was not empty after " + whole.String(), Lost: unwritten(disks)}, c.finish
+			case time.Since(last) >= stall:
+				return Result{Forced: stall.String() + " without progress", Lost: unwritten(disks)}, c.finish
+			}
+		case <-ctx.Done():
+			return Result{Forced: "the agent is stopping", Lost: unwritten(disks)}, c.finish
+		}
+	}
+}
+
+// process is a child that runs. It is never waited for by anybody but its own reaper: a call of its
+// into a user's file system may last for ever, beyond SIGKILL.
+type process struct {
+	cmd   *exec.Cmd
+	in    *os.File
+	out   *os.File
+	lines chan message
+	ended chan struct{}
+
+	mu      sync.Mutex
+	stopped []Program
+	over    chan struct{}
+	once    sync.Once
+}
+
+func (r Releaser) start(dir string) (*process, error) {
+	command := r.Command
+	if len(command) == 0 {
+		command = []string{"/proc/self/exe", "release-disk"}
+	}
+	command = append(slices.Clone(command), dir)
+	theirIn, in, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	out, theirOut, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, theirIn.Close(), in.Close())
+	}
+	cmd := exec.Command(command[0], command[1:]...) //nolint:gosec // our own program
+	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=2"}
+	cmd.Stdin, cmd.Stdout = theirIn, theirOut
+	err = cmd.Start()
+	_, _ = theirIn.Close(), theirOut.Close()
+	if err != nil {
+		return nil, errors.Join(err, in.Close(), out.Close())
+	}
+	c := &process{cmd: cmd, in: in, out: out, lines: make(chan message, 16), ended: make(chan struct{}), over: make(chan struct{})}
+	go c.read()
+	go func() {
+		_ = cmd.Wait()
+		close(c.ended)
+	}()
+	return c, nil
+}
+
+func (c *process) read() {
+	defer close(c.lines)
+	dec := json.NewDecoder(bufio.NewReader(io.LimitReader(c.out, 64*maxLine)))
+	for {
+		var m message
+		if dec.Decode(&m) != nil {
+			return
+		}
+		c.mu.Lock()
+		c.stopped = append(c.stopped, m.Stopped...)
+		c.mu.Unlock()
+		select {
+		case c.lines <- m:
+		case <-c.over:
+			return
+		}
+	}
+}
+
+// finish ends the child in the background. Should it die before it has let programs go on, that is
+// done here.
+func (c *process) finish() {
+	c.once.Do(func() {
+		close(c.over)
+		_ = c.in.Close()
+		go func() {
+			select {
+			case <-c.ended:
+			case <-time.After(endWait):
+				_ = c.cmd.Process.Kill()
+			}
+			_ = c.out.Close()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			for _, p := range c.stopped {
+				resume(p)
+			}
+		}()
+	})
+}

@@ -1,0 +1,272 @@
+package volume
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// superblock is a file system that is in use, held by a mount of its own that nobody else sees. Making
+// it read-only reaches every mount of it, in every namespace.
+type superblock struct {
+	disk   disk
+	fstype string
+	tree   int // the detached mount (fsmount(2))
+	root   int // its root directory, for ioctls and syncfs
+	ro     bool
+	frozen bool
+}
+
+// errNoFileSystem: a disk is in use, and not by a file system of the kernel's.
+var errNoFileSystem = errors.New("it is in use, and no file system of the kernel's has it")
+
+// fileSystems are the types that need a block device, as the running kernel knows them.
+func fileSystems() (out []string) {
+	b, _ := os.ReadFile("/proc/filesystems")
+	for line := range strings.Lines(string(b)) {
+		kind, name, _ := strings.Cut(strings.TrimRight(line, "\n"), "\t")
+		// fuseblk needs its daemon's descriptor: it is released by its mounts.
+		if kind == "" && name != "" && name != "fuseblk" {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// grab takes hold of the file system that has claimed a disk. Creating a mount of a block device gives
+// the superblock that exists: the wrong type is refused with EBUSY, because another has the disk, and
+// nothing is read from it.
+func grab(d disk, types []string) (*superblock, error) {
+	node, err := d.open(os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer node.Close()
+	for _, t := range types {
+		// Read-only first: should the file system have gone meanwhile, the mount made here changes nothing.
+		for _, ro := range []bool{true, false} {
+			tree, err := attach(t, fmt.Sprintf("/proc/self/fd/%d", node.Fd()), ro)
+			if err != nil {
+				continue
+			}
+			root, err := unix.Openat(tree, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				_ = unix.Close(tree)
+				return nil, fmt.Errorf("cannot open the file system on %s: %w", d.name, err)
+			}
+			return &superblock{disk: d, fstype: t, tree: tree, root: root, ro: ro && t != "btrfs"}, nil
+		}
+	}
+	return nil, errNoFileSystem
+}
+
+func attach(fstype, source string, ro bool) (int, error) {
+	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigSetString(fs, "source", source); err != nil {
+		return -1, err
+	}
+	if ro {
+		if err := unix.FsconfigSetFlag(fs, "ro"); err != nil {
+			return -1, err
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, err
+	}
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+}
+
+// readOnly makes the file system read-only, which flushes it. EBUSY says that somebody writes.
+func (s *superblock) readOnly() error {
+	if s.ro {
+		return nil
+	}
+	fs, err := unix.Fspick(s.tree, "", unix.FSPICK_CLOEXEC|unix.FSPICK_EMPTY_PATH)
+	if err != nil {
+		return fmt.Errorf("cannot reconfigure %s on %s: %w", s.fstype, s.disk.name, err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigSetFlag(fs, "ro"); err != nil {
+		return fmt.Errorf("cannot reconfigure %s on %s: %w", s.fstype, s.disk.name, err)
+	}
+	if err := unix.FsconfigReconfigure(fs); err != nil {
+		return fmt.Errorf("cannot make %s on %s read-only: %w", s.fstype, s.disk.name, err)
+	}
+	s.ro = true
+	return s.sync()
+}
+
+func (s *superblock) sync() error {
+	if err := unix.Syncfs(s.root); err != nil {
+		return fmt.Errorf("cannot flush %s on %s: %w", s.fstype, s.disk.name, err)
+	}
+	return nil
+}
+
+// The ioctls of a file system that is cut off: FS_IOC_SHUTDOWN, which ext4, exfat, xfs and f2fs know
+// (each header calls it by its own name), and the freeze that every journalling one has.
+const (
+	fsShutdown = 0x8004587d
+	fiFreeze   = 0xc0045877
+	fiThaw     = 0xc0045878
+)
+
+// cut makes what is written from now on fail, after flushing what was written before. It reports
+// whether the file system can be cut at all: vfat cannot.
+func (s *superblock) cut() bool {
+	flush := uint32(0) // the default mode freezes, and so flushes, before it shuts down
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(s.root), fsShutdown, uintptr(unsafe.Pointer(&flush))); e == 0 {
+		return true
+	}
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(s.root), fiFreeze, 0); e == 0 {
+		s.frozen = true // a writer waits until it is thawed, after the disk has gone
+		return true
+	}
+	return false
+}
+
+// thaw lets the writers of a frozen file system go on, and fail.
+func (s *superblock) thaw() {
+	if s.frozen {
+		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(s.root), fiThaw, 0)
+		s.frozen = false
+	}
+}
+
+// detach takes the mounts of the disks out of the host's own namespace, which is the child's. It asks
+// for the mount's id at each place, because a user may have put another over it.
+func detach(disks []disk, step func(string)) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	mounts, _, err := parseMounts(f)
+	if err != nil {
+		return
+	}
+	// What was mounted last goes first.
+	for i := len(mounts) - 1; i >= 0; i-- {
+		if m := mounts[i]; on(disks, m) {
+			step("unmounting " + m.point)
+			_ = unmount(m)
+		}
+	}
+}
+
+// on reports whether a mount is of one of the disks: by its device number, and for file systems that
+// mount under a number of their own by the source, which only root gives in this namespace.
+func on(disks []disk, m mount) bool {
+	own := m.fstype == "btrfs" || m.fstype == "bcachefs"
+	for _, d := range disks {
+		if d.dev == m.dev || own && m.source == "/dev/"+d.name {
+			return true
+		}
+	}
+	return false
+}
+
+func unmount(m mount) error {
+	fd, err := unix.Open(m.point, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	// Not statx: a file system that was shut down answers that with an error.
+	info, err := readSome(fmt.Sprintf("/proc/thread-self/fdinfo/%d", fd))
+	_ = unix.Close(fd)
+	if id, ok := parseMountID(string(info)); err != nil || !ok || id != m.id {
+		return errors.Join(err, fmt.Errorf("another mount stands at %s", m.point))
+	}
+	if err := unix.Unmount(m.point, unix.UMOUNT_NOFOLLOW); err == nil {
+		return nil
+	}
+	return unix.Unmount(m.point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+}
+
+// blockFUSE lists the mounts that a daemon serves from one of the disks (ntfs-3g).
+func blockFUSE(disks []disk) (out []mount) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	mounts, _, _ := parseMounts(bytes.NewReader(b))
+	for _, m := range mounts {
+		if m.fstype == "fuseblk" && on(disks, m) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// loopsOn lists the loop devices whose file lies on one of the file systems, and what stands on them.
+func loopsOn(devs map[uint64]bool) (out []disk) {
+	all, _ := os.ReadDir("/sys/block")
+	for _, e := range all {
+		name := e.Name()
+		if !strings.HasPrefix(name, "loop") {
+			continue
+		}
+		if _, err := os.Stat("/sys/block/" + name + "/loop/backing_file"); err != nil {
+			continue
+		}
+		// The kernel asks the backing file's own system for this, which may be a user's: in time, or not.
+		if dev, ok := inTime(func() uint64 { return backing(name) }); ok && dev != 0 && devs[dev] {
+			out = addDisk(out, "/sys/block/"+name, loopDepth)
+		}
+	}
+	return out
+}
+
+func backing(name string) uint64 {
+	f, err := os.OpenFile("/dev/"+name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return info.Device
+}
+
+// clearLoop lets go of a loop device's file, at once or when its last user does.
+func clearLoop(d disk) {
+	if f, err := d.open(os.O_RDONLY); err == nil {
+		_ = unix.IoctlSetInt(int(f.Fd()), unix.LOOP_CLR_FD, 0)
+		_ = f.Close()
+	}
+}
+
+// swapOff stops swapping to the disks.
+func swapOff(disks []disk) error {
+	b, err := os.ReadFile("/proc/swaps")
+	if err != nil {
+		return nil //nolint:nilerr // a kernel without swap
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) == 0 {
+			continue
+		}
+		for _, d := range disks {
+			if f[0] != "/dev/"+d.name && f[0] != "/dev/mapper/"+d.name {
+				continue
+			}
+			p, _ := unix.BytePtrFromString(f[0])
+			if _, _, e := unix.Syscall(unix.SYS_SWAPOFF, uintptr(unsafe.Pointer(p)), 0, 0); e != 0 {
+				return fmt.Errorf("cannot stop swapping to %s: %w", f[0], e)
+			}
+		}
+	}
+	return nil
+}
