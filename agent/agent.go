@@ -7,6 +7,7 @@ package agent
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -150,6 +151,8 @@ type Agent struct {
 	tidied    bool
 	socket    *push.Socket
 	busy      bool      // an exchange is under way
+	begun     time.Time // when the last one began
+	paced     bool      // the next one only waits for the pause between two
 	bundling  bool      // a diagnostics bundle is being sent
 	redeemed  time.Time // a code was tried last
 	rounds    int       // exchanges in a row without a pause
@@ -172,6 +175,7 @@ type contact struct {
 	Next            time.Time
 	Error           string
 	Pushed          bool
+	Offset          time.Duration // the server's clock less this machine's
 }
 
 // New opens an agent's files. It comes up whatever state they are in.
@@ -300,7 +304,9 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.recon.Reset(settleDelay)
 		case <-a.checkin.C:
 			// Each check-in at its time is also the look that finds drift.
-			a.reconcile()
+			if !a.paced {
+				a.reconcile()
+			}
 			a.exchange()
 		case <-a.recon.C:
 			a.reconcile()
@@ -425,9 +431,8 @@ func (a *Agent) connect() {
 		a.note("server", err.Error())
 		return
 	}
-	if d.Interval > 0 {
-		a.cadence.Interval = time.Duration(d.Interval) * time.Second
-	}
+	c.Trusted = a.trusted
+	a.cadence.Interval = checkin.Bounded(d.Interval)
 	a.source, a.client, a.key = c, c, key
 	ctx, cancel := context.WithCancel(a.ctx)
 	a.stopPush = cancel
@@ -444,6 +449,16 @@ func deviceKey(d *identity.Device) (*jose.JSONWebKey, error) {
 		return nil, errors.New("the device key cannot be read: enrol this machine anew")
 	}
 	return &k, nil
+}
+
+// trusted are the policy keys of now.
+func (a *Agent) trusted() json.RawMessage {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.state.Device == nil {
+		return nil
+	}
+	return a.state.Device.PolicyKeys
 }
 
 // observe takes a snapshot of the machine.

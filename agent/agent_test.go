@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/warderd/warder/agent/identity"
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform/paths"
@@ -28,6 +30,10 @@ type lab struct {
 	t             *testing.T
 	sys, url, dir string
 	token         string
+	pin           string
+	skew          time.Duration // of the agent's clock
+	source        func(*identity.Device) (Source, error)
+	client        *http.Client
 	agent         *Agent
 	api           *localapi.Client
 	stop          func()
@@ -46,8 +52,13 @@ func write(t *testing.T, path, text string) {
 const storageDescriptors = "\x12\x01\x00\x02\x00\x00\x00\x40\xf4\x46\x01\x00\x00\x00\x01\x02\x03\x01" +
 	"\x09\x02\x20\x00\x01\x01\x00\xc0\x00\x09\x04\x00\x00\x02\x08\x06\x50\x00\x07\x05\x81\x02\x40\x00\x00\x07\x05\x02\x02\x40\x00\x00"
 
-func newLab(t *testing.T) *lab {
-	l := &lab{t: t, sys: t.TempDir(), dir: t.TempDir()}
+func newLab(t *testing.T) *lab { return labWith(t, server.Options{HTTP: true}) }
+
+// newTLSLab is a lab whose server has a certificate of its own authority, as servers have.
+func newTLSLab(t *testing.T) *lab { return labWith(t, server.Options{}) }
+
+func labWith(t *testing.T, o server.Options) *lab {
+	l := &lab{t: t, sys: t.TempDir(), dir: t.TempDir(), client: http.DefaultClient}
 	write(t, l.sys+"/module/usbcore/parameters/authorized_default", "-1\n")
 	write(t, l.sys+"/bus/usb/devices/usb1/authorized_default", "1\n")
 	write(t, l.sys+"/bus/usb/devices/usb1/authorized", "1\n")
@@ -59,10 +70,8 @@ func newLab(t *testing.T) *lab {
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan string, 1), make(chan error, 1)
 	data := l.dir + "/server"
-	go func() {
-		done <- server.Serve(ctx, server.Options{Data: data, Listen: "127.0.0.1:0", HTTP: true, Interval: time.Minute,
-			Log: slog.New(slog.DiscardHandler), Ready: func(u string) { ready <- u }})
-	}()
+	o.Data, o.Listen, o.Interval, o.Log, o.Ready = data, "127.0.0.1:0", time.Minute, slog.New(slog.DiscardHandler), func(u string) { ready <- u }
+	go func() { done <- server.Serve(ctx, o) }()
 	l.url = <-ready
 	t.Cleanup(func() { cancel(); <-done })
 	keys, err := server.LoadKeys(data)
@@ -70,6 +79,15 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	l.token, _ = keys.AdminToken("ann", "admin", time.Hour, time.Now())
+	if !o.HTTP {
+		ca, err := keys.CA(time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.pin = ca.Fingerprint()
+		l.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} // of the administrator, who is not tried here
+		t.Cleanup(l.client.CloseIdleConnections)
+	}
 	return l
 }
 
@@ -84,7 +102,8 @@ func (l *lab) plug(name string, number int) {
 func (l *lab) start() {
 	l.t.Helper()
 	a, err := New(Options{Paths: paths.Under(l.dir + "/agent"), Version: "test", SysRoot: l.sys, Inputs: l.dir + "/inputs", Boot: "boot1",
-		Machine: "m1", Tell: func(string) []string { return nil }, Random: func() float64 { return 0 }})
+		Machine: "m1", Tell: func(string) []string { return nil }, Random: func() float64 { return 0 }, Source: l.source,
+		Now: func() time.Time { return time.Now().Add(l.skew) }})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -114,7 +133,7 @@ func (l *lab) start() {
 func (l *lab) enroll() {
 	l.t.Helper()
 	token := l.admin("POST", "/enrollments", `{}`)["token"].(string)
-	if err := l.api.Do(context.Background(), "POST", "/v1/enroll", Enrolment{Server: l.url, Token: token}, nil); err != nil {
+	if err := l.api.Do(context.Background(), "POST", "/v1/enroll", Enrolment{Server: l.url, Token: token, CAPin: l.pin}, nil); err != nil {
 		l.t.Fatal(err)
 	}
 	l.until("a policy is in force", func(s Status) bool { return s.Policy != nil && s.Policy.State == "active" })
@@ -124,7 +143,7 @@ func (l *lab) admin(method, path, body string) map[string]any {
 	l.t.Helper()
 	req, _ := http.NewRequest(method, l.url+"/api/v1"+path, strings.NewReader(body))
 	req.Header.Set("Authorization", "Bearer "+l.token)
-	res, err := http.DefaultClient.Do(req)
+	res, err := l.client.Do(req)
 	if err != nil {
 		l.t.Fatal(err)
 	}

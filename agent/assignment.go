@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -44,6 +43,11 @@ func (a *Agent) take(jws string) {
 	as, err := protocol.VerifyAssignment(jws, keys, a.state.Device.DeviceID, a.state.Highest)
 	if err != nil {
 		a.refuse("", err)
+		return
+	}
+	if p := a.state.Policy; p != nil && as.Serial > 0 && as.Serial == p.Serial && a.doc != nil {
+		// Played again, or sent twice: it is in force, and what came with it keeps its first start.
+		a.note("policy", "")
 		return
 	}
 	if as.Serial == a.state.Refuted {
@@ -248,44 +252,51 @@ func (a *Agent) forget() error {
 	return nil
 }
 
-// rotate follows a rotation of the policy keys that a pinned key, or the recovery key, signed.
+// rotate follows a rotation of the policy keys that a pinned key, or the recovery key, signed. After
+// the recovery key's word, serials begin anew: whoever had the key before it could sign any.
 func (a *Agent) rotate(jws string) {
-	pinned, err := protocol.ParseKeys(a.state.Device.PolicyKeys)
-	if err == nil && len(a.state.Device.RecoveryKey) > 0 {
-		var recovery []byte
-		recovery, err = json.Marshal([]json.RawMessage{a.state.Device.RecoveryKey})
-		if more, rerr := protocol.ParseKeys(recovery); rerr == nil {
-			pinned = append(pinned, more...)
-		}
-	}
-	var set *protocol.KeySet
-	if err == nil {
-		set, err = protocol.VerifyKeys(jws, pinned)
-	}
+	d := *a.state.Device
+	trust := protocol.Trust{PolicyKeys: d.PolicyKeys, Recovery: d.RecoveryKey, KeysAt: d.KeysAt, Count: d.Recovered, CountAt: d.RecoveredAt}
+	next, recovered, err := trust.Follow(jws, a.serverNow())
 	if err != nil {
 		a.note("keys", "the rotation of policy keys is not followed: "+err.Error())
 		return
 	}
-	if string(set.PolicyKeys) == string(a.state.Device.PolicyKeys) {
-		return
-	}
-	if !set.IssuedAt.After(a.state.Device.KeysAt) {
-		a.note("keys", "the rotation of policy keys is older than the one followed last, and is not followed")
+	a.note("keys", "")
+	if !recovered && string(next.PolicyKeys) == string(d.PolicyKeys) {
 		return
 	}
 	st := a.state
-	d := *st.Device
-	d.PolicyKeys, d.KeysAt = set.PolicyKeys, set.IssuedAt
+	d.PolicyKeys, d.KeysAt, d.Recovered, d.RecoveredAt = next.PolicyKeys, next.KeysAt, next.Count, next.CountAt
 	st.Device = &d
-	if a.save(st) == nil {
-		a.note("keys", "")
+	if recovered {
+		a.o.Log.Warn("the recovery key has replaced the policy keys", "recovery", next.Count)
+		st.Highest, st.Refuted, st.RefutedDigest = 0, 0, ""
+		if st.Policy != nil {
+			// It stays in force until the next one comes, which may have any serial.
+			p := *st.Policy
+			p.Serial = 0
+			st.Policy = &p
+		}
+		a.again = true
 	}
+	if a.save(st) != nil {
+		a.note("keys", "the rotation of policy keys cannot be stored")
+	}
+}
+
+// serverNow is the server's time, as far as it is known.
+func (a *Agent) serverNow() time.Time {
+	if a.client == nil {
+		return a.o.Now()
+	}
+	return a.o.Now().Add(a.client.Offset())
 }
 
 // heldPolicy is what the report says of the policy. Called with the lock held.
 func (a *Agent) heldPolicy() protocol.Held {
 	// The highest serial seen, not that of the policy in force: the server's next must be above it.
-	h := protocol.Held{Serial: a.state.Highest, State: "none", Refused: a.sent.refused, Reason: a.sent.reason}
+	h := protocol.Held{Serial: min(a.state.Highest, protocol.MaxSerial), State: "none", Refused: a.sent.refused, Reason: a.sent.reason}
 	if a.doc == nil || a.state.Policy == nil {
 		return h
 	}

@@ -20,7 +20,8 @@ import (
 )
 
 // granted is what an assignment says about exceptions, on this machine's clock, beside those that
-// came by code. The server's clock gives their length; how this one stands does not matter.
+// came by code. The server's clock gives their length; how this one stands does not matter. One that
+// is known keeps its first start and never ends later than it did; one whose time was up here stays so.
 func (a *Agent) granted(as *protocol.Assignment) []identity.Exception {
 	now := a.o.Now()
 	var out []identity.Exception
@@ -31,10 +32,52 @@ func (a *Agent) granted(as *protocol.Assignment) []identity.Exception {
 	}
 	for _, x := range as.Exceptions {
 		length := min(x.Until.Sub(as.IssuedAt), protocol.MaxException)
-		if length <= 0 || len(out) >= maxExceptions {
+		if x.Seconds > 0 && x.Seconds < int64(protocol.MaxException/time.Second) {
+			length = min(length, time.Duration(x.Seconds)*time.Second)
+		}
+		if _, over := a.state.Ended[x.ID]; over || length <= 0 || len(out) >= maxExceptions {
 			continue
 		}
-		out = append(out, identity.Exception{ID: x.ID, USB: x.USB, Reason: x.Reason, Since: now.UTC(), Until: now.Add(length).UTC()})
+		e := identity.Exception{ID: x.ID, USB: x.USB, Reason: x.Reason, Since: now.UTC(), Until: now.Add(length).UTC()}
+		for _, known := range a.state.Exceptions {
+			if known.ID == x.ID && !known.Offline {
+				e.Since = known.Since
+				if known.Until.Before(e.Until) {
+					e.Until = known.Until
+				}
+			}
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// keepEnded is how long it is remembered that an exception is over: none lasts longer.
+const keepEnded = protocol.MaxException + 24*time.Hour
+
+// maxEnded bounds how many are remembered; the oldest go first.
+const maxEnded = 1000
+
+// ended adds to what is remembered of exceptions that are over.
+func ended(was map[string]time.Time, over []identity.Exception, now time.Time) map[string]time.Time {
+	out := maps.Clone(was)
+	if out == nil {
+		out = map[string]time.Time{}
+	}
+	maps.DeleteFunc(out, func(_ string, at time.Time) bool { return now.Sub(at) > keepEnded })
+	for _, x := range over {
+		if !x.Offline {
+			out[x.ID] = now.UTC()
+		}
+	}
+	for len(out) > maxEnded {
+		oldest := ""
+		for id, at := range out {
+			if oldest == "" || at.Before(out[oldest]) {
+				oldest = id
+			}
+		}
+		delete(out, oldest)
 	}
 	return out
 }
@@ -129,6 +172,7 @@ func (a *Agent) endExceptions() {
 	}
 	a.mu.Unlock()
 	if len(over) > 0 {
+		st.Ended = ended(st.Ended, over, now)
 		if a.save(st) != nil {
 			a.excepts.Reset(blindRetry)
 			return

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/warderd/warder/agent/reconcile"
@@ -171,7 +172,12 @@ func (a *Agent) exchange() {
 		a.next(left) // the server asked for a pause
 		return
 	}
-	a.busy, a.again, a.wanted = true, false, time.Time{}
+	if left := checkin.Pause - a.o.Now().Sub(a.begun); !a.begun.IsZero() && left > 0 && left <= checkin.Pause {
+		a.paced = true
+		a.next(left)
+		return
+	}
+	a.busy, a.again, a.wanted, a.paced, a.begun = true, false, time.Time{}, false, a.o.Now()
 	a.work()
 	a.checkin.Stop()
 	report, sent := a.report()
@@ -241,13 +247,16 @@ func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigest
 	}
 	a.mu.Lock()
 	a.contact.LastOK, a.contact.Error = now.UTC(), ""
+	if a.client != nil {
+		a.contact.Offset = a.client.Offset()
+	}
 	a.sent = sentDigests{sent.facts, sent.findings, sent.whole, a.sent.refused, a.sent.reason}
 	if report.Policy.Refused == a.sent.refused && report.Policy.Reason == a.sent.reason && answer.Assignment == "" {
 		a.sent.reason = "" // said once; the digest stays, so that the server does not send it again
 	}
 	a.mu.Unlock()
 	if answer.Interval > 0 {
-		a.cadence.Interval = time.Duration(min(max(answer.Interval, 10), 24*3600)) * time.Second
+		a.cadence.Interval = checkin.Bounded(answer.Interval)
 	}
 	// Never more than was sent: what a wrong server acknowledges beyond that would be lost.
 	ack := min(answer.AckSeq, lastSeq(report.Events))
@@ -265,6 +274,7 @@ func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigest
 		a.note("policy", "")
 	}
 	a.note("server", "")
+	a.note("clock", wrongClock(a.client))
 	if answer.Release == "" {
 		a.note("release", "")
 	}
@@ -352,13 +362,43 @@ func (a *Agent) soonAt(d time.Duration) {
 	}
 }
 
-// reportSoon: a change in findings, or an event, checks in within seconds. After failures the
+// wrongClock says how this machine's clock stands to the server's, where that matters to people.
+func wrongClock(c *checkin.Client) string {
+	if c == nil {
+		return ""
+	}
+	off := c.Offset()
+	how := "behind"
+	if off < 0 {
+		off, how = -off, "ahead of"
+	}
+	if off < clockMatters {
+		return ""
+	}
+	return "this machine's clock is " + roughly(off) + " " + how + " the server's; set it"
+}
+
+// clockMatters is from when on a wrong clock is told: certificates and people go by it.
+const clockMatters = 5 * time.Minute
+
+// roughly rounds to what does not change from one check-in to the next.
+func roughly(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", int(d.Round(24*time.Hour)/(24*time.Hour)))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours", int(d.Round(time.Hour)/time.Hour))
+	}
+	return fmt.Sprintf("%d minutes", int(d.Round(time.Minute)/time.Minute))
+}
+
+// reportSoon: a change in findings, or an event, checks in at once. After failures the
 // back-off stands: a server in trouble is not helped by more of the same.
 func (a *Agent) reportSoon() {
 	select {
 	case a.wake <- func() {
 		if a.cadence.Failures() == 0 {
-			a.soonAt(checkin.ChangeDelay / 2)
+			a.soonAt(0)
 		}
 	}:
 	default: // the loop is busy and will report what it finds anyway

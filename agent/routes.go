@@ -210,24 +210,28 @@ const userPause = 10 * time.Second
 // postCheckIn checks in now and waits for the answer to have been dealt with.
 func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []byte) (any, error) {
 	before := a.o.Now()
-	enrolled, paused := true, false
+	enrolled, paused := true, ""
 	if err := a.call(ctx, func() {
 		enrolled = a.source != nil
 		a.mu.Lock()
 		tried := a.contact.LastTry
 		a.mu.Unlock()
-		if c.Root {
+		switch left := a.notYet.Sub(before); {
+		case c.Root:
 			a.notYet = time.Time{}
-		} else if before.Sub(tried) < userPause {
-			paused = true
+		case before.Sub(tried) < userPause && !before.Before(tried):
+			paused = "checked in a moment ago; try again in " + userPause.String()
+			return
+		case left > 0:
+			paused = "the server asked to be left alone for " + left.Round(time.Second).String() + " more; root may ask all the same"
 			return
 		}
 		a.exchange()
 	}); err != nil {
 		return nil, err
 	}
-	if paused {
-		return nil, &localapi.Error{Status: http.StatusTooManyRequests, Message: "checked in a moment ago; try again in " + userPause.String()}
+	if paused != "" {
+		return nil, &localapi.Error{Status: http.StatusTooManyRequests, Message: paused}
 	}
 	if !enrolled {
 		return nil, &localapi.Error{Status: http.StatusConflict, Message: errNotEnrolled.Error()}
@@ -239,7 +243,8 @@ func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []
 		case <-time.After(20 * time.Millisecond):
 		}
 		done := false
-		if err := a.call(ctx, func() { done = !a.busy }); err != nil {
+		// It may wait for the pause between two, or for the end of one that was under way.
+		if err := a.call(ctx, func() { done = !a.busy && !a.begun.Before(before) || a.source == nil }); err != nil {
 			return nil, err
 		}
 		if done {

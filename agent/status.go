@@ -58,6 +58,9 @@ type CheckInStatus struct {
 	Push    bool      `json:"push"`
 	Error   string    `json:"error,omitempty"`
 	Backlog int       `json:"events_waiting"`
+	// Offset is what the server's clock is ahead of this machine's, in seconds, as far as it had to be
+	// learnt to reach it.
+	Offset int64 `json:"clock_offset_seconds,omitempty"`
 }
 
 // USBStatus counts what is plugged in.
@@ -120,7 +123,7 @@ func (a *Agent) status(root bool) Status {
 	defer a.mu.Unlock()
 	s := Status{Agent: "running", Version: a.o.Version, At: a.o.Now().UTC(), StartedAt: a.started.UTC(), Health: health,
 		Rollup: enforce.RollUp(a.findings), Findings: []enforce.Finding{}, Hold: a.state.Hold, Latency: a.latency.summary(),
-		CheckIn: CheckInStatus{a.contact.LastOK, a.contact.Next, a.contact.Pushed, a.contact.Error, backlog},
+		CheckIn: CheckInStatus{a.contact.LastOK, a.contact.Next, a.contact.Pushed, a.contact.Error, backlog, int64(a.contact.Offset.Seconds())},
 		Writes:  WriteStatus{a.gate.passed.Load(), a.gate.refused.Load()}}
 	s.Exceptions = a.current()
 	for _, f := range a.findings {

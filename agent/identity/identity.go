@@ -34,6 +34,9 @@ type Device struct {
 	EnrolledAt  time.Time       `json:"enrolled_at"`
 	CodeSecret  []byte          `json:"code_secret,omitempty"` // what offline exception codes are verified with
 	KeysAt      time.Time       `json:"keys_at,omitzero"`      // when the rotation that was followed last was signed
+	// The last statement of the recovery key that was followed: its counter and its date.
+	Recovered   uint64    `json:"recovered,omitempty"`
+	RecoveredAt time.Time `json:"recovered_at,omitzero"`
 }
 
 // Assignment is the last signed policy as received, and how far it got.
@@ -67,6 +70,7 @@ type State struct {
 
 	Exceptions []Exception          `json:"exceptions,omitempty"`
 	Redeemed   map[string]time.Time `json:"redeemed,omitempty"` // codes used, so that none is used twice
+	Ended      map[string]time.Time `json:"ended,omitempty"`    // exceptions whose time was up here, and when
 }
 
 // Exception lets one stick pass for a time.

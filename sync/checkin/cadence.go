@@ -16,8 +16,22 @@ const (
 	maxDelay        = 15 * time.Minute
 	refusedDelay    = time.Hour        // after 401 and 403
 	SpreadEvent     = 10 * time.Second // network-up, resume: at once, spread over this
-	ChangeDelay     = 5 * time.Second  // a change in findings checks in within this
+	// Pause is the least time between the beginnings of two check-ins. The first change is reported at
+	// once; whoever makes many, a server that nudges without end included, is heard once a second.
+	Pause = time.Second
+
+	minInterval = 10 * time.Second
+	maxInterval = 24 * time.Hour
 )
+
+// Bounded is an interval as a server gives it, in seconds, within what a device goes along with. What
+// is not positive is the default's.
+func Bounded(seconds int) time.Duration {
+	if seconds <= 0 {
+		return DefaultInterval
+	}
+	return min(max(time.Duration(min(seconds, int(maxInterval/time.Second)))*time.Second, minInterval), maxInterval)
+}
 
 // Cadence says when to check in next. Its intervals run on the monotonic clock: a jump of the wall
 // clock neither expires nor resurrects anything.

@@ -33,6 +33,8 @@ type Server struct {
 	URL   string // "https://policy.example.com"
 	CA    string // PEM of the one certificate authority to trust; empty for the system's
 	Proxy string // URL; empty for the environment's
+	// Now judges certificates; nil is this machine's clock.
+	Now func() time.Time
 }
 
 // requestLimit bounds one exchange.
@@ -45,14 +47,12 @@ func (s Server) HTTP() (*http.Client, error) {
 	t.ForceAttemptHTTP2 = false // one connection, one exchange: HTTP/2 would cost bytes and wake-ups
 	// A session that is resumed costs neither side a signature, and a kilobyte of certificates less: a
 	// device with a socket connects anew for each check-in.
-	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(4)}
-	if s.CA != "" {
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM([]byte(s.CA)) {
-			return nil, errors.New("the pinned certificate authority is no certificate")
-		}
-		t.TLSClientConfig.RootCAs = pool
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(4), Time: s.Now}
+	roots, err := s.roots()
+	if err != nil {
+		return nil, err
 	}
+	t.TLSClientConfig.RootCAs = roots
 	if s.Proxy != "" {
 		u, err := url.Parse(s.Proxy)
 		if err != nil {
@@ -63,6 +63,18 @@ func (s Server) HTTP() (*http.Client, error) {
 	return &http.Client{Transport: t, Timeout: requestLimit, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return errors.New("a policy server does not redirect")
 	}}, nil
+}
+
+// roots are the authorities to trust; nil for the system's.
+func (s Server) roots() (*x509.CertPool, error) {
+	if s.CA == "" {
+		return nil, nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(s.CA)) {
+		return nil, errors.New("the pinned certificate authority is no certificate")
+	}
+	return pool, nil
 }
 
 // CheckURL accepts https, and http to this machine alone.
@@ -86,6 +98,8 @@ type StatusError struct {
 	Problem    protocol.ProblemBody
 	RetryAfter time.Duration
 	Body       string // the beginning of what it said, where that was no error of ours
+
+	notBefore, notAfter time.Time // when the certificate it was shown under is valid; zero without one
 }
 
 func (e *StatusError) Error() string {
@@ -116,6 +130,8 @@ type Client struct {
 	Device string
 	Key    *jose.JSONWebKey
 	Now    func() time.Time
+	// Trusted gives the policy keys, which sign the server's time; nil where it cannot be asked for.
+	Trusted func() json.RawMessage
 
 	http *http.Client
 
@@ -126,11 +142,11 @@ type Client struct {
 
 // NewClient makes a client for an enrolled device.
 func NewClient(s Server, device string, key *jose.JSONWebKey, now func() time.Time) (*Client, error) {
-	h, err := s.HTTP()
-	if err != nil {
-		return nil, err
-	}
-	return &Client{Server: s, Device: device, Key: key, Now: now, http: h}, nil
+	c := &Client{Server: s, Device: device, Key: key, Now: now}
+	c.Server.Now = func() time.Time { return c.Now().Add(c.Offset()) }
+	var err error
+	c.http, err = c.Server.HTTP()
+	return c, err
 }
 
 // Offset is what the server's clock is ahead of ours, as far as it had to be learnt.
@@ -154,15 +170,20 @@ func (c *Client) Sign(method, path string, body []byte) (string, error) {
 // HTTPClient is the client's own, for the push socket: one trust, one proxy.
 func (c *Client) HTTPClient() *http.Client { return c.http }
 
-// Exchange sends a report. It counts it, and tries once more where the server only differs on the
-// clock or the counter.
+// maxTries of one exchange: the first, one after learning the clock, one after learning the counter.
+const maxTries = 3
+
+// Exchange sends a report. It counts it, and tries again where the server only differs on the clock or
+// the counter, or where this machine's clock is too wrong to judge the server's certificate.
 func (c *Client) Exchange(ctx context.Context, r protocol.Report) (protocol.Answer, error) {
 	var a protocol.Answer
 	for try := 0; ; try++ {
 		r.Counter = c.nextCounter()
 		err := c.post(ctx, protocol.Base+"/devices/"+c.Device+"/checkin", r, &a)
-		var s *StatusError
-		if err == nil || try > 0 || !errors.As(err, &s) || !c.learn(s) {
+		if err == nil || try == maxTries-1 {
+			return a, err
+		}
+		if err = c.mend(ctx, err); err != nil {
 			return a, err
 		}
 	}
@@ -177,13 +198,34 @@ func (c *Client) nextCounter() uint64 {
 	return c.counter
 }
 
+// mend learns what a failure says about the clock or the counter; nil when it is worth another try.
+func (c *Client) mend(ctx context.Context, failure error) error {
+	var s *StatusError
+	if errors.As(failure, &s) && c.learn(s) {
+		return nil
+	}
+	if misjudged(failure) && c.Trusted != nil {
+		if err := c.askTime(ctx); err != nil {
+			return fmt.Errorf("%w (this machine's clock says %s; the server's time could not be had: %v)", failure, c.Now().UTC().Format(time.DateTime), err)
+		}
+		return nil
+	}
+	return failure
+}
+
+// maxCounter is the highest counter that a server may give a device: it takes higher ones still.
+const maxCounter = 1 << 52
+
 func (c *Client) learn(s *StatusError) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case s.Problem.Code == protocol.CodeClock && s.Problem.ServerTime != nil:
+		if protocol.Plausible(*s.Problem.ServerTime, s.notBefore, s.notAfter) != nil {
+			return false
+		}
 		c.offset = s.Problem.ServerTime.Sub(c.Now())
-	case s.Problem.Code == protocol.CodeCounter && s.Problem.Counter < 1<<62:
+	case s.Problem.Code == protocol.CodeCounter && s.Problem.Counter < maxCounter:
 		c.counter = s.Problem.Counter
 	default:
 		return false
@@ -199,8 +241,10 @@ func (c *Client) Put(ctx context.Context, path string, body []byte) error {
 			return err
 		}
 		err = do(ctx, c.http, http.MethodPut, c.Server.URL, path, token, body, &struct{}{})
-		var s *StatusError
-		if err == nil || try > 0 || !errors.As(err, &s) || !c.learn(s) {
+		if err == nil || try == maxTries-1 {
+			return err
+		}
+		if err = c.mend(ctx, err); err != nil {
 			return err
 		}
 	}
@@ -223,7 +267,9 @@ func do(ctx context.Context, h *http.Client, method, base, path, token string, b
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header["User-Agent"] = nil
 	req.Header.Set("Accept-Encoding", "identity")
@@ -256,16 +302,29 @@ func statusError(res *http.Response, raw []byte) error {
 	} else {
 		e.Body = beginning(raw)
 	}
-	// Both forms of Retry-After (RFC 9110, 10.2.3), bounded by a day.
-	if v := res.Header.Get("Retry-After"); v != "" {
-		if n, err := strconv.Atoi(v); err == nil {
-			e.RetryAfter = time.Duration(n) * time.Second
-		} else if at, err := http.ParseTime(v); err == nil {
-			e.RetryAfter = time.Until(at)
-		}
-		e.RetryAfter = min(max(e.RetryAfter, 0), 24*time.Hour)
+	if res.TLS != nil && len(res.TLS.PeerCertificates) > 0 {
+		e.notBefore, e.notAfter = res.TLS.PeerCertificates[0].NotBefore, res.TLS.PeerCertificates[0].NotAfter
 	}
+	e.RetryAfter = retryAfter(res.Header.Get("Retry-After"), res.Header.Get("Date"))
 	return e
+}
+
+// retryAfter reads both forms (RFC 9110, 10.2.3), bounded by a day. A date is taken by the server's own
+// clock, where it tells that: this machine's may be wrong.
+func retryAfter(v, date string) time.Duration {
+	const most = 24 * time.Hour
+	if n, err := strconv.ParseInt(v, 10, 64); err == nil {
+		return time.Duration(min(max(n, 0), int64(most/time.Second))) * time.Second
+	}
+	at, err := http.ParseTime(v)
+	if err != nil {
+		return 0
+	}
+	now, err := http.ParseTime(date)
+	if err != nil {
+		now = time.Now()
+	}
+	return min(max(at.Sub(now), 0), most)
 }
 
 func beginning(b []byte) string { return string(b[:min(len(b), 120)]) }

@@ -120,7 +120,12 @@ func SignAssignment(key *jose.JSONWebKey, a Assignment) (string, error) {
 var (
 	ErrOtherDevice = errors.New("the assignment is for another device")
 	ErrOlderSerial = errors.New("the assignment is older than one already seen")
+	ErrSerial      = errors.New("the assignment's serial is out of range")
 )
+
+// MaxSerial is the highest serial: every JSON reader holds it exactly, and a device that reported a
+// higher one could not check in any more.
+const MaxSerial = 1 << 53
 
 // VerifyAssignment checks the signature, whom it is for and that it is not played back. A wrong
 // clock is no reason to refuse: expiry only makes a policy stale.
@@ -132,6 +137,9 @@ func VerifyAssignment(token string, keys []jose.JSONWebKey, device string, highe
 	if a.DeviceID != device {
 		return nil, fmt.Errorf("%w: %q", ErrOtherDevice, a.DeviceID)
 	}
+	if a.Serial < 0 || a.Serial > MaxSerial {
+		return nil, fmt.Errorf("%w: %d", ErrSerial, a.Serial)
+	}
 	if a.Serial < highest {
 		return nil, fmt.Errorf("%w: serial %d, seen %d", ErrOlderSerial, a.Serial, highest)
 	}
@@ -141,8 +149,8 @@ func VerifyAssignment(token string, keys []jose.JSONWebKey, device string, highe
 // SignRelease signs a release.
 func SignRelease(key *jose.JSONWebKey, r Release) (string, error) { return sign(key, typRelease, r) }
 
-// VerifyRelease checks a release for this device. after bounds replay: it must be newer than the
-// enrolment.
+// VerifyRelease checks a release for this device. It cannot be played again: a device that enrols anew
+// has another id.
 func VerifyRelease(token string, keys []jose.JSONWebKey, device string) (*Release, error) {
 	var r Release
 	if err := verify(token, typRelease, keys, &r); err != nil {

@@ -157,6 +157,9 @@ type Exception struct {
 	USB    string    `json:"usb"` // vendor:product or vendor:product:serial
 	Reason string    `json:"reason"`
 	Until  time.Time `json:"until"`
+	// Seconds is what it was granted for. However the server's clock is set, it lasts no longer than that
+	// from when the device first met it. 0 from a server that does not say (0.2.0).
+	Seconds int64 `json:"seconds,omitempty"`
 }
 
 // Release tells one device to give everything back and forget.
@@ -170,6 +173,8 @@ type Release struct {
 type KeySet struct {
 	PolicyKeys json.RawMessage `json:"policy_keys"`
 	IssuedAt   time.Time       `json:"issued_at"`
+	// Recovery is the counter of statements of the recovery key, from 1; it only grows. 0 in all others.
+	Recovery uint64 `json:"recovery,omitempty"`
 }
 
 // The types of messages on the socket.

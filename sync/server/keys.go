@@ -50,7 +50,8 @@ type Keys struct {
 // the statements that do so.
 type past struct {
 	Old        []jose.JSONWebKey `json:"old"`
-	Statements map[string]string `json:"statements"` // by protocol.KeysDigest of what is pinned; "*": any
+	Statements map[string]string `json:"statements"`         // by protocol.KeysDigest of what is pinned; "*": any
+	Recovery   uint64            `json:"recovery,omitempty"` // the counter of the last statement of the recovery key
 }
 
 // adminKey is one HS256 secret of administrators' tokens.
@@ -181,11 +182,14 @@ func (k *Keys) RotatePolicy(recovery *jose.JSONWebKey, now time.Time) error {
 		return err
 	}
 	set := protocol.KeySet{PolicyKeys: public, IssuedAt: now.UTC()}
-	next := past{Statements: map[string]string{}}
+	next := past{Statements: map[string]string{}, Recovery: old.Recovery}
 	if recovery != nil {
 		if recovery.KeyID != pub.KeyID {
 			return errors.New("the recovery key is not the one that this server's devices know")
 		}
+		// Above every one before it, also where the file that counts them is a backup's.
+		set.Recovery = max(old.Recovery+1, uint64(max(now.Unix(), 1)))
+		next.Recovery = set.Recovery
 		if next.Statements["*"], err = protocol.SignKeys(recovery, set); err != nil {
 			return err
 		}

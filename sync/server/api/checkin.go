@@ -362,6 +362,11 @@ func (a *API) assign(q *request, e *entry, r *fleet.Rendered, in *protocol.Repor
 	// Above what the device has, also when the server came back from a backup. What a device says is its
 	// own affair: it never raises the sequence of the rest.
 	serial := max(st.Sequence, held.Serial+1)
+	if held.Serial >= protocol.MaxSerial {
+		// Somebody signed it the highest there is. It takes this one after the recovery key's word, which
+		// comes in the same answer, and refuses it without.
+		serial = st.Sequence
+	}
 	if err := a.moved(q, e, r, st); err != nil {
 		return "", err
 	}
@@ -409,7 +414,12 @@ func (a *API) exceptionsOf(q *request, e *entry) ([]protocol.Exception, error) {
 	}
 	e.exceptions, e.until = nil, q.now.Add(time.Hour)
 	for _, x := range list {
-		e.exceptions = append(e.exceptions, protocol.Exception{ID: x.ID, USB: x.USB, Reason: x.Reason, Until: x.Until})
+		length := x.Until.Sub(x.CreatedAt)
+		until := x.Until
+		if most := q.now.Add(length); until.After(most) {
+			until = most // this server's clock was set back: it lasts no longer for that
+		}
+		e.exceptions = append(e.exceptions, protocol.Exception{ID: x.ID, USB: x.USB, Reason: x.Reason, Until: until, Seconds: int64(length / time.Second)})
 		if x.Until.Before(e.until) {
 			e.until = x.Until
 		}

@@ -40,6 +40,7 @@ const (
 	admin
 	device // signed by the device's key
 	token  // an enrolment token, checked by the handler
+	anyone // no token: the answer says nothing about anybody
 )
 
 // endpoint is a handler with the types of its bodies, from which it is documented and checked.
@@ -315,6 +316,8 @@ func (q *request) read(a *API, hash string) error {
 		limit = protocol.MaxRequest
 	case token:
 		limit = 64 << 10
+	case anyone:
+		limit = 1 << 10
 	}
 	if q.ContentLength == 0 {
 		q.body = []byte{}

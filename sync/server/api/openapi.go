@@ -48,8 +48,10 @@ func Describe(version string) *huma.OpenAPI {
 			item = &huma.PathItem{}
 			doc.Paths[path] = item
 		}
-		op := &huma.Operation{OperationID: operationID(r), Summary: r.summary, Tags: []string{tagOf(r)}, Responses: map[string]*huma.Response{},
-			Security: []map[string][]string{{[]string{viewer: "administrator", admin: "administrator", device: "device", token: "enrolment"}[r.access]: {}}}}
+		op := &huma.Operation{OperationID: operationID(r), Summary: r.summary, Tags: []string{tagOf(r)}, Responses: map[string]*huma.Response{}}
+		if scheme := []string{viewer: "administrator", admin: "administrator", device: "device", token: "enrolment", anyone: ""}[r.access]; scheme != "" {
+			op.Security = []map[string][]string{{scheme: {}}}
+		}
 		switch r.access {
 		case admin:
 			op.Description = "Needs the role admin."
@@ -127,7 +129,7 @@ func operationID(r *route) string {
 }
 
 func tagOf(r *route) string {
-	if r.access == device || r.access == token {
+	if r.access == device || r.access == token || r.access == anyone {
 		return "Device side"
 	}
 	first := strings.SplitN(r.path[1:], "/", 2)[0]

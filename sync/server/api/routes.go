@@ -76,6 +76,7 @@ var routes = []route{
 	{"GET", "/audit", viewer, "List changes, newest first", get(listAudit), 0, append([]param{{name: "subject", doc: "what was changed", kind: "string"}}, paging...)},
 	{"GET", "/latency", viewer, "How long changes took to be reported", get(getLatency), 0, nil},
 
+	{"POST", "/time", anyone, "Ask for the server's time, signed: for a device whose clock is wrong", with(serverTime), 0, nil},
 	{"POST", "/devices/enroll", token, "Enrol a device", document[protocol.EnrollRequest](enroll), 201, nil},
 	{"POST", "/devices/{id}/checkin", device, "Report, and get what is to be held", document[protocol.Report](checkin), 0, nil},
 	{"PUT", "/devices/{id}/diagnostics", device, "Send a bundle that was asked for (gzip)", get(putDiagnostics), 201, nil},

@@ -1,0 +1,77 @@
+package checkin
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// misjudged reports whether a certificate was refused for its time alone. With a clock that is wrong
+// by years, that is every certificate.
+func misjudged(err error) bool {
+	var invalid x509.CertificateInvalidError
+	return errors.As(err, &invalid) && invalid.Reason == x509.Expired
+}
+
+// askTime learns the server's time from a server whose certificate this machine's clock cannot judge.
+// The certificate must be good in all else, the time must be signed by the policy key for this very
+// question, and it must be one at which the certificate is valid: whoever has an old certificate alone
+// cannot answer.
+func (c *Client) askTime(ctx context.Context) error {
+	u, err := url.Parse(c.Server.URL)
+	if err != nil {
+		return err
+	}
+	roots, err := c.Server.roots()
+	if err != nil {
+		return err
+	}
+	var leaf *x509.Certificate
+	judge := func(s tls.ConnectionState) error {
+		leaf = s.PeerCertificates[0]
+		between := x509.NewCertPool()
+		for _, cert := range s.PeerCertificates[1:] {
+			between.AddCert(cert)
+		}
+		_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: u.Hostname(), CurrentTime: leaf.NotBefore.Add(time.Minute)})
+		return err
+	}
+	t := c.http.Transport.(*http.Transport).Clone()
+	t.DisableKeepAlives = true
+	// Verified above, at a time of the certificate's own.
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, VerifyConnection: judge} //nolint:gosec // see above
+	h := &http.Client{Transport: t, Timeout: requestLimit, CheckRedirect: c.http.CheckRedirect}
+	nonce := rand.Text()
+	body, err := json.Marshal(protocol.TimeRequest{Nonce: nonce})
+	if err != nil {
+		return err
+	}
+	asked := c.Now()
+	var out protocol.TimeResponse
+	if err := do(ctx, h, http.MethodPost, c.Server.URL, protocol.Base+"/time", "", body, &out); err != nil {
+		return err
+	}
+	if leaf == nil {
+		return errors.New("the server showed no certificate")
+	}
+	at, err := protocol.VerifyTime(out.Time, nonce, c.Trusted())
+	if err != nil {
+		return fmt.Errorf("the server's time: %w", err)
+	}
+	if err := protocol.Plausible(at, leaf.NotBefore, leaf.NotAfter); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.offset = at.Sub(asked)
+	return nil
+}

@@ -1,0 +1,85 @@
+package protocol
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// Trust is what a device believes its server by: the policy keys, and the recovery key that outranks
+// them. The rest keeps statements from being played again.
+type Trust struct {
+	PolicyKeys json.RawMessage // public JWKs
+	Recovery   json.RawMessage // one public JWK, or empty
+	KeysAt     time.Time       // the date of the statement followed last
+	Count      uint64          // the counter of the last statement of the recovery key
+	CountAt    time.Time       // its date
+}
+
+// maxAhead is how far after the server's time a statement may be dated. A thief of the policy key could
+// otherwise sign a rotation that no later one comes after.
+const maxAhead = 24 * time.Hour
+
+// Why a rotation is not followed.
+var (
+	ErrOlderKeys = errors.New("the rotation of policy keys is older than the one followed last")
+	ErrFuture    = errors.New("the rotation of policy keys is dated in the future")
+)
+
+// Follow checks a rotation and gives the trust after it. recovered says that the recovery key signed it:
+// such statements have a counter of their own, which policy keys neither reach nor outdate, and what
+// was signed by the keys before is not to be believed in any order. now is the server's time.
+func (t Trust) Follow(token string, now time.Time) (next Trust, recovered bool, err error) {
+	pinned, err := ParseKeys(t.PolicyKeys)
+	if err != nil {
+		return t, false, err
+	}
+	if len(t.Recovery) > 0 {
+		if set, err := VerifyKeys(token, t.recovery()); err == nil {
+			return t.recover(set)
+		}
+	}
+	set, err := VerifyKeys(token, pinned)
+	if err != nil {
+		return t, false, err
+	}
+	if bytes.Equal(set.PolicyKeys, t.PolicyKeys) {
+		return t, false, nil
+	}
+	if set.IssuedAt.After(now.Add(maxAhead)) {
+		return t, false, fmt.Errorf("%w: it says %s", ErrFuture, set.IssuedAt.Format(time.RFC3339))
+	}
+	// A date that could not be followed today was followed by a version that did not look, or under
+	// another clock: it does not outdate what comes now.
+	if last := t.KeysAt; !last.After(now.Add(maxAhead)) && !set.IssuedAt.After(last) {
+		return t, false, fmt.Errorf("%w (%s, %s)", ErrOlderKeys, set.IssuedAt.Format(time.RFC3339), last.Format(time.RFC3339))
+	}
+	t.PolicyKeys, t.KeysAt = set.PolicyKeys, set.IssuedAt
+	return t, false, nil
+}
+
+// recover follows a statement of the recovery key. Version 0.2.0 wrote none with a counter: those are
+// ordered by their dates, below every one that has one.
+func (t Trust) recover(set *KeySet) (Trust, bool, error) {
+	older := set.Recovery < t.Count || set.Recovery == t.Count && !set.IssuedAt.After(t.CountAt)
+	if older {
+		if bytes.Equal(set.PolicyKeys, t.PolicyKeys) {
+			return t, false, nil
+		}
+		return t, false, fmt.Errorf("%w (recovery %d, %d)", ErrOlderKeys, set.Recovery, t.Count)
+	}
+	t.PolicyKeys, t.KeysAt, t.Count, t.CountAt = set.PolicyKeys, set.IssuedAt, set.Recovery, set.IssuedAt
+	return t, true, nil
+}
+
+func (t Trust) recovery() []jose.JSONWebKey {
+	keys, err := ParseKeys(bytes.Join([][]byte{[]byte("["), t.Recovery, []byte("]")}, nil))
+	if err != nil {
+		return nil
+	}
+	return keys
+}
