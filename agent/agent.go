@@ -28,6 +28,7 @@ import (
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/enforce/secret"
 	"github.com/warderd/warder/enforce/section"
 	enforceusb "github.com/warderd/warder/enforce/usb"
 	"github.com/warderd/warder/platform"
@@ -36,6 +37,7 @@ import (
 	"github.com/warderd/warder/platform/notify"
 	"github.com/warderd/warder/platform/paths"
 	"github.com/warderd/warder/platform/resume"
+	"github.com/warderd/warder/platform/seat"
 	"github.com/warderd/warder/platform/tick"
 	"github.com/warderd/warder/platform/usb"
 	"github.com/warderd/warder/platform/volume"
@@ -61,8 +63,10 @@ type Options struct {
 	Machine string // hash of the machine's own id
 	Now     func() time.Time
 	Random  func() float64
-	Tell    func(string) []string // tells the people at the machine, and says whom it reached
-	Release volume.Releaser       // starts the program that empties a disk
+	Seat    func() []uint32 // the users at the machine now
+	// Tell tells those of the users who have a session, and says whom it reached.
+	Tell    func(message string, users []uint32) []string
+	Release volume.Releaser // starts the program that empties a disk
 	// Source replaces the check-in client of an enrolled device.
 	Source func(*identity.Device) (Source, error)
 	// Ready is called once the policy is in force and the local API answers; Alive from the loop,
@@ -95,6 +99,9 @@ func (o *Options) defaults() {
 	}
 	if o.Watch == 0 {
 		o.Watch = 5 * time.Minute
+	}
+	if o.Seat == nil {
+		o.Seat = seat.Active
 	}
 	if o.Tell == nil {
 		o.Tell = notify.Tell
@@ -150,14 +157,14 @@ type Agent struct {
 	idle      *time.Timer
 	tidied    bool
 	socket    *push.Socket
-	busy      bool      // an exchange is under way
-	begun     time.Time // when the last one began
-	paced     bool      // the next one only waits for the pause between two
-	bundling  bool      // a diagnostics bundle is being sent
-	redeemed  time.Time // a code was tried last
-	rounds    int       // exchanges in a row without a pause
-	wanted    time.Time // while busy: when the next one is wanted at the latest
-	notYet    time.Time // the server asked not to be called before
+	busy      bool                 // an exchange is under way
+	begun     time.Time            // when the last one began
+	paced     bool                 // the next one only waits for the pause between two
+	bundling  bool                 // a diagnostics bundle is being sent
+	redeemed  map[string]time.Time // who tried a code last, and when
+	rounds    int                  // exchanges in a row without a pause
+	wanted    time.Time            // while busy: when the next one is wanted at the latest
+	notYet    time.Time            // the server asked not to be called before
 	retry     *time.Timer
 	tries     int
 	again     bool      // another is wanted after it
@@ -196,7 +203,7 @@ func New(o Options) (*Agent, error) {
 		return nil, errors.Join(err, a.ledger.Close())
 	}
 	a.gate = &gate{}
-	a.ports = &usb.Ports{Root: o.SysRoot, DevRoot: "/dev", Gate: a.gate.pass, Release: releaser(o.Release)}
+	a.ports = &usb.Ports{Root: o.SysRoot, DevRoot: "/dev", Gate: a.gate.pass, Release: releaser(o.Release, o.Log)}
 	a.loop = reconcile.New(a.ledger, o.Now, usb.Backend{Ports: a.ports})
 	a.journal = newJournal(a)
 	a.guard = &usb.Guard{Ports: a.ports, Hand: a.journal.put, Gone: func(string) { a.soon() }}
@@ -209,12 +216,14 @@ func New(o Options) (*Agent, error) {
 
 // load reads identity and policy as an earlier run left them.
 func (a *Agent) load() {
-	if c, err := config.Load(a.o.Paths.ConfigFile()); err == nil {
-		if _, err := checkin.CheckURL(c.Server); err != nil {
-			c.Server = ""
-		}
-		a.config = c
+	c, err := config.LoadKept(a.o.Paths.ConfigFile(), a.o.Paths.Kept)
+	if err != nil {
+		a.problems["config"] = "the last good configuration stays in force: " + err.Error()
 	}
+	if _, err := checkin.CheckURL(c.Server); err != nil {
+		c.Server = ""
+	}
+	a.config = c
 	st, err := a.ids.Load()
 	if err != nil {
 		a.ident = err.Error()
@@ -393,7 +402,7 @@ func (a *Agent) note(what, problem string) {
 	if problem == "" {
 		delete(a.problems, what)
 	} else {
-		a.problems[what] = problem
+		a.problems[what] = secret.Scrub(problem)
 	}
 }
 

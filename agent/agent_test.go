@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"github.com/warderd/warder/agent/identity"
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/secret"
 	"github.com/warderd/warder/platform/paths"
 	"github.com/warderd/warder/sync/server"
 )
@@ -33,6 +35,7 @@ type lab struct {
 	pin           string
 	skew          time.Duration // of the agent's clock
 	source        func(*identity.Device) (Source, error)
+	seat          []uint32
 	client        *http.Client
 	agent         *Agent
 	api           *localapi.Client
@@ -102,7 +105,7 @@ func (l *lab) plug(name string, number int) {
 func (l *lab) start() {
 	l.t.Helper()
 	a, err := New(Options{Paths: paths.Under(l.dir + "/agent"), Version: "test", SysRoot: l.sys, Inputs: l.dir + "/inputs", Boot: "boot1",
-		Machine: "m1", Tell: func(string) []string { return nil }, Random: func() float64 { return 0 }, Source: l.source,
+		Machine: "m1", Tell: func(string, []uint32) []string { return nil }, Seat: func() []uint32 { return l.seat }, Random: func() float64 { return 0 }, Source: l.source,
 		Now: func() time.Time { return time.Now().Add(l.skew) }})
 	if err != nil {
 		l.t.Fatal(err)
@@ -133,7 +136,7 @@ func (l *lab) start() {
 func (l *lab) enroll() {
 	l.t.Helper()
 	token := l.admin("POST", "/enrollments", `{}`)["token"].(string)
-	if err := l.api.Do(context.Background(), "POST", "/v1/enroll", Enrolment{Server: l.url, Token: token, CAPin: l.pin}, nil); err != nil {
+	if err := l.api.Do(context.Background(), "POST", "/v1/enroll", Enrolment{Server: l.url, Token: secret.Text(token), CAPin: l.pin}, nil); err != nil {
 		l.t.Fatal(err)
 	}
 	l.until("a policy is in force", func(s Status) bool { return s.Policy != nil && s.Policy.State == "active" })
@@ -315,10 +318,10 @@ func TestWhatUsersSee(t *testing.T) {
 	l.enroll()
 	l.admin("PUT", "/policies/policy-default", `{"compliance":"monitor","policy_data":{"usb":{"allowed":false},"storage":{},"network":{},"dlp":{}}}`)
 	l.until("monitored", version(2))
-	if s := l.agent.status(false); len(s.Findings) != 0 || s.Hidden != 1 {
+	if s := l.agent.status(anybody); len(s.Findings) != 0 || s.Hidden != 1 {
 		t.Errorf("%s", encode(s.Findings))
 	}
-	if s := l.agent.status(true); len(s.Findings) != 1 || s.Findings[0].Compliance != enforce.Noncompliant {
+	if s := l.agent.status(everything); len(s.Findings) != 1 || s.Findings[0].Compliance != enforce.Noncompliant {
 		t.Errorf("%s", encode(s.Findings))
 	}
 	x, err := l.agent.explainUSB(context.Background(), caller{UID: "1000"}, nil, []byte(`{"vendor":1,"product":1,"classes":[8]}`))
@@ -329,4 +332,12 @@ func TestWhatUsersSee(t *testing.T) {
 	if err != nil || len(flat.Findings) != 0 {
 		t.Errorf("the flat state shows %v %v", flat.Findings, err)
 	}
+}
+
+func mustURL(raw string) *url.URL {
+	u, err := url.Parse(raw)
+	if err != nil {
+		panic(err)
+	}
+	return u
 }

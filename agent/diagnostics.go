@@ -6,13 +6,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net/url"
 	"runtime"
 	"sort"
 	"time"
 
 	"github.com/warderd/warder/agent/store"
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/secret"
 	"github.com/warderd/warder/sync/checkin"
 	"github.com/warderd/warder/sync/protocol"
 )
@@ -34,9 +34,9 @@ type Bundle struct {
 
 // BundleConfig is the configuration without what may be secret in it.
 type BundleConfig struct {
-	Server   string `json:"server,omitempty"`
-	Proxy    string `json:"proxy,omitempty"`
-	LogLevel string `json:"log_level,omitempty"`
+	Server   string     `json:"server,omitempty"`
+	Proxy    secret.URL `json:"proxy,omitempty"`
+	LogLevel string     `json:"log_level,omitempty"`
 }
 
 // BundleProcess is the program itself.
@@ -51,7 +51,7 @@ const bundleEvents = 2000
 
 // bundle gathers it. Called in the loop.
 func (a *Agent) bundle(ctx context.Context) Bundle {
-	b := Bundle{At: a.o.Now().UTC(), Agent: a.o.Version, System: host(), Status: a.status(true)}
+	b := Bundle{At: a.o.Now().UTC(), Agent: a.o.Version, System: host(), Status: a.status(everything)}
 	say := func(err error) {
 		if err != nil {
 			b.Problems = append(b.Problems, err.Error())
@@ -66,23 +66,14 @@ func (a *Agent) bundle(ctx context.Context) Bundle {
 	b.Events, err = a.store.Events(0, -bundleEvents)
 	say(err)
 	a.mu.Lock()
-	b.Config = BundleConfig{bare(a.config.Server), bare(a.config.Proxy), a.config.LogLevel}
+	b.Config = BundleConfig{secret.Redact(a.config.Server), a.config.Proxy, a.config.LogLevel}
 	a.mu.Unlock()
-	b.Status.Server = bare(b.Status.Server)
+	b.Status.Server = secret.Redact(b.Status.Server)
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	b.Process = BundleProcess{runtime.NumGoroutine(), m.HeapAlloc, runtime.Version()}
 	sort.SliceStable(b.Events, func(i, j int) bool { return b.Events[i].Seq < b.Events[j].Seq })
 	return b
-}
-
-// bare is a URL without a password.
-func bare(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return ""
-	}
-	return u.Redacted()
 }
 
 // pack compresses a bundle, with fewer events until it fits.

@@ -11,24 +11,45 @@ import (
 
 	"github.com/warderd/warder/agent/config"
 	"github.com/warderd/warder/agent/identity"
+	"github.com/warderd/warder/enforce/secret"
 	"github.com/warderd/warder/sync/checkin"
 	"github.com/warderd/warder/sync/protocol"
 )
 
 // Enrolment is what is needed to enrol.
 type Enrolment struct {
+	Server string
+	Token  secret.Text
+	CAPin  string
+}
+
+// wireEnrolment is an enrolment on its way from root's command line to the agent.
+type wireEnrolment struct {
 	Server string `json:"server"`
 	Token  string `json:"token"`
 	CAPin  string `json:"ca_pin,omitempty"`
 }
 
+// MarshalJSON reveals the token: it is for the local API, and for root there.
+func (e Enrolment) MarshalJSON() ([]byte, error) {
+	return json.Marshal(wireEnrolment{e.Server, e.Token.Reveal(), e.CAPin})
+}
+
+// UnmarshalJSON takes it there.
+func (e *Enrolment) UnmarshalJSON(b []byte) error {
+	var w wireEnrolment
+	err := json.Unmarshal(b, &w)
+	*e = Enrolment{w.Server, secret.Text(w.Token), w.CAPin}
+	return err
+}
+
 // Enroll registers this machine and gives the state to keep. Nothing is stored yet.
-func Enroll(ctx context.Context, e Enrolment, proxy, machine string) (identity.State, error) {
+func Enroll(ctx context.Context, e Enrolment, proxy secret.URL, machine string) (identity.State, error) {
 	key, err := protocol.NewDeviceKey()
 	if err != nil {
 		return identity.State{}, err
 	}
-	out, server, err := checkin.Enroll(ctx, checkin.Server{URL: e.Server, Proxy: proxy}, e.CAPin, e.Token, key, host(), machine)
+	out, server, err := checkin.Enroll(ctx, checkin.Server{URL: e.Server, Proxy: proxy}, e.CAPin, e.Token.Reveal(), key, host(), machine)
 	if err != nil {
 		return identity.State{}, err
 	}
@@ -119,6 +140,9 @@ func (a *Agent) applyConfig() {
 		return
 	}
 	a.note("config", "")
+	if err := config.Keep(a.o.Paths.ConfigFile(), a.o.Paths.Kept); err != nil {
+		a.o.Log.Warn("the configuration cannot be remembered", "error", err)
+	}
 	if level, err := c.Level(); err == nil && a.o.Level != nil {
 		a.o.Level.Set(level)
 	}

@@ -206,17 +206,31 @@ type ExceptionRequest struct {
 	USB  string `json:"usb,omitempty"`
 }
 
-// codePause is how often a code may be tried: 72 bits are not guessed at that pace.
+// codePause is how often one user may try a code: 72 bits are not guessed at any pace, and what one
+// user tries keeps nobody else waiting.
 const codePause = 2 * time.Second
 
-func (a *Agent) postException(ctx context.Context, _ caller, _ *http.Request, body []byte) (any, error) {
+// paused reports whether a user has tried a moment ago, and notes that they try now.
+func (a *Agent) paused(uid string, now time.Time) bool {
+	maps.DeleteFunc(a.redeemed, func(_ string, at time.Time) bool { return now.Sub(at) >= codePause || now.Before(at) })
+	if _, ok := a.redeemed[uid]; ok {
+		return true
+	}
+	if a.redeemed == nil {
+		a.redeemed = map[string]time.Time{}
+	}
+	a.redeemed[uid] = now
+	return false
+}
+
+func (a *Agent) postException(ctx context.Context, c caller, _ *http.Request, body []byte) (any, error) {
 	var in ExceptionRequest
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, &localapi.Error{Status: http.StatusBadRequest, Message: err.Error()}
 	}
 	var x identity.Exception
 	var err error
-	if cerr := a.call(ctx, func() { x, err = a.redeem(in) }); cerr != nil {
+	if cerr := a.call(ctx, func() { x, err = a.redeem(c.UID, in) }); cerr != nil {
 		return nil, cerr
 	}
 	if err != nil {
@@ -227,7 +241,7 @@ func (a *Agent) postException(ctx context.Context, _ caller, _ *http.Request, bo
 
 // redeem takes an offline code: it is tried on the stick that is named, or on what is plugged in and
 // refused.
-func (a *Agent) redeem(in ExceptionRequest) (identity.Exception, error) {
+func (a *Agent) redeem(uid string, in ExceptionRequest) (identity.Exception, error) {
 	var none identity.Exception
 	now := a.o.Now()
 	if a.state.Device == nil || a.doc == nil {
@@ -236,10 +250,9 @@ func (a *Agent) redeem(in ExceptionRequest) (identity.Exception, error) {
 	if len(a.state.Device.CodeSecret) == 0 {
 		return none, errors.New("this machine was enrolled with a server that gives no codes; enrol it anew")
 	}
-	if now.Sub(a.redeemed) < codePause && !now.Before(a.redeemed) {
-		return none, errors.New("a code was tried a moment ago; try again in " + codePause.String())
+	if a.paused(uid, now) {
+		return none, errors.New("you tried a code a moment ago; try again in " + codePause.String())
 	}
-	a.redeemed = now
 	code, err := protocol.ParseCode(in.Code)
 	if err != nil {
 		return none, err

@@ -57,7 +57,7 @@ func TestExceptionByCode(t *testing.T) {
 	other := l.admin("POST", "/devices/"+s.DeviceID+"/exceptions", `{"usb":"46f4:0001:OTHER","minutes":5,"reason":"x","offline":true}`)["code"].(string)
 	code := l.admin("POST", "/devices/"+s.DeviceID+"/exceptions", `{"usb":"46f4:0001:SN1","minutes":5,"reason":"x","offline":true}`)["code"].(string)
 	try := func(code, usb string) (x identity.Exception, err error) {
-		l.agent.do(func() { l.agent.redeemed = time.Time{} }) // the pause is tried below
+		l.agent.do(func() { l.agent.redeemed = nil }) // the pause is tried below
 		err = l.api.Do(context.Background(), "POST", "/v1/exceptions", ExceptionRequest{Code: code, USB: usb}, &x)
 		return x, err
 	}

@@ -210,7 +210,7 @@ func (j *journal) tell(e enforce.Event) string {
 		j.told = map[string]time.Time{}
 	}
 	j.told[what] = j.a.o.Now()
-	told := j.a.o.Tell("Warder: " + e.Subject + " is against this company's policy: " + e.Reason)
+	told := j.a.o.Tell("Warder: "+e.Subject+" is against this company's policy: "+e.Reason, j.a.o.Seat())
 	if len(told) == 0 {
 		return "no session"
 	}
@@ -219,6 +219,9 @@ func (j *journal) tell(e enforce.Event) string {
 
 // record journals an event, shows it to those who follow, and has it sent soon.
 func (a *Agent) record(e enforce.Event) bool {
+	if e.Personal() {
+		e.Users = a.o.Seat()
+	}
 	seq, err := a.store.Append(e)
 	if err != nil {
 		a.note("store", err.Error())

@@ -11,6 +11,7 @@ import (
 	"github.com/warderd/warder/enforce/all"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/enforce/secret"
 	"github.com/warderd/warder/enforce/section"
 	enforceusb "github.com/warderd/warder/enforce/usb"
 	"github.com/warderd/warder/platform/link"
@@ -227,7 +228,7 @@ func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigest
 	now := a.o.Now()
 	if err != nil {
 		a.mu.Lock()
-		a.contact.Error = err.Error()
+		a.contact.Error = secret.Scrub(err.Error())
 		a.mu.Unlock()
 		if proof == reconcile.Refuted {
 			a.revertPolicy("under it the server could not be reached, and past it it could")
@@ -455,6 +456,9 @@ func (a *Agent) report() (protocol.Report, sentDigests) {
 	epoch, events, err := a.store.Pending(protocol.MaxEvents)
 	if err != nil {
 		a.note("store", err.Error())
+	}
+	for i := range events {
+		events[i].Users = nil // who sat at the machine is for the local API
 	}
 	facts := a.facts()
 	a.mu.Lock()

@@ -117,7 +117,7 @@ func ExplainOffline(p paths.Paths, in ExplainRequest) (Explanation, error) {
 	}
 	a.ports = &usb.Ports{Root: a.o.SysRoot, DevRoot: "/dev"}
 	a.machine = a.observe(a.ctx)
-	x, err := a.explain(caller{Root: true}, in)
+	x, err := a.explain(caller{Root: true}, in, &a.machine)
 	if err != nil {
 		return Explanation{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os/user"
+	"slices"
 	"sort"
 	"strconv"
 	"time"
@@ -23,13 +24,13 @@ type caller = localapi.Caller
 func (a *Agent) routes() []localapi.Route {
 	return []localapi.Route{
 		{Method: "GET", Path: "/v1/status", Access: localapi.Read, Handle: a.getStatus},
-		{Method: "GET", Path: "/v1/events", Access: localapi.Read, Handle: a.getEvents},
+		{Method: "GET", Path: "/v1/events", Access: localapi.Read, Heavy: true, List: a.getEvents},
 		{Method: "GET", Path: "/v1/events/follow", Access: localapi.Read, Stream: a.followEvents},
-		{Method: "POST", Path: "/v1/explain/usb", Access: localapi.Read, Handle: a.explainUSB},
+		{Method: "POST", Path: "/v1/explain/usb", Access: localapi.Read, Heavy: true, Handle: a.explainUSB},
 		{Method: "GET", Path: "/v1/policy", Access: localapi.Root, Handle: a.getPolicy},
-		{Method: "GET", Path: "/v1/policies", Access: localapi.Root, Handle: a.getPolicies},
-		{Method: "GET", Path: "/v1/usb", Access: localapi.Root, Handle: a.getUSB},
-		{Method: "GET", Path: "/v1/ledger", Access: localapi.Root, Handle: a.getLedger},
+		{Method: "GET", Path: "/v1/policies", Access: localapi.Root, Heavy: true, Handle: a.getPolicies},
+		{Method: "GET", Path: "/v1/usb", Access: localapi.Root, Heavy: true, Handle: a.getUSB},
+		{Method: "GET", Path: "/v1/ledger", Access: localapi.Root, Heavy: true, Handle: a.getLedger},
 		{Method: "POST", Path: "/v1/check-in", Access: localapi.User, Handle: a.postCheckIn},
 		{Method: "POST", Path: "/v1/enroll", Access: localapi.Root, Handle: a.postEnroll},
 		{Method: "POST", Path: "/v1/unenroll", Access: localapi.Root, Handle: a.postUnenroll},
@@ -40,25 +41,45 @@ func (a *Agent) routes() []localapi.Route {
 }
 
 func (a *Agent) getStatus(_ context.Context, c caller, _ *http.Request, _ []byte) (any, error) {
-	return a.status(c.Root), nil
+	return a.status(a.viewOf(c)), nil
 }
 
-// visible: what monitor mode saw is for root alone.
-func visible(c caller, e enforce.Event) bool { return c.Root || e.Mode != enforce.Monitor }
+// view is what somebody may see: root everything; who sits at the machine what is plugged into it; other
+// users how the machine stands.
+type view struct{ root, seated bool }
 
-func (a *Agent) getEvents(_ context.Context, c caller, q *http.Request, _ []byte) (any, error) {
+func (a *Agent) viewOf(c caller) view { return view{c.Root, a.seated(c)} }
+
+// seated reports whether a caller is one of the users who sit at the machine now.
+func (a *Agent) seated(c caller) bool {
+	uid, err := strconv.ParseUint(c.UID, 10, 32)
+	return err == nil && slices.Contains(a.o.Seat(), uint32(uid))
+}
+
+// visible: what monitor mode saw is for root alone, and what was plugged in for those who sat at the
+// machine then.
+func visible(c caller, e *enforce.Event) bool {
+	if c.Root {
+		return true
+	}
+	uid, err := strconv.ParseUint(c.UID, 10, 32)
+	return e.Mode != enforce.Monitor && (!e.Personal() || err == nil && slices.Contains(e.Users, uint32(uid)))
+}
+
+// maxEvents is how many events one request may ask for.
+const maxEvents = 10_000
+
+func (a *Agent) getEvents(ctx context.Context, c caller, q *http.Request, send func(any) error) error {
 	n, err := strconv.Atoi(q.URL.Query().Get("last"))
-	if err != nil || n < 1 || n > 10_000 {
+	if err != nil || n < 1 || n > maxEvents {
 		n = 50
 	}
-	list, err := a.store.Events(0, -n)
-	out := []enforce.Event{}
-	for _, e := range list {
-		if visible(c, e) {
-			out = append(out, e)
+	return a.store.Newest(ctx, n, func(e *enforce.Event) error {
+		if !visible(c, e) {
+			return nil
 		}
-	}
-	return out, err
+		return send(e)
+	})
 }
 
 func (a *Agent) followEvents(ctx context.Context, c caller, _ *http.Request, send func(any) error) error {
@@ -78,7 +99,7 @@ func (a *Agent) followEvents(ctx context.Context, c caller, _ *http.Request, sen
 		case <-a.ctx.Done():
 			return nil
 		case e := <-events:
-			if !visible(c, e) {
+			if !visible(c, &e) {
 				continue
 			}
 			if err := send(e); err != nil {
@@ -105,20 +126,28 @@ type Explanation struct {
 	Policy     string `json:"policy"`
 }
 
-func (a *Agent) explainUSB(_ context.Context, c caller, _ *http.Request, body []byte) (any, error) {
+func (a *Agent) explainUSB(ctx context.Context, c caller, _ *http.Request, body []byte) (any, error) {
 	var in ExplainRequest
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, &localapi.Error{Status: http.StatusBadRequest, Message: "the request cannot be read: " + err.Error()}
+	}
+	var m fact.Machine
+	if in.Port != "" {
+		if !c.Root && !a.seated(c) {
+			return nil, &localapi.Error{Status: http.StatusForbidden, Message: "what is plugged in is shown to root and to who sits at the machine; name a device, e.g. 0951:1666"}
+		}
+		_ = a.ports.Observe(ctx, &m)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.doc == nil {
 		return nil, &localapi.Error{Status: http.StatusConflict, Message: "no policy is in force"}
 	}
-	return a.explain(c, in)
+	return a.explain(c, in, &m)
 }
 
-func (a *Agent) explain(c caller, in ExplainRequest) (any, error) {
+// explain answers; m is what is plugged in, where a port is asked about. Called with the lock held.
+func (a *Agent) explain(c caller, in ExplainRequest, m *fact.Machine) (any, error) {
 	rules := a.rules
 	if rules == nil {
 		rules = enforceusb.Compile(a.excepted(), &a.machine)
@@ -130,8 +159,6 @@ func (a *Agent) explain(c caller, in ExplainRequest) (any, error) {
 	u := &fact.USB{Vendor: in.Vendor, Product: in.Product, Serial: in.Serial}
 	switch {
 	case in.Port != "":
-		var m fact.Machine
-		_ = a.ports.Observe(a.ctx, &m)
 		found := false
 		for i := range m.USB.V {
 			if m.USB.V[i].Path == in.Port {
@@ -251,7 +278,7 @@ func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []
 			break
 		}
 	}
-	s := a.status(c.Root)
+	s := a.status(a.viewOf(c))
 	if s.CheckIn.Last.Before(before.UTC()) && s.CheckIn.Error != "" {
 		return nil, &localapi.Error{Status: http.StatusBadGateway, Message: s.CheckIn.Error}
 	}
@@ -266,14 +293,14 @@ func (a *Agent) postEnroll(ctx context.Context, _ caller, _ *http.Request, body 
 	if err := a.enroll(ctx, e); err != nil {
 		return nil, &localapi.Error{Status: http.StatusBadGateway, Message: err.Error()}
 	}
-	return a.status(true), nil
+	return a.status(everything), nil
 }
 
 func (a *Agent) postUnenroll(ctx context.Context, _ caller, _ *http.Request, _ []byte) (any, error) {
 	if err := a.unenroll(ctx); err != nil {
 		return nil, &localapi.Error{Status: http.StatusConflict, Message: err.Error()}
 	}
-	return a.status(true), nil
+	return a.status(everything), nil
 }
 
 // HoldRequest is "warder revert".
@@ -302,12 +329,12 @@ func (a *Agent) postHold(ctx context.Context, c caller, _ *http.Request, body []
 	if err != nil {
 		return nil, &localapi.Error{Status: http.StatusConflict, Message: err.Error()}
 	}
-	return a.status(true), nil
+	return a.status(everything), nil
 }
 
 func (a *Agent) deleteHold(ctx context.Context, _ caller, _ *http.Request, _ []byte) (any, error) {
 	if err := a.call(ctx, func() { a.lift("lifted by hand") }); err != nil {
 		return nil, err
 	}
-	return a.status(true), nil
+	return a.status(everything), nil
 }

@@ -115,8 +115,16 @@ func (a *Agent) health() []string {
 	return out
 }
 
-// status gives the whole; without root what monitor mode found is left out.
-func (a *Agent) status(root bool) Status {
+// everything is root's view, and anybody that of any user.
+var (
+	everything = view{root: true}
+	anybody    = view{}
+)
+
+// status gives the whole; without root what monitor mode found is left out, and the sticks of exceptions
+// are named to who sits at the machine alone.
+func (a *Agent) status(v view) Status {
+	root := v.root
 	health := a.health()
 	backlog, _ := a.store.Backlog()
 	a.mu.Lock()
@@ -126,6 +134,11 @@ func (a *Agent) status(root bool) Status {
 		CheckIn: CheckInStatus{a.contact.LastOK, a.contact.Next, a.contact.Pushed, a.contact.Error, backlog, int64(a.contact.Offset.Seconds())},
 		Writes:  WriteStatus{a.gate.passed.Load(), a.gate.refused.Load()}}
 	s.Exceptions = a.current()
+	for i := range s.Exceptions {
+		if x := &s.Exceptions[i]; !root && !v.seated {
+			x.USB, x.Reason = "", ""
+		}
+	}
 	for _, f := range a.findings {
 		if f.Mode == enforce.Monitor && !root {
 			s.Hidden++
@@ -204,7 +217,7 @@ const flatName = "status.json"
 
 // flatten writes the status where "warder status" finds it when nobody answers.
 func (a *Agent) flatten(state string) {
-	s := a.status(false)
+	s := a.status(anybody)
 	s.Agent = state
 	path := filepath.Join(a.o.Paths.Run, flatName)
 	// The runtime directory is memory: no durability is wanted, only a whole file.

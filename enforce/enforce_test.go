@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"encoding/json"
+	"reflect"
 	"testing"
 )
 
@@ -43,7 +44,7 @@ func TestNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	var back Event
-	if err := json.Unmarshal(b, &back); err != nil || back != e {
+	if err := json.Unmarshal(b, &back); err != nil || !reflect.DeepEqual(back, e) {
 		t.Errorf("%+v, %v from %s", back, err, b)
 	}
 	for _, bad := range []string{`{"mode":"loud"}`, `{"done":{"state":"gone"}}`} {

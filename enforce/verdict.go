@@ -1,6 +1,9 @@
 package enforce
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Rule points at the line of a decision that answered. It holds no text, so that a verdict costs
 // no allocation; the section's Explain renders it.
@@ -80,7 +83,15 @@ type Event struct {
 	Done    Reading   `json:"done"`            // read back after acting
 	Count   int       `json:"count,omitempty"` // more than one where older events were folded
 	Policy  string    `json:"policy,omitempty"`
-	Facts   Facts     `json:"facts,omitempty"` // what was judged, for asking "what if" of it later
+	// Users are the people who sat at the machine, on which it is shown to them and to root alone. It
+	// does not leave the machine.
+	Users []uint32 `json:"users,omitempty"`
+	Facts Facts    `json:"facts,omitempty"` // what was judged, for asking "what if" of it later
+}
+
+// Personal reports whether an event tells what somebody plugs in, or has plugged in.
+func (e *Event) Personal() bool {
+	return strings.HasPrefix(e.Subject, "usb") || strings.HasPrefix(string(e.Setting), "usb")
 }
 
 // Facts are the facts of one event as JSON; which, is the section's (fact.USB for "usb").

@@ -17,21 +17,23 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/warderd/warder/enforce/secret"
 )
 
 // Config is warder.toml. An absent file is an empty one.
 type Config struct {
-	Server   string `toml:"server"`    // overrides the server enrolled with, after it moved
-	Proxy    string `toml:"proxy"`     // URL; empty for the environment's
-	LogLevel string `toml:"log_level"` // debug, info, warn, error
-	State    string `toml:"state"`     // directory; read at start only
+	Server   string     `toml:"server"`    // overrides the server enrolled with, after it moved
+	Proxy    secret.URL `toml:"proxy"`     // empty for the environment's
+	LogLevel string     `toml:"log_level"` // debug, info, warn, error
+	State    string     `toml:"state"`     // directory; read at start only
 }
 
 // Enrolment is enroll.toml, dropped by mass deployment and removed once used.
 type Enrolment struct {
-	Server string `toml:"server"`
-	Token  string `toml:"token"`
-	CAPin  string `toml:"ca_pin"`
+	Server string      `toml:"server"`
+	Token  secret.Text `toml:"token"`
+	CAPin  string      `toml:"ca_pin"`
 }
 
 // maxFile bounds either file.
@@ -47,6 +49,48 @@ func Load(path string) (Config, error) {
 		return Config{}, fmt.Errorf("%s: log_level: %w", path, err)
 	}
 	return c, nil
+}
+
+// LoadKept is Load with what Keep has kept where the file cannot be used: a mistake in it must not throw
+// away what was good before, over a restart neither. The error says what is wrong with the file.
+func LoadKept(path, kept string) (Config, error) {
+	c, err := Load(path)
+	if err == nil {
+		return c, nil
+	}
+	if k, kerr := Load(kept); kerr == nil {
+		return k, err
+	}
+	return Config{}, err
+}
+
+// Keep remembers a file that was good. It may hold a proxy's password, so only its owner may read it.
+func Keep(path, kept string) error {
+	b, err := regular(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.Remove(kept); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	if old, err := regular(kept); err == nil && string(old) == string(b) {
+		return nil
+	}
+	temp, err := os.CreateTemp(filepath.Dir(kept), ".kept-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = temp.Write(b)
+	if err = errors.Join(err, temp.Sync(), temp.Close()); err == nil {
+		err = os.Rename(temp.Name(), kept)
+	}
+	if err != nil {
+		_ = os.Remove(temp.Name())
+	}
+	return err
 }
 
 // Level is the log level; info when none is given.
@@ -80,7 +124,8 @@ func read(path string, v any) error {
 	}
 	md, err := toml.Decode(string(b), v)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		// The library's long form repeats the line, which may hold a password.
+		return fmt.Errorf("%s: %s", path, secret.Scrub(err.Error()))
 	}
 	if un := md.Undecoded(); len(un) > 0 {
 		return fmt.Errorf("%s: unknown setting %q", path, un[0].String())

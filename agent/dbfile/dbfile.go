@@ -66,6 +66,23 @@ func DSN(path string) string {
 		"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-512)&_txlock=immediate"
 }
 
+// Reader gives a handle of its own on the file in use, which can only read and does not wait for
+// others. The caller closes it.
+func (f *File) Reader() (*sql.DB, error) {
+	f.mu.Lock()
+	path := f.path
+	if f.health.Standby != "" {
+		path = f.standby
+	}
+	f.mu.Unlock()
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=query_only(1)&_pragma=busy_timeout(2000)&_pragma=cache_size(-256)")
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	return db, nil
+}
+
 // Health is the file's state now.
 func (f *File) Health() Health {
 	f.mu.Lock()

@@ -39,6 +39,22 @@ type Caller struct {
 	Root bool
 }
 
+// A user may own thousands of ids below their own, in user namespaces (subuid(5)): blocks of 65,536 from
+// 100,000 on. All of a block share what one user may have.
+const (
+	firstShared = 100_000
+	sharedBlock = 1 << 16
+)
+
+// share names who has one user's part of what is limited.
+func (c Caller) share() string {
+	uid, err := strconv.ParseUint(c.UID, 10, 32)
+	if err != nil || uid < firstShared {
+		return c.UID
+	}
+	return fmt.Sprintf("block %d", (uid-firstShared)/sharedBlock)
+}
+
 // Error is an answer that is no success.
 type Error struct {
 	Status  int    `json:"-"`
@@ -55,7 +71,22 @@ type Route struct {
 	Handle func(ctx context.Context, c Caller, q *http.Request, body []byte) (any, error)
 	// Stream answers with one JSON value a line until it returns; instead of Handle.
 	Stream func(ctx context.Context, c Caller, q *http.Request, send func(any) error) error
+	// List answers with one JSON array, of what it sends, which is not gathered; instead of Handle.
+	List func(ctx context.Context, c Caller, q *http.Request, send func(any) error) error
+	// Heavy requests are answered one at a time for each user: another waits for a moment, and is then
+	// told to come again.
+	Heavy bool
 }
+
+// Times that a caller is given: for a part of an answer to be read, and for another request of theirs
+// to end.
+const (
+	writeWait = 5 * time.Second
+	turnWait  = 3 * time.Second
+)
+
+// maxFollow is how many streams one user may follow.
+const maxFollow = 2
 
 // Listen makes the socket. A stale one of a dead agent is replaced; a live one is not.
 func Listen(path string) (net.Listener, error) {
@@ -84,9 +115,14 @@ type callerKey struct{}
 // Serve answers until the context ends.
 func Serve(ctx context.Context, l net.Listener, routes []Route, log *slog.Logger) error {
 	mux := http.NewServeMux()
+	s := &turns{by: map[string]chan struct{}{}}
 	for _, r := range routes {
-		mux.HandleFunc(r.Method+" "+r.Path, func(w http.ResponseWriter, q *http.Request) { serve(r, w, q) })
+		mux.HandleFunc(r.Method+" "+r.Path, func(w http.ResponseWriter, q *http.Request) { s.serve(r, w, q) })
 	}
+	return listen(ctx, l, mux, log)
+}
+
+func listen(ctx context.Context, l net.Listener, mux http.Handler, log *slog.Logger) error {
 	s := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx },
@@ -116,8 +152,44 @@ func caller(c net.Conn) Caller {
 	return Caller{UID: uid, Root: uid == "0" || uid == strconv.Itoa(os.Getuid())}
 }
 
-func serve(r Route, w http.ResponseWriter, q *http.Request) {
+// turns lets each user have so many requests of a kind at a time.
+type turns struct {
+	mu sync.Mutex
+	by map[string]chan struct{}
+}
+
+func (t *turns) take(ctx context.Context, key string, most int, wait time.Duration) (leave func(), ok bool) {
+	t.mu.Lock()
+	turn := t.by[key]
+	if turn == nil {
+		if len(t.by) > 10*maxConns {
+			t.by = map[string]chan struct{}{} // whoever holds a turn gives it back to nobody, which is bounded by connections
+		}
+		turn = make(chan struct{}, most)
+		t.by[key] = turn
+	}
+	t.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, true
+	default:
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return nil, false
+}
+
+func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 	c, _ := q.Context().Value(callerKey{}).(Caller)
+	rc := http.NewResponseController(w)
+	// Whatever is written is read in a moment, or not at all.
+	defer func() { _ = rc.SetWriteDeadline(time.Now().Add(writeWait)) }()
 	if r.Access == Root && !c.Root {
 		fail(w, &Error{http.StatusForbidden, "this needs root: run it with sudo"})
 		return
@@ -127,25 +199,79 @@ func serve(r Route, w http.ResponseWriter, q *http.Request) {
 		fail(w, &Error{http.StatusRequestEntityTooLarge, fmt.Sprintf("the request is larger than %d bytes", maxBody)})
 		return
 	}
+	key, most, wait := "heavy "+c.share(), 1, turnWait
 	if r.Stream != nil {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+		key, most, wait = "follow "+c.share(), maxFollow, 0
+	}
+	if r.Heavy || r.Stream != nil {
+		leave, ok := t.take(q.Context(), key, most, wait)
+		if !ok {
+			_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
+			fail(w, &Error{http.StatusTooManyRequests, "another request of yours is being answered; try again when it has ended"})
+			return
+		}
+		defer leave()
+	}
+	switch {
+	case r.Stream != nil:
+		_ = rc.SetReadDeadline(time.Time{})
 		w.Header().Set("Content-Type", "application/x-ndjson")
 		enc := json.NewEncoder(w)
 		_ = r.Stream(q.Context(), c, q, func(v any) error {
+			_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
 			if err := enc.Encode(v); err != nil {
 				return err
 			}
-			return http.NewResponseController(w).Flush()
+			return rc.Flush()
 		})
-		return
+	case r.List != nil:
+		list(r, w, q, c)
+	default:
+		v, err := r.Handle(q.Context(), c, q, body)
+		_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
+		if err != nil {
+			fail(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(v)
 	}
-	v, err := r.Handle(q.Context(), c, q, body)
-	if err != nil {
+}
+
+// list writes an array as it comes. An error after the beginning cuts it off, so that it cannot be
+// taken for the whole.
+func list(r Route, w http.ResponseWriter, q *http.Request, c Caller) {
+	rc := http.NewResponseController(w)
+	begun := false
+	send := func(v any) error {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		before := ","
+		if !begun {
+			w.Header().Set("Content-Type", "application/json")
+			begun, before = true, "["
+		}
+		_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
+		if _, err = io.WriteString(w, before); err == nil {
+			_, err = w.Write(b)
+		}
+		return err
+	}
+	err := r.List(q.Context(), c, q, send)
+	_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
+	switch {
+	case err != nil && !begun:
 		fail(w, err)
-		return
+	case err != nil:
+		panic(http.ErrAbortHandler)
+	case begun:
+		_, _ = io.WriteString(w, "]\n")
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, "[]\n")
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v)
 }
 
 func fail(w http.ResponseWriter, err error) {
@@ -194,11 +320,11 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 func (l *boundedListener) take(c Caller) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !c.Root && (l.by[c.UID] >= maxUser || l.all >= maxConns) {
+	if !c.Root && (l.by[c.share()] >= maxUser || l.all >= maxConns) {
 		return false
 	}
 	l.all++
-	l.by[c.UID]++
+	l.by[c.share()]++
 	return true
 }
 
@@ -206,8 +332,8 @@ func (l *boundedListener) leave(c Caller) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.all--
-	if l.by[c.UID]--; l.by[c.UID] == 0 {
-		delete(l.by, c.UID)
+	if l.by[c.share()]--; l.by[c.share()] == 0 {
+		delete(l.by, c.share())
 	}
 }
 

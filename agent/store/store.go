@@ -5,6 +5,7 @@
 package store
 
 import (
+	"context"
 	"crypto/rand"
 	"database/sql"
 	"encoding/json"
@@ -134,6 +135,40 @@ func (s *Store) Backlog() (n int, err error) {
 	return n, err
 }
 
+// page is how many events one query of Newest takes: a reader that is slow keeps no query open, and no
+// more than this in memory.
+const page = 64
+
+// Newest hands on the newest n events, oldest first, from a handle of its own that can only read: who
+// reads much, or slowly, keeps nobody from the store.
+func (s *Store) Newest(ctx context.Context, n int, each func(*enforce.Event) error) error {
+	db, err := s.file.Reader()
+	if err != nil {
+		return fmt.Errorf("cannot read the events: %w", err)
+	}
+	defer db.Close()
+	var after sql.NullInt64
+	if err := db.QueryRowContext(ctx, `SELECT min(seq) - 1 FROM (SELECT seq FROM events ORDER BY seq DESC LIMIT ?)`, n).Scan(&after); err != nil {
+		return fmt.Errorf("cannot read the events: %w", err)
+	}
+	for last := after.Int64; n > 0; {
+		list, err := events(ctx, db, `SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?`, last, min(n, page))
+		if err != nil {
+			return fmt.Errorf("cannot read the events: %w", err)
+		}
+		for i := range list {
+			last = int64(list[i].Seq)
+			if err := each(&list[i]); err != nil {
+				return err
+			}
+		}
+		if n -= len(list); len(list) < page {
+			return nil
+		}
+	}
+	return nil
+}
+
 // Events gives up to n events after a number, oldest first; with n < 0 the newest -n.
 func (s *Store) Events(after uint64, n int) ([]enforce.Event, error) {
 	if n < 0 {
@@ -144,28 +179,32 @@ func (s *Store) Events(after uint64, n int) ([]enforce.Event, error) {
 
 func (s *Store) query(q string, args ...any) (out []enforce.Event, err error) {
 	err = s.file.Do(func(db *sql.DB) error {
-		out = nil
-		rows, err := db.Query(q, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var seq uint64
-			var body string
-			if err := rows.Scan(&seq, &body); err != nil {
-				return err
-			}
-			var e enforce.Event
-			if json.Unmarshal([]byte(body), &e) != nil {
-				e = enforce.Event{Kind: "unreadable"} // damaged on disk; its number must still be acknowledged
-			}
-			e.Seq = seq
-			out = append(out, e)
-		}
-		return rows.Err()
+		out, err = events(context.Background(), db, q, args...)
+		return err
 	})
 	return out, err
+}
+
+func events(ctx context.Context, db *sql.DB, q string, args ...any) (out []enforce.Event, err error) {
+	rows, err := db.QueryContext(ctx, q, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var seq uint64
+		var body string
+		if err := rows.Scan(&seq, &body); err != nil {
+			return nil, err
+		}
+		var e enforce.Event
+		if json.Unmarshal([]byte(body), &e) != nil {
+			e = enforce.Event{Kind: "unreadable"} // damaged on disk; its number must still be acknowledged
+		}
+		e.Seq = seq
+		out = append(out, e)
+	}
+	return out, rows.Err()
 }
 
 // Ack marks what the server has, and prunes.

@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/warderd/warder/agent"
-	"github.com/warderd/warder/enforce"
 )
 
 func (a *app) checkIn() *cobra.Command {
@@ -18,10 +17,10 @@ func (a *app) checkIn() *cobra.Command {
 				return fmt.Errorf("cannot check in: %w", err)
 			}
 			if s.Policy == nil {
-				fmt.Fprintln(cmd.OutOrStdout(), "Checked in. No policy is assigned.")
+				a.screen(cmd).printf("Checked in. No policy is assigned.\n")
 				return nil
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Checked in. Policy %q version %d is %s.\n", enforce.Plain(s.Policy.Name), s.Policy.Version, s.Policy.State)
+			a.screen(cmd).printf("Checked in. Policy %q version %d is %s.\n", s.Policy.Name, s.Policy.Version, s.Policy.State)
 			return nil
 		},
 	}

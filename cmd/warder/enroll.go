@@ -8,10 +8,12 @@ import (
 
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/localapi"
+	"github.com/warderd/warder/enforce/secret"
 )
 
 func (a *app) enroll() *cobra.Command {
 	var e agent.Enrolment
+	var token string
 	c := &cobra.Command{
 		Use: "enroll --server URL --token T [--ca-pin sha256:…]", Short: "Enrol this machine with a policy server", Args: cobra.NoArgs,
 		Long: "Registers this machine. With --ca-pin the server's own certificate authority is the only one\n" +
@@ -19,6 +21,7 @@ func (a *app) enroll() *cobra.Command {
 		Example: "  sudo warder enroll --server https://policy.example.com --token T --ca-pin sha256:5f0c…",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
+			e.Token = secret.Text(token)
 			err := a.client().Do(ctx, "POST", "/v1/enroll", e, nil)
 			if errors.Is(err, localapi.ErrNoAgent) {
 				// No agent runs: the enrolment is written for its next start.
@@ -27,12 +30,12 @@ func (a *app) enroll() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("cannot enrol: %w", err)
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "Enrolled. Try: warder status")
+			a.screen(cmd).printf("Enrolled. Try: warder status\n")
 			return nil
 		},
 	}
 	c.Flags().StringVar(&e.Server, "server", "", "URL of the policy server")
-	c.Flags().StringVar(&e.Token, "token", "", "enrolment token")
+	c.Flags().StringVar(&token, "token", "", "enrolment token")
 	c.Flags().StringVar(&e.CAPin, "ca-pin", "", "fingerprint of the server's certificate authority, sha256:…")
 	_ = c.MarkFlagRequired("server")
 	_ = c.MarkFlagRequired("token")

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,17 +15,17 @@ func (a *app) events() *cobra.Command {
 	var last int
 	c := &cobra.Command{
 		Use: "events", Short: "What happened on this machine", Args: cobra.NoArgs,
-		Long:    "Shows the journal of decisions. What monitor mode saw is shown to root alone.",
+		Long: "Shows the journal of decisions. What monitor mode saw is shown to root alone, and what was plugged in\n" +
+			"to root and to who sat at the machine then.",
 		Example: "  warder events\n  sudo warder events --follow\n  sudo warder events --json --last 1000",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			out := cmd.OutOrStdout()
-			st := newStyle(out)
+			out := a.screen(cmd)
 			show := func(e enforce.Event) {
 				if asJSON {
-					_ = json.NewEncoder(out).Encode(e)
+					_ = out.json(e, false)
 					return
 				}
-				printEvent(out, st, e)
+				printEvent(out, e)
 			}
 			var list []enforce.Event
 			if err := a.client().Do(cmd.Context(), "GET", fmt.Sprintf("/v1/events?last=%d", last), nil, &list); err != nil {
@@ -36,7 +35,7 @@ func (a *app) events() *cobra.Command {
 				show(e)
 			}
 			if len(list) == 0 && !follow && !asJSON {
-				fmt.Fprintln(out, "No events. What monitor mode saw is shown to root.")
+				out.printf("No events that you may see. What monitor mode saw is shown to root, and what was plugged in to who sat here.\n")
 			}
 			if !follow {
 				return nil
@@ -57,8 +56,8 @@ func (a *app) events() *cobra.Command {
 	return c
 }
 
-func printEvent(w io.Writer, st style, e enforce.Event) {
-	kind := fmt.Sprintf("%-10s", e.Kind)
+func printEvent(st screen, e enforce.Event) {
+	kind := st.sprintf("%-10s", e.Kind)
 	switch e.Kind {
 	case enforce.Allowed:
 		kind = st.good(kind)
@@ -74,5 +73,5 @@ func printEvent(w io.Writer, st style, e enforce.Event) {
 	if e.Told != "" {
 		more += "; told: " + e.Told
 	}
-	fmt.Fprintf(w, "%s  %s %-7s %s%s\n    %s\n", st.dim(e.At.Local().Format(time.DateTime)), kind, e.Mode, enforce.Plain(e.Subject), enforce.Plain(more), st.dim(enforce.Plain(e.Reason)))
+	st.printf("%s  %s %-7s %s%s\n    %s\n", st.dim(e.At.Local().Format(time.DateTime)), kind, e.Mode, e.Subject, more, st.dim(e.Reason))
 }

@@ -22,7 +22,7 @@ func (a *app) exception() *cobra.Command {
 			if err := a.client().Do(cmd.Context(), "POST", "/v1/exceptions", agent.ExceptionRequest{Code: args[0], USB: usb}, &x); err != nil {
 				return fmt.Errorf("the code is not taken: %w", err)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "usb %s may be used until %s.\n", x.USB, x.Until.Local().Format(time.DateTime))
+			a.screen(cmd).printf("usb %s may be used until %s.\n", x.USB, x.Until.Local().Format(time.DateTime))
 			return nil
 		},
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/localapi"
-	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/policy"
 )
 
@@ -58,14 +56,11 @@ func (a *app) explainUSB() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("cannot explain: %w", err)
 			}
-			out := cmd.OutOrStdout()
+			st := a.screen(cmd)
 			if asJSON {
-				enc := json.NewEncoder(out)
-				enc.SetIndent("", "  ")
-				return enc.Encode(x)
+				return st.json(x, true)
 			}
-			st := newStyle(out)
-			word := strings.ToUpper(x.Answer.Answer)
+			word := plain(strings.ToUpper(x.Answer.Answer))
 			switch x.Answer.Answer {
 			case "allow":
 				word = st.good(word)
@@ -74,16 +69,16 @@ func (a *app) explainUSB() *cobra.Command {
 			default:
 				word = st.warn(word)
 			}
-			fmt.Fprintf(out, "%s  %s\n  why      %s\n", word, enforce.Plain(x.Device), enforce.Plain(x.Reason))
+			st.printf("%s  %s\n  why      %s\n", word, x.Device, x.Reason)
 			if x.Nearest != "" {
-				fmt.Fprintf(out, "  to turn  %s\n", enforce.Plain(x.Nearest))
+				st.printf("  to turn  %s\n", x.Nearest)
 			}
 			if x.Authorized != "" {
-				fmt.Fprintf(out, "  now      in use: %s (read back from the kernel)\n", x.Authorized)
+				st.printf("  now      in use: %s (read back from the kernel)\n", x.Authorized)
 			}
-			fmt.Fprintf(out, "  policy   %s\n", enforce.Plain(x.Policy))
+			st.printf("  policy   %s\n", x.Policy)
 			if dead {
-				fmt.Fprintf(out, "  %s\n", st.warn("the agent is dead; this is by the last policy it stored"))
+				st.printf("  %s\n", st.warn("the agent is dead; this is by the last policy it stored"))
 			}
 			return nil
 		},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -20,23 +19,20 @@ func (a *app) ledger() *cobra.Command {
 			if err := a.client().Do(cmd.Context(), "GET", "/v1/ledger", nil, &list); err != nil {
 				return fmt.Errorf("cannot read the ledger: %w", err)
 			}
-			out := cmd.OutOrStdout()
+			st := a.screen(cmd)
 			if asJSON {
-				enc := json.NewEncoder(out)
-				enc.SetIndent("", "  ")
-				return enc.Encode(list)
+				return st.json(list, true)
 			}
 			if len(list) == 0 {
-				fmt.Fprintln(out, "Warder holds nothing on this machine.")
+				st.printf("Warder holds nothing on this machine.\n")
 				return nil
 			}
-			st := newStyle(out)
 			for _, r := range list {
 				now := st.good(r.Now)
 				if r.Now != r.Last {
 					now = st.warn(r.Now)
 				}
-				fmt.Fprintf(out, "%-36s before %-8s ours %-8s now %s\n", r.Key, r.Baseline, r.Last, now)
+				st.printf("%-36s before %-8s ours %-8s now %s\n", r.Key, r.Baseline, r.Last, now)
 			}
 			return nil
 		},

@@ -46,9 +46,9 @@ func run(args []string) int {
 	case errors.As(err, &code):
 		return int(code)
 	}
-	fmt.Fprintln(os.Stderr, "warder:", err)
+	complain("warder: %s\n", err)
 	if errors.Is(err, localapi.ErrNoAgent) {
-		fmt.Fprintln(os.Stderr, "  start it with: sudo systemctl start warder")
+		complain("  start it with: sudo systemctl start warder\n")
 		return agent.ExitUnreachable
 	}
 	if errors.Is(err, localapi.ErrUnreachable) {
@@ -79,7 +79,8 @@ func (a *app) paths() paths.Paths {
 		return paths.Under(a.state)
 	}
 	p := paths.Default()
-	if c, err := config.Load(p.ConfigFile()); err == nil && c.State != "" {
+	// A file that cannot be used must not make the agent look for its state elsewhere.
+	if c, _ := config.LoadKept(p.ConfigFile(), p.Kept); c.State != "" {
 		p.State = c.State
 	}
 	return p

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -25,9 +24,7 @@ func (a *app) policyShow() *cobra.Command {
 			if err := a.client().Do(cmd.Context(), "GET", "/v1/policy", nil, &as); err != nil {
 				return fmt.Errorf("cannot show the policy: %w", err)
 			}
-			enc := json.NewEncoder(cmd.OutOrStdout())
-			enc.SetIndent("", "  ")
-			return enc.Encode(as)
+			return a.screen(cmd).json(as, true)
 		},
 	}
 }
@@ -40,15 +37,14 @@ func (a *app) policyDiff() *cobra.Command {
 			if err := a.client().Do(cmd.Context(), "GET", "/v1/policies", nil, &list); err != nil {
 				return fmt.Errorf("cannot compare policies: %w", err)
 			}
-			out := cmd.OutOrStdout()
-			st := newStyle(out)
+			st := a.screen(cmd)
 			for _, p := range list {
-				fmt.Fprintf(out, "%s  serial %d, %s %s\n", st.bold(p.Received.Local().Format(time.DateTime)), p.Serial, p.State, st.warn(p.Reason))
+				st.printf("%s  serial %d, %s %s\n", st.bold(p.Received.Local().Format(time.DateTime)), p.Serial, p.State, st.warn(p.Reason))
 				for _, c := range p.Changes {
-					fmt.Fprintf(out, "    %s\n", c)
+					st.printf("    %s\n", c)
 				}
 				if len(p.Changes) == 0 {
-					fmt.Fprintln(out, st.dim("    no setting changed"))
+					st.printf("%s\n", st.dim("    no setting changed"))
 				}
 			}
 			return nil

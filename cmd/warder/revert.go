@@ -23,7 +23,7 @@ func (a *app) revert() *cobra.Command {
 		Example: "  sudo warder revert --for 1h --reason \"presentation with a borrowed stick, ticket 4711\"\n  sudo warder revert --lift",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h := agent.HoldRequest{Reason: reason, Seconds: int64(length.Seconds()), Who: os.Getenv("SUDO_USER")}
-			out := cmd.OutOrStdout()
+			out := a.screen(cmd)
 			switch {
 			case now:
 				// For the package's removal: give back what a dead agent left, and hold nothing.
@@ -32,7 +32,7 @@ func (a *app) revert() *cobra.Command {
 				if err := a.client().Do(cmd.Context(), "DELETE", "/v1/hold", nil, nil); err != nil {
 					return fmt.Errorf("cannot lift the hold: %w", err)
 				}
-				fmt.Fprintln(out, "The hold is lifted; the policy is in force again.")
+				out.printf("The hold is lifted; the policy is in force again.\n")
 				return nil
 			case cmd.Flags().Changed("for") && (length < time.Second || length > 30*24*time.Hour):
 				return fmt.Errorf("--for must be from 1s to 720h (received %s); leave it out for a hold until it is lifted", length)
@@ -46,7 +46,7 @@ func (a *app) revert() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("cannot revert: %w", err)
 			}
-			fmt.Fprintln(out, "The machine is as it was before Warder, and the policy is held.")
+			out.printf("The machine is as it was before Warder, and the policy is held.\n")
 			return nil
 		},
 	}

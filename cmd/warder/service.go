@@ -31,7 +31,7 @@ func (a *app) service() *cobra.Command {
 				if err := service.Control(action); err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "Done: %s.\n", action)
+				a.screen(cmd).printf("Done: %s.\n", action)
 				return nil
 			},
 		})

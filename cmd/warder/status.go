@@ -1,12 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"strings"
 	"time"
 
@@ -25,7 +22,7 @@ func (a *app) status() *cobra.Command {
 			"cannot be reached, 4 not enrolled. What monitor mode found is shown to root alone.",
 		Example: "  warder status\n  warder status --json | jq .rollup\n  warder status --watch",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			out := cmd.OutOrStdout()
+			out := a.screen(cmd)
 			for {
 				s, err := a.getStatus(cmd)
 				if err != nil {
@@ -33,14 +30,12 @@ func (a *app) status() *cobra.Command {
 				}
 				switch {
 				case asJSON:
-					enc := json.NewEncoder(out)
-					enc.SetIndent("", "  ")
-					_ = enc.Encode(s)
+					_ = out.json(s, true)
 				default:
 					if watch {
-						fmt.Fprint(out, "\x1b[H\x1b[2J")
+						out.clear()
 					}
-					render(out, newStyle(out), s)
+					render(out, s)
 				}
 				if !watch {
 					if code := s.Exit(); code != 0 {
@@ -81,46 +76,21 @@ func (a *app) getStatus(cmd *cobra.Command) (agent.Status, error) {
 	return flat, nil
 }
 
-// style colours a terminal, and nothing else.
-type style struct{ on bool }
-
-func newStyle(w io.Writer) style {
-	f, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
-		return style{}
-	}
-	info, err := f.Stat()
-	return style{err == nil && info.Mode()&os.ModeCharDevice != 0}
-}
-
-func (s style) paint(code, text string) string {
-	if !s.on {
-		return text
-	}
-	return "\x1b[" + code + "m" + text + "\x1b[0m"
-}
-
-func (s style) good(t string) string { return s.paint("32", t) }
-func (s style) bad(t string) string  { return s.paint("31;1", t) }
-func (s style) warn(t string) string { return s.paint("33", t) }
-func (s style) dim(t string) string  { return s.paint("2", t) }
-func (s style) bold(t string) string { return s.paint("1", t) }
-
-func (s style) compliance(c enforce.Compliance) string {
+func (s style) compliance(c enforce.Compliance) painted {
 	switch c {
 	case enforce.Compliant:
-		return s.good(string(c))
+		return s.good(c)
 	case enforce.Noncompliant:
-		return s.bad(string(c))
+		return s.bad(c)
 	}
-	return s.warn(string(c))
+	return s.warn(c)
 }
 
-func render(w io.Writer, st style, s agent.Status) {
+func render(st screen, s agent.Status) {
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "  %s %s\n", st.dim(fmt.Sprintf("%-10s", name)), fmt.Sprintf(format, args...))
+		st.printf("  %s %s\n", st.dim(fmt.Sprintf("%-10s", name)), st.sprintf(format, args...))
 	}
-	fmt.Fprintf(w, "%s  %s\n", st.bold("Warder "+s.Version), headline(st, s))
+	st.printf("%s  %s\n", st.bold("Warder "+s.Version), headline(st, s))
 	if s.Agent != "running" {
 		line("agent", "%s; this is how it stood at %s", st.bad("is "+s.Agent), s.At.Local().Format(time.DateTime))
 	}
@@ -131,26 +101,29 @@ func render(w io.Writer, st style, s agent.Status) {
 		line("check-in", "%s", checkIn(st, s))
 	}
 	if p := s.Policy; p != nil {
-		p.Name = enforce.Plain(p.Name)
-		stale := ""
+		stale := painted("")
 		if p.Stale {
 			stale = st.warn(", stale since " + p.Expires.Local().Format(time.DateTime))
 		}
 		line("policy", "%s, version %d, %s%s", p.Name, p.Version, p.State, stale)
 	}
 	for _, x := range s.Exceptions {
-		line("exception", "%s until %s  %s", x.USB, x.Until.Local().Format(time.DateTime), st.dim(enforce.Plain(x.Reason)))
+		stick := x.USB
+		if stick == "" {
+			stick = "a stick, which root sees,"
+		}
+		line("exception", "%s until %s  %s", stick, x.Until.Local().Format(time.DateTime), st.dim(x.Reason))
 	}
 	if h := s.Hold; h != nil {
 		until := "until lifted with: sudo warder revert --lift"
 		if !h.Until.IsZero() {
 			until = "until " + h.Until.Local().Format(time.DateTime)
 		}
-		line("held", "%s", st.warn(fmt.Sprintf("by %s: %s (%s)", enforce.Plain(h.Who), enforce.Plain(h.Reason), until)))
+		line("held", "%s", st.warn(fmt.Sprintf("by %s: %s (%s)", h.Who, h.Reason, until)))
 	}
 	line("usb", "%s", usbLine(st, s.USB))
 	for _, r := range s.Releases {
-		line("releasing", "%s for %d s before it is taken away: %s", r.Device, r.Seconds, enforce.Plain(r.Step))
+		line("releasing", "%s for %d s before it is taken away: %s", r.Device, r.Seconds, r.Step)
 	}
 	for _, n := range []string{"insert_to_decision", "nudge_to_verified"} {
 		if l, ok := s.Latency[n]; ok {
@@ -158,12 +131,12 @@ func render(w io.Writer, st style, s agent.Status) {
 		}
 	}
 	for _, h := range s.Health {
-		line("problem", "%s", st.warn(enforce.Plain(h)))
+		line("problem", "%s", st.warn(h))
 	}
-	findings(w, st, s)
+	findings(st, s)
 }
 
-func headline(st style, s agent.Status) string {
+func headline(st screen, s agent.Status) painted {
 	switch {
 	case !s.Enrolled:
 		return st.warn("not enrolled")
@@ -179,34 +152,34 @@ func headline(st style, s agent.Status) string {
 	return text + st.dim(fmt.Sprintf("  %d settings, %d unsupported here", s.Rollup.Managed, s.Rollup.Unsupported))
 }
 
-func checkIn(st style, s agent.Status) string {
-	text := "never"
+func checkIn(st screen, s agent.Status) painted {
+	text := painted("never")
 	if !s.CheckIn.Last.IsZero() {
-		text = s.At.Sub(s.CheckIn.Last).Round(time.Second).String() + " ago"
+		text = plain(s.At.Sub(s.CheckIn.Last).Round(time.Second).String() + " ago")
 	}
 	if s.CheckIn.Error != "" {
-		text += ", " + st.bad(enforce.Plain(s.CheckIn.Error))
+		text += ", " + st.bad(s.CheckIn.Error)
 	}
 	if !s.CheckIn.Next.IsZero() {
-		text += ", next in " + max(s.CheckIn.Next.Sub(s.At), 0).Round(time.Second).String()
+		text += ", next in " + plain(max(s.CheckIn.Next.Sub(s.At), 0).Round(time.Second).String())
 	}
 	if s.CheckIn.Push {
 		text += ", push"
 	}
 	if s.CheckIn.Backlog > 0 {
-		text += fmt.Sprintf(", %d events waiting", s.CheckIn.Backlog)
+		text += st.sprintf(", %d events waiting", s.CheckIn.Backlog)
 	}
 	return text
 }
 
-func usbLine(st style, u agent.USBStatus) string {
+func usbLine(st screen, u agent.USBStatus) painted {
 	if u.Problem != "" {
 		return st.warn(u.Problem)
 	}
 	if u.Buses == 0 {
 		return "this machine has no USB bus; there is nothing to guard"
 	}
-	text := fmt.Sprintf("%d devices on %d buses", u.Devices, u.Buses)
+	text := st.sprintf("%d devices on %d buses", u.Devices, u.Buses)
 	if u.Refused > 0 {
 		text += ", " + st.bad(fmt.Sprintf("%d refused", u.Refused))
 	}
@@ -220,9 +193,9 @@ func micros(us int64) string {
 	return (time.Duration(us) * time.Microsecond).Round(10 * time.Microsecond).String()
 }
 
-func findings(w io.Writer, st style, s agent.Status) {
+func findings(st screen, s agent.Status) {
 	if len(s.Findings) > 0 {
-		fmt.Fprintln(w)
+		st.printf("\n")
 	}
 	for _, f := range s.Findings {
 		state := st.compliance(f.Compliance)
@@ -234,9 +207,9 @@ func findings(w io.Writer, st style, s agent.Status) {
 		if f.Enforcement == enforce.Unsupported {
 			how = ""
 		}
-		fmt.Fprintf(w, "  %s%s %-34s %-8s %-12s %s\n", state, pad, f.Setting, f.Mode, how, st.dim(enforce.Plain(f.Reason)))
+		st.printf("  %s%s %-34s %-8s %-12s %s\n", state, pad, f.Setting, f.Mode, how, st.dim(f.Reason))
 	}
 	if s.Hidden > 0 {
-		fmt.Fprintf(w, "  %s\n", st.dim(fmt.Sprintf("%d settings in monitor mode are shown to root", s.Hidden)))
+		st.printf("  %s\n", st.dim(fmt.Sprintf("%d settings in monitor mode are shown to root", s.Hidden)))
 	}
 }

@@ -23,7 +23,7 @@ func (a *app) unenroll() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("cannot unenrol: %w", err)
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "Unenrolled. The machine is as it was before Warder.")
+			a.screen(cmd).printf("Unenrolled. The machine is as it was before Warder.\n")
 			return nil
 		},
 	}

@@ -19,11 +19,11 @@ func (a *app) usb() *cobra.Command {
 				return fmt.Errorf("cannot list USB devices: %w", err)
 			}
 			for _, i := range list {
-				fmt.Fprintf(cmd.OutOrStdout(), "%03d:%03d  %04x:%04x  %-10s %s %s\n", i.Bus, i.Address, i.Vendor, i.Product, i.Speed,
+				a.screen(cmd).printf("%03d:%03d  %04x:%04x  %-10s %s %s\n", i.Bus, i.Address, i.Vendor, i.Product, i.Speed,
 					strings.TrimSpace(i.Maker+" "+i.Model), i.Serial)
 			}
 			if len(list) == 0 {
-				fmt.Fprintln(cmd.OutOrStdout(), "No USB devices.")
+				a.screen(cmd).printf("No USB devices.\n")
 			}
 			return nil
 		},

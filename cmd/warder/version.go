@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"runtime"
 
 	"github.com/spf13/cobra"
@@ -13,7 +12,7 @@ func (a *app) version() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Show the version", Args: cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintf(cmd.OutOrStdout(), "warder %s (%s/%s, %s, inventory by %s)\n", version, runtime.GOOS, runtime.GOARCH, runtime.Version(), usb.InventorySource)
+			a.screen(cmd).printf("warder %s (%s/%s, %s, inventory by %s)\n", version, runtime.GOOS, runtime.GOARCH, runtime.Version(), usb.InventorySource)
 		},
 	}
 }

@@ -3,7 +3,6 @@
 package laptop
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -43,6 +42,7 @@ func TestAttack(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := &rig{r.Laptop, t, r.dir, r.policy}
 			r.stickIn("a", i)
+			defer func() { t.Log(r.try("journalctl -u warder -n 30 --no-pager -o cat | grep disk").Out) }()
 			if c.name == "pass_to_daemon" {
 				r.sh(`systemd-run -q --unit=victim-daemon /host/attacker daemon /tmp/attack/daemon; for i in $(seq 100); do test -S /tmp/attack/daemon && break; sleep 0.1; done`)
 			}
@@ -80,6 +80,10 @@ func (r *rig) stickIn(medium string, n int) {
 	r.plug("usb-storage", fmt.Sprintf("stick%d", n), map[string]any{"drive": medium, "port": "1", "serial": fmt.Sprintf("SN-%d", n)})
 	r.authorized("2-1", "1")
 	r.wait("a disk", "ls /sys/bus/usb/devices/2-1/2-1:1.0/host*/target*/*/block/sd*")
+	r.t.Cleanup(func() { // whatever fails, the next test finds the port free
+		_ = r.Unplug(fmt.Sprintf("stick%d", n))
+		_, _ = r.Run(minute, "for i in $(seq 100); do test -e /sys/bus/usb/devices/2-1 || break; sleep 0.1; done")
+	})
 	r.sh(`D=$(basename $(ls -d /sys/bus/usb/devices/2-1/2-1:1.0/host*/target*/*/block/sd*)); mount -o uid=1234,gid=1234 /dev/$D /mnt/stick`)
 }
 
@@ -138,7 +142,7 @@ func forcedIsCounted(t *testing.T, r *rig) {
 	r.plug("usb-storage", "stick21", map[string]any{"drive": "b", "port": "1"})
 	r.authorized("2-1", "1")
 	r.wait("a disk", "ls /sys/bus/usb/devices/2-1/2-1:1.0/host*/target*/*/block/sd*")
-	size, err := strconv.ParseInt(r.sh(`D=$(basename $(ls -d /sys/bus/usb/devices/2-1/2-1:1.0/host*/target*/*/block/sd*)); mount /dev/$D /mnt/stick && stat -c %%s /mnt/stick/data; umount /mnt/stick`), 10, 64)
+	size, err := strconv.ParseInt(r.sh(`D=$(basename $(ls -d /sys/bus/usb/devices/2-1/2-1:1.0/host*/target*/*/block/sd*)); mount /dev/$D /mnt/stick && stat -c %s /mnt/stick/data; umount /mnt/stick`), 10, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +168,9 @@ func stalledDisk(t *testing.T, r *rig) {
 		t.Fatal(err)
 	}
 	r.stickIn("slow", 30)
-	if _, err := r.qmp.do("qom-set", map[string]any{"path": "/objects/slow", "property": "limits", "value": map[string]any{"bps-write": 1}}); err != nil {
+	// So slow that a request takes half a minute, and not for ever: the emulator itself waits for the one
+	// under way when the device goes.
+	if _, err := r.qmp.do("qom-set", map[string]any{"path": "/objects/slow", "property": "limits", "value": map[string]any{"bps-write": 4000}}); err != nil {
 		t.Fatal(err)
 	}
 	r.sh("head -c 6000000 /dev/urandom >/mnt/stick/dirty")
@@ -212,12 +218,52 @@ func revertMeanwhile(t *testing.T, r *rig) {
 	r.stickOut(40)
 }
 
-// attackAPI: users against the local API, and against each other.
+// attackAPI: users against the local API, and against each other, with a real logind that knows who sits
+// at the machine.
 func attackAPI(t *testing.T, r *rig) {
-	var s struct {
-		Version string `json:"version"`
+	as := func(user, script string) string {
+		t.Helper()
+		res := r.try("setpriv --reuid=%s --regid=%s --clear-groups bash -c '%s'", user, user, script)
+		return res.Out + res.Err
 	}
-	if err := json.Unmarshal([]byte(r.sh("warder status --json || true")), &s); err != nil || s.Version == "" {
-		t.Fatalf("%+v %v", s, err)
+	// alice sits at the machine; mallory is logged in from elsewhere, or runs a program.
+	r.sh(`systemd-run -q --unit=alice -p User=alice -p PAMName=login -p TTYPath=/dev/tty7 -p StandardInput=tty -p StandardOutput=journal sleep infinity; chvt 7 2>/dev/null; true`)
+	r.wait("alice's session is the active one", `grep -q '^ACTIVE_UID=1235' /run/systemd/seats/seat0`)
+	r.set(hidOnly)
+	r.plug("usb-storage", "stick50", map[string]any{"drive": "a", "port": "1", "serial": "SECRET-SERIAL"})
+	r.wait("the stick is there", "ls -d /sys/bus/usb/devices/2-1")
+	r.authorized("2-1", "0")
+	r.told("denied", "SECRET-SERIAL")
+	if out := as("alice", "warder events --last 100"); !strings.Contains(out, "SECRET-SERIAL") {
+		t.Errorf("alice, who plugged it in, does not see it: %s", out)
 	}
+	for _, command := range []string{"warder events --last 1000 --json", "warder status --json", "warder explain usb --port 2-1", "cat /run/warder/status.json", "warder usb", "warder ledger", "timeout 2 warder events --follow"} {
+		if out := as("mallory", command); strings.Contains(out, "SECRET-SERIAL") {
+			t.Errorf("mallory sees what alice plugged in, by %s: %s", command, out)
+		}
+	}
+	contains(t, as("mallory", "warder explain usb --port 2-1"), "who sits at the machine")
+
+	// Slow readers and junk codes from mallory; root asks meanwhile.
+	before := r.sh("awk '/VmRSS/{print $2}' /proc/$(systemctl show -P MainPID warder)/status")
+	r.attack("slowreader /run/warder/warder.sock")
+	r.attack("codes /run/warder/warder.sock")
+	for range 3 {
+		begun := time.Now()
+		r.try("warder status --json")
+		t.Logf("root's status under attack took %s", time.Since(begun).Round(time.Millisecond))
+		if out := r.try("warder exception AAAAA-AAAAA-AAAAA-AAAAA-AAAAA-A --usb 0951:1666:X"); strings.Contains(out.Err, "moment ago") {
+			t.Errorf("mallory's codes keep root out: %s", out.Err)
+		}
+		r.sh("sleep 2")
+	}
+	after := r.sh("awk '/VmRSS/{print $2}' /proc/$(systemctl show -P MainPID warder)/status")
+	t.Logf("the agent had %s KiB before and %s KiB under attack", before, after)
+	a, _ := strconv.Atoi(before)
+	b, _ := strconv.Atoi(after)
+	if b > a+64<<10 {
+		t.Errorf("the agent grew from %d to %d KiB", a, b)
+	}
+	r.stickOut(50)
+	r.calm()
 }

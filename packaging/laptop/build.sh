@@ -23,7 +23,7 @@ mkdir -p "$dir"
 root=$(mktemp -d "$dir/root.XXXXXX")
 trap 'rm -rf "$root"' EXIT
 chmod 755 "$root"
-include=systemd,systemd-sysv,udev,dbus,kmod,procps,iproute2,linux-image-amd64,usbguard,dosfstools,e2fsprogs,ca-certificates,libusb-1.0-0,curl,strace
+include=systemd,systemd-sysv,libpam-systemd,udev,dbus,kmod,procps,iproute2,linux-image-amd64,usbguard,dosfstools,e2fsprogs,ca-certificates,libusb-1.0-0,curl,strace
 debootstrap --variant=minbase --include="$include" bookworm "$root" >"$dir/debootstrap.log" 2>&1 ||
   { tail -n 20 "$dir/debootstrap.log" >&2; exit 1; }
 

@@ -3,21 +3,29 @@ package notify
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// Tell writes a message to each terminal that somebody is logged in on, and says whom it reached.
-// Sessions are read from systemd-logind's state files (sd-login(3)).
-func Tell(message string) []string { return tell("/run/systemd/sessions", "/dev", message) }
+// Tell writes a message to each terminal on which one of the users is logged in, and says whom it
+// reached. Sessions are read from systemd-logind's state files (sd-login(3)).
+func Tell(message string, users []uint32) []string {
+	return tell("/run/systemd/sessions", "/dev", message, users)
+}
 
-func tell(sessions, dev, message string) []string {
+func tell(sessions, dev, message string, users []uint32) []string {
 	files, _ := filepath.Glob(sessions + "/*")
 	var told []string
 	for _, f := range files {
 		s := fields(f)
 		tty := s["TTY"]
+		uid, err := strconv.ParseUint(s["UID"], 10, 32)
+		if err != nil || !slices.Contains(users, uint32(uid)) {
+			continue
+		}
 		if tty == "" || strings.Contains(tty, "..") || s["CLASS"] == "greeter" {
 			continue
 		}

@@ -3,4 +3,4 @@
 package notify
 
 // Tell reaches nobody here yet.
-func Tell(string) []string { return nil }
+func Tell(string, []uint32) []string { return nil }

@@ -8,14 +8,21 @@ type Paths struct {
 	State  string // what must survive a reboot; 0700
 	Run    string // sockets, and what dies with the boot
 	Config string // the configuration file and a dropped enrolment file
+	Kept   string // the last configuration file that could be used; beside the state, wherever that is put
 }
 
 // Default is where the installed service lives.
-func Default() Paths { return system }
+func Default() Paths {
+	p := system
+	p.Kept = filepath.Join(p.State, keptName)
+	return p
+}
+
+const keptName = "warder.toml.good"
 
 // Under puts everything below one directory, for an agent that is not the installed service.
 func Under(state string) Paths {
-	return Paths{State: state, Run: filepath.Join(state, "run"), Config: filepath.Join(state, "config")}
+	return Paths{State: state, Run: filepath.Join(state, "run"), Config: filepath.Join(state, "config"), Kept: filepath.Join(state, keptName)}
 }
 
 // Socket is the local API's.

@@ -175,6 +175,7 @@ func (c *child) grab(own []disk) (out []level) {
 // readOnly makes every file system of a level read-only: by itself, after asking writers to end, or by
 // cutting them off.
 func (c *child) readOnly(l level, r *Result) {
+	c.step("flushing the file systems and making them read-only")
 	left := c.try(l.blocks, r)
 	served := blockFUSE(l.disks)
 	if len(left) == 0 && len(served) == 0 {

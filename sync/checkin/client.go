@@ -25,14 +25,15 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/secret"
 	"github.com/warderd/warder/sync/protocol"
 )
 
 // Server says how to reach a server.
 type Server struct {
-	URL   string // "https://policy.example.com"
-	CA    string // PEM of the one certificate authority to trust; empty for the system's
-	Proxy string // URL; empty for the environment's
+	URL   string     // "https://policy.example.com"
+	CA    string     // PEM of the one certificate authority to trust; empty for the system's
+	Proxy secret.URL // empty for the environment's
 	// Now judges certificates; nil is this machine's clock.
 	Now func() time.Time
 }
@@ -54,10 +55,10 @@ func (s Server) HTTP() (*http.Client, error) {
 	}
 	t.TLSClientConfig.RootCAs = roots
 	if s.Proxy != "" {
-		u, err := url.Parse(s.Proxy)
-		if err != nil {
-			return nil, fmt.Errorf("proxy %q: %w", s.Proxy, err)
+		if _, err := secret.ParseProxy(s.Proxy.Reveal()); err != nil {
+			return nil, fmt.Errorf("proxy: %w", err)
 		}
+		u, _ := url.Parse(s.Proxy.Reveal())
 		t.Proxy = http.ProxyURL(u)
 	}
 	return &http.Client{Transport: t, Timeout: requestLimit, CheckRedirect: func(*http.Request, []*http.Request) error {
@@ -81,7 +82,10 @@ func (s Server) roots() (*x509.CertPool, error) {
 func CheckURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("server %q is no URL like https://policy.example.com", raw)
+		return nil, fmt.Errorf("server %q is no URL like https://policy.example.com", secret.Redact(raw))
+	}
+	if u.User != nil {
+		return nil, fmt.Errorf("server %q must have no user and no password in it", secret.Redact(raw))
 	}
 	switch host := u.Hostname(); {
 	case u.Scheme == "https":

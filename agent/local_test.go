@@ -1,0 +1,302 @@
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/warderd/warder/agent/dbfile"
+	"github.com/warderd/warder/enforce"
+)
+
+// TestMain makes this program another user, too.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "slow-reader" {
+		slowReader(os.Args[2])
+	}
+	os.Exit(m.Run())
+}
+
+// slowReader asks for all events over eight connections, as a user, and reads nothing.
+func slowReader(socket string) {
+	if err := syscall.Setuid(65534); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	var keep []net.Conn
+	for range 8 {
+		c, err := net.Dial("unix", socket)
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		_, _ = io.WriteString(c, "GET /v1/events?last=10000 HTTP/1.1\r\nHost: warder\r\n\r\n")
+		keep = append(keep, c)
+	}
+	fmt.Println("asked", len(keep))
+	time.Sleep(time.Hour)
+}
+
+// cannot: a test that cannot run says why; with CI=true that is a failure.
+func cannot(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// fill puts events into the store of an agent that does not run.
+func fill(t *testing.T, l *lab, n int) {
+	t.Helper()
+	db, err := sql.Open("sqlite", dbfile.DSN(filepath.Join(l.dir, "agent", "store.db")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts, _ := json.Marshal(strings.Repeat("x", 4000))
+	for i := range n {
+		body, _ := json.Marshal(enforce.Event{At: time.Now(), Kind: enforce.Denied, Setting: "usb.allowed", Mode: enforce.Enforce, Subject: fmt.Sprint("usb 1-1 event ", i), Facts: enforce.Facts(facts), Users: []uint32{65534}})
+		if _, err := tx.Exec(`INSERT INTO events (at, acked, setting, kind, body) VALUES (?, 1, 'usb.allowed', 'denied', ?)`, time.Now().UnixMilli(), string(body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A user who asks for everything and reads nothing costs the agent next to nothing, and keeps root from
+// nothing.
+func TestSlowReaders(t *testing.T) {
+	if os.Getuid() != 0 {
+		cannot(t, "only root can ask as another user")
+	}
+	l := newLab(t)
+	l.start()
+	l.enroll()
+	l.stop()
+	fill(t, l, 10_000)
+	l.start()
+	// The socket's directory is a test's, which others may not enter.
+	for d := l.dir; d != filepath.Dir(os.TempDir()) && d != "/"; d = filepath.Dir(d) {
+		_ = os.Chmod(d, 0o755)
+	}
+	_ = os.Chmod(l.dir+"/agent", 0o755)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	cmd := exec.Command(os.Args[0], "slow-reader", l.agent.o.Paths.Socket())
+	out, _ := cmd.StdoutPipe()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	line := make([]byte, 64)
+	n, _ := out.Read(line)
+	if string(line[:n]) != "asked 8\n" {
+		t.Fatalf("%q", line[:n])
+	}
+	most := uint64(0)
+	slowest := time.Duration(0)
+	for begun := time.Now(); time.Since(begun) < 4*time.Second; {
+		runtime.ReadMemStats(&after)
+		most = max(most, after.HeapAlloc)
+		asked := time.Now()
+		l.status()
+		slowest = max(slowest, time.Since(asked))
+		time.Sleep(20 * time.Millisecond)
+	}
+	grown := int64(most) - int64(before.HeapAlloc)
+	t.Logf("root's status took at most %s; the heap grew by %d MiB at most", slowest.Round(time.Millisecond), grown>>20)
+	if grown > 30<<20 {
+		t.Errorf("the heap grew by %d MiB", grown>>20)
+	}
+	if slowest > 30*time.Second {
+		t.Errorf("root waited %s for the status", slowest)
+	}
+	// Root reads all the same, whole and in order.
+	var events []enforce.Event
+	if err := l.api.Do(context.Background(), "GET", "/v1/events?last=10000", nil, &events); err != nil || len(events) != 10_000 {
+		t.Fatalf("%d events, %v", len(events), err)
+	}
+	for i := 1; i < len(events); i++ {
+		if events[i].Seq != events[i-1].Seq+1 {
+			t.Fatalf("event %d comes after %d", events[i].Seq, events[i-1].Seq)
+		}
+	}
+}
+
+// What is plugged in is shown to root and to who sat at the machine then; no serial goes to others.
+func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
+	l := newLab(t)
+	l.seat = []uint32{1000}
+	l.start()
+	l.enroll()
+	l.admin("PUT", "/policies/policy-default", denyAll)
+	s := l.until("enforced", version(2))
+	l.until("journalled", func(Status) bool {
+		list, _ := l.agent.store.Events(0, -100)
+		return len(list) > 0
+	})
+	l.admin("POST", "/devices/"+s.DeviceID+"/exceptions", `{"usb":"46f4:0001:SN1","minutes":60,"reason":"slides"}`)
+	l.until("excepted", func(s Status) bool { return len(s.Exceptions) == 1 })
+	var whole []enforce.Event
+	if err := l.api.Do(context.Background(), "GET", "/v1/events", nil, &whole); err != nil || len(whole) < 2 {
+		t.Fatal(whole, err)
+	}
+	whole = slices.DeleteFunc(whole, func(e enforce.Event) bool { return e.Mode == enforce.Monitor }) // root's alone
+	count := func(c caller) (n int) {
+		err := l.agent.getEvents(context.Background(), c, &http.Request{URL: mustURL("/v1/events?last=100")}, func(any) error { n++; return nil })
+		if err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+	if n := count(caller{UID: "1000"}); n != len(whole) {
+		t.Errorf("who sits at the machine sees %d of %d events", n, len(whole))
+	}
+	for _, uid := range []string{"1001", "", "65534", "-1"} {
+		if n := count(caller{UID: uid}); n != 0 {
+			t.Errorf("user %q sees %d events", uid, n)
+		}
+	}
+	l.seat = []uint32{1001} // the next one at the machine does not see what was before
+	if n := count(caller{UID: "1001"}); n != 0 {
+		t.Errorf("who came later sees %d events", n)
+	}
+	if n := count(caller{UID: "1000"}); n != len(whole) {
+		t.Errorf("who was there sees %d events afterwards", n)
+	}
+	port := []byte(`{"port":"1-1"}`)
+	if _, err := l.agent.explainUSB(context.Background(), caller{UID: "1000"}, nil, port); err == nil || !strings.Contains(err.Error(), "who sits at the machine") {
+		t.Errorf("another user may ask about a port: %v", err)
+	}
+	if _, err := l.agent.explainUSB(context.Background(), caller{UID: "1001"}, nil, port); err != nil {
+		t.Errorf("who sits at the machine may not ask about a port: %v", err)
+	}
+	for _, c := range []caller{{UID: "1000"}, {UID: "65534"}} {
+		if text := string(encode(l.agent.status(l.agent.viewOf(c)))); strings.Contains(text, "SN1") {
+			t.Errorf("the status shows a serial to user %s: %s", c.UID, text)
+		}
+	}
+	if text := string(encode(l.agent.status(l.agent.viewOf(caller{UID: "1001"})))); !strings.Contains(text, "SN1") {
+		t.Errorf("the status hides the exception from who sits here: %s", text)
+	}
+	flat, err := os.ReadFile(filepath.Join(l.agent.o.Paths.Run, flatName))
+	if err != nil || strings.Contains(string(flat), "SN1") {
+		t.Errorf("the flat status shows a serial: %s %v", flat, err)
+	}
+	// The server does not learn who sat there.
+	b, _ := json.Marshal(l.admin("GET", "/devices/"+s.DeviceID+"/events", ""))
+	if strings.Contains(string(b), `"users"`) {
+		t.Errorf("the server is told: %s", b)
+	}
+}
+
+// What one user tries keeps nobody else from a code.
+func TestJunkCodes(t *testing.T) {
+	l := newLab(t)
+	l.start()
+	l.enroll()
+	l.admin("PUT", "/policies/policy-default", denyAll)
+	s := l.until("enforced", version(2))
+	code := l.admin("POST", "/devices/"+s.DeviceID+"/exceptions", `{"usb":"46f4:0001:SN1","minutes":5,"reason":"x","offline":true}`)["code"].(string)
+	l.in(func(a *Agent) {
+		for i := range 1000 {
+			if _, err := a.redeem("1000", ExceptionRequest{Code: "junk"}); err == nil || i > 0 && !strings.Contains(err.Error(), "moment ago") {
+				t.Fatalf("%d: %v", i, err)
+			}
+			_, _ = a.redeem(fmt.Sprint(2000+i), ExceptionRequest{Code: "junk"})
+		}
+		if _, err := a.redeem("0", ExceptionRequest{Code: code}); err != nil {
+			t.Errorf("root's code: %v", err)
+		}
+	})
+	l.reads("0", "1")
+}
+
+// A proxy's password is shown nowhere, and a proxy that cannot be used leaves the last good
+// configuration in force, over a restart too.
+func TestProxy(t *testing.T) {
+	l := newLab(t)
+	l.start()
+	l.enroll()
+	proxied := make(chan string, 100)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		select {
+		case proxied <- q.Header.Get("Proxy-Authorization"):
+		default:
+		}
+		http.Error(w, "no", http.StatusBadGateway)
+	})}
+	go func() { _ = proxy.Serve(listener) }()
+	defer proxy.Close()
+	config := l.agent.o.Paths.ConfigFile()
+	good := fmt.Sprintf("proxy = \"http://ann:hunter2@%s\"\n", listener.Addr())
+	write(t, config, good)
+	l.in(func(a *Agent) { a.o.Log.Debug("waiting") })
+	uses := func(what string) {
+		t.Helper()
+		for len(proxied) > 0 {
+			<-proxied
+		}
+		l.in(func(a *Agent) { a.notYet = time.Time{}; a.exchange() })
+		select {
+		case auth := <-proxied:
+			if auth == "" {
+				t.Errorf("%s: the proxy is used without its password", what)
+			}
+		case <-time.After(30 * time.Second):
+			t.Errorf("%s: the proxy is not used", what)
+		}
+	}
+	l.until("configured", func(Status) bool { l.agent.mu.Lock(); defer l.agent.mu.Unlock(); return l.agent.config.Proxy != "" })
+	uses("configured")
+	for _, bad := range []string{"proxy = \"http://ann:hunter2 @p:1\"\n", "proxy = \"ftp://ann:hunter2@p\"\n", "proxy = \"http://ann:hunter2\n"} {
+		write(t, config, bad)
+		s := l.until("said", func(s Status) bool { return strings.Contains(strings.Join(s.Health, " "), "last good configuration") })
+		if text := string(encode(s)); strings.Contains(text, "hunter2") {
+			t.Errorf("the status shows the password: %s", text)
+		}
+		uses(bad)
+	}
+	l.stop()
+	l.start()
+	l.until("said after a restart", func(s Status) bool { return strings.Contains(strings.Join(s.Health, " "), "last good configuration") })
+	uses("after a restart")
+	l.agent.note("x", "Get: proxyconnect: http://ann:hunter2@p:1 is broken")
+	facts := string(encode(l.agent.facts()))
+	flat, _ := os.ReadFile(filepath.Join(l.agent.o.Paths.Run, flatName))
+	for _, text := range []string{facts, string(flat), string(encode(l.agent.status(everything))), string(encode(l.agent.bundle(context.Background()))), fmt.Sprintf("%+v", l.agent.config)} {
+		if strings.Contains(text, "hunter2") {
+			t.Errorf("shown: %s", text)
+		}
+	}
+	if info, err := os.Stat(l.agent.o.Paths.Kept); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the remembered configuration: %v %v", info, err)
+	}
+}

@@ -1,0 +1,53 @@
+package seat
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Bounds of what is read: logind's files are small, and a machine has few seats.
+const (
+	maxSeats = 64
+	maxFile  = 64 << 10
+)
+
+// Active lists the user ids of the active sessions. It is empty where nobody sits at the machine, and
+// where there is no logind.
+func Active() []uint32 { return active("/run/systemd/seats") }
+
+// active reads the state files from which sd_seat_get_active(3) answers.
+func active(dir string) (out []uint32) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries[:min(len(entries), maxSeats)] {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		f, err := os.Open(filepath.Join(dir, e.Name()))
+		if err != nil {
+			continue
+		}
+		b, err := io.ReadAll(io.LimitReader(f, maxFile))
+		_ = f.Close()
+		if err != nil {
+			continue
+		}
+		if uid, ok := parse(string(b)); ok && !slices.Contains(out, uid) {
+			out = append(out, uid)
+		}
+	}
+	return out
+}
+
+func parse(text string) (uint32, bool) {
+	for line := range strings.Lines(text) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "ACTIVE_UID="); ok {
+			n, err := strconv.ParseUint(v, 10, 32)
+			return uint32(n), err == nil
+		}
+	}
+	return 0, false
+}
