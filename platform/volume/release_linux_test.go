@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/platform/platformtest/stuckfs"
 )
 
 // TestMain makes this program the child, and the programs that write, too.
@@ -28,6 +30,8 @@ func TestMain(m *testing.M) {
 			os.Exit(0)
 		case "writer":
 			writerMain(os.Args[2], os.Args[3])
+		case "stuck":
+			stuckfs.Wait(os.Args[2])
 		}
 	}
 	os.Exit(m.Run())
@@ -357,6 +361,26 @@ func TestReleaseDeadlines(t *testing.T) {
 	finish()
 	if r.Forced != "the agent is stopping" {
 		t.Errorf("%+v", r)
+	}
+}
+
+// A child that waits in the kernel beyond SIGKILL, as a user's file system can make it, keeps nobody: the
+// deadline comes, and what is left of the child is nobody's to wait for.
+func TestReleaseWithoutTheStuck(t *testing.T) {
+	if os.Getuid() != 0 {
+		cannot(t, "mounting a file system needs root")
+	}
+	mount := t.TempDir()
+	fs, err := stuckfs.Mount(mount)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fs.Close()
+	begun := time.Now()
+	r, finish := Releaser{Command: []string{os.Args[0], "stuck", mount}, Stall: time.Second}.Release(context.Background(), t.TempDir(), func(string) {})
+	finish()
+	if !strings.Contains(r.Forced, "without progress") || time.Since(begun) > 20*time.Second {
+		t.Errorf("%+v after %s", r, time.Since(begun))
 	}
 }
 
