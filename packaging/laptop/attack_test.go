@@ -227,7 +227,7 @@ func attackAPI(t *testing.T, r *rig) {
 		return res.Out + res.Err
 	}
 	// alice sits at the machine; mallory is logged in from elsewhere, or runs a program.
-	r.sh(`systemd-run -q --unit=alice -p User=alice -p PAMName=login -p TTYPath=/dev/tty7 -p StandardInput=tty -p StandardOutput=journal sleep infinity; chvt 7 2>/dev/null; true`)
+	r.sh(`systemd-run -q --unit=alice -p User=alice -p PAMName=login -p TTYPath=/dev/tty7 -p StandardInput=tty -p StandardOutput=journal sleep infinity; for i in $(seq 100); do grep -q 1235 /run/systemd/seats/seat0 && break; sleep 0.1; done; timeout 20 /host/attacker vt 7`)
 	r.wait("alice's session is the active one", `grep -q '^ACTIVE_UID=1235' /run/systemd/seats/seat0`)
 	r.set(hidOnly)
 	r.plug("usb-storage", "stick50", map[string]any{"drive": "a", "port": "1", "serial": "SECRET-SERIAL"})

@@ -45,8 +45,13 @@ func tell(sessions, dev, message string, users []uint32) []string {
 
 func fields(file string) map[string]string {
 	out := map[string]string{}
+	// Beside each session there is a pipe, which is held open for as long as it lasts: reading that would
+	// wait until then.
+	if info, err := os.Lstat(file); err != nil || !info.Mode().IsRegular() || info.Size() > 64<<10 {
+		return out
+	}
 	b, err := os.ReadFile(file)
-	if err != nil || len(b) > 64<<10 {
+	if err != nil {
 		return out
 	}
 	for line := range strings.Lines(string(b)) {

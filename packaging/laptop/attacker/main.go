@@ -45,6 +45,7 @@ var attacks = map[string]func(args []string) error{
 	"fuse-inside":     fuse,
 	"longline-inside": longline,
 	"wait":            func([]string) error { return nil },
+	"vt":              vt,
 }
 
 func main() {
@@ -275,6 +276,27 @@ func slowReader(args []string) error {
 }
 
 var keep []net.Conn
+
+// vt makes a virtual terminal the active one, as root, for who sits there (ioctl_vt(2)).
+func vt(args []string) error {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile("/dev/tty0", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	const activate, waitActive = 0x5606, 0x5607
+	for _, request := range []uint{activate, waitActive} {
+		if err := unix.IoctlSetInt(int(f.Fd()), request, n); err != nil {
+			return err
+		}
+	}
+	os.Exit(0)
+	return nil
+}
 
 // codes tries junk as an exception code for as long as it runs.
 func codes(args []string) error {
