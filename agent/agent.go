@@ -203,7 +203,7 @@ func New(o Options) (*Agent, error) {
 		return nil, errors.Join(err, a.ledger.Close())
 	}
 	a.gate = &gate{}
-	a.ports = &usb.Ports{Root: o.SysRoot, DevRoot: "/dev", Gate: a.gate.pass, Release: releaser(o.Release, o.Log)}
+	a.ports = &usb.Ports{Root: o.SysRoot, DevRoot: "/dev", Gate: a.gate.pass, Release: releaser(o.Release, o.Log), Carries: volume.Carries}
 	a.loop = reconcile.New(a.ledger, o.Now, usb.Backend{Ports: a.ports})
 	a.journal = newJournal(a)
 	a.guard = &usb.Guard{Ports: a.ports, Hand: a.journal.put, Gone: func(string) { a.soon() }}
@@ -316,6 +316,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			if !a.paced {
 				a.reconcile()
 			}
+			a.paced = false
 			a.exchange()
 		case <-a.recon.C:
 			a.reconcile()
@@ -332,6 +333,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	cancel()
 	a.ports.Stop()
 	running.Wait()
+	a.journal.drain() // what was decided at the very end
 	_ = os.Remove(a.o.Paths.Socket())
 	if err == nil {
 		a.leave()

@@ -313,9 +313,10 @@ func (a *Agent) heldPolicy() protocol.Held {
 
 var errNotEnrolled = errors.New("this machine is not enrolled")
 
-// stale: past its expiry the last policy stays in force, and is called stale.
+// stale: past its expiry the last policy stays in force, and is called stale. It expires by the
+// server's clock. Called with the lock held.
 func (a *Agent) stale() bool {
-	return a.issued != nil && a.o.Now().After(a.issued.ExpiresAt)
+	return a.issued != nil && a.o.Now().Add(a.contact.Offset).After(a.issued.ExpiresAt)
 }
 
 // mergeSince keeps since when a finding has said what it says.

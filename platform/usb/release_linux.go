@@ -3,6 +3,7 @@ package usb
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"sort"
@@ -53,6 +54,11 @@ func (p *Ports) begin(name string, c enforce.Change) error {
 	dir, err := filepath.EvalSymlinks(p.dir(name))
 	if err != nil {
 		return err
+	}
+	if p.Carries != nil {
+		if place := p.Carries(dir); place != "" {
+			return fmt.Errorf("%s is on its disk: it is not taken away from the running system", place)
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &release{Progress: Progress{Device: name, Since: time.Now()}, cancel: cancel}

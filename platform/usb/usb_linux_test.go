@@ -145,6 +145,29 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// The disk that the system runs from is not taken away, and that is said.
+func TestGuardKeepsTheSystem(t *testing.T) {
+	root, gate := tree(t), &platformtest.Gate{}
+	if err := os.MkdirAll(root+"/bus/usb/devices/1-2.3/1-2.3:1.0/host0/block/sda", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := &Ports{Root: root, Gate: gate.Pass, Carries: func(string) string { return "/home" }, Release: func(context.Context, string, func(string)) (Released, func()) {
+		t.Error("it is emptied")
+		return Released{}, func() {}
+	}}
+	var got Decision
+	guard := &Guard{Ports: p, Hand: func(d Decision) {
+		if d.Device.Path == "1-2.3" {
+			got = d
+		}
+	}}
+	keyboards := judge(func(u *fact.USB) enforce.Verdict { return enforce.Verdict{Allow: u.Interfaces[0].Class == 3} })
+	guard.Load(Ruling{Judge: keyboards, Act: true})
+	if got.Err == nil || !strings.Contains(got.Err.Error(), "/home is on its disk") || !got.Done.Is("1") || len(p.Releases()) != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // A device with a disk is emptied in the background: nobody waits for it, it is still there meanwhile,
 // and in the end it goes, whatever came of it.
 func TestGuardReleases(t *testing.T) {

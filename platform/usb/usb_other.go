@@ -20,6 +20,7 @@ type Ports struct {
 	DevRoot string
 	Taken   func(name string, r Released, err error)
 	Still   func(name string) bool
+	Carries func(dir string) string
 }
 
 // Releases: nothing is taken away here.

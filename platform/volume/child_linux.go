@@ -35,6 +35,8 @@ type child struct {
 // and one result as lines of JSON, and holds what it has stopped until its input ends: then the disk
 // has been taken away, or its parent has died.
 func Main(dir string, in io.Reader, out io.Writer) error {
+	// When the service stops, every process of it is asked to; this one ends when its parent lets it.
+	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	// Should memory run out, this program goes first and the agent stays.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
 	c := &child{out: json.NewEncoder(out)}
@@ -47,12 +49,7 @@ func Main(dir string, in io.Reader, out io.Writer) error {
 		_, _ = io.Copy(io.Discard, in)
 		close(ended)
 	}()
-	asked := make(chan os.Signal, 1)
-	signal.Notify(asked, unix.SIGTERM, unix.SIGINT)
-	select {
-	case <-ended:
-	case <-asked:
-	}
+	<-ended
 	c.let()
 	return nil
 }
@@ -69,11 +66,11 @@ func (c *child) step(text string) { c.say(message{Step: text}) }
 func (c *child) let() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range c.blocks {
-		s.thaw()
-	}
 	for _, p := range c.stopped {
 		resume(p)
+	}
+	for _, s := range c.blocks {
+		s.thaw()
 	}
 }
 
@@ -252,7 +249,7 @@ func (c *child) cut(left []*superblock, asked []writer, r *Result) {
 			stopped = append(stopped, w.Program)
 		}
 		c.mu.Lock()
-		c.stopped = stopped
+		c.stopped = append(c.stopped, stopped...)
 		_ = c.out.Encode(message{Stopped: stopped})
 		c.mu.Unlock()
 		if s.readOnly() == nil { // a program that has ended meanwhile was the last

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -70,8 +71,32 @@ func addDisk(out []disk, dir string, depth int) []disk {
 	return out
 }
 
-// Any reports whether a device of sysfs has a disk at all.
-func Any(dir string) bool { return len(disksBelow(dir)) > 0 }
+// system are the places without which the machine does not run.
+var system = []string{"/", "/usr", "/var", "/home", "/boot", "/boot/efi"}
+
+// Carries names the place of the running system that lies on a disk of a device, or "". It reads the
+// host's own list of mounts and asks no file system.
+func Carries(dir string) string {
+	disks := disksBelow(dir)
+	if len(disks) == 0 {
+		return ""
+	}
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	mounts, _, err := parseMounts(f)
+	if err != nil {
+		return ""
+	}
+	for _, m := range mounts {
+		if slices.Contains(system, m.point) && on(disks, m) {
+			return m.point
+		}
+	}
+	return ""
+}
 
 // number turns "8:1" into the device number of system calls.
 func number(dev string) (uint64, bool) {
@@ -107,7 +132,7 @@ func (d disk) used() bool {
 	if err == nil {
 		_ = f.Close()
 	}
-	return err != nil && strings.Contains(err.Error(), unix.EBUSY.Error())
+	return errors.Is(err, unix.EBUSY)
 }
 
 // written sums the sectors that the disks have taken so far (Documentation/block/stat.rst).

@@ -283,6 +283,20 @@ func TestReleaseWithWriters(t *testing.T) {
 	}
 }
 
+// The running system's own disk is told from others.
+func TestCarries(t *testing.T) {
+	s := newStick(t, "ext4")
+	if got := Carries(s.sys); got != "" {
+		t.Errorf("a stick carries %q", got)
+	}
+	was := system
+	defer func() { system = was }()
+	system = []string{"/nowhere", s.point}
+	if got := Carries(s.sys); got != s.point {
+		t.Errorf("the disk of %s carries %q", s.point, got)
+	}
+}
+
 // A loop device of a file on the disk is emptied first, and let go of.
 func TestReleaseLoop(t *testing.T) {
 	s := newStick(t, "ext4")

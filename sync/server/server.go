@@ -44,6 +44,7 @@ type Options struct {
 	MaxInFlight, MaxSockets int // 0 is the default's
 
 	tick time.Duration // how often rollouts are looked at; 0 is the default's
+	now  func() time.Time
 }
 
 // clock is the server's; a build for tests sets it wrong.
@@ -89,7 +90,10 @@ func Serve(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	a := &api.API{Store: s, Keys: keys, Now: clock, Log: o.Log, Interval: o.Interval, NoPush: o.NoPush, Retain: o.Retain, Version: o.Version,
+	if o.now == nil {
+		o.now = clock
+	}
+	a := &api.API{Store: s, Keys: keys, Now: o.now, Log: o.Log, Interval: o.Interval, NoPush: o.NoPush, Retain: o.Retain, Version: o.Version,
 		Trusted: o.Trusted, MaxInFlight: o.MaxInFlight, MaxSockets: o.MaxSockets, Tick: o.tick}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

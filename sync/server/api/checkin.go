@@ -406,7 +406,7 @@ func (a *API) exceptionsOf(q *request, e *entry) ([]protocol.Exception, error) {
 		return nil, nil
 	}
 	if q.now.Before(e.until) {
-		return e.exceptions, nil
+		return lasting(e.exceptions, q.now), nil
 	}
 	list, err := a.Store.Exceptions(q.Context(), e.d.N, true, q.now)
 	if err != nil {
@@ -414,15 +414,22 @@ func (a *API) exceptionsOf(q *request, e *entry) ([]protocol.Exception, error) {
 	}
 	e.exceptions, e.until = nil, q.now.Add(time.Hour)
 	for _, x := range list {
-		length := x.Until.Sub(x.CreatedAt)
-		until := x.Until
-		if most := q.now.Add(length); until.After(most) {
-			until = most // this server's clock was set back: it lasts no longer for that
-		}
-		e.exceptions = append(e.exceptions, protocol.Exception{ID: x.ID, USB: x.USB, Reason: x.Reason, Until: until, Seconds: int64(length / time.Second)})
+		e.exceptions = append(e.exceptions, protocol.Exception{ID: x.ID, USB: x.USB, Reason: x.Reason, Until: x.Until, Seconds: int64(x.Until.Sub(x.CreatedAt) / time.Second)})
 		if x.Until.Before(e.until) {
 			e.until = x.Until
 		}
 	}
-	return e.exceptions, nil
+	return lasting(e.exceptions, q.now), nil
+}
+
+// lasting gives exceptions as they are sent at a moment: where this server's clock was set back, none
+// lasts longer for that than it was granted for.
+func lasting(list []protocol.Exception, now time.Time) []protocol.Exception {
+	out := slices.Clone(list)
+	for i := range out {
+		if most := now.Add(time.Duration(out[i].Seconds) * time.Second); out[i].Until.After(most) {
+			out[i].Until = most
+		}
+	}
+	return out
 }
