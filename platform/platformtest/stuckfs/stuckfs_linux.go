@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,8 +16,10 @@ import (
 
 // FS is a mounted file system.
 type FS struct {
-	dir string
-	dev *os.File
+	dir  string
+	dev  int
+	once sync.Once
+	done chan struct{}
 }
 
 // The requests of the FUSE protocol that are answered (linux/fuse.h).
@@ -29,32 +32,35 @@ const (
 
 // Mount mounts one at a directory.
 func Mount(dir string) (*FS, error) {
-	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	dev, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot open /dev/fuse: %w", err)
 	}
-	// Fd makes the descriptor block, which suits the one goroutine that reads it.
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d", dev.Fd(), os.Getuid(), os.Getgid())
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d", dev, os.Getuid(), os.Getgid())
 	if err := unix.Mount("stuckfs", dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		_ = dev.Close()
+		_ = unix.Close(dev)
 		return nil, fmt.Errorf("cannot mount a FUSE file system: %w", err)
 	}
-	f := &FS{dir, dev}
+	f := &FS{dir: dir, dev: dev, done: make(chan struct{})}
 	go f.serve()
 	return f, nil
 }
 
 // Close ends it, and with it every wait.
 func (f *FS) Close() {
-	_ = unix.Unmount(f.dir, unix.MNT_DETACH|unix.MNT_FORCE)
-	_ = unix.Unmount(f.dir, unix.MNT_DETACH)
-	_ = f.dev.Close()
+	f.once.Do(func() {
+		_ = unix.Unmount(f.dir, unix.MNT_FORCE) // ends the connection, also where the mount is busy
+		_ = unix.Unmount(f.dir, unix.MNT_DETACH)
+		<-f.done
+	})
 }
 
 func (f *FS) serve() {
+	defer close(f.done)
+	defer unix.Close(f.dev)
 	b := make([]byte, 1<<20)
 	for {
-		n, err := unix.Read(int(f.dev.Fd()), b)
+		n, err := unix.Read(f.dev, b)
 		if err == unix.EINTR || err == unix.ENOENT {
 			continue
 		}
@@ -100,7 +106,7 @@ func (f *FS) reply(unique uint64, body []byte) {
 	out := make([]byte, 16, 16+len(body))
 	binary.NativeEndian.PutUint32(out[0:], uint32(16+len(body)))
 	binary.NativeEndian.PutUint64(out[8:], unique)
-	_, _ = unix.Write(int(f.dev.Fd()), append(out, body...))
+	_, _ = unix.Write(f.dev, append(out, body...))
 }
 
 // Wait makes the calling program wait for ever: it asks for what is never answered.

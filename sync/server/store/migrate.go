@@ -11,6 +11,8 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // migrations only add: a node of the version before goes on working while a new one migrates, and
@@ -51,10 +53,17 @@ func (s *Store) migrate(ctx context.Context, all fs.FS) error {
 	}
 	for try := 0; ; try++ {
 		// A node that writes may hold what the migration wants, and want what it holds.
-		if _, err = p.Up(ctx); err == nil || try >= 10 || !s.again(err) {
+		if _, err = p.Up(ctx); err == nil || try >= 10 || !s.again(err) && !busy(err) {
 			return err
 		}
 	}
+}
+
+// busy reports whether a SQLite file was locked by another node for too long: one that writes without a
+// pause can keep a migration from its turn, which comes with another try.
+func busy(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_BUSY
 }
 
 // foreign refuses a file that has tables and is not of this server.
