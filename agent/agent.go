@@ -159,6 +159,7 @@ type Agent struct {
 	socket    *push.Socket
 	busy      bool                 // an exchange is under way
 	begun     time.Time            // when the last one began
+	ended     time.Time            // when the last one ended
 	paced     bool                 // the next one only waits for the pause between two
 	bundling  bool                 // a diagnostics bundle is being sent
 	redeemed  map[string]time.Time // who tried a code last, and when

@@ -256,14 +256,14 @@ func (a *Agent) forget() error {
 // the recovery key's word, serials begin anew: whoever had the key before it could sign any.
 func (a *Agent) rotate(jws string) {
 	d := *a.state.Device
-	trust := protocol.Trust{PolicyKeys: d.PolicyKeys, Recovery: d.RecoveryKey, KeysAt: d.KeysAt, Count: d.Recovered, CountAt: d.RecoveredAt}
+	trust := protocol.Trust{PolicyKeys: d.PolicyKeys, Recovery: d.RecoveryKey, Enrolled: d.EnrolledAt, KeysAt: d.KeysAt, Count: d.Recovered, CountAt: d.RecoveredAt}
 	next, recovered, err := trust.Follow(jws, a.serverNow())
 	if err != nil {
 		a.note("keys", "the rotation of policy keys is not followed: "+err.Error())
 		return
 	}
 	a.note("keys", "")
-	if !recovered && string(next.PolicyKeys) == string(d.PolicyKeys) {
+	if string(next.PolicyKeys) == string(d.PolicyKeys) && next.Count == d.Recovered && next.CountAt.Equal(d.RecoveredAt) {
 		return
 	}
 	st := a.state

@@ -67,6 +67,7 @@ func Enroll(ctx context.Context, e Enrolment, proxy secret.URL, machine string) 
 	return identity.State{Device: &identity.Device{
 		DeviceID: out.DeviceID, Server: server.URL, CA: server.CA, Key: private, PolicyKeys: out.PolicyKeys,
 		RecoveryKey: out.RecoveryKey, Machine: machine, Interval: out.Interval, EnrolledAt: out.ServerTime, CodeSecret: secret, KeysAt: out.ServerTime,
+		Recovered: out.Recovery, RecoveredAt: out.ServerTime,
 	}}, nil
 }
 

@@ -80,6 +80,15 @@ func (j *journal) drain() {
 // write records one decision, and reports whether the machine has to be looked at again.
 func (j *journal) write(d *usb.Decision) bool {
 	a := j.a
+	if d.Released != nil && d.Released.Forced {
+		// Whatever the policy is by now; and each time, because each is a loss of its own.
+		s := d.Verdict.Rule.Setting
+		if s == "" {
+			s = "usb"
+		}
+		a.record(enforce.Event{At: a.o.Now().UTC(), Setting: s, Mode: enforce.Enforce, Kind: enforce.Forced, Subject: subjectOf(d),
+			Reason: enforce.Plain(d.Released.Note), Done: d.Done})
+	}
 	by, judged := d.By.(*judge)
 	if !judged {
 		return false // there was no policy to judge by
@@ -98,11 +107,6 @@ func (j *journal) write(d *usb.Decision) bool {
 	}
 	what := fmt.Sprintf("%s %s %s %s", e.Kind, e.Setting, e.Mode, e.Done)
 	subject := "usb.device/" + d.Device.Key()
-	if d.Released != nil && d.Released.Forced {
-		// Not seen before: each time is a loss of its own.
-		a.record(enforce.Event{At: e.At, Setting: e.Setting, Mode: e.Mode, Kind: enforce.Forced, Subject: e.Subject,
-			Reason: enforce.Plain(d.Released.Note), Done: d.Done})
-	}
 	if a.store.Seen(a.o.Boot, subject, what) {
 		return d.Plugged || d.Changed
 	}
@@ -179,11 +183,18 @@ func eventOf(now time.Time, rules *enforceusb.Rules, d *usb.Decision) enforce.Ev
 	if d.Released != nil && d.Released.Note != "" {
 		e.Reason += "; its disk: " + enforce.Plain(d.Released.Note)
 	}
-	if d.Device.Name != "" {
-		e.Subject += " (" + d.Device.Name + ")"
-	}
+	e.Subject = subjectOf(d)
 	e.Facts = factsOf(&d.Device)
 	return e
+}
+
+// subjectOf names a device for people.
+func subjectOf(d *usb.Decision) string {
+	s := usb.Subject(&d.Device)
+	if d.Device.Name != "" {
+		s += " (" + d.Device.Name + ")"
+	}
+	return s
 }
 
 // maxFacts bounds what an event carries of a device; one with more interfaces than that fits is

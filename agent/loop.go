@@ -174,8 +174,8 @@ func (a *Agent) exchange() {
 		return
 	}
 	if left := checkin.Pause - a.o.Now().Sub(a.begun); !a.begun.IsZero() && left > 0 && left <= checkin.Pause {
-		a.paced = true
 		a.next(left)
+		a.paced = true
 		return
 	}
 	a.busy, a.again, a.wanted, a.paced, a.begun = true, false, time.Time{}, false, a.o.Now()
@@ -217,7 +217,7 @@ func (a *Agent) unproved(ctx context.Context, server string) reconcile.Proof {
 }
 
 func (a *Agent) exchanged(source Source, report protocol.Report, sent sentDigests, answer protocol.Answer, err error, proof reconcile.Proof) {
-	a.busy = false
+	a.busy, a.ended = false, a.o.Now()
 	a.work()
 	if source != a.source {
 		if a.again { // enrolled anew, or another server, meanwhile
@@ -334,6 +334,7 @@ func lastSeq(list []enforce.Event) uint64 {
 
 // next sets the time of the next check-in.
 func (a *Agent) next(d time.Duration) {
+	a.paced = false
 	a.checkin.Reset(d)
 	a.mu.Lock()
 	a.contact.Next = a.o.Now().Add(d).UTC()

@@ -270,8 +270,14 @@ func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []
 		case <-time.After(20 * time.Millisecond):
 		}
 		done := false
-		// It may wait for the pause between two, or for the end of one that was under way.
-		if err := a.call(ctx, func() { done = !a.busy && !a.begun.Before(before) || a.source == nil }); err != nil {
+		// It may wait for the pause between two, or for the end of one that was under way. Where that has
+		// failed, there is no other one soon.
+		if err := a.call(ctx, func() {
+			a.mu.Lock()
+			failed := a.contact.Error != "" && !a.ended.Before(before)
+			a.mu.Unlock()
+			done = a.source == nil || !a.busy && (failed || !a.begun.Before(before))
+		}); err != nil {
 			return nil, err
 		}
 		if done {

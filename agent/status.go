@@ -161,7 +161,11 @@ func (a *Agent) status(v view) Status {
 	}
 	s.USB = a.usbStatus()
 	for _, r := range a.ports.Releases() {
-		s.Releases = append(s.Releases, ReleaseStatus{r.Device, r.Since.UTC(), int(time.Since(r.Since).Seconds()), enforce.Plain(r.Step)})
+		step := enforce.Plain(r.Step) // may name a mount point, and so whose stick it is
+		if !root && !v.seated {
+			step = ""
+		}
+		s.Releases = append(s.Releases, ReleaseStatus{r.Device, r.Since.UTC(), int(time.Since(r.Since).Seconds()), step})
 	}
 	return s
 }

@@ -34,7 +34,8 @@ type Device struct {
 	EnrolledAt  time.Time       `json:"enrolled_at"`
 	CodeSecret  []byte          `json:"code_secret,omitempty"` // what offline exception codes are verified with
 	KeysAt      time.Time       `json:"keys_at,omitzero"`      // when the rotation that was followed last was signed
-	// The last statement of the recovery key that was followed: its counter and its date.
+	// The last statement of the recovery key that was followed, or that the server told of at enrolment:
+	// its counter, and its date or the enrolment's.
 	Recovered   uint64    `json:"recovered,omitempty"`
 	RecoveredAt time.Time `json:"recovered_at,omitzero"`
 }

@@ -4,6 +4,7 @@
 package localapi
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,20 +41,42 @@ type Caller struct {
 	Root bool
 }
 
-// A user may own thousands of ids below their own, in user namespaces (subuid(5)): blocks of 65,536 from
-// 100,000 on. All of a block share what one user may have.
+// share names who has one user's part of what is limited. A user may own thousands of ids below their own,
+// in user namespaces: those that are assigned to one of them share what one user may have.
+func (c Caller) share() string { return shareOf(c.UID, subordinate) }
+
+// subordinate is where such ids are assigned (subuid(5)).
+const subordinate = "/etc/subuid"
+
+// The bounds of that file, and the least id that is assigned to somebody.
 const (
-	firstShared = 100_000
-	sharedBlock = 1 << 16
+	maxSubordinate   = 256 << 10
+	leastSubordinate = 100_000
 )
 
-// share names who has one user's part of what is limited.
-func (c Caller) share() string {
-	uid, err := strconv.ParseUint(c.UID, 10, 32)
-	if err != nil || uid < firstShared {
-		return c.UID
+func shareOf(uid, file string) string {
+	n, err := strconv.ParseUint(uid, 10, 32)
+	if err != nil || n < leastSubordinate {
+		return uid
 	}
-	return fmt.Sprintf("block %d", (uid-firstShared)/sharedBlock)
+	f, err := os.Open(file)
+	if err != nil {
+		return uid
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(io.LimitReader(f, maxSubordinate))
+	for lines.Scan() {
+		p := strings.Split(lines.Text(), ":")
+		if len(p) != 3 {
+			continue
+		}
+		first, err1 := strconv.ParseUint(p[1], 10, 32)
+		count, err2 := strconv.ParseUint(p[2], 10, 32)
+		if err1 == nil && err2 == nil && n >= first && n-first < count {
+			return "subordinate of " + p[0]
+		}
+	}
+	return uid
 }
 
 // Error is an answer that is no success.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func serveTest(t *testing.T) string {
@@ -119,4 +120,43 @@ func TestAsNobody(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	t.Log("asked as nobody")
+}
+
+// The ids that are assigned to a user share that user's part; those of a directory do not.
+func TestShares(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "subuid")
+	if err := os.WriteFile(file, []byte("ann:100000:65536\nnonsense\nbob:165536:65536\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for uid, want := range map[string]string{"0": "0", "1000": "1000", "100000": "subordinate of ann", "165535": "subordinate of ann", "165536": "subordinate of bob", "231072": "231072", "1234500001": "1234500001", "": ""} {
+		if got := shareOf(uid, file); got != want {
+			t.Errorf("%q: %q, want %q", uid, got, want)
+		}
+	}
+	if got := shareOf("100000", file+".none"); got != "100000" {
+		t.Errorf("without the file: %q", got)
+	}
+}
+
+// One heavy request a user at a time: the next waits for a moment, and is then told to come again.
+func TestTurns(t *testing.T) {
+	s := &turns{by: map[string]chan struct{}{}}
+	leave, ok := s.take(context.Background(), "ann", 1, 0)
+	if !ok {
+		t.Fatal("the first has no turn")
+	}
+	if _, ok := s.take(context.Background(), "ann", 1, 10*time.Millisecond); ok {
+		t.Error("two at a time")
+	}
+	if other, ok := s.take(context.Background(), "bob", 1, 0); !ok {
+		t.Error("another user waits")
+	} else {
+		other()
+	}
+	go func() { time.Sleep(20 * time.Millisecond); leave() }()
+	if again, ok := s.take(context.Background(), "ann", 1, 30*time.Second); !ok {
+		t.Error("the next has no turn after the first has ended")
+	} else {
+		again()
+	}
 }

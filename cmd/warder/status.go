@@ -123,7 +123,7 @@ func render(st screen, s agent.Status) {
 	}
 	line("usb", "%s", usbLine(st, s.USB))
 	for _, r := range s.Releases {
-		line("releasing", "%s for %d s before it is taken away: %s", r.Device, r.Seconds, r.Step)
+		line("releasing", "%s for %d s, before it is taken away  %s", r.Device, r.Seconds, st.dim(r.Step))
 	}
 	for _, n := range []string{"insert_to_decision", "nudge_to_verified"} {
 		if l, ok := s.Latency[n]; ok {

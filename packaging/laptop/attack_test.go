@@ -128,7 +128,7 @@ func forcedIsCounted(t *testing.T, r *rig) {
 	t.Log(note)
 	contains(t, note, "cannot be cut off")
 	contains(t, note, "attacker")
-	_, rest, _ := strings.Cut(note, "up to ")
+	_, rest, _ := strings.Cut(note, "still held ")
 	counted, err := strconv.ParseInt(strings.Fields(rest + " x")[0], 10, 64)
 	if err != nil {
 		t.Fatalf("how much may be lost is not counted: %v", err)
@@ -179,6 +179,12 @@ func stalledDisk(t *testing.T, r *rig) {
 	r.wait("the status says that a release is under way", `warder status --json | grep -q '"seconds": [5-9]'`)
 	t.Log(r.try("warder status").Out)
 	contains(t, r.try("warder status").Out, "releasing")
+	contains(t, r.try("warder status --json").Out, `"step"`)
+	for _, command := range []string{"warder status --json", "cat /run/warder/status.json"} {
+		if out := r.try("setpriv --reuid=1235 --regid=1235 --clear-groups %s", command).Out; strings.Contains(out, `"step"`) || !strings.Contains(out, `"rollup"`) {
+			t.Errorf("another user sees what is done with a stick: %s", out)
+		}
+	}
 	r.sh("warder check-in") // the loop works
 	contains(t, r.finding("usb.allowed_classes"), "noncompliant")
 	contains(t, r.finding("usb.allowed_classes"), "being emptied")

@@ -140,44 +140,56 @@ func (g *Guard) handle(name string, received time.Time) {
 
 // Watch makes the guard answer for releases as they end.
 func (g *Guard) Watch() {
-	g.Still, g.Taken = g.refuses, g.taken
+	g.Stays, g.Taken = g.allows, g.taken
 }
 
-// refuses reports whether the ruling of now takes a device away.
-func (g *Guard) refuses(name string) bool {
+// allows reports whether the ruling of now lets a device be. One that cannot be read is not known to be
+// allowed.
+func (g *Guard) allows(name string) bool {
 	r := g.ruling.Load()
 	if r == nil || !r.Act {
-		return false
+		return true
 	}
 	u, err := g.read(name)
-	return err == nil && !r.Judge.Judge(&u).Allow
+	return err == nil && r.Judge.Judge(&u).Allow
 }
 
-// taken hands on what became of a device after its disks were emptied. Where the policy has changed
-// meanwhile, the device is judged anew.
-func (g *Guard) taken(name string, out Released, err error) {
-	r := g.ruling.Load()
-	if r != nil && r.Act {
-		unlock := g.lock(name)
-		u, rerr := g.read(name)
-		if rerr != nil {
-			unlock()
-			return // unplugged meanwhile
-		}
-		if v := r.Judge.Judge(&u); !v.Allow {
-			at := now()
-			d := Decision{Device: u, Verdict: v, By: r.Judge, Decided: at, Verified: at, Done: reading(g.auth(name)), Err: err, Changed: true, Released: &out}
-			g.details(&d.Device)
-			g.Hand(d)
-			unlock()
-			return
-		}
-		unlock()
-		g.handle(name, time.Time{})
+// taken hands on what became of a device whose disks were emptied, and judges anew what stands at its
+// port now: it may have been pulled, or the policy may have changed.
+func (g *Guard) taken(was fact.USB, out Released, err error) {
+	if !g.tell(was, out, err) {
+		g.handle(was.Path, time.Time{})
 	}
 	if g.Gone != nil {
-		g.Gone(name) // another look: what was taken away has to be given back
+		g.Gone(was.Path) // another look: what was taken away may have to be given back
 	}
+}
+
+// tell hands the decision on, and reports whether it is about what stands at the port now.
+func (g *Guard) tell(was fact.USB, out Released, err error) bool {
+	r := g.ruling.Load()
+	if r == nil {
+		return false
+	}
+	defer g.lock(was.Path)()
+	at := now()
+	d := Decision{Device: was, By: r.Judge, Decided: at, Verified: at, Err: err, Released: &out}
+	u, rerr := g.read(was.Path)
+	there := rerr == nil && u.Number == was.Number
+	if there {
+		d.Device, d.Done = u, reading(g.auth(u.Path))
+	} else {
+		d.Done = enforce.Reading{State: enforce.Absent, How: g.auth(was.Path)}
+	}
+	d.Verdict = r.Judge.Judge(&d.Device)
+	refused := r.Act && !d.Verdict.Allow
+	if !refused && !out.Forced {
+		return false // nothing to tell of it: it is judged as any other
+	}
+	d.Changed = refused && there
+	g.details(&d.Device)
+	g.Hand(d)
+	return refused && there
 }
 
 func (g *Guard) hold(u *fact.USB, v enforce.Verdict, want enforce.Value) (enforce.Reading, error, bool) {

@@ -25,12 +25,13 @@ type Ports struct {
 	Root    string       // of sysfs, "/sys"
 	Gate    enforce.Gate // before each write
 	Release Release      // before a device with a disk is taken away; nil where nothing can be mounted
-	// Taken is told of each device whose release has ended, without the device's lock. It judges anew.
-	Taken func(name string, r Released, err error)
+	// Taken is told of each device whose release has ended, without the device's lock: what stands at its
+	// port now is judged anew. u is the device as it was, err why it could not be taken away.
+	Taken func(u fact.USB, r Released, err error)
 	// Carries names the part of the running system that is on a device's disk, "" for none; nil: none is.
 	Carries func(dir string) string
-	// Still is asked at the end of a release whether the device is to go; nil: it is.
-	Still   func(name string) bool
+	// Stays is asked at the end of a release whether the device may stay by now; nil: it may not.
+	Stays   func(name string) bool
 	DevRoot string // of the device nodes, "/dev"
 
 	mu      sync.Mutex

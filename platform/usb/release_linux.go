@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sort"
+	"strconv"
 	"time"
 
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
 )
 
 // release is one device whose disks are being emptied before it is taken away.
@@ -39,15 +41,7 @@ var errStopping = errors.New("the agent is stopping")
 
 // begin starts a release, unless one of this device is under way. The caller holds the device's lock.
 func (p *Ports) begin(name string, c enforce.Change) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.stopping {
-		return errStopping
-	}
-	if p.releases[name] != nil {
-		return nil
-	}
-	number, err := text(p.dir(name) + "/devnum")
+	u, err := p.read(name)
 	if err != nil {
 		return err
 	}
@@ -59,6 +53,14 @@ func (p *Ports) begin(name string, c enforce.Change) error {
 		if place := p.Carries(dir); place != "" {
 			return fmt.Errorf("%s is on its disk: it is not taken away from the running system", place)
 		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopping {
+		return errStopping
+	}
+	if p.releases[name] != nil {
+		return nil
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &release{Progress: Progress{Device: name, Since: time.Now()}, cancel: cancel}
@@ -73,14 +75,14 @@ func (p *Ports) begin(name string, c enforce.Change) error {
 			defer p.mu.Unlock()
 			r.Step = step
 		})
-		var gone bool
-		gone, err = p.take(ctx, name, number, c)
+		err := p.take(ctx, &u, c)
 		finish()
 		p.mu.Lock()
 		delete(p.releases, name)
+		stopping := p.stopping
 		p.mu.Unlock()
-		if gone && p.Taken != nil {
-			p.Taken(name, out, err)
+		if p.Taken != nil && !stopping {
+			p.Taken(u, out, err)
 		}
 	})
 	return nil
@@ -88,19 +90,20 @@ func (p *Ports) begin(name string, c enforce.Change) error {
 
 // take is the end of a release: the device goes. Where it is to stay by now, it goes and comes back at
 // once, because its file systems were taken from under their mounts.
-func (p *Ports) take(ctx context.Context, name, number string, c enforce.Change) (bool, error) {
+func (p *Ports) take(ctx context.Context, u *fact.USB, c enforce.Change) error {
+	name := u.Path
 	defer p.lock(name)()
-	if n, err := text(p.dir(name) + "/devnum"); err != nil || n != number || ctx.Err() != nil {
-		return false, nil // unplugged meanwhile, or the agent stops
+	if n, err := text(p.dir(name) + "/devnum"); err != nil || n != strconv.Itoa(u.Number) || ctx.Err() != nil {
+		return nil // unplugged meanwhile, or the agent stops
 	}
-	stay := p.Still != nil && !p.Still(name)
+	stay := p.Stays != nil && p.Stays(name)
 	_, err := p.set(name, c)
 	if stay {
 		back := c
 		back.From, back.To, back.Baseline = c.To, enforce.Reading{Value: "1", State: enforce.Present}, true
 		_, err = p.set(name, back)
 	}
-	return true, err
+	return err
 }
 
 // releasing reports whether a device is being emptied. Whoever looks at it then does not wait: it is

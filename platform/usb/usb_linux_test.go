@@ -182,6 +182,7 @@ func TestGuardReleases(t *testing.T) {
 		{name: "clean", want: "0", decided: true},
 		{name: "forced", out: Released{Forced: true, Note: "forced: x"}, want: "0", decided: true},
 		{name: "allowed meanwhile", turn: true, want: "1"},
+		{name: "forced, and allowed meanwhile", out: Released{Forced: true, Note: "forced: x"}, turn: true, want: "1"},
 		{name: "stopped meanwhile", stop: true, want: "1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -242,6 +243,11 @@ func TestGuardReleases(t *testing.T) {
 			}
 			if c.decided && (len(got) != 1 || !got[0].Done.Is("0") || !got[0].Changed || got[0].Released == nil || *got[0].Released != c.out) {
 				t.Errorf("decisions %+v", got)
+			}
+			if c.turn && c.out.Forced {
+				if len(got) == 0 || got[0].Released == nil || !got[0].Released.Forced {
+					t.Errorf("what was forced is not told: %+v", got)
+				}
 			}
 			if len(p.Releases()) != 0 {
 				t.Errorf("left: %v", p.Releases())

@@ -18,8 +18,8 @@ type Ports struct {
 	Gate    enforce.Gate
 	Release Release
 	DevRoot string
-	Taken   func(name string, r Released, err error)
-	Still   func(name string) bool
+	Taken   func(u fact.USB, r Released, err error)
+	Stays   func(name string) bool
 	Carries func(dir string) string
 }
 

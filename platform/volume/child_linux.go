@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,10 +26,11 @@ const (
 // child empties the disks of one device. The work runs in a goroutine of its own, because any call of
 // it may never return; the main goroutine stays able to let stopped programs go on.
 type child struct {
+	saying sync.Mutex // of out; never taken together with mu
+	out    *json.Encoder
+
 	mu      sync.Mutex
-	out     *json.Encoder
 	stopped []Program
-	blocks  []*superblock
 }
 
 // Main is the child: it empties the disks of the device whose directory in sysfs is dir, writes steps
@@ -55,8 +57,8 @@ func Main(dir string, in io.Reader, out io.Writer) error {
 }
 
 func (c *child) say(m message) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.saying.Lock()
+	defer c.saying.Unlock()
 	_ = c.out.Encode(m)
 }
 
@@ -69,9 +71,6 @@ func (c *child) let() {
 	for _, p := range c.stopped {
 		resume(p)
 	}
-	for _, s := range c.blocks {
-		s.thaw()
-	}
 }
 
 // level is a set of disks of which none stands on another: the device's own, and then, level by level,
@@ -79,7 +78,9 @@ func (c *child) let() {
 type level struct {
 	disks  []disk
 	blocks []*superblock
-	busy   bool // something is in use, and no file system of the kernel's has it
+	claims []*os.File      // on disks that nobody uses, so that nobody begins to
+	devs   map[uint64]bool // the device numbers of the disks, and of the files on them
+	busy   bool            // something is in use, and no file system of the kernel's has it
 	loops  bool
 }
 
@@ -96,14 +97,11 @@ func (c *child) empty(dir string) (r Result) {
 		l := levels[i]
 		all = append(all, l.disks...)
 		c.readOnly(l, &r)
+		_, _ = within(detachLimit, func() bool { detach(l.disks, c.step); return true })
 		c.step("flushing the disks")
 		flushRaw(l.disks)
-		_, _ = within(detachLimit, func() bool { detach(l.disks, c.step); return true })
-		c.close(l.blocks)
-		for _, d := range l.disks {
-			if l.loops {
-				clearLoop(d)
-			}
+		if l.loops {
+			l.letGo()
 		}
 	}
 	r.Clean = r.Forced == "" && !r.Cut
@@ -113,14 +111,17 @@ func (c *child) empty(dir string) (r Result) {
 	return r
 }
 
-// close lets go of file systems that are done with. A frozen one is kept until it may be thawed.
-func (c *child) close(blocks []*superblock) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, s := range blocks {
-		if !s.frozen {
-			_, _ = unix.Close(s.root), unix.Close(s.tree)
-		}
+// letGo gives loop devices back: what holds them is closed first. The device's own disks are held until
+// this process ends: a file system that nobody held could be mounted anew and written to.
+func (l *level) letGo() {
+	for _, s := range l.blocks {
+		_, _ = unix.Close(s.root), unix.Close(s.tree)
+	}
+	for _, f := range l.claims {
+		_ = f.Close()
+	}
+	for _, d := range l.disks {
+		clearLoop(d)
 	}
 }
 
@@ -134,17 +135,23 @@ func (r *Result) force(why string, lost int64) {
 // maxLevels: a loop device of a file on a loop device of a file on a stick.
 const maxLevels = 4
 
-// grab takes hold of the file systems on the disks and on the loop devices above them.
+// grab takes hold of the file systems on the disks and on the loop devices above them, and claims the
+// disks that nobody uses.
 func (c *child) grab(own []disk) (out []level) {
 	types := fileSystems()
 	known := map[string]bool{}
 	for disks := own; len(disks) > 0 && len(out) < maxLevels; {
 		l := level{disks: disks, loops: len(out) > 0}
 		devs, held := devices(disks), false
+		var idle []disk
 		for _, d := range disks {
 			known[d.dev] = true
 			held = held || d.held
-			if d.held || !d.used() {
+			if d.held {
+				continue
+			}
+			if !d.used() {
+				idle = append(idle, d)
 				continue
 			}
 			s, err := grab(d, types)
@@ -153,11 +160,21 @@ func (c *child) grab(own []disk) (out []level) {
 				continue
 			}
 			l.blocks = append(l.blocks, s)
+			var st unix.Stat_t
+			if unix.Fstat(s.root, &st) == nil {
+				devs[st.Dev] = true // btrfs shows its files under a number of its own
+			}
+		}
+		// After all were looked at: a partition that is claimed makes its disk look used.
+		for _, d := range idle {
+			if f, err := d.open(os.O_RDONLY | unix.O_EXCL); err == nil {
+				l.claims = append(l.claims, f)
+			} else if s, err := grab(d, types); err == nil {
+				l.blocks = append(l.blocks, s) // mounted since
+			}
 		}
 		l.busy = l.busy && !held && len(l.blocks) == 0
-		c.mu.Lock()
-		c.blocks = append(c.blocks, l.blocks...)
-		c.mu.Unlock()
+		l.devs = devs
 		out = append(out, l)
 		disks = nil
 		for _, d := range loopsOn(devs) {
@@ -182,21 +199,14 @@ func (c *child) readOnly(l level, r *Result) {
 		return
 	}
 	c.step("asking programs to end")
-	devs := devices(l.disks)
-	for _, s := range l.blocks {
-		var st unix.Stat_t
-		if unix.Fstat(s.root, &st) == nil {
-			devs[st.Dev] = true // btrfs shows its files under a number of its own
-		}
-	}
 	var asked []writer
-	for _, w := range writers(devs, os.Getppid()) {
+	for _, w := range writers(l.devs, os.Getppid()) {
 		if !w.user {
-			r.Others = append(r.Others, w.Program)
+			r.Others = named(r.Others, w.Program)
 			continue
 		}
 		asked = append(asked, w)
-		r.Asked = append(r.Asked, w.Program)
+		r.Asked = named(r.Asked, w.Program)
 		w.signal(unix.SIGTERM)
 		w.signal(unix.SIGCONT) // a stopped program cannot answer
 	}
@@ -204,17 +214,39 @@ func (c *child) readOnly(l level, r *Result) {
 	if len(asked) == 0 {
 		wait = quietWait
 	}
-	for end := time.Now().Add(wait); len(left) > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(wait); (len(left) > 0 || running(asked) && len(served) > 0) && time.Now().Before(end); {
 		time.Sleep(tryEvery)
 		left = c.try(left, r)
 	}
 	for _, m := range served {
-		c.step("unmounting " + m.point)
-		if err, ok := within(detachLimit, func() error { return unmount(m) }); !ok || err != nil {
-			r.force("the daemon that serves "+m.point+" does not let go of it", -1)
+		// The daemon flushes before this returns, which may take long: the parent watches.
+		c.step("waiting for the daemon that serves " + m.point)
+		if err := unmount(m, 0); err != nil {
+			r.force("a program still uses "+m.point+", which a daemon serves", -1)
+			_ = unmount(m, unix.MNT_DETACH)
 		}
 	}
 	c.cut(left, asked, r)
+}
+
+// maxPrograms bounds how many programs a result names.
+const maxPrograms = 64
+
+func named(list []Program, p Program) []Program {
+	if len(list) >= maxPrograms {
+		return list
+	}
+	return append(list, p)
+}
+
+// running reports whether one of the programs that were asked has not ended.
+func running(asked []writer) bool {
+	for _, w := range asked {
+		if unix.PidfdSendSignal(w.pidfd, 0, nil, 0) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // try makes file systems read-only and gives those that somebody writes to.
@@ -222,13 +254,13 @@ func (c *child) try(blocks []*superblock, r *Result) (left []*superblock) {
 	for _, s := range blocks {
 		switch err := s.readOnly(); {
 		case err == nil:
-		case errors.Is(err, unix.EBUSY):
-			left = append(left, s)
 		case errors.Is(err, unix.EIO) || errors.Is(err, unix.EROFS):
 			// The disk is broken or gone: there is nothing more to save.
 			r.force(err.Error(), -1)
+		case s.ro:
+			r.force(err.Error(), 0) // nobody writes any more, and the flush has failed
 		default:
-			left = append(left, s)
+			left = append(left, s) // EBUSY: somebody writes
 		}
 	}
 	return left
@@ -243,15 +275,7 @@ func (c *child) cut(left []*superblock, asked []writer, r *Result) {
 			r.Cut = true
 			continue
 		}
-		var stopped []Program
-		for _, w := range asked {
-			w.signal(unix.SIGSTOP)
-			stopped = append(stopped, w.Program)
-		}
-		c.mu.Lock()
-		c.stopped = append(c.stopped, stopped...)
-		_ = c.out.Encode(message{Stopped: stopped})
-		c.mu.Unlock()
+		c.stop(asked)
 		if s.readOnly() == nil { // a program that has ended meanwhile was the last
 			continue
 		}
@@ -261,6 +285,28 @@ func (c *child) cut(left []*superblock, asked []writer, r *Result) {
 			continue
 		}
 		r.force("a program still writes to "+s.disk.name+", and "+s.fstype+" cannot be cut off", 0)
+	}
+}
+
+// stopChunk is how many programs one message names.
+const stopChunk = 128
+
+// stop stops programs, once, after saying which: should this process die, its parent lets them go on.
+func (c *child) stop(asked []writer) {
+	c.mu.Lock()
+	before := len(c.stopped)
+	for _, w := range asked {
+		if !slices.Contains(c.stopped, w.Program) {
+			c.stopped = append(c.stopped, w.Program)
+		}
+	}
+	fresh := slices.Clone(c.stopped[before:])
+	c.mu.Unlock()
+	for list := range slices.Chunk(fresh, stopChunk) {
+		c.say(message{Stopped: list})
+	}
+	for _, w := range asked {
+		w.signal(unix.SIGSTOP)
 	}
 }
 

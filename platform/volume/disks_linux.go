@@ -81,14 +81,15 @@ func Carries(dir string) string {
 	if len(disks) == 0 {
 		return ""
 	}
+	const unknown = "perhaps a part of the system (the list of mounts cannot be read)"
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return ""
+		return unknown
 	}
 	defer f.Close()
 	mounts, _, err := parseMounts(f)
 	if err != nil {
-		return ""
+		return unknown
 	}
 	for _, m := range mounts {
 		if slices.Contains(system, m.point) && on(disks, m) {

@@ -19,11 +19,10 @@ type superblock struct {
 	tree   int // the detached mount (fsmount(2))
 	root   int // its root directory, for ioctls and syncfs
 	ro     bool
-	frozen bool
 }
 
 // errNoFileSystem: a disk is in use, and not by a file system of the kernel's.
-var errNoFileSystem = errors.New("it is in use, and no file system of the kernel's has it")
+var errNoFileSystem = errors.New("something other than a mounted file system uses the disk")
 
 // fileSystems are the types that need a block device, as the running kernel knows them.
 func fileSystems() (out []string) {
@@ -48,7 +47,7 @@ func grab(d disk, types []string) (*superblock, error) {
 	}
 	defer node.Close()
 	for _, t := range types {
-		// Read-only first: should the file system have gone meanwhile, the mount made here changes nothing.
+		// Read-only first: should the file system have gone meanwhile, the mount made here takes no writes.
 		for _, ro := range []bool{true, false} {
 			tree, err := attach(t, fmt.Sprintf("/proc/self/fd/%d", node.Fd()), ro)
 			if err != nil {
@@ -112,34 +111,17 @@ func (s *superblock) sync() error {
 	return nil
 }
 
-// The ioctls of a file system that is cut off: FS_IOC_SHUTDOWN, which ext4, exfat, xfs and f2fs know
-// (each header calls it by its own name), and the freeze that every journalling one has.
-const (
-	fsShutdown = 0x8004587d
-	fiFreeze   = 0xc0045877
-	fiThaw     = 0xc0045878
-)
+// fsShutdown is FS_IOC_SHUTDOWN, which ext4, exfat, xfs, f2fs and newer btrfs know; each header calls it by
+// a name of its own. A freeze (FIFREEZE) would do on more of them, but a file system whose thawer has
+// died holds its writers in the kernel for ever.
+const fsShutdown = 0x8004587d
 
 // cut makes what is written from now on fail, after flushing what was written before. It reports
 // whether the file system can be cut at all: vfat cannot.
 func (s *superblock) cut() bool {
 	flush := uint32(0) // the default mode freezes, and so flushes, before it shuts down
-	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(s.root), fsShutdown, uintptr(unsafe.Pointer(&flush))); e == 0 {
-		return true
-	}
-	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(s.root), fiFreeze, 0); e == 0 {
-		s.frozen = true // a writer waits until it is thawed, after the disk has gone
-		return true
-	}
-	return false
-}
-
-// thaw lets the writers of a frozen file system go on, and fail.
-func (s *superblock) thaw() {
-	if s.frozen {
-		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(s.root), fiThaw, 0)
-		s.frozen = false
-	}
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(s.root), fsShutdown, uintptr(unsafe.Pointer(&flush)))
+	return e == 0
 }
 
 // detach takes the mounts of the disks out of the host's own namespace, which is the child's. It asks
@@ -158,24 +140,35 @@ func detach(disks []disk, step func(string)) {
 	for i := len(mounts) - 1; i >= 0; i-- {
 		if m := mounts[i]; on(disks, m) {
 			step("unmounting " + m.point)
-			_ = unmount(m)
+			if err := unmount(m, 0); err != nil {
+				_ = unmount(m, unix.MNT_DETACH)
+			}
 		}
 	}
 }
 
 // on reports whether a mount is of one of the disks: by its device number, and for file systems that
-// mount under a number of their own by the source, which only root gives in this namespace.
+// mount under a number of their own by the node that is their source (/dev/mapper/name, say), which only
+// root gives in this namespace.
 func on(disks []disk, m mount) bool {
-	own := m.fstype == "btrfs" || m.fstype == "bcachefs"
+	dev := m.dev
+	if m.fstype == "btrfs" || m.fstype == "bcachefs" {
+		var st unix.Stat_t
+		if !strings.HasPrefix(m.source, "/dev/") || unix.Stat(m.source, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+			return false
+		}
+		dev = fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	}
 	for _, d := range disks {
-		if d.dev == m.dev || own && m.source == "/dev/"+d.name {
+		if d.dev == dev {
 			return true
 		}
 	}
 	return false
 }
 
-func unmount(m mount) error {
+// unmount takes one mount away, after looking that it is that one; EBUSY says that it is used.
+func unmount(m mount, flags int) error {
 	fd, err := unix.Open(m.point, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -186,10 +179,7 @@ func unmount(m mount) error {
 	if id, ok := parseMountID(string(info)); err != nil || !ok || id != m.id {
 		return errors.Join(err, fmt.Errorf("another mount stands at %s", m.point))
 	}
-	if err := unix.Unmount(m.point, unix.UMOUNT_NOFOLLOW); err == nil {
-		return nil
-	}
-	return unix.Unmount(m.point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	return unix.Unmount(m.point, flags|unix.UMOUNT_NOFOLLOW)
 }
 
 // blockFUSE lists the mounts that a daemon serves from one of the disks (ntfs-3g).

@@ -53,9 +53,9 @@ func (r Result) String() string {
 	var parts []string
 	switch {
 	case r.Forced != "" && r.Lost < 0:
-		parts = append(parts, "forced: "+r.Forced+"; how much was not written yet cannot be read")
+		parts = append(parts, "forced: "+r.Forced+"; how much was not written yet is unknown")
 	case r.Forced != "":
-		parts = append(parts, fmt.Sprintf("forced: %s; up to %d KiB were not written yet", r.Forced, r.Lost))
+		parts = append(parts, fmt.Sprintf("forced: %s; the kernel still held %d KiB that were not written", r.Forced, r.Lost))
 	case r.Cut:
 		parts = append(parts, "everything written is on the disk, and programs that went on writing were cut off")
 	}

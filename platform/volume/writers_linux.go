@@ -173,7 +173,7 @@ func status(pid, least int) (name string, uid int, user bool) {
 			user = len(f) == 4
 			for i, s := range f {
 				n, err := strconv.Atoi(s)
-				user = user && err == nil && n >= least
+				user = user && err == nil && n >= least && (n < firstService || n > lastService)
 				if i == 0 {
 					uid = n
 				}
@@ -209,6 +209,12 @@ func readSome(path string) ([]byte, error) {
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, 64<<10))
 }
+
+// Ids above people's that are services': systemd's DynamicUser= takes 61184 to 65519, and nobody is 65534.
+const (
+	firstService = 61184
+	lastService  = 65535
+)
 
 // defaultLeast is where people's user ids begin when /etc/login.defs does not say (login.defs(5)).
 const defaultLeast = 1000

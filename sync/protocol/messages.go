@@ -45,6 +45,9 @@ type EnrollResponse struct {
 	RecoveryKey json.RawMessage `json:"recovery_key"`
 	Interval    int             `json:"interval_seconds"`
 	ServerTime  time.Time       `json:"server_time"`
+	// Recovery is the counter of the recovery key's last statement (KeySet), so that none from before the
+	// enrolment can be played to the device.
+	Recovery uint64 `json:"recovery,omitempty"`
 	// CodeSecret is what this device verifies offline exception codes with (code.go), in base64.
 	CodeSecret string `json:"code_secret,omitempty"`
 }

@@ -15,9 +15,15 @@ import (
 type Trust struct {
 	PolicyKeys json.RawMessage // public JWKs
 	Recovery   json.RawMessage // one public JWK, or empty
+	Enrolled   time.Time       // when the device enrolled
 	KeysAt     time.Time       // the date of the statement followed last
-	Count      uint64          // the counter of the last statement of the recovery key
-	CountAt    time.Time       // its date
+	// Count is the counter of the last statement of the recovery key that the device has followed, or was
+	// told of when it enrolled; CountAt that statement's date, or the enrolment's. Both are zero on a
+	// device that enrolled with version 0.2.0 and has followed none since.
+	Count   uint64
+	CountAt time.Time
+
+	now time.Time // the server's
 }
 
 // maxAhead is how far after the server's time a statement may be dated. A thief of the policy key could
@@ -34,6 +40,8 @@ var (
 // such statements have a counter of their own, which policy keys neither reach nor outdate, and what
 // was signed by the keys before is not to be believed in any order. now is the server's time.
 func (t Trust) Follow(token string, now time.Time) (next Trust, recovered bool, err error) {
+	t.now = now
+	defer func() { next.now = time.Time{} }()
 	pinned, err := ParseKeys(t.PolicyKeys)
 	if err != nil {
 		return t, false, err
@@ -62,18 +70,34 @@ func (t Trust) Follow(token string, now time.Time) (next Trust, recovered bool, 
 	return t, false, nil
 }
 
-// recover follows a statement of the recovery key. Version 0.2.0 wrote none with a counter: those are
-// ordered by their dates, below every one that has one.
+// recover follows a statement of the recovery key: the higher counter, and of equal ones the later date.
+// Version 0.2.0 wrote none with a counter: those are below every one that has one.
 func (t Trust) recover(set *KeySet) (Trust, bool, error) {
-	older := set.Recovery < t.Count || set.Recovery == t.Count && !set.IssuedAt.After(t.CountAt)
-	if older {
-		if bytes.Equal(set.PolicyKeys, t.PolicyKeys) {
+	same := bytes.Equal(set.PolicyKeys, t.PolicyKeys)
+	if t.outdates(set) {
+		if same {
 			return t, false, nil
 		}
-		return t, false, fmt.Errorf("%w (recovery %d, %d)", ErrOlderKeys, set.Recovery, t.Count)
+		return t, false, fmt.Errorf("%w (recovery %d of %s, %d)", ErrOlderKeys, set.Recovery, set.IssuedAt.Format(time.RFC3339), t.Count)
 	}
 	t.PolicyKeys, t.KeysAt, t.Count, t.CountAt = set.PolicyKeys, set.IssuedAt, set.Recovery, set.IssuedAt
-	return t, true, nil
+	// With the keys that are pinned already nothing is recovered: what they have signed stays in order.
+	return t, !same, nil
+}
+
+// outdates reports whether a statement of the recovery key was made before what the device knows. One
+// that enrolled with version 0.2.0 was not told the counter, so that a statement older than its
+// enrolment could be played to it: until it has followed one, the date of its enrolment is the floor,
+// and for a statement without a counter the date of the rotation followed last.
+func (t Trust) outdates(set *KeySet) bool {
+	if t.Count > 0 || !t.CountAt.IsZero() {
+		return set.Recovery < t.Count || set.Recovery == t.Count && !set.IssuedAt.After(t.CountAt)
+	}
+	floor := t.Enrolled
+	if set.Recovery == 0 && t.KeysAt.After(floor) && !t.KeysAt.After(t.now.Add(maxAhead)) {
+		floor = t.KeysAt
+	}
+	return !set.IssuedAt.After(floor)
 }
 
 func (t Trust) recovery() []jose.JSONWebKey {

@@ -44,9 +44,14 @@ func TestTrust(t *testing.T) {
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	never := time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 	policy, recovery, thief, fresh, second := newHolder(t), newHolder(t), newHolder(t), newHolder(t), newHolder(t)
-	enrolled := Trust{PolicyKeys: policy.list(), Recovery: recovery.public(), KeysAt: now.Add(-time.Hour)}
+	hourAgo := now.Add(-time.Hour)
+	enrolled := Trust{PolicyKeys: policy.list(), Recovery: recovery.public(), Enrolled: hourAgo, KeysAt: hourAgo, CountAt: hourAgo}
+	// It enrolled after a recovery, and was told its counter.
+	after := Trust{PolicyKeys: policy.list(), Recovery: recovery.public(), Enrolled: hourAgo, KeysAt: hourAgo, Count: 50, CountAt: hourAgo}
+	// It enrolled with version 0.2.0.
+	upgraded := Trust{PolicyKeys: policy.list(), Recovery: recovery.public(), Enrolled: hourAgo, KeysAt: now.Add(-time.Minute)}
 	// A device that version 0.2.0 led astray: it followed a date that never comes.
-	astray := Trust{PolicyKeys: thief.list(), Recovery: recovery.public(), KeysAt: never}
+	astray := Trust{PolicyKeys: thief.list(), Recovery: recovery.public(), Enrolled: hourAgo, KeysAt: never}
 	recovered := Trust{PolicyKeys: fresh.list(), Recovery: recovery.public(), KeysAt: now, Count: 100, CountAt: now}
 	for _, c := range []struct {
 		name      string
@@ -67,6 +72,14 @@ func TestTrust(t *testing.T) {
 		{"recovery", enrolled, recovery.rotates(fresh, now, 1), nil, fresh, true},
 		{"recovery, dated years ago", enrolled, recovery.rotates(fresh, now.AddDate(-5, 0, 0), 1), nil, fresh, true},
 		{"recovery after a date that never comes", astray, recovery.rotates(fresh, now, 1), nil, fresh, true},
+		{"a recovery from before the enrolment", after, recovery.rotates(thief, now.AddDate(0, 0, -1), 49), ErrOlderKeys, policy, false},
+		{"the recovery that the enrolment followed, played again", after, recovery.rotates(policy, now.AddDate(0, 0, -1), 50), nil, policy, false},
+		{"a recovery without a counter from before the enrolment", enrolled, recovery.rotates(thief, now.AddDate(0, 0, -1), 0), ErrOlderKeys, policy, false},
+		{"a recovery after the enrolment", after, recovery.rotates(fresh, now, 51), nil, fresh, true},
+		{"upgraded: a recovery from before the enrolment", upgraded, recovery.rotates(thief, now.AddDate(0, 0, -1), 49), ErrOlderKeys, policy, false},
+		{"upgraded: one without a counter from before the last rotation", upgraded, recovery.rotates(thief, now.Add(-30*time.Minute), 0), ErrOlderKeys, policy, false},
+		{"upgraded: a recovery after the enrolment", upgraded, recovery.rotates(fresh, now.Add(-30*time.Minute), 49), nil, fresh, true},
+		{"upgraded: the recovery whose keys it has", upgraded, recovery.rotates(policy, now.Add(-30*time.Minute), 49), nil, policy, false},
 		{"recovery by a server of version 0.2.0", astray, recovery.rotates(fresh, now, 0), nil, fresh, true},
 		{"an honest rotation after a date that never comes", Trust{PolicyKeys: policy.list(), KeysAt: never}, policy.rotates(fresh, now, 0), nil, fresh, false},
 

@@ -358,6 +358,13 @@ func (k *Keys) Follows(kid string) bool {
 	return k.past.Statements["*"] != ""
 }
 
+// Recovery is the counter of the recovery key's last statement; 0 when there was none with one.
+func (k *Keys) Recovery() uint64 {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.past.Recovery
+}
+
 // RecoveryKey is the public half that devices pin.
 func (k *Keys) RecoveryKey() json.RawMessage {
 	b, _ := json.Marshal(k.recovery)

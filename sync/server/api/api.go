@@ -29,6 +29,8 @@ type Keys interface {
 	Signing() *jose.JSONWebKey
 	PolicyKeys() json.RawMessage
 	RecoveryKey() json.RawMessage
+	// Recovery is the counter of the recovery key's last statement.
+	Recovery() uint64
 	// Pinned is protocol.KeysDigest of PolicyKeys. Rotation gives the signed statement that brings a
 	// device with another pin to them, or "".
 	Pinned() string
