@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ type lab struct {
 	pin           string
 	skew          time.Duration // of the agent's clock
 	source        func(*identity.Device) (Source, error)
-	seat          []uint32
+	seat          atomic.Pointer[[]uint32]
 	client        *http.Client
 	agent         *Agent
 	api           *localapi.Client
@@ -62,6 +63,7 @@ func newTLSLab(t *testing.T) *lab { return labWith(t, server.Options{}) }
 
 func labWith(t *testing.T, o server.Options) *lab {
 	l := &lab{t: t, sys: t.TempDir(), dir: t.TempDir(), client: http.DefaultClient}
+	l.sits()
 	write(t, l.sys+"/module/usbcore/parameters/authorized_default", "-1\n")
 	write(t, l.sys+"/bus/usb/devices/usb1/authorized_default", "1\n")
 	write(t, l.sys+"/bus/usb/devices/usb1/authorized", "1\n")
@@ -94,6 +96,9 @@ func labWith(t *testing.T, o server.Options) *lab {
 	return l
 }
 
+// sits says who sits at the machine from now on.
+func (l *lab) sits(users ...uint32) { l.seat.Store(&users) }
+
 func (l *lab) plug(name string, number int) {
 	dir := l.sys + "/bus/usb/devices/" + name
 	write(l.t, dir+"/descriptors", storageDescriptors)
@@ -104,9 +109,10 @@ func (l *lab) plug(name string, number int) {
 
 func (l *lab) start() {
 	l.t.Helper()
+	skew := l.skew
 	a, err := New(Options{Paths: paths.Under(l.dir + "/agent"), Version: "test", SysRoot: l.sys, Inputs: l.dir + "/inputs", Boot: "boot1",
-		Machine: "m1", Tell: func(string, []uint32) []string { return nil }, Seat: func() []uint32 { return l.seat }, Random: func() float64 { return 0 }, Source: l.source,
-		Now: func() time.Time { return time.Now().Add(l.skew) }})
+		Machine: "m1", Tell: func(string, []uint32) []string { return nil }, Seat: func() []uint32 { return *l.seat.Load() }, Random: func() float64 { return 0 }, Source: l.source,
+		Now: func() time.Time { return time.Now().Add(skew) }})
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -149,7 +149,7 @@ func TestSlowReaders(t *testing.T) {
 // What is plugged in is shown to root and to who sat at the machine then; no serial goes to others.
 func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
 	l := newLab(t)
-	l.seat = []uint32{1000}
+	l.sits(1000)
 	l.start()
 	l.enroll()
 	l.admin("PUT", "/policies/policy-default", denyAll)
@@ -180,7 +180,7 @@ func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
 			t.Errorf("user %q sees %d events", uid, n)
 		}
 	}
-	l.seat = []uint32{1001} // the next one at the machine does not see what was before
+	l.sits(1001) // the next one at the machine does not see what was before
 	if n := count(caller{UID: "1001"}); n != 0 {
 		t.Errorf("who came later sees %d events", n)
 	}
