@@ -174,6 +174,7 @@ type Agent struct {
 	nudged    time.Time // the nudge whose policy is not verified yet
 	sent      sentDigests
 	stopPush  context.CancelFunc
+	sockets   sync.WaitGroup // the push socket, and those before it that are ending
 	ctx       context.Context
 }
 
@@ -334,6 +335,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	cancel()
 	a.ports.Stop()
 	running.Wait()
+	a.sockets.Wait()
 	a.journal.drain() // what was decided at the very end
 	_ = os.Remove(a.o.Paths.Socket())
 	if err == nil {
@@ -452,7 +454,7 @@ func (a *Agent) connect() {
 		Nudged: func(n protocol.Nudge) { at := a.o.Now(); a.do(func() { a.nudge(n, at) }) },
 		Up:     func(up bool) { a.do(func() { a.pushed(up) }) }}
 	a.socket = s
-	go s.Run(ctx)
+	a.sockets.Go(func() { s.Run(ctx) })
 }
 
 func deviceKey(d *identity.Device) (*jose.JSONWebKey, error) {
