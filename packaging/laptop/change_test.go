@@ -40,6 +40,8 @@ W
 	}
 	r.told("denied", "usb 2-1 46f4:0001")
 
+	t.Log(r.sh(`warder events --last 10 --json | grep -o '"kind":"[a-z_]*"\|its disk: [^"]*\|forced: [^"]*' | tail -n 3 | tr '\n' ' '; journalctl -u warder -n 40 --no-pager -o cat | grep 'disk emptied' | tail -n 1`))
+
 	// Given back by push: the next mount sees what was acknowledged.
 	r.set(`{"policy_data":{"usb":{"allowed_classes":["hid","mass_storage"]}}}`)
 	r.authorized("2-1", "1")

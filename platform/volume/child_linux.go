@@ -16,9 +16,10 @@ import (
 // How long programs that write get to end after they were asked to, and how often the file system is
 // tried meanwhile.
 const (
-	askWait   = 2 * time.Second
+	askWait   = 4 * time.Second
 	quietWait = 300 * time.Millisecond // where nobody was found: a call may be under way
 	tryEvery  = 2 * time.Millisecond
+	askAgain  = 700 * time.Millisecond // processes are looked at once more: some begin, some could not be seen
 	// detachLimit bounds unmounting, whose paths may lead through a user's file system.
 	detachLimit = 2 * time.Second
 )
@@ -31,6 +32,10 @@ type child struct {
 
 	mu      sync.Mutex
 	stopped []Program
+
+	// Of the goroutine that works.
+	asked []writer
+	stuck int // looks at processes that have not come back
 }
 
 // Main is the child: it empties the disks of the device whose directory in sysfs is dir, writes steps
@@ -199,24 +204,19 @@ func (c *child) readOnly(l level, r *Result) {
 		return
 	}
 	c.step("asking programs to end")
-	var asked []writer
-	for _, w := range writers(l.devs, os.Getppid()) {
-		if !w.user {
-			r.Others = named(r.Others, w.Program)
-			continue
-		}
-		asked = append(asked, w)
-		r.Asked = named(r.Asked, w.Program)
-		w.signal(unix.SIGTERM)
-		w.signal(unix.SIGCONT) // a stopped program cannot answer
-	}
+	found := c.ask(l.devs, r)
 	wait := askWait
-	if len(asked) == 0 {
+	if found == 0 {
 		wait = quietWait
 	}
-	for end := time.Now().Add(wait); (len(left) > 0 || running(asked) && len(served) > 0) && time.Now().Before(end); {
+	last := time.Now()
+	for end := time.Now().Add(wait); (len(left) > 0 || len(served) > 0 && running(c.asked)) && time.Now().Before(end); {
 		time.Sleep(tryEvery)
 		left = c.try(left, r)
+		if len(left) > 0 && time.Since(last) > askAgain {
+			c.ask(l.devs, r)
+			last = time.Now()
+		}
 	}
 	for _, m := range served {
 		// The daemon flushes before this returns, which may take long: the parent watches.
@@ -226,7 +226,34 @@ func (c *child) readOnly(l level, r *Result) {
 			_ = unmount(m, unix.MNT_DETACH)
 		}
 	}
-	c.cut(left, asked, r)
+	c.cut(left, l.devs, r)
+}
+
+// ask looks at all processes, asks people's programs that write and have not been asked yet to end, and
+// gives how many of those it found.
+func (c *child) ask(devs map[uint64]bool, r *Result) (found int) {
+	for _, w := range c.writers(devs) {
+		known := func(list []Program) bool { return slices.Contains(list, w.Program) }
+		switch {
+		case !w.user:
+			if !known(r.Others) {
+				r.Others = named(r.Others, w.Program)
+			}
+		case slices.ContainsFunc(c.asked, func(o writer) bool { return o.Program == w.Program }):
+			found++
+			_ = unix.Close(w.pidfd)
+			continue
+		default:
+			found++
+			c.asked = append(c.asked, w)
+			r.Asked = named(r.Asked, w.Program)
+			w.signal(unix.SIGTERM)
+			w.signal(unix.SIGCONT) // a stopped program cannot answer
+			continue
+		}
+		_ = unix.Close(w.pidfd)
+	}
+	return found
 }
 
 // maxPrograms bounds how many programs a result names.
@@ -266,25 +293,39 @@ func (c *child) try(blocks []*superblock, r *Result) (left []*superblock) {
 	return left
 }
 
+// rounds bounds how often programs are looked for and stopped while a file system is flushed.
+const rounds = 3
+
 // cut ends writing on what is left: the file system is shut down after a flush, or, where it has no
 // such call, its programs are stopped while it is flushed.
-func (c *child) cut(left []*superblock, asked []writer, r *Result) {
+func (c *child) cut(left []*superblock, devs map[uint64]bool, r *Result) {
 	for _, s := range left {
 		c.step("flushing " + s.disk.name)
 		if s.cut() {
 			r.Cut = true
 			continue
 		}
-		c.stop(asked)
-		if s.readOnly() == nil { // a program that has ended meanwhile was the last
-			continue
+		var err error
+		done := false
+		for i := 0; i < rounds && !done; i++ {
+			c.stop(c.asked)
+			if done = s.readOnly() == nil; done { // a program that has ended meanwhile was the last
+				break
+			}
+			err = s.sync()
+			before := len(c.asked)
+			c.ask(devs, r) // what a stopped program had begun
+			if len(c.asked) == before {
+				break
+			}
 		}
-		err := s.sync()
-		if err != nil {
+		switch {
+		case done:
+		case err != nil:
 			r.force(err.Error(), -1)
-			continue
+		default:
+			r.force("a program still writes to "+s.disk.name+", and "+s.fstype+" cannot be cut off", 0)
 		}
-		r.force("a program still writes to "+s.disk.name+", and "+s.fstype+" cannot be cut off", 0)
 	}
 }
 

@@ -57,6 +57,9 @@ func (r Releaser) Release(ctx context.Context, dir string, step func(string)) (r
 			case !ok:
 				return Result{Forced: "the program that empties the disk has died", Lost: unwritten(disks)}, c.finish
 			case m.Result != nil:
+				if m.Result.Forced != "" && m.Result.Lost >= 0 {
+					m.Result.Lost = max(m.Result.Lost, unwritten(disks)) // what came since
+				}
 				return *m.Result, c.finish
 			case m.Step != "":
 				step(m.Step)

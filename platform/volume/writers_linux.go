@@ -18,7 +18,7 @@ import (
 // memory map is locked for ever: it is left behind, with the thread that waits for it.
 const lookLimit = 500 * time.Millisecond
 
-// maxStuck bounds the threads that are left behind.
+// maxStuck bounds the threads that are left behind by one child.
 const maxStuck = 16
 
 // maxMaps bounds what is read of one process's memory map.
@@ -49,18 +49,17 @@ type writer struct {
 // and asks no file system: the attributes of a file are taken as the kernel knows them. A writer that
 // cannot be seen (a descriptor under way in a socket, a process that locks its memory map) is no
 // reason to keep the disk.
-func writers(devs map[uint64]bool, skip ...int) (out []writer) {
+func (c *child) writers(devs map[uint64]bool) (out []writer) {
 	least := leastUser()
-	stuck := 0
 	all, _ := os.ReadDir("/proc")
 	for _, e := range all {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid <= 1 || pid == os.Getpid() || contains(skip, pid) {
+		if err != nil || pid <= 1 || pid == os.Getpid() || pid == os.Getppid() {
 			continue
 		}
 		w, ok := inTime(func() *writer { return look(pid, devs, least) })
 		if !ok {
-			if stuck++; stuck >= maxStuck {
+			if c.stuck++; c.stuck >= maxStuck {
 				break
 			}
 			continue
@@ -70,15 +69,6 @@ func writers(devs map[uint64]bool, skip ...int) (out []writer) {
 		}
 	}
 	return out
-}
-
-func contains(list []int, n int) bool {
-	for _, v := range list {
-		if v == n {
-			return true
-		}
-	}
-	return false
 }
 
 // look gives a process when it writes to one of the devices. The descriptor comes first: what is read
