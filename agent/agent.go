@@ -205,7 +205,7 @@ func New(o Options) (*Agent, error) {
 		return nil, errors.Join(err, a.ledger.Close())
 	}
 	a.gate = &gate{}
-	a.ports = &usb.Ports{Root: o.SysRoot, DevRoot: "/dev", Gate: a.gate.pass, Release: releaser(o.Release, o.Log), Carries: volume.Carries}
+	a.ports = &usb.Ports{Root: o.SysRoot, DevRoot: "/dev", Gate: a.gate.pass, Release: releaser(o.Release.In(o.Paths.Run), o.Log), Carries: volume.Carries}
 	a.loop = reconcile.New(a.ledger, o.Now, usb.Backend{Ports: a.ports})
 	a.journal = newJournal(a)
 	a.guard = &usb.Guard{Ports: a.ports, Hand: a.journal.put, Gone: func(string) { a.soon() }}
@@ -263,6 +263,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	volume.Resume(a.o.Paths.Run)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.ctx = ctx

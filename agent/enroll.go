@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"time"
 
 	"github.com/warderd/warder/agent/config"
 	"github.com/warderd/warder/agent/identity"
+	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/secret"
 	"github.com/warderd/warder/sync/checkin"
 	"github.com/warderd/warder/sync/protocol"
@@ -56,7 +58,10 @@ func Enroll(ctx context.Context, e Enrolment, proxy secret.URL, machine string) 
 	if _, err := protocol.ParseKeys(out.PolicyKeys); err != nil {
 		return identity.State{}, err
 	}
-	secret, err := base64.StdEncoding.DecodeString(out.CodeSecret)
+	if err := plausible(out); err != nil {
+		return identity.State{}, fmt.Errorf("%w: %w", checkin.ErrGarbage, err)
+	}
+	code, err := base64.StdEncoding.DecodeString(out.CodeSecret)
 	if err != nil {
 		return identity.State{}, fmt.Errorf("%w: code_secret is no base64", checkin.ErrGarbage)
 	}
@@ -66,9 +71,28 @@ func Enroll(ctx context.Context, e Enrolment, proxy secret.URL, machine string) 
 	}
 	return identity.State{Device: &identity.Device{
 		DeviceID: out.DeviceID, Server: server.URL, CA: server.CA, Key: private, PolicyKeys: out.PolicyKeys,
-		RecoveryKey: out.RecoveryKey, Machine: machine, Interval: out.Interval, EnrolledAt: out.ServerTime, CodeSecret: secret, KeysAt: out.ServerTime,
+		RecoveryKey: out.RecoveryKey, Machine: machine, Interval: out.Interval, EnrolledAt: out.ServerTime, CodeSecret: code, KeysAt: out.ServerTime,
 		Recovered: out.Recovery, RecoveredAt: out.ServerTime,
 	}}, nil
+}
+
+// deviceName is what a server may call a device: it goes into paths.
+var deviceName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// plausible refuses an enrolment that a device could not live with: an id that is none, a time that cannot
+// be, a counter of recoveries that none could come after.
+func plausible(out protocol.EnrollResponse) error {
+	if !deviceName.MatchString(out.DeviceID) {
+		return fmt.Errorf("device_id must be 1 to 64 letters, digits, _ or - (received %q)", enforce.Plain(out.DeviceID[:min(len(out.DeviceID), 80)]))
+	}
+	if err := protocol.Plausible(out.ServerTime, time.Time{}, time.Time{}); err != nil {
+		return err
+	}
+	// Counters follow the server's clock, in seconds.
+	if most := uint64(out.ServerTime.Add(24 * time.Hour).Unix()); out.Recovery > most {
+		return fmt.Errorf("recovery must be at most %d (received %d)", most, out.Recovery)
+	}
+	return nil
 }
 
 // MachineID is the hash that this machine is known by.

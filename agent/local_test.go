@@ -21,6 +21,7 @@ import (
 
 	"github.com/warderd/warder/agent/dbfile"
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/sync/protocol"
 )
 
 // TestMain makes this program another user, too.
@@ -303,5 +304,44 @@ func TestProxy(t *testing.T) {
 	}
 	if info, err := os.Stat(l.agent.o.Paths.Kept); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the remembered configuration: %v %v", info, err)
+	}
+}
+
+// A socket that somebody still holds, as an agent that was killed and is stuck in the kernel does, keeps the
+// next agent from nothing: the process lock alone says who is the agent.
+func TestSocketOfTheStuck(t *testing.T) {
+	l := newLab(t)
+	path := l.dir + "/agent/run/warder.sock"
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	held, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	l.start()
+	if s := l.status(); s.Agent != "running" {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A server that lies at enrolment is not enrolled with.
+func TestPlausibleEnrolment(t *testing.T) {
+	now := time.Now()
+	good := protocol.EnrollResponse{DeviceID: "device-ABC_1", ServerTime: now, Recovery: uint64(now.Unix())}
+	if err := plausible(good); err != nil {
+		t.Error(err)
+	}
+	for name, f := range map[string]func(*protocol.EnrollResponse){
+		"an id with escapes": func(r *protocol.EnrollResponse) { r.DeviceID = "device-\x1b[31m" }, "an id that is a path": func(r *protocol.EnrollResponse) { r.DeviceID = "../x" },
+		"a long id": func(r *protocol.EnrollResponse) { r.DeviceID = strings.Repeat("x", 65) }, "the year 9999": func(r *protocol.EnrollResponse) { r.ServerTime = now.AddDate(7000, 0, 0) },
+		"no time": func(r *protocol.EnrollResponse) { r.ServerTime = time.Time{} }, "the highest counter": func(r *protocol.EnrollResponse) { r.Recovery = 1<<64 - 1 },
+	} {
+		r := good
+		f(&r)
+		if plausible(r) == nil {
+			t.Errorf("%s: it is taken", name)
+		}
 	}
 }

@@ -128,7 +128,7 @@ func read(path string, v any) error {
 		return fmt.Errorf("%s: %s", path, secret.Scrub(err.Error()))
 	}
 	if un := md.Undecoded(); len(un) > 0 {
-		return fmt.Errorf("%s: unknown setting %q", path, un[0].String())
+		return fmt.Errorf("%s: unknown setting %q", path, secret.Scrub(un[0].String()))
 	}
 	return nil
 }

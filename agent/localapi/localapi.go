@@ -112,14 +112,11 @@ const (
 // maxFollow is how many streams one user may follow.
 const maxFollow = 2
 
-// Listen makes the socket. A stale one of a dead agent is replaced; a live one is not.
+// Listen makes the socket, in place of one that is there. The caller has the process lock, so no agent
+// that lives owns that one: who answers on it may be an agent that was killed and is stuck in the kernel.
 func Listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
-	}
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("another agent answers on %s", path)
 	}
 	_ = os.Remove(path)
 	l, err := net.Listen("unix", path)

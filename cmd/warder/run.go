@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/warderd/warder/agent"
+	"github.com/warderd/warder/enforce/secret"
 	"github.com/warderd/warder/platform/service"
 )
 
@@ -57,6 +58,13 @@ func (a *app) serve(ctx context.Context) error {
 func untimed(groups []string, at slog.Attr) slog.Attr {
 	if len(groups) == 0 && at.Key == slog.TimeKey && os.Getenv("JOURNAL_STREAM") != "" {
 		return slog.Attr{}
+	}
+	// The log is the one place that takes texts as they come: passwords in addresses end here.
+	switch v := at.Value.Any().(type) {
+	case string:
+		return slog.String(at.Key, secret.Scrub(v))
+	case error:
+		return slog.String(at.Key, secret.Scrub(v.Error()))
 	}
 	if at.Value.Kind() == slog.KindTime {
 		return slog.String(at.Key, at.Value.Time().Format(time.TimeOnly))

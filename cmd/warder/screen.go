@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/enforce"
 )
 
@@ -64,6 +66,10 @@ func safely(a any) any {
 	case painted:
 		return string(v)
 	case error:
+		var answer *localapi.Error
+		if errors.As(v, &answer) {
+			return string(plain(v.Error())) // in words of whoever answered
+		}
 		return string(lines(v.Error()))
 	case fmt.Stringer:
 		return string(plain(v.String()))

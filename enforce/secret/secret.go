@@ -4,7 +4,6 @@
 package secret
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -50,17 +49,14 @@ const maxURL = 2048
 
 // ParseProxy checks the address of a proxy. Its errors hold no password.
 func ParseProxy(raw string) (URL, error) {
+	// What was received is not repeated: where an address cannot be read, nobody knows what in it is secret.
 	bad := func(why string) (URL, error) {
-		return "", fmt.Errorf("must be a URL like http://proxy.example.com:3128 (%s; received %q)", why, Redact(raw))
+		return "", fmt.Errorf("must be a URL like http://proxy.example.com:3128 (%s; %d bytes were received, which may hold a password and are not shown)", why, len(raw))
 	}
 	if len(raw) > maxURL {
 		return "", fmt.Errorf("must have at most %d bytes (received %d)", maxURL, len(raw))
 	}
 	u, err := url.Parse(raw)
-	var e *url.Error
-	if errors.As(err, &e) {
-		err = e.Err // without the address that it repeats
-	}
 	switch {
 	case err != nil:
 		return bad("it cannot be read")

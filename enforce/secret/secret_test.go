@@ -45,7 +45,7 @@ func TestParseProxy(t *testing.T) {
 	for raw, want := range map[string]string{
 		"http://p:3128": "", "https://u:secret@p": "", "socks5://p:1080": "",
 		"p:3128": "scheme", "http://u:sec ret@p:1": "cannot be read", "http://u:secret@": "no host", "ftp://u:secret@p": "scheme",
-		"http://u:secret@p:99999999999x": "cannot be read", "u:secret@p": "", "http://" + strings.Repeat("x", 3000): "at most",
+		"http://u:secret@p:99999999999x": "cannot be read", "http://u:secret": "cannot be read", "u:secret@p": "", "http://" + strings.Repeat("x", 3000): "at most",
 	} {
 		_, err := ParseProxy(raw)
 		if raw == "u:secret@p" {

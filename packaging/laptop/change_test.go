@@ -16,7 +16,7 @@ func changeUnderWriter(t *testing.T, whole *rig) {
 	r.plug("usb-storage", "s1", map[string]any{"drive": "c", "port": "1"})
 	r.authorized("2-1", "1")
 	r.wait("a disk", "ls /dev/sda")
-	r.sh("blkid /dev/sda >/dev/null || mkfs.vfat -F 32 -I /dev/sda >/dev/null; mount /dev/sda /mnt/stick")
+	r.sh("blkid /dev/sda >/dev/null || mkfs.vfat -F 32 -I /dev/sda >/dev/null; mount -o uid=1234,gid=1234 /dev/sda /mnt/stick")
 
 	// The writer notes each block on the laptop's own disk once write() has returned. 8 MB are dirty
 	// before the policy changes, and it goes on writing.
@@ -30,7 +30,7 @@ while :; do
   i=$((i+1)); [ $i -gt 140 ] && sleep 0.05
 done
 W
-	rm -f /tmp/copy /tmp/acked; setsid bash /tmp/writer.sh >/tmp/writer.log 2>&1 & echo started`)
+	rm -f /tmp/copy /tmp/acked; setsid setpriv --reuid=1234 --regid=1234 --clear-groups bash /tmp/writer.sh >/tmp/writer.log 2>&1 & echo started`)
 	r.wait("8 MB are written", `test "$(wc -l </tmp/acked)" -gt 130`)
 	t.Logf("dirty before: %s", r.sh("grep Dirty /proc/meminfo"))
 	r.set(`{"policy_data":{"usb":{"allowed_classes":["hid"]}}}`)

@@ -33,9 +33,13 @@ type child struct {
 	mu      sync.Mutex
 	stopped []Program
 
+	acked chan struct{} // the parent has kept what was said
+
 	// Of the goroutine that works.
 	asked []writer
 	stuck int // looks at processes that have not come back
+	// untold: there is a loop device whose file cannot be told, which may be on the disk.
+	untold bool
 }
 
 // Main is the child: it empties the disks of the device whose directory in sysfs is dir, writes steps
@@ -46,15 +50,23 @@ func Main(dir string, in io.Reader, out io.Writer) error {
 	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	// Should memory run out, this program goes first and the agent stays.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
-	c := &child{out: json.NewEncoder(out)}
+	c := &child{out: json.NewEncoder(out), acked: make(chan struct{}, 1)}
 	go func() {
 		r := c.empty(dir)
 		c.say(message{Result: &r})
 	}()
 	ended := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(io.Discard, in)
-		close(ended)
+		defer close(ended)
+		for b := make([]byte, 1); ; {
+			if _, err := in.Read(b); err != nil {
+				return
+			}
+			select {
+			case c.acked <- struct{}{}:
+			default:
+			}
+		}
 	}()
 	<-ended
 	c.let()
@@ -92,11 +104,14 @@ type level struct {
 // empty does the work, from what stands highest down.
 func (c *child) empty(dir string) (r Result) {
 	c.step("looking at the disks")
-	own := disksBelow(dir)
+	own, whole := disksBelow(dir)
+	if !whole {
+		r.force(errTooMany.Error(), -1)
+	}
 	if err := swapOff(own); err != nil {
 		r.force(err.Error(), -1)
 	}
-	levels := c.grab(own)
+	levels := c.grab(own, &r)
 	var all []disk
 	for i := len(levels) - 1; i >= 0; i-- {
 		l := levels[i]
@@ -142,10 +157,14 @@ const maxLevels = 4
 
 // grab takes hold of the file systems on the disks and on the loop devices above them, and claims the
 // disks that nobody uses.
-func (c *child) grab(own []disk) (out []level) {
+func (c *child) grab(own []disk, r *Result) (out []level) {
 	types := fileSystems()
 	known := map[string]bool{}
-	for disks := own; len(disks) > 0 && len(out) < maxLevels; {
+	for disks := own; len(disks) > 0; {
+		if len(out) == maxLevels {
+			r.force(errTooMany.Error(), -1)
+			break
+		}
 		l := level{disks: disks, loops: len(out) > 0}
 		devs, held := devices(disks), false
 		var idle []disk
@@ -181,8 +200,13 @@ func (c *child) grab(own []disk) (out []level) {
 		l.busy = l.busy && !held && len(l.blocks) == 0
 		l.devs = devs
 		out = append(out, l)
+		for _, s := range l.blocks {
+			_ = s.sync() // before anything that may have to wait for other files
+		}
 		disks = nil
-		for _, d := range loopsOn(devs) {
+		above, told := loopsOn(devs)
+		c.untold = c.untold || !told
+		for _, d := range above {
 			if !known[d.dev] {
 				disks = append(disks, d)
 			}
@@ -301,6 +325,11 @@ const rounds = 3
 func (c *child) cut(left []*superblock, devs map[uint64]bool, r *Result) {
 	for _, s := range left {
 		c.step("flushing " + s.disk.name)
+		if len(c.asked) == 0 && len(r.Others) == 0 && c.untold {
+			// Nobody was found who writes: it may be a file system above, whose own data is not here yet.
+			_, _ = within(detachLimit, func() bool { unix.Sync(); return true })
+			r.force("something that cannot be told uses "+s.disk.name+", perhaps a loop device of a file on it", -1)
+		}
 		if s.cut() {
 			r.Cut = true
 			continue
@@ -345,6 +374,10 @@ func (c *child) stop(asked []writer) {
 	c.mu.Unlock()
 	for list := range slices.Chunk(fresh, stopChunk) {
 		c.say(message{Stopped: list})
+		select {
+		case <-c.acked:
+		case <-time.After(time.Second):
+		}
 	}
 	for _, w := range asked {
 		w.signal(unix.SIGSTOP)

@@ -24,51 +24,63 @@ type disk struct {
 
 // The bounds of what is followed of one device. Loop devices begin at a depth of their own.
 const (
-	maxDisks  = 256
+	maxDisks  = 4096
 	loopDepth = 16
 	maxDepth  = 24
 )
 
 // disksBelow lists the block devices of a USB device, what stands highest first. It reads sysfs alone.
-func disksBelow(dir string) []disk {
-	var out []disk
+// whole is false where there is more than is followed.
+func disksBelow(dir string) (out []disk, whole bool) {
+	whole = true
 	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() && filepath.Base(filepath.Dir(path)) == "block" {
-			out = addDisk(out, path, 0)
+			var all bool
+			out, all = addDisk(out, path, 0)
+			whole = whole && all
 			return filepath.SkipDir
 		}
 		return nil // a part that is gone has nothing mounted
 	})
 	sortDisks(out)
-	return out
+	return out, whole
 }
 
 func sortDisks(list []disk) {
 	slices.SortStableFunc(list, func(a, b disk) int { return b.depth - a.depth })
 }
 
-func addDisk(out []disk, dir string, depth int) []disk {
+// errTooMany: what stands on the disk cannot be followed to its end.
+var errTooMany = errors.New("more stands on the disk than is followed")
+
+func addDisk(out []disk, dir string, depth int) (_ []disk, whole bool) {
+	if depth > maxDepth || len(out) >= maxDisks {
+		return out, false
+	}
 	b, err := os.ReadFile(dir + "/dev")
-	if err != nil || depth > maxDepth || len(out) >= maxDisks {
-		return out
+	if err != nil {
+		return out, true // gone
 	}
 	d := disk{dev: strings.TrimSpace(string(b)), name: filepath.Base(dir), depth: depth}
 	if slices.ContainsFunc(out, func(o disk) bool { return o.dev == d.dev }) {
-		return out
+		return out, true
 	}
 	holders, _ := filepath.Glob(dir + "/holders/*")
 	d.held = len(holders) > 0
-	out = append(out, d)
+	out, whole = append(out, d), true
+	var all bool
 	parts, _ := filepath.Glob(dir + "/*/partition")
 	for _, p := range parts {
-		out = addDisk(out, filepath.Dir(p), depth+1)
+		out, all = addDisk(out, filepath.Dir(p), depth+1)
+		whole = whole && all
 	}
 	for _, h := range holders {
 		if to, err := filepath.EvalSymlinks(h); err == nil {
-			out = addDisk(out, to, depth+1)
+			out, all = addDisk(out, to, depth+1)
+			whole = whole && all
 		}
 	}
-	return out
+	return out, whole
 }
 
 // system are the places without which the machine does not run.
@@ -77,7 +89,7 @@ var system = []string{"/", "/usr", "/var", "/home", "/boot", "/boot/efi"}
 // Carries names the place of the running system that lies on a disk of a device, or "". It reads the
 // host's own list of mounts and asks no file system.
 func Carries(dir string) string {
-	disks := disksBelow(dir)
+	disks, _ := disksBelow(dir)
 	if len(disks) == 0 {
 		return ""
 	}

@@ -5,21 +5,39 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Releaser starts the child. The zero value runs this very program as "release-disk DIR".
 type Releaser struct {
 	Command []string // instead; the directory is added to it
+	// Keep is a directory for the names of programs that are stopped, so that Resume finds them after both
+	// the child and its parent have died; "" keeps none.
+	Keep string
 
 	// For tests; the deadlines above where they are zero.
 	Stall, Whole time.Duration
 }
+
+// The bounds of all releases together: each child has a dozen threads, and one that is stuck in the kernel
+// keeps them. Others wait for their turn, for as long as a release may take and no longer.
+const (
+	maxChildren = 4
+	maxUnreaped = 8
+)
+
+var (
+	turns    = make(chan struct{}, maxChildren)
+	unreaped atomic.Int32 // children that were killed and have not ended
+)
 
 // lookEvery is how often the disk's counters are read while a child works.
 const lookEvery = 250 * time.Millisecond
@@ -42,9 +60,28 @@ func (r Releaser) Release(ctx context.Context, dir string, step func(string)) (r
 	if whole == 0 {
 		whole = wholeLimit
 	}
-	disks := disksBelow(dir)
+	disks, _ := disksBelow(dir)
+	wait := time.NewTimer(whole)
+	defer wait.Stop()
+	select {
+	case turns <- struct{}{}:
+	default:
+		step("waiting for other disks")
+		select {
+		case turns <- struct{}{}:
+		case <-wait.C:
+			return Result{Forced: "other disks took all the time there is", Lost: unwritten(disks)}, func() {}
+		case <-ctx.Done():
+			return Result{Forced: "the agent is stopping", Lost: unwritten(disks)}, func() {}
+		}
+	}
+	if unreaped.Load() >= maxUnreaped {
+		<-turns
+		return Result{Forced: "programs that empty disks are stuck in the kernel", Lost: unwritten(disks)}, func() {}
+	}
 	c, err := r.start(dir)
 	if err != nil {
+		<-turns
 		return Result{Forced: "the program that empties the disk cannot start: " + err.Error(), Lost: unwritten(disks)}, func() {}
 	}
 	begun, last, sectors := time.Now(), time.Now(), written(disks)
@@ -85,6 +122,7 @@ func (r Releaser) Release(ctx context.Context, dir string, step func(string)) (r
 // into a user's file system may last for ever, beyond SIGKILL.
 type process struct {
 	cmd   *exec.Cmd
+	keep  string // the file of stopped programs; "" for none
 	in    *os.File
 	out   *os.File
 	lines chan message
@@ -118,7 +156,11 @@ func (r Releaser) start(dir string) (*process, error) {
 	if err != nil {
 		return nil, errors.Join(err, in.Close(), out.Close())
 	}
-	c := &process{cmd: cmd, in: in, out: out, lines: make(chan message, 16), ended: make(chan struct{}), over: make(chan struct{})}
+	keep := ""
+	if r.Keep != "" {
+		keep = filepath.Join(r.Keep, fmt.Sprintf("%s%d", keepPrefix, cmd.Process.Pid))
+	}
+	c := &process{cmd: cmd, keep: keep, in: in, out: out, lines: make(chan message, 16), ended: make(chan struct{}), over: make(chan struct{})}
 	go c.read()
 	go func() {
 		_ = cmd.Wait()
@@ -135,14 +177,43 @@ func (c *process) read() {
 		if dec.Decode(&m) != nil {
 			return
 		}
-		c.mu.Lock()
-		c.stopped = append(c.stopped, m.Stopped...)
-		c.mu.Unlock()
+		if len(m.Stopped) > 0 {
+			c.remember(m.Stopped)
+			_, _ = c.in.Write([]byte{1}) // the child waits for this before it stops them
+			continue
+		}
 		select {
 		case c.lines <- m:
 		case <-c.over:
 			return
 		}
+	}
+}
+
+// remember keeps the names of programs that are about to be stopped.
+func (c *process) remember(list []Program) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopped = append(c.stopped, list...)
+	if b, err := json.Marshal(c.stopped); err == nil && c.keep != "" {
+		_ = os.WriteFile(c.keep, b, 0o600) // in memory: it is for after a kill, not for after a power cut
+	}
+}
+
+const keepPrefix = "stopped."
+
+// Resume lets programs go on that a child of an earlier agent had stopped, when neither lived to do it.
+func Resume(dir string) {
+	files, _ := filepath.Glob(filepath.Join(dir, keepPrefix+"*"))
+	for _, f := range files {
+		b, err := readSome(f)
+		var list []Program
+		if err == nil && json.Unmarshal(b, &list) == nil {
+			for _, p := range list {
+				resume(p)
+			}
+		}
+		_ = os.Remove(f)
 	}
 }
 
@@ -157,12 +228,21 @@ func (c *process) finish() {
 			case <-c.ended:
 			case <-time.After(endWait):
 				_ = c.cmd.Process.Kill()
+				unreaped.Add(1)
+				go func() {
+					<-c.ended
+					unreaped.Add(-1)
+				}()
 			}
 			_ = c.out.Close()
+			<-turns
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			for _, p := range c.stopped {
 				resume(p)
+			}
+			if c.keep != "" {
+				_ = os.Remove(c.keep)
 			}
 		}()
 	})

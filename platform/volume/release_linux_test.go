@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -412,7 +413,7 @@ func TestReleaseDeadlines(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	r, finish := Releaser{Command: []string{"sleep", "1000"}}.Release(ctx, t.TempDir(), func(string) {})
+	r, finish := Releaser{Command: []string{"sh", "-c", "sleep 1000"}}.Release(ctx, t.TempDir(), func(string) {})
 	finish()
 	if r.Forced != "the agent is stopping" {
 		t.Errorf("%+v", r)
@@ -436,6 +437,66 @@ func TestReleaseWithoutTheStuck(t *testing.T) {
 	finish()
 	if !strings.Contains(r.Forced, "without progress") || time.Since(begun) > 20*time.Second {
 		t.Errorf("%+v after %s", r, time.Since(begun))
+	}
+}
+
+// However many disks go at once, few children run at a time, and all come to an end.
+func TestReleaseManyAtOnce(t *testing.T) {
+	var running, most atomic.Int32
+	var all sync.WaitGroup
+	for range 40 {
+		all.Go(func() {
+			r, finish := Releaser{Command: []string{"sh", "-c", `echo '{"step":"x"}'; sleep 0.2; echo '{"result":{"clean":true}}'; cat`}}.Release(context.Background(), t.TempDir(), func(s string) {
+				if s == "x" {
+					most.Store(max(most.Load(), running.Add(1)))
+				}
+			})
+			running.Add(-1)
+			finish()
+			if !r.Clean {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+	all.Wait()
+	if most.Load() > maxChildren {
+		t.Errorf("%d children at a time", most.Load())
+	}
+}
+
+// Programs that were stopped go on after both the child and the agent have died: the next agent lets them.
+func TestResume(t *testing.T) {
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	state := func() string {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+		_, rest, _ := strings.Cut(string(b), ") ")
+		return rest[:min(1, len(rest))]
+	}
+	dir := t.TempDir()
+	c := &process{keep: dir + "/" + keepPrefix + "1"}
+	c.remember([]Program{{PID: cmd.Process.Pid, Start: started(cmd.Process.Pid)}, {PID: 1, Start: 12345}})
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for range 500 {
+		if state() == "T" {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	Resume(dir)
+	for range 500 {
+		if state() != "T" {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if left, _ := filepath.Glob(dir + "/*"); state() == "T" || len(left) != 0 {
+		t.Errorf("state %s, left %v", state(), left)
 	}
 }
 

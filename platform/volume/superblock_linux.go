@@ -198,7 +198,10 @@ func blockFUSE(disks []disk) (out []mount) {
 }
 
 // loopsOn lists the loop devices whose file lies on one of the file systems, and what stands on them.
-func loopsOn(devs map[uint64]bool) (out []disk) {
+// told is false where a loop device's file does not answer, or stands on a file system of several
+// layers, whose device number is nobody's.
+func loopsOn(devs map[uint64]bool) (out []disk, told bool) {
+	told, stuck := true, 0
 	all, _ := os.ReadDir("/sys/block")
 	for _, e := range all {
 		name := e.Name()
@@ -209,12 +212,24 @@ func loopsOn(devs map[uint64]bool) (out []disk) {
 			continue
 		}
 		// The kernel asks the backing file's own system for this, which may be a user's: in time, or not.
-		if dev, ok := inTime(func() uint64 { return backing(name) }); ok && dev != 0 && devs[dev] {
-			out = addDisk(out, "/sys/block/"+name, loopDepth)
+		dev, ok := inTime(func() uint64 { return backing(name) })
+		switch {
+		case !ok:
+			told = false
+			if stuck++; stuck >= maxStuckLoops {
+				return out, false
+			}
+		case devs[dev]:
+			out, _ = addDisk(out, "/sys/block/"+name, loopDepth)
+		case unix.Major(dev) == 0:
+			told = false
 		}
 	}
-	return out
+	return out, told
 }
+
+// maxStuckLoops bounds the loop devices that are waited for, half a second each.
+const maxStuckLoops = 3
 
 func backing(name string) uint64 {
 	f, err := os.OpenFile("/dev/"+name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)

@@ -82,10 +82,10 @@ func (s Server) roots() (*x509.CertPool, error) {
 func CheckURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("server %q is no URL like https://policy.example.com", secret.Redact(raw))
+		return nil, fmt.Errorf("server must be a URL like https://policy.example.com (%d bytes were received, which cannot be read)", len(raw))
 	}
 	if u.User != nil {
-		return nil, fmt.Errorf("server %q must have no user and no password in it", secret.Redact(raw))
+		return nil, fmt.Errorf("server %q must have no user and no password in it", u.Host)
 	}
 	switch host := u.Hostname(); {
 	case u.Scheme == "https":

@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"bytes"
+	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ func (t Trust) Follow(token string, now time.Time) (next Trust, recovered bool, 
 	if err != nil {
 		return t, false, err
 	}
-	if bytes.Equal(set.PolicyKeys, t.PolicyKeys) {
+	if sameKeys(set.PolicyKeys, t.PolicyKeys) {
 		return t, false, nil
 	}
 	if set.IssuedAt.After(now.Add(maxAhead)) {
@@ -73,7 +74,7 @@ func (t Trust) Follow(token string, now time.Time) (next Trust, recovered bool, 
 // recover follows a statement of the recovery key: the higher counter, and of equal ones the later date.
 // Version 0.2.0 wrote none with a counter: those are below every one that has one.
 func (t Trust) recover(set *KeySet) (Trust, bool, error) {
-	same := bytes.Equal(set.PolicyKeys, t.PolicyKeys)
+	same := sameKeys(set.PolicyKeys, t.PolicyKeys)
 	if t.outdates(set) {
 		if same {
 			return t, false, nil
@@ -98,6 +99,23 @@ func (t Trust) outdates(set *KeySet) bool {
 		floor = t.KeysAt
 	}
 	return !set.IssuedAt.After(floor)
+}
+
+// sameKeys compares keys, however their JSON is written.
+func sameKeys(a, b json.RawMessage) bool {
+	x, err1 := ParseKeys(a)
+	y, err2 := ParseKeys(b)
+	if err1 != nil || err2 != nil || len(x) != len(y) {
+		return false
+	}
+	for i := range x {
+		p, err1 := x[i].Thumbprint(crypto.SHA256)
+		q, err2 := y[i].Thumbprint(crypto.SHA256)
+		if err1 != nil || err2 != nil || !bytes.Equal(p, q) {
+			return false
+		}
+	}
+	return true
 }
 
 func (t Trust) recovery() []jose.JSONWebKey {
