@@ -288,6 +288,7 @@ func TestStops(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 	goleak.VerifyNone(t, ignore, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*conn).serve"), goleak.IgnoreAnyFunction("github.com/warderd/warder/sync/server/api.(*socket).read"),
+		goleak.IgnoreAnyFunction("github.com/warderd/warder/sync/server/api.(*hub).ping.func1"), // the server's, which may begin late
 		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"))
 }
 
