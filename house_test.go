@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/warderd/warder/agent"
+	"github.com/warderd/warder/enforce/all"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/platform"
 )
@@ -38,6 +40,8 @@ var bans = []struct {
 	{"sync", module + "platform", nil, "the wire does not touch the machine"},
 	{"sync", module + "agent", nil, "the wire does not know who speaks"},
 	{"agent", module + "sync/server", nil, "the agent never links the server"},
+	{"agent", module + "enforce/", []string{module + "enforce/all", module + "enforce/fact", module + "enforce/policy", module + "enforce/section", module + "enforce/secret"}, "a section is driven through its door"},
+	{"sync", module + "enforce/", []string{module + "enforce/all", module + "enforce/fact", module + "enforce/policy", module + "enforce/section", module + "enforce/secret"}, "a section is driven through its door"},
 	{"cmd/warder/", module + "sync/server", nil, "the agent never links the server"},
 	{"cmd/warder-server/", module + "agent", nil, "the server never links the agent"},
 	{"cmd/warder-server/", module + "platform", nil, "the server touches no machine"},
@@ -75,6 +79,47 @@ func TestImports(t *testing.T) {
 	})
 	if files < 60 {
 		t.Fatalf("only %d files were looked at", files)
+	}
+}
+
+// A capability is driven through its door: its package is imported by the lists of capabilities and by the
+// command line, and by nothing else; and the lists are lists.
+func TestCapabilitiesAreLists(t *testing.T) {
+	doors := map[string]bool{}
+	each(t, func(path string, _ []string) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(path, "platform/") && strings.Contains(string(b), "\nfunc Capability(") {
+			doors[module+filepath.ToSlash(filepath.Dir(path))] = true
+		}
+	})
+	if len(doors) < 3 {
+		t.Fatalf("only %d capabilities were found", len(doors))
+	}
+	lists := 0
+	each(t, func(path string, imports []string) {
+		list := strings.HasPrefix(path, "agent/capabilities_")
+		for _, imp := range imports {
+			if doors[imp] && !list && !strings.HasPrefix(path, "cmd/") && !strings.HasPrefix(path, "platform/") {
+				t.Errorf("%s imports %s: what it needs of a capability goes through platform.Capability", path, imp)
+			}
+		}
+		if !list {
+			return
+		}
+		lists++
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(f.Decls) != 2 || len(f.Scope.Objects) != 1 || f.Scope.Lookup("capabilities") == nil {
+			t.Errorf("%s is more than a list", path)
+		}
+	})
+	if lists != len(platform.Systems) {
+		t.Errorf("%d lists of capabilities", lists)
 	}
 }
 
@@ -179,7 +224,7 @@ func TestReadmeTable(t *testing.T) {
 func table() string {
 	by := map[string]map[string]string{}
 	notes := map[string]bool{}
-	for _, c := range platform.Capabilities(policy.Names()) {
+	for _, c := range agent.Claims(all.Sections) {
 		if by[string(c.Setting)] == nil {
 			by[string(c.Setting)] = map[string]string{}
 		}

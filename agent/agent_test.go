@@ -24,6 +24,8 @@ import (
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/secret"
+	"github.com/warderd/warder/enforce/section"
+	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/paths"
 	"github.com/warderd/warder/sync/server"
 )
@@ -36,6 +38,11 @@ type lab struct {
 	pin           string
 	skew          time.Duration // of the agent's clock
 	source        func(*identity.Device) (Source, error)
+	reach         func(ctx context.Context, server, proxy string, exempt bool) error
+	sections      []section.Section
+	capabilities  []func(platform.Host) platform.Capability
+	boot          string
+	ready         func() // called by the agent, before the loop
 	seat          atomic.Pointer[[]uint32]
 	client        *http.Client
 	agent         *Agent
@@ -62,7 +69,7 @@ func newLab(t *testing.T) *lab { return labWith(t, server.Options{HTTP: true}) }
 func newTLSLab(t *testing.T) *lab { return labWith(t, server.Options{}) }
 
 func labWith(t *testing.T, o server.Options) *lab {
-	l := &lab{t: t, sys: t.TempDir(), dir: t.TempDir(), client: http.DefaultClient}
+	l := &lab{t: t, boot: "boot1", sys: t.TempDir(), dir: t.TempDir(), client: http.DefaultClient}
 	l.sits()
 	write(t, l.sys+"/module/usbcore/parameters/authorized_default", "-1\n")
 	write(t, l.sys+"/bus/usb/devices/usb1/authorized_default", "1\n")
@@ -110,22 +117,28 @@ func (l *lab) plug(name string, number int) {
 func (l *lab) start() {
 	l.t.Helper()
 	skew := l.skew
-	a, err := New(Options{Paths: paths.Under(l.dir + "/agent"), Version: "test", SysRoot: l.sys, Inputs: l.dir + "/inputs", Boot: "boot1",
-		Machine: "m1", Tell: func(string, []uint32) []string { return nil }, Seat: func() []uint32 { return *l.seat.Load() }, Random: func() float64 { return 0 }, Source: l.source,
+	a, err := New(Options{Paths: paths.Under(l.dir + "/agent"), Version: "test", SysRoot: l.sys, Inputs: l.dir + "/inputs", Boot: l.boot,
+		Machine: "m1", Tell: func(string, []uint32) []string { return nil }, Seat: func() []uint32 { return *l.seat.Load() }, Random: func() float64 { return 0 }, Source: l.source, Reach: l.reach, Sections: l.sections, Capabilities: l.capabilities,
 		Now: func() time.Time { return time.Now().Add(skew) }})
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)
-	a.o.Ready = func() { close(ready) }
+	l.agent = a
+	a.o.Ready = func() {
+		if l.ready != nil {
+			l.ready()
+		}
+		close(ready)
+	}
 	go func() { done <- a.Run(ctx) }()
 	select {
 	case <-ready:
 	case err := <-done:
 		l.t.Fatal(err)
 	}
-	l.agent, l.api = a, localapi.NewClient(a.o.Paths.Socket())
+	l.api = localapi.NewClient(a.o.Paths.Socket())
 	l.stop = func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -195,6 +208,28 @@ func (l *lab) reads(hub, device string) {
 	}
 }
 
+func firstLine(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	return strings.TrimSpace(line)
+}
+
+// said is what a status says is wrong.
+func said(s Status) string {
+	var out []string
+	for _, p := range s.Health {
+		out = append(out, p.String())
+	}
+	return strings.Join(out, " ")
+}
+
+func aboutUSB(subject string) ExplainRequest {
+	return ExplainRequest{Section: "usb", Subject: json.RawMessage(subject)}
+}
+
 func version(v int) func(Status) bool {
 	return func(s Status) bool { return s.Policy != nil && s.Policy.Version == v && s.Policy.State == "active" }
 }
@@ -257,7 +292,7 @@ func TestTour(t *testing.T) {
 
 	// Drift is repaired and journalled at the next look.
 	write(t, l.sys+"/bus/usb/devices/usb1/authorized_default", "1\n")
-	if err := l.agent.call(context.Background(), l.agent.reconcile); err != nil {
+	if err := l.agent.call(context.Background(), l.agent.look); err != nil {
 		t.Fatal(err)
 	}
 	l.reads("0", "0")
@@ -311,11 +346,11 @@ func TestDroppedFiles(t *testing.T) {
 		t.Error("the file with the token is left")
 	}
 	write(t, p.ConfigFile(), "log_level = \"loud\"\n")
-	l.until("said", func(s Status) bool { return strings.Contains(strings.Join(s.Health, " "), `received "loud"`) })
+	l.until("said", func(s Status) bool { return strings.Contains(said(s), `received "loud"`) })
 	write(t, p.ConfigFile(), "log_level = \"debug\"\n")
 	l.until("mended", func(s Status) bool { return len(s.Health) == 0 })
 	write(t, p.ConfigFile(), "sever = \"x\"\n")
-	l.until("said", func(s Status) bool { return strings.Contains(strings.Join(s.Health, " "), `unknown setting "sever"`) })
+	l.until("said", func(s Status) bool { return strings.Contains(said(s), `unknown setting "sever"`) })
 }
 
 // An ordinary user may ask, and is not shown what monitor mode saw.
@@ -331,8 +366,8 @@ func TestWhatUsersSee(t *testing.T) {
 	if s := l.agent.status(everything); len(s.Findings) != 1 || s.Findings[0].Compliance != enforce.Noncompliant {
 		t.Errorf("%s", encode(s.Findings))
 	}
-	x, err := l.agent.explainUSB(context.Background(), caller{UID: "1000"}, nil, []byte(`{"vendor":1,"product":1,"classes":[8]}`))
-	if err != nil || x.(Explanation).Answer.Answer != "allow" {
+	x, err := l.agent.explain(context.Background(), caller{UID: "1000"}, aboutUSB(`{"vendor":1,"product":1,"classes":[8]}`))
+	if err != nil || x.Answer.Answer != "allow" {
 		t.Errorf("%+v %v", x, err)
 	}
 	flat, err := FlatStatus(l.agent.o.Paths)

@@ -51,7 +51,7 @@ const bundleEvents = 2000
 
 // bundle gathers it. Called in the loop.
 func (a *Agent) bundle(ctx context.Context) Bundle {
-	b := Bundle{At: a.o.Now().UTC(), Agent: a.o.Version, System: host(), Status: a.status(everything)}
+	b := Bundle{At: a.o.Now().UTC(), Agent: a.o.Version, System: describe(), Status: a.status(everything)}
 	say := func(err error) {
 		if err != nil {
 			b.Problems = append(b.Problems, err.Error())
@@ -60,14 +60,12 @@ func (a *Agent) bundle(ctx context.Context) Bundle {
 	var err error
 	b.Policies, err = a.store.Policies()
 	say(err)
-	rows, err := a.getLedger(ctx, caller{}, nil, nil)
+	b.Ledger, err = a.ledgerRows(ctx)
 	say(err)
-	b.Ledger, _ = rows.([]LedgerRow)
 	b.Events, err = a.store.Events(0, -bundleEvents)
 	say(err)
-	a.mu.Lock()
-	b.Config = BundleConfig{secret.Redact(a.config.Server), a.config.Proxy, a.config.LogLevel}
-	a.mu.Unlock()
+	conf := a.settings()
+	b.Config = BundleConfig{secret.Redact(conf.Server), conf.Proxy, conf.LogLevel}
 	b.Status.Server = secret.Redact(b.Status.Server)
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -91,13 +89,14 @@ func pack(b Bundle) ([]byte, error) {
 
 // sendDiagnostics sends a bundle that the server asked for, in the background, one at a time.
 func (a *Agent) sendDiagnostics() {
-	if a.client == nil || a.bundling {
+	c := a.contact
+	if c.client == nil || c.bundling {
 		return
 	}
-	a.bundling = true
-	client, device := a.client, a.state.Device.DeviceID
+	c.bundling = true
+	client, device := c.client, a.custody.state.Device.DeviceID
 	b := a.bundle(a.ctx)
-	go func() {
+	a.background.Go(func() {
 		ctx, cancel := context.WithTimeout(a.ctx, time.Minute)
 		defer cancel()
 		raw, err := pack(b)
@@ -109,12 +108,12 @@ func (a *Agent) sendDiagnostics() {
 			err = nil // it has come meanwhile
 		}
 		a.do(func() {
-			a.bundling = false
+			c.bundling = false
 			problem := ""
 			if err != nil {
 				problem = "the diagnostics bundle could not be sent: " + err.Error()
 			}
-			a.note("diagnostics", problem)
+			a.health.set(bundleFailed, problem)
 		})
-	}()
+	})
 }

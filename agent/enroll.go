@@ -51,7 +51,7 @@ func Enroll(ctx context.Context, e Enrolment, proxy secret.URL, machine string) 
 	if err != nil {
 		return identity.State{}, err
 	}
-	out, server, err := checkin.Enroll(ctx, checkin.Server{URL: e.Server, Proxy: proxy}, e.CAPin, e.Token.Reveal(), key, host(), machine)
+	out, server, err := checkin.Enroll(ctx, checkin.Server{URL: e.Server, Proxy: proxy}, e.CAPin, e.Token.Reveal(), key, describe(), machine)
 	if err != nil {
 		return identity.State{}, err
 	}
@@ -95,14 +95,9 @@ func plausible(out protocol.EnrollResponse) error {
 	return nil
 }
 
-// MachineID is the hash that this machine is known by.
-func MachineID() string { return machineID() }
-
 // enroll is Enroll for a running agent.
 func (a *Agent) enroll(ctx context.Context, e Enrolment) error {
-	a.mu.Lock()
-	d, proxy := a.state.Device, a.config.Proxy
-	a.mu.Unlock()
+	d, proxy := a.custody.device(), a.settings().Proxy
 	if d != nil {
 		return fmt.Errorf("this machine is enrolled with %s already; unenroll it first", d.Server)
 	}
@@ -112,7 +107,7 @@ func (a *Agent) enroll(ctx context.Context, e Enrolment) error {
 	}
 	var again error
 	if err := a.call(ctx, func() {
-		if a.state.Device != nil {
+		if a.custody.state.Device != nil {
 			again = errors.New("this machine was enrolled meanwhile")
 			return
 		}
@@ -125,15 +120,14 @@ func (a *Agent) enroll(ctx context.Context, e Enrolment) error {
 
 // adopt takes a fresh enrolment into use.
 func (a *Agent) adopt(st identity.State) {
-	if a.save(st) != nil {
+	if a.custody.save(st) != nil {
 		return
 	}
-	a.mu.Lock()
-	a.ident, a.sent = "", sentDigests{}
-	a.mu.Unlock()
-	a.note("enrolment", "")
+	a.contact.sent = sent{}
+	a.health.set(identityDamaged, "")
+	a.health.set(enrolmentFailed, "")
 	a.connect()
-	a.exchange()
+	a.checkIn()
 	a.flatten("running")
 }
 
@@ -160,11 +154,11 @@ func (a *Agent) applyConfig() {
 		_, err = checkin.CheckURL(c.Server)
 	}
 	if err != nil {
-		a.note("config", "the last good configuration stays in force: "+err.Error())
+		a.health.set(configRefused, "the last good configuration stays in force: "+err.Error())
 		a.o.Log.Warn("configuration refused", "error", err)
 		return
 	}
-	a.note("config", "")
+	a.health.set(configRefused, "")
 	if err := config.Keep(a.o.Paths.ConfigFile(), a.o.Paths.Kept); err != nil {
 		a.o.Log.Warn("the configuration cannot be remembered", "error", err)
 	}
@@ -179,7 +173,7 @@ func (a *Agent) applyConfig() {
 		if changed {
 			a.o.Log.Info("configuration changed", "server", c.Server, "proxy", c.Proxy)
 			a.connect()
-			a.exchange()
+			a.checkIn()
 		}
 	})
 }
@@ -195,26 +189,23 @@ func (a *Agent) dropped(ctx context.Context) {
 	}
 	e, err := config.LoadEnrolment(path)
 	if err == nil {
-		a.mu.Lock()
-		enrolled := a.state.Device != nil
-		a.mu.Unlock()
-		if !enrolled {
+		if a.custody.device() == nil {
 			err = a.enroll(ctx, Enrolment{e.Server, e.Token, e.CAPin})
 		}
 	}
 	if err != nil {
 		a.o.Log.Warn("dropped enrolment failed", "error", err)
-		a.note("enrolment", err.Error())
+		a.health.set(enrolmentFailed, err.Error())
 		// The network may not be up yet, or the server away.
 		a.do(func() {
-			a.retry.Reset(min(droppedRetry<<min(a.tries, 5), 15*time.Minute))
-			a.tries++
+			a.clocks.enrol.Reset(min(droppedRetry<<min(a.clocks.tries, 5), 15*time.Minute))
+			a.clocks.tries++
 		})
 		return
 	}
-	a.do(func() { a.tries = 0 })
+	a.do(func() { a.clocks.tries = 0 })
 	if err := os.Remove(path); err != nil {
-		a.note("enrolment", "enrolled, and the file with its token cannot be removed: "+err.Error())
+		a.health.set(enrolmentFailed, "enrolled, and the file with its token cannot be removed: "+err.Error())
 	}
 }
 
@@ -223,7 +214,7 @@ func (a *Agent) dropped(ctx context.Context) {
 func (a *Agent) unenroll(ctx context.Context) error {
 	var err error
 	if cerr := a.call(ctx, func() {
-		if a.state.Device == nil {
+		if a.custody.state.Device == nil {
 			err = errNotEnrolled
 			return
 		}

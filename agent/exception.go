@@ -8,24 +8,36 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/warderd/warder/agent/identity"
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/enforce"
-	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
-	enforceusb "github.com/warderd/warder/enforce/usb"
+	"github.com/warderd/warder/enforce/section"
 	"github.com/warderd/warder/sync/protocol"
 )
+
+// exceptions let single subjects of any section pass for a time. They are stored with the identity; here
+// is how long each still holds.
+type exceptions struct {
+	now func() time.Time
+
+	// timer is the next one that ends; redeemed, who tried a code last and when. For the loop alone.
+	timer    *time.Timer
+	redeemed map[string]time.Time
+
+	mu        sync.Mutex
+	deadlines map[string]time.Time // with their monotonic reading
+}
 
 // granted is what an assignment says about exceptions, on this machine's clock, beside those that
 // came by code. The server's clock gives their length; how this one stands does not matter. One that
 // is known keeps its first start and never ends later than it did; one whose time was up here stays so.
-func (a *Agent) granted(as *protocol.Assignment) []identity.Exception {
-	now := a.o.Now()
+func granted(st *identity.State, as *protocol.Assignment, now time.Time) []identity.Exception {
 	var out []identity.Exception
-	for _, x := range a.state.Exceptions {
+	for _, x := range st.Exceptions {
 		if x.Offline {
 			out = append(out, x)
 		}
@@ -35,11 +47,11 @@ func (a *Agent) granted(as *protocol.Assignment) []identity.Exception {
 		if x.Seconds > 0 && x.Seconds < int64(protocol.MaxException/time.Second) {
 			length = min(length, time.Duration(x.Seconds)*time.Second)
 		}
-		if _, over := a.state.Ended[x.ID]; over || length <= 0 || len(out) >= maxExceptions {
+		if _, over := st.Ended[x.ID]; over || length <= 0 || len(out) >= maxExceptions {
 			continue
 		}
-		e := identity.Exception{ID: x.ID, USB: x.USB, Reason: x.Reason, Since: now.UTC(), Until: now.Add(length).UTC()}
-		for _, known := range a.state.Exceptions {
+		e := identity.Exception{ID: x.ID, Section: x.Section, Subject: x.Subject, Reason: x.Reason, Since: now.UTC(), Until: now.Add(length).UTC()}
+		for _, known := range st.Exceptions {
 			if known.ID == x.ID && !known.Offline {
 				e.Since = known.Since
 				if known.Until.Before(e.Until) {
@@ -86,7 +98,7 @@ func ended(was map[string]time.Time, over []identity.Exception, now time.Time) m
 const maxExceptions = 200
 
 func sameExceptions(a, b []identity.Exception) bool {
-	return slices.EqualFunc(a, b, func(x, y identity.Exception) bool { return x.ID == y.ID && x.USB == y.USB })
+	return slices.EqualFunc(a, b, func(x, y identity.Exception) bool { return x.ID == y.ID && x.Name() == y.Name() })
 }
 
 // served are those that came with an assignment, for telling the server that they are here.
@@ -100,110 +112,113 @@ func served(list []identity.Exception) []protocol.Exception {
 	return out
 }
 
-// current are the exceptions that hold now. Called with the lock held.
-func (a *Agent) current() []identity.Exception {
-	now := a.o.Now()
-	return slices.DeleteFunc(slices.Clone(a.state.Exceptions), func(x identity.Exception) bool { return a.left(x, now) <= 0 })
-}
-
 // left is how long an exception still holds: the least of what the clock says, what it was given for,
 // and what is left since this run of the agent first met it, which no change of the clock alters. A
 // clock that is set back and a restart together give it its length once more, and no longer.
-func (a *Agent) left(x identity.Exception, now time.Time) time.Duration {
+func (e *exceptions) left(x identity.Exception, now time.Time) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	l := min(x.Until.Sub(now), x.Until.Sub(x.Since))
-	if at, ok := a.deadlines[x.ID]; ok {
+	if at, ok := e.deadlines[x.ID]; ok {
 		return min(l, at.Sub(now)) // both have a monotonic reading
 	}
-	if a.deadlines == nil {
-		a.deadlines = map[string]time.Time{}
+	if e.deadlines == nil {
+		e.deadlines = map[string]time.Time{}
 	}
-	a.deadlines[x.ID] = now.Add(l)
+	e.deadlines[x.ID] = now.Add(l)
 	return l
 }
 
-// excepted is the policy in force with its exceptions; nil without a policy. Called with the lock
-// held.
-func (a *Agent) excepted() *policy.Document {
-	if a.doc == nil {
-		return nil
-	}
-	var list []policy.USBEntry
-	for _, x := range a.current() {
-		if e, err := policy.ParseUSBEntry(x.USB); err == nil && !e.AnyProduct {
-			list = append(list, e)
-		}
-	}
-	if len(list) == 0 {
-		return a.doc
-	}
-	return a.doc.Excepted(list)
+func (e *exceptions) forget(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.deadlines, id)
 }
 
-// armExceptions sets the timer for the next one that ends.
-func (a *Agent) armExceptions() {
-	a.excepts.Stop()
-	now := a.o.Now()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	next := time.Duration(-1)
-	for _, x := range a.state.Exceptions {
-		if l := max(a.left(x, now), time.Millisecond); next < 0 || l < next {
+// current are those of a list that hold now.
+func (e *exceptions) current(list []identity.Exception) []identity.Exception {
+	now := e.now()
+	return slices.DeleteFunc(slices.Clone(list), func(x identity.Exception) bool { return e.left(x, now) <= 0 })
+}
+
+// arm sets the timer for the next one that ends.
+func (e *exceptions) arm(list []identity.Exception) {
+	e.timer.Stop()
+	now, next := e.now(), time.Duration(-1)
+	for _, x := range list {
+		if l := max(e.left(x, now), time.Millisecond); next < 0 || l < next {
 			next = l
 		}
 	}
 	if next >= 0 {
-		a.excepts.Reset(next)
+		e.timer.Reset(next)
 	}
+}
+
+// over parts a list into those whose time is up and the others.
+func (e *exceptions) over(list []identity.Exception, now time.Time) (over, rest []identity.Exception) {
+	for _, x := range list {
+		if e.left(x, now) <= time.Second { // timers are coarse; one a second later would be another write
+			over = append(over, x)
+		} else {
+			rest = append(rest, x)
+		}
+	}
+	return over, rest
+}
+
+// governing is the policy in force with its exceptions; nil without a policy.
+func (a *Agent) governing() *policy.Document {
+	st, doc, _ := a.custody.view()
+	if doc == nil {
+		return nil
+	}
+	by := map[string][]string{}
+	for _, x := range a.exceptions.current(st.Exceptions) {
+		s, known := section.Find(a.o.Sections, x.Section)
+		if !known || s.Except == nil {
+			continue // of a newer server
+		}
+		if name, err := s.Except.Parse(x.Subject); err == nil {
+			by[x.Section] = append(by[x.Section], name)
+		}
+	}
+	if len(by) == 0 {
+		return doc
+	}
+	return doc.Excepted(by)
+}
+
+// exceptionEvent is an event about an exception. It stands under its section, whose subjects it names.
+func exceptionEvent(x identity.Exception, at time.Time, kind enforce.EventKind, reason string) enforce.Event {
+	return enforce.Event{At: at.UTC(), Setting: enforce.Setting(x.Section + ".exception"), Mode: enforce.Enforce, Kind: kind, Subject: x.Name(), Reason: reason}
 }
 
 // endExceptions takes back what is over.
 func (a *Agent) endExceptions() {
 	now := a.o.Now()
-	st := a.state
-	var over []identity.Exception
-	st.Exceptions = nil
-	a.mu.Lock()
-	for _, x := range a.state.Exceptions {
-		if a.left(x, now) <= time.Second { // timers are coarse; one a second later would be another write
-			over = append(over, x)
-			continue
-		}
-		st.Exceptions = append(st.Exceptions, x)
-	}
-	a.mu.Unlock()
+	st := a.custody.state
+	over, rest := a.exceptions.over(st.Exceptions, now)
 	if len(over) > 0 {
-		st.Ended = ended(st.Ended, over, now)
-		if a.save(st) != nil {
-			a.excepts.Reset(blindRetry)
+		st.Exceptions, st.Ended = rest, ended(st.Ended, over, now)
+		if a.custody.save(st) != nil {
+			a.exceptions.timer.Reset(blindRetry)
 			return
 		}
-		a.reconcile()
+		a.look()
 	}
 	for _, x := range over {
-		a.mu.Lock()
-		delete(a.deadlines, x.ID)
-		a.mu.Unlock()
-		a.record(enforce.Event{At: now.UTC(), Setting: "usb.exception", Mode: enforce.Enforce, Kind: "exception_ended", Subject: "usb " + x.USB, Reason: "its time is up"})
+		a.exceptions.forget(x.ID)
+		a.journal.record(exceptionEvent(x, now, "exception_ended", "its time is up"))
 	}
-	a.armExceptions()
+	a.exceptions.arm(a.custody.state.Exceptions)
 }
 
-// pinned names the policy keys that this device trusts. Called with the lock held.
-func (a *Agent) pinned() string {
-	if a.state.Device == nil {
-		return ""
-	}
-	keys, err := protocol.ParseKeys(a.state.Device.PolicyKeys)
-	if err != nil {
-		return ""
-	}
-	return protocol.KeysDigest(keys)
-}
-
-// ExceptionRequest is "warder exception": a code, and the stick where it is not plugged in.
+// ExceptionRequest is "warder exception": a code, and the subject where it is not there to be seen.
 type ExceptionRequest struct {
-	Code string `json:"code"`
-	USB  string `json:"usb,omitempty"`
+	Code    string `json:"code"`
+	Section string `json:"section,omitempty"`
+	Subject string `json:"subject,omitempty"`
 }
 
 // codePause is how often one user may try a code: 72 bits are not guessed at any pace, and what one
@@ -211,15 +226,15 @@ type ExceptionRequest struct {
 const codePause = 2 * time.Second
 
 // paused reports whether a user has tried a moment ago, and notes that they try now.
-func (a *Agent) paused(uid string, now time.Time) bool {
-	maps.DeleteFunc(a.redeemed, func(_ string, at time.Time) bool { return now.Sub(at) >= codePause || now.Before(at) })
-	if _, ok := a.redeemed[uid]; ok {
+func (e *exceptions) paused(uid string, now time.Time) bool {
+	maps.DeleteFunc(e.redeemed, func(_ string, at time.Time) bool { return now.Sub(at) >= codePause || now.Before(at) })
+	if _, ok := e.redeemed[uid]; ok {
 		return true
 	}
-	if a.redeemed == nil {
-		a.redeemed = map[string]time.Time{}
+	if e.redeemed == nil {
+		e.redeemed = map[string]time.Time{}
 	}
-	a.redeemed[uid] = now
+	e.redeemed[uid] = now
 	return false
 }
 
@@ -239,76 +254,64 @@ func (a *Agent) postException(ctx context.Context, c caller, _ *http.Request, bo
 	return x, nil
 }
 
-// redeem takes an offline code: it is tried on the stick that is named, or on what is plugged in and
-// refused.
+// redeem takes an offline code: it is tried on the subject that is named, or on what is there and refused.
 func (a *Agent) redeem(uid string, in ExceptionRequest) (identity.Exception, error) {
 	var none identity.Exception
-	now := a.o.Now()
-	if a.state.Device == nil || a.doc == nil {
+	now, st := a.o.Now(), a.custody.state
+	if st.Device == nil || a.custody.doc == nil {
 		return none, errors.New("no policy is in force")
 	}
-	if len(a.state.Device.CodeSecret) == 0 {
+	if len(st.Device.CodeSecret) == 0 {
 		return none, errors.New("this machine was enrolled with a server that gives no codes; enrol it anew")
 	}
-	if a.paused(uid, now) {
+	if a.exceptions.paused(uid, now) {
 		return none, errors.New("you tried a code a moment ago; try again in " + codePause.String())
 	}
 	code, err := protocol.ParseCode(in.Code)
 	if err != nil {
 		return none, err
 	}
-	if at, used := a.state.Redeemed[code.ID]; used {
+	if at, used := st.Redeemed[code.ID]; used {
 		return none, fmt.Errorf("the code was used at %s; ask for another one", at.Local().Format(time.DateTime))
 	}
-	if len(a.state.Exceptions) >= maxExceptions {
+	if len(st.Exceptions) >= maxExceptions {
 		return none, fmt.Errorf("%d exceptions hold already", maxExceptions)
 	}
-	server := now
-	if a.client != nil {
-		server = now.Add(a.client.Offset())
-	}
 	err = protocol.ErrCodeWrong
-	for _, usb := range a.candidates(in.USB) {
-		if err = code.Verify(a.state.Device.CodeSecret, a.state.Device.DeviceID, usb, server); errors.Is(err, protocol.ErrCodeWrong) {
+	for _, c := range a.candidates(in) {
+		if err = code.Verify(st.Device.CodeSecret, st.Device.DeviceID, protocol.CodeSubject(c.Section, c.Subject), a.contact.serverNow()); errors.Is(err, protocol.ErrCodeWrong) {
 			continue
 		}
 		if err != nil {
 			return none, err
 		}
-		x := identity.Exception{ID: code.ID, USB: usb, Reason: "by code", Since: now.UTC(), Until: now.Add(code.Length).UTC(), Offline: true}
-		return x, a.except(x)
+		c.ID, c.Reason, c.Since, c.Until, c.Offline = code.ID, "by code", now.UTC(), now.Add(code.Length).UTC(), true
+		return c, a.except(c)
 	}
-	if in.USB == "" {
-		err = fmt.Errorf("%w; is it plugged in? name it with --usb, e.g. --usb 0951:1666:SERIAL", err)
+	if in.Subject == "" {
+		err = fmt.Errorf("%w; is it there? name it, e.g. --usb 0951:1666:SERIAL", err)
 	}
 	return none, err
 }
 
-// candidates are the names that a code may have been made for.
-func (a *Agent) candidates(named string) (out []string) {
-	add := func(u *fact.USB) {
-		if u.Serial != "" {
-			out = append(out, policy.USBEntry{Vendor: u.Vendor, Product: u.Product, Serial: u.Serial}.String())
+// candidates are the subjects that a code may have been made for.
+func (a *Agent) candidates(in ExceptionRequest) (out []identity.Exception) {
+	var held *section.Case
+	for _, s := range a.o.Sections {
+		if s.Except == nil || in.Section != "" && in.Section != s.Name {
+			continue
 		}
-		out = append(out, u.ID())
-	}
-	if named != "" {
-		e, err := policy.ParseUSBEntry(named)
-		if err != nil || e.AnyProduct {
-			return nil
+		list := []string{in.Subject}
+		if in.Subject == "" {
+			if held == nil {
+				held = a.machine.opened(a.governing())
+			}
+			list = s.Except.Refused(held)
 		}
-		add(&fact.USB{Vendor: e.Vendor, Product: e.Product, Serial: e.Serial})
-		return out
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	rules := a.rules
-	if rules == nil {
-		rules = enforceusb.Compile(a.excepted(), &a.machine)
-	}
-	for i := range a.machine.USB.V {
-		if u := &a.machine.USB.V[i]; !u.Root && !rules.Judge(u).Allow {
-			add(u)
+		for _, subject := range list {
+			for _, name := range s.Except.Names(subject) {
+				out = append(out, identity.Exception{Section: s.Name, Subject: name})
+			}
 		}
 	}
 	return out
@@ -316,7 +319,7 @@ func (a *Agent) candidates(named string) (out []string) {
 
 // except puts an exception in force.
 func (a *Agent) except(x identity.Exception) error {
-	st := a.state
+	st := a.custody.state
 	st.Exceptions = append(slices.Clone(st.Exceptions), x)
 	st.Redeemed = maps.Clone(st.Redeemed)
 	maps.DeleteFunc(st.Redeemed, func(_ string, at time.Time) bool { return x.Since.Sub(at) > 4*protocol.CodeLife })
@@ -324,12 +327,11 @@ func (a *Agent) except(x identity.Exception) error {
 		st.Redeemed = map[string]time.Time{}
 	}
 	st.Redeemed[x.ID] = x.Since
-	if err := a.save(st); err != nil {
+	if err := a.custody.save(st); err != nil {
 		return err
 	}
-	a.armExceptions()
-	a.reconcile()
-	a.record(enforce.Event{At: x.Since, Setting: "usb.exception", Mode: enforce.Enforce, Kind: "exception", Subject: "usb " + x.USB,
-		Reason: fmt.Sprintf("%s, until %s", x.ID, x.Until.Format(time.RFC3339))})
+	a.exceptions.arm(st.Exceptions)
+	a.look()
+	a.journal.record(exceptionEvent(x, x.Since, "exception", fmt.Sprintf("%s, until %s", x.ID, x.Until.Format(time.RFC3339))))
 	return nil
 }

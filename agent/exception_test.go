@@ -33,7 +33,7 @@ func TestExceptionFromTheServer(t *testing.T) {
 	l.until("applied", func(Status) bool { return firstLine(l.sys+"/bus/usb/devices/1-1/authorized") == "1" })
 	l.reads("0", "1")
 	// Another stick of the same kind stays out.
-	if a, err := l.agent.explainUSB(context.Background(), caller{Root: true}, nil, []byte(`{"vendor":18164,"product":1,"serial":"SN2","classes":[8]}`)); err != nil || a.(Explanation).Answer.Answer != "deny" {
+	if a, err := l.agent.explain(context.Background(), caller{Root: true}, aboutUSB(`{"vendor":18164,"product":1,"serial":"SN2","classes":[8]}`)); err != nil || a.Answer.Answer != "deny" {
 		t.Errorf("%+v %v", a, err)
 	}
 	// It outlives a restart.
@@ -57,8 +57,8 @@ func TestExceptionByCode(t *testing.T) {
 	other := l.admin("POST", "/devices/"+s.DeviceID+"/exceptions", `{"usb":"46f4:0001:OTHER","minutes":5,"reason":"x","offline":true}`)["code"].(string)
 	code := l.admin("POST", "/devices/"+s.DeviceID+"/exceptions", `{"usb":"46f4:0001:SN1","minutes":5,"reason":"x","offline":true}`)["code"].(string)
 	try := func(code, usb string) (x identity.Exception, err error) {
-		l.agent.do(func() { l.agent.redeemed = nil }) // the pause is tried below
-		err = l.api.Do(context.Background(), "POST", "/v1/exceptions", ExceptionRequest{Code: code, USB: usb}, &x)
+		l.agent.do(func() { l.agent.exceptions.redeemed = nil }) // the pause is tried below
+		err = l.api.Do(context.Background(), "POST", "/v1/exceptions", ExceptionRequest{Code: code, Section: "usb", Subject: usb}, &x)
 		return x, err
 	}
 	for _, bad := range []string{"", "AAAAA", other, strings.Repeat("A", 26), "née"} {
@@ -67,7 +67,7 @@ func TestExceptionByCode(t *testing.T) {
 		}
 	}
 	x, err := try(strings.ToLower(strings.ReplaceAll(code, "-", " ")), "")
-	if err != nil || x.USB != "46f4:0001:SN1" || time.Until(x.Until) > 5*time.Minute || time.Until(x.Until) < 4*time.Minute {
+	if err != nil || x.Subject != "46f4:0001:SN1" || time.Until(x.Until) > 5*time.Minute || time.Until(x.Until) < 4*time.Minute {
 		t.Fatalf("%+v %v", x, err)
 	}
 	l.reads("0", "1")
@@ -82,17 +82,17 @@ func TestExceptionByCode(t *testing.T) {
 	}
 	// Its end: the clock is not asked beyond the length.
 	if err := l.agent.call(context.Background(), func() {
-		st := l.agent.state
+		st := l.agent.custody.state
 		for i := range st.Exceptions {
 			// The clock was set back by hours; what is left by the monotonic one is a moment.
 			st.Exceptions[i].Until = time.Now().Add(3 * time.Hour)
 			st.Exceptions[i].Since = time.Now().Add(-time.Hour)
-			l.agent.mu.Lock()
-			l.agent.deadlines[st.Exceptions[i].ID] = time.Now().Add(100 * time.Millisecond)
-			l.agent.mu.Unlock()
+			l.agent.exceptions.mu.Lock()
+			l.agent.exceptions.deadlines[st.Exceptions[i].ID] = time.Now().Add(100 * time.Millisecond)
+			l.agent.exceptions.mu.Unlock()
 		}
-		_ = l.agent.save(st)
-		l.agent.armExceptions()
+		_ = l.agent.custody.save(st)
+		l.agent.exceptions.arm(l.agent.custody.state.Exceptions)
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -135,8 +135,8 @@ func TestDiagnostics(t *testing.T) {
 		t.Errorf("%v %s", err, raw)
 	}
 	var key struct{ D string }
-	_ = json.Unmarshal(l.agent.state.Device.Key, &key)
-	secret := string(encode(l.agent.state.Device.CodeSecret))
+	_ = json.Unmarshal(l.agent.custody.state.Device.Key, &key)
+	secret := string(encode(l.agent.custody.state.Device.CodeSecret))
 	for _, word := range []string{key.D, strings.Trim(secret, `"`), "code_secret", `"d":`} {
 		if word == "" || strings.Contains(string(raw), word) {
 			t.Errorf("the bundle holds %q", word)
@@ -154,7 +154,7 @@ func TestKeyRotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := l.agent.pinned()
+	before := l.agent.custody.pinned()
 	for i, recovery := range []bool{false, true} {
 		key := recoveryKey(t, l.dir+"/server/recovery.key")
 		if !recovery {
@@ -166,10 +166,10 @@ func TestKeyRotation(t *testing.T) {
 		time.Sleep(2500 * time.Millisecond) // the server looks every two seconds
 		l.admin("PUT", "/policies/policy-default", `{"policy_data":{"usb":{"allowed":`+[]string{"true", "false"}[i]+`}}}`)
 		l.until("a policy under the new key", version(i+2))
-		if l.agent.pinned() != keys.Pinned() || l.agent.pinned() == before {
-			t.Errorf("pinned %s, want %s", l.agent.pinned(), keys.Pinned())
+		if l.agent.custody.pinned() != keys.Pinned() || l.agent.custody.pinned() == before {
+			t.Errorf("pinned %s, want %s", l.agent.custody.pinned(), keys.Pinned())
 		}
-		before = l.agent.pinned()
+		before = l.agent.custody.pinned()
 	}
 	if s := l.status(); len(s.Health) > 0 {
 		t.Errorf("%v", s.Health)
@@ -195,15 +195,15 @@ func TestRevertStopsARollout(t *testing.T) {
 	l := newLab(t)
 	l.start()
 	l.enroll()
-	good := *l.agent.state.Policy
+	good := *l.agent.custody.state.Policy
 	o := l.admin("POST", "/policies/policy-default/rollouts", `{"policy":{"policy_data":{"usb":{"allowed":true}}},"stages":[{"percent":100,"wait_minutes":60}],"min_devices":1}`)
 	l.until("the new version", version(2))
 	if err := l.agent.call(context.Background(), func() {
-		st := l.agent.state
+		st := l.agent.custody.state
 		st.Confirmed = &good // as if no check-in had passed under the new one
-		if l.agent.save(st) == nil {
+		if l.agent.custody.save(st) == nil {
 			l.agent.revertPolicy("under it the server could not be reached")
-			l.agent.exchange()
+			l.agent.checkIn()
 		}
 	}); err != nil {
 		t.Fatal(err)
@@ -220,6 +220,6 @@ func TestRevertStopsARollout(t *testing.T) {
 	l.until("what the policy was, as its newest version", version(3))
 	l.admin("PUT", "/policies/policy-default", `{"policy_data":{"usb":{"allowed":true}}}`)
 	l.until("the same content is refused", func(s Status) bool {
-		return s.Policy != nil && s.Policy.Version == 3 && strings.Contains(strings.Join(s.Health, " "), "not tried again")
+		return s.Policy != nil && s.Policy.Version == 3 && strings.Contains(said(s), "not tried again")
 	})
 }

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,22 +16,22 @@ const maxReason = 500
 
 // hold suspends the policy: persisted, reported, and back by itself when its time is up.
 func (a *Agent) hold(who, reason string, length time.Duration) error {
-	if a.state.Device == nil {
+	if a.custody.state.Device == nil {
 		return errNotEnrolled
 	}
 	h, err := newHold(who, reason, length, a.o.Now())
 	if err != nil {
 		return err
 	}
-	st := a.state
+	st := a.custody.state
 	st.Hold = h
-	if err := a.save(st); err != nil {
+	if err := a.custody.save(st); err != nil {
 		return err
 	}
 	a.armHold()
-	a.reconcile()
-	a.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "held", Subject: who, Reason: reason})
-	if left := a.notGivenBack(); left != nil {
+	a.look()
+	a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "held", Subject: who, Reason: reason})
+	if left := a.machine.last().notGivenBack(); left != nil {
 		return fmt.Errorf("the policy is held, and not all could be given back: %w", left)
 	}
 	return nil
@@ -53,44 +52,33 @@ func newHold(who, reason string, length time.Duration, now time.Time) (*identity
 	return h, nil
 }
 
-// notGivenBack names what the last run could not restore.
-func (a *Agent) notGivenBack() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var errs []error
-	for k, why := range a.result.Failed {
-		errs = append(errs, fmt.Errorf("%s %s", k, why))
-	}
-	return errors.Join(append(errs, a.result.Problems...)...)
-}
-
 // lift ends a hold.
 func (a *Agent) lift(why string) {
-	if a.state.Hold == nil {
+	if a.custody.state.Hold == nil {
 		return
 	}
-	st := a.state
+	st := a.custody.state
 	who := st.Hold.Who
 	st.Hold = nil
-	if a.save(st) != nil {
+	if a.custody.save(st) != nil {
 		return
 	}
-	a.holding.Stop()
-	a.reconcile()
-	a.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "hold_ended", Subject: who, Reason: why})
+	a.clocks.hold.Stop()
+	a.look()
+	a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "hold_ended", Subject: who, Reason: why})
 }
 
 // armHold sets the timer for a hold that ends. A clock that jumps does not end it sooner: the
 // length is taken once and runs on the monotonic clock.
 func (a *Agent) armHold() {
-	a.holding.Stop()
-	h := a.state.Hold
+	a.clocks.hold.Stop()
+	h := a.custody.state.Hold
 	if h == nil || h.Until.IsZero() {
 		return
 	}
 	// At most what it was given for, however the clock stands now.
 	left := min(h.Until.Sub(a.o.Now()), h.Until.Sub(h.Since))
-	a.holding.Reset(max(left, time.Millisecond))
+	a.clocks.hold.Reset(max(left, time.Millisecond))
 }
 
 // KeepFile, in the runtime directory, asks the next stop to leave the policy in force: an upgrade

@@ -7,33 +7,42 @@ import (
 	"sync"
 	"time"
 
-	"github.com/warderd/warder/agent/ledger"
+	"github.com/warderd/warder/agent/store"
 	"github.com/warderd/warder/enforce"
-	"github.com/warderd/warder/enforce/fact"
-	enforceusb "github.com/warderd/warder/enforce/usb"
+	"github.com/warderd/warder/enforce/secret"
+	"github.com/warderd/warder/enforce/section"
 	"github.com/warderd/warder/platform"
-	"github.com/warderd/warder/platform/usb"
 )
 
-// journal takes decisions from the guard without making it wait, and writes them down.
+// journal takes decisions from guards without making them wait, and writes down what happened.
 type journal struct {
-	a    *Agent
-	mu   sync.Mutex
-	list []usb.Decision
-	lost int
+	boot     string
+	now      func() time.Time
+	store    *store.Store
+	sections []section.Section
+	health   *health
+	latency  *latencies
+	seat     func() []uint32
+	tell     func(message string, users []uint32) []string
+	// remember keeps a row of what a guard wrote; look asks for another look at the machine, and report
+	// for a check-in.
+	remember     func(enforce.Key, enforce.Reading, []enforce.Setting) error
+	look, report func()
+
 	wake chan struct{}
 	told map[string]time.Time
+
+	mu     sync.Mutex
+	list   []platform.Decision
+	lost   int
+	follow map[chan enforce.Event]struct{}
 }
 
 // maxQueue bounds the decisions that wait for the disk; a guard that is flooded keeps deciding.
 const maxQueue = 10_000
 
-func newJournal(a *Agent) *journal {
-	return &journal{a: a, wake: make(chan struct{}, 1), told: map[string]time.Time{}}
-}
-
-// put is called by the guard while it holds a device's lock.
-func (j *journal) put(d usb.Decision) {
+// put is called by guards, which do not wait.
+func (j *journal) put(d platform.Decision) {
 	j.mu.Lock()
 	if len(j.list) < maxQueue {
 		j.list = append(j.list, d)
@@ -65,7 +74,7 @@ func (j *journal) drain() {
 	j.list, j.lost = nil, 0
 	j.mu.Unlock()
 	if lost > 0 {
-		j.a.record(enforce.Event{At: j.a.o.Now().UTC(), Setting: "usb", Mode: enforce.Enforce, Kind: "dropped", Subject: "usb",
+		j.record(enforce.Event{At: j.now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "dropped", Subject: "decisions",
 			Reason: "decisions came faster than they could be written down", Count: lost})
 	}
 	changed := false
@@ -73,89 +82,61 @@ func (j *journal) drain() {
 		changed = j.write(&list[i]) || changed
 	}
 	if changed {
-		j.a.soon()
+		j.look()
 	}
 }
 
 // write records one decision, and reports whether the machine has to be looked at again.
-func (j *journal) write(d *usb.Decision) bool {
-	a := j.a
-	if d.Released != nil && d.Released.Forced {
+func (j *journal) write(d *platform.Decision) bool {
+	if d.Forced {
 		// Whatever the policy is by now; and each time, because each is a loss of its own.
-		s := d.Verdict.Rule.Setting
-		if s == "" {
-			s = "usb"
-		}
-		a.record(enforce.Event{At: a.o.Now().UTC(), Setting: s, Mode: enforce.Enforce, Kind: enforce.Forced, Subject: subjectOf(d),
-			Reason: enforce.Plain(d.Released.Note), Done: d.Done})
+		j.record(enforce.Event{At: j.now().UTC(), Setting: settingOf(d), Mode: enforce.Enforce, Kind: enforce.Forced, Subject: d.Subject,
+			Reason: d.Note, Done: d.Done, Section: d.Section})
 	}
-	by, judged := d.By.(*judge)
-	if !judged {
+	if d.Reason == nil {
 		return false // there was no policy to judge by
 	}
-	rules := by.rules
-	if d.Plugged {
-		a.latency.record(insertToDecision, d.Decided.Sub(d.Received))
-		a.latency.record(insertToVerified, d.Verified.Sub(d.Received))
+	if d.New {
+		j.latency.record(d.Clock+"_to_decision", d.Decided.Sub(d.Received))
+		j.latency.record(d.Clock+"_to_verified", d.Verified.Sub(d.Received))
 	}
 	if d.Changed {
-		j.remember(d)
+		problem := ""
+		if err := j.remember(d.Key, d.Done, []enforce.Setting{d.Verdict.Rule.Setting}); err != nil {
+			problem = err.Error()
+		}
+		j.health.of(ledgerBad, "guard", problem)
 	}
-	e := eventOf(a.o.Now(), rules, d)
-	if e.Kind == enforce.Allowed && onlyHub(&d.Device) {
-		return d.Plugged
+	e := eventOf(j.now(), d)
+	if e.Kind == enforce.Allowed && d.Quiet {
+		return d.New
 	}
 	what := fmt.Sprintf("%s %s %s %s", e.Kind, e.Setting, e.Mode, e.Done)
-	subject := "usb.device/" + d.Device.Key()
-	if a.store.Seen(a.o.Boot, subject, what) {
-		return d.Plugged || d.Changed
+	if j.store.Seen(j.boot, d.Key.String(), what) {
+		return d.New || d.Changed
 	}
 	if e.Kind == enforce.WouldDeny && e.Mode == enforce.Warn {
-		e.Told = j.tell(e)
+		e.Told = j.notice(e)
 	}
-	if a.record(e) {
+	if j.record(e) {
 		// After the event is durable: a kill between the two tells it twice, and never loses it.
-		a.store.Remember(a.o.Boot, subject, what)
+		j.store.Remember(j.boot, d.Key.String(), what)
 	}
-	return d.Plugged || d.Changed
+	return d.New || d.Changed
 }
 
-// remember keeps the row of a device that the guard wrote. Its baseline follows from its root hub's.
-func (j *journal) remember(d *usb.Decision) {
-	rows, err := j.a.ledger.Rows()
-	if err != nil {
-		j.a.note("ledger", err.Error())
-		return
+// settingOf is the setting that an event stands under: the one that decided, or the section's name.
+func settingOf(d *platform.Decision) enforce.Setting {
+	if s := d.Verdict.Rule.Setting; s != "" {
+		return s
 	}
-	key := enforce.Key{Kind: "usb.device", ID: d.Device.Key()}
-	held := func(k enforce.Key) (enforce.Reading, bool) { r, ok := rows[k]; return r.Baseline, ok }
-	base := d.Done
-	for _, k := range (usb.Backend{Ports: j.a.ports}).Kinds() {
-		if k.Name == key.Kind && k.From != nil {
-			base = k.From(key, base, held)
-		}
-	}
-	row := ledger.Row{Key: key, Life: platform.Present, Baseline: base, Last: d.Done, By: []enforce.Setting{d.Verdict.Rule.Setting}}
-	if err := j.a.ledger.Note([]ledger.Row{row}); err != nil {
-		j.a.note("ledger", err.Error())
-		return
-	}
-	j.a.note("ledger", "")
+	return enforce.Setting(d.Section)
 }
 
-func onlyHub(u *fact.USB) bool {
-	for _, i := range u.Interfaces {
-		if i.Class != 0x09 {
-			return false
-		}
-	}
-	return true
-}
-
-// eventOf says in words what was decided about a device and what the machine holds now.
-func eventOf(now time.Time, rules *enforceusb.Rules, d *usb.Decision) enforce.Event {
+// eventOf says in words what was decided about a subject and what the machine holds now.
+func eventOf(now time.Time, d *platform.Decision) enforce.Event {
 	v := d.Verdict
-	e := enforce.Event{At: now.UTC(), Subject: usb.Subject(&d.Device), Verdict: v, Done: d.Done, Setting: v.Rule.Setting, Kind: enforce.Allowed}
+	e := enforce.Event{At: now.UTC(), Subject: d.Subject, Verdict: v, Done: d.Done, Setting: v.Rule.Setting, Mode: enforce.Enforce, Kind: enforce.Allowed, Section: d.Section}
 	switch {
 	case d.Err != nil:
 		e.Kind = enforce.Failed
@@ -164,64 +145,81 @@ func eventOf(now time.Time, rules *enforceusb.Rules, d *usb.Decision) enforce.Ev
 	case !v.Allow:
 		e.Kind = enforce.Denied
 	case v.WouldDeny:
-		e.Kind, e.Setting = enforce.WouldDeny, v.Would.Setting
+		e.Kind, e.Setting, e.Mode = enforce.WouldDeny, v.Would.Setting, v.WouldMode
 	}
 	if e.Setting == "" {
-		e.Setting = v.Would.Setting
+		e.Setting, e.Mode = v.Would.Setting, v.WouldMode
 	}
-	e.Mode = rules.Mode(e.Setting)
 	if e.Setting == "" {
-		e.Setting = "usb"
+		e.Setting = enforce.Setting(d.Section)
 	}
 	var nearest string
-	e.Reason, nearest = rules.Explain(v, &d.Device)
+	e.Reason, nearest = d.Reason()
 	if d.Err != nil {
 		e.Reason += "; the machine does not hold it: " + d.Err.Error()
 	} else if nearest != "" && e.Kind != enforce.Allowed {
 		e.Reason += "; to change it: " + nearest
 	}
-	if d.Released != nil && d.Released.Note != "" {
-		e.Reason += "; its disk: " + enforce.Plain(d.Released.Note)
+	if d.Note != "" {
+		e.Reason += "; " + d.Note
 	}
-	e.Subject = subjectOf(d)
-	e.Facts = factsOf(&d.Device)
+	if b, err := json.Marshal(d.Fact); err == nil && d.Fact != nil {
+		e.Facts = enforce.Facts(b)
+	}
 	return e
 }
 
-// subjectOf names a device for people.
-func subjectOf(d *usb.Decision) string {
-	s := usb.Subject(&d.Device)
-	if d.Device.Name != "" {
-		s += " (" + d.Device.Name + ")"
+// Bounds of an event. Facts that do not fit are left out: the subject and the reason say what it was.
+const (
+	maxFacts   = 4 << 10
+	maxSubject = 1 << 10
+	maxWords   = 8 << 10
+)
+
+// redact takes out of an event what must not be kept, whoever wrote it: passwords in addresses, what is no
+// printing character, what is too long, and what its section names.
+func redact(sections []section.Section, e *enforce.Event) {
+	e.Subject = clip(enforce.Plain(secret.Scrub(e.Subject)), maxSubject)
+	e.Reason = clip(enforce.Plain(secret.Scrub(e.Reason)), maxWords)
+	e.Done.How = secret.Scrub(e.Done.How)
+	if len(e.Facts) > maxFacts {
+		e.Facts = ""
 	}
-	return s
+	name := e.Section
+	if name == "" {
+		name = e.Setting.Section()
+	}
+	if s, ok := section.Find(sections, name); ok && s.Redact != nil {
+		s.Redact(e)
+	}
 }
 
-// maxFacts bounds what an event carries of a device; one with more interfaces than that fits is
-// described by its subject alone.
-const maxFacts = 4 << 10
-
-func factsOf(u *fact.USB) enforce.Facts {
-	b, err := json.Marshal(u)
-	if err != nil || len(b) > maxFacts {
-		return ""
+// clip cuts a text at a whole character.
+func clip(s string, most int) string {
+	if len(s) <= most {
+		return s
 	}
-	return enforce.Facts(b)
+	cut := most
+	for cut > 0 && s[cut]&0xc0 == 0x80 {
+		cut--
+	}
+	return s[:cut] + "…"
 }
 
 // tellAgain: the user is told once per distinct event and hour.
 const tellAgain = time.Hour
 
-func (j *journal) tell(e enforce.Event) string {
+// notice tells who sits at the machine what is against the policy, and says whom it reached.
+func (j *journal) notice(e enforce.Event) string {
 	what := string(e.Setting) + " " + e.Subject
-	if at, ok := j.told[what]; ok && j.a.o.Now().Sub(at) < tellAgain {
+	if at, ok := j.told[what]; ok && j.now().Sub(at) < tellAgain {
 		return "already told within the hour"
 	}
 	if len(j.told) > 1000 {
 		j.told = map[string]time.Time{}
 	}
-	j.told[what] = j.a.o.Now()
-	told := j.a.o.Tell("Warder: "+e.Subject+" is against this company's policy: "+e.Reason, j.a.o.Seat())
+	j.told[what] = j.now()
+	told := j.tell("Warder: "+e.Subject+" is against this company's policy: "+e.Reason, j.seat())
 	if len(told) == 0 {
 		return "no session"
 	}
@@ -229,30 +227,44 @@ func (j *journal) tell(e enforce.Event) string {
 }
 
 // record journals an event, shows it to those who follow, and has it sent soon.
-func (a *Agent) record(e enforce.Event) bool {
+func (j *journal) record(e enforce.Event) bool {
+	redact(j.sections, &e)
 	if e.Personal() {
-		e.Users = a.o.Seat()
+		e.Users = j.seat()
 	}
-	seq, err := a.store.Append(e)
+	seq, err := j.store.Append(e)
 	if err != nil {
-		a.note("store", err.Error())
+		j.health.set(storeBad, err.Error())
 		return false
 	}
-	a.note("store", "")
+	j.health.set(storeBad, "")
 	e.Seq = seq
 	if seq%1000 == 0 {
-		if err := a.store.Fold(); err != nil {
-			a.note("store", err.Error())
+		if err := j.store.Fold(); err != nil {
+			j.health.set(storeBad, err.Error())
 		}
 	}
-	a.mu.Lock()
-	for c := range a.follow {
+	j.mu.Lock()
+	for c := range j.follow {
 		select {
 		case c <- e:
 		default: // a follower that does not read loses lines, not the journal
 		}
 	}
-	a.mu.Unlock()
-	a.reportSoon()
+	j.mu.Unlock()
+	j.report()
 	return true
+}
+
+// followed gives events as they come, until leave is called.
+func (j *journal) followed() (events chan enforce.Event, leave func()) {
+	events = make(chan enforce.Event, 256)
+	j.mu.Lock()
+	j.follow[events] = struct{}{}
+	j.mu.Unlock()
+	return events, func() {
+		j.mu.Lock()
+		delete(j.follow, events)
+		j.mu.Unlock()
+	}
 }

@@ -193,11 +193,11 @@ func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
 	if n := count(caller{UID: "1000"}); n < 2 {
 		t.Errorf("who was there sees %d events afterwards", n)
 	}
-	port := []byte(`{"port":"1-1"}`)
-	if _, err := l.agent.explainUSB(context.Background(), caller{UID: "1000"}, nil, port); err == nil || !strings.Contains(err.Error(), "who sits at the machine") {
+	port := `{"port":"1-1"}`
+	if _, err := l.agent.explain(context.Background(), caller{UID: "1000"}, aboutUSB(port)); err == nil || !strings.Contains(err.Error(), "who sits at the machine") {
 		t.Errorf("another user may ask about a port: %v", err)
 	}
-	if _, err := l.agent.explainUSB(context.Background(), caller{UID: "1001"}, nil, port); err != nil {
+	if _, err := l.agent.explain(context.Background(), caller{UID: "1001"}, aboutUSB(port)); err != nil {
 		t.Errorf("who sits at the machine may not ask about a port: %v", err)
 	}
 	for _, c := range []caller{{UID: "1000"}, {UID: "65534"}} {
@@ -235,7 +235,7 @@ func TestJunkCodes(t *testing.T) {
 			_, _ = a.redeem(fmt.Sprint(2000+i), ExceptionRequest{Code: "junk"})
 		}
 		at := time.Now().Add(time.Hour)
-		if a.paused("1000", at) || !a.paused("1000", at.Add(codePause/2)) || a.paused("1001", at) || a.paused("1000", at.Add(2*codePause)) {
+		if a.exceptions.paused("1000", at) || !a.exceptions.paused("1000", at.Add(codePause/2)) || a.exceptions.paused("1001", at) || a.exceptions.paused("1000", at.Add(2*codePause)) {
 			t.Error("the pause is not each user's own")
 		}
 		if _, err := a.redeem("0", ExceptionRequest{Code: code}); err != nil {
@@ -274,7 +274,7 @@ func TestProxy(t *testing.T) {
 		for len(proxied) > 0 {
 			<-proxied
 		}
-		l.in(func(a *Agent) { a.notYet = time.Time{}; a.exchange() })
+		l.in(func(a *Agent) { a.contact.notYet = time.Time{}; a.checkIn() })
 		select {
 		case auth := <-proxied:
 			if auth == "" {
@@ -288,7 +288,7 @@ func TestProxy(t *testing.T) {
 	uses("configured")
 	for _, bad := range []string{"proxy = \"http://ann:hunter2 @p:1\"\n", "proxy = \"ftp://ann:hunter2@p\"\n", "proxy = \"http://ann:hunter2\n"} {
 		write(t, config, bad)
-		s := l.until("said", func(s Status) bool { return strings.Contains(strings.Join(s.Health, " "), "last good configuration") })
+		s := l.until("said", func(s Status) bool { return strings.Contains(said(s), "last good configuration") })
 		if text := string(encode(s)); strings.Contains(text, "hunter2") {
 			t.Errorf("the status shows the password: %s", text)
 		}
@@ -296,9 +296,9 @@ func TestProxy(t *testing.T) {
 	}
 	l.stop()
 	l.start()
-	l.until("said after a restart", func(s Status) bool { return strings.Contains(strings.Join(s.Health, " "), "last good configuration") })
+	l.until("said after a restart", func(s Status) bool { return strings.Contains(said(s), "last good configuration") })
 	uses("after a restart")
-	l.agent.note("x", "Get: proxyconnect: http://ann:hunter2@p:1 is broken")
+	l.agent.health.set(partStopped, "Get: proxyconnect: http://ann:hunter2@p:1 is broken")
 	facts := string(encode(l.agent.facts()))
 	flat, _ := os.ReadFile(filepath.Join(l.agent.o.Paths.Run, flatName))
 	for _, text := range []string{facts, string(flat), string(encode(l.agent.status(everything))), string(encode(l.agent.bundle(context.Background()))), fmt.Sprintf("%+v", l.agent.config)} {

@@ -8,9 +8,8 @@ import (
 	"time"
 
 	"github.com/warderd/warder/agent/identity"
-	"github.com/warderd/warder/agent/reconcile"
+	"github.com/warderd/warder/platform/host"
 	"github.com/warderd/warder/platform/paths"
-	"github.com/warderd/warder/platform/usb"
 )
 
 // OfflineAction is what can be done while no agent runs.
@@ -23,64 +22,58 @@ const (
 )
 
 // Offline gives the machine back while no agent runs: the plan of nothing, through the same planner
-// and ledger.
-func Offline(ctx context.Context, p paths.Paths, what OfflineAction, h HoldRequest) error {
+// and ledger. left says of each thing that was left alone why.
+func Offline(ctx context.Context, p paths.Paths, what OfflineAction, h HoldRequest) (left []string, err error) {
 	a, err := New(Options{Paths: p})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer a.Close()
 	unlock, err := a.lock()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unlock()
+	if err := a.offline(what, h); err != nil {
+		return nil, err
+	}
+	s := a.machine.hold(ctx, nil, nil)
+	for _, c := range s.result.Plan.Conflict {
+		left = append(left, fmt.Sprintf("%s reads %s, which is neither ours nor what was there before (%s)", c.Key, c.From, c.To))
+	}
+	if err := s.notGivenBack(); err != nil {
+		return left, err
+	}
+	if what == OfflineUnenroll {
+		return left, a.custody.erase()
+	}
+	return left, nil
+}
+
+// offline is what is to be stored before the machine is given back.
+func (a *Agent) offline(what OfflineAction, h HoldRequest) error {
+	st := a.custody.state
 	switch what {
-	case OfflineRevert:
 	case OfflineHold:
-		if a.state.Device == nil {
+		if st.Device == nil {
 			return errNotEnrolled
 		}
-		hold, err := newHold(orRoot(h.Who), h.Reason, time.Duration(h.Seconds)*time.Second, a.o.Now())
+		who := h.Who
+		if who == "" {
+			who = "root"
+		}
+		hold, err := newHold(who, h.Reason, time.Duration(h.Seconds)*time.Second, a.o.Now())
 		if err != nil {
 			return err
 		}
-		st := a.state
 		st.Hold = hold
-		if err := a.save(st); err != nil {
-			return err
-		}
+		return a.custody.save(st)
 	case OfflineUnenroll:
-		if a.state.Device == nil && a.ident == "" {
+		if _, err := a.custody.ids.Load(); st.Device == nil && err == nil {
 			return errNotEnrolled
 		}
 	}
-	r := a.loop.Run(ctx, nil, func(context.Context) { a.guard.Load(usb.Ruling{Judge: nothing{}}) })
-	if err := failures(r); err != nil {
-		return err
-	}
-	if what == OfflineUnenroll {
-		return a.ids.Erase()
-	}
 	return nil
-}
-
-func orRoot(who string) string {
-	if who == "" {
-		return "root"
-	}
-	return who
-}
-
-func failures(r reconcile.Result) error {
-	errs := r.Problems
-	for k, why := range r.Failed {
-		errs = append(errs, fmt.Errorf("%s %s", k, why))
-	}
-	for _, c := range r.Plan.Conflict {
-		fmt.Fprintf(os.Stderr, "left alone: %s reads %s, which is neither ours nor what was there before (%s)\n", c.Key, c.From, c.To)
-	}
-	return errors.Join(errs...)
 }
 
 // EnrollOffline enrols while no agent runs.
@@ -96,7 +89,7 @@ func EnrollOffline(ctx context.Context, p paths.Paths, e Enrolment) error {
 	if err := os.MkdirAll(p.State, 0o700); err != nil {
 		return err
 	}
-	st, err = Enroll(ctx, e, "", MachineID())
+	st, err = Enroll(ctx, e, "", host.Machine())
 	if err != nil {
 		return err
 	}
@@ -104,22 +97,22 @@ func EnrollOffline(ctx context.Context, p paths.Paths, e Enrolment) error {
 }
 
 // ExplainOffline explains by the stored policy while no agent runs. It needs the right to read it.
-func ExplainOffline(p paths.Paths, in ExplainRequest) (Explanation, error) {
-	a := &Agent{o: Options{Paths: p}, ids: identity.New(p.State, p.Run), problems: map[string]string{}}
-	a.o.defaults()
-	a.load()
-	a.ctx = context.Background()
-	if a.doc == nil {
-		if a.ident != "" {
-			return Explanation{}, errors.New(a.ident)
+func ExplainOffline(ctx context.Context, p paths.Paths, in ExplainRequest) (Explanation, error) {
+	o := Options{Paths: p}
+	o.defaults()
+	a := &Agent{o: o, health: newHealth(o.Now), exceptions: &exceptions{now: o.Now}}
+	a.custody = &custody{ids: identity.New(p.State, p.Run), health: a.health, now: o.Now}
+	a.custody.load(o.Boot)
+	if a.custody.doc == nil {
+		if _, err := a.custody.ids.Load(); err != nil {
+			return Explanation{}, err
 		}
 		return Explanation{}, errors.New("the agent is dead, and no policy can be read (try as root)")
 	}
-	a.ports = &usb.Ports{Root: a.o.SysRoot, DevRoot: "/dev"}
-	a.machine = a.observe(a.ctx)
-	x, err := a.explain(caller{Root: true}, in, &a.machine)
-	if err != nil {
+	var err error
+	if a.machine, err = newMachine(&a.o, nil); err != nil {
 		return Explanation{}, err
 	}
-	return x.(Explanation), nil
+	a.machine.put(standing{snapshot: a.machine.observe(ctx)})
+	return a.explain(ctx, caller{Root: true}, in)
 }

@@ -13,12 +13,12 @@ import (
 
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/enforce"
-	"github.com/warderd/warder/enforce/fact"
-	enforceusb "github.com/warderd/warder/enforce/usb"
-	"github.com/warderd/warder/platform/usb"
+	"github.com/warderd/warder/enforce/secret"
 )
 
 type caller = localapi.Caller
+
+var noPolicy = &localapi.Error{Status: http.StatusConflict, Message: "no policy is in force"}
 
 // routes is the local API: who may do what is readable here.
 func (a *Agent) routes() []localapi.Route {
@@ -26,10 +26,12 @@ func (a *Agent) routes() []localapi.Route {
 		{Method: "GET", Path: "/v1/status", Access: localapi.Read, Handle: a.getStatus},
 		{Method: "GET", Path: "/v1/events", Access: localapi.Read, Heavy: true, List: a.getEvents},
 		{Method: "GET", Path: "/v1/events/follow", Access: localapi.Read, Stream: a.followEvents},
-		{Method: "POST", Path: "/v1/explain/usb", Access: localapi.Read, Heavy: true, Handle: a.explainUSB},
+		{Method: "POST", Path: "/v1/explain", Access: localapi.Read, Heavy: true, Handle: a.postExplain},
+		{Method: "GET", Path: "/v1/doctor", Access: localapi.Read, Heavy: true, Handle: a.getDoctor},
+		{Method: "GET", Path: "/v1/session", Access: localapi.Session, Handle: a.getSession},
 		{Method: "GET", Path: "/v1/policy", Access: localapi.Root, Handle: a.getPolicy},
 		{Method: "GET", Path: "/v1/policies", Access: localapi.Root, Heavy: true, Handle: a.getPolicies},
-		{Method: "GET", Path: "/v1/usb", Access: localapi.Root, Heavy: true, Handle: a.getUSB},
+		{Method: "GET", Path: "/v1/inventory/{name}", Access: localapi.Root, Heavy: true, Handle: a.getInventory},
 		{Method: "GET", Path: "/v1/ledger", Access: localapi.Root, Heavy: true, Handle: a.getLedger},
 		{Method: "POST", Path: "/v1/check-in", Access: localapi.User, Handle: a.postCheckIn},
 		{Method: "POST", Path: "/v1/enroll", Access: localapi.Root, Handle: a.postEnroll},
@@ -83,15 +85,8 @@ func (a *Agent) getEvents(ctx context.Context, c caller, q *http.Request, send f
 }
 
 func (a *Agent) followEvents(ctx context.Context, c caller, _ *http.Request, send func(any) error) error {
-	events := make(chan enforce.Event, 256)
-	a.mu.Lock()
-	a.follow[events] = struct{}{}
-	a.mu.Unlock()
-	defer func() {
-		a.mu.Lock()
-		delete(a.follow, events)
-		a.mu.Unlock()
-	}()
+	events, leave := a.journal.followed()
+	defer leave()
 	for {
 		select {
 		case <-ctx.Done():
@@ -109,102 +104,58 @@ func (a *Agent) followEvents(ctx context.Context, c caller, _ *http.Request, sen
 	}
 }
 
-// ExplainRequest names a device: by its ids, with classes where they are known, or by its port.
-type ExplainRequest struct {
-	Vendor  uint16  `json:"vendor"`
-	Product uint16  `json:"product"`
-	Serial  string  `json:"serial,omitempty"`
-	Classes []uint8 `json:"classes,omitempty"`
-	Port    string  `json:"port,omitempty"`
-}
-
-// Explanation is the answer, with what the machine holds where the device is plugged in.
-type Explanation struct {
-	enforceusb.Answer
-	Device     string `json:"device"`
-	Authorized string `json:"authorized,omitempty"` // as read back now
-	Policy     string `json:"policy"`
-}
-
-func (a *Agent) explainUSB(ctx context.Context, c caller, _ *http.Request, body []byte) (any, error) {
-	var in ExplainRequest
-	if err := json.Unmarshal(body, &in); err != nil {
-		return nil, &localapi.Error{Status: http.StatusBadRequest, Message: "the request cannot be read: " + err.Error()}
-	}
-	var m fact.Machine
-	if in.Port != "" {
-		if !c.Root && !a.seated(c) {
-			return nil, &localapi.Error{Status: http.StatusForbidden, Message: "what is plugged in is shown to root and to who sits at the machine; name a device, e.g. 0951:1666"}
-		}
-		_ = a.ports.Observe(ctx, &m)
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.doc == nil {
-		return nil, &localapi.Error{Status: http.StatusConflict, Message: "no policy is in force"}
-	}
-	return a.explain(c, in, &m)
-}
-
-// explain answers; m is what is plugged in, where a port is asked about. Called with the lock held.
-func (a *Agent) explain(c caller, in ExplainRequest, m *fact.Machine) (any, error) {
-	rules := a.rules
-	if rules == nil {
-		rules = enforceusb.Compile(a.excepted(), &a.machine)
-	}
-	if !c.Root {
-		rules = rules.Enforced() // what monitor mode would do is not for everybody
-	}
-	out := Explanation{Policy: fmt.Sprintf("%s, version %d", a.doc.Name, a.doc.Version)}
-	u := &fact.USB{Vendor: in.Vendor, Product: in.Product, Serial: in.Serial}
-	switch {
-	case in.Port != "":
-		found := false
-		for i := range m.USB.V {
-			if m.USB.V[i].Path == in.Port {
-				u, found = &m.USB.V[i], true
-			}
-		}
-		if !found {
-			return nil, &localapi.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("nothing is plugged in at port %q", in.Port)}
-		}
-		out.Answer, out.Authorized = rules.Ask(u), "no"
-		if u.Authorized.V {
-			out.Authorized = "yes"
-		}
-	case len(in.Classes) > 0:
-		for _, class := range in.Classes {
-			u.Interfaces = append(u.Interfaces, fact.Interface{Class: class})
-		}
-		out.Answer = rules.Ask(u)
-	default:
-		out.Answer = rules.AskUnknown(u)
-	}
-	out.Device = usb.Subject(u)
-	if in.Port == "" {
-		out.Device = "usb " + u.ID()
-	}
-	if a.state.Hold != nil {
-		out.Reason = "the policy is held (" + a.state.Hold.Reason + "), so everything is allowed now; under it: " + out.Reason
-	}
-	return out, nil
-}
-
 func (a *Agent) getPolicy(context.Context, caller, *http.Request, []byte) (any, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.issued == nil {
-		return nil, &localapi.Error{Status: http.StatusConflict, Message: "no policy is in force"}
+	_, _, issued := a.custody.view()
+	if issued == nil {
+		return nil, noPolicy
 	}
-	return a.issued, nil
+	return issued, nil
 }
 
 func (a *Agent) getPolicies(context.Context, caller, *http.Request, []byte) (any, error) {
 	return a.store.Policies()
 }
 
-func (a *Agent) getUSB(context.Context, caller, *http.Request, []byte) (any, error) {
-	return usb.Inventory()
+func (a *Agent) getInventory(ctx context.Context, _ caller, q *http.Request, _ []byte) (any, error) {
+	v, known, err := a.machine.inventory(ctx, q.PathValue("name"))
+	if !known {
+		return nil, &localapi.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("no capability %q has an inventory", q.PathValue("name"))}
+	}
+	return v, err
+}
+
+// getSession says whom the agent takes a caller for: a session's helper asks it first.
+func (a *Agent) getSession(_ context.Context, c caller, _ *http.Request, _ []byte) (any, error) {
+	return c, nil
+}
+
+// Doctor is what "warder doctor" shows.
+type Doctor struct {
+	Checks []Check `json:"checks"`
+}
+
+// getDoctor asks for everything that can be wrong, the way to the server included.
+func (a *Agent) getDoctor(ctx context.Context, _ caller, _ *http.Request, _ []byte) (any, error) {
+	list := a.health.all()
+	if server, proxy := a.server(); server != "" && !slices.ContainsFunc(list, func(p Problem) bool { return p.Code == serverAway }) {
+		if err := a.o.Reach(ctx, server, proxy, false); err != nil {
+			list = append(list, Problem{Warning: declared(serverAway), Detail: secret.Scrub(err.Error())})
+		}
+	}
+	return Doctor{checkup(list)}, nil
+}
+
+// server is where this device's server is, and the proxy on the way.
+func (a *Agent) server() (url, proxy string) {
+	d, conf := a.custody.device(), a.settings()
+	if d == nil {
+		return "", ""
+	}
+	url = d.Server
+	if conf.Server != "" {
+		url = conf.Server
+	}
+	return url, conf.Proxy.Reveal()
 }
 
 // LedgerRow is one resource that we hold.
@@ -218,11 +169,15 @@ type LedgerRow struct {
 }
 
 func (a *Agent) getLedger(ctx context.Context, _ caller, _ *http.Request, _ []byte) (any, error) {
+	return a.ledgerRows(ctx)
+}
+
+func (a *Agent) ledgerRows(ctx context.Context) ([]LedgerRow, error) {
 	rows, err := a.ledger.Rows()
 	if err != nil {
 		return nil, err
 	}
-	seen, err := a.loop.List(ctx)
+	seen, err := a.machine.loop.List(ctx)
 	out := []LedgerRow{}
 	for k, r := range rows {
 		out = append(out, LedgerRow{k.String(), r.Baseline.String(), r.Last.String(), r.Next.String(), seen.At(k).String(), r.By})
@@ -239,13 +194,11 @@ func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []
 	before := a.o.Now()
 	enrolled, paused := true, ""
 	if err := a.call(ctx, func() {
-		enrolled = a.source != nil
-		a.mu.Lock()
-		tried := a.contact.LastTry
-		a.mu.Unlock()
-		switch left := a.notYet.Sub(before); {
+		enrolled = a.contact.source != nil
+		tried := a.contact.shown().LastTry
+		switch left := a.contact.notYet.Sub(before); {
 		case c.Root:
-			a.notYet = time.Time{}
+			a.contact.notYet = time.Time{}
 		case before.Sub(tried) < userPause && !before.Before(tried):
 			paused = "checked in a moment ago; try again in " + userPause.String()
 			return
@@ -253,7 +206,7 @@ func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []
 			paused = "the server asked to be left alone for " + left.Round(time.Second).String() + " more; root may ask all the same"
 			return
 		}
-		a.exchange()
+		a.checkIn()
 	}); err != nil {
 		return nil, err
 	}
@@ -273,10 +226,9 @@ func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []
 		// It may wait for the pause between two, or for the end of one that was under way. Where that has
 		// failed, there is no other one soon.
 		if err := a.call(ctx, func() {
-			a.mu.Lock()
-			failed := a.contact.Error != "" && !a.ended.Before(before)
-			a.mu.Unlock()
-			done = a.source == nil || !a.busy && (failed || !a.begun.Before(before))
+			t := a.contact
+			failed := t.shown().Error != "" && !t.ended.Before(before)
+			done = t.source == nil || !t.busy && (failed || !t.begun.Before(before))
 		}); err != nil {
 			return nil, err
 		}

@@ -4,13 +4,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"sort"
 	"time"
 
 	"github.com/warderd/warder/agent/identity"
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/section"
 	"github.com/warderd/warder/platform/paths"
-	"github.com/warderd/warder/platform/usb"
 )
 
 // Status is what "warder status" shows.
@@ -30,12 +29,13 @@ type Status struct {
 	// Exceptions that hold now.
 	Exceptions []identity.Exception `json:"exceptions,omitempty"`
 	CheckIn    CheckInStatus        `json:"check_in"`
-	USB        USBStatus            `json:"usb"`
-	Latency    map[string]Latency   `json:"latency"`
-	Writes     WriteStatus          `json:"writes"`
-	// Releases are the disks that are being emptied before their device is taken away.
-	Releases []ReleaseStatus `json:"releases,omitempty"`
-	Health   []string        `json:"health"` // problems in words; empty when there is none
+	// Sections say in figures what there is, by section.
+	Sections map[string]SectionStatus `json:"sections"`
+	Latency  map[string]Latency       `json:"latency"`
+	Writes   WriteStatus              `json:"writes"`
+	// Work is what goes on in the background.
+	Work   []WorkStatus `json:"work,omitempty"`
+	Health []Problem    `json:"health"` // the warnings that stand; empty when there is none
 }
 
 // PolicyStatus is the policy in force.
@@ -63,19 +63,26 @@ type CheckInStatus struct {
 	Offset int64 `json:"clock_offset_seconds,omitempty"`
 }
 
-// USBStatus counts what is plugged in.
-type USBStatus struct {
-	Buses   int    `json:"buses"`
-	Devices int    `json:"devices"`
-	Refused int    `json:"refused"`
-	Guarded int    `json:"guarded"`
-	Source  string `json:"inventory"`
-	Problem string `json:"problem,omitempty"`
+// SectionStatus is what a section counts.
+type SectionStatus struct {
+	Counts  []section.Count `json:"counts"`
+	Problem string          `json:"problem,omitempty"` // why it cannot be told
 }
 
-// ReleaseStatus is one disk that is being emptied.
-type ReleaseStatus struct {
-	Device  string    `json:"device"`
+// Count is one figure; 0 where there is none of that name.
+func (s SectionStatus) Count(name string) int {
+	for _, c := range s.Counts {
+		if c.Name == name {
+			return c.N
+		}
+	}
+	return 0
+}
+
+// WorkStatus is something that goes on in the background.
+type WorkStatus struct {
+	Subject string    `json:"subject"`
+	What    string    `json:"what"`
 	Since   time.Time `json:"since"`
 	Seconds int       `json:"seconds"` // since then
 	Step    string    `json:"step,omitempty"`
@@ -87,109 +94,52 @@ type WriteStatus struct {
 	Refused int64 `json:"refused"`
 }
 
-// health lists what is wrong with the agent itself.
-func (a *Agent) health() []string {
-	out := []string{}
-	if h := a.store.Health(); !h.OK() {
-		out = append(out, "store: "+h.String())
-	}
-	if h := a.ledger.Health(); !h.OK() {
-		out = append(out, "ledger: "+h.String())
-	}
-	if h := a.ids.Health(); h != "" {
-		out = append(out, "identity: "+h)
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.ident != "" {
-		out = append(out, "identity: "+a.ident)
-	}
-	names := make([]string, 0, len(a.problems))
-	for n := range a.problems {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	for _, n := range names {
-		out = append(out, n+": "+a.problems[n])
-	}
-	return out
-}
-
 // everything is root's view, and anybody that of any user.
 var (
 	everything = view{root: true}
 	anybody    = view{}
 )
 
-// status gives the whole; without root what monitor mode found is left out, and the sticks of exceptions
+// status gives the whole; without root what monitor mode found is left out, and the subjects of exceptions
 // are named to who sits at the machine alone.
 func (a *Agent) status(v view) Status {
-	root := v.root
-	health := a.health()
 	backlog, _ := a.store.Backlog()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	s := Status{Agent: "running", Version: a.o.Version, At: a.o.Now().UTC(), StartedAt: a.started.UTC(), Health: health,
-		Rollup: enforce.RollUp(a.findings), Findings: []enforce.Finding{}, Hold: a.state.Hold, Latency: a.latency.summary(),
-		CheckIn: CheckInStatus{a.contact.LastOK, a.contact.Next, a.contact.Pushed, a.contact.Error, backlog, int64(a.contact.Offset.Seconds())},
-		Writes:  WriteStatus{a.gate.passed.Load(), a.gate.refused.Load()}}
-	s.Exceptions = a.current()
+	st, doc, issued := a.custody.view()
+	seen, stands := a.contact.shown(), a.machine.last()
+	s := Status{Agent: "running", Version: a.o.Version, At: a.o.Now().UTC(), StartedAt: a.started.UTC(), Health: a.health.active(),
+		Findings: []enforce.Finding{}, Hold: st.Hold, Latency: a.latency.summary(), Sections: a.machine.counts(),
+		CheckIn: CheckInStatus{seen.LastOK, seen.Next, seen.Pushed, seen.Error, backlog, int64(seen.Offset.Seconds())},
+		Writes:  WriteStatus{a.machine.gate.passed.Load(), a.machine.gate.refused.Load()}}
+	s.Exceptions = a.exceptions.current(st.Exceptions)
 	for i := range s.Exceptions {
-		if x := &s.Exceptions[i]; !root && !v.seated {
-			x.USB, x.Reason = "", ""
+		if x := &s.Exceptions[i]; !v.root && !v.seated {
+			x.Subject, x.Reason = "", ""
 		}
 	}
-	for _, f := range a.findings {
-		if f.Mode == enforce.Monitor && !root {
+	for _, f := range stands.findings {
+		if f.Mode == enforce.Monitor && !v.root {
 			s.Hidden++
 			continue
 		}
 		s.Findings = append(s.Findings, f)
 	}
-	if !root {
-		s.Rollup = enforce.RollUp(s.Findings)
+	s.Rollup = enforce.RollUp(s.Findings)
+	if d := st.Device; d != nil {
+		s.Enrolled, s.DeviceID = true, d.DeviceID
+		s.Server, _ = a.server()
 	}
-	if d := a.state.Device; d != nil {
-		s.Enrolled, s.DeviceID, s.Server = true, d.DeviceID, d.Server
-		if a.config.Server != "" {
-			s.Server = a.config.Server
-		}
+	if doc != nil && st.Policy != nil && issued != nil {
+		h := a.custody.held()
+		s.Policy = &PolicyStatus{doc.ID, doc.Name, doc.Version, st.Policy.Serial, h.Digest, h.State, a.stale(), issued.ExpiresAt, st.Policy.Received}
 	}
-	if a.doc != nil && a.state.Policy != nil && a.issued != nil {
-		h := a.heldPolicy()
-		s.Policy = &PolicyStatus{a.doc.ID, a.doc.Name, a.doc.Version, a.state.Policy.Serial, h.Digest, h.State, a.stale(), a.issued.ExpiresAt, a.state.Policy.Received}
-	}
-	s.USB = a.usbStatus()
-	for _, r := range a.ports.Releases() {
-		step := enforce.Plain(r.Step) // may name a mount point, and so whose stick it is
-		if !root && !v.seated {
+	for _, w := range a.machine.work() {
+		step := enforce.Plain(w.Step) // may name a mount point, and so whose stick it is
+		if !v.root && !v.seated {
 			step = ""
 		}
-		s.Releases = append(s.Releases, ReleaseStatus{r.Device, r.Since.UTC(), int(time.Since(r.Since).Seconds()), step})
+		s.Work = append(s.Work, WorkStatus{w.Subject, w.What, w.Since.UTC(), int(time.Since(w.Since).Seconds()), step})
 	}
 	return s
-}
-
-func (a *Agent) usbStatus() USBStatus {
-	u := USBStatus{Buses: len(a.machine.Controllers.V), Source: usb.InventorySource}
-	if !a.machine.USB.OK {
-		u.Problem = a.machine.USB.Why
-	}
-	rules := a.rules
-	for i := range a.machine.USB.V {
-		d := &a.machine.USB.V[i]
-		if d.Root {
-			continue
-		}
-		u.Devices++
-		if d.Authorized.OK && !d.Authorized.V {
-			u.Refused++
-		}
-		if rules != nil && rules.Judge(d).Guard != enforce.NoGuard {
-			u.Guarded++
-		}
-	}
-	return u
 }
 
 // Exit codes of "warder status".

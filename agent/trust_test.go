@@ -72,43 +72,43 @@ func TestStolenPolicyKey(t *testing.T) {
 	l.until("enforced", version(2))
 	l.in(func(a *Agent) {
 		a.rotate(rotation(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)))
-		if a.pinned() != keys.Pinned() {
+		if a.custody.pinned() != keys.Pinned() {
 			t.Error("a rotation dated 9999 is followed")
 		}
 		a.rotate(rotation(time.Now().Add(time.Hour)))
-		if a.pinned() == keys.Pinned() {
+		if a.custody.pinned() == keys.Pinned() {
 			t.Fatal("the thief's rotation is not followed, so this test proves nothing")
 		}
 		a.take(theirs(1<<63 - 1))
-		if a.doc.Name == "Theirs" {
+		if a.custody.doc.Name == "Theirs" {
 			t.Error("a serial past the highest is taken")
 		}
 		a.take(theirs(protocol.MaxSerial))
-		if a.doc.Name != "Theirs" || a.state.Highest != protocol.MaxSerial {
+		if a.custody.doc.Name != "Theirs" || a.custody.state.Highest != protocol.MaxSerial {
 			t.Fatal("the thief's policy is not taken, so this test proves nothing")
 		}
 	})
 	l.reads("1", "1")
-	before := l.agent.state.Device.RecoveryKey
+	before := l.agent.custody.state.Device.RecoveryKey
 	if err := keys.RotatePolicy(recoveryKey(t, l.dir+"/server/recovery.key"), time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(2500 * time.Millisecond) // the server looks every two seconds
-	l.in(func(a *Agent) { a.exchange() })
+	l.in(func(a *Agent) { a.checkIn() })
 	l.until("the server's policy is back in force", version(2))
 	l.reads("0", "0")
-	if l.agent.pinned() != keys.Pinned() || string(before) != string(l.agent.state.Device.RecoveryKey) {
+	if l.agent.custody.pinned() != keys.Pinned() || string(before) != string(l.agent.custody.state.Device.RecoveryKey) {
 		t.Error("the device does not pin the server's new key")
 	}
 	l.in(func(a *Agent) {
-		serial := a.state.Policy.Serial
+		serial := a.custody.state.Policy.Serial
 		a.rotate(rotation(time.Now().Add(2 * time.Hour)))
 		a.take(theirs(protocol.MaxSerial))
-		if a.pinned() != keys.Pinned() || a.doc.Name == "Theirs" || a.state.Policy.Serial != serial {
+		if a.custody.pinned() != keys.Pinned() || a.custody.doc.Name == "Theirs" || a.custody.state.Policy.Serial != serial {
 			t.Error("the stolen key is believed again")
 		}
-		a.note("keys", "")
-		a.note("policy", "")
+		a.health.set(keysRefused, "")
+		a.health.set(policyRefused, "")
 	})
 	l.admin("PUT", "/policies/policy-default", `{"policy_data":{"usb":{"allowed":true}}}`)
 	l.until("later policies come", version(3))
@@ -126,22 +126,22 @@ func TestReplayedAssignment(t *testing.T) {
 	s = l.until("excepted", func(s Status) bool { return len(s.Exceptions) == 1 })
 	first := s.Exceptions[0]
 	var jws string
-	l.in(func(a *Agent) { jws = a.state.Policy.JWS })
+	l.in(func(a *Agent) { jws = a.custody.state.Policy.JWS })
 	time.Sleep(50 * time.Millisecond)
 	l.in(func(a *Agent) { a.take(jws) })
 	if x := l.status().Exceptions; len(x) != 1 || !x[0].Until.Equal(first.Until) || !x[0].Since.Equal(first.Since) {
 		t.Errorf("%+v, it was %+v", x, first)
 	}
 	over := func(a *Agent) {
-		st := a.state
+		st := a.custody.state
 		st.Exceptions = []identity.Exception{st.Exceptions[0]}
 		st.Exceptions[0].Until = time.Now().Add(-time.Second)
-		if err := a.save(st); err != nil {
+		if err := a.custody.save(st); err != nil {
 			t.Error(err)
 		}
-		a.mu.Lock()
-		a.deadlines = nil
-		a.mu.Unlock()
+		a.exceptions.mu.Lock()
+		a.exceptions.deadlines = nil
+		a.exceptions.mu.Unlock()
 		a.endExceptions()
 	}
 	l.in(over)
@@ -166,7 +166,7 @@ func TestReplayedAssignment(t *testing.T) {
 func TestExceptionLengths(t *testing.T) {
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	half := int64(1800)
-	known := identity.Exception{ID: "x", USB: "1:1", Since: now.Add(-10 * time.Minute), Until: now.Add(20 * time.Minute)}
+	known := identity.Exception{ID: "x", Section: "usb", Subject: "1:1", Since: now.Add(-10 * time.Minute), Until: now.Add(20 * time.Minute)}
 	for _, c := range []struct {
 		name    string
 		as      protocol.Assignment
@@ -174,16 +174,15 @@ func TestExceptionLengths(t *testing.T) {
 		longest time.Duration // 0: none
 		since   time.Time
 	}{
-		{"new", protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{{ID: "x", Until: now.Add(30 * time.Minute), Seconds: half}}}, identity.State{}, 30 * time.Minute, now},
-		{"the server's clock was set back two hours", protocol.Assignment{IssuedAt: now.Add(-2 * time.Hour), Exceptions: []protocol.Exception{{ID: "x", Until: now.Add(30 * time.Minute), Seconds: half}}}, identity.State{}, 30 * time.Minute, now},
-		{"and it is known", protocol.Assignment{IssuedAt: now.Add(-2 * time.Hour), Exceptions: []protocol.Exception{{ID: "x", Until: now.Add(30 * time.Minute), Seconds: half}}}, identity.State{Exceptions: []identity.Exception{known}}, 20 * time.Minute, known.Since},
-		{"a server of version 0.2.0, known", protocol.Assignment{IssuedAt: now.Add(-2 * time.Hour), Exceptions: []protocol.Exception{{ID: "x", Until: now.Add(30 * time.Minute)}}}, identity.State{Exceptions: []identity.Exception{known}}, 20 * time.Minute, known.Since},
-		{"it is shortened", protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{{ID: "x", Until: now.Add(5 * time.Minute), Seconds: half}}}, identity.State{Exceptions: []identity.Exception{known}}, 5 * time.Minute, known.Since},
-		{"it is over here", protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{{ID: "x", Until: now.Add(30 * time.Minute), Seconds: half}}}, identity.State{Ended: map[string]time.Time{"x": now}}, 0, now},
-		{"a length that overflows", protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{{ID: "x", Until: now.Add(time.Hour), Seconds: 1<<63 - 1}}}, identity.State{}, time.Hour, now},
+		{"new", protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(30 * time.Minute), Seconds: half}}}, identity.State{}, 30 * time.Minute, now},
+		{"the server's clock was set back two hours", protocol.Assignment{IssuedAt: now.Add(-2 * time.Hour), Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(30 * time.Minute), Seconds: half}}}, identity.State{}, 30 * time.Minute, now},
+		{"and it is known", protocol.Assignment{IssuedAt: now.Add(-2 * time.Hour), Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(30 * time.Minute), Seconds: half}}}, identity.State{Exceptions: []identity.Exception{known}}, 20 * time.Minute, known.Since},
+		{"a server of version 0.2.0, known", protocol.Assignment{IssuedAt: now.Add(-2 * time.Hour), Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(30 * time.Minute)}}}, identity.State{Exceptions: []identity.Exception{known}}, 20 * time.Minute, known.Since},
+		{"it is shortened", protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(5 * time.Minute), Seconds: half}}}, identity.State{Exceptions: []identity.Exception{known}}, 5 * time.Minute, known.Since},
+		{"it is over here", protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(30 * time.Minute), Seconds: half}}}, identity.State{Ended: map[string]time.Time{"x": now}}, 0, now},
+		{"a length that overflows", protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(time.Hour), Seconds: 1<<63 - 1}}}, identity.State{}, time.Hour, now},
 	} {
-		a := &Agent{o: Options{Now: func() time.Time { return now }}, state: c.state}
-		got := a.granted(&c.as)
+		got := granted(&c.state, &c.as, now)
 		if c.longest == 0 {
 			if len(got) != 0 {
 				t.Errorf("%s: %+v", c.name, got)
@@ -214,10 +213,10 @@ func TestWrongClockOverTLS(t *testing.T) {
 			l.skew = skew
 			l.start()
 			l.admin("PUT", "/policies/policy-default", denyAll)
-			l.in(func(a *Agent) { a.exchange() })
+			l.in(func(a *Agent) { a.checkIn() })
 			s := l.until("enforced", version(2))
 			want := -skew.Seconds()
-			s = l.until("it is said", func(s Status) bool { return strings.Contains(strings.Join(s.Health, " "), "this machine's clock is") })
+			s = l.until("it is said", func(s Status) bool { return strings.Contains(said(s), "this machine's clock is") })
 			if got := float64(s.CheckIn.Offset); got < want-120 || got > want+120 {
 				t.Errorf("the offset is shown as %v s, want about %v", got, want)
 			}

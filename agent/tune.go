@@ -20,26 +20,26 @@ const (
 	busyGC = 50
 	// memoryNet makes the collector run whatever its pace, should an idle agent ever fill it.
 	memoryNet = 64 << 20
-	// tidyAfter is how long after the last work the memory it used is given back.
-	tidyAfter = 3 * time.Second
+	// relaxAfter is how long after the last work the memory it used is given back.
+	relaxAfter = 3 * time.Second
 )
 
 // work is called before anything that takes memory.
 func (a *Agent) work() {
-	a.idle.Reset(tidyAfter)
-	if a.tidied {
-		a.tidied = false
+	a.clocks.idle.Reset(relaxAfter)
+	if a.clocks.relaxed {
+		a.clocks.relaxed = false
 		debug.SetGCPercent(busyGC)
 	}
 }
 
-// tidy gives memory back once the agent has nothing to do, and then stops the collector: it would
+// relax gives memory back once the agent has nothing to do, and then stops the collector: it would
 // wake an idle machine every two minutes to find nothing.
-func (a *Agent) tidy() {
+func (a *Agent) relax() {
 	debug.FreeOSMemory()
 	if !a.o.Tuned {
 		return
 	}
-	a.tidied = true
+	a.clocks.relaxed = true
 	debug.SetGCPercent(-1)
 }

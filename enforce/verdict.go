@@ -1,7 +1,6 @@
 package enforce
 
 import (
-	"strings"
 	"time"
 )
 
@@ -52,9 +51,16 @@ type Verdict struct {
 	Rule      Rule  `json:"rule"`                 // decided among the settings in Enforce
 	Would     Rule  `json:"would"`                // decided among all settings
 	WouldDeny bool  `json:"would_deny,omitempty"` // what all settings together say
-	WouldMode Mode  `json:"would_mode,omitempty"` // of the setting that would deny
+	WouldMode Mode  `json:"would_mode,omitempty"` // of the setting that Would names
 	Guard     Guard `json:"guard,omitempty"`      // why a deny was not carried out
 	Ask       bool  `json:"-"`                    // the answer turns on a fact that was not yet known
+}
+
+// Judge answers events about one kind of fact, without allocating.
+type Judge[T any] interface {
+	Judge(*T) Verdict
+	// Reason says in one sentence why, and the nearest change to the policy that would turn it.
+	Reason(Verdict, *T) (reason, nearest string)
 }
 
 // EventKind names what happened.
@@ -87,14 +93,16 @@ type Event struct {
 	// does not leave the machine.
 	Users []uint32 `json:"users,omitempty"`
 	Facts Facts    `json:"facts,omitempty"` // what was judged, for asking "what if" of it later
+	// Section is whose rules judged it: a stick refused by a storage setting was judged by "usb". Empty
+	// where nothing was judged, and from agents up to 0.3.
+	Section string `json:"section,omitempty"`
 }
 
-// Personal reports whether an event tells what somebody plugs in, or has plugged in.
-func (e *Event) Personal() bool {
-	return strings.HasPrefix(e.Subject, "usb") || strings.HasPrefix(string(e.Setting), "usb")
-}
+// Personal reports whether an event tells what somebody does at the machine. The agent's own events
+// (holds, losses) do not.
+func (e *Event) Personal() bool { return e.Setting.Section() != "agent" }
 
-// Facts are the facts of one event as JSON; which, is the section's (fact.USB for "usb").
+// Facts are the facts of one event as JSON; which, is the section's that judged it.
 type Facts string
 
 // MarshalJSON writes the facts as they are.

@@ -73,10 +73,21 @@ const (
 type Want struct {
 	Key   Key
 	Value Value
-	By    []Setting // who asks; equal wants are joined, unequal ones go to the kind's Join
+	// Absent asks that the resource does not exist; what another program put there is removed, and comes
+	// back on release.
+	Absent bool
+	By     []Setting // who asks; equal wants are joined, unequal ones go to the kind's Join
 	Mode  Mode      // of the deciding setting; below Enforce it is planned and never applied
 	Phase Phase
 	Guard Guard // why a stricter value is not wanted, where a guard holds it back
+}
+
+// To is the reading that is wanted.
+func (w Want) To() Reading {
+	if w.Absent {
+		return Reading{State: Absent}
+	}
+	return Reading{Value: w.Value, State: Present}
 }
 
 // Change is one step of a plan.

@@ -1,64 +1,218 @@
 package platform
 
 import (
-	"runtime"
+	"context"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"time"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 )
 
-// Capability says what this version does for one setting on one system. The README's table is
-// generated from it, and a machine's findings cite its Limit, so that neither can claim more.
-type Capability struct {
-	Setting   enforce.Setting
-	OS        string // as GOOS
-	Level     string // enforced, partial, detect_only, unsupported
-	Limit     string
-	Exercised bool // on a real kernel with real (emulated) devices, by the tests
+// Host is what a capability is made for: a machine, and the agent that runs there.
+type Host struct {
+	Sysfs  string // where sysfs is, "/sys"
+	Inputs string // the kernel's list of input devices
+	Run    string // the runtime directory; empty after a boot
+	Gate   enforce.Gate
+	Log    *slog.Logger
 }
 
-const (
-	notYet      = "no back end of this version carries it"
-	notYetUSB   = "USB control is only carried on Linux in this version"
-	partialDisk = "USB only: PCI card readers, Thunderbolt and USB4 disks and network shares are not held back"
-)
+// Capability is one capability of a system as a value: what it claims, and what it observes, changes and
+// guards. The agent drives all of them through this door and imports none.
+type Capability struct {
+	Name string
+	// Claims say what this version carries, for every system: the README's table comes from them.
+	Claims []Claim
+	// Probe says what this machine has now. It may only lower the claims; nil: they stand.
+	Probe     func(context.Context) []Claim
+	Observers []Observer
+	Backends  []Backend
+	Guards    []Guard
+	// Provides are functions that other capabilities may use, Uses those of others that this one takes.
+	Provides, Uses []Port
+	// Inventory lists what there is, for support; nil: nothing.
+	Inventory func(context.Context) (any, error)
+	// Start is called once before anything else, to end what an earlier run left; nil: nothing.
+	Start func()
+}
+
+// Claim says what a capability carries of one setting on one system.
+type Claim struct {
+	Setting   enforce.Setting
+	OS        string // as GOOS
+	Level     string // fact.Enforced, Partial, DetectOnly, Unsupported
+	Limit     string // what escapes, or what is missing
+	Exercised bool   // on a real kernel with real (emulated) devices, by the tests
+}
 
 // Systems are the systems that Warder is built for.
 var Systems = []string{"linux", "windows", "darwin"}
 
-// Capabilities lists every setting on every system.
-func Capabilities(settings []enforce.Setting) []Capability {
-	var out []Capability
-	for _, s := range settings {
-		for _, os := range Systems {
-			out = append(out, capability(s, os))
+// ClaimOf gives what a list of capabilities carries of a setting on a system: the most that one of them
+// claims.
+func ClaimOf(list []Capability, s enforce.Setting, os string) Claim {
+	best := Claim{Setting: s, OS: os, Level: fact.Unsupported, Limit: fact.NotCarried}
+	for _, c := range list {
+		for _, claim := range c.Claims {
+			if claim.Setting == s && claim.OS == os && (rank(claim.Level) > rank(best.Level) || claim.Level == best.Level && best.Limit == fact.NotCarried) {
+				best = claim
+			}
 		}
 	}
+	return best
+}
+
+func rank(level string) int {
+	for i, l := range []string{fact.Unsupported, fact.DetectOnly, fact.Partial, fact.Enforced} {
+		if l == level {
+			return i
+		}
+	}
+	return 0
+}
+
+// Lower gives the claims for one system as a probe leaves them: what it says beyond a claim, or of what
+// is not claimed, is not taken.
+func Lower(claims, probed []Claim, os string) []Claim {
+	var out []Claim
+	for _, c := range claims {
+		if c.OS != os {
+			continue
+		}
+		for _, p := range probed {
+			if p.Setting == c.Setting && rank(p.Level) < rank(c.Level) {
+				c.Level, c.Limit = p.Level, p.Limit
+			}
+		}
+		out = append(out, c)
+	}
 	return out
 }
 
-func capability(s enforce.Setting, os string) Capability {
-	c := Capability{Setting: s, OS: os, Level: "unsupported", Limit: notYet}
-	usb := s.Section() == "usb"
-	external := s == "storage.external_storage_allowed"
-	switch {
-	case usb && os == "linux":
-		c.Level, c.Limit, c.Exercised = "enforced", "", true
-	case external && os == "linux":
-		c.Level, c.Limit, c.Exercised = "partial", partialDisk, true
-	case usb || external:
-		c.Limit = notYetUSB
-	}
-	return c
+// Port is one function that a capability lends (Func) or takes (Take). The agent joins them by name.
+type Port struct {
+	Name string
+	Func any                 // lent
+	Take func(any) (ok bool) // taken; false where it has another type
+	Type reflect.Type        // of what is taken
 }
 
-// Capable is what findings on this machine may claim, by section.
-func Capable() map[string]fact.Capability {
-	out := map[string]fact.Capability{}
-	for _, section := range []string{"storage", "network", "dlp"} {
-		out[section] = fact.Capability{Level: "unsupported", Limit: notYet}
-	}
-	c := capability("usb.allowed", runtime.GOOS)
-	out["usb"] = fact.Capability{Level: c.Level, Limit: c.Limit}
-	return out
+// Lend is a port that provides f.
+func Lend[F any](name string, f F) Port { return Port{Name: name, Func: f} }
+
+// Borrow is a port that uses the function of that name.
+func Borrow[F any](name string, take func(F)) Port {
+	return Port{Name: name, Type: reflect.TypeFor[F](), Take: func(f any) bool {
+		typed, ok := f.(F)
+		if ok {
+			take(typed)
+		}
+		return ok
+	}}
 }
+
+// Join gives every capability the functions that it uses. It fails where one is missing, there twice, or
+// of another type: that is a mistake in the lists.
+func Join(list []Capability) error {
+	lent := map[string]any{}
+	for _, c := range list {
+		for _, p := range c.Provides {
+			if _, twice := lent[p.Name]; twice {
+				return fmt.Errorf("%s: port %s is lent twice", c.Name, p.Name)
+			}
+			lent[p.Name] = p.Func
+		}
+	}
+	for _, c := range list {
+		for _, p := range c.Uses {
+			f, ok := lent[p.Name]
+			if !ok {
+				return fmt.Errorf("%s uses port %s, which nothing lends", c.Name, p.Name)
+			}
+			if !p.Take(f) {
+				return fmt.Errorf("%s uses port %s as %s; it is %T", c.Name, p.Name, p.Type, f)
+			}
+		}
+	}
+	return nil
+}
+
+// Rules are what a guard is loaded with; it knows the judge of its own kind of event in them.
+type Rules interface {
+	// CanDeny reports whether anything at all can be refused. Without it a guard watches and never writes.
+	CanDeny() bool
+}
+
+// Guard answers events as they happen, by the rules that the agent loads.
+type Guard interface {
+	// Section names whose rules it goes by.
+	Section() string
+	// Load swaps the rules, then judges again all that is there, and returns when what it could do at
+	// once is done and read back. nil: there is no policy, and everything passes.
+	Load(Rules) error
+	// Run answers until the context ends. hand takes each decision and never waits; look asks for another
+	// look at the machine.
+	Run(ctx context.Context, hand func(Decision), look func()) error
+	// Rescan judges again all that is there: after sleep, and where announcements were lost.
+	Rescan()
+	// Work lists what goes on in the background.
+	Work() []Work
+	// Stop ends that work and leaves everything as it is.
+	Stop()
+}
+
+// Decision is one event judged, and what became of it.
+type Decision struct {
+	Section string
+	Key     enforce.Key // of the resource
+	Subject string      // for people
+	Verdict enforce.Verdict
+	// Reason renders the verdict, later and elsewhere; nil where there was no policy to judge by.
+	Reason  func() (reason, nearest string)
+	Fact    any             // what was judged
+	Done    enforce.Reading // as read back, after acting
+	Err     error           // why the machine does not hold the verdict
+	New     bool            // it has just come; else it was found by a rescan
+	Changed bool            // the guard wrote
+	Quiet   bool            // not worth an event while it is allowed
+	Note    string          // what else became of it, a sentence
+	Forced  bool            // something may be lost: Note says what
+
+	// Clock names what is measured, "insert"; Received is when the announcement was read, and zero for a
+	// rescan. Decided is just before the write, Verified after the read-back.
+	Clock                       string
+	Received, Decided, Verified time.Time
+}
+
+// Work is something that goes on in the background.
+type Work struct {
+	Subject string // "2-1"
+	What    string // "emptying its disks before it is taken away"
+	Since   time.Time
+	Step    string // may name a path, and so whose it is
+}
+
+// Released is what became of what had to be emptied before it was taken away.
+type Released struct {
+	Forced bool   // not all is known to be written: the deadline came first
+	Note   string // a sentence for people: who was asked to end, what may be lost
+}
+
+// The functions that capabilities lend each other.
+type (
+	// ReleaseDisks empties the disks of a device before it is taken away. dir is the device's directory in
+	// sysfs; step is told what is being done. It returns when the device may go, at the latest after a
+	// deadline of its own; finish is called once the device has gone.
+	ReleaseDisks func(ctx context.Context, dir string, step func(string)) (out Released, finish func())
+	// CarriesSystem names the part of the running system that is on a device's disk, "" for none.
+	CarriesSystem func(dir string) string
+)
+
+// The names of the ports.
+const (
+	PortRelease = "volume.release"
+	PortCarries = "volume.carries"
+)

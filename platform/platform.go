@@ -6,6 +6,7 @@ package platform
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -17,20 +18,20 @@ type Backend interface {
 	// List reads every resource of its kinds, what an earlier run left behind included. A resource
 	// that cannot be read is listed as Unknown.
 	List(context.Context) (map[enforce.Key]enforce.Reading, error)
-	// Apply makes changes, in order, each behind the gate. It proves nothing: List again. One
-	// change that fails does not keep the others from being made.
-	Apply(context.Context, []enforce.Change) error
+	// Apply makes changes, in order, each behind the gate, and gives the error of each that failed. It
+	// proves nothing: List again. One change that fails does not keep the others from being made.
+	Apply(context.Context, []enforce.Change) map[enforce.Key]error
+	// Watch tells of resources that another program may have changed, until the context ends. A back end
+	// that hears nothing answers Unwatched at once.
+	Watch(ctx context.Context, changed func(enforce.Key)) error
 }
 
-// Undo says how a resource is given back.
-type Undo uint8
+// Unwatched is the answer of a back end that is not told of changes: it has to be looked at this often.
+type Unwatched time.Duration
 
-const (
-	Baseline Undo = iota // restore the value from before
-	Owned                // delete our scope
-	Session              // gone with the process
-	None
-)
+func (u Unwatched) Error() string {
+	return fmt.Sprintf("changes are not announced; it is looked at every %s", time.Duration(u))
+}
 
 // Life says how long a value lasts.
 type Life uint8
@@ -44,7 +45,6 @@ const (
 // Kind describes one kind of resource.
 type Kind struct {
 	Name string
-	Undo Undo
 	Life Life
 	// Safe is the vendor's default: what to restore on the day the ledger itself is lost. Empty
 	// where there is none.
@@ -72,9 +72,6 @@ type Kind struct {
 type Observer interface {
 	Observe(context.Context, *fact.Machine) error
 }
-
-// Judge answers one event.
-type Judge[T any] interface{ Judge(*T) enforce.Verdict }
 
 // Unsupported is what a back end answers where its system lacks something.
 type Unsupported struct{ Feature, Need string }

@@ -67,21 +67,51 @@ type State struct {
 	// RefutedDigest is its content: the same under another serial is not tried again either, for a day.
 	RefutedDigest string    `json:"refuted_digest,omitempty"`
 	RefutedAt     time.Time `json:"refuted_at,omitzero"`
-	Hold          *Hold     `json:"hold,omitempty"`
+	// Trial is of a policy that no check-in has proved yet and that can cut this machine off; it stands
+	// until the policy is proved or refuted.
+	Trial *Trial `json:"trial,omitempty"`
+	Hold  *Hold  `json:"hold,omitempty"`
 
 	Exceptions []Exception          `json:"exceptions,omitempty"`
 	Redeemed   map[string]time.Time `json:"redeemed,omitempty"` // codes used, so that none is used twice
 	Ended      map[string]time.Time `json:"ended,omitempty"`    // exceptions whose time was up here, and when
 }
 
-// Exception lets one stick pass for a time.
+// Trial is a policy that has to prove itself.
+type Trial struct {
+	Serial  int64  `json:"serial"`
+	Network bool   `json:"network"` // it changed what leads to the server
+	Boot    string `json:"boot"`    // in which it was last applied
+}
+
+// Exception lets one subject pass for a time.
 type Exception struct {
 	ID      string    `json:"id"`
-	USB     string    `json:"usb"`
+	Section string    `json:"section"`
+	Subject string    `json:"subject"`
 	Reason  string    `json:"reason,omitempty"`
 	Since   time.Time `json:"since"`
 	Until   time.Time `json:"until"`             // on this machine's clock
 	Offline bool      `json:"offline,omitempty"` // by a code; the server does not know whether it was used
+}
+
+// Name is what passes, for people.
+func (e Exception) Name() string { return e.Section + " " + e.Subject }
+
+// UnmarshalJSON reads what versions up to 0.3 stored, too: sticks alone, under a field of that name.
+func (e *Exception) UnmarshalJSON(b []byte) error {
+	type plain Exception
+	old := struct {
+		*plain
+		USB string `json:"usb"`
+	}{plain: (*plain)(e)}
+	if err := json.Unmarshal(b, &old); err != nil {
+		return err
+	}
+	if e.Section == "" && old.USB != "" {
+		e.Section, e.Subject = "usb", old.USB
+	}
+	return nil
 }
 
 // ErrDamaged: both copies are there and neither can be read.

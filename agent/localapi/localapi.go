@@ -21,24 +21,30 @@ import (
 	"time"
 
 	"github.com/tailscale/peercred"
+
+	"github.com/warderd/warder/platform/seat"
 )
 
 // Access levels.
 type Access int
 
 const (
-	Read Access = iota // any local user; what monitor mode found is left out
-	User               // any local user; bounded requests that change something small
-	Root               // root, or the user the agent runs as
+	Read    Access = iota // any local user; what monitor mode found is left out
+	User                  // any local user; bounded requests that change something small
+	Root                  // root, or the user the agent runs as
+	Session               // a process of a login session, for what that session's helper says and asks
 )
 
 // maxBody bounds a request.
 const maxBody = 64 << 10
 
-// Caller is who asks.
+// Caller is who asks, as the kernel said when the connection was made.
 type Caller struct {
-	UID  string
-	Root bool
+	UID  string `json:"uid"`
+	PID  int    `json:"pid,omitempty"`
+	Root bool   `json:"root"`
+	// Session is the login session of the process; "" for none, and for routes that do not ask for it.
+	Session string `json:"session,omitempty"`
 }
 
 // share names who has one user's part of what is limited. A user may own thousands of ids below their own,
@@ -170,7 +176,17 @@ func caller(c net.Conn) Caller {
 		return Caller{}
 	}
 	uid, _ := creds.UserID()
-	return Caller{UID: uid, Root: uid == "0" || uid == strconv.Itoa(os.Getuid())}
+	pid, _ := creds.PID()
+	return Caller{UID: uid, PID: pid, Root: uid == "0" || uid == strconv.Itoa(os.Getuid())}
+}
+
+// inSession finds a caller's session, when a route asks for it: by then the process may be another one
+// under the same number, of the same user or not, and only one of that user's sessions is found.
+func inSession(c Caller) Caller {
+	if uid, err := strconv.ParseUint(c.UID, 10, 32); err == nil {
+		c.Session = seat.Session(uint32(uid), c.PID)
+	}
+	return c
 }
 
 // turns lets each user have so many requests of a kind at a time.
@@ -214,6 +230,12 @@ func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 	if r.Access == Root && !c.Root {
 		fail(w, &Error{http.StatusForbidden, "this needs root: run it with sudo"})
 		return
+	}
+	if r.Access == Session {
+		if c = inSession(c); c.Session == "" {
+			fail(w, &Error{http.StatusForbidden, "this is for a program of a login session"})
+			return
+		}
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, q.Body, maxBody))
 	if err != nil {

@@ -12,7 +12,8 @@ import (
 // every resource it asks for was read after the run and holds what is wanted.
 func (l *Loop) Prove(findings []enforce.Finding, wants []enforce.Want, r Result) []enforce.Finding {
 	by := map[enforce.Setting][]enforce.Want{}
-	for _, w := range wants {
+	joined, over := join(l.kinds, wants)
+	for _, w := range joined {
 		for _, s := range w.By {
 			by[s] = append(by[s], w)
 		}
@@ -20,6 +21,10 @@ func (l *Loop) Prove(findings []enforce.Finding, wants []enforce.Want, r Result)
 	out := make([]enforce.Finding, len(findings))
 	for i, f := range findings {
 		out[i] = l.prove(f, by[f.Setting], r)
+		if w, lost := over[f.Setting]; lost && f.Mode >= enforce.Enforce {
+			out[i].Compliance, out[i].Enforcement = enforce.Noncompliant, enforce.NotEnforced
+			out[i].Reason = fmt.Sprintf("%s is held at %s for %s, which asks otherwise", w.Key, w.To(), w.By[0])
+		}
 	}
 	return out
 }
@@ -33,7 +38,7 @@ func (l *Loop) prove(f enforce.Finding, wants []enforce.Want, r Result) enforce.
 	}
 	for _, w := range wants {
 		seen := r.Seen.At(w.Key)
-		if seen.State == enforce.Absent && l.kinds.kinds[w.Key.Kind].Found {
+		if seen.State == enforce.Absent && !w.Absent && l.kinds.kinds[w.Key.Kind].Found {
 			continue
 		}
 		f.Evidence = evidence(f.Evidence, w.Key, seen, r.At)
@@ -49,11 +54,11 @@ func (l *Loop) prove(f enforce.Finding, wants []enforce.Want, r Result) enforce.
 				f.Compliance, f.Enforcement = enforce.Uncertain, enforce.NotEnforced
 				f.Reason = fmt.Sprintf("%s cannot be read: %s", w.Key, seen.How)
 			}
-		case !seen.Is(w.Value):
+		case !seen.Same(w.To()):
 			f.Compliance, f.Enforcement = enforce.Noncompliant, enforce.NotEnforced
 			f.Reason = fmt.Sprintf("%s %s", w.Key, r.Failed[w.Key])
 			if r.Failed[w.Key] == "" {
-				f.Reason = fmt.Sprintf("%s reads %s, wanted %s", w.Key, seen, w.Value)
+				f.Reason = fmt.Sprintf("%s reads %s, wanted %s", w.Key, seen, w.To())
 			}
 		}
 	}

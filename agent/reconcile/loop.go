@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/warderd/warder/agent/killpoint"
@@ -49,19 +51,9 @@ type Result struct {
 	Network   bool    // something was changed that can cut the machine off from its server
 }
 
-// Changed reports whether the machine was written to.
-func (r Result) Changed() bool { return len(r.Plan.Apply) > 0 }
-
-// Preview is the plan without doing it.
-func (l *Loop) Preview(ctx context.Context, wants []enforce.Want) (Plan, error) {
-	seen, err := l.List(ctx)
-	rows, lerr := l.Ledger.Rows()
-	return Make(l.kinds, wants, seen, rows, false), errors.Join(err, lerr)
-}
-
 // Run makes the machine as wanted. load is called between what closes and what opens: it loads the
 // guards.
-func (l *Loop) Run(ctx context.Context, wants []enforce.Want, load func(context.Context)) Result {
+func (l *Loop) Run(ctx context.Context, ask Ask, load func(context.Context)) Result {
 	r := Result{At: l.Now(), Failed: map[enforce.Key]string{}, Contended: map[enforce.Key]bool{}}
 	seen, err := l.List(ctx)
 	r.problem(err)
@@ -69,7 +61,7 @@ func (l *Loop) Run(ctx context.Context, wants []enforce.Want, load func(context.
 	r.problem(err)
 	// A ledger that cannot be read remembers nothing: only what is safe without it is done.
 	lost := err != nil || l.Ledger.Lost()
-	r.Plan = Make(l.kinds, wants, seen, rows, lost)
+	r.Plan = Make(l.kinds, ask, seen, rows, lost)
 	l.rest(&r, rows)
 	if err := l.intend(r.Plan, rows, lost); err != nil {
 		// Without a row nothing new may be taken; giving back needs none.
@@ -79,21 +71,25 @@ func (l *Loop) Run(ctx context.Context, wants []enforce.Want, load func(context.
 	for _, c := range r.Plan.Apply {
 		r.Network = r.Network || l.kinds.kinds[c.Key.Kind].Network
 	}
+	if ask.Before != nil {
+		ask.Before(r.Plan, r.Network)
+	}
 
 	killpoint.Hit("apply.close.before")
-	errs := l.apply(ctx, r.Plan.Apply, enforce.Close)
+	failed := map[enforce.Key]error{}
+	l.apply(ctx, r.Plan.Apply, enforce.Close, failed)
 	killpoint.Hit("apply.close.after")
 	load(ctx)
 	killpoint.Hit("apply.guard.after")
-	errs = append(errs, l.apply(ctx, r.Plan.Apply, enforce.Open)...)
+	l.apply(ctx, r.Plan.Apply, enforce.Open, failed)
 	killpoint.Hit("apply.open.after")
 
 	r.Seen, err = l.List(ctx)
 	r.problem(err)
 	if len(baselines(r.Plan.Apply)) > 0 {
-		errs = append(errs, l.stragglers(ctx, &r, wants, rows, lost)...)
+		l.stragglers(ctx, &r, ask, rows, lost, failed)
 	}
-	r.problem(l.settle(&r, lost && len(wants) == 0, errors.Join(errs...)))
+	r.problem(l.settle(&r, lost && len(ask.Wants) == 0 && len(ask.Blind) == 0, failed))
 	return r
 }
 
@@ -108,26 +104,25 @@ func baselines(all []enforce.Change) (out []enforce.Change) {
 
 // stragglers gives back what our defaults still refused while they were being given back: a device
 // plugged in between the list and the write.
-func (l *Loop) stragglers(ctx context.Context, r *Result, wants []enforce.Want, rows map[enforce.Key]ledger.Row, lost bool) []error {
+func (l *Loop) stragglers(ctx context.Context, r *Result, ask Ask, rows map[enforce.Key]ledger.Row, lost bool, failed map[enforce.Key]error) {
 	done := map[enforce.Key]bool{}
 	for _, c := range r.Plan.Apply {
 		done[c.Key] = true
 	}
 	var more []enforce.Change
-	for _, c := range baselines(Make(l.kinds, wants, r.Seen, rows, lost).Apply) {
+	for _, c := range baselines(Make(l.kinds, ask, r.Seen, rows, lost).Apply) {
 		if !done[c.Key] {
 			more = append(more, c)
 		}
 	}
 	if len(more) == 0 {
-		return nil
+		return
 	}
-	errs := l.apply(ctx, more, enforce.Open)
+	l.apply(ctx, more, enforce.Open, failed)
 	r.Plan.Apply = append(r.Plan.Apply, more...)
 	var err error
 	r.Seen, err = l.List(ctx)
 	r.problem(err)
-	return errs
 }
 
 func (r *Result) problem(err error) {
@@ -219,31 +214,48 @@ func (l *Loop) intend(p Plan, rows map[enforce.Key]ledger.Row, lost bool) error 
 	return errors.Join(l.Ledger.Intend(wait), l.Ledger.Note(quick))
 }
 
-func (l *Loop) apply(ctx context.Context, all []enforce.Change, phase enforce.Phase) []error {
-	var errs []error
-	for _, b := range l.Backends {
+// apply makes the changes of one phase: what is taken in the order of the back ends, then what is given
+// back in the reverse order.
+func (l *Loop) apply(ctx context.Context, all []enforce.Change, phase enforce.Phase, failed map[enforce.Key]error) {
+	batch := func(b platform.Backend, baseline bool) {
 		mine := map[string]bool{}
 		for _, k := range b.Kinds() {
 			mine[k.Name] = true
 		}
-		var batch []enforce.Change
+		var list []enforce.Change
 		for _, c := range all {
-			if c.Phase == phase && mine[c.Key.Kind] {
-				batch = append(batch, c)
+			if c.Phase == phase && c.Baseline == baseline && mine[c.Key.Kind] {
+				list = append(list, c)
 			}
 		}
-		if len(batch) > 0 {
-			if err := b.Apply(ctx, batch); err != nil {
-				errs = append(errs, err)
-			}
+		if len(list) > 0 {
+			maps.Copy(failed, b.Apply(ctx, list))
 		}
 	}
-	return errs
+	for _, b := range l.Backends {
+		batch(b, false)
+	}
+	for _, b := range slices.Backward(l.Backends) {
+		batch(b, true)
+	}
+}
+
+// Remember keeps the row of a resource that a guard wrote. It may be called beside Run.
+func (l *Loop) Remember(key enforce.Key, done enforce.Reading, by []enforce.Setting) error {
+	rows, err := l.Ledger.Rows()
+	if err != nil {
+		return err
+	}
+	kind, base := l.kinds.kinds[key.Kind], done
+	if kind.From != nil {
+		base = kind.From(key, base, func(k enforce.Key) (enforce.Reading, bool) { r, ok := rows[k]; return r.Baseline, ok })
+	}
+	return l.Ledger.Note([]ledger.Row{{Key: key, Life: kind.Life, Baseline: base, Last: done, By: by}})
 }
 
 // settle records what was read back. Only that counts: an error of the call is merely the reason
 // given where the machine is not as wanted.
-func (l *Loop) settle(r *Result, released bool, applied error) error {
+func (l *Loop) settle(r *Result, released bool, failed map[enforce.Key]error) error {
 	var rows []ledger.Row
 	forget := r.Plan.Forget
 	have, err := l.Ledger.Rows()
@@ -264,8 +276,8 @@ func (l *Loop) settle(r *Result, released bool, applied error) error {
 			continue
 		default:
 			r.Failed[c.Key] = fmt.Sprintf("reads %s, wanted %s", seen, c.To)
-			if applied != nil {
-				r.Failed[c.Key] += ": " + applied.Error()
+			if err := failed[c.Key]; err != nil {
+				r.Failed[c.Key] += ": " + err.Error()
 			}
 		}
 		if row.Key == c.Key {

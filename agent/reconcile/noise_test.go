@@ -2,9 +2,23 @@ package reconcile
 
 import (
 	"bytes"
+	"database/sql"
 	"os"
 	"testing"
 )
+
+// spoil changes a database behind its owner's back.
+func spoil(t *testing.T, path, statement string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(statement); err != nil {
+		t.Fatal(err)
+	}
+}
 
 func noise(t *testing.T, path string) {
 	t.Helper()

@@ -5,6 +5,7 @@
 package reconcile
 
 import (
+	"slices"
 	"sort"
 
 	"github.com/warderd/warder/agent/ledger"
@@ -64,20 +65,32 @@ type planner struct {
 	seen  Seen
 	rows  map[enforce.Key]ledger.Row
 	lost  bool
+	blind map[string]bool
 	plan  Plan
+}
+
+// Ask is what is wanted of a machine.
+type Ask struct {
+	Wants []enforce.Want
+	// Blind are the kinds of which it is not known what is wanted: nothing of them is given back.
+	Blind map[string]bool
+	// Before is called with the plan before any of it is done, and whether it changes what can cut this
+	// machine off from its server; nil: nobody asks.
+	Before func(plan Plan, network bool)
 }
 
 // Make gives the plan. lost says that rows of this boot are missing: then what is found at a value
 // that only we write counts as ours.
-func Make(kinds Kinds, wants []enforce.Want, seen Seen, rows map[enforce.Key]ledger.Row, lost bool) Plan {
-	p := planner{kinds: kinds, seen: seen, rows: rows, lost: lost}
+func Make(kinds Kinds, ask Ask, seen Seen, rows map[enforce.Key]ledger.Row, lost bool) Plan {
+	p := planner{kinds: kinds, seen: seen, rows: rows, lost: lost, blind: ask.Blind}
 	held := map[enforce.Key]bool{}
-	for _, w := range join(kinds, wants) {
+	wants, _ := join(kinds, ask.Wants)
+	for _, w := range wants {
 		if w.Mode >= enforce.Enforce {
 			held[w.Key] = true
 			p.want(w)
-		} else if r := seen.At(w.Key); r.State == enforce.Present && !r.Is(w.Value) {
-			p.plan.Would = append(p.plan.Would, enforce.Change{Key: w.Key, From: r, To: present(w.Value), By: w.By, Phase: w.Phase, Mode: w.Mode})
+		} else if r := seen.At(w.Key); r.State != enforce.Unknown && !r.Same(w.To()) && !p.missing(w, r) {
+			p.plan.Would = append(p.plan.Would, enforce.Change{Key: w.Key, From: r, To: w.To(), By: w.By, Phase: w.Phase, Mode: w.Mode})
 		}
 	}
 	for k, row := range rows {
@@ -98,10 +111,11 @@ func present(v enforce.Value) enforce.Reading {
 }
 
 // join makes one want of several for the same key: equal ones add up who asks; the higher mode
-// wins; unequal ones of the same mode go to the kind's Join, and without one the first stays.
-func join(kinds Kinds, wants []enforce.Want) []enforce.Want {
+// wins; unequal ones of the same mode go to the kind's Join, and without one the first stays. over are
+// the settings whose want was not taken, with the one that was.
+func join(kinds Kinds, wants []enforce.Want) (out []enforce.Want, over map[enforce.Setting]enforce.Want) {
 	at := map[enforce.Key]int{}
-	var out []enforce.Want
+	over = map[enforce.Setting]enforce.Want{}
 	for _, w := range wants {
 		i, again := at[w.Key]
 		if !again {
@@ -111,18 +125,42 @@ func join(kinds Kinds, wants []enforce.Want) []enforce.Want {
 		}
 		have := &out[i]
 		switch {
-		case w.Value == have.Value:
-			have.By = append(append([]enforce.Setting{}, have.By...), w.By...)
+		case w.To() == have.To():
+			have.By = both(have.By, w.By)
 			have.Mode = max(have.Mode, w.Mode)
 		case w.Mode > have.Mode:
 			*have = w
-		case w.Mode == have.Mode && kinds.kinds[w.Key.Kind].Join != nil:
-			if j, ok := kinds.kinds[w.Key.Kind].Join(*have, w); ok {
-				*have = j
+		case w.Mode == have.Mode:
+			by := both(have.By, w.By)
+			if f := kinds.kinds[w.Key.Kind].Join; f != nil {
+				if j, ok := f(*have, w); ok {
+					*have, have.By = j, by
+					continue
+				}
+			}
+			for _, s := range w.By {
+				if !slices.Contains(have.By, s) {
+					over[s] = *have
+				}
 			}
 		}
 	}
+	return out, over
+}
+
+func both(a, b []enforce.Setting) []enforce.Setting {
+	out := slices.Clone(a)
+	for _, s := range b {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
 	return out
+}
+
+// missing: what is there or not by itself, and is not, needs no holding.
+func (p *planner) missing(w enforce.Want, seen enforce.Reading) bool {
+	return seen.State == enforce.Absent && !w.Absent && p.kinds.kinds[w.Key.Kind].Found
 }
 
 // baseline is what to give back one day for a resource that has no row yet.
@@ -157,14 +195,14 @@ func (p *planner) want(w enforce.Want) {
 	switch {
 	case seen.State == enforce.Unknown:
 		p.plan.Unread = append(p.plan.Unread, w.Key)
-	case seen.State == enforce.Absent && p.kinds.kinds[w.Key.Kind].Found:
+	case p.missing(w, seen):
 		// Not there, or unplugged since the snapshot: nothing to hold.
-	case !seen.Is(w.Value):
-		p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: w.Key, From: seen, To: present(w.Value), By: w.By, Phase: w.Phase, Mode: w.Mode})
-	case known && !row.Last.Is(w.Value):
+	case !seen.Same(w.To()):
+		p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: w.Key, From: seen, To: w.To(), By: w.By, Phase: w.Phase, Mode: w.Mode})
+	case known && !row.Last.Same(w.To()):
 		row.Last, row.Next, row.By = seen, enforce.Reading{}, w.By
 		p.plan.Adopt = append(p.plan.Adopt, row)
-	case !known:
+	case !known && !w.Absent:
 		// As wanted, without our doing. A row where it would not be so without us; and for what a
 		// default of ours speaks for, always: the day that default is given back, a resource without
 		// a row counts as ours.
@@ -175,16 +213,19 @@ func (p *planner) want(w enforce.Want) {
 }
 
 func (p *planner) release(row ledger.Row) {
-	seen := p.seen.At(row.Key)
-	c := enforce.Change{Key: row.Key, From: seen, To: row.Baseline, By: row.By, Phase: enforce.Open, Baseline: true}
+	seen, base := p.seen.At(row.Key), row.Baseline
+	if safe := p.kinds.kinds[row.Key.Kind].Safe; base.State == enforce.Unknown && safe != "" {
+		base = present(safe) // what was there before is lost; the vendor's default is not
+	}
+	c := enforce.Change{Key: row.Key, From: seen, To: base, By: row.By, Phase: enforce.Open, Baseline: true}
 	switch {
-	case seen.State == enforce.Absent && (row.Baseline.State == enforce.Present || row.Baseline.State == enforce.Unknown):
-		p.plan.Forget = append(p.plan.Forget, row.Key)
-	case seen.State == enforce.Unknown:
+	case seen.State == enforce.Unknown || p.blind[row.Key.Kind]:
 		p.plan.Unread = append(p.plan.Unread, row.Key)
-	case seen.Same(row.Baseline):
+	case seen.State == enforce.Absent && base.State != enforce.Absent && !row.Ours(seen):
 		p.plan.Forget = append(p.plan.Forget, row.Key)
-	case row.Ours(seen):
+	case seen.Same(base):
+		p.plan.Forget = append(p.plan.Forget, row.Key)
+	case row.Ours(seen) && base.State != enforce.Unknown:
 		p.plan.Apply = append(p.plan.Apply, c)
 	default:
 		p.plan.Conflict = append(p.plan.Conflict, c)
@@ -197,7 +238,7 @@ func (p *planner) strays(held map[enforce.Key]bool) {
 	for k, seen := range p.seen.Has {
 		_, known := p.rows[k]
 		kind := p.kinds.kinds[k.Kind]
-		if held[k] || known || kind.From == nil || kind.Ours == "" || !seen.Is(kind.Ours) || p.spokenFor(k, held) {
+		if held[k] || known || p.blind[k.Kind] || kind.From == nil || kind.Ours == "" || !seen.Is(kind.Ours) || p.spokenFor(k, held) {
 			continue
 		}
 		if base := kind.From(k, seen, p.held); !base.Same(seen) {
@@ -211,7 +252,7 @@ func (p *planner) leftovers(held map[enforce.Key]bool) {
 	for k, seen := range p.seen.Has {
 		_, known := p.rows[k]
 		kind := p.kinds.kinds[k.Kind]
-		if held[k] || known || p.planned(k) || p.spokenFor(k, held) || kind.Safe == "" || kind.Ours == "" || !seen.Is(kind.Ours) {
+		if held[k] || known || p.blind[k.Kind] || p.planned(k) || p.spokenFor(k, held) || kind.Safe == "" || kind.Ours == "" || !seen.Is(kind.Ours) {
 			continue
 		}
 		p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: k, From: seen, To: present(kind.Safe), Phase: enforce.Open, Baseline: true})
@@ -240,14 +281,18 @@ func (p *planner) planned(k enforce.Key) bool {
 	return false
 }
 
-// sort puts what closes before what opens, and within each the kinds in their back end's order.
+// sort puts what closes before what opens, and within each the kinds in their back end's order. What is
+// given back comes last, in the reverse order: what was held first is let go last.
 func (p *planner) sort() {
 	less := func(a, b enforce.Change) bool {
 		if a.Phase != b.Phase {
 			return a.Phase < b.Phase
 		}
+		if a.Baseline != b.Baseline {
+			return b.Baseline
+		}
 		if x, y := p.kinds.order[a.Key.Kind], p.kinds.order[b.Key.Kind]; x != y {
-			return x < y
+			return (x < y) != a.Baseline
 		}
 		return a.Key.ID < b.Key.ID
 	}

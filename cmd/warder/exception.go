@@ -13,16 +13,20 @@ import (
 func (a *app) exception() *cobra.Command {
 	var usb string
 	c := &cobra.Command{
-		Use: "exception CODE", Short: "Let a stick pass with a code from support", Args: cobra.ExactArgs(1),
-		Long: "Support reads out a code for one stick on this machine, for a time. It works without a network, once, within\n" +
-			"a day. The stick is what is plugged in and refused; name it where it is not plugged in yet.",
+		Use: "exception CODE", Short: "Let something pass with a code from support", Args: cobra.ExactArgs(1),
+		Long: "Support reads out a code for one thing on this machine, such as a stick, for a time. It works without a network, once, within\n" +
+			"a day. It is tried on what is there and refused; name the stick where it is not plugged in yet.",
 		Example: "  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-Z\n  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-Z --usb 0951:1666:0011AABB",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var x identity.Exception
-			if err := a.client().Do(cmd.Context(), "POST", "/v1/exceptions", agent.ExceptionRequest{Code: args[0], USB: usb}, &x); err != nil {
+			in := agent.ExceptionRequest{Code: args[0]}
+			if usb != "" {
+				in.Section, in.Subject = "usb", usb
+			}
+			if err := a.client().Do(cmd.Context(), "POST", "/v1/exceptions", in, &x); err != nil {
 				return fmt.Errorf("the code is not taken: %w", err)
 			}
-			a.screen(cmd).printf("usb %s may be used until %s.\n", x.USB, x.Until.Local().Format(time.DateTime))
+			a.screen(cmd).printf("%s may be used until %s.\n", x.Name(), x.Until.Local().Format(time.DateTime))
 			return nil
 		},
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/enforce/usb"
 )
 
 func (a *app) explain() *cobra.Command {
@@ -32,7 +34,7 @@ func (a *app) explainUSB() *cobra.Command {
 		Example: "  warder explain usb 0951:1666 --class 08\n  warder explain usb 046d:c52b:12345 --class hid\n  warder explain usb --port 1-2",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			in := agent.ExplainRequest{Port: port}
+			in := usb.Subject{Port: port}
 			switch {
 			case port == "" && len(args) == 0:
 				return errors.New("name a device (VID:PID) or a port (--port 1-2)")
@@ -52,7 +54,7 @@ func (a *app) explainUSB() *cobra.Command {
 				}
 				in.Classes = append(in.Classes, uint8(class))
 			}
-			x, dead, err := a.askUSB(cmd, in)
+			x, dead, err := a.ask(cmd, "usb", in)
 			if err != nil {
 				return fmt.Errorf("cannot explain: %w", err)
 			}
@@ -69,12 +71,12 @@ func (a *app) explainUSB() *cobra.Command {
 			default:
 				word = st.warn(word)
 			}
-			st.printf("%s  %s\n  why      %s\n", word, x.Device, x.Reason)
+			st.printf("%s  %s\n  why      %s\n", word, x.Subject, x.Reason)
 			if x.Nearest != "" {
 				st.printf("  to turn  %s\n", x.Nearest)
 			}
-			if x.Authorized != "" {
-				st.printf("  now      in use: %s (read back from the kernel)\n", x.Authorized)
+			if x.Now != "" {
+				st.printf("  now      %s (read back)\n", x.Now)
 			}
 			st.printf("  policy   %s\n", x.Policy)
 			if dead {
@@ -89,10 +91,15 @@ func (a *app) explainUSB() *cobra.Command {
 	return c
 }
 
-func (a *app) askUSB(cmd *cobra.Command, in agent.ExplainRequest) (x agent.Explanation, dead bool, err error) {
-	err = a.client().Do(cmd.Context(), "POST", "/v1/explain/usb", in, &x)
+// ask asks a section about a subject, of the agent or of what a dead one left.
+func (a *app) ask(cmd *cobra.Command, section string, subject any) (x agent.Explanation, dead bool, err error) {
+	in := agent.ExplainRequest{Section: section}
+	if in.Subject, err = json.Marshal(subject); err != nil {
+		return x, false, err
+	}
+	err = a.client().Do(cmd.Context(), "POST", "/v1/explain", in, &x)
 	if errors.Is(err, localapi.ErrNoAgent) {
-		x, err = agent.ExplainOffline(a.paths(), in)
+		x, err = agent.ExplainOffline(cmd.Context(), a.paths(), in)
 		return x, true, err
 	}
 	return x, false, err

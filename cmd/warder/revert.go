@@ -27,7 +27,7 @@ func (a *app) revert() *cobra.Command {
 			switch {
 			case now:
 				// For the package's removal: give back what a dead agent left, and hold nothing.
-				return agent.Offline(cmd.Context(), a.paths(), agent.OfflineRevert, agent.HoldRequest{})
+				return a.offline(cmd, agent.OfflineRevert, agent.HoldRequest{})
 			case lift:
 				if err := a.client().Do(cmd.Context(), "DELETE", "/v1/hold", nil, nil); err != nil {
 					return fmt.Errorf("cannot lift the hold: %w", err)
@@ -41,7 +41,7 @@ func (a *app) revert() *cobra.Command {
 			}
 			err := a.client().Do(cmd.Context(), "POST", "/v1/hold", h, nil)
 			if errors.Is(err, localapi.ErrNoAgent) {
-				err = agent.Offline(cmd.Context(), a.paths(), agent.OfflineHold, h)
+				err = a.offline(cmd, agent.OfflineHold, h)
 			}
 			if err != nil {
 				return fmt.Errorf("cannot revert: %w", err)
@@ -56,4 +56,13 @@ func (a *app) revert() *cobra.Command {
 	c.Flags().BoolVar(&now, "leftovers", false, "give back what a dead agent left, without a hold")
 	_ = c.Flags().MarkHidden("leftovers")
 	return c
+}
+
+// offline gives the machine back while no agent runs, and says what was left alone.
+func (a *app) offline(cmd *cobra.Command, what agent.OfflineAction, h agent.HoldRequest) error {
+	left, err := agent.Offline(cmd.Context(), a.paths(), what, h)
+	for _, l := range left {
+		complain("left alone: %s\n", l)
+	}
+	return err
 }

@@ -24,7 +24,7 @@ func (a *app) service() *cobra.Command {
 				if action == "uninstall" {
 					// Stopping reverts; what a killed agent left is given back here, before its files go.
 					_ = service.Control("stop")
-					if err := agent.Offline(cmd.Context(), a.paths(), agent.OfflineRevert, agent.HoldRequest{}); err != nil {
+					if err := a.offline(cmd, agent.OfflineRevert, agent.HoldRequest{}); err != nil {
 						return fmt.Errorf("the machine is not given back, so the service stays: %w", err)
 					}
 				}

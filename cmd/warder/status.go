@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -108,11 +110,11 @@ func render(st screen, s agent.Status) {
 		line("policy", "%s, version %d, %s%s", p.Name, p.Version, p.State, stale)
 	}
 	for _, x := range s.Exceptions {
-		stick := x.USB
-		if stick == "" {
-			stick = "a stick, which root sees,"
+		name := x.Name()
+		if x.Subject == "" {
+			name = "of " + x.Section + ", which root sees,"
 		}
-		line("exception", "%s until %s  %s", stick, x.Until.Local().Format(time.DateTime), st.dim(x.Reason))
+		line("exception", "%s until %s  %s", name, x.Until.Local().Format(time.DateTime), st.dim(x.Reason))
 	}
 	if h := s.Hold; h != nil {
 		until := "until lifted with: sudo warder revert --lift"
@@ -121,17 +123,19 @@ func render(st screen, s agent.Status) {
 		}
 		line("held", "%s", st.warn(fmt.Sprintf("by %s: %s (%s)", h.Who, h.Reason, until)))
 	}
-	line("usb", "%s", usbLine(st, s.USB))
-	for _, r := range s.Releases {
-		line("releasing", "%s for %d s, before it is taken away  %s", r.Device, r.Seconds, st.dim(r.Step))
+	for _, name := range slices.Sorted(maps.Keys(s.Sections)) {
+		line(name, "%s", sectionLine(st, s.Sections[name]))
 	}
-	for _, n := range []string{"insert_to_decision", "nudge_to_verified"} {
-		if l, ok := s.Latency[n]; ok {
+	for _, w := range s.Work {
+		line("working", "%s: %s, for %d s  %s", w.Subject, w.What, w.Seconds, st.dim(w.Step))
+	}
+	for _, n := range slices.Sorted(maps.Keys(s.Latency)) {
+		if l := s.Latency[n]; !strings.HasSuffix(n, "_verified") || strings.HasPrefix(n, "nudge") {
 			line("latency", "%s  p50 %s  p99 %s  %s", strings.ReplaceAll(n, "_", " "), micros(l.P50), micros(l.P99), st.dim(fmt.Sprintf("(%d)", l.Count)))
 		}
 	}
 	for _, h := range s.Health {
-		line("problem", "%s", st.warn(h))
+		line("problem", "%s  %s", st.warn(h), st.dim(h.Do))
 	}
 	findings(st, s)
 }
@@ -172,19 +176,23 @@ func checkIn(st screen, s agent.Status) painted {
 	return text
 }
 
-func usbLine(st screen, u agent.USBStatus) painted {
-	if u.Problem != "" {
-		return st.warn(u.Problem)
+func sectionLine(st screen, x agent.SectionStatus) painted {
+	if x.Problem != "" {
+		return st.warn(x.Problem)
 	}
-	if u.Buses == 0 {
-		return "this machine has no USB bus; there is nothing to guard"
-	}
-	text := st.sprintf("%d devices on %d buses", u.Devices, u.Buses)
-	if u.Refused > 0 {
-		text += ", " + st.bad(fmt.Sprintf("%d refused", u.Refused))
-	}
-	if u.Guarded > 0 {
-		text += ", " + st.warn(fmt.Sprintf("%d kept by a guard", u.Guarded))
+	var text painted
+	for i, c := range x.Counts {
+		if c.N == 0 && c.Bad {
+			continue
+		}
+		part := st.sprintf("%d %s", c.N, c.Name)
+		if c.Bad {
+			part = st.warn(fmt.Sprintf("%d %s", c.N, c.Name))
+		}
+		if i > 0 {
+			text += ", "
+		}
+		text += part
 	}
 	return text
 }

@@ -18,7 +18,7 @@ func (a *app) unenroll() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := a.client().Do(cmd.Context(), "POST", "/v1/unenroll", nil, nil)
 			if errors.Is(err, localapi.ErrNoAgent) {
-				err = agent.Offline(cmd.Context(), a.paths(), agent.OfflineUnenroll, agent.HoldRequest{})
+				err = a.offline(cmd, agent.OfflineUnenroll, agent.HoldRequest{})
 			}
 			if err != nil {
 				return fmt.Errorf("cannot unenrol: %w", err)

@@ -15,7 +15,7 @@ func (a *app) usb() *cobra.Command {
 		Long: "Lists devices with the strings and speeds that " + usb.InventorySource + " gives.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var list []usb.Item
-			if err := a.client().Do(cmd.Context(), "GET", "/v1/usb", nil, &list); err != nil {
+			if err := a.client().Do(cmd.Context(), "GET", "/v1/inventory/usb", nil, &list); err != nil {
 				return fmt.Errorf("cannot list USB devices: %w", err)
 			}
 			for _, i := range list {

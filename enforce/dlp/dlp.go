@@ -3,14 +3,9 @@
 package dlp
 
 import (
-	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
 )
 
 // Section answers for every managed setting of "dlp".
-var Section = section.Section{Name: "dlp", Decide: decide}
-
-func decide(d *policy.Document, m *fact.Machine) section.Outcome {
-	return section.NotYet(d, "dlp", m.Capable["dlp"].Limit)
-}
+var Section = section.Section{Name: "dlp", Settings: policy.Section("dlp"), Decide: section.AllNotYet("dlp")}

@@ -26,13 +26,13 @@ type Machine struct {
 	Volumes Known[[]Volume] `json:"volumes"`
 	// Controllers are the root hubs' kernel names: "usb1".
 	Controllers Known[[]string] `json:"controllers"`
-	// Capable says what this system's back ends can carry for a setting; absent means nothing.
+	// Capable says what this system's back ends can carry for each setting; see Can.
 	Capable map[string]Capability `json:"capable,omitempty"`
 }
 
 // Capability is what a back end can do for one setting on this machine.
 type Capability struct {
-	Level string `json:"level"`           // enforced, partial, detect_only, unsupported
+	Level string `json:"level"`           // Enforced, Partial, DetectOnly, Unsupported
 	Limit string `json:"limit,omitempty"` // what escapes, or what is missing
 }
 
@@ -68,8 +68,6 @@ type USB struct {
 	Root       bool        `json:"root,omitempty"`
 	Keyboard   bool        `json:"keyboard,omitempty"` // has a keyboard that works, or a boot-protocol one
 	Pointer    bool        `json:"pointer,omitempty"`
-	// Since says it was there when the policy was loaded, not plugged in afterwards.
-	Since bool `json:"since,omitempty"`
 }
 
 // Interface is one interface descriptor (USB 2.0, table 9-12).

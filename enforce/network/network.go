@@ -3,14 +3,9 @@
 package network
 
 import (
-	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
 )
 
 // Section answers for every managed setting of "network".
-var Section = section.Section{Name: "network", Decide: decide}
-
-func decide(d *policy.Document, m *fact.Machine) section.Outcome {
-	return section.NotYet(d, "network", m.Capable["network"].Limit)
-}
+var Section = section.Section{Name: "network", Settings: policy.Section("network"), Decide: section.AllNotYet("network")}

@@ -139,7 +139,7 @@ func readModes(top map[string]any, errs *Errors) map[string]enforce.Mode {
 	for name, v := range sections {
 		field := join("section_compliance", name)
 		if !sectionNames[name] {
-			errs.add(field, "must be one of usb, storage, network, dlp", v)
+			errs.add(field, "must be one of "+sectionList, v)
 			continue
 		}
 		if m, ok := read(field, v); ok {
@@ -174,7 +174,7 @@ func (d *Document) sections(sections map[string]any, modes map[string]enforce.Mo
 				def.decode(d, reader{field: string(s), v: v, errs: errs})
 				d.modes[s] = mode(name)
 			case o.Strict && !sectionNames[name]:
-				errs.add(name, "is not a section: usb, storage, network, dlp", v)
+				errs.add(name, "is not a section: "+sectionList, v)
 			case o.Strict:
 				errs.add(string(s), "is not a setting"+nearest(s), v)
 			default:
@@ -182,7 +182,7 @@ func (d *Document) sections(sections map[string]any, modes map[string]enforce.Mo
 			}
 		}
 		if len(fields) == 0 && o.Strict && !sectionNames[name] {
-			errs.add(name, "is not a section: usb, storage, network, dlp", v)
+			errs.add(name, "is not a section: "+sectionList, v)
 		}
 	}
 	if d.USB.AuditOnly.Or(false) {
@@ -194,8 +194,8 @@ func (d *Document) sections(sections map[string]any, modes map[string]enforce.Mo
 		}
 	}
 	for _, def := range settings {
-		if _, ok := d.modes[def.name]; ok {
-			d.order = append(d.order, def.name)
+		if _, ok := d.modes[def.Name]; ok {
+			d.order = append(d.order, def.Name)
 		}
 	}
 	sort.Slice(d.Unknown, func(i, j int) bool { return d.Unknown[i].Setting < d.Unknown[j].Setting })
@@ -205,8 +205,8 @@ func (d *Document) sections(sections map[string]any, modes map[string]enforce.Mo
 func nearest(s enforce.Setting) string {
 	best, cost := "", 4
 	for _, def := range settings {
-		if c := distance(string(s), string(def.name)); c < cost {
-			best, cost = string(def.name), c
+		if c := distance(string(s), string(def.Name)); c < cost {
+			best, cost = string(def.Name), c
 		}
 	}
 	if best == "" {

@@ -18,24 +18,24 @@ func Diff(a, b *Document) []string {
 	}
 	var out []string
 	for _, s := range settings {
-		ma, mb := a.Mode(s.name), b.Mode(s.name)
+		ma, mb := a.Mode(s.Name), b.Mode(s.Name)
 		switch {
 		case ma == enforce.Off && mb == enforce.Off:
 			continue
 		case ma == enforce.Off:
-			out = append(out, fmt.Sprintf("%s: now managed: %s (%s)", s.name, s.text(b), mb))
+			out = append(out, fmt.Sprintf("%s: now managed: %s (%s)", s.Name, s.text(b), mb))
 			continue
 		case mb == enforce.Off:
-			out = append(out, fmt.Sprintf("%s: no longer managed (was %s)", s.name, s.text(a)))
+			out = append(out, fmt.Sprintf("%s: no longer managed (was %s)", s.Name, s.text(a)))
 			continue
 		}
 		if s.list {
-			out = append(out, listDiff(s.name, s.show(a), s.show(b))...)
+			out = append(out, listDiff(s.Name, s.show(a), s.show(b))...)
 		} else if x, y := s.text(a), s.text(b); x != y {
-			out = append(out, fmt.Sprintf("%s: %s → %s", s.name, x, y))
+			out = append(out, fmt.Sprintf("%s: %s → %s", s.Name, x, y))
 		}
 		if ma != mb {
-			out = append(out, fmt.Sprintf("%s: mode %s → %s", s.name, ma, mb))
+			out = append(out, fmt.Sprintf("%s: mode %s → %s", s.Name, ma, mb))
 		}
 	}
 	return append(out, unknownDiff(a, b)...)
@@ -62,7 +62,7 @@ func unknownDiff(a, b *Document) (out []string) {
 }
 
 // text is a setting's value on one line.
-func (s setting) text(d *Document) string {
+func (s Setting) text(d *Document) string {
 	v := s.show(d)
 	if !s.list {
 		return v[0]

@@ -44,9 +44,9 @@ type Document struct {
 	order     []enforce.Setting // present settings, in the table's order
 	Unknown   []Unknown         // settings of a newer document, reported unsupported
 	Sources   map[enforce.Setting]string
-	// Exceptions let single USB devices pass for a time. They are no part of the document as written:
-	// the agent adds those that hold now.
-	Exceptions []USBEntry
+	// Exceptions let single subjects pass for a time, by section. They are no part of the document as
+	// written: the agent adds those that hold now.
+	Exceptions map[string][]string
 }
 
 // InMode is the document as an assignment in that mode gives it: every setting has the document's mode
@@ -64,10 +64,26 @@ func (d *Document) InMode(mode enforce.Mode) *Document {
 	return &c
 }
 
-// Excepted is the document with exceptions that hold now.
-func (d *Document) Excepted(list []USBEntry) *Document {
+// Excepted is the document with exceptions that hold now, by section.
+func (d *Document) Excepted(list map[string][]string) *Document {
 	c := *d
 	c.Exceptions = list
+	return &c
+}
+
+// Capped is the document with no setting in a higher mode than most gives for it.
+func (d *Document) Capped(most func(enforce.Setting) enforce.Mode) *Document {
+	modes := map[enforce.Setting]enforce.Mode{}
+	capped := false
+	for s, m := range d.modes {
+		modes[s] = min(m, most(s))
+		capped = capped || modes[s] != m
+	}
+	if !capped {
+		return d
+	}
+	c := *d
+	c.modes = modes
 	return &c
 }
 

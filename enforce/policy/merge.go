@@ -18,10 +18,10 @@ func Merge(docs ...*Document) *Document {
 	}
 	for _, s := range settings {
 		for _, d := range docs {
-			if m := d.Mode(s.name); m != enforce.Off {
+			if m := d.Mode(s.Name); m != enforce.Off {
 				s.copy(out, d)
-				out.modes[s.name], out.Sources[s.name] = m, d.ID
-				out.order = append(out.order, s.name)
+				out.modes[s.Name], out.Sources[s.Name] = m, d.ID
+				out.order = append(out.order, s.Name)
 				break
 			}
 		}

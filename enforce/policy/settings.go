@@ -5,33 +5,47 @@ import (
 	"net/netip"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/warderd/warder/enforce"
 )
 
-// setting is one line of the document's table: how it is read, shown and copied.
-type setting struct {
-	name   enforce.Setting
+// Setting is one line of the document's table: how it is read and checked, shown, copied, and described.
+// The schema on the API's pages, the README and "warder explain" all come from it.
+type Setting struct {
+	Name  enforce.Setting
+	Shape Shape
+
 	decode func(*Document, reader)
 	show   func(*Document) []string // one text, or one a list entry; list settings diff by entry
 	list   bool
 	copy   func(to, from *Document)
 }
 
-func flag(name enforce.Setting, at func(*Document) *Optional[bool]) setting {
-	return setting{
-		name:   name,
+// Shape describes a value as JSON schema does, and no more of it than settings need.
+type Shape struct {
+	Type     string // boolean, integer, string, array, object
+	Doc      string // what it means, for people
+	Enum     []string
+	Min, Max int64            // of an integer
+	Items    string           // of an array of strings: what an entry looks like
+	Fields   map[string]Shape // of an object, which has no other ones
+}
+
+func flag(name enforce.Setting, doc string, at func(*Document) *Optional[bool]) Setting {
+	return Setting{
+		Name: name, Shape: Shape{Type: "boolean", Doc: doc},
 		decode: func(d *Document, r reader) { *at(d) = r.bool() },
 		show:   func(d *Document) []string { return []string{strconv.FormatBool(at(d).V)} },
 		copy:   func(to, from *Document) { *at(to) = *at(from) },
 	}
 }
 
-func entries[T fmt.Stringer](name enforce.Setting, most int, parse func(string) (T, error), at func(*Document) *Optional[[]T]) setting {
-	return setting{
-		name: name, list: true,
+func entries[T fmt.Stringer](name enforce.Setting, doc, item string, most int, parse func(string) (T, error), at func(*Document) *Optional[[]T]) Setting {
+	return Setting{
+		Name: name, list: true, Shape: Shape{Type: "array", Doc: doc, Items: item},
 		decode: func(d *Document, r reader) { *at(d) = listOf(r, most, parse) },
 		show: func(d *Document) []string {
 			out := make([]string, 0, len(at(d).V))
@@ -44,70 +58,130 @@ func entries[T fmt.Stringer](name enforce.Setting, most int, parse func(string) 
 	}
 }
 
-var sectionNames = map[string]bool{"usb": true, "storage": true, "network": true, "dlp": true}
+const (
+	nameItem = "name, *.name, =name, address or CIDR"
+	maxMiB   = 1 << 40
+)
+
+var directions = []string{"none", "work_to_personal", "personal_to_work", "both"}
+
+var zoneShape = Shape{Type: "object", Doc: "who belongs to it", Fields: map[string]Shape{
+	"users":       {Type: "array", Items: "user name"},
+	"slices":      {Type: "array", Items: "systemd slice or scope"},
+	"executables": {Type: "array", Items: "path of a program"},
+}}
 
 // settings is every setting that this version knows, in the order of its sections.
-var settings = []setting{
-	flag("usb.allowed", func(d *Document) *Optional[bool] { return &d.USB.Allowed }),
-	entries("usb.whitelist", maxList, ParseUSBEntry, func(d *Document) *Optional[[]USBEntry] { return &d.USB.Whitelist }),
-	entries("usb.allowed_classes", 256, ParseClass, func(d *Document) *Optional[[]Class] { return &d.USB.AllowedClasses }),
-	flag("usb.audit_only", func(d *Document) *Optional[bool] { return &d.USB.AuditOnly }),
+var settings = []Setting{
+	flag("usb.allowed", "allow any USB device", func(d *Document) *Optional[bool] { return &d.USB.Allowed }),
+	entries("usb.whitelist", "devices that are allowed", "vendor:product, vendor:* or vendor:product:SERIAL", maxList, ParseUSBEntry, func(d *Document) *Optional[[]USBEntry] { return &d.USB.Whitelist }),
+	entries("usb.allowed_classes", "kinds of devices that are allowed", "hid, audio, mass_storage, … or two hex digits", 256, ParseClass, func(d *Document) *Optional[[]Class] { return &d.USB.AllowedClasses }),
+	flag("usb.audit_only", "report and refuse nothing", func(d *Document) *Optional[bool] { return &d.USB.AuditOnly }),
 
-	flag("storage.encryption_required", func(d *Document) *Optional[bool] { return &d.Storage.EncryptionRequired }),
-	flag("storage.external_storage_allowed", func(d *Document) *Optional[bool] { return &d.Storage.ExternalStorageAllowed }),
-	flag("storage.cloud_sync_allowed", func(d *Document) *Optional[bool] { return &d.Storage.CloudSyncAllowed }),
+	flag("storage.encryption_required", "disks must be encrypted", func(d *Document) *Optional[bool] { return &d.Storage.EncryptionRequired }),
+	flag("storage.external_storage_allowed", "allow sticks, cards and phones", func(d *Document) *Optional[bool] { return &d.Storage.ExternalStorageAllowed }),
+	flag("storage.cloud_sync_allowed", "allow programs that synchronise files with a cloud", func(d *Document) *Optional[bool] { return &d.Storage.CloudSyncAllowed }),
 	{
-		name:   "storage.max_file_size_mb",
-		decode: func(d *Document, r reader) { d.Storage.MaxFileSizeMB = r.int(0, 1<<40) },
+		Name: "storage.max_file_size_mb", Shape: Shape{Type: "integer", Doc: "largest file on external storage, in MiB", Min: 0, Max: maxMiB},
+		decode: func(d *Document, r reader) { d.Storage.MaxFileSizeMB = r.int(0, maxMiB) },
 		show:   func(d *Document) []string { return []string{strconv.FormatInt(d.Storage.MaxFileSizeMB.V, 10)} },
 		copy:   func(to, from *Document) { to.Storage.MaxFileSizeMB = from.Storage.MaxFileSizeMB },
 	},
 
-	flag("network.vpn_required", func(d *Document) *Optional[bool] { return &d.Network.VPNRequired }),
-	flag("network.vpn_always_on", func(d *Document) *Optional[bool] { return &d.Network.VPNAlwaysOn }),
-	entries("network.allowed_domains", maxList, ParseName, func(d *Document) *Optional[[]Name] { return &d.Network.AllowedDomains }),
-	entries("network.blocked_domains", maxList, ParseName, func(d *Document) *Optional[[]Name] { return &d.Network.BlockedDomains }),
-	flag("network.split_tunnel", func(d *Document) *Optional[bool] { return &d.Network.SplitTunnel }),
+	flag("network.vpn_required", "all traffic needs the VPN", func(d *Document) *Optional[bool] { return &d.Network.VPNRequired }),
+	flag("network.vpn_always_on", "nothing passes while the VPN is down", func(d *Document) *Optional[bool] { return &d.Network.VPNAlwaysOn }),
+	entries("network.allowed_domains", "names that may be reached", nameItem, maxList, ParseName, func(d *Document) *Optional[[]Name] { return &d.Network.AllowedDomains }),
+	entries("network.blocked_domains", "names that may not be reached", nameItem, maxList, ParseName, func(d *Document) *Optional[[]Name] { return &d.Network.BlockedDomains }),
+	flag("network.split_tunnel", "allow routes beside the tunnel", func(d *Document) *Optional[bool] { return &d.Network.SplitTunnel }),
 	{
-		name:   "network.vpn",
+		Name: "network.vpn", Shape: Shape{Type: "object", Doc: "the tunnel that counts", Fields: map[string]Shape{
+			"interface": {Type: "string", Doc: "its name"}, "peer": {Type: "string", Doc: "its peer's key"}, "gateway": {Type: "string", Doc: "an IP address"},
+			"endpoints":         {Type: "array", Items: "host or address, with :port or without"},
+			"bootstrap_domains": {Type: "array", Doc: "reachable before the VPN is up", Items: nameItem}}},
 		decode: func(d *Document, r reader) { d.Network.VPN = readVPN(r) },
 		show:   func(d *Document) []string { return []string{fmt.Sprintf("%+v", d.Network.VPN.V)} },
 		copy:   func(to, from *Document) { to.Network.VPN = from.Network.VPN },
 	},
 
-	flag("dlp.clipboard_sharing", func(d *Document) *Optional[bool] { return &d.DLP.ClipboardSharing }),
+	flag("dlp.clipboard_sharing", "allow the clipboard between work and personal", func(d *Document) *Optional[bool] { return &d.DLP.ClipboardSharing }),
 	{
-		name: "dlp.clipboard_direction",
-		decode: func(d *Document, r reader) {
-			d.DLP.ClipboardDirection = r.oneOf("none", "work_to_personal", "personal_to_work", "both")
-		},
-		show: func(d *Document) []string { return []string{d.DLP.ClipboardDirection.V} },
-		copy: func(to, from *Document) { to.DLP.ClipboardDirection = from.DLP.ClipboardDirection },
+		Name: "dlp.clipboard_direction", Shape: Shape{Type: "string", Doc: "which way the clipboard may go", Enum: directions},
+		decode: func(d *Document, r reader) { d.DLP.ClipboardDirection = r.oneOf(directions...) },
+		show:   func(d *Document) []string { return []string{d.DLP.ClipboardDirection.V} },
+		copy:   func(to, from *Document) { to.DLP.ClipboardDirection = from.DLP.ClipboardDirection },
 	},
-	flag("dlp.screenshot_allowed", func(d *Document) *Optional[bool] { return &d.DLP.ScreenshotAllowed }),
-	flag("dlp.print_allowed", func(d *Document) *Optional[bool] { return &d.DLP.PrintAllowed }),
-	entries("dlp.sensitive_data_patterns", 1000, parsePattern, func(d *Document) *Optional[[]*regexp.Regexp] { return &d.DLP.Patterns }),
+	flag("dlp.screenshot_allowed", "allow screenshots", func(d *Document) *Optional[bool] { return &d.DLP.ScreenshotAllowed }),
+	flag("dlp.print_allowed", "allow printing", func(d *Document) *Optional[bool] { return &d.DLP.PrintAllowed }),
+	entries("dlp.sensitive_data_patterns", "what counts as sensitive", "RE2 expression", 1000, parsePattern, func(d *Document) *Optional[[]*regexp.Regexp] { return &d.DLP.Patterns }),
 	{
-		name:   "dlp.zones",
+		Name: "dlp.zones", Shape: Shape{Type: "object", Doc: "who is work and who is personal", Fields: map[string]Shape{"work": zoneShape, "personal": zoneShape}},
 		decode: func(d *Document, r reader) { d.DLP.Zones = readZones(r) },
 		show:   func(d *Document) []string { return []string{fmt.Sprintf("%+v", d.DLP.Zones.V)} },
 		copy:   func(to, from *Document) { to.DLP.Zones = from.DLP.Zones },
 	},
 }
 
-var byName = func() map[enforce.Setting]setting {
-	m := map[enforce.Setting]setting{}
+var byName = func() map[enforce.Setting]Setting {
+	m := map[enforce.Setting]Setting{}
 	for _, s := range settings {
-		m[s.name] = s
+		m[s.Name] = s
 	}
 	return m
 }()
+
+// sectionDocs say what each section is about; a section is known by its rows.
+var sectionDocs = map[string]string{"usb": "USB device control", "storage": "storage", "network": "network and VPN", "dlp": "data loss prevention"}
+
+// Sections lists the sections that this version knows, in the table's order.
+func Sections() []string {
+	var out []string
+	for _, s := range settings {
+		if n := s.Name.Section(); !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// SectionDoc says what a section is about.
+func SectionDoc(name string) string { return sectionDocs[name] }
+
+// Section gives the settings of a section.
+func Section(name string) []Setting {
+	var out []Setting
+	for _, s := range settings {
+		if s.Name.Section() == name {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// Find gives a setting by name.
+func Find(name enforce.Setting) (Setting, bool) {
+	s, ok := byName[name]
+	return s, ok
+}
+
+// Show is a setting's value in a document on one line.
+func (s Setting) Show(d *Document) string { return s.text(d) }
+
+var sectionNames = func() map[string]bool {
+	m := map[string]bool{}
+	for _, n := range Sections() {
+		m[n] = true
+	}
+	return m
+}()
+
+// sectionList names all sections, for errors.
+var sectionList = strings.Join(Sections(), ", ")
 
 // Names lists every setting that this version knows.
 func Names() []enforce.Setting {
 	out := make([]enforce.Setting, 0, len(settings))
 	for _, s := range settings {
-		out = append(out, s.name)
+		out = append(out, s.Name)
 	}
 	return out
 }

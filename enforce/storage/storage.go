@@ -3,21 +3,22 @@
 package storage
 
 import (
-	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
 	"github.com/warderd/warder/enforce/usb"
 )
 
 // Section is storage control.
-var Section = section.Section{Name: "storage", Decide: decide}
+var Section = section.Section{Name: "storage", Settings: policy.Section("storage"), Decide: decide}
 
-func decide(d *policy.Document, m *fact.Machine) section.Outcome {
-	out := section.NotYet(d, "storage", m.Capable["storage"].Limit)
-	for i, f := range out.Findings {
-		if f.Setting == "storage.external_storage_allowed" {
-			out.Findings[i] = usb.Storage(d, m)
+func decide(c *section.Case) section.Outcome {
+	var out section.Outcome
+	for _, s := range c.Document.Managed("storage") {
+		f := section.NotYet(c, s)
+		if s == "storage.external_storage_allowed" {
+			f = usb.Storage(c)
 		}
+		out.Findings = append(out.Findings, f)
 	}
 	return out
 }

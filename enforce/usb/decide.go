@@ -1,6 +1,7 @@
 package usb
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/warderd/warder/enforce"
@@ -17,25 +18,35 @@ const (
 )
 
 // Section is USB device control.
-var Section = section.Section{Name: "usb", Decide: decide}
+var Section = section.Section{
+	Name: "usb", Settings: policy.Section("usb"),
+	Needs:   []fact.Part{fact.PartUSB, fact.PartControllers},
+	Compile: func(d *policy.Document, m *fact.Machine) section.Rules { return Compile(d, m) },
+	Decide:  decide, Count: count, Except: &section.Except{Parse: parseSubject, Names: names, Refused: refused},
+}
 
-func decide(d *policy.Document, m *fact.Machine) section.Outcome {
+// rulesOf are the rules that a case has of this section.
+func rulesOf(c *section.Case) *Rules { return c.Rules("usb").(*Rules) }
+
+func decide(c *section.Case) section.Outcome {
+	d := c.Document
 	managed := d.Managed("usb")
 	var out section.Outcome
-	denyStorage := d.Storage.ExternalStorageAllowed.Set && !d.Storage.ExternalStorageAllowed.V
-	if len(managed) == 0 && !denyStorage {
+	r := rulesOf(c)
+	if len(managed) == 0 && !r.denyStorage {
 		return out
 	}
-	can := m.Capable["usb"]
-	if can.Level != "enforced" {
-		return section.NotYet(d, "usb", can.Limit)
+	if c.Can(settingAllowed).Level == fact.Unsupported {
+		for _, s := range managed {
+			out.Findings = append(out.Findings, section.NotYet(c, s))
+		}
+		return out
 	}
-	r := Compile(d, m)
-	present := r.present(m)
+	present := r.refused()
 	for _, s := range managed {
-		out.Findings = append(out.Findings, r.finding(s, d.Mode(s), m, present))
+		out.Findings = append(out.Findings, r.finding(s, d.Mode(s), present))
 	}
-	out.Wants = r.wants(d, m)
+	out.Wants = r.wants(d, c.Machine)
 	return out
 }
 
@@ -43,7 +54,7 @@ func decide(d *policy.Document, m *fact.Machine) section.Outcome {
 // authorised or not. Below enforce the same is planned, for what-if, and never applied.
 func (r *Rules) wants(d *policy.Document, m *fact.Machine) []enforce.Want {
 	mode, by := r.standing(d)
-	if mode == enforce.Off || !m.Controllers.OK || !m.USB.OK {
+	if mode == enforce.Off {
 		return nil
 	}
 	out := []enforce.Want{{Key: enforce.Key{Kind: KindParam, ID: "authorized_default"}, Value: "0", By: by, Mode: mode, Phase: enforce.Close}}
@@ -100,11 +111,11 @@ type standingDevice struct {
 	v enforce.Verdict
 }
 
-// present groups the devices that are there although a setting refuses them, by that setting.
-func (r *Rules) present(m *fact.Machine) map[enforce.Setting][]standingDevice {
+// refused groups the devices that are there although a setting refuses them, by that setting.
+func (r *Rules) refused() map[enforce.Setting][]standingDevice {
 	out := map[enforce.Setting][]standingDevice{}
-	for i := range m.USB.V {
-		u := &m.USB.V[i]
+	for i := range r.machine.USB.V {
+		u := &r.machine.USB.V[i]
 		v := r.Judge(u)
 		switch {
 		case v.Guard != enforce.NoGuard:
@@ -116,21 +127,16 @@ func (r *Rules) present(m *fact.Machine) map[enforce.Setting][]standingDevice {
 	return out
 }
 
-func (r *Rules) finding(s enforce.Setting, mode enforce.Mode, m *fact.Machine, present map[enforce.Setting][]standingDevice) enforce.Finding {
+func (r *Rules) finding(s enforce.Setting, mode enforce.Mode, refused map[enforce.Setting][]standingDevice) enforce.Finding {
 	f := enforce.Finding{Setting: s, Mode: mode, Compliance: enforce.Compliant, Enforcement: enforce.Enforced}
 	if mode < enforce.Enforce {
 		f.Enforcement = enforce.Observed
 	}
-	if !m.USB.OK || !m.Controllers.OK {
-		f.Compliance = enforce.Uncertain
-		f.Reason = "the machine's USB devices cannot be read: " + m.USB.Why + m.Controllers.Why
-		return f
-	}
-	if len(m.Controllers.V) == 0 {
+	if len(r.machine.Controllers.V) == 0 {
 		f.Reason = "this machine has no USB bus"
 		return f
 	}
-	return standing(f, present[s])
+	return standing(f, refused[s])
 }
 
 // standing adds to a finding the devices that a setting refuses and that work all the same.
@@ -152,8 +158,8 @@ func standing(f enforce.Finding, devices []standingDevice) enforce.Finding {
 }
 
 // Storage is what the USB guard finds for storage.external_storage_allowed, for that section.
-func Storage(d *policy.Document, m *fact.Machine) enforce.Finding {
-	s := settingStorage
+func Storage(c *section.Case) enforce.Finding {
+	s, d := settingStorage, c.Document
 	f := enforce.Finding{Setting: s, Mode: d.Mode(s), Compliance: enforce.Compliant, Enforcement: enforce.Enforced}
 	if d.Storage.ExternalStorageAllowed.V {
 		if f.Mode < enforce.Enforce {
@@ -162,15 +168,79 @@ func Storage(d *policy.Document, m *fact.Machine) enforce.Finding {
 		f.Reason = "external storage is allowed; nothing to hold"
 		return f
 	}
-	if can := m.Capable["usb"]; can.Level != "enforced" {
-		f.Compliance, f.Enforcement, f.Reason = enforce.Uncertain, enforce.Unsupported, can.Limit
-		return f
+	can := c.Can(s)
+	if can.Level == fact.Unsupported {
+		return section.NotYet(c, s)
 	}
-	r := Compile(d, m)
-	f = r.finding(s, f.Mode, m, r.present(m))
-	if f.Enforcement == enforce.Enforced {
+	for _, p := range Section.Needs {
+		if why, unread := c.Machine.Unread(p); unread {
+			f.Compliance, f.Enforcement, f.Reason = enforce.Uncertain, enforce.NotEnforced, why
+			return f
+		}
+	}
+	r := rulesOf(c)
+	f = r.finding(s, f.Mode, r.refused())
+	if f.Enforcement == enforce.Enforced && can.Level == fact.Partial {
 		f.Enforcement = enforce.Partial
-		f.Reason = "partial: USB only; card readers on PCI, Thunderbolt and USB4 disks, network shares are not held back"
+		f.Reason = "partial: " + can.Limit
 	}
 	return f
+}
+
+// count says what is plugged in.
+func count(c *section.Case) []section.Count {
+	r := rulesOf(c)
+	devices, refused, guarded := 0, 0, 0
+	for i := range c.Machine.USB.V {
+		u := &c.Machine.USB.V[i]
+		if u.Root {
+			continue
+		}
+		devices++
+		if u.Authorized.OK && !u.Authorized.V {
+			refused++
+		}
+		if r.Judge(u).Guard != enforce.NoGuard {
+			guarded++
+		}
+	}
+	return []section.Count{{Name: "buses", N: len(c.Machine.Controllers.V)}, {Name: "devices", N: devices},
+		{Name: "refused", N: refused, Bad: true}, {Name: "guarded", N: guarded, Bad: true}}
+}
+
+// parseSubject: an exception is for one kind of device, or for one device by its serial.
+func parseSubject(s string) (string, error) {
+	e, err := policy.ParseUSBEntry(s)
+	if err != nil || e.AnyProduct {
+		return "", errors.New(`must name one kind of device, "vvvv:pppp" or "vvvv:pppp:SERIAL"`)
+	}
+	return e.String(), nil
+}
+
+// names: a code may have been made for the very device or for its kind.
+func names(subject string) []string {
+	e, err := policy.ParseUSBEntry(subject)
+	if err != nil || e.AnyProduct {
+		return nil
+	}
+	kind := policy.USBEntry{Vendor: e.Vendor, Product: e.Product}
+	if e.Serial == "" {
+		return []string{kind.String()}
+	}
+	return []string{e.String(), kind.String()}
+}
+
+func subjectOf(u *fact.USB) string {
+	return policy.USBEntry{Vendor: u.Vendor, Product: u.Product, Serial: u.Serial}.String()
+}
+
+// refused are the devices that are there and refused.
+func refused(c *section.Case) (out []string) {
+	r := rulesOf(c)
+	for i := range c.Machine.USB.V {
+		if u := &c.Machine.USB.V[i]; !u.Root && !r.Judge(u).Allow {
+			out = append(out, subjectOf(u))
+		}
+	}
+	return out
 }

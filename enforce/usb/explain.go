@@ -9,8 +9,8 @@ import (
 	"github.com/warderd/warder/enforce/policy"
 )
 
-// Explain renders a verdict: why, and the nearest change to the policy that would turn it.
-func (r *Rules) Explain(v enforce.Verdict, u *fact.USB) (reason, nearest string) {
+// Reason renders a verdict: why, and the nearest change to the policy that would turn it.
+func (r *Rules) Reason(v enforce.Verdict, u *fact.USB) (reason, nearest string) {
 	rule, deny := v.Rule, !v.Allow || v.Guard != enforce.NoGuard
 	prefix := ""
 	if v.WouldDeny {
@@ -123,56 +123,4 @@ func storageClass(u *fact.USB) string {
 		return "cannot be ruled out: " + u.Truncated
 	}
 	return "cannot be ruled out: it did not say whether it is MTP"
-}
-
-// Answer is what explain says about a device that need not be plugged in.
-type Answer struct {
-	Answer  string `json:"answer"` // allow, deny, would deny, depends
-	Reason  string `json:"reason"`
-	Nearest string `json:"nearest,omitempty"`
-}
-
-// Ask explains a device of which all is known that decides.
-func (r *Rules) Ask(u *fact.USB) Answer {
-	v := r.Judge(u)
-	a := Answer{Answer: "allow"}
-	switch {
-	case !v.Allow:
-		a.Answer = "deny"
-	case v.WouldDeny:
-		a.Answer = "would deny"
-	}
-	a.Reason, a.Nearest = r.Explain(v, u)
-	return a
-}
-
-// AskUnknown explains a device whose classes are not known: where they matter, the answer is that
-// it depends, and on what.
-func (r *Rules) AskUnknown(u *fact.USB) Answer {
-	by := map[string][]string{}
-	var last Answer
-	for c := range 256 {
-		d := *u
-		d.Interfaces = []fact.Interface{{Class: uint8(c)}}
-		if c == classHub {
-			continue
-		}
-		last = r.Ask(&d)
-		by[last.Answer] = append(by[last.Answer], policy.Class(c).String())
-	}
-	if len(by) == 1 {
-		return last
-	}
-	var parts []string
-	for _, word := range []string{"allow", "deny", "would deny"} {
-		if list := by[word]; len(list) > 0 {
-			text := "any other class"
-			if len(list) <= 20 {
-				text = strings.Join(list, ", ")
-			}
-			parts = append(parts, word+": "+text)
-		}
-	}
-	return Answer{Answer: "depends", Reason: "depends on the device's classes; " + strings.Join(parts, "; "),
-		Nearest: "name them with --class, e.g. --class 08,03"}
 }

@@ -10,9 +10,7 @@ func (r *Rules) Judge(u *fact.USB) enforce.Verdict {
 	allow, rule, ask := r.decide(u, enforce.Enforce)
 	all, would, askAll := r.decide(u, enforce.Monitor)
 	v := enforce.Verdict{Allow: allow, Rule: rule, Would: would, Ask: ask || askAll}
-	if allow && !all {
-		v.WouldDeny, v.WouldMode = true, r.mode(would.Setting)
-	}
+	v.WouldMode, v.WouldDeny = r.mode(would.Setting), allow && !all
 	if !allow {
 		if g := r.guard(u); g != enforce.NoGuard {
 			v.Allow, v.Guard = true, g
@@ -66,7 +64,7 @@ func (r *Rules) mode(s enforce.Setting) enforce.Mode {
 	case settingAllowed:
 		return r.modeAllowed
 	}
-	return enforce.Off
+	return enforce.Off // no setting decided
 }
 
 // isHub takes only devices whose every interface is a hub: a hub with anything beside it is judged.

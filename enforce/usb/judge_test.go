@@ -13,6 +13,7 @@ import (
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/enforce/section"
 )
 
 func document(t testing.TB, s string) *policy.Document {
@@ -59,7 +60,7 @@ func TestTables(t *testing.T) {
 				}
 				u := device(t, in)
 				v := r.Judge(u)
-				got := r.Ask(u)
+				got := r.ask(u)
 				words := got.Answer + " | " + got.Reason + " | " + got.Nearest + " | guard " + v.Guard.String() + " | line " + fmt.Sprint(v.Rule.Line)
 				for w := range strings.SplitSeq(want, ";") {
 					if w = strings.TrimSpace(w); !strings.Contains(words, w) {
@@ -175,7 +176,7 @@ func TestWants(t *testing.T) {
 		USB: fact.Is([]fact.USB{{Path: "usb1", Root: true}, {Path: "1-1", Number: 2, Interfaces: []fact.Interface{{Class: 8}}, Authorized: fact.Is(true)},
 			{Path: "1-2", Number: 3, Interfaces: []fact.Interface{{Class: 3}}, Authorized: fact.Is(true)}})}
 	text := func(mode string) string {
-		out := decide(document(t, `{"compliance":"`+mode+`","policy_data":{"usb":{"allowed_classes":["hid"]}}}`), m)
+		out := outcome(document(t, `{"compliance":"`+mode+`","policy_data":{"usb":{"allowed_classes":["hid"]}}}`), m)
 		var lines []string
 		for _, w := range out.Wants {
 			lines = append(lines, fmt.Sprintf("%s=%s %s %d", w.Key, w.Value, w.Mode, w.Phase))
@@ -196,28 +197,44 @@ usb.device/1-2@3=1 MODE 1
 	if got := text("monitor"); got != strings.ReplaceAll(want, "MODE", "monitor")+"usb.allowed_classes noncompliant/observed" {
 		t.Errorf("monitor:\n%s", got)
 	}
-	out := decide(document(t, `{"policy_data":{"usb":{"allowed":true}}}`), m)
+	out := outcome(document(t, `{"policy_data":{"usb":{"allowed":true}}}`), m)
 	if len(out.Wants) != 0 {
 		t.Errorf("nothing can be refused, and yet: %v", out.Wants)
 	}
+	m.Capable["usb.allowed"] = fact.Capability{Level: fact.DetectOnly, Limit: "sysfs is read-only"}
+	m.Capable["usb.allowed_classes"] = m.Capable["usb.allowed"]
+	if got := text("enforce"); got != strings.ReplaceAll(want, "MODE", "monitor")+"usb.allowed_classes noncompliant/detect_only" {
+		t.Errorf("where it can only be seen:\n%s", got)
+	}
+	m.Capable = map[string]fact.Capability{"usb": {Level: fact.Enforced}}
 	m.USB = fact.Unread[[]fact.USB]("no")
-	out = decide(document(t, `{"policy_data":{"usb":{"allowed":false}}}`), m)
-	if out.Findings[0].Compliance != enforce.Uncertain || len(out.Wants) != 0 {
+	out = outcome(document(t, `{"policy_data":{"usb":{"allowed":false}}}`), m)
+	if out.Findings[0].Compliance != enforce.Uncertain || len(out.Wants) != 0 || !strings.Contains(out.Blind["usb"], "the USB devices cannot be read: no") {
 		t.Errorf("unknown counted as %v, with %v", out.Findings, out.Wants)
 	}
+	m.Capable = nil
+	out = outcome(document(t, `{"policy_data":{"usb":{"allowed":false}}}`), m)
+	if len(out.Blind) != 0 || out.Findings[0].Enforcement != enforce.Unsupported {
+		t.Errorf("a section that nothing carries is blind: %+v", out)
+	}
+}
+
+func outcome(d *policy.Document, m *fact.Machine) section.Outcome {
+	list := []section.Section{Section}
+	return section.Decide(list, section.Open(list, d, m))
 }
 
 func TestAskUnknown(t *testing.T) {
 	m := &fact.Machine{USB: fact.Is([]fact.USB(nil)), Inputs: fact.Is(fact.Inputs{Keyboards: 1})}
 	r := Compile(document(t, `{"policy_data":{"usb":{"allowed_classes":["hid"],"whitelist":["0951:1666"]}}}`), m)
-	if a := r.AskUnknown(&fact.USB{Vendor: 0x0951, Product: 0x1666}); a.Answer != "allow" {
+	if a := r.askUnknown(&fact.USB{Vendor: 0x0951, Product: 0x1666}); a.Answer != "allow" {
 		t.Errorf("whitelisted: %+v", a)
 	}
-	if a := r.AskUnknown(&fact.USB{Vendor: 1, Product: 1}); a.Answer != "depends" || !strings.Contains(a.Reason, "allow: hid") {
+	if a := r.askUnknown(&fact.USB{Vendor: 1, Product: 1}); a.Answer != "depends" || !strings.Contains(a.Reason, "allow: hid") {
 		t.Errorf("got %+v", a)
 	}
 	r = Compile(document(t, `{"policy_data":{"usb":{"allowed":false}}}`), m)
-	if a := r.AskUnknown(&fact.USB{Vendor: 1, Product: 1}); a.Answer != "deny" {
+	if a := r.askUnknown(&fact.USB{Vendor: 1, Product: 1}); a.Answer != "deny" {
 		t.Errorf("got %+v", a)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/enforce/section"
 )
 
 // The lines of the decision order; the first that answers, wins. They are the Line of a Rule.
@@ -52,6 +53,7 @@ type Rules struct {
 
 	modeAllowed, modeWhitelist, modeClasses, modeStorage enforce.Mode
 
+	machine   *fact.Machine // the snapshot these rules were compiled for
 	protected map[place]enforce.Guard
 	newcomer  roles // inputs of which the machine has none, so that a new one may come
 	doc       *policy.Document
@@ -72,6 +74,9 @@ type roles struct{ keyboard, pointer bool }
 // Compile prepares a policy for judging. The machine is needed for the guards alone: which inputs
 // there are, and which of them the policy would take away.
 func Compile(d *policy.Document, m *fact.Machine) *Rules {
+	if m == nil {
+		m = &fact.Machine{}
+	}
 	r := &Rules{
 		allowed:       d.USB.Allowed.V,
 		denyStorage:   d.Storage.ExternalStorageAllowed.Set && !d.Storage.ExternalStorageAllowed.V,
@@ -80,6 +85,7 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 		modeClasses:   d.Mode(settingClasses),
 		modeStorage:   d.Mode(settingStorage),
 		doc:           d,
+		machine:       m,
 	}
 	r.exact = make(map[uint32]int32, len(d.USB.Whitelist.V))
 	r.vendors, r.pins = map[uint16]int32{}, map[uint32][]pin{}
@@ -98,7 +104,11 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 		r.classes[c>>6] |= 1 << (c & 63)
 	}
 	r.exceptions = map[uint32][]pin{}
-	for i, e := range d.Exceptions {
+	for i, subject := range d.Exceptions["usb"] {
+		e, err := policy.ParseUSBEntry(subject)
+		if err != nil || e.AnyProduct {
+			continue // none of ours: an exception is for one kind of device
+		}
 		id := uint32(e.Vendor)<<16 | uint32(e.Product)
 		r.exceptions[id] = append(r.exceptions[id], pin{e.Serial, int32(i + 1)})
 	}
@@ -114,16 +124,8 @@ func (r *Rules) CanDeny() bool {
 		r.modeAllowed == e && !r.allowed
 }
 
-// Mode is the mode of a setting in the policy that these rules came from.
-func (r *Rules) Mode(s enforce.Setting) enforce.Mode {
-	if s == settingException {
-		return enforce.Enforce
-	}
-	return r.doc.Mode(s)
-}
-
-// Enforced is these rules without what is below enforce: what may be told to anybody.
-func (r *Rules) Enforced() *Rules {
+// Public is these rules without what is below enforce: what may be told to anybody.
+func (r *Rules) Public() section.Rules {
 	c := *r
 	for _, m := range []*enforce.Mode{&c.modeAllowed, &c.modeWhitelist, &c.modeClasses, &c.modeStorage} {
 		if *m < enforce.Enforce {

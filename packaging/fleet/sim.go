@@ -42,13 +42,19 @@ type device struct {
 
 // facts are of the size of a real laptop's: a dozen USB devices.
 func (d *device) facts() *protocol.Facts {
-	f := &protocol.Facts{Host: protocol.Host{Name: d.machine, OS: "linux", OSVersion: "Debian GNU/Linux 13", Arch: "amd64", Serial: d.machine},
-		Controllers: []string{"usb1", "usb2"}, Inputs: &fact.Inputs{}, Capable: map[string]fact.Capability{"usb": {Level: "enforced"}}}
+	m := fact.Machine{Controllers: fact.Is([]string{"usb1", "usb2"}), Inputs: fact.Is(fact.Inputs{}), Capable: map[string]fact.Capability{}}
+	for _, s := range policy.Section("usb") {
+		m.Capable[string(s.Name)] = fact.Capability{Level: fact.Enforced}
+	}
+	var list []fact.USB
 	for i := range 12 {
-		f.USB = append(f.USB, fact.USB{Path: fmt.Sprintf("1-%d", i+1), Number: i + 2, Vendor: 0x046d, Product: uint16(0xc000 + i), Name: "A device of some maker",
+		list = append(list, fact.USB{Path: fmt.Sprintf("1-%d", i+1), Number: i + 2, Vendor: 0x046d, Product: uint16(0xc000 + i), Name: "A device of some maker",
 			Interfaces: []fact.Interface{{Class: 3, SubClass: 1, Protocol: 1}, {Number: 1, Class: 3}}, Authorized: fact.Is(true)})
 	}
-	return f
+	m.USB = fact.Is(list)
+	f := protocol.FactsOf(&m)
+	f.Host = protocol.Host{Name: d.machine, OS: "linux", OSVersion: "Debian GNU/Linux 13", Arch: "amd64", Serial: d.machine}
+	return &f
 }
 
 // findings are eight, one of which differs from round to round.

@@ -105,7 +105,7 @@ func (r *rig) attack(words string) {
 // calm: the agent is the one that ran before, answers, and nothing of it waits in the kernel.
 func (r *rig) calm() {
 	r.t.Helper()
-	r.wait("no release is left", `! warder status --json | grep -q '"releases"' && ! pgrep -f '[r]elease-disk'`)
+	r.wait("no release is left", `! warder status --json | grep -q '"work"' && ! pgrep -f '[r]elease-disk'`)
 	if n := r.sh("systemctl show -P NRestarts warder"); n != "0" {
 		r.t.Errorf("the agent was restarted %s times", n)
 	}
@@ -178,7 +178,7 @@ func stalledDisk(t *testing.T, r *rig) {
 	r.change(hidOnly)
 	r.wait("the status says that a release is under way", `warder status --json | grep -q '"seconds": [5-9]'`)
 	t.Log(r.try("warder status").Out)
-	contains(t, r.try("warder status").Out, "releasing")
+	contains(t, r.try("warder status").Out, "emptying its disks")
 	contains(t, r.try("warder status --json").Out, `"step"`)
 	for _, command := range []string{"warder status --json", "cat /run/warder/status.json"} {
 		if out := r.try("setpriv --reuid=1235 --regid=1235 --clear-groups %s", command).Out; strings.Contains(out, `"step"`) || !strings.Contains(out, `"rollup"`) {
@@ -212,9 +212,9 @@ func revertMeanwhile(t *testing.T, r *rig) {
 	r.stickIn("c", 40)
 	r.attack("writer /mnt/stick/data /tmp/attack/acked2")
 	r.change(hidOnly)
-	r.wait("a release is under way", `warder status --json | grep -q '"releases"'`)
+	r.wait("a release is under way", `warder status --json | grep -q '"work"'`)
 	r.sh("warder revert --for 10m --reason test || true")
-	r.wait("the release is over", `! warder status --json | grep -q '"releases"'`)
+	r.wait("the release is over", `! warder status --json | grep -q '"work"'`)
 	r.authorized("2-1", "1")
 	if got := r.defaults(); got != fresh {
 		t.Errorf("under a hold the defaults are %q", got)

@@ -187,12 +187,12 @@ func TestAgent(t *testing.T) {
 		if s.Policy == nil || s.Policy.Version != 2 || s.Policy.State != "active" || !s.Enrolled || s.Hold != nil {
 			t.Errorf("the policy is %+v", s.Policy)
 		}
-		if len(s.Exceptions) != 2 || s.Exceptions[0].Until.Before(made.Add(29*24*time.Hour)) {
+		if len(s.Exceptions) != 2 || s.Exceptions[0].Section != "usb" || !strings.HasPrefix(s.Exceptions[0].Subject, "46f4:0001") || s.Exceptions[0].Until.Before(made.Add(29*24*time.Hour)) {
 			t.Errorf("the exceptions are %+v", s.Exceptions)
 		}
 		for _, h := range s.Health {
-			if !strings.Contains(h, "server") {
-				t.Errorf("it complains: %s", h)
+			if h.Code != "server-away" {
+				t.Errorf("it complains: %s: %s", h.Code, h)
 			}
 		}
 		if got := m.reads(); got != shut {

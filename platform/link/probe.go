@@ -2,8 +2,11 @@ package link
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"syscall"
 	"time"
@@ -15,27 +18,53 @@ const Mark = 0x57415244
 // probeLimit bounds one probe.
 const probeLimit = 10 * time.Second
 
-// Probe reports whether a server's port can be reached: as any program of this machine would, or
-// with exempt past our own rules.
-func Probe(ctx context.Context, server string, exempt bool) error {
+// Probe reports whether a server can be reached: as any program of this machine would, or with exempt past
+// our own rules, the question for its name included. It goes by the proxy, "" for the environment's. Any
+// answer counts; who answers is not asked, because nothing is sent.
+func Probe(ctx context.Context, server, proxy string, exempt bool) error {
 	u, err := url.Parse(server)
+	if err != nil || u.Host == "" {
+		return errors.New("the server's address cannot be read")
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	t := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: dialer(exempt).DialContext, DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}, //nolint:gosec // see above
+	}
+	defer t.CloseIdleConnections()
+	if proxy != "" {
+		p, err := url.Parse(proxy)
+		if err != nil {
+			return errors.New("the proxy's address cannot be read")
+		}
+		t.Proxy = http.ProxyURL(p)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, u.Scheme+"://"+u.Host+"/healthz", nil)
 	if err != nil {
 		return err
 	}
-	port := u.Port()
-	if port == "" {
-		port = "443"
-		if u.Scheme == "http" {
-			port = "80"
-		}
-	}
-	d := net.Dialer{Timeout: probeLimit}
-	if exempt {
-		d.Control = func(_, _ string, c syscall.RawConn) error { return mark(c) }
-	}
-	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	res, err := t.RoundTrip(req)
 	if err != nil {
 		return fmt.Errorf("cannot reach %s: %w", u.Host, err)
 	}
-	return c.Close()
+	_ = res.Body.Close()
+	if res.StatusCode == http.StatusBadGateway || res.StatusCode == http.StatusGatewayTimeout {
+		return fmt.Errorf("cannot reach %s: the proxy answers %d", u.Host, res.StatusCode)
+	}
+	return nil
+}
+
+// dialer is a plain one, or one whose connections, and questions for names, carry the mark.
+func dialer(exempt bool) *net.Dialer {
+	d := &net.Dialer{Timeout: probeLimit}
+	if !exempt {
+		return d
+	}
+	d.Control = func(_, _ string, c syscall.RawConn) error { return mark(c) }
+	ask := &net.Dialer{Timeout: probeLimit, Control: d.Control}
+	d.Resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		return ask.DialContext(ctx, network, upstream(address))
+	}}
+	return d
 }

@@ -4,9 +4,11 @@ package platformtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform"
@@ -37,6 +39,23 @@ func (f *Fake) Set(kind, id string, v enforce.Value) {
 	f.Has[enforce.Key{Kind: kind, ID: id}] = enforce.Reading{Value: v, State: enforce.Present, How: "fake"}
 }
 
+// Remove takes one away, as another program would.
+func (f *Fake) Remove(kind, id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.Has, enforce.Key{Kind: kind, ID: id})
+}
+
+// At reads one resource.
+func (f *Fake) At(k enforce.Key) enforce.Reading {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r, ok := f.Has[k]; ok {
+		return r
+	}
+	return enforce.Reading{State: enforce.Absent}
+}
+
 // Get reads one value.
 func (f *Fake) Get(kind, id string) enforce.Value {
 	f.mu.Lock()
@@ -59,17 +78,20 @@ func (f *Fake) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 	return out, nil
 }
 
-func (f *Fake) Apply(_ context.Context, changes []enforce.Change) error {
+// Watch hears nothing.
+func (f *Fake) Watch(context.Context, func(enforce.Key)) error { return platform.Unwatched(time.Hour) }
+
+func (f *Fake) Apply(_ context.Context, changes []enforce.Change) map[enforce.Key]error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var failed error
+	failed := map[enforce.Key]error{}
 	for _, c := range changes {
 		if err := f.gate(c); err != nil {
-			failed = err
+			failed[c.Key] = err
 			continue
 		}
 		if err := f.Refuse[c.Key]; err != nil {
-			failed = fmt.Errorf("%s: %w", c.Key, err)
+			failed[c.Key] = err
 			continue
 		}
 		f.Writes++
@@ -141,13 +163,13 @@ func Conformance(t *testing.T, make func(*testing.T) Subject) {
 	t.Run("applies, and can be read back and put back", func(t *testing.T) {
 		s := make(t)
 		before := read(t, s)
-		if err := s.Backend.Apply(ctx, []enforce.Change{change(s, enforce.Reading{Value: s.Other, State: enforce.Present})}); err != nil {
+		if err := s.Backend.Apply(ctx, []enforce.Change{change(s, enforce.Reading{Value: s.Other, State: enforce.Present})}); len(err) > 0 {
 			t.Fatal(err)
 		}
 		if got := read(t, s); !got.Is(s.Other) {
 			t.Errorf("reads %v after %s was applied", got, s.Other)
 		}
-		if err := s.Backend.Apply(ctx, []enforce.Change{change(s, before)}); err != nil {
+		if err := s.Backend.Apply(ctx, []enforce.Change{change(s, before)}); len(err) > 0 {
 			t.Fatal(err)
 		}
 		if got := read(t, s); !got.Same(before) {
@@ -159,7 +181,7 @@ func Conformance(t *testing.T, make func(*testing.T) Subject) {
 		before := read(t, s)
 		s.Gate.Shut = true
 		err := s.Backend.Apply(ctx, []enforce.Change{change(s, enforce.Reading{Value: s.Other, State: enforce.Present})})
-		if err == nil || s.Gate.Asked == 0 {
+		if err[s.Key] == nil || s.Gate.Asked == 0 {
 			t.Errorf("error %v, the gate was asked %d times", err, s.Gate.Asked)
 		}
 		if got := read(t, s); !got.Same(before) {
@@ -170,14 +192,30 @@ func Conformance(t *testing.T, make func(*testing.T) Subject) {
 		s := make(t)
 		before := read(t, s)
 		bad := enforce.Change{Key: enforce.Key{Kind: s.Key.Kind, ID: "../../etc/passwd"}, To: enforce.Reading{Value: s.Other, State: enforce.Present}, Mode: enforce.Enforce}
-		if err := s.Backend.Apply(ctx, []enforce.Change{bad, change(s, enforce.Reading{Value: s.Other, State: enforce.Present})}); err == nil {
-			t.Error("a change of nothing passes")
+		if err := s.Backend.Apply(ctx, []enforce.Change{bad, change(s, enforce.Reading{Value: s.Other, State: enforce.Present})}); err[bad.Key] == nil || err[s.Key] != nil {
+			t.Errorf("a change of nothing passes, or its error is another's: %v", err)
 		}
 		if got := read(t, s); !got.Is(s.Other) {
 			t.Errorf("reads %v", got)
 		}
-		if err := s.Backend.Apply(ctx, []enforce.Change{change(s, before)}); err != nil {
+		if err := s.Backend.Apply(ctx, []enforce.Change{change(s, before)}); len(err) > 0 {
 			t.Fatal(err)
 		}
 	})
+	t.Run("watches until it is told to end, or says how often to look", func(t *testing.T) {
+		s := make(t)
+		ctx, cancel := context.WithCancel(ctx)
+		done := goWatch(ctx, s.Backend)
+		cancel()
+		var unwatched platform.Unwatched
+		if err := <-done; err != nil && (!errors.As(err, &unwatched) || unwatched <= 0) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func goWatch(ctx context.Context, b platform.Backend) chan error {
+	done := make(chan error, 1)
+	go func() { done <- b.Watch(ctx, func(enforce.Key) {}) }()
+	return done
 }

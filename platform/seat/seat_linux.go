@@ -1,12 +1,10 @@
 package seat
 
 import (
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 )
 
 // Bounds of what is read: logind's files are small, and a machine has few seats.
@@ -26,16 +24,7 @@ func active(dir string) (out []uint32) {
 		if !e.Type().IsRegular() {
 			continue
 		}
-		f, err := os.Open(filepath.Join(dir, e.Name()))
-		if err != nil {
-			continue
-		}
-		b, err := io.ReadAll(io.LimitReader(f, maxFile))
-		_ = f.Close()
-		if err != nil {
-			continue
-		}
-		if uid, ok := parse(string(b)); ok && !slices.Contains(out, uid) {
+		if uid, ok := parse(small(filepath.Join(dir, e.Name()))); ok && !slices.Contains(out, uid) {
 			out = append(out, uid)
 		}
 	}
@@ -43,11 +32,6 @@ func active(dir string) (out []uint32) {
 }
 
 func parse(text string) (uint32, bool) {
-	for line := range strings.Lines(text) {
-		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "ACTIVE_UID="); ok {
-			n, err := strconv.ParseUint(v, 10, 32)
-			return uint32(n), err == nil
-		}
-	}
-	return 0, false
+	n, err := strconv.ParseUint(field(text, "ACTIVE_UID"), 10, 32)
+	return uint32(n), err == nil
 }

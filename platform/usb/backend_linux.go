@@ -2,9 +2,9 @@ package usb
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform"
@@ -77,14 +77,22 @@ func (b Backend) List(context.Context) (map[enforce.Key]enforce.Reading, error) 
 
 // Apply writes each change. The first of a batch are the defaults, so that what is plugged in
 // meanwhile is already held.
-func (b Backend) Apply(_ context.Context, changes []enforce.Change) error {
-	var errs []error
+func (b Backend) Apply(_ context.Context, changes []enforce.Change) map[enforce.Key]error {
+	failed := map[enforce.Key]error{}
 	for _, c := range changes {
 		if err := b.apply(c); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", c.Key, err))
+			failed[c.Key] = err
 		}
 	}
-	return errors.Join(errs...)
+	return failed
+}
+
+// lookEvery is how often the files are looked at: nothing tells of a write to them.
+const lookEvery = time.Hour
+
+// Watch hears nothing in this version.
+func (b Backend) Watch(context.Context, func(enforce.Key)) error {
+	return platform.Unwatched(lookEvery)
 }
 
 func (b Backend) apply(c enforce.Change) error {

@@ -13,18 +13,36 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
 )
 
 // Guard answers each device as it is plugged in.
 type Guard struct {
 	*Ports
-	// Hand takes each decision. It must not wait: it is called while the device's lock is held.
-	Hand func(Decision)
-	// Gone is told of each device and root hub that went away, and of each root hub that came.
-	Gone func(name string)
+	told atomic.Pointer[told]
 
 	ruling atomic.Pointer[Ruling]
 	work   sync.WaitGroup
+}
+
+// told is who hears of what the guard does; nil until somebody listens.
+type told struct {
+	// hand takes each decision. It must not wait: it is called while the device's lock is held.
+	hand func(Decision)
+	// gone is told of each device and root hub that went away, and of each root hub that came.
+	gone func(name string)
+}
+
+func (g *Guard) hand(d Decision) {
+	if t := g.told.Load(); t != nil && t.hand != nil {
+		t.hand(d)
+	}
+}
+
+func (g *Guard) gone(name string) {
+	if t := g.told.Load(); t != nil && t.gone != nil {
+		t.gone(name)
+	}
 }
 
 // Load swaps the ruling, then judges again all that is present. It returns when each of them has
@@ -92,9 +110,7 @@ func (g *Guard) dispatch(b []byte) {
 	}
 	switch {
 	case u.action == "remove" || u.action == "add" && root:
-		if g.Gone != nil {
-			g.Gone(name)
-		}
+		g.gone(name)
 	case u.action == "add":
 		at := now()
 		g.work.Go(func() { g.handle(name, at) })
@@ -135,7 +151,7 @@ func (g *Guard) handle(name string, received time.Time) {
 	}
 	d.Verified = now()
 	g.details(&d.Device)
-	g.Hand(d)
+	g.hand(d)
 }
 
 // Watch makes the guard answer for releases as they end.
@@ -156,17 +172,15 @@ func (g *Guard) allows(name string) bool {
 
 // taken hands on what became of a device whose disks were emptied, and judges anew what stands at its
 // port now: it may have been pulled, or the policy may have changed.
-func (g *Guard) taken(was fact.USB, out Released, err error) {
+func (g *Guard) taken(was fact.USB, out platform.Released, err error) {
 	if !g.tell(was, out, err) {
 		g.handle(was.Path, time.Time{})
 	}
-	if g.Gone != nil {
-		g.Gone(was.Path) // another look: what was taken away may have to be given back
-	}
+	g.gone(was.Path) // another look: what was taken away may have to be given back
 }
 
 // tell hands the decision on, and reports whether it is about what stands at the port now.
-func (g *Guard) tell(was fact.USB, out Released, err error) bool {
+func (g *Guard) tell(was fact.USB, out platform.Released, err error) bool {
 	r := g.ruling.Load()
 	if r == nil {
 		return false
@@ -188,7 +202,7 @@ func (g *Guard) tell(was fact.USB, out Released, err error) bool {
 	}
 	d.Changed = refused && there
 	g.details(&d.Device)
-	g.Hand(d)
+	g.hand(d)
 	return refused && there
 }
 

@@ -17,19 +17,20 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
 )
 
 // Ports is the one way to the files that say which devices the kernel may use. Guard and back end
 // share it, so that a device is never written by both at once.
 type Ports struct {
-	Root    string       // of sysfs, "/sys"
-	Gate    enforce.Gate // before each write
-	Release Release      // before a device with a disk is taken away; nil where nothing can be mounted
+	Root    string                // of sysfs, "/sys"
+	Gate    enforce.Gate          // before each write
+	Release platform.ReleaseDisks // before a device with a disk is taken away; nil where nothing can be mounted
 	// Taken is told of each device whose release has ended, without the device's lock: what stands at its
 	// port now is judged anew. u is the device as it was, err why it could not be taken away.
-	Taken func(u fact.USB, r Released, err error)
+	Taken func(u fact.USB, r platform.Released, err error)
 	// Carries names the part of the running system that is on a device's disk, "" for none; nil: none is.
-	Carries func(dir string) string
+	Carries platform.CarriesSystem
 	// Stays is asked at the end of a release whether the device may stay by now; nil: it may not.
 	Stays   func(name string) bool
 	DevRoot string // of the device nodes, "/dev"

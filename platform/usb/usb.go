@@ -6,7 +6,6 @@
 package usb
 
 import (
-	"context"
 	"time"
 
 	"github.com/warderd/warder/enforce"
@@ -23,7 +22,7 @@ const (
 
 // Ruling is what a guard goes by.
 type Ruling struct {
-	Judge platform.Judge[fact.USB]
+	Judge enforce.Judge[fact.USB]
 	// Act is whether anything can be refused at all. Without it the guard watches and never writes.
 	Act bool
 }
@@ -36,9 +35,9 @@ type Decision struct {
 	Err     error           // why the machine does not hold the verdict
 	Plugged bool            // a device that was just plugged in; else one found by a rescan
 	Changed bool            // the guard wrote
-	By      platform.Judge[fact.USB]
+	By      enforce.Judge[fact.USB]
 	// Released is what became of its disks, where it had some and was taken away.
-	Released *Released
+	Released *platform.Released
 
 	// Received is when the kernel's announcement was read; zero for a rescan. Decided is just
 	// before the write, Verified after the read-back.
@@ -52,17 +51,6 @@ func Subject(u *fact.USB) string {
 		s += " " + enforce.Plain(u.Serial)
 	}
 	return s
-}
-
-// Release empties the disks of a device before it is taken away. dir is the device's directory in
-// sysfs; step is told what is being done. It returns when the device may go, at the latest after a
-// deadline of its own, and finish is called once the device has gone.
-type Release func(ctx context.Context, dir string, step func(string)) (out Released, finish func())
-
-// Released is what became of a device's disks.
-type Released struct {
-	Forced bool   // not all is known to be written: the deadline came first
-	Note   string // a sentence for people: who was asked to end, what may be lost
 }
 
 // Releasing is the error of a device that is about to be taken away: its disks are being emptied,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/platformtest"
 )
 
@@ -104,6 +105,14 @@ type judge func(*fact.USB) enforce.Verdict
 
 func (j judge) Judge(u *fact.USB) enforce.Verdict { return j(u) }
 
+func (j judge) Reason(enforce.Verdict, *fact.USB) (string, string) { return "", "" }
+
+// tell makes a guard tell f of its decisions.
+func tell(g *Guard, f func(Decision)) *Guard {
+	g.told.Store(&told{hand: f})
+	return g
+}
+
 // The guard holds each device to its verdict, reads it back, and without Act writes nothing.
 func TestGuard(t *testing.T) {
 	root := tree(t)
@@ -111,7 +120,7 @@ func TestGuard(t *testing.T) {
 	var mu sync.Mutex
 	got := map[string]Decision{}
 	p := &Ports{Root: root, Gate: g.Pass}
-	guard := &Guard{Ports: p, Hand: func(d Decision) { mu.Lock(); got[d.Device.Path] = d; mu.Unlock() }}
+	guard := tell(&Guard{Ports: p}, func(d Decision) { mu.Lock(); got[d.Device.Path] = d; mu.Unlock() })
 	j := judge(func(u *fact.USB) enforce.Verdict {
 		return enforce.Verdict{Allow: u.Interfaces[0].Class == 3, Rule: enforce.Rule{Setting: "usb.allowed_classes", Line: 4}}
 	})
@@ -151,16 +160,16 @@ func TestGuardKeepsTheSystem(t *testing.T) {
 	if err := os.MkdirAll(root+"/bus/usb/devices/1-2.3/1-2.3:1.0/host0/block/sda", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p := &Ports{Root: root, Gate: gate.Pass, Carries: func(string) string { return "/home" }, Release: func(context.Context, string, func(string)) (Released, func()) {
+	p := &Ports{Root: root, Gate: gate.Pass, Carries: func(string) string { return "/home" }, Release: func(context.Context, string, func(string)) (platform.Released, func()) {
 		t.Error("it is emptied")
-		return Released{}, func() {}
+		return platform.Released{}, func() {}
 	}}
 	var got Decision
-	guard := &Guard{Ports: p, Hand: func(d Decision) {
+	guard := tell(&Guard{Ports: p}, func(d Decision) {
 		if d.Device.Path == "1-2.3" {
 			got = d
 		}
-	}}
+	})
 	keyboards := judge(func(u *fact.USB) enforce.Verdict { return enforce.Verdict{Allow: u.Interfaces[0].Class == 3} })
 	guard.Load(Ruling{Judge: keyboards, Act: true})
 	if got.Err == nil || !strings.Contains(got.Err.Error(), "/home is on its disk") || !got.Done.Is("1") || len(p.Releases()) != 0 {
@@ -173,16 +182,16 @@ func TestGuardKeepsTheSystem(t *testing.T) {
 func TestGuardReleases(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		out     Released
+		out     platform.Released
 		turn    bool // the policy allows it before the release ends
 		stop    bool // the agent stops before it ends
 		want    string
 		decided bool
 	}{
 		{name: "clean", want: "0", decided: true},
-		{name: "forced", out: Released{Forced: true, Note: "forced: x"}, want: "0", decided: true},
+		{name: "forced", out: platform.Released{Forced: true, Note: "forced: x"}, want: "0", decided: true},
 		{name: "allowed meanwhile", turn: true, want: "1"},
-		{name: "forced, and allowed meanwhile", out: Released{Forced: true, Note: "forced: x"}, turn: true, want: "1"},
+		{name: "forced, and allowed meanwhile", out: platform.Released{Forced: true, Note: "forced: x"}, turn: true, want: "1"},
 		{name: "stopped meanwhile", stop: true, want: "1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -191,7 +200,7 @@ func TestGuardReleases(t *testing.T) {
 				t.Fatal(err)
 			}
 			hold, finished := make(chan struct{}), make(chan struct{})
-			p := &Ports{Root: root, Gate: gate.Pass, Release: func(ctx context.Context, dir string, step func(string)) (Released, func()) {
+			p := &Ports{Root: root, Gate: gate.Pass, Release: func(ctx context.Context, dir string, step func(string)) (platform.Released, func()) {
 				if !strings.HasSuffix(dir, "1-2.3") {
 					t.Errorf("%s is released", dir)
 				}
@@ -204,13 +213,13 @@ func TestGuardReleases(t *testing.T) {
 			}}
 			var mu sync.Mutex
 			var got []Decision
-			guard := &Guard{Ports: p, Hand: func(d Decision) {
+			guard := tell(&Guard{Ports: p}, func(d Decision) {
 				if d.Device.Path == "1-2.3" {
 					mu.Lock()
 					got = append(got, d)
 					mu.Unlock()
 				}
-			}, Gone: func(string) {}}
+			})
 			guard.Watch()
 			allow := func(yes bool) judge {
 				return func(u *fact.USB) enforce.Verdict {
@@ -220,7 +229,8 @@ func TestGuardReleases(t *testing.T) {
 			guard.Load(Ruling{Judge: allow(false), Act: true})
 			guard.Load(Ruling{Judge: allow(false), Act: true}) // one release, however often it is asked for
 			b := Backend{p}
-			err := b.Apply(context.Background(), []enforce.Change{{Key: enforce.Key{Kind: kindDevice, ID: "1-2.3@3"}, To: enforce.Reading{Value: "0", State: enforce.Present}, Mode: enforce.Enforce}})
+			key := enforce.Key{Kind: kindDevice, ID: "1-2.3@3"}
+			err := b.Apply(context.Background(), []enforce.Change{{Key: key, To: enforce.Reading{Value: "0", State: enforce.Present}, Mode: enforce.Enforce}})[key]
 			var under *Releasing
 			if !errors.As(err, &under) || under.Name != "1-2.3" {
 				t.Errorf("while it is emptied: %v", err)
@@ -302,7 +312,7 @@ func TestGuardRunStops(t *testing.T) {
 func TestDispatchActsOnAddAlone(t *testing.T) {
 	g := &platformtest.Gate{}
 	n := 0
-	guard := &Guard{Ports: &Ports{Root: tree(t), Gate: g.Pass}, Hand: func(Decision) { n++ }}
+	guard := tell(&Guard{Ports: &Ports{Root: tree(t), Gate: g.Pass}}, func(Decision) { n++ })
 	guard.ruling.Store(&Ruling{Judge: judge(func(*fact.USB) enforce.Verdict { return enforce.Verdict{Allow: true} }), Act: true})
 	for _, action := range []string{"change", "bind", "unbind", "remove", "move", "add"} {
 		guard.dispatch([]byte(action + "@/devices/x/1-1\x00ACTION=" + action + "\x00DEVPATH=/devices/x/1-1\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00"))

@@ -45,15 +45,6 @@ type Program struct {
 	UID   int    `json:"uid"`
 }
 
-// In gives a releaser that keeps the names of stopped programs in a directory, unless it keeps them
-// already.
-func (r Releaser) In(dir string) Releaser {
-	if r.Keep == "" {
-		r.Keep = dir
-	}
-	return r
-}
-
 // maxNamed bounds how many programs a sentence names.
 const maxNamed = 4
 

@@ -14,11 +14,11 @@ import (
 
 // An exception code is what support reads out to a person whose machine is offline: "this stick, on
 // this device, for so many minutes". It is made with a secret that the device got at enrolment, and
-// does not name the stick: the device tries it on what is plugged in and refused.
+// does not name its subject: the device tries it on what is there and refused.
 //
 //	minutes u16 | hour of issue u24, since 2020 | nonce u16 | the first 9 bytes of HMAC-SHA256
 //
-// in base32 (RFC 4648), in groups of five characters. The HMAC is over the device, the stick and the
+// in base32 (RFC 4648), in groups of five characters. The HMAC is over the device, the subject and the
 // seven bytes before it.
 const (
 	codeHead = 7
@@ -38,20 +38,19 @@ var (
 // Why a code is not taken.
 var (
 	ErrCodeForm  = errors.New("the code must have 26 letters and digits")
-	ErrCodeWrong = errors.New("the code is not for this device and this stick")
+	ErrCodeWrong = errors.New("the code is not for this device and what was named or is refused here")
 	ErrCodeOld   = errors.New("the code was not issued within the last day")
 )
 
-func codeSum(secret []byte, device, usb string, head []byte) []byte {
+func codeSum(secret []byte, device, subject string, head []byte) []byte {
 	h := hmac.New(sha256.New, secret)
-	fmt.Fprintf(h, "warder-exception\n%s\n%s\n", device, usb)
+	fmt.Fprintf(h, "warder-exception\n%s\n%s\n", device, subject)
 	h.Write(head)
 	return h.Sum(nil)[:codeMAC]
 }
 
-// NewCode makes a code for a stick, "vvvv:pppp" or "vvvv:pppp:SERIAL" as policy.USBEntry writes it, in
-// whole minutes.
-func NewCode(secret []byte, device, usb string, length time.Duration, now time.Time) (string, error) {
+// NewCode makes a code for a subject (CodeSubject), in whole minutes.
+func NewCode(secret []byte, device, subject string, length time.Duration, now time.Time) (string, error) {
 	minutes := int(length / time.Minute)
 	if minutes < 1 || length > MaxException {
 		return "", fmt.Errorf("an exception lasts from a minute to %s", MaxException)
@@ -63,7 +62,7 @@ func NewCode(secret []byte, device, usb string, length time.Duration, now time.T
 	if _, err := rand.Read(head[5:]); err != nil {
 		return "", err
 	}
-	text := codeText.EncodeToString(append(head, codeSum(secret, device, usb, head)...))
+	text := codeText.EncodeToString(append(head, codeSum(secret, device, subject, head)...))
 	var groups []string
 	for len(text) > 5 {
 		groups, text = append(groups, text[:5]), text[5:]
@@ -107,9 +106,9 @@ func ParseCode(text string) (Code, error) {
 		ID: "code-" + strings.ToLower(codeText.EncodeToString(b[2:codeHead])), head: b[:codeHead], sum: b[codeHead:]}, nil
 }
 
-// Verify checks that a code was made for a device and a stick, and lately.
-func (c Code) Verify(secret []byte, device, usb string, now time.Time) error {
-	if len(secret) == 0 || !hmac.Equal(c.sum, codeSum(secret, device, usb, c.head)) {
+// Verify checks that a code was made for a device and a subject, and lately.
+func (c Code) Verify(secret []byte, device, subject string, now time.Time) error {
+	if len(secret) == 0 || !hmac.Equal(c.sum, codeSum(secret, device, subject, c.head)) {
 		return ErrCodeWrong
 	}
 	if d := now.Sub(c.Issued); d < -CodeLife || d > CodeLife+time.Hour {

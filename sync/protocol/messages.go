@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/warderd/warder/enforce"
-	"github.com/warderd/warder/enforce/fact"
 )
 
 // Base is the path below which everything lives.
@@ -91,22 +90,6 @@ type Report struct {
 	Events         []enforce.Event    `json:"events,omitempty"`
 }
 
-// Facts are what a device tells of itself, when it changes.
-type Facts struct {
-	Host Host       `json:"host"`
-	USB  []fact.USB `json:"usb,omitempty"`
-	// The rest of what decisions go by, so that the server can ask "what if" with the same code.
-	Controllers []string                   `json:"controllers,omitempty"`
-	Inputs      *fact.Inputs               `json:"inputs,omitempty"`
-	Capable     map[string]fact.Capability `json:"capable,omitempty"`
-	Unread      map[string]string          `json:"unread,omitempty"` // what could not be read, and why
-	// Latency holds histograms in microseconds, as HdrHistogram V2 compressed, in base64. They are no
-	// part of the digest: they go along when something else has changed.
-	Latency map[string]string `json:"latency_hdr,omitempty"`
-	Health  []string          `json:"health,omitempty"`
-	Hold    string            `json:"hold,omitempty"`
-}
-
 // Answer is the server's reply to a check-in.
 type Answer struct {
 	AckSeq     uint64   `json:"ack_seq"`
@@ -126,22 +109,6 @@ const (
 // MaxBundle bounds a diagnostics bundle.
 const MaxBundle = 1 << 20
 
-// Machine is what a device reported, as decisions take it.
-func (f *Facts) Machine() fact.Machine {
-	m := fact.Machine{Capable: f.Capable}
-	m.USB, m.Controllers = fact.Is(f.USB), fact.Is(f.Controllers)
-	if f.Inputs != nil {
-		m.Inputs = fact.Is(*f.Inputs)
-	}
-	if why, ok := f.Unread["usb"]; ok {
-		m.USB = fact.Unread[[]fact.USB](why)
-	}
-	if why, ok := f.Unread["controllers"]; ok {
-		m.Controllers = fact.Unread[[]string](why)
-	}
-	return m
-}
-
 // Assignment is a whole policy for one device, signed as one.
 type Assignment struct {
 	DeviceID  string          `json:"device_id"`
@@ -152,17 +119,6 @@ type Assignment struct {
 	// Exceptions are all that hold for this device. Their ends are on the server's clock, as IssuedAt
 	// is: the device runs the difference on its own.
 	Exceptions []Exception `json:"exceptions,omitempty"`
-}
-
-// Exception lets one stick pass on one device for a time.
-type Exception struct {
-	ID     string    `json:"id"`
-	USB    string    `json:"usb"` // vendor:product or vendor:product:serial
-	Reason string    `json:"reason"`
-	Until  time.Time `json:"until"`
-	// Seconds is what it was granted for. However the server's clock is set, it lasts no longer than that
-	// from when the device first met it. 0 from a server that does not say (0.2.0).
-	Seconds int64 `json:"seconds,omitempty"`
 }
 
 // Release tells one device to give everything back and forget.

@@ -290,15 +290,19 @@ func TestWhatIf(t *testing.T) {
 	both(t, func(t *testing.T, r *rig) {
 		l := r.laptop("l")
 		stick := fact.USB{Path: "1-2", Number: 5, Vendor: 0x0951, Product: 0x1666, Serial: "S", Interfaces: []fact.Interface{{Class: 8}}, Hardwired: fact.Is(false), Authorized: fact.Is(true)}
-		facts := protocol.Facts{USB: []fact.USB{stick}, Controllers: []string{"usb1"}, Inputs: &fact.Inputs{Keyboards: 1, Pointers: 1}, Capable: map[string]fact.Capability{"usb": {Level: "enforced"}}}
+		facts := protocol.FactsOf(&fact.Machine{USB: fact.Is([]fact.USB{stick}), Controllers: fact.Is([]string{"usb1"}), Inputs: fact.Is(fact.Inputs{Keyboards: 1, Pointers: 1}), Capable: map[string]fact.Capability{"usb": {Level: "enforced"}}})
 		raw, _ := json.Marshal(stick)
 		l.rep.Device, l.rep.DeviceDigest = &facts, "f"
 		l.rep.Events = []enforce.Event{{Seq: 1, At: time.Now(), Kind: enforce.Allowed, Setting: "usb.allowed_classes", Subject: "usb 1-2 0951:1666 S", Facts: enforce.Facts(raw)}, {Seq: 2, Kind: "held"}}
 		l.sync()
 		other := r.laptop("without facts")
 		other.sync()
+		blind := r.laptop("cannot read its bus")
+		unread := protocol.FactsOf(&fact.Machine{USB: fact.Unread[[]fact.USB]("permission denied"), Controllers: fact.Is([]string{"usb1"}), Capable: map[string]fact.Capability{"usb.allowed": {Level: fact.Enforced}}})
+		blind.rep.Device, blind.rep.DeviceDigest = &unread, "f"
+		blind.sync()
 		out := r.ok(200, "POST", "/policies/policy-default/whatif", `{"compliance":"enforce","policy_data":{"usb":{"allowed_classes":["hid"]}}}`)
-		if num(out, "devices") != 2 || num(out, "judged") != 1 || num(out, "without_facts") != 1 || num(out, "affected") != 1 || num(out, "events_flipped") != 1 || num(out, "newly_denied", "0951:1666") != 1 {
+		if num(out, "devices") != 3 || num(out, "judged") != 1 || num(out, "cannot_tell") != 2 || num(out, "affected") != 2 || num(out, "events_flipped") != 1 || num(out, "newly_denied", "0951:1666") != 1 {
 			t.Fatalf("%v", out)
 		}
 		d := out["data"].([]any)[0].(map[string]any)

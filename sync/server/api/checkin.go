@@ -17,6 +17,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server/fleet"
@@ -204,8 +205,8 @@ func (a *API) checkReport(q *request, e *entry, in *protocol.Report) error {
 	if in.Findings != nil && len(*in.Findings) > maxFindings {
 		errs = append(errs, policy.Error{Field: "findings", Message: fmt.Sprintf("must be at most %d", maxFindings), Received: len(*in.Findings)})
 	}
-	if in.Device != nil && (len(in.Device.USB) > 1024 || len(in.Device.Health) > 200 || len(in.Device.Capable) > 200) {
-		errs = append(errs, policy.Error{Field: "device", Message: "must have at most 1024 USB devices, 200 lines of health and 200 capabilities", Received: len(in.Device.USB)})
+	if in.Device != nil {
+		checkFacts(&errs, in.Device)
 	}
 	text(&errs, "device_digest", in.DeviceDigest, 128)
 	text(&errs, "findings_digest", in.FindingsDigest, 128)
@@ -258,6 +259,29 @@ func (a *API) checkReport(q *request, e *entry, in *protocol.Report) error {
 		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned, message: "two machines use this device's key: enrol each of them anew"}
 	}
 	return nil
+}
+
+// The bounds of what a device tells of itself.
+const (
+	maxEntries = 1024 // in one part of its snapshot
+	maxLines   = 200  // of health, and of capabilities
+)
+
+func checkFacts(errs *policy.Errors, f *protocol.Facts) {
+	for _, p := range fact.Parts() {
+		var list []json.RawMessage
+		if json.Unmarshal(f.Parts[p], &list) == nil && len(list) > maxEntries {
+			*errs = append(*errs, policy.Error{Field: "device." + string(p), Message: fmt.Sprintf("must have at most %d entries", maxEntries), Received: len(list)})
+		}
+	}
+	for _, x := range []struct {
+		field string
+		n     int
+	}{{"health", len(f.Health)}, {"health_codes", len(f.Codes)}, {"capable", len(f.Capable)}} {
+		if x.n > maxLines {
+			*errs = append(*errs, policy.Error{Field: "device." + x.field, Message: fmt.Sprintf("must have at most %d entries", maxLines), Received: x.n})
+		}
+	}
 }
 
 func older(counter, last uint64) error {
@@ -414,7 +438,7 @@ func (a *API) exceptionsOf(q *request, e *entry) ([]protocol.Exception, error) {
 	}
 	e.exceptions, e.until = nil, q.now.Add(time.Hour)
 	for _, x := range list {
-		e.exceptions = append(e.exceptions, protocol.Exception{ID: x.ID, USB: x.USB, Reason: x.Reason, Until: x.Until, Seconds: int64(x.Until.Sub(x.CreatedAt) / time.Second)})
+		e.exceptions = append(e.exceptions, protocol.Exception{ID: x.ID, Section: x.Section, Subject: x.Subject, Reason: x.Reason, Until: x.Until, Seconds: int64(x.Until.Sub(x.CreatedAt) / time.Second)})
 		if x.Until.Before(e.until) {
 			e.until = x.Until
 		}

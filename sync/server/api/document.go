@@ -2,12 +2,15 @@ package api
 
 import (
 	"encoding/json"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/warderd/warder/enforce/policy"
 )
 
-// What follows describes the policy document for the OpenAPI page. The decoder in enforce/policy is
-// what decides; a test holds the two lists of settings against each other.
+// What follows describes the policy document for the OpenAPI page, from the table of settings that its
+// decoder reads by.
 
 type modeText string
 
@@ -21,7 +24,7 @@ type sectionModes map[string]modeText
 // Schema describes modes by section.
 func (sectionModes) Schema(r huma.Registry) *huma.Schema {
 	s := &huma.Schema{Type: "object", Properties: map[string]*huma.Schema{}, AdditionalProperties: false, Description: "modes of single sections"}
-	for _, name := range []string{"dlp", "network", "usb", "storage"} {
+	for _, name := range policy.Sections() {
 		s.Properties[name] = modeText("").Schema(r)
 	}
 	return closed(s)
@@ -44,48 +47,38 @@ func (d *policyData) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Schema describes the four sections.
+// Schema describes every section with its settings.
 func (policyData) Schema(huma.Registry) *huma.Schema {
-	flag := func(doc string) *huma.Schema { return &huma.Schema{Type: "boolean", Description: doc} }
-	texts := func(doc string) *huma.Schema {
-		return &huma.Schema{Type: "array", Items: &huma.Schema{Type: "string"}, Description: doc}
+	whole := &huma.Schema{Type: "object", AdditionalProperties: false, Description: "what devices are to hold; an absent setting is unmanaged", Properties: map[string]*huma.Schema{}}
+	for _, name := range policy.Sections() {
+		section := policy.Shape{Type: "object", Doc: policy.SectionDoc(name), Fields: map[string]policy.Shape{}}
+		for _, s := range policy.Section(name) {
+			section.Fields[strings.TrimPrefix(string(s.Name), name+".")] = s.Shape
+		}
+		whole.Properties[name] = schemaOf(section)
 	}
-	one, most := 0.0, float64(1<<40)
-	section := func(doc string, p map[string]*huma.Schema) *huma.Schema {
-		return closed(&huma.Schema{Type: "object", Properties: p, AdditionalProperties: false, Description: doc})
+	return closed(whole)
+}
+
+// schemaOf is a shape as a JSON schema.
+func schemaOf(x policy.Shape) *huma.Schema {
+	s := &huma.Schema{Type: x.Type, Description: x.Doc}
+	for _, word := range x.Enum {
+		s.Enum = append(s.Enum, word)
 	}
-	zone := section("who belongs to it", map[string]*huma.Schema{"users": texts("user names"), "slices": texts("systemd slices and scopes"), "executables": texts("signed programs, by path")})
-	return closed(&huma.Schema{Type: "object", AdditionalProperties: false, Description: "what devices are to hold; an absent setting is unmanaged", Properties: map[string]*huma.Schema{
-		"dlp": section("data loss prevention", map[string]*huma.Schema{
-			"clipboard_sharing":       flag("allow the clipboard between work and personal"),
-			"clipboard_direction":     {Type: "string", Enum: []any{"none", "work_to_personal", "personal_to_work", "both"}},
-			"screenshot_allowed":      flag("allow screenshots"),
-			"print_allowed":           flag("allow printing"),
-			"sensitive_data_patterns": texts("RE2 expressions"),
-			"zones":                   section("who is work and who is personal", map[string]*huma.Schema{"work": zone, "personal": zone}),
-		}),
-		"network": section("network and VPN", map[string]*huma.Schema{
-			"vpn_required":    flag("all traffic needs the VPN"),
-			"vpn_always_on":   flag("nothing passes while the VPN is down"),
-			"allowed_domains": texts("name, *.name, =name, address or CIDR"),
-			"blocked_domains": texts("name, *.name, =name, address or CIDR"),
-			"split_tunnel":    flag("routes beside the tunnel are allowed"),
-			"vpn": section("the tunnel that counts", map[string]*huma.Schema{"interface": {Type: "string"}, "peer": {Type: "string"}, "gateway": {Type: "string"},
-				"endpoints": texts("host or address, with :port or without"), "bootstrap_domains": texts("reachable before the VPN is up")}),
-		}),
-		"usb": section("USB device control", map[string]*huma.Schema{
-			"allowed":         flag("allow any USB device"),
-			"whitelist":       texts("vendor:product, vendor:* or vendor:product:SERIAL"),
-			"allowed_classes": texts("hid, audio, mass_storage, … or two hex digits"),
-			"audit_only":      flag("log and do not block"),
-		}),
-		"storage": section("storage", map[string]*huma.Schema{
-			"encryption_required":      flag("disks must be encrypted"),
-			"external_storage_allowed": flag("allow sticks, cards and phones"),
-			"cloud_sync_allowed":       flag("allow cloud storage clients"),
-			"max_file_size_mb":         {Type: "integer", Minimum: &one, Maximum: &most, Description: "largest file on external storage, MiB"},
-		}),
-	}})
+	switch x.Type {
+	case "integer":
+		least, most := float64(x.Min), float64(x.Max)
+		s.Minimum, s.Maximum = &least, &most
+	case "array":
+		s.Items = closed(&huma.Schema{Type: "string", Description: x.Items})
+	case "object":
+		s.AdditionalProperties, s.Properties = false, map[string]*huma.Schema{}
+		for name, f := range x.Fields {
+			s.Properties[name] = schemaOf(f)
+		}
+	}
+	return closed(s)
 }
 
 // closed prepares a schema made by hand for validation.

@@ -10,13 +10,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/warderd/warder/enforce/all"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server/store"
 )
 
 type exceptionBody struct {
-	USB     string `json:"usb" minLength:"9" maxLength:"400" doc:"vendor:product or vendor:product:SERIAL, as warder status and events show it"`
+	Section string `json:"section,omitempty" maxLength:"64" doc:"whose rules let it pass: usb"`
+	Subject string `json:"subject,omitempty" maxLength:"400" doc:"what passes; of usb: vendor:product or vendor:product:SERIAL, as warder status and events show it"`
+	USB     string `json:"usb,omitempty" maxLength:"400" doc:"short for section usb and this subject"`
 	Minutes int    `json:"minutes" minimum:"1" maximum:"43200"`
 	Reason  string `json:"reason" minLength:"1" maxLength:"500"`
 	Offline bool   `json:"offline,omitempty" doc:"give a code to read out: the device is not reached, and redeems it by itself within a day"`
@@ -24,7 +27,9 @@ type exceptionBody struct {
 
 type exceptionView struct {
 	ID        string     `json:"id"`
-	USB       string     `json:"usb"`
+	Section   string     `json:"section"`
+	Subject   string     `json:"subject"`
+	USB       string     `json:"usb,omitempty" doc:"the subject, where the section is usb"`
 	Reason    string     `json:"reason"`
 	CreatedBy string     `json:"created_by"`
 	CreatedAt time.Time  `json:"created_at"`
@@ -36,7 +41,36 @@ type exceptionView struct {
 }
 
 func viewException(x store.Exception, now time.Time) exceptionView {
-	return exceptionView{x.ID, x.USB, x.Reason, x.CreatedBy, second(x.CreatedAt), second(x.Until), when(x.EndedAt), x.Offline, x.EndedAt.IsZero() && x.Until.After(now), ""}
+	v := exceptionView{ID: x.ID, Section: x.Section, Subject: x.Subject, Reason: x.Reason, CreatedBy: x.CreatedBy, CreatedAt: second(x.CreatedAt), Until: second(x.Until),
+		EndedAt: when(x.EndedAt), Offline: x.Offline, Current: x.EndedAt.IsZero() && x.Until.After(now)}
+	if x.Section == "usb" {
+		v.USB = x.Subject
+	}
+	return v
+}
+
+// subject reads what an exception is for: section and subject, or the short form.
+func (in *exceptionBody) subject(errs *policy.Errors) (section, subject string) {
+	field := "subject"
+	section, subject = in.Section, in.Subject
+	switch {
+	case in.USB != "" && (section != "" || subject != ""):
+		*errs = append(*errs, policy.Error{Field: "usb", Message: "must not stand beside section and subject", Received: short(in.USB)})
+		return "", ""
+	case in.USB != "" || section == "" && subject == "":
+		section, subject, field = "usb", in.USB, "usb"
+	}
+	s, ok := all.Find(section)
+	if !ok || s.Except == nil {
+		*errs = append(*errs, policy.Error{Field: "section", Message: "must be a section that knows exceptions", Received: short(section)})
+		return "", ""
+	}
+	name, err := s.Except.Parse(subject)
+	if err != nil {
+		*errs = append(*errs, policy.Error{Field: field, Message: err.Error(), Received: short(subject)})
+	}
+	text(errs, field, subject, 400)
+	return section, name
 }
 
 func grantException(a *API, q *request, in *exceptionBody) (exceptionView, error) {
@@ -45,15 +79,11 @@ func grantException(a *API, q *request, in *exceptionBody) (exceptionView, error
 		return exceptionView{}, err
 	}
 	var errs policy.Errors
-	u, err := policy.ParseUSBEntry(in.USB)
-	if err != nil || u.AnyProduct {
-		errs = append(errs, policy.Error{Field: "usb", Message: `must name one kind of device, "vvvv:pppp" or "vvvv:pppp:SERIAL"`, Received: in.USB})
-	}
+	section, subject := in.subject(&errs)
 	text(&errs, "reason", in.Reason, 500)
 	if strings.TrimSpace(in.Reason) == "" {
 		errs = append(errs, policy.Error{Field: "reason", Message: "must say why", Received: in.Reason})
 	}
-	text(&errs, "usb", in.USB, 400)
 	if err := invalid(errs); err != nil {
 		return exceptionView{}, err
 	}
@@ -61,10 +91,10 @@ func grantException(a *API, q *request, in *exceptionBody) (exceptionView, error
 		return exceptionView{}, &problem{status: http.StatusConflict, code: "device_state", message: "the device is " + d.State}
 	}
 	length := time.Duration(in.Minutes) * time.Minute
-	x := store.Exception{ID: "exception-" + strings.ToLower(rand.Text()[:12]), Device: d.N, USB: u.String(), Reason: in.Reason, CreatedBy: q.by, CreatedAt: q.now, Until: q.now.Add(length), Offline: in.Offline}
+	x := store.Exception{ID: "exception-" + strings.ToLower(rand.Text()[:12]), Device: d.N, Section: section, Subject: subject, Reason: in.Reason, CreatedBy: q.by, CreatedAt: q.now, Until: q.now.Add(length), Offline: in.Offline}
 	code := ""
 	if in.Offline {
-		if code, err = protocol.NewCode(a.Keys.CodeSecret(d.ID), d.ID, x.USB, length, q.now); err != nil {
+		if code, err = protocol.NewCode(a.Keys.CodeSecret(d.ID), d.ID, protocol.CodeSubject(section, subject), length, q.now); err != nil {
 			return exceptionView{}, err
 		}
 		x.Until = x.Until.Add(protocol.CodeLife)

@@ -9,9 +9,8 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/all"
-	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
-	"github.com/warderd/warder/enforce/usb"
+	"github.com/warderd/warder/enforce/section"
 	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server/fleet"
 	"github.com/warderd/warder/sync/server/store"
@@ -28,12 +27,12 @@ type whatIfView struct {
 	Changes     []string       `json:"changes" doc:"what the candidate changes in the policy"`
 	Devices     int            `json:"devices" doc:"that have the policy"`
 	Judged      int            `json:"judged" doc:"whose reported facts could be judged"`
-	NoFacts     int            `json:"without_facts" doc:"that have not reported any"`
+	CannotTell  int            `json:"cannot_tell" doc:"of which a fact that the policy needs is missing, or that have reported none"`
 	Affected    int            `json:"affected" doc:"for which a finding or an event would be different"`
 	Findings    int            `json:"findings_flipped"`
 	Events      int            `json:"events_flipped"`
 	EventsAsked int            `json:"events_judged"`
-	NewlyDenied map[string]int `json:"newly_denied" doc:"USB devices that would be refused and are not now, with the number of machines"`
+	NewlyDenied map[string]int `json:"newly_denied" doc:"what would be refused and is not now, with the number of machines"`
 	Truncated   string         `json:"truncated,omitempty" doc:"why not all was looked at"`
 	Data        []whatIfDevice `json:"data"`
 }
@@ -95,56 +94,57 @@ func whatIf(a *API, q *request) (whatIfView, error) {
 }
 
 func (a *API) whatIf(ctx context.Context, d *store.Device, st *fleet.State, before, after *policy.Document, out *whatIfView) (*whatIfDevice, error) {
-	if d.Report.Facts == nil {
-		out.NoFacts++
-		return nil, nil
-	}
-	var facts protocol.Facts
-	if err := json.Unmarshal(d.Report.Facts, &facts); err != nil {
-		return nil, err
-	}
-	if facts.Capable == nil {
-		out.NoFacts++ // an agent that does not report them yet
-		return nil, nil
-	}
-	out.Judged++
 	// A mode that comes with the assignment holds for the candidate, too.
 	if _, mode := st.Assigned(&d.Device); mode != "" {
 		before, after = inMode(before, mode), inMode(after, mode)
 	}
-	m := facts.Machine()
-	v := &whatIfDevice{ID: d.ID, Name: d.Name, Findings: flips(all.Decide(before, &m).Findings, all.Decide(after, &m).Findings), Events: []whatIfEvent{}}
-	was, is := usb.Compile(before, &m), usb.Compile(after, &m)
-	denied := map[string]bool{}
-	compare := func(u *fact.USB, at time.Time, subject string) {
-		x, y := was.Ask(u), is.Ask(u)
-		if x.Answer == y.Answer {
-			return
-		}
-		if y.Answer == "deny" || y.Answer == "would deny" && x.Answer == "allow" {
-			denied[u.ID()] = true
-		}
-		if !at.IsZero() {
-			v.Events = append(v.Events, whatIfEvent{second(at), subject, x.Answer, y.Answer, y.Reason})
-		}
+	was, is := a.cases(d, before, after)
+	if was == nil {
+		out.CannotTell++
+		return nil, nil
 	}
-	for i := range m.USB.V {
-		compare(&m.USB.V[i], time.Time{}, "")
+	x, y := all.Decide(was), all.Decide(is)
+	if len(x.Blind) > 0 || len(y.Blind) > 0 {
+		out.CannotTell++ // what the other sections would do is told all the same
+	} else {
+		out.Judged++
+	}
+	v := &whatIfDevice{ID: d.ID, Name: d.Name, Findings: flips(x.Findings, y.Findings), Events: []whatIfEvent{}}
+	denied := map[string]bool{}
+	compare := func(x, y section.Answer) bool {
+		if x.Answer == y.Answer {
+			return false
+		}
+		if y.Answer == section.Deny || y.Answer == section.WouldDeny && x.Answer == section.Allow {
+			denied[y.Group] = true
+		}
+		return true
+	}
+	for _, s := range all.Sections {
+		if _, blind := y.Blind[s.Name]; blind || was.Rules(s.Name) == nil {
+			continue
+		}
+		then := is.Rules(s.Name).Present()
+		for i, now := range was.Rules(s.Name).Present() {
+			compare(now, then[i])
+		}
 	}
 	events, err := a.Store.Events(ctx, d.N, whatIfEvents)
 	if err != nil {
 		return nil, err
 	}
 	for _, e := range events {
-		var u fact.USB
-		if e.Facts == "" || json.Unmarshal([]byte(e.Facts), &u) != nil || len(u.Interfaces) == 0 && u.Truncated == "" {
+		now, then, ok := replay(was, is, &e.Event)
+		if !ok {
 			continue
 		}
 		out.EventsAsked++
-		compare(&u, e.At, e.Subject)
+		if compare(now, then) {
+			v.Events = append(v.Events, whatIfEvent{second(e.At), e.Subject, now.Answer, then.Answer, then.Reason})
+		}
 	}
-	for id := range denied {
-		out.NewlyDenied[id]++
+	for group := range denied {
+		out.NewlyDenied[group]++
 	}
 	if len(v.Findings) == 0 && len(v.Events) == 0 && len(denied) == 0 {
 		return nil, nil
@@ -152,6 +152,37 @@ func (a *API) whatIf(ctx context.Context, d *store.Device, st *fleet.State, befo
 	out.Findings += len(v.Findings)
 	out.Events += len(v.Events)
 	return v, nil
+}
+
+// cases are both policies on what a device reported; nil where that says nothing.
+func (a *API) cases(d *store.Device, before, after *policy.Document) (was, is *section.Case) {
+	if d.Report.Facts == nil {
+		return nil, nil
+	}
+	var facts protocol.Facts
+	if err := json.Unmarshal(d.Report.Facts, &facts); err != nil || facts.Capable == nil { // of an agent before 0.2
+		return nil, nil
+	}
+	m, err := facts.Machine()
+	if err != nil {
+		return nil, nil
+	}
+	return all.Open(before, &m), all.Open(after, &m)
+}
+
+// replay asks both policies about an event: the rules of the section that judged it, or, of an agent that
+// did not say which, of whichever knows its facts.
+func replay(was, is *section.Case, e *enforce.Event) (now, then section.Answer, ok bool) {
+	for _, s := range all.Sections {
+		if e.Section != "" && e.Section != s.Name || was.Rules(s.Name) == nil {
+			continue
+		}
+		if now, ok = was.Rules(s.Name).Replay(e.Facts); ok {
+			then, ok = is.Rules(s.Name).Replay(e.Facts)
+			return now, then, ok
+		}
+	}
+	return now, then, false
 }
 
 func inMode(d *policy.Document, mode string) *policy.Document {

@@ -416,14 +416,14 @@ func TestRollouts(t *testing.T) {
 func TestExceptionsAndBundles(t *testing.T) {
 	each(t, func(t *testing.T, s *Store) {
 		d := enrolled(t, s, "d1")
-		must(t, s.AddException(ctx, "d1", Exception{ID: "x1", Device: d.N, USB: "0951:1666:S", Reason: "why", CreatedBy: "ann", CreatedAt: now, Until: now.Add(time.Hour)}))
-		must(t, s.AddException(ctx, "d1", Exception{ID: "x2", Device: d.N, USB: "0951:1666", Reason: "code", CreatedAt: now.Add(1), Until: now.Add(9 * time.Hour), Offline: true}))
+		must(t, s.AddException(ctx, "d1", Exception{ID: "x1", Device: d.N, Section: "usb", Subject: "0951:1666:S", Reason: "why", CreatedBy: "ann", CreatedAt: now, Until: now.Add(time.Hour)}))
+		must(t, s.AddException(ctx, "d1", Exception{ID: "x2", Device: d.N, Section: "usb", Subject: "0951:1666", Reason: "code", CreatedAt: now.Add(1), Until: now.Add(9 * time.Hour), Offline: true}))
 		got, err := s.Device(ctx, "d1")
 		if err != nil || !got.Excepted.Equal(now.Add(time.Hour)) {
 			t.Errorf("%v %v", got.Excepted, err)
 		}
 		cur, err := s.Exceptions(ctx, d.N, true, now)
-		if err != nil || len(cur) != 1 || cur[0].ID != "x1" || cur[0].USB != "0951:1666:S" {
+		if err != nil || len(cur) != 1 || cur[0].ID != "x1" || cur[0].Subject != "0951:1666:S" {
 			t.Errorf("%+v %v", cur, err)
 		}
 		if cur, _ := s.Exceptions(ctx, d.N, true, now.Add(time.Hour)); len(cur) != 0 {
@@ -577,7 +577,7 @@ func TestMigrateUnderAnOldNode(t *testing.T) {
 			b, err := migrations.ReadFile(name)
 			must(t, err)
 			next[name] = &fstest.MapFile{Data: b}
-			next["migrations/"+dir+"/00002_more.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\n" + widen + "CREATE TABLE more (x BIGINT);\n")}
+			next["migrations/"+dir+"/00999_more.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\n" + widen + "CREATE TABLE more (x BIGINT);\n")}
 		}
 		newer := &Store{pg: old.pg, url: old.url, changed: make(chan struct{}, 1), standings: map[string]bool{}}
 		if newer.pg {
@@ -603,7 +603,7 @@ func TestMigrateUnderAnOldNode(t *testing.T) {
 			Standing: "h", StandingBody: "[]", Findings: json.RawMessage(`[]`), Events: []enforce.Event{{Seq: 1}}}}))
 		must(t, again.PutSeen(ctx, []Seen{{Device: d.N, At: now, Counter: 2}}))
 		must(t, again.AddAssignment(ctx, fleet.Assignment{ID: "a", Policy: "policy-1", CreatedAt: now}))
-		must(t, again.AddException(WithActor(ctx, Actor{By: "ann", Key: "k"}), "d1", Exception{ID: "x", Device: d.N, USB: "0951:1666", CreatedAt: now, Until: now.Add(time.Hour)}))
+		must(t, again.AddException(WithActor(ctx, Actor{By: "ann", Key: "k"}), "d1", Exception{ID: "x", Device: d.N, Section: "usb", Subject: "0951:1666", CreatedAt: now, Until: now.Add(time.Hour)}))
 		must(t, again.Diagnose(ctx, "d1", now))
 		must(t, again.PutBundle(ctx, "d1", d.N, "b", []byte{1}, now))
 		must(t, again.PutRecords(ctx, []*Record{{Device: d.N, Moved: "r1", Was: "compliant"}}))

@@ -12,7 +12,8 @@ import (
 type Exception struct {
 	ID        string
 	Device    int64
-	USB       string // vendor:product or vendor:product:serial
+	Section   string
+	Subject   string // as the section names it; the column is called usb
 	Reason    string
 	CreatedBy string
 	CreatedAt time.Time
@@ -23,10 +24,10 @@ type Exception struct {
 
 // AddException grants one.
 func (s *Store) AddException(ctx context.Context, device string, e Exception) error {
-	detail := []string{fmt.Sprintf("%s: %s until %s: %s", e.ID, e.USB, e.Until.UTC().Format(time.RFC3339), e.Reason)}
+	detail := []string{fmt.Sprintf("%s: %s %s until %s: %s", e.ID, e.Section, e.Subject, e.Until.UTC().Format(time.RFC3339), e.Reason)}
 	return s.change(ctx, e.CreatedAt, "exception.granted", device, detail, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO exceptions (id, device, usb, reason, created_by, created_at, until, offline) VALUES `+s.values(1, 8),
-			e.ID, e.Device, e.USB, e.Reason, e.CreatedBy, ms(e.CreatedAt), ms(e.Until), bit(e.Offline))
+		_, err := tx.ExecContext(ctx, `INSERT INTO exceptions (id, device, section, usb, reason, created_by, created_at, until, offline) VALUES `+s.values(1, 9),
+			e.ID, e.Device, e.Section, e.Subject, e.Reason, e.CreatedBy, ms(e.CreatedAt), ms(e.Until), bit(e.Offline))
 		if err != nil || e.Offline {
 			return err
 		}
@@ -53,11 +54,11 @@ func (s *Store) Exceptions(ctx context.Context, device int64, current bool, now 
 	err = rows(ctx, s.read, func(r scanner) error {
 		var e Exception
 		var created, until, ended int64
-		err := r.Scan(&e.ID, &e.USB, &e.Reason, &e.CreatedBy, &created, &until, &ended, &e.Offline)
+		err := r.Scan(&e.ID, &e.Section, &e.Subject, &e.Reason, &e.CreatedBy, &created, &until, &ended, &e.Offline)
 		e.Device, e.CreatedAt, e.Until, e.EndedAt = device, at(created), at(until), at(ended)
 		out = append(out, e)
 		return err
-	}, `SELECT id, usb, reason, created_by, created_at, until, ended_at, offline FROM exceptions WHERE device = $1`+where+` ORDER BY created_at DESC, id LIMIT 200`, args...)
+	}, `SELECT id, section, usb, reason, created_by, created_at, until, ended_at, offline FROM exceptions WHERE device = $1`+where+` ORDER BY created_at DESC, id LIMIT 200`, args...)
 	return out, err
 }
 

@@ -1,0 +1,304 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/warderd/warder/agent/config"
+	"github.com/warderd/warder/agent/identity"
+	"github.com/warderd/warder/enforce/secret"
+	"github.com/warderd/warder/sync/checkin"
+	"github.com/warderd/warder/sync/protocol"
+	"github.com/warderd/warder/sync/push"
+)
+
+// contact is how the agent stands with its server: the connection, when to come again, and what the server
+// is known to have. The loop alone changes it; the lock is for those who look.
+type contact struct {
+	now     func() time.Time
+	client  *checkin.Client // nil with a source of a test's
+	source  Source          // nil while there is no server to ask
+	cadence *checkin.Cadence
+	timer   *time.Timer // the next check-in
+
+	busy   bool      // an exchange is under way
+	begun  time.Time // when the last one began
+	ended  time.Time // when the last one ended
+	again  bool      // another is wanted after it
+	rounds int       // exchanges in a row without a pause
+	wanted time.Time // while busy: when the next one is wanted at the latest
+	paced  bool      // the next one only waits for the pause between two
+	notYet time.Time // the server asked not to be called before
+
+	nudgedFor int64     // the change that the server nudged for, until a check-in has named it
+	nudged    time.Time // the nudge whose policy is not verified yet
+	bundling  bool      // a diagnostics bundle is being sent
+	sent      sent
+
+	socket   *push.Socket
+	stopPush context.CancelFunc
+	sockets  sync.WaitGroup // the push socket, and those before it that are ending
+
+	mu   sync.Mutex
+	seen seen
+}
+
+// seen is what is shown of it.
+type seen struct {
+	LastTry, LastOK, Next time.Time
+	Error                 string
+	Pushed                bool
+	Offset                time.Duration // the server's clock less this machine's
+}
+
+// sent is what the server is known to have, and what it is to be told of a policy that was refused.
+type sent struct {
+	facts, findings string
+	whole           time.Time // when all findings were last sent
+	refused, reason string
+}
+
+// show changes what is shown.
+func (c *contact) show(f func(*seen)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f(&c.seen)
+}
+
+func (c *contact) shown() seen {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen
+}
+
+// close ends the connection that there is.
+func (c *contact) close() {
+	if c.stopPush != nil {
+		c.stopPush()
+	}
+	if c.client != nil {
+		c.client.Close()
+	}
+	c.stopPush, c.source, c.client, c.socket = nil, nil, nil, nil
+}
+
+// forget is for a device that is no longer enrolled.
+func (c *contact) forget() {
+	c.timer.Stop()
+	c.sent = sent{}
+	c.show(func(s *seen) { *s = seen{} })
+}
+
+// serverNow is the server's time, as far as it is known.
+func (c *contact) serverNow() time.Time {
+	if c.client == nil {
+		return c.now()
+	}
+	return c.now().Add(c.client.Offset())
+}
+
+// next sets the time of the next check-in.
+func (c *contact) next(d time.Duration) {
+	c.paced = false
+	c.timer.Reset(d)
+	at := c.now().Add(d).UTC()
+	c.show(func(s *seen) { s.Next = at })
+}
+
+// soon is a check-in brought forward; never put off.
+func (c *contact) soon(d time.Duration) {
+	if c.source == nil {
+		return
+	}
+	at := c.now().Add(d)
+	if c.busy {
+		if c.wanted.IsZero() || at.Before(c.wanted) {
+			c.wanted = at
+		}
+		return
+	}
+	if at.Before(c.notYet) {
+		d, at = c.notYet.Sub(c.now()), c.notYet
+	}
+	if next := c.shown().Next; next.IsZero() || at.Before(next) {
+		c.next(d)
+	}
+}
+
+// begin reports whether an exchange may begin now, and notes that it does; else the next one is set.
+func (c *contact) begin() bool {
+	now := c.now()
+	switch left := checkin.Pause - now.Sub(c.begun); {
+	case c.source == nil:
+		return false
+	case c.busy:
+		c.again = true
+		return false
+	case c.notYet.After(now):
+		c.next(c.notYet.Sub(now)) // the server asked for a pause
+		return false
+	case !c.begun.IsZero() && left > 0 && left <= checkin.Pause:
+		c.next(left)
+		c.paced = true
+		return false
+	}
+	c.busy, c.again, c.wanted, c.paced, c.begun = true, false, time.Time{}, false, now
+	c.timer.Stop()
+	c.show(func(s *seen) { s.LastTry, s.Next = now.UTC(), time.Time{} })
+	return true
+}
+
+// failed takes a failure, and sets the next one.
+func (c *contact) failed(err error) {
+	c.show(func(s *seen) { s.Error = secret.Scrub(err.Error()) })
+	wait := c.cadence.Failed(err)
+	if c.cadence.Told(err) {
+		c.notYet = c.now().Add(wait)
+	}
+	c.rounds = 0
+	c.next(wait)
+}
+
+// succeeded takes note of what the server has now.
+func (c *contact) succeeded(r *protocol.Report, what sent, a *protocol.Answer) {
+	c.notYet = time.Time{}
+	if r.Sequence == c.nudgedFor {
+		c.nudgedFor = 0
+	}
+	c.show(func(s *seen) {
+		s.LastOK, s.Error = c.now().UTC(), ""
+		if c.client != nil {
+			s.Offset = c.client.Offset()
+		}
+	})
+	c.sent.facts, c.sent.findings, c.sent.whole = what.facts, what.findings, what.whole
+	if r.Policy.Refused == c.sent.refused && r.Policy.Reason == c.sent.reason && a.Assignment == "" {
+		c.sent.reason = "" // said once; the digest stays, so that the server does not send it again
+	}
+	if a.Interval > 0 {
+		c.cadence.Interval = checkin.Bounded(a.Interval)
+	}
+}
+
+// maxRounds bounds the exchanges in a row: a policy and its report, a full report. A server that always
+// wants one more is not given it.
+const maxRounds = 4
+
+// another reports whether the next exchange follows at once; else it sets its time.
+func (c *contact) another() bool {
+	if c.again && c.rounds < maxRounds {
+		c.rounds++
+		return true
+	}
+	wait := c.cadence.Done()
+	if left := c.wanted.Sub(c.now()); !c.wanted.IsZero() && left < wait {
+		wait = max(left, 0)
+	}
+	c.again, c.rounds, c.nudged = false, 0, time.Time{}
+	c.next(wait)
+	return false
+}
+
+// connect makes the source for the device as enrolled, and the push socket beside it.
+func (a *Agent) connect() {
+	c := a.contact
+	c.close()
+	d := a.custody.device()
+	if d == nil {
+		return
+	}
+	if err := a.connectTo(d); err != nil {
+		a.health.set(serverSetup, err.Error())
+		return
+	}
+	a.health.set(serverSetup, "")
+}
+
+func (a *Agent) connectTo(d *identity.Device) error {
+	c := a.contact
+	if a.o.Source != nil {
+		s, err := a.o.Source(d)
+		c.source = s
+		return err
+	}
+	key, err := deviceKey(d)
+	if err != nil {
+		return err
+	}
+	conf := a.settings()
+	server := checkin.Server{URL: d.Server, CA: d.CA, Proxy: conf.Proxy}
+	if conf.Server != "" {
+		server.URL = conf.Server
+	}
+	client, err := checkin.NewClient(server, d.DeviceID, key, a.o.Now)
+	if err != nil {
+		return err
+	}
+	client.Trusted = func() json.RawMessage {
+		if d := a.custody.device(); d != nil {
+			return d.PolicyKeys
+		}
+		return nil
+	}
+	c.cadence.Interval = checkin.Bounded(d.Interval)
+	c.source, c.client = client, client
+	ctx, cancel := context.WithCancel(a.ctx)
+	c.stopPush = cancel
+	c.socket = &push.Socket{URL: server.URL, Device: d.DeviceID, HTTP: client.HTTPClient(), Sign: client.Sign, Now: a.o.Now,
+		Nudged: func(n protocol.Nudge) { at := a.o.Now(); a.do(func() { a.nudge(n, at) }) },
+		Up:     func(up bool) { a.do(func() { a.pushed(up) }) }}
+	s := c.socket
+	c.sockets.Go(func() { s.Run(ctx) })
+	return nil
+}
+
+func deviceKey(d *identity.Device) (*jose.JSONWebKey, error) {
+	var k jose.JSONWebKey
+	if err := k.UnmarshalJSON(d.Key); err != nil || !k.Valid() || k.IsPublic() {
+		return nil, errors.New("the device key cannot be read: enrol this machine anew")
+	}
+	return &k, nil
+}
+
+// settings is the configuration of now.
+func (a *Agent) settings() config.Config {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.config
+}
+
+// wrongClock says how this machine's clock stands to the server's, where that matters to people.
+func wrongClock(c *checkin.Client) string {
+	if c == nil {
+		return ""
+	}
+	off := c.Offset()
+	how := "behind"
+	if off < 0 {
+		off, how = -off, "ahead of"
+	}
+	if off < clockMatters {
+		return ""
+	}
+	return "this machine's clock is " + roughly(off) + " " + how + " the server's; set it"
+}
+
+// clockMatters is from when on a wrong clock is told: certificates and people go by it.
+const clockMatters = 5 * time.Minute
+
+// roughly rounds to what does not change from one check-in to the next.
+func roughly(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", int(d.Round(24*time.Hour)/(24*time.Hour)))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours", int(d.Round(time.Hour)/time.Hour))
+	}
+	return fmt.Sprintf("%d minutes", int(d.Round(time.Minute)/time.Minute))
+}

@@ -1,0 +1,351 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/warderd/warder/agent/identity"
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// custody is who this device is and the signed policy that it keeps: the flat files, and what they say.
+// The loop alone changes it; the lock is for those who look.
+type custody struct {
+	ids    *identity.Store
+	health *health
+	now    func() time.Time
+
+	mu     sync.Mutex
+	state  identity.State
+	doc    *policy.Document     // in force, or would be without a hold
+	issued *protocol.Assignment // that it came with
+	// waiting says that a policy on trial stands behind the one in force: after a boot the confirmed one
+	// comes first.
+	waiting bool
+}
+
+// load reads identity and policy as an earlier run left them. boot says that this is the first run since
+// the machine came up.
+func (c *custody) load(boot string) {
+	st, err := c.ids.Load()
+	if err != nil {
+		c.health.set(identityDamaged, err.Error())
+	}
+	c.state = st
+	if st.Device == nil {
+		return
+	}
+	order := []*identity.Assignment{st.Policy, st.Confirmed}
+	if t := st.Trial; t != nil && t.Network && t.Boot != boot && st.Confirmed != nil && st.Policy != nil && !st.Policy.Confirmed {
+		order, c.waiting = []*identity.Assignment{st.Confirmed, st.Policy}, true
+	}
+	for i, as := range order {
+		if as == nil {
+			continue
+		}
+		issued, doc, err := c.read(as)
+		if err == nil {
+			c.issued, c.doc = issued, doc
+			c.waiting = c.waiting && i == 0
+			return
+		}
+		c.health.set(policyRefused, "the stored policy cannot be used: "+err.Error())
+	}
+}
+
+// read verifies a stored policy against the keys that were pinned when it came, and decodes it: a
+// rotation since then does not take the policy away.
+func (c *custody) read(stored *identity.Assignment) (*protocol.Assignment, *policy.Document, error) {
+	keys, err := protocol.ParseKeys(stored.Keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	as, err := protocol.VerifyAssignment(stored.JWS, keys, c.state.Device.DeviceID, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	doc, err := policy.Decode(as.Policy, policy.Options{})
+	return as, doc, err
+}
+
+// save makes a state durable and then current.
+func (c *custody) save(st identity.State) error {
+	if err := c.ids.Save(st); err != nil {
+		c.health.of(identityStandby, "save", err.Error())
+		return err
+	}
+	c.health.of(identityStandby, "save", "")
+	c.mu.Lock()
+	c.state = st
+	c.mu.Unlock()
+	return nil
+}
+
+// view is what others may look at: a copy.
+func (c *custody) view() (identity.State, *policy.Document, *protocol.Assignment) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state, c.doc, c.issued
+}
+
+// device is who this machine is; nil where it is not enrolled.
+func (c *custody) device() *identity.Device {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state.Device
+}
+
+// put makes a document the one in force.
+func (c *custody) put(doc *policy.Document, issued *protocol.Assignment) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.doc, c.issued = doc, issued
+}
+
+// refutedFor is how long a policy that cut the machine off is not tried again: what it needs may be
+// mended on the other side.
+const refutedFor = 24 * time.Hour
+
+// candidate is an assignment that is genuine, new and usable.
+type candidate struct {
+	jws string
+	as  *protocol.Assignment
+	doc *policy.Document
+	// renewal: the same policy under a new serial, or a new name: there is nothing to plan.
+	renewal bool
+	// renamed: the server shows which version each device holds.
+	renamed bool
+}
+
+// refusal is why an assignment is not taken. digest names it where it is this policy's own content that
+// cannot be used: the server need not send that again.
+type refusal struct {
+	digest string
+	why    error
+}
+
+func (r *refusal) Error() string { return r.why.Error() }
+func (r *refusal) Unwrap() error { return r.why }
+
+// examine says what an assignment is: a candidate, nothing new (nil), or a refusal.
+func (c *custody) examine(jws string) (*candidate, *refusal) {
+	keys, err := protocol.ParseKeys(c.state.Device.PolicyKeys)
+	if err != nil {
+		return nil, &refusal{"", err}
+	}
+	as, err := protocol.VerifyAssignment(jws, keys, c.state.Device.DeviceID, c.state.Highest)
+	if err != nil {
+		return nil, &refusal{"", err}
+	}
+	if p := c.state.Policy; p != nil && as.Serial > 0 && as.Serial == p.Serial && c.doc != nil {
+		// Played again, or sent twice: it is in force, and what came with it keeps its first start.
+		return nil, nil
+	}
+	if as.Serial == c.state.Refuted {
+		return nil, &refusal{"", fmt.Errorf("serial %d cut this machine off from its server before; it is not tried again", as.Serial)}
+	}
+	doc, err := policy.Decode(as.Policy, policy.Options{})
+	if err != nil {
+		return nil, &refusal{policy.DigestOf(as.Policy), fmt.Errorf("the policy cannot be used: %w", err)}
+	}
+	if c.state.RefutedDigest != "" && doc.Digest == c.state.RefutedDigest && c.now().Sub(c.state.RefutedAt) < refutedFor {
+		return nil, &refusal{doc.Digest, fmt.Errorf("this policy cut this machine off from its server before (serial %d); it is not tried again", c.state.Refuted)}
+	}
+	return &candidate{jws: jws, as: as, doc: doc, renewal: c.doc != nil && c.doc.Digest == doc.Digest,
+		renamed: c.doc == nil || c.doc.ID != doc.ID || c.doc.Version != doc.Version}, nil
+}
+
+// adopt makes a candidate durable and then the policy in force. A new one is on trial until a check-in
+// has passed under it.
+func (c *custody) adopt(x *candidate, exceptions []identity.Exception) error {
+	assigned := &identity.Assignment{JWS: x.jws, Keys: c.state.Device.PolicyKeys, Serial: x.as.Serial, Received: c.now().UTC()}
+	st := c.state
+	st.Highest, st.Exceptions = x.as.Serial, exceptions
+	switch {
+	case !x.renewal:
+		st.Trial = nil // of the policy before
+	case st.Policy != nil:
+		assigned.Confirmed = st.Policy.Confirmed
+		if t := st.Trial; t != nil {
+			again := *t
+			again.Serial = x.as.Serial
+			st.Trial = &again
+		}
+	}
+	st.Policy = assigned
+	if assigned.Confirmed {
+		st.Confirmed = assigned
+	}
+	if err := c.save(st); err != nil {
+		return err
+	}
+	c.waiting = false
+	c.put(x.doc, x.as)
+	return nil
+}
+
+// risk makes durable that the policy in force changes what can cut this machine off, before it does.
+func (c *custody) risk(boot string) error {
+	p := c.state.Policy
+	if p == nil || p.Confirmed || c.waiting {
+		return nil
+	}
+	if t := c.state.Trial; t != nil && t.Serial == p.Serial && t.Network && t.Boot == boot {
+		return nil
+	}
+	st := c.state
+	st.Trial = &identity.Trial{Serial: p.Serial, Network: true, Boot: boot}
+	return c.save(st)
+}
+
+// onTrial reports whether the policy in force is not proved yet, and whether it may be refuted.
+func (c *custody) onTrial() (trial, network bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.state.Policy
+	if p == nil || p.Confirmed || c.waiting {
+		return false, false
+	}
+	return true, c.state.Trial != nil && c.state.Trial.Serial == p.Serial && c.state.Trial.Network
+}
+
+// resume brings a policy on trial back after the confirmed one came first; false where none waits.
+func (c *custody) resume() bool {
+	if !c.waiting {
+		return false
+	}
+	c.waiting = false
+	issued, doc, err := c.read(c.state.Policy)
+	if err != nil {
+		c.health.set(policyRefused, "the stored policy cannot be used: "+err.Error())
+		return false
+	}
+	c.put(doc, issued)
+	return true
+}
+
+// confirm marks the policy in force as proved by a check-in that passed under it; false where it was.
+func (c *custody) confirm() (serial int64, changed bool) {
+	p := c.state.Policy
+	if p == nil || p.Confirmed || c.waiting {
+		return 0, false
+	}
+	st := c.state
+	proved := *p
+	proved.Confirmed = true
+	st.Policy, st.Confirmed, st.Trial = &proved, &proved, nil
+	return proved.Serial, c.save(st) == nil
+}
+
+// refuted goes back to the last confirmed policy: that serial is not tried again, nor its content for a
+// day. It gives the serial that was refuted.
+func (c *custody) refuted() (serial int64, err error) {
+	bad, st := c.state.Policy, c.state
+	st.Refuted, st.Policy, st.RefutedDigest, st.RefutedAt, st.Trial = bad.Serial, st.Confirmed, "", c.now().UTC(), nil
+	if c.doc != nil {
+		st.RefutedDigest = c.doc.Digest
+	}
+	var doc *policy.Document
+	var issued *protocol.Assignment
+	if st.Confirmed != nil {
+		if issued, doc, err = c.read(st.Confirmed); err != nil {
+			return 0, fmt.Errorf("cannot go back to the confirmed policy: %w", err)
+		}
+	}
+	if err := c.save(st); err != nil {
+		return 0, err
+	}
+	c.put(doc, issued)
+	return bad.Serial, nil
+}
+
+// rotate follows a rotation of the policy keys that a pinned key, or the recovery key, signed. After
+// the recovery key's word, serials begin anew: whoever had the key before it could sign any.
+func (c *custody) rotate(jws string, now time.Time) (recovered bool, err error) {
+	d := *c.state.Device
+	trust := protocol.Trust{PolicyKeys: d.PolicyKeys, Recovery: d.RecoveryKey, Enrolled: d.EnrolledAt, KeysAt: d.KeysAt, Count: d.Recovered, CountAt: d.RecoveredAt}
+	next, recovered, err := trust.Follow(jws, now)
+	if err != nil {
+		return false, fmt.Errorf("the rotation of policy keys is not followed: %w", err)
+	}
+	if string(next.PolicyKeys) == string(d.PolicyKeys) && next.Count == d.Recovered && next.CountAt.Equal(d.RecoveredAt) {
+		return false, nil
+	}
+	st := c.state
+	d.PolicyKeys, d.KeysAt, d.Recovered, d.RecoveredAt = next.PolicyKeys, next.KeysAt, next.Count, next.CountAt
+	st.Device = &d
+	if recovered {
+		st.Highest, st.Refuted, st.RefutedDigest = 0, 0, ""
+		if st.Policy != nil {
+			// It stays in force until the next one comes, which may have any serial.
+			p := *st.Policy
+			p.Serial = 0
+			st.Policy = &p
+			if st.Trial != nil {
+				t := *st.Trial
+				t.Serial = 0
+				st.Trial = &t
+			}
+		}
+	}
+	if c.save(st) != nil {
+		return false, errors.New("the rotation of policy keys cannot be stored")
+	}
+	return recovered, nil
+}
+
+// released verifies the server's word that this device is let go.
+func (c *custody) released(jws string) error {
+	keys, err := protocol.ParseKeys(c.state.Device.PolicyKeys)
+	if err == nil {
+		_, err = protocol.VerifyRelease(jws, keys, c.state.Device.DeviceID)
+	}
+	return err
+}
+
+// erase forgets who we were.
+func (c *custody) erase() error {
+	if err := c.ids.Erase(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state, c.doc, c.issued, c.waiting = identity.State{}, nil, nil, false
+	return nil
+}
+
+// pinned names the policy keys that this device trusts.
+func (c *custody) pinned() string {
+	d := c.device()
+	if d == nil {
+		return ""
+	}
+	keys, err := protocol.ParseKeys(d.PolicyKeys)
+	if err != nil {
+		return ""
+	}
+	return protocol.KeysDigest(keys)
+}
+
+// held is what is reported of the policy.
+func (c *custody) held() protocol.Held {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// The highest serial seen, not that of the policy in force: the server's next must be above it.
+	h := protocol.Held{Serial: min(c.state.Highest, protocol.MaxSerial), State: "none"}
+	if c.doc == nil || c.state.Policy == nil {
+		return h
+	}
+	h.ID, h.Version, h.Digest, h.State = c.doc.ID, c.doc.Version, c.doc.Digest, "active"
+	h.Exceptions = protocol.ExceptionsDigest(served(c.state.Exceptions))
+	switch {
+	case c.state.Hold != nil:
+		h.State = "held"
+	case !c.state.Policy.Confirmed:
+		h.State = "unconfirmed"
+	}
+	return h
+}

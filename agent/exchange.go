@@ -1,0 +1,300 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/warderd/warder/agent/reconcile"
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/sync/checkin"
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// wholeEvery: all findings are sent at least this often.
+const wholeEvery = 24 * time.Hour
+
+// exchangeLimit bounds one exchange with all its tries and probes.
+const exchangeLimit = 2 * time.Minute
+
+// exchange is one check-in: what was sent, and what became of it.
+type exchange struct {
+	source Source
+	report protocol.Report
+	sent   sent
+	answer protocol.Answer
+	err    error
+	proof  reconcile.Proof // of the policy in force, where it is on trial
+}
+
+// firstCheckIn spreads the first check-in of a start. A device that has no policy yet asks at once.
+func (a *Agent) firstCheckIn() {
+	if a.contact.source == nil {
+		a.resumeTrial()
+		return
+	}
+	within := checkin.SpreadEvent
+	if a.custody.doc == nil {
+		within = time.Second
+	}
+	a.contact.timer.Reset(checkin.First(a.custody.state.Device.DeviceID, within))
+}
+
+// checkInDue: each check-in at its time is also the look that finds drift.
+func (a *Agent) checkInDue() {
+	if !a.contact.paced {
+		a.look()
+	}
+	a.contact.paced = false
+	a.checkIn()
+}
+
+// resumeTrial brings back a policy on trial, after the confirmed one came first at boot.
+func (a *Agent) resumeTrial() {
+	if a.custody.resume() {
+		a.o.Log.Info("the policy on trial is in force again")
+		a.look()
+	}
+}
+
+// checkIn checks in, in the background; one at a time.
+func (a *Agent) checkIn() {
+	c := a.contact
+	if c.source != nil && !c.busy {
+		a.resumeTrial()
+	}
+	if !c.begin() {
+		return
+	}
+	a.work()
+	x := exchange{source: c.source}
+	x.report, x.sent = a.report()
+	trial, network := a.custody.onTrial()
+	server, proxy := "", ""
+	if c.client != nil {
+		server, proxy = c.client.Server.URL, c.client.Server.Proxy.Reveal()
+		if trial && network {
+			c.client.Close() // an old connection would prove nothing
+		}
+	}
+	a.background.Go(func() {
+		ctx, cancel := context.WithTimeout(a.ctx, exchangeLimit)
+		defer cancel()
+		x.answer, x.err = x.source.Exchange(ctx, x.report)
+		if x.err != nil && trial && network && server != "" {
+			x.proof = reconcile.Probe(ctx, a.reach(server, proxy, false), a.reach(server, proxy, true))
+		}
+		a.do(func() { a.exchanged(&x) })
+	})
+}
+
+// reach asks whether a server can be reached. Only a policy that changed the network is asked about:
+// whoever owns the network could otherwise have any policy taken back by dropping the right packets.
+func (a *Agent) reach(server, proxy string, exempt bool) func(context.Context) error {
+	return func(ctx context.Context) error { return a.o.Reach(ctx, server, proxy, exempt) }
+}
+
+// exchanged is the end of a check-in: outdated, failed, or answered.
+func (a *Agent) exchanged(x *exchange) {
+	c := a.contact
+	c.busy, c.ended = false, a.o.Now()
+	a.work()
+	switch {
+	case x.source != c.source: // enrolled anew, or another server, meanwhile
+		if c.again {
+			a.checkIn()
+		}
+	case x.err != nil:
+		if x.proof == reconcile.Refuted {
+			a.revertPolicy("under it the server could not be reached, and past it it could")
+		}
+		c.failed(x.err)
+		a.health.set(serverAway, x.err.Error())
+		a.flatten("running")
+	default:
+		a.answered(x)
+	}
+}
+
+// answered takes an answer, part by part. The keys come first: what comes with them may be signed by the
+// new one. After a release there is nothing more to do.
+func (a *Agent) answered(x *exchange) {
+	c := a.contact
+	c.succeeded(&x.report, x.sent, &x.answer)
+	a.acknowledge(x)
+	a.proved(x)
+	a.settled(x)
+	a.requested(x.answer.Request)
+	if x.answer.Keys != "" {
+		a.rotate(x.answer.Keys)
+	}
+	if x.answer.Release != "" && a.release(x.answer.Release) {
+		return
+	}
+	if x.answer.Assignment != "" {
+		a.take(x.answer.Assignment)
+	}
+	c.again = c.again || len(x.report.Events) == protocol.MaxEvents
+	if c.another() {
+		a.checkIn()
+		return
+	}
+	a.flatten("running")
+}
+
+// acknowledge drops events that the server has: never more than was sent, for what a wrong server
+// acknowledges beyond that would be lost.
+func (a *Agent) acknowledge(x *exchange) {
+	sent := uint64(0)
+	if n := len(x.report.Events); n > 0 {
+		sent = x.report.Events[n-1].Seq
+	}
+	if err := a.store.Ack(x.report.Epoch, min(x.answer.AckSeq, sent)); err != nil {
+		a.health.set(storeBad, err.Error())
+	}
+}
+
+// proved confirms the policy that was in force when the report was made. One that is held back proves
+// nothing.
+func (a *Agent) proved(x *exchange) {
+	doc := a.custody.doc
+	if doc == nil || x.report.Policy.Digest != doc.Digest || x.report.Policy.State == "held" {
+		return
+	}
+	if serial, changed := a.custody.confirm(); changed {
+		a.stored(serial, "active", "")
+	}
+}
+
+// settled clears the warnings that an answer shows to be over.
+func (a *Agent) settled(x *exchange) {
+	for code, over := range map[string]bool{
+		policyRefused: x.answer.Assignment == "" && a.contact.sent.refused == "", serverAway: true, serverSetup: true,
+		releaseRefused: x.answer.Release == "", keysRefused: x.answer.Keys == "",
+	} {
+		if over {
+			a.health.set(code, "")
+		}
+	}
+	a.health.set(clockWrong, wrongClock(a.contact.client))
+}
+
+// requested does what the server asked for.
+func (a *Agent) requested(list []string) {
+	if slices.Contains(list, protocol.WantFullReport) {
+		a.contact.sent.facts, a.contact.sent.findings = "", ""
+		a.contact.again = true
+	}
+	if slices.Contains(list, protocol.WantDiagnostics) {
+		a.sendDiagnostics()
+	}
+}
+
+// reportSoon: a change in findings, or an event, checks in at once. After failures the back-off stands: a
+// server in trouble is not helped by more of the same. Where the loop is busy, it will report what it
+// finds anyway.
+func (a *Agent) reportSoon() {
+	a.try(func() {
+		if a.contact.cadence.Failures() == 0 {
+			a.contact.soon(0)
+		}
+	})
+}
+
+func (a *Agent) nudge(n protocol.Nudge, at time.Time) {
+	c := a.contact
+	if c.source == nil {
+		return // released between the nudge and now
+	}
+	if c.nudged.IsZero() {
+		c.nudged = at
+	}
+	c.nudgedFor = max(c.nudgedFor, n.Sequence)
+	if n.Within > 0 {
+		c.soon(checkin.First(a.custody.state.Device.DeviceID, time.Duration(n.Within)*time.Millisecond))
+		return
+	}
+	a.checkIn()
+}
+
+func (a *Agent) pushed(up bool) {
+	c := a.contact
+	c.cadence.Pushed = up
+	c.show(func(s *seen) { s.Pushed = up })
+	if up && c.cadence.Failures() > 0 {
+		c.soon(c.cadence.Soon())
+	}
+	if !up && c.source != nil {
+		// Polling again at its own pace, from now.
+		c.soon(c.cadence.Poll())
+	}
+	a.flatten("running")
+}
+
+// resumed: devices may have changed while the machine slept, and the server may have.
+func (a *Agent) resumed() {
+	a.clocks.look.Reset(settleDelay)
+	a.contact.soon(a.contact.cadence.Soon())
+}
+
+func (a *Agent) linked() {
+	if a.clocks.tries > 0 {
+		a.clocks.enrol.Reset(time.Second) // a dropped enrolment waits for the network
+	}
+	if a.contact.cadence.Failures() > 0 {
+		a.contact.soon(a.contact.cadence.Soon())
+	}
+}
+
+// report says how the machine stands, and only what the server does not have yet.
+func (a *Agent) report() (protocol.Report, sent) {
+	epoch, events, err := a.store.Pending(protocol.MaxEvents)
+	if err != nil {
+		a.health.set(storeBad, err.Error())
+	}
+	for i := range events {
+		events[i].Users = nil // who sat at the machine is for the local API
+	}
+	facts, findings := a.facts(), a.machine.last().findings
+	now, has := a.o.Now(), a.contact.sent
+	r := protocol.Report{Policy: a.custody.held(), Epoch: epoch, Events: events, Pinned: a.custody.pinned(), Sequence: a.contact.nudgedFor,
+		Agent: protocol.Agent{Version: a.o.Version, StartedAt: a.started.UTC().Truncate(time.Second), Machine: a.o.Machine, Run: a.run}}
+	r.Policy.Refused, r.Policy.Reason = has.refused, has.reason
+	if r.Policy.State == "unconfirmed" {
+		r.Policy.State = "active" // the server that reads this is the proof
+	}
+	r.DeviceDigest = protocol.Digest(facts)
+	if r.DeviceDigest != has.facts {
+		facts.Latency = a.latency.export()
+		r.Device, has.facts = &facts, r.DeviceDigest
+	}
+	r.FindingsDigest = findingsDigest(findings)
+	if r.FindingsDigest != has.findings || now.Sub(has.whole) > wholeEvery {
+		list := append([]enforce.Finding{}, findings...)
+		r.Findings = &list
+		has.findings, has.whole = r.FindingsDigest, now
+	}
+	return r, has
+}
+
+// findingsDigest leaves out when and on which reading: only a change in what is said is news.
+func findingsDigest(list []enforce.Finding) string {
+	short := make([]enforce.Finding, len(list))
+	for i, f := range list {
+		f.Evidence = nil
+		short[i] = f
+	}
+	return protocol.Digest(short)
+}
+
+func (a *Agent) facts() protocol.Facts {
+	snapshot := a.machine.last().snapshot
+	f := protocol.FactsOf(&snapshot)
+	f.Host = describe()
+	f.Health, f.Codes = words(a.health.active())
+	st, _, _ := a.custody.view()
+	if h := st.Hold; h != nil {
+		f.Hold = h.Who + ": " + h.Reason
+	}
+	return f
+}

@@ -1,0 +1,66 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/warderd/warder/agent/localapi"
+	"github.com/warderd/warder/enforce/section"
+)
+
+// ExplainRequest asks a section about one subject, in the section's own form.
+type ExplainRequest struct {
+	Section string          `json:"section"`
+	Subject json.RawMessage `json:"subject"`
+}
+
+// Explanation is the answer, and by which policy.
+type Explanation struct {
+	section.Answer
+	Policy string `json:"policy"`
+}
+
+func (a *Agent) postExplain(ctx context.Context, c caller, _ *http.Request, body []byte) (any, error) {
+	var in ExplainRequest
+	if err := json.Unmarshal(body, &in); err != nil {
+		return nil, &localapi.Error{Status: http.StatusBadRequest, Message: "the request cannot be read: " + err.Error()}
+	}
+	return a.explain(ctx, c, in)
+}
+
+// explain answers by the rules that the guards go by.
+func (a *Agent) explain(ctx context.Context, c caller, in ExplainRequest) (Explanation, error) {
+	none := Explanation{}
+	st, written, _ := a.custody.view()
+	if written == nil {
+		return none, noPolicy
+	}
+	rules := a.machine.opened(a.governing()).Rules(in.Section)
+	if rules == nil {
+		return none, &localapi.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("no section %q answers for single things", in.Section)}
+	}
+	if !c.Root {
+		rules = rules.Public() // what monitor mode would do is not for everybody
+	}
+	answer, err := rules.Explain(in.Subject, nil)
+	if errors.Is(err, section.ErrPresent) {
+		if !c.Root && !a.seated(c) {
+			return none, &localapi.Error{Status: http.StatusForbidden, Message: "what is there now is shown to root and to who sits at the machine; name what you ask about, e.g. 0951:1666"}
+		}
+		now := a.machine.observe(ctx)
+		answer, err = rules.Explain(in.Subject, &now)
+	}
+	switch {
+	case errors.Is(err, section.ErrAbsent):
+		return none, &localapi.Error{Status: http.StatusNotFound, Message: err.Error()}
+	case err != nil:
+		return none, &localapi.Error{Status: http.StatusBadRequest, Message: err.Error()}
+	}
+	if st.Hold != nil {
+		answer.Reason = "the policy is held (" + st.Hold.Reason + "), so everything is allowed now; under it: " + answer.Reason
+	}
+	return Explanation{answer, fmt.Sprintf("%s, version %d", written.Name, written.Version)}, nil
+}

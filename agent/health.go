@@ -1,0 +1,221 @@
+package agent
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/warderd/warder/enforce/secret"
+)
+
+// Severity says how much a warning matters.
+type Severity string
+
+const (
+	High   Severity = "high"   // the policy is not held, or nobody would know
+	Medium Severity = "medium" // something does not work as it should; the policy is held
+	Low    Severity = "low"
+)
+
+// Warning is one thing that can be wrong with the agent itself, declared.
+type Warning struct {
+	Code     string   `json:"code"`
+	Severity Severity `json:"severity"`
+	Means    string   `json:"means"`
+	Do       string   `json:"do"`
+	// Depends are warnings that explain this one: while one of them stands, this one is not shown.
+	Depends []string `json:"depends,omitempty"`
+	// After is how long it has to last before it is shown.
+	After time.Duration `json:"-"`
+}
+
+// The codes of warnings. They go to the server, and are not renamed.
+const (
+	identityDamaged = "identity-damaged"
+	identityStandby = "identity-standby"
+	ledgerBad       = "ledger"
+	storeBad        = "store"
+	machineUnread   = "machine-unread"
+	machineFailed   = "machine-failed"
+	policyRefused   = "policy-refused"
+	serverSetup     = "server-setup"
+	serverAway      = "server-away"
+	clockWrong      = "clock-wrong"
+	configRefused   = "config-refused"
+	enrolmentFailed = "enrolment-failed"
+	keysRefused     = "keys-refused"
+	releaseRefused  = "release-refused"
+	bundleFailed    = "diagnostics-failed"
+	partStopped     = "part-stopped"
+)
+
+// warnings is every warning that there is.
+var warnings = []Warning{
+	{Code: identityDamaged, Severity: High, Means: "the files that say who this machine is cannot be used", Do: "enrol this machine anew: sudo warder unenroll, then sudo warder enroll"},
+	{Code: identityStandby, Severity: Medium, Means: "the files that say who this machine is cannot be written as they should", Do: "look for a full or broken disk under the state directory (df -h /var/lib/warder); it mends itself once the disk can be written"},
+	{Code: ledgerBad, Severity: High, Means: "the record of what this machine was like before cannot be written as it should", Do: "look for a full or broken disk under the state directory (df -h /var/lib/warder)"},
+	{Code: storeBad, Severity: Medium, Means: "events cannot be kept as they should", Do: "look for a full or broken disk under the state directory (df -h /var/lib/warder)"},
+	{Code: machineUnread, Severity: High, Means: "a part of this machine cannot be read, so what is asked of it is unknown", Do: "read what cannot be read and why; after that is mended, the agent looks again by itself"},
+	{Code: machineFailed, Severity: High, Means: "not all that the policy asks could be done", Do: "look at the findings in warder status, and at journalctl -u warder", Depends: []string{machineUnread, ledgerBad}},
+	{Code: policyRefused, Severity: Medium, Means: "the newest policy is not taken; the last good one stays in force", Do: "tell the administrator the reason; a corrected policy is taken by itself"},
+	{Code: serverSetup, Severity: High, Means: "the server of this machine's enrolment cannot be used", Do: "check the server's address and the keys; enrol this machine anew if they are gone", Depends: []string{identityDamaged}},
+	{Code: serverAway, Severity: Medium, Means: "the server has not been reached for a while; the last policy stays in force", Do: "check the network and the proxy in warder.toml; try: warder check-in", Depends: []string{serverSetup}, After: 15 * time.Minute},
+	{Code: clockWrong, Severity: Low, Means: "this machine's clock is wrong", Do: "set the clock, or let it be set: timedatectl set-ntp true"},
+	{Code: configRefused, Severity: Medium, Means: "the configuration file cannot be used; the last good one stays in force", Do: "mend warder.toml; it is read again as soon as it is written"},
+	{Code: enrolmentFailed, Severity: High, Means: "this machine could not be enrolled with the file that was left for it", Do: "check server, token and network; it is tried again by itself", Depends: []string{configRefused}},
+	{Code: keysRefused, Severity: High, Means: "the server changed its policy keys, and this machine does not believe it", Do: "ask the administrator whether the keys were changed on purpose; enrol this machine anew if so"},
+	{Code: releaseRefused, Severity: Medium, Means: "the server releases this machine, and that could not be done", Do: "read the reason; it is tried again at each check-in"},
+	{Code: bundleFailed, Severity: Low, Means: "the diagnostics that support asked for could not be sent", Do: "ask for them again", Depends: []string{serverAway, serverSetup}},
+	{Code: partStopped, Severity: High, Means: "a part of the agent has stopped", Do: "restart it: sudo systemctl restart warder; look at journalctl -u warder"},
+}
+
+func declared(code string) Warning {
+	i := slices.IndexFunc(warnings, func(w Warning) bool { return w.Code == code })
+	return warnings[i]
+}
+
+// Problem is a warning that stands.
+type Problem struct {
+	Warning
+	Detail string    `json:"detail"`
+	Since  time.Time `json:"since"`
+}
+
+func (p Problem) String() string { return p.Detail }
+
+// health is what is wrong now.
+type health struct {
+	now func() time.Time
+
+	mu     sync.Mutex
+	stands map[string]Problem // by code and, where there can be several, what of
+	// pulled are asked each time: they know by themselves.
+	pulled map[string]func() string
+}
+
+func newHealth(now func() time.Time) *health {
+	return &health{now: now, stands: map[string]Problem{}, pulled: map[string]func() string{}}
+}
+
+// pull makes a warning stand for as long as f says why.
+func (h *health) pull(code string, f func() string) {
+	declared(code)
+	h.pulled[code] = f
+}
+
+// set makes a warning stand, or with "" no longer.
+func (h *health) set(code, detail string) { h.of(code, "", detail) }
+
+// of is set for one of several things that a warning may stand for.
+func (h *health) of(code, what, detail string) {
+	w := declared(code)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	key := strings.TrimSuffix(code+" "+what, " ")
+	if detail == "" {
+		delete(h.stands, key)
+		return
+	}
+	p, stood := h.stands[key]
+	if !stood {
+		p = Problem{Warning: w, Since: h.now().UTC()}
+	}
+	p.Detail = secret.Scrub(detail)
+	h.stands[key] = p
+}
+
+// clear forgets everything that was set.
+func (h *health) clear() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stands = map[string]Problem{}
+}
+
+// all are the warnings that stand, those that are not shown yet, or are explained by another, included.
+func (h *health) all() []Problem {
+	var pulled []Problem
+	for code, f := range h.pulled {
+		if why := f(); why != "" {
+			pulled = append(pulled, Problem{Warning: declared(code), Detail: secret.Scrub(why)})
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := pulled
+	for _, p := range h.stands {
+		out = append(out, p)
+	}
+	order := func(code string) int {
+		return slices.IndexFunc(warnings, func(w Warning) bool { return w.Code == code })
+	}
+	slices.SortFunc(out, func(a, b Problem) int {
+		if x, y := order(a.Code), order(b.Code); x != y {
+			return x - y
+		}
+		return strings.Compare(a.Detail, b.Detail)
+	})
+	return out
+}
+
+// active are the warnings to show.
+func (h *health) active() []Problem {
+	list, now := h.all(), h.now()
+	stands := map[string]bool{}
+	shown := func(p Problem) bool { return p.Since.IsZero() || now.Sub(p.Since) >= p.After }
+	for _, p := range list {
+		stands[p.Code] = stands[p.Code] || shown(p)
+	}
+	out := []Problem{}
+	for _, p := range list {
+		if shown(p) && !slices.ContainsFunc(p.Depends, func(code string) bool { return stands[code] }) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// words and codes are what the server is told.
+func words(list []Problem) (words, codes []string) {
+	for _, p := range list {
+		words = append(words, p.Detail)
+		if !slices.Contains(codes, p.Code) {
+			codes = append(codes, p.Code)
+		}
+	}
+	return words, codes
+}
+
+// Check is one line of "warder doctor".
+type Check struct {
+	Warning
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitempty"`
+	// By names the warning that explains this one.
+	By string `json:"explained_by,omitempty"`
+}
+
+// checkup is every warning that there is, and whether it stands.
+func checkup(list []Problem) []Check {
+	var out []Check
+	for _, w := range warnings {
+		found := false
+		for _, p := range list {
+			if p.Code != w.Code {
+				continue
+			}
+			found = true
+			c := Check{Warning: w, Detail: p.Detail}
+			for _, q := range list {
+				if slices.Contains(w.Depends, q.Code) {
+					c.By = q.Code
+				}
+			}
+			out = append(out, c)
+		}
+		if !found {
+			out = append(out, Check{Warning: w, OK: true})
+		}
+	}
+	return out
+}

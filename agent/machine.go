@@ -1,0 +1,318 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/warderd/warder/agent/ledger"
+	"github.com/warderd/warder/agent/reconcile"
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/enforce/section"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/tick"
+)
+
+// machine is everything that is observed, held and guarded here. It drives the capabilities of this system
+// and the sections of the policy through their doors, and knows none of either.
+type machine struct {
+	boot     string
+	now      func() time.Time
+	log      *slog.Logger
+	sections []section.Section
+	list     []platform.Capability
+	loop     *reconcile.Loop
+	gate     gate
+
+	mu    sync.Mutex
+	can   map[string]fact.Capability // by setting, as probed
+	state standing
+}
+
+// standing is how the machine stood at the last look. Its parts are not changed after it was taken.
+type standing struct {
+	snapshot fact.Machine
+	held     *section.Case // nil while nothing is asked of the machine
+	findings []enforce.Finding
+	result   reconcile.Result
+	blind    map[string]string
+}
+
+func newMachine(o *Options, l *ledger.Ledger) (*machine, error) {
+	m := &machine{boot: o.Boot, now: o.Now, log: o.Log, sections: o.Sections, can: map[string]fact.Capability{}}
+	h := platform.Host{Sysfs: o.SysRoot, Inputs: o.Inputs, Run: o.Paths.Run, Gate: m.gate.pass, Log: o.Log}
+	var backends []platform.Backend
+	for _, f := range o.Capabilities {
+		c := f(h)
+		m.list = append(m.list, c)
+		backends = append(backends, c.Backends...)
+	}
+	if err := platform.Join(m.list); err != nil {
+		return nil, err
+	}
+	m.loop = reconcile.New(l, o.Now, backends...)
+	m.probe(context.Background())
+	return m, nil
+}
+
+// probe finds what this machine can do now.
+func (m *machine) probe(ctx context.Context) {
+	var probed []platform.Capability
+	for _, c := range m.list {
+		var now []platform.Claim
+		if c.Probe != nil {
+			now = c.Probe(ctx)
+		}
+		c.Claims = platform.Lower(c.Claims, now, runtime.GOOS)
+		probed = append(probed, c)
+	}
+	can := map[string]fact.Capability{}
+	for _, s := range m.sections {
+		for _, set := range s.Settings {
+			c := platform.ClaimOf(probed, set.Name, runtime.GOOS)
+			can[string(set.Name)] = fact.Capability{Level: c.Level, Limit: c.Limit}
+		}
+	}
+	m.mu.Lock()
+	m.can = can
+	m.mu.Unlock()
+}
+
+// start ends what an earlier run left.
+func (m *machine) start() {
+	for _, c := range m.list {
+		if c.Start != nil {
+			c.Start()
+		}
+	}
+}
+
+// stop ends what goes on in the background, and leaves everything as it is.
+func (m *machine) stop() {
+	for _, g := range m.guards() {
+		g.Stop()
+	}
+}
+
+func (m *machine) guards() (out []platform.Guard) {
+	for _, c := range m.list {
+		out = append(out, c.Guards...)
+	}
+	return out
+}
+
+// observe takes a snapshot.
+func (m *machine) observe(ctx context.Context) fact.Machine {
+	m.mu.Lock()
+	out := fact.Machine{Boot: m.boot, Capable: m.can}
+	m.mu.Unlock()
+	for _, c := range m.list {
+		for _, o := range c.Observers {
+			if err := o.Observe(ctx, &out); err != nil {
+				m.log.Warn("cannot observe", "capability", c.Name, "error", err)
+			}
+		}
+	}
+	return out
+}
+
+// hold makes the machine as a policy says, and finds how it stands. nil is no policy, or one that is held
+// back: the plan of nothing. before is called with the plan, before any of it is done.
+func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(reconcile.Plan, bool)) standing {
+	snapshot := m.observe(ctx)
+	var c *section.Case
+	var out section.Outcome
+	if doc != nil {
+		c = section.Open(m.sections, doc, &snapshot)
+		out = section.Decide(m.sections, c)
+	}
+	ask := reconcile.Ask{Wants: out.Wants, Blind: m.kindsOf(out.Blind), Before: before}
+	var unloaded []error
+	r := m.loop.Run(ctx, ask, func(context.Context) { unloaded = m.load(c, out.Blind) })
+	r.Problems = append(r.Problems, unloaded...)
+	after := m.observe(ctx)
+	if doc != nil && !reflect.DeepEqual(snapshot, after) {
+		// Decided again on the machine as it is now: what stood against the policy may be gone.
+		c = section.Open(m.sections, doc, &after)
+		out = section.Decide(m.sections, c)
+	}
+	s := standing{snapshot: after, held: c, result: r, blind: out.Blind,
+		findings: append(m.loop.Prove(out.Findings, out.Wants, r), reconcile.Conflicts(r)...)}
+	m.put(s)
+	return s
+}
+
+// put makes a standing the last one.
+func (m *machine) put(s standing) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state = s
+}
+
+// load gives each guard its rules. One whose section is blind keeps those that it has: unknown never acts.
+func (m *machine) load(c *section.Case, blind map[string]string) (errs []error) {
+	for _, g := range m.guards() {
+		if _, is := blind[g.Section()]; is {
+			continue
+		}
+		var rules platform.Rules
+		if c != nil {
+			if r := c.Rules(g.Section()); r != nil {
+				rules = r
+			}
+		}
+		if err := g.Load(rules); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// kindsOf are the kinds of resources that capabilities hold for sections.
+func (m *machine) kindsOf(sections map[string]string) map[string]bool {
+	out := map[string]bool{}
+	for _, c := range m.list {
+		if !slices.ContainsFunc(c.Claims, func(x platform.Claim) bool { _, is := sections[x.Setting.Section()]; return is }) {
+			continue
+		}
+		for _, b := range c.Backends {
+			for _, k := range b.Kinds() {
+				out[k.Name] = true
+			}
+		}
+	}
+	return out
+}
+
+// watch tells of what other programs change, until the context ends.
+func (m *machine) watch(ctx context.Context, look func()) error {
+	var all sync.WaitGroup
+	errs := make(chan error, 64)
+	for _, c := range m.list {
+		for _, b := range c.Backends {
+			all.Go(func() {
+				err := b.Watch(ctx, func(enforce.Key) { look() })
+				var every platform.Unwatched
+				if errors.As(err, &every) {
+					err = tick.Every(ctx, time.Duration(every), look)
+				}
+				if err != nil && ctx.Err() == nil {
+					errs <- fmt.Errorf("%s: %w", c.Name, err)
+				}
+			})
+		}
+	}
+	all.Wait()
+	close(errs)
+	var list []error
+	for err := range errs {
+		list = append(list, err)
+	}
+	return errors.Join(list...)
+}
+
+// guard runs every guard until the context ends.
+func (m *machine) guard(ctx context.Context, hand func(platform.Decision), look func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var all sync.WaitGroup
+	guards := m.guards()
+	errs := make([]error, len(guards))
+	for i, g := range guards {
+		all.Go(func() {
+			if errs[i] = g.Run(ctx, hand, look); errs[i] != nil {
+				cancel() // one that cannot guard is a reason to begin anew
+			}
+		})
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil || len(guards) > 0 {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// last is how the machine stood at the last look.
+func (m *machine) last() standing {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state
+}
+
+// opened is the policy on the last snapshot, for questions; opened where nothing is held.
+func (m *machine) opened(doc *policy.Document) *section.Case {
+	s := m.last()
+	if s.held != nil {
+		return s.held
+	}
+	snapshot := s.snapshot
+	return section.Open(m.sections, doc, &snapshot)
+}
+
+// inventory lists what a capability has.
+func (m *machine) inventory(ctx context.Context, name string) (any, bool, error) {
+	for _, c := range m.list {
+		if c.Name == name && c.Inventory != nil {
+			v, err := c.Inventory(ctx)
+			return v, true, err
+		}
+	}
+	return nil, false, nil
+}
+
+// work lists what goes on in the background.
+func (m *machine) work() (out []platform.Work) {
+	for _, g := range m.guards() {
+		out = append(out, g.Work()...)
+	}
+	return out
+}
+
+// counts says in figures what there is, by section.
+func (m *machine) counts() map[string]SectionStatus {
+	s := m.last()
+	out := map[string]SectionStatus{}
+	for _, sec := range m.sections {
+		if sec.Count == nil {
+			continue
+		}
+		x := SectionStatus{Problem: s.blind[sec.Name], Counts: []section.Count{}}
+		for _, p := range sec.Needs {
+			if why, unread := s.snapshot.Unread(p); unread && x.Problem == "" {
+				x.Problem = why
+			}
+		}
+		c := s.held
+		if c == nil {
+			snapshot := s.snapshot
+			c = section.Open(m.sections, &policy.Document{}, &snapshot)
+		}
+		if x.Problem == "" {
+			x.Counts = sec.Count(c)
+		}
+		out[sec.Name] = x
+	}
+	return out
+}
+
+// notGivenBack names what the last run could not restore.
+func (s standing) notGivenBack() error { return failures(s.result) }
+
+func failures(r reconcile.Result) error {
+	var errs []error
+	for _, k := range slices.SortedFunc(maps.Keys(r.Failed), func(a, b enforce.Key) int { return strings.Compare(a.String(), b.String()) }) {
+		errs = append(errs, fmt.Errorf("%s %s", k, r.Failed[k]))
+	}
+	return errors.Join(append(errs, r.Problems...)...)
+}

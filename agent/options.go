@@ -1,0 +1,121 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/warderd/warder/agent/identity"
+	"github.com/warderd/warder/enforce/all"
+	"github.com/warderd/warder/enforce/section"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/host"
+	"github.com/warderd/warder/platform/link"
+	"github.com/warderd/warder/platform/notify"
+	"github.com/warderd/warder/platform/paths"
+	"github.com/warderd/warder/platform/seat"
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// Source hands the agent its assignment and takes its report. The check-in client is one.
+type Source interface {
+	Exchange(context.Context, protocol.Report) (protocol.Answer, error)
+}
+
+// Options of an agent. The zero value of each field is the real machine.
+type Options struct {
+	Paths   paths.Paths
+	Version string
+	Log     *slog.Logger
+	Level   *slog.LevelVar
+	SysRoot string // of sysfs
+	Inputs  string // the kernel's list of input devices
+	Boot    string // the boot id
+	Machine string // hash of the machine's own id
+	Now     func() time.Time
+	Random  func() float64
+	Seat    func() []uint32 // the users at the machine now
+	// Tell tells those of the users who have a session, and says whom it reached.
+	Tell func(message string, users []uint32) []string
+	// Source replaces the check-in client of an enrolled device.
+	Source func(*identity.Device) (Source, error)
+	// Reach reports whether a server can be reached through a proxy, "" for none: as any program of this
+	// machine would, or past our own rules.
+	Reach func(ctx context.Context, server, proxy string, exempt bool) error
+	// Sections and Capabilities are the lists of this version.
+	Sections     []section.Section
+	Capabilities []func(platform.Host) platform.Capability
+	// Ready is called once the policy is in force and the local API answers; Alive from the loop,
+	// every Watch.
+	Ready func()
+	Alive func()
+	Watch time.Duration
+	// Tuned says that the process is the agent's own (Tune was called).
+	Tuned bool
+}
+
+func (o *Options) defaults() {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.SysRoot == "" {
+		o.SysRoot = "/sys"
+	}
+	if o.Inputs == "" {
+		o.Inputs = "/proc/bus/input/devices"
+	}
+	if o.Boot == "" {
+		o.Boot = host.Boot()
+	}
+	if o.Boot == "" {
+		// A system that does not say: what died with a boot is taken for held until it is read again.
+		o.Boot = "unknown"
+	}
+	if o.Machine == "" {
+		o.Machine = host.Machine()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Watch == 0 {
+		o.Watch = 5 * time.Minute
+	}
+	if o.Seat == nil {
+		o.Seat = seat.Active
+	}
+	if o.Tell == nil {
+		o.Tell = notify.Tell
+	}
+	if o.Reach == nil {
+		o.Reach = link.Probe
+	}
+	if o.Sections == nil {
+		o.Sections = all.Sections
+	}
+	if o.Capabilities == nil {
+		o.Capabilities = capabilities
+	}
+}
+
+// describe is this machine as the server is told of it.
+func describe() protocol.Host {
+	h := host.Describe()
+	return protocol.Host{Name: h.Name, OS: h.OS, OSVersion: h.Version, Arch: h.Arch, Serial: h.Serial}
+}
+
+// Claims are what this version's capabilities claim, on every system: the README's table.
+func Claims(s []section.Section) []platform.Claim {
+	var list []platform.Capability
+	for _, f := range capabilities {
+		list = append(list, f(platform.Host{Log: slog.New(slog.DiscardHandler)}))
+	}
+	var out []platform.Claim
+	for _, sec := range s {
+		for _, set := range sec.Settings {
+			for _, os := range platform.Systems {
+				out = append(out, platform.ClaimOf(list, set.Name, os))
+			}
+		}
+	}
+	return out
+}

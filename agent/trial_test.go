@@ -1,0 +1,297 @@
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/all"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/enforce/section"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/link"
+)
+
+// inNetwork runs the rest of a test in a network of its own, with real packets and a real firewall: this
+// program starts itself again there.
+func inNetwork(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv("WARDER_TEST_NETWORK") != "" {
+		up(t)
+		return true
+	}
+	if os.Getuid() != 0 {
+		cannot(t, "only root can make a network of its own")
+	}
+	if _, err := exec.LookPath("nft"); err != nil {
+		cannot(t, "nft is not installed")
+	}
+	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.count=1")
+	cmd.Env = append(os.Environ(), "WARDER_TEST_NETWORK=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	return false
+}
+
+// up brings the loopback interface up (netdevice(7)).
+func up(t *testing.T) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	req := struct {
+		name  [unix.IFNAMSIZ]byte
+		flags uint16
+		_     [22]byte
+	}{flags: unix.IFF_UP | unix.IFF_RUNNING}
+	copy(req.name[:], "lo")
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&req))); e != 0 {
+		t.Fatal(e)
+	}
+}
+
+func nft(script string) error {
+	cmd := exec.Command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(script)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", script, err, out)
+	}
+	return nil
+}
+
+// wall is a back end that keeps every new connection from a port but those that carry our mark. What is
+// connected stays so: a kept connection would prove a policy that none can be made under.
+type wall struct {
+	port string
+	gate enforce.Gate
+}
+
+func (wall) Kinds() []platform.Kind {
+	return []platform.Kind{{Name: "wall", Life: platform.Boot, Network: true}}
+}
+
+func (w wall) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
+	out, _ := exec.Command("nft", "list", "tables").Output()
+	r := enforce.Reading{State: enforce.Absent, How: "nft list tables"}
+	if strings.Contains(string(out), "inet wall") {
+		r.State, r.Value = enforce.Present, "closed"
+	}
+	return map[enforce.Key]enforce.Reading{{Kind: "wall", ID: "out"}: r}, nil
+}
+
+func (w wall) Apply(_ context.Context, changes []enforce.Change) map[enforce.Key]error {
+	failed := map[enforce.Key]error{}
+	for _, c := range changes {
+		if err := w.gate(c); err != nil {
+			failed[c.Key] = err
+			continue
+		}
+		script := "table inet wall {}\ndelete table inet wall\n"
+		if c.To.State == enforce.Present {
+			script += fmt.Sprintf("table inet wall {\n chain out {\n  type filter hook output priority 0;\n  tcp dport %s ct state new meta mark != %d reject with tcp reset\n }\n}\n", w.port, link.Mark)
+		}
+		if err := nft(script); err != nil {
+			failed[c.Key] = err
+		}
+	}
+	return failed
+}
+
+func (wall) Watch(context.Context, func(enforce.Key)) error { return platform.Unwatched(time.Hour) }
+
+// walled is a lab whose policy can cut this machine off: network.vpn_required puts up the wall.
+func walled(t *testing.T) *lab {
+	l := newLab(t)
+	u, _ := url.Parse(l.url)
+	l.sections = append([]section.Section{}, all.Sections...)
+	for i, s := range l.sections {
+		if s.Name != "network" {
+			continue
+		}
+		l.sections[i].Decide = func(c *section.Case) (out section.Outcome) {
+			for _, s := range c.Document.Managed("network") {
+				f := enforce.Finding{Setting: s, Mode: c.Document.Mode(s), Compliance: enforce.Compliant, Enforcement: enforce.Enforced}
+				out.Findings = append(out.Findings, f)
+			}
+			if c.Document.Network.VPNRequired.V {
+				out.Wants = []enforce.Want{{Key: enforce.Key{Kind: "wall", ID: "out"}, Value: "closed", By: []enforce.Setting{"network.vpn_required"},
+					Mode: c.Document.Mode("network.vpn_required"), Phase: enforce.Close}}
+			}
+			return out
+		}
+	}
+	l.capabilities = append(append([]func(platform.Host) platform.Capability{}, capabilities...), func(h platform.Host) platform.Capability {
+		c := platform.Capability{Name: "wall", Backends: []platform.Backend{wall{u.Port(), h.Gate}}}
+		for _, s := range policy.Section("network") {
+			c.Claims = append(c.Claims, platform.Claim{Setting: s.Name, OS: "linux", Level: fact.Enforced})
+		}
+		return c
+	})
+	// The administrator stands before the wall.
+	marked := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, link.Mark) })
+	}}
+	l.client = &http.Client{Transport: &http.Transport{DialContext: marked.DialContext, DisableKeepAlives: true}}
+	l.start()
+	l.enroll()
+	return l
+}
+
+func (l *lab) isWalled() bool {
+	out, _ := exec.Command("nft", "list", "tables").Output()
+	return strings.Contains(string(out), "inet wall")
+}
+
+const cutsOff = `{"compliance":"enforce","policy_data":{"usb":{},"storage":{},"network":{"vpn_required":true},"dlp":{}}}`
+
+// A policy under which the server cannot be reached, and past which it can, is taken back, from the packet
+// that is refused to what the server shows; its content is not tried again.
+func TestRefuted(t *testing.T) {
+	if !inNetwork(t) {
+		return
+	}
+	l := walled(t)
+	l.stop()
+	var looked atomic.Bool
+	l.reach = func(ctx context.Context, server, proxy string, exempt bool) error {
+		if looked.CompareAndSwap(false, true) {
+			if !l.isWalled() {
+				t.Error("the wall is not up while it is asked about")
+			}
+			l.in(func(a *Agent) { a.look() }) // a look at an idle machine ends no trial
+			if _, network := l.agent.custody.onTrial(); !network {
+				t.Error("a look has ended the trial")
+			}
+		}
+		return link.Probe(ctx, server, proxy, exempt)
+	}
+	l.start()
+	l.until("connected", func(s Status) bool { return s.CheckIn.Push })
+	before := l.status()
+	o := l.admin("POST", "/policies/policy-default/rollouts", `{"policy":`+cutsOff+`,"stages":[{"percent":100,"wait_minutes":60}],"min_devices":1}`)
+	s := l.until("reverted", func(s Status) bool { return !l.isWalled() && strings.Contains(said(s), "was reverted") })
+	if !looked.Load() {
+		t.Error("the way past the wall was not asked about")
+	}
+	if l.isWalled() || s.Policy == nil || s.Policy.Digest != before.Policy.Digest {
+		t.Errorf("after it: walled %v, policy %+v", l.isWalled(), s.Policy)
+	}
+	for range 1000 {
+		if o = l.admin("GET", "/rollouts/"+o["id"].(string), ""); o["state"] == "stopped" {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if o["state"] != "stopped" {
+		t.Errorf("the rollout is %v", o)
+	}
+	list, err := l.agent.store.Policies()
+	if err != nil || len(list) < 2 || list[0].State != "reverted" && list[1].State != "reverted" {
+		t.Errorf("%+v %v", list, err)
+	}
+	l.admin("PUT", "/policies/policy-default", cutsOff)
+	l.until("the same content is refused", func(s Status) bool { return strings.Contains(said(s), "not tried again") })
+	if l.isWalled() {
+		t.Error("the wall is up again")
+	}
+}
+
+// Where nothing can be proved the policy stays, also over a look, a restart and a boot; after a boot the
+// confirmed one comes first. Once it can be told that the policy is to blame, it is taken back.
+func TestUnprovable(t *testing.T) {
+	if !inNetwork(t) {
+		return
+	}
+	l := walled(t)
+	l.stop()
+	var told atomic.Bool
+	l.reach = func(ctx context.Context, server, proxy string, exempt bool) error {
+		if !told.Load() {
+			return errors.New("the cable is out")
+		}
+		return link.Probe(ctx, server, proxy, exempt)
+	}
+	l.start()
+	l.until("connected", func(s Status) bool { return s.CheckIn.Push })
+	l.admin("PUT", "/policies/policy-default", cutsOff)
+	onTrial := func(s Status) bool {
+		return l.isWalled() && s.Policy != nil && s.Policy.State == "unconfirmed" && s.CheckIn.Error != ""
+	}
+	l.until("applied and not proved", onTrial)
+	l.in(func(a *Agent) { a.look() })
+	l.stop()
+	l.start()
+	l.in(func(a *Agent) {
+		if a.custody.waiting {
+			t.Error("a restart in the same boot steps back")
+		}
+	})
+	l.until("still on trial after a restart", onTrial)
+	l.stop()
+	l.boot = "boot2"
+	first := false
+	l.ready = func() { first = !l.isWalled() && l.agent.custody.waiting }
+	l.start()
+	if !first {
+		t.Error("after a boot the policy on trial comes before the confirmed one")
+	}
+	l.ready = nil
+	l.until("on trial again after the first check-in", onTrial)
+	told.Store(true)
+	l.in(func(a *Agent) { a.contact.notYet = time.Time{}; a.checkIn() })
+	l.until("reverted", func(s Status) bool { return !l.isWalled() && strings.Contains(said(s), "was reverted") })
+	l.in(func(a *Agent) {
+		if a.custody.state.Trial != nil {
+			t.Errorf("a trial is left: %+v", a.custody.state.Trial)
+		}
+	})
+}
+
+// A policy that changes the network and lets the server be reached is proved on a connection made under it.
+func TestProvedAnew(t *testing.T) {
+	if !inNetwork(t) {
+		return
+	}
+	l := walled(t)
+	l.until("connected", func(s Status) bool { return s.CheckIn.Push })
+	l.in(func(a *Agent) {
+		// A way out for this agent, so that the wall does not cut it off.
+		if err := nft(fmt.Sprintf("table inet door {\n chain out {\n  type filter hook output priority -10;\n  tcp dport %s meta mark set %d\n }\n}\n", portOf(l.url), link.Mark)); err != nil {
+			t.Error(err)
+		}
+	})
+	l.admin("PUT", "/policies/policy-default", cutsOff)
+	l.until("proved", func(s Status) bool { return l.isWalled() && s.Policy.State == "active" && s.Policy.Version == 2 })
+	l.in(func(a *Agent) {
+		if st := a.custody.state; st.Trial != nil || !st.Policy.Confirmed {
+			t.Errorf("%+v", st.Trial)
+		}
+	})
+}
+
+func portOf(raw string) string {
+	u, _ := url.Parse(raw)
+	return u.Port()
+}

@@ -1,0 +1,163 @@
+package fact
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Part names one part of a snapshot, in reports and in what a section needs.
+type Part string
+
+// The parts that this version knows.
+const (
+	PartUSB         Part = "usb"
+	PartControllers Part = "controllers"
+	PartInputs      Part = "inputs"
+	PartVolumes     Part = "volumes"
+)
+
+// row is one line of the table of parts: a new part is its field of Machine and a line here.
+type row struct {
+	part Part
+	what string // for people
+	// emptied: agents up to 0.3 left the part out of a report where it was an empty list.
+	emptied bool
+	read    func(*Machine) (why string, ok bool)
+	encode  func(*Machine) (json.RawMessage, error)
+	decode  func(*Machine, json.RawMessage) error
+	unread  func(*Machine, string)
+}
+
+func line[T any](part Part, what string, emptied bool, at func(*Machine) *Known[T]) row {
+	return row{
+		part: part, what: what, emptied: emptied,
+		read:   func(m *Machine) (string, bool) { return at(m).Why, at(m).OK },
+		encode: func(m *Machine) (json.RawMessage, error) { return json.Marshal(at(m).V) },
+		decode: func(m *Machine, b json.RawMessage) error {
+			var v T
+			if err := json.Unmarshal(b, &v); err != nil {
+				return fmt.Errorf("%s: %w", part, err)
+			}
+			*at(m) = Is(v)
+			return nil
+		},
+		unread: func(m *Machine, why string) { *at(m) = Unread[T](why) },
+	}
+}
+
+var parts = []row{
+	line(PartUSB, "the USB devices", true, func(m *Machine) *Known[[]USB] { return &m.USB }),
+	line(PartControllers, "the USB controllers", true, func(m *Machine) *Known[[]string] { return &m.Controllers }),
+	line(PartInputs, "the keyboards and pointers", false, func(m *Machine) *Known[Inputs] { return &m.Inputs }),
+	line(PartVolumes, "the volumes", false, func(m *Machine) *Known[[]Volume] { return &m.Volumes }),
+}
+
+// Unread says why a part of the snapshot is not known, and reports whether that is so.
+func (m *Machine) Unread(p Part) (why string, unread bool) {
+	for _, r := range parts {
+		if r.part != p {
+			continue
+		}
+		why, ok := r.read(m)
+		if ok {
+			return "", false
+		}
+		if why == "" {
+			why = "nothing has read it"
+		}
+		return r.what + " cannot be read: " + why, true
+	}
+	return fmt.Sprintf("%q is no part of a snapshot", p), true
+}
+
+// Forget makes a part unknown.
+func (m *Machine) Forget(p Part, why string) {
+	for _, r := range parts {
+		if r.part == p {
+			r.unread(m, why)
+		}
+	}
+}
+
+// Encode gives the parts as a report carries them: those that are known, and why the others are not.
+func (m *Machine) Encode() (known map[Part]json.RawMessage, unread map[string]string) {
+	known, unread = map[Part]json.RawMessage{}, map[string]string{}
+	for _, r := range parts {
+		why, ok := r.read(m)
+		if ok {
+			if b, err := r.encode(m); err == nil {
+				if string(b) == "null" {
+					b = json.RawMessage("[]") // a list without entries; the other parts are never nil
+				}
+				known[r.part] = b
+				continue
+			}
+		}
+		if why == "" && r.emptied {
+			why = "nothing has read it"
+		}
+		if why != "" {
+			unread[string(r.part)] = why
+		}
+	}
+	return known, unread
+}
+
+// Decode reads the parts of a report. What it does not carry is unknown.
+func (m *Machine) Decode(known map[Part]json.RawMessage, unread map[string]string) error {
+	for _, r := range parts {
+		if why, is := unread[string(r.part)]; is {
+			r.unread(m, why)
+			continue
+		}
+		b, is := known[r.part]
+		if !is && !r.emptied {
+			continue
+		}
+		if !is {
+			b = json.RawMessage("[]")
+		}
+		if err := r.decode(m, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Parts lists the names of all parts.
+func Parts() []Part {
+	out := make([]Part, 0, len(parts))
+	for _, r := range parts {
+		out = append(out, r.part)
+	}
+	return out
+}
+
+// Can is what this system's back ends carry of a setting. Reports of agents up to 0.3 say it by section.
+func (m *Machine) Can(setting string) Capability {
+	if c, ok := m.Capable[setting]; ok {
+		return c
+	}
+	for i := range setting {
+		if setting[i] == '.' {
+			if c, ok := m.Capable[setting[:i]]; ok {
+				return c
+			}
+		}
+	}
+	return Capability{Level: Unsupported, Limit: NotCarried}
+}
+
+// NotCarried is the limit of a setting that no back end claims.
+const NotCarried = "no back end of this version carries it"
+
+// The levels of a capability, from the least.
+const (
+	Unsupported = "unsupported"
+	DetectOnly  = "detect_only"
+	Partial     = "partial"
+	Enforced    = "enforced"
+)
+
+// Acts reports whether a back end changes the machine for the setting.
+func (c Capability) Acts() bool { return c.Level == Enforced || c.Level == Partial }

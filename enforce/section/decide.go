@@ -1,0 +1,83 @@
+package section
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
+)
+
+// Decide asks every section, and answers for the settings that this version does not know.
+func Decide(sections []Section, c *Case) Outcome {
+	out := Outcome{Blind: map[string]string{}}
+	for _, s := range sections {
+		if why := s.blind(c); why != "" {
+			out.Blind[s.Name] = why
+			for _, set := range c.Document.Managed(s.Name) {
+				f := NotYet(c, set)
+				if c.Can(set).Level != fact.Unsupported {
+					f.Enforcement, f.Reason = enforcement(c, set), why
+				}
+				out.Findings = append(out.Findings, f)
+			}
+			continue
+		}
+		o := s.Decide(c)
+		out.Wants = append(out.Wants, o.Wants...)
+		out.Findings = append(out.Findings, o.Findings...)
+	}
+	for i := range out.Findings {
+		f := &out.Findings[i]
+		if c.Can(f.Setting).Level == fact.DetectOnly {
+			f.Mode, f.Enforcement = c.Written.Mode(f.Setting), enforce.DetectOnly
+			if limit := c.Can(f.Setting).Limit; !strings.Contains(f.Reason, limit) {
+				f.Reason = strings.TrimPrefix(f.Reason+"; "+limit, "; ")
+			}
+		}
+	}
+	for _, u := range c.Written.Unknown {
+		out.Findings = append(out.Findings, enforce.Finding{
+			Setting: u.Setting, Mode: u.Mode, Compliance: enforce.Uncertain,
+			Enforcement: enforce.Unsupported, Reason: "this version does not know the setting",
+		})
+	}
+	return out
+}
+
+// enforcement is what a finding says of a setting that is carried and whose state is not known.
+func enforcement(c *Case, s enforce.Setting) enforce.Enforcement {
+	if c.Document.Mode(s) < enforce.Enforce {
+		return enforce.Observed
+	}
+	return enforce.NotEnforced
+}
+
+// blind says why a section cannot be decided, or "". A section of which nothing is carried needs nothing.
+func (s Section) blind(c *Case) string {
+	carried := slices.ContainsFunc(s.Settings, func(set policy.Setting) bool { return c.Can(set.Name).Level != fact.Unsupported })
+	if !carried {
+		return ""
+	}
+	var list []string
+	for _, p := range s.Needs {
+		if why, unread := c.Machine.Unread(p); unread {
+			list = append(list, why)
+		}
+	}
+	return strings.Join(list, "; ")
+}
+
+// Find gives a section by name.
+func Find(sections []Section, name string) (Section, bool) {
+	i := slices.IndexFunc(sections, func(s Section) bool { return s.Name == name })
+	if i < 0 {
+		return Section{}, false
+	}
+	return sections[i], true
+}
+
+// Blinded lists the sections of an outcome that could not be decided, in order.
+func (o Outcome) Blinded() []string { return slices.Sorted(maps.Keys(o.Blind)) }

@@ -1,0 +1,38 @@
+package usb
+
+import (
+	"sync/atomic"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+)
+
+// Watch is the judge that a guard goes by from one look at the machine to the next. It lets one new input
+// in where the machine has none, and from then on judges by rules without that exception.
+func (r *Rules) Watch() enforce.Judge[fact.USB] {
+	w := &watch{rules: r}
+	w.now.Store(r)
+	return w
+}
+
+type watch struct {
+	rules *Rules // for reasons; its entries are those of every verdict given
+	now   atomic.Pointer[Rules]
+}
+
+func (w *watch) Judge(u *fact.USB) enforce.Verdict {
+	for {
+		r := w.now.Load()
+		v := r.Judge(u)
+		if v.Guard != enforce.LastInput || u.Authorized.OK && u.Authorized.V {
+			return v
+		}
+		if w.now.CompareAndSwap(r, r.WithoutNewcomer()) {
+			return v
+		}
+	}
+}
+
+func (w *watch) Reason(v enforce.Verdict, u *fact.USB) (reason, nearest string) {
+	return w.rules.Reason(v, u)
+}

@@ -1,0 +1,35 @@
+// Package host tells what this machine is: its boot, its id, its system's release and its serial number. It
+// owns these few readings, changes nothing and decides nothing; the agent asks it once at its start.
+package host
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"runtime"
+)
+
+// Host describes a machine.
+type Host struct {
+	Name, OS, Version, Arch string
+	Serial                  string // of the hardware; empty where only root may read it
+}
+
+// Describe reads it.
+func Describe() Host {
+	name, _ := os.Hostname()
+	return Host{Name: name, OS: runtime.GOOS, Version: version(), Arch: runtime.GOARCH, Serial: serial()}
+}
+
+// Boot changes with every boot and with nothing else; empty where the system does not say.
+func Boot() string { return boot() }
+
+// Machine is a hash of the machine's own id, which is confidential (machine-id(5)).
+func Machine() string {
+	id := machine()
+	if id == "" {
+		id, _ = os.Hostname()
+	}
+	h := sha256.Sum256([]byte("warder machine " + id))
+	return hex.EncodeToString(h[:16])
+}

@@ -1,0 +1,19 @@
+package host
+
+import "golang.org/x/sys/unix"
+
+func ask(name string) string {
+	v, err := unix.Sysctl(name)
+	if err != nil {
+		return ""
+	}
+	return v
+}
+
+// boot is made by the kernel anew at each boot (bsd/kern/kern_mib.c in xnu).
+func boot() string    { return ask("kern.bootsessionuuid") }
+func machine() string { return ask("kern.uuid") }
+func version() string { return "macOS " + ask("kern.osproductversion") }
+
+// serial is in the I/O registry, which needs cgo or a child process; it is left out.
+func serial() string { return "" }

@@ -1,0 +1,74 @@
+package seat
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Session names the logind session that a process of a user belongs to, "" for none: the one whose scope it
+// runs in, or, for a service of the user's own manager, the session that logind shows for the user. A
+// process can put itself into no other scope, and the session has to be that user's.
+func Session(uid uint32, pid int) string { return session("/proc", "/run/systemd", uid, pid) }
+
+var (
+	sessionScope = regexp.MustCompile(`/session-([A-Za-z0-9]+)\.scope$`)
+	userService  = regexp.MustCompile(`/user@([0-9]+)\.service(/|$)`)
+	sessionName  = regexp.MustCompile(`^[A-Za-z0-9]{1,64}$`)
+)
+
+func session(proc, run string, uid uint32, pid int) string {
+	if pid <= 0 {
+		return ""
+	}
+	// One line for cgroup v2, "0::/path"; the kernel tells it of the whole machine (cgroups(7)).
+	group := ""
+	for line := range strings.Lines(small(filepath.Join(proc, strconv.Itoa(pid), "cgroup"))) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			group = path
+		}
+	}
+	name := ""
+	if m := sessionScope.FindStringSubmatch(group); m != nil {
+		name = m[1]
+	} else if m := userService.FindStringSubmatch(group); m != nil && m[1] == strconv.FormatUint(uint64(uid), 10) {
+		name = field(small(filepath.Join(run, "users", m[1])), "DISPLAY")
+	}
+	if !sessionName.MatchString(name) {
+		return ""
+	}
+	if field(small(filepath.Join(run, "sessions", name)), "UID") != strconv.FormatUint(uint64(uid), 10) {
+		return ""
+	}
+	return name
+}
+
+// small reads a small regular file; "" where it is none.
+func small(path string) string {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile))
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+func field(text, name string) string {
+	for line := range strings.Lines(text) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}

@@ -1,0 +1,123 @@
+package usb
+
+import (
+	"context"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+)
+
+// Capability is USB device control: the kernel's defaults and each device's authorized, held as a standing
+// state and by a guard that answers plugs.
+func Capability(h platform.Host) platform.Capability {
+	p := &Ports{Root: h.Sysfs, DevRoot: "/dev", Gate: h.Gate}
+	g := &Guard{Ports: p}
+	g.Watch()
+	return platform.Capability{
+		Name: "usb", Claims: claims(), Probe: p.probe,
+		Observers: []platform.Observer{p},
+		Backends:  []platform.Backend{Backend{p}},
+		Guards:    []platform.Guard{&door{g}},
+		Uses: []platform.Port{
+			platform.Borrow(platform.PortRelease, func(f platform.ReleaseDisks) { p.Release = f }),
+			platform.Borrow(platform.PortCarries, func(f platform.CarriesSystem) { p.Carries = f }),
+		},
+		Inventory: func(context.Context) (any, error) { return Inventory() },
+	}
+}
+
+// probe looks whether the files can be written at all: in a container they often cannot.
+func (p *Ports) probe(context.Context) []platform.Claim {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(p.devices(), &fs); err == nil && fs.Flags&unix.ST_RDONLY != 0 {
+		return atMost(fact.DetectOnly, "sysfs is mounted read-only here", "linux")
+	}
+	return nil
+}
+
+// door is the guard as the agent drives it.
+type door struct{ *Guard }
+
+// Section names whose rules it goes by.
+func (d *door) Section() string { return "usb" }
+
+// watcher is what rules of that section can do.
+type watcher interface {
+	Watch() enforce.Judge[fact.USB]
+}
+
+// Load swaps the rules, then judges again all that is present.
+func (d *door) Load(r platform.Rules) error {
+	if r == nil {
+		d.Guard.Load(Ruling{Judge: nothing{}})
+		return nil
+	}
+	w, ok := r.(watcher)
+	if !ok {
+		return platform.Unsupported{Feature: "USB control", Need: "rules that judge USB devices"}
+	}
+	d.Guard.Load(Ruling{Judge: w.Watch(), Act: r.CanDeny()})
+	return nil
+}
+
+// Run answers plugs until the context ends.
+func (d *door) Run(ctx context.Context, hand func(platform.Decision), look func()) error {
+	d.to(hand, look)
+	return d.Guard.Run(ctx)
+}
+
+// to says who is told.
+func (d *door) to(hand func(platform.Decision), look func()) {
+	d.told.Store(&told{hand: func(x Decision) { hand(x.neutral()) }, gone: func(string) { look() }})
+}
+
+// Work lists the devices whose disks are being emptied.
+func (d *door) Work() []platform.Work {
+	var out []platform.Work
+	for _, r := range d.Releases() {
+		out = append(out, platform.Work{Subject: r.Device, What: "emptying its disks before it is taken away", Since: r.Since, Step: r.Step})
+	}
+	return out
+}
+
+// nothing lets everything pass: there is no policy.
+type nothing struct{}
+
+func (nothing) Judge(*fact.USB) enforce.Verdict { return enforce.Verdict{Allow: true} }
+
+func (nothing) Reason(enforce.Verdict, *fact.USB) (reason, nearest string) { return "", "" }
+
+// neutral is a decision as the agent takes it.
+func (d Decision) neutral() platform.Decision {
+	u := d.Device
+	out := platform.Decision{
+		Section: "usb", Key: enforce.Key{Kind: kindDevice, ID: u.Key()}, Subject: Subject(&u), Verdict: d.Verdict, Fact: &u,
+		Done: d.Done, Err: d.Err, New: d.Plugged, Changed: d.Changed, Quiet: onlyHub(&u),
+		Clock: "insert", Received: d.Received, Decided: d.Decided, Verified: d.Verified,
+	}
+	if u.Name != "" {
+		out.Subject += " (" + u.Name + ")"
+	}
+	if _, none := d.By.(nothing); !none {
+		out.Reason = func() (reason, nearest string) { return d.By.Reason(d.Verdict, &u) }
+	}
+	if d.Released != nil {
+		out.Forced = d.Released.Forced
+		if d.Released.Note != "" {
+			out.Note = "its disk: " + enforce.Plain(d.Released.Note)
+		}
+	}
+	return out
+}
+
+func onlyHub(u *fact.USB) bool {
+	for _, i := range u.Interfaces {
+		if i.Class != 0x09 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,25 @@
+//go:build !linux
+
+package usb
+
+import (
+	"context"
+	"runtime"
+
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+)
+
+// Capability says that this system's devices are neither seen nor held.
+func Capability(platform.Host) platform.Capability {
+	return platform.Capability{Name: "usb", Claims: claims(), Observers: []platform.Observer{observer{}}, Inventory: func(context.Context) (any, error) { return Inventory() }}
+}
+
+type observer struct{}
+
+func (observer) Observe(_ context.Context, m *fact.Machine) error {
+	why := unsupported.Error() + ", and this is " + runtime.GOOS
+	m.Forget(fact.PartUSB, why)
+	m.Forget(fact.PartControllers, why)
+	return nil
+}

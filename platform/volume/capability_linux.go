@@ -1,0 +1,34 @@
+package volume
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/warderd/warder/platform"
+)
+
+// Capability lends the emptying of disks to who takes devices away. It claims no setting.
+func Capability(h platform.Host) platform.Capability {
+	return platform.Capability{
+		Name: "volume",
+		Provides: []platform.Port{
+			platform.Lend(platform.PortRelease, Releaser{Keep: h.Run}.lend(h)),
+			platform.Lend[platform.CarriesSystem](platform.PortCarries, Carries),
+		},
+		Start: func() { Resume(h.Run) },
+	}
+}
+
+// lend is Release as others take it.
+func (r Releaser) lend(h platform.Host) platform.ReleaseDisks {
+	return func(ctx context.Context, dir string, step func(string)) (platform.Released, func()) {
+		begun := time.Now()
+		out, finish := r.Release(ctx, dir, func(s string) {
+			h.Log.Debug("emptying a disk", "device", filepath.Base(dir), "step", s, "after", time.Since(begun))
+			step(s)
+		})
+		h.Log.Info("disk emptied", "device", filepath.Base(dir), "took", time.Since(begun), "clean", out.Clean)
+		return platform.Released{Forced: out.Forced != "", Note: out.String()}, finish
+	}
+}

@@ -1,0 +1,92 @@
+package protocol
+
+import (
+	"encoding/json"
+	"maps"
+
+	"github.com/warderd/warder/enforce/fact"
+)
+
+// Facts are what a device tells of itself, when it changes: the parts of its snapshot that decisions go
+// by, so that the server can ask "what if" with the same code, and how it stands.
+type Facts struct {
+	Host Host
+	// Parts of the snapshot, each under its own name beside the fields below.
+	Parts   map[fact.Part]json.RawMessage
+	Capable map[string]fact.Capability
+	Unread  map[string]string // what could not be read, and why
+	// Latency holds histograms in microseconds, as HdrHistogram V2 compressed, in base64. They are no
+	// part of the digest: they go along when something else has changed.
+	Latency map[string]string
+	Health  []string // problems in words
+	Codes   []string // the same as health warnings' codes
+	Hold    string
+}
+
+// wireFacts are the fields beside the parts.
+type wireFacts struct {
+	Host    Host                       `json:"host"`
+	Capable map[string]fact.Capability `json:"capable,omitempty"`
+	Unread  map[string]string          `json:"unread,omitempty"`
+	Latency map[string]string          `json:"latency_hdr,omitempty"`
+	Health  []string                   `json:"health,omitempty"`
+	Codes   []string                   `json:"health_codes,omitempty"`
+	Hold    string                     `json:"hold,omitempty"`
+}
+
+// FactsOf takes a snapshot apart.
+func FactsOf(m *fact.Machine) Facts {
+	f := Facts{Capable: m.Capable}
+	f.Parts, f.Unread = m.Encode()
+	return f
+}
+
+// MarshalJSON writes the parts beside the other fields.
+func (f Facts) MarshalJSON() ([]byte, error) {
+	b, err := json.Marshal(wireFacts{f.Host, f.Capable, f.Unread, f.Latency, f.Health, f.Codes, f.Hold})
+	if err != nil {
+		return nil, err
+	}
+	var out map[string]json.RawMessage
+	if err := json.Unmarshal(b, &out); err != nil {
+		return nil, err
+	}
+	for p, raw := range f.Parts {
+		out[string(p)] = raw
+	}
+	return json.Marshal(out)
+}
+
+// UnmarshalJSON reads them. Parts that this version does not know are left out.
+func (f *Facts) UnmarshalJSON(b []byte) error {
+	var w wireFacts
+	if err := json.Unmarshal(b, &w); err != nil {
+		return err
+	}
+	var all map[fact.Part]json.RawMessage
+	if err := json.Unmarshal(b, &all); err != nil {
+		return err
+	}
+	known := map[fact.Part]bool{}
+	for _, p := range fact.Parts() {
+		known[p] = true
+	}
+	maps.DeleteFunc(all, func(p fact.Part, raw json.RawMessage) bool { return !known[p] || string(raw) == "null" })
+	*f = Facts{w.Host, all, w.Capable, w.Unread, w.Latency, w.Health, w.Codes, w.Hold}
+	return nil
+}
+
+// Machine is what a device reported, as decisions take it.
+func (f *Facts) Machine() (fact.Machine, error) {
+	m := fact.Machine{Capable: f.Capable}
+	// Agents up to 0.3 said what they can by section, and carried this one setting of another by USB.
+	const external = "storage.external_storage_allowed"
+	if c, old := f.Capable["usb"]; old {
+		m.Capable = maps.Clone(f.Capable)
+		if c.Level == fact.Enforced {
+			c = fact.Capability{Level: fact.Partial, Limit: "USB only"}
+		}
+		m.Capable[external] = c
+	}
+	return m, m.Decode(f.Parts, f.Unread)
+}
