@@ -31,6 +31,10 @@ const (
 	Unsupported    Enforcement = "unsupported"
 )
 
+// Enforcements are all answers that this version knows.
+var Enforcements = []Enforcement{Enforced, Partial, DetectOnly, Observed, Unconfirmed, PendingRelogin, PendingReboot, IsGuarded, Contended,
+	Conflicting, NotEnforced, Reverted, WrongMode, Unsupported}
+
 // Finding says for one managed setting how the machine stands.
 type Finding struct {
 	Setting     Setting     `json:"setting"`
@@ -64,10 +68,10 @@ func (f Finding) rank() int {
 		return 4
 	case f.Compliance == Noncompliant:
 		return 3
-	case f.Compliance == Uncertain:
-		return 2
+	case f.Compliance == Compliant:
+		return 1
 	}
-	return 1
+	return 2 // not known, or said in a newer version's words
 }
 
 // Rollup is the whole machine's answer: the worst finding. Unsupported settings are counted
@@ -78,6 +82,14 @@ type Rollup struct {
 	Managed     int        `json:"managed"`
 	Unsupported int        `json:"unsupported"`
 	Worst       Setting    `json:"worst,omitempty"`
+}
+
+// known is a compliance that this version knows: a newer one's word is an unknown state.
+func known(c Compliance) Compliance {
+	if c == Compliant || c == Noncompliant {
+		return c
+	}
+	return Uncertain
 }
 
 // RollUp takes the worst of all findings.
@@ -91,7 +103,7 @@ func RollUp(findings []Finding) Rollup {
 		}
 		r.Managed++
 		if k := f.rank(); k > worst {
-			worst, r.Compliance, r.Worst = k, f.Compliance, f.Setting
+			worst, r.Compliance, r.Worst = k, known(f.Compliance), f.Setting
 			r.WrongMode = f.Enforcement == WrongMode
 		}
 	}

@@ -1,7 +1,5 @@
 package enforce
 
-import "fmt"
-
 // Setting names one setting of the policy document, as "section.name": "usb.whitelist".
 type Setting string
 
@@ -31,7 +29,7 @@ func (m Mode) String() string {
 	if int(m) < len(modeNames) {
 		return modeNames[m]
 	}
-	return fmt.Sprintf("mode(%d)", uint8(m))
+	return "unknown"
 }
 
 // ParseMode reads the three modes that a policy may name.
@@ -47,16 +45,18 @@ func ParseMode(s string) (Mode, bool) {
 // MarshalText writes the mode's name.
 func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
-// UnmarshalText reads a mode's name; "off" and the empty text are Off.
+// Strange is a mode of a newer version. Nothing is done in it.
+const Strange Mode = 255
+
+// UnmarshalText reads a mode's name from a report; "off" and the empty text are Off, and what this version
+// does not know is Strange.
 func (m *Mode) UnmarshalText(b []byte) error {
-	if len(b) == 0 || string(b) == "off" {
-		*m = Off
+	if *m = Off; len(b) == 0 || string(b) == "off" {
 		return nil
 	}
 	got, ok := ParseMode(string(b))
-	if !ok {
-		return fmt.Errorf("mode %q is none of enforce, warn, monitor", b)
+	if *m = got; !ok {
+		*m = Strange
 	}
-	*m = got
 	return nil
 }

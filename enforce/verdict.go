@@ -16,9 +16,10 @@ type Rule struct {
 type Guard uint8
 
 const (
-	NoGuard   Guard = iota
-	LastInput       // no other keyboard or pointer would be left
-	Hardwired       // the firmware says the port is inside the machine
+	NoGuard    Guard = iota
+	LastInput        // no other keyboard or pointer would be left
+	Hardwired        // the firmware says the port is inside the machine
+	OtherGuard       // one of a newer version
 )
 
 func (g Guard) String() string {
@@ -27,6 +28,8 @@ func (g Guard) String() string {
 		return "last_input"
 	case Hardwired:
 		return "hardwired"
+	case OtherGuard:
+		return "unknown"
 	}
 	return ""
 }
@@ -34,10 +37,10 @@ func (g Guard) String() string {
 // MarshalText writes the guard's name.
 func (g Guard) MarshalText() ([]byte, error) { return []byte(g.String()), nil }
 
-// UnmarshalText reads a guard's name; an unknown one reads as none.
+// UnmarshalText reads a guard's name.
 func (g *Guard) UnmarshalText(b []byte) error {
-	*g = NoGuard
-	for _, c := range []Guard{LastInput, Hardwired} {
+	*g = OtherGuard
+	for _, c := range []Guard{NoGuard, LastInput, Hardwired} {
 		if c.String() == string(b) {
 			*g = c
 		}

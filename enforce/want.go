@@ -1,7 +1,5 @@
 package enforce
 
-import "fmt"
-
 // Key names one resource of the machine: {"usb.default", "usb1"}, {"nft.rule", "close-out/tcp/631"}.
 type Key struct {
 	Kind string `json:"kind"`
@@ -29,15 +27,15 @@ func (s State) String() string { return stateNames[s%3] }
 // MarshalText writes the state's name.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// UnmarshalText reads a state's name.
+// UnmarshalText reads a state's name; a newer version's is unknown.
 func (s *State) UnmarshalText(b []byte) error {
+	*s = Unknown
 	for i, n := range stateNames {
 		if n == string(b) {
 			*s = State(i)
-			return nil
 		}
 	}
-	return fmt.Errorf("state %q is none of unknown, absent, present", b)
+	return nil
 }
 
 // Reading is what a back end read of one resource.
@@ -77,9 +75,9 @@ type Want struct {
 	// back on release.
 	Absent bool
 	By     []Setting // who asks; equal wants are joined, unequal ones go to the kind's Join
-	Mode  Mode      // of the deciding setting; below Enforce it is planned and never applied
-	Phase Phase
-	Guard Guard // why a stricter value is not wanted, where a guard holds it back
+	Mode   Mode      // of the deciding setting; below Enforce it is planned and never applied
+	Phase  Phase
+	Guard  Guard // why a stricter value is not wanted, where a guard holds it back
 }
 
 // To is the reading that is wanted.

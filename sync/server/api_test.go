@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -615,6 +616,71 @@ func TestCompliance(t *testing.T) {
 		}
 		if list := r.ok(200, "GET", "/devices?compliance=noncompliant", ""); num(list, "total") != 1 {
 			t.Errorf("%v", list)
+		}
+	})
+}
+
+// A newer agent's words are stored and shown as they came; where devices are summed up they count as
+// unknown, and settings that this version does not know as "other". What is no word is refused.
+func TestWordsOfANewerAgent(t *testing.T) {
+	both(t, func(t *testing.T, r *rig) {
+		l := r.laptop("newer")
+		path := "/api/v1/devices/" + l.out.DeviceID + "/checkin"
+		counter := uint64(time.Now().UnixMilli()) + 1_000_000
+		send := func(findings, events, device string) (int, string) {
+			counter++
+			held, _ := json.Marshal(l.rep.Policy)
+			body := fmt.Sprintf(`{"counter":%d,"policy":%s,"agent":{"version":"9","machine":"machine of newer","started_at":"2026-01-01T00:00:00Z"},"device_digest":"d%d","device":%s,"findings_digest":"f%d","findings":%s,"epoch":"e","events":%s,"more":{"x":[1]}}`,
+				counter, held, counter, device, counter, findings, events)
+			token, err := l.c.Sign("POST", path, []byte(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req, _ := http.NewRequest("POST", r.url+path, strings.NewReader(body))
+			req.Header.Set("Authorization", "Bearer "+token)
+			res, err := r.http().Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			b, _ := io.ReadAll(res.Body)
+			return res.StatusCode, string(b)
+		}
+		l.sync()
+		const finding = `{"setting":"quantum.cats","mode":"persuade","compliance":"half","enforcement":"dreamt","reason":"r","colour":"blue"}`
+		const known = `{"setting":"usb.allowed","mode":"enforce","compliance":"compliant","enforcement":"hoped","evidence":[{"key":"k","state":"wavering"}]}`
+		const event = `{"seq":1,"at":"2026-01-01T00:00:00Z","setting":"quantum.cats","mode":"persuade","kind":"meowed","subject":"s","verdict":{"allow":true,"rule":{"line":1},"would":{"line":1},"guard":"the_cat"},"done":{"state":"wavering"},"mood":7}`
+		if st, b := send("["+finding+","+known+"]", "["+event+"]", `{"host":{"name":"newer"},"cats":[{"name":"Tom"}],"capable":{"quantum.cats":{"level":"superb"}}}`); st != 200 {
+			t.Fatalf("%d %s", st, b)
+		}
+		d := r.ok(200, "GET", "/devices/"+l.out.DeviceID, "")
+		text, _ := json.Marshal(d)
+		for _, word := range []string{`"persuade"`, `"half"`, `"dreamt"`, `"hoped"`, `"wavering"`, `"colour":"blue"`, `"rollup":{"compliance":"unknown"`} {
+			if !strings.Contains(string(text), word) {
+				t.Errorf("the device lacks %s: %s", word, text)
+			}
+		}
+		text, _ = json.Marshal(r.ok(200, "GET", "/devices/"+l.out.DeviceID+"/events", ""))
+		for _, word := range []string{`"persuade"`, `"meowed"`, `"the_cat"`, `"mood":7`, `"received_at"`, `"epoch":"e"`} {
+			if !strings.Contains(string(text), word) {
+				t.Errorf("the event lacks %s: %s", word, text)
+			}
+		}
+		c := r.ok(200, "GET", "/compliance", "")
+		text, _ = json.Marshal(c)
+		if num(c, "unknown") != 1 || num(c, "compliant") != 0 || !strings.Contains(string(text), `"setting":"other"`) || strings.Contains(string(text), "quantum") || strings.Contains(string(text), "persuade") || strings.Contains(string(text), "hoped") {
+			t.Errorf("%s", text)
+		}
+		for name, bad := range map[string]string{
+			"a long mode": strings.Replace(finding, "persuade", strings.Repeat("x", 65), 1), "an escape in a state": strings.Replace(finding, "dreamt", `\u001b[31m`, 1),
+			"a long setting": strings.Replace(finding, "quantum", strings.Repeat("q", 80), 1),
+		} {
+			if st, b := send("["+bad+"]", "[]", "null"); st != 400 || !strings.Contains(b, "findings[0].") {
+				t.Errorf("%s: %d %s", name, st, b)
+			}
+		}
+		if st, b := send("[]", "["+strings.Replace(strings.Replace(event, `"seq":1`, `"seq":2`, 1), "the_cat", `a\u0007b`, 1)+"]", "null"); st != 400 || !strings.Contains(b, "events[0].verdict.guard") {
+			t.Errorf("%d %s", st, b)
 		}
 	})
 }

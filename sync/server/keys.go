@@ -4,29 +4,19 @@
 package server
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/warderd/warder/sync/protocol"
 )
@@ -44,20 +34,6 @@ type Keys struct {
 	admin    []adminKey // the first signs
 	codes    []byte     // what devices' code secrets are derived from
 	stamp    string
-}
-
-// past is what rotations left: the old private keys, to bring devices that still pin them on, and
-// the statements that do so.
-type past struct {
-	Old        []jose.JSONWebKey `json:"old"`
-	Statements map[string]string `json:"statements"`         // by protocol.KeysDigest of what is pinned; "*": any
-	Recovery   uint64            `json:"recovery,omitempty"` // the counter of the last statement of the recovery key
-}
-
-// adminKey is one HS256 secret of administrators' tokens.
-type adminKey struct {
-	ID  string `json:"kid"`
-	Key []byte `json:"k"`
 }
 
 // LoadKeys reads the keys of a data directory, and makes them on first use.
@@ -123,105 +99,6 @@ func random32() ([]byte, error) {
 	b := make([]byte, 32)
 	_, err := rand.Read(b)
 	return b, err
-}
-
-// loadAdmin reads the secrets of tokens: one as 32 bytes, or after a rotation a list.
-func (k *Keys) loadAdmin() ([]adminKey, error) {
-	b, err := secretFile(k.file("admin.key"), random32)
-	if err != nil {
-		return nil, err
-	}
-	if len(b) == 32 {
-		return []adminKey{{Key: b}}, nil
-	}
-	var list []adminKey
-	if err := json.Unmarshal(b, &list); err != nil || len(list) == 0 {
-		return nil, errors.New("admin.key is neither 32 bytes nor a list of keys")
-	}
-	for _, a := range list {
-		if len(a.Key) < 32 {
-			return nil, fmt.Errorf("admin.key: key %q has less than 32 bytes", a.ID)
-		}
-	}
-	return list, nil
-}
-
-// RotateAdmin makes a new secret for tokens. Tokens of the one before stay valid until they expire;
-// with drop none but new ones do.
-func (k *Keys) RotateAdmin(drop bool) error {
-	key, err := random32()
-	if err != nil {
-		return err
-	}
-	k.mu.RLock()
-	list := []adminKey{{ID: rand.Text()[:8], Key: key}}
-	if !drop {
-		list = append(list, k.admin[0]) // the one before it and no older
-	}
-	k.mu.RUnlock()
-	b, _ := json.Marshal(list)
-	if err := replaceFile(k.file("admin.key"), b); err != nil {
-		return err
-	}
-	return k.Reload()
-}
-
-// RotatePolicy makes a new key to sign policies with. Devices follow because the old key says so;
-// or, with the recovery key, because that does: then the old one is forgotten, as it should be when it
-// may be in wrong hands.
-func (k *Keys) RotatePolicy(recovery *jose.JSONWebKey, now time.Time) error {
-	fresh, err := protocol.NewPolicyKey()
-	if err != nil {
-		return err
-	}
-	k.mu.RLock()
-	current, old, pub := *k.policy, k.past, k.recovery
-	k.mu.RUnlock()
-	public, err := json.Marshal([]jose.JSONWebKey{fresh.Public()})
-	if err != nil {
-		return err
-	}
-	set := protocol.KeySet{PolicyKeys: public, IssuedAt: now.UTC()}
-	next := past{Statements: map[string]string{}, Recovery: old.Recovery}
-	if recovery != nil {
-		if recovery.KeyID != pub.KeyID {
-			return errors.New("the recovery key is not the one that this server's devices know")
-		}
-		// Above every one before it, also where the file that counts them is a backup's.
-		set.Recovery = max(old.Recovery+1, uint64(max(now.Unix(), 1)))
-		next.Recovery = set.Recovery
-		if next.Statements["*"], err = protocol.SignKeys(recovery, set); err != nil {
-			return err
-		}
-	} else {
-		next.Old = append([]jose.JSONWebKey{current}, old.Old...)
-		// What the recovery key said stays: devices away since then go by it, and from there on.
-		if s, ok := old.Statements["*"]; ok {
-			next.Statements["*"] = s
-		}
-		for i := range next.Old {
-			o := &next.Old[i]
-			if next.Statements[protocol.KeysDigest([]jose.JSONWebKey{*o})], err = protocol.SignKeys(o, set); err != nil {
-				return err
-			}
-		}
-	}
-	b, err := json.Marshal(next)
-	if err != nil {
-		return err
-	}
-	key, err := json.Marshal(fresh)
-	if err != nil {
-		return err
-	}
-	// The statements first: a server that has the new key must be able to say how to come to it.
-	if err := replaceFile(k.file("policy.past"), b); err != nil {
-		return err
-	}
-	if err := replaceFile(k.file("policy.key"), key); err != nil {
-		return err
-	}
-	return k.Reload()
 }
 
 // replaceFile writes a secret whole or not at all.
@@ -312,13 +189,6 @@ func (k *Keys) loose() (out []string) {
 	return out
 }
 
-// adminID names the secret that signs tokens.
-func (k *Keys) adminID() string {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	return k.admin[0].ID
-}
-
 // Signing is the key that signs policies.
 func (k *Keys) Signing() *jose.JSONWebKey {
 	k.mu.RLock()
@@ -334,36 +204,6 @@ func (k *Keys) PolicyKeys() json.RawMessage {
 
 // Pinned names that list.
 func (k *Keys) Pinned() string { return protocol.KeysDigest([]jose.JSONWebKey{k.Signing().Public()}) }
-
-// Rotation is the statement that brings a device to the key of now; "" when there is none for what
-// it pins.
-func (k *Keys) Rotation(pinned string) string {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	if s, ok := k.past.Statements[pinned]; ok {
-		return s
-	}
-	return k.past.Statements["*"]
-}
-
-// Follows reports whether the key of now came by rotation from another one.
-func (k *Keys) Follows(kid string) bool {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	for i := range k.past.Old {
-		if k.past.Old[i].KeyID == kid {
-			return true
-		}
-	}
-	return k.past.Statements["*"] != ""
-}
-
-// Recovery is the counter of the recovery key's last statement; 0 when there was none with one.
-func (k *Keys) Recovery() uint64 {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	return k.past.Recovery
-}
 
 // RecoveryKey is the public half that devices pin.
 func (k *Keys) RecoveryKey() json.RawMessage {
@@ -390,172 +230,4 @@ func (k *Keys) tickets(now time.Time) [][32]byte {
 		out = append(out, [32]byte(h.Sum(nil)))
 	}
 	return out
-}
-
-// CAPin is the fingerprint of the server's own authority; "" where it has none.
-func (k *Keys) CAPin() string {
-	if k.ca == nil {
-		return ""
-	}
-	return k.ca.Fingerprint()
-}
-
-// adminAudience keeps a token of another system's, signed with the same secret by mistake, out.
-const adminAudience = "warder-api"
-
-// AdminClaims are what an administrator's token says.
-type AdminClaims struct {
-	jwt.Claims
-	Role string `json:"role"`
-}
-
-// AdminToken makes a bearer token for a role.
-func (k *Keys) AdminToken(subject, role string, ttl time.Duration, now time.Time) (string, error) {
-	k.mu.RLock()
-	key := k.admin[0]
-	k.mu.RUnlock()
-	o := (&jose.SignerOptions{}).WithType("JWT")
-	if key.ID != "" {
-		o = o.WithHeader(jose.HeaderKey("kid"), key.ID)
-	}
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.HS256, Key: key.Key}, o)
-	if err != nil {
-		return "", err
-	}
-	return jwt.Signed(s).Claims(AdminClaims{jwt.Claims{
-		Subject: subject, Audience: jwt.Audience{adminAudience}, IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(ttl)),
-	}, role}).Serialize()
-}
-
-// Admin gives the subject and role of a bearer token.
-func (k *Keys) Admin(token string, now time.Time) (subject, role string, err error) {
-	c, err := k.AdminOf(token, now)
-	return c.Subject, c.Role, err
-}
-
-// AdminOf checks a bearer token. Only HS256 is taken, and only with an expiry.
-func (k *Keys) AdminOf(token string, now time.Time) (AdminClaims, error) {
-	var c AdminClaims
-	t, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.HS256})
-	if err != nil {
-		return c, errors.New("the token is no HS256 token of this server")
-	}
-	k.mu.RLock()
-	list := k.admin
-	k.mu.RUnlock()
-	err = errors.New("no key")
-	for i := 0; i < len(list) && err != nil; i++ {
-		c = AdminClaims{}
-		err = t.Claims(list[i].Key, &c)
-	}
-	if err != nil {
-		return AdminClaims{}, errors.New("the token was not signed by this server, or its key was rotated away")
-	}
-	if c.Expiry == nil {
-		return c, errors.New("the token has no expiry")
-	}
-	if err := c.ValidateWithLeeway(jwt.Expected{AnyAudience: jwt.Audience{adminAudience}, Time: now}, 0); err != nil {
-		return c, fmt.Errorf("the token is not valid: %w", err)
-	}
-	if c.Role != "admin" && c.Role != "viewer" {
-		return c, fmt.Errorf("the token's role %q is neither admin nor viewer", c.Role)
-	}
-	return c, nil
-}
-
-// CA is the server's own certificate authority.
-type CA struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-// CA reads the authority, and makes it on first use.
-func (k *Keys) CA(now time.Time) (*CA, error) {
-	if k.ca != nil {
-		return k.ca, nil
-	}
-	var err error
-	k.ca, err = LoadCA(k.dir, now)
-	return k.ca, err
-}
-
-// LoadCA reads the authority of a data directory, and makes it on first use.
-func LoadCA(dir string, now time.Time) (*CA, error) {
-	b, err := secretFile(filepath.Join(dir, "ca.pem"), func() ([]byte, error) { return newCA(now) })
-	if err != nil {
-		return nil, err
-	}
-	var ca CA
-	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		switch block.Type {
-		case "CERTIFICATE":
-			ca.cert, err = x509.ParseCertificate(block.Bytes)
-		case "EC PRIVATE KEY":
-			ca.key, err = x509.ParseECPrivateKey(block.Bytes)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("ca.pem: %w", err)
-		}
-	}
-	if ca.cert == nil || ca.key == nil {
-		return nil, errors.New("ca.pem holds no certificate and key")
-	}
-	return &ca, nil
-}
-
-func newCA(now time.Time) ([]byte, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	t := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Warder policy server CA"},
-		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.AddDate(20, 0, 0),
-		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: raw})...), nil
-}
-
-func serial() *big.Int {
-	n, _ := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	return n
-}
-
-// Fingerprint is what devices pin: sha256 over the authority's certificate.
-func (c *CA) Fingerprint() string {
-	h := sha256.Sum256(c.cert.Raw)
-	return "sha256:" + hex.EncodeToString(h[:])
-}
-
-// Certificate issues this server's certificate for the names it is reached by.
-func (c *CA) Certificate(names []string, now time.Time) (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	t := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Warder policy server"},
-		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.AddDate(1, 1, 0),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	for _, n := range names {
-		if ip := net.ParseIP(n); ip != nil {
-			t.IPAddresses = append(t.IPAddresses, ip)
-		} else if n != "" {
-			t.DNSNames = append(t.DNSNames, n)
-		}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, t, c.cert, &key.PublicKey, c.key)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	return tls.Certificate{Certificate: [][]byte{der, c.cert.Raw}, PrivateKey: key}, nil
 }

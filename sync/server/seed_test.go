@@ -280,7 +280,7 @@ func TestSchemaKnowsTheSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	var have, want []string
-	for section, s := range doc.Components.Schemas["PolicyBody"].Properties["policy_data"].Properties {
+	for section, s := range doc.Components.Schemas["PolicyView"].Properties["policy_data"].Properties {
 		for name := range s.Properties {
 			have = append(have, section+"."+name)
 		}

@@ -2,9 +2,11 @@ package api
 
 import (
 	"encoding/json"
+	"slices"
 	"sort"
 
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/server/store"
 )
 
@@ -121,12 +123,22 @@ func (a *API) compliance(q *request, only string) (complianceView, error) {
 	return out, nil
 }
 
+// otherSettings sums up the settings that this version does not know: a newer agent's, or those that a newer
+// policy names.
+const otherSettings enforce.Setting = "other"
+
 func addStanding(to map[enforce.Setting]*settingTally, s store.Standing) error {
 	var list []stood
 	if err := json.Unmarshal([]byte(s.Body), &list); err != nil {
 		return err
 	}
 	for _, f := range list {
+		if _, known := policy.Find(f.Setting); !known {
+			f.Setting = otherSettings
+		}
+		if !slices.Contains(enforce.Enforcements, f.Enforcement) {
+			f.Enforcement = "unknown"
+		}
 		t := to[f.Setting]
 		if t == nil {
 			t = &settingTally{Setting: f.Setting, Enforcement: map[enforce.Enforcement]int{}, Modes: map[string]int{}}

@@ -55,11 +55,11 @@ type DeviceView struct {
 // deviceDetail is the same with what it reported.
 type deviceDetail struct {
 	DeviceView
-	Rollup     *enforce.Rollup   `json:"rollup,omitempty"`
-	Findings   []enforce.Finding `json:"findings"`
-	FindingsAt *time.Time        `json:"findings_at"`
-	Facts      *protocol.Facts   `json:"facts,omitempty"`
-	Exceptions []exceptionView   `json:"exceptions"`
+	Rollup     *enforce.Rollup `json:"rollup,omitempty"`
+	Findings   []storedFinding `json:"findings"`
+	FindingsAt *time.Time      `json:"findings_at"`
+	Facts      *protocol.Facts `json:"facts,omitempty"`
+	Exceptions []exceptionView `json:"exceptions"`
 }
 
 func (a *API) view(d *store.Device, st *fleet.State, now time.Time) DeviceView {
@@ -106,17 +106,36 @@ func listDevices(a *API, q *request) (listView[DeviceView], error) {
 	return listOf(q, data, total), nil
 }
 
+// storedFinding is a finding as the device said it, in words that this version may not know.
+type storedFinding struct {
+	enforce.Finding
+	raw json.RawMessage
+}
+
+// MarshalJSON writes it as it came.
+func (f storedFinding) MarshalJSON() ([]byte, error) { return f.raw, nil }
+
+// UnmarshalJSON keeps it as it came.
+func (f *storedFinding) UnmarshalJSON(b []byte) error {
+	f.raw = append(json.RawMessage(nil), b...)
+	return json.Unmarshal(b, &f.Finding)
+}
+
 func getDevice(a *API, q *request) (deviceDetail, error) {
 	d, err := a.Store.Device(q.Context(), q.PathValue("id"))
 	if err != nil {
 		return deviceDetail{}, err
 	}
-	out := deviceDetail{DeviceView: a.view(d, a.state.Load(), q.now), Findings: []enforce.Finding{}, FindingsAt: when(d.Report.FindingsAt), Exceptions: []exceptionView{}}
+	out := deviceDetail{DeviceView: a.view(d, a.state.Load(), q.now), Findings: []storedFinding{}, FindingsAt: when(d.Report.FindingsAt), Exceptions: []exceptionView{}}
 	if d.Report.Findings != nil {
 		if err := json.Unmarshal(d.Report.Findings, &out.Findings); err != nil {
 			return out, err
 		}
-		r := enforce.RollUp(out.Findings)
+		list := make([]enforce.Finding, 0, len(out.Findings))
+		for _, f := range out.Findings {
+			list = append(list, f.Finding)
+		}
+		r := enforce.RollUp(list)
 		out.Rollup = &r
 	}
 	if d.Report.Facts != nil {

@@ -2,6 +2,9 @@ package api
 
 import (
 	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -87,31 +90,37 @@ func closed(s *huma.Schema) *huma.Schema {
 	return s
 }
 
-// PolicyBody is a policy object as an administrator writes it. What GET answers can be sent back.
-type PolicyBody struct {
-	ID           string       `json:"id,omitempty" readOnly:"true"`
-	Organization string       `json:"organization_id,omitempty"`
-	Name         string       `json:"name"`
-	Description  string       `json:"description,omitempty"`
-	Compliance   modeText     `json:"compliance,omitempty"`
-	Sections     sectionModes `json:"section_compliance,omitempty"`
-	Data         policyData   `json:"policy_data"`
-	Version      int          `json:"version,omitempty" doc:"the version that was read: another one since is 409"`
-	Active       bool         `json:"active,omitempty"`
-	Devices      int          `json:"device_count,omitempty" readOnly:"true"`
-	CreatedAt    string       `json:"created_at,omitempty" readOnly:"true"`
-	UpdatedAt    string       `json:"updated_at,omitempty" readOnly:"true"`
-}
+// PolicyBody is a policy object as an administrator writes it: what GET answers can be sent back.
+type PolicyBody struct{}
+
+// Schema describes it.
+func (PolicyBody) Schema(r huma.Registry) *huma.Schema { return writable(r, "name", "policy_data") }
 
 // PolicyPatch is the same for an update: a section given replaces that section, the rest stays.
-type PolicyPatch struct {
-	PolicyBody
-	Name string     `json:"name,omitempty"`
-	Data policyData `json:"policy_data,omitempty"`
-}
+type PolicyPatch struct{}
+
+// Schema describes it.
+func (PolicyPatch) Schema(r huma.Registry) *huma.Schema { return writable(r) }
 
 // candidateBody is a document to ask about.
-type candidateBody struct {
-	PolicyBody
-	Name string `json:"name,omitempty"`
+type candidateBody struct{}
+
+// Schema describes it.
+func (candidateBody) Schema(r huma.Registry) *huma.Schema { return writable(r, "policy_data") }
+
+// writable is the schema of the policy object as a body: of its fields only some have to be there, and the
+// server's own are not read.
+func writable(r huma.Registry, required ...string) *huma.Schema {
+	s := *huma.SchemaFromType(r, reflect.TypeFor[policyView]())
+	s.Required = required
+	s.Properties = maps.Clone(s.Properties)
+	for name, p := range s.Properties {
+		own := *p
+		own.ReadOnly = slices.Contains(servers, name)
+		s.Properties[name] = &own
+	}
+	return closed(&s)
 }
+
+// servers are the fields of a policy object that the server writes.
+var servers = []string{"id", "device_count", "created_at", "updated_at", "rollout"}

@@ -81,23 +81,20 @@ func startRollout(a *API, q *request) (rolloutView, error) {
 	if err := invalid(errs); err != nil {
 		return rolloutView{}, err
 	}
-	p, before, _, err := a.edit(q, shape.Policy)
+	e, err := a.edit(q, shape.Policy)
 	if err != nil {
 		return rolloutView{}, err
 	}
+	p, before, after := e.policy, e.before, e.after
 	from := p.Version
 	p.Version, p.UpdatedAt = from+1, q.now
-	after, err := decodePolicy(p.Document())
-	if err != nil {
-		return rolloutView{}, err
-	}
+	p.Digest = policy.DigestOf(p.Document())
 	if after.Active != before.Active {
 		return rolloutView{}, refusal(policy.Errors{{Field: "active", Message: "cannot change in stages: a policy is active for all or for none", Received: after.Active}})
 	}
-	if after.Digest == before.Digest {
+	if p.Digest == before.Digest {
 		return rolloutView{}, bad("the change changes nothing on a device: there is nothing to roll out")
 	}
-	p.Digest = after.Digest
 	o := &fleet.Rollout{ID: "rollout-" + strings.ToLower(rand.Text()[:12]), Policy: p.ID, From: from, To: p.Version, Plan: plan, State: fleet.Running,
 		StageSince: q.now, CreatedAt: q.now, CreatedBy: q.by}
 	if err := a.Store.StartRollout(q.Context(), o, p, from, changesOf(before, after)); err != nil {

@@ -63,10 +63,11 @@ type whatIfEvent struct {
 // decides on them, on the facts and events that they reported. Nothing is stored.
 func whatIf(a *API, q *request) (whatIfView, error) {
 	out := whatIfView{NewlyDenied: map[string]int{}, Data: []whatIfDevice{}}
-	_, before, after, err := a.edit(q, q.body)
+	e, err := a.edit(q, q.body)
 	if err != nil {
 		return out, err
 	}
+	before, after := e.before, e.after
 	out.Changes = changesOf(before, after)
 	ctx, cancel := context.WithTimeout(q.Context(), whatIfTime)
 	defer cancel()

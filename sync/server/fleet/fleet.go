@@ -26,41 +26,33 @@ type Policy struct {
 	CreatedAt, UpdatedAt                time.Time
 }
 
+// object is a policy as JSON, as devices get it.
+type object struct {
+	ID           string          `json:"id"`
+	Organization string          `json:"organization_id,omitempty"`
+	Name         string          `json:"name"`
+	Description  string          `json:"description,omitempty"`
+	Version      int             `json:"version"`
+	Active       bool            `json:"active"`
+	Compliance   json.RawMessage `json:"compliance,omitempty"`
+	Sections     json.RawMessage `json:"section_compliance,omitempty"`
+	Data         json.RawMessage `json:"policy_data"`
+}
+
 // Document is the policy object that devices get.
 func (p *Policy) Document() json.RawMessage {
-	doc := struct {
-		ID           string          `json:"id"`
-		Organization string          `json:"organization_id,omitempty"`
-		Name         string          `json:"name"`
-		Description  string          `json:"description,omitempty"`
-		Version      int             `json:"version"`
-		Active       bool            `json:"active"`
-		Compliance   json.RawMessage `json:"compliance,omitempty"`
-		Sections     json.RawMessage `json:"section_compliance,omitempty"`
-		Data         json.RawMessage `json:"policy_data"`
-	}{p.ID, p.Organization, p.Name, p.Description, p.Version, p.Active, json.RawMessage(p.Compliance), json.RawMessage(p.Sections), p.Data}
-	b, _ := json.Marshal(doc)
+	b, _ := json.Marshal(object{p.ID, p.Organization, p.Name, p.Description, p.Version, p.Active, json.RawMessage(p.Compliance), json.RawMessage(p.Sections), p.Data})
 	return b
 }
 
-// FromDocument reads back what Document wrote; times are not part of it.
+// FromDocument reads a policy object; times are not part of it.
 func FromDocument(b json.RawMessage) (*Policy, error) {
-	var doc struct {
-		ID           string          `json:"id"`
-		Organization string          `json:"organization_id"`
-		Name         string          `json:"name"`
-		Description  string          `json:"description"`
-		Version      int             `json:"version"`
-		Active       bool            `json:"active"`
-		Compliance   json.RawMessage `json:"compliance"`
-		Sections     json.RawMessage `json:"section_compliance"`
-		Data         json.RawMessage `json:"policy_data"`
-	}
-	if err := json.Unmarshal(b, &doc); err != nil {
+	var o object
+	if err := json.Unmarshal(b, &o); err != nil {
 		return nil, err
 	}
-	return &Policy{ID: doc.ID, Organization: doc.Organization, Name: doc.Name, Description: doc.Description, Version: doc.Version,
-		Active: doc.Active, Compliance: string(doc.Compliance), Sections: string(doc.Sections), Data: doc.Data, Digest: policy.DigestOf(b)}, nil
+	return &Policy{ID: o.ID, Organization: o.Organization, Name: o.Name, Description: o.Description, Version: o.Version, Active: o.Active,
+		Compliance: string(Compact(o.Compliance)), Sections: string(Compact(o.Sections)), Data: Compact(o.Data), Digest: policy.DigestOf(b)}, nil
 }
 
 // Device is what decides about a device's policy.

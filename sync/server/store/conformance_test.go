@@ -181,7 +181,7 @@ func TestReports(t *testing.T) {
 		}
 		rec := func(n int64, counter uint64, epoch string, events []enforce.Event) *Record {
 			return &Record{Device: n, At: now.Add(time.Duration(counter) * time.Second), Counter: counter, HeldID: "policy-1", HeldVersion: 3, Held: json.RawMessage(`{"serial":4}`),
-				Agent: json.RawMessage(`{}`), Epoch: epoch, Events: events}
+				Agent: json.RawMessage(`{}`), Epoch: epoch, Events: raw(events...)}
 		}
 		first := rec(d.N, 1, "e", ev(1, 2))
 		first.Facts, first.FactsDigest = json.RawMessage(`{"a":1}`), "f1"
@@ -265,7 +265,7 @@ func TestReportsAtOnce(t *testing.T) {
 					for _, i := range r.Perm(len(ids))[:4] {
 						x := &Record{Device: ids[i], At: now, Counter: uint64(round + 1), Held: json.RawMessage(`{}`), Agent: json.RawMessage(`{}`), Epoch: "e"}
 						for q := uint64(1); q <= uint64(round+1); q++ {
-							x.Events = append(x.Events, enforce.Event{Seq: q, Kind: enforce.Allowed})
+							x.Events = append(x.Events, raw(enforce.Event{Seq: q, Kind: enforce.Allowed})...)
 						}
 						list = append(list, x)
 					}
@@ -600,7 +600,7 @@ func TestMigrateUnderAnOldNode(t *testing.T) {
 		// Everything that an old node writes, it writes beside the new columns.
 		d := enrolled(t, again, "d1")
 		must(t, again.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1, Held: json.RawMessage(`{}`), Agent: json.RawMessage(`{}`), Epoch: "e",
-			Standing: "h", StandingBody: "[]", Findings: json.RawMessage(`[]`), Events: []enforce.Event{{Seq: 1}}}}))
+			Standing: "h", StandingBody: "[]", Findings: json.RawMessage(`[]`), Events: raw(enforce.Event{Seq: 1})}}))
 		must(t, again.PutSeen(ctx, []Seen{{Device: d.N, At: now, Counter: 2}}))
 		must(t, again.AddAssignment(ctx, fleet.Assignment{ID: "a", Policy: "policy-1", CreatedAt: now}))
 		must(t, again.AddException(WithActor(ctx, Actor{By: "ann", Key: "k"}), "d1", Exception{ID: "x", Device: d.N, Section: "usb", Subject: "0951:1666", CreatedAt: now, Until: now.Add(time.Hour)}))
@@ -634,7 +634,7 @@ func TestDump(t *testing.T) {
 		put(t, s, "policy-1", 0, true)
 		must(t, s.SetDefault(ctx, "policy-1", now))
 		d := enrolled(t, s, "d1")
-		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1 << 60, Held: json.RawMessage(`{"a":"ü\u0000"}`), Agent: json.RawMessage(`{}`), Epoch: "e", Events: []enforce.Event{{Seq: 3}}}}))
+		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1 << 60, Held: json.RawMessage(`{"a":"ü\u0000"}`), Agent: json.RawMessage(`{}`), Epoch: "e", Events: raw(enforce.Event{Seq: 3})}}))
 		must(t, s.Diagnose(ctx, "d1", now))
 		must(t, s.PutBundle(ctx, "d1", d.N, "b", []byte{0, 1, 255}, now))
 		var first strings.Builder
@@ -659,4 +659,13 @@ func TestDump(t *testing.T) {
 			}
 		}
 	})
+}
+
+// raw are events as devices send them.
+func raw(list ...enforce.Event) (out []RawEvent) {
+	for _, e := range list {
+		b, _ := json.Marshal(e)
+		out = append(out, RawEvent{e.Seq, b})
+	}
+	return out
 }

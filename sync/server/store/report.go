@@ -31,7 +31,7 @@ type Record struct {
 	StandingBody   string
 	Rollup         string
 	Epoch          string
-	Events         []enforce.Event
+	Events         []RawEvent
 	Rollout        string // the device was moved by this one
 	Outcome        string // what became of it: "", good, reverted, noncompliant
 	// Moved is a rollout whose version is about to be sent to the device, which stands as Was says.
@@ -212,11 +212,32 @@ func (s *Store) putReports(ctx context.Context, tx *sql.Tx, list []*Record) erro
 	return err
 }
 
-// StoredEvent is an event as the server holds it.
+// RawEvent is an event as it came: what a newer agent says in it stays.
+type RawEvent struct {
+	Seq  uint64
+	Body json.RawMessage
+}
+
+// MarshalJSON writes it as it came.
+func (e RawEvent) MarshalJSON() ([]byte, error) { return e.Body, nil }
+
+// StoredEvent is an event as the server holds it: as far as this version knows its words, and as it came.
 type StoredEvent struct {
 	enforce.Event
 	Epoch    string    `json:"epoch"`
 	Received time.Time `json:"received_at"`
+	raw      json.RawMessage
+}
+
+// MarshalJSON writes it as it came, with what the server adds.
+func (e StoredEvent) MarshalJSON() ([]byte, error) {
+	out := map[string]json.RawMessage{}
+	if err := json.Unmarshal(e.raw, &out); err != nil {
+		return nil, err
+	}
+	out["epoch"], _ = json.Marshal(e.Epoch)
+	out["received_at"], _ = json.Marshal(e.Received)
+	return json.Marshal(out)
 }
 
 // Events gives a device's newest events, newest first; device is its number.
@@ -233,12 +254,16 @@ func (s *Store) Events(ctx context.Context, device int64, limit int) (out []Stor
 		if err := r.Scan(&epoch, &received, &body); err != nil {
 			return nil, err
 		}
-		var list []enforce.Event
+		var list []json.RawMessage
 		if err := json.Unmarshal([]byte(body), &list); err != nil {
 			return nil, err
 		}
 		for i := len(list) - 1; i >= 0 && len(out) < limit; i-- {
-			out = append(out, StoredEvent{list[i], epoch, at(received)})
+			e := StoredEvent{Epoch: epoch, Received: at(received), raw: list[i]}
+			if err := json.Unmarshal(list[i], &e.Event); err != nil {
+				return nil, err
+			}
+			out = append(out, e)
 		}
 	}
 	return out, r.Err()

@@ -1,0 +1,111 @@
+package api
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/warderd/warder/sync/protocol"
+	"github.com/warderd/warder/sync/server/fleet"
+	"github.com/warderd/warder/sync/server/store"
+)
+
+// assignmentLife is how long a signed policy is fresh. It is renewed past half of that.
+const assignmentLife = 30 * 24 * time.Hour
+
+// assign signs what a device is to hold where it differs from what it has, or is past half of its
+// life.
+func (a *API) assign(q *request, e *entry, r *fleet.Rendered, in *protocol.Report, st *fleet.State) (string, error) {
+	held := in.Policy
+	exceptions, err := a.exceptionsOf(q, e)
+	if err != nil {
+		return "", err
+	}
+	excepted := held.Exceptions == protocol.ExceptionsDigest(exceptions)
+	if held.Refused == r.Digest {
+		if excepted || held.Version == 0 {
+			return "", nil
+		}
+		// It goes on under the version before; its exceptions come and go with that.
+		if r, err = a.rendered(q, e, held, st); err != nil || r == nil {
+			return "", err
+		}
+	}
+	same := held.Digest == r.Digest && held.ID == r.Policy && held.Version == r.Version && held.Serial > 0 && excepted
+	if same && q.now.Sub(e.d.AssignedAt) < assignmentLife/2 {
+		return "", nil
+	}
+	// Above what the device has, also when the server came back from a backup. What a device says is its
+	// own affair: it never raises the sequence of the rest.
+	serial := max(st.Sequence, held.Serial+1)
+	if held.Serial >= protocol.MaxSerial {
+		// Somebody signed it the highest there is. It takes this one after the recovery key's word, which
+		// comes in the same answer, and refuses it without.
+		serial = st.Sequence
+	}
+	if err := a.moved(q, e, r, st); err != nil {
+		return "", err
+	}
+	s, err := protocol.SignAssignment(a.Keys.Signing(), protocol.Assignment{DeviceID: e.d.ID, Serial: serial, IssuedAt: q.now.UTC(),
+		ExpiresAt: q.now.Add(assignmentLife).UTC(), Policy: r.Document, Exceptions: exceptions})
+	if err != nil {
+		return "", err
+	}
+	e.d.AssignedAt = q.now
+	return s, nil
+}
+
+// rendered is the version that a device holds, as it was sent; nil where that is not known any more.
+func (a *API) rendered(q *request, e *entry, held protocol.Held, st *fleet.State) (*fleet.Rendered, error) {
+	v, err := a.Store.PolicyVersion(q.Context(), held.ID, held.Version)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, err := fleet.FromDocument(v.Document)
+	if err != nil {
+		return nil, err
+	}
+	_, mode := st.Assigned(&e.d.Device)
+	r, err := fleet.Render(p, mode)
+	if err != nil || r.Digest != held.Digest {
+		return nil, err
+	}
+	return r, nil
+}
+
+// exceptionsOf are the server's exceptions that hold for a device now.
+func (a *API) exceptionsOf(q *request, e *entry) ([]protocol.Exception, error) {
+	if !e.d.Excepted.After(q.now) {
+		return nil, nil
+	}
+	if q.now.Before(e.until) {
+		return lasting(e.exceptions, q.now), nil
+	}
+	list, err := a.Store.Exceptions(q.Context(), e.d.N, true, q.now)
+	if err != nil {
+		return nil, err
+	}
+	e.exceptions, e.until = nil, q.now.Add(time.Hour)
+	for _, x := range list {
+		e.exceptions = append(e.exceptions, protocol.Exception{ID: x.ID, Section: x.Section, Subject: x.Subject, Reason: x.Reason, Until: x.Until, Seconds: int64(x.Until.Sub(x.CreatedAt) / time.Second)})
+		if x.Until.Before(e.until) {
+			e.until = x.Until
+		}
+	}
+	return lasting(e.exceptions, q.now), nil
+}
+
+// lasting gives exceptions as they are sent at a moment: where this server's clock was set back, none
+// lasts longer for that than it was granted for.
+func lasting(list []protocol.Exception, now time.Time) []protocol.Exception {
+	out := slices.Clone(list)
+	for i := range out {
+		if most := now.Add(time.Duration(out[i].Seconds) * time.Second); out[i].Until.After(most) {
+			out[i].Until = most
+		}
+	}
+	return out
+}

@@ -1,0 +1,252 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/sync/protocol"
+	"github.com/warderd/warder/sync/server/fleet"
+	"github.com/warderd/warder/sync/server/store"
+)
+
+// received is a report as this version understands it, with its parts as they came: a newer agent's words
+// stay on its device, and count as unknown where devices are summed up.
+type received struct {
+	protocol.Report
+	device, findings json.RawMessage
+	events           []json.RawMessage
+}
+
+// receive reads a report. Fields that this version does not know are a newer agent's.
+func receive(body []byte) (*received, error) {
+	if !utf8.Valid(body) {
+		return nil, bad("the report is not UTF-8")
+	}
+	var in received
+	raw := struct {
+		Device   json.RawMessage   `json:"device"`
+		Findings json.RawMessage   `json:"findings"`
+		Events   []json.RawMessage `json:"events"`
+	}{}
+	err := json.Unmarshal(body, &in.Report)
+	if err == nil {
+		err = json.Unmarshal(body, &raw)
+	}
+	if err != nil {
+		return nil, bad("the report cannot be read: " + err.Error())
+	}
+	in.device, in.findings, in.events = compact(raw.Device), compact(raw.Findings), raw.Events
+	for i, e := range in.events {
+		in.events[i] = compact(e)
+	}
+	return &in, nil
+}
+
+func compact(raw json.RawMessage) json.RawMessage {
+	var out bytes.Buffer
+	if json.Compact(&out, raw) != nil {
+		return nil
+	}
+	return out.Bytes()
+}
+
+// maxWord bounds a word that only a newer agent knows.
+const maxWord = 64
+
+// words refuses what is no word: a newer agent's are short and printable.
+func (in *received) words(errs *policy.Errors) {
+	check := func(field, v string) {
+		if len(v) > maxWord || strings.ContainsFunc(v, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			*errs = append(*errs, policy.Error{Field: field, Message: fmt.Sprintf("must be a word of at most %d printable bytes", maxWord), Received: enforce.Plain(short(v))})
+		}
+	}
+	if in.Findings != nil {
+		var list []struct{ Setting, Mode, Compliance, Enforcement string }
+		_ = json.Unmarshal(in.findings, &list) // was read before, into stricter types
+		for i, f := range list {
+			at := fmt.Sprintf("findings[%d].", i)
+			check(at+"setting", f.Setting)
+			check(at+"mode", f.Mode)
+			check(at+"compliance", f.Compliance)
+			check(at+"enforcement", f.Enforcement)
+		}
+	}
+	for i, raw := range in.events {
+		var e struct {
+			Setting, Mode, Kind, Section string
+			Verdict                      struct{ Guard string }
+			Done                         struct{ State string }
+		}
+		_ = json.Unmarshal(raw, &e)
+		at := fmt.Sprintf("events[%d].", i)
+		check(at+"setting", e.Setting)
+		check(at+"mode", e.Mode)
+		check(at+"kind", e.Kind)
+		check(at+"section", e.Section)
+		check(at+"verdict.guard", e.Verdict.Guard)
+		check(at+"done.state", e.Done.State)
+	}
+}
+
+// Bounds of a report. Numbers are those that every JSON reader holds exactly.
+const (
+	maxNumber   = 1 << 53
+	maxFindings = 1000
+	maxPart     = 2 << 20 // bytes of facts, or of findings, as they are stored
+)
+
+// checkReport refuses what cannot be this device's next report.
+func (v *visit) check() error {
+	a, q, e, in := v.a, v.q, v.e, v.in
+	var errs policy.Errors
+	text(&errs, "epoch", in.Epoch, 64)
+	text(&errs, "policy.id", in.Policy.ID, 128)
+	text(&errs, "policy.digest", in.Policy.Digest, 128)
+	text(&errs, "policy.refused", in.Policy.Refused, 128)
+	text(&errs, "policy.state", in.Policy.State, 32)
+	text(&errs, "policy.exceptions", in.Policy.Exceptions, 64)
+	text(&errs, "pinned", in.Pinned, 64)
+	if in.Findings != nil && len(*in.Findings) > maxFindings {
+		errs = append(errs, policy.Error{Field: "findings", Message: fmt.Sprintf("must be at most %d", maxFindings), Received: len(*in.Findings)})
+	}
+	if in.Device != nil {
+		checkFacts(&errs, in.Device)
+	}
+	in.words(&errs)
+	text(&errs, "device_digest", in.DeviceDigest, 128)
+	text(&errs, "findings_digest", in.FindingsDigest, 128)
+	text(&errs, "agent.machine", in.Agent.Machine, 256)
+	text(&errs, "agent.version", in.Agent.Version, 128)
+	text(&errs, "agent.run", in.Agent.Run, 64)
+	if len(in.Policy.Reason) > 64<<10 {
+		errs = append(errs, policy.Error{Field: "policy.reason", Message: "must have at most 65536 bytes", Received: len(in.Policy.Reason)})
+	}
+	if len(in.Events) > protocol.MaxEvents {
+		errs = append(errs, policy.Error{Field: "events", Message: fmt.Sprintf("must be at most %d", protocol.MaxEvents), Received: len(in.Events)})
+	}
+	for i := range in.Events {
+		ev := &in.Events[i]
+		if ev.Seq == 0 || ev.Seq > maxNumber || i > 0 && ev.Seq <= in.Events[i-1].Seq {
+			errs = append(errs, policy.Error{Field: fmt.Sprintf("events[%d].seq", i), Message: "must grow from event to event", Received: ev.Seq})
+			break
+		}
+	}
+	if len(in.Events) > 0 && in.Epoch == "" {
+		errs = append(errs, policy.Error{Field: "epoch", Message: "must be present where there are events", Received: ""})
+	}
+	if in.Counter > maxNumber {
+		errs = append(errs, policy.Error{Field: "counter", Message: "must be at most 2^53", Received: in.Counter})
+	}
+	if in.Policy.Serial < 0 || in.Policy.Serial > maxNumber {
+		errs = append(errs, policy.Error{Field: "policy.serial", Message: "must be from 0 to 2^53", Received: in.Policy.Serial})
+	}
+	if in.Policy.Version < 0 || in.Policy.Version > 1<<31 {
+		errs = append(errs, policy.Error{Field: "policy.version", Message: "must be from 0 to 2^31", Received: in.Policy.Version})
+	}
+	if err := invalid(errs); err != nil {
+		return err
+	}
+	if in.Counter <= e.d.Counter {
+		return older(in.Counter, e.d.Counter)
+	}
+	if in.Agent.Run != e.run.Run {
+		// Another run than this node knows: what another node knows decides whether it is a clone's.
+		if err := a.book.load(q.Context(), e); err != nil {
+			return err
+		}
+	}
+	if why := cloned(e, in); why != "" {
+		a.Log.Warn("a second machine uses a device's key", "device", e.d.ID, "sign", why)
+		if err := a.Store.SetState(q.Context(), e.d.ID, store.Cloned, q.now); err != nil {
+			return err
+		}
+		e.d.State = store.Cloned
+		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned, message: "two machines use this device's key: enrol each of them anew"}
+	}
+	return nil
+}
+
+// The bounds of what a device tells of itself.
+const (
+	maxEntries = 1024 // in one part of its snapshot
+	maxLines   = 200  // of health, and of capabilities
+)
+
+func checkFacts(errs *policy.Errors, f *protocol.Facts) {
+	for _, p := range fact.Parts() {
+		var list []json.RawMessage
+		if json.Unmarshal(f.Parts[p], &list) == nil && len(list) > maxEntries {
+			*errs = append(*errs, policy.Error{Field: "device." + string(p), Message: fmt.Sprintf("must have at most %d entries", maxEntries), Received: len(list)})
+		}
+	}
+	for _, x := range []struct {
+		field string
+		n     int
+	}{{"health", len(f.Health)}, {"health_codes", len(f.Codes)}, {"capable", len(f.Capable)}} {
+		if x.n > maxLines {
+			*errs = append(*errs, policy.Error{Field: "device." + x.field, Message: fmt.Sprintf("must have at most %d entries", maxLines), Received: x.n})
+		}
+	}
+}
+
+// record is what of a report is stored.
+func (a *API) record(q *request, e *entry, in *received, st *fleet.State) (*store.Record, error) {
+	rec := &store.Record{Device: e.d.N, At: q.now, Counter: in.Counter, HeldID: in.Policy.ID, HeldVersion: in.Policy.Version,
+		FactsDigest: in.DeviceDigest, FindingsDigest: in.FindingsDigest, Epoch: in.Epoch, Events: in.kept(), Previous: e.d.Report.Previous}
+	if was := e.run.Run; in.Agent.Run != was && was != "" {
+		rec.Previous = was
+	}
+	rec.Held, _ = json.Marshal(in.Policy)
+	rec.Agent, _ = json.Marshal(in.Agent)
+	if in.Device != nil {
+		rec.Facts = in.device
+	}
+	if in.Findings != nil {
+		rec.Findings = in.findings
+		rec.Standing, rec.StandingBody = standing(*in.Findings)
+		rec.Rollup = string(enforce.RollUp(*in.Findings).Compliance)
+		if in.Policy.ID == "" {
+			rec.Rollup = ""
+		}
+	}
+	if len(rec.Facts) > maxPart || len(rec.Findings) > maxPart {
+		return nil, &problem{status: http.StatusRequestEntityTooLarge, code: "too_large", message: fmt.Sprintf("facts and findings may have %d bytes each (received %d and %d)", maxPart, len(rec.Facts), len(rec.Findings))}
+	}
+	return rec, a.outcome(q, e, &in.Report, rec, st)
+}
+
+// kept are the events as they are stored.
+func (in *received) kept() []store.RawEvent {
+	out := make([]store.RawEvent, 0, len(in.events))
+	for i, raw := range in.events {
+		out = append(out, store.RawEvent{Seq: in.Events[i].Seq, Body: raw})
+	}
+	return out
+}
+
+// stood is one line of a standing: what a finding says, without reasons and times.
+type stood struct {
+	Setting     enforce.Setting     `json:"s"`
+	Mode        enforce.Mode        `json:"m"`
+	Compliance  enforce.Compliance  `json:"c"`
+	Enforcement enforce.Enforcement `json:"e"`
+}
+
+func standing(findings []enforce.Finding) (hash, body string) {
+	list := make([]stood, 0, len(findings))
+	for _, f := range findings {
+		list = append(list, stood{f.Setting, f.Mode, f.Compliance, f.Enforcement})
+	}
+	slices.SortStableFunc(list, func(a, b stood) int { return strings.Compare(string(a.Setting), string(b.Setting)) })
+	b, _ := json.Marshal(list)
+	return protocol.Digest(list)[:16], string(b)
+}

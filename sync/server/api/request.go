@@ -1,0 +1,208 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"reflect"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// request is what a handler works on.
+type request struct {
+	*http.Request
+	w      http.ResponseWriter
+	id     string
+	now    time.Time
+	body   []byte
+	params url.Values
+	route  *route
+	bearer string
+	by     string // the administrator
+	sender *entry // the device that signed
+	known  *entry // the same, held for this request
+	status int    // where it is not the route's
+	leave  func() // counts the request out; a socket does so once it is up
+}
+
+// read takes the body, within its bound, after the caller is known.
+func (q *request) read(a *API, hash string) error {
+	limit := int64(1 << 20)
+	switch q.route.access {
+	case device:
+		limit = protocol.MaxRequest
+	case token:
+		limit = 64 << 10
+	case anyone:
+		limit = 1 << 10
+	}
+	if q.ContentLength == 0 {
+		q.body = []byte{}
+	} else {
+		// Of the size that is announced, as far as that is plausible: most reports are one kilobyte.
+		b := bytes.NewBuffer(make([]byte, 0, min(max(q.ContentLength, 0), 64<<10)+bytes.MinRead))
+		_, err := b.ReadFrom(http.MaxBytesReader(q.w, q.Body, limit))
+		if err != nil {
+			return tooLarge(err, limit)
+		}
+		q.body = b.Bytes()
+	}
+	switch {
+	case q.route.access == device:
+		if err := protocol.VerifyBody(hash, q.body); err != nil {
+			return &problem{status: http.StatusUnauthorized, code: "bad_signature", message: err.Error()}
+		}
+	case q.route.in == nil && len(bytes.TrimSpace(q.body)) > 0 && string(bytes.TrimSpace(q.body)) != "{}":
+		return bad("this request takes no body")
+	}
+	return nil
+}
+
+func tooLarge(err error, limit int64) error {
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return &problem{status: http.StatusRequestEntityTooLarge, code: "too_large", message: fmt.Sprintf("the body is larger than %d bytes", limit)}
+	}
+	return &problem{status: http.StatusBadRequest, code: "bad_request", message: "the body cannot be read: " + err.Error()}
+}
+
+// parameters refuses what the route does not take.
+func (q *request) parameters() error {
+	var err error
+	if q.params, err = url.ParseQuery(q.URL.RawQuery); err != nil {
+		return bad("the query cannot be read: " + err.Error())
+	}
+	var errs policy.Errors
+	for name, v := range q.params {
+		i := slices.IndexFunc(q.route.query, func(p param) bool { return p.name == name })
+		switch {
+		case i < 0:
+			errs = append(errs, policy.Error{Field: "?" + short(name), Message: "is not a parameter here", Received: short(v[0])})
+		case len(v) > 1:
+			errs = append(errs, policy.Error{Field: "?" + name, Message: "must stand only once", Received: len(v)})
+		default:
+			if m := q.route.query[i].check(v[0]); m != "" {
+				errs = append(errs, policy.Error{Field: "?" + name, Message: m, Received: short(v[0])})
+			}
+		}
+	}
+	return invalid(errs)
+}
+
+func short(s string) string { return s[:min(len(s), 200)] }
+
+func (p param) check(v string) string {
+	if p.kind == "integer" {
+		if n, err := strconv.Atoi(v); err != nil || n < 1 || n > p.most {
+			return fmt.Sprintf("must be a whole number from 1 to %d", p.most)
+		}
+		return ""
+	}
+	if len(v) > 256 || !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) {
+		return "must have at most 256 bytes of UTF-8 without control characters"
+	}
+	if len(p.enum) > 0 && !slices.Contains(p.enum, v) {
+		return "must be one of " + strings.Join(p.enum, ", ")
+	}
+	return ""
+}
+
+func bad(message string) error {
+	return &problem{status: http.StatusBadRequest, code: "bad_request", message: message}
+}
+
+// invalid is 400 with every error, or nil where there is none.
+func invalid(errs policy.Errors) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	sort.SliceStable(errs, func(i, j int) bool { return errs[i].Field < errs[j].Field })
+	return &problem{http.StatusBadRequest, "invalid", errs.Error(), errs}
+}
+
+// number is a query parameter that parameters has checked.
+func (q *request) number(name string) int {
+	if v := q.params.Get(name); v != "" {
+		n, _ := strconv.Atoi(v)
+		return n
+	}
+	for _, p := range q.route.query {
+		if p.name == name {
+			return p.def
+		}
+	}
+	return 0
+}
+
+func (q *request) page() (page, size int) { return q.number("page"), q.number("page_size") }
+
+// decode reads a body strictly: size, depth, UTF-8, double names, trailing data, then every field
+// against the schema, with all errors at once.
+func (q *request) decode(a *API, to any) error {
+	tree, errs := policy.Parse(q.body)
+	if err := invalid(errs); err != nil {
+		return err
+	}
+	if _, ok := tree.(map[string]any); !ok {
+		return bad("the body must be an object")
+	}
+	var v any
+	if err := json.Unmarshal(q.body, &v); err != nil {
+		return bad("the body cannot be read: " + err.Error())
+	}
+	res := &huma.ValidateResult{}
+	huma.Validate(registry, registry.Schema(reflect.TypeOf(to).Elem(), true, ""), huma.NewPathBuffer([]byte{}, 0), huma.ModeWriteToServer, v, res)
+	for _, err := range res.Errors {
+		var d *huma.ErrorDetail
+		if !errors.As(err, &d) {
+			d = &huma.ErrorDetail{Message: err.Error()}
+		}
+		if _, is := d.Value.(map[string]any); is {
+			d.Value = "an object"
+		}
+		errs = append(errs, policy.Error{Field: short(d.Location), Message: d.Message, Received: d.Value})
+	}
+	if err := invalid(errs); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(q.body, to); err != nil {
+		return bad("the body cannot be read: " + err.Error())
+	}
+	return nil
+}
+
+// ifMatch gives the version that a caller wants to change, from If-Match; 0 for any.
+func (q *request) ifMatch() (int, error) {
+	v := strings.TrimSpace(q.Header.Get("If-Match"))
+	if v == "" || v == "*" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(strings.Trim(v, `"`))
+	if err != nil || n < 1 {
+		return 0, &problem{status: http.StatusPreconditionFailed, code: "precondition_failed", message: fmt.Sprintf("If-Match %.80q is no ETag of this resource", v)}
+	}
+	return n, nil
+}
+
+func precondition(have, want int) error {
+	if want != 0 && have != want {
+		return &problem{status: http.StatusPreconditionFailed, code: "precondition_failed", message: fmt.Sprintf("it is at version %d, not %d", have, want)}
+	}
+	return nil
+}
+
+func (q *request) etag(version int) { q.w.Header().Set("ETag", strconv.Quote(strconv.Itoa(version))) }

@@ -1,0 +1,191 @@
+package api
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/warderd/warder/sync/protocol"
+	"github.com/warderd/warder/sync/server/store"
+)
+
+// Handler serves the API.
+func (a *API) Handler() http.Handler {
+	mux := http.NewServeMux()
+	methods := map[string][]string{}
+	for i := range routes {
+		r := &routes[i]
+		methods[r.path] = append(methods[r.path], r.method)
+		seen := a.stats.route(r)
+		mux.HandleFunc(r.method+" "+protocol.Base+r.path, func(w http.ResponseWriter, q *http.Request) {
+			began := time.Now()
+			s := &statusWriter{ResponseWriter: w}
+			a.serve(r, s, q)
+			seen(s.status, time.Since(began))
+		})
+	}
+	// What is there under another method is 405, and only what is not there at all 404.
+	other := http.NewServeMux()
+	for path, list := range methods {
+		other.HandleFunc(protocol.Base+path, func(w http.ResponseWriter, q *http.Request) {
+			w.Header().Set("Allow", strings.Join(list, ", "))
+			a.refuse(w, &problem{status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: fmt.Sprintf("%.20q is none of %s", q.Method, strings.Join(list, ", "))})
+		})
+	}
+	a.operational(mux)
+	mux.HandleFunc("/", func(w http.ResponseWriter, q *http.Request) {
+		if h, pattern := other.Handler(q); pattern != "" {
+			h.ServeHTTP(w, q)
+			return
+		}
+		a.refuse(w, &problem{status: http.StatusNotFound, code: "not_found", message: fmt.Sprintf("no such resource: %.200q", q.URL.Path)})
+	})
+	return mux
+}
+
+// statusWriter remembers the status for the metrics.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (s *statusWriter) WriteHeader(code int) {
+	s.status = code
+	s.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap lets the websocket library take the connection over.
+func (s *statusWriter) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+func (a *API) refuse(w http.ResponseWriter, err error) {
+	status, body := a.answer(w, newID(), err)
+	a.write(w, status, body)
+}
+
+func newID() string { return strings.ToLower(rand.Text()[:16]) }
+
+// requestID takes the caller's where it is a plain one.
+func requestID(q *http.Request) string {
+	id := q.Header.Get("X-Request-Id")
+	if id == "" || len(id) > 64 || strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
+		return newID()
+	}
+	return id
+}
+
+func (a *API) serve(r *route, w http.ResponseWriter, hq *http.Request) {
+	q := &request{Request: hq, w: w, now: a.Now(), route: r}
+	people := r.access == viewer || r.access == admin
+	if people {
+		q.id = requestID(hq)
+		w.Header().Set("X-Request-Id", q.id)
+	}
+	out, status, err := a.run(q)
+	if errors.Is(err, errHijacked) {
+		return
+	}
+	if err != nil {
+		if q.id == "" {
+			q.id = newID()
+		}
+		var body any
+		status, body = a.answer(w, q.id, err)
+		out = body
+	}
+	raw, is := out.(rawBody)
+	if is {
+		w.Header().Set("Content-Type", raw.kind)
+		w.WriteHeader(status)
+		_, _ = w.Write(raw.body)
+		return
+	}
+	if err == nil && people && q.key() != "" && w.Header().Get("Idempotency-Replayed") == "" {
+		// Before it is sent, and also when the caller has gone: that is when it is asked for again.
+		if err := a.keep(q, status, out); err != nil {
+			a.Log.Error("an answer could not be kept for its idempotency key", "request", q.id, "error", err)
+		}
+	}
+	a.write(w, status, out)
+}
+
+// rawBody is an answer that is not JSON.
+type rawBody struct {
+	kind string
+	body []byte
+}
+
+func (a *API) run(q *request) (out any, status int, err error) {
+	for _, m := range pathValue.FindAllStringSubmatch(q.route.path, -1) {
+		if v := q.PathValue(m[1]); len(v) > 256 || !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) {
+			return nil, 0, store.ErrNotFound
+		}
+	}
+	// Who calls and what they send are known before a place is taken: a body that does not come holds
+	// none.
+	hash, err := a.admit(q)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := q.read(a, hash); err != nil {
+		return nil, 0, err
+	}
+	if !a.enter() {
+		return nil, 0, &problem{status: http.StatusServiceUnavailable, code: "busy", message: "the server has as much to do as it can"}
+	}
+	q.leave = sync.OnceFunc(func() { <-a.inFlight })
+	defer q.leave()
+	defer func() {
+		if q.known != nil {
+			q.known.release()
+		}
+	}()
+	if q.sender != nil {
+		if err := a.take(q); err != nil {
+			return nil, 0, err
+		}
+	}
+	if err := q.parameters(); err != nil {
+		return nil, 0, err
+	}
+	status = q.route.status
+	if status == 0 {
+		status = http.StatusOK
+	}
+	if q.route.access == viewer || q.route.access == admin {
+		if out, status, err, done := a.replay(q); done {
+			return out, status, err
+		}
+		q.Request = q.WithContext(store.WithActor(q.Context(), store.Actor{By: q.by, Request: q.id, Key: q.key(), Body: q.fingerprint()}))
+	}
+	out, err = q.route.call(a, q)
+	if err == nil && q.route.access == admin && q.Method != http.MethodGet {
+		// Who asks next, here, sees the change; other nodes hear of it by themselves.
+		if cerr := a.changed(q.Context()); cerr != nil {
+			a.Log.Error("cannot follow a change", "request", q.id, "error", cerr)
+		}
+	}
+	if q.status != 0 {
+		status = q.status
+	}
+	return out, status, err
+}
+
+var pathValue = regexp.MustCompile(`{(\w+)}`)
+
+// enter counts a request in; false when there are too many at once.
+func (a *API) enter() bool {
+	select {
+	case a.inFlight <- struct{}{}:
+		return true
+	default:
+		a.stats.shed.Inc()
+		return false
+	}
+}

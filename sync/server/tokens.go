@@ -1,0 +1,129 @@
+package server
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+)
+
+// adminKey is one HS256 secret of administrators' tokens.
+type adminKey struct {
+	ID  string `json:"kid"`
+	Key []byte `json:"k"`
+}
+
+// loadAdmin reads the secrets of tokens: one as 32 bytes, or after a rotation a list.
+func (k *Keys) loadAdmin() ([]adminKey, error) {
+	b, err := secretFile(k.file("admin.key"), random32)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) == 32 {
+		return []adminKey{{Key: b}}, nil
+	}
+	var list []adminKey
+	if err := json.Unmarshal(b, &list); err != nil || len(list) == 0 {
+		return nil, errors.New("admin.key is neither 32 bytes nor a list of keys")
+	}
+	for _, a := range list {
+		if len(a.Key) < 32 {
+			return nil, fmt.Errorf("admin.key: key %q has less than 32 bytes", a.ID)
+		}
+	}
+	return list, nil
+}
+
+// RotateAdmin makes a new secret for tokens. Tokens of the one before stay valid until they expire;
+// with drop none but new ones do.
+func (k *Keys) RotateAdmin(drop bool) error {
+	key, err := random32()
+	if err != nil {
+		return err
+	}
+	k.mu.RLock()
+	list := []adminKey{{ID: rand.Text()[:8], Key: key}}
+	if !drop {
+		list = append(list, k.admin[0]) // the one before it and no older
+	}
+	k.mu.RUnlock()
+	b, _ := json.Marshal(list)
+	if err := replaceFile(k.file("admin.key"), b); err != nil {
+		return err
+	}
+	return k.Reload()
+}
+
+// adminID names the secret that signs tokens.
+func (k *Keys) adminID() string {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.admin[0].ID
+}
+
+// adminAudience keeps a token of another system's, signed with the same secret by mistake, out.
+const adminAudience = "warder-api"
+
+// AdminClaims are what an administrator's token says.
+type AdminClaims struct {
+	jwt.Claims
+	Role string `json:"role"`
+}
+
+// AdminToken makes a bearer token for a role.
+func (k *Keys) AdminToken(subject, role string, ttl time.Duration, now time.Time) (string, error) {
+	k.mu.RLock()
+	key := k.admin[0]
+	k.mu.RUnlock()
+	o := (&jose.SignerOptions{}).WithType("JWT")
+	if key.ID != "" {
+		o = o.WithHeader(jose.HeaderKey("kid"), key.ID)
+	}
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.HS256, Key: key.Key}, o)
+	if err != nil {
+		return "", err
+	}
+	return jwt.Signed(s).Claims(AdminClaims{jwt.Claims{
+		Subject: subject, Audience: jwt.Audience{adminAudience}, IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(ttl)),
+	}, role}).Serialize()
+}
+
+// Admin gives the subject and role of a bearer token.
+func (k *Keys) Admin(token string, now time.Time) (subject, role string, err error) {
+	c, err := k.AdminOf(token, now)
+	return c.Subject, c.Role, err
+}
+
+// AdminOf checks a bearer token. Only HS256 is taken, and only with an expiry.
+func (k *Keys) AdminOf(token string, now time.Time) (AdminClaims, error) {
+	var c AdminClaims
+	t, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.HS256})
+	if err != nil {
+		return c, errors.New("the token is no HS256 token of this server")
+	}
+	k.mu.RLock()
+	list := k.admin
+	k.mu.RUnlock()
+	err = errors.New("no key")
+	for i := 0; i < len(list) && err != nil; i++ {
+		c = AdminClaims{}
+		err = t.Claims(list[i].Key, &c)
+	}
+	if err != nil {
+		return AdminClaims{}, errors.New("the token was not signed by this server, or its key was rotated away")
+	}
+	if c.Expiry == nil {
+		return c, errors.New("the token has no expiry")
+	}
+	if err := c.ValidateWithLeeway(jwt.Expected{AnyAudience: jwt.Audience{adminAudience}, Time: now}, 0); err != nil {
+		return c, fmt.Errorf("the token is not valid: %w", err)
+	}
+	if c.Role != "admin" && c.Role != "viewer" {
+		return c, fmt.Errorf("the token's role %q is neither admin nor viewer", c.Role)
+	}
+	return c, nil
+}
