@@ -127,7 +127,8 @@ func (m *machine) observe(ctx context.Context) fact.Machine {
 }
 
 // hold makes the machine as a policy says, and finds how it stands. nil is no policy, or one that is held
-// back: the plan of nothing. before is called with the plan, before any of it is done.
+// back: the plan of nothing. before is called with the plan, before any of it is done. The caller puts what
+// comes back, once it is complete.
 func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(reconcile.Plan, bool)) standing {
 	snapshot := m.observe(ctx)
 	var c *section.Case
@@ -148,7 +149,6 @@ func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(re
 	}
 	s := standing{snapshot: after, held: c, result: r, blind: out.Blind,
 		findings: append(m.loop.Prove(out.Findings, out.Wants, r), reconcile.Conflicts(r)...)}
-	m.put(s)
 	return s
 }
 

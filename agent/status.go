@@ -9,6 +9,7 @@ import (
 	"github.com/warderd/warder/agent/identity"
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/section"
+	"github.com/warderd/warder/platform/durable"
 	"github.com/warderd/warder/platform/paths"
 )
 
@@ -175,10 +176,7 @@ func (a *Agent) flatten(state string) {
 	s.Agent = state
 	path := filepath.Join(a.o.Paths.Run, flatName)
 	// The runtime directory is memory: no durability is wanted, only a whole file.
-	if err := os.WriteFile(path+".new", encode(s), 0o644); err != nil { //nolint:gosec // holds what any user may see
-		return
-	}
-	_ = os.Rename(path+".new", path)
+	_ = durable.Swap(path, encode(s), 0o644) // holds what any user may see
 }
 
 // FlatStatus reads what a dead agent left.

@@ -19,6 +19,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/warderd/warder/enforce/secret"
+	"github.com/warderd/warder/platform/durable"
 )
 
 // Config is warder.toml. An absent file is an empty one.
@@ -79,18 +80,7 @@ func Keep(path, kept string) error {
 	if old, err := regular(kept); err == nil && string(old) == string(b) {
 		return nil
 	}
-	temp, err := os.CreateTemp(filepath.Dir(kept), ".kept-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = temp.Write(b)
-	if err = errors.Join(err, temp.Sync(), temp.Close()); err == nil {
-		err = os.Rename(temp.Name(), kept)
-	}
-	if err != nil {
-		_ = os.Remove(temp.Name())
-	}
-	return err
+	return durable.Write(kept, b, 0o600)
 }
 
 // Level is the log level; info when none is given.

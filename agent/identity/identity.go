@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/warderd/warder/agent/killpoint"
+	"github.com/warderd/warder/platform/durable"
 )
 
 // Device is who this machine is to its server.
@@ -234,13 +235,13 @@ func (s *Store) Save(st State) error {
 	out, _ := json.Marshal(c)
 	files := s.files()
 	for _, f := range files[1:] {
-		if err = WriteFile(f, out, 0o600); err != nil {
+		if err = write(f, out); err != nil {
 			break
 		}
 	}
 	if err != nil {
 		s.health = fmt.Sprintf("the identity cannot be written to disk (%v); kept in %s until it can", err, s.standby)
-		if serr := WriteFile(files[0], out, 0o600); serr != nil {
+		if serr := write(files[0], out); serr != nil {
 			return fmt.Errorf("cannot keep the identity anywhere: %w", errors.Join(err, serr))
 		}
 		return nil
@@ -261,37 +262,9 @@ func (s *Store) Erase() error {
 	return errors.Join(errs...)
 }
 
-// WriteFile replaces a file as a whole and durably: a new one is written, flushed and renamed, and
-// the directory flushed.
-func WriteFile(path string, b []byte, mode os.FileMode) error {
+func write(path string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	temp := path + ".new"
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		_ = os.Remove(temp)
-		return err
-	}
-	killpoint.Hit("identity.written")
-	if err := os.Rename(temp, path); err != nil {
-		_ = os.Remove(temp)
-		return err
-	}
-	killpoint.Hit("identity.renamed")
-	if d, err := os.Open(filepath.Dir(path)); err == nil {
-		_ = d.Sync() // some systems cannot flush a directory; the file itself is flushed
-		_ = d.Close()
-	}
-	return nil
+	return durable.WriteAt(path, b, 0o600, func(step string) { killpoint.Hit("identity." + step) })
 }

@@ -106,8 +106,11 @@ func TestStandby(t *testing.T) {
 	disk := filepath.Join(dir, "disk")
 	s := New(disk, filepath.Join(dir, "run"))
 	_ = s.Save(state(1))
-	// The file's new name is taken by a directory: nobody, not even root, can write it.
-	if err := os.Mkdir(filepath.Join(disk, "identity.json.new"), 0o700); err != nil {
+	// In place of the directory stands a file: nobody, not even root, can write into it.
+	if err := os.Rename(disk, disk+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(disk, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Save(state(2)); err != nil || s.Health() == "" {
@@ -116,7 +119,10 @@ func TestStandby(t *testing.T) {
 	if got, err := New(disk, filepath.Join(dir, "run")).Load(); err != nil || got.Highest != 2 {
 		t.Errorf("%+v %v", got, err)
 	}
-	if err := os.Remove(filepath.Join(disk, "identity.json.new")); err != nil {
+	if err := os.Remove(disk); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(disk+".away", disk); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Save(state(3)); err != nil || s.Health() != "" {

@@ -272,7 +272,7 @@ func TestProbe(t *testing.T) {
 		want             Proof
 	}{{yes, yes, Proved}, {yes, no, Proved}, {no, no, Unprovable}, {no, yes, Refuted}} {
 		if got := Probe(context.Background(), c.governed, c.exempt); got != c.want {
-			t.Errorf("%s, want %s", got, c.want)
+			t.Errorf("%d, want %d", got, c.want)
 		}
 	}
 	// The server came back between the two probes: that refutes nothing.
@@ -284,7 +284,7 @@ func TestProbe(t *testing.T) {
 		return nil
 	}
 	if got := Probe(context.Background(), flaky, yes); got != Proved {
-		t.Errorf("%s", got)
+		t.Errorf("%d", got)
 	}
 }
 

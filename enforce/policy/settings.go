@@ -163,9 +163,6 @@ func Find(name enforce.Setting) (Setting, bool) {
 	return s, ok
 }
 
-// Show is a setting's value in a document on one line.
-func (s Setting) Show(d *Document) string { return s.text(d) }
-
 var sectionNames = func() map[string]bool {
 	m := map[string]bool{}
 	for _, n := range Sections() {

@@ -1,7 +1,6 @@
 package section
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -78,6 +77,3 @@ func Find(sections []Section, name string) (Section, bool) {
 	}
 	return sections[i], true
 }
-
-// Blinded lists the sections of an outcome that could not be decided, in order.
-func (o Outcome) Blinded() []string { return slices.Sorted(maps.Keys(o.Blind)) }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,14 +17,11 @@ const turnSuffix = ".turn"
 // waits in the kernel for something that never answers, and keeps the file open. Such a process does
 // nothing more. It reports whether the name is free now.
 func inherit(path string) bool {
-	turn, err := os.OpenFile(path+turnSuffix, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	turn := flock.New(path+turnSuffix, flock.SetPermissions(0o600))
+	if turn.Lock() != nil {
 		return false
 	}
 	defer turn.Close()
-	if unix.Flock(int(turn.Fd()), unix.LOCK_EX) != nil {
-		return false
-	}
 	pid, ok := holder(path)
 	if !ok || !dying(pid) {
 		return false

@@ -18,6 +18,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/warderd/warder/platform/durable"
 	"github.com/warderd/warder/sync/protocol"
 )
 
@@ -102,18 +103,7 @@ func random32() ([]byte, error) {
 }
 
 // replaceFile writes a secret whole or not at all.
-func replaceFile(path string, b []byte) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name())
-	_, err = temp.Write(b)
-	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), path)
-}
+func replaceFile(path string, b []byte) error { return durable.Write(path, b, 0o600) }
 
 // secretFile reads a secret, or makes it. Two processes that start at once agree on one: the file
 // is created exclusively under its final name only when it is whole.

@@ -102,7 +102,8 @@ func Serve(ctx context.Context, o Options) error {
 		_ = l.Close()
 		return err
 	}
-	go reloading(running, keys, s, tlsConfig, o.Log)
+	var beside sync.WaitGroup
+	beside.Go(func() { reloading(running, keys, s, tlsConfig, o.Log) })
 	h := &http.Server{
 		Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second, IdleTimeout: 15 * time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
@@ -129,8 +130,10 @@ func Serve(ctx context.Context, o Options) error {
 			o.Log.Warn("requests were still under way", "after", stopWait)
 			err = h.Close()
 		}
+		<-done
 	}
 	stop()
+	beside.Wait()
 	wait()
 	return err
 }

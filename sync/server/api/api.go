@@ -43,6 +43,8 @@ type Keys interface {
 
 // API serves one store.
 type API struct {
+	beside sync.WaitGroup // what requests have begun and do not wait for
+
 	Store   *store.Store
 	Keys    Keys
 	Now     func() time.Time
@@ -124,6 +126,8 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 	wg.Go(func() { a.hub.ping(ctx) })
 	return func() {
 		wg.Wait()
+		a.beside.Wait()
+		a.hub.end()
 		stop()
 		<-done
 	}, nil

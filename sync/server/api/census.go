@@ -34,14 +34,14 @@ func (a *API) counts(ctx context.Context) (map[string]int, int, error) {
 	}
 	if c.count != nil && c.took > censusQuick {
 		if time.Since(c.at) > censusRest && c.asking.CompareAndSwap(false, true) {
-			go func() {
+			a.beside.Go(func() {
 				defer c.asking.Store(false)
 				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 				defer cancel()
 				if err := a.count(ctx, func(f func()) { c.mu.Lock(); defer c.mu.Unlock(); f() }); err != nil {
 					a.Log.Error("cannot count devices", "error", err)
 				}
-			}()
+			})
 		}
 		return c.count, c.total, nil
 	}

@@ -53,6 +53,7 @@ type hub struct {
 	closed         bool
 	before, rested int // sockets at the last round, and when memory was given back
 	a              *API
+	beside         sync.WaitGroup // the sockets' readers, and those that are being closed
 }
 
 func (h *hub) init(a *API) {
@@ -71,7 +72,7 @@ func (h *hub) add(s *socket, most int) bool {
 		return false
 	}
 	if old != nil {
-		go old.c.CloseNow() //nolint:errcheck // gone either way
+		h.beside.Go(func() { _ = old.c.CloseNow() }) // gone either way
 	}
 	s.pinged = time.Now().UnixNano()
 	h.conns[s.device.ID] = s
@@ -309,6 +310,26 @@ func (h *hub) close(spread time.Duration) {
 	wg.Wait()
 }
 
+// end closes every socket and waits for their readers. No more is taken in: the hub is closed, or the
+// context of all that could add one has ended.
+func (h *hub) end() {
+	h.mu.Lock()
+	h.closed = true
+	all := make([]*socket, 0, len(h.conns))
+	for _, s := range h.conns {
+		all = append(all, s)
+	}
+	h.mu.Unlock()
+	for part := range slices.Chunk(all, len(all)/writers+1) {
+		h.beside.Go(func() {
+			for _, s := range part {
+				_ = s.c.CloseNow()
+			}
+		})
+	}
+	h.beside.Wait()
+}
+
 func push(a *API, q *request) (struct{}, error) {
 	var none struct{}
 	if a.NoPush {
@@ -338,7 +359,7 @@ func push(a *API, q *request) (struct{}, error) {
 	}
 	// In a goroutine of its own: this one's stack has grown in the handshake, and holds the request,
 	// which nobody needs while the socket is up. That halves what an idle socket costs.
-	go s.read(&a.hub)
+	a.hub.beside.Go(func() { s.read(&a.hub) })
 	return none, errHijacked
 }
 

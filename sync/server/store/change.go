@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -151,7 +152,9 @@ func scanChange(r scanner, out *[]Change) error {
 func (s *Store) Watch(ctx context.Context, poll time.Duration, f func(context.Context)) {
 	notified := make(chan struct{}, 1)
 	if s.pg {
-		go s.listen(ctx, notified)
+		var listening sync.WaitGroup
+		listening.Go(func() { s.listen(ctx, notified) })
+		defer listening.Wait()
 	}
 	t := time.NewTicker(poll)
 	defer t.Stop()

@@ -15,10 +15,6 @@ const (
 	Refuted
 )
 
-func (p Proof) String() string {
-	return [...]string{Unprovable: "unprovable", Proved: "proved", Refuted: "refuted"}[p%3]
-}
-
 // Probe asks by two probes: governed goes the way every program of this machine goes, exempt the way that
 // our own rules always let pass.
 func Probe(ctx context.Context, governed, exempt func(context.Context) error) Proof {

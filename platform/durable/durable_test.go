@@ -1,0 +1,55 @@
+package durable
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The old file or the new one, whole, with the mode asked for, and nothing beside it.
+func TestWrite(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	var steps []string
+	for i, text := range []string{"old", strings.Repeat("new ", 10_000)} {
+		before, _ := os.ReadFile(path)
+		err := WriteAt(path, []byte(text), 0o600, func(step string) {
+			steps = append(steps, step)
+			got, _ := os.ReadFile(path)
+			if want := map[string]string{"written": string(before), "renamed": text}[step]; string(got) != want {
+				t.Errorf("%s: %d bytes, want %d", step, len(got), len(want))
+			}
+		})
+		if err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	if strings.Join(steps, " ") != "written renamed written renamed" {
+		t.Errorf("%v", steps)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", info.Mode(), err)
+	}
+	if err := Write(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if info, _ = os.Stat(path); info.Mode().Perm() != 0o644 || info.Size() != 0 {
+		t.Errorf("%v %d", info.Mode(), info.Size())
+	}
+	if err := Swap(path, []byte("swapped"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "swapped" {
+		t.Errorf("%q", b)
+	}
+	for _, f := range []func(string, []byte, os.FileMode) error{Write, Swap} {
+		if err := f(filepath.Join(dir, "none", "f"), nil, 0o600); err == nil {
+			t.Error("a directory that is not there is no error")
+		}
+	}
+	if list, _ := os.ReadDir(dir); len(list) != 1 {
+		t.Errorf("left: %v", list)
+	}
+}

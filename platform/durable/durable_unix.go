@@ -1,0 +1,35 @@
+//go:build !windows
+
+package durable
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/google/renameio/v2"
+)
+
+func write(path string, b []byte, mode os.FileMode, at func(string)) error {
+	// Not world-readable for a moment either: the mode is the new file's from the beginning.
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
+	if err != nil {
+		return err
+	}
+	defer f.Cleanup() //nolint:errcheck // nothing is left after a replacement, and nothing to do about the rest
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	at("written")
+	if err := f.CloseAtomicallyReplace(); err != nil {
+		return err
+	}
+	at("renamed")
+	if d, err := os.Open(filepath.Dir(path)); err == nil {
+		_ = d.Sync() // some systems cannot flush a directory; the file itself is flushed
+		_ = d.Close()
+	}
+	return nil
+}

@@ -1,0 +1,26 @@
+package durable
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+)
+
+// write: renameio does not build here, and a rename replaces (MoveFileEx).
+func write(path string, b []byte, mode os.FileMode, at func(string)) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close(), os.Chmod(f.Name(), mode)); err != nil {
+		return err
+	}
+	at("written")
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	at("renamed")
+	return nil
+}

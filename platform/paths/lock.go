@@ -1,0 +1,40 @@
+package paths
+
+import (
+	"errors"
+	"os"
+
+	"github.com/gofrs/flock"
+)
+
+var errLocked = errors.New("another process has it")
+
+// Lock takes a file for this process alone, until unlock or the end of the process. The lock of a
+// process that was killed and is stuck in the kernel is taken over.
+func Lock(path string) (unlock func(), err error) {
+	for range 10 {
+		l := flock.New(path, flock.SetPermissions(0o600))
+		ok, err := l.TryLock()
+		switch {
+		case err != nil:
+			return nil, err
+		case ok && named(l, path):
+			return func() { _ = l.Close() }, nil
+		case ok: // another has taken its place meanwhile
+			_ = l.Close()
+		default:
+			_ = l.Close()
+			if !inherit(path) {
+				return nil, &os.PathError{Op: "lock", Path: path, Err: errLocked}
+			}
+		}
+	}
+	return nil, &os.PathError{Op: "lock", Path: path, Err: errLocked}
+}
+
+// named reports whether a lock's file still has its name.
+func named(l *flock.Flock, path string) bool {
+	a, err1 := l.Stat()
+	b, err2 := os.Stat(path)
+	return err1 == nil && err2 == nil && os.SameFile(a, b)
+}
