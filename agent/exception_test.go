@@ -188,38 +188,3 @@ func recoveryKey(t *testing.T, path string) *jose.JSONWebKey {
 	}
 	return &k
 }
-
-// A policy that cut the machine off is taken back, and the server counts it: the rollout stops, and
-// the same content is not tried again under another serial.
-func TestRevertStopsARollout(t *testing.T) {
-	l := newLab(t)
-	l.start()
-	l.enroll()
-	good := *l.agent.custody.state.Policy
-	o := l.admin("POST", "/policies/policy-default/rollouts", `{"policy":{"policy_data":{"usb":{"allowed":true}}},"stages":[{"percent":100,"wait_minutes":60}],"min_devices":1}`)
-	l.until("the new version", version(2))
-	if err := l.agent.call(context.Background(), func() {
-		st := l.agent.custody.state
-		st.Confirmed = &good // as if no check-in had passed under the new one
-		if l.agent.custody.save(st) == nil {
-			l.agent.revertPolicy("under it the server could not be reached")
-			l.agent.checkIn()
-		}
-	}); err != nil {
-		t.Fatal(err)
-	}
-	for range 1000 {
-		if o = l.admin("GET", "/rollouts/"+o["id"].(string), ""); o["state"] == "stopped" {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	if o["state"] != "stopped" || o["devices"].(map[string]any)["reverted"] != 1.0 {
-		t.Fatalf("%v", o)
-	}
-	l.until("what the policy was, as its newest version", version(3))
-	l.admin("PUT", "/policies/policy-default", `{"policy_data":{"usb":{"allowed":true}}}`)
-	l.until("the same content is refused", func(s Status) bool {
-		return s.Policy != nil && s.Policy.Version == 3 && strings.Contains(said(s), "not tried again")
-	})
-}

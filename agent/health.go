@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"sync"
@@ -83,6 +84,16 @@ type Problem struct {
 }
 
 func (p Problem) String() string { return p.Detail }
+
+// UnmarshalJSON reads what a dead agent of version 0.3 left, too: a text.
+func (p *Problem) UnmarshalJSON(b []byte) error {
+	*p = Problem{}
+	if json.Unmarshal(b, &p.Detail) == nil {
+		return nil
+	}
+	type plain Problem
+	return json.Unmarshal(b, (*plain)(p))
+}
 
 // health is what is wrong now.
 type health struct {
