@@ -52,11 +52,11 @@ type Agent struct {
 }
 
 // mailbox is the loop's inbox: each is a request to do something soon. looks asks for a look at the
-// machine and is never waited for: a guard asks while it must not wait.
+// machine, rests for one later, and neither is waited for: a guard asks while it must not wait.
 type mailbox struct {
-	wake  chan func()
-	looks chan struct{}
-	ctx   context.Context
+	wake         chan func()
+	looks, rests chan struct{}
+	ctx          context.Context
 }
 
 // clocks are the loop's timers.
@@ -74,7 +74,7 @@ type clocks struct {
 func New(o Options) (*Agent, error) {
 	o.defaults()
 	a := &Agent{o: o, started: o.Now(), run: rand.Text()[:8],
-		mailbox: mailbox{wake: make(chan func(), 64), looks: make(chan struct{}, 1), ctx: context.Background()},
+		mailbox: mailbox{wake: make(chan func(), 64), looks: make(chan struct{}, 1), rests: make(chan struct{}, 1), ctx: context.Background()},
 		clocks:  clocks{look: stopped(), hold: stopped(), idle: stopped(), enrol: stopped()}}
 	a.health = newHealth(o.Now)
 	a.latency.init()
@@ -141,7 +141,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 	p := &parts{ctx: ctx, a: a, failed: make(chan error, 1)}
 	p.start("journal", false, a.journal.run)
-	p.start("guard", true, func(ctx context.Context) error { return a.machine.guard(ctx, a.journal.put, a.soon) })
+	p.start("guard", true, func(ctx context.Context) error { return a.machine.guard(ctx, a.journal.put, a.asked) })
 	a.connect()
 	a.armHold()
 	a.exceptions.arm(a.custody.state.Exceptions)
@@ -184,6 +184,8 @@ func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 			f()
 		case <-a.looks:
 			a.clocks.look.Reset(settleDelay)
+		case <-a.rests:
+			a.clocks.look.Reset(restDelay)
 		case <-a.contact.timer.C:
 			a.checkInDue()
 		case <-a.clocks.look.C:
@@ -259,10 +261,21 @@ func (m *mailbox) try(f func()) {
 // settleDelay gathers a burst of plugs into one look at the machine.
 const settleDelay = 300 * time.Millisecond
 
+// restDelay is how long the machine is left alone after something went away: nothing has to be done about
+// that at once, and what comes next is answered by a guard that shares the machine with nobody.
+const restDelay = time.Second
+
 // soon looks at the whole machine again after a short while.
-func (m *mailbox) soon() {
+func (m *mailbox) soon() { m.asked(true) }
+
+// asked looks at it soon, or when it has come to rest.
+func (m *mailbox) asked(soon bool) {
+	to := m.looks
+	if !soon {
+		to = m.rests
+	}
 	select {
-	case m.looks <- struct{}{}:
+	case to <- struct{}{}:
 	default:
 	}
 }

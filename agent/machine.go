@@ -222,7 +222,7 @@ func (m *machine) watch(ctx context.Context, look func()) error {
 }
 
 // guard runs every guard until the context ends.
-func (m *machine) guard(ctx context.Context, hand func(platform.Decision), look func()) error {
+func (m *machine) guard(ctx context.Context, hand func(platform.Decision), look func(soon bool)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var all sync.WaitGroup

@@ -154,8 +154,8 @@ type Guard interface {
 	// once is done and read back. nil: there is no policy, and everything passes.
 	Load(Rules) error
 	// Run answers until the context ends. hand takes each decision and never waits; look asks for another
-	// look at the machine.
-	Run(ctx context.Context, hand func(Decision), look func()) error
+	// look at the machine: soon, where something may have to be done, or when it has come to rest.
+	Run(ctx context.Context, hand func(Decision), look func(soon bool)) error
 	// Rescan judges again all that is there: after sleep, and where announcements were lost.
 	Rescan()
 	// Work lists what goes on in the background.

@@ -33,6 +33,18 @@ func (w *watch) Judge(u *fact.USB) enforce.Verdict {
 	}
 }
 
+// Pins reports whether the serial of such a device can matter.
+func (w *watch) Pins(vendor, product uint16) bool {
+	id := uint32(vendor)<<16 | uint32(product)
+	return len(w.rules.pins[id]) > 0 || len(w.rules.exceptions[id]) > 0
+}
+
+// Refuses reports whether a device would be refused, were it not for a guard.
+func (w *watch) Refuses(u *fact.USB) bool {
+	allow, _, _ := w.rules.decide(u, enforce.Enforce)
+	return !allow
+}
+
 func (w *watch) Reason(v enforce.Verdict, u *fact.USB) (reason, nearest string) {
 	return w.rules.Reason(v, u)
 }

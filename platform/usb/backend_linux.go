@@ -116,7 +116,7 @@ func (b Backend) apply(c enforce.Change) error {
 		if n, err := text(b.dir(name) + "/devnum"); err != nil || n != number {
 			return nil // another device stands there now; it is judged on its own
 		}
-		_, err := b.authorize(name, c)
+		_, _, err := b.authorize(name, c)
 		return err
 	}
 	return fmt.Errorf("no such kind")

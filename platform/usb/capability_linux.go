@@ -64,14 +64,14 @@ func (d *door) Load(r platform.Rules) error {
 }
 
 // Run answers plugs until the context ends.
-func (d *door) Run(ctx context.Context, hand func(platform.Decision), look func()) error {
+func (d *door) Run(ctx context.Context, hand func(platform.Decision), look func(soon bool)) error {
 	d.to(hand, look)
 	return d.Guard.Run(ctx)
 }
 
 // to says who is told.
-func (d *door) to(hand func(platform.Decision), look func()) {
-	d.told.Store(&told{hand: func(x Decision) { hand(x.neutral()) }, gone: func(string) { look() }})
+func (d *door) to(hand func(platform.Decision), look func(soon bool)) {
+	d.told.Store(&told{hand: func(x Decision) { hand(x.neutral()) }, gone: func(_ string, came bool) { look(came) }})
 }
 
 // Work lists the devices whose disks are being emptied.

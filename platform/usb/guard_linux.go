@@ -30,7 +30,7 @@ type told struct {
 	// hand takes each decision. It must not wait: it is called while the device's lock is held.
 	hand func(Decision)
 	// gone is told of each device and root hub that went away, and of each root hub that came.
-	gone func(name string)
+	gone func(name string, came bool)
 }
 
 func (g *Guard) hand(d Decision) {
@@ -39,9 +39,9 @@ func (g *Guard) hand(d Decision) {
 	}
 }
 
-func (g *Guard) gone(name string) {
+func (g *Guard) gone(name string, came bool) {
 	if t := g.told.Load(); t != nil && t.gone != nil {
-		t.gone(name)
+		t.gone(name, came)
 	}
 }
 
@@ -84,7 +84,8 @@ func (g *Guard) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
-			// Announcements were lost: look at everything.
+			// Announcements were lost: look at everything, anew.
+			g.forget("")
 			g.work.Go(func() { g.Rescan() })
 			continue
 		case err != nil:
@@ -109,9 +110,13 @@ func (g *Guard) dispatch(b []byte) {
 		return
 	}
 	switch {
-	case u.action == "remove" || u.action == "add" && root:
-		g.gone(name)
+	case u.action == "remove":
+		g.forget(name)
+		g.gone(name, false)
+	case u.action == "add" && root:
+		g.gone(name, true)
 	case u.action == "add":
+		g.forget(name)
 		at := now()
 		g.work.Go(func() { g.handle(name, at) })
 	}
@@ -126,7 +131,7 @@ func (g *Guard) handle(name string, received time.Time) {
 	if r == nil {
 		return
 	}
-	u, err := g.read(name)
+	u, err := g.look(name, r.Judge, received)
 	if err != nil {
 		return // unplugged meanwhile
 	}
@@ -150,8 +155,39 @@ func (g *Guard) handle(name string, received time.Time) {
 		return // told when it ends
 	}
 	d.Verified = now()
+	g.complete(&d.Device)
 	g.details(&d.Device)
 	g.hand(d)
+}
+
+// thrifty is a judge that says beforehand what it will not need to know: each file that is read stands
+// between a plug and its decision.
+type thrifty interface {
+	// Pins reports whether the serial of such a device can matter.
+	Pins(vendor, product uint16) bool
+	// Refuses reports whether a device would be refused, were it not for a guard.
+	Refuses(*fact.USB) bool
+}
+
+// look reads a device as far as its judge needs. Of one that has just come, the kernel's default says what
+// it is: not authorised yet.
+func (g *Guard) look(name string, j enforce.Judge[fact.USB], received time.Time) (fact.USB, error) {
+	t, ok := j.(thrifty)
+	if !ok || received.IsZero() {
+		return g.read(name)
+	}
+	u, err := g.glance(name)
+	if err != nil {
+		return u, err
+	}
+	if t.Pins(u.Vendor, u.Product) {
+		u.Serial, _ = text(g.dir(name) + "/serial")
+	}
+	if t.Refuses(&u) {
+		g.complete(&u)
+		u.Authorized = g.readAuthorized(name)
+	}
+	return u, nil
 }
 
 // Watch makes the guard answer for releases as they end.
@@ -176,7 +212,7 @@ func (g *Guard) taken(was fact.USB, out platform.Released, err error) {
 	if !g.tell(was, out, err) {
 		g.handle(was.Path, time.Time{})
 	}
-	g.gone(was.Path) // another look: what was taken away may have to be given back
+	g.gone(was.Path, true) // another look: what was taken away may have to be given back
 }
 
 // tell hands the decision on, and reports whether it is about what stands at the port now.
@@ -214,6 +250,6 @@ func (g *Guard) hold(u *fact.USB, v enforce.Verdict, want enforce.Value) (enforc
 		Key: enforce.Key{Kind: kindDevice, ID: u.Key()}, To: enforce.Reading{Value: want, State: enforce.Present},
 		By: []enforce.Setting{v.Rule.Setting}, Mode: enforce.Enforce,
 	}
-	done, err := g.authorize(u.Path, c)
-	return done, err, true
+	done, wrote, err := g.authorize(u.Path, c)
+	return done, err, wrote
 }

@@ -38,6 +38,7 @@ type Ports struct {
 	mu      sync.Mutex
 	locks   map[string]*pathLock
 	answers map[string][]fact.Interface // of devices asked whether they are MTP
+	known   map[string]known            // what cannot change while a device stands at its port
 
 	releases map[string]*release
 	stopping bool
@@ -150,29 +151,103 @@ func text(path string) (string, error) {
 
 // read gives a device as its descriptors and its port tell it.
 func (p *Ports) read(name string) (fact.USB, error) {
-	dir := p.dir(name)
-	raw := make([]byte, 4096)
-	n, err := slurp(dir+"/descriptors", raw)
-	if err == nil && n == len(raw) {
-		raw = make([]byte, maxDescriptors+1)
-		n, err = slurp(dir+"/descriptors", raw)
-	}
+	u, err := p.glance(name)
 	if err != nil {
-		return fact.USB{}, err
+		return u, err
 	}
-	u := fact.USB{Path: name}
-	_, u.Root = deviceName(name)
-	ParseDescriptors(raw[:n], &u)
+	p.complete(&u)
+	u.Authorized = p.readAuthorized(name)
+	return u, nil
+}
+
+// known is what was read of a device. The kernel gives a device another number whenever it stands there
+// anew, with other descriptors too (usb_reset_and_verify_device in drivers/usb/core/hub.c); what came and
+// went without being announced is forgotten as a whole (Rescan).
+type known struct {
+	u     fact.USB
+	whole bool // completed
+	named bool // with details
+}
+
+// glance gives what a device is by its descriptors alone.
+func (p *Ports) glance(name string) (fact.USB, error) {
+	dir := p.dir(name)
 	number, err := text(dir + "/devnum")
 	if err != nil {
 		return fact.USB{}, err
 	}
-	u.Number, _ = strconv.Atoi(number)
-	u.Serial, _ = text(dir + "/serial")
-	u.Authorized = p.readAuthorized(name)
-	u.Hardwired = hardwired(dir)
+	n, _ := strconv.Atoi(number)
+	p.mu.Lock()
+	k, ok := p.known[name]
+	p.mu.Unlock()
+	if ok && k.u.Number == n {
+		u := k.u
+		u.Interfaces = append([]fact.Interface(nil), u.Interfaces...)
+		p.recall(&u)
+		return u, nil
+	}
+	raw := make([]byte, 4096)
+	m, err := slurp(dir+"/descriptors", raw)
+	if err == nil && m == len(raw) {
+		raw = make([]byte, maxDescriptors+1)
+		m, err = slurp(dir+"/descriptors", raw)
+	}
+	if err != nil {
+		return fact.USB{}, err
+	}
+	u := fact.USB{Path: name, Number: n}
+	_, u.Root = deviceName(name)
+	ParseDescriptors(raw[:m], &u)
+	// The number again: what was read between the two is of one device.
+	if again, err := text(dir + "/devnum"); err != nil || again != number {
+		return fact.USB{}, fs.ErrNotExist
+	}
+	p.remember(u, false, false)
 	p.recall(&u)
 	return u, nil
+}
+
+// complete adds what a decision seldom needs: the serial, and whether the port is inside the machine.
+func (p *Ports) complete(u *fact.USB) {
+	p.mu.Lock()
+	k := p.known[u.Path]
+	p.mu.Unlock()
+	if k.whole && k.u.Number == u.Number {
+		u.Serial, u.Hardwired = k.u.Serial, k.u.Hardwired
+		return
+	}
+	u.Serial, _ = text(p.dir(u.Path) + "/serial")
+	u.Hardwired = hardwired(p.dir(u.Path))
+	p.remember(*u, true, k.named && k.u.Number == u.Number)
+}
+
+// remember keeps what was read. Interfaces are the caller's own; answers about MTP are kept elsewhere.
+func (p *Ports) remember(u fact.USB, whole, named bool) {
+	u.Interfaces = append([]fact.Interface(nil), u.Interfaces...)
+	for i := range u.Interfaces {
+		u.Interfaces[i].MTP = fact.Known[bool]{}
+	}
+	u.Authorized, u.Keyboard, u.Pointer = fact.Known[bool]{}, false, false
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known == nil || len(p.known) >= maxKnown {
+		p.known = map[string]known{}
+	}
+	p.known[u.Path] = known{u, whole, named}
+}
+
+// maxKnown bounds what is remembered; a machine has at most 127 devices on a bus.
+const maxKnown = 2048
+
+// forget drops what was read of a device, or with "" of all.
+func (p *Ports) forget(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if name == "" {
+		p.known = nil
+		return
+	}
+	delete(p.known, name)
 }
 
 // maxAnswers bounds what is remembered of devices that were asked whether they are MTP.
@@ -204,6 +279,14 @@ func (p *Ports) recall(u *fact.USB) {
 
 // details adds what people want to see and no decision needs.
 func (p *Ports) details(u *fact.USB) {
+	p.mu.Lock()
+	k, ok := p.known[u.Path]
+	p.mu.Unlock()
+	if ok && k.named && k.u.Number == u.Number {
+		u.Name, u.Bus = k.u.Name, k.u.Bus
+		return
+	}
+	defer func() { p.remember(*u, k.whole && k.u.Number == u.Number, true) }()
 	dir := p.dir(u.Path)
 	maker, _ := text(dir + "/manufacturer")
 	product, _ := text(dir + "/product")
@@ -269,23 +352,25 @@ func (p *Ports) write(path string, c enforce.Change) error {
 }
 
 // authorize makes the kernel use a device, or stop using it. One with a disk that works is emptied
-// first, in the background: the answer is then Releasing. The caller holds the device's lock.
-func (p *Ports) authorize(name string, c enforce.Change) (enforce.Reading, error) {
+// first, in the background: the answer is then Releasing. wrote is false where it is so already. The caller
+// holds the device's lock.
+func (p *Ports) authorize(name string, c enforce.Change) (done enforce.Reading, wrote bool, err error) {
 	before := reading(p.auth(name))
 	if before.Is(c.To.Value) || before.State == enforce.Absent {
-		return before, nil
+		return before, false, nil
 	}
 	if c.To.Value == "0" && p.Release != nil && hasDisk(p.dir(name)) {
 		// The gate is asked before anything is emptied, and again before the write.
 		if err := p.Gate(c); err != nil {
-			return before, err
+			return before, true, err
 		}
 		if err := p.begin(name, c); err != nil {
-			return before, err
+			return before, true, err
 		}
-		return before, &Releasing{name}
+		return before, true, &Releasing{name}
 	}
-	return p.set(name, c)
+	done, err = p.set(name, c)
+	return done, true, err
 }
 
 // set writes authorized and reads it back.

@@ -1,0 +1,118 @@
+package usb
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
+	enforceusb "github.com/warderd/warder/enforce/usb"
+	"github.com/warderd/warder/platform/platformtest"
+)
+
+// What the guard reads of a device that has just come decides as all there is to know would.
+func TestThrift(t *testing.T) {
+	root := tree(t)
+	put := func(path, text string) {
+		if err := os.WriteFile(filepath.Join(root, "bus/usb/devices", path), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, hardwired := range []string{"unknown", "fixed", "removable"} {
+		put("1-2.3/removable", hardwired+"\n")
+		for _, doc := range []string{
+			`{"usb":{"allowed":true}}`, `{"usb":{"allowed":false}}`, `{"usb":{"allowed_classes":["hid"]}}`, `{"usb":{"allowed_classes":["mass_storage"]}}`,
+			`{"usb":{"allowed":false,"whitelist":["46f4:0001:SN"]}}`, `{"usb":{"allowed":false,"whitelist":["46f4:0001:OTHER"]}}`, `{"usb":{"whitelist":["46f4:*"]}}`,
+			`{"usb":{"allowed":true},"storage":{"external_storage_allowed":false}}`, `{"usb":{"allowed":true,"whitelist":["46f4:0001:SN"]},"storage":{"external_storage_allowed":false}}`,
+		} {
+			for _, excepted := range []string{"", "46f4:0001:SN", "46f4:0001:OTHER"} {
+				d, err := policy.Decode([]byte(`{"policy_data":`+doc+`}`), policy.Options{Strict: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if excepted != "" {
+					d = d.Excepted(map[string][]string{"usb": {excepted}})
+				}
+				rules := enforceusb.Compile(d, &fact.Machine{USB: fact.Is([]fact.USB{}), Inputs: fact.Is(fact.Inputs{Keyboards: 1})})
+				for _, name := range []string{"1-1", "1-2.3"} {
+					p := &Ports{Root: root}
+					whole, err := p.read(name)
+					if err != nil {
+						t.Fatal(err)
+					}
+					want := rules.Watch().Judge(&whole)
+					g := &Guard{Ports: &Ports{Root: root}}
+					j := rules.Watch()
+					part, err := g.look(name, j, time.Now())
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got := j.Judge(&part); got != want {
+						t.Errorf("%s, excepted %q, %s, hardwired %s: %+v, and with all known %+v", doc, excepted, name, hardwired, got, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+// What was read of a device is not taken for another that stands at its port: not after an announcement,
+// and not where the number tells.
+func TestKnownIsForgotten(t *testing.T) {
+	root := tree(t)
+	put := func(path, text string) {
+		if err := os.WriteFile(filepath.Join(root, "bus/usb/devices", path), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := &Ports{Root: root}
+	class := func() (uint8, string) {
+		u, err := p.read("1-2.3")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.details(&u)
+		return u.Interfaces[0].Class, u.Serial
+	}
+	if c, s := class(); c != 8 || s != "SN" {
+		t.Fatal(c, s)
+	}
+	put("1-2.3/descriptors", string(keyboard))
+	put("1-2.3/serial", "KB\n")
+	if c, s := class(); c != 8 || s != "SN" {
+		t.Errorf("the same number is read again: %d %s", c, s)
+	}
+	put("1-2.3/devnum", "77\n")
+	if c, s := class(); c != 3 || s != "KB" {
+		t.Errorf("another number is not read: %d %s", c, s)
+	}
+	g := tell(&Guard{Ports: p}, func(Decision) {})
+	for _, action := range []string{"remove", "add"} {
+		put("1-2.3/descriptors", string(stick))
+		put("1-2.3/serial", action+"\n")
+		g.dispatch([]byte(action + "@/devices/x/1-2.3\x00ACTION=" + action + "\x00DEVPATH=/devices/x/1-2.3\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00"))
+		g.work.Wait()
+		if c, s := class(); c != 8 || s != action {
+			t.Errorf("after %s: %d %s", action, c, s)
+		}
+		put("1-2.3/descriptors", string(keyboard))
+	}
+}
+
+// A device that is allowed and works already is not written to, and not said to have been.
+func TestNoNeedlessWrite(t *testing.T) {
+	g := &platformtest.Gate{}
+	var got []Decision
+	guard := tell(&Guard{Ports: &Ports{Root: tree(t), Gate: g.Pass}}, func(d Decision) { got = append(got, d) })
+	d, err := policy.Decode([]byte(`{"policy_data":{"usb":{"allowed_classes":["hid"]}}}`), policy.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard.ruling.Store(&Ruling{Judge: enforceusb.Compile(d, nil).Watch(), Act: true})
+	guard.handle("1-1", time.Now())
+	if len(got) != 1 || got[0].Changed || g.Asked != 0 || !got[0].Done.Is("1") || got[0].Device.Serial != "SN" || got[0].Device.Name == "" || !got[0].Verdict.Allow {
+		t.Errorf("asked %d times: %+v", g.Asked, got)
+	}
+}
