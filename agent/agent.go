@@ -62,12 +62,24 @@ type mailbox struct {
 // clocks are the loop's timers.
 type clocks struct {
 	look    *time.Timer // the next look at the machine
+	due     time.Time   // of it, where it gathers a burst
+	asked   time.Time   // when the burst began
 	hold    *time.Timer // the end of a hold
 	idle    *time.Timer // when memory is given back
 	enrol   *time.Timer // the next try of a dropped enrolment
 	tries   int         // of it
 	blind   time.Duration
 	relaxed bool // memory was given back, and the collector stopped
+}
+
+// lookIn sets the next look; more of a burst puts it off, and a burst without end does not.
+func (c *clocks) lookIn(d time.Duration, now time.Time) {
+	if c.asked.IsZero() {
+		c.asked = now
+	}
+	d = min(d, max(c.asked.Add(burstMost).Sub(now), 0))
+	c.due = now.Add(d)
+	c.look.Reset(d)
 }
 
 // New opens an agent's files. It comes up whatever state they are in.
@@ -133,7 +145,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.machine.start()
+	a.machine.start(a.journal.put, a.asked)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.ctx = ctx
@@ -141,7 +153,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 	p := &parts{ctx: ctx, a: a, failed: make(chan error, 1)}
 	p.start("journal", false, a.journal.run)
-	p.start("guard", true, func(ctx context.Context) error { return a.machine.guard(ctx, a.journal.put, a.asked) })
+	p.start("guard", true, a.machine.guard)
 	a.connect()
 	a.armHold()
 	a.exceptions.arm(a.custody.state.Exceptions)
@@ -183,9 +195,11 @@ func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 		case f := <-a.wake:
 			f()
 		case <-a.looks:
-			a.clocks.look.Reset(settleDelay)
+			a.clocks.lookIn(settleDelay, a.o.Now())
 		case <-a.rests:
-			a.clocks.look.Reset(restDelay)
+			if a.clocks.due.IsZero() {
+				a.clocks.lookIn(restDelay, a.o.Now())
+			}
 		case <-a.contact.timer.C:
 			a.checkInDue()
 		case <-a.clocks.look.C:
@@ -260,6 +274,9 @@ func (m *mailbox) try(f func()) {
 
 // settleDelay gathers a burst of plugs into one look at the machine.
 const settleDelay = 300 * time.Millisecond
+
+// burstMost is how long a burst may put a look off.
+const burstMost = 2 * time.Second
 
 // restDelay is how long the machine is left alone after something went away: nothing has to be done about
 // that at once, and what comes next is answered by a guard that shares the machine with nobody.

@@ -22,13 +22,13 @@ type custody struct {
 	state  identity.State
 	doc    *policy.Document     // in force, or would be without a hold
 	issued *protocol.Assignment // that it came with
-	// waiting says that a policy on trial stands behind the one in force: after a boot the confirmed one
-	// comes first.
-	waiting bool
+	// standin says that the document in force is the confirmed policy's, and not the newest one's: after a
+	// boot the confirmed one comes first, and it stands in for one that cannot be used.
+	standin bool
+	waiting bool // the newest one is on trial, and comes back
 }
 
-// load reads identity and policy as an earlier run left them. boot says that this is the first run since
-// the machine came up.
+// load reads identity and policy as an earlier run left them. boot names this boot.
 func (c *custody) load(boot string) {
 	st, err := c.ids.Load()
 	if err != nil {
@@ -50,6 +50,7 @@ func (c *custody) load(boot string) {
 		if err == nil {
 			c.issued, c.doc = issued, doc
 			c.waiting = c.waiting && i == 0
+			c.standin = st.Policy != nil && as != st.Policy && as.JWS != st.Policy.JWS
 			return
 		}
 		c.health.set(policyRefused, "the stored policy cannot be used: "+err.Error())
@@ -140,7 +141,7 @@ func (c *custody) examine(jws string) (*candidate, *refusal) {
 	if err != nil {
 		return nil, &refusal{"", err}
 	}
-	if p := c.state.Policy; p != nil && as.Serial > 0 && as.Serial == p.Serial && c.doc != nil {
+	if p := c.state.Policy; p != nil && as.Serial > 0 && as.Serial == p.Serial && c.doc != nil && !c.standin {
 		// Played again, or sent twice: it is in force, and what came with it keeps its first start.
 		return nil, nil
 	}
@@ -182,15 +183,16 @@ func (c *custody) adopt(x *candidate, exceptions []identity.Exception) error {
 	if err := c.save(st); err != nil {
 		return err
 	}
-	c.waiting = false
+	c.waiting, c.standin = false, false
 	c.put(x.doc, x.as)
 	return nil
 }
 
-// risk makes durable that the policy in force changes what can cut this machine off, before it does.
+// risk makes durable that the policy in force changes what can cut this machine off, before it does. Where it
+// cannot be stored, it holds for this run.
 func (c *custody) risk(boot string) error {
 	p := c.state.Policy
-	if p == nil || p.Confirmed || c.waiting {
+	if p == nil || p.Confirmed || c.standin || c.state.Hold != nil {
 		return nil
 	}
 	if t := c.state.Trial; t != nil && t.Serial == p.Serial && t.Network && t.Boot == boot {
@@ -198,7 +200,11 @@ func (c *custody) risk(boot string) error {
 	}
 	st := c.state
 	st.Trial = &identity.Trial{Serial: p.Serial, Network: true, Boot: boot}
-	return c.save(st)
+	err := c.save(st)
+	c.mu.Lock()
+	c.state.Trial = st.Trial
+	c.mu.Unlock()
+	return err
 }
 
 // onTrial reports whether the policy in force is not proved yet, and whether it may be refuted.
@@ -206,7 +212,7 @@ func (c *custody) onTrial() (trial, network bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.state.Policy
-	if p == nil || p.Confirmed || c.waiting {
+	if p == nil || p.Confirmed || c.standin || c.state.Hold != nil {
 		return false, false
 	}
 	return true, c.state.Trial != nil && c.state.Trial.Serial == p.Serial && c.state.Trial.Network
@@ -223,6 +229,7 @@ func (c *custody) resume() bool {
 		c.health.set(policyRefused, "the stored policy cannot be used: "+err.Error())
 		return false
 	}
+	c.standin = false
 	c.put(doc, issued)
 	return true
 }
@@ -230,7 +237,7 @@ func (c *custody) resume() bool {
 // confirm marks the policy in force as proved by a check-in that passed under it; false where it was.
 func (c *custody) confirm() (serial int64, changed bool) {
 	p := c.state.Policy
-	if p == nil || p.Confirmed || c.waiting {
+	if p == nil || p.Confirmed || c.standin {
 		return 0, false
 	}
 	st := c.state
@@ -313,7 +320,7 @@ func (c *custody) erase() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.state, c.doc, c.issued, c.waiting = identity.State{}, nil, nil, false
+	c.state, c.doc, c.issued, c.waiting, c.standin = identity.State{}, nil, nil, false, false
 	return nil
 }
 

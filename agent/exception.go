@@ -170,6 +170,11 @@ func (e *exceptions) over(list []identity.Exception, now time.Time) (over, rest 
 // governing is the policy in force with its exceptions; nil without a policy.
 func (a *Agent) governing() *policy.Document {
 	st, doc, _ := a.custody.view()
+	return a.with(&st, doc)
+}
+
+// with is a policy with the exceptions that hold now.
+func (a *Agent) with(st *identity.State, doc *policy.Document) *policy.Document {
 	if doc == nil {
 		return nil
 	}

@@ -25,6 +25,7 @@ type exchange struct {
 	answer protocol.Answer
 	err    error
 	proof  reconcile.Proof // of the policy in force, where it is on trial
+	anew   bool            // on a connection that was made for it
 }
 
 // firstCheckIn spreads the first check-in of a start. A device that has no policy yet asks at once.
@@ -73,15 +74,17 @@ func (a *Agent) checkIn() {
 	server, proxy := "", ""
 	if c.client != nil {
 		server, proxy = c.client.Server.URL, c.client.Server.Proxy.Reveal()
-		if trial && network {
-			c.client.Close() // an old connection would prove nothing
-		}
+	}
+	// An old connection would prove nothing.
+	send := x.source.Exchange
+	if x.anew = c.client != nil && trial && network; x.anew {
+		send = c.client.ExchangeAnew
 	}
 	a.background.Go(func() {
 		ctx, cancel := context.WithTimeout(a.ctx, exchangeLimit)
 		defer cancel()
-		x.answer, x.err = x.source.Exchange(ctx, x.report)
-		if x.err != nil && trial && network && server != "" {
+		x.answer, x.err = send(ctx, x.report)
+		if x.err != nil && x.anew {
 			x.proof = reconcile.Probe(ctx, a.reach(server, proxy, false), a.reach(server, proxy, true))
 		}
 		a.do(func() { a.exchanged(&x) })
@@ -155,10 +158,14 @@ func (a *Agent) acknowledge(x *exchange) {
 }
 
 // proved confirms the policy that was in force when the report was made. One that is held back proves
-// nothing.
+// nothing, nor does an exchange that began before the policy changed what leads to the server.
 func (a *Agent) proved(x *exchange) {
 	doc := a.custody.doc
 	if doc == nil || x.report.Policy.Digest != doc.Digest || x.report.Policy.State == "held" {
+		return
+	}
+	if _, network := a.custody.onTrial(); network && !x.anew && a.contact.client != nil {
+		a.contact.again = true
 		return
 	}
 	if serial, changed := a.custody.confirm(); changed {

@@ -38,7 +38,7 @@ func (a *Agent) explain(ctx context.Context, c caller, in ExplainRequest) (Expla
 	if written == nil {
 		return none, noPolicy
 	}
-	rules := a.machine.opened(a.governing()).Rules(in.Section)
+	rules := a.machine.opened(a.with(&st, written)).Rules(in.Section)
 	if rules == nil {
 		return none, &localapi.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("no section %q answers for single things", in.Section)}
 	}

@@ -29,6 +29,8 @@ type Warning struct {
 	Depends []string `json:"depends,omitempty"`
 	// After is how long it has to last before it is shown.
 	After time.Duration `json:"-"`
+	// Local warnings are over once the server can be told.
+	Local bool `json:"-"`
 }
 
 // The codes of warnings. They go to the server, and are not renamed.
@@ -53,7 +55,7 @@ const (
 
 // warnings is every warning that there is.
 var warnings = []Warning{
-	{Code: identityDamaged, Severity: High, Means: "the files that say who this machine is cannot be used", Do: "enrol this machine anew: sudo warder unenroll, then sudo warder enroll"},
+	{Code: identityDamaged, Severity: High, Means: "the files that say who this machine is cannot be used", Do: "enrol this machine anew: sudo warder enroll"},
 	{Code: identityStandby, Severity: Medium, Means: "the files that say who this machine is cannot be written as they should", Do: "look for a full or broken disk under the state directory (df -h /var/lib/warder); it mends itself once the disk can be written"},
 	{Code: ledgerBad, Severity: High, Means: "the record of what this machine was like before cannot be written as it should", Do: "look for a full or broken disk under the state directory (df -h /var/lib/warder)"},
 	{Code: storeBad, Severity: Medium, Means: "events cannot be kept as they should", Do: "look for a full or broken disk under the state directory (df -h /var/lib/warder)"},
@@ -61,7 +63,7 @@ var warnings = []Warning{
 	{Code: machineFailed, Severity: High, Means: "not all that the policy asks could be done", Do: "look at the findings in warder status, and at journalctl -u warder", Depends: []string{machineUnread, ledgerBad}},
 	{Code: policyRefused, Severity: Medium, Means: "the newest policy is not taken; the last good one stays in force", Do: "tell the administrator the reason; a corrected policy is taken by itself"},
 	{Code: serverSetup, Severity: High, Means: "the server of this machine's enrolment cannot be used", Do: "check the server's address and the keys; enrol this machine anew if they are gone", Depends: []string{identityDamaged}},
-	{Code: serverAway, Severity: Medium, Means: "the server has not been reached for a while; the last policy stays in force", Do: "check the network and the proxy in warder.toml; try: warder check-in", Depends: []string{serverSetup}, After: 15 * time.Minute},
+	{Code: serverAway, Severity: Medium, Means: "the server has not been reached for a while; the last policy stays in force", Do: "check the network and the proxy in warder.toml; try: warder check-in", Depends: []string{serverSetup}, After: 15 * time.Minute, Local: true},
 	{Code: clockWrong, Severity: Low, Means: "this machine's clock is wrong", Do: "set the clock, or let it be set: timedatectl set-ntp true"},
 	{Code: configRefused, Severity: Medium, Means: "the configuration file cannot be used; the last good one stays in force", Do: "mend warder.toml; it is read again as soon as it is written"},
 	{Code: enrolmentFailed, Severity: High, Means: "this machine could not be enrolled with the file that was left for it", Do: "check server, token and network; it is tried again by itself", Depends: []string{configRefused}},
@@ -189,6 +191,9 @@ func (h *health) active() []Problem {
 // words and codes are what the server is told.
 func words(list []Problem) (words, codes []string) {
 	for _, p := range list {
+		if p.Local {
+			continue
+		}
 		words = append(words, p.Detail)
 		if !slices.Contains(codes, p.Code) {
 			codes = append(codes, p.Code)

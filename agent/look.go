@@ -25,6 +25,7 @@ const (
 // held, that is the plan of nothing: back to the baseline.
 func (a *Agent) look() {
 	a.clocks.look.Stop()
+	a.clocks.due, a.clocks.asked = time.Time{}, time.Time{}
 	a.work()
 	defer a.work()
 	// Not the loop's context: a stop must not leave a plan half done.
@@ -75,10 +76,7 @@ func (a *Agent) unread(s standing) {
 
 // found keeps what was found, and reports whether it says something else than before.
 func (a *Agent) found(s standing) bool {
-	before, err := a.store.Findings()
-	if err != nil {
-		a.health.set(storeBad, err.Error())
-	}
+	before := a.before()
 	changed := len(before) != len(s.findings)
 	for i, f := range s.findings {
 		s.findings[i].Since = s.result.At.UTC()
@@ -97,6 +95,23 @@ func (a *Agent) found(s standing) bool {
 		a.health.set(storeBad, err.Error())
 	}
 	return true
+}
+
+// before are the findings of the look before this one, or of an earlier run.
+func (a *Agent) before() map[enforce.Setting]enforce.Finding {
+	last := a.machine.last()
+	if last.result.At.IsZero() {
+		stored, err := a.store.Findings()
+		if err != nil {
+			a.health.set(storeBad, err.Error())
+		}
+		return stored
+	}
+	out := map[enforce.Setting]enforce.Finding{}
+	for _, f := range last.findings {
+		out[f.Setting] = f
+	}
+	return out
 }
 
 func driftEvent(c enforce.Change, r reconcile.Result) enforce.Event {

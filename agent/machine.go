@@ -88,8 +88,11 @@ func (m *machine) probe(ctx context.Context) {
 	m.mu.Unlock()
 }
 
-// start ends what an earlier run left.
-func (m *machine) start() {
+// start ends what an earlier run left, and says who is told of what guards decide.
+func (m *machine) start(hand func(platform.Decision), look func(soon bool)) {
+	for _, g := range m.guards() {
+		g.Listen(hand, look)
+	}
 	for _, c := range m.list {
 		if c.Start != nil {
 			c.Start()
@@ -142,12 +145,15 @@ func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(re
 	r := m.loop.Run(ctx, ask, func(context.Context) { unloaded = m.load(c, out.Blind) })
 	r.Problems = append(r.Problems, unloaded...)
 	after := m.observe(ctx)
+	blind := maps.Clone(out.Blind)
 	if doc != nil && !reflect.DeepEqual(snapshot, after) {
-		// Decided again on the machine as it is now: what stood against the policy may be gone.
+		// Decided again on the machine as it is now: what stood against the policy may be gone. What could
+		// not be read a moment ago was not held, and is looked at again.
 		c = section.Open(m.sections, doc, &after)
 		out = section.Decide(m.sections, c)
+		maps.Copy(blind, out.Blind)
 	}
-	s := standing{snapshot: after, held: c, result: r, blind: out.Blind,
+	s := standing{snapshot: after, held: c, result: r, blind: blind,
 		findings: append(m.loop.Prove(out.Findings, out.Wants, r), reconcile.Conflicts(r)...)}
 	return s
 }
@@ -222,7 +228,7 @@ func (m *machine) watch(ctx context.Context, look func()) error {
 }
 
 // guard runs every guard until the context ends.
-func (m *machine) guard(ctx context.Context, hand func(platform.Decision), look func(soon bool)) error {
+func (m *machine) guard(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var all sync.WaitGroup
@@ -230,7 +236,7 @@ func (m *machine) guard(ctx context.Context, hand func(platform.Decision), look 
 	errs := make([]error, len(guards))
 	for i, g := range guards {
 		all.Go(func() {
-			if errs[i] = g.Run(ctx, hand, look); errs[i] != nil {
+			if errs[i] = g.Run(ctx); errs[i] != nil {
 				cancel() // one that cannot guard is a reason to begin anew
 			}
 		})

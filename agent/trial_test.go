@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -27,6 +25,7 @@ import (
 	"github.com/warderd/warder/enforce/section"
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/link"
+	"github.com/warderd/warder/sync/server"
 )
 
 // inNetwork runs the rest of a test in a network of its own, with real packets and a real firewall: this
@@ -122,8 +121,10 @@ func (w wall) Apply(_ context.Context, changes []enforce.Change) map[enforce.Key
 func (wall) Watch(context.Context, func(enforce.Key)) error { return platform.Unwatched(time.Hour) }
 
 // walled is a lab whose policy can cut this machine off: network.vpn_required puts up the wall.
-func walled(t *testing.T) *lab {
-	l := newLab(t)
+func walled(t *testing.T) *lab { return walledWith(t, server.Options{HTTP: true}) }
+
+func walledWith(t *testing.T, o server.Options) *lab {
+	l := labWith(t, o)
 	u, _ := url.Parse(l.url)
 	l.sections = append([]section.Section{}, all.Sections...)
 	for i, s := range l.sections {
@@ -150,10 +151,7 @@ func walled(t *testing.T) *lab {
 		return c
 	})
 	// The administrator stands before the wall.
-	marked := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, link.Mark) })
-	}}
-	l.client = &http.Client{Transport: &http.Transport{DialContext: marked.DialContext, DisableKeepAlives: true}}
+	l.client = marked()
 	l.start()
 	l.enroll()
 	return l

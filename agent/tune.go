@@ -17,7 +17,8 @@ func Tune() {
 }
 
 const (
-	busyGC = 50
+	// busyGC lets a check-in run without a collection or with one: the heap is small, and given back after it.
+	busyGC = 400
 	// memoryNet makes the collector run whatever its pace, should an idle agent ever fill it.
 	memoryNet = 64 << 20
 	// relaxAfter is how long after the last work the memory it used is given back.

@@ -153,11 +153,11 @@ type Guard interface {
 	// Load swaps the rules, then judges again all that is there, and returns when what it could do at
 	// once is done and read back. nil: there is no policy, and everything passes.
 	Load(Rules) error
-	// Run answers until the context ends. hand takes each decision and never waits; look asks for another
-	// look at the machine: soon, where something may have to be done, or when it has come to rest.
-	Run(ctx context.Context, hand func(Decision), look func(soon bool)) error
-	// Rescan judges again all that is there: after sleep, and where announcements were lost.
-	Rescan()
+	// Listen says who is told, before anything is loaded. hand takes each decision and never waits; look asks
+	// for another look at the machine: soon, where something may have to be done, or when it has come to rest.
+	Listen(hand func(Decision), look func(soon bool))
+	// Run answers events until the context ends.
+	Run(ctx context.Context) error
 	// Work lists what goes on in the background.
 	Work() []Work
 	// Stop ends that work and leaves everything as it is.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -44,10 +45,15 @@ type File struct {
 	// Begun is called with the handle each time the file begins anew after a loss.
 	begun func(*sql.DB, string) error
 
-	mu     sync.Mutex
+	mu     sync.Mutex // held while the disk is waited for
 	db     *sql.DB
 	health Health
+
+	shown atomic.Pointer[Health] // for those who ask meanwhile
 }
+
+// show lets others see how the file is. Called with the lock held.
+func (f *File) show() { h := f.health; f.shown.Store(&h) }
 
 // Open opens path, or begins it anew. standby is the directory of the copy for when the disk cannot
 // be written. begun is told when contents were lost. It fails only where not even the runtime
@@ -56,6 +62,7 @@ func Open(path, standby, schema string, begun func(*sql.DB, string) error) (*Fil
 	f := &File{path: path, standby: filepath.Join(standby, filepath.Base(path)), schema: schema, begun: begun}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	defer f.show()
 	return f, f.open()
 }
 
@@ -69,12 +76,10 @@ func DSN(path string) string {
 // Reader gives a handle of its own on the file in use, which can only read and does not wait for
 // others. The caller closes it.
 func (f *File) Reader() (*sql.DB, error) {
-	f.mu.Lock()
 	path := f.path
-	if f.health.Standby != "" {
+	if f.Health().Standby != "" {
 		path = f.standby
 	}
-	f.mu.Unlock()
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=query_only(1)&_pragma=busy_timeout(2000)&_pragma=cache_size(-256)")
 	if err != nil {
 		return nil, err
@@ -83,12 +88,8 @@ func (f *File) Reader() (*sql.DB, error) {
 	return db, nil
 }
 
-// Health is the file's state now.
-func (f *File) Health() Health {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.health
-}
+// Health is the file's state. It waits for no disk.
+func (f *File) Health() Health { return *f.shown.Load() }
 
 // Close closes the file.
 func (f *File) Close() error {
@@ -108,6 +109,7 @@ func (f *File) DoQuick(run func(*sql.DB) error) error { return f.do("NORMAL", ru
 func (f *File) do(sync string, run func(*sql.DB) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	defer f.show()
 	err := f.with(sync, run)
 	if err == nil || kindOf(err) == sound {
 		return err

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/warderd/warder/agent/killpoint"
@@ -123,9 +124,13 @@ type Store struct {
 	dir     string
 	standby string // in the runtime directory, for when the disk cannot be written
 
-	mu     sync.Mutex
+	mu     sync.Mutex // held while the disk is waited for
 	health string
+	shown  atomic.Pointer[string] // for those who ask meanwhile
 }
+
+// show lets others see how the files are. Called with the lock held.
+func (s *Store) show() { h := s.health; s.shown.Store(&h) }
 
 // New keeps the files in dir, and in standby while the disk cannot be written.
 func New(dir, standby string) *Store { return &Store{dir: dir, standby: standby} }
@@ -137,17 +142,19 @@ func (s *Store) files() []string {
 	return []string{filepath.Join(s.standby, "identity.json"), filepath.Join(s.dir, "identity.json"), filepath.Join(s.dir, "identity.json.bak")}
 }
 
-// Health says in words what is wrong with the files; "" when nothing is.
+// Health says in words what is wrong with the files; "" when nothing is. It waits for no disk.
 func (s *Store) Health() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.health
+	if h := s.shown.Load(); h != nil {
+		return *h
+	}
+	return ""
 }
 
 // Load gives the newest copy that is whole. No copy at all is an empty state: not enrolled.
 func (s *Store) Load() (State, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.show()
 	var best *sealed
 	found, broken := 0, 0
 	for _, f := range s.files() {
@@ -222,6 +229,7 @@ func open(path string) (*sealed, error) {
 func (s *Store) Save(st State) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.show()
 	body, err := json.Marshal(st)
 	if err != nil {
 		return err
@@ -255,7 +263,7 @@ func (s *Store) Save(st State) error {
 func (s *Store) Erase() error {
 	var errs []error
 	for _, f := range s.files() {
-		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := durable.Remove(f); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -126,8 +126,11 @@ func join(kinds Kinds, wants []enforce.Want) (out []enforce.Want, over map[enfor
 		have := &out[i]
 		switch {
 		case w.To() == have.To():
-			have.By = both(have.By, w.By)
-			have.Mode = max(have.Mode, w.Mode)
+			if w.Mode > have.Mode { // the setting of the higher mode is named first
+				have.Mode, have.By = w.Mode, both(w.By, have.By)
+			} else {
+				have.By = both(have.By, w.By)
+			}
 		case w.Mode > have.Mode:
 			*have = w
 		case w.Mode == have.Mode:

@@ -65,7 +65,7 @@ func sorted(errs Errors) Errors {
 var envelopeNames = map[string]bool{
 	"id": true, "organization_id": true, "name": true, "description": true, "version": true,
 	"active": true, "compliance": true, "section_compliance": true, "policy_data": true,
-	"device_count": true, "created_at": true, "updated_at": true,
+	"device_count": true, "created_at": true, "updated_at": true, "rollout": true,
 }
 
 func (d *Document) envelope(top map[string]any, o Options, errs *Errors) {

@@ -18,7 +18,7 @@ func Decide(sections []Section, c *Case) Outcome {
 			for _, set := range c.Document.Managed(s.Name) {
 				f := NotYet(c, set)
 				if c.Can(set).Level != fact.Unsupported {
-					f.Enforcement, f.Reason = enforcement(c, set), why
+					f = Unread(c, set, why)
 				}
 				out.Findings = append(out.Findings, f)
 			}
@@ -46,16 +46,25 @@ func Decide(sections []Section, c *Case) Outcome {
 	return out
 }
 
-// enforcement is what a finding says of a setting that is carried and whose state is not known.
-func enforcement(c *Case, s enforce.Setting) enforce.Enforcement {
-	if c.Document.Mode(s) < enforce.Enforce {
-		return enforce.Observed
+// Unread is the finding of a setting that is carried and whose state is not known.
+func Unread(c *Case, s enforce.Setting, why string) enforce.Finding {
+	f := enforce.Finding{Setting: s, Mode: c.Document.Mode(s), Compliance: enforce.Uncertain, Enforcement: enforce.NotEnforced, Reason: why}
+	if f.Mode < enforce.Enforce {
+		f.Enforcement = enforce.Observed
 	}
-	return enforce.NotEnforced
+	return f
 }
 
-// blind says why a section cannot be decided, or "". A section of which nothing is carried needs nothing.
+// blind says why a section cannot be decided, or "". A section of which nothing is asked, or nothing carried,
+// needs nothing.
 func (s Section) blind(c *Case) string {
+	concerned := len(c.Document.Managed(s.Name)) > 0
+	if s.Concerned != nil {
+		concerned = s.Concerned(c.Document)
+	}
+	if !concerned {
+		return ""
+	}
 	carried := slices.ContainsFunc(s.Settings, func(set policy.Setting) bool { return c.Can(set.Name).Level != fact.Unsupported })
 	if !carried {
 		return ""

@@ -19,6 +19,9 @@ type Section struct {
 	// Needs are the parts of a snapshot without which nothing can be decided: where one cannot be read,
 	// this section is unknown, and only this one.
 	Needs []fact.Part
+	// Concerned reports whether a document asks anything of this section; nil: where it manages one of its
+	// settings.
+	Concerned func(*policy.Document) bool
 	// Compile prepares the rules that answer single events; nil: nothing is judged per event.
 	Compile func(*policy.Document, *fact.Machine) Rules
 	// Decide gives the standing state and a finding for each managed setting. It sees the whole document,

@@ -20,9 +20,15 @@ const (
 // Section is USB device control.
 var Section = section.Section{
 	Name: "usb", Settings: policy.Section("usb"),
-	Needs:   []fact.Part{fact.PartUSB, fact.PartControllers},
-	Compile: func(d *policy.Document, m *fact.Machine) section.Rules { return Compile(d, m) },
-	Decide:  decide, Count: count, Except: &section.Except{Parse: parseSubject, Names: names, Refused: refused},
+	Needs:     []fact.Part{fact.PartUSB, fact.PartControllers},
+	Concerned: func(d *policy.Document) bool { return len(d.Managed("usb")) > 0 || deniesStorage(d) },
+	Compile:   func(d *policy.Document, m *fact.Machine) section.Rules { return Compile(d, m) },
+	Decide:    decide, Count: count, Except: &section.Except{Parse: parseSubject, Names: names, Refused: refused},
+}
+
+// deniesStorage: a setting of another section is carried here.
+func deniesStorage(d *policy.Document) bool {
+	return d.Storage.ExternalStorageAllowed.Set && !d.Storage.ExternalStorageAllowed.V
 }
 
 // rulesOf are the rules that a case has of this section.
@@ -172,10 +178,9 @@ func Storage(c *section.Case) enforce.Finding {
 	if can.Level == fact.Unsupported {
 		return section.NotYet(c, s)
 	}
-	for _, p := range Section.Needs {
+	for _, p := range []fact.Part{fact.PartUSB, fact.PartControllers} {
 		if why, unread := c.Machine.Unread(p); unread {
-			f.Compliance, f.Enforcement, f.Reason = enforce.Uncertain, enforce.NotEnforced, why
-			return f
+			return section.Unread(c, s, why)
 		}
 	}
 	r := rulesOf(c)

@@ -79,7 +79,7 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 	}
 	r := &Rules{
 		allowed:       d.USB.Allowed.V,
-		denyStorage:   d.Storage.ExternalStorageAllowed.Set && !d.Storage.ExternalStorageAllowed.V,
+		denyStorage:   deniesStorage(d),
 		modeAllowed:   d.Mode(settingAllowed),
 		modeWhitelist: d.Mode(settingWhitelist),
 		modeClasses:   d.Mode(settingClasses),

@@ -47,10 +47,11 @@ func (r *rig) insertToDecision(n int, policy string) []time.Duration {
 // machine that has come to rest.
 func (r *rig) plugs(n int) []time.Duration {
 	r.t.Helper()
-	// struct kobject begins with its name; an action of 0 is KOBJ_ADD (include/linux/kobject.h).
-	r.sh(`cd /sys/kernel/tracing; echo 0 >tracing_on; echo >set_event_pid; echo >kprobe_events
-	echo 'p:seen kobject_uevent_env name=+0(+0(%%di)):string action=%%si:u32' >>kprobe_events; echo 'p:decided usb_authorize_device' >>kprobe_events
-	echo 'name == "1-4" && action == 0' >events/kprobes/seen/filter
+	// kobject_uevent_env itself cannot be probed on Debian's kernels ("notrace"). What it sends is the first
+	// broadcast of the task that is in device_add for this device; struct device begins with its name.
+	r.sh(`set -e; cd /sys/kernel/tracing; echo 0 >tracing_on; echo >set_event_pid; echo >kprobe_events
+	echo 'p:adding device_add name=+0(+0(%di)):string' >>kprobe_events; echo 'p:seen netlink_broadcast' >>kprobe_events; echo 'p:decided usb_authorize_device' >>kprobe_events
+	echo 'name == "1-4"' >events/kprobes/adding/filter
 	echo mono >trace_clock; echo >trace; echo 1 >events/kprobes/enable; echo 1 >tracing_on`)
 	for i := range n {
 		r.plug("usb-tablet", "p", map[string]any{"port": "4"})
@@ -65,13 +66,17 @@ func (r *rig) plugs(n int) []time.Duration {
 		r.gone("1-4")
 		r.sh("sleep 1.2")
 	}
-	out := r.sh(`cd /sys/kernel/tracing; echo 0 >tracing_on; echo 0 >events/kprobes/enable; grep -E 'seen:|decided:' trace; echo >kprobe_events`)
+	out := r.sh(`cd /sys/kernel/tracing; echo 0 >tracing_on; echo 0 >events/kprobes/enable; grep -E 'adding:|seen:|decided:' trace; echo >kprobe_events`)
 	var list []time.Duration
 	var seen time.Duration
+	adding := ""
 	for line := range strings.Lines(out) {
 		f := strings.Fields(line)
 		for i, w := range f {
-			if (w != "seen:" && w != "decided:") || i == 0 {
+			if w == "adding:" {
+				adding = f[0]
+			}
+			if w != "decided:" && (w != "seen:" || f[0] != adding) || i == 0 {
 				continue
 			}
 			sec, err := strconv.ParseFloat(strings.TrimSuffix(f[i-1], ":"), 64)
@@ -80,7 +85,7 @@ func (r *rig) plugs(n int) []time.Duration {
 			}
 			now := time.Duration(sec * float64(time.Second))
 			if w == "seen:" {
-				seen = now
+				seen, adding = now, ""
 			} else if seen != 0 { // a second decision on the same device is none on the plug
 				list = append(list, now-seen)
 				seen = 0

@@ -1,12 +1,15 @@
-// Package durable writes files so that a power cut leaves the old one or the new one, whole. It owns how that
-// is done on each system, and nothing of what is in the files; agent and server use it, and nothing else
-// writes a file that has to last.
+// Package durable replaces files so that a power cut leaves the old one or the new one, whole, and nothing of a
+// third. It owns how that is done on each system, and nothing of what is in the files; agent and server
+// replace files by it and by nothing else.
 package durable
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 )
 
 // Write replaces a file as a whole and durably.
@@ -14,7 +17,8 @@ func Write(path string, b []byte, mode os.FileMode) error { return WriteAt(path,
 
 // Swap replaces a file as a whole and does not wait for the disk: for what a power cut may take.
 func Swap(path string, b []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	sweep(path, old)
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"*")
 	if err != nil {
 		return err
 	}
@@ -34,5 +38,31 @@ func WriteAt(path string, b []byte, mode os.FileMode, at func(step string)) erro
 	if at == nil {
 		at = func(string) {}
 	}
+	sweep(path, old)
 	return write(path, b, mode, at)
+}
+
+// Remove removes a file, and what writers of it that were killed have left: that may hold the same secret.
+func Remove(path string) error {
+	sweep(path, 0)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// old is from when on a new file is one that was left: nobody takes that long to write it.
+const old = time.Minute
+
+// sweep removes the new files of writers that were killed: "." and the name and a number.
+func sweep(path string, age time.Duration) {
+	list, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"[0-9]*"))
+	for _, f := range list {
+		if strings.Trim(strings.TrimPrefix(filepath.Base(f), "."+filepath.Base(path)), "0123456789") != "" {
+			continue
+		}
+		if info, err := os.Lstat(f); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) >= age {
+			_ = os.Remove(f)
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The old file or the new one, whole, with the mode asked for, and nothing beside it.
@@ -51,5 +52,49 @@ func TestWrite(t *testing.T) {
 	}
 	if list, _ := os.ReadDir(dir); len(list) != 1 {
 		t.Errorf("left: %v", list)
+	}
+}
+
+// What killed writers left goes with the next write once it is old, and at once when the file is removed;
+// nothing else does.
+func TestLeftovers(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "identity.json")
+	put := func(name string, age time.Duration) {
+		f := filepath.Join(dir, name)
+		if err := os.WriteFile(f, []byte("secret"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Now().Add(-age)
+		if err := os.Chtimes(f, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(".identity.json123", time.Hour)
+	put(".identity.json456", 0)
+	put(".identity.json.bak789", time.Hour)
+	put(".identity.json12x", time.Hour)
+	left := func() string {
+		list, _ := os.ReadDir(dir)
+		var names []string
+		for _, e := range list {
+			names = append(names, e.Name())
+		}
+		return strings.Join(names, " ")
+	}
+	if err := Write(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := left(); got != ".identity.json.bak789 .identity.json12x .identity.json456 identity.json" {
+		t.Error(got)
+	}
+	if err := Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if got := left(); got != ".identity.json.bak789 .identity.json12x" {
+		t.Error(got)
+	}
+	if err := Remove(path); err != nil {
+		t.Errorf("twice: %v", err)
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 // write: renameio does not build here, and a rename replaces (MoveFileEx).
 func write(path string, b []byte, mode os.FileMode, at func(string)) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"*")
 	if err != nil {
 		return err
 	}

@@ -63,14 +63,8 @@ func (d *door) Load(r platform.Rules) error {
 	return nil
 }
 
-// Run answers plugs until the context ends.
-func (d *door) Run(ctx context.Context, hand func(platform.Decision), look func(soon bool)) error {
-	d.to(hand, look)
-	return d.Guard.Run(ctx)
-}
-
-// to says who is told.
-func (d *door) to(hand func(platform.Decision), look func(soon bool)) {
+// Listen says who is told.
+func (d *door) Listen(hand func(platform.Decision), look func(soon bool)) {
 	d.told.Store(&told{hand: func(x Decision) { hand(x.neutral()) }, gone: func(_ string, came bool) { look(came) }})
 }
 

@@ -180,10 +180,25 @@ const maxTries = 3
 // Exchange sends a report. It counts it, and tries again where the server only differs on the clock or
 // the counter, or where this machine's clock is too wrong to judge the server's certificate.
 func (c *Client) Exchange(ctx context.Context, r protocol.Report) (protocol.Answer, error) {
+	return c.exchange(ctx, c.http, r)
+}
+
+// ExchangeAnew is Exchange on a connection that is made for it and closed after it: the only kind that says
+// whether one can be made now.
+func (c *Client) ExchangeAnew(ctx context.Context, r protocol.Report) (protocol.Answer, error) {
+	h, err := c.Server.HTTP()
+	if err != nil {
+		return protocol.Answer{}, err
+	}
+	defer h.CloseIdleConnections()
+	return c.exchange(ctx, h, r)
+}
+
+func (c *Client) exchange(ctx context.Context, h *http.Client, r protocol.Report) (protocol.Answer, error) {
 	var a protocol.Answer
 	for try := 0; ; try++ {
 		r.Counter = c.nextCounter()
-		err := c.post(ctx, protocol.Base+"/devices/"+c.Device+"/checkin", r, &a)
+		err := c.post(ctx, h, protocol.Base+"/devices/"+c.Device+"/checkin", r, &a)
 		if err == nil || try == maxTries-1 {
 			return a, err
 		}
@@ -254,7 +269,7 @@ func (c *Client) Put(ctx context.Context, path string, body []byte) error {
 	}
 }
 
-func (c *Client) post(ctx context.Context, path string, in, out any) error {
+func (c *Client) post(ctx context.Context, h *http.Client, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -263,7 +278,7 @@ func (c *Client) post(ctx context.Context, path string, in, out any) error {
 	if err != nil {
 		return err
 	}
-	return do(ctx, c.http, http.MethodPost, c.Server.URL, path, token, body, out)
+	return do(ctx, h, http.MethodPost, c.Server.URL, path, token, body, out)
 }
 
 func do(ctx context.Context, h *http.Client, method, base, path, token string, body []byte, out any) error {

@@ -3,6 +3,8 @@ package protocol
 import (
 	"encoding/json"
 	"maps"
+	"slices"
+	"strings"
 
 	"github.com/warderd/warder/enforce/fact"
 )
@@ -36,7 +38,14 @@ type wireFacts struct {
 
 // FactsOf takes a snapshot apart.
 func FactsOf(m *fact.Machine) Facts {
-	f := Facts{Capable: m.Capable}
+	f := Facts{Capable: maps.Clone(m.Capable)}
+	// Servers up to 0.3 read what can be done by section.
+	for _, s := range slices.Sorted(maps.Keys(m.Capable)) {
+		section, _, dotted := strings.Cut(s, ".")
+		if _, has := f.Capable[section]; dotted && !has {
+			f.Capable[section] = m.Capable[s]
+		}
+	}
 	f.Parts, f.Unread = m.Encode()
 	return f
 }
@@ -81,7 +90,7 @@ func (f *Facts) Machine() (fact.Machine, error) {
 	m := fact.Machine{Capable: f.Capable}
 	// Agents up to 0.3 said what they can by section, and carried this one setting of another by USB.
 	const external = "storage.external_storage_allowed"
-	if c, old := f.Capable["usb"]; old {
+	if c, has := f.Capable["usb"]; has && !slices.ContainsFunc(slices.Collect(maps.Keys(f.Capable)), func(s string) bool { return strings.Contains(s, ".") }) {
 		m.Capable = maps.Clone(f.Capable)
 		if c.Level == fact.Enforced {
 			c = fact.Capability{Level: fact.Partial, Limit: "USB only"}

@@ -58,6 +58,19 @@ func TestExceptionOfVersion03(t *testing.T) {
 	}
 }
 
+// A server of 0.3 finds what can be done by section, and this one by setting.
+func TestCapableForVersion03(t *testing.T) {
+	f := FactsOf(&fact.Machine{Capable: map[string]fact.Capability{"usb.allowed": {Level: fact.Enforced}, "usb.whitelist": {Level: fact.Enforced},
+		"storage.cloud_sync_allowed": {Level: fact.Unsupported, Limit: "x"}, "storage.external_storage_allowed": {Level: fact.Unsupported, Limit: "y"}}})
+	if f.Capable["usb"].Level != fact.Enforced || f.Capable["storage"].Limit != "x" {
+		t.Errorf("%+v", f.Capable)
+	}
+	m, err := f.Machine()
+	if err != nil || m.Can("storage.external_storage_allowed").Limit != "y" || m.Can("usb.whitelist").Level != fact.Enforced {
+		t.Errorf("%+v %v", m.Capable, err)
+	}
+}
+
 func FuzzFacts(f *testing.F) {
 	f.Add(`{"usb":[{"path":"1-1"}],"unread":{"controllers":"x"}}`)
 	f.Add(`{"inputs":null,"volumes":[]}`)

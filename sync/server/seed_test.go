@@ -14,7 +14,10 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server/api"
 	"github.com/warderd/warder/sync/server/fleet"
 )
@@ -300,6 +303,12 @@ func TestAnswersFitTheDocument(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	schemas := openAPI(t)
 	l := r.laptop("l")
+	l.sync()
+	facts := protocol.FactsOf(&fact.Machine{USB: fact.Is([]fact.USB{{Path: "1-1", Interfaces: []fact.Interface{{Class: 8}}}}), Controllers: fact.Is([]string{"usb1"}), Inputs: fact.Unread[fact.Inputs]("no"),
+		Capable: map[string]fact.Capability{"usb.allowed": {Level: fact.Enforced}}})
+	facts.Health, facts.Codes = []string{"x"}, []string{"clock-wrong"}
+	l.rep.Device, l.rep.DeviceDigest = &facts, "f"
+	l.rep.Events = []enforce.Event{{Seq: 1, At: time.Now(), Kind: enforce.Denied, Setting: "usb.allowed", Mode: enforce.Enforce, Subject: "s", Section: "usb", Verdict: enforce.Verdict{WouldMode: enforce.Enforce}}}
 	l.sync()
 	l.says("noncompliant")
 	dev := "/devices/" + l.out.DeviceID

@@ -33,7 +33,7 @@ func (a *API) counts(ctx context.Context) (map[string]int, int, error) {
 		return c.count, c.total, nil
 	}
 	if c.count != nil && c.took > censusQuick {
-		if time.Since(c.at) > censusRest && c.asking.CompareAndSwap(false, true) {
+		if time.Since(c.at) > censusRest && !a.stopping.Load() && c.asking.CompareAndSwap(false, true) {
 			a.beside.Go(func() {
 				defer c.asking.Store(false)
 				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)

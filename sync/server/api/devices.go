@@ -4,11 +4,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server/fleet"
@@ -58,7 +62,7 @@ type deviceDetail struct {
 	Rollup     *enforce.Rollup `json:"rollup,omitempty"`
 	Findings   []storedFinding `json:"findings"`
 	FindingsAt *time.Time      `json:"findings_at"`
-	Facts      *protocol.Facts `json:"facts,omitempty"`
+	Facts      *factsView      `json:"facts,omitempty"`
 	Exceptions []exceptionView `json:"exceptions"`
 }
 
@@ -106,6 +110,35 @@ func listDevices(a *API, q *request) (listView[DeviceView], error) {
 	return listOf(q, data, total), nil
 }
 
+// Schema describes a finding; a newer agent may say more.
+func (storedFinding) Schema(r huma.Registry) *huma.Schema { return open[enforce.Finding](r) }
+
+// open is the schema of a type, of which more may be said than this version knows: a newer agent's fields, and
+// its words.
+func open[T any](r huma.Registry) *huma.Schema {
+	s := *huma.SchemaFromType(r, reflect.TypeFor[T]())
+	s.AdditionalProperties = true
+	return closed(&s)
+}
+
+// factsView are facts as the device said them.
+type factsView struct{ raw json.RawMessage }
+
+// MarshalJSON writes them as they came.
+func (f factsView) MarshalJSON() ([]byte, error) { return f.raw, nil }
+
+// Schema describes facts: the parts of the snapshot beside these fields.
+func (factsView) Schema(r huma.Registry) *huma.Schema {
+	texts := &huma.Schema{Type: "array", Items: &huma.Schema{Type: "string"}}
+	s := &huma.Schema{Type: "object", AdditionalProperties: true, Description: "what the device tells of itself: parts of its snapshot (usb, controllers, inputs, …) and these", Properties: map[string]*huma.Schema{
+		"host": r.Schema(reflect.TypeFor[protocol.Host](), true, ""), "health": texts, "health_codes": texts, "hold": {Type: "string"},
+		"capable":     {Type: "object", AdditionalProperties: r.Schema(reflect.TypeFor[fact.Capability](), true, "")},
+		"unread":      {Type: "object", AdditionalProperties: &huma.Schema{Type: "string"}},
+		"latency_hdr": {Type: "object", AdditionalProperties: &huma.Schema{Type: "string"}},
+	}}
+	return closed(s)
+}
+
 // storedFinding is a finding as the device said it, in words that this version may not know.
 type storedFinding struct {
 	enforce.Finding
@@ -139,9 +172,7 @@ func getDevice(a *API, q *request) (deviceDetail, error) {
 		out.Rollup = &r
 	}
 	if d.Report.Facts != nil {
-		if err := json.Unmarshal(d.Report.Facts, &out.Facts); err != nil {
-			return out, err
-		}
+		out.Facts = &factsView{d.Report.Facts}
 	}
 	list, err := a.Store.Exceptions(q.Context(), d.N, true, q.now)
 	for _, x := range list {

@@ -126,6 +126,13 @@ func (a *API) edit(q *request, body []byte) (e edit, err error) {
 	if !ok {
 		return e, bad("the body must be an object")
 	}
+	want, err := q.ifMatch()
+	if err == nil {
+		err = precondition(p.Version, want)
+	}
+	if err != nil {
+		return e, err
+	}
 	whole, err := over(p.Document(), body)
 	if err != nil {
 		return e, err
@@ -133,14 +140,7 @@ func (a *API) edit(q *request, body []byte) (e edit, err error) {
 	if e.after, err = decodePolicy(whole); err != nil {
 		return e, err
 	}
-	want, err := q.ifMatch()
-	if err == nil {
-		err = precondition(p.Version, want)
-	}
-	if err == nil {
-		err = a.editable(p, e.after, fields)
-	}
-	if err != nil {
+	if err := a.editable(p, e.after, fields); err != nil {
 		return e, err
 	}
 	if e.before, err = a.decoded(p); err != nil {
@@ -205,6 +205,9 @@ func over(document, body []byte) ([]byte, error) {
 	if raw, ok := given["policy_data"]; ok && json.Unmarshal(raw, &written) == nil && written != nil {
 		if err := json.Unmarshal(have["policy_data"], &sections); err != nil {
 			return nil, err
+		}
+		if sections == nil {
+			sections = map[string]json.RawMessage{}
 		}
 		maps.Copy(sections, written)
 		b, err := json.Marshal(sections)

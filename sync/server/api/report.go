@@ -70,7 +70,10 @@ func (in *received) words(errs *policy.Errors) {
 		}
 	}
 	if in.Findings != nil {
-		var list []struct{ Setting, Mode, Compliance, Enforcement string }
+		var list []struct {
+			Setting, Mode, Compliance, Enforcement string
+			Evidence                               []struct{ State string }
+		}
 		_ = json.Unmarshal(in.findings, &list) // was read before, into stricter types
 		for i, f := range list {
 			at := fmt.Sprintf("findings[%d].", i)
@@ -78,13 +81,19 @@ func (in *received) words(errs *policy.Errors) {
 			check(at+"mode", f.Mode)
 			check(at+"compliance", f.Compliance)
 			check(at+"enforcement", f.Enforcement)
+			for _, e := range f.Evidence {
+				check(at+"evidence.state", e.State)
+			}
 		}
 	}
 	for i, raw := range in.events {
 		var e struct {
 			Setting, Mode, Kind, Section string
-			Verdict                      struct{ Guard string }
-			Done                         struct{ State string }
+			Verdict                      struct {
+				Guard     string
+				WouldMode string `json:"would_mode"`
+			}
+			Done struct{ State string }
 		}
 		_ = json.Unmarshal(raw, &e)
 		at := fmt.Sprintf("events[%d].", i)
@@ -93,6 +102,7 @@ func (in *received) words(errs *policy.Errors) {
 		check(at+"kind", e.Kind)
 		check(at+"section", e.Section)
 		check(at+"verdict.guard", e.Verdict.Guard)
+		check(at+"verdict.would_mode", e.Verdict.WouldMode)
 		check(at+"done.state", e.Done.State)
 	}
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/warderd/warder/enforce"
 )
@@ -227,6 +230,19 @@ type StoredEvent struct {
 	Epoch    string    `json:"epoch"`
 	Received time.Time `json:"received_at"`
 	raw      json.RawMessage
+}
+
+// Schema describes an event; a newer agent may say more.
+func (StoredEvent) Schema(r huma.Registry) *huma.Schema {
+	type stored struct {
+		enforce.Event
+		Epoch    string    `json:"epoch"`
+		Received time.Time `json:"received_at"`
+	}
+	s := *huma.SchemaFromType(r, reflect.TypeFor[stored]())
+	s.AdditionalProperties = true
+	s.PrecomputeMessages()
+	return &s
 }
 
 // MarshalJSON writes it as it came, with what the server adds.
