@@ -53,9 +53,11 @@ share: laptop package
 
 test: deps
 	@packaging/dev/deps.sh test
-	go test -race -count=1 -timeout 15m $$(go list ./... | grep -v /packaging/laptop)
+	@mkdir -p .cache; echo "== the laptop's image and packages are made meanwhile (.cache/share.log)"
+	@$(MAKE) --no-print-directory share >.cache/share.log 2>&1 & share=$$!; \
+	go test -race -count=1 -timeout 20m -parallel 6 $$(go list ./... | grep -v /packaging/laptop); tests=$$?; \
+	wait $$share || { cat .cache/share.log; exit 1; }; exit $$tests
 	CGO_ENABLED=1 go test -tags gousb -count=1 ./platform/usb
-	$(MAKE) --no-print-directory share
 	WARDER_LAPTOP=$(CURDIR)/.cache go test -count=1 -v -timeout 60m -parallel 2 -skip TestSpeed ./packaging/laptop
 
 test-unit:

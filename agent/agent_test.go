@@ -241,6 +241,7 @@ func version(v int) func(Status) bool {
 
 // The tour of one policy, and of everything that takes it back.
 func TestTour(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.start()
 	if s := l.status(); s.Enrolled || s.Exit() != ExitNotEnrolled || len(s.Health) != 0 {
@@ -369,6 +370,7 @@ func TestStops(t *testing.T) {
 
 // Mass enrolment by a dropped file, and a configuration that changes while it runs.
 func TestDroppedFiles(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.start()
 	token := l.admin("POST", "/enrollments", `{"uses":5}`)["token"].(string)
@@ -395,6 +397,7 @@ func TestDroppedFiles(t *testing.T) {
 
 // An ordinary user may ask, and is not shown what monitor mode saw.
 func TestWhatUsersSee(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.start()
 	l.enroll()

@@ -22,6 +22,7 @@ const denyAll = `{"compliance":"enforce","policy_data":{"usb":{"allowed_classes"
 // An exception lets this stick pass on this device for its time, and no longer; the rest of the
 // policy stays as it is.
 func TestExceptionFromTheServer(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.start()
 	l.enroll()
@@ -49,6 +50,7 @@ func TestExceptionFromTheServer(t *testing.T) {
 
 // A code works without the server, once, for the stick and the device it was made for.
 func TestExceptionByCode(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.start()
 	l.enroll()
@@ -102,6 +104,7 @@ func TestExceptionByCode(t *testing.T) {
 
 // A bundle comes when it is asked for, and holds no secret.
 func TestDiagnostics(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.start()
 	l.enroll()
@@ -147,6 +150,7 @@ func TestDiagnostics(t *testing.T) {
 // The policy key is rotated, by the old key and by the recovery key: the agent follows, and takes
 // policies under the new one.
 func TestKeyRotation(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.start()
 	l.enroll()

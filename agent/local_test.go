@@ -148,6 +148,7 @@ func TestSlowReaders(t *testing.T) {
 
 // What is plugged in is shown to root and to who sat at the machine then; no serial goes to others.
 func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.sits(1000)
 	l.start()
@@ -221,6 +222,7 @@ func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
 
 // What one user tries keeps nobody else from a code.
 func TestJunkCodes(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.start()
 	l.enroll()
@@ -248,6 +250,7 @@ func TestJunkCodes(t *testing.T) {
 // A proxy's password is shown nowhere, and a proxy that cannot be used leaves the last good
 // configuration in force, over a restart too.
 func TestProxy(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.start()
 	l.enroll()
@@ -314,6 +317,7 @@ func TestProxy(t *testing.T) {
 // A socket that somebody still holds, as an agent that was killed and is stuck in the kernel does, keeps the
 // next agent from nothing: the process lock alone says who is the agent.
 func TestSocketOfTheStuck(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	path := l.dir + "/agent/run/warder.sock"
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -332,6 +336,7 @@ func TestSocketOfTheStuck(t *testing.T) {
 
 // A server that lies at enrolment is not enrolled with.
 func TestPlausibleEnrolment(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	good := protocol.EnrollResponse{DeviceID: "device-ABC_1", ServerTime: now, Recovery: uint64(now.Unix())}
 	if err := plausible(good); err != nil {

@@ -26,6 +26,7 @@ import (
 // A newest policy that cannot be read is stood in for by the confirmed one, and no check-in under that makes
 // it the confirmed one: the machine would be open the day both are needed.
 func TestStandin(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.start()
 	l.enroll()
@@ -90,6 +91,7 @@ func TestKeptConnectionProvesNothing(t *testing.T) {
 
 // A part of the machine that could not be read for a moment is looked at again, although the look ended well.
 func TestOneBadReading(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	var fail atomic.Int64
 	l.capabilities = append(append([]func(platform.Host) platform.Capability{}, capabilities...), func(platform.Host) platform.Capability {

@@ -171,6 +171,7 @@ const cutsOff = `{"compliance":"enforce","policy_data":{"usb":{},"storage":{},"n
 // A policy under which the server cannot be reached, and past which it can, is taken back, from the packet
 // that is refused to what the server shows; its content is not tried again.
 func TestRefuted(t *testing.T) {
+	t.Parallel()
 	if !inNetwork(t) {
 		return
 	}
@@ -223,6 +224,7 @@ func TestRefuted(t *testing.T) {
 // Where nothing can be proved the policy stays, also over a look, a restart and a boot; after a boot the
 // confirmed one comes first. Once it can be told that the policy is to blame, it is taken back.
 func TestUnprovable(t *testing.T) {
+	t.Parallel()
 	if !inNetwork(t) {
 		return
 	}
@@ -273,6 +275,7 @@ func TestUnprovable(t *testing.T) {
 
 // A policy that changes the network and lets the server be reached is proved on a connection made under it.
 func TestProvedAnew(t *testing.T) {
+	t.Parallel()
 	if !inNetwork(t) {
 		return
 	}

@@ -39,6 +39,7 @@ func list(keys ...*jose.JSONWebKey) json.RawMessage {
 // Somebody has the policy key: they rotate to a key of their own, and give the device a policy of theirs
 // under the highest serial. The recovery key takes the device back.
 func TestStolenPolicyKey(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.start()
 	l.enroll()
@@ -117,6 +118,7 @@ func TestStolenPolicyKey(t *testing.T) {
 // What was sent before, sent again, changes nothing: an exception that is over does not begin anew, and
 // one that goes on keeps its start.
 func TestReplayedAssignment(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.start()
 	l.enroll()
@@ -164,6 +166,7 @@ func TestReplayedAssignment(t *testing.T) {
 
 // However the clocks stand, an exception lasts no longer than it was granted for.
 func TestExceptionLengths(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	half := int64(1800)
 	known := identity.Exception{ID: "x", Section: "usb", Subject: "1:1", Since: now.Add(-10 * time.Minute), Until: now.Add(20 * time.Minute)}
@@ -204,8 +207,10 @@ func TestExceptionLengths(t *testing.T) {
 
 // Whatever this machine's clock says, over TLS too, it reaches its server, and says that it is wrong.
 func TestWrongClockOverTLS(t *testing.T) {
+	t.Parallel()
 	for _, skew := range []time.Duration{-3 * 24 * time.Hour, 3 * 24 * time.Hour, -40 * 365 * 24 * time.Hour, 40 * 365 * 24 * time.Hour} {
 		t.Run(skew.String(), func(t *testing.T) {
+			t.Parallel()
 			l := newTLSLab(t)
 			l.start()
 			l.enroll()

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -63,8 +64,10 @@ func dialer(exempt bool) *net.Dialer {
 	}
 	d.Control = func(_, _ string, c syscall.RawConn) error { return mark(c) }
 	ask := &net.Dialer{Timeout: probeLimit, Control: d.Control}
+	var tries atomic.Uint32
 	d.Resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-		return ask.DialContext(ctx, network, upstream(address))
+		list := upstreams(address) // the resolver asks again: the next one then
+		return ask.DialContext(ctx, network, list[int(tries.Add(1)-1)%len(list)])
 	}}
 	return d
 }

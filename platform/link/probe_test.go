@@ -62,17 +62,22 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-func TestUpstream(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "resolv.conf")
-	if err := os.WriteFile(file, []byte("# by resolved\nsearch x\nnameserver junk\nnameserver 192.0.2.1\nnameserver 192.0.2.2\n"), 0o600); err != nil {
-		t.Fatal(err)
+func TestUpstreams(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) string {
+		f := filepath.Join(dir, name)
+		if err := os.WriteFile(f, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return f
 	}
-	for in, want := range map[string]string{"127.0.0.53:53": "192.0.2.1:53", "127.0.0.1:53": "127.0.0.1:53", "9.9.9.9:53": "9.9.9.9:53"} {
-		if got := upstreamIn(in, file); got != want {
+	files := []string{dir + "/none", put("stub-only", "nameserver 127.0.0.1\n"), put("good", "# by resolved\nsearch x\nnameserver junk\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\n"), put("later", "nameserver 192.0.2.9\n")}
+	for in, want := range map[string]string{"127.0.0.53:53": "192.0.2.1:53 [fe80::1%eth0]:53", "127.0.0.1:53": "192.0.2.1:53 [fe80::1%eth0]:53", "[::1]:53": "192.0.2.1:53 [fe80::1%eth0]:53", "9.9.9.9:53": "9.9.9.9:53", "junk": "junk"} {
+		if got := strings.Join(upstreamsIn(in, files), " "); got != want {
 			t.Errorf("%s: %s", in, got)
 		}
 	}
-	if got := upstreamIn("127.0.0.53:53", file+".none"); got != "127.0.0.53:53" {
+	if got := upstreamsIn("127.0.0.53:53", files[:2]); len(got) != 1 || got[0] != "127.0.0.53:53" {
 		t.Error(got)
 	}
 }

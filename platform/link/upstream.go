@@ -6,26 +6,37 @@ import (
 	"strings"
 )
 
-// resolved is where systemd-resolved writes the servers that it asks (systemd-resolved.service(8)).
-const resolved = "/run/systemd/resolve/resolv.conf"
+// stubs are where the programs that answer on this machine's own addresses write the servers that they ask
+// (systemd-resolved.service(8), NetworkManager.conf(5)).
+var stubs = []string{"/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf", "/run/NetworkManager/resolv.conf"}
 
-// upstream is the name server behind a stub on this machine: what the stub asks in our place would not
-// carry our mark.
-func upstream(address string) string { return upstreamIn(address, resolved) }
+// upstreams are the name servers behind a stub on this machine: what the stub asks in our place would not
+// carry our mark. Where they are not known, or there is no stub, it is the address itself.
+func upstreams(address string) []string { return upstreamsIn(address, stubs) }
 
-func upstreamIn(address, file string) string {
+func upstreamsIn(address string, files []string) (out []string) {
 	host, port, err := net.SplitHostPort(address)
-	if err != nil || !strings.HasPrefix(host, "127.0.0.5") {
-		return address
+	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+		return []string{address}
 	}
-	b, err := os.ReadFile(file)
-	if err != nil || len(b) > 64<<10 {
-		return address
-	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) >= 2 && f[0] == "nameserver" && net.ParseIP(f[1]) != nil {
-			return net.JoinHostPort(f[1], port)
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil || len(b) > 64<<10 {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line)
+			if len(f) < 2 || f[0] != "nameserver" {
+				continue
+			}
+			bare, _, _ := strings.Cut(f[1], "%") // a link-local address names its link
+			if ip := net.ParseIP(bare); ip != nil && !ip.IsLoopback() {
+				out = append(out, net.JoinHostPort(f[1], port))
+			}
+		}
+		if len(out) > 0 {
+			return out
 		}
 	}
-	return address
+	return []string{address}
 }

@@ -31,8 +31,14 @@ func TestMain(m *testing.M) {
 
 // both runs a test on a server with SQLite and on one with PostgreSQL.
 func both(t *testing.T, f func(t *testing.T, r *rig)) {
-	t.Run("sqlite", func(t *testing.T) { f(t, start(t, Options{HTTP: true})) })
-	t.Run("postgres", func(t *testing.T) { f(t, start(t, Options{HTTP: true, Database: postgrestest.URL(t)})) })
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		f(t, start(t, Options{HTTP: true}))
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		f(t, start(t, Options{HTTP: true, Database: postgrestest.URL(t)}))
+	})
 }
 
 // laptop is an enrolled device with what its agent would remember.

@@ -16,7 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/warderd/warder/sync/protocol"
@@ -94,7 +93,6 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 		a.MaxSockets = 50_000
 	}
 	a.inFlight = make(chan struct{}, a.MaxInFlight)
-	huma.ValidateStrictCasing = true
 	a.stats = newStats(a)
 	a.book.init(a)
 	a.batch.init(a)

@@ -69,6 +69,10 @@ type route struct {
 // Names of fields are taken as they are written: "Policy_ID" is another field than "policy_id".
 var registry = huma.NewMapRegistry("#/components/schemas/", schemaName)
 
+func init() {
+	huma.ValidateStrictCasing = true
+}
+
 // schemaName makes a type's name in the document: without the package, and with a capital.
 func schemaName(t reflect.Type, hint string) string {
 	name := huma.DefaultSchemaNamer(t, hint)
