@@ -42,7 +42,8 @@ type machine struct {
 // standing is how the machine stood at the last look. Its parts are not changed after it was taken.
 type standing struct {
 	snapshot fact.Machine
-	held     *section.Case // nil while nothing is asked of the machine
+	held     *section.Case // with no policy it is that of an empty document
+	governed bool
 	findings []enforce.Finding
 	result   reconcile.Result
 	blind    map[string]string
@@ -134,26 +135,30 @@ func (m *machine) observe(ctx context.Context) fact.Machine {
 // comes back, once it is complete.
 func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(reconcile.Plan, bool)) standing {
 	snapshot := m.observe(ctx)
-	var c *section.Case
-	var out section.Outcome
-	if doc != nil {
-		c = section.Open(m.sections, doc, &snapshot)
-		out = section.Decide(m.sections, c)
+	asked := doc
+	if asked == nil {
+		asked = &policy.Document{} // of which nothing follows
+	}
+	c := section.Open(m.sections, asked, &snapshot)
+	out := section.Decide(m.sections, c)
+	loaded := c
+	if doc == nil {
+		loaded = nil
 	}
 	ask := reconcile.Ask{Wants: out.Wants, Blind: m.kindsOf(out.Blind), Before: before}
 	var unloaded []error
-	r := m.loop.Run(ctx, ask, func(context.Context) { unloaded = m.load(c, out.Blind) })
+	r := m.loop.Run(ctx, ask, func(context.Context) { unloaded = m.load(loaded, out.Blind) })
 	r.Problems = append(r.Problems, unloaded...)
 	after := m.observe(ctx)
 	blind := maps.Clone(out.Blind)
-	if doc != nil && !reflect.DeepEqual(snapshot, after) {
+	if !reflect.DeepEqual(snapshot, after) {
 		// Decided again on the machine as it is now: what stood against the policy may be gone. What could
 		// not be read a moment ago was not held, and is looked at again.
-		c = section.Open(m.sections, doc, &after)
+		c = section.Open(m.sections, asked, &after)
 		out = section.Decide(m.sections, c)
 		maps.Copy(blind, out.Blind)
 	}
-	s := standing{snapshot: after, held: c, result: r, blind: blind,
+	s := standing{snapshot: after, held: c, result: r, blind: blind, governed: doc != nil,
 		findings: append(m.loop.Prove(out.Findings, out.Wants, r), reconcile.Conflicts(r)...)}
 	return s
 }
@@ -259,7 +264,7 @@ func (m *machine) last() standing {
 // opened is the policy on the last snapshot, for questions; opened where nothing is held.
 func (m *machine) opened(doc *policy.Document) *section.Case {
 	s := m.last()
-	if s.held != nil {
+	if s.governed {
 		return s.held
 	}
 	snapshot := s.snapshot
@@ -299,13 +304,8 @@ func (m *machine) counts() map[string]SectionStatus {
 				x.Problem = why
 			}
 		}
-		c := s.held
-		if c == nil {
-			snapshot := s.snapshot
-			c = section.Open(m.sections, &policy.Document{}, &snapshot)
-		}
-		if x.Problem == "" {
-			x.Counts = sec.Count(c)
+		if x.Problem == "" && s.held != nil { // before the first look there is nothing to count
+			x.Counts = sec.Count(s.held)
 		}
 		out[sec.Name] = x
 	}

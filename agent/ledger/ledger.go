@@ -28,6 +28,8 @@ type Row struct {
 	Last     enforce.Reading // what we wrote and read back
 	Next     enforce.Reading // what we are about to write; Unknown when nothing is under way
 	By       []enforce.Setting
+	// Phase is when it was taken; what was taken last is given back first.
+	Phase enforce.Phase
 }
 
 // Ours reports whether a reading is a value that we wrote or were about to write.
@@ -40,7 +42,10 @@ CREATE TABLE IF NOT EXISTS rows (
 	kind TEXT NOT NULL, id TEXT NOT NULL, boot TEXT NOT NULL, life INTEGER NOT NULL,
 	baseline TEXT NOT NULL, last TEXT NOT NULL, next TEXT NOT NULL, settings TEXT NOT NULL,
 	PRIMARY KEY (kind, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS opened (kind TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lost (boot TEXT PRIMARY KEY) WITHOUT ROWID;`
+
+// A table of its own and no column: a ledger that has one more is still what version 0.2 expects.
 
 // Ledger is the open file.
 type Ledger struct {
@@ -66,6 +71,9 @@ func Open(path, standby, boot string) (*Ledger, error) {
 	l.file = file
 	err = file.Do(func(db *sql.DB) error {
 		if _, err := db.Exec(`DELETE FROM rows WHERE life <> ? AND boot <> ?`, platform.Disk, boot); err != nil {
+			return err
+		}
+		if _, err := db.Exec(`DELETE FROM opened WHERE NOT EXISTS (SELECT 1 FROM rows r WHERE r.kind = opened.kind AND r.id = opened.id)`); err != nil {
 			return err
 		}
 		_, err := db.Exec(`DELETE FROM lost WHERE boot <> ?`, boot)
@@ -138,15 +146,20 @@ func (l *Ledger) Rows() (map[enforce.Key]Row, error) {
 	var out map[enforce.Key]Row
 	err := l.file.Do(func(db *sql.DB) error {
 		out = map[enforce.Key]Row{}
-		rs, err := db.Query(`SELECT kind, id, life, baseline, last, next, settings FROM rows`)
+		rs, err := db.Query(`SELECT r.kind, r.id, life, baseline, last, next, settings, o.id IS NOT NULL FROM rows r LEFT JOIN opened o ON o.kind = r.kind AND o.id = r.id`)
 		if err != nil {
 			return err
 		}
 		defer rs.Close()
 		for rs.Next() {
 			var r Row
-			if err := rs.Scan(&r.Key.Kind, &r.Key.ID, &r.Life, text{&r.Baseline}, text{&r.Last}, text{&r.Next}, text{&r.By}); err != nil {
+			opened := false
+			if err := rs.Scan(&r.Key.Kind, &r.Key.ID, &r.Life, text{&r.Baseline}, text{&r.Last}, text{&r.Next}, text{&r.By}, &opened); err != nil {
 				return err
+			}
+			r.Phase = enforce.Close
+			if opened {
+				r.Phase = enforce.Open
 			}
 			out[r.Key] = r
 		}
@@ -217,6 +230,13 @@ func (l *Ledger) put(db *sql.DB, rows []Row) error {
 		if err != nil {
 			return err
 		}
+		phase := `DELETE FROM opened WHERE kind = ? AND id = ?`
+		if r.Phase == enforce.Open {
+			phase = `INSERT OR IGNORE INTO opened VALUES (?,?)`
+		}
+		if _, err := tx.Exec(phase, r.Key.Kind, r.Key.ID); err != nil {
+			return err
+		}
 	}
 	return tx.Commit()
 }
@@ -239,8 +259,10 @@ func (l *Ledger) Settle(rows []Row, forget []enforce.Key) error {
 		}
 		defer func() { _ = tx.Rollback() }()
 		for _, k := range forget {
-			if _, err := tx.Exec(`DELETE FROM rows WHERE kind = ? AND id = ?`, k.Kind, k.ID); err != nil {
-				return err
+			for _, table := range []string{"rows", "opened"} {
+				if _, err := tx.Exec(`DELETE FROM `+table+` WHERE kind = ? AND id = ?`, k.Kind, k.ID); err != nil {
+					return err
+				}
 			}
 		}
 		return tx.Commit()

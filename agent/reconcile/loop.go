@@ -206,6 +206,9 @@ func (l *Loop) intend(p Plan, rows map[enforce.Key]ledger.Row, lost bool) error 
 			row.Last = c.From
 		}
 		row.Next, row.By = c.To, c.By
+		if !c.Baseline {
+			row.Phase = c.Phase
+		}
 		add(row)
 	}
 	for _, r := range p.Adopt {

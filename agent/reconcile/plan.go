@@ -203,14 +203,14 @@ func (p *planner) want(w enforce.Want) {
 	case !seen.Same(w.To()):
 		p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: w.Key, From: seen, To: w.To(), By: w.By, Phase: w.Phase, Mode: w.Mode})
 	case known && !row.Last.Same(w.To()):
-		row.Last, row.Next, row.By = seen, enforce.Reading{}, w.By
+		row.Last, row.Next, row.By, row.Phase = seen, enforce.Reading{}, w.By, w.Phase
 		p.plan.Adopt = append(p.plan.Adopt, row)
 	case !known && !w.Absent:
 		// As wanted, without our doing. A row where it would not be so without us; and for what a
 		// default of ours speaks for, always: the day that default is given back, a resource without
 		// a row counts as ours.
 		if base := p.baseline(w.Key, seen); !base.Same(seen) || p.kinds.kinds[w.Key.Kind].From != nil {
-			p.plan.Adopt = append(p.plan.Adopt, ledger.Row{Key: w.Key, Life: p.kinds.kinds[w.Key.Kind].Life, Baseline: base, Last: seen, By: w.By})
+			p.plan.Adopt = append(p.plan.Adopt, ledger.Row{Key: w.Key, Life: p.kinds.kinds[w.Key.Kind].Life, Baseline: base, Last: seen, By: w.By, Phase: w.Phase})
 		}
 	}
 }
@@ -220,7 +220,12 @@ func (p *planner) release(row ledger.Row) {
 	if safe := p.kinds.kinds[row.Key.Kind].Safe; base.State == enforce.Unknown && safe != "" {
 		base = present(safe) // what was there before is lost; the vendor's default is not
 	}
+	// Reversed: what opened after the guards were loaded goes before they are, and what closed before them
+	// after.
 	c := enforce.Change{Key: row.Key, From: seen, To: base, By: row.By, Phase: enforce.Open, Baseline: true}
+	if row.Phase == enforce.Open {
+		c.Phase = enforce.Close
+	}
 	switch {
 	case seen.State == enforce.Unknown || p.blind[row.Key.Kind]:
 		p.plan.Unread = append(p.plan.Unread, row.Key)
