@@ -43,7 +43,7 @@ type Caller struct {
 	UID  string `json:"uid"`
 	PID  int    `json:"pid,omitempty"`
 	Root bool   `json:"root"`
-	// Session is the login session of the process; "" for none, and for routes that do not ask for it.
+	// Session is the login session of the process; "" for none.
 	Session string `json:"session,omitempty"`
 }
 
@@ -180,8 +180,8 @@ func caller(c net.Conn) Caller {
 	return Caller{UID: uid, PID: pid, Root: uid == "0" || uid == strconv.Itoa(os.Getuid())}
 }
 
-// inSession finds a caller's session, when a route asks for it: by then the process may be another one
-// under the same number, of the same user or not, and only one of that user's sessions is found.
+// inSession finds a caller's session. By then the process may be another one under the same number, of the
+// same user or not, and only one of that user's sessions is found.
 func inSession(c Caller) Caller {
 	if uid, err := strconv.ParseUint(c.UID, 10, 32); err == nil {
 		c.Session = seat.Session(uint32(uid), c.PID)
@@ -231,11 +231,10 @@ func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 		fail(w, &Error{http.StatusForbidden, "this needs root: run it with sudo"})
 		return
 	}
-	if r.Access == Session {
-		if c = inSession(c); c.Session == "" {
-			fail(w, &Error{http.StatusForbidden, "this is for a program of a login session"})
-			return
-		}
+	c = inSession(c)
+	if r.Access == Session && c.Session == "" {
+		fail(w, &Error{http.StatusForbidden, "this is for a program of a login session"})
+		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, q.Body, maxBody))
 	if err != nil {

@@ -24,11 +24,12 @@ func serveTest(t *testing.T) string {
 		t.Fatal(err)
 	}
 	answer := func(_ context.Context, c Caller, _ *http.Request, body []byte) (any, error) {
-		return map[string]any{"uid": c.UID, "root": c.Root, "body": len(body)}, nil
+		return map[string]any{"uid": c.UID, "pid": c.PID, "root": c.Root, "body": len(body)}, nil
 	}
 	routes := []Route{
 		{Method: "GET", Path: "/read", Access: Read, Handle: answer},
 		{Method: "POST", Path: "/root", Access: Root, Handle: answer},
+		{Method: "GET", Path: "/session", Access: Session, Handle: answer},
 		{Method: "GET", Path: "/fails", Access: Read, Handle: func(context.Context, Caller, *http.Request, []byte) (any, error) {
 			return nil, &Error{http.StatusConflict, "no policy"}
 		}},
@@ -55,6 +56,12 @@ func TestAccess(t *testing.T) {
 	var e *Error
 	if err := c.Do(context.Background(), "GET", "/fails", nil, nil); !errors.As(err, &e) || e.Status != 409 || e.Message != "no policy" {
 		t.Errorf("%v", err)
+	}
+	if err := c.Do(context.Background(), "GET", "/session", nil, nil); !errors.As(err, &e) || e.Status != 403 {
+		t.Errorf("a program of no session: %v", err) // nor is root's of a test
+	}
+	if err := c.Do(context.Background(), "GET", "/read", nil, &out); err != nil || out["pid"] != float64(os.Getpid()) {
+		t.Errorf("%v %v", out, err)
 	}
 	if err := c.Do(context.Background(), "POST", "/root", strings.Repeat("x", maxBody), nil); !errors.As(err, &e) || e.Status != 413 {
 		t.Errorf("%v", err)

@@ -79,7 +79,7 @@ func oldTree(t *testing.T) string {
 type pair struct {
 	t              *testing.T
 	warder, server string
-	dir, url, pin  string
+	dir, url       string
 	token          string
 }
 

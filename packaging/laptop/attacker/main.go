@@ -6,6 +6,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -299,7 +300,9 @@ func vt(args []string) error {
 
 // codes tries junk as an exception code for as long as it runs.
 func codes(args []string) error {
-	client := &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", filepath.Clean(args[0])) }}}
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Clean(args[0]))
+	}}}
 	go func() {
 		for {
 			body, _ := json.Marshal(map[string]string{"code": "AAAA-AAAA-AAAA-AAAA-AAAA"})
