@@ -47,8 +47,12 @@ type Agent struct {
 	clocks     clocks
 	background sync.WaitGroup // what the loop has begun and does not wait for
 
-	mu     sync.Mutex
-	config config.Config
+	mu      sync.Mutex
+	config  config.Config
+	lastWay struct { // to the server, when it was last looked at
+		at          time.Time
+		server, why string
+	}
 }
 
 // mailbox is the loop's inbox: each is a request to do something soon. looks asks for a look at the
@@ -145,6 +149,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.custody.ids.Sweep()
 	a.machine.start(a.journal.put, a.asked)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

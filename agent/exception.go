@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -47,7 +48,7 @@ func granted(st *identity.State, as *protocol.Assignment, now time.Time) []ident
 		if x.Seconds > 0 && x.Seconds < int64(protocol.MaxException/time.Second) {
 			length = min(length, time.Duration(x.Seconds)*time.Second)
 		}
-		if _, over := st.Ended[x.ID]; over || length <= 0 || len(out) >= maxExceptions {
+		if _, over := st.Ended[x.ID]; over || length <= 0 || len(out) >= maxExceptions || !sound(&x) {
 			continue
 		}
 		e := identity.Exception{ID: x.ID, Section: x.Section, Subject: x.Subject, Reason: x.Reason, Since: now.UTC(), Until: now.Add(length).UTC()}
@@ -62,6 +63,15 @@ func granted(st *identity.State, as *protocol.Assignment, now time.Time) []ident
 		out = append(out, e)
 	}
 	return out
+}
+
+// sectionName is what a section may be called, of a newer server's too.
+var sectionName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
+
+// sound refuses an exception that no section could mean, and what would not fit.
+func sound(x *protocol.Exception) bool {
+	x.Reason = clip(enforce.Plain(x.Reason), maxReason)
+	return sectionName.MatchString(x.Section) && len(x.Subject) <= 1024 && len(x.ID) <= 128 && enforce.Plain(x.ID+x.Subject) == x.ID+x.Subject
 }
 
 // keepEnded is how long it is remembered that an exception is over: none lasts longer.

@@ -38,7 +38,11 @@ func (a *Agent) explain(ctx context.Context, c caller, in ExplainRequest) (Expla
 	if written == nil {
 		return none, noPolicy
 	}
-	rules := a.machine.opened(a.with(&st, written)).Rules(in.Section)
+	held := a.machine.opened(a.with(&st, written))
+	if !c.Root && !a.seated(c) && len(st.Exceptions) > 0 {
+		held = a.machine.fresh(written) // for which sticks there are exceptions is not everybody's to know
+	}
+	rules := held.Rules(in.Section)
 	if rules == nil {
 		return none, &localapi.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("no section %q answers for single things", in.Section)}
 	}

@@ -209,6 +209,26 @@ func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
 	if text := string(encode(l.agent.status(l.agent.viewOf(caller{UID: "1001"})))); !strings.Contains(text, "SN1") {
 		t.Errorf("the status hides the exception from who sits here: %s", text)
 	}
+	// Nor does a question tell a stranger for which stick there is an exception.
+	for uid, told := range map[string]bool{"65534": false, "1001": true} {
+		a, err := l.agent.explain(context.Background(), caller{UID: uid}, aboutUSB(`{"vendor":18164,"product":1,"serial":"SN1","classes":[8]}`))
+		if err != nil || strings.Contains(a.Reason, "an exception") != told {
+			t.Errorf("user %s: %+v %v", uid, a, err)
+		}
+	}
+	// The doctor goes to the server now and then, however often it is asked.
+	asked := 0
+	l.in(func(a *Agent) {
+		a.o.Reach = func(context.Context, string, string, bool) error { asked++; return nil }
+	})
+	for range 50 {
+		if err := l.api.Do(context.Background(), "GET", "/v1/doctor", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asked != 1 {
+		t.Errorf("the server was asked %d times", asked)
+	}
 	flat, err := os.ReadFile(filepath.Join(l.agent.o.Paths.Run, flatName))
 	if err != nil || strings.Contains(string(flat), "SN1") {
 		t.Errorf("the flat status shows a serial: %s %v", flat, err)

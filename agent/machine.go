@@ -267,7 +267,12 @@ func (m *machine) opened(doc *policy.Document) *section.Case {
 	if s.governed {
 		return s.held
 	}
-	snapshot := s.snapshot
+	return m.fresh(doc)
+}
+
+// fresh compiles a policy for the last snapshot, for a question.
+func (m *machine) fresh(doc *policy.Document) *section.Case {
+	snapshot := m.last().snapshot
 	return section.Open(m.sections, doc, &snapshot)
 }
 

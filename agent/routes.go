@@ -137,12 +137,37 @@ type Doctor struct {
 // getDoctor asks for everything that can be wrong, the way to the server included.
 func (a *Agent) getDoctor(ctx context.Context, _ caller, _ *http.Request, _ []byte) (any, error) {
 	list := a.health.all()
-	if server, proxy := a.server(); server != "" && !slices.ContainsFunc(list, func(p Problem) bool { return p.Code == serverAway }) {
-		if err := a.o.Reach(ctx, server, proxy, false); err != nil {
-			list = append(list, Problem{Warning: declared(serverAway), Detail: secret.Scrub(err.Error())})
+	if !slices.ContainsFunc(list, func(p Problem) bool { return p.Code == serverAway }) {
+		if why := a.way(ctx); why != "" {
+			list = append(list, Problem{Warning: declared(serverAway), Detail: why})
 		}
 	}
 	return Doctor{checkup(list)}, nil
+}
+
+// wayPause is how often the way to the server is looked at, however many ask.
+const wayPause = 30 * time.Second
+
+// way says why the server cannot be reached, "" where it can.
+func (a *Agent) way(ctx context.Context) string {
+	server, proxy := a.server()
+	now := a.o.Now()
+	a.mu.Lock()
+	last := a.lastWay
+	if since := now.Sub(last.at); server == "" || last.server == server && since >= 0 && since < wayPause {
+		a.mu.Unlock()
+		return last.why
+	}
+	a.lastWay.at, a.lastWay.server = now, server // others get the answer before, until this one is there
+	a.mu.Unlock()
+	why := ""
+	if err := a.o.Reach(ctx, server, proxy, false); err != nil {
+		why = secret.Scrub(err.Error())
+	}
+	a.mu.Lock()
+	a.lastWay.why = why
+	a.mu.Unlock()
+	return why
 }
 
 // server is where this device's server is, and the proxy on the way.

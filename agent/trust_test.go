@@ -196,6 +196,14 @@ func TestExceptionLengths(t *testing.T) {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 	}
+	// What no section could mean is left out, so that no event about it keeps the device from being heard.
+	odd := protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{
+		{ID: "a", Section: "\x1b[31m", Subject: "1:1", Until: now.Add(time.Hour)}, {ID: "b", Section: strings.Repeat("x", 80), Subject: "1:1", Until: now.Add(time.Hour)},
+		{ID: "c", Section: "usb", Subject: strings.Repeat("1", 400_000), Until: now.Add(time.Hour)}, {ID: "d", Section: "quantum", Subject: "a cat", Reason: strings.Repeat("r", 400_000) + "\x1b", Until: now.Add(time.Hour)},
+		{ID: "e", Section: "usb", Subject: "1\x1b:1", Until: now.Add(time.Hour)}}}
+	if got := granted(&identity.State{}, &odd, now); len(got) != 1 || got[0].ID != "d" || len(got[0].Reason) > maxReason+3 {
+		t.Errorf("%+v", got)
+	}
 	over := map[string]time.Time{}
 	for i := range 3 * maxEnded {
 		over = ended(over, []identity.Exception{{ID: fmt.Sprint(i)}}, now.Add(time.Duration(i)*time.Second))

@@ -259,6 +259,15 @@ func (s *Store) Save(st State) error {
 	return nil
 }
 
+// Sweep removes what a write that was killed has left. The caller is the only agent.
+func (s *Store) Sweep() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.files() {
+		durable.Sweep(f)
+	}
+}
+
 // Erase removes every copy.
 func (s *Store) Erase() error {
 	var errs []error

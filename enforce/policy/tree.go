@@ -80,17 +80,22 @@ func shorten(v any) any {
 
 // Parse reads one JSON value from outside with the bounds of a document, for bodies that are not
 // one: every error at once, and what encoding/json lets pass is refused.
-func Parse(data []byte) (any, Errors) {
+func Parse(data []byte) (any, Errors) { return ParseAtMost(data, MaxBytes) }
+
+// ParseAtMost is Parse with another bound on the size.
+func ParseAtMost(data []byte, most int) (any, Errors) {
 	var errs Errors
-	v, _ := parse(data, &errs)
+	v, _ := parseAtMost(data, most, &errs)
 	return v, sorted(errs)
 }
 
 // parse reads one JSON value with bounds on size, depth and lists, and refuses what
 // encoding/json lets pass: a name twice, trailing data, text that is not UTF-8.
-func parse(data []byte, errs *Errors) (any, bool) {
-	if len(data) > MaxBytes {
-		errs.add("", fmt.Sprintf("must be at most %d bytes", MaxBytes), len(data))
+func parse(data []byte, errs *Errors) (any, bool) { return parseAtMost(data, MaxBytes, errs) }
+
+func parseAtMost(data []byte, most int, errs *Errors) (any, bool) {
+	if len(data) > most {
+		errs.add("", fmt.Sprintf("must be at most %d bytes", most), len(data))
 		return nil, false
 	}
 	if !utf8.Valid(data) {

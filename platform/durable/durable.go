@@ -51,6 +51,9 @@ func Remove(path string) error {
 	return nil
 }
 
+// Sweep removes what killed writers of a file have left. Nobody may be writing it.
+func Sweep(path string) { sweep(path, 0) }
+
 // old is from when on a new file is one that was left: nobody takes that long to write it.
 const old = time.Minute
 

@@ -10,13 +10,14 @@ import (
 )
 
 // Session names the logind session that a process of a user belongs to, "" for none: the one whose scope it
-// runs in, or, for a service of the user's own manager, the session that logind shows for the user. A
-// process can put itself into no other scope, and the session has to be that user's.
+// runs in, or, for whatever the user's own manager started, the session that logind shows for the user. Only
+// the places that logind itself makes count, from the root of the tree on: below its manager a user makes
+// groups of any name. The session has to be that user's.
 func Session(uid uint32, pid int) string { return session("/proc", "/run/systemd", uid, pid) }
 
 var (
-	sessionScope = regexp.MustCompile(`/session-([A-Za-z0-9]+)\.scope$`)
-	userService  = regexp.MustCompile(`/user@([0-9]+)\.service(/|$)`)
+	sessionScope = regexp.MustCompile(`^/user\.slice/user-([0-9]+)\.slice/session-([A-Za-z0-9]+)\.scope$`)
+	userService  = regexp.MustCompile(`^/user\.slice/user-([0-9]+)\.slice/user@([0-9]+)\.service(/|$)`)
 	sessionName  = regexp.MustCompile(`^[A-Za-z0-9]{1,64}$`)
 )
 
@@ -31,11 +32,11 @@ func session(proc, run string, uid uint32, pid int) string {
 			group = path
 		}
 	}
-	name := ""
-	if m := sessionScope.FindStringSubmatch(group); m != nil {
-		name = m[1]
-	} else if m := userService.FindStringSubmatch(group); m != nil && m[1] == strconv.FormatUint(uint64(uid), 10) {
-		name = field(small(filepath.Join(run, "users", m[1])), "DISPLAY")
+	name, user := "", strconv.FormatUint(uint64(uid), 10)
+	if m := sessionScope.FindStringSubmatch(group); m != nil && m[1] == user {
+		name = m[2]
+	} else if m := userService.FindStringSubmatch(group); m != nil && m[1] == user && m[2] == user {
+		name = field(small(filepath.Join(run, "users", user)), "DISPLAY")
 	}
 	if !sessionName.MatchString(name) {
 		return ""

@@ -677,16 +677,32 @@ func TestWordsOfANewerAgent(t *testing.T) {
 		if num(c, "unknown") != 1 || num(c, "compliant") != 0 || !strings.Contains(string(text), `"setting":"other"`) || strings.Contains(string(text), "quantum") || strings.Contains(string(text), "persuade") || strings.Contains(string(text), "hoped") {
 			t.Errorf("%s", text)
 		}
-		for name, bad := range map[string]string{
-			"a long mode": strings.Replace(finding, "persuade", strings.Repeat("x", 65), 1), "an escape in a state": strings.Replace(finding, "dreamt", `\u001b[31m`, 1),
-			"a long setting": strings.Replace(finding, "quantum", strings.Repeat("q", 80), 1),
-		} {
-			if st, b := send("["+bad+"]", "[]", "null"); st != 400 || !strings.Contains(b, "findings[0].") {
-				t.Errorf("%s: %d %s", name, st, b)
+		// What is no word is no reason not to hear the device, and reaches nobody's terminal.
+		bad := strings.Replace(strings.Replace(strings.Replace(finding, "persuade", strings.Repeat("x", 65), 1), "dreamt", `\u001b[31m`, 1), "quantum", strings.Repeat("q", 80), 1)
+		worse := strings.Replace(strings.Replace(strings.Replace(event, `"seq":1`, `"seq":2`, 1), "the_cat", `a\u0007b`, 1), "wavering", strings.Repeat("w", 70), 1)
+		long := strings.Replace(strings.Replace(event, `"seq":1`, `"seq":3`, 1), `"subject":"s"`, `"subject":"`+strings.Repeat("s", 100_000)+`"`, 1)
+		if st, b := send("["+bad+"]", "["+worse+","+long+"]", "null"); st != 200 {
+			t.Fatalf("%d %s", st, b)
+		}
+		text, _ = json.Marshal(r.ok(200, "GET", "/devices/"+l.out.DeviceID, ""))
+		more, _ := json.Marshal(r.ok(200, "GET", "/devices/"+l.out.DeviceID+"/events", ""))
+		for _, word := range []string{"xxxxx", "qqqqq", `[31m`, `a\u0007b`, "wwwww", "sssss"} {
+			if strings.Contains(string(text)+string(more), word) {
+				t.Errorf("%q is handed on: %s %s", word, text, more)
 			}
 		}
-		if st, b := send("[]", "["+strings.Replace(strings.Replace(event, `"seq":1`, `"seq":2`, 1), "the_cat", `a\u0007b`, 1)+"]", "null"); st != 400 || !strings.Contains(b, "events[0].verdict.guard") {
-			t.Errorf("%d %s", st, b)
+		if !strings.Contains(string(more), "an event of 100") || !strings.Contains(string(more), `"guard":"unknown"`) || !strings.Contains(string(text), `"setting":"unknown"`) {
+			t.Errorf("%s %s", text, more)
+		}
+		// What is stored as it came is read as strictly as the rest.
+		for name, part := range map[string][2]string{
+			"a part twice": {`[` + known + `],"findings":[null]`, `[]`}, "in another spelling": {`[` + known + `],"Findings":[null]`, `[]`}, "null for a finding": {`[null]`, `[]`},
+			"null for an event": {`[]`, `[null]`}, "an event that is a number": {`[]`, `[5]`}, "a field twice": {`[` + strings.Replace(known, `"mode":"enforce"`, `"mode":"\u001b","mode":"enforce"`, 1) + `]`, `[]`},
+			"a deep one": {`[]`, `[{"seq":9,"x":` + strings.Repeat("[", 50) + strings.Repeat("]", 50) + `}]`},
+		} {
+			if st, b := send(part[0], part[1], "null"); st != 400 {
+				t.Errorf("%s: %d %s", name, st, b)
+			}
 		}
 	})
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -26,15 +25,40 @@ type received struct {
 	events           []json.RawMessage
 }
 
-// receive reads a report. Fields that this version does not know are a newer agent's.
+// receive reads a report. Fields that this version does not know are a newer agent's. What is stored as it
+// came is read as strictly as any body before: no name twice, no name but in its own spelling, bounded depth.
 func receive(body []byte) (*received, error) {
-	if !utf8.Valid(body) {
-		return nil, bad("the report is not UTF-8")
+	tree, errs := policy.ParseAtMost(body, protocol.MaxRequest)
+	if err := invalid(errs); err != nil {
+		return nil, err
+	}
+	top, ok := tree.(map[string]any)
+	if !ok {
+		return nil, bad("the report must be an object")
+	}
+	for name := range top {
+		for _, part := range []string{"device", "findings", "events"} {
+			if name != part && strings.EqualFold(name, part) {
+				errs = append(errs, policy.Error{Field: short(name), Message: "must be written " + part, Received: short(name)})
+			}
+		}
+	}
+	for _, part := range []string{"findings", "events"} {
+		list, _ := top[part].([]any)
+		for i, v := range list {
+			if _, is := v.(map[string]any); !is {
+				errs = append(errs, policy.Error{Field: fmt.Sprintf("%s[%d]", part, i), Message: "must be an object", Received: fmt.Sprintf("%.40v", v)})
+				break
+			}
+		}
+	}
+	if err := invalid(errs); err != nil {
+		return nil, err
 	}
 	var in received
 	raw := struct {
 		Device   json.RawMessage   `json:"device"`
-		Findings json.RawMessage   `json:"findings"`
+		Findings []json.RawMessage `json:"findings"`
 		Events   []json.RawMessage `json:"events"`
 	}{}
 	err := json.Unmarshal(body, &in.Report)
@@ -44,9 +68,19 @@ func receive(body []byte) (*received, error) {
 	if err != nil {
 		return nil, bad("the report cannot be read: " + err.Error())
 	}
-	in.device, in.findings, in.events = compact(raw.Device), compact(raw.Findings), raw.Events
-	for i, e := range in.events {
-		in.events[i] = compact(e)
+	in.device = compact(raw.Device)
+	if in.Findings != nil {
+		for i, f := range raw.Findings {
+			raw.Findings[i] = tame(compact(f), findingWords)
+		}
+		in.findings, _ = json.Marshal(raw.Findings)
+	}
+	for i, e := range raw.Events {
+		e = tame(compact(e), eventWords)
+		if len(e) > maxEvent {
+			e = cut(&in.Events[i], len(e))
+		}
+		in.events = append(in.events, e)
 	}
 	return &in, nil
 }
@@ -59,52 +93,76 @@ func compact(raw json.RawMessage) json.RawMessage {
 	return out.Bytes()
 }
 
+// maxEvent bounds an event as it is stored, in bytes. An agent's own have half of that at most.
+const maxEvent = 32 << 10
+
+// cut stands for an event that is too long.
+func cut(e *enforce.Event, size int) json.RawMessage {
+	b, _ := json.Marshal(enforce.Event{Seq: e.Seq, At: e.At, Setting: word(e.Setting), Mode: e.Mode, Kind: word(e.Kind), Subject: "cut",
+		Reason: fmt.Sprintf("the device sent an event of %d bytes, which is more than %d", size, maxEvent), Count: e.Count})
+	return b
+}
+
 // maxWord bounds a word that only a newer agent knows.
 const maxWord = 64
 
-// words refuses what is no word: a newer agent's are short and printable.
-func (in *received) words(errs *policy.Errors) {
-	check := func(field, v string) {
-		if len(v) > maxWord || strings.ContainsFunc(v, func(r rune) bool { return !unicode.IsPrint(r) }) {
-			*errs = append(*errs, policy.Error{Field: field, Message: fmt.Sprintf("must be a word of at most %d printable bytes", maxWord), Received: enforce.Plain(short(v))})
-		}
+// unknownWord stands for what is no word.
+const unknownWord = "unknown"
+
+// word is a text where it is a word: what is long, or not printable, is none.
+func word[T ~string](v T) T {
+	if len(v) > maxWord || strings.ContainsFunc(string(v), func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return unknownWord
 	}
-	if in.Findings != nil {
-		var list []struct {
-			Setting, Mode, Compliance, Enforcement string
-			Evidence                               []struct{ State string }
+	return v
+}
+
+// The fields of a finding and of an event that hold a word of ours, by where they are.
+var (
+	findingWords = []string{"setting", "mode", "compliance", "enforcement", "evidence.state"}
+	eventWords   = []string{"setting", "mode", "kind", "section", "verdict.guard", "verdict.would_mode", "done.state"}
+)
+
+// tame puts "unknown" in place of what is no word: one such text must not keep a device from being heard, and
+// none reaches a person's terminal.
+func tame(raw json.RawMessage, fields []string) json.RawMessage {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	var v map[string]any
+	if dec.Decode(&v) != nil {
+		return raw
+	}
+	changed := false
+	for _, f := range fields {
+		changed = tameField(v, strings.Split(f, ".")) || changed
+	}
+	if !changed {
+		return raw
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return raw
+	}
+	return b
+}
+
+func tameField(v any, path []string) (changed bool) {
+	switch x := v.(type) {
+	case []any:
+		for _, e := range x {
+			changed = tameField(e, path) || changed
 		}
-		_ = json.Unmarshal(in.findings, &list) // was read before, into stricter types
-		for i, f := range list {
-			at := fmt.Sprintf("findings[%d].", i)
-			check(at+"setting", f.Setting)
-			check(at+"mode", f.Mode)
-			check(at+"compliance", f.Compliance)
-			check(at+"enforcement", f.Enforcement)
-			for _, e := range f.Evidence {
-				check(at+"evidence.state", e.State)
+	case map[string]any:
+		if len(path) > 1 {
+			return tameField(x[path[0]], path[1:])
+		}
+		for name, field := range x { // in any spelling: some reader takes it for ours
+			if s, is := field.(string); is && strings.EqualFold(name, path[0]) && word(s) != s {
+				x[name], changed = unknownWord, true
 			}
 		}
 	}
-	for i, raw := range in.events {
-		var e struct {
-			Setting, Mode, Kind, Section string
-			Verdict                      struct {
-				Guard     string
-				WouldMode string `json:"would_mode"`
-			}
-			Done struct{ State string }
-		}
-		_ = json.Unmarshal(raw, &e)
-		at := fmt.Sprintf("events[%d].", i)
-		check(at+"setting", e.Setting)
-		check(at+"mode", e.Mode)
-		check(at+"kind", e.Kind)
-		check(at+"section", e.Section)
-		check(at+"verdict.guard", e.Verdict.Guard)
-		check(at+"verdict.would_mode", e.Verdict.WouldMode)
-		check(at+"done.state", e.Done.State)
-	}
+	return changed
 }
 
 // Bounds of a report. Numbers are those that every JSON reader holds exactly.
@@ -131,7 +189,6 @@ func (v *visit) check() error {
 	if in.Device != nil {
 		checkFacts(&errs, in.Device)
 	}
-	in.words(&errs)
 	text(&errs, "device_digest", in.DeviceDigest, 128)
 	text(&errs, "findings_digest", in.FindingsDigest, 128)
 	text(&errs, "agent.machine", in.Agent.Machine, 256)
@@ -251,10 +308,24 @@ type stood struct {
 	Enforcement enforce.Enforcement `json:"e"`
 }
 
+// standing says in few words how a device stands. A newer agent's words are unknown in it, so that a fleet has
+// few distinct ones whatever its devices say.
 func standing(findings []enforce.Finding) (hash, body string) {
 	list := make([]stood, 0, len(findings))
 	for _, f := range findings {
-		list = append(list, stood{f.Setting, f.Mode, f.Compliance, f.Enforcement})
+		x := stood{f.Setting, f.Mode, f.Compliance, f.Enforcement}
+		if _, known := policy.Find(f.Setting); !known {
+			x.Setting = otherSettings
+		}
+		if x.Compliance != enforce.Compliant && x.Compliance != enforce.Noncompliant {
+			x.Compliance = enforce.Uncertain
+		}
+		if !slices.Contains(enforce.Enforcements, x.Enforcement) {
+			x.Enforcement = unknownWord
+		}
+		if !slices.Contains(list, x) || x.Setting != otherSettings {
+			list = append(list, x)
+		}
 	}
 	slices.SortStableFunc(list, func(a, b stood) int { return strings.Compare(string(a.Setting), string(b.Setting)) })
 	b, _ := json.Marshal(list)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -81,6 +82,16 @@ func requestID(q *http.Request) string {
 }
 
 func (a *API) serve(r *route, w http.ResponseWriter, hq *http.Request) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			id := newID()
+			a.Log.Error("a request ended in a panic", "route", r.method+" "+r.path, "request", id, "panic", p, "stack", string(debug.Stack()))
+			a.write(w, http.StatusInternalServerError, protocol.Problem{Error: &protocol.ProblemBody{Code: "internal", Message: "the server made a mistake", RequestID: id}})
+		}
+	}()
 	q := &request{Request: hq, w: w, now: a.Now(), route: r}
 	people := r.access == viewer || r.access == admin
 	if people {

@@ -251,6 +251,9 @@ func (e StoredEvent) MarshalJSON() ([]byte, error) {
 	if err := json.Unmarshal(e.raw, &out); err != nil {
 		return nil, err
 	}
+	if out == nil {
+		out = map[string]json.RawMessage{}
+	}
 	out["epoch"], _ = json.Marshal(e.Epoch)
 	out["received_at"], _ = json.Marshal(e.Received)
 	return json.Marshal(out)
