@@ -1,6 +1,7 @@
 package warder
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -120,6 +121,28 @@ func TestCapabilitiesAreLists(t *testing.T) {
 	})
 	if lists != len(platform.Systems) {
 		t.Errorf("%d lists of capabilities", lists)
+	}
+}
+
+// agent.go is the loop and nothing else.
+func TestTheLoopIsAlone(t *testing.T) {
+	f, err := parser.ParseFile(token.NewFileSet(), "agent/agent.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, d := range f.Decls {
+		if x, ok := d.(*ast.FuncDecl); ok {
+			names = append(names, x.Name.Name)
+		}
+	}
+	if got := strings.Join(names, " "); got != "Run serve start ticked" {
+		t.Errorf("agent/agent.go has %s", got)
+	}
+	for _, i := range f.Imports {
+		if path := strings.Trim(i.Path.Value, `"`); strings.HasPrefix(path, module+"enforce") || strings.HasPrefix(path, module+"sync") {
+			t.Errorf("agent/agent.go imports %s", path)
+		}
 	}
 }
 
