@@ -227,7 +227,7 @@ func (p *Ports) remember(u fact.USB, whole, named bool) {
 	for i := range u.Interfaces {
 		u.Interfaces[i].MTP = fact.Known[bool]{}
 	}
-	u.Authorized, u.Keyboard, u.Pointer = fact.Known[bool]{}, false, false
+	u.Authorized = fact.Known[bool]{} // what the descriptors say of keyboards stays
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.known == nil || len(p.known) >= maxKnown {

@@ -3,6 +3,7 @@ package usb
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -98,6 +99,31 @@ func TestKnownIsForgotten(t *testing.T) {
 			t.Errorf("after %s: %d %s", action, c, s)
 		}
 		put("1-2.3/descriptors", string(keyboard))
+	}
+}
+
+// What is read again says all that was read at first: a keyboard that is not told as one would be taken away.
+func TestKnownIsWhole(t *testing.T) {
+	p := &Ports{Root: tree(t)}
+	for _, name := range []string{"1-1", "1-2.3", "usb1"} {
+		first, err := p.read(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.details(&first)
+		for range 2 {
+			again, err := p.read(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.details(&again)
+			if !reflect.DeepEqual(first, again) {
+				t.Errorf("%s: %+v, at first %+v", name, again, first)
+			}
+		}
+	}
+	if k, _ := p.read("1-1"); !k.Keyboard {
+		t.Error("the keyboard is none")
 	}
 }
 
