@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +24,15 @@ type Guard struct {
 
 	ruling atomic.Pointer[Ruling]
 	work   sync.WaitGroup
+	met    struct { // the announcements that were acted on last
+		sync.Mutex
+		is   map[uint64]bool
+		last []uint64
+	}
 }
+
+// maxMet is how far the readers can be apart: more than fits into their sockets.
+const maxMet = 1 << 13
 
 // told is who hears of what the guard does; nil until somebody listens.
 type told struct {
@@ -68,15 +77,59 @@ func (g *Guard) Rescan() {
 	all.Wait()
 }
 
-// Run reads the kernel's announcements until the context ends.
+// Run reads the kernel's announcements until the context ends: on two processors, where there are two. The
+// kernel wakes a reader on the processor on which it announces (a "sync" wake-up: it expects to sleep at
+// once), and then goes on there with binding the device, for milliseconds. The reader on the other one is
+// free, and the first of the two acts.
 func (g *Guard) Run(ctx context.Context) error {
-	s, err := openUevents()
-	if err != nil {
-		return fmt.Errorf("cannot listen to the kernel's USB events: %w", err)
-	}
 	defer g.work.Wait()
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
-	defer stop()
+	cpus := processors()
+	var readers sync.WaitGroup
+	errs := make([]error, len(cpus))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for i, cpu := range cpus {
+		s, err := openUevents()
+		if err != nil {
+			cancel()
+			readers.Wait()
+			return fmt.Errorf("cannot listen to the kernel's USB events: %w", err)
+		}
+		readers.Go(func() {
+			defer s.Close()
+			defer context.AfterFunc(ctx, s.Stop)()
+			if errs[i] = g.listen(ctx, s, cpu); errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	readers.Wait()
+	return errors.Join(errs...)
+}
+
+// processors are those that readers are bound to: two, far from each other, or -1 for any.
+func processors() []int {
+	var set unix.CPUSet
+	if unix.SchedGetaffinity(0, &set) != nil || set.Count() < 2 {
+		return []int{-1}
+	}
+	var all []int
+	for i := 0; len(all) < set.Count(); i++ {
+		if set.IsSet(i) {
+			all = append(all, i)
+		}
+	}
+	return []int{all[0], all[len(all)/2]}
+}
+
+// listen is one reader, on a thread of its own, which ends with it.
+func (g *Guard) listen(ctx context.Context, s *uevents, cpu int) error {
+	if cpu >= 0 {
+		runtime.LockOSThread()
+		var set unix.CPUSet
+		set.Set(cpu)
+		_ = unix.SchedSetaffinity(0, &set) // without it, it is as quick as others
+	}
 	b := make([]byte, maxUevent+1)
 	for {
 		n, err := s.Read(b)
@@ -97,6 +150,27 @@ func (g *Guard) Run(ctx context.Context) error {
 	}
 }
 
+// first reports whether an announcement is met for the first time: each reader gets each.
+func (g *Guard) first(seq uint64) bool {
+	if seq == 0 {
+		return true
+	}
+	g.met.Lock()
+	defer g.met.Unlock()
+	if g.met.is[seq] {
+		return false
+	}
+	if g.met.is == nil {
+		g.met.is = map[uint64]bool{}
+	}
+	g.met.is[seq] = true
+	if g.met.last = append(g.met.last, seq); len(g.met.last) > maxMet {
+		delete(g.met.is, g.met.last[0])
+		g.met.last = g.met.last[1:]
+	}
+	return true
+}
+
 // dispatch acts on "add" alone: acting on "change" would let a device in again that was refused.
 // The write of authorized blocks for as long as the device takes, so it is never done here.
 func (g *Guard) dispatch(b []byte) {
@@ -106,7 +180,7 @@ func (g *Guard) dispatch(b []byte) {
 	}
 	name := path.Base(u.path)
 	ok, root := deviceName(name)
-	if !ok {
+	if !ok || !g.first(u.seq) {
 		return
 	}
 	switch {

@@ -1,9 +1,8 @@
 package usb
 
 import (
+	"errors"
 	"fmt"
-	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,11 +10,9 @@ import (
 // receiveBuffer holds several thousand announcements: a dock with forty devices sends hundreds.
 const receiveBuffer = 4 << 20
 
-// uevents is a socket on the kernel's own announcements, before udev's.
-type uevents struct {
-	file *os.File
-	raw  syscall.RawConn
-}
+// uevents is a socket on the kernel's own announcements, before udev's. It is read by a thread that does
+// nothing else, and waits for it in the kernel: the runtime's poller would be one more to wake.
+type uevents struct{ fd, end int }
 
 func openUevents() (*uevents, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
@@ -31,43 +28,46 @@ func openUevents() (*uevents, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "uevents")
-	raw, err := f.SyscallConn()
+	end, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		_ = f.Close()
+		_ = unix.Close(fd)
 		return nil, err
 	}
-	return &uevents{f, raw}, nil
+	return &uevents{fd, end}, nil
 }
+
+// errEnded: Stop was called.
+var errEnded = errors.New("the socket is being closed")
 
 // Read gives one announcement; 0 bytes for one that the kernel did not send, or that is too long.
-func (u *uevents) Read(b []byte) (n int, err error) {
-	var from unix.Sockaddr
-	var flags int
-	rerr := u.raw.Read(func(fd uintptr) bool {
-		for {
-			n, _, flags, from, err = unix.Recvmsg(int(fd), b, nil, 0)
-			if err != unix.EINTR {
-				return err != unix.EAGAIN
+func (u *uevents) Read(b []byte) (int, error) {
+	for {
+		n, _, flags, from, err := unix.Recvmsg(u.fd, b, nil, unix.MSG_DONTWAIT)
+		switch err {
+		case nil:
+			sender, ok := from.(*unix.SockaddrNetlink)
+			if !ok || sender.Pid != 0 || sender.Groups != 1 || flags&unix.MSG_TRUNC != 0 {
+				return 0, nil
 			}
+			return n, nil
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+		default:
+			return 0, err
 		}
-	})
-	if rerr != nil {
-		return 0, rerr
+		wait := []unix.PollFd{{Fd: int32(u.fd), Events: unix.POLLIN}, {Fd: int32(u.end), Events: unix.POLLIN}}
+		if _, err := unix.Poll(wait, -1); err != nil && err != unix.EINTR {
+			return 0, fmt.Errorf("cannot wait for announcements: %w", err)
+		}
+		if wait[1].Revents != 0 {
+			return 0, errEnded
+		}
 	}
-	if err != nil {
-		return 0, err
-	}
-	sender, ok := from.(*unix.SockaddrNetlink)
-	if !ok || sender.Pid != 0 || sender.Groups != 1 || flags&unix.MSG_TRUNC != 0 {
-		return 0, nil
-	}
-	return n, nil
 }
 
-func (u *uevents) Close() error {
-	if err := u.file.Close(); err != nil {
-		return fmt.Errorf("cannot close the uevent socket: %w", err)
-	}
-	return nil
-}
+// Stop ends a Read that waits, and every later one.
+func (u *uevents) Stop() { _, _ = unix.Write(u.end, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
+
+// Close is called when nobody reads any more.
+func (u *uevents) Close() error { return errors.Join(unix.Close(u.fd), unix.Close(u.end)) }

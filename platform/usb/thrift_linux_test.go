@@ -1,9 +1,12 @@
 package usb
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -140,5 +143,32 @@ func TestNoNeedlessWrite(t *testing.T) {
 	guard.handle("1-1", time.Now())
 	if len(got) != 1 || got[0].Changed || g.Asked != 0 || !got[0].Done.Is("1") || got[0].Device.Serial != "SN" || got[0].Device.Name == "" || !got[0].Verdict.Allow {
 		t.Errorf("asked %d times: %+v", g.Asked, got)
+	}
+}
+
+// Two readers get each announcement, and one acts.
+func TestEachAnnouncementOnce(t *testing.T) {
+	var n atomic.Int64
+	guard := tell(&Guard{Ports: &Ports{Root: tree(t), Gate: (&platformtest.Gate{}).Pass}}, func(Decision) { n.Add(1) })
+	d, err := policy.Decode([]byte(`{"policy_data":{"usb":{"allowed":true}}}`), policy.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard.ruling.Store(&Ruling{Judge: enforceusb.Compile(d, nil).Watch()})
+	add := func(seq int) []byte {
+		return []byte(fmt.Sprintf("add@/devices/x/1-1\x00ACTION=add\x00DEVPATH=/devices/x/1-1\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00SEQNUM=%d\x00", seq))
+	}
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for seq := range 500 {
+				guard.dispatch(add(seq + 1))
+			}
+		})
+	}
+	readers.Wait()
+	guard.work.Wait()
+	if n.Load() != 500 {
+		t.Errorf("%d decisions on 500 announcements", n.Load())
 	}
 }

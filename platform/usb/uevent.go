@@ -3,6 +3,7 @@ package usb
 import (
 	"bytes"
 	"fmt"
+	"strconv"
 )
 
 // maxUevent is the kernel's UEVENT_BUFFER_SIZE with room for its header.
@@ -14,6 +15,7 @@ type uevent struct {
 	path      string // DEVPATH, below /sys
 	subsystem string
 	devtype   string
+	seq       uint64 // of this announcement, in all there are; 0 where it does not say
 }
 
 // parseUevent reads one message of NETLINK_KOBJECT_UEVENT's kernel group: "action@path", then
@@ -40,6 +42,8 @@ func parseUevent(b []byte) (uevent, error) {
 			u.subsystem = string(value)
 		case "DEVTYPE":
 			u.devtype = string(value)
+		case "SEQNUM":
+			u.seq, _ = strconv.ParseUint(string(value), 10, 64)
 		}
 	}
 	if u.action == "" || u.path == "" || u.path[0] != '/' {
