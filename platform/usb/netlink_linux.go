@@ -3,6 +3,7 @@ package usb
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,7 +13,10 @@ const receiveBuffer = 4 << 20
 
 // uevents is a socket on the kernel's own announcements, before udev's. It is read by a thread that does
 // nothing else, and waits for it in the kernel: the runtime's poller would be one more to wake.
-type uevents struct{ fd, end int }
+type uevents struct {
+	fd, end int
+	closing sync.Mutex
+}
 
 func openUevents() (*uevents, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
@@ -33,7 +37,7 @@ func openUevents() (*uevents, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	return &uevents{fd, end}, nil
+	return &uevents{fd: fd, end: end}, nil
 }
 
 // errEnded: Stop was called.
@@ -66,8 +70,20 @@ func (u *uevents) Read(b []byte) (int, error) {
 	}
 }
 
-// Stop ends a Read that waits, and every later one.
-func (u *uevents) Stop() { _, _ = unix.Write(u.end, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
+// Stop ends a Read that waits, and every later one. It may come at any time, after Close, too.
+func (u *uevents) Stop() {
+	u.closing.Lock()
+	defer u.closing.Unlock()
+	if u.end >= 0 { // else the number may be somebody else's by now
+		_, _ = unix.Write(u.end, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
+}
 
 // Close is called when nobody reads any more.
-func (u *uevents) Close() error { return errors.Join(unix.Close(u.fd), unix.Close(u.end)) }
+func (u *uevents) Close() error {
+	u.closing.Lock()
+	defer u.closing.Unlock()
+	err := errors.Join(unix.Close(u.fd), unix.Close(u.end))
+	u.end = -1
+	return err
+}
