@@ -18,6 +18,8 @@ import (
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/warderd/warder/platform/durable"
 )
 
 // Health says what became of a file. The zero value is a file as it should be.
@@ -301,7 +303,7 @@ func (f *File) adopt() error {
 	for _, end := range []string{"-wal", "-shm"} {
 		_ = os.Remove(f.path + end)
 	}
-	if err := os.Rename(temp, f.path); err != nil {
+	if err := durable.Move(temp, f.path); err != nil {
 		return err
 	}
 	_ = db.Close()

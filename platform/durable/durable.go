@@ -5,6 +5,7 @@ package durable
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -30,6 +31,58 @@ func Swap(path string, b []byte, mode os.FileMode) error {
 		_ = os.Remove(f.Name())
 	}
 	return err
+}
+
+// Create makes a file that is not there yet, whole and durably; fs.ErrExist where it is. Of several at once, one
+// makes it.
+func Create(path string, mode os.FileMode, fill func(io.Writer) error) error {
+	if _, err := os.Lstat(path); err == nil {
+		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
+	}
+	sweep(path, old)
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if err := errors.Join(os.Chmod(f.Name(), mode), fill(f), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); errors.Is(err, fs.ErrExist) {
+		return err
+	} else if err != nil { // no hard links: a stick with vfat, for example
+		claim, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(claim.Close(), os.Rename(f.Name(), path)); err != nil {
+			_ = os.Remove(path)
+			return err
+		}
+	}
+	flush(filepath.Dir(path))
+	return nil
+}
+
+// Move puts a file that is whole in another one's place, durably. Both are in one directory.
+func Move(from, path string) error {
+	f, err := os.OpenFile(from, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close(), os.Rename(from, path)); err != nil {
+		return err
+	}
+	flush(filepath.Dir(path))
+	return nil
+}
+
+// flush makes names in a directory last. Some systems cannot; the files themselves are flushed.
+func flush(dir string) {
+	if d, err := os.Open(dir); err == nil {
+		_ = d.Sync()
+		_ = d.Close()
+	}
 }
 
 // WriteAt is Write that says how far it is: "written" before the new file takes the old one's place, and

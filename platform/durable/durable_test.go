@@ -1,9 +1,14 @@
 package durable
 
 import (
+	"errors"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -51,6 +56,51 @@ func TestWrite(t *testing.T) {
 		}
 	}
 	if list, _ := os.ReadDir(dir); len(list) != 1 {
+		t.Errorf("left: %v", list)
+	}
+}
+
+// Of many that make a file at once, one does, and the others are told; nobody sees half of it.
+func TestCreate(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	text := strings.Repeat("whole ", 10_000)
+	var made, there atomic.Int32
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			err := Create(path, 0o600, func(w io.Writer) error { _, err := io.WriteString(w, text); return err })
+			switch {
+			case err == nil:
+				made.Add(1)
+			case errors.Is(err, fs.ErrExist):
+				there.Add(1)
+			default:
+				t.Error(err)
+			}
+			if b, _ := os.ReadFile(path); string(b) != text {
+				t.Errorf("%d bytes of %d", len(b), len(text))
+			}
+		})
+	}
+	all.Wait()
+	if made.Load() != 1 || there.Load() != 19 {
+		t.Errorf("%d made it, %d were told", made.Load(), there.Load())
+	}
+	other := filepath.Join(dir, "g")
+	if err := Create(other, 0o600, func(io.Writer) error { return io.ErrUnexpectedEOF }); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Lstat(other); err == nil {
+		t.Error("half a file stands under its name")
+	}
+	if info, _ := os.Stat(path); info.Mode().Perm() != 0o600 {
+		t.Errorf("%v", info.Mode())
+	}
+	if err := Move(path, other); err != nil {
+		t.Fatal(err)
+	}
+	if list, _ := os.ReadDir(dir); len(list) != 1 || list[0].Name() != "g" {
 		t.Errorf("left: %v", list)
 	}
 }

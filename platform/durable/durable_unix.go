@@ -27,9 +27,6 @@ func write(path string, b []byte, mode os.FileMode, at func(string)) error {
 		return err
 	}
 	at("renamed")
-	if d, err := os.Open(filepath.Dir(path)); err == nil {
-		_ = d.Sync() // some systems cannot flush a directory; the file itself is flushed
-		_ = d.Close()
-	}
+	flush(filepath.Dir(path))
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/warderd/warder/platform/durable"
 	"github.com/warderd/warder/sync/server/store"
 )
 
@@ -50,15 +51,9 @@ func Backup(ctx context.Context, data, database, to string, now time.Time) error
 	if err := s.Dump(ctx, dump); err != nil {
 		return fmt.Errorf("cannot read the database: %w", err)
 	}
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	err = archive(out, data, dump, manifest{1, now.UTC(), s.Name()})
-	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
-		_ = os.Remove(to)
-	}
-	return err
+	return durable.Create(to, 0o600, func(out io.Writer) error {
+		return archive(out, data, dump, manifest{1, now.UTC(), s.Name()})
+	})
 }
 
 func archive(out io.Writer, data string, dump *os.File, m manifest) error {

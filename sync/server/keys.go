@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -105,8 +106,7 @@ func random32() ([]byte, error) {
 // replaceFile writes a secret whole or not at all.
 func replaceFile(path string, b []byte) error { return durable.Write(path, b, 0o600) }
 
-// secretFile reads a secret, or makes it. Two processes that start at once agree on one: the file
-// is created exclusively under its final name only when it is whole.
+// secretFile reads a secret, or makes it. Two processes that start at once agree on one.
 func secretFile(path string, make func() ([]byte, error)) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
@@ -115,16 +115,8 @@ func secretFile(path string, make func() ([]byte, error)) ([]byte, error) {
 	if b, err = make(); err != nil {
 		return nil, err
 	}
-	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(temp.Name())
-	_, err = temp.Write(b)
-	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
-		return nil, err
-	}
-	if err := os.Link(temp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+	err = durable.Create(path, 0o600, func(w io.Writer) error { _, err := w.Write(b); return err })
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	return os.ReadFile(path)
