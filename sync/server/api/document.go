@@ -102,11 +102,38 @@ type PolicyPatch struct{}
 // Schema describes it.
 func (PolicyPatch) Schema(r huma.Registry) *huma.Schema { return writable(r) }
 
+// fromTemplateBody is a policy object of which a template gives what is left out.
+type fromTemplateBody struct {
+	TemplateID     string          `json:"template_id" minLength:"1" maxLength:"64"`
+	Customizations json.RawMessage `json:"customizations,omitempty"`
+}
+
+// TransformSchema adds the fields of the policy object that a template does not decide alone.
+func (fromTemplateBody) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
+	data := policyData{}.Schema(r)
+	data.Description = "laid over the template, setting by setting"
+	s.Properties["customizations"] = data
+	object := writable(r)
+	for _, name := range []string{"name", "description", "organization_id", "compliance", "section_compliance"} {
+		s.Properties[name] = object.Properties[name]
+	}
+	s.Required = []string{"template_id", "name"}
+	return closed(s)
+}
+
 // candidateBody is a document to ask about.
 type candidateBody struct{}
 
 // Schema describes it.
 func (candidateBody) Schema(r huma.Registry) *huma.Schema { return writable(r, "policy_data") }
+
+// TransformSchema describes the fields that are kept as they were written.
+func (policyView) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["compliance"] = modeText("").Schema(r)
+	s.Properties["section_compliance"] = sectionModes{}.Schema(r)
+	s.Properties["policy_data"] = policyData{}.Schema(r)
+	return closed(s)
+}
 
 // writable is the schema of the policy object as a body: of its fields only some have to be there, and the
 // server's own are not read.

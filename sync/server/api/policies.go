@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"github.com/warderd/warder/sync/server/fleet"
@@ -36,21 +35,13 @@ func listOf[T any](q *request, data []T, total int) listView[T] {
 	return listView[T]{data, total, page, size}
 }
 
-// policyView is the policy object of the Policies API.
+// policyView is the policy object as the API answers it, with what the server knows about it.
 type policyView struct {
-	ID           string          `json:"id"`
-	Organization string          `json:"organization_id"`
-	Name         string          `json:"name"`
-	Description  string          `json:"description"`
-	Compliance   modeText        `json:"compliance,omitempty"`
-	Sections     sectionModes    `json:"section_compliance,omitempty"`
-	Data         policyData      `json:"policy_data"`
-	Version      int             `json:"version"`
-	Active       bool            `json:"active"`
-	Devices      int             `json:"device_count"`
-	CreatedAt    time.Time       `json:"created_at"`
-	UpdatedAt    time.Time       `json:"updated_at"`
-	Rollout      *rolloutSummary `json:"rollout,omitempty" doc:"the rollout that is bringing this version to devices"`
+	fleet.Object
+	Devices   int             `json:"device_count"`
+	CreatedAt time.Time       `json:"created_at"`
+	UpdatedAt time.Time       `json:"updated_at"`
+	Rollout   *rolloutSummary `json:"rollout,omitempty" doc:"the rollout that is bringing this version to devices"`
 }
 
 type rolloutSummary struct {
@@ -64,10 +55,7 @@ func (a *API) viewPolicy(ctx context.Context, p *fleet.Policy) (policyView, erro
 	if err != nil {
 		return policyView{}, err
 	}
-	v := policyView{ID: p.ID, Organization: p.Organization, Name: p.Name, Description: p.Description, Data: policyData{raw: p.Data}, Version: p.Version,
-		Active: p.Active, Devices: count[p.ID], CreatedAt: second(p.CreatedAt), UpdatedAt: second(p.UpdatedAt)}
-	_ = json.Unmarshal([]byte(p.Compliance), &v.Compliance) // absent stays absent
-	_ = json.Unmarshal([]byte(p.Sections), &v.Sections)
+	v := policyView{Object: p.Object(), Devices: count[p.ID], CreatedAt: second(p.CreatedAt), UpdatedAt: second(p.UpdatedAt)}
 	for _, r := range a.state.Load().Rollouts {
 		if r.Policy == p.ID {
 			v.Rollout = &rolloutSummary{r.ID, r.State, r.From}

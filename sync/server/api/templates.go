@@ -41,18 +41,8 @@ func getTemplate(_ *API, q *request) (templateView, error) {
 	return templateView{TemplateItem{t.ID, t.Name, t.Description, t.RecommendedFor}, modeText(t.Compliance), policyData{raw: t.Data}}, nil
 }
 
-type fromTemplateBody struct {
-	TemplateID     string       `json:"template_id" minLength:"1" maxLength:"64"`
-	Name           string       `json:"name" minLength:"1" maxLength:"4096"`
-	Description    *string      `json:"description,omitempty" maxLength:"4096"`
-	Organization   *string      `json:"organization_id,omitempty" maxLength:"4096"`
-	Compliance     modeText     `json:"compliance,omitempty"`
-	Sections       sectionModes `json:"section_compliance,omitempty"`
-	Customizations policyData   `json:"customizations,omitempty" doc:"laid over the template, setting by setting"`
-}
-
-// fromTemplate lays customizations over a template, however deep: an object is merged, anything
-// else is replaced.
+// fromTemplate makes a policy of what was written over a template. Customizations are laid over its settings,
+// however deep: an object is merged, anything else is replaced.
 func fromTemplate(a *API, q *request) (createdView, error) {
 	var in fromTemplateBody
 	if err := q.decode(a, &in); err != nil {
@@ -62,26 +52,20 @@ func fromTemplate(a *API, q *request) (createdView, error) {
 	if !ok {
 		return createdView{}, invalid(policy.Errors{{Field: "template_id", Message: "is no template; GET /policies/templates lists them", Received: in.TemplateID}})
 	}
-	var data, custom map[string]any
+	o := map[string]any{"description": t.Description, "compliance": t.Compliance}
+	var data map[string]any
 	if err := json.Unmarshal(t.Data, &data); err != nil {
 		return createdView{}, err
 	}
-	if in.Customizations.raw != nil {
-		if err := json.Unmarshal(in.Customizations.raw, &custom); err != nil {
-			return createdView{}, bad("customizations must be an object")
-		}
+	if err := json.Unmarshal(q.body, &o); err != nil {
+		return createdView{}, bad("the body cannot be read: " + err.Error())
+	}
+	if custom, ok := o["customizations"].(map[string]any); ok {
 		overlay(data, custom)
 	}
-	o := map[string]any{"name": in.Name, "description": t.Description, "compliance": t.Compliance, "policy_data": data}
-	set := func(field string, given bool, v any) {
-		if given {
-			o[field] = v
-		}
-	}
-	set("description", in.Description != nil, in.Description)
-	set("organization_id", in.Organization != nil, in.Organization)
-	set("compliance", in.Compliance != "", in.Compliance)
-	set("section_compliance", in.Sections != nil, in.Sections)
+	o["policy_data"] = data
+	delete(o, "template_id")
+	delete(o, "customizations")
 	body, err := json.Marshal(o)
 	if err != nil {
 		return createdView{}, err

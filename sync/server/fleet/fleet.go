@@ -26,12 +26,13 @@ type Policy struct {
 	CreatedAt, UpdatedAt                time.Time
 }
 
-// object is a policy as JSON, as devices get it.
-type object struct {
+// Object is a policy as JSON: what devices get, what administrators read and write, and what is kept of each
+// version. Nothing else on the server spells it.
+type Object struct {
 	ID           string          `json:"id"`
-	Organization string          `json:"organization_id,omitempty"`
+	Organization string          `json:"organization_id"`
 	Name         string          `json:"name"`
-	Description  string          `json:"description,omitempty"`
+	Description  string          `json:"description"`
 	Version      int             `json:"version"`
 	Active       bool            `json:"active"`
 	Compliance   json.RawMessage `json:"compliance,omitempty"`
@@ -39,15 +40,20 @@ type object struct {
 	Data         json.RawMessage `json:"policy_data"`
 }
 
+// Object is the policy as JSON.
+func (p *Policy) Object() Object {
+	return Object{p.ID, p.Organization, p.Name, p.Description, p.Version, p.Active, json.RawMessage(p.Compliance), json.RawMessage(p.Sections), p.Data}
+}
+
 // Document is the policy object that devices get.
 func (p *Policy) Document() json.RawMessage {
-	b, _ := json.Marshal(object{p.ID, p.Organization, p.Name, p.Description, p.Version, p.Active, json.RawMessage(p.Compliance), json.RawMessage(p.Sections), p.Data})
+	b, _ := json.Marshal(p.Object())
 	return b
 }
 
 // FromDocument reads a policy object; times are not part of it.
 func FromDocument(b json.RawMessage) (*Policy, error) {
-	var o object
+	var o Object
 	if err := json.Unmarshal(b, &o); err != nil {
 		return nil, err
 	}
