@@ -64,6 +64,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err == nil {
 		a.leave()
 	}
+	a.custody.ids.Wait()
 	a.flatten("stopped")
 	return err
 }

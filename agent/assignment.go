@@ -11,8 +11,9 @@ import (
 	"github.com/warderd/warder/enforce/policy"
 )
 
-// take is what happens to an assignment: examined → stored as pending → adopted → applied → proved by the
-// next check-in. A failure anywhere leaves the policy in force as it was, and is reported with its reason.
+// take is what happens to an assignment: examined → adopted → applied → proved by the next check-in. A failure
+// anywhere leaves the policy in force as it was, and is reported with its reason. The history of versions comes
+// after the machine: it waits for the disk, and nothing depends on it.
 func (a *Agent) take(jws string) {
 	x, no := a.custody.examine(jws)
 	if no != nil {
@@ -23,10 +24,11 @@ func (a *Agent) take(jws string) {
 	if x == nil {
 		return
 	}
-	a.received(x)
-	had := a.custody.state.Exceptions
+	before, had := a.custody.doc, a.custody.state.Exceptions
 	next := granted(&a.custody.state, x.as, a.o.Now())
-	if err := a.custody.adopt(x, next); err != nil {
+	err := a.custody.adopt(x, next)
+	defer a.received(x, before)
+	if err != nil {
 		a.refuse(&refusal{"", err})
 		return
 	}
@@ -37,19 +39,20 @@ func (a *Agent) take(jws string) {
 		return
 	}
 	a.o.Log.Info("policy received", "policy", x.doc.ID, "version", x.doc.Version, "serial", x.as.Serial)
-	a.look()
+	a.keep()
 	if at := a.contact.nudged; !at.IsZero() {
 		a.latency.record(nudgeToVerified, a.o.Now().Sub(at))
 		a.contact.nudged = time.Time{}
 	}
+	a.flatten("running")
 	// The next check-in reports what was read back, and proves that the server can still be reached.
 	a.contact.again = true
 }
 
-// received keeps the version that came.
-func (a *Agent) received(x *candidate) {
+// received keeps the version that came, beside the one that it follows.
+func (a *Agent) received(x *candidate, before *policy.Document) {
 	v := store.Policy{Serial: x.as.Serial, Digest: x.doc.Digest, Received: a.o.Now().UTC(), State: "pending",
-		Changes: policy.Diff(a.custody.doc, x.doc), Document: x.as.Policy}
+		Changes: policy.Diff(before, x.doc), Document: x.as.Policy}
 	if x.renewal {
 		v.State = "active"
 	}
@@ -82,17 +85,31 @@ func (a *Agent) refuse(no *refusal) {
 
 // stored keeps what became of a version.
 func (a *Agent) stored(serial int64, state, reason string) {
-	list, err := a.store.Policies()
-	if err != nil {
+	if err := a.store.MarkPolicy(serial, state, reason); err != nil {
 		a.health.set(storeBad, err.Error())
-		return
 	}
-	for _, p := range list {
-		if p.Serial == serial && p.State != state {
-			p.State, p.Reason = state, reason
-			if err := a.store.PutPolicy(p); err != nil {
-				a.health.set(storeBad, err.Error())
-			}
+}
+
+// remembered puts into the history what is in force and is not in it: the agent was killed before it was, or
+// the history was lost.
+func (a *Agent) remembered() {
+	for _, as := range []*identity.Assignment{a.custody.state.Confirmed, a.custody.state.Policy} {
+		if as == nil {
+			continue
+		}
+		if there, err := a.store.HasPolicy(as.Serial); err != nil || there {
+			continue
+		}
+		issued, doc, err := a.custody.read(as)
+		if err != nil {
+			continue // said where it is needed
+		}
+		v := store.Policy{Serial: as.Serial, Digest: doc.Digest, Received: as.Received, State: "pending", Document: issued.Policy}
+		if as.Confirmed {
+			v.State = "active"
+		}
+		if err := a.store.PutPolicy(v); err != nil {
+			a.health.set(storeBad, err.Error())
 		}
 	}
 }

@@ -24,6 +24,12 @@ const (
 // look makes the machine as the policy says, and finds how it stands. Without a policy, or while one is
 // held, that is the plan of nothing: back to the baseline.
 func (a *Agent) look() {
+	a.keep()
+	a.flatten("running")
+}
+
+// keep is look without showing it to "warder status" yet.
+func (a *Agent) keep() {
 	a.clocks.look.Stop()
 	a.clocks.due, a.clocks.asked = time.Time{}, time.Time{}
 	a.work()
@@ -53,7 +59,6 @@ func (a *Agent) look() {
 	if a.found(s) {
 		a.reportSoon()
 	}
-	a.flatten("running")
 }
 
 // unread says which sections cannot be decided, and sets the next look for them.

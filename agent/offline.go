@@ -34,6 +34,7 @@ func Offline(ctx context.Context, p paths.Paths, what OfflineAction, h HoldReque
 		return nil, err
 	}
 	defer unlock()
+	defer a.custody.ids.Wait()
 	if err := a.offline(what, h); err != nil {
 		return nil, err
 	}
@@ -93,6 +94,7 @@ func EnrollOffline(ctx context.Context, p paths.Paths, e Enrolment) error {
 	if err != nil {
 		return err
 	}
+	defer ids.Wait()
 	return ids.Save(st)
 }
 

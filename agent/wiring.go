@@ -93,7 +93,11 @@ func (a *Agent) load() {
 	}
 	a.config = c
 	a.custody.load(a.o.Boot)
+	a.remembered()
 }
 
 // Close closes the files.
-func (a *Agent) Close() error { return errors.Join(a.store.Close(), a.ledger.Close()) }
+func (a *Agent) Close() error {
+	a.custody.ids.Wait()
+	return errors.Join(a.store.Close(), a.ledger.Close())
+}

@@ -124,9 +124,11 @@ type Store struct {
 	dir     string
 	standby string // in the runtime directory, for when the disk cannot be written
 
-	mu     sync.Mutex // held while the disk is waited for
+	mu     sync.Mutex // held while the disk is waited for, and until the second copy is written
+	turn   uint64     // of the newest copy; 0: not known yet
 	health string
 	shown  atomic.Pointer[string] // for those who ask meanwhile
+	second sync.WaitGroup         // the write of the second copy
 }
 
 // show lets others see how the files are. Called with the lock held.
@@ -183,6 +185,7 @@ func (s *Store) Load() (State, error) {
 	if err := json.Unmarshal(best.State, &st); err != nil {
 		return State{}, fmt.Errorf("%w: %v", ErrDamaged, err)
 	}
+	s.turn = max(s.turn, best.Turn)
 	return st, nil
 }
 
@@ -223,31 +226,28 @@ func open(path string) (*sealed, error) {
 	return &c, nil
 }
 
-// Save writes both copies, one after the other, each whole before it takes the old one's place.
-// Where the disk cannot be written, the runtime directory carries the state to the next start of
-// this boot.
+// Save makes a state durable: the first copy is whole on the disk when it returns, and the second follows in
+// the background, so that at no time both are being written. Where the disk cannot be written, the runtime
+// directory carries the state to the next start of this boot.
 func (s *Store) Save(st State) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer s.show()
 	body, err := json.Marshal(st)
 	if err != nil {
 		return err
 	}
-	c := sealed{Turn: 1, Sum: sum(body), State: body}
-	for _, f := range s.files() {
-		if old, err := open(f); err == nil {
-			c.Turn = max(c.Turn, old.Turn+1)
-		}
-	}
-	out, _ := json.Marshal(c)
+	s.mu.Lock()
 	files := s.files()
-	for _, f := range files[1:] {
-		if err = write(f, out); err != nil {
-			break
+	if s.turn == 0 {
+		for _, f := range files {
+			if old, err := open(f); err == nil {
+				s.turn = max(s.turn, old.Turn)
+			}
 		}
 	}
-	if err != nil {
+	s.turn++
+	out, _ := json.Marshal(sealed{Turn: s.turn, Sum: sum(body), State: body})
+	if err := write(files[1], out); err != nil {
+		defer s.mu.Unlock()
+		defer s.show()
 		s.health = fmt.Sprintf("the identity cannot be written to disk (%v); kept in %s until it can", err, s.standby)
 		if serr := write(files[0], out); serr != nil {
 			return fmt.Errorf("cannot keep the identity anywhere: %w", errors.Join(err, serr))
@@ -255,9 +255,20 @@ func (s *Store) Save(st State) error {
 		return nil
 	}
 	s.health = ""
+	s.show()
 	_ = os.Remove(files[0])
+	s.second.Go(func() {
+		defer s.mu.Unlock()
+		if err := write(files[2], out); err != nil {
+			s.health = fmt.Sprintf("only one copy of the identity can be written to disk (%v)", err)
+			s.show()
+		}
+	})
 	return nil
 }
+
+// Wait returns when both copies are written.
+func (s *Store) Wait() { s.second.Wait() }
 
 // Sweep removes what a write that was killed has left. The caller is the only agent.
 func (s *Store) Sweep() {
@@ -270,12 +281,15 @@ func (s *Store) Sweep() {
 
 // Erase removes every copy.
 func (s *Store) Erase() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var errs []error
 	for _, f := range s.files() {
 		if err := durable.Remove(f); err != nil {
 			errs = append(errs, err)
 		}
 	}
+	s.turn = 0
 	return errors.Join(errs...)
 }
 

@@ -15,6 +15,12 @@ func state(n int64) State {
 		Policy: &Assignment{JWS: "a.b.c", Keys: []byte(`[]`), Serial: n, Received: time.Unix(n, 0).UTC()}, Highest: n}
 }
 
+// save returns when both copies are written.
+func save(s *Store, st State) error {
+	defer s.Wait()
+	return s.Save(st)
+}
+
 func TestSaveAndLoad(t *testing.T) {
 	dir := t.TempDir()
 	s := New(dir, filepath.Join(dir, "run"))
@@ -22,13 +28,18 @@ func TestSaveAndLoad(t *testing.T) {
 		t.Fatalf("nothing there: %+v %v", st, err)
 	}
 	for n := range int64(3) {
-		if err := s.Save(state(n)); err != nil {
+		if err := s.Save(state(n)); err != nil { // one after the other, whether or not the second copy is written
 			t.Fatal(err)
 		}
 	}
 	got, err := New(dir, filepath.Join(dir, "run")).Load()
+	s.Wait()
 	if err != nil || !reflect.DeepEqual(got, state(2)) {
 		t.Errorf("%+v %v", got, err)
+	}
+	one, _ := os.ReadFile(filepath.Join(dir, "identity.json"))
+	if two, _ := os.ReadFile(filepath.Join(dir, "identity.json.bak")); string(one) != string(two) {
+		t.Errorf("the copies differ:\n%s\n%s", one, two)
 	}
 	info, _ := os.Stat(filepath.Join(dir, "identity.json"))
 	if info.Mode().Perm() != 0o600 {
@@ -62,7 +73,7 @@ func TestDamage(t *testing.T) {
 			for _, which := range []string{"identity.json", "identity.json.bak"} {
 				dir := t.TempDir()
 				s := New(dir, dir+"/run")
-				if err := s.Save(state(2)); err != nil {
+				if err := save(s, state(2)); err != nil {
 					t.Fatal(err)
 				}
 				if err := hurt(filepath.Join(dir, which)); err != nil {
@@ -90,9 +101,9 @@ func TestDamage(t *testing.T) {
 func TestNewerCopyWins(t *testing.T) {
 	dir := t.TempDir()
 	s := New(dir, dir+"/run")
-	_ = s.Save(state(1))
+	_ = save(s, state(1))
 	old, _ := os.ReadFile(filepath.Join(dir, "identity.json.bak"))
-	_ = s.Save(state(2))
+	_ = save(s, state(2))
 	if err := os.WriteFile(filepath.Join(dir, "identity.json.bak"), old, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +116,7 @@ func TestStandby(t *testing.T) {
 	dir := t.TempDir()
 	disk := filepath.Join(dir, "disk")
 	s := New(disk, filepath.Join(dir, "run"))
-	_ = s.Save(state(1))
+	_ = save(s, state(1))
 	// In place of the directory stands a file: nobody, not even root, can write into it.
 	if err := os.Rename(disk, disk+".away"); err != nil {
 		t.Fatal(err)
@@ -113,7 +124,7 @@ func TestStandby(t *testing.T) {
 	if err := os.WriteFile(disk, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Save(state(2)); err != nil || s.Health() == "" {
+	if err := save(s, state(2)); err != nil || s.Health() == "" {
 		t.Fatalf("%v, health %q", err, s.Health())
 	}
 	if got, err := New(disk, filepath.Join(dir, "run")).Load(); err != nil || got.Highest != 2 {
@@ -125,7 +136,7 @@ func TestStandby(t *testing.T) {
 	if err := os.Rename(disk+".away", disk); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Save(state(3)); err != nil || s.Health() != "" {
+	if err := save(s, state(3)); err != nil || s.Health() != "" {
 		t.Errorf("%v, health %q", err, s.Health())
 	}
 	if _, err := os.Stat(filepath.Join(dir, "run", "identity.json")); err == nil {
@@ -133,10 +144,31 @@ func TestStandby(t *testing.T) {
 	}
 }
 
+// A second copy that cannot be written is said, and the next one that can be is no news any more.
+func TestSecondCopy(t *testing.T) {
+	dir := t.TempDir()
+	s := New(dir, dir+"/run")
+	if err := os.Mkdir(dir+"/identity.json.bak", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := save(s, state(1)); err != nil || !strings.Contains(s.Health(), "only one copy") {
+		t.Errorf("%v, health %q", err, s.Health())
+	}
+	if got, err := New(dir, dir+"/run").Load(); err != nil || got.Highest != 1 {
+		t.Errorf("%+v %v", got, err)
+	}
+	if err := os.Remove(dir + "/identity.json.bak"); err != nil {
+		t.Fatal(err)
+	}
+	if err := save(s, state(2)); err != nil || s.Health() != "" {
+		t.Errorf("%v, health %q", err, s.Health())
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	dir := f.TempDir()
 	s := New(dir, dir+"/run")
-	_ = s.Save(state(1))
+	_ = save(s, state(1))
 	good, _ := os.ReadFile(filepath.Join(dir, "identity.json"))
 	f.Add(good)
 	f.Add([]byte(`{"turn":1,"sha256":"","state":null}`))

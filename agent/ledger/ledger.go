@@ -11,8 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/warderd/warder/agent/dbfile"
 	"github.com/warderd/warder/agent/killpoint"
@@ -55,12 +57,18 @@ type Ledger struct {
 	// back: a ledger without rows beside it has lost them, whatever SQLite says of the file.
 	mark   string
 	marked bool
+
+	// What the file says, as far as it was read: nobody else writes it. nil where it has to be read again.
+	mu   sync.Mutex
+	rows map[enforce.Key]Row
+	lost *bool
 }
 
 // Open opens the ledger for this boot. Rows that died with an earlier boot are dropped.
 func Open(path, standby, boot string) (*Ledger, error) {
 	l := &Ledger{boot: boot, mark: filepath.Join(standby, "holding")}
 	lost := func(db *sql.DB, _ string) error {
+		l.forget()
 		_, err := db.Exec(`INSERT OR IGNORE INTO lost VALUES (?)`, boot)
 		return err
 	}
@@ -115,12 +123,37 @@ func (l *Ledger) Close() error { return l.file.Close() }
 // Health says whether the file is as it should be.
 func (l *Ledger) Health() dbfile.Health { return l.file.Health() }
 
+// forget has the file read again: it is another one, or a write of it failed.
+func (l *Ledger) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rows, l.lost = nil, nil
+}
+
+// known changes what is known of the file after a write of it.
+func (l *Ledger) known(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change()
+}
+
 // Lost reports whether rows of this boot were lost: what is found at a value of ours is then given
 // back to the vendor's default.
 func (l *Ledger) Lost() bool {
+	l.mu.Lock()
+	has := l.lost
+	l.mu.Unlock()
+	if has != nil {
+		return *has
+	}
 	n := 0
 	err := l.file.Do(func(db *sql.DB) error {
-		return db.QueryRow(`SELECT count(*) FROM lost WHERE boot = ?`, l.boot).Scan(&n)
+		if err := db.QueryRow(`SELECT count(*) FROM lost WHERE boot = ?`, l.boot).Scan(&n); err != nil {
+			return err
+		}
+		yes := n > 0
+		l.known(func() { l.lost = &yes })
+		return nil
 	})
 	return err != nil || n > 0
 }
@@ -128,21 +161,36 @@ func (l *Ledger) Lost() bool {
 // MarkLost says that rows of this boot may be missing.
 func (l *Ledger) MarkLost() error {
 	return l.file.Do(func(db *sql.DB) error {
-		_, err := db.Exec(`INSERT OR IGNORE INTO lost VALUES (?)`, l.boot)
-		return err
+		if _, err := db.Exec(`INSERT OR IGNORE INTO lost VALUES (?)`, l.boot); err != nil {
+			return err
+		}
+		l.known(func() { l.lost = nil })
+		return nil
 	})
 }
 
 // Found forgets that rows were lost: everything has been given back.
 func (l *Ledger) Found() error {
+	if !l.Lost() {
+		return nil
+	}
 	return l.file.Do(func(db *sql.DB) error {
-		_, err := db.Exec(`DELETE FROM lost`)
-		return err
+		if _, err := db.Exec(`DELETE FROM lost`); err != nil {
+			return err
+		}
+		l.known(func() { l.lost = nil })
+		return nil
 	})
 }
 
 // Rows gives every row.
 func (l *Ledger) Rows() (map[enforce.Key]Row, error) {
+	l.mu.Lock()
+	has := maps.Clone(l.rows)
+	l.mu.Unlock()
+	if has != nil {
+		return has, nil
+	}
 	var out map[enforce.Key]Row
 	err := l.file.Do(func(db *sql.DB) error {
 		out = map[enforce.Key]Row{}
@@ -163,7 +211,11 @@ func (l *Ledger) Rows() (map[enforce.Key]Row, error) {
 			}
 			out[r.Key] = r
 		}
-		return rs.Err()
+		if err := rs.Err(); err != nil {
+			return err
+		}
+		l.known(func() { l.rows = maps.Clone(out) }) // under the file's lock: no write comes between
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the ledger: %w", err)
@@ -197,6 +249,7 @@ func (l *Ledger) Intend(rows []Row) error {
 	err := l.file.Do(func(db *sql.DB) error { return l.put(db, rows) })
 	killpoint.Hit("ledger.intend.after")
 	if err != nil {
+		l.forget()
 		return fmt.Errorf("cannot write the ledger: %w", err)
 	}
 	return nil
@@ -211,6 +264,7 @@ func (l *Ledger) Note(rows []Row) error {
 	err := l.file.DoQuick(func(db *sql.DB) error { return l.put(db, rows) })
 	killpoint.Hit("guard.noted")
 	if err != nil {
+		l.forget()
 		return fmt.Errorf("cannot write the ledger: %w", err)
 	}
 	return nil
@@ -238,7 +292,21 @@ func (l *Ledger) put(db *sql.DB, rows []Row) error {
 			return err
 		}
 	}
-	return tx.Commit()
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	l.known(func() {
+		for _, r := range rows {
+			if l.rows == nil {
+				return
+			}
+			if had, again := l.rows[r.Key]; again {
+				r.Baseline = had.Baseline // the first one wins
+			}
+			l.rows[r.Key] = r
+		}
+	})
+	return nil
 }
 
 // Settle records what was read back after a plan, and drops the rows that were given back or whose
@@ -265,10 +333,19 @@ func (l *Ledger) Settle(rows []Row, forget []enforce.Key) error {
 				}
 			}
 		}
-		return tx.Commit()
+		if err := tx.Commit(); err != nil {
+			return err
+		}
+		l.known(func() {
+			for _, k := range forget {
+				delete(l.rows, k)
+			}
+		})
+		return nil
 	})
 	killpoint.Hit("settle.after")
 	if err != nil {
+		l.forget()
 		return fmt.Errorf("cannot settle the ledger: %w", err)
 	}
 	if left, err := l.Rows(); err == nil && len(left) == 0 {

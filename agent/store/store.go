@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/warderd/warder/agent/dbfile"
@@ -40,15 +41,19 @@ CREATE TABLE IF NOT EXISTS findings (setting TEXT PRIMARY KEY, body TEXT NOT NUL
 CREATE TABLE IF NOT EXISTS seen (subject TEXT PRIMARY KEY, boot TEXT NOT NULL, what TEXT NOT NULL) WITHOUT ROWID;`
 
 // Store is the open file.
-type Store struct{ file *dbfile.File }
+type Store struct {
+	file  *dbfile.File
+	epoch atomic.Pointer[string] // as it was read; nil where it has to be read again
+}
 
 // Open opens the store.
 func Open(path, standby string) (*Store, error) {
-	file, err := dbfile.Open(path, standby, schema, nil)
+	s := &Store{}
+	file, err := dbfile.Open(path, standby, schema, func(*sql.DB, string) error { s.epoch.Store(nil); return nil })
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the store: %w", err)
 	}
-	s := &Store{file}
+	s.file = file
 	_, err = s.Epoch()
 	return s, err
 }
@@ -61,14 +66,19 @@ func (s *Store) Health() dbfile.Health { return s.file.Health() }
 
 // Epoch names this outbox. Event numbers are only comparable within one epoch.
 func (s *Store) Epoch() (string, error) {
+	if has := s.epoch.Load(); has != nil {
+		return *has, nil
+	}
 	var epoch string
 	err := s.file.Do(func(db *sql.DB) error {
 		err := db.QueryRow(`SELECT value FROM meta WHERE name = 'epoch'`).Scan(&epoch)
-		if !errors.Is(err, sql.ErrNoRows) {
-			return err
+		if errors.Is(err, sql.ErrNoRows) {
+			epoch = rand.Text()
+			_, err = db.Exec(`INSERT INTO meta VALUES ('epoch', ?)`, epoch)
 		}
-		epoch = rand.Text()
-		_, err = db.Exec(`INSERT INTO meta VALUES ('epoch', ?)`, epoch)
+		if err == nil {
+			s.epoch.Store(&epoch) // under the file's lock: it is this file's
+		}
 		return err
 	})
 	return epoch, err
@@ -331,6 +341,27 @@ func (s *Store) PutPolicy(p Policy) error {
 		return fmt.Errorf("cannot store the policy: %w", err)
 	}
 	return nil
+}
+
+// MarkPolicy records what became of a version that is there.
+func (s *Store) MarkPolicy(serial int64, state, reason string) error {
+	err := s.file.Do(func(db *sql.DB) error {
+		_, err := db.Exec(`UPDATE policies SET state = ?, reason = ? WHERE serial = ? AND state <> ?`, state, reason, serial, state)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("cannot store what became of the policy: %w", err)
+	}
+	return nil
+}
+
+// HasPolicy reports whether a version is kept.
+func (s *Store) HasPolicy(serial int64) (bool, error) {
+	n := 0
+	err := s.file.Do(func(db *sql.DB) error {
+		return db.QueryRow(`SELECT count(*) FROM policies WHERE serial = ?`, serial).Scan(&n)
+	})
+	return n > 0, err
 }
 
 // Policies gives the versions that came, newest first.
