@@ -38,13 +38,13 @@ func (a *Agent) take(jws string) {
 		a.contact.again = a.contact.again || x.renamed
 		return
 	}
-	a.o.Log.Info("policy received", "policy", x.doc.ID, "version", x.doc.Version, "serial", x.as.Serial)
 	a.keep()
 	if at := a.contact.nudged; !at.IsZero() {
 		a.latency.record(nudgeToVerified, a.o.Now().Sub(at))
 		a.contact.nudged = time.Time{}
 	}
 	a.flatten("running")
+	a.o.Log.Info("policy in force", "policy", x.doc.ID, "version", x.doc.Version, "serial", x.as.Serial)
 	// The next check-in reports what was read back, and proves that the server can still be reached.
 	a.contact.again = true
 }

@@ -40,6 +40,7 @@ type contact struct {
 	nudged    time.Time // the nudge whose policy is not verified yet
 	bundling  bool      // a diagnostics bundle is being sent
 	sent      sent
+	described described
 
 	socket   *push.Socket
 	stopPush context.CancelFunc

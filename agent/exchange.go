@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"time"
 
@@ -262,7 +263,8 @@ func (a *Agent) report() (protocol.Report, sent) {
 	for i := range events {
 		events[i].Users = nil // who sat at the machine is for the local API
 	}
-	facts, findings := a.facts(), a.machine.last().findings
+	facts, digest := a.facts()
+	findings := a.machine.last().findings
 	now, has := a.o.Now(), a.contact.sent
 	r := protocol.Report{Policy: a.custody.held(), Epoch: epoch, Events: events, Pinned: a.custody.pinned(), Sequence: a.contact.nudgedFor,
 		Agent: protocol.Agent{Version: a.o.Version, StartedAt: a.started.UTC().Truncate(time.Second), Machine: a.o.Machine, Run: a.run}}
@@ -270,7 +272,7 @@ func (a *Agent) report() (protocol.Report, sent) {
 	if r.Policy.State == "unconfirmed" {
 		r.Policy.State = "active" // the server that reads this is the proof
 	}
-	r.DeviceDigest = protocol.Digest(facts)
+	r.DeviceDigest = digest
 	if r.DeviceDigest != has.facts {
 		facts.Latency = a.latency.export()
 		r.Device, has.facts = &facts, r.DeviceDigest
@@ -294,14 +296,27 @@ func findingsDigest(list []enforce.Finding) string {
 	return protocol.Digest(short)
 }
 
-func (a *Agent) facts() protocol.Facts {
-	snapshot := a.machine.last().snapshot
-	f := protocol.FactsOf(&snapshot)
-	f.Host = describe()
-	f.Health, f.Codes = words(a.health.active())
+// described is what was last made of the facts, and of what: most reports follow no change.
+type described struct {
+	look   int
+	rest   protocol.Facts // all but what was observed
+	facts  protocol.Facts
+	digest string
+}
+
+// facts are what there is to tell of this machine, and their digest.
+func (a *Agent) facts() (protocol.Facts, string) {
+	rest := protocol.Facts{Host: describe()}
+	rest.Health, rest.Codes = words(a.health.active())
 	st, _, _ := a.custody.view()
 	if h := st.Hold; h != nil {
-		f.Hold = h.Who + ": " + h.Reason
+		rest.Hold = h.Who + ": " + h.Reason
 	}
-	return f
+	stands, d := a.machine.last(), &a.contact.described
+	if d.digest == "" || d.look != stands.look || !reflect.DeepEqual(d.rest, rest) {
+		f := protocol.FactsOf(&stands.snapshot)
+		f.Host, f.Health, f.Codes, f.Hold = rest.Host, rest.Health, rest.Codes, rest.Hold
+		*d = described{stands.look, rest, f, protocol.Digest(f)}
+	}
+	return d.facts, d.digest
 }

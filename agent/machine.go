@@ -41,6 +41,7 @@ type machine struct {
 
 // standing is how the machine stood at the last look. Its parts are not changed after it was taken.
 type standing struct {
+	look     int // counts
 	snapshot fact.Machine
 	held     *section.Case // with no policy it is that of an empty document
 	governed bool
@@ -167,6 +168,7 @@ func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(re
 func (m *machine) put(s standing) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	s.look = m.state.look + 1
 	m.state = s
 }
 

@@ -44,12 +44,13 @@ CREATE TABLE IF NOT EXISTS seen (subject TEXT PRIMARY KEY, boot TEXT NOT NULL, w
 type Store struct {
 	file  *dbfile.File
 	epoch atomic.Pointer[string] // as it was read; nil where it has to be read again
+	none  atomic.Bool            // no event waits for the server; false where that has to be looked up
 }
 
 // Open opens the store.
 func Open(path, standby string) (*Store, error) {
 	s := &Store{}
-	file, err := dbfile.Open(path, standby, schema, func(*sql.DB, string) error { s.epoch.Store(nil); return nil })
+	file, err := dbfile.Open(path, standby, schema, func(*sql.DB, string) error { s.epoch.Store(nil); s.none.Store(false); return nil })
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the store: %w", err)
 	}
@@ -96,6 +97,7 @@ func (s *Store) Append(e enforce.Event) (uint64, error) {
 		if err != nil {
 			return err
 		}
+		s.none.Store(false)
 		seq, err = r.LastInsertId()
 		return err
 	})
@@ -133,7 +135,14 @@ func (s *Store) Pending(n int) (epoch string, events []enforce.Event, err error)
 	if epoch, err = s.Epoch(); err != nil {
 		return "", nil, err
 	}
-	events, err = s.query(`SELECT seq, body FROM events WHERE acked = 0 ORDER BY seq LIMIT ?`, n)
+	if s.none.Load() {
+		return epoch, nil, nil
+	}
+	err = s.file.Do(func(db *sql.DB) error {
+		events, err = eventsOf(context.Background(), db, `SELECT seq, body FROM events WHERE acked = 0 ORDER BY seq LIMIT ?`, n)
+		s.none.Store(err == nil && len(events) == 0 && n > 0) // under the file's lock: none is appended between
+		return err
+	})
 	return epoch, events, err
 }
 
@@ -162,7 +171,7 @@ func (s *Store) Newest(ctx context.Context, n int, each func(*enforce.Event) err
 		return fmt.Errorf("cannot read the events: %w", err)
 	}
 	for last := after.Int64; n > 0; {
-		list, err := events(ctx, db, `SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?`, last, min(n, page))
+		list, err := eventsOf(ctx, db, `SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?`, last, min(n, page))
 		if err != nil {
 			return fmt.Errorf("cannot read the events: %w", err)
 		}
@@ -189,13 +198,13 @@ func (s *Store) Events(after uint64, n int) ([]enforce.Event, error) {
 
 func (s *Store) query(q string, args ...any) (out []enforce.Event, err error) {
 	err = s.file.Do(func(db *sql.DB) error {
-		out, err = events(context.Background(), db, q, args...)
+		out, err = eventsOf(context.Background(), db, q, args...)
 		return err
 	})
 	return out, err
 }
 
-func events(ctx context.Context, db *sql.DB, q string, args ...any) (out []enforce.Event, err error) {
+func eventsOf(ctx context.Context, db *sql.DB, q string, args ...any) (out []enforce.Event, err error) {
 	rows, err := db.QueryContext(ctx, q, args...)
 	if err != nil {
 		return nil, err
