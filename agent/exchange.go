@@ -306,7 +306,7 @@ type described struct {
 
 // facts are what there is to tell of this machine, and their digest.
 func (a *Agent) facts() (protocol.Facts, string) {
-	rest := protocol.Facts{Host: describe()}
+	rest := protocol.Facts{Host: a.host}
 	rest.Health, rest.Codes = words(a.health.active())
 	st, _, _ := a.custody.view()
 	if h := st.Hold; h != nil {

@@ -25,6 +25,7 @@ const (
 // held, that is the plan of nothing: back to the baseline.
 func (a *Agent) look() {
 	a.keep()
+	a.host = describe()
 	a.flatten("running")
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/warderd/warder/agent/store"
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/sync/checkin"
+	"github.com/warderd/warder/sync/protocol"
 )
 
 // Agent is one running daemon: its parts, each in the file of its name, and the loop that drives them.
@@ -37,6 +38,7 @@ type Agent struct {
 
 	mailbox
 	clocks     clocks
+	host       protocol.Host  // as it was at the last look
 	background sync.WaitGroup // what the loop has begun and does not wait for
 
 	mu      sync.Mutex

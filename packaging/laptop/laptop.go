@@ -85,7 +85,10 @@ func boot(o Options) (*Laptop, error) {
 		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
 		"-nographic", "-no-reboot", "-net", "none", "-monitor", "none",
 		"-kernel", filepath.Join(o.Image, "vmlinuz"), "-initrd", filepath.Join(o.Image, "initrd.gz"),
-		"-append", "console=ttyS0 no_timer_check panic=-1 quiet loglevel=4 systemd.show_status=false net.ifnames=0 " + o.Append,
+		// norandmaps: the emulator translates a program anew at each new place in memory. With places drawn at
+		// random, every curl is translated again; when its cache is full, all of it is thrown away, and the whole
+		// laptop is five times as slow for a second.
+		"-append", "console=ttyS0 norandmaps no_timer_check panic=-1 quiet loglevel=4 systemd.show_status=false net.ifnames=0 " + o.Append,
 		"-drive", "file=" + disk + ",if=virtio,format=" + format + snapshot,
 		"-serial", "file:" + filepath.Join(dir, "console.log"),
 		"-chardev", "socket,id=qmp,path=" + filepath.Join(dir, "qmp") + ",server=on,wait=off", "-mon", "chardev=qmp,mode=control",

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform"
 )
@@ -47,11 +49,22 @@ func (b Backend) deviceBaseline(k enforce.Key, seen enforce.Reading, held func(e
 	if base.Value == "0" {
 		seen.Value = "0"
 	} else if base.Value == "2" { // internal only
-		if h := hardwired(b.dir(name)); !h.OK || !h.V {
+		if !b.inside(name) {
 			seen.Value = "0"
 		}
 	}
 	return seen
+}
+
+// inside reports whether the firmware says that a device's port is inside the machine.
+func (b Backend) inside(name string) bool {
+	d, err := b.open(name)
+	if err != nil {
+		return false
+	}
+	defer d.close()
+	h := d.hardwired()
+	return h.OK && h.V
 }
 
 // List reads every default and every device.
@@ -66,11 +79,14 @@ func (b Backend) List(context.Context) (map[enforce.Key]enforce.Reading, error) 
 		out[enforce.Key{Kind: kindDefault, ID: n}] = reading(b.dir(n) + "/authorized_default")
 	}
 	for _, n := range devices {
-		number, err := text(b.dir(n) + "/devnum")
+		d, err := b.open(n)
 		if err != nil {
 			continue // unplugged meanwhile
 		}
-		out[enforce.Key{Kind: kindDevice, ID: n + "@" + number}] = reading(b.auth(n))
+		if number, err := d.text("devnum"); err == nil {
+			out[enforce.Key{Kind: kindDevice, ID: n + "@" + number}] = d.reading("authorized")
+		}
+		d.close()
 	}
 	return out, nil
 }
@@ -98,12 +114,13 @@ func (b Backend) Watch(context.Context, func(enforce.Key)) error {
 func (b Backend) apply(c enforce.Change) error {
 	switch c.Key.Kind {
 	case kindParam:
-		return b.write(b.param(), c)
+		return b.write(unix.AT_FDCWD, b.param(), b.param(), c)
 	case kindDefault:
 		if ok, root := deviceName(c.Key.ID); !ok || !root {
 			return fmt.Errorf("%q is no root hub", c.Key.ID)
 		}
-		return b.write(b.dir(c.Key.ID)+"/authorized_default", c)
+		path := b.dir(c.Key.ID) + "/authorized_default"
+		return b.write(unix.AT_FDCWD, path, path, c)
 	case kindDevice:
 		name, number, _ := strings.Cut(c.Key.ID, "@")
 		if ok, root := deviceName(name); !ok || root {
@@ -113,10 +130,15 @@ func (b Backend) apply(c enforce.Change) error {
 			return &Releasing{name}
 		}
 		defer b.lock(name)()
-		if n, err := text(b.dir(name) + "/devnum"); err != nil || n != number {
+		d, err := b.open(name)
+		if err != nil {
+			return nil // unplugged meanwhile
+		}
+		defer d.close()
+		if n, err := d.text("devnum"); err != nil || n != number {
 			return nil // another device stands there now; it is judged on its own
 		}
-		_, _, err := b.authorize(name, c)
+		_, _, err = b.authorize(d, c)
 		return err
 	}
 	return fmt.Errorf("no such kind")

@@ -83,28 +83,34 @@ func (g *Guard) Rescan() {
 // free, and the first of the two acts.
 func (g *Guard) Run(ctx context.Context) error {
 	defer g.work.Wait()
-	cpus := processors()
-	var readers sync.WaitGroup
-	errs := make([]error, len(cpus))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for i, cpu := range cpus {
+	cpus := processors()
+	l := &listeners{g: g, ctx: ctx, sockets: int32(len(cpus)), failed: make(chan error, 1)}
+	var all sync.WaitGroup
+	for _, cpu := range cpus {
 		s, err := openUevents()
 		if err != nil {
-			cancel()
-			readers.Wait()
-			return fmt.Errorf("cannot listen to the kernel's USB events: %w", err)
+			l.fail(fmt.Errorf("cannot listen to the kernel's USB events: %w", err))
+			break
 		}
-		readers.Go(func() {
-			defer s.Close()
-			defer context.AfterFunc(ctx, s.Stop)()
-			if errs[i] = g.listen(ctx, s, cpu); errs[i] != nil {
-				cancel()
-			}
+		all.Go(func() {
+			var mine sync.WaitGroup
+			stop := context.AfterFunc(ctx, s.Stop)
+			mine.Go(func() { l.listen(s, cpu, &mine) })
+			mine.Wait()
+			stop()
+			_ = s.Close()
 		})
 	}
-	readers.Wait()
-	return errors.Join(errs...)
+	var err error
+	select {
+	case err = <-l.failed:
+	case <-ctx.Done():
+	}
+	cancel()
+	all.Wait()
+	return err
 }
 
 // processors are those that readers are bound to: two, far from each other, or -1 for any.
@@ -122,31 +128,63 @@ func processors() []int {
 	return []int{all[0], all[len(all)/2]}
 }
 
-// listen is one reader, on a thread of its own, which ends with it.
-func (g *Guard) listen(ctx context.Context, s *uevents, cpu int) error {
+// listeners read the sockets, each on a thread of its own. One that meets a device that came judges it there
+// and then: to hand it to another thread would take longer than the judging. Meanwhile somebody else always
+// listens.
+type listeners struct {
+	g       *Guard
+	ctx     context.Context
+	sockets int32
+	busy    atomic.Int32 // those that judge
+	failed  chan error
+}
+
+func (l *listeners) fail(err error) {
+	select {
+	case l.failed <- err:
+	default:
+	}
+}
+
+// announcements are read one by one.
+type announcements interface{ Read([]byte) (int, error) }
+
+// listen reads one socket until the context ends, or hands it over when it is the last that listens.
+func (l *listeners) listen(s announcements, cpu int, all *sync.WaitGroup) {
 	if cpu >= 0 {
-		runtime.LockOSThread()
+		runtime.LockOSThread() // the thread ends with it
 		var set unix.CPUSet
 		set.Set(cpu)
 		_ = unix.SchedSetaffinity(0, &set) // without it, it is as quick as others
 	}
-	b := make([]byte, maxUevent+1)
+	g, b := l.g, make([]byte, maxUevent+1)
 	for {
 		n, err := s.Read(b)
 		switch {
-		case ctx.Err() != nil:
-			return nil
+		case l.ctx.Err() != nil:
+			return
 		case errors.Is(err, unix.ENOBUFS):
 			// Announcements were lost: look at everything, anew.
 			g.forget("")
 			g.work.Go(func() { g.Rescan() })
 			continue
 		case err != nil:
-			return fmt.Errorf("cannot read the kernel's USB events: %w", err)
-		case n == 0:
+			l.fail(fmt.Errorf("cannot read the kernel's USB events: %w", err))
+			return
+		}
+		name, came := g.dispatch(b[:n])
+		if !came {
 			continue
 		}
-		g.dispatch(b[:n])
+		at, last := now(), l.busy.Add(1) >= l.sockets
+		if last {
+			all.Go(func() { l.listen(s, cpu, all) })
+		}
+		g.handle(name, at)
+		l.busy.Add(-1)
+		if last {
+			return
+		}
 	}
 }
 
@@ -171,17 +209,17 @@ func (g *Guard) first(seq uint64) bool {
 	return true
 }
 
-// dispatch acts on "add" alone: acting on "change" would let a device in again that was refused.
-// The write of authorized blocks for as long as the device takes, so it is never done here.
-func (g *Guard) dispatch(b []byte) {
+// dispatch names a device that came, to be judged. "add" alone is that: acting on "change" would let a device in
+// again that was refused.
+func (g *Guard) dispatch(b []byte) (name string, came bool) {
 	u, err := parseUevent(b)
 	if err != nil || u.subsystem != "usb" || u.devtype != "usb_device" {
-		return
+		return "", false
 	}
-	name := path.Base(u.path)
+	name = path.Base(u.path)
 	ok, root := deviceName(name)
 	if !ok || !g.first(u.seq) {
-		return
+		return "", false
 	}
 	switch {
 	case u.action == "remove":
@@ -191,9 +229,9 @@ func (g *Guard) dispatch(b []byte) {
 		g.gone(name, true)
 	case u.action == "add":
 		g.forget(name)
-		at := now()
-		g.work.Go(func() { g.handle(name, at) })
+		return name, true
 	}
+	return "", false
 }
 
 // handle judges one device and makes the machine hold the verdict.
@@ -205,12 +243,17 @@ func (g *Guard) handle(name string, received time.Time) {
 	if r == nil {
 		return
 	}
-	u, err := g.look(name, r.Judge, received)
+	at, err := g.open(name)
 	if err != nil {
 		return // unplugged meanwhile
 	}
+	defer at.close()
+	u, err := g.look(at, r.Judge, received)
+	if err != nil {
+		return
+	}
 	v := r.Judge.Judge(&u)
-	if v.Ask && g.askMTP(&u) {
+	if v.Ask && g.askMTP(at, &u) {
 		v = r.Judge.Judge(&u)
 	}
 	d := Decision{Device: u, Verdict: v, By: r.Judge, Plugged: !received.IsZero(), Received: received, Decided: now()}
@@ -220,17 +263,17 @@ func (g *Guard) handle(name string, received time.Time) {
 		if v.Allow {
 			want = "1"
 		}
-		d.Done, d.Err, d.Changed = g.hold(&u, v, want)
+		d.Done, d.Err, d.Changed = g.hold(at, &u, v, want)
 	} else {
-		d.Done = reading(g.auth(name))
+		d.Done = at.reading("authorized")
 	}
 	var under *Releasing
 	if errors.As(d.Err, &under) {
 		return // told when it ends
 	}
 	d.Verified = now()
-	g.complete(&d.Device)
-	g.details(&d.Device)
+	g.complete(at, &d.Device)
+	g.details(at, &d.Device)
 	g.hand(d)
 }
 
@@ -245,21 +288,21 @@ type thrifty interface {
 
 // look reads a device as far as its judge needs. Of one that has just come, the kernel's default says what
 // it is: not authorised yet.
-func (g *Guard) look(name string, j enforce.Judge[fact.USB], received time.Time) (fact.USB, error) {
+func (g *Guard) look(d device, j enforce.Judge[fact.USB], received time.Time) (fact.USB, error) {
 	t, ok := j.(thrifty)
 	if !ok || received.IsZero() {
-		return g.read(name)
+		return g.readAt(d)
 	}
-	u, err := g.glance(name)
+	u, err := g.glance(d)
 	if err != nil {
 		return u, err
 	}
 	if t.Pins(u.Vendor, u.Product) {
-		u.Serial, _ = text(g.dir(name) + "/serial")
+		u.Serial, _ = d.text("serial")
 	}
 	if t.Refuses(&u) {
-		g.complete(&u)
-		u.Authorized = g.readAuthorized(name)
+		g.complete(d, &u)
+		u.Authorized = d.authorized()
 	}
 	return u, nil
 }
@@ -298,7 +341,7 @@ func (g *Guard) tell(was fact.USB, out platform.Released, err error) bool {
 	defer g.lock(was.Path)()
 	at := now()
 	d := Decision{Device: was, By: r.Judge, Decided: at, Verified: at, Err: err, Released: &out}
-	u, rerr := g.read(was.Path)
+	u, rerr := g.readAll(was.Path)
 	there := rerr == nil && u.Number == was.Number
 	if there {
 		d.Device, d.Done = u, reading(g.auth(u.Path))
@@ -311,19 +354,18 @@ func (g *Guard) tell(was fact.USB, out platform.Released, err error) bool {
 		return false // nothing to tell of it: it is judged as any other
 	}
 	d.Changed = refused && there
-	g.details(&d.Device)
 	g.hand(d)
 	return refused && there
 }
 
-func (g *Guard) hold(u *fact.USB, v enforce.Verdict, want enforce.Value) (enforce.Reading, error, bool) {
+func (g *Guard) hold(at device, u *fact.USB, v enforce.Verdict, want enforce.Value) (enforce.Reading, error, bool) {
 	if u.Authorized.OK && u.Authorized.V == (want == "1") {
-		return reading(g.auth(u.Path)), nil, false
+		return at.reading("authorized"), nil, false
 	}
 	c := enforce.Change{
 		Key: enforce.Key{Kind: kindDevice, ID: u.Key()}, To: enforce.Reading{Value: want, State: enforce.Present},
 		By: []enforce.Setting{v.Rule.Setting}, Mode: enforce.Enforce,
 	}
-	done, wrote, err := g.authorize(u.Path, c)
+	done, wrote, err := g.authorize(at, c)
 	return done, err, wrote
 }

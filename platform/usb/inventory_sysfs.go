@@ -22,9 +22,14 @@ func Inventory() ([]Item, error) {
 	}
 	var out []Item
 	for _, u := range m.USB.V {
-		speed, _ := text(p.dir(u.Path) + "/speed")
-		maker, _ := text(p.dir(u.Path) + "/manufacturer")
-		model, _ := text(p.dir(u.Path) + "/product")
+		d, err := p.open(u.Path)
+		if err != nil {
+			continue // unplugged meanwhile
+		}
+		speed, _ := d.text("speed")
+		maker, _ := d.text("manufacturer")
+		model, _ := d.text("product")
+		d.close()
 		if _, err := strconv.ParseFloat(speed, 64); err == nil {
 			speed += " Mbit/s"
 		}

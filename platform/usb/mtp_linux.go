@@ -29,8 +29,8 @@ const ioctlControl = 3<<30 | unsafe.Sizeof(controlTransfer{})<<16 | 'U'<<8
 // askMTP asks the vendor-specific interfaces of a device that is not authorised what they call
 // themselves. Microsoft's and Android's convention for MTP without the still-image class is an
 // interface string that holds "MTP". It reports whether anything new is known.
-func (p *Ports) askMTP(u *fact.USB) bool {
-	p.details(u)
+func (p *Ports) askMTP(d device, u *fact.USB) bool {
+	p.details(d, u)
 	f, err := os.OpenFile(filepath.Join(p.DevRoot, fmt.Sprintf("bus/usb/%03d/%03d", u.Bus, u.Number)), os.O_RDWR, 0)
 	if err != nil {
 		return false

@@ -1,7 +1,6 @@
 package usb
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -97,67 +96,38 @@ func (p *Ports) names() (devices, roots []string, err error) {
 	return devices, roots, err
 }
 
-// slurp reads a sysfs file up to the size of b with three system calls: os.File would register each
-// one with the poller, which costs as much again on the path from a plug to its decision.
-func slurp(path string, b []byte) (int, error) {
-	fd, err := openat(path)
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	for n < len(b) {
-		var m int
-		m, err = unix.Read(fd, b[n:])
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || m == 0 {
-			break
-		}
-		n += m
-		if m < 4096 && n < len(b) {
-			break // attributes and descriptors come whole, or in pages
-		}
-	}
-	_ = unix.Close(fd)
-	if err != nil {
-		return n, &fs.PathError{Op: "read", Path: path, Err: err}
-	}
-	return n, nil
-}
-
-func openat(path string) (int, error) {
-	for {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return -1, &fs.PathError{Op: "open", Path: path, Err: err}
-		}
-		return fd, nil
-	}
-}
-
-// text reads a small sysfs file without its newline.
-func text(path string) (string, error) {
-	b := make([]byte, 512) // an attribute is at most a page; none here comes near this
-	n, err := slurp(path, b)
-	if err != nil {
-		return "", err
-	}
-	return string(bytes.TrimRight(b[:n], "\n")), nil
-}
-
 // read gives a device as its descriptors and its port tell it.
 func (p *Ports) read(name string) (fact.USB, error) {
-	u, err := p.glance(name)
+	d, err := p.open(name)
+	if err != nil {
+		return fact.USB{}, err
+	}
+	defer d.close()
+	return p.readAt(d)
+}
+
+func (p *Ports) readAt(d device) (fact.USB, error) {
+	u, err := p.glance(d)
 	if err != nil {
 		return u, err
 	}
-	p.complete(&u)
-	u.Authorized = p.readAuthorized(name)
+	p.complete(d, &u)
+	u.Authorized = d.authorized()
 	return u, nil
+}
+
+// readAll is read with what people want to see.
+func (p *Ports) readAll(name string) (fact.USB, error) {
+	d, err := p.open(name)
+	if err != nil {
+		return fact.USB{}, err
+	}
+	defer d.close()
+	u, err := p.readAt(d)
+	if err == nil {
+		p.details(d, &u)
+	}
+	return u, err
 }
 
 // known is what was read of a device. The kernel gives a device another number whenever it stands there
@@ -170,15 +140,14 @@ type known struct {
 }
 
 // glance gives what a device is by its descriptors alone.
-func (p *Ports) glance(name string) (fact.USB, error) {
-	dir := p.dir(name)
-	number, err := text(dir + "/devnum")
+func (p *Ports) glance(d device) (fact.USB, error) {
+	number, err := d.text("devnum")
 	if err != nil {
 		return fact.USB{}, err
 	}
 	n, _ := strconv.Atoi(number)
 	p.mu.Lock()
-	k, ok := p.known[name]
+	k, ok := p.known[d.name]
 	p.mu.Unlock()
 	if ok && k.u.Number == n {
 		u := k.u
@@ -187,28 +156,24 @@ func (p *Ports) glance(name string) (fact.USB, error) {
 		return u, nil
 	}
 	raw := make([]byte, 4096)
-	m, err := slurp(dir+"/descriptors", raw)
+	m, err := d.slurp("descriptors", raw)
 	if err == nil && m == len(raw) {
 		raw = make([]byte, maxDescriptors+1)
-		m, err = slurp(dir+"/descriptors", raw)
+		m, err = d.slurp("descriptors", raw)
 	}
 	if err != nil {
 		return fact.USB{}, err
 	}
-	u := fact.USB{Path: name, Number: n}
-	_, u.Root = deviceName(name)
+	u := fact.USB{Path: d.name, Number: n}
+	_, u.Root = deviceName(d.name)
 	ParseDescriptors(raw[:m], &u)
-	// The number again: what was read between the two is of one device.
-	if again, err := text(dir + "/devnum"); err != nil || again != number {
-		return fact.USB{}, fs.ErrNotExist
-	}
 	p.remember(u, false, false)
 	p.recall(&u)
 	return u, nil
 }
 
 // complete adds what a decision seldom needs: the serial, and whether the port is inside the machine.
-func (p *Ports) complete(u *fact.USB) {
+func (p *Ports) complete(d device, u *fact.USB) {
 	p.mu.Lock()
 	k := p.known[u.Path]
 	p.mu.Unlock()
@@ -216,8 +181,8 @@ func (p *Ports) complete(u *fact.USB) {
 		u.Serial, u.Hardwired = k.u.Serial, k.u.Hardwired
 		return
 	}
-	u.Serial, _ = text(p.dir(u.Path) + "/serial")
-	u.Hardwired = hardwired(p.dir(u.Path))
+	u.Serial, _ = d.text("serial")
+	u.Hardwired = d.hardwired()
 	p.remember(*u, true, k.named && k.u.Number == u.Number)
 }
 
@@ -278,7 +243,7 @@ func (p *Ports) recall(u *fact.USB) {
 }
 
 // details adds what people want to see and no decision needs.
-func (p *Ports) details(u *fact.USB) {
+func (p *Ports) details(d device, u *fact.USB) {
 	p.mu.Lock()
 	k, ok := p.known[u.Path]
 	p.mu.Unlock()
@@ -287,16 +252,15 @@ func (p *Ports) details(u *fact.USB) {
 		return
 	}
 	defer func() { p.remember(*u, k.whole && k.u.Number == u.Number, true) }()
-	dir := p.dir(u.Path)
-	maker, _ := text(dir + "/manufacturer")
-	product, _ := text(dir + "/product")
+	maker, _ := d.text("manufacturer")
+	product, _ := d.text("product")
 	u.Name = enforce.Plain(strings.TrimSpace(maker + " " + product))
-	bus, _ := text(dir + "/busnum")
+	bus, _ := d.text("busnum")
 	u.Bus, _ = strconv.Atoi(bus)
 }
 
-func (p *Ports) readAuthorized(name string) fact.Known[bool] {
-	v, err := text(p.auth(name))
+func (d device) authorized() fact.Known[bool] {
+	v, err := d.text("authorized")
 	if err != nil {
 		return fact.Unread[bool](err.Error())
 	}
@@ -304,11 +268,11 @@ func (p *Ports) readAuthorized(name string) fact.Known[bool] {
 }
 
 // hardwired follows the firmware's word for the port (ABI/testing/sysfs-bus-usb).
-func hardwired(dir string) fact.Known[bool] {
-	if v, err := text(dir + "/removable"); err == nil && (v == "fixed" || v == "removable") {
+func (d device) hardwired() fact.Known[bool] {
+	if v, err := d.text("removable"); err == nil && (v == "fixed" || v == "removable") {
 		return fact.Is(v == "fixed")
 	}
-	v, err := text(dir + "/port/connect_type")
+	v, err := d.text("port/connect_type")
 	if err != nil {
 		return fact.Unread[bool]("the port does not say")
 	}
@@ -318,34 +282,12 @@ func hardwired(dir string) fact.Known[bool] {
 	return fact.Is(v == "hardwired")
 }
 
-// reading is one file as evidence.
-func reading(path string) enforce.Reading {
-	v, err := text(path)
-	switch {
-	case err == nil:
-		return enforce.Reading{Value: enforce.Value(v), State: enforce.Present, How: path}
-	case errors.Is(err, fs.ErrNotExist):
-		return enforce.Reading{State: enforce.Absent, How: path}
-	}
-	return enforce.Reading{State: enforce.Unknown, How: path + ": " + err.Error()}
-}
-
-// write is the only write to sysfs in this package.
-func (p *Ports) write(path string, c enforce.Change) error {
+// write is the only write to sysfs in this package: of a file of a device, or of one by its path.
+func (p *Ports) write(at int, file, path string, c enforce.Change) error {
 	if err := p.Gate(c); err != nil {
 		return err
 	}
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd)
-	for {
-		if _, err = unix.Write(fd, []byte(c.To.Value)); err != unix.EINTR {
-			break
-		}
-	}
-	if err != nil {
+	if err := spill(at, file, c.To.Value); err != nil {
 		return &fs.PathError{Op: "write", Path: path, Err: err}
 	}
 	return nil
@@ -354,37 +296,37 @@ func (p *Ports) write(path string, c enforce.Change) error {
 // authorize makes the kernel use a device, or stop using it. One with a disk that works is emptied
 // first, in the background: the answer is then Releasing. wrote is false where it is so already. The caller
 // holds the device's lock.
-func (p *Ports) authorize(name string, c enforce.Change) (done enforce.Reading, wrote bool, err error) {
-	before := reading(p.auth(name))
+func (p *Ports) authorize(d device, c enforce.Change) (done enforce.Reading, wrote bool, err error) {
+	before := d.reading("authorized")
 	if before.Is(c.To.Value) || before.State == enforce.Absent {
 		return before, false, nil
 	}
-	if c.To.Value == "0" && p.Release != nil && hasDisk(p.dir(name)) {
+	if c.To.Value == "0" && p.Release != nil && hasDisk(d.dir) {
 		// The gate is asked before anything is emptied, and again before the write.
 		if err := p.Gate(c); err != nil {
 			return before, true, err
 		}
-		if err := p.begin(name, c); err != nil {
+		if err := p.begin(d.name, c); err != nil {
 			return before, true, err
 		}
-		return before, true, &Releasing{name}
+		return before, true, &Releasing{d.name}
 	}
-	done, err = p.set(name, c)
+	done, err = p.set(d, c)
 	return done, true, err
 }
 
 // set writes authorized and reads it back.
-func (p *Ports) set(name string, c enforce.Change) (enforce.Reading, error) {
-	if err := p.write(p.auth(name), c); err != nil {
-		return reading(p.auth(name)), err
+func (p *Ports) set(d device, c enforce.Change) (enforce.Reading, error) {
+	if err := p.write(d.fd, "authorized", p.auth(d.name), c); err != nil {
+		return d.reading("authorized"), err
 	}
-	after := reading(p.auth(name))
+	after := d.reading("authorized")
 	if after.State == enforce.Present && !after.Is(c.To.Value) {
-		return after, fmt.Errorf("%s reads %s after %s was written", p.auth(name), after, c.To.Value)
+		return after, fmt.Errorf("%s reads %s after %s was written", p.auth(d.name), after, c.To.Value)
 	}
 	if after.Is("0") {
-		if d := p.bound(name); d != "" {
-			return after, fmt.Errorf("%s is not authorized, and driver %s is still bound", name, d)
+		if driver := p.bound(d.name); driver != "" {
+			return after, fmt.Errorf("%s is not authorized, and driver %s is still bound", d.name, driver)
 		}
 	}
 	return after, nil
@@ -416,7 +358,7 @@ func (p *Ports) Observe(_ context.Context, m *fact.Machine) error {
 	m.Controllers = fact.Is(roots)
 	list := make([]fact.USB, 0, len(names)+len(roots))
 	for _, n := range append(roots, names...) {
-		u, err := p.read(n)
+		u, err := p.readAll(n)
 		if unplugged(err) {
 			continue
 		}
@@ -424,7 +366,6 @@ func (p *Ports) Observe(_ context.Context, m *fact.Machine) error {
 			m.USB = fact.Unread[[]fact.USB](fmt.Sprintf("%s: %v", n, err))
 			return err
 		}
-		p.details(&u)
 		list = append(list, u)
 	}
 	m.USB = fact.Is(list)

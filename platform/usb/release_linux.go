@@ -41,7 +41,7 @@ var errStopping = errors.New("the agent is stopping")
 
 // begin starts a release, unless one of this device is under way. The caller holds the device's lock.
 func (p *Ports) begin(name string, c enforce.Change) error {
-	u, err := p.read(name)
+	u, err := p.readAll(name)
 	if err != nil {
 		return err
 	}
@@ -93,15 +93,20 @@ func (p *Ports) begin(name string, c enforce.Change) error {
 func (p *Ports) take(ctx context.Context, u *fact.USB, c enforce.Change) error {
 	name := u.Path
 	defer p.lock(name)()
-	if n, err := text(p.dir(name) + "/devnum"); err != nil || n != strconv.Itoa(u.Number) || ctx.Err() != nil {
-		return nil // unplugged meanwhile, or the agent stops
+	d, err := p.open(name)
+	if err != nil {
+		return nil // unplugged meanwhile
+	}
+	defer d.close()
+	if n, err := d.text("devnum"); err != nil || n != strconv.Itoa(u.Number) || ctx.Err() != nil {
+		return nil // another one, or the agent stops
 	}
 	stay := p.Stays != nil && p.Stays(name)
-	_, err := p.set(name, c)
+	_, err = p.set(d, c)
 	if stay {
 		back := c
 		back.From, back.To, back.Baseline = c.To, enforce.Reading{Value: "1", State: enforce.Present}, true
-		_, err = p.set(name, back)
+		_, err = p.set(d, back)
 	}
 	return err
 }

@@ -1,6 +1,8 @@
 package usb
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
 	enforceusb "github.com/warderd/warder/enforce/usb"
@@ -49,7 +52,12 @@ func TestThrift(t *testing.T) {
 					want := rules.Watch().Judge(&whole)
 					g := &Guard{Ports: &Ports{Root: root}}
 					j := rules.Watch()
-					part, err := g.look(name, j, time.Now())
+					d, err := g.open(name)
+					if err != nil {
+						t.Fatal(err)
+					}
+					part, err := g.look(d, j, time.Now())
+					d.close()
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -73,11 +81,10 @@ func TestKnownIsForgotten(t *testing.T) {
 	}
 	p := &Ports{Root: root}
 	class := func() (uint8, string) {
-		u, err := p.read("1-2.3")
+		u, err := p.readAll("1-2.3")
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.details(&u)
 		return u.Interfaces[0].Class, u.Serial
 	}
 	if c, s := class(); c != 8 || s != "SN" {
@@ -97,7 +104,6 @@ func TestKnownIsForgotten(t *testing.T) {
 		put("1-2.3/descriptors", string(stick))
 		put("1-2.3/serial", action+"\n")
 		g.dispatch([]byte(action + "@/devices/x/1-2.3\x00ACTION=" + action + "\x00DEVPATH=/devices/x/1-2.3\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00"))
-		g.work.Wait()
 		if c, s := class(); c != 8 || s != action {
 			t.Errorf("after %s: %d %s", action, c, s)
 		}
@@ -109,17 +115,15 @@ func TestKnownIsForgotten(t *testing.T) {
 func TestKnownIsWhole(t *testing.T) {
 	p := &Ports{Root: tree(t)}
 	for _, name := range []string{"1-1", "1-2.3", "usb1"} {
-		first, err := p.read(name)
+		first, err := p.readAll(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.details(&first)
 		for range 2 {
-			again, err := p.read(name)
+			again, err := p.readAll(name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			p.details(&again)
 			if !reflect.DeepEqual(first, again) {
 				t.Errorf("%s: %+v, at first %+v", name, again, first)
 			}
@@ -162,13 +166,90 @@ func TestEachAnnouncementOnce(t *testing.T) {
 	for range 2 {
 		readers.Go(func() {
 			for seq := range 500 {
-				guard.dispatch(add(seq + 1))
+				if name, came := guard.dispatch(add(seq + 1)); came {
+					guard.handle(name, time.Now())
+				}
 			}
 		})
 	}
 	readers.Wait()
-	guard.work.Wait()
 	if n.Load() != 500 {
 		t.Errorf("%d decisions on 500 announcements", n.Load())
+	}
+}
+
+// said is a socket of a test's: it gives what is sent, and ends when it is closed.
+type said chan []byte
+
+func (s said) Read(b []byte) (int, error) {
+	text, open := <-s
+	if !open {
+		return 0, errEnded
+	}
+	return copy(b, text), nil
+}
+
+// While readers wait for devices that take their time, somebody listens: a device that came last is decided
+// before any of those is.
+func TestSomebodyListens(t *testing.T) {
+	root := tree(t)
+	devices := []string{"1-4", "1-5", "1-6", "1-7", "1-8"}
+	for _, name := range devices {
+		if err := os.CopyFS(filepath.Join(root, "bus/usb/devices", name), os.DirFS(filepath.Join(root, "bus/usb/devices/1-1"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := make(chan struct{}) // closed when the last one asks to be written
+	var asked atomic.Int64
+	guard := tell(&Guard{Ports: &Ports{Root: root, Gate: func(enforce.Change) error {
+		if asked.Add(1) == int64(len(devices)) {
+			close(last)
+		}
+		select {
+		case <-last:
+			return nil
+		case <-time.After(30 * time.Second):
+			return errors.New("nobody listened")
+		}
+	}}}, func(d Decision) {
+		if d.Err != nil || !d.Done.Is("0") {
+			t.Errorf("%s: %v %v", d.Device.Path, d.Done, d.Err)
+		}
+	})
+	d, err := policy.Decode([]byte(`{"policy_data":{"usb":{"allowed":false}}}`), policy.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard.ruling.Store(&Ruling{Judge: enforceusb.Compile(d, nil).Watch(), Act: true})
+	for _, sockets := range []int{1, 2} {
+		last, asked = make(chan struct{}), atomic.Int64{}
+		for _, name := range devices {
+			if err := os.WriteFile(filepath.Join(root, "bus/usb/devices", name, "authorized"), []byte("1\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		l := &listeners{g: guard, ctx: ctx, sockets: int32(sockets), failed: make(chan error, 1)}
+		guard.met.is, guard.met.last = nil, nil
+		var all sync.WaitGroup
+		sent := make([]said, sockets)
+		for i := range sent {
+			sent[i] = make(said, len(devices))
+			all.Go(func() { l.listen(sent[i], -1, &all) })
+		}
+		for i, name := range devices {
+			for _, s := range sent {
+				s <- []byte(fmt.Sprintf("add@/devices/x/%s\x00ACTION=add\x00DEVPATH=/devices/x/%s\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00SEQNUM=%d\x00", name, name, i+1))
+			}
+		}
+		<-last
+		cancel()
+		for _, s := range sent {
+			close(s)
+		}
+		all.Wait()
+		if asked.Load() != int64(len(devices)) {
+			t.Errorf("%d sockets: %d devices were decided", sockets, asked.Load())
+		}
 	}
 }
