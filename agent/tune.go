@@ -19,8 +19,10 @@ func Tune() {
 const (
 	// busyGC lets a check-in run without a collection or with one: the heap is small, and given back after it.
 	busyGC = 400
-	// memoryNet makes the collector run whatever its pace, should an idle agent ever fill it.
+	// memoryNet makes the collector run whatever its pace.
 	memoryNet = 64 << 20
+	// idleRoom is what an idle agent may use before the collector runs: somebody asks it all the time, or plugs.
+	idleRoom = 4 << 20
 	// relaxAfter is how long after the last work the memory it used is given back.
 	relaxAfter = 3 * time.Second
 )
@@ -30,17 +32,27 @@ func (a *Agent) work() {
 	a.clocks.idle.Reset(relaxAfter)
 	if a.clocks.relaxed {
 		a.clocks.relaxed = false
+		debug.SetMemoryLimit(memoryNet)
 		debug.SetGCPercent(busyGC)
 	}
 }
 
-// relax gives memory back once the agent has nothing to do, and then stops the collector: it would
+// answering is work for what others do beside the loop.
+func (a *Agent) answering() { a.try(a.work) }
+
+// relax gives memory back once the agent has nothing to do, and then stops the collector's clock: it would
 // wake an idle machine every two minutes to find nothing.
 func (a *Agent) relax() {
+	a.store.Shrink()
+	a.ledger.Shrink()
+	runtime.GC() // each of the two halves what the stacks have too much
 	debug.FreeOSMemory()
 	if !a.o.Tuned {
 		return
 	}
 	a.clocks.relaxed = true
 	debug.SetGCPercent(-1)
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	debug.SetMemoryLimit(int64(m.Sys-m.HeapReleased) + idleRoom)
 }

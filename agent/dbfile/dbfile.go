@@ -129,6 +129,13 @@ func (f *File) do(sync string, run func(*sql.DB) error) error {
 	return f.with(sync, run)
 }
 
+// Shrink gives back the memory that SQLite keeps for what it may need again.
+func (f *File) Shrink() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, _ = f.db.Exec("PRAGMA shrink_memory") // nothing depends on it
+}
+
 func (f *File) with(sync string, run func(*sql.DB) error) error {
 	if sync != "FULL" {
 		if _, err := f.db.Exec("PRAGMA synchronous=" + sync); err != nil {

@@ -120,6 +120,9 @@ func (l *Ledger) setMark(holding bool) {
 // Close closes the file.
 func (l *Ledger) Close() error { return l.file.Close() }
 
+// Shrink gives back memory that is not needed while nothing happens.
+func (l *Ledger) Shrink() { l.file.Shrink() }
+
 // Health says whether the file is as it should be.
 func (l *Ledger) Health() dbfile.Health { return l.file.Health() }
 

@@ -139,12 +139,17 @@ func Listen(path string) (net.Listener, error) {
 
 type callerKey struct{}
 
-// Serve answers until the context ends.
-func Serve(ctx context.Context, l net.Listener, routes []Route, log *slog.Logger) error {
+// Serve answers until the context ends. asked is told of each request before it is answered; nil: nobody is.
+func Serve(ctx context.Context, l net.Listener, routes []Route, asked func(), log *slog.Logger) error {
 	mux := http.NewServeMux()
 	s := &turns{by: map[string]chan struct{}{}}
 	for _, r := range routes {
-		mux.HandleFunc(r.Method+" "+r.Path, func(w http.ResponseWriter, q *http.Request) { s.serve(r, w, q) })
+		mux.HandleFunc(r.Method+" "+r.Path, func(w http.ResponseWriter, q *http.Request) {
+			if asked != nil {
+				asked()
+			}
+			s.serve(r, w, q)
+		})
 	}
 	return listen(ctx, l, mux, log)
 }

@@ -36,7 +36,7 @@ func serveTest(t *testing.T) string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- Serve(ctx, l, routes, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- Serve(ctx, l, routes, nil, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -62,6 +62,9 @@ func Open(path, standby string) (*Store, error) {
 // Close closes the file.
 func (s *Store) Close() error { return s.file.Close() }
 
+// Shrink gives back memory that is not needed while nothing happens.
+func (s *Store) Shrink() { s.file.Shrink() }
+
 // Health says whether the file is as it should be.
 func (s *Store) Health() dbfile.Health { return s.file.Health() }
 
