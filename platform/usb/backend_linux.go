@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform"
 )
@@ -114,13 +112,12 @@ func (b Backend) Watch(context.Context, func(enforce.Key)) error {
 func (b Backend) apply(c enforce.Change) error {
 	switch c.Key.Kind {
 	case kindParam:
-		return b.write(unix.AT_FDCWD, b.param(), b.param(), c)
+		return b.writeTo(b.param(), c)
 	case kindDefault:
 		if ok, root := deviceName(c.Key.ID); !ok || !root {
 			return fmt.Errorf("%q is no root hub", c.Key.ID)
 		}
-		path := b.dir(c.Key.ID) + "/authorized_default"
-		return b.write(unix.AT_FDCWD, path, path, c)
+		return b.writeTo(b.dir(c.Key.ID)+"/authorized_default", c)
 	case kindDevice:
 		name, number, _ := strings.Cut(c.Key.ID, "@")
 		if ok, root := deviceName(name); !ok || root {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"path"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -16,20 +18,44 @@ import (
 type device struct {
 	name, dir string
 	fd        int
+	number    int // as it was announced; 0: its file says
 }
 
 // open opens a device, or a root hub. The caller closes it.
 func (p *Ports) open(name string) (device, error) {
 	d := device{name: name, dir: p.dir(name)}
 	var err error
-	d.fd, err = openat(unix.AT_FDCWD, d.dir, unix.O_PATH|unix.O_DIRECTORY)
-	if err != nil {
+	if d.fd, err = openat(unix.AT_FDCWD, d.dir, unix.O_PATH|unix.O_DIRECTORY); err != nil {
 		return d, &fs.PathError{Op: "open", Path: d.dir, Err: err}
 	}
 	return d, nil
 }
 
+// meet opens a device that came by the path that its announcement names: the way over the bus's list of
+// devices is twice as long.
+func (p *Ports) meet(c came) (device, error) {
+	if c.path != "" && path.Clean(c.path) == c.path {
+		if fd, err := openat(unix.AT_FDCWD, p.Root+c.path, unix.O_PATH|unix.O_DIRECTORY); err == nil {
+			return device{name: c.name, dir: p.dir(c.name), fd: fd, number: c.number}, nil
+		}
+	}
+	return p.open(c.name)
+}
+
 func (d device) close() { _ = unix.Close(d.fd) }
+
+// which is the device's number on its bus.
+func (d device) which() (int, error) {
+	if d.number > 0 {
+		return d.number, nil
+	}
+	v, err := d.text("devnum")
+	if err != nil {
+		return 0, err
+	}
+	n, _ := strconv.Atoi(v)
+	return n, nil
+}
 
 // slurp reads one of its files up to the size of b.
 func (d device) slurp(file string, b []byte) (int, error) {
@@ -56,6 +82,15 @@ func (d device) reading(file string) enforce.Reading {
 	return readingOf(d.dir+"/"+file, v, err)
 }
 
+// edit opens one of its files to be read and written.
+func (d device) edit(file string) (int, error) {
+	fd, err := openat(d.fd, file, unix.O_RDWR)
+	if err != nil {
+		return -1, &fs.PathError{Op: "open", Path: d.dir + "/" + file, Err: err}
+	}
+	return fd, nil
+}
+
 // reading is one file as evidence.
 func reading(path string) enforce.Reading {
 	b := make([]byte, 512)
@@ -75,15 +110,20 @@ func readingOf(path, v string, err error) enforce.Reading {
 
 // slurp reads a sysfs file up to the size of b with three system calls: os.File would register each
 // one with the poller, which costs as much again on the path from a plug to its decision.
-func slurp(at int, path string, b []byte) (int, error) {
-	fd, err := openat(at, path, unix.O_RDONLY)
+func slurp(at int, file string, b []byte) (int, error) {
+	fd, err := openat(at, file, unix.O_RDONLY)
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(fd)
+	return drain(fd, b)
+}
+
+// drain reads an open file from its beginning.
+func drain(fd int, b []byte) (int, error) {
 	n := 0
 	for n < len(b) {
-		m, err := unix.Read(fd, b[n:])
+		m, err := unix.Pread(fd, b[n:], int64(n))
 		if err == unix.EINTR {
 			continue
 		}
@@ -98,23 +138,18 @@ func slurp(at int, path string, b []byte) (int, error) {
 	return n, nil
 }
 
-// spill writes a value into a sysfs file.
-func spill(at int, path string, v enforce.Value) error {
-	fd, err := openat(at, path, unix.O_WRONLY|unix.O_TRUNC)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
+// spill writes a value into an open file.
+func spill(fd int, v enforce.Value) error {
 	for {
-		if _, err = unix.Write(fd, []byte(v)); err != unix.EINTR {
+		if _, err := unix.Pwrite(fd, []byte(v), 0); err != unix.EINTR {
 			return err
 		}
 	}
 }
 
-func openat(at int, path string, flags int) (int, error) {
+func openat(at int, file string, flags int) (int, error) {
 	for {
-		fd, err := unix.Openat(at, path, flags|unix.O_CLOEXEC, 0)
+		fd, err := unix.Openat(at, file, flags|unix.O_CLOEXEC, 0)
 		if err != unix.EINTR {
 			return fd, err
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,7 +73,7 @@ func (g *Guard) Rescan() {
 		if g.releasing(n) {
 			continue
 		}
-		all.Go(func() { g.handle(n, time.Time{}) })
+		all.Go(func() { g.handle(came{name: n}) })
 	}
 	all.Wait()
 }
@@ -156,6 +157,8 @@ func (l *listeners) listen(s announcements, cpu int, all *sync.WaitGroup) {
 		var set unix.CPUSet
 		set.Set(cpu)
 		_ = unix.SchedSetaffinity(0, &set) // without it, it is as quick as others
+		// Before whatever else a plug sets in motion: udev runs its rules on both processors.
+		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -20)
 	}
 	g, b := l.g, make([]byte, maxUevent+1)
 	for {
@@ -172,15 +175,15 @@ func (l *listeners) listen(s announcements, cpu int, all *sync.WaitGroup) {
 			l.fail(fmt.Errorf("cannot read the kernel's USB events: %w", err))
 			return
 		}
-		name, came := g.dispatch(b[:n])
-		if !came {
+		c, ok := g.dispatch(b[:n])
+		if !ok {
 			continue
 		}
-		at, last := now(), l.busy.Add(1) >= l.sockets
+		last := l.busy.Add(1) >= l.sockets
 		if last {
 			all.Go(func() { l.listen(s, cpu, all) })
 		}
-		g.handle(name, at)
+		g.handle(c)
 		l.busy.Add(-1)
 		if last {
 			return
@@ -209,17 +212,24 @@ func (g *Guard) first(seq uint64) bool {
 	return true
 }
 
+// came is a device that has just come, as it was announced; or, with its name alone, one that is there.
+type came struct {
+	name, path string
+	number     int
+	at         time.Time // when the announcement was read; zero without one
+}
+
 // dispatch names a device that came, to be judged. "add" alone is that: acting on "change" would let a device in
 // again that was refused.
-func (g *Guard) dispatch(b []byte) (name string, came bool) {
+func (g *Guard) dispatch(b []byte) (came, bool) {
 	u, err := parseUevent(b)
 	if err != nil || u.subsystem != "usb" || u.devtype != "usb_device" {
-		return "", false
+		return came{}, false
 	}
-	name = path.Base(u.path)
+	name := path.Base(u.path)
 	ok, root := deviceName(name)
 	if !ok || !g.first(u.seq) {
-		return "", false
+		return came{}, false
 	}
 	switch {
 	case u.action == "remove":
@@ -229,26 +239,26 @@ func (g *Guard) dispatch(b []byte) (name string, came bool) {
 		g.gone(name, true)
 	case u.action == "add":
 		g.forget(name)
-		return name, true
+		return came{name, u.path, u.number, now()}, true
 	}
-	return "", false
+	return came{}, false
 }
 
 // handle judges one device and makes the machine hold the verdict.
-func (g *Guard) handle(name string, received time.Time) {
+func (g *Guard) handle(c came) {
 	// The ruling is taken under the device's lock: whoever loads a new one judges the device again
 	// after this, and never before.
-	defer g.lock(name)()
+	defer g.lock(c.name)()
 	r := g.ruling.Load()
 	if r == nil {
 		return
 	}
-	at, err := g.open(name)
+	at, err := g.meet(c)
 	if err != nil {
 		return // unplugged meanwhile
 	}
 	defer at.close()
-	u, err := g.look(at, r.Judge, received)
+	u, err := g.look(at, r.Judge, !c.at.IsZero())
 	if err != nil {
 		return
 	}
@@ -256,8 +266,8 @@ func (g *Guard) handle(name string, received time.Time) {
 	if v.Ask && g.askMTP(at, &u) {
 		v = r.Judge.Judge(&u)
 	}
-	d := Decision{Device: u, Verdict: v, By: r.Judge, Plugged: !received.IsZero(), Received: received, Decided: now()}
-	d.Done = enforce.Reading{State: enforce.Unknown, How: g.auth(name)}
+	d := Decision{Device: u, Verdict: v, By: r.Judge, Plugged: !c.at.IsZero(), Received: c.at, Decided: now()}
+	d.Done = enforce.Reading{State: enforce.Unknown, How: g.auth(c.name)}
 	if r.Act {
 		want := enforce.Value("0")
 		if v.Allow {
@@ -272,6 +282,9 @@ func (g *Guard) handle(name string, received time.Time) {
 		return // told when it ends
 	}
 	d.Verified = now()
+	if n, err := at.text("devnum"); err == nil && n != strconv.Itoa(u.Number) {
+		return // another one came after the one that was announced; it is announced, too
+	}
 	g.complete(at, &d.Device)
 	g.details(at, &d.Device)
 	g.hand(d)
@@ -288,9 +301,9 @@ type thrifty interface {
 
 // look reads a device as far as its judge needs. Of one that has just come, the kernel's default says what
 // it is: not authorised yet.
-func (g *Guard) look(d device, j enforce.Judge[fact.USB], received time.Time) (fact.USB, error) {
+func (g *Guard) look(d device, j enforce.Judge[fact.USB], fresh bool) (fact.USB, error) {
 	t, ok := j.(thrifty)
-	if !ok || received.IsZero() {
+	if !ok || !fresh {
 		return g.readAt(d)
 	}
 	u, err := g.glance(d)
@@ -327,7 +340,7 @@ func (g *Guard) allows(name string) bool {
 // port now: it may have been pulled, or the policy may have changed.
 func (g *Guard) taken(was fact.USB, out platform.Released, err error) {
 	if !g.tell(was, out, err) {
-		g.handle(was.Path, time.Time{})
+		g.handle(came{name: was.Path})
 	}
 	g.gone(was.Path, true) // another look: what was taken away may have to be given back
 }

@@ -1,6 +1,7 @@
 package usb
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -141,11 +142,10 @@ type known struct {
 
 // glance gives what a device is by its descriptors alone.
 func (p *Ports) glance(d device) (fact.USB, error) {
-	number, err := d.text("devnum")
+	n, err := d.which()
 	if err != nil {
 		return fact.USB{}, err
 	}
-	n, _ := strconv.Atoi(number)
 	p.mu.Lock()
 	k, ok := p.known[d.name]
 	p.mu.Unlock()
@@ -282,22 +282,41 @@ func (d device) hardwired() fact.Known[bool] {
 	return fact.Is(v == "hardwired")
 }
 
-// write is the only write to sysfs in this package: of a file of a device, or of one by its path.
-func (p *Ports) write(at int, file, path string, c enforce.Change) error {
+// write is the only write to sysfs in this package, into an open file.
+func (p *Ports) write(fd int, path string, c enforce.Change) error {
 	if err := p.Gate(c); err != nil {
 		return err
 	}
-	if err := spill(at, file, c.To.Value); err != nil {
+	if err := spill(fd, c.To.Value); err != nil {
 		return &fs.PathError{Op: "write", Path: path, Err: err}
 	}
 	return nil
+}
+
+// writeTo is write of one of the kernel's defaults.
+func (p *Ports) writeTo(path string, c enforce.Change) error {
+	fd, err := openat(unix.AT_FDCWD, path, unix.O_WRONLY)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	return p.write(fd, path, c)
 }
 
 // authorize makes the kernel use a device, or stop using it. One with a disk that works is emptied
 // first, in the background: the answer is then Releasing. wrote is false where it is so already. The caller
 // holds the device's lock.
 func (p *Ports) authorize(d device, c enforce.Change) (done enforce.Reading, wrote bool, err error) {
-	before := d.reading("authorized")
+	fd, err := d.edit("authorized")
+	if err != nil {
+		before := d.reading("authorized")
+		if before.Is(c.To.Value) || before.State == enforce.Absent {
+			return before, false, nil
+		}
+		return before, true, err
+	}
+	defer unix.Close(fd)
+	before := d.read(fd)
 	if before.Is(c.To.Value) || before.State == enforce.Absent {
 		return before, false, nil
 	}
@@ -311,13 +330,20 @@ func (p *Ports) authorize(d device, c enforce.Change) (done enforce.Reading, wro
 		}
 		return before, true, &Releasing{d.name}
 	}
-	done, err = p.set(d, c)
+	done, err = p.set(d, fd, c)
 	return done, true, err
 }
 
-// set writes authorized and reads it back.
-func (p *Ports) set(d device, c enforce.Change) (enforce.Reading, error) {
-	if err := p.write(d.fd, "authorized", p.auth(d.name), c); err != nil {
+// read reads the open authorized, as evidence.
+func (d device) read(fd int) enforce.Reading {
+	b := make([]byte, 64)
+	n, err := drain(fd, b)
+	return readingOf(d.dir+"/authorized", string(bytes.TrimRight(b[:n], "\n")), err)
+}
+
+// set writes the open authorized, and reads it back.
+func (p *Ports) set(d device, fd int, c enforce.Change) (enforce.Reading, error) {
+	if err := p.write(fd, p.auth(d.name), c); err != nil {
 		return d.reading("authorized"), err
 	}
 	after := d.reading("authorized")

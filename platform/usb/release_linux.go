@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 )
@@ -102,11 +104,16 @@ func (p *Ports) take(ctx context.Context, u *fact.USB, c enforce.Change) error {
 		return nil // another one, or the agent stops
 	}
 	stay := p.Stays != nil && p.Stays(name)
-	_, err = p.set(d, c)
+	fd, err := d.edit("authorized")
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, err = p.set(d, fd, c)
 	if stay {
 		back := c
 		back.From, back.To, back.Baseline = c.To, enforce.Reading{Value: "1", State: enforce.Present}, true
-		_, err = p.set(d, back)
+		_, err = p.set(d, fd, back)
 	}
 	return err
 }

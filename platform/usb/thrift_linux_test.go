@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -56,7 +58,7 @@ func TestThrift(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					part, err := g.look(d, j, time.Now())
+					part, err := g.look(d, j, true)
 					d.close()
 					if err != nil {
 						t.Fatal(err)
@@ -144,7 +146,7 @@ func TestNoNeedlessWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	guard.ruling.Store(&Ruling{Judge: enforceusb.Compile(d, nil).Watch(), Act: true})
-	guard.handle("1-1", time.Now())
+	guard.handle(came{name: "1-1", at: time.Now()})
 	if len(got) != 1 || got[0].Changed || g.Asked != 0 || !got[0].Done.Is("1") || got[0].Device.Serial != "SN" || got[0].Device.Name == "" || !got[0].Verdict.Allow {
 		t.Errorf("asked %d times: %+v", g.Asked, got)
 	}
@@ -166,8 +168,8 @@ func TestEachAnnouncementOnce(t *testing.T) {
 	for range 2 {
 		readers.Go(func() {
 			for seq := range 500 {
-				if name, came := guard.dispatch(add(seq + 1)); came {
-					guard.handle(name, time.Now())
+				if c, ok := guard.dispatch(add(seq + 1)); ok {
+					guard.handle(c)
 				}
 			}
 		})
@@ -250,6 +252,58 @@ func TestSomebodyListens(t *testing.T) {
 		all.Wait()
 		if asked.Load() != int64(len(devices)) {
 			t.Errorf("%d sockets: %d devices were decided", sockets, asked.Load())
+		}
+	}
+}
+
+// A device is met by the path and the number that its announcement names. Where another one stands there by
+// then, nothing is told of it: that one is announced, too.
+func TestMeet(t *testing.T) {
+	root := tree(t)
+	if err := os.MkdirAll(filepath.Join(root, "devices/usb1"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(root, "devices/usb1/1-2.3")
+	if err := os.Rename(filepath.Join(root, "bus/usb/devices/1-2.3"), dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(dir, filepath.Join(root, "bus/usb/devices/1-2.3")); err != nil {
+		t.Fatal(err)
+	}
+	number, err := os.ReadFile(filepath.Join(dir, "devnum"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(number)))
+	var got []Decision
+	guard := tell(&Guard{Ports: &Ports{Root: root, Gate: (&platformtest.Gate{}).Pass}}, func(d Decision) { got = append(got, d) })
+	d, err := policy.Decode([]byte(`{"policy_data":{"usb":{"allowed":false}}}`), policy.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard.ruling.Store(&Ruling{Judge: enforceusb.Compile(d, nil).Watch(), Act: true})
+	for _, c := range []struct {
+		path   string
+		number int
+		told   bool
+	}{
+		{"/devices/usb1/1-2.3", n, true}, {"/devices/usb1/1-2.3", n + 1, false}, {"/devices/usb1/1-2.3", 0, true},
+		{"/devices/gone/1-2.3", n, true}, {"/devices/usb1/../usb1/1-2.3", n + 1, true},
+	} {
+		got = nil
+		if err := os.WriteFile(filepath.Join(dir, "authorized"), []byte("1\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		in, ok := guard.dispatch([]byte(fmt.Sprintf("add@%s\x00ACTION=add\x00DEVPATH=%s\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00DEVNUM=%03d\x00", c.path, c.path, c.number)))
+		if !ok {
+			t.Fatal(c)
+		}
+		guard.handle(in)
+		if text, _ := os.ReadFile(filepath.Join(dir, "authorized")); text[0] != '0' {
+			t.Errorf("%+v: it stays", c)
+		}
+		if c.told != (len(got) == 1) || c.told && (got[0].Device.Number != n || !got[0].Changed || !got[0].Done.Is("0")) {
+			t.Errorf("%+v: %+v", c, got)
 		}
 	}
 }

@@ -16,6 +16,7 @@ type uevent struct {
 	subsystem string
 	devtype   string
 	seq       uint64 // of this announcement, in all there are; 0 where it does not say
+	number    int    // of the device on its bus; 0 where it does not say
 }
 
 // parseUevent reads one message of NETLINK_KOBJECT_UEVENT's kernel group: "action@path", then
@@ -42,6 +43,10 @@ func parseUevent(b []byte) (uevent, error) {
 			u.subsystem = string(value)
 		case "DEVTYPE":
 			u.devtype = string(value)
+		case "DEVNUM":
+			if n, err := strconv.ParseUint(string(value), 10, 8); err == nil { // "004"
+				u.number = int(n)
+			}
 		case "SEQNUM":
 			u.seq, _ = strconv.ParseUint(string(value), 10, 64)
 		}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -316,8 +315,8 @@ func TestDispatchActsOnAddAlone(t *testing.T) {
 	guard := tell(&Guard{Ports: &Ports{Root: tree(t), Gate: g.Pass}}, func(Decision) { n++ })
 	guard.ruling.Store(&Ruling{Judge: judge(func(*fact.USB) enforce.Verdict { return enforce.Verdict{Allow: true} }), Act: true})
 	for _, action := range []string{"change", "bind", "unbind", "remove", "move", "add"} {
-		if name, came := guard.dispatch([]byte(action + "@/devices/x/1-1\x00ACTION=" + action + "\x00DEVPATH=/devices/x/1-1\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00")); came {
-			guard.handle(name, time.Now())
+		if c, ok := guard.dispatch([]byte(action + "@/devices/x/1-1\x00ACTION=" + action + "\x00DEVPATH=/devices/x/1-1\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00")); ok {
+			guard.handle(c)
 		}
 	}
 	if n != 1 {
