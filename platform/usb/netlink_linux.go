@@ -14,12 +14,16 @@ const receiveBuffer = 4 << 20
 // uevents is a socket on the kernel's own announcements, before udev's. It is read by a thread that does
 // nothing else, and waits for it in the kernel: the runtime's poller would be one more to wake.
 type uevents struct {
-	fd, end int
+	fd int
+	// port is the socket's own address. A message to itself ends a Read that waits in one system call. 0 without
+	// CAP_NET_ADMIN, which such a message takes: then end, an event counter, is waited for, too, and a Read is two.
+	port    uint32
+	end     int
 	closing sync.Mutex
 }
 
 func openUevents() (*uevents, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
 		return nil, err
 	}
@@ -37,16 +41,31 @@ func openUevents() (*uevents, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	return &uevents{fd: fd, end: end}, nil
+	u := &uevents{fd: fd, end: end}
+	if own, err := unix.Getsockname(fd); err == nil {
+		if a, ok := own.(*unix.SockaddrNetlink); ok && wake(fd, a.Pid) == nil {
+			u.port = a.Pid
+		}
+	}
+	return u, nil
+}
+
+// wake sends a socket a message of its own.
+func wake(fd int, port uint32) error {
+	return unix.Sendto(fd, []byte{0}, unix.MSG_DONTWAIT, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: port})
 }
 
 // errEnded: Stop was called.
 var errEnded = errors.New("the socket is being closed")
 
-// Read gives one announcement; 0 bytes for one that the kernel did not send, or that is too long.
+// Read gives one announcement; 0 bytes for one that the kernel did not send, as Stop does, or that is too long.
 func (u *uevents) Read(b []byte) (int, error) {
+	how := 0
+	if u.port == 0 {
+		how = unix.MSG_DONTWAIT
+	}
 	for {
-		n, _, flags, from, err := unix.Recvmsg(u.fd, b, nil, unix.MSG_DONTWAIT)
+		n, _, flags, from, err := unix.Recvmsg(u.fd, b, nil, how)
 		switch err {
 		case nil:
 			sender, ok := from.(*unix.SockaddrNetlink)
@@ -76,6 +95,9 @@ func (u *uevents) Stop() {
 	defer u.closing.Unlock()
 	if u.end >= 0 { // else the number may be somebody else's by now
 		_, _ = unix.Write(u.end, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		if u.port != 0 {
+			_ = wake(u.fd, u.port) // where there is no room for it, it does not wait either
+		}
 	}
 }
 

@@ -167,7 +167,9 @@ func (p *Ports) glance(d device) (fact.USB, error) {
 	u := fact.USB{Path: d.name, Number: n}
 	_, u.Root = deviceName(d.name)
 	ParseDescriptors(raw[:m], &u)
-	p.remember(u, false, false)
+	if d.number == 0 { // else it is remembered when it is complete: after the decision
+		p.remember(u, false, false)
+	}
 	p.recall(&u)
 	return u, nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -299,13 +300,54 @@ func TestBaselines(t *testing.T) {
 
 // The real socket, which every Linux machine has, stops with its context.
 func TestGuardRunStops(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	g := &Guard{Ports: &Ports{Root: t.TempDir()}}
-	done := make(chan error)
-	go func() { done <- g.Run(ctx) }()
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
+	for range 20 {
+		ctx, cancel := context.WithCancel(context.Background())
+		g := &Guard{Ports: &Ports{Root: t.TempDir()}}
+		done := make(chan error)
+		go func() { done <- g.Run(ctx) }()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A Read that waits ends with Stop, with and without the right to send; and later ones do.
+func TestReadStops(t *testing.T) {
+	for _, may := range []bool{true, false} {
+		s, err := openUevents()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !may {
+			s.port = 0
+		}
+		ended := make(chan struct{})
+		stop := make(chan struct{})
+		go func() {
+			defer close(ended)
+			b := make([]byte, maxUevent)
+			for {
+				_, err := s.Read(b)
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}()
+		time.Sleep(50 * time.Millisecond) // it waits
+		close(stop)
+		s.Stop()
+		<-ended
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		s.Stop() // and after that it does nothing
 	}
 }
 
