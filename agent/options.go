@@ -102,20 +102,3 @@ func describe() protocol.Host {
 	h := host.Describe()
 	return protocol.Host{Name: h.Name, OS: h.OS, OSVersion: h.Version, Arch: h.Arch, Serial: h.Serial}
 }
-
-// Claims are what this version's capabilities claim, on every system: the README's table.
-func Claims(s []section.Section) []platform.Claim {
-	var list []platform.Capability
-	for _, f := range capabilities {
-		list = append(list, f(platform.Host{Log: slog.New(slog.DiscardHandler)}))
-	}
-	var out []platform.Claim
-	for _, sec := range s {
-		for _, set := range sec.Settings {
-			for _, os := range platform.Systems {
-				out = append(out, platform.ClaimOf(list, set.Name, os))
-			}
-		}
-	}
-	return out
-}
