@@ -43,7 +43,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.exceptions.arm(a.custody.state.Exceptions)
 	a.look()
 	p.start("watch", false, func(ctx context.Context) error { return a.machine.watch(ctx, a.soon) })
-	p.start("local API", true, func(ctx context.Context) error { return localapi.Serve(ctx, listener, a.routes(), a.answering, a.o.Log) })
+	p.start("local API", true, func(ctx context.Context) error {
+		return localapi.Serve(ctx, listener, a.routes(), a.answering, a.o.Log)
+	})
 	p.start("resume", false, func(ctx context.Context) error { return resume.Watch(ctx, func() { a.do(a.resumed) }) })
 	p.start("link", false, func(ctx context.Context) error { return link.Watch(ctx, func() { a.do(a.linked) }) })
 	p.start("config", false, a.watchConfig)
@@ -95,6 +97,8 @@ func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 			a.endExceptions()
 		case <-a.clocks.enrol.C:
 			a.background.Go(func() { a.dropped(ctx) })
+		case <-a.clocks.busy.C:
+			a.busy()
 		case <-a.clocks.idle.C:
 			a.relax()
 		}

@@ -21,6 +21,7 @@ type clocks struct {
 	asked   time.Time   // when the burst began
 	hold    *time.Timer // the end of a hold
 	idle    *time.Timer // when memory is given back
+	busy    *time.Timer // when the collector goes at its pace again
 	enrol   *time.Timer // the next try of a dropped enrolment
 	tries   int         // of it
 	blind   time.Duration

@@ -23,6 +23,8 @@ const (
 	memoryNet = 64 << 20
 	// idleRoom is what an idle agent may use before the collector runs: somebody asks it all the time, or plugs.
 	idleRoom = 4 << 20
+	// busyAfter is how long work goes on in idleRoom.
+	busyAfter = time.Second
 	// relaxAfter is how long after the last work the memory it used is given back.
 	relaxAfter = 3 * time.Second
 )
@@ -32,9 +34,15 @@ func (a *Agent) work() {
 	a.clocks.idle.Reset(relaxAfter)
 	if a.clocks.relaxed {
 		a.clocks.relaxed = false
-		debug.SetMemoryLimit(memoryNet)
-		debug.SetGCPercent(busyGC)
+		a.clocks.busy.Reset(busyAfter)
 	}
+}
+
+// busy gives the collector its pace for as long as work goes on. Not at once: it stops every thread for a moment,
+// and what begins work is often a plug that is being judged.
+func (a *Agent) busy() {
+	debug.SetMemoryLimit(memoryNet)
+	debug.SetGCPercent(busyGC)
 }
 
 // answering is work for what others do beside the loop.
@@ -43,6 +51,7 @@ func (a *Agent) answering() { a.try(a.work) }
 // relax gives memory back once the agent has nothing to do, and then stops the collector's clock: it would
 // wake an idle machine every two minutes to find nothing.
 func (a *Agent) relax() {
+	a.clocks.busy.Stop()
 	a.store.Shrink()
 	a.ledger.Shrink()
 	runtime.GC() // each of the two halves what the stacks have too much

@@ -160,6 +160,10 @@ func (l *listeners) listen(s announcements, cpu int, all *sync.WaitGroup) {
 		// Before whatever else a plug sets in motion: udev runs its rules on both processors.
 		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -20)
 	}
+	// The collector halves a stack of which less than a quarter is used, and to grow it again takes longer than
+	// to judge.
+	var room [16 << 10]byte
+	defer runtime.KeepAlive(&room)
 	g, b := l.g, make([]byte, maxUevent+1)
 	for {
 		n, err := s.Read(b)
