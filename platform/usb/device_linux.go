@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -31,15 +32,67 @@ func (p *Ports) open(name string) (device, error) {
 	return d, nil
 }
 
-// meet opens a device that came by the path that its announcement names: the way over the bus's list of
-// devices is twice as long.
+// meet opens a device that came, from the directory of the hub that it came to: the path that its announcement
+// names is long.
 func (p *Ports) meet(c came) (device, error) {
 	if c.path != "" && path.Clean(c.path) == c.path {
-		if fd, err := openat(unix.AT_FDCWD, p.Root+c.path, unix.O_PATH|unix.O_DIRECTORY); err == nil {
+		if fd, err := p.hubs.open(p.Root, c.path); err == nil {
 			return device{name: c.name, dir: p.dir(c.name), fd: fd, number: c.number}, nil
 		}
 	}
 	return p.open(c.name)
+}
+
+// hubs are the directories of hubs that something came to, held open. That of a hub that went away has nothing
+// in it.
+type hubs struct {
+	mu  sync.Mutex
+	fds map[string]int
+}
+
+// maxHubs bounds them; most machines have fewer than ten.
+const maxHubs = 64
+
+// open opens what is at a path below the root of sysfs.
+func (h *hubs) open(root, at string) (int, error) {
+	const how = unix.O_PATH | unix.O_DIRECTORY
+	hub, name := path.Split(at)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if fd, ok := h.fds[hub]; ok {
+		if got, err := openat(fd, name, how); err == nil {
+			return got, nil
+		}
+		_ = unix.Close(fd) // another hub is there by now, or none
+		delete(h.fds, hub)
+	}
+	fd, err := openat(unix.AT_FDCWD, root+hub, how)
+	if err != nil {
+		return -1, err
+	}
+	if len(h.fds) >= maxHubs {
+		h.drop()
+	}
+	if h.fds == nil {
+		h.fds = map[string]int{}
+	}
+	h.fds[hub] = fd
+	return openat(fd, name, how)
+}
+
+// drop closes them all.
+func (h *hubs) drop() {
+	for hub, fd := range h.fds {
+		_ = unix.Close(fd)
+		delete(h.fds, hub)
+	}
+}
+
+// close is called when no device is met any more.
+func (h *hubs) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.drop()
 }
 
 func (d device) close() { _ = unix.Close(d.fd) }

@@ -83,6 +83,7 @@ func (g *Guard) Rescan() {
 // once), and then goes on there with binding the device, for milliseconds. The reader on the other one is
 // free, and the first of the two acts.
 func (g *Guard) Run(ctx context.Context) error {
+	defer g.hubs.close()
 	defer g.work.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

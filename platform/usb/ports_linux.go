@@ -40,6 +40,8 @@ type Ports struct {
 	answers map[string][]fact.Interface // of devices asked whether they are MTP
 	known   map[string]known            // what cannot change while a device stands at its port
 
+	hubs hubs
+
 	releases map[string]*release
 	stopping bool
 	running  sync.WaitGroup

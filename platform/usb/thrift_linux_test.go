@@ -11,8 +11,11 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -282,6 +285,7 @@ func TestMeet(t *testing.T) {
 		t.Fatal(err)
 	}
 	guard.ruling.Store(&Ruling{Judge: enforceusb.Compile(d, nil).Watch(), Act: true})
+	defer guard.hubs.close()
 	for _, c := range []struct {
 		path   string
 		number int
@@ -305,5 +309,56 @@ func TestMeet(t *testing.T) {
 		if c.told != (len(got) == 1) || c.told && (got[0].Device.Number != n || !got[0].Changed || !got[0].Done.Is("0")) {
 			t.Errorf("%+v: %+v", c, got)
 		}
+	}
+}
+
+// A hub that went away and came back, with what is plugged into it, is not taken for the one that is held open.
+func TestHubsThatComeBack(t *testing.T) {
+	root := t.TempDir()
+	var h hubs
+	defer h.close()
+	inode := func(fd int) uint64 {
+		var s unix.Stat_t
+		if err := unix.Fstat(fd, &s); err != nil {
+			t.Fatal(err)
+		}
+		return s.Ino
+	}
+	for round := range 3 {
+		at := filepath.Join(root, "hub/1-1")
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			fd, err := h.open(root, "/hub/1-1")
+			if err != nil {
+				t.Fatal(round, err)
+			}
+			info, err := os.Stat(at)
+			if err != nil || inode(fd) != info.Sys().(*syscall.Stat_t).Ino {
+				t.Errorf("round %d: another device's directory (%v)", round, err)
+			}
+			_ = unix.Close(fd)
+		}
+		if err := os.RemoveAll(filepath.Join(root, "hub")); err != nil {
+			t.Fatal(err)
+		}
+		if fd, err := h.open(root, "/hub/1-1"); err == nil {
+			t.Errorf("round %d: it is gone, and was opened: %d", round, fd)
+		}
+	}
+	for i := range 3 * maxHubs {
+		hub := fmt.Sprintf("/hub%d", i)
+		if err := os.MkdirAll(filepath.Join(root, hub, "1-1"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		fd, err := h.open(root, hub+"/1-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = unix.Close(fd)
+	}
+	if len(h.fds) > maxHubs {
+		t.Errorf("%d are held open", len(h.fds))
 	}
 }
