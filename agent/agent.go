@@ -29,6 +29,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	a.custody.ids.Sweep()
+	a.custody.mend()
+	a.remembered()
 	a.machine.start(a.journal.put, a.asked)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -97,8 +99,6 @@ func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 			a.endExceptions()
 		case <-a.clocks.enrol.C:
 			a.background.Go(func() { a.dropped(ctx) })
-		case <-a.clocks.busy.C:
-			a.busy()
 		case <-a.clocks.idle.C:
 			a.relax()
 		}

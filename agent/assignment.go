@@ -43,6 +43,7 @@ func (a *Agent) take(jws string) {
 		a.latency.record(nudgeToVerified, a.o.Now().Sub(at))
 		a.contact.nudged = time.Time{}
 	}
+	a.host = describe()
 	a.flatten("running")
 	a.o.Log.Info("policy in force", "policy", x.doc.ID, "version", x.doc.Version, "serial", x.as.Serial)
 	// The next check-in reports what was read back, and proves that the server can still be reached.
@@ -90,25 +91,34 @@ func (a *Agent) stored(serial int64, state, reason string) {
 	}
 }
 
-// remembered puts into the history what is in force and is not in it: the agent was killed before it was, or
+// remembered makes the history say what is in force and what became of it: the agent was killed before it did, or
 // the history was lost.
 func (a *Agent) remembered() {
-	for _, as := range []*identity.Assignment{a.custody.state.Confirmed, a.custody.state.Policy} {
+	st := a.custody.state
+	if st.Refuted > 0 {
+		a.stored(st.Refuted, "reverted", "")
+	}
+	for _, as := range []*identity.Assignment{st.Confirmed, st.Policy} {
 		if as == nil {
-			continue
-		}
-		if there, err := a.store.HasPolicy(as.Serial); err != nil || there {
 			continue
 		}
 		issued, doc, err := a.custody.read(as)
 		if err != nil {
 			continue // said where it is needed
 		}
-		v := store.Policy{Serial: as.Serial, Digest: doc.Digest, Received: as.Received, State: "pending", Document: issued.Policy}
+		// The serial that it came with: after the recovery key's word, the identity counts anew.
+		v := store.Policy{Serial: issued.Serial, Digest: doc.Digest, Received: as.Received, State: "pending", Document: issued.Policy}
 		if as.Confirmed {
 			v.State = "active"
 		}
-		if err := a.store.PutPolicy(v); err != nil {
+		there, room, err := a.store.HasPolicy(v.Serial)
+		switch {
+		case err == nil && there && as.Confirmed:
+			a.stored(v.Serial, v.State, "")
+		case err == nil && !there && room:
+			err = a.store.PutPolicy(v)
+		}
+		if err != nil {
 			a.health.set(storeBad, err.Error())
 		}
 	}

@@ -85,6 +85,13 @@ func (c *custody) save(st identity.State) error {
 	return nil
 }
 
+// mend writes both copies of the identity where one is behind: the agent was killed between the two.
+func (c *custody) mend() {
+	if c.ids.Uneven() {
+		_ = c.save(c.state)
+	}
+}
+
 // view is what others may look at: a copy.
 func (c *custody) view() (identity.State, *policy.Document, *protocol.Assignment) {
 	c.mu.Lock()

@@ -16,16 +16,14 @@ type mailbox struct {
 
 // clocks are the loop's timers.
 type clocks struct {
-	look    *time.Timer // the next look at the machine
-	due     time.Time   // of it, where it gathers a burst
-	asked   time.Time   // when the burst began
-	hold    *time.Timer // the end of a hold
-	idle    *time.Timer // when memory is given back
-	busy    *time.Timer // when the collector goes at its pace again
-	enrol   *time.Timer // the next try of a dropped enrolment
-	tries   int         // of it
-	blind   time.Duration
-	relaxed bool // memory was given back, and the collector stopped
+	look  *time.Timer // the next look at the machine
+	due   time.Time   // of it, where it gathers a burst
+	asked time.Time   // when the burst began
+	hold  *time.Timer // the end of a hold
+	idle  *time.Timer // when memory is given back
+	enrol *time.Timer // the next try of a dropped enrolment
+	tries int         // of it
+	blind time.Duration
 }
 
 // lookIn sets the next look; more of a burst puts it off, and a burst without end does not.

@@ -6,6 +6,8 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -155,4 +157,55 @@ func marked() *http.Client {
 		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, link.Mark) })
 	}}
 	return &http.Client{Transport: &http.Transport{DialContext: d.DialContext, DisableKeepAlives: true}}
+}
+
+// The history says what is in force after a kill before it was written, and after it was lost.
+func TestHistoryOfWhatIsInForce(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.start()
+	l.enroll()
+	l.admin("PUT", "/policies/policy-default", denyAll)
+	l.until("confirmed", func(s Status) bool { return version(2)(s) && s.Policy.State == "active" })
+	serial := l.status().Policy.Serial
+	says := func(what string) {
+		t.Helper()
+		list, err := l.agent.store.Policies()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, p := range list {
+			if p.Serial == serial {
+				n++
+				if p.State != "active" || p.Digest == "" || len(p.Document) == 0 {
+					t.Errorf("%s: %+v", what, p)
+				}
+			}
+		}
+		if n != 1 {
+			t.Errorf("%s: serial %d is there %d times, of %d", what, serial, n, len(list))
+		}
+	}
+	l.stop()
+	l.start()
+	says("after a restart")
+	if err := l.agent.store.MarkPolicy(serial, "pending", ""); err != nil {
+		t.Fatal(err)
+	}
+	l.stop()
+	l.start()
+	says("after a kill before it was confirmed there")
+	l.stop()
+	files, _ := filepath.Glob(filepath.Join(paths.Under(l.dir+"/agent").State, "store.db*"))
+	for _, f := range files {
+		if err := os.Remove(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(files) == 0 {
+		t.Fatal("there is no store")
+	}
+	l.start()
+	says("after it was lost")
 }

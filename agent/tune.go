@@ -3,6 +3,7 @@ package agent
 import (
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 )
 
@@ -29,37 +30,57 @@ const (
 	relaxAfter = 3 * time.Second
 )
 
+// pace is the collector's.
+type pace struct {
+	mu      sync.Mutex
+	relaxed bool // memory was given back, and the collector has no clock
+	busy    *time.Timer
+}
+
 // work is called before anything that takes memory.
 func (a *Agent) work() {
 	a.clocks.idle.Reset(relaxAfter)
-	if a.clocks.relaxed {
-		a.clocks.relaxed = false
-		a.clocks.busy.Reset(busyAfter)
+	a.pace.mu.Lock()
+	defer a.pace.mu.Unlock()
+	if a.pace.relaxed {
+		a.pace.relaxed = false
+		a.pace.busy = time.AfterFunc(busyAfter, a.pace.quicken)
 	}
 }
 
-// busy gives the collector its pace for as long as work goes on. Not at once: it stops every thread for a moment,
-// and what begins work is often a plug that is being judged.
-func (a *Agent) busy() {
-	debug.SetMemoryLimit(memoryNet)
-	debug.SetGCPercent(busyGC)
+// quicken gives the collector its clock for as long as work goes on. Not at once: it stops every thread for a
+// moment, and what begins work is often a plug that is being judged.
+func (p *pace) quicken() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.relaxed {
+		debug.SetMemoryLimit(memoryNet)
+		debug.SetGCPercent(busyGC)
+	}
 }
 
-// answering is work for what others do beside the loop.
-func (a *Agent) answering() { a.try(a.work) }
+// answering is called when somebody asks: an idle agent gives the memory back after it, and until then stays
+// within idleRoom.
+func (a *Agent) answering() {
+	a.try(func() { a.clocks.idle.Reset(relaxAfter) })
+}
 
 // relax gives memory back once the agent has nothing to do, and then stops the collector's clock: it would
 // wake an idle machine every two minutes to find nothing.
 func (a *Agent) relax() {
-	a.clocks.busy.Stop()
 	a.store.Shrink()
 	a.ledger.Shrink()
-	runtime.GC() // each of the two halves what the stacks have too much
+	runtime.GC() // a collection halves the stacks that are too large; the next line's halves them again
 	debug.FreeOSMemory()
 	if !a.o.Tuned {
 		return
 	}
-	a.clocks.relaxed = true
+	a.pace.mu.Lock()
+	defer a.pace.mu.Unlock()
+	if a.pace.busy != nil {
+		a.pace.busy.Stop()
+	}
+	a.pace.relaxed = true
 	debug.SetGCPercent(-1)
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

@@ -38,6 +38,7 @@ type Agent struct {
 
 	mailbox
 	clocks     clocks
+	pace       pace
 	host       protocol.Host  // as it was at the last look
 	background sync.WaitGroup // what the loop has begun and does not wait for
 
@@ -54,7 +55,7 @@ func New(o Options) (*Agent, error) {
 	o.defaults()
 	a := &Agent{o: o, started: o.Now(), run: rand.Text()[:8],
 		mailbox: mailbox{wake: make(chan func(), 64), looks: make(chan struct{}, 1), rests: make(chan struct{}, 1), ctx: context.Background()},
-		clocks:  clocks{look: stopped(), hold: stopped(), idle: stopped(), busy: stopped(), enrol: stopped()}}
+		clocks:  clocks{look: stopped(), hold: stopped(), idle: stopped(), enrol: stopped()}}
 	a.health = newHealth(o.Now)
 	a.latency.init()
 	a.custody = &custody{ids: identity.New(o.Paths.State, o.Paths.Run), health: a.health, now: o.Now}
@@ -95,7 +96,6 @@ func (a *Agent) load() {
 	}
 	a.config = c
 	a.custody.load(a.o.Boot)
-	a.remembered()
 }
 
 // Close closes the files.

@@ -49,6 +49,8 @@ type File struct {
 
 	mu     sync.Mutex // held while the disk is waited for
 	db     *sql.DB
+	used   bool // there was a database in use before
+	fresh  bool // the one in use was made when it was opened
 	health Health
 
 	shown atomic.Pointer[Health] // for those who ask meanwhile
@@ -65,7 +67,9 @@ func Open(path, standby, schema string, begun func(*sql.DB, string) error) (*Fil
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	defer f.show()
-	return f, f.open()
+	err := f.open()
+	f.used = err == nil
+	return f, err
 }
 
 // DSN is how Warder opens SQLite. The pragmas' spelling matters: others are ignored in silence, so
@@ -120,6 +124,10 @@ func (f *File) do(sync string, run func(*sql.DB) error) error {
 	if f.health.Standby != "" && kindOf(err) == unwritable {
 		if oerr := f.use(f.standby); oerr != nil {
 			return errors.Join(err, oerr)
+		}
+		if f.fresh {
+			f.health.Lost = fmt.Sprintf("%s was lost (%v) and begun anew", filepath.Base(f.path), err)
+			return errors.Join(err, f.anew(err))
 		}
 		return err // the runtime directory is full, too
 	}
@@ -177,28 +185,33 @@ func (f *File) use(path string) error {
 		return err
 	}
 	db.SetMaxOpenConns(1)
-	if err := prove(db, f.schema); err != nil {
+	times, err := prove(db, f.schema)
+	if err != nil {
 		_ = db.Close()
 		return err
 	}
-	f.db = db
+	f.db, f.fresh = db, times == 1
 	return nil
 }
 
-func prove(db *sql.DB, schema string) error {
+// prove says how often the database has been opened.
+func prove(db *sql.DB, schema string) (times int, err error) {
 	var result string
 	if err := db.QueryRow("PRAGMA quick_check(1)").Scan(&result); err != nil {
-		return err
+		return 0, err
 	}
 	if result != "ok" {
-		return broken{result}
+		return 0, broken{result}
 	}
 	if _, err := db.Exec(schema); err != nil {
-		return err
+		return 0, err
 	}
-	_, err := db.Exec(`CREATE TABLE IF NOT EXISTS dbfile (one INTEGER PRIMARY KEY, opened INTEGER);
-		INSERT INTO dbfile VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET opened = opened + 1`)
-	return err
+	if _, err := db.Exec(`CREATE TABLE IF NOT EXISTS dbfile (one INTEGER PRIMARY KEY, opened INTEGER);
+		INSERT INTO dbfile VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET opened = opened + 1`); err != nil {
+		return 0, err
+	}
+	err = db.QueryRow(`SELECT opened FROM dbfile`).Scan(&times)
+	return times, err
 }
 
 type broken struct{ what string }
@@ -274,10 +287,18 @@ func (f *File) stand(cause error) error {
 		return fmt.Errorf("cannot keep %s anywhere: %w", filepath.Base(f.path), errors.Join(cause, err))
 	}
 	f.health.Standby = fmt.Sprintf("%s cannot be written (%v); kept in %s until it can", f.path, cause, f.standby)
+	_, gone := os.Lstat(f.path)
+	var copied error
 	for _, end := range []string{"", "-wal"} {
-		_ = copyFile(f.standby+end, f.path+end)
+		copied = errors.Join(copied, copyFile(f.standby+end, f.path+end))
 	}
 	err := f.use(f.standby)
+	if err == nil && (copied != nil || f.fresh && (f.used || gone == nil)) {
+		// What is there is less than what was.
+		err = errors.Join(errors.New("not all of it could be copied"), copied)
+		f.health.Lost = fmt.Sprintf("%s could not be read (%v)", filepath.Base(f.path), err)
+		return f.anew(err)
+	}
 	if err == nil {
 		return nil
 	}
@@ -311,6 +332,7 @@ func (f *File) adopt() error {
 		_ = os.Remove(f.path + end)
 	}
 	if err := durable.Move(temp, f.path); err != nil {
+		_ = os.Remove(temp)
 		return err
 	}
 	_ = db.Close()

@@ -126,6 +126,7 @@ type Store struct {
 
 	mu     sync.Mutex // held while the disk is waited for, and until the second copy is written
 	turn   uint64     // of the newest copy; 0: not known yet
+	uneven bool       // the copies were whole, and not the same
 	health string
 	shown  atomic.Pointer[string] // for those who ask meanwhile
 	second sync.WaitGroup         // the write of the second copy
@@ -159,12 +160,14 @@ func (s *Store) Load() (State, error) {
 	defer s.show()
 	var best *sealed
 	found, broken := 0, 0
+	s.uneven = false
 	for _, f := range s.files() {
 		c, err := open(f)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		found++
+		s.uneven = s.uneven || best != nil && err == nil && c.Turn != best.Turn
 		if err != nil {
 			broken++
 			s.health = fmt.Sprintf("%s is damaged (%v); its other copy is used", filepath.Base(f), err)
@@ -181,6 +184,7 @@ func (s *Store) Load() (State, error) {
 	if best == nil {
 		return State{}, nil
 	}
+	s.uneven = s.uneven || found == 1
 	var st State
 	if err := json.Unmarshal(best.State, &st); err != nil {
 		return State{}, fmt.Errorf("%w: %v", ErrDamaged, err)
@@ -254,17 +258,25 @@ func (s *Store) Save(st State) error {
 		}
 		return nil
 	}
-	s.health = ""
-	s.show()
-	_ = os.Remove(files[0])
 	s.second.Go(func() {
 		defer s.mu.Unlock()
+		defer s.show()
 		if err := write(files[2], out); err != nil {
-			s.health = fmt.Sprintf("only one copy of the identity can be written to disk (%v)", err)
-			s.show()
+			s.health = fmt.Sprintf("only one copy of the identity can be written to disk (%v); the other is kept in %s", err, s.standby)
+			_ = write(files[0], out)
+			return
 		}
+		s.health, s.uneven = "", false
+		_ = os.Remove(files[0])
 	})
 	return nil
+}
+
+// Uneven reports whether the copies were whole when they were read, and not the same.
+func (s *Store) Uneven() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.uneven
 }
 
 // Wait returns when both copies are written.

@@ -107,8 +107,22 @@ func TestNewerCopyWins(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "identity.json.bak"), old, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.Load(); err != nil || got.Highest != 2 {
+	got, err := s.Load()
+	if err != nil || got.Highest != 2 || !s.Uneven() {
 		t.Errorf("%+v %v", got, err)
+	}
+	if err := save(s, got); err != nil || s.Uneven() {
+		t.Errorf("still uneven (%v)", err)
+	}
+	s = New(dir, dir+"/run")
+	if _, err := s.Load(); err != nil || s.Uneven() {
+		t.Errorf("uneven after both were written (%v)", err)
+	}
+	if err := os.Remove(filepath.Join(dir, "identity.json.bak")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Load(); err != nil || !s.Uneven() {
+		t.Errorf("one alone is not uneven (%v)", err)
 	}
 }
 

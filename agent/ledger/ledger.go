@@ -14,6 +14,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/warderd/warder/agent/dbfile"
@@ -68,9 +69,14 @@ type Ledger struct {
 func Open(path, standby, boot string) (*Ledger, error) {
 	l := &Ledger{boot: boot, mark: filepath.Join(standby, "holding")}
 	lost := func(db *sql.DB, _ string) error {
+		l.mu.Lock()
+		known := slices.Collect(maps.Values(l.rows)) // which the file may not have any more
+		l.mu.Unlock()
 		l.forget()
-		_, err := db.Exec(`INSERT OR IGNORE INTO lost VALUES (?)`, boot)
-		return err
+		if _, err := db.Exec(`INSERT OR IGNORE INTO lost VALUES (?)`, boot); err != nil {
+			return err
+		}
+		return l.put(db, known)
 	}
 	file, err := dbfile.Open(path, standby, schema, lost)
 	if err != nil {
@@ -305,6 +311,9 @@ func (l *Ledger) put(db *sql.DB, rows []Row) error {
 			}
 			if had, again := l.rows[r.Key]; again {
 				r.Baseline = had.Baseline // the first one wins
+			}
+			if r.Phase != enforce.Open {
+				r.Phase = enforce.Close // as it is read
 			}
 			l.rows[r.Key] = r
 		}

@@ -39,7 +39,7 @@ func TestRemembered(t *testing.T) {
 		})
 		rows := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) Row {
 			return Row{Key: key.Draw(rt, "key"), Life: platform.Disk, Baseline: reading.Draw(rt, "baseline"), Last: reading.Draw(rt, "last"),
-				Next: reading.Draw(rt, "next"), By: []enforce.Setting{"usb.x"}, Phase: rapid.SampledFrom([]enforce.Phase{enforce.Close, enforce.Open}).Draw(rt, "phase")}
+				Next: reading.Draw(rt, "next"), By: []enforce.Setting{"usb.x"}, Phase: rapid.SampledFrom([]enforce.Phase{0, enforce.Close, enforce.Open}).Draw(rt, "phase")}
 		}), 0, 3)
 		for range rapid.IntRange(1, 8).Draw(rt, "steps") {
 			var err error

@@ -50,7 +50,12 @@ type Store struct {
 // Open opens the store.
 func Open(path, standby string) (*Store, error) {
 	s := &Store{}
-	file, err := dbfile.Open(path, standby, schema, func(*sql.DB, string) error { s.epoch.Store(nil); s.none.Store(false); return nil })
+	file, err := dbfile.Open(path, standby, schema, func(db *sql.DB, _ string) error {
+		s.epoch.Store(nil)
+		s.none.Store(false)
+		_, err := db.Exec(`DELETE FROM meta WHERE name = 'epoch'`) // where some of the old file is there
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the store: %w", err)
 	}
@@ -367,13 +372,12 @@ func (s *Store) MarkPolicy(serial int64, state, reason string) error {
 	return nil
 }
 
-// HasPolicy reports whether a version is kept.
-func (s *Store) HasPolicy(serial int64) (bool, error) {
-	n := 0
-	err := s.file.Do(func(db *sql.DB) error {
-		return db.QueryRow(`SELECT count(*) FROM policies WHERE serial = ?`, serial).Scan(&n)
+// HasPolicy reports whether a version is kept, and whether one of that serial would be.
+func (s *Store) HasPolicy(serial int64) (there, room bool, err error) {
+	err = s.file.Do(func(db *sql.DB) error {
+		return db.QueryRow(`SELECT count(*) FILTER (WHERE serial = ?), count(*) FILTER (WHERE serial > ?) < ? FROM policies`, serial, serial, keepPolicies).Scan(&there, &room)
 	})
-	return n > 0, err
+	return there, room, err
 }
 
 // Policies gives the versions that came, newest first.

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"database/sql"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -114,5 +116,73 @@ func TestPoliciesAndFindings(t *testing.T) {
 	got, err := s.Findings()
 	if err != nil || !got["a.b"].Alike(f[0]) {
 		t.Errorf("%+v %v", got, err)
+	}
+}
+
+// A database that began anew under a running store has a new epoch: its numbers begin anew, and the server would
+// take them for events that it has.
+func TestNewEpochAfterLoss(t *testing.T) {
+	for _, how := range []string{"removed", "standby emptied"} {
+		t.Run(how, func(t *testing.T) {
+			dir := t.TempDir()
+			disk, run := filepath.Join(dir, "disk"), filepath.Join(dir, "run")
+			for _, d := range []string{disk, run} {
+				if err := os.Mkdir(d, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s, err := Open(filepath.Join(disk, "store.db"), run)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			put := func(n int) {
+				for range n {
+					_, _ = s.Append(enforce.Event{Kind: "x"})
+				}
+			}
+			put(20)
+			before, _, err := s.Pending(100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// What SQLite says on a full disk, without one.
+			full := func() {
+				err := s.file.Do(func(db *sql.DB) error {
+					_, err := db.Exec(`PRAGMA max_page_count = 1; CREATE TABLE more (v); INSERT INTO more SELECT zeroblob(1000000)`)
+					return err
+				})
+				_ = err // on the standby it fails again, or not
+			}
+			if how == "removed" {
+				for _, end := range []string{"", "-wal", "-shm"} {
+					_ = os.Remove(filepath.Join(disk, "store.db") + end)
+				}
+				full()
+			} else {
+				full()
+				list, _ := filepath.Glob(filepath.Join(run, "store.db*"))
+				if len(list) == 0 {
+					t.Fatal("there is no standby")
+				}
+				for _, f := range list {
+					if err := os.Truncate(f, 0); err != nil {
+						t.Fatal(err)
+					}
+				}
+				full()
+			}
+			put(5)
+			after, events, err := s.Pending(100)
+			if err != nil || len(events) == 0 {
+				t.Fatal(err, events)
+			}
+			if after == before && events[0].Seq <= 20 && len(events) < 20 {
+				t.Errorf("event %d again, in the same epoch (%v)", events[0].Seq, s.Health())
+			}
+			if after != before && s.Health().Lost == "" {
+				t.Errorf("the loss is not said: %+v", s.Health())
+			}
+		})
 	}
 }

@@ -34,7 +34,7 @@ func Swap(path string, b []byte, mode os.FileMode) error {
 }
 
 // Create makes a file that is not there yet, whole and durably; fs.ErrExist where it is. Of several at once, one
-// makes it.
+// makes it. A file system that can neither link nor rename without replacing is refused.
 func Create(path string, mode os.FileMode, fill func(io.Writer) error) error {
 	if _, err := os.Lstat(path); err == nil {
 		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
@@ -48,17 +48,14 @@ func Create(path string, mode os.FileMode, fill func(io.Writer) error) error {
 	if err := errors.Join(os.Chmod(f.Name(), mode), fill(f), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Link(f.Name(), path); errors.Is(err, fs.ErrExist) {
+	err = os.Link(f.Name(), path)
+	if err != nil && !errors.Is(err, fs.ErrExist) { // no hard links: a stick with vfat, for example
+		if again := renameNew(f.Name(), path); again == nil || errors.Is(again, fs.ErrExist) {
+			err = again
+		}
+	}
+	if err != nil {
 		return err
-	} else if err != nil { // no hard links: a stick with vfat, for example
-		claim, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(claim.Close(), os.Rename(f.Name(), path)); err != nil {
-			_ = os.Remove(path)
-			return err
-		}
 	}
 	flush(filepath.Dir(path))
 	return nil

@@ -2,7 +2,6 @@ package usb
 
 import (
 	"bytes"
-	"errors"
 	"io/fs"
 	"path"
 	"strconv"
@@ -155,7 +154,7 @@ func readingOf(path, v string, err error) enforce.Reading {
 	switch {
 	case err == nil:
 		return enforce.Reading{Value: enforce.Value(v), State: enforce.Present, How: path}
-	case errors.Is(err, fs.ErrNotExist):
+	case unplugged(err):
 		return enforce.Reading{State: enforce.Absent, How: path}
 	}
 	return enforce.Reading{State: enforce.Unknown, How: path + ": " + err.Error()}

@@ -25,14 +25,15 @@ type Guard struct {
 
 	ruling atomic.Pointer[Ruling]
 	work   sync.WaitGroup
-	met    struct { // the announcements that were acted on last
+	again  atomic.Bool // a rescan is about to begin
+	met    struct {    // the announcements that were acted on last
 		sync.Mutex
 		is   map[uint64]bool
 		last []uint64
 	}
 }
 
-// maxMet is how far the readers can be apart: more than fits into their sockets.
+// maxMet is how far the readers can be apart: more than fit into a socket, where each takes a kilobyte of 8 MiB.
 const maxMet = 1 << 13
 
 // told is who hears of what the guard does; nil until somebody listens.
@@ -88,18 +89,23 @@ func (g *Guard) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cpus := processors()
-	l := &listeners{g: g, ctx: ctx, sockets: int32(len(cpus)), failed: make(chan error, 1)}
-	var all sync.WaitGroup
-	for _, cpu := range cpus {
+	var sockets []*uevents
+	for range cpus {
 		s, err := openUevents()
-		if err != nil {
-			l.fail(fmt.Errorf("cannot listen to the kernel's USB events: %w", err))
-			break
+		if err != nil && len(sockets) == 0 {
+			return fmt.Errorf("cannot listen to the kernel's USB events: %w", err)
 		}
+		if err == nil {
+			sockets = append(sockets, s)
+		}
+	}
+	l := &listeners{g: g, ctx: ctx, sockets: int32(len(sockets)), failed: make(chan error, 1)}
+	var all sync.WaitGroup
+	for i, s := range sockets {
 		all.Go(func() {
 			var mine sync.WaitGroup
 			stop := context.AfterFunc(ctx, s.Stop)
-			mine.Go(func() { l.listen(s, cpu, &mine) })
+			mine.Go(func() { l.listen(s, cpus[i], &mine) })
 			mine.Wait()
 			stop()
 			_ = s.Close()
@@ -174,7 +180,13 @@ func (l *listeners) listen(s announcements, cpu int, all *sync.WaitGroup) {
 		case errors.Is(err, unix.ENOBUFS):
 			// Announcements were lost: look at everything, anew.
 			g.forget("")
-			g.work.Go(func() { g.Rescan() })
+			if g.again.Swap(true) {
+				continue // the other reader has lost some, too
+			}
+			g.work.Go(func() {
+				g.again.Store(false) // what is lost from here on is looked for again
+				g.Rescan()
+			})
 			continue
 		case err != nil:
 			l.fail(fmt.Errorf("cannot read the kernel's USB events: %w", err))
@@ -249,23 +261,32 @@ func (g *Guard) dispatch(b []byte) (came, bool) {
 	return came{}, false
 }
 
-// handle judges one device and makes the machine hold the verdict.
+// handle judges one device and makes the machine hold the verdict. Where another one has come to its port since
+// it was announced, that one was judged, and is judged again under its own number.
 func (g *Guard) handle(c came) {
+	if !g.judge(c) {
+		g.forget(c.name)
+		g.judge(came{name: c.name})
+	}
+}
+
+// judge reports whether the device was the announced one.
+func (g *Guard) judge(c came) bool {
 	// The ruling is taken under the device's lock: whoever loads a new one judges the device again
 	// after this, and never before.
 	defer g.lock(c.name)()
 	r := g.ruling.Load()
 	if r == nil {
-		return
+		return true
 	}
 	at, err := g.meet(c)
 	if err != nil {
-		return // unplugged meanwhile
+		return true // unplugged meanwhile
 	}
 	defer at.close()
 	u, err := g.look(at, r.Judge, !c.at.IsZero())
 	if err != nil {
-		return
+		return true
 	}
 	v := r.Judge.Judge(&u)
 	if v.Ask && g.askMTP(at, &u) {
@@ -284,15 +305,17 @@ func (g *Guard) handle(c came) {
 	}
 	var under *Releasing
 	if errors.As(d.Err, &under) {
-		return // told when it ends
+		return true // told when it ends
 	}
 	d.Verified = now()
 	if n, err := at.text("devnum"); err == nil && n != strconv.Itoa(u.Number) {
-		return // another one came after the one that was announced; it is announced, too
+		return false
 	}
+	at.number = 0 // it is the one
 	g.complete(at, &d.Device)
 	g.details(at, &d.Device)
 	g.hand(d)
+	return true
 }
 
 // thrifty is a judge that says beforehand what it will not need to know: each file that is read stands

@@ -138,8 +138,20 @@ func (p *Ports) readAll(name string) (fact.USB, error) {
 // went without being announced is forgotten as a whole (Rescan).
 type known struct {
 	u     fact.USB
+	is    bool
 	whole bool // completed
 	named bool // with details
+}
+
+// recollect gives what is known of a device. Of one that has just come, that is nothing: its number is the
+// announcement's, and what is remembered under it may be of one that stood there before.
+func (p *Ports) recollect(d device, number int) known {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k := p.known[d.name]; d.number == 0 && k.u.Number == number {
+		return k
+	}
+	return known{}
 }
 
 // glance gives what a device is by its descriptors alone.
@@ -148,10 +160,7 @@ func (p *Ports) glance(d device) (fact.USB, error) {
 	if err != nil {
 		return fact.USB{}, err
 	}
-	p.mu.Lock()
-	k, ok := p.known[d.name]
-	p.mu.Unlock()
-	if ok && k.u.Number == n {
+	if k := p.recollect(d, n); k.is {
 		u := k.u
 		u.Interfaces = append([]fact.Interface(nil), u.Interfaces...)
 		p.recall(&u)
@@ -178,16 +187,14 @@ func (p *Ports) glance(d device) (fact.USB, error) {
 
 // complete adds what a decision seldom needs: the serial, and whether the port is inside the machine.
 func (p *Ports) complete(d device, u *fact.USB) {
-	p.mu.Lock()
-	k := p.known[u.Path]
-	p.mu.Unlock()
-	if k.whole && k.u.Number == u.Number {
+	k := p.recollect(d, u.Number)
+	if k.whole {
 		u.Serial, u.Hardwired = k.u.Serial, k.u.Hardwired
 		return
 	}
 	u.Serial, _ = d.text("serial")
 	u.Hardwired = d.hardwired()
-	p.remember(*u, true, k.named && k.u.Number == u.Number)
+	p.remember(*u, true, k.named)
 }
 
 // remember keeps what was read. Interfaces are the caller's own; answers about MTP are kept elsewhere.
@@ -202,7 +209,7 @@ func (p *Ports) remember(u fact.USB, whole, named bool) {
 	if p.known == nil || len(p.known) >= maxKnown {
 		p.known = map[string]known{}
 	}
-	p.known[u.Path] = known{u, whole, named}
+	p.known[u.Path] = known{u, true, whole, named}
 }
 
 // maxKnown bounds what is remembered; a machine has at most 127 devices on a bus.
@@ -248,14 +255,12 @@ func (p *Ports) recall(u *fact.USB) {
 
 // details adds what people want to see and no decision needs.
 func (p *Ports) details(d device, u *fact.USB) {
-	p.mu.Lock()
-	k, ok := p.known[u.Path]
-	p.mu.Unlock()
-	if ok && k.named && k.u.Number == u.Number {
+	k := p.recollect(d, u.Number)
+	if k.named {
 		u.Name, u.Bus = k.u.Name, k.u.Bus
 		return
 	}
-	defer func() { p.remember(*u, k.whole && k.u.Number == u.Number, true) }()
+	defer func() { p.remember(*u, k.whole, true) }()
 	maker, _ := d.text("manufacturer")
 	product, _ := d.text("product")
 	u.Name = enforce.Plain(strings.TrimSpace(maker + " " + product))
@@ -286,7 +291,7 @@ func (d device) hardwired() fact.Known[bool] {
 	return fact.Is(v == "hardwired")
 }
 
-// write is the only write to sysfs in this package, into an open file.
+// write and writeTo are the only writes to sysfs in this package. write is into the open file of a device.
 func (p *Ports) write(fd int, path string, c enforce.Change) error {
 	if err := p.Gate(c); err != nil {
 		return err
@@ -297,14 +302,20 @@ func (p *Ports) write(fd int, path string, c enforce.Change) error {
 	return nil
 }
 
-// writeTo is write of one of the kernel's defaults.
+// writeTo is into one of the kernel's defaults.
 func (p *Ports) writeTo(path string, c enforce.Change) error {
-	fd, err := openat(unix.AT_FDCWD, path, unix.O_WRONLY)
+	if err := p.Gate(c); err != nil {
+		return err
+	}
+	fd, err := openat(unix.AT_FDCWD, path, unix.O_WRONLY|unix.O_TRUNC)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	return p.write(fd, path, c)
+	if err := spill(fd, c.To.Value); err != nil {
+		return &fs.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
 }
 
 // authorize makes the kernel use a device, or stop using it. One with a disk that works is emptied

@@ -47,6 +47,9 @@ func (p *Ports) begin(name string, c enforce.Change) error {
 	if err != nil {
 		return err
 	}
+	if u.Key() != c.Key.ID {
+		return fmt.Errorf("%s stands at the port of %s by now; it is judged on its own", u.Key(), c.Key.ID)
+	}
 	dir, err := filepath.EvalSymlinks(p.dir(name))
 	if err != nil {
 		return err

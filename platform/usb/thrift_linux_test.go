@@ -260,7 +260,7 @@ func TestSomebodyListens(t *testing.T) {
 }
 
 // A device is met by the path and the number that its announcement names. Where another one stands there by
-// then, nothing is told of it: that one is announced, too.
+// then, it is told under its own number, and as one that nobody announced.
 func TestMeet(t *testing.T) {
 	root := tree(t)
 	if err := os.MkdirAll(filepath.Join(root, "devices/usb1"), 0o755); err != nil {
@@ -289,7 +289,7 @@ func TestMeet(t *testing.T) {
 	for _, c := range []struct {
 		path   string
 		number int
-		told   bool
+		fresh  bool
 	}{
 		{"/devices/usb1/1-2.3", n, true}, {"/devices/usb1/1-2.3", n + 1, false}, {"/devices/usb1/1-2.3", 0, true},
 		{"/devices/gone/1-2.3", n, true}, {"/devices/usb1/../usb1/1-2.3", n + 1, true},
@@ -306,7 +306,7 @@ func TestMeet(t *testing.T) {
 		if text, _ := os.ReadFile(filepath.Join(dir, "authorized")); text[0] != '0' {
 			t.Errorf("%+v: it stays", c)
 		}
-		if c.told != (len(got) == 1) || c.told && (got[0].Device.Number != n || !got[0].Changed || !got[0].Done.Is("0")) {
+		if len(got) != 1 || got[0].Device.Number != n || got[0].Plugged != c.fresh || got[0].Changed != c.fresh || !got[0].Done.Is("0") {
 			t.Errorf("%+v: %+v", c, got)
 		}
 	}
@@ -360,5 +360,41 @@ func TestHubsThatComeBack(t *testing.T) {
 	}
 	if len(h.fds) > maxHubs {
 		t.Errorf("%d are held open", len(h.fds))
+	}
+}
+
+// What is remembered of a device that went away decides nothing on one that has come to its port, also where the
+// announcement that is acted on is the older one's.
+func TestNothingRememberedOfTheOneBefore(t *testing.T) {
+	root := tree(t)
+	dir := filepath.Join(root, "bus/usb/devices/1-2.3")
+	put := func(file, text string) {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ports := &Ports{Root: root, Gate: (&platformtest.Gate{}).Pass}
+	guard := tell(&Guard{Ports: ports}, func(Decision) {})
+	d, err := policy.Decode([]byte(`{"policy_data":{"usb":{"allowed":false,"whitelist":["46f4:0001:SN"]}}}`), policy.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard.ruling.Store(&Ruling{Judge: enforceusb.Compile(d, nil).Watch(), Act: true})
+	stick, err := ports.readAll("1-2.3")
+	if err != nil || stick.Serial != "SN" {
+		t.Fatal(stick, err)
+	}
+	// The stick is remembered; another one with another serial stands there by now.
+	put("devnum", "77\n")
+	put("serial", "OTHER\n")
+	put("authorized", "0\n")
+	guard.handle(came{name: "1-2.3", path: "/bus/usb/devices/1-2.3", number: stick.Number, at: time.Now()})
+	if text, _ := os.ReadFile(filepath.Join(dir, "authorized")); text[0] != '0' {
+		t.Error("it is let in on the serial of the one before")
+	}
+	put("descriptors", string(keyboard))
+	guard.handle(came{name: "1-2.3", path: "/bus/usb/devices/1-2.3", number: stick.Number, at: time.Now()})
+	if text, _ := os.ReadFile(filepath.Join(dir, "authorized")); text[0] != '0' {
+		t.Error("it is let in on the descriptors of the one before")
 	}
 }

@@ -521,6 +521,28 @@ func TestStrictBodies(t *testing.T) {
 	}
 }
 
+// A template gives what a body leaves out, or says null to.
+func TestFromTemplate(t *testing.T) {
+	r := start(t, Options{HTTP: true})
+	whole := r.ok(200, "GET", "/templates/template-strict", "")
+	for _, rest := range []string{``, `,"compliance":null,"description":null,"organization_id":null,"section_compliance":null`} {
+		made := r.ok(201, "POST", "/policies/from-template", `{"template_id":"template-strict","name":"x"`+rest+`,"customizations":{"usb":{"whitelist":["046d:c52b"]}}}`)
+		p := r.ok(200, "GET", "/policies/"+made["id"].(string), "")
+		if p["name"] != "x" || p["description"] != whole["description"] || p["compliance"] != whole["compliance"] || p["organization_id"] != "" || p["section_compliance"] != nil {
+			t.Errorf("%s: %v", rest, p)
+		}
+		usb := p["policy_data"].(map[string]any)["usb"].(map[string]any)
+		under := whole["policy_data"].(map[string]any)["usb"].(map[string]any)
+		if fmt.Sprint(usb["whitelist"]) != "[046d:c52b]" || len(usb) < len(under) {
+			t.Errorf("customizations are not laid over it: %v", usb)
+		}
+	}
+	st, out := r.call(r.admin, "POST", "/policies/from-template", `{"template_id":"template-strict","name":""}`)
+	if text := fmt.Sprint(out); st != 400 || !strings.Contains(text, "name") || strings.Contains(text, "null") {
+		t.Errorf("%d %v", st, out)
+	}
+}
+
 // Which tokens open something, and which do not.
 func TestTokens(t *testing.T) {
 	r := start(t, Options{HTTP: true})

@@ -108,8 +108,8 @@ func replaceFile(path string, b []byte) error { return durable.Write(path, b, 0o
 
 // secretFile reads a secret, or makes it. Two processes that start at once agree on one.
 func secretFile(path string, make func() ([]byte, error)) ([]byte, error) {
-	b, err := os.ReadFile(path)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+	b, err := readSecret(path)
+	if !errors.Is(err, fs.ErrNotExist) {
 		return b, err
 	}
 	if b, err = make(); err != nil {
@@ -119,7 +119,19 @@ func secretFile(path string, make func() ([]byte, error)) ([]byte, error) {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
-	return os.ReadFile(path)
+	return readSecret(path)
+}
+
+// leastSecret is the length of the shortest.
+const leastSecret = 32
+
+// readSecret reads one that is whole: with an empty one, anybody could make what it vouches for.
+func readSecret(path string) ([]byte, error) {
+	b, err := os.ReadFile(path)
+	if err == nil && len(b) < leastSecret {
+		return nil, fmt.Errorf("%s holds %d bytes, which is no key: restore it from a backup (where no device is enrolled yet, remove it)", path, len(b))
+	}
+	return b, err
 }
 
 func jwkFile(path string) (*jose.JSONWebKey, error) {

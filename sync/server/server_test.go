@@ -384,3 +384,19 @@ func TestSecretsAndListen(t *testing.T) {
 	r.serve(Options{HTTP: true})
 	r.ok(200, "GET", "/policies/"+id, "")
 }
+
+// A key file that is empty, as a power cut may leave one, is refused, and not taken for a key that anybody has.
+func TestEmptySecrets(t *testing.T) {
+	for _, f := range []string{"policy.key", "admin.key", "codes.key"} {
+		dir := t.TempDir()
+		if _, err := LoadKeys(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(filepath.Join(dir, f), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadKeys(dir); err == nil || !strings.Contains(err.Error(), f) {
+			t.Errorf("%s is empty: %v", f, err)
+		}
+	}
+}

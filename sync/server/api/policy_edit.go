@@ -68,12 +68,17 @@ func (a *API) create(q *request, body []byte) (createdView, error) {
 	if err != nil {
 		return createdView{}, err
 	}
-	if d.Name == "" {
-		return createdView{}, refusal(policy.Errors{{Field: "name", Message: "must be present and not empty"}})
-	}
 	p, err := fleet.FromDocument(body)
 	if err != nil {
 		return createdView{}, bad("the body cannot be read: " + err.Error())
+	}
+	if d.Name == "" {
+		no := policy.Error{Field: "name", Message: "must be present and not empty"}
+		var in struct{ Name *string }
+		if json.Unmarshal(body, &in) == nil && in.Name != nil {
+			no.Received = *in.Name
+		}
+		return createdView{}, refusal(policy.Errors{no})
 	}
 	p.ID, p.Active, p.Version, p.CreatedAt = newPolicyID(), d.Active, 0, q.now
 	if err := a.save(q, p, nil, d); err != nil {

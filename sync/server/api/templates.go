@@ -57,8 +57,14 @@ func fromTemplate(a *API, q *request) (createdView, error) {
 	if err := json.Unmarshal(t.Data, &data); err != nil {
 		return createdView{}, err
 	}
-	if err := json.Unmarshal(q.body, &o); err != nil {
+	var over map[string]any
+	if err := json.Unmarshal(q.body, &over); err != nil {
 		return createdView{}, bad("the body cannot be read: " + err.Error())
+	}
+	for name, v := range over {
+		if v != nil || name == "name" { // null is what the template says
+			o[name] = v
+		}
 	}
 	if custom, ok := o["customizations"].(map[string]any); ok {
 		overlay(data, custom)
