@@ -1,8 +1,10 @@
 package api
 
 import (
+	"encoding/json"
 	"reflect"
 	"strings"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -67,7 +69,32 @@ type route struct {
 // registry holds the schemas of all bodies; the OpenAPI document and the checks share it.
 //
 // Names of fields are taken as they are written: "Policy_ID" is another field than "policy_id".
-var registry = huma.NewMapRegistry("#/components/schemas/", schemaName)
+var registry huma.Registry = &locked{Registry: huma.NewMapRegistry("#/components/schemas/", schemaName)}
+
+// locked is a registry that two servers in one process may use at once: one makes its document while the other
+// answers.
+type locked struct {
+	mu sync.Mutex
+	huma.Registry
+}
+
+func (l *locked) Schema(t reflect.Type, ref bool, hint string) *huma.Schema {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Registry.Schema(t, ref, hint)
+}
+
+func (l *locked) SchemaFromRef(ref string) *huma.Schema {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Registry.SchemaFromRef(ref)
+}
+
+func (l *locked) MarshalJSON() ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return json.Marshal(l.Registry)
+}
 
 func init() {
 	huma.ValidateStrictCasing = true
