@@ -127,7 +127,10 @@ func (f *File) do(sync string, run func(*sql.DB) error) error {
 		}
 		if f.fresh {
 			f.health.Lost = fmt.Sprintf("%s was lost (%v) and begun anew", filepath.Base(f.path), err)
-			return errors.Join(err, f.anew(err))
+			if aerr := f.anew(err); aerr != nil {
+				return errors.Join(err, aerr)
+			}
+			return f.with(sync, run)
 		}
 		return err // the runtime directory is full, too
 	}
@@ -293,7 +296,7 @@ func (f *File) stand(cause error) error {
 		copied = errors.Join(copied, copyFile(f.standby+end, f.path+end))
 	}
 	err := f.use(f.standby)
-	if err == nil && (copied != nil || f.fresh && (f.used || gone == nil)) {
+	if err == nil && (copied != nil || f.fresh && (f.used || gone == nil || f.health.Lost != "")) {
 		// What is there is less than what was.
 		err = errors.Join(errors.New("not all of it could be copied"), copied)
 		f.health.Lost = fmt.Sprintf("%s could not be read (%v)", filepath.Base(f.path), err)

@@ -184,11 +184,12 @@ func (s *Store) Load() (State, error) {
 	if best == nil {
 		return State{}, nil
 	}
-	s.uneven = s.uneven || found == 1
 	var st State
 	if err := json.Unmarshal(best.State, &st); err != nil {
+		s.uneven = false // a newer version's, perhaps: nothing is written over what cannot be read
 		return State{}, fmt.Errorf("%w: %v", ErrDamaged, err)
 	}
+	s.uneven = s.uneven || found == 1
 	s.turn = max(s.turn, best.Turn)
 	return st, nil
 }
@@ -262,8 +263,10 @@ func (s *Store) Save(st State) error {
 		defer s.mu.Unlock()
 		defer s.show()
 		if err := write(files[2], out); err != nil {
-			s.health = fmt.Sprintf("only one copy of the identity can be written to disk (%v); the other is kept in %s", err, s.standby)
-			_ = write(files[0], out)
+			s.health = fmt.Sprintf("only one copy of the identity can be written to disk (%v)", err)
+			if write(files[0], out) == nil {
+				s.health += "; another is kept in " + s.standby
+			}
 			return
 		}
 		s.health, s.uneven = "", false

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -123,6 +124,20 @@ func TestNewerCopyWins(t *testing.T) {
 	}
 	if _, err := s.Load(); err != nil || !s.Uneven() {
 		t.Errorf("one alone is not uneven (%v)", err)
+	}
+}
+
+// What this version cannot read is not written over at its start.
+func TestUnreadableIsLeft(t *testing.T) {
+	dir := t.TempDir()
+	s := New(dir, dir+"/run")
+	state := []byte(`{"highest_serial":"a text, in a version to come"}`)
+	out, _ := json.Marshal(sealed{Turn: 3, Sum: sum(state), State: state})
+	if err := os.WriteFile(filepath.Join(dir, "identity.json"), out, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Load(); !errors.Is(err, ErrDamaged) || s.Uneven() {
+		t.Errorf("%v, uneven %v", err, s.Uneven())
 	}
 }
 

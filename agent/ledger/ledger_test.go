@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"database/sql"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -75,4 +76,54 @@ func TestRemembered(t *testing.T) {
 			rt.Fatal(err)
 		}
 	})
+}
+
+// Rows that the file in use does not have any more are written into the one that begins anew, which says that
+// rows may be missing.
+func TestRowsOutliveTheirFile(t *testing.T) {
+	dir := t.TempDir()
+	disk, run := filepath.Join(dir, "disk"), filepath.Join(dir, "run")
+	for _, d := range []string{disk, run} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := Open(filepath.Join(disk, "ledger.db"), run, "boot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	zero := enforce.Reading{Value: "0", State: enforce.Present}
+	key := enforce.Key{Kind: "k", ID: "1"}
+	if err := l.Intend([]Row{{Key: key, Life: platform.Disk, Baseline: enforce.Reading{Value: "1", State: enforce.Present}, Last: zero}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Rows(); err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []string{"", "-wal", "-shm"} {
+		_ = os.Remove(filepath.Join(disk, "ledger.db") + end)
+	}
+	// What SQLite says on a full disk, without one.
+	_ = l.file.Do(func(db *sql.DB) error {
+		_, err := db.Exec(`PRAGMA max_page_count = 1; CREATE TABLE more (v); INSERT INTO more SELECT zeroblob(1000000)`)
+		return err
+	})
+	if l.Health().Standby == "" || l.Health().Lost == "" {
+		t.Fatalf("health %+v", l.Health())
+	}
+	for _, how := range []string{"at once", "after a restart"} {
+		rows, err := l.Rows()
+		if r, ok := rows[key]; err != nil || !ok || !r.Baseline.Is("1") || !l.Lost() {
+			t.Errorf("%s: %+v, lost %v (%v)", how, rows, l.Lost(), err)
+		}
+		if how == "at once" {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if l, err = Open(filepath.Join(disk, "ledger.db"), run, "boot"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_ = l.Close()
 }

@@ -105,31 +105,6 @@ func TestCreate(t *testing.T) {
 	}
 }
 
-// The way without hard links makes a file only where there is none, too.
-func TestRenameNew(t *testing.T) {
-	dir := t.TempDir()
-	one, two := filepath.Join(dir, "one"), filepath.Join(dir, "two")
-	for _, f := range []string{one, two} {
-		if err := os.WriteFile(f, []byte(f), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	err := renameNew(one, two)
-	if errors.Is(err, errors.ErrUnsupported) {
-		t.Skip("there is no such call here")
-	}
-	if b, _ := os.ReadFile(two); !errors.Is(err, fs.ErrExist) || string(b) != two {
-		t.Errorf("%v, %q", err, b)
-	}
-	if err := os.Remove(two); err != nil {
-		t.Fatal(err)
-	}
-	err = renameNew(one, two)
-	if b, _ := os.ReadFile(two); err != nil || string(b) != one {
-		t.Errorf("%v, %q", err, b)
-	}
-}
-
 // What killed writers left goes with the next write once it is old, and at once when the file is removed;
 // nothing else does.
 func TestLeftovers(t *testing.T) {
