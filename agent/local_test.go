@@ -322,7 +322,8 @@ func TestProxy(t *testing.T) {
 	l.until("said after a restart", func(s Status) bool { return strings.Contains(said(s), "last good configuration") })
 	uses("after a restart")
 	l.agent.health.set(partStopped, "Get: proxyconnect: http://ann:hunter2@p:1 is broken")
-	told, _ := l.agent.facts()
+	var told protocol.Facts
+	l.in(func(a *Agent) { told, _ = a.facts() })
 	facts := string(encode(told))
 	flat, _ := os.ReadFile(filepath.Join(l.agent.o.Paths.Run, flatName))
 	for _, text := range []string{facts, string(flat), string(encode(l.agent.status(everything))), string(encode(l.agent.bundle(context.Background()))), fmt.Sprintf("%+v", l.agent.config)} {
