@@ -19,8 +19,11 @@ type census struct {
 	asking atomic.Bool
 }
 
-// Counting that takes longer than this is done in the background, at most every censusRest.
+// A fleet of more than censusSmall devices whose counting took longer than censusQuick is counted in the
+// background, at most every censusRest. Time alone does not tell: one slow count of a few devices on a busy
+// machine would be believed for the next half minute.
 const (
+	censusSmall = 10_000
 	censusQuick = 30 * time.Millisecond
 	censusRest  = 30 * time.Second
 )
@@ -32,7 +35,7 @@ func (a *API) counts(ctx context.Context) (map[string]int, int, error) {
 	if c.count != nil && !c.stale.Load() {
 		return c.count, c.total, nil
 	}
-	if c.count != nil && c.took > censusQuick {
+	if c.count != nil && c.total > censusSmall && c.took > censusQuick {
 		if time.Since(c.at) > censusRest && !a.stopping.Load() && c.asking.CompareAndSwap(false, true) {
 			a.beside.Go(func() {
 				defer c.asking.Store(false)
