@@ -44,7 +44,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.armHold()
 	a.exceptions.arm(a.custody.state.Exceptions)
 	a.look()
-	p.start("watch", false, func(ctx context.Context) error { return a.machine.watch(ctx, a.soon) })
+	p.start("watch", false, func(ctx context.Context) error { return a.machine.watch(ctx, a.drifted, a.deaf) })
 	p.start("local API", true, func(ctx context.Context) error {
 		return localapi.Serve(ctx, listener, a.routes(), a.answering, a.o.Log)
 	})
@@ -89,6 +89,12 @@ func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 			if a.clocks.due.IsZero() {
 				a.clocks.lookIn(restDelay, a.o.Now())
 			}
+		case <-a.drifts:
+			if d := a.clocks.driftIn(a.o.Now()); d > 0 {
+				a.clocks.look.Reset(d)
+			} else {
+				a.look()
+			}
 		case <-a.contact.timer.C:
 			a.checkInDue()
 		case <-a.clocks.look.C:
@@ -131,8 +137,12 @@ func (p *parts) start(name string, vital bool, f func(context.Context) error) {
 	})
 }
 
-// ticked tells the service manager that the loop lives, and looks after the socket.
+// ticked tells the service manager that the loop lives, looks after the socket, and looks at the machine where
+// that was not done for a while: what nobody announces is found by it.
 func (a *Agent) ticked() {
+	if a.o.Now().Sub(a.clocks.looked) > backstop/2 {
+		defer a.look()
+	}
 	if a.o.Alive != nil {
 		a.o.Alive()
 	}

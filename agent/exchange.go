@@ -264,10 +264,15 @@ func (a *Agent) report() (protocol.Report, sent) {
 		events[i].Users = nil // who sat at the machine is for the local API
 	}
 	facts, digest := a.facts()
-	findings := a.machine.last().findings
+	stands := a.machine.last()
+	findings := stands.findings
 	now, has := a.o.Now(), a.contact.sent
 	r := protocol.Report{Policy: a.custody.held(), Epoch: epoch, Events: events, Pinned: a.custody.pinned(), Sequence: a.contact.nudgedFor,
 		Agent: protocol.Agent{Version: a.o.Version, StartedAt: a.started.UTC().Truncate(time.Second), Machine: a.o.Machine, Run: a.run}}
+	if !stands.result.At.IsZero() {
+		at := stands.result.At.UTC().Truncate(time.Second)
+		r.LookedAt = &at
+	}
 	r.Policy.Refused, r.Policy.Reason = has.refused, has.reason
 	if r.Policy.State == "unconfirmed" {
 		r.Policy.State = "active" // the server that reads this is the proof
@@ -290,7 +295,7 @@ func (a *Agent) report() (protocol.Report, sent) {
 func findingsDigest(list []enforce.Finding) string {
 	short := make([]enforce.Finding, len(list))
 	for i, f := range list {
-		f.Evidence = nil
+		f.Evidence, f.ReadAt = nil, time.Time{}
 		short[i] = f
 	}
 	return protocol.Digest(short)

@@ -35,22 +35,23 @@ type Warning struct {
 
 // The codes of warnings. They go to the server, and are not renamed.
 const (
-	identityDamaged = "identity-damaged"
-	identityStandby = "identity-standby"
-	ledgerBad       = "ledger"
-	storeBad        = "store"
-	machineUnread   = "machine-unread"
-	machineFailed   = "machine-failed"
-	policyRefused   = "policy-refused"
-	serverSetup     = "server-setup"
-	serverAway      = "server-away"
-	clockWrong      = "clock-wrong"
-	configRefused   = "config-refused"
-	enrolmentFailed = "enrolment-failed"
-	keysRefused     = "keys-refused"
-	releaseRefused  = "release-refused"
-	bundleFailed    = "diagnostics-failed"
-	partStopped     = "part-stopped"
+	identityDamaged  = "identity-damaged"
+	identityStandby  = "identity-standby"
+	ledgerBad        = "ledger"
+	storeBad         = "store"
+	machineUnread    = "machine-unread"
+	machineFailed    = "machine-failed"
+	machineUnwatched = "machine-unwatched"
+	policyRefused    = "policy-refused"
+	serverSetup      = "server-setup"
+	serverAway       = "server-away"
+	clockWrong       = "clock-wrong"
+	configRefused    = "config-refused"
+	enrolmentFailed  = "enrolment-failed"
+	keysRefused      = "keys-refused"
+	releaseRefused   = "release-refused"
+	bundleFailed     = "diagnostics-failed"
+	partStopped      = "part-stopped"
 )
 
 // warnings is every warning that there is.
@@ -61,6 +62,7 @@ var warnings = []Warning{
 	{Code: storeBad, Severity: Medium, Means: "events cannot be kept as they should", Do: "look for a full or broken disk under the state directory (df -h /var/lib/warder)"},
 	{Code: machineUnread, Severity: High, Means: "a part of this machine cannot be read, so what is asked of it is unknown", Do: "read what cannot be read and why; after that is mended, the agent looks again by itself"},
 	{Code: machineFailed, Severity: High, Means: "not all that the policy asks could be done", Do: "look at the findings in warder status, and at journalctl -u warder", Depends: []string{machineUnread, ledgerBad}},
+	{Code: machineUnwatched, Severity: Low, Means: "changes by other programs are not announced on this machine; the look every five minutes finds them", Do: "a container, or a missing capability (CAP_SYS_ADMIN), is the usual cause; what is held is held all the same"},
 	{Code: policyRefused, Severity: Medium, Means: "the newest policy is not taken; the last good one stays in force", Do: "tell the administrator the reason; a corrected policy is taken by itself"},
 	{Code: serverSetup, Severity: High, Means: "the server of this machine's enrolment cannot be used", Do: "check the server's address and the keys; enrol this machine anew if they are gone", Depends: []string{identityDamaged}},
 	{Code: serverAway, Severity: Medium, Means: "the server has not been reached for a while; the last policy stays in force", Do: "check the network and the proxy in warder.toml; try: warder check-in", Depends: []string{serverSetup}, After: 15 * time.Minute, Local: true},

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -96,6 +97,9 @@ func (j *journal) write(d *platform.Decision) bool {
 	if d.Reason == nil {
 		return false // there was no policy to judge by
 	}
+	if errors.Is(d.Err, enforce.ErrContended) {
+		return false // it is left alone, and told as drift
+	}
 	if d.New {
 		j.latency.record(d.Clock+"_to_decision", d.Decided.Sub(d.Received))
 		j.latency.record(d.Clock+"_to_verified", d.Verified.Sub(d.Received))
@@ -112,7 +116,12 @@ func (j *journal) write(d *platform.Decision) bool {
 		return d.New
 	}
 	what := fmt.Sprintf("%s %s %s %s", e.Kind, e.Setting, e.Mode, e.Done)
-	if j.store.Seen(j.boot, d.Key.String(), what) {
+	if e.Kind == enforce.WouldDeny {
+		// Nothing is done about it: what it reads is no news. Just after a switch from enforce it reads refused.
+		what = fmt.Sprintf("%s %s %s", e.Kind, e.Setting, e.Mode)
+	}
+	// What has just come is told, whatever was told of it: a device's number is used again after 127.
+	if !d.New && j.store.Seen(j.boot, d.Key.String(), what) {
 		return d.New || d.Changed
 	}
 	if e.Kind == enforce.WouldDeny && e.Mode == enforce.Warn {

@@ -32,7 +32,7 @@ func (a *Agent) look() {
 // keep is look without showing it to "warder status" yet.
 func (a *Agent) keep() {
 	a.clocks.look.Stop()
-	a.clocks.due, a.clocks.asked = time.Time{}, time.Time{}
+	a.clocks.due, a.clocks.asked, a.clocks.looked = time.Time{}, time.Time{}, a.o.Now()
 	a.work()
 	defer a.work()
 	// Not the loop's context: a stop must not leave a plan half done.
@@ -53,9 +53,18 @@ func (a *Agent) keep() {
 	}
 	a.health.set(machineFailed, problem)
 	a.unread(s)
-	for _, c := range s.result.Drifted {
-		a.o.Log.Warn("repaired", "resource", c.Key.String(), "was", c.From.String())
-		a.journal.record(driftEvent(c, s.result))
+	if !s.result.Rested.IsZero() && len(s.blind) == 0 {
+		a.clocks.look.Reset(s.result.Rested.Sub(a.o.Now()) + time.Second)
+	}
+	for _, d := range s.result.Drifted {
+		e := driftEvent(d, s.result)
+		a.o.Log.Warn("drift", "resource", d.Key.String(), "reason", e.Reason)
+		a.journal.record(e)
+	}
+	if len(s.result.Drifted) > 0 {
+		a.clocks.vain = 0
+	} else if s.written {
+		a.clocks.vain++
 	}
 	if a.found(s) {
 		a.reportSoon()
@@ -85,7 +94,7 @@ func (a *Agent) found(s standing) bool {
 	before := a.before()
 	changed := len(before) != len(s.findings)
 	for i, f := range s.findings {
-		s.findings[i].Since = s.result.At.UTC()
+		s.findings[i].Since, s.findings[i].ReadAt = s.result.At.UTC(), s.result.At.UTC()
 		b, ok := before[f.Setting]
 		if ok && b.Alike(f) {
 			s.findings[i].Since = b.Since
@@ -120,13 +129,44 @@ func (a *Agent) before() map[enforce.Setting]enforce.Finding {
 	return out
 }
 
-func driftEvent(c enforce.Change, r reconcile.Result) enforce.Event {
-	e := enforce.Event{At: r.At.UTC(), Mode: c.Mode, Kind: "drift", Subject: c.Key.String(),
-		Reason: "another program changed it to " + c.From.String() + "; it was set back to " + c.To.String(), Done: r.Seen.At(c.Key)}
-	if len(c.By) > 0 {
-		e.Setting = c.By[0]
+// driftEvent says who changed what, what was done about it, and what was read back afterwards.
+func driftEvent(d reconcile.Drift, r reconcile.Result) enforce.Event {
+	now := r.Seen.At(d.Key)
+	e := enforce.Event{At: r.At.UTC(), Mode: d.Mode, Kind: enforce.Drift, Subject: d.Key.String(), Done: now}
+	if len(d.Change.By) > 0 {
+		e.Setting = d.Change.By[0]
+	}
+	if d.By.PID > 0 {
+		e.By = &d.By
+	}
+	e.Reason = d.By.String() + " changed it"
+	if d.From.State == enforce.Absent && d.To.State == enforce.Present && now.State == enforce.Absent {
+		e.Reason += "; it is gone by now"
+		return e
+	}
+	if d.Was.State != enforce.Unknown {
+		e.Reason += " from " + d.Was.String()
+	}
+	e.Reason += " to " + d.From.String() + "; "
+	why, failed := r.Failed[d.Key]
+	switch {
+	case d.Contended:
+		e.Reason += "it has been changed again and again, and is left alone until five minutes have passed without that; it reads " + now.String()
+	case d.Mode < enforce.Enforce:
+		e.Reason += d.Mode.String() + " mode leaves it"
+	case failed:
+		e.Reason += "it could not be set back: it " + why
+	case now.State == enforce.Absent && d.To.State == enforce.Present:
+		e.Reason += "it is gone by now"
+	default:
+		e.Reason += "it was set back and reads " + now.String()
 	}
 	return e
+}
+
+// deaf: what a back end holds cannot be watched, and is found by the looks that come round.
+func (a *Agent) deaf(capability, why string) {
+	a.health.of(machineUnwatched, capability, capability+": "+why)
 }
 
 // leave gives the machine back when the agent stops, unless an upgrade asked it to keep hold.

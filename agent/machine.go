@@ -20,7 +20,6 @@ import (
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
 	"github.com/warderd/warder/platform"
-	"github.com/warderd/warder/platform/tick"
 )
 
 // machine is everything that is observed, held and guarded here. It drives the capabilities of this system
@@ -34,9 +33,11 @@ type machine struct {
 	loop     *reconcile.Loop
 	gate     gate
 
-	mu    sync.Mutex
-	can   map[string]fact.Capability // by setting, as probed
-	state standing
+	mu      sync.Mutex
+	can     map[string]fact.Capability      // by setting, as probed
+	touched map[enforce.Key]enforce.Program // by whom, since the last look
+	written bool                            // something was, be it known what or not
+	state   standing
 }
 
 // standing is how the machine stood at the last look. Its parts are not changed after it was taken.
@@ -48,6 +49,7 @@ type standing struct {
 	findings []enforce.Finding
 	result   reconcile.Result
 	blind    map[string]string
+	written  bool // another program had written something that might have changed it
 }
 
 func newMachine(o *Options, l *ledger.Ledger) (*machine, error) {
@@ -63,6 +65,7 @@ func newMachine(o *Options, l *ledger.Ledger) (*machine, error) {
 		return nil, err
 	}
 	m.loop = reconcile.New(l, o.Now, backends...)
+	m.gate.rests = m.loop.Rests
 	m.probe(context.Background())
 	return m, nil
 }
@@ -135,6 +138,7 @@ func (m *machine) observe(ctx context.Context) fact.Machine {
 // back: the plan of nothing. before is called with the plan, before any of it is done. The caller puts what
 // comes back, once it is complete.
 func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(reconcile.Plan, bool)) standing {
+	by, written := m.touches() // before it is looked at: what is written from here on asks for another look
 	snapshot := m.observe(ctx)
 	asked := doc
 	if asked == nil {
@@ -146,10 +150,11 @@ func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(re
 	if doc == nil {
 		loaded = nil
 	}
-	ask := reconcile.Ask{Wants: out.Wants, Blind: m.kindsOf(out.Blind), Before: before}
+	ask := reconcile.Ask{Wants: out.Wants, Blind: m.kindsOf(out.Blind), Before: before, By: by}
 	var unloaded []error
 	r := m.loop.Run(ctx, ask, func(context.Context) { unloaded = m.load(loaded, out.Blind) })
 	r.Problems = append(r.Problems, unloaded...)
+	m.name(r.Drifted)
 	after := m.observe(ctx)
 	blind := maps.Clone(out.Blind)
 	if !reflect.DeepEqual(snapshot, after) {
@@ -159,7 +164,7 @@ func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(re
 		out = section.Decide(m.sections, c)
 		maps.Copy(blind, out.Blind)
 	}
-	s := standing{snapshot: after, held: c, result: r, blind: blind, governed: doc != nil,
+	s := standing{snapshot: after, held: c, result: r, blind: blind, written: written, governed: doc != nil,
 		findings: append(m.loop.Prove(out.Findings, out.Wants, r), reconcile.Conflicts(r)...)}
 	return s
 }
@@ -207,31 +212,61 @@ func (m *machine) kindsOf(sections map[string]string) map[string]bool {
 	return out
 }
 
-// watch tells of what other programs change, until the context ends.
-func (m *machine) watch(ctx context.Context, look func()) error {
+// watch tells of what other programs change, until the context ends, and of back ends that cannot be watched.
+func (m *machine) watch(ctx context.Context, changed func(), unwatched func(capability, why string)) error {
 	var all sync.WaitGroup
-	errs := make(chan error, 64)
 	for _, c := range m.list {
 		for _, b := range c.Backends {
 			all.Go(func() {
-				err := b.Watch(ctx, func(enforce.Key) { look() })
-				var every platform.Unwatched
-				if errors.As(err, &every) {
-					err = tick.Every(ctx, time.Duration(every), look)
-				}
+				err := b.Watch(ctx, func(t platform.Touch) { m.touch(t); changed() })
 				if err != nil && ctx.Err() == nil {
-					errs <- fmt.Errorf("%s: %w", c.Name, err)
+					unwatched(c.Name, err.Error())
 				}
 			})
 		}
 	}
 	all.Wait()
-	close(errs)
-	var list []error
-	for err := range errs {
-		list = append(list, err)
+	return nil
+}
+
+// maxTouched bounds who is remembered until the next look.
+const maxTouched = 1024
+
+// touch remembers who changed something, for the next look. The last one counts.
+func (m *machine) touch(t platform.Touch) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.written = true
+	if t.Key == (enforce.Key{}) || len(m.touched) >= maxTouched {
+		return
 	}
-	return errors.Join(list...)
+	if m.touched == nil {
+		m.touched = map[enforce.Key]enforce.Program{}
+	}
+	if t.By.PID > 0 || m.touched[t.Key].PID == 0 {
+		m.touched[t.Key] = t.By
+	}
+}
+
+// name fills in who changed something, where that was told only while it was being repaired: the kernel tells
+// of a write after it has ended.
+func (m *machine) name(drifted []reconcile.Drift) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range drifted {
+		if d := &drifted[i]; d.By.PID == 0 {
+			d.By = m.touched[d.Key]
+		}
+	}
+}
+
+// touches are those since the last look.
+func (m *machine) touches() (by map[enforce.Key]enforce.Program, written bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	by, written = m.touched, m.written
+	m.touched, m.written = nil, false
+	return by, written
 }
 
 // guard runs every guard until the context ends.

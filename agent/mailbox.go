@@ -11,6 +11,7 @@ import (
 type mailbox struct {
 	wake         chan func()
 	looks, rests chan struct{}
+	drifts       chan struct{} // another program changed something
 	ctx          context.Context
 }
 
@@ -24,6 +25,9 @@ type clocks struct {
 	enrol *time.Timer // the next try of a dropped enrolment
 	tries int         // of it
 	blind time.Duration
+
+	looked time.Time // when the last look began
+	vain   int       // looks in a row that another program's writes asked for and that found nothing changed
 }
 
 // lookIn sets the next look; more of a burst puts it off, and a burst without end does not.
@@ -36,7 +40,32 @@ func (c *clocks) lookIn(d time.Duration, now time.Time) {
 	c.look.Reset(d)
 }
 
+// What another program changed is looked at at once, and then at most this often. One that writes again and
+// again what changes nothing makes the looks rarer.
+const (
+	driftGap  = 250 * time.Millisecond
+	vainGaps  = 4 // doublings
+	forgiving = time.Minute
+)
+
+// backstop is how old the last look at the machine may be: what was found then is unknown after it.
+const backstop = 5 * time.Minute
+
+// evidenceGood is how long what was read says how the machine stands: the look that comes round may be late.
+const evidenceGood = backstop + time.Minute
+
+// driftIn is how long to wait before the look that a change of another program asks for.
+func (c *clocks) driftIn(now time.Time) time.Duration {
+	since := now.Sub(c.looked)
+	if since > forgiving {
+		c.vain = 0
+	}
+	return max(driftGap<<min(c.vain, vainGaps)-since, 0)
+}
+
 func stopped() *time.Timer { t := time.NewTimer(time.Hour); t.Stop(); return t }
+
+var errStopping = errors.New("the agent is stopping")
 
 // do runs f in the loop, soon.
 func (m *mailbox) do(f func()) {
@@ -67,6 +96,14 @@ const restDelay = time.Second
 // soon looks at the whole machine again after a short while.
 func (m *mailbox) soon() { m.asked(true) }
 
+// drifted looks at it at once: another program changed something.
+func (m *mailbox) drifted() {
+	select {
+	case m.drifts <- struct{}{}:
+	default:
+	}
+}
+
 // asked looks at it soon, or when it has come to rest.
 func (m *mailbox) asked(soon bool) {
 	to := m.looks
@@ -82,12 +119,18 @@ func (m *mailbox) asked(soon bool) {
 // call runs f in the loop and waits for it.
 func (m *mailbox) call(ctx context.Context, f func()) error {
 	done := make(chan struct{})
-	m.do(func() { f(); close(done) })
+	select {
+	case m.wake <- func() { f(); close(done) }:
+	case <-m.ctx.Done():
+		return errStopping
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	select {
 	case <-done:
 		return nil
 	case <-m.ctx.Done():
-		return errors.New("the agent is stopping")
+		return errStopping
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -42,7 +42,23 @@ func (a *Agent) routes() []localapi.Route {
 	}
 }
 
-func (a *Agent) getStatus(_ context.Context, c caller, _ *http.Request, _ []byte) (any, error) {
+// lookWait is how long an answer waits for a look at the machine; then it tells of the last one. Nobody makes
+// the agent look more often than every lookRest by asking.
+const (
+	lookWait = 1500 * time.Millisecond
+	lookRest = 2 * time.Second
+)
+
+func (a *Agent) getStatus(ctx context.Context, c caller, r *http.Request, _ []byte) (any, error) {
+	if r.URL.Query().Get("look") == "1" {
+		ctx, cancel := context.WithTimeout(ctx, lookWait)
+		defer cancel()
+		_ = a.call(ctx, func() {
+			if ctx.Err() == nil && a.o.Now().Sub(a.clocks.looked) > lookRest {
+				a.look()
+			}
+		})
+	}
 	return a.status(a.viewOf(c)), nil
 }
 
@@ -231,6 +247,7 @@ func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []
 			paused = "the server asked to be left alone for " + left.Round(time.Second).String() + " more; root may ask all the same"
 			return
 		}
+		a.look() // who asks wants to report how it stands now
 		a.checkIn()
 	}); err != nil {
 		return nil, err

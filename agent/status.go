@@ -15,7 +15,7 @@ import (
 
 // Status is what "warder status" shows.
 type Status struct {
-	Agent     string            `json:"agent"` // running, stopped
+	Agent     string            `json:"agent"` // running, stopped, off; dead, hung, unreachable as seen from outside
 	Version   string            `json:"version"`
 	At        time.Time         `json:"at"`
 	StartedAt time.Time         `json:"started_at"`
@@ -24,6 +24,7 @@ type Status struct {
 	Server    string            `json:"server,omitempty"`
 	Policy    *PolicyStatus     `json:"policy,omitempty"`
 	Rollup    enforce.Rollup    `json:"rollup"`
+	LookedAt  time.Time         `json:"looked_at,omitzero"` // when the machine was last looked at
 	Findings  []enforce.Finding `json:"findings"`
 	Hidden    int               `json:"hidden_findings,omitempty"` // of monitor mode; root sees them
 	Hold      *identity.Hold    `json:"hold,omitempty"`
@@ -37,6 +38,8 @@ type Status struct {
 	// Work is what goes on in the background.
 	Work   []WorkStatus `json:"work,omitempty"`
 	Health []Problem    `json:"health"` // the warnings that stand; empty when there is none
+	// Error is why nothing is known, where no agent answers and none has left its status.
+	Error string `json:"error,omitempty"`
 }
 
 // PolicyStatus is the policy in force.
@@ -124,7 +127,10 @@ func (a *Agent) status(v view) Status {
 		}
 		s.Findings = append(s.Findings, f)
 	}
-	s.Rollup = enforce.RollUp(s.Findings)
+	if at := stands.result.At; !at.IsZero() {
+		s.LookedAt = at.UTC()
+	}
+	s.Age(a.o.Now())
 	if d := st.Device; d != nil {
 		s.Enrolled, s.DeviceID = true, d.DeviceID
 		s.Server, _ = a.server()
@@ -143,11 +149,21 @@ func (a *Agent) status(v view) Status {
 	return s
 }
 
+// Age makes unknown what was read too long ago, and rolls the findings up.
+func (s *Status) Age(now time.Time) {
+	for i, f := range s.Findings {
+		if now.Sub(f.ReadAt) > evidenceGood {
+			s.Findings[i] = f.Aged(now)
+		}
+	}
+	s.Rollup = enforce.RollUp(s.Findings)
+}
+
 // Exit codes of "warder status".
 const (
 	ExitHealthy      = 0
 	ExitNoncompliant = 1
-	ExitDegraded     = 2 // stale, degraded or unknown
+	ExitDegraded     = 2 // stale, degraded, unverified or unknown
 	ExitUnreachable  = 3
 	ExitNotEnrolled  = 4
 )

@@ -118,7 +118,7 @@ func (w wall) Apply(_ context.Context, changes []enforce.Change) map[enforce.Key
 	return failed
 }
 
-func (wall) Watch(context.Context, func(enforce.Key)) error { return platform.Unwatched(time.Hour) }
+func (wall) Watch(ctx context.Context, _ func(platform.Touch)) error { <-ctx.Done(); return nil }
 
 // walled is a lab whose policy can cut this machine off: network.vpn_required puts up the wall.
 func walled(t *testing.T) *lab { return walledWith(t, server.Options{HTTP: true}) }

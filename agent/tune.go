@@ -33,6 +33,7 @@ const (
 // pace is the collector's.
 type pace struct {
 	mu      sync.Mutex
+	started bool // it was relaxed once
 	relaxed bool // memory was given back, and the collector has no clock
 	busy    *time.Timer
 }
@@ -81,6 +82,10 @@ func (a *Agent) relax() {
 		a.pace.busy.Stop()
 	}
 	a.pace.relaxed = true
+	if !a.pace.started {
+		a.pace.started = true
+		unmapProgram()
+	}
 	debug.SetGCPercent(-1)
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

@@ -4,3 +4,5 @@ package agent
 
 // smallPages has nothing to do here.
 func smallPages() {}
+
+func unmapProgram() {}

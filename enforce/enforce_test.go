@@ -12,20 +12,24 @@ func TestPlain(t *testing.T) {
 	}
 }
 
-// The rollup is the worst finding; what is unsupported is counted beside it, so that "compliant" can
-// be reached; unknown never counts as compliant; the wrong mode is the worst of all.
+// The rollup is the worst finding. Where something cannot be verified at all, the best that it says is
+// "unverified"; unknown never counts as compliant; the wrong mode is the worst of all.
 func TestRollUp(t *testing.T) {
 	good := Finding{Setting: "a", Compliance: Compliant, Enforcement: Enforced}
 	bad := Finding{Setting: "b", Compliance: Noncompliant, Enforcement: NotEnforced}
 	unsure := Finding{Setting: "c", Compliance: Uncertain, Enforcement: Enforced}
 	none := Finding{Setting: "d", Compliance: Uncertain, Enforcement: Unsupported}
+	limited := Finding{Setting: "f", Compliance: Compliant, Enforcement: DetectOnly}
 	wrong := Finding{Setting: "e", Compliance: Compliant, Enforcement: WrongMode}
 	for _, c := range []struct {
 		in   []Finding
 		want Rollup
 	}{
 		{nil, Rollup{Compliance: Compliant}},
-		{[]Finding{good, none}, Rollup{Compliance: Compliant, Managed: 1, Unsupported: 1, Worst: "a"}},
+		{[]Finding{good, none}, Rollup{Compliance: Unverified, Managed: 1, Unsupported: 1, Worst: "d"}},
+		{[]Finding{none}, Rollup{Compliance: Unverified, Unsupported: 1, Worst: "d"}},
+		{[]Finding{bad, none}, Rollup{Compliance: Noncompliant, Managed: 1, Unsupported: 1, Worst: "b"}},
+		{[]Finding{good, limited}, Rollup{Compliance: Compliant, Managed: 2, Worst: "a"}},
 		{[]Finding{good, unsure}, Rollup{Compliance: Uncertain, Managed: 2, Worst: "c"}},
 		{[]Finding{unsure, bad, good}, Rollup{Compliance: Noncompliant, Managed: 3, Worst: "b"}},
 		{[]Finding{bad, wrong}, Rollup{Compliance: Noncompliant, WrongMode: true, Managed: 2, Worst: "e"}},

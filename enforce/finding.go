@@ -9,6 +9,8 @@ const (
 	Compliant    Compliance = "compliant"
 	Noncompliant Compliance = "noncompliant"
 	Uncertain    Compliance = "unknown" // could not be read; never counts as compliant
+	// Unverified is said by a rollup alone: what can be read here holds, and some managed setting cannot be.
+	Unverified Compliance = "unverified"
 )
 
 // Enforcement is the second answer: what Warder does about it here.
@@ -44,6 +46,8 @@ type Finding struct {
 	Reason      string      `json:"reason,omitempty"`
 	Evidence    []Evidence  `json:"evidence,omitempty"`
 	Since       time.Time   `json:"since,omitzero"`
+	// ReadAt is when the machine was last looked at for it. Like evidence it is no news by itself.
+	ReadAt time.Time `json:"read_at,omitzero"`
 }
 
 // Evidence is what was read, where, when and how.
@@ -61,6 +65,23 @@ func (f Finding) Alike(o Finding) bool {
 		f.Enforcement == o.Enforcement && f.Reason == o.Reason
 }
 
+// Aged is a finding of which the evidence is too old to say anything: how the machine stands now is unknown.
+func (f Finding) Aged(now time.Time) Finding {
+	if f.Enforcement == Unsupported {
+		return f
+	}
+	f.Compliance = Uncertain
+	old := "it was last read " + now.Sub(f.ReadAt).Round(time.Minute).String() + " ago"
+	if f.ReadAt.IsZero() {
+		old = "it is not known when it was last read"
+	}
+	if f.Reason != "" {
+		old += ": " + f.Reason
+	}
+	f.Reason = old
+	return f
+}
+
 // rank orders findings from harmless to worst.
 func (f Finding) rank() int {
 	switch {
@@ -74,8 +95,8 @@ func (f Finding) rank() int {
 	return 2 // not known, or said in a newer version's words
 }
 
-// Rollup is the whole machine's answer: the worst finding. Unsupported settings are counted
-// beside it, not in it, so that "compliant" can be reached and means something.
+// Rollup is the whole machine's answer: the worst finding. "compliant" means that every managed setting was read
+// back and holds; where one of them cannot be verified on this machine at all, it is "unverified".
 type Rollup struct {
 	Compliance  Compliance `json:"compliance"`
 	WrongMode   bool       `json:"wrong_mode,omitempty"`
@@ -96,9 +117,12 @@ func known(c Compliance) Compliance {
 func RollUp(findings []Finding) Rollup {
 	r := Rollup{Compliance: Compliant}
 	worst := 0
+	var unseen Setting // the first that cannot be verified
 	for _, f := range findings {
 		if f.Enforcement == Unsupported {
-			r.Unsupported++
+			if r.Unsupported++; r.Unsupported == 1 {
+				unseen = f.Setting
+			}
 			continue
 		}
 		r.Managed++
@@ -109,6 +133,9 @@ func RollUp(findings []Finding) Rollup {
 	}
 	if r.WrongMode {
 		r.Compliance = Noncompliant
+	}
+	if r.Compliance == Compliant && r.Unsupported > 0 {
+		r.Compliance, r.Worst = Unverified, unseen
 	}
 	return r
 }

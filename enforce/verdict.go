@@ -1,6 +1,8 @@
 package enforce
 
 import (
+	"errors"
+	"fmt"
 	"time"
 )
 
@@ -66,6 +68,25 @@ type Judge[T any] interface {
 	Reason(Verdict, *T) (reason, nearest string)
 }
 
+// Program is one that was seen to change something, by what the kernel said of it at that moment.
+type Program struct {
+	PID  int    `json:"pid"`
+	Name string `json:"name,omitempty"` // the file that it runs; empty where it was gone already
+}
+
+func (p Program) String() string {
+	switch {
+	case p.PID == 0:
+		return "another program"
+	case p.Name == "":
+		return fmt.Sprintf("a program that is gone (pid %d)", p.PID)
+	}
+	return fmt.Sprintf("%s (pid %d)", p.Name, p.PID)
+}
+
+// ErrContended: a resource is left alone for a while, because another program keeps changing it back.
+var ErrContended = errors.New("another program keeps changing it; it is left alone until that ends")
+
 // EventKind names what happened.
 type EventKind string
 
@@ -76,6 +97,7 @@ const (
 	Guarded   EventKind = "guarded"    // a guard kept it
 	Failed    EventKind = "failed"     // the machine does not hold what was decided
 	Forced    EventKind = "forced"     // a disk was taken away before all of it was known to be written
+	Drift     EventKind = "drift"      // another program changed what is held, or what a mode below enforce watches
 )
 
 // Event is one thing that happened and what was done about it.
@@ -99,6 +121,8 @@ type Event struct {
 	// Section is whose rules judged it: a stick refused by a storage setting was judged by "usb". Empty
 	// where nothing was judged, and from agents up to 0.3.
 	Section string `json:"section,omitempty"`
+	// By is the program that changed something; nil where none was seen.
+	By *Program `json:"by,omitempty"`
 }
 
 // Personal reports whether an event tells what somebody does at the machine. The agent's own events

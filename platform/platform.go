@@ -6,7 +6,6 @@ package platform
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -21,17 +20,23 @@ type Backend interface {
 	// Apply makes changes, in order, each behind the gate, and gives the error of each that failed. It
 	// proves nothing: List again. One change that fails does not keep the others from being made.
 	Apply(context.Context, []enforce.Change) map[enforce.Key]error
-	// Watch tells of resources that another program may have changed, until the context ends. A back end
-	// that hears nothing answers Unwatched at once.
-	Watch(ctx context.Context, changed func(enforce.Key)) error
+	// Watch tells of resources that another program may have changed, until the context ends. It may tell of
+	// one that is as it was, and must not tell of what this program writes. A back end that hears nothing
+	// answers Unwatched at once, with the reason.
+	Watch(ctx context.Context, changed func(Touch)) error
 }
 
-// Unwatched is the answer of a back end that is not told of changes: it has to be looked at this often.
-type Unwatched time.Duration
-
-func (u Unwatched) Error() string {
-	return fmt.Sprintf("changes are not announced; it is looked at every %s", time.Duration(u))
+// Touch says that a resource may have been changed.
+type Touch struct {
+	Key enforce.Key     // zero where it is not known which
+	By  enforce.Program // zero where it is not known who
 }
+
+// Unwatched is the answer of a back end that is not told of changes, and why: the look that comes every few
+// minutes finds them.
+type Unwatched struct{ Why string }
+
+func (u Unwatched) Error() string { return "changes are not announced: " + u.Why }
 
 // Life says how long a value lasts.
 type Life uint8

@@ -14,29 +14,19 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// Contention: after this many repairs of one resource within the window, it is left alone for the
-// rest: whoever keeps changing it back would win in the end, and the machine would do nothing else.
-const (
-	maxRepairs     = 5
-	repairWindow   = time.Minute
-	contentionRest = 5 * time.Minute
-)
-
-// Loop drives the back ends. One goroutine at a time calls its methods.
+// Loop drives the back ends. One goroutine at a time calls Run.
 type Loop struct {
 	Backends []platform.Backend
 	Ledger   *ledger.Ledger
 	Now      func() time.Time
 
-	kinds   Kinds
-	repairs map[enforce.Key][]time.Time
-	resting map[enforce.Key]time.Time
+	kinds Kinds
+	watch watch
 }
 
 // New makes a loop.
 func New(l *ledger.Ledger, now func() time.Time, backends ...platform.Backend) *Loop {
-	return &Loop{Backends: backends, Ledger: l, Now: now, kinds: NewKinds(backends),
-		repairs: map[enforce.Key][]time.Time{}, resting: map[enforce.Key]time.Time{}}
+	return &Loop{Backends: backends, Ledger: l, Now: now, kinds: NewKinds(backends), watch: newWatch()}
 }
 
 // Result is what a run did, and what it read back.
@@ -45,10 +35,11 @@ type Result struct {
 	Seen      Seen // after the run
 	At        time.Time
 	Failed    map[enforce.Key]string // applied, and not as wanted when read back
-	Drifted   []enforce.Change       // another's changes that were repaired
+	Drifted   []Drift
 	Contended map[enforce.Key]bool
-	Problems  []error // the ledger or a back end
-	Network   bool    // something was changed that can cut the machine off from its server
+	Rested    time.Time // when the first contended resource is tried again; zero without one
+	Problems  []error   // the ledger or a back end
+	Network   bool      // something was changed that can cut the machine off from its server
 }
 
 // Run makes the machine as wanted. load is called between what closes and what opens: it loads the
@@ -62,7 +53,7 @@ func (l *Loop) Run(ctx context.Context, ask Ask, load func(context.Context)) Res
 	// A ledger that cannot be read remembers nothing: only what is safe without it is done.
 	lost := err != nil || l.Ledger.Lost()
 	r.Plan = Make(l.kinds, ask, seen, rows, lost)
-	l.rest(&r, rows)
+	l.watch.compare(&r, l.kinds, ask, seen, rows)
 	if err := l.intend(r.Plan, rows, lost); err != nil {
 		// Without a row nothing new may be taken; giving back needs none.
 		r.problem(err)
@@ -89,6 +80,7 @@ func (l *Loop) Run(ctx context.Context, ask Ask, load func(context.Context)) Res
 	if len(baselines(r.Plan.Apply)) > 0 {
 		l.stragglers(ctx, &r, ask, rows, lost, failed)
 	}
+	l.watch.read(r.Seen)
 	r.problem(l.settle(&r, lost && len(ask.Wants) == 0 && len(ask.Blind) == 0, failed))
 	return r
 }
@@ -148,38 +140,6 @@ func (l *Loop) List(ctx context.Context) (Seen, error) {
 		}
 	}
 	return out, errors.Join(errs...)
-}
-
-// rest takes contended resources out of the plan.
-func (l *Loop) rest(r *Result, rows map[enforce.Key]ledger.Row) {
-	var keep []enforce.Change
-	for _, c := range r.Plan.Apply {
-		row, known := rows[c.Key]
-		if c.Baseline || !known || !row.Last.Same(c.To) {
-			keep = append(keep, c)
-			continue
-		}
-		if until, ok := l.resting[c.Key]; ok && r.At.Before(until) {
-			r.Contended[c.Key] = true
-			continue
-		}
-		var recent []time.Time
-		for _, t := range l.repairs[c.Key] {
-			if r.At.Sub(t) < repairWindow {
-				recent = append(recent, t)
-			}
-		}
-		if len(recent) >= maxRepairs {
-			l.resting[c.Key] = r.At.Add(contentionRest)
-			delete(l.repairs, c.Key)
-			r.Contended[c.Key] = true
-			continue
-		}
-		l.repairs[c.Key] = append(recent, r.At)
-		r.Drifted = append(r.Drifted, c)
-		keep = append(keep, c)
-	}
-	r.Plan.Apply = keep
 }
 
 // intend writes the rows of a plan before anything is done.
@@ -245,6 +205,7 @@ func (l *Loop) apply(ctx context.Context, all []enforce.Change, phase enforce.Ph
 
 // Remember keeps the row of a resource that a guard wrote. It may be called beside Run.
 func (l *Loop) Remember(key enforce.Key, done enforce.Reading, by []enforce.Setting) error {
+	l.watch.wrote(key, done)
 	rows, err := l.Ledger.Rows()
 	if err != nil {
 		return err

@@ -77,6 +77,8 @@ type Ask struct {
 	// Before is called with the plan before any of it is done, and whether it changes what can cut this
 	// machine off from its server; nil: nobody asks.
 	Before func(plan Plan, network bool)
+	// By are the programs that were seen to touch resources since the last run.
+	By map[enforce.Key]enforce.Program
 }
 
 // Make gives the plan. lost says that rows of this boot are missing: then what is found at a value

@@ -24,6 +24,7 @@ type bench struct {
 	fake *platformtest.Fake
 	loop *Loop
 	now  time.Time
+	by   map[enforce.Key]enforce.Program
 }
 
 func pass(enforce.Change) error { return nil }
@@ -51,7 +52,7 @@ func (b *bench) start(boot string) {
 
 func (b *bench) run(wants ...enforce.Want) Result {
 	b.t.Helper()
-	return b.loop.Run(context.Background(), Ask{Wants: wants}, func(context.Context) {})
+	return b.loop.Run(context.Background(), Ask{Wants: wants, By: b.by}, func(context.Context) {})
 }
 
 // preview is the plan without doing it.
@@ -169,9 +170,102 @@ func TestDriftAndContention(t *testing.T) {
 	if f[0].Enforcement != enforce.Contended || f[0].Compliance != enforce.Noncompliant {
 		t.Errorf("%+v", f)
 	}
-	b.now = b.now.Add(contentionRest + time.Second)
-	b.run(w)
+	if !r.Drifted[0].Contended || !b.loop.Rests(w.Key) || !r.Rested.Equal(b.now.Add(quiet)) {
+		t.Errorf("%+v", r)
+	}
+	// It stays so until nobody has touched it for five minutes, also where it is as wanted by then.
+	for _, v := range []enforce.Value{"0", "9"} {
+		b.now = b.now.Add(quiet - time.Second)
+		b.fake.Set("disk", "a", v)
+		if r = b.run(w); !r.Contended[w.Key] || len(r.Drifted) != 0 || !b.loop.Rests(w.Key) {
+			t.Errorf("%+v", r)
+		}
+		b.reads(string(v), "1")
+	}
+	b.now = b.now.Add(quiet - time.Second)
+	b.by = map[enforce.Key]enforce.Program{w.Key: {PID: 7}} // written, and the same as before
+	if r = b.run(w); !r.Contended[w.Key] {
+		t.Errorf("%+v", r)
+	}
+	b.by = nil
+	b.now = b.now.Add(quiet + time.Second)
+	if r = b.run(w); r.Contended[w.Key] || len(r.Drifted) != 0 || b.loop.Rests(w.Key) {
+		t.Errorf("%+v", r)
+	}
 	b.reads("0", "1")
+}
+
+// Below enforce another's change is told, once per change, and left.
+func TestDriftBelowEnforce(t *testing.T) {
+	b := newBench(t, pass)
+	w := want("disk", "a", "0", enforce.Monitor)
+	if r := b.run(w); len(r.Drifted) != 0 {
+		t.Fatalf("%+v", r)
+	}
+	b.by = map[enforce.Key]enforce.Program{w.Key: {PID: 7, Name: "/bin/sh"}}
+	for _, v := range []enforce.Value{"0", "9"} {
+		was := b.fake.At(w.Key)
+		b.fake.Set("disk", "a", v)
+		r := b.run(w)
+		if len(r.Drifted) != 1 || !r.Drifted[0].Was.Same(was) || !r.Drifted[0].From.Is(v) || r.Drifted[0].By.Name != "/bin/sh" || !r.Drifted[0].Left() {
+			t.Errorf("%+v", r.Drifted)
+		}
+		if r = b.run(w); len(r.Drifted) != 0 {
+			t.Errorf("told again: %+v", r.Drifted)
+		}
+		b.reads(string(v), "1")
+	}
+	if b.fake.Writes != 0 {
+		t.Errorf("%d writes", b.fake.Writes)
+	}
+	for range 10 { // more than anybody wants to read
+		b.fake.Set("disk", "a", "1")
+		b.run(w)
+		b.fake.Set("disk", "a", "9")
+		b.run(w)
+	}
+	if !b.loop.Rests(w.Key) {
+		t.Error("it is told for ever")
+	}
+}
+
+// What was touched and is gone before it was looked at is told.
+func TestDriftThatIsGone(t *testing.T) {
+	b := newBench(t, pass)
+	w := want("boot", "b", "0", enforce.Enforce)
+	b.run(w)
+	b.fake.Remove("boot", "b")
+	b.by = map[enforce.Key]enforce.Program{w.Key: {PID: 7}, {Kind: "boot", ID: "never"}: {PID: 8}}
+	if r := b.run(); len(r.Drifted) != 1 || r.Drifted[0].By.PID != 7 || r.Drifted[0].Change.By[0] != "s.x" {
+		t.Errorf("%+v", r.Drifted)
+	}
+	if r := b.run(); len(r.Drifted) != 0 {
+		t.Errorf("again: %+v", r.Drifted)
+	}
+}
+
+// What a guard did and what we gave back ourselves is nobody's drift.
+func TestNoDrift(t *testing.T) {
+	b := newBench(t, pass)
+	w := want("disk", "a", "0", enforce.Enforce)
+	b.run(w)
+	b.fake.Set("disk", "a", "5") // by a guard, say
+	if err := b.loop.Remember(w.Key, b.fake.At(w.Key), w.By); err != nil {
+		t.Fatal(err)
+	}
+	if r := b.run(w); len(r.Drifted) != 0 {
+		t.Errorf("%+v", r.Drifted)
+	}
+	if r := b.run(want("disk", "a", "3", enforce.Enforce)); len(r.Drifted) != 0 {
+		t.Errorf("another policy: %+v", r.Drifted)
+	}
+	w.Mode = enforce.Monitor
+	for range 2 {
+		if r := b.run(w); len(r.Drifted) != 0 {
+			t.Errorf("given back: %+v", r.Drifted)
+		}
+	}
+	b.reads("1", "1")
 }
 
 // Compliance is what was read back, never what a call returned.

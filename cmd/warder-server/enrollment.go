@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/warderd/warder/cmd/usage"
 	"github.com/warderd/warder/sync/server"
 	"github.com/warderd/warder/sync/server/api"
 )
@@ -25,10 +26,10 @@ func enrollment() *cobra.Command {
 		Example: "  warder-server enrollment create --data ./var/server --uses 100 --ttl 168h --tag pilot --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if uses < 1 || ttl <= 0 {
-				return fmt.Errorf("--uses and --ttl must be more than nothing (received %d, %s)", uses, ttl)
+				return usage.Errorf("--uses and --ttl must be more than nothing (received %d, %s)", uses, ttl)
 			}
 			if ownership != "" && ownership != "BYOD" && ownership != "COPE" {
-				return fmt.Errorf("--ownership must be BYOD or COPE (received %q)", ownership)
+				return usage.Errorf("--ownership must be BYOD or COPE (received %q)", ownership)
 			}
 			if err := api.CheckTags(tags); err != nil {
 				return err

@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/cmd/usage"
 )
 
 // version is set by the build.
@@ -20,8 +22,12 @@ func main() {
 	}
 	root.AddCommand(serve(), token(), enrollment(), keys(), backup(), restore())
 	root.CompletionOptions.HiddenDefaultCmd = true
+	usage.Mark(root)
 	if err := root.Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "warder-server:", err)
+		if usage.Is(err) {
+			os.Exit(usage.Exit)
+		}
 		os.Exit(1)
 	}
 }

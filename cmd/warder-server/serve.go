@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/warderd/warder/cmd/usage"
 	"github.com/warderd/warder/sync/server"
 )
 
@@ -31,13 +32,13 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			if o.Interval < 10*time.Second || o.Interval > 24*time.Hour {
-				return fmt.Errorf("--interval must be from 10s to 24h (received %s)", o.Interval)
+				return usage.Errorf("--interval must be from 10s to 24h (received %s)", o.Interval)
 			}
 			if o.MaxInFlight < 0 || o.MaxSockets < 0 {
-				return fmt.Errorf("--max-in-flight and --max-sockets must be 0 or more (received %d, %d)", o.MaxInFlight, o.MaxSockets)
+				return usage.Errorf("--max-in-flight and --max-sockets must be 0 or more (received %d, %d)", o.MaxInFlight, o.MaxSockets)
 			}
 			if o.Spread < 0 || o.Spread > time.Hour {
-				return fmt.Errorf("--spread must be from 0s to 1h (received %s)", o.Spread)
+				return usage.Errorf("--spread must be from 0s to 1h (received %s)", o.Spread)
 			}
 			var err error
 			if o.Retain, err = parseRetain(retain); err != nil {
@@ -45,7 +46,7 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 			}
 			var l slog.Level
 			if err := l.UnmarshalText([]byte(level)); err != nil {
-				return fmt.Errorf("--log-level must be debug, info, warn or error (received %q)", level)
+				return usage.Errorf("--log-level must be debug, info, warn or error (received %q)", level)
 			}
 			lo := &slog.HandlerOptions{Level: l}
 			switch format {
@@ -54,7 +55,7 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 			case "json":
 				o.Log = slog.New(slog.NewJSONHandler(os.Stderr, lo))
 			default:
-				return fmt.Errorf("--log-format must be text or json (received %q)", format)
+				return usage.Errorf("--log-format must be text or json (received %q)", format)
 			}
 			// Thousands of kept connections are much to mark and little to free: collect less often, up to a
 			// limit. GOGC and GOMEMLIMIT say otherwise.

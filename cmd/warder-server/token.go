@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/warderd/warder/cmd/usage"
 	"github.com/warderd/warder/sync/server"
 )
 
@@ -24,13 +25,13 @@ func tokenCreate() *cobra.Command {
 		Example: "  warder-server token create --data ./var/server --role admin --subject ann@example.com --ttl 8h",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if role != "admin" && role != "viewer" {
-				return fmt.Errorf("--role must be admin or viewer (received %q)", role)
+				return usage.Errorf("--role must be admin or viewer (received %q)", role)
 			}
 			if ttl <= 0 || ttl > 366*24*time.Hour {
-				return fmt.Errorf("--ttl must be more than nothing and at most a year (received %s)", ttl)
+				return usage.Errorf("--ttl must be more than nothing and at most a year (received %s)", ttl)
 			}
 			if subject == "" || len(subject) > 256 {
-				return fmt.Errorf("--subject must have 1 to 256 bytes: it is what the audit log names")
+				return usage.Errorf("--subject must have 1 to 256 bytes: it is what the audit log names")
 			}
 			keys, err := existing(data)
 			if err != nil {

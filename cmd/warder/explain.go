@@ -10,6 +10,7 @@ import (
 
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/localapi"
+	"github.com/warderd/warder/cmd/usage"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/usb"
 )
@@ -37,20 +38,20 @@ func (a *app) explainUSB() *cobra.Command {
 			in := usb.Subject{Port: port}
 			switch {
 			case port == "" && len(args) == 0:
-				return errors.New("name a device (VID:PID) or a port (--port 1-2)")
+				return usage.Errorf("name a device (VID:PID) or a port (--port 1-2)")
 			case port != "" && len(args) > 0:
-				return errors.New("name a device or a port, not both")
+				return usage.Errorf("name a device or a port, not both")
 			case len(args) > 0:
 				e, err := policy.ParseUSBEntry(args[0])
 				if err != nil || e.AnyProduct {
-					return fmt.Errorf("device %q must be VID:PID or VID:PID:SERIAL, with four hex digits each", args[0])
+					return usage.Errorf("device %q must be VID:PID or VID:PID:SERIAL, with four hex digits each", args[0])
 				}
 				in.Vendor, in.Product, in.Serial = e.Vendor, e.Product, e.Serial
 			}
 			for _, s := range classes {
 				class, err := policy.ParseClass(s)
 				if err != nil {
-					return fmt.Errorf("class %q %w", s, err)
+					return usage.Errorf("class %q %w", s, err)
 				}
 				in.Classes = append(in.Classes, uint8(class))
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/config"
 	"github.com/warderd/warder/agent/localapi"
+	"github.com/warderd/warder/cmd/usage"
 	"github.com/warderd/warder/platform/paths"
 )
 
@@ -38,6 +39,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
+	usage.Mark(root)
 	err := root.Execute()
 	var code exit
 	switch {
@@ -47,6 +49,10 @@ func run(args []string) int {
 		return int(code)
 	}
 	complain("warder: %s\n", err)
+	if usage.Is(err) {
+		complain("  how it is used: warder --help\n")
+		return usage.Exit
+	}
 	if errors.Is(err, localapi.ErrNoAgent) {
 		complain("  start it with: sudo systemctl start warder\n")
 		return agent.ExitUnreachable

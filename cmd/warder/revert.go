@@ -10,6 +10,7 @@ import (
 
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/localapi"
+	"github.com/warderd/warder/cmd/usage"
 )
 
 func (a *app) revert() *cobra.Command {
@@ -35,9 +36,9 @@ func (a *app) revert() *cobra.Command {
 				out.printf("The hold is lifted; the policy is in force again.\n")
 				return nil
 			case cmd.Flags().Changed("for") && (length < time.Second || length > 30*24*time.Hour):
-				return fmt.Errorf("--for must be from 1s to 720h (received %s); leave it out for a hold until it is lifted", length)
+				return usage.Errorf("--for must be from 1s to 720h (received %s); leave it out for a hold until it is lifted", length)
 			case reason == "":
-				return errors.New("say why with --reason: the server and the next person are told")
+				return usage.Errorf("say why with --reason: the server and the next person are told")
 			}
 			err := a.client().Do(cmd.Context(), "POST", "/v1/hold", h, nil)
 			if errors.Is(err, localapi.ErrNoAgent) {

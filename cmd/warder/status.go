@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,14 +21,20 @@ func (a *app) status() *cobra.Command {
 	var asJSON, watch bool
 	c := &cobra.Command{
 		Use: "status", Short: "How this machine stands with its policy", Args: cobra.NoArgs,
-		Long: "Exits 0 when healthy and compliant, 1 noncompliant, 2 stale, degraded or unknown, 3 when the agent\n" +
-			"cannot be reached, 4 not enrolled. What monitor mode found is shown to root alone.",
+		Long: "Looks at the machine first, and shows the last look where that takes longer than 1.5 seconds. Exits 0\n" +
+			"when healthy and compliant; 1 noncompliant; 2 stale, degraded, unknown, or unverified (what can be read\n" +
+			"here holds, and some setting cannot be); 3 when the agent cannot be reached; 4 not enrolled; 64 when the\n" +
+			"command is wrong. What monitor mode found is shown to root alone.",
 		Example: "  warder status\n  warder status --json | jq .rollup\n  warder status --watch",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := a.screen(cmd)
 			for {
 				s, err := a.getStatus(cmd)
-				if err != nil {
+				if err != nil && asJSON { // a program reads JSON in every state
+					s.At = time.Now().UTC()
+					s.Agent, s.Error, s.Findings = "unreachable", err.Error(), []enforce.Finding{}
+					s.Health, s.Rollup.Compliance = []agent.Problem{}, enforce.Uncertain
+				} else if err != nil {
 					return err
 				}
 				switch {
@@ -58,12 +65,21 @@ func (a *app) status() *cobra.Command {
 	return c
 }
 
+// statusWait is how long the agent is waited for; one that hangs has left its status, too.
+const statusWait = 1900 * time.Millisecond
+
 // getStatus asks the agent, or reads what a dead one left.
 func (a *app) getStatus(cmd *cobra.Command) (agent.Status, error) {
 	var s agent.Status
-	err := a.client().Do(cmd.Context(), "GET", "/v1/status", nil, &s)
-	if !errors.Is(err, localapi.ErrNoAgent) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), statusWait)
+	defer cancel()
+	err := a.client().Do(ctx, "GET", "/v1/status?look=1", nil, &s)
+	hung := errors.Is(err, context.DeadlineExceeded)
+	if !errors.Is(err, localapi.ErrNoAgent) && !hung {
 		return s, err
+	}
+	if hung {
+		err = fmt.Errorf("%w: the agent did not answer within %s; it hangs, or was suspended", localapi.ErrUnreachable, statusWait)
 	}
 	flat, ferr := agent.FlatStatus(a.paths())
 	if errors.Is(ferr, fs.ErrNotExist) {
@@ -72,9 +88,13 @@ func (a *app) getStatus(cmd *cobra.Command) (agent.Status, error) {
 	if ferr != nil {
 		return s, errors.Join(err, ferr)
 	}
-	if flat.Agent == "running" {
+	switch {
+	case hung:
+		flat.Agent = "hung"
+	case flat.Agent == "running":
 		flat.Agent = "dead"
 	}
+	flat.Age(time.Now())
 	return flat, nil
 }
 
@@ -101,6 +121,14 @@ func render(st screen, s agent.Status) {
 	} else {
 		line("server", "%s  %s", s.Server, st.dim(s.DeviceID))
 		line("check-in", "%s", checkIn(st, s))
+	}
+	if !s.LookedAt.IsZero() && s.Enrolled {
+		age := time.Since(s.LookedAt).Round(time.Second)
+		text := plain("just now")
+		if age > 3*time.Second {
+			text = plain(age.String() + " ago")
+		}
+		line("looked", "%s", text)
 	}
 	if p := s.Policy; p != nil {
 		stale := painted("")

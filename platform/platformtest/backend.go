@@ -25,6 +25,8 @@ type Fake struct {
 	Stuck  map[enforce.Key]bool  // writes that return nil and change nothing
 	Blind  error                 // List fails
 	Writes int
+
+	told func(platform.Touch)
 }
 
 // NewFake makes one with some kinds.
@@ -32,11 +34,22 @@ func NewFake(gate enforce.Gate, kinds ...platform.Kind) *Fake {
 	return &Fake{kinds: kinds, gate: gate, Has: map[enforce.Key]enforce.Reading{}, Refuse: map[enforce.Key]error{}, Stuck: map[enforce.Key]bool{}}
 }
 
-// Set puts a value there, as another program would.
+// Set puts a value there, without anybody being told.
 func (f *Fake) Set(kind, id string, v enforce.Value) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.Has[enforce.Key{Kind: kind, ID: id}] = enforce.Reading{Value: v, State: enforce.Present, How: "fake"}
+}
+
+// Changed puts a value there as another program would, which is seen.
+func (f *Fake) Changed(kind, id string, v enforce.Value, by enforce.Program) {
+	f.Set(kind, id, v)
+	f.mu.Lock()
+	told := f.told
+	f.mu.Unlock()
+	if told != nil {
+		told(platform.Touch{Key: enforce.Key{Kind: kind, ID: id}, By: by})
+	}
 }
 
 // Remove takes one away, as another program would.
@@ -78,8 +91,17 @@ func (f *Fake) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 	return out, nil
 }
 
-// Watch hears nothing.
-func (f *Fake) Watch(context.Context, func(enforce.Key)) error { return platform.Unwatched(time.Hour) }
+// Watch tells of Changed.
+func (f *Fake) Watch(ctx context.Context, changed func(platform.Touch)) error {
+	f.mu.Lock()
+	f.told = changed
+	f.mu.Unlock()
+	<-ctx.Done()
+	f.mu.Lock()
+	f.told = nil
+	f.mu.Unlock()
+	return nil
+}
 
 func (f *Fake) Apply(_ context.Context, changes []enforce.Change) map[enforce.Key]error {
 	f.mu.Lock()
@@ -107,6 +129,8 @@ type Subject struct {
 	Backend platform.Backend
 	Key     enforce.Key
 	Other   enforce.Value // a value that it can be set to, other than the present one
+	// Elsewhere sets it as another program; nil where the suite cannot.
+	Elsewhere func(*testing.T, enforce.Value)
 	// Gate is what the back end was made with; the suite closes it.
 	Gate *Gate
 }
@@ -202,20 +226,66 @@ func Conformance(t *testing.T, make func(*testing.T) Subject) {
 			t.Fatal(err)
 		}
 	})
-	t.Run("watches until it is told to end, or says how often to look", func(t *testing.T) {
+	t.Run("watches until it is told to end, or says why it cannot", func(t *testing.T) {
 		s := make(t)
 		ctx, cancel := context.WithCancel(ctx)
-		done := goWatch(ctx, s.Backend)
+		_, done := goWatch(ctx, s.Backend)
 		cancel()
 		var unwatched platform.Unwatched
-		if err := <-done; err != nil && (!errors.As(err, &unwatched) || unwatched <= 0) {
+		if err := <-done; err != nil && (!errors.As(err, &unwatched) || unwatched.Why == "") {
 			t.Errorf("%v", err)
+		}
+	})
+	t.Run("tells of another's writes, and not of its own", func(t *testing.T) {
+		s := make(t)
+		if s.Elsewhere == nil {
+			return // the subject is a stand-in of files, which nobody watches
+		}
+		before := read(t, s)
+		ctx, cancel := context.WithCancel(ctx)
+		told, done := goWatch(ctx, s.Backend)
+		defer func() { cancel(); <-done }()
+		for end := time.Now().Add(30 * time.Second); ; {
+			s.Elsewhere(t, s.Other) // again until the watch stands
+			select {
+			case got := <-told:
+				if got.Key != s.Key {
+					t.Errorf("told of %v", got)
+				}
+			case <-time.After(100 * time.Millisecond):
+				if time.Now().Before(end) {
+					continue
+				}
+				t.Fatal("nothing was told")
+			}
+			break
+		}
+		time.Sleep(200 * time.Millisecond) // what was written before
+		for len(told) > 0 {
+			<-told
+		}
+		for _, to := range []enforce.Reading{before, {Value: s.Other, State: enforce.Present}, before} {
+			if err := s.Backend.Apply(ctx, []enforce.Change{change(s, to)}); len(err) > 0 {
+				t.Fatal(err)
+			}
+		}
+		select {
+		case got := <-told:
+			t.Errorf("told of its own write: %v", got)
+		case <-time.After(500 * time.Millisecond):
 		}
 	})
 }
 
-func goWatch(ctx context.Context, b platform.Backend) chan error {
-	done := make(chan error, 1)
-	go func() { done <- b.Watch(ctx, func(enforce.Key) {}) }()
-	return done
+func goWatch(ctx context.Context, b platform.Backend) (told chan platform.Touch, done chan error) {
+	told, done = make(chan platform.Touch, 1000), make(chan error, 1)
+	go func() {
+		done <- b.Watch(ctx, func(t platform.Touch) {
+			select {
+			case told <- t:
+			default:
+			}
+		})
+	}()
+	return told, done
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform"
@@ -82,7 +81,9 @@ func (b Backend) List(context.Context) (map[enforce.Key]enforce.Reading, error) 
 			continue // unplugged meanwhile
 		}
 		if number, err := d.text("devnum"); err == nil {
-			out[enforce.Key{Kind: kindDevice, ID: n + "@" + number}] = d.reading("authorized")
+			seen := d.reading("authorized")
+			b.saw(n, seen)
+			out[enforce.Key{Kind: kindDevice, ID: n + "@" + number}] = seen
 		}
 		d.close()
 	}
@@ -99,14 +100,6 @@ func (b Backend) Apply(_ context.Context, changes []enforce.Change) map[enforce.
 		}
 	}
 	return failed
-}
-
-// lookEvery is how often the files are looked at: nothing tells of a write to them.
-const lookEvery = time.Hour
-
-// Watch hears nothing in this version.
-func (b Backend) Watch(context.Context, func(enforce.Key)) error {
-	return platform.Unwatched(lookEvery)
 }
 
 func (b Backend) apply(c enforce.Change) error {

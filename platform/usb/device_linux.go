@@ -18,7 +18,15 @@ import (
 type device struct {
 	name, dir string
 	fd        int
-	number    int // as it was announced; 0: its file says
+	number    int      // as it was announced; 0: its file says
+	arrival   *arrival // until its own directory is opened; else nil
+}
+
+// arrival is a device that has just come: its files are found in its hub's directory, by its name. What is read of
+// it by name is of one and the same device when authorized, opened before, can still be read after.
+type arrival struct {
+	hub        *hub
+	authorized int // its file, open; -1 where nothing is to be written
 }
 
 // open opens a device, or a root hub. The caller closes it.
@@ -32,69 +40,134 @@ func (p *Ports) open(name string) (device, error) {
 }
 
 // meet opens a device that came, from the directory of the hub that it came to: the path that its announcement
-// names is long.
-func (p *Ports) meet(c came) (device, error) {
-	if c.path != "" && path.Clean(c.path) == c.path {
-		if fd, err := p.hubs.open(p.Root, c.path); err == nil {
-			return device{name: c.name, dir: p.dir(c.name), fd: fd, number: c.number}, nil
+// names is long. act: it may be written.
+func (p *Ports) meet(c came, act bool) (device, error) {
+	if at, name := path.Split(c.path); name == c.name && path.Clean(c.path) == c.path {
+		how, file := unix.O_RDONLY, "/descriptors"
+		if act {
+			how, file = unix.O_RDWR, "/authorized"
+		}
+		if h, fd, err := p.hubs.take(p.Root, at, name+file, how); err == nil {
+			if !act {
+				_ = unix.Close(fd)
+				fd = -1
+			}
+			return device{name: c.name, dir: p.dir(c.name), fd: -1, number: c.number, arrival: &arrival{h, fd}}, nil
 		}
 	}
 	return p.open(c.name)
 }
 
+// settle opens the directory of what stands at the port now, be it the device that came or another. The caller
+// closes what it gives, and has no more need of d.
+func (p *Ports) settle(d device) (device, error) {
+	if d.arrival == nil {
+		return d, nil
+	}
+	defer d.close()
+	at := device{name: d.name, dir: d.dir, number: d.number}
+	var err error
+	if at.fd, err = openat(d.arrival.hub.fd, d.name, unix.O_PATH|unix.O_DIRECTORY); err != nil {
+		return device{fd: -1}, &fs.PathError{Op: "open", Path: d.dir, Err: err}
+	}
+	return at, nil
+}
+
 // hubs are the directories of hubs that something came to, held open. That of a hub that went away has nothing
 // in it.
 type hubs struct {
-	mu  sync.Mutex
-	fds map[string]int
+	mu   sync.Mutex
+	open map[string]*hub
+}
+
+type hub struct {
+	of    *hubs
+	fd    int
+	users int // and one while it is in the list
 }
 
 // maxHubs bounds them; most machines have fewer than ten.
 const maxHubs = 64
 
-// open opens what is at a path below the root of sysfs.
-func (h *hubs) open(root, at string) (int, error) {
-	const how = unix.O_PATH | unix.O_DIRECTORY
-	hub, name := path.Split(at)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if fd, ok := h.fds[hub]; ok {
-		if got, err := openat(fd, name, how); err == nil {
-			return got, nil
+// take opens a file below a hub, which is given back with put.
+func (s *hubs) take(root, at, file string, how int) (*hub, int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h, ok := s.open[at]; ok {
+		if got, err := openat(h.fd, file, how); err == nil {
+			h.users++
+			return h, got, nil
 		}
-		_ = unix.Close(fd) // another hub is there by now, or none
-		delete(h.fds, hub)
+		s.drop(at) // another hub is there by now, or none
 	}
-	fd, err := openat(unix.AT_FDCWD, root+hub, how)
+	fd, err := openat(unix.AT_FDCWD, root+at, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
-		return -1, err
+		return nil, -1, err
 	}
-	if len(h.fds) >= maxHubs {
-		h.drop()
+	h := &hub{of: s, fd: fd, users: 1}
+	if len(s.open) >= maxHubs {
+		s.dropAll()
 	}
-	if h.fds == nil {
-		h.fds = map[string]int{}
+	if s.open == nil {
+		s.open = map[string]*hub{}
 	}
-	h.fds[hub] = fd
-	return openat(fd, name, how)
+	s.open[at] = h
+	got, err := openat(fd, file, how)
+	if err != nil {
+		return nil, -1, err
+	}
+	h.users++
+	return h, got, nil
 }
 
-// drop closes them all.
-func (h *hubs) drop() {
-	for hub, fd := range h.fds {
-		_ = unix.Close(fd)
-		delete(h.fds, hub)
+func (h *hub) put() {
+	h.of.mu.Lock()
+	defer h.of.mu.Unlock()
+	h.leave()
+}
+
+func (h *hub) leave() {
+	if h.users--; h.users == 0 {
+		_ = unix.Close(h.fd)
+	}
+}
+
+func (s *hubs) drop(at string) {
+	s.open[at].leave()
+	delete(s.open, at)
+}
+
+func (s *hubs) dropAll() {
+	for at := range s.open {
+		s.drop(at)
 	}
 }
 
 // close is called when no device is met any more.
-func (h *hubs) close() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.drop()
+func (s *hubs) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropAll()
 }
 
-func (d device) close() { _ = unix.Close(d.fd) }
+func (d device) close() {
+	if d.arrival == nil {
+		_ = unix.Close(d.fd)
+		return
+	}
+	if d.arrival.authorized >= 0 {
+		_ = unix.Close(d.arrival.authorized)
+	}
+	d.arrival.hub.put()
+}
+
+// at says where one of its files is opened.
+func (d device) at(file string) (int, string) {
+	if d.arrival != nil {
+		return d.arrival.hub.fd, d.name + "/" + file
+	}
+	return d.fd, file
+}
 
 // which is the device's number on its bus.
 func (d device) which() (int, error) {
@@ -111,7 +184,8 @@ func (d device) which() (int, error) {
 
 // slurp reads one of its files up to the size of b.
 func (d device) slurp(file string, b []byte) (int, error) {
-	n, err := slurp(d.fd, file, b)
+	dir, at := d.at(file)
+	n, err := slurp(dir, at, b)
 	if err != nil {
 		return n, &fs.PathError{Op: "read", Path: d.dir + "/" + file, Err: err}
 	}
@@ -134,13 +208,17 @@ func (d device) reading(file string) enforce.Reading {
 	return readingOf(d.dir+"/"+file, v, err)
 }
 
-// edit opens one of its files to be read and written.
-func (d device) edit(file string) (int, error) {
-	fd, err := openat(d.fd, file, unix.O_RDWR)
-	if err != nil {
-		return -1, &fs.PathError{Op: "open", Path: d.dir + "/" + file, Err: err}
+// edit gives its file authorized, open to be read and written, and what closes it.
+func (d device) edit() (int, func(), error) {
+	if d.arrival != nil && d.arrival.authorized >= 0 {
+		return d.arrival.authorized, func() {}, nil
 	}
-	return fd, nil
+	dir, at := d.at("authorized")
+	fd, err := openat(dir, at, unix.O_RDWR)
+	if err != nil {
+		return -1, nil, &fs.PathError{Op: "open", Path: d.dir + "/authorized", Err: err}
+	}
+	return fd, func() { _ = unix.Close(fd) }, nil
 }
 
 // reading is one file as evidence.

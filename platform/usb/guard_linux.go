@@ -26,9 +26,8 @@ type Guard struct {
 	ruling atomic.Pointer[Ruling]
 	work   sync.WaitGroup
 	again  atomic.Bool // a rescan is about to begin
-	met    struct {    // the announcements that were acted on last
+	met    struct {    // the announcements that were acted on last, each at its number's remainder
 		sync.Mutex
-		is   map[uint64]bool
 		last []uint64
 	}
 }
@@ -215,17 +214,14 @@ func (g *Guard) first(seq uint64) bool {
 	}
 	g.met.Lock()
 	defer g.met.Unlock()
-	if g.met.is[seq] {
+	if g.met.last == nil {
+		g.met.last = make([]uint64, maxMet)
+	}
+	at := &g.met.last[seq%maxMet]
+	if *at == seq {
 		return false
 	}
-	if g.met.is == nil {
-		g.met.is = map[uint64]bool{}
-	}
-	g.met.is[seq] = true
-	if g.met.last = append(g.met.last, seq); len(g.met.last) > maxMet {
-		delete(g.met.is, g.met.last[0])
-		g.met.last = g.met.last[1:]
-	}
+	*at = seq
 	return true
 }
 
@@ -240,7 +236,14 @@ type came struct {
 // again that was refused.
 func (g *Guard) dispatch(b []byte) (came, bool) {
 	u, err := parseUevent(b)
-	if err != nil || u.subsystem != "usb" || u.devtype != "usb_device" {
+	if err != nil || u.subsystem != "usb" {
+		return came{}, false
+	}
+	if u.devtype == "usb_interface" && u.action == "add" {
+		g.interfaces(&u)
+		return came{}, false
+	}
+	if u.devtype != "usb_device" {
 		return came{}, false
 	}
 	name := path.Base(u.path)
@@ -279,11 +282,11 @@ func (g *Guard) judge(c came) bool {
 	if r == nil {
 		return true
 	}
-	at, err := g.meet(c)
+	at, err := g.meet(c, r.Act)
 	if err != nil {
 		return true // unplugged meanwhile
 	}
-	defer at.close()
+	defer func() { at.close() }()
 	u, err := g.look(at, r.Judge, !c.at.IsZero())
 	if err != nil {
 		return true
@@ -308,15 +311,20 @@ func (g *Guard) judge(c came) bool {
 		return true // told when it ends
 	}
 	d.Verified = now()
+	if at, err = g.settle(at); err != nil {
+		at.fd = -1
+	}
 	if n, err := at.text("devnum"); err == nil && n != strconv.Itoa(u.Number) {
 		return false
 	}
 	at.number = 0 // it is the one
+	g.saw(c.name, d.Done)
 	g.complete(at, &d.Device)
 	g.details(at, &d.Device)
 	g.hand(d)
 	return true
 }
+
 
 // thrifty is a judge that says beforehand what it will not need to know: each file that is read stands
 // between a plug and its decision.

@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 )
@@ -107,11 +105,11 @@ func (p *Ports) take(ctx context.Context, u *fact.USB, c enforce.Change) error {
 		return nil // another one, or the agent stops
 	}
 	stay := p.Stays != nil && p.Stays(name)
-	fd, err := d.edit("authorized")
+	fd, shut, err := d.edit()
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer shut()
 	_, err = p.set(d, fd, c)
 	if stay {
 		back := c

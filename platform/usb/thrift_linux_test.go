@@ -235,7 +235,7 @@ func TestSomebodyListens(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		l := &listeners{g: guard, ctx: ctx, sockets: int32(sockets), failed: make(chan error, 1)}
-		guard.met.is, guard.met.last = nil, nil
+		guard.met.last = nil
 		var all sync.WaitGroup
 		sent := make([]said, sockets)
 		for i := range sent {
@@ -316,6 +316,7 @@ func TestMeet(t *testing.T) {
 func TestHubsThatComeBack(t *testing.T) {
 	root := t.TempDir()
 	var h hubs
+	var used []*hub
 	defer h.close()
 	inode := func(fd int) uint64 {
 		var s unix.Stat_t
@@ -330,7 +331,7 @@ func TestHubsThatComeBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			fd, err := h.open(root, "/hub/1-1")
+			hub, fd, err := h.take(root, "/hub/", "1-1", unix.O_RDONLY)
 			if err != nil {
 				t.Fatal(round, err)
 			}
@@ -339,11 +340,12 @@ func TestHubsThatComeBack(t *testing.T) {
 				t.Errorf("round %d: another device's directory (%v)", round, err)
 			}
 			_ = unix.Close(fd)
+			hub.put()
 		}
 		if err := os.RemoveAll(filepath.Join(root, "hub")); err != nil {
 			t.Fatal(err)
 		}
-		if fd, err := h.open(root, "/hub/1-1"); err == nil {
+		if _, fd, err := h.take(root, "/hub/", "1-1", unix.O_RDONLY); err == nil {
 			t.Errorf("round %d: it is gone, and was opened: %d", round, fd)
 		}
 	}
@@ -352,14 +354,25 @@ func TestHubsThatComeBack(t *testing.T) {
 		if err := os.MkdirAll(filepath.Join(root, hub, "1-1"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		fd, err := h.open(root, hub+"/1-1")
+		got, fd, err := h.take(root, hub+"/", "1-1", unix.O_RDONLY)
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = unix.Close(fd)
+		if i%2 == 0 {
+			got.put()
+		} else {
+			used = append(used, got)
+		}
 	}
-	if len(h.fds) > maxHubs {
-		t.Errorf("%d are held open", len(h.fds))
+	if len(h.open) > maxHubs {
+		t.Errorf("%d are held open", len(h.open))
+	}
+	for _, u := range used {
+		if err := unix.Faccessat(u.fd, "1-1", unix.F_OK, 0); err != nil {
+			t.Errorf("one that is in use was closed: %v", err)
+		}
+		u.put()
 	}
 }
 
@@ -396,5 +409,71 @@ func TestNothingRememberedOfTheOneBefore(t *testing.T) {
 	guard.handle(came{name: "1-2.3", path: "/bus/usb/devices/1-2.3", number: stick.Number, at: time.Now()})
 	if text, _ := os.ReadFile(filepath.Join(dir, "authorized")); text[0] != '0' {
 		t.Error("it is let in on the descriptors of the one before")
+	}
+}
+
+// swapping is a judge during whose verdict another device comes to the port.
+type swapping struct {
+	of   enforce.Judge[fact.USB]
+	swap func()
+}
+
+func (s swapping) Reason(v enforce.Verdict, u *fact.USB) (string, string) { return s.of.Reason(v, u) }
+
+func (s swapping) Judge(u *fact.USB) enforce.Verdict {
+	v := s.of.Judge(u)
+	s.swap()
+	return v
+}
+
+// Nor does a verdict reach the one that comes to the port while it is found.
+func TestVerdictOfTheOneBefore(t *testing.T) {
+	root := tree(t)
+	name := filepath.Join(root, "bus/usb/devices/1-2.3")
+	for i, number := range []string{"7", "9"} {
+		dir := filepath.Join(root, "devices/usb1", fmt.Sprint("at", i))
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for file, text := range map[string]string{
+			"devnum": number + "\n", "authorized": "0\n", "descriptors": string(keyboard),
+		} {
+			if i == 1 && file == "descriptors" {
+				text = string(stick)
+			}
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	stands := func(i int) {
+		for _, at := range []string{name, filepath.Join(root, "devices/usb1/1-2.3")} {
+			if err := os.RemoveAll(at); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(filepath.Join(root, "devices/usb1", fmt.Sprint("at", i)), at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	stands(0)
+	d, err := policy.Decode([]byte(`{"policy_data":{"usb":{"allowed_classes":["hid"]}}}`), policy.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []Decision
+	guard := tell(&Guard{Ports: &Ports{Root: root, Gate: (&platformtest.Gate{}).Pass}}, func(d Decision) { got = append(got, d) })
+	guard.ruling.Store(&Ruling{Judge: swapping{enforceusb.Compile(d, nil).Watch(), func() { stands(1) }}, Act: true})
+	defer guard.hubs.close()
+	in, ok := guard.dispatch([]byte("add@/devices/usb1/1-2.3\x00ACTION=add\x00DEVPATH=/devices/usb1/1-2.3\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00DEVNUM=007\x00"))
+	if !ok {
+		t.Fatal("not dispatched")
+	}
+	guard.handle(in)
+	if text, _ := os.ReadFile(name + "/authorized"); text[0] != '0' {
+		t.Error("the stick is let in as the keyboard")
+	}
+	if len(got) != 1 || got[0].Device.Number != 9 || got[0].Verdict.Allow {
+		t.Errorf("%+v", got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -76,7 +77,15 @@ func TestConformance(t *testing.T) {
 			dir = tree(t)
 		}
 		g := &platformtest.Gate{}
-		return platformtest.Subject{Backend: Backend{&Ports{Root: dir, Gate: g.Pass}}, Key: enforce.Key{Kind: kindDefault, ID: "usb1"}, Other: "0", Gate: g}
+		s := platformtest.Subject{Backend: Backend{&Ports{Root: dir, Gate: g.Pass}}, Key: enforce.Key{Kind: kindDefault, ID: "usb1"}, Other: "0", Gate: g}
+		if root != "" {
+			s.Elsewhere = func(t *testing.T, v enforce.Value) {
+				if out, err := exec.Command("sh", "-c", "echo "+string(v)+" >"+root+"/bus/usb/devices/usb1/authorized_default").CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+			}
+		}
+		return s
 	})
 }
 

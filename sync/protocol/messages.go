@@ -73,7 +73,17 @@ type Agent struct {
 	Machine   string    `json:"machine"`
 	// Run names this run of the agent, at random: a run that was over and is back is another machine's.
 	Run string `json:"run,omitempty"`
+	// Ended is the last word of an agent that ends, and why; "" while it runs. What it said before is no
+	// longer so.
+	Ended string `json:"ended,omitempty"`
 }
+
+// Why an agent ended.
+const (
+	EndedStopped    = "stopped"    // by somebody; the policy is not in force
+	EndedOff        = "off"        // the machine was shut down
+	EndedUnenrolled = "unenrolled" // by root, on the machine; the policy is not in force
+)
 
 // Report is POST /devices/{id}/checkin.
 type Report struct {
@@ -86,8 +96,10 @@ type Report struct {
 	Device         *Facts             `json:"device,omitempty"`
 	FindingsDigest string             `json:"findings_digest"`
 	Findings       *[]enforce.Finding `json:"findings,omitempty"` // present and empty: none are left
-	Epoch          string             `json:"epoch"`
-	Events         []enforce.Event    `json:"events,omitempty"`
+	// LookedAt is when the device looked at itself last, on its own clock. It is no news by itself.
+	LookedAt *time.Time      `json:"looked_at,omitempty"`
+	Epoch    string          `json:"epoch"`
+	Events   []enforce.Event `json:"events,omitempty"`
 }
 
 // Answer is the server's reply to a check-in.

@@ -75,7 +75,10 @@ func (r *rig) serve(o Options) {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan string, 1), make(chan error, 1)
-	o.Data, o.Listen, o.Interval, o.Log = r.dir, "127.0.0.1:0", time.Minute, slog.New(slog.DiscardHandler)
+	o.Data, o.Listen, o.Log = r.dir, "127.0.0.1:0", slog.New(slog.DiscardHandler)
+	if o.Interval == 0 {
+		o.Interval = time.Minute
+	}
 	o.tick = 200 * time.Millisecond
 	if o.Database == "" {
 		o.Database = r.database

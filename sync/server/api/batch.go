@@ -55,7 +55,7 @@ func (b *batch) put(ctx context.Context, rec *store.Record) error {
 func (b *batch) note(s store.Seen) {
 	b.mu.Lock()
 	if old, ok := b.seen[s.Device]; ok {
-		s.Assigned, s.Counter = later(s.Assigned, old.Assigned), max(s.Counter, old.Counter)
+		s = old.Then(s)
 	}
 	b.seen[s.Device] = s
 	b.mu.Unlock()

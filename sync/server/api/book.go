@@ -120,7 +120,7 @@ func (b *book) load(ctx context.Context, e *entry) error {
 	_ = json.Unmarshal(d.Report.Agent, &e.run)
 	if e.d != nil {
 		// Not written yet, and newer than what is.
-		d.Counter, d.LastSeen = max(d.Counter, e.d.Counter), later(d.LastSeen, e.d.LastSeen)
+		d.Counter, d.LastSeen, d.Fresh = max(d.Counter, e.d.Counter), later(d.LastSeen, e.d.LastSeen), later(d.Fresh, e.d.Fresh)
 		d.AssignedAt = later(d.AssignedAt, e.d.AssignedAt)
 	} else if s, ok := b.a.batch.seenOf(d.N); ok {
 		d.Counter, d.LastSeen, d.AssignedAt = max(d.Counter, s.Counter), later(d.LastSeen, s.At), later(d.AssignedAt, s.Assigned)
@@ -143,10 +143,11 @@ func (b *book) knows(id string) bool { return b.cache.Contains(id) }
 
 func (b *book) forget(id string) { b.cache.Remove(id) }
 
-// lastSeen is newer here than in the database, where it waits to be written.
-func (b *book) lastSeen(d *store.Device) time.Time {
+// seen is when a device was last heard of. That is newer here than in the database, where it waits to be written.
+func (b *book) seen(d *store.Device) store.Seen {
+	out := store.Seen{Device: d.N, At: d.LastSeen, Counter: d.Counter, Assigned: d.AssignedAt, Fresh: d.Fresh, Looked: d.Looked}
 	if s, ok := b.a.batch.seenOf(d.N); ok {
-		return later(d.LastSeen, s.At)
+		out = out.Then(s)
 	}
-	return d.LastSeen
+	return out
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server/fleet"
@@ -35,7 +36,10 @@ func checkin(a *API, q *request) (protocol.Answer, error) {
 		return none, err
 	}
 	v := &visit{a: a, q: q, e: q.known, in: in, was: q.known.held, out: protocol.Answer{Interval: int(a.Interval.Seconds())}}
-	steps := []func() error{v.check, v.hear, v.keys, v.ask, v.keep, v.give}
+	steps := []func() error{v.check, v.hear, v.keys, v.ask, v.keep, v.give, v.note}
+	if in.Agent.Ended != "" { // it is not there for an answer
+		steps = []func() error{v.check, v.keep, v.note}
+	}
 	if v.e.d.State == store.Retired {
 		steps = []func() error{v.check, v.hear, v.keys, v.release}
 	}
@@ -100,6 +104,7 @@ func (v *visit) keep() error {
 		if err != nil {
 			return err
 		}
+		rec.Seen = v.seen()
 		if err := v.a.batch.put(v.q.Context(), rec); err != nil {
 			return err
 		}
@@ -143,8 +148,25 @@ func (v *visit) give() error {
 			return err
 		}
 	}
-	v.a.batch.note(store.Seen{Device: v.e.d.N, At: v.q.now, Counter: v.in.Counter, Assigned: v.e.d.AssignedAt})
 	return nil
+}
+
+// note remembers that the device came.
+func (v *visit) note() error {
+	v.a.batch.note(v.seen())
+	return nil
+}
+
+// seen is this visit as what it leaves behind.
+func (v *visit) seen() store.Seen {
+	seen := store.Seen{Device: v.e.d.N, At: v.q.now, Counter: v.in.Counter, Assigned: v.e.d.AssignedAt, Fresh: v.a.fresh(v.e.id, v.q.now)}
+	if v.in.Agent.Ended != "" {
+		seen.Fresh = v.q.now.Add(-time.Millisecond) // it said so itself
+	}
+	if at := v.in.LookedAt; at != nil && at.After(time.Unix(0, 0)) {
+		seen.Looked = *at
+	}
+	return seen
 }
 
 func older(counter, last uint64) error {

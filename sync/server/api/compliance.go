@@ -13,6 +13,7 @@ import (
 // Tally counts devices by how they stand.
 type Tally struct {
 	Compliant    int `json:"compliant"`
+	Unverified   int `json:"unverified" doc:"what can be read there holds, and some setting cannot be; of devices alone"`
 	Noncompliant int `json:"noncompliant"`
 	Unknown      int `json:"unknown"`
 }
@@ -21,6 +22,8 @@ func (t *Tally) add(c enforce.Compliance, n int) {
 	switch c {
 	case enforce.Compliant:
 		t.Compliant += n
+	case enforce.Unverified:
+		t.Unverified += n
 	case enforce.Noncompliant:
 		t.Noncompliant += n
 	default:
@@ -74,7 +77,7 @@ func policyCompliance(a *API, q *request) (policyTally, error) {
 
 func (a *API) compliance(q *request, only string) (complianceView, error) {
 	var out complianceView
-	list, err := a.Store.Standings(q.Context(), only)
+	list, err := a.Store.Standings(q.Context(), only, q.now)
 	if err != nil {
 		return out, err
 	}
@@ -102,6 +105,9 @@ func (a *API) compliance(q *request, only string) (complianceView, error) {
 		}
 		if settings[s.Policy] == nil {
 			settings[s.Policy] = map[enforce.Setting]*settingTally{}
+		}
+		if s.Old { // last heard of too long ago: how they stand now nobody knows
+			s.Rollup = string(enforce.Uncertain)
 		}
 		out.Reported += s.Devices
 		out.add(enforce.Compliance(s.Rollup), s.Devices)
@@ -143,6 +149,9 @@ func addStanding(to map[enforce.Setting]*settingTally, s store.Standing) error {
 		if t == nil {
 			t = &settingTally{Setting: f.Setting, Enforcement: map[enforce.Enforcement]int{}, Modes: map[string]int{}}
 			to[f.Setting] = t
+		}
+		if s.Old {
+			f.Compliance = enforce.Uncertain
 		}
 		t.add(f.Compliance, s.Devices)
 		t.Enforcement[f.Enforcement] += s.Devices

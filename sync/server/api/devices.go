@@ -24,13 +24,58 @@ func heldOf(d *store.Device) (h protocol.Held) {
 	return h
 }
 
-// status: a device is online while its socket is up, or it came within three intervals.
+// How long a word of a device counts: with a socket, of which a node hears every minute, ten minutes; of one that
+// polls, its interval and five minutes more.
+const (
+	freshSocket = 10 * time.Minute
+	freshPoll   = 5 * time.Minute
+	// notedEvery is how often the word of a live socket is written down.
+	notedEvery = 4 * time.Minute
+)
+
+// fresh is until when a word counts that came now.
+func (a *API) fresh(device string, now time.Time) time.Time {
+	if a.hub.connected(device) {
+		return now.Add(freshSocket)
+	}
+	return now.Add(max(a.Interval+freshPoll, freshSocket))
+}
+
+// status: a device is online while its socket is up, or it came within three intervals, and has not said that it
+// goes.
 func (a *API) status(d *store.Device, now time.Time) string {
-	seen := a.book.lastSeen(d)
-	if a.hub.connected(d.ID) || !seen.IsZero() && now.Sub(seen) < 3*a.Interval {
+	seen := a.book.seen(d).At
+	if a.hub.connected(d.ID) || !seen.IsZero() && now.Sub(seen) < 3*a.Interval && agentOf(d).Ended == "" {
 		return "online"
 	}
 	return "offline"
+}
+
+func agentOf(d *store.Device) (p protocol.Agent) {
+	_ = json.Unmarshal(d.Report.Agent, &p) // written by this server
+	return p
+}
+
+// stands says how a device stands now: what it last said, for as long as that counts. Ageing brings no report,
+// so it is judged whenever somebody asks.
+func (a *API) stands(d *store.Device, now time.Time) (rollup, why string) {
+	if d.Report.Rollup == "" {
+		return "", ""
+	}
+	seen := a.book.seen(d)
+	switch ended := agentOf(d).Ended; {
+	case ended == protocol.EndedStopped:
+		return string(enforce.Uncertain), "the agent was stopped on the device, which gave back what it held"
+	case ended == protocol.EndedOff:
+		return string(enforce.Uncertain), "the device was shut down"
+	case ended == protocol.EndedUnenrolled:
+		return string(enforce.Uncertain), "the device was unenrolled on the device, which gave back what it held"
+	case ended != "":
+		return string(enforce.Uncertain), "the agent ended: " + ended
+	case now.After(seen.Fresh) && !a.hub.connected(d.ID):
+		return string(enforce.Uncertain), "last seen " + now.Sub(seen.At).Round(time.Minute).String() + " ago; it said " + d.Report.Rollup
+	}
+	return d.Report.Rollup, ""
 }
 
 // DeviceView is a device as administrators see it.
@@ -43,7 +88,8 @@ type DeviceView struct {
 	Ownership  string         `json:"ownership,omitempty" enum:"BYOD,COPE"`
 	User       string         `json:"user,omitempty"`
 	Tags       []string       `json:"tags"`
-	Compliance string         `json:"compliance,omitempty" doc:"the worst of its findings: compliant, noncompliant or unknown"`
+	Compliance string         `json:"compliance,omitempty" doc:"the worst of its findings: compliant, unverified (what can be read there holds, and some setting cannot be), noncompliant or unknown"`
+	Why        string         `json:"compliance_reason,omitempty" doc:"why it is unknown, where its findings do not say"`
 	PolicyID   string         `json:"policy_id,omitempty" doc:"its own policy"`
 	Priority   int            `json:"priority,omitempty" doc:"of its own policy"`
 	Effective  string         `json:"effective_policy,omitempty" doc:"what it is to hold, its own or a group's"`
@@ -54,6 +100,7 @@ type DeviceView struct {
 	EnrolledAt time.Time      `json:"enrolled_at"`
 	Enrollment string         `json:"enrollment,omitempty" doc:"the token it came by"`
 	LastSync   *time.Time     `json:"last_sync"`
+	LookedAt   *time.Time     `json:"looked_at" doc:"when it last looked at itself, on its own clock"`
 }
 
 // deviceDetail is the same with what it reported.
@@ -67,8 +114,10 @@ type deviceDetail struct {
 }
 
 func (a *API) view(d *store.Device, st *fleet.State, now time.Time) DeviceView {
+	seen := a.book.seen(d)
 	v := DeviceView{ID: d.ID, Name: d.Name, Status: a.status(d, now), State: d.State, Platform: d.OS, Ownership: d.Ownership, User: d.User, Tags: d.Tags,
-		Compliance: d.Report.Rollup, PolicyID: d.Policy, Held: heldOf(d), EnrolledAt: second(d.EnrolledAt), Enrollment: d.Enrollment, LastSync: when(a.book.lastSeen(d))}
+		PolicyID: d.Policy, Held: heldOf(d), EnrolledAt: second(d.EnrolledAt), Enrollment: d.Enrollment, LastSync: when(seen.At), LookedAt: when(seen.Looked)}
+	v.Compliance, v.Why = a.stands(d, now)
 	if v.Tags == nil {
 		v.Tags = []string{}
 	}
@@ -89,6 +138,9 @@ func listDevices(a *API, q *request) (listView[DeviceView], error) {
 	page, size := q.page()
 	f := store.Filter{Policy: q.params.Get("policy_id"), Rollup: q.params.Get("compliance"), Name: q.params.Get("name"), State: q.params.Get("state"),
 		Target: fleet.Target{Platform: q.params.Get("platform"), Ownership: q.params.Get("ownership"), User: q.params.Get("user"), Tag: q.params.Get("tag")}}
+	if f.Rollup != "" {
+		f.Now = q.now
+	}
 	st := a.state.Load()
 	list, err := a.Store.Devices(q.Context(), st, f, page, size)
 	if err != nil {
@@ -169,6 +221,9 @@ func getDevice(a *API, q *request) (deviceDetail, error) {
 			list = append(list, f.Finding)
 		}
 		r := enforce.RollUp(list)
+		if out.Why != "" {
+			r.Compliance = enforce.Uncertain
+		}
 		out.Rollup = &r
 	}
 	if d.Report.Facts != nil {

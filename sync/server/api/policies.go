@@ -177,7 +177,7 @@ func policyDevices(a *API, q *request) (listView[policyDeviceView], error) {
 	}
 	data := make([]policyDeviceView, 0, len(list))
 	for _, d := range list {
-		data = append(data, policyDeviceView{d.ID, d.Name, a.status(d, q.now), heldOf(d).Version, when(a.book.lastSeen(d))})
+		data = append(data, policyDeviceView{d.ID, d.Name, a.status(d, q.now), heldOf(d).Version, when(a.book.seen(d).At)})
 	}
 	return listOf(q, data, total), nil
 }

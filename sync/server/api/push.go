@@ -233,10 +233,11 @@ func (h *hub) round(now time.Time) {
 		if now.Sub(time.Unix(0, s.pinged)) >= pingEvery {
 			s.pinged = now.UnixNano()
 			h.send(s, protocol.Nudge{Type: protocol.NudgePing})
-			if s.noted.IsZero() || now.Sub(s.noted) >= h.a.Interval {
-				// As often as one that polls, and at the time at which it was heard.
+			if s.noted.IsZero() || now.Sub(s.noted) >= min(h.a.Interval, notedEvery) {
+				// At the time at which it was heard.
 				s.noted = now
-				alive = append(alive, store.Seen{Device: s.n, At: h.a.Now().Add(-now.Sub(time.Unix(0, s.heard.Load())))})
+				heard := h.a.Now().Add(-now.Sub(time.Unix(0, s.heard.Load())))
+				alive = append(alive, store.Seen{Device: s.n, At: heard, Fresh: heard.Add(freshSocket)})
 			}
 		}
 	}

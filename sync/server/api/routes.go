@@ -13,7 +13,7 @@ var (
 	}
 	deviceFilter = append([]param{
 		{name: "policy_id", doc: "the policy that they are to hold", kind: "string"},
-		{name: "compliance", doc: "how they stand", kind: "string", enum: []string{"compliant", "noncompliant", "unknown"}},
+		{name: "compliance", doc: "how they stand", kind: "string", enum: []string{"compliant", "unverified", "noncompliant", "unknown"}},
 		{name: "platform", doc: "operating system", kind: "string", enum: []string{"linux", "windows", "darwin"}},
 		{name: "ownership", doc: "whose they are", kind: "string", enum: []string{"ANY", "BYOD", "COPE"}},
 		{name: "user", doc: "their user", kind: "string"},

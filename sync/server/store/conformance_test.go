@@ -219,8 +219,8 @@ func TestReports(t *testing.T) {
 		if !old.Old || first.Old {
 			t.Error("an older report is not told from a newer one")
 		}
-		must(t, s.PutSeen(ctx, []Seen{{d.N, now.Add(time.Hour), 9, now}, {other.N, now, 1, time.Time{}}}))
-		must(t, s.PutSeen(ctx, []Seen{{d.N, now, 12, time.Time{}}})) // late: another node was slower
+		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now.Add(time.Hour), Counter: 9, Assigned: now, Fresh: now.Add(2 * time.Hour), Looked: now}, {Device: other.N, At: now, Counter: 1, Fresh: now.Add(time.Hour)}}))
+		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now, Counter: 12, Fresh: now.Add(-time.Hour)}})) // late: another node was slower
 		x, err := s.Device(ctx, "d1")
 		must(t, err)
 		if string(x.Report.Facts) != `{"a":1}` || x.Report.FindingsDigest != "g1" || x.Report.Rollup != "noncompliant" || x.Counter != 12 || !x.LastSeen.Equal(now.Add(time.Hour)) || !x.AssignedAt.Equal(now) {
@@ -229,7 +229,7 @@ func TestReports(t *testing.T) {
 		if k, _ := s.Known(ctx, "d1"); k.Report.Facts != nil || k.Report.FactsDigest != "f1" {
 			t.Errorf("%+v", k.Report)
 		}
-		sum, err := s.Standings(ctx, "policy-1")
+		sum, err := s.Standings(ctx, "policy-1", now)
 		if err != nil || len(sum) != 2 || sum[0].Devices != 1 {
 			t.Errorf("%v %+v", err, sum)
 		}

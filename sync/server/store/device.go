@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/sync/server/fleet"
 )
 
@@ -34,6 +35,8 @@ type Device struct {
 	Excepted   time.Time // an exception may hold until then
 	Diagnose   time.Time // a bundle was asked for then and has not come
 	LastSeen   time.Time
+	Fresh      time.Time // until when what it said counts
+	Looked     time.Time // when it looked at itself last, on its own clock
 	Counter    uint64
 	AssignedAt time.Time
 	Report     Report
@@ -54,7 +57,7 @@ type Report struct {
 }
 
 const deviceColumns = `d.n, d.id, d.name, d.key, d.machine, d.host, d.os, d.ownership, d.username, d.tags, coalesce(d.policy, ''), d.priority,
-	d.compliance, d.state, d.enrollment, d.enrolled_at, d.excepted, d.diagnose, coalesce(s.at, 0), coalesce(s.counter, 0), coalesce(s.assigned, 0),
+	d.compliance, d.state, d.enrollment, d.enrolled_at, d.excepted, d.diagnose, coalesce(s.at, 0), coalesce(s.counter, 0), coalesce(s.assigned, 0), coalesce(s.fresh, 0), coalesce(s.looked, 0),
 	coalesce(r.counter, 0), coalesce(r.held, '{}'), coalesce(r.agent, '{}'), coalesce(r.previous, ''), coalesce(r.facts_digest, ''),
 	coalesce(r.findings_digest, ''), coalesce(r.findings_at, 0), coalesce(r.standing, ''), coalesce(r.rollup, ''), `
 
@@ -69,11 +72,11 @@ const (
 func scanDevice(r scanner) (*Device, error) {
 	var d Device
 	var key, host, tags, held, agent, facts, findings string
-	var enrolled, excepted, diagnose, seen, assigned, findingsAt int64
+	var enrolled, excepted, diagnose, seen, assigned, fresh, looked, findingsAt int64
 	var counter, reported uint64
 	p := &d.Report
 	err := r.Scan(&d.N, &d.ID, &d.Name, &key, &d.Machine, &host, &d.OS, &d.Ownership, &d.User, &tags, &d.Policy, &d.Priority,
-		&d.Compliance, &d.State, &d.Enrollment, &enrolled, &excepted, &diagnose, &seen, &counter, &assigned,
+		&d.Compliance, &d.State, &d.Enrollment, &enrolled, &excepted, &diagnose, &seen, &counter, &assigned, &fresh, &looked,
 		&reported, &held, &agent, &p.Previous, &p.FactsDigest, &p.FindingsDigest, &findingsAt, &p.Standing, &p.Rollup, &facts, &findings)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, ErrNotFound
@@ -87,6 +90,7 @@ func scanDevice(r scanner) (*Device, error) {
 	}
 	d.Tags, d.Counter = splitTags(tags), max(counter, reported)
 	d.EnrolledAt, d.Excepted, d.Diagnose, d.LastSeen, d.AssignedAt, p.FindingsAt = at(enrolled), at(excepted), at(diagnose), at(seen), at(assigned), at(findingsAt)
+	d.Fresh, d.Looked = at(fresh), at(looked)
 	return &d, err
 }
 
@@ -119,7 +123,8 @@ func (s *Store) Known(ctx context.Context, id string) (*Device, error) {
 type Filter struct {
 	Policy string // effective; "" for any
 	Target fleet.Target
-	Rollup string // compliant, noncompliant, unknown
+	Rollup string // compliant, unverified, noncompliant, unknown
+	Now    time.Time // with Rollup: what was last heard too long ago is unknown
 	Name   string // begins so
 	State  string // "" for all but the retired
 }
@@ -149,7 +154,13 @@ func (f Filter) where(st *fleet.State) (string, []any) {
 		add("replace(d.tags, ?, '') <> d.tags", ","+f.Target.Tag+",")
 	}
 	if f.Rollup != "" {
-		add("EXISTS (SELECT 1 FROM reports q WHERE q.device = d.n AND q.rollup = ?)", f.Rollup)
+		const heard = "EXISTS (SELECT 1 FROM reports q LEFT JOIN seen z ON z.device = q.device WHERE q.device = d.n AND "
+		if f.Rollup == string(enforce.Uncertain) {
+			add(heard+"q.rollup <> '' AND (q.rollup = 'unknown' OR coalesce(z.fresh, 0) < ?))", ms(f.Now))
+		} else {
+			add(heard+"z.fresh >= ?", ms(f.Now))
+			add("q.rollup = ?)", f.Rollup) // joined with AND, as all are
+		}
 	}
 	if f.Name != "" {
 		add("substr(lower(d.name), 1, length(?)) = lower(?)", f.Name)
@@ -298,6 +309,23 @@ type Seen struct {
 	At       time.Time
 	Counter  uint64
 	Assigned time.Time
+	Fresh    time.Time // until when it counts
+	Looked   time.Time // when the device looked at itself last, on its own clock; zero: as before
+}
+
+// Then is this one and an earlier one together.
+func (s Seen) Then(o Seen) Seen {
+	if o.At.After(s.At) {
+		s.At, s.Fresh = o.At, o.Fresh
+	}
+	if o.Assigned.After(s.Assigned) {
+		s.Assigned = o.Assigned
+	}
+	if s.Looked.IsZero() || o.Looked.After(s.Looked) && o.Counter > s.Counter {
+		s.Looked = o.Looked
+	}
+	s.Counter = max(s.Counter, o.Counter)
+	return s
 }
 
 // PutSeen writes many at once.
@@ -308,19 +336,23 @@ func (s *Store) PutSeen(ctx context.Context, list []Seen) error {
 	for len(list) > 0 {
 		part := list[:min(most, len(list))]
 		list = list[len(part):]
-		args := make([]any, 0, 4*len(part))
-		for _, x := range part {
-			args = append(args, x.Device, ms(x.At), int64(x.Counter), ms(x.Assigned))
-		}
-		if err := s.tx(ctx, func(tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, `INSERT INTO seen (device, at, counter, assigned) VALUES `+s.values(len(part), 4)+` ON CONFLICT (device) DO UPDATE SET
-				at = CASE WHEN excluded.at > seen.at THEN excluded.at ELSE seen.at END,
-				counter = CASE WHEN excluded.counter > seen.counter THEN excluded.counter ELSE seen.counter END,
-				assigned = CASE WHEN excluded.assigned > seen.assigned THEN excluded.assigned ELSE seen.assigned END`, args...)
-			return err
-		}); err != nil {
+		if err := s.tx(ctx, func(tx *sql.Tx) error { return s.putSeen(ctx, tx, part) }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *Store) putSeen(ctx context.Context, tx *sql.Tx, list []Seen) error {
+	args := make([]any, 0, 6*len(list))
+	for _, x := range list {
+		args = append(args, x.Device, ms(x.At), int64(x.Counter), ms(x.Assigned), ms(x.Fresh), ms(x.Looked))
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO seen (device, at, counter, assigned, fresh, looked) VALUES `+s.values(len(list), 6)+` ON CONFLICT (device) DO UPDATE SET
+				fresh = CASE WHEN excluded.at >= seen.at THEN excluded.fresh ELSE seen.fresh END,
+				looked = CASE WHEN excluded.looked > 0 AND excluded.counter >= seen.counter THEN excluded.looked ELSE seen.looked END,
+				at = CASE WHEN excluded.at > seen.at THEN excluded.at ELSE seen.at END,
+				counter = CASE WHEN excluded.counter > seen.counter THEN excluded.counter ELSE seen.counter END,
+				assigned = CASE WHEN excluded.assigned > seen.assigned THEN excluded.assigned ELSE seen.assigned END`, args...)
+	return err
 }

@@ -40,6 +40,7 @@ type Record struct {
 	// Moved is a rollout whose version is about to be sent to the device, which stands as Was says.
 	// Such a record holds nothing else.
 	Moved, Was string
+	Seen       Seen // the check-in that brought it
 
 	Ack uint64 // set by PutRecords: the highest number of the epoch that is stored
 	// Old, set by PutRecords: a report with a higher counter is stored already, so that nothing of this
@@ -60,6 +61,17 @@ func (s *Store) PutRecords(ctx context.Context, list []*Record) error {
 		}
 		if err := s.putEvents(ctx, tx, list); err != nil {
 			return err
+		}
+		var seen []Seen
+		for _, r := range list {
+			if r.Moved == "" && !r.Old && r.Seen.Device != 0 {
+				seen = append(seen, r.Seen)
+			}
+		}
+		if len(seen) > 0 {
+			if err := s.putSeen(ctx, tx, seen); err != nil {
+				return err
+			}
 		}
 		var err error
 		if fresh, err = s.putStandings(ctx, tx, list); err != nil {
@@ -320,18 +332,21 @@ type Standing struct {
 	Policy  string
 	Body    string // JSON as StandingBody gave it
 	Rollup  string
+	Old     bool // they were last heard of too long ago
 	Devices int
 }
 
-// Standings sums up the findings of the fleet: by policy held ("" for all), and by what they say.
-func (s *Store) Standings(ctx context.Context, policy string) (out []Standing, err error) {
+// Standings sums up the findings of the fleet: by policy held ("" for all), by what they say, and by whether that
+// still counts at a moment.
+func (s *Store) Standings(ctx context.Context, policy string, now time.Time) (out []Standing, err error) {
 	err = rows(ctx, s.read, func(r scanner) error {
 		var x Standing
-		err := r.Scan(&x.Policy, &x.Body, &x.Rollup, &x.Devices)
+		err := r.Scan(&x.Policy, &x.Body, &x.Rollup, &x.Old, &x.Devices)
 		out = append(out, x)
 		return err
-	}, `SELECT g.held_id, coalesce(t.body, '[]'), g.rollup, g.n FROM (SELECT r.held_id, r.standing, r.rollup, count(*) AS n FROM reports r
+	}, `SELECT g.held_id, coalesce(t.body, '[]'), g.rollup, g.old, g.n FROM (SELECT r.held_id, r.standing, r.rollup, coalesce(z.fresh, 0) < $2 AS old, count(*) AS n
+		FROM reports r LEFT JOIN seen z ON z.device = r.device
 		WHERE ($1 = '' OR r.held_id = $1) AND EXISTS (SELECT 1 FROM devices d WHERE d.n = r.device AND d.state = 'enrolled')
-		GROUP BY r.held_id, r.standing, r.rollup) g LEFT JOIN standings t ON t.hash = g.standing ORDER BY g.n DESC`, policy)
+		GROUP BY 1, 2, 3, 4) g LEFT JOIN standings t ON t.hash = g.standing ORDER BY g.n DESC`, policy, ms(now))
 	return out, err
 }

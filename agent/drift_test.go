@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform"
+)
+
+// heard is a back end whose changes the test announces.
+type heard struct {
+	platform.Backend
+	mu   *sync.Mutex
+	tell *func(platform.Touch)
+}
+
+func (h heard) Watch(ctx context.Context, f func(platform.Touch)) error {
+	h.mu.Lock()
+	*h.tell = f
+	h.mu.Unlock()
+	<-ctx.Done()
+	return nil
+}
+
+// hearing replaces the back ends of every capability by ones whose changes the test announces.
+func (l *lab) hearing() (tell func(platform.Touch)) {
+	h := heard{mu: new(sync.Mutex), tell: new(func(platform.Touch))}
+	for _, f := range capabilities {
+		l.capabilities = append(l.capabilities, func(host platform.Host) platform.Capability {
+			c := f(host)
+			for i, b := range c.Backends {
+				c.Backends[i] = heard{b, h.mu, h.tell}
+			}
+			return c
+		})
+	}
+	return func(t platform.Touch) {
+		h.mu.Lock()
+		f := *h.tell
+		h.mu.Unlock()
+		if f != nil {
+			f(t)
+		}
+	}
+}
+
+// events are the events of this device that the server has, of one kind.
+func (l *lab) events(kind string) (out []enforce.Event) {
+	l.t.Helper()
+	b, _ := json.Marshal(l.admin("GET", "/devices/"+l.status().DeviceID+"/events?page_size=100", "")["data"])
+	var list []enforce.Event
+	if err := json.Unmarshal(b, &list); err != nil {
+		l.t.Fatalf("%v: %s", err, b)
+	}
+	for _, e := range list {
+		if string(e.Kind) == kind {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// What another program changes is repaired without waiting for a look, and told with who did it; a program
+// that does not stop is named and left alone, by the guard, too. Below enforce it is told and left.
+func TestDriftIsAnnounced(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	tell := l.hearing()
+	l.start()
+	l.enroll()
+	l.admin("PUT", "/policies/policy-default", denyAll)
+	l.until("enforced", version(2))
+	l.reads("0", "0")
+	auth := l.sys + "/bus/usb/devices/1-1/authorized"
+	device := enforce.Key{Kind: "usb.device", ID: "1-1@2"}
+	change := func(v string) {
+		write(t, auth, v+"\n")
+		tell(platform.Touch{Key: device, By: enforce.Program{PID: 4242, Name: "/bin/dash"}})
+	}
+	change("1")
+	l.until("repaired and on the server", func(Status) bool { return len(l.events("drift")) == 1 })
+	l.reads("0", "0")
+	e := l.events("drift")[0]
+	if e.By == nil || *e.By != (enforce.Program{PID: 4242, Name: "/bin/dash"}) || e.Subject != device.String() || !e.Done.Is("0") ||
+		e.Reason != "/bin/dash (pid 4242) changed it from 0 to 1; it was set back and reads 0" || e.Setting != "storage.external_storage_allowed" {
+		t.Errorf("%+v", e)
+	}
+
+	// Again and again.
+	for i := 2; i <= 6; i++ {
+		change("1")
+		l.until(fmt.Sprint("told ", i), func(Status) bool { return len(l.events("drift")) == i })
+	}
+	if e := l.events("drift")[0]; !strings.Contains(e.Reason, "again and again") || !e.Done.Is("1") {
+		if e = l.events("drift")[5]; !strings.Contains(e.Reason, "again and again") || !e.Done.Is("1") {
+			t.Errorf("%+v", e)
+		}
+	}
+	contended := func(s Status) bool {
+		return len(s.Findings) > 1 && s.Findings[1].Enforcement == enforce.Contended && s.Rollup.Compliance == enforce.Noncompliant
+	}
+	l.until("contended", contended)
+	l.until("the server sees it", func(Status) bool {
+		return strings.Contains(fmt.Sprint(l.admin("GET", "/devices/"+l.status().DeviceID, "")), "contended")
+	})
+	denied := len(l.events("denied"))
+	l.in(func(a *Agent) { a.look() }) // which loads the guard, and has it judge all that is there
+	l.reads("0", "1")
+	if s := l.status(); !contended(s) {
+		t.Errorf("%+v", s.Findings)
+	}
+	if n := len(l.events("failed")); n != 0 || len(l.events("denied")) != denied {
+		t.Errorf("the guard does not rest: %d failed", n)
+	}
+
+	// In monitor mode nothing is written but what was there before; another's change is told.
+	write(t, auth, "0\n")
+	l.in(func(a *Agent) { a.look() })
+	l.admin("PUT", "/policies/policy-default", strings.Replace(denyAll, "enforce", "monitor", 1))
+	l.until("monitored", version(3))
+	l.until("given back", func(Status) bool { return firstLine(l.sys+"/bus/usb/devices/usb1/authorized_default") == "1" })
+	told := len(l.events("drift"))
+	write(t, l.sys+"/bus/usb/devices/usb1/authorized_default", "0\n")
+	tell(platform.Touch{Key: enforce.Key{Kind: "usb.default", ID: "usb1"}, By: enforce.Program{PID: 7}})
+	l.until("told", func(Status) bool { return len(l.events("drift")) == told+1 })
+	list := l.events("drift")
+	if last := list[len(list)-1]; last.Mode != enforce.Monitor {
+		last = list[0]
+		if last.Mode != enforce.Monitor || last.Reason != "a program that is gone (pid 7) changed it from 1 to 0; monitor mode leaves it" {
+			t.Errorf("%+v", last)
+		}
+	}
+	if got := firstLine(l.sys + "/bus/usb/devices/usb1/authorized_default"); got != "0" {
+		t.Errorf("monitor mode wrote %s", got)
+	}
+}

@@ -1,0 +1,150 @@
+package reconcile
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/warderd/warder/agent/ledger"
+	"github.com/warderd/warder/enforce"
+)
+
+// Contention: after this many repairs of one resource within the window, it is left alone until nobody has
+// changed it for a while: whoever keeps changing it back would win in the end, and the machine would do
+// nothing else.
+const (
+	maxRepairs   = 5
+	repairWindow = time.Minute
+	quiet        = 5 * time.Minute
+)
+
+// Drift is a resource that another program changed.
+type Drift struct {
+	enforce.Change                 // From is how it was found, To as it is wanted
+	Was            enforce.Reading // when it was read before; unknown where that was in an earlier run
+	By             enforce.Program // zero where nobody was seen
+	Contended      bool            // it is left alone from now on
+}
+
+// Left reports whether nothing is done about it.
+func (d Drift) Left() bool { return d.Contended || d.Mode < enforce.Enforce }
+
+// watch tells what others change from what we do. Guards write and ask beside the loop.
+type watch struct {
+	mu      sync.Mutex
+	last    map[enforce.Key]enforce.Reading // as read after the last run, or as a guard left it
+	asked   map[enforce.Key]enforce.Want    // of the last run
+	repairs map[enforce.Key][]time.Time
+	resting map[enforce.Key]time.Time // contended, until
+}
+
+func newWatch() watch {
+	return watch{last: map[enforce.Key]enforce.Reading{}, repairs: map[enforce.Key][]time.Time{}, resting: map[enforce.Key]time.Time{}}
+}
+
+// read keeps what was read after a run.
+func (w *watch) read(s Seen) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = maps.Clone(s.Has)
+	for k := range w.repairs {
+		if _, there := w.last[k]; !there && len(s.Unread) == 0 {
+			delete(w.repairs, k)
+		}
+	}
+}
+
+// wrote keeps what a guard wrote.
+func (w *watch) wrote(k enforce.Key, done enforce.Reading) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last[k] = done
+}
+
+// Rests reports whether a resource is contended now, and to be left alone. It may be called beside Run.
+func (l *Loop) Rests(k enforce.Key) bool {
+	w := &l.watch
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	until, is := w.resting[k]
+	return is && l.Now().Before(until)
+}
+
+// compare finds what others changed since the last run, and takes contended resources out of the plan.
+func (w *watch) compare(r *Result, kinds Kinds, ask Ask, seen Seen, rows map[enforce.Key]ledger.Row) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for k, until := range w.resting {
+		_, touched := ask.By[k]
+		was, known := w.last[k]
+		switch {
+		case touched || known && !was.Same(seen.At(k)): // not quiet yet
+			w.resting[k] = r.At.Add(quiet)
+		case !r.At.Before(until):
+			delete(w.resting, k)
+		}
+	}
+	var keep []enforce.Change
+	for _, c := range r.Plan.Apply {
+		_, rests := w.resting[c.Key]
+		was, known := w.last[c.Key]
+		row, ours := rows[c.Key]
+		switch {
+		case c.Baseline:
+			keep = append(keep, c)
+		case rests: // left alone
+		case known && was.Same(c.To) || !known && ours && row.Last.Same(c.To):
+			if !w.drifted(r, Drift{Change: c, Was: was, By: ask.By[c.Key]}) {
+				keep = append(keep, c)
+			}
+		default:
+			keep = append(keep, c)
+		}
+	}
+	r.Plan.Apply = keep
+	wants, _ := join(kinds, ask.Wants)
+	asked := make(map[enforce.Key]enforce.Want, len(wants))
+	for _, want := range wants {
+		asked[want.Key] = want
+		k, now := want.Key, seen.At(want.Key)
+		was, known := w.last[k]
+		_, rests := w.resting[k]
+		if want.Mode >= enforce.Enforce || rests || !known || was.Same(now) || was.State == enforce.Unknown || now.State == enforce.Unknown ||
+			now.State == enforce.Absent && kinds.kinds[k.Kind].Found {
+			continue
+		}
+		w.drifted(r, Drift{Change: enforce.Change{Key: k, From: now, To: want.To(), By: want.By, Phase: want.Phase, Mode: want.Mode}, Was: was, By: ask.By[k]})
+	}
+	for k, by := range ask.By {
+		// Changed, and gone before it was looked at.
+		want, held := w.asked[k]
+		if was, known := w.last[k]; held && known && was.State == enforce.Present && seen.At(k).State == enforce.Absent && kinds.kinds[k.Kind].Found {
+			w.drifted(r, Drift{Change: enforce.Change{Key: k, From: seen.At(k), To: want.To(), By: want.By, Phase: want.Phase, Mode: want.Mode}, Was: was, By: by})
+		}
+	}
+	w.asked = asked
+	for k, until := range w.resting {
+		r.Contended[k] = true
+		if r.Rested.IsZero() || until.Before(r.Rested) {
+			r.Rested = until
+		}
+	}
+}
+
+// drifted notes a change of another program, and reports whether it was one too many.
+func (w *watch) drifted(r *Result, d Drift) bool {
+	var recent []time.Time
+	for _, t := range w.repairs[d.Key] {
+		if r.At.Sub(t) < repairWindow {
+			recent = append(recent, t)
+		}
+	}
+	if d.Contended = len(recent) >= maxRepairs; d.Contended {
+		w.resting[d.Key] = r.At.Add(quiet)
+		delete(w.repairs, d.Key)
+	} else {
+		w.repairs[d.Key] = append(recent, r.At)
+	}
+	r.Drifted = append(r.Drifted, d)
+	return d.Contended
+}

@@ -1,0 +1,101 @@
+//go:build linux
+
+package laptop
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// drifts counts the server's drift events about a subject.
+func (r *rig) drifts(subject string) string {
+	return fmt.Sprintf(`D=$(cat /root/device); curl -sk -H "Authorization: Bearer $(cat /root/token)" "%s/devices/$D/events?page_size=100" | tr '{' '\n' | grep '"kind":"drift"' | grep -c '%s'`, api, subject)
+}
+
+// sabotage breaks something and waits until it is mended and told, where it is to be. It prints how long
+// both took.
+func (r *rig) sabotage(s Sabotage, mends bool) (mended, told time.Duration) {
+	r.t.Helper()
+	count := "echo 0"
+	if s.Subject != "" {
+		count = r.drifts(s.Subject)
+	}
+	look := "true"
+	if s.Silent {
+		look = "warder check-in >/dev/null 2>&1"
+	}
+	res := r.try(`n=$(%[1]s); t=$(date +%%s%%N)
+( %[2]s ); %[5]s
+for i in $(seq 1500); do if ( %[3]s ) >/dev/null 2>&1; then m=$(( $(date +%%s%%N) - t )); break; fi; [ %[4]v = false ] && { m=0; break; }; sleep 0.02; done
+for i in $(seq 150); do [ "$(%[1]s)" -gt $n ] || [ "%[6]s" = "" ] && { s=$(( $(date +%%s%%N) - t )); break; }; sleep 0.05; done
+echo "mended ${m:-never} told ${s:-never}"`, count, s.Breaks, s.Mended, mends, look, s.Subject)
+	var m, d int64
+	if n, _ := fmt.Sscanf(res.Out, "mended %d told %d", &m, &d); n != 2 {
+		r.t.Errorf("%s%s\n%s", res.Out, res.Err, r.try("warder status; warder events --last 5; warder ledger; journalctl -u warder -n 20 --no-pager -o cat").Out)
+	}
+	return time.Duration(m).Round(time.Millisecond), time.Duration(d).Round(time.Millisecond)
+}
+
+// TestSabotage does every row of the table, in three modes.
+func TestSabotage(t *testing.T) {
+	t.Parallel()
+	whole := ready(t, Options{})
+	whole.medium("a", 48)
+	whole.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p' >/root/device`)
+	for i, s := range Sabotages {
+		t.Run(strings.ReplaceAll(s.Name, " ", "_"), func(t *testing.T) {
+			r := &rig{whole.Laptop, t, whole.dir, whole.policy}
+			policy := func(mode string) string { return fmt.Sprintf(`{"compliance":%q,"policy_data":%s}`, mode, s.Policy) }
+			r.set(policy("enforce"))
+			r.wait("it is compliant", `test "$(warder status --json | grep -c '"compliance": "compliant"')" -ge 2`)
+			if s.Plug != "" {
+				r.plug(s.Plug, "s1", map[string]any{"drive": "a", "port": "1"})
+				r.authorized("2-1", "0")
+				r.wait("it is seen", "warder events --last 3 --json | grep -q 'usb 2-1'")
+				defer func() { r.unplug("s1"); r.gone("2-1") }()
+			}
+			r.sh("sleep 2")
+			mended, told := r.sabotage(s, true)
+			t.Logf("mended after %s, told on the server after %s", mended, told)
+			if s.Subject != "" {
+				last := r.sh("warder events --last 20 --json | grep '\"kind\":\"drift\"' | tail -n 1")
+				if !strings.Contains(last, "it was set back and reads 0") && !strings.Contains(last, "it is gone by now") {
+					t.Errorf("it says %s", last)
+				}
+				if !strings.Contains(s.Breaks, "unshare") {
+					contains(t, last, "(pid ") // who it was
+				}
+			}
+			if i > 1 { // two rows are enough for what is the same in all
+				return
+			}
+			for _, mode := range []string{"warn", "monitor"} {
+				r.set(policy(mode))
+				r.authorized("2-1", "1")
+				r.sh("echo 0 >/sys/bus/usb/devices/2-1/authorized; sleep 2") // told, too, and left
+				r.authorized("2-1", "0")
+				_, told := r.sabotage(s, false)
+				t.Logf("%s: told on the server after %s", mode, told)
+				r.authorized("2-1", "1")
+				contains(t, r.sh("warder events --last 20 --json | grep '\"kind\":\"drift\"' | tail -n 1"), mode+" mode leaves it")
+			}
+		})
+	}
+	t.Run("contended", func(t *testing.T) {
+		r := &rig{whole.Laptop, t, whole.dir, whole.policy}
+		r.set(`{"policy_data":{"usb":{"allowed":false}}}`)
+		// A program that does not give up.
+		r.sh(`systemd-run -q --unit=fighter sh -c 'while sleep 0.3; do echo 1 >/sys/bus/usb/devices/usb1/authorized_default; done'`)
+		r.wait("the status says so", `warder status --json | grep -q '"enforcement": "contended"'`)
+		r.wait("the server says so", `curl -sk -H "Authorization: Bearer $(cat /root/token)" "%s/devices/$(cat /root/device)" | grep -q '"enforcement":"contended"'`, api)
+		contains(t, r.sh("warder events --last 20 --json | grep '\"kind\":\"drift\"' | tail -n 1"), "again and again")
+		before := r.sh("warder status --json | grep -A2 '\"writes\"' | tr -d ' \\n'")
+		r.sh("sleep 10")
+		if after := r.sh("warder status --json | grep -A2 '\"writes\"' | tr -d ' \\n'"); after != before {
+			t.Errorf("it goes on writing: %s, then %s", before, after)
+		}
+		r.sh("systemctl stop fighter")
+	})
+}

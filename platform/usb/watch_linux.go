@@ -1,0 +1,202 @@
+package usb
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform"
+)
+
+// limitElsewhere is what no signal tells of.
+const limitElsewhere = "a default that is changed through another network namespace's sysfs is found by the look every five minutes"
+
+// Watch tells of what other programs write to the files that say which devices the kernel may use, and names
+// them: one mark on the whole of sysfs needs no renewal as devices come and go. Each network namespace can
+// have a sysfs of its own, of which the mark hears nothing: that a device was authorised there the guard hears
+// (see interfaces), and a default the next look finds.
+func (b Backend) Watch(ctx context.Context, changed func(platform.Touch)) error {
+	b.touch.Store(&changed)
+	defer b.touch.Store(nil)
+	var fs unix.Statfs_t
+	if err := unix.Statfs(b.Root, &fs); err != nil || fs.Type != unix.SYSFS_MAGIC {
+		<-ctx.Done() // a stand-in, to which nobody else writes
+		return nil
+	}
+	w, err := watchWrites(b.Root)
+	if err != nil {
+		return platform.Unwatched{Why: fmt.Sprintf("cannot watch %s: %v", b.Root, err)}
+	}
+	defer w.close()
+	defer context.AfterFunc(ctx, w.close)()
+	err = w.run(func(file string, by int) {
+		if t, ok := b.touched(file); ok {
+			t.By = program(by)
+			changed(t)
+		}
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// touched says what a file of sysfs decides; false for one that matters to nobody here. "" is a file that
+// cannot be told, as of those that can only be written: which they are matters less than that somebody did.
+func (b Backend) touched(file string) (platform.Touch, bool) {
+	dir, name := path.Split(path.Clean("/" + file))
+	of := path.Base(dir)
+	usb, root := deviceName(of)
+	switch {
+	case file == "":
+		return platform.Touch{}, true
+	case name == "authorized_default" && usb && root:
+		return platform.Touch{Key: enforce.Key{Kind: kindDefault, ID: of}}, true
+	case name == "authorized_default" && strings.HasSuffix(dir, "/usbcore/parameters/"):
+		return platform.Touch{Key: enforce.Key{Kind: kindParam, ID: name}}, true
+	case (name == "authorized" || name == "bConfigurationValue") && usb && !root:
+		return b.touchedDevice(of), true
+	case name == "authorized":
+		if device, _, is := strings.Cut(of, ":"); is { // an interface, "1-2:1.0"
+			if usb, root := deviceName(device); usb && !root {
+				return b.touchedDevice(device), true
+			}
+		}
+	case name == "interface_authorized_default" && usb:
+		return platform.Touch{}, true
+	}
+	return platform.Touch{}, false
+}
+
+func (b Backend) touchedDevice(name string) platform.Touch {
+	d, err := b.open(name)
+	if err != nil {
+		return platform.Touch{}
+	}
+	defer d.close()
+	n, err := d.text("devnum")
+	if err != nil {
+		return platform.Touch{}
+	}
+	return platform.Touch{Key: enforce.Key{Kind: kindDevice, ID: name + "@" + n}}
+}
+
+// program says what a process runs, by its executable: its name anybody can choose.
+func program(pid int) enforce.Program {
+	p := enforce.Program{PID: pid}
+	if exe, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe"); err == nil {
+		p.Name = enforce.Plain(strings.TrimSuffix(exe, " (deleted)"))
+	}
+	return p
+}
+
+// saw remembers how a device's authorized was read last.
+func (p *Ports) saw(name string, r enforce.Reading) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !r.Is("0") {
+		delete(p.idle, name)
+		return
+	}
+	if p.idle == nil || len(p.idle) >= maxKnown {
+		p.idle = map[string]bool{}
+	}
+	p.idle[name] = true
+}
+
+// interfaces tells of a device that was not authorised, and is: its interfaces came. It is heard from every
+// namespace, within milliseconds, and before a driver has made a disk of it. The interfaces of one that has
+// just come say nothing new.
+func (g *Guard) interfaces(u *uevent) {
+	name, _, _ := strings.Cut(path.Base(u.path), ":")
+	if ok, root := deviceName(name); !ok || root {
+		return
+	}
+	g.mu.Lock()
+	idle := g.idle[name]
+	g.mu.Unlock()
+	if f := g.touch.Load(); idle && f != nil {
+		(*f)(Backend{g.Ports}.touchedDevice(name))
+	}
+}
+
+// writes is a fanotify group that hears of every write below one file system.
+type writes struct {
+	file *os.File
+	own  int
+}
+
+func watchWrites(root string) (*writes, error) {
+	fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_LARGEFILE)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.FanotifyMark(fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_MODIFY, unix.AT_FDCWD, root); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return &writes{os.NewFile(uintptr(fd), "fanotify"), os.Getpid()}, nil
+}
+
+func (w *writes) close() { _ = w.file.Close() }
+
+// maxUntold is how many events in a row may come without a file before that counts as an error of the group.
+const maxUntold = 1000
+
+// run tells of each write of another process, with the file's path, or "" where the kernel could not open it
+// for us: files that can only be written, and an overflow of the queue.
+func (w *writes) run(f func(file string, by int)) error {
+	b := make([]byte, 32*int(unsafe.Sizeof(unix.FanotifyEventMetadata{})))
+	for untold := 0; ; {
+		n, err := w.file.Read(b)
+		if errors.Is(err, os.ErrClosed) {
+			return err
+		}
+		if err != nil {
+			if untold++; untold > maxUntold {
+				return fmt.Errorf("cannot read what is written: %w", err)
+			}
+			f("", 0)
+			continue
+		}
+		untold = 0
+		for rest := b[:n]; len(rest) > 0; {
+			e, size, ok := parseWrite(rest)
+			if !ok {
+				return fmt.Errorf("an event of %d bytes cannot be read", len(rest))
+			}
+			rest = rest[size:]
+			file := ""
+			if e.Fd >= 0 {
+				file, _ = os.Readlink("/proc/self/fd/" + strconv.Itoa(int(e.Fd)))
+				_ = unix.Close(int(e.Fd))
+			}
+			if int(e.Pid) != w.own {
+				f(file, int(e.Pid))
+			}
+		}
+	}
+}
+
+// parseWrite reads one event of a group (fanotify(7)).
+func parseWrite(b []byte) (e unix.FanotifyEventMetadata, size int, ok bool) {
+	if len(b) < int(unsafe.Sizeof(e)) {
+		return e, 0, false
+	}
+	e.Event_len = binary.NativeEndian.Uint32(b)
+	e.Vers = b[4]
+	e.Mask = binary.NativeEndian.Uint64(b[8:])
+	e.Fd = int32(binary.NativeEndian.Uint32(b[16:]))
+	e.Pid = int32(binary.NativeEndian.Uint32(b[20:]))
+	size = int(e.Event_len)
+	return e, size, e.Vers == unix.FANOTIFY_METADATA_VERSION && size >= int(unsafe.Sizeof(e)) && size <= len(b)
+}
