@@ -66,7 +66,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.journal.drain() // what was decided at the very end
 	_ = os.Remove(a.o.Paths.Socket())
 	if err == nil {
-		a.leave()
+		a.end()
 	}
 	a.custody.ids.Wait()
 	a.flatten("stopped")

@@ -29,6 +29,7 @@ import (
 	"github.com/warderd/warder/enforce/section"
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/paths"
+	"github.com/warderd/warder/platform/service"
 	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server"
 )
@@ -46,6 +47,7 @@ type lab struct {
 	capabilities  []func(platform.Host) platform.Capability
 	boot          string
 	ready         func() // called by the agent, before the loop
+	ending        service.Ending
 	seat          atomic.Pointer[[]uint32]
 	client        *http.Client
 	agent         *Agent
@@ -128,6 +130,7 @@ func (l *lab) start() {
 	skew := l.skew
 	a, err := New(Options{Paths: paths.Under(l.dir + "/agent"), Version: "test", SysRoot: l.sys, Inputs: l.dir + "/inputs", Boot: l.boot,
 		Machine: "m1", Tell: func(string, []uint32) []string { return nil }, Seat: func() []uint32 { return *l.seat.Load() }, Random: func() float64 { return 0 }, Source: l.source, Reach: l.reach, Sections: l.sections, Capabilities: l.capabilities,
+		Ending: func(context.Context) service.Ending { return l.ending }, Linger: 10 * time.Millisecond,
 		Now: func() time.Time { return time.Now().Add(skew) }})
 	if err != nil {
 		l.t.Fatal(err)

@@ -161,7 +161,7 @@ func (a *Agent) release(jws string) bool {
 		return false
 	}
 	a.o.Log.Info("released by the server")
-	if err := a.forget(); err != nil {
+	if err := a.forget(""); err != nil {
 		a.health.set(releaseRefused, err.Error())
 		return false
 	}
@@ -170,7 +170,8 @@ func (a *Agent) release(jws string) bool {
 
 // forget plans to nothing, then erases who we were. In this order: a crash between the two leaves
 // an enrolled device with an open machine, which its policy closes again, and never the reverse.
-func (a *Agent) forget() error {
+func (a *Agent) forget(why string) error {
+	word := a.lastWord() // with the key that is about to go
 	_, doc, issued := a.custody.view()
 	a.custody.put(nil, nil)
 	a.look()
@@ -188,6 +189,7 @@ func (a *Agent) forget() error {
 	a.health.clear()
 	a.connect()
 	a.flatten("running")
+	a.background.Go(func() { a.say(word, why) })
 	return nil
 }
 

@@ -232,11 +232,7 @@ func (a *Agent) connectTo(d *identity.Device) error {
 	if err != nil {
 		return err
 	}
-	conf := a.settings()
-	server := checkin.Server{URL: d.Server, CA: d.CA, Proxy: conf.Proxy}
-	if conf.Server != "" {
-		server.URL = conf.Server
-	}
+	server := a.serverOf(d)
 	client, err := checkin.NewClient(server, d.DeviceID, key, a.o.Now)
 	if err != nil {
 		return err
@@ -257,6 +253,16 @@ func (a *Agent) connectTo(d *identity.Device) error {
 	s := c.socket
 	c.sockets.Go(func() { s.Run(ctx) })
 	return nil
+}
+
+// serverOf is where a device checks in: as it enrolled, or as this machine is configured.
+func (a *Agent) serverOf(d *identity.Device) checkin.Server {
+	conf := a.settings()
+	server := checkin.Server{URL: d.Server, CA: d.CA, Proxy: conf.Proxy}
+	if conf.Server != "" {
+		server.URL = conf.Server
+	}
+	return server
 }
 
 func deviceKey(d *identity.Device) (*jose.JSONWebKey, error) {

@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/service"
 )
 
 // heard is a back end whose changes the test announces.
@@ -138,4 +141,52 @@ func TestDriftIsAnnounced(t *testing.T) {
 	if got := firstLine(l.sys + "/bus/usb/devices/usb1/authorized_default"); got != "0" {
 		t.Errorf("monitor mode wrote %s", got)
 	}
+}
+
+// State files that somebody removes or replaces under the agent are noticed, told and made again.
+func TestStateFilesRemoved(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.start()
+	l.enroll()
+	l.admin("PUT", "/policies/policy-default", denyAll)
+	l.until("enforced", version(2))
+	state := l.agent.o.Paths.State
+	var removed []string
+	for _, pattern := range []string{"ledger.db*", "store.db*", "identity*"} {
+		names, err := filepath.Glob(filepath.Join(state, pattern))
+		if err != nil || len(names) == 0 {
+			t.Fatal(pattern, names, err)
+		}
+		for _, n := range names {
+			if err := os.Remove(n); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasSuffix(n, "-wal") && !strings.HasSuffix(n, "-shm") {
+				removed = append(removed, n)
+			}
+		}
+	}
+	l.in(func(a *Agent) { a.look() })
+	l.until("told", func(Status) bool { return len(l.events("restored")) == 3 })
+	l.agent.custody.ids.Wait()
+	for _, n := range removed {
+		if _, err := os.Stat(n); err != nil {
+			t.Error(err)
+		}
+	}
+	if s := l.status(); len(s.Health) != 0 {
+		t.Errorf("%s", said(s))
+	}
+	// A kill, and all is known.
+	l.ending = service.Restarting
+	l.stop()
+	l.start()
+	l.reads("0", "0")
+	if s := l.status(); s.Policy == nil || s.Policy.Version != 2 || len(s.Health) != 0 {
+		t.Errorf("%s", encode(s))
+	}
+	l.ending = service.Stopped
+	l.stop()
+	l.reads("1", "1")
 }

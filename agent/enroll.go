@@ -218,7 +218,7 @@ func (a *Agent) unenroll(ctx context.Context) error {
 			err = errNotEnrolled
 			return
 		}
-		err = a.forget()
+		err = a.forget(protocol.EndedUnenrolled)
 	}); cerr != nil {
 		return cerr
 	}

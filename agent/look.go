@@ -21,9 +21,30 @@ const (
 	blindMost  = 5 * time.Minute
 )
 
+// guardFiles makes the agent's own files again where somebody removed or replaced them, and tells of it.
+func (a *Agent) guardFiles() {
+	tell := func(what string, err error) {
+		if what == "" {
+			return
+		}
+		e := enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "restored", Subject: "state files", Reason: what + "; it was written again"}
+		if err != nil {
+			e.Kind, e.Reason = enforce.Failed, what+": "+err.Error()
+		}
+		a.o.Log.Warn("state file", "reason", e.Reason)
+		a.journal.record(e)
+	}
+	tell(a.ledger.Check())
+	tell(a.store.Check())
+	if what := a.custody.ids.Check(); what != "" && a.custody.device() != nil {
+		tell(what, a.custody.save(a.custody.state))
+	}
+}
+
 // look makes the machine as the policy says, and finds how it stands. Without a policy, or while one is
 // held, that is the plan of nothing: back to the baseline.
 func (a *Agent) look() {
+	a.guardFiles()
 	a.keep()
 	a.host = describe()
 	a.flatten("running")
@@ -53,6 +74,9 @@ func (a *Agent) keep() {
 	}
 	a.health.set(machineFailed, problem)
 	a.unread(s)
+	if a.machine.loop.Releasing() && len(s.blind) == 0 {
+		a.clocks.look.Reset(restDelay) // for what was on its way meanwhile
+	}
 	if !s.result.Rested.IsZero() && len(s.blind) == 0 {
 		a.clocks.look.Reset(s.result.Rested.Sub(a.o.Now()) + time.Second)
 	}
@@ -167,26 +191,6 @@ func driftEvent(d reconcile.Drift, r reconcile.Result) enforce.Event {
 // deaf: what a back end holds cannot be watched, and is found by the looks that come round.
 func (a *Agent) deaf(capability, why string) {
 	a.health.of(machineUnwatched, capability, capability+": "+why)
-}
-
-// leave gives the machine back when the agent stops, unless an upgrade asked it to keep hold.
-func (a *Agent) leave() {
-	if keepAsked(a.o.Paths) {
-		a.o.Log.Info("stopping for an upgrade: the policy stays in force")
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), applyLimit)
-	defer cancel()
-	s := a.machine.hold(ctx, nil, nil)
-	a.custody.put(nil, nil)
-	s.findings = nil
-	a.machine.put(s)
-	if err := errors.Join(s.result.Problems...); err != nil {
-		a.o.Log.Error("the machine is not fully given back", "error", err)
-	}
-	for k, why := range s.result.Failed {
-		a.o.Log.Error("not given back", "resource", k.String(), "error", why)
-	}
 }
 
 // unwell is what is wrong with a database file; "" for nothing.

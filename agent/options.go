@@ -14,6 +14,7 @@ import (
 	"github.com/warderd/warder/platform/notify"
 	"github.com/warderd/warder/platform/paths"
 	"github.com/warderd/warder/platform/seat"
+	"github.com/warderd/warder/platform/service"
 	"github.com/warderd/warder/sync/protocol"
 )
 
@@ -50,6 +51,10 @@ type Options struct {
 	Ready func()
 	Alive func()
 	Watch time.Duration
+	// Ending says why the service manager ends the agent; Linger is how long a stop waits before it looks again for
+	// what came meanwhile.
+	Ending func(context.Context) service.Ending
+	Linger time.Duration
 	// Tuned says that the process is the agent's own (Tune was called).
 	Tuned bool
 }
@@ -79,6 +84,12 @@ func (o *Options) defaults() {
 	}
 	if o.Watch == 0 {
 		o.Watch = 5 * time.Minute
+	}
+	if o.Ending == nil {
+		o.Ending = service.Why
+	}
+	if o.Linger == 0 {
+		o.Linger = 500 * time.Millisecond
 	}
 	if o.Seat == nil {
 		o.Seat = seat.Active

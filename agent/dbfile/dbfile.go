@@ -49,8 +49,10 @@ type File struct {
 
 	mu     sync.Mutex // held while the disk is waited for
 	db     *sql.DB
-	used   bool // there was a database in use before
-	fresh  bool // the one in use was made when it was opened
+	at     string      // where the one in use is
+	is     os.FileInfo // of it
+	used   bool        // there was a database in use before
+	fresh  bool        // the one in use was made when it was opened
 	health Health
 
 	shown atomic.Pointer[Health] // for those who ask meanwhile
@@ -193,8 +195,53 @@ func (f *File) use(path string) error {
 		_ = db.Close()
 		return err
 	}
-	f.db, f.fresh = db, times == 1
+	f.db, f.fresh, f.at = db, times == 1, path
+	f.is, _ = os.Stat(path)
 	return nil
+}
+
+// Check makes the file again where it was removed, or another put in its place, under its user: what was in it is
+// still in the one that is open. It says what was found, "" for nothing.
+func (f *File) Check() (found string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	defer f.show()
+	now, serr := os.Stat(f.at)
+	name := filepath.Base(f.at)
+	switch {
+	case errors.Is(serr, fs.ErrNotExist):
+		found = name + " was removed while it was in use"
+	case serr != nil:
+		return "", nil // the disk, of which the next write tells
+	case f.is != nil && !os.SameFile(now, f.is):
+		found = name + " was replaced by another file while it was in use"
+	default:
+		return "", nil
+	}
+	temp := f.at + ".again"
+	_ = os.Remove(temp)
+	err = os.MkdirAll(filepath.Dir(f.at), 0o700)
+	if err == nil {
+		_, err = f.db.Exec("VACUUM INTO ?", temp)
+	}
+	if err != nil {
+		_ = os.Remove(temp)
+		return found, fmt.Errorf("it cannot be written again: %w", err)
+	}
+	_ = f.db.Close()
+	for _, end := range []string{"-wal", "-shm"} {
+		_ = os.Remove(f.at + end)
+	}
+	if err = durable.Move(temp, f.at); err == nil {
+		err = os.Chmod(f.at, 0o600)
+	}
+	if err == nil {
+		err = f.use(f.at)
+	}
+	if err != nil {
+		return found, f.recover(err)
+	}
+	return found, nil
 }
 
 // prove says how often the database has been opened.

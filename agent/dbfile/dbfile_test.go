@@ -164,3 +164,68 @@ func TestSoundErrors(t *testing.T) {
 		t.Errorf("holds %q, begun %d", got, *begun)
 	}
 }
+
+// A file that is removed or replaced while it is in use is made again, with all that was in it.
+func TestRemovedUnderUs(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "x.db")
+	f, err := Open(path, filepath.Join(dir, "run"), `CREATE TABLE IF NOT EXISTS t (v TEXT)`, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	n := 0
+	add := func() {
+		t.Helper()
+		n++
+		if err := f.Do(func(db *sql.DB) error { _, err := db.Exec(`INSERT INTO t VALUES ('x')`); return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	has := func(what string) {
+		t.Helper()
+		var got int
+		db, err := sql.Open("sqlite", "file:"+path+"?mode=ro")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if err := db.QueryRow(`SELECT count(*) FROM t`).Scan(&got); err != nil || got != n {
+			t.Errorf("%s: %d rows on the disk, want %d (%v)", what, got, n, err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v %v", what, info, err)
+		}
+	}
+	add()
+	if what, err := f.Check(); what != "" || err != nil {
+		t.Error(what, err)
+	}
+	old, _ := os.ReadFile(path)
+	for what, harm := range map[string]func(){
+		"removed": func() {
+			for _, end := range []string{"", "-wal", "-shm"} {
+				_ = os.Remove(path + end)
+			}
+		},
+		"its directory": func() { _ = os.RemoveAll(dir) },
+		"replaced": func() {
+			_ = os.Remove(path)
+			_ = os.WriteFile(path, old, 0o644)
+		},
+	} {
+		add()
+		harm()
+		add() // which goes into the file that has no name any more
+		found, err := f.Check()
+		if err != nil || !strings.Contains(found, "x.db was re") {
+			t.Errorf("%s: %q %v", what, found, err)
+		}
+		has(what)
+		add()
+		has(what + ", and used on")
+		if found, _ := f.Check(); found != "" || !f.Health().OK() {
+			t.Errorf("%s: %q again, %v", what, found, f.Health())
+		}
+	}
+}

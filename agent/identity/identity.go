@@ -275,6 +275,30 @@ func (s *Store) Save(st State) error {
 	return nil
 }
 
+// Check says what is wrong with the copies on the disk, "" for nothing: they were removed, or damaged, or replaced
+// by older ones, since they were written. Saving again mends it.
+func (s *Store) Check() string {
+	if !s.mu.TryLock() {
+		return "" // it is being written
+	}
+	defer s.mu.Unlock()
+	if s.turn == 0 || s.health != "" {
+		return "" // none was written; or that is said already
+	}
+	for _, f := range s.files()[1:] {
+		c, err := open(f)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return filepath.Base(f) + " was removed"
+		case err != nil:
+			return fmt.Sprintf("%s is damaged (%v)", filepath.Base(f), err)
+		case c.Turn < s.turn:
+			return filepath.Base(f) + " was replaced by an older one"
+		}
+	}
+	return ""
+}
+
 // Uneven reports whether the copies were whole when they were read, and not the same.
 func (s *Store) Uneven() bool {
 	s.mu.Lock()

@@ -58,6 +58,8 @@ type Ledger struct {
 	// back: a ledger without rows beside it has lost them, whatever SQLite says of the file.
 	mark   string
 	marked bool
+	// past stands beside it from then on until the boot ends, whatever was given back.
+	past string
 
 	// What the file says, as far as it was read: nobody else writes it. nil where it has to be read again.
 	mu   sync.Mutex
@@ -67,7 +69,7 @@ type Ledger struct {
 
 // Open opens the ledger for this boot. Rows that died with an earlier boot are dropped.
 func Open(path, standby, boot string) (*Ledger, error) {
-	l := &Ledger{boot: boot, mark: filepath.Join(standby, "holding")}
+	l := &Ledger{boot: boot, mark: filepath.Join(standby, "holding"), past: filepath.Join(standby, "held")}
 	lost := func(db *sql.DB, _ string) error {
 		l.mu.Lock()
 		known := slices.Collect(maps.Values(l.rows)) // which the file may not have any more
@@ -117,10 +119,17 @@ func (l *Ledger) setMark(holding bool) {
 		return
 	}
 	if holding {
+		_ = os.WriteFile(l.past, []byte(l.boot), 0o600)
 		l.marked = os.WriteFile(l.mark, []byte(l.boot), 0o600) == nil
 	} else if err := os.Remove(l.mark); err == nil || errors.Is(err, fs.ErrNotExist) {
 		l.marked = false
 	}
+}
+
+// Held reports whether anything was held in this boot, be it given back or not.
+func (l *Ledger) Held() bool {
+	b, err := os.ReadFile(l.past)
+	return l.marked || err == nil && string(b) == l.boot
 }
 
 // Close closes the file.
@@ -128,6 +137,9 @@ func (l *Ledger) Close() error { return l.file.Close() }
 
 // Shrink gives back memory that is not needed while nothing happens.
 func (l *Ledger) Shrink() { l.file.Shrink() }
+
+// Check makes the file again where it was removed under us, and says so.
+func (l *Ledger) Check() (string, error) { return l.file.Check() }
 
 // Health says whether the file is as it should be.
 func (l *Ledger) Health() dbfile.Health { return l.file.Health() }

@@ -22,6 +22,42 @@ type Loop struct {
 
 	kinds Kinds
 	watch watch
+
+	released time.Time // when a default was given back last
+	gone     Past
+}
+
+// releasing is how long after a default was given back something may still come that it refused.
+const releasing = 10 * time.Second
+
+// Releasing reports whether something may still come that is refused by a default which was given back.
+func (l *Loop) Releasing() bool {
+	return !l.released.IsZero() && l.Now().Sub(l.released) < releasing
+}
+
+// past is what was held in this boot.
+func (l *Loop) past() Past {
+	out := Past{Held: l.Ledger.Held()}
+	if l.Releasing() {
+		out.Gone, out.There = l.gone.Gone, l.gone.There
+	}
+	return out
+}
+
+// gaveBack remembers what was given back that speaks for others.
+func (l *Loop) gaveBack(r *Result) {
+	if l.Releasing() {
+		l.gone.There = maps.Clone(r.Seen.Has)
+	}
+	for _, c := range r.Plan.Apply {
+		if !c.Baseline || !r.Seen.At(c.Key).Same(c.To) || l.kinds.kinds[c.Key.Kind].Life != platform.Boot {
+			continue
+		}
+		if !l.Releasing() {
+			l.gone = Past{Gone: map[enforce.Key]enforce.Reading{}}
+		}
+		l.gone.Gone[c.Key], l.gone.There, l.released = c.To, maps.Clone(r.Seen.Has), r.At
+	}
 }
 
 // New makes a loop.
@@ -52,9 +88,9 @@ func (l *Loop) Run(ctx context.Context, ask Ask, load func(context.Context)) Res
 	r.problem(err)
 	// A ledger that cannot be read remembers nothing: only what is safe without it is done.
 	lost := err != nil || l.Ledger.Lost()
-	r.Plan = Make(l.kinds, ask, seen, rows, lost)
+	r.Plan = Make(l.kinds, ask, seen, rows, lost, l.past())
 	l.watch.compare(&r, l.kinds, ask, seen, rows)
-	if err := l.intend(r.Plan, rows, lost); err != nil {
+	if err := l.intend(r.Plan, seen, rows, lost); err != nil {
 		// Without a row nothing new may be taken; giving back needs none.
 		r.problem(err)
 		r.Plan.Apply = baselines(r.Plan.Apply)
@@ -81,6 +117,7 @@ func (l *Loop) Run(ctx context.Context, ask Ask, load func(context.Context)) Res
 		l.stragglers(ctx, &r, ask, rows, lost, failed)
 	}
 	l.watch.read(r.Seen)
+	l.gaveBack(&r)
 	r.problem(l.settle(&r, lost && len(ask.Wants) == 0 && len(ask.Blind) == 0, failed))
 	return r
 }
@@ -102,7 +139,7 @@ func (l *Loop) stragglers(ctx context.Context, r *Result, ask Ask, rows map[enfo
 		done[c.Key] = true
 	}
 	var more []enforce.Change
-	for _, c := range baselines(Make(l.kinds, ask, r.Seen, rows, lost).Apply) {
+	for _, c := range baselines(Make(l.kinds, ask, r.Seen, rows, lost, l.past()).Apply) {
 		if !done[c.Key] {
 			more = append(more, c)
 		}
@@ -143,7 +180,7 @@ func (l *Loop) List(ctx context.Context) (Seen, error) {
 }
 
 // intend writes the rows of a plan before anything is done.
-func (l *Loop) intend(p Plan, rows map[enforce.Key]ledger.Row, lost bool) error {
+func (l *Loop) intend(p Plan, seen Seen, rows map[enforce.Key]ledger.Row, lost bool) error {
 	var wait, quick []ledger.Row
 	add := func(r ledger.Row) {
 		if l.kinds.kinds[r.Key.Kind].Urgent {
@@ -152,7 +189,8 @@ func (l *Loop) intend(p Plan, rows map[enforce.Key]ledger.Row, lost bool) error 
 			wait = append(wait, r)
 		}
 	}
-	pl := planner{kinds: l.kinds, rows: rows, lost: lost}
+	pl := planner{kinds: l.kinds, rows: rows, lost: lost, past: l.past(), seen: seen}
+	pl.plan.Adopt = p.Adopt
 	for _, c := range p.Apply {
 		row, known := rows[c.Key]
 		if !known {

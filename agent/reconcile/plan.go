@@ -66,7 +66,19 @@ type planner struct {
 	rows  map[enforce.Key]ledger.Row
 	lost  bool
 	blind map[string]bool
+	past  Past
 	plan  Plan
+}
+
+// Past is what was held in this boot and is no longer.
+type Past struct {
+	// Held: something was. What reads a value of ours without a row may then be refused by us, although the
+	// default that refused it was given back.
+	Held bool
+	// Gone are the baselines of what was given back a moment ago; There is what was listed then. What came since
+	// was on its way while they were held.
+	Gone  map[enforce.Key]enforce.Reading
+	There map[enforce.Key]enforce.Reading
 }
 
 // Ask is what is wanted of a machine.
@@ -83,8 +95,8 @@ type Ask struct {
 
 // Make gives the plan. lost says that rows of this boot are missing: then what is found at a value
 // that only we write counts as ours.
-func Make(kinds Kinds, ask Ask, seen Seen, rows map[enforce.Key]ledger.Row, lost bool) Plan {
-	p := planner{kinds: kinds, seen: seen, rows: rows, lost: lost, blind: ask.Blind}
+func Make(kinds Kinds, ask Ask, seen Seen, rows map[enforce.Key]ledger.Row, lost bool, past Past) Plan {
+	p := planner{kinds: kinds, seen: seen, rows: rows, lost: lost, blind: ask.Blind, past: past}
 	held := map[enforce.Key]bool{}
 	wants, _ := join(kinds, ask.Wants)
 	for _, w := range wants {
@@ -175,8 +187,18 @@ func (p *planner) baseline(k enforce.Key, seen enforce.Reading) enforce.Reading 
 	if p.lost && kind.Safe != "" {
 		base.Value, base.State = kind.Safe, enforce.Present
 	}
-	if kind.From != nil {
-		base = kind.From(k, base, p.held)
+	if kind.From == nil {
+		return base
+	}
+	base = kind.From(k, base, p.held)
+	if p.past.Held && kind.Ours != "" && seen.Is(kind.Ours) && base.Same(seen) {
+		// Nothing of ours speaks for it now. An earlier run of this boot may have refused it, and must not be
+		// taken for what was there before: it would be refused again on the day it is given back. What its default
+		// says now it would have been without us.
+		base = kind.From(k, base, func(by enforce.Key) (enforce.Reading, bool) {
+			r := p.seen.At(by)
+			return r, r.State == enforce.Present
+		})
 	}
 	return base
 }
@@ -191,7 +213,8 @@ func (p *planner) held(k enforce.Key) (enforce.Reading, bool) {
 			return r.Baseline, true
 		}
 	}
-	return enforce.Reading{}, false
+	r, ok := p.past.Gone[k]
+	return r, ok
 }
 
 func (p *planner) want(w enforce.Want) {
@@ -250,6 +273,9 @@ func (p *planner) strays(held map[enforce.Key]bool) {
 		kind := p.kinds.kinds[k.Kind]
 		if held[k] || known || p.blind[k.Kind] || kind.From == nil || kind.Ours == "" || !seen.Is(kind.Ours) || p.spokenFor(k, held) {
 			continue
+		}
+		if _, before := p.past.There[k]; before {
+			continue // it came before the last default was given back, and was given back with it
 		}
 		if base := kind.From(k, seen, p.held); !base.Same(seen) {
 			p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: k, From: seen, To: base, Phase: enforce.Open, Baseline: true})

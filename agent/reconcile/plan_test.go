@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -42,6 +43,9 @@ func newBench(t *testing.T, gate enforce.Gate) *bench {
 // start is a fresh agent on the same files: after a stop, a kill or a reboot.
 func (b *bench) start(boot string) {
 	b.t.Helper()
+	if err := os.MkdirAll(filepath.Join(b.dir, "run"), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
 	l, err := ledger.Open(filepath.Join(b.dir, "ledger.db"), filepath.Join(b.dir, "run"), boot)
 	if err != nil {
 		b.t.Fatal(err)
@@ -59,7 +63,7 @@ func (b *bench) run(wants ...enforce.Want) Result {
 func (b *bench) preview(wants ...enforce.Want) (Plan, error) {
 	seen, err := b.loop.List(context.Background())
 	rows, lerr := b.loop.Ledger.Rows()
-	return Make(b.loop.kinds, Ask{Wants: wants}, seen, rows, false), errors.Join(err, lerr)
+	return Make(b.loop.kinds, Ask{Wants: wants}, seen, rows, false, Past{}), errors.Join(err, lerr)
 }
 
 func want(kind, id, v string, mode enforce.Mode) enforce.Want {
@@ -113,7 +117,7 @@ func TestCrash(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.loop.intend(plan, nil, false); err != nil {
+		if err := b.loop.intend(plan, Seen{}, nil, false); err != nil {
 			t.Fatal(err)
 		}
 		if written {
@@ -350,6 +354,73 @@ func TestNewcomerBetweenSnapshotAndList(t *testing.T) {
 	}
 }
 
+// What was refused by a default that was given back is never taken for what was there before: neither by the
+// same run, which hears of it a moment later, nor by the next run of the same boot. What another program refused
+// before we came stays refused.
+func TestRefusedWhileGivenBack(t *testing.T) {
+	from := func(_ enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
+		if base, ok := held(enforce.Key{Kind: "hub", ID: "h"}); ok {
+			return base
+		}
+		return seen
+	}
+	hub, dev := want("hub", "h", "0", enforce.Enforce), want("dev", "new", "1", enforce.Enforce)
+	fresh := func() *bench {
+		b := newBench(t, pass)
+		b.fake = platformtest.NewFake(pass, platform.Kind{Name: "hub", Life: platform.Boot, Safe: "1", Ours: "0", Found: true},
+			platform.Kind{Name: "dev", Life: platform.Present, Safe: "1", Ours: "0", Found: true, From: from, Urgent: true})
+		b.fake.Set("hub", "h", "1")
+		b.start("boot1")
+		return b
+	}
+	dirs := func(b *bench) string { return string(b.fake.Get("hub", "h") + " " + b.fake.Get("dev", "new")) }
+
+	b := fresh()
+	b.run(hub)
+	b.run() // gives the default back
+	if !b.loop.Releasing() {
+		t.Error("it does not look again")
+	}
+	b.fake.Set("dev", "new", "0") // was on its way
+	b.run()
+	if got := dirs(b); got != "1 1" {
+		t.Errorf("what was on its way: %s", got)
+	}
+	b.fake.Set("dev", "new", "0") // by another program, now
+	b.run()
+	if got := dirs(b); got != "1 0" {
+		t.Errorf("another program's refusal is undone: %s", got)
+	}
+
+	// The same, and the agent is stopped before it comes.
+	b = fresh()
+	b.run(hub)
+	b.run()
+	b.fake.Set("dev", "new", "0")
+	b.start("boot1")
+	b.run(hub, dev)
+	if got := dirs(b); got != "0 1" {
+		t.Fatalf("under the policy: %s", got)
+	}
+	b.run()
+	if got := dirs(b); got != "1 1" {
+		t.Errorf("a working device is taken away on release: %s", got)
+	}
+
+	// Refused before we came.
+	b = fresh()
+	b.fake.Set("dev", "new", "0")
+	b.run(hub, dev)
+	b.run()
+	if got := dirs(b); got != "1 0" {
+		t.Errorf("what another program refused: %s", got)
+	}
+	b.now = b.now.Add(releasing)
+	if b.loop.Releasing() {
+		t.Error("it looks for ever")
+	}
+}
+
 func TestShutGate(t *testing.T) {
 	b := newBench(t, func(enforce.Change) error { return errors.New("shut") })
 	r := b.run(want("disk", "a", "0", enforce.Enforce))
@@ -406,14 +477,14 @@ func TestAlwaysBack(t *testing.T) {
 					rt.Fatal(err)
 				}
 				rows, _ := b.loop.Ledger.Rows()
-				if err := b.loop.intend(plan, rows, false); err != nil {
+				if err := b.loop.intend(plan, Seen{}, rows, false); err != nil {
 					rt.Fatal(err)
 				}
 				b.start("boot1")
 			case 1: // killed half way through the writes
 				plan, _ := b.preview(wants...)
 				rows, _ := b.loop.Ledger.Rows()
-				_ = b.loop.intend(plan, rows, false)
+				_ = b.loop.intend(plan, Seen{}, rows, false)
 				if len(plan.Apply) > 0 {
 					_ = b.fake.Apply(context.Background(), plan.Apply[:1])
 				}

@@ -70,6 +70,9 @@ func (s *Store) Close() error { return s.file.Close() }
 // Shrink gives back memory that is not needed while nothing happens.
 func (s *Store) Shrink() { s.file.Shrink() }
 
+// Check makes the file again where it was removed under us, and says so.
+func (s *Store) Check() (string, error) { return s.file.Check() }
+
 // Health says whether the file is as it should be.
 func (s *Store) Health() dbfile.Health { return s.file.Health() }
 

@@ -3,7 +3,12 @@ package usb
 import (
 	"context"
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform"
@@ -15,11 +20,45 @@ type Backend struct{ *Ports }
 // Kinds: the kernel's defaults are fresh after a boot; a device's authorized ends with the plug.
 func (b Backend) Kinds() []platform.Kind {
 	return []platform.Kind{
-		// -1 is usbcore's own default: every wired device is authorised.
-		{Name: kindParam, Life: platform.Boot, Safe: "-1", Ours: "0", Found: true},
+		{Name: kindParam, Life: platform.Boot, Safe: freshParam(), Ours: "0", Found: true},
 		{Name: kindDefault, Life: platform.Boot, Safe: "1", Ours: "0", Found: true, From: hubBaseline},
 		{Name: kindDevice, Life: platform.Present, Safe: "1", Ours: "0", Found: true, From: b.deviceBaseline, Urgent: true},
 	}
+}
+
+// freshParam is what the parameter reads after a boot of this kernel, for the day on which the ledger is lost.
+var freshParam = sync.OnceValue(func() enforce.Value {
+	var u unix.Utsname
+	_ = unix.Uname(&u)
+	release := unix.ByteSliceToString(u.Release[:])
+	line, _ := os.ReadFile("/proc/cmdline")
+	config, _ := os.ReadFile("/boot/config-" + release)
+	return freshParamOf(string(line), string(config), release)
+})
+
+// freshParamOf tells it by the kernel's command line, by its configuration (since 6.11), or by its release: 1 is
+// "all", and before 6.11 -1 was "all that are wired" (drivers/usb/core/hcd.c).
+func freshParamOf(line, config, release string) enforce.Value {
+	value := func(s, name string) (string, bool) {
+		_, rest, ok := strings.Cut(s, name+"=")
+		if !ok {
+			return "", false
+		}
+		v := strings.TrimSpace(rest[:len(rest)-len(strings.TrimLeft(rest, "-0123456789"))])
+		n, err := strconv.Atoi(v)
+		return v, err == nil && n >= -1 && n <= 2 && n != 0
+	}
+	if v, ok := value(line, "usbcore.authorized_default"); ok {
+		return enforce.Value(v)
+	}
+	if v, ok := value(config, "CONFIG_USB_DEFAULT_AUTHORIZATION_MODE"); ok {
+		return enforce.Value(v)
+	}
+	var major, minor int
+	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n == 2 && (major > 6 || major == 6 && minor >= 11) {
+		return "1"
+	}
+	return "-1"
 }
 
 // hubBaseline: a root hub that appeared while we held the parameter reads our 0.

@@ -325,7 +325,6 @@ func (g *Guard) judge(c came) bool {
 	return true
 }
 
-
 // thrifty is a judge that says beforehand what it will not need to know: each file that is read stands
 // between a plug and its decision.
 type thrifty interface {

@@ -380,3 +380,18 @@ func TestDispatchActsOnAddAlone(t *testing.T) {
 		t.Errorf("%d decisions on six announcements", n)
 	}
 }
+
+// What a fresh boot reads: by the command line, the kernel's configuration, or its release. 0 is never given back
+// as what was there before us when that is not known: it locks people out.
+func TestFreshParam(t *testing.T) {
+	for _, c := range []struct{ line, config, release, want string }{
+		{"quiet", "", "6.1.0-40-amd64", "-1"}, {"quiet", "", "6.12.48+deb13-amd64", "1"}, {"", "", "6.10.0", "-1"}, {"", "", "7.0", "1"}, {"", "", "weird", "-1"},
+		{"quiet", "CONFIG_USB=m\nCONFIG_USB_DEFAULT_AUTHORIZATION_MODE=2\nCONFIG_X=y\n", "6.12.0", "2"},
+		{"quiet usbcore.authorized_default=2 x", "CONFIG_USB_DEFAULT_AUTHORIZATION_MODE=1\n", "6.12.0", "2"},
+		{"usbcore.authorized_default=0", "CONFIG_USB_DEFAULT_AUTHORIZATION_MODE=1\n", "6.12.0", "1"}, {"usbcore.authorized_default=", "", "6.1.0", "-1"},
+	} {
+		if got := freshParamOf(c.line, c.config, c.release); string(got) != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+}

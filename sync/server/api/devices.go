@@ -59,9 +59,6 @@ func agentOf(d *store.Device) (p protocol.Agent) {
 // stands says how a device stands now: what it last said, for as long as that counts. Ageing brings no report,
 // so it is judged whenever somebody asks.
 func (a *API) stands(d *store.Device, now time.Time) (rollup, why string) {
-	if d.Report.Rollup == "" {
-		return "", ""
-	}
 	seen := a.book.seen(d)
 	switch ended := agentOf(d).Ended; {
 	case ended == protocol.EndedStopped:
@@ -72,6 +69,8 @@ func (a *API) stands(d *store.Device, now time.Time) (rollup, why string) {
 		return string(enforce.Uncertain), "the device was unenrolled on the device, which gave back what it held"
 	case ended != "":
 		return string(enforce.Uncertain), "the agent ended: " + ended
+	case d.Report.Rollup == "":
+		return "", ""
 	case now.After(seen.Fresh) && !a.hub.connected(d.ID):
 		return string(enforce.Uncertain), "last seen " + now.Sub(seen.At).Round(time.Minute).String() + " ago; it said " + d.Report.Rollup
 	}

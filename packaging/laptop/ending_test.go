@@ -1,0 +1,111 @@
+//go:build linux
+
+package laptop
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestEndings: what a restart, a stop, a hang and a shutdown leave behind, and what is said of them.
+func TestEndings(t *testing.T) {
+	t.Parallel()
+	_, _ = need(t)
+	disk := filepath.Join(t.TempDir(), "disk.qcow2")
+	image, _ := need(t)
+	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", filepath.Join(image, "root.img"), disk).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	whole := start(t, Options{Disk: disk})
+	whole.sh("mkdir -p /var/log/journal; systemctl restart systemd-journald")
+	whole.sh(`mkdir -p /srv/server; cat >/etc/systemd/system/policy-server.service <<'U'
+[Unit]
+Before=warder.service
+[Service]
+ExecStartPre=/bin/sh -c 'mountpoint -q /host || mount -t 9p -o trans=virtio,version=9p2000.L,ro host /host'
+ExecStart=/host/warder-server serve --data /srv/server --listen 127.0.0.1:8443 --interval 30s
+U
+systemctl daemon-reload; systemctl start policy-server`)
+	whole.wait("the server is up", "curl -sk https://127.0.0.1:8443/healthz")
+	whole.sh("/host/warder-server token create --data /srv/server --role admin --ttl 24h >/root/token")
+	whole.policy = "policy-default"
+	whole.install()
+	whole.enroll()
+	whole.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p' >/root/device`)
+	whole.medium("a", 48)
+	device := `curl -sk -H "Authorization: Bearer $(cat /root/token)" "` + api + `/devices/$(cat /root/device)"`
+
+	t.Run("restart", func(t *testing.T) {
+		r := &rig{whole.Laptop, t, whole.dir, whole.policy}
+		r.set(`{"policy_data":{"usb":{"allowed_classes":["hid"]}}}`)
+		// A start that takes a while, so that something can be plugged in before it.
+		r.sh(`mkdir -p /run/systemd/system/warder.service.d; printf '[Service]\nExecStartPre=/bin/sleep 8\n' >/run/systemd/system/warder.service.d/slow.conf; systemctl daemon-reload
+			systemctl restart --no-block warder`)
+		r.wait("the agent is away", "! pgrep -x warder")
+		r.plug("usb-storage", "s1", map[string]any{"drive": "a", "port": "1"})
+		r.plug("usb-tablet", "m1", map[string]any{"port": "2"})
+		r.wait("both are there", "ls -d /sys/bus/usb/devices/2-1 /sys/bus/usb/devices/1-2")
+		if out := r.try("pgrep -x warder; ls /dev/sda; cat /sys/bus/usb/devices/2-1/authorized").Out; out != "0" {
+			t.Errorf("between two agents the machine is open: %s", out)
+		}
+		r.wait("the agent is back", "systemctl is-active warder")
+		r.authorized("1-2", "1")
+		r.authorized("2-1", "0")
+		r.sh("rm -r /run/systemd/system/warder.service.d; systemctl daemon-reload")
+		// What was there before us is a mouse that works.
+		t.Log(r.sh("warder revert --reason ticket; warder ledger"))
+		r.authorized("1-2", "1")
+		r.authorized("2-1", "1")
+		r.sh("warder revert --lift")
+		r.authorized("2-1", "0")
+		r.authorized("1-2", "1")
+	})
+
+	t.Run("stop", func(t *testing.T) {
+		r := &rig{whole.Laptop, t, whole.dir, whole.policy}
+		t.Log(r.sh("date +%s.%N; systemctl stop warder; date +%s.%N"))
+		if got := r.defaults(); got != fresh {
+			t.Errorf("a stop left %q", got)
+		}
+		r.authorized("2-1", "1")
+		r.wait("the server knows", device+` | grep '"ended":"stopped"' | grep -q '"compliance":"unknown"'`)
+		res := r.try("warder status")
+		if res.Code != 3 {
+			t.Errorf("exit %d: %s", res.Code, res.Out)
+		}
+		contains(t, res.Out, "is stopped")
+		r.sh("systemctl start warder")
+		r.wait("the server knows", device+` | grep -v '"ended"' | grep -q '"compliance":"compliant"'`)
+	})
+
+	t.Run("hung", func(t *testing.T) {
+		r := &rig{whole.Laptop, t, whole.dir, whole.policy}
+		res := r.try(`p=$(systemctl show -P MainPID warder); kill -STOP $p; a=$(date +%s%N); warder status; c=$?; warder status --json | grep '"agent"'; b=$(date +%s%N); kill -CONT $p; echo "two took $(( (b-a)/1000000 )) ms"; exit $c`)
+		t.Log(res.Out)
+		if res.Code != 3 {
+			t.Errorf("exit %d", res.Code)
+		}
+		contains(t, res.Out, "is hung")
+		contains(t, res.Out, `"agent": "hung"`)
+	})
+
+	t.Run("shutdown", func(t *testing.T) {
+		r := &rig{whole.Laptop, t, whole.dir, whole.policy}
+		r.sh("systemctl poweroff --no-block")
+		select {
+		case <-r.done:
+		case <-time.After(3 * time.Minute):
+			t.Fatal("it does not shut down")
+		}
+		again := start(t, Options{Disk: disk})
+		out := again.sh("journalctl -b -1 -u warder --no-pager -o cat | tail -n 5")
+		contains(t, out, "the machine is shut down: the policy stays in force")
+		if strings.Contains(out, "not told of the end") {
+			t.Errorf("the server was not told: %s", out)
+		}
+		t.Log(out)
+	})
+}
