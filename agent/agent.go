@@ -57,6 +57,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	p.start("tick", false, func(ctx context.Context) error { return tick.Every(ctx, a.o.Watch, func() { a.do(a.ticked) }) })
 	err = a.serve(ctx, p.failed)
+	end := a.ending(err)
 	cancel()
 	a.machine.stop()
 	p.running.Wait()
@@ -65,9 +66,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.contact.close()
 	a.journal.drain() // what was decided at the very end
 	_ = os.Remove(a.o.Paths.Socket())
-	if err == nil {
-		a.end()
-	}
+	end()
 	a.custody.ids.Wait()
 	a.flatten("stopped")
 	return err
@@ -140,7 +139,7 @@ func (p *parts) start(name string, vital bool, f func(context.Context) error) {
 // ticked tells the service manager that the loop lives, looks after the socket, and looks at the machine where
 // that was not done for a while: what nobody announces is found by it.
 func (a *Agent) ticked() {
-	if a.o.Now().Sub(a.clocks.looked) > backstop/2 {
+	if a.o.Now().Sub(a.clocks.looked)+a.o.Watch > backstop { // at the next tick it would be too late
 		defer a.look()
 	}
 	if a.o.Alive != nil {

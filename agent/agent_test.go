@@ -87,6 +87,7 @@ func labWith(t *testing.T, o server.Options) *lab {
 	write(t, l.sys+"/bus/usb/devices/usb1/devnum", "1\n")
 	write(t, l.sys+"/bus/usb/devices/usb1/descriptors", "\x12\x01\x00\x02\x09\x00\x00\x40\x6b\x1d\x02\x00\x00\x00\x01\x02\x03\x01\x09\x02\x19\x00\x01\x01\x00\xe0\x00\x09\x04\x00\x00\x01\x09\x00\x00\x00\x07\x05\x81\x03\x04\x00\x0c")
 	l.plug("1-1", 2)
+	write(t, l.dir+"/proc/self/mountinfo", "25 1 254:1 / / rw,noatime - ext4 /dev/vda1 rw\n")
 	write(t, l.dir+"/inputs", "I: Bus=0011 Vendor=0001 Product=0001 Version=ab41\nS: Sysfs=/devices/platform/i8042/serio0/input/input0\nB: EV=120013\nB: KEY=402000002 3803078f800d001 feffffdfffefffff fffffffffffffffe\n\n")
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -128,7 +129,7 @@ func (l *lab) plug(name string, number int) {
 func (l *lab) start() {
 	l.t.Helper()
 	skew := l.skew
-	a, err := New(Options{Paths: paths.Under(l.dir + "/agent"), Version: "test", SysRoot: l.sys, Inputs: l.dir + "/inputs", Boot: l.boot,
+	a, err := New(Options{Paths: paths.Under(l.dir + "/agent"), Version: "test", SysRoot: l.sys, ProcRoot: l.dir + "/proc", Inputs: l.dir + "/inputs", Boot: l.boot,
 		Machine: "m1", Tell: func(string, []uint32) []string { return nil }, Seat: func() []uint32 { return *l.seat.Load() }, Random: func() float64 { return 0 }, Source: l.source, Reach: l.reach, Sections: l.sections, Capabilities: l.capabilities,
 		Ending: func(context.Context) service.Ending { return l.ending }, Linger: 10 * time.Millisecond,
 		Now: func() time.Time { return time.Now().Add(skew) }})

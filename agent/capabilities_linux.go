@@ -2,10 +2,11 @@ package agent
 
 import (
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/encryption"
 	"github.com/warderd/warder/platform/input"
 	"github.com/warderd/warder/platform/usb"
 	"github.com/warderd/warder/platform/volume"
 )
 
 // capabilities are what this system has, in the order in which they observe and are held.
-var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability}
+var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability}

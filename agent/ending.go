@@ -12,29 +12,37 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// end is what an agent does at its end, with the machine and with its server.
-func (a *Agent) end() {
+// ending is asked at once when the loop has ended, and gives what is to be done once all parts have. A restart and
+// an upgrade keep what is in force: nothing may be plugged in between. So does a shutdown: what the kernel holds it
+// forgets, and the rest is wanted again after the boot; of that the server is told before anything else, because the
+// network goes, too. A stop gives back, and whatever is not known to be something else is one.
+func (a *Agent) ending(err error) func() {
+	if err != nil {
+		return func() {}
+	}
 	word := a.lastWord()
-	a.say(word, a.leave())
-}
-
-// leave ends the agent's hold on the machine as the reason for its end asks, and gives its last word to the
-// server, "" for none. A restart and an upgrade keep what is in force: nothing may be plugged in between. So does
-// a shutdown: what the kernel holds it forgets, and the rest is wanted again after the boot. A stop gives back,
-// and whatever is not known to be something else is one.
-func (a *Agent) leave() (word string) {
+	keeps := func(why string) func() {
+		a.o.Log.Info(why + ": the policy stays in force")
+		return func() {}
+	}
 	if keepAsked(a.o.Paths) {
-		a.o.Log.Info("stopping for an upgrade: the policy stays in force")
-		return ""
+		return keeps("stopping for an upgrade")
 	}
 	switch a.o.Ending(context.Background()) {
 	case service.Restarting:
-		a.o.Log.Info("restarting: the policy stays in force")
-		return ""
+		return keeps("restarting")
 	case service.Shutdown:
-		a.o.Log.Info("the machine is shut down: the policy stays in force")
-		return protocol.EndedOff
+		a.say(word, protocol.EndedOff)
+		return keeps("the machine is shut down")
 	}
+	return func() {
+		a.leave()
+		a.say(word, protocol.EndedStopped)
+	}
+}
+
+// leave gives the machine back.
+func (a *Agent) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), applyLimit)
 	defer cancel()
 	s := a.machine.hold(ctx, nil, nil)
@@ -55,7 +63,6 @@ func (a *Agent) leave() (word string) {
 	for k, why := range s.result.Failed {
 		a.o.Log.Error("not given back", "resource", k.String(), "error", why)
 	}
-	return protocol.EndedStopped
 }
 
 // lingers is how often a stop looks again for what came while it gave back.
@@ -107,7 +114,7 @@ func (a *Agent) messenger(d *identity.Device) (Source, func(), error) {
 // say sends a last word, and logs where it does not arrive: the server will miss this device soon enough.
 func (a *Agent) say(word func(string) error, why string) {
 	if why == "" {
-		return
+		return // released by the server
 	}
 	if err := word(why); err != nil {
 		a.o.Log.Info("the server was not told of the end", "error", err)

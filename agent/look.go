@@ -30,6 +30,12 @@ func (a *Agent) guardFiles() {
 		e := enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "restored", Subject: "state files", Reason: what + "; it was written again"}
 		if err != nil {
 			e.Kind, e.Reason = enforce.Failed, what+": "+err.Error()
+			if a.clocks.unrestored == e.Reason {
+				return // told, and tried again at each look
+			}
+			a.clocks.unrestored = e.Reason
+		} else {
+			a.clocks.unrestored = ""
 		}
 		a.o.Log.Warn("state file", "reason", e.Reason)
 		a.journal.record(e)
@@ -74,10 +80,11 @@ func (a *Agent) keep() {
 	}
 	a.health.set(machineFailed, problem)
 	a.unread(s)
-	if a.machine.loop.Releasing() && len(s.blind) == 0 {
+	switch {
+	case len(s.blind) > 0: // set already
+	case a.machine.loop.Releasing():
 		a.clocks.look.Reset(restDelay) // for what was on its way meanwhile
-	}
-	if !s.result.Rested.IsZero() && len(s.blind) == 0 {
+	case !s.result.Rested.IsZero():
 		a.clocks.look.Reset(s.result.Rested.Sub(a.o.Now()) + time.Second)
 	}
 	for _, d := range s.result.Drifted {
@@ -109,7 +116,10 @@ func (a *Agent) unread(s standing) {
 		}
 	}
 	a.health.set(machineUnread, strings.Join(list, "; "))
-	a.clocks.blind = min(max(2*a.clocks.blind, blindRetry), blindMost)
+	// Those who ask for a look in between put nothing off.
+	if now := a.o.Now(); a.clocks.blind == 0 || now.Sub(a.clocks.blinded) >= a.clocks.blind {
+		a.clocks.blind, a.clocks.blinded = min(max(2*a.clocks.blind, blindRetry), blindMost), now
+	}
 	a.clocks.look.Reset(a.clocks.blind)
 }
 
@@ -188,9 +198,12 @@ func driftEvent(d reconcile.Drift, r reconcile.Result) enforce.Event {
 	return e
 }
 
-// deaf: what a back end holds cannot be watched, and is found by the looks that come round.
+// deaf: what a back end holds cannot be watched, and is found by the looks that come round; "" is over.
 func (a *Agent) deaf(capability, why string) {
-	a.health.of(machineUnwatched, capability, capability+": "+why)
+	if why != "" {
+		why = capability + ": " + why
+	}
+	a.health.of(machineUnwatched, capability, why)
 }
 
 // unwell is what is wrong with a database file; "" for nothing.

@@ -54,7 +54,7 @@ type standing struct {
 
 func newMachine(o *Options, l *ledger.Ledger) (*machine, error) {
 	m := &machine{boot: o.Boot, now: o.Now, log: o.Log, sections: o.Sections, can: map[string]fact.Capability{}}
-	h := platform.Host{Sysfs: o.SysRoot, Inputs: o.Inputs, Run: o.Paths.Run, Gate: m.gate.pass, Log: o.Log}
+	h := platform.Host{Sysfs: o.SysRoot, Proc: o.ProcRoot, Inputs: o.Inputs, Run: o.Paths.Run, Gate: m.gate.pass, Log: o.Log}
 	var backends []platform.Backend
 	for _, f := range o.Capabilities {
 		c := f(h)
@@ -216,18 +216,41 @@ func (m *machine) kindsOf(sections map[string]string) map[string]bool {
 func (m *machine) watch(ctx context.Context, changed func(), unwatched func(capability, why string)) error {
 	var all sync.WaitGroup
 	for _, c := range m.list {
-		for _, b := range c.Backends {
+		part := func(watch func() error) {
 			all.Go(func() {
-				err := b.Watch(ctx, func(t platform.Touch) { m.touch(t); changed() })
-				if err != nil && ctx.Err() == nil {
+				for wait := watchAgain; ; wait = min(2*wait, backstop) {
+					err := watch()
+					if err == nil || ctx.Err() != nil {
+						return
+					}
 					unwatched(c.Name, err.Error())
+					if errors.As(err, &platform.Unwatched{}) {
+						return // it cannot be, here
+					}
+					select {
+					case <-ctx.Done():
+						return
+					case <-time.After(wait):
+						unwatched(c.Name, "")
+					}
 				}
 			})
+		}
+		for _, b := range c.Backends {
+			part(func() error { return b.Watch(ctx, func(t platform.Touch) { m.touch(t); changed() }) })
+		}
+		for _, o := range c.Observers {
+			if w, ok := o.(platform.Watched); ok {
+				part(func() error { return w.Watch(ctx, func() { m.touch(platform.Touch{}); changed() }) })
+			}
 		}
 	}
 	all.Wait()
 	return nil
 }
+
+// watchAgain is when a watch that ended is tried again; it doubles.
+const watchAgain = 10 * time.Second
 
 // maxTouched bounds who is remembered until the next look.
 const maxTouched = 1024

@@ -25,6 +25,9 @@ type clocks struct {
 	enrol *time.Timer // the next try of a dropped enrolment
 	tries int         // of it
 	blind time.Duration
+	// blinded is when that was set, unrestored the state file that could not be made again.
+	blinded    time.Time
+	unrestored string
 
 	looked time.Time // when the last look began
 	vain   int       // looks in a row that another program's writes asked for and that found nothing changed

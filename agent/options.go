@@ -30,12 +30,14 @@ type Options struct {
 	Log     *slog.Logger
 	Level   *slog.LevelVar
 	SysRoot string // of sysfs
-	Inputs  string // the kernel's list of input devices
-	Boot    string // the boot id
-	Machine string // hash of the machine's own id
-	Now     func() time.Time
-	Random  func() float64
-	Seat    func() []uint32 // the users at the machine now
+	// ProcRoot is procfs, of which the mounts and swaps are read.
+	ProcRoot string
+	Inputs   string // the kernel's list of input devices
+	Boot     string // the boot id
+	Machine  string // hash of the machine's own id
+	Now      func() time.Time
+	Random   func() float64
+	Seat     func() []uint32 // the users at the machine now
 	// Tell tells those of the users who have a session, and says whom it reached.
 	Tell func(message string, users []uint32) []string
 	// Source replaces the check-in client of an enrolled device.
@@ -65,6 +67,9 @@ func (o *Options) defaults() {
 	}
 	if o.SysRoot == "" {
 		o.SysRoot = "/sys"
+	}
+	if o.ProcRoot == "" {
+		o.ProcRoot = "/proc"
 	}
 	if o.Inputs == "" {
 		o.Inputs = "/proc/bus/input/devices"

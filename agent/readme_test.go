@@ -40,7 +40,7 @@ func TestReadmeTable(t *testing.T) {
 
 func table() string {
 	by := map[string]map[string]string{}
-	notes := map[string]bool{}
+	notes := map[string]*note{}
 	for _, c := range claims(all.Sections) {
 		if by[string(c.Setting)] == nil {
 			by[string(c.Setting)] = map[string]string{}
@@ -49,8 +49,11 @@ func table() string {
 		if c.Level != "unsupported" && !c.Exercised {
 			cell += ", not exercised on real hardware"
 		}
-		if c.Level == "partial" {
-			notes["`"+string(c.Setting)+"` is partial on "+c.OS+": "+c.Limit] = true
+		if c.Level != "unsupported" && c.Limit != "" {
+			if notes[c.Limit] == nil {
+				notes[c.Limit] = &note{level: c.Level, os: c.OS}
+			}
+			notes[c.Limit].settings = append(notes[c.Limit].settings, "`"+string(c.Setting)+"`")
 		}
 		by[string(c.Setting)][c.OS] = cell
 	}
@@ -61,14 +64,26 @@ func table() string {
 		out.WriteString("| `" + string(s) + "` | " + row["linux"] + " | " + row["windows"] + " | " + row["darwin"] + " |\n")
 	}
 	var lines []string
-	for n := range notes {
-		lines = append(lines, n)
+	for limit, n := range notes {
+		sort.Strings(n.settings)
+		last := len(n.settings) - 1
+		names, is := strings.Join(n.settings[:last], ", "), " is "
+		if last > 0 {
+			names, is = names+" and ", " are "
+		}
+		lines = append(lines, names+n.settings[last]+is+n.level+" on "+n.os+": "+limit)
 	}
 	sort.Strings(lines)
 	for _, n := range lines {
 		out.WriteString("\n" + n + ".\n")
 	}
 	return out.String()
+}
+
+// note is what the table says beneath it of a limit.
+type note struct {
+	level, os string
+	settings  []string
 }
 
 // claims are what this version's capabilities claim, on every system: the README's table.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/warderd/warder/agent/identity"
@@ -15,7 +16,7 @@ import (
 
 // Status is what "warder status" shows.
 type Status struct {
-	Agent     string            `json:"agent"` // running, stopped, off; dead, hung, unreachable as seen from outside
+	Agent     string            `json:"agent"` // running, stopped; dead, hung, unreachable as seen from outside
 	Version   string            `json:"version"`
 	At        time.Time         `json:"at"`
 	StartedAt time.Time         `json:"started_at"`
@@ -130,7 +131,6 @@ func (a *Agent) status(v view) Status {
 	if at := stands.result.At; !at.IsZero() {
 		s.LookedAt = at.UTC()
 	}
-	s.Age(a.o.Now())
 	if d := st.Device; d != nil {
 		s.Enrolled, s.DeviceID = true, d.DeviceID
 		s.Server, _ = a.server()
@@ -139,6 +139,7 @@ func (a *Agent) status(v view) Status {
 		h := a.custody.held()
 		s.Policy = &PolicyStatus{doc.ID, doc.Name, doc.Version, st.Policy.Serial, h.Digest, h.State, a.stale(), issued.ExpiresAt, st.Policy.Received}
 	}
+	s.Age(a.o.Now())
 	for _, w := range a.machine.work() {
 		step := enforce.Plain(w.Step) // may name a mount point, and so whose stick it is
 		if !v.root && !v.seated {
@@ -149,14 +150,17 @@ func (a *Agent) status(v view) Status {
 	return s
 }
 
-// Age makes unknown what was read too long ago, and rolls the findings up.
+// Age makes unknown what was read too long ago, and rolls the findings up. Where no agent runs, or no policy
+// governs, nothing is known to hold.
 func (s *Status) Age(now time.Time) {
 	for i, f := range s.Findings {
 		if now.Sub(f.ReadAt) > evidenceGood {
 			s.Findings[i] = f.Aged(now)
 		}
 	}
-	s.Rollup = enforce.RollUp(s.Findings)
+	if s.Rollup = enforce.RollUp(s.Findings); s.Agent != "running" || s.Policy == nil {
+		s.Rollup.Compliance = enforce.Uncertain
+	}
 }
 
 // Exit codes of "warder status".
@@ -177,10 +181,15 @@ func (s Status) Exit() int {
 		return ExitNotEnrolled
 	case s.Rollup.Compliance == enforce.Noncompliant:
 		return ExitNoncompliant
-	case s.Policy == nil || s.Policy.Stale || s.Hold != nil || len(s.Health) > 0 || s.Rollup.Compliance != enforce.Compliant || s.CheckIn.Error != "":
+	case s.Policy == nil || s.Policy.Stale || s.Hold != nil || degraded(s.Health) || s.Rollup.Compliance != enforce.Compliant || s.CheckIn.Error != "":
 		return ExitDegraded
 	}
 	return ExitHealthy
+}
+
+// degraded: a warning that is not low stands.
+func degraded(list []Problem) bool {
+	return slices.ContainsFunc(list, func(p Problem) bool { return p.Severity != Low })
 }
 
 // flatName is the status as any user may see it, for when the agent is dead.
@@ -190,6 +199,7 @@ const flatName = "status.json"
 func (a *Agent) flatten(state string) {
 	s := a.status(anybody)
 	s.Agent = state
+	s.Age(a.o.Now())
 	path := filepath.Join(a.o.Paths.Run, flatName)
 	// The runtime directory is memory: no durability is wanted, only a whole file.
 	_ = durable.Swap(path, encode(s), 0o644) // holds what any user may see

@@ -46,7 +46,8 @@ type Finding struct {
 	Reason      string      `json:"reason,omitempty"`
 	Evidence    []Evidence  `json:"evidence,omitempty"`
 	Since       time.Time   `json:"since,omitzero"`
-	// ReadAt is when the machine was last looked at for it. Like evidence it is no news by itself.
+	// ReadAt is when the machine was last looked at for it. Like evidence it is no news by itself: a server has it
+	// from the last report with news, and the time of the device's last look beside it.
 	ReadAt time.Time `json:"read_at,omitzero"`
 }
 

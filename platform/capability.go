@@ -14,6 +14,7 @@ import (
 // Host is what a capability is made for: a machine, and the agent that runs there.
 type Host struct {
 	Sysfs  string // where sysfs is, "/sys"
+	Proc   string // where procfs is, "/proc"
 	Inputs string // the kernel's list of input devices
 	Run    string // the runtime directory; empty after a boot
 	Gate   enforce.Gate

@@ -78,6 +78,12 @@ type Observer interface {
 	Observe(context.Context, *fact.Machine) error
 }
 
+// Watched is an observer that is told of changes to what it reads, until the context ends.
+type Watched interface {
+	Observer
+	Watch(ctx context.Context, changed func()) error
+}
+
 // Unsupported is what a back end answers where its system lacks something.
 type Unsupported struct{ Feature, Need string }
 

@@ -228,19 +228,21 @@ func (f *File) Check() (found string, err error) {
 		_ = os.Remove(temp)
 		return found, fmt.Errorf("it cannot be written again: %w", err)
 	}
-	_ = f.db.Close()
 	for _, end := range []string{"-wal", "-shm"} {
 		_ = os.Remove(f.at + end)
 	}
-	if err = durable.Move(temp, f.at); err == nil {
-		err = os.Chmod(f.at, 0o600)
-	}
-	if err == nil {
-		err = f.use(f.at)
+	if err = os.Chmod(temp, 0o600); err == nil {
+		err = durable.Move(temp, f.at)
 	}
 	if err != nil {
-		return found, f.recover(err)
+		_ = os.Remove(temp)
+		return found, fmt.Errorf("it cannot be put back: %w", err) // the open one, which has no name, goes on
 	}
+	old := f.db
+	if err := f.use(f.at); err != nil {
+		return found, fmt.Errorf("it was put back and cannot be opened: %w", err)
+	}
+	_ = old.Close()
 	return found, nil
 }
 

@@ -201,6 +201,24 @@ func TestRemovedUnderUs(t *testing.T) {
 	if what, err := f.Check(); what != "" || err != nil {
 		t.Error(what, err)
 	}
+	// Where it cannot be put back, the open one goes on, and it is tried again.
+	for _, end := range []string{"", "-wal", "-shm"} {
+		_ = os.Remove(path + end)
+	}
+	if err := os.MkdirAll(path+"/x", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if found, err := f.Check(); err == nil || found == "" {
+			t.Errorf("%q %v", found, err)
+		}
+		add()
+	}
+	_ = os.RemoveAll(path)
+	if found, err := f.Check(); err != nil || found == "" {
+		t.Errorf("%q %v", found, err)
+	}
+	has("after a directory in its place")
 	old, _ := os.ReadFile(path)
 	for what, harm := range map[string]func(){
 		"removed": func() {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/warderd/warder/agent/dbfile"
 	"github.com/warderd/warder/agent/killpoint"
@@ -57,7 +58,7 @@ type Ledger struct {
 	// mark, in the runtime directory, stands from the first intent of a boot until everything is given
 	// back: a ledger without rows beside it has lost them, whatever SQLite says of the file.
 	mark   string
-	marked bool
+	marked atomic.Bool
 	// past stands beside it from then on until the boot ends, whatever was given back.
 	past string
 
@@ -103,10 +104,10 @@ func Open(path, standby, boot string) (*Ledger, error) {
 
 func (l *Ledger) checkMark() error {
 	b, err := os.ReadFile(l.mark)
-	l.marked = err == nil && string(b) == l.boot
-	if !l.marked {
+	if l.marked.Store(err == nil && string(b) == l.boot); !l.marked.Load() {
 		return nil
 	}
+	_ = os.WriteFile(l.past, []byte(l.boot), 0o600) // an earlier version wrote the mark alone
 	rows, err := l.Rows()
 	if err != nil || len(rows) > 0 {
 		return err
@@ -115,21 +116,20 @@ func (l *Ledger) checkMark() error {
 }
 
 func (l *Ledger) setMark(holding bool) {
-	if holding == l.marked {
+	if holding == l.marked.Load() {
 		return
 	}
 	if holding {
-		_ = os.WriteFile(l.past, []byte(l.boot), 0o600)
-		l.marked = os.WriteFile(l.mark, []byte(l.boot), 0o600) == nil
+		l.marked.Store(os.WriteFile(l.past, []byte(l.boot), 0o600) == nil && os.WriteFile(l.mark, []byte(l.boot), 0o600) == nil)
 	} else if err := os.Remove(l.mark); err == nil || errors.Is(err, fs.ErrNotExist) {
-		l.marked = false
+		l.marked.Store(false)
 	}
 }
 
 // Held reports whether anything was held in this boot, be it given back or not.
 func (l *Ledger) Held() bool {
 	b, err := os.ReadFile(l.past)
-	return l.marked || err == nil && string(b) == l.boot
+	return l.marked.Load() || err == nil && string(b) == l.boot
 }
 
 // Close closes the file.

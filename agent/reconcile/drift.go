@@ -36,10 +36,13 @@ type watch struct {
 	asked   map[enforce.Key]enforce.Want    // of the last run
 	repairs map[enforce.Key][]time.Time
 	resting map[enforce.Key]time.Time // contended, until
+	told    map[enforce.Key][]time.Time
+	hushed  map[enforce.Key]time.Time // told often enough below enforce, until
 }
 
 func newWatch() watch {
-	return watch{last: map[enforce.Key]enforce.Reading{}, repairs: map[enforce.Key][]time.Time{}, resting: map[enforce.Key]time.Time{}}
+	return watch{last: map[enforce.Key]enforce.Reading{}, repairs: map[enforce.Key][]time.Time{}, resting: map[enforce.Key]time.Time{},
+		told: map[enforce.Key][]time.Time{}, hushed: map[enforce.Key]time.Time{}}
 }
 
 // read keeps what was read after a run.
@@ -47,9 +50,11 @@ func (w *watch) read(s Seen) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last = maps.Clone(s.Has)
-	for k := range w.repairs {
-		if _, there := w.last[k]; !there && len(s.Unread) == 0 {
-			delete(w.repairs, k)
+	for _, count := range []map[enforce.Key][]time.Time{w.repairs, w.told} {
+		for k := range count {
+			if _, there := w.last[k]; !there && len(s.Unread) == 0 {
+				delete(count, k)
+			}
 		}
 	}
 }
@@ -74,14 +79,26 @@ func (l *Loop) Rests(k enforce.Key) bool {
 func (w *watch) compare(r *Result, kinds Kinds, ask Ask, seen Seen, rows map[enforce.Key]ledger.Row) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for k, until := range w.resting {
-		_, touched := ask.By[k]
-		was, known := w.last[k]
-		switch {
-		case touched || known && !was.Same(seen.At(k)): // not quiet yet
-			w.resting[k] = r.At.Add(quiet)
-		case !r.At.Before(until):
-			delete(w.resting, k)
+	wants, _ := join(kinds, ask.Wants)
+	asked := make(map[enforce.Key]enforce.Want, len(wants))
+	for _, want := range wants {
+		asked[want.Key] = want
+	}
+	for _, list := range []map[enforce.Key]time.Time{w.resting, w.hushed} {
+		for k, until := range list {
+			_, touched := ask.By[k]
+			was, known := w.last[k]
+			now, before := asked[k], w.asked[k]
+			switch {
+			case now.To() != before.To() || now.Mode != before.Mode: // something else is wanted: it begins anew
+				delete(list, k)
+				delete(w.repairs, k)
+				delete(w.told, k)
+			case touched || known && !was.Same(seen.At(k)): // not quiet yet
+				list[k] = r.At.Add(quiet)
+			case !r.At.Before(until):
+				delete(list, k)
+			}
 		}
 	}
 	var keep []enforce.Change
@@ -102,13 +119,10 @@ func (w *watch) compare(r *Result, kinds Kinds, ask Ask, seen Seen, rows map[enf
 		}
 	}
 	r.Plan.Apply = keep
-	wants, _ := join(kinds, ask.Wants)
-	asked := make(map[enforce.Key]enforce.Want, len(wants))
 	for _, want := range wants {
-		asked[want.Key] = want
 		k, now := want.Key, seen.At(want.Key)
 		was, known := w.last[k]
-		_, rests := w.resting[k]
+		_, rests := w.hushed[k]
 		if want.Mode >= enforce.Enforce || rests || !known || was.Same(now) || was.State == enforce.Unknown || now.State == enforce.Unknown ||
 			now.State == enforce.Absent && kinds.kinds[k.Kind].Found {
 			continue
@@ -133,17 +147,21 @@ func (w *watch) compare(r *Result, kinds Kinds, ask Ask, seen Seen, rows map[enf
 
 // drifted notes a change of another program, and reports whether it was one too many.
 func (w *watch) drifted(r *Result, d Drift) bool {
+	count, rest := w.repairs, w.resting
+	if d.Mode < enforce.Enforce {
+		count, rest = w.told, w.hushed // nothing is repaired, so nothing is fought over
+	}
 	var recent []time.Time
-	for _, t := range w.repairs[d.Key] {
+	for _, t := range count[d.Key] {
 		if r.At.Sub(t) < repairWindow {
 			recent = append(recent, t)
 		}
 	}
 	if d.Contended = len(recent) >= maxRepairs; d.Contended {
-		w.resting[d.Key] = r.At.Add(quiet)
-		delete(w.repairs, d.Key)
+		rest[d.Key] = r.At.Add(quiet)
+		delete(count, d.Key)
 	} else {
-		w.repairs[d.Key] = append(recent, r.At)
+		count[d.Key] = append(recent, r.At)
 	}
 	r.Drifted = append(r.Drifted, d)
 	return d.Contended

@@ -228,9 +228,26 @@ func TestDriftBelowEnforce(t *testing.T) {
 		b.fake.Set("disk", "a", "9")
 		b.run(w)
 	}
-	if !b.loop.Rests(w.Key) {
+	b.fake.Set("disk", "a", "1")
+	if r := b.run(w); len(r.Drifted) != 0 {
 		t.Error("it is told for ever")
 	}
+	// That was no fight: enforce begins at once, and so does another value after one.
+	if b.loop.Rests(w.Key) {
+		t.Error("it rests without a repair")
+	}
+	w.Mode = enforce.Enforce
+	b.run(w)
+	b.reads("0", "1")
+	for range 7 {
+		b.fake.Set("disk", "a", "9")
+		b.run(w)
+	}
+	b.reads("9", "1")
+	if r := b.run(want("disk", "a", "3", enforce.Enforce)); r.Contended[w.Key] {
+		t.Errorf("%+v", r)
+	}
+	b.reads("3", "1")
 }
 
 // What was touched and is gone before it was looked at is told.

@@ -42,13 +42,19 @@ type Inputs struct {
 	Pointers  int `json:"pointers"`
 }
 
-// Volume is one mounted file system.
+// Volume is one file system or swap that is written: on a disk of this machine, not in memory, not outside.
 type Volume struct {
-	Dev       string      `json:"dev"`
-	Mount     string      `json:"mount"`
+	Dev       string      `json:"dev"`            // "254:1", or what it calls itself
+	Mount     string      `json:"mount"`          // where it stands; "swap"
+	Also      []string    `json:"also,omitempty"` // the other places
 	FS        string      `json:"fs"`
+	Swap      bool        `json:"swap,omitempty"`
 	External  Known[bool] `json:"external"`
-	Encrypted Known[bool] `json:"encrypted"`
+	Encrypted Known[bool] `json:"encrypted"` // every path down to a disk passes something that encrypts
+	// Chain is the way down from each of its devices: "dm-1 (crypt aes-xts-plain64) > sda3". Leaf is the first
+	// disk that is reached without encryption.
+	Chain []string `json:"chain,omitempty"`
+	Leaf  string   `json:"leaf,omitempty"`
 }
 
 // USB is one USB device as its descriptors and its port tell it.

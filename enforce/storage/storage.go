@@ -1,5 +1,6 @@
-// Package storage decides the section "storage". In this version the USB guard carries
-// external_storage_allowed; the other settings have no back end and say so. It is pure.
+// Package storage decides the section "storage": whether the disks of a machine are encrypted, and what the USB
+// guard carries of external_storage_allowed. The other settings have no back end in this version and say so. It is
+// pure.
 package storage
 
 import (
@@ -15,7 +16,10 @@ func decide(c *section.Case) section.Outcome {
 	var out section.Outcome
 	for _, s := range c.Document.Managed("storage") {
 		f := section.NotYet(c, s)
-		if s == "storage.external_storage_allowed" {
+		switch s {
+		case settingEncryption:
+			f = encryption(c)
+		case "storage.external_storage_allowed":
 			f = usb.Storage(c)
 		}
 		out.Findings = append(out.Findings, f)

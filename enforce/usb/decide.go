@@ -50,7 +50,11 @@ func decide(c *section.Case) section.Outcome {
 	}
 	present := r.refused()
 	for _, s := range managed {
-		out.Findings = append(out.Findings, r.finding(s, d.Mode(s), present))
+		f := r.finding(s, d.Mode(s), present)
+		if can := c.Can(s); f.Compliance == enforce.Compliant && f.Enforcement == enforce.Enforced && f.Reason == "" && can.Limit != "" {
+			f.Reason = "held; " + can.Limit
+		}
+		out.Findings = append(out.Findings, f)
 	}
 	out.Wants = r.wants(d, c.Machine)
 	return out

@@ -8,13 +8,17 @@ import "github.com/warderd/warder/enforce"
 // wants one for each claim, and the laptop's does all of them: in enforce what was broken is mended and told, in
 // warn and monitor it is told and left.
 type Sabotage struct {
-	Name    string
-	Claims  []enforce.Setting
-	Policy  string // policy_data
-	Plug    string // a QEMU device on port 1; "" for none
-	Breaks  string // a script; it runs as root
-	Mended  string // passes while the machine holds what the policy asks
-	Subject string // of the event, as a pattern of grep; "" where nothing is to be told: it changes nothing
+	Name   string
+	Claims []enforce.Setting
+	Policy string // policy_data
+	Plug   string // a QEMU device on port 1; "" for none
+	// Left: what is only watched is told and not mended. Seen: what is never imposed; the report turns, and turns
+	// back when it is undone.
+	Left, Seen bool
+	Undo       string
+	Breaks     string // a script; it runs as root
+	Mended     string // passes while the machine holds what the policy asks
+	Subject    string // of the event, as a pattern of grep; "" where nothing is to be told: it changes nothing
 	// Silent breaks give no signal: the look that comes round finds them, and a check-in looks, too.
 	Silent bool
 }
@@ -47,4 +51,37 @@ var Sabotages = []Sabotage{
 		Policy: `{"storage":{"external_storage_allowed":false}}`, Plug: "usb-storage",
 		Breaks: `cd /sys/bus/usb/devices; echo 1 >2-1/authorized; echo 1 >usb2/2-0:1.0/usb2-port1/disable 2>/dev/null; sleep 0.2; echo 0 >usb2/2-0:1.0/usb2-port1/disable 2>/dev/null; true`,
 		Mended: stickIsOff},
+	{Name: "what audit_only watches", Claims: []enforce.Setting{"usb.audit_only"}, Policy: `{"usb":{"allowed_classes":["hid"],"audit_only":true}}`, Plug: "usb-storage",
+		Left: true, Breaks: "echo 0 >/sys/bus/usb/devices/2-1/authorized", Mended: "false", Subject: device},
+
+	// On a machine of which all else is encrypted (TestEncryption): vdb is a LUKS volume that is open as enc1, the
+	// others are empty.
+	{Name: "a plain file system is mounted", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
+		Breaks: "mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a", Undo: "umount /run/a", Subject: `/run/a (ext4) is not encrypted: it reaches vdc by vdc`},
+	{Name: "a plain swap", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
+		Breaks: "mkswap -q /dev/vdc && swapon /dev/vdc", Undo: "swapoff /dev/vdc", Subject: `the swap on /dev/vdc is not encrypted: it reaches vdc by vdc`},
+	{Name: "a cipher that does nothing", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
+		Breaks:  `dmsetup create null --table "0 $(blockdev --getsz /dev/vdc) crypt cipher_null-ecb - 0 /dev/vdc 0" && mkfs.ext4 -q -F /dev/mapper/null && mount /dev/mapper/null /run/a`,
+		Undo:    "umount /run/a; dmsetup remove null",
+		Subject: `/run/a (ext4) is not encrypted: it reaches vdc by dm-[0-9]* (crypt cipher_null-ecb, which does not encrypt all of it)`},
+	{Name: "a logical volume that grew onto a plain disk", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
+		Breaks: luks("vdc", "enc2") + ` && pvcreate -q -y /dev/mapper/enc2 /dev/vdd && vgcreate -q -A n vg /dev/mapper/enc2 /dev/vdd && lvcreate -A n -y -Wn -Zn -l 100%FREE -n lv vg &&
+			mkfs.ext4 -q -F /dev/vg/lv && mount /dev/vg/lv /run/a`,
+		Undo: "umount /run/a; vgremove -q -A n -f vg; pvremove -q /dev/vdd; cryptsetup close enc2", Subject: `/run/a (ext4) is not encrypted: it reaches vdd by dm-[0-9]* .*(crypt aes-xts-plain64) .*vdc, vdd}`},
+	{Name: "a mirror with a plain leg", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
+		Breaks: luks("vdc", "enc2") + ` && mdadm --create /dev/md0 --run --level=1 --metadata=1.0 --raid-devices=2 /dev/mapper/enc2 /dev/vdd 2>/dev/null && mkfs.ext4 -q -F /dev/md0 && mount /dev/md0 /run/a`,
+		Undo:   "umount /run/a; mdadm --stop /dev/md0; mdadm --zero-superblock /dev/vdd; cryptsetup close enc2", Subject: `/run/a (ext4) is not encrypted: it reaches vdd by md0 .*(crypt aes-xts-plain64) .*vdc, vdd}`},
+	{Name: "a second disk of btrfs that is plain", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
+		Breaks: luks("vde", "enc2") + ` && mkfs.btrfs -q -f /dev/mapper/enc2 /dev/vdf && mount /dev/mapper/enc2 /run/a`,
+		Undo:   "umount /run/a; wipefs -q -a /dev/vdf; cryptsetup close enc2", Subject: `/run/a (btrfs) is not encrypted: it reaches vdf by`},
+	{Name: "a loop file on a plain disk", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
+		Breaks: "mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a && truncate -s 32M /run/a/img && mkfs.ext4 -q -F /run/a/img && mount -o loop /run/a/img /run/b && mount -o remount,ro /run/a",
+		Undo:   "umount /run/b; umount /run/a", Subject: `(ext4) is not encrypted: it reaches vdc by`},
+}
+
+const encrypted = `{"storage":{"encryption_required":true}}`
+
+// luks makes a disk a LUKS volume and opens it. The key is nobody's.
+func luks(disk, name string) string {
+	return `echo -n key | cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/` + disk + ` - && echo -n key | cryptsetup open /dev/` + disk + ` ` + name + ` -d -`
 }

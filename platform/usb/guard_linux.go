@@ -312,7 +312,8 @@ func (g *Guard) judge(c came) bool {
 	}
 	d.Verified = now()
 	if at, err = g.settle(at); err != nil {
-		at.fd = -1
+		g.hand(d) // it is gone, or cannot be opened: nothing more is read, and nothing remembered
+		return true
 	}
 	if n, err := at.text("devnum"); err == nil && n != strconv.Itoa(u.Number) {
 		return false

@@ -17,16 +17,13 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// limitElsewhere is what no signal tells of.
-const limitElsewhere = "a default that is changed through another network namespace's sysfs is found by the look every five minutes"
-
 // Watch tells of what other programs write to the files that say which devices the kernel may use, and names
 // them: one mark on the whole of sysfs needs no renewal as devices come and go. Each network namespace can
 // have a sysfs of its own, of which the mark hears nothing: that a device was authorised there the guard hears
 // (see interfaces), and a default the next look finds.
 func (b Backend) Watch(ctx context.Context, changed func(platform.Touch)) error {
 	b.touch.Store(&changed)
-	defer b.touch.Store(nil)
+	context.AfterFunc(ctx, func() { b.touch.Store(nil) }) // the guard tells also where the files cannot be watched
 	var fs unix.Statfs_t
 	if err := unix.Statfs(b.Root, &fs); err != nil || fs.Type != unix.SYSFS_MAGIC {
 		<-ctx.Done() // a stand-in, to which nobody else writes
@@ -57,8 +54,9 @@ func (b Backend) touched(file string) (platform.Touch, bool) {
 	of := path.Base(dir)
 	usb, root := deviceName(of)
 	switch {
-	case file == "":
+	case file == "" || !strings.HasPrefix(file, b.Root+"/"): // by another mount of the same: its name says nothing
 		return platform.Touch{}, true
+	case !strings.Contains(dir, "/usb"): // Thunderbolt names its devices alike
 	case name == "authorized_default" && usb && root:
 		return platform.Touch{Key: enforce.Key{Kind: kindDefault, ID: of}}, true
 	case name == "authorized_default" && strings.HasSuffix(dir, "/usbcore/parameters/"):
@@ -162,7 +160,10 @@ func (w *writes) run(f func(file string, by int)) error {
 			return err
 		}
 		if err != nil {
-			if untold++; untold > maxUntold {
+			// Files that can only be written are refused one by one: each is an event, and no trouble of the group.
+			if refused := errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL); refused {
+				untold = 0
+			} else if untold++; untold > maxUntold {
 				return fmt.Errorf("cannot read what is written: %w", err)
 			}
 			f("", 0)

@@ -246,9 +246,9 @@ func (c *child) readOnly(l level, r *Result) {
 	}
 	for _, m := range served {
 		// The daemon flushes before this returns, which may take long: the parent watches.
-		c.step("waiting for the daemon that serves " + m.point)
+		c.step("waiting for the daemon that serves " + m.Point)
 		if err := unmount(m, 0); err != nil {
-			r.force("a program still uses "+m.point+", which a daemon serves", -1)
+			r.force("a program still uses "+m.Point+", which a daemon serves", -1)
 			_ = unmount(m, unix.MNT_DETACH)
 		}
 	}

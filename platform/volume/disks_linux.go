@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/platform/mountinfo"
 )
 
 // disk is one block device of a USB device, or one that stands on it: a partition, dm-crypt, LVM, md,
@@ -99,13 +101,13 @@ func Carries(dir string) string {
 		return unknown
 	}
 	defer f.Close()
-	mounts, _, err := parseMounts(f)
+	mounts, _, err := mountinfo.Parse(f)
 	if err != nil {
 		return unknown
 	}
 	for _, m := range mounts {
-		if slices.Contains(system, m.point) && on(disks, m) {
-			return m.point
+		if slices.Contains(system, m.Point) && on(disks, m) {
+			return m.Point
 		}
 	}
 	return ""

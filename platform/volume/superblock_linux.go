@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/platform/mountinfo"
 )
 
 // superblock is a file system that is in use, held by a mount of its own that nobody else sees. Making
@@ -132,14 +134,14 @@ func detach(disks []disk, step func(string)) {
 		return
 	}
 	defer f.Close()
-	mounts, _, err := parseMounts(f)
+	mounts, _, err := mountinfo.Parse(f)
 	if err != nil {
 		return
 	}
 	// What was mounted last goes first.
 	for i := len(mounts) - 1; i >= 0; i-- {
 		if m := mounts[i]; on(disks, m) {
-			step("unmounting " + m.point)
+			step("unmounting " + m.Point)
 			if err := unmount(m, 0); err != nil {
 				_ = unmount(m, unix.MNT_DETACH)
 			}
@@ -150,11 +152,11 @@ func detach(disks []disk, step func(string)) {
 // on reports whether a mount is of one of the disks: by its device number, and for file systems that
 // mount under a number of their own by the node that is their source (/dev/mapper/name, say), which only
 // root gives in this namespace.
-func on(disks []disk, m mount) bool {
-	dev := m.dev
-	if m.fstype == "btrfs" || m.fstype == "bcachefs" {
+func on(disks []disk, m mountinfo.Mount) bool {
+	dev := m.Dev
+	if m.FS == "btrfs" || m.FS == "bcachefs" {
 		var st unix.Stat_t
-		if !strings.HasPrefix(m.source, "/dev/") || unix.Stat(m.source, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		if !strings.HasPrefix(m.Source, "/dev/") || unix.Stat(m.Source, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
 			return false
 		}
 		dev = fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
@@ -168,29 +170,29 @@ func on(disks []disk, m mount) bool {
 }
 
 // unmount takes one mount away, after looking that it is that one; EBUSY says that it is used.
-func unmount(m mount, flags int) error {
-	fd, err := unix.Open(m.point, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func unmount(m mountinfo.Mount, flags int) error {
+	fd, err := unix.Open(m.Point, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	// Not statx: a file system that was shut down answers that with an error.
 	info, err := readSome(fmt.Sprintf("/proc/thread-self/fdinfo/%d", fd))
 	_ = unix.Close(fd)
-	if id, ok := parseMountID(string(info)); err != nil || !ok || id != m.id {
-		return errors.Join(err, fmt.Errorf("another mount stands at %s", m.point))
+	if id, ok := parseMountID(string(info)); err != nil || !ok || id != m.ID {
+		return errors.Join(err, fmt.Errorf("another mount stands at %s", m.Point))
 	}
-	return unix.Unmount(m.point, flags|unix.UMOUNT_NOFOLLOW)
+	return unix.Unmount(m.Point, flags|unix.UMOUNT_NOFOLLOW)
 }
 
 // blockFUSE lists the mounts that a daemon serves from one of the disks (ntfs-3g).
-func blockFUSE(disks []disk) (out []mount) {
+func blockFUSE(disks []disk) (out []mountinfo.Mount) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil
 	}
-	mounts, _, _ := parseMounts(bytes.NewReader(b))
+	mounts, _, _ := mountinfo.Parse(bytes.NewReader(b))
 	for _, m := range mounts {
-		if m.fstype == "fuseblk" && on(disks, m) {
+		if m.FS == "fuseblk" && on(disks, m) {
 			out = append(out, m)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/platform/mountinfo"
 )
 
 // How long one look at one process, or at one loop device, may take. A user can make a process whose
@@ -130,7 +132,7 @@ func mapped(pid int, devs map[uint64]bool) bool {
 // parseMaps reads a memory map (proc_pid_maps(5)), which prints device numbers in hex.
 func parseMaps(r io.Reader, devs map[uint64]bool) bool {
 	lines := bufio.NewScanner(io.LimitReader(r, maxMaps))
-	lines.Buffer(nil, maxMountLine)
+	lines.Buffer(nil, mountinfo.MaxLine)
 	for lines.Scan() {
 		p := bytes.Fields(lines.Bytes())
 		if len(p) < 5 || len(p[1]) != 4 || p[1][1] != 'w' || p[1][3] != 's' {

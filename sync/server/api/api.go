@@ -69,6 +69,7 @@ type API struct {
 	batch   batch
 	hub     hub
 	latency latency
+	sums    sums
 	census  census
 	stats   *stats
 	limit   failures
@@ -229,6 +230,9 @@ func (a *API) tend(ctx context.Context) {
 }
 
 func (a *API) prune(ctx context.Context) {
+	if err := a.Store.Reckon(ctx); err != nil && ctx.Err() == nil {
+		a.Log.Error("cannot reckon how devices stand", "error", err)
+	}
 	if err := a.Store.Tidy(ctx, a.Now()); err != nil && ctx.Err() == nil {
 		a.Log.Error("cannot tidy", "error", err)
 	}

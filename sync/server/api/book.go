@@ -120,7 +120,7 @@ func (b *book) load(ctx context.Context, e *entry) error {
 	_ = json.Unmarshal(d.Report.Agent, &e.run)
 	if e.d != nil {
 		// Not written yet, and newer than what is.
-		d.Counter, d.LastSeen, d.Fresh = max(d.Counter, e.d.Counter), later(d.LastSeen, e.d.LastSeen), later(d.Fresh, e.d.Fresh)
+		d.Counter, d.LastSeen = max(d.Counter, e.d.Counter), later(d.LastSeen, e.d.LastSeen)
 		d.AssignedAt = later(d.AssignedAt, e.d.AssignedAt)
 	} else if s, ok := b.a.batch.seenOf(d.N); ok {
 		d.Counter, d.LastSeen, d.AssignedAt = max(d.Counter, s.Counter), later(d.LastSeen, s.At), later(d.AssignedAt, s.Assigned)

@@ -123,10 +123,10 @@ func (s *Store) Known(ctx context.Context, id string) (*Device, error) {
 type Filter struct {
 	Policy string // effective; "" for any
 	Target fleet.Target
-	Rollup string // compliant, unverified, noncompliant, unknown
+	Rollup string    // compliant, unverified, noncompliant, unknown
 	Now    time.Time // with Rollup: what was last heard too long ago is unknown
-	Name   string // begins so
-	State  string // "" for all but the retired
+	Name   string    // begins so
+	State  string    // "" for all but the retired
 }
 
 func (f Filter) where(st *fleet.State) (string, []any) {

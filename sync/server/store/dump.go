@@ -138,6 +138,9 @@ func (s *Store) Load(ctx context.Context, in io.Reader) error {
 		if err := flush(); err != nil {
 			return err
 		}
+		if err := reckon(ctx, tx); err != nil { // of an earlier version, perhaps
+			return err
+		}
 		if s.pg {
 			_, err := tx.ExecContext(ctx, `SELECT setval(pg_get_serial_sequence('devices', 'n'), (SELECT coalesce(max(n), 0) + 1 FROM devices), false)`)
 			return err

@@ -315,6 +315,18 @@ func (s *Store) Prune(ctx context.Context, before time.Time) (more bool, err err
 	return n == most, err
 }
 
+// Reckon computes anew what earlier versions called compliant: a device with a setting that cannot be verified
+// there is unverified. Nodes of such a version may write it again while they run beside this one.
+func (s *Store) Reckon(ctx context.Context) error {
+	return s.tx(ctx, func(tx *sql.Tx) error { return reckon(ctx, tx) })
+}
+
+func reckon(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `UPDATE reports SET rollup = 'unverified' WHERE device IN (SELECT device FROM reports WHERE rollup = 'compliant' AND standing IN
+		(SELECT hash FROM standings WHERE body LIKE '%"e":"unsupported"%'))`)
+	return err
+}
+
 // Tidy drops what is kept for a short time only: answers to idempotency keys for a day, diagnostics
 // for thirty days.
 func (s *Store) Tidy(ctx context.Context, now time.Time) error {

@@ -3,6 +3,3 @@
 -- looked when it looked at itself last, on its own clock; both in milliseconds.
 ALTER TABLE seen ADD COLUMN fresh BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE seen ADD COLUMN looked BIGINT NOT NULL DEFAULT 0;
-UPDATE seen SET fresh = at + 600000;
--- A device with a setting that cannot be verified there is not compliant: it is unverified.
-UPDATE reports SET rollup = 'unverified' WHERE rollup = 'compliant' AND standing IN (SELECT hash FROM standings WHERE body LIKE '%"e":"unsupported"%');

@@ -1,0 +1,112 @@
+package storage
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/section"
+)
+
+const settingEncryption enforce.Setting = "storage.encryption_required"
+
+// exempt are the places where a machine keeps what starts it, before any key is there.
+var exempt = []string{"/boot", "/boot/efi", "/efi"}
+
+// maxNamed bounds the volumes that a finding names as evidence; the ones that fail come first.
+const maxNamed = 16
+
+// encryption: every file system and swap that is written on this machine's own disks passes something that
+// encrypts, on every way down. It is seen and never imposed.
+func encryption(c *section.Case) enforce.Finding {
+	s, d := settingEncryption, c.Document
+	f := enforce.Finding{Setting: s, Mode: d.Mode(s), Compliance: enforce.Compliant, Enforcement: enforce.DetectOnly}
+	if !d.Storage.EncryptionRequired.V {
+		f.Reason = "encryption is not required; nothing to look for"
+		return f
+	}
+	if c.Can(s).Level == fact.Unsupported {
+		return section.NotYet(c, s)
+	}
+	if why, unread := c.Machine.Unread(fact.PartVolumes); unread {
+		return section.Unread(c, s, why)
+	}
+	var bad, unsure, good, free []*fact.Volume
+	for i := range c.Machine.Volumes.V {
+		v := &c.Machine.Volumes.V[i]
+		switch {
+		case v.Encrypted.OK && v.Encrypted.V:
+			good = append(good, v)
+		case starts(v):
+			free = append(free, v)
+		case v.Encrypted.OK:
+			bad = append(bad, v)
+		default:
+			unsure = append(unsure, v)
+		}
+	}
+	for _, list := range [][]*fact.Volume{bad, unsure, good, free} {
+		for _, v := range list {
+			if len(f.Evidence) < maxNamed {
+				f.Evidence = append(f.Evidence, evidence(v))
+			}
+		}
+	}
+	switch {
+	case len(bad) > 0:
+		f.Compliance = enforce.Noncompliant
+		f.Reason = name(bad[0]) + " is not encrypted: it reaches " + bad[0].Leaf + " by " + strings.Join(bad[0].Chain, ", ") + more(len(bad))
+	case len(unsure) > 0:
+		f.Compliance = enforce.Uncertain
+		f.Reason = "it is not known whether " + name(unsure[0]) + " is encrypted: " + unsure[0].Encrypted.Why + more(len(unsure))
+	case len(good) == 0:
+		f.Compliance = enforce.Uncertain
+		f.Reason = "no file system or swap on a disk of this machine is in use, so nothing shows how it stands"
+	default:
+		f.Reason = fmt.Sprintf("%d file system(s) and swap(s) are encrypted", len(good))
+		if len(free) > 0 {
+			f.Reason += "; " + free[0].Mount + " is not, and may be: it starts the machine"
+		}
+	}
+	return f
+}
+
+// starts reports whether a volume stands only where a machine starts from.
+func starts(v *fact.Volume) bool {
+	return !v.Swap && slices.Contains(exempt, v.Mount) && !slices.ContainsFunc(v.Also, func(at string) bool { return !slices.Contains(exempt, at) })
+}
+
+func name(v *fact.Volume) string {
+	if v.Swap {
+		return "the swap on " + v.Dev
+	}
+	if v.FS == "" {
+		return v.Mount
+	}
+	return v.Mount + " (" + v.FS + ")"
+}
+
+func more(n int) string {
+	if n == 1 {
+		return ""
+	}
+	return fmt.Sprintf("; and %d more", n-1)
+}
+
+func evidence(v *fact.Volume) enforce.Evidence {
+	e := enforce.Evidence{Key: "volume " + v.Mount, State: enforce.Present, How: strings.Join(v.Chain, ", ")}
+	if v.Swap {
+		e.Key = "swap " + v.Dev
+	}
+	switch {
+	case !v.Encrypted.OK:
+		e.State, e.How = enforce.Unknown, v.Encrypted.Why
+	case v.Encrypted.V:
+		e.Value = "encrypted"
+	default:
+		e.Value = "plain"
+	}
+	return e
+}

@@ -1,0 +1,96 @@
+package usb
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform"
+)
+
+// What a file decides is told by its name, and what has no name may be anything.
+func TestTouched(t *testing.T) {
+	root := tree(t)
+	b := Backend{&Ports{Root: root}}
+	const dev = "/devices/pci0000:00/0000:00:14.0/usb1/"
+	for _, c := range []struct {
+		file, want string
+		ours       bool
+	}{
+		{root + dev + "1-1/authorized", "usb.device/1-1@2", true},
+		{root + dev + "1-2/1-2.3/authorized", "usb.device/1-2.3@3", true},
+		{root + dev + "1-1/bConfigurationValue", "usb.device/1-1@2", true},
+		{root + dev + "1-1/1-1:1.0/authorized", "usb.device/1-1@2", true},
+		{root + dev + "1-9/authorized", "/", true}, // gone by now
+		{root + dev + "authorized_default", "usb.default/usb1", true},
+		{root + dev + "interface_authorized_default", "/", true},
+		{root + "/module/usbcore/parameters/authorized_default", "usb.param/authorized_default", true},
+		{"", "/", true},                          // cannot be opened
+		{"/mnt/x/authorized_default", "/", true}, // a bind mount
+		{root + "/class/backlight/intel/brightness", "", false},
+		{root + dev + "1-1/uevent", "", false},
+		{root + dev + "1-1/power/control", "", false},
+		{root + "/devices/thunderbolt/0-1/authorized", "", false},
+	} {
+		got, ours := b.touched(c.file)
+		if ours != c.ours || ours && got.Key.String() != c.want {
+			t.Errorf("%s: %v %v, want %v %s", c.file, got.Key, ours, c.ours, c.want)
+		}
+	}
+}
+
+// A refused device whose interfaces come is told; one that just came, or is allowed, is not.
+func TestInterfacesTell(t *testing.T) {
+	g := &Guard{Ports: &Ports{Root: tree(t)}}
+	var told []string
+	f := func(x platform.Touch) { told = append(told, x.Key.String()) }
+	g.touch.Store(&f)
+	add := []byte("add@/devices/usb1/1-1/1-1:1.0\x00ACTION=add\x00DEVPATH=/devices/usb1/1-1/1-1:1.0\x00SUBSYSTEM=usb\x00DEVTYPE=usb_interface\x00SEQNUM=9\x00")
+	g.dispatch(add)
+	if len(told) != 0 {
+		t.Errorf("a device that nobody has read: %v", told)
+	}
+	g.saw("1-1", enforce.Reading{Value: "0", State: enforce.Present})
+	g.dispatch(add)
+	if len(told) != 1 || told[0] != "usb.device/1-1@2" {
+		t.Errorf("a refused one: %v", told)
+	}
+	g.saw("1-1", enforce.Reading{Value: "1", State: enforce.Present})
+	g.dispatch(add)
+	if len(told) != 1 {
+		t.Errorf("an allowed one: %v", told)
+	}
+}
+
+func event(fd, pid int32) []byte {
+	b := make([]byte, 24)
+	binary.NativeEndian.PutUint32(b, 24)
+	b[4] = unix.FANOTIFY_METADATA_VERSION
+	binary.NativeEndian.PutUint16(b[6:], 24)
+	binary.NativeEndian.PutUint64(b[8:], unix.FAN_MODIFY)
+	binary.NativeEndian.PutUint32(b[16:], uint32(fd))
+	binary.NativeEndian.PutUint32(b[20:], uint32(pid))
+	return b
+}
+
+func FuzzParseWrite(f *testing.F) {
+	f.Add(event(7, 42))
+	f.Add(append(event(-1, 1), event(3, 2)...))
+	if e, size, ok := parseWrite(event(7, 42)); !ok || size != 24 || e.Fd != 7 || e.Pid != 42 {
+		f.Errorf("%+v %d %v", e, size, ok)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for rest := b; ; {
+			_, size, ok := parseWrite(rest)
+			if !ok {
+				return
+			}
+			if size < 24 || size > len(rest) {
+				t.Fatalf("%d of %d", size, len(rest))
+			}
+			rest = rest[size:]
+		}
+	})
+}
