@@ -65,9 +65,9 @@ var Sabotages = []Sabotage{
 		Undo:    "umount /run/a; dmsetup remove null",
 		Subject: `/run/a (ext4) is not encrypted: it reaches vdc by dm-[0-9]* (crypt cipher_null-ecb, which does not encrypt all of it)`},
 	{Name: "a logical volume that grew onto a plain disk", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
-		Breaks: luks("vdc", "enc2") + ` && pvcreate -q -y /dev/mapper/enc2 /dev/vdd && vgcreate -q -A n vg /dev/mapper/enc2 /dev/vdd && lvcreate -A n -y -Wn -Zn -l 100%FREE -n lv vg &&
+		Breaks: luks("vdc", "enc2") + ` && pvcreate -q -y /dev/mapper/enc2 /dev/vdd && vgcreate -q vg /dev/mapper/enc2 /dev/vdd && lvcreate -y -Wn -Zn -l 100%FREE -n lv vg &&
 			mkfs.ext4 -q -F /dev/vg/lv && mount /dev/vg/lv /run/a`,
-		Undo: "umount /run/a; vgremove -q -A n -f vg; pvremove -q /dev/vdd; cryptsetup close enc2", Subject: `/run/a (ext4) is not encrypted: it reaches vdd by dm-[0-9]* .*(crypt aes-xts-plain64) .*vdc, vdd}`},
+		Undo: "umount /run/a; vgremove -q -f vg; pvremove -q /dev/vdd; cryptsetup close enc2", Subject: `/run/a (ext4) is not encrypted: it reaches vdd by dm-[0-9]* .*(crypt aes-xts-plain64) .*vdc, vdd}`},
 	{Name: "a mirror with a plain leg", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
 		Breaks: luks("vdc", "enc2") + ` && mdadm --create /dev/md0 --run --level=1 --metadata=1.0 --raid-devices=2 /dev/mapper/enc2 /dev/vdd 2>/dev/null && mkfs.ext4 -q -F /dev/md0 && mount /dev/md0 /run/a`,
 		Undo:   "umount /run/a; mdadm --stop /dev/md0; mdadm --zero-superblock /dev/vdd; cryptsetup close enc2", Subject: `/run/a (ext4) is not encrypted: it reaches vdd by md0 .*(crypt aes-xts-plain64) .*vdc, vdd}`},

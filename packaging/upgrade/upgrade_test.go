@@ -313,6 +313,10 @@ func TestServer(t *testing.T) {
 				t.Fatalf("%+v %v", devices, err)
 			}
 			id := devices.Data[0].ID
+			// It has not been heard of since: whatever it said then, it is not compliant now.
+			if got := get("/devices/" + id); !strings.Contains(got, `"compliance":"unknown"`) || !strings.Contains(got, `"compliance_reason":"last seen `) {
+				t.Errorf("how it stands: %s", got)
+			}
 			for path, want := range map[string]string{"/devices/" + id + "/events": "46f4:0001", "/devices/" + id + "/exceptions": "46f4:0001:SN1", "/policies/policy-default/history": `"version":2`, "/audit": "exception.granted"} {
 				if got := get(path); !strings.Contains(got, want) {
 					t.Errorf("%s has no %s: %s", path, want, got)

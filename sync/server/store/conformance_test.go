@@ -229,9 +229,40 @@ func TestReports(t *testing.T) {
 		if k, _ := s.Known(ctx, "d1"); k.Report.Facts != nil || k.Report.FactsDigest != "f1" {
 			t.Errorf("%+v", k.Report)
 		}
+		if !x.Fresh.Equal(now.Add(2*time.Hour)) || !x.Looked.Equal(now) {
+			t.Errorf("the late one made it old: %s %s", x.Fresh, x.Looked)
+		}
 		sum, err := s.Standings(ctx, "policy-1", now)
-		if err != nil || len(sum) != 2 || sum[0].Devices != 1 {
+		if err != nil || len(sum) != 2 || sum[0].Devices != 1 || sum[0].Old || sum[1].Old {
 			t.Errorf("%v %+v", err, sum)
+		}
+		sum, err = s.Standings(ctx, "policy-1", now.Add(90*time.Minute))
+		if err != nil || len(sum) != 2 || sum[0].Old == sum[1].Old {
+			t.Errorf("one is old by then: %v %+v", err, sum)
+		}
+		st, err := s.State(ctx)
+		must(t, err)
+		for _, c := range []struct {
+			rollup string
+			at     time.Duration
+			want   int
+		}{{"noncompliant", 0, 1}, {"noncompliant", 3 * time.Hour, 0}, {"unknown", 0, 0}, {"unknown", 3 * time.Hour, 1}, {"compliant", 0, 0}} {
+			if n, err := s.Count(ctx, st, Filter{Rollup: c.rollup, Now: now.Add(c.at)}); err != nil || n != c.want {
+				t.Errorf("%+v: %d %v", c, n, err)
+			}
+		}
+		// What an earlier version called compliant is reckoned anew, and what is compliant stays so.
+		mixed, fine := rec(d.N, 13, "", nil), rec(other.N, 13, "", nil)
+		mixed.Findings, mixed.FindingsDigest, mixed.Standing, mixed.Rollup = json.RawMessage(`[{}]`), "g2", "h2", "compliant"
+		mixed.StandingBody = `[{"s":"usb.allowed","m":"enforce","c":"compliant","e":"enforced"},{"s":"dlp.print_allowed","m":"enforce","c":"unknown","e":"unsupported"}]`
+		fine.Findings, fine.FindingsDigest, fine.Standing, fine.Rollup = json.RawMessage(`[{}]`), "g3", "h3", "compliant"
+		fine.StandingBody = `[{"s":"usb.allowed","m":"enforce","c":"compliant","e":"partial"}]`
+		must(t, s.PutRecords(ctx, []*Record{mixed, fine}))
+		must(t, s.Reckon(ctx))
+		for id, want := range map[string]string{"d1": "unverified", other.ID: "compliant"} {
+			if k, err := s.Known(ctx, id); err != nil || k.Report.Rollup != want {
+				t.Errorf("%s: %+v %v", id, k.Report.Rollup, err)
+			}
 		}
 		// Pruned by age; what came before stays known.
 		if more, err := s.Prune(ctx, now.Add(2500*time.Millisecond)); more || err != nil {
