@@ -20,6 +20,7 @@ func TestSpeed(t *testing.T) {
 	print(t, "warder: insert to decision", ours)
 	r.nudges(40)
 	r.idle()
+	r.drift(30)
 	r.wire()
 
 	r.sh("systemctl stop warder; systemctl disable -q warder")
@@ -129,6 +130,27 @@ func (r *rig) nudges(n int) {
 	}
 	r.t.Logf("nudge to verified: %s", strings.Join(strings.Fields(r.sh(`warder status --json | grep -A5 nudge_to_verified`)), " "))
 	r.t.Logf("server, change to report: %s", r.curl("GET", "/latency", ""))
+}
+
+// drift: what another program changes, until it reads as wanted again, and until the server has the event. As slowly
+// as not to count as contended.
+func (r *rig) drift(n int) {
+	r.t.Helper()
+	r.set(`{"policy_data":{"usb":{"allowed_classes":["hid"]}}}`)
+	r.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p' >/root/device; sleep 2`)
+	var mended, told []time.Duration
+	for i := range n {
+		file := []string{"/sys/bus/usb/devices/usb1/authorized_default", "/sys/bus/usb/devices/usb2/authorized_default", "/sys/module/usbcore/parameters/authorized_default"}[i%3]
+		subject := []string{"usb.default/usb1", "usb.default/usb2", "usb.param/authorized_default"}[i%3]
+		m, d := r.sabotage(Sabotage{Breaks: "echo 1 >" + file, Mended: `test "$(cat ` + file + `)" = 0`, Subject: subject}, true)
+		mended, told = append(mended, m), append(told, d)
+		r.sh("sleep 4")
+	}
+	for _, list := range [][]time.Duration{mended, told} {
+		sort.Slice(list, func(i, j int) bool { return list[i] < list[j] })
+	}
+	r.t.Logf("another program's write, n=%d: set back after p50 %s p99 %s; told on the server after p50 %s p99 %s (a shell of the laptop asks, which takes 0.1 s and more itself)",
+		n, at(mended, 0.5), at(mended, 0.99), at(told, 0.5), at(told, 0.99))
 }
 
 // idle: the agent with its policy in force and nothing to do, for two minutes.
