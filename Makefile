@@ -14,7 +14,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 LAPTOP := $(CURDIR)/.cache/laptop
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run build test test-unit check bench bench-fleet soak package laptop deps clean
+.PHONY: run build test test-unit check bench bench-fleet soak package laptop laptop13 deps clean
 
 run: build
 	@packaging/dev/run.sh $(MODE)
@@ -37,6 +37,10 @@ package: deps dist/warder.service
 
 laptop:
 	@packaging/laptop/build.sh $(LAPTOP)
+
+# Debian 13 with its kernel, beside Debian 12: the soak's.
+laptop13:
+	@packaging/laptop/build.sh $(LAPTOP)-trixie trixie
 
 # What the laptop sees as /host: the packages, the server, the guest's hand, and builds for tests.
 share: laptop package
@@ -63,7 +67,7 @@ test: deps
 test-unit:
 	go test -count=1 $$(go list ./... | grep -v /packaging/laptop)
 
-soak: share
+soak: share laptop13
 	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_SOAK=1 go test -count=1 -v -timeout 170m -parallel 2 -skip TestSpeed ./packaging/laptop
 
 check: deps

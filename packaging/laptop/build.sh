@@ -1,11 +1,13 @@
 #!/bin/bash
-# Builds the test laptop: a Debian root file system, its kernel and a busybox initramfs, into DIR.
+# Builds the test laptop: a Debian root file system, its kernel and a busybox initramfs, into DIR. SUITE is
+# bookworm (Debian 12, kernel 6.1) or trixie (Debian 13, kernel 6.12).
 # Nothing of Warder is in the image: packages and tests reach it over a 9p share at boot, so the
 # image is built once and kept until this file changes (its checksum is the stamp).
 set -euo pipefail
-dir=${1:?usage: build.sh DIR}
+dir=${1:?usage: build.sh DIR [SUITE]}
+suite=${2:-bookworm}
 here=$(cd "$(dirname "$0")" && pwd)
-stamp=$(sha256sum "$here/build.sh" | cut -c1-16)
+stamp=$suite-$(sha256sum "$here/build.sh" | cut -c1-16)
 if [ -f "$dir/stamp" ] && [ "$(cat "$dir/stamp")" = "$stamp" ]; then exit 0; fi
 
 if [ "$(id -u)" != 0 ]; then echo "the test laptop is made by debootstrap, which needs root" >&2; exit 1; fi
@@ -18,13 +20,13 @@ if [ ${#need[@]} -gt 0 ]; then
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
 fi
 
-echo "== making the test laptop in $dir"
+echo "== making the test laptop ($suite) in $dir"
 mkdir -p "$dir"
 root=$(mktemp -d "$dir/root.XXXXXX")
 trap 'rm -rf "$root"' EXIT
 chmod 755 "$root"
 include=systemd,systemd-sysv,libpam-systemd,udev,dbus,kmod,procps,iproute2,linux-image-amd64,usbguard,dosfstools,e2fsprogs,ca-certificates,libusb-1.0-0,curl,strace,cryptsetup-bin,lvm2,mdadm,btrfs-progs
-debootstrap --variant=minbase --include="$include" bookworm "$root" >"$dir/debootstrap.log" 2>&1 ||
+debootstrap --variant=minbase --include="$include" "$suite" "$root" >"$dir/debootstrap.log" 2>&1 ||
   { tail -n 20 "$dir/debootstrap.log" >&2; exit 1; }
 
 echo laptop >"$root/etc/hostname"

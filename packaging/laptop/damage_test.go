@@ -3,6 +3,7 @@
 package laptop
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
@@ -37,6 +38,9 @@ func TestDamage(t *testing.T) {
 			whole := d.name == "readonly" || d.name == "full"
 			if whole && name != "store" || d.name == "both_copies" && name != "identity" {
 				continue // the disk is one for all three; only the identity has two copies
+			}
+			if d.name == "truncated" && name != "ledger" && os.Getenv("WARDER_SOAK") == "" {
+				continue // noise finds the same in what is cut off; the soak does both
 			}
 			t.Run(name+"_"+d.name, func(t *testing.T) {
 				r := &rig{r.Laptop, t, r.dir, r.policy}

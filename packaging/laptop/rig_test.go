@@ -44,7 +44,11 @@ func need(t *testing.T) (image, share string) {
 // start boots a laptop.
 func start(t *testing.T, o Options) *rig {
 	t.Helper()
-	o.Image, o.Share = need(t)
+	image, share := need(t)
+	if o.Image == "" {
+		o.Image = image
+	}
+	o.Share = share
 	begun := time.Now()
 	l, err := Boot(o)
 	if err != nil {
