@@ -288,6 +288,11 @@ func (l *look) follow(dir, format string, depth int) answer {
 	if len(below) == 0 {
 		return l.leaf(dir, format, a)
 	}
+	return l.all(a, below, format, depth)
+}
+
+// all goes on below a device, or a file, that stands on several: each of them counts.
+func (l *look) all(a answer, below []string, format string, depth int) answer {
 	var ways []string
 	for _, s := range below {
 		b := l.follow(s, format, depth+1)
@@ -374,19 +379,7 @@ func (l *look) file(path string, a answer, depth int) answer {
 		a.unknown = fmt.Sprintf("%s lies on %s, of which it cannot be told", enforce.Plain(path), enforce.Plain(m.FS))
 		return a
 	}
-	var ways []string
-	for _, s := range legs {
-		b := l.follow(s, m.FS, depth+1)
-		ways = append(ways, b.chain)
-		if a.plain == "" {
-			a.plain = b.plain
-		}
-		if a.unknown == "" {
-			a.unknown = b.unknown
-		}
-	}
-	a.chain += " > " + group(ways)
-	return a
+	return l.all(a, legs, m.FS, depth)
 }
 
 // mountOf is the mount that a path lies on: the longest that is above it, and of those the last.
