@@ -88,8 +88,8 @@ func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 			if a.clocks.due.IsZero() {
 				a.clocks.lookIn(restDelay, a.o.Now())
 			}
-		case <-a.drifts:
-			if d := a.clocks.driftIn(a.o.Now()); d > 0 {
+		case known := <-a.drifts:
+			if d := a.clocks.driftIn(known, a.o.Now()); d > 0 {
 				a.clocks.look.Reset(d)
 			} else {
 				a.look()

@@ -25,7 +25,7 @@ func (a *Agent) ending(err error) func() {
 		a.o.Log.Info(why + ": the policy stays in force")
 		return func() {}
 	}
-	if keepAsked(a.o.Paths) {
+	if KeepAsked(a.o.Paths) {
 		return keeps("stopping for an upgrade")
 	}
 	switch a.o.Ending(context.Background()) {

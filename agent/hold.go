@@ -85,7 +85,8 @@ func (a *Agent) armHold() {
 // must not open the machine between the old program and the new.
 const KeepFile = "keep"
 
-func keepAsked(p paths.Paths) bool {
+// KeepAsked reports whether it does.
+func KeepAsked(p paths.Paths) bool {
 	_, err := os.Stat(filepath.Join(p.Run, KeepFile))
 	return err == nil
 }

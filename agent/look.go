@@ -173,6 +173,19 @@ func driftEvent(d reconcile.Drift, r reconcile.Result) enforce.Event {
 	if d.By.PID > 0 {
 		e.By = &d.By
 	}
+	if d.Back {
+		// A write that is announced names its program, and may have changed nothing. A device whose interfaces came
+		// was used.
+		e.Reason = d.By.String() + " wrote to it"
+		if d.By.PID == 0 {
+			e.Reason = "another program changed it, and it was put back before it was looked at"
+		}
+		e.Reason += "; it reads " + now.String() + ", as wanted"
+		if d.Contended {
+			e.Reason += "; more of the same is not told until five minutes have passed without it"
+		}
+		return e
+	}
 	e.Reason = d.By.String() + " changed it"
 	if d.From.State == enforce.Absent && d.To.State == enforce.Present && now.State == enforce.Absent {
 		e.Reason += "; it is gone by now"

@@ -213,7 +213,7 @@ func (m *machine) kindsOf(sections map[string]string) map[string]bool {
 }
 
 // watch tells of what other programs change, until the context ends, and of back ends that cannot be watched.
-func (m *machine) watch(ctx context.Context, changed func(), unwatched func(capability, why string)) error {
+func (m *machine) watch(ctx context.Context, changed func(known bool), unwatched func(capability, why string)) error {
 	var all sync.WaitGroup
 	for _, c := range m.list {
 		part := func(watch func() error) {
@@ -237,11 +237,13 @@ func (m *machine) watch(ctx context.Context, changed func(), unwatched func(capa
 			})
 		}
 		for _, b := range c.Backends {
-			part(func() error { return b.Watch(ctx, func(t platform.Touch) { m.touch(t); changed() }) })
+			part(func() error {
+				return b.Watch(ctx, func(t platform.Touch) { m.touch(t); changed(t.Key != enforce.Key{}) })
+			})
 		}
 		for _, o := range c.Observers {
 			if w, ok := o.(platform.Watched); ok {
-				part(func() error { return w.Watch(ctx, func() { m.touch(platform.Touch{}); changed() }) })
+				part(func() error { return w.Watch(ctx, func() { m.touch(platform.Touch{}); changed(false) }) })
 			}
 		}
 	}

@@ -11,7 +11,7 @@ import (
 type mailbox struct {
 	wake         chan func()
 	looks, rests chan struct{}
-	drifts       chan struct{} // another program changed something
+	drifts       chan bool // another program changed something; true: what we know
 	ctx          context.Context
 }
 
@@ -57,13 +57,18 @@ const backstop = 5 * time.Minute
 // evidenceGood is how long what was read says how the machine stands: the look that comes round may be late.
 const evidenceGood = backstop + time.Minute
 
-// driftIn is how long to wait before the look that a change of another program asks for.
-func (c *clocks) driftIn(now time.Time) time.Duration {
+// driftIn is how long to wait before the look that a change of another program asks for. One of a resource that we
+// know is never put off for others: else who writes in vain first would be alone for seconds after.
+func (c *clocks) driftIn(known bool, now time.Time) time.Duration {
 	since := now.Sub(c.looked)
 	if since > forgiving {
 		c.vain = 0
 	}
-	return max(driftGap<<min(c.vain, vainGaps)-since, 0)
+	gap := driftGap
+	if !known {
+		gap <<= min(c.vain, vainGaps)
+	}
+	return max(gap-since, 0)
 }
 
 func stopped() *time.Timer { t := time.NewTimer(time.Hour); t.Stop(); return t }
@@ -99,11 +104,21 @@ const restDelay = time.Second
 // soon looks at the whole machine again after a short while.
 func (m *mailbox) soon() { m.asked(true) }
 
-// drifted looks at it at once: another program changed something.
-func (m *mailbox) drifted() {
-	select {
-	case m.drifts <- struct{}{}:
-	default:
+// drifted looks at it at once: another program changed something, known or not.
+func (m *mailbox) drifted(known bool) {
+	for {
+		select {
+		case m.drifts <- known:
+			return
+		default:
+		}
+		if !known {
+			return // one is waiting
+		}
+		select { // which may be of something that is not known
+		case <-m.drifts:
+		default:
+		}
 	}
 }
 

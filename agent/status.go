@@ -2,6 +2,9 @@ package agent
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -205,10 +208,22 @@ func (a *Agent) flatten(state string) {
 	_ = durable.Swap(path, encode(s), 0o644) // holds what any user may see
 }
 
+// maxFlat bounds it.
+const maxFlat = 4 << 20
+
 // FlatStatus reads what a dead agent left.
 func FlatStatus(p paths.Paths) (Status, error) {
 	var s Status
-	b, err := os.ReadFile(filepath.Join(p.Run, flatName))
+	// Opened so that a pipe under its name does not keep whoever asks.
+	f, err := os.OpenFile(filepath.Join(p.Run, flatName), os.O_RDONLY|nonblock, 0)
+	if err != nil {
+		return s, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxFlat {
+		return s, errors.Join(err, fmt.Errorf("%s is no file of at most %d bytes", f.Name(), maxFlat))
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxFlat))
 	if err != nil {
 		return s, err
 	}

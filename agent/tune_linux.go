@@ -40,3 +40,6 @@ func unmapProgram() {
 		}
 	}
 }
+
+// nonblock opens a pipe without waiting for its other end.
+const nonblock = unix.O_NONBLOCK

@@ -54,7 +54,7 @@ type Agent struct {
 func New(o Options) (*Agent, error) {
 	o.defaults()
 	a := &Agent{o: o, started: o.Now(), run: rand.Text()[:8],
-		mailbox: mailbox{wake: make(chan func(), 64), looks: make(chan struct{}, 1), rests: make(chan struct{}, 1), drifts: make(chan struct{}, 1), ctx: context.Background()},
+		mailbox: mailbox{wake: make(chan func(), 64), looks: make(chan struct{}, 1), rests: make(chan struct{}, 1), drifts: make(chan bool, 1), ctx: context.Background()},
 		clocks:  clocks{look: stopped(), hold: stopped(), idle: stopped(), enrol: stopped()}}
 	a.health = newHealth(o.Now)
 	a.latency.init()

@@ -23,7 +23,8 @@ type Drift struct {
 	enforce.Change                 // From is how it was found, To as it is wanted
 	Was            enforce.Reading // when it was read before; unknown where that was in an earlier run
 	By             enforce.Program // zero where nobody was seen
-	Contended      bool            // it is left alone from now on
+	Contended      bool            // it is left alone from now on; or, where nothing is repaired, no longer told
+	Back           bool            // it was changed, or written to, and reads as wanted again
 }
 
 // Left reports whether nothing is done about it.
@@ -132,8 +133,18 @@ func (w *watch) compare(r *Result, kinds Kinds, ask Ask, seen Seen, rows map[enf
 	for k, by := range ask.By {
 		// Changed, and gone before it was looked at.
 		want, held := w.asked[k]
-		if was, known := w.last[k]; held && known && was.State == enforce.Present && seen.At(k).State == enforce.Absent && kinds.kinds[k.Kind].Found {
-			w.drifted(r, Drift{Change: enforce.Change{Key: k, From: seen.At(k), To: want.To(), By: want.By, Phase: want.Phase, Mode: want.Mode}, Was: was, By: by})
+		was, known := w.last[k]
+		d := Drift{Change: enforce.Change{Key: k, From: seen.At(k), To: want.To(), By: want.By, Phase: want.Phase, Mode: want.Mode}, Was: was, By: by}
+		_, rests := w.resting[k]
+		_, hushed := w.hushed[k]
+		switch {
+		case !held || !known || was.State != enforce.Present:
+		case d.From.State == enforce.Absent && kinds.kinds[k.Kind].Found:
+			w.drifted(r, d)
+		case want.Mode >= enforce.Enforce && asked[k].To() == want.To() && was.Same(want.To()) && d.From.Same(want.To()) && !rests && !hushed:
+			// Who puts it back before it is looked at has had it all the same.
+			d.Back = true
+			w.drifted(r, d)
 		}
 	}
 	w.asked = asked
@@ -148,7 +159,7 @@ func (w *watch) compare(r *Result, kinds Kinds, ask Ask, seen Seen, rows map[enf
 // drifted notes a change of another program, and reports whether it was one too many.
 func (w *watch) drifted(r *Result, d Drift) bool {
 	count, rest := w.repairs, w.resting
-	if d.Mode < enforce.Enforce {
+	if d.Mode < enforce.Enforce || d.Back {
 		count, rest = w.told, w.hushed // nothing is repaired, so nothing is fought over
 	}
 	var recent []time.Time

@@ -250,6 +250,26 @@ func TestDriftBelowEnforce(t *testing.T) {
 	b.reads("3", "1")
 }
 
+// Who puts a thing back before it is looked at is told, too, and that is no fight: it never rests.
+func TestPutBack(t *testing.T) {
+	b := newBench(t, pass)
+	w := want("disk", "a", "0", enforce.Enforce)
+	b.run(w)
+	b.by = map[enforce.Key]enforce.Program{w.Key: {PID: 7}}
+	for i := range 10 {
+		b.now = b.now.Add(time.Second)
+		r := b.run(w)
+		if len(r.Drifted) > 1 || (len(r.Drifted) == 1) != (i <= maxRepairs) || len(r.Drifted) == 1 && !r.Drifted[0].Back || r.Contended[w.Key] || b.loop.Rests(w.Key) {
+			t.Errorf("%d: %+v", i, r)
+		}
+	}
+	b.fake.Set("disk", "a", "9")
+	if r := b.run(w); len(r.Drifted) != 1 || r.Drifted[0].Back {
+		t.Errorf("%+v", r.Drifted)
+	}
+	b.reads("0", "1")
+}
+
 // What was touched and is gone before it was looked at is told.
 func TestDriftThatIsGone(t *testing.T) {
 	b := newBench(t, pass)

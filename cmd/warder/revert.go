@@ -11,12 +11,13 @@ import (
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/cmd/usage"
+	"github.com/warderd/warder/platform/service"
 )
 
 func (a *app) revert() *cobra.Command {
 	var length time.Duration
 	var reason string
-	var lift, now bool
+	var lift, now, ended bool
 	c := &cobra.Command{
 		Use: "revert [--for 1h] --reason …", Short: "Suspend the policy and give the machine back", Args: cobra.NoArgs,
 		Long: "Restores what was there before Warder and holds the policy back until the time is up, or until\n" +
@@ -26,7 +27,9 @@ func (a *app) revert() *cobra.Command {
 			h := agent.HoldRequest{Reason: reason, Seconds: int64(length.Seconds()), Who: os.Getenv("SUDO_USER")}
 			out := a.screen(cmd)
 			switch {
-			case now:
+			case ended && (agent.KeepAsked(a.paths()) || !service.Ended(cmd.Context())):
+				return nil
+			case now || ended:
 				// For the package's removal: give back what a dead agent left, and hold nothing.
 				return a.offline(cmd, agent.OfflineRevert, agent.HoldRequest{})
 			case lift:
@@ -55,7 +58,9 @@ func (a *app) revert() *cobra.Command {
 	c.Flags().StringVar(&reason, "reason", "", "why")
 	c.Flags().BoolVar(&lift, "lift", false, "end the hold now")
 	c.Flags().BoolVar(&now, "leftovers", false, "give back what a dead agent left, without a hold")
+	c.Flags().BoolVar(&ended, "ended", false, "the same, where the service has ended for good")
 	_ = c.Flags().MarkHidden("leftovers")
+	_ = c.Flags().MarkHidden("ended")
 	return c
 }
 

@@ -14,11 +14,12 @@ type Sabotage struct {
 	Plug   string // a QEMU device on port 1; "" for none
 	// Left: what is only watched is told and not mended. Seen: what is never imposed; the report turns, and turns
 	// back when it is undone.
-	Left, Seen bool
-	Undo       string
-	Breaks     string // a script; it runs as root
-	Mended     string // passes while the machine holds what the policy asks
-	Subject    string // of the event, as a pattern of grep; "" where nothing is to be told: it changes nothing
+	// Unsure: where it turns to unknown, and not to noncompliant.
+	Left, Seen, Unsure bool
+	Undo               string
+	Breaks             string // a script; it runs as root
+	Mended             string // passes while the machine holds what the policy asks
+	Subject            string // of the event, as a pattern of grep; "" where nothing is to be told: it changes nothing
 	// Silent breaks give no signal: the look that comes round finds them, and a check-in looks, too.
 	Silent bool
 }
@@ -51,6 +52,9 @@ var Sabotages = []Sabotage{
 		Policy: `{"storage":{"external_storage_allowed":false}}`, Plug: "usb-storage",
 		Breaks: `cd /sys/bus/usb/devices; echo 1 >2-1/authorized; echo 1 >usb2/2-0:1.0/usb2-port1/disable 2>/dev/null; sleep 0.2; echo 0 >usb2/2-0:1.0/usb2-port1/disable 2>/dev/null; true`,
 		Mended: stickIsOff},
+	{Name: "a root hub's default, by a bind mount in another mount namespace", Claims: []enforce.Setting{"usb.allowed"}, Policy: `{"usb":{"allowed":false}}`,
+		Breaks: `unshare -m sh -c 'mount --bind /sys/bus/usb/devices/usb1/authorized_default /sys/kernel/uevent_seqnum && echo 1 >/sys/kernel/uevent_seqnum'`,
+		Mended: `test "$(cat /sys/bus/usb/devices/usb1/authorized_default)" = 0`, Subject: "usb.default/usb1"},
 	{Name: "what audit_only watches", Claims: []enforce.Setting{"usb.audit_only"}, Policy: `{"usb":{"allowed_classes":["hid"],"audit_only":true}}`, Plug: "usb-storage",
 		Left: true, Breaks: "echo 0 >/sys/bus/usb/devices/2-1/authorized", Mended: "false", Subject: device},
 
@@ -77,6 +81,13 @@ var Sabotages = []Sabotage{
 	{Name: "a loop file on a plain disk", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
 		Breaks: "mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a && truncate -s 32M /run/a/img && mkfs.ext4 -q -F /run/a/img && mount -o loop /run/a/img /run/b && mount -o remount,ro /run/a",
 		Undo:   "umount /run/b; umount /run/a", Subject: `(ext4) is not encrypted: it reaches vdc by`},
+	{Name: "a loop file whose name is one on the encrypted disk", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
+		Breaks: "mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a && mkdir -p /run/a/srv/enc && truncate -s 32M /run/a/srv/enc/img && mkfs.ext4 -q -F /run/a/srv/enc/img && mount -o loop /run/a/srv/enc/img /run/b && umount -l /run/a",
+		Undo:   "umount /run/b", Subject: `/run/b (ext4) is not encrypted: it reaches vdc by loop`},
+	{Name: "a swap file whose name is one on the encrypted disk", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
+		Breaks: `mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a && mkdir -p /run/a/srv/enc && dd if=/dev/zero of=/run/a/srv/enc/swp bs=1M count=8 status=none && chmod 600 /run/a/srv/enc/swp &&
+			cp /run/a/srv/enc/swp /srv/enc/swp && mkswap -q /run/a/srv/enc/swp && swapon /run/a/srv/enc/swp && umount -l /run/a`,
+		Undo: "swapoff -a; rm /srv/enc/swp", Subject: `not known`, Unsure: true},
 }
 
 const encrypted = `{"storage":{"encryption_required":true}}`

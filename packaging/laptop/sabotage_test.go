@@ -87,7 +87,7 @@ func sabotages(t *testing.T, o Options) {
 				if !strings.Contains(last, "it was set back and reads 0") && !strings.Contains(last, "it is gone by now") {
 					t.Errorf("it says %s", last)
 				}
-				if !strings.Contains(s.Breaks, "unshare") {
+				if !strings.Contains(s.Breaks, "unshare -n") {
 					contains(t, last, "(pid ") // who it was
 				}
 			}

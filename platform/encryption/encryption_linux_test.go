@@ -25,10 +25,40 @@ type machine struct {
 	mounts []string
 	swaps  []string
 	opal   string
+	files  map[string][2]string // of loop devices and swap files: the number of their file system, and their own
+}
+
+// The kernel's answers.
+func (m *machine) node(path string) (string, error) {
+	rest, ok := strings.CutPrefix(path, "/dev/")
+	if !ok {
+		return "", errors.New("it is no node below /dev")
+	}
+	to, err := filepath.EvalSymlinks(m.root + "/dev/" + rest)
+	if err != nil {
+		return "", errors.New("it is not there")
+	}
+	return m.n1(filepath.Base(to)), nil
+}
+
+func (m *machine) backing(name string) (string, string, error) {
+	f, ok := m.files[name]
+	if !ok {
+		return "", "", errStuck
+	}
+	return f[0], f[1], nil
+}
+
+func (m *machine) swap(path string) (string, error) {
+	f, ok := m.files[path]
+	if !ok {
+		return "", errors.New("another file has its name")
+	}
+	return f[0], nil
 }
 
 func newMachine(t *testing.T) *machine {
-	return &machine{t: t, root: t.TempDir(), tables: map[string][]Target{}, n: 1}
+	return &machine{t: t, root: t.TempDir(), tables: map[string][]Target{}, n: 1, files: map[string][2]string{}}
 }
 
 func (m *machine) put(path, text string) {
@@ -116,7 +146,7 @@ func (m *machine) look() []fact.Volume {
 	m.t.Helper()
 	m.put("proc/self/mountinfo", strings.Join(m.mounts, "\n")+"\n")
 	m.put("proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n"+strings.Join(m.swaps, "\n"))
-	r := &Reader{Sys: m.root + "/sys", Proc: m.root + "/proc", Dev: m.root + "/dev",
+	r := &Reader{Sys: m.root + "/sys", Proc: m.root + "/proc", Dev: m.root + "/dev", ask: m,
 		Tables: func(dev string) ([]Target, error) {
 			if t, ok := m.tables[dev]; ok {
 				return t, nil
@@ -224,33 +254,50 @@ func TestChains(t *testing.T) {
 			m.link("sys/fs/btrfs/1234/devices/p2", m.at("p2"))
 			m.mount("0:40", "/", "btrfs", "/dev/dm-0")
 		}, "/", "no p2 by dm-0 (crypt aes-xts-plain64) > p1, p2"},
-		{"btrfs that is not found", func(m *machine) { m.mount("0:40", "/", "btrfs", "/dev/dm-7") }, "/", "? the disks of btrfs on /dev/dm-7 cannot be told"},
+		{"btrfs that is not found", func(m *machine) { m.mount("0:40", "/", "btrfs", "/dev/dm-7") }, "/", "? the disks of btrfs on /dev/dm-7 cannot be told: it is not there"},
 		{"ZFS", func(m *machine) { m.mount("0:41", "/tank", "zfs", "tank") }, "/tank", "? ZFS says by data set whether it is encrypted, which is not read"},
 		{"OPAL", func(m *machine) { m.opal = "nvme0n1"; m.mount(m.part("p1"), "/", "ext4") }, "/", "? nvme0n1 encrypts by itself (OPAL); whether its key is asked for cannot be read"},
 		{"a loop file on an encrypted disk", func(m *machine) {
 			m.part("p1")
-			m.mount(m.dm("dm-0", aes, "p1"), "/", "ext4")
-			dev := m.block("devices/virtual/block", "loop0")
-			m.put("sys/devices/virtual/block/loop0/loop/backing_file", "/var/lib/img\n")
-			m.mount(dev, "/mnt", "ext4")
+			root := m.dm("dm-0", aes, "p1")
+			m.mount(root, "/", "ext4")
+			m.files["loop0"] = [2]string{root}
+			m.mount(m.block("devices/virtual/block", "loop0"), "/mnt", "ext4")
 		}, "/mnt", "yes loop0 > a file on / > dm-0 (crypt aes-xts-plain64) > p1"},
 		{"a loop file on a plain one", func(m *machine) {
 			m.part("p1")
 			m.mount(m.dm("dm-0", aes, "p1"), "/", "ext4")
-			m.mount(m.part("p2"), "/data", "ext4")
-			dev := m.block("devices/virtual/block", "loop0")
-			m.put("sys/devices/virtual/block/loop0/loop/backing_file", "/data/img\n")
-			m.mount(dev, "/mnt", "ext4")
+			data := m.part("p2")
+			m.mount(data, "/data", "ext4")
+			m.files["loop0"] = [2]string{data}
+			m.mount(m.block("devices/virtual/block", "loop0"), "/mnt", "ext4")
 		}, "/mnt", "no p2 by loop0 > a file on /data > p2"},
-		{"a loop file that is gone", func(m *machine) {
-			dev := m.block("devices/virtual/block", "loop0")
-			m.put("sys/devices/virtual/block/loop0/loop/backing_file", "/data/img (deleted)\n")
-			m.mount(dev, "/mnt", "ext4")
-		}, "/mnt", "? it is not known what /data/img (deleted) lies on"},
+		{"a loop file on a disk that is mounted elsewhere", func(m *machine) {
+			m.part("p1")
+			m.mount(m.dm("dm-0", aes, "p1"), "/", "ext4")
+			m.files["loop0"] = [2]string{m.part("p2")}
+			m.mount(m.block("devices/virtual/block", "loop0"), "/mnt", "ext4")
+		}, "/mnt", "no p2 by loop0 > a file > p2"},
+		{"a loop file on what is nowhere", func(m *machine) {
+			m.files["loop0"] = [2]string{"0:99"}
+			m.mount(m.block("devices/virtual/block", "loop0"), "/mnt", "ext4")
+		}, "/mnt", "? the file of loop0 lies on something that is not mounted here"},
+		{"a loop device of a node in memory", func(m *machine) {
+			m.mount("0:30", "/tmp", "tmpfs")
+			m.files["loop0"] = [2]string{"0:30", m.part("p2")}
+			m.mount(m.block("devices/virtual/block", "loop0"), "/mnt", "ext4")
+		}, "/mnt", "no p2 by loop0 > p2"},
+		{"a loop file in memory", func(m *machine) {
+			m.mount("0:30", "/tmp", "tmpfs")
+			m.files["loop0"] = [2]string{"0:30"}
+			m.mount(m.block("devices/virtual/block", "loop0"), "/mnt", "ext4")
+		}, "/mnt", "yes loop0 > a file on /tmp (memory)"},
+		{"a loop file that does not answer", func(m *machine) {
+			m.mount(m.block("devices/virtual/block", "loop0"), "/mnt", "ext4")
+		}, "/mnt", "? it is not known what the file of loop0 lies on: its file system does not answer"},
 		{"a decoy beside a plain root", func(m *machine) {
 			m.mount(m.part("p1"), "/", "ext4")
 			m.block("devices/virtual/block", "loop0")
-			m.put("sys/devices/virtual/block/loop0/loop/backing_file", "/decoy\n")
 			m.mount(m.dm("dm-0", aes, "loop0"), "/mnt", "ext4")
 		}, "/", "no p1 by p1"},
 		{"zram", func(m *machine) {
@@ -267,9 +314,21 @@ func TestChains(t *testing.T) {
 			m.mount("0:5", "/", "overlay")
 		}, "swap", "no p1 by zram0 (memory) > p1"},
 		{"a swap file", func(m *machine) {
-			m.mount(m.part("p1"), "/", "ext4")
+			root := m.part("p1")
+			m.mount(root, "/", "ext4")
+			m.files["/swap file"] = [2]string{root}
 			m.swaps = append(m.swaps, `/swap\040file file 1024 0 -2`)
 		}, "swap", "no p1 by /swap file > a file on / > p1"},
+		{"another file has the swap's name", func(m *machine) {
+			m.part("p1")
+			m.mount(m.dm("dm-0", aes, "p1"), "/", "ext4")
+			m.swaps = append(m.swaps, `/swapfile file 1024 0 -2`)
+		}, "swap", "? it is not known what the swap file /swapfile lies on: another file has its name"},
+		{"a node that is called like an encrypted one", func(m *machine) {
+			m.part("p1")
+			m.mount(m.dm("dm-0", aes, "p1"), "/", "ext4")
+			m.swaps = append(m.swaps, `/tmp/n/dm-0 partition 1024 0 -2`)
+		}, "swap", "? it is not known what /tmp/n/dm-0 is: it is no node below /dev"},
 		{"a swap of device-mapper", func(m *machine) {
 			m.part("p1")
 			m.dm("dm-0", aes, "p1")
@@ -332,7 +391,7 @@ func TestPlaces(t *testing.T) {
 	if got := stands(m.look(), "?"); !strings.HasPrefix(got, "? 1 lines") {
 		t.Error(got)
 	}
-	r := &Reader{Sys: m.root, Proc: m.root + "/none", Dev: m.root}
+	r := &Reader{Sys: m.root, Proc: m.root + "/none", Dev: m.root, ask: m}
 	var out fact.Machine
 	if err := r.Observe(context.Background(), &out); err == nil || out.Volumes.OK || out.Volumes.Why == "" {
 		t.Errorf("%+v %v", out.Volumes, err)

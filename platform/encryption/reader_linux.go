@@ -23,6 +23,7 @@ type Reader struct {
 	Sys, Proc, Dev string
 	// Tables gives the targets of a device-mapper device; nil asks the kernel.
 	Tables func(dev string) ([]Target, error)
+	ask    asker
 	// Locks says of a disk that encrypts by itself; nil asks the drive.
 	Locks func(node string) bool
 }
@@ -60,20 +61,26 @@ func (r *Reader) volumes() ([]fact.Volume, error) {
 	}
 	l := look{r: r, mounts: mounts}
 	var out []fact.Volume
-	at := map[string]int{} // by device
+	at := map[string]int{} // by device; -1: it is not looked at
 	for _, mnt := range mounts {
-		v, is := l.volume(mnt)
-		if !is {
+		if mnt.ReadOnly {
 			continue
 		}
-		if i, again := at[v.Dev]; again {
-			out[i].Also = append(out[i].Also, v.Mount)
+		if i, again := at[mnt.Dev]; again {
+			if i >= 0 {
+				out[i].Also = append(out[i].Also, enforce.Plain(mnt.Point))
+			}
+			continue
+		}
+		at[mnt.Dev] = -1
+		v, is := l.volume(mnt)
+		if !is {
 			continue
 		}
 		if len(out) >= maxVolumes {
 			return nil, fmt.Errorf("more than %d file systems are mounted", maxVolumes)
 		}
-		at[v.Dev] = len(out)
+		at[mnt.Dev] = len(out)
 		out = append(out, v)
 	}
 	swaps, err := l.swaps()
@@ -109,9 +116,6 @@ var hidden = map[string]string{
 // is in memory.
 func (l *look) volume(m mountinfo.Mount) (fact.Volume, bool) {
 	v := fact.Volume{Dev: m.Dev, Mount: enforce.Plain(m.Point), FS: enforce.Plain(m.FS), External: fact.Is(false)}
-	if m.ReadOnly {
-		return v, false
-	}
 	if why, is := hidden[m.FS]; is {
 		v.Dev = m.FS + " " + enforce.Plain(m.Source)
 		v.Encrypted = fact.Unread[bool](why)
@@ -145,37 +149,49 @@ func (l *look) isSystem(dev string) bool {
 }
 
 // btrfs gives the block devices of a file system that has several. It mounts under a number of its own; its
-// source is one of them, which only root gives in this namespace.
+// source is one of them.
 func (l *look) btrfs(source string) ([]string, error) {
-	name := filepath.Base(l.resolve(source))
-	found, _ := filepath.Glob(l.r.Sys + "/fs/btrfs/*/devices/" + name)
+	unknown := func(why any) ([]string, error) {
+		return nil, fmt.Errorf("the disks of btrfs on %s cannot be told: %v", enforce.Plain(source), why)
+	}
+	one, err := l.node(source)
+	if err != nil {
+		return unknown(err)
+	}
+	found, _ := filepath.Glob(l.r.Sys + "/fs/btrfs/*/devices/" + filepath.Base(one))
 	if len(found) != 1 {
-		return nil, fmt.Errorf("the disks of btrfs on %s cannot be told", enforce.Plain(source))
+		return unknown(fmt.Sprintf("%d file systems are on it", len(found)))
 	}
 	all, err := os.ReadDir(filepath.Dir(found[0]))
 	if err != nil {
-		return nil, err
+		return unknown(err)
 	}
 	var legs []string
 	for _, e := range all {
 		dir, err := filepath.EvalSymlinks(filepath.Join(filepath.Dir(found[0]), e.Name()))
 		if err != nil {
-			return nil, err
+			return unknown(err)
 		}
 		legs = append(legs, dir)
 	}
 	return legs, nil
 }
 
-// resolve follows the links of a device's node, as udev makes them.
-func (l *look) resolve(node string) string {
-	if rest, ok := strings.CutPrefix(node, "/dev/"); ok {
-		node = l.r.Dev + "/" + rest
+// node is the directory of a block device, by its node.
+func (l *look) node(path string) (string, error) {
+	dev, err := l.r.ask.node(path)
+	if err != nil {
+		return "", err
 	}
-	if to, err := filepath.EvalSymlinks(node); err == nil {
-		return to
+	return l.block(dev)
+}
+
+// block is the directory of a block device, by its number.
+func (l *look) block(dev string) (string, error) {
+	if dev == "" {
+		return "", errors.New("it is no block device")
 	}
-	return node
+	return filepath.EvalSymlinks(l.r.Sys + "/dev/block/" + dev)
 }
 
 // external reports whether every leg hangs on a port outside: USB, a card, or PCI that says it is removable.
@@ -335,65 +351,61 @@ func (l *look) zram(dir string, a answer, depth int) answer {
 		a.chain += " (memory)"
 		return a
 	}
-	to, err := filepath.EvalSymlinks(l.r.Sys + "/class/block/" + filepath.Base(back))
+	to, err := l.node(back)
 	if err != nil {
-		a.unknown = filepath.Base(dir) + " writes back to " + enforce.Plain(back) + ", which is not found"
+		a.unknown = fmt.Sprintf("%s writes back to %s, which is not known: %v", filepath.Base(dir), enforce.Plain(back), err)
 		return a
 	}
 	b := l.follow(to, "", depth+1)
 	return answer{a.chain + " (memory) > " + b.chain, b.plain, b.unknown}
 }
 
-// loop is a file, which lies on another file system.
+// loop is a file, which lies on another file system; or, called by another name, a block device.
 func (l *look) loop(dir string, a answer, depth int) answer {
-	file := line(dir + "/loop/backing_file")
-	if file == "" { // a partition of it
-		file = line(filepath.Dir(dir) + "/loop/backing_file")
+	whole := dir
+	if _, err := os.Stat(dir + "/partition"); err == nil {
+		whole = filepath.Dir(dir)
 	}
-	if file == "" {
-		a.unknown = filepath.Base(dir) + " has no file"
+	dev, device, err := l.r.ask.backing(filepath.Base(whole))
+	if err != nil {
+		a.unknown = fmt.Sprintf("it is not known what the file of %s lies on: %v", filepath.Base(whole), err)
 		return a
 	}
-	return l.file(file, a, depth)
+	if to, err := l.block(device); err == nil {
+		return l.all(a, []string{to}, "", depth)
+	}
+	return l.file(dev, "the file of "+filepath.Base(whole), a, depth)
 }
 
-// file goes on below the mount that a file lies on, by its name: no file system is asked.
-func (l *look) file(path string, a answer, depth int) answer {
-	m, ok := l.mountOf(path)
-	if !ok {
-		a.unknown = "it is not known what " + enforce.Plain(path) + " lies on"
+// file goes on below the file system that a file lies on, by its number.
+func (l *look) file(dev, what string, a answer, depth int) answer {
+	i := slices.IndexFunc(l.mounts, func(m mountinfo.Mount) bool { return m.Dev == dev })
+	to, err := l.block(dev)
+	if i < 0 && err == nil { // its mount was taken away, or is another namespace's
+		a.chain += " > a file"
+		return l.all(a, []string{to}, "", depth)
+	}
+	if i < 0 {
+		a.unknown = what + " lies on something that is not mounted here"
 		return a
 	}
+	m := l.mounts[i]
 	a.chain += " > a file on " + enforce.Plain(m.Point)
-	var legs []string
-	if m.FS == "btrfs" {
-		legs, _ = l.btrfs(m.Source)
-	} else if to, err := filepath.EvalSymlinks(l.r.Sys + "/dev/block/" + m.Dev); err == nil {
-		legs = []string{to}
-	}
-	if len(legs) == 0 {
-		if m.FS == "tmpfs" || m.FS == "ramfs" {
-			a.chain += " (memory)"
-			return a
+	switch {
+	case err == nil:
+		return l.all(a, []string{to}, m.FS, depth)
+	case m.FS == "tmpfs" || m.FS == "ramfs":
+		a.chain += " (memory)"
+	case m.FS == "btrfs":
+		legs, err := l.btrfs(m.Source)
+		if err == nil {
+			return l.all(a, legs, m.FS, depth)
 		}
-		a.unknown = fmt.Sprintf("%s lies on %s, of which it cannot be told", enforce.Plain(path), enforce.Plain(m.FS))
-		return a
+		a.unknown = err.Error()
+	default:
+		a.unknown = fmt.Sprintf("%s lies on %s, of which it cannot be told", what, enforce.Plain(m.FS))
 	}
-	return l.all(a, legs, m.FS, depth)
-}
-
-// mountOf is the mount that a path lies on: the longest that is above it, and of those the last.
-func (l *look) mountOf(path string) (best mountinfo.Mount, ok bool) {
-	if !strings.HasPrefix(path, "/") || strings.HasSuffix(path, " (deleted)") {
-		return best, false
-	}
-	for _, m := range l.mounts {
-		at := strings.TrimSuffix(m.Point, "/")
-		if (path == at || strings.HasPrefix(path, at+"/")) && (!ok || len(m.Point) >= len(best.Point)) {
-			best, ok = m, true
-		}
-	}
-	return best, ok
+	return a
 }
 
 // leaf is a disk or a partition that nothing above has encrypted.
@@ -441,15 +453,20 @@ func (l *look) swaps() ([]fact.Volume, error) {
 		case !ok || len(out) >= maxVolumes:
 			v.Encrypted = fact.Unread[bool](fmt.Sprintf("line %d of the list of swaps cannot be read", i+1))
 		case kind == "file":
-			a := l.file(path, answer{chain: enforce.Plain(path)}, 0)
+			a := answer{chain: enforce.Plain(path)}
+			if dev, err := l.r.ask.swap(path); err != nil {
+				a.unknown = fmt.Sprintf("it is not known what the swap file %s lies on: %v", enforce.Plain(path), err)
+			} else {
+				a = l.file(dev, "the swap file "+enforce.Plain(path), a, 0)
+			}
 			v.Chain, v.Encrypted, v.Leaf = []string{a.chain}, fact.Is(a.plain == ""), a.plain
 			if a.plain == "" && a.unknown != "" {
 				v.Encrypted = fact.Unread[bool](a.unknown)
 			}
 		default:
-			dir, err := filepath.EvalSymlinks(l.r.Sys + "/class/block/" + filepath.Base(l.resolve(path)))
+			dir, err := l.node(path)
 			if err != nil {
-				v.Encrypted = fact.Unread[bool]("it is not known what " + enforce.Plain(path) + " is")
+				v.Encrypted = fact.Unread[bool](fmt.Sprintf("it is not known what %s is: %v", enforce.Plain(path), err))
 				break
 			}
 			l.judge(&v, []string{dir})

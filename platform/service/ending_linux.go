@@ -12,7 +12,7 @@ import (
 const endingLimit = 3 * time.Second
 
 // Why asks systemd why this program is being ended: by the job that is under way for its unit, which is
-// another one for "restart" than for "stop". It is asked directly, and not over the bus, which ends with the
+// another one for "restart" than for "stop", and none for a signal. It is asked directly, and not over the bus, which ends with the
 // machine, too.
 func Why(ctx context.Context) Ending {
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
@@ -34,14 +34,31 @@ func Why(ctx context.Context) Ending {
 	if err != nil {
 		return Stopped
 	}
+	if p, err := conn.GetServicePropertyContext(ctx, unit, "MainPID"); err != nil || p.Value.Value() != uint32(os.Getpid()) { //nolint:gosec // as above
+		return Stopped // of somebody's terminal
+	}
 	jobs, err := conn.ListJobsContext(ctx)
 	if err != nil {
 		return Stopped
 	}
 	for _, j := range jobs {
-		if j.Unit == unit && (j.JobType == "restart" || j.JobType == "try-restart") {
-			return Restarting
+		if j.Unit == unit {
+			return ofJob(j.JobType)
 		}
+	}
+	// A signal, and no job: systemd starts a unit again that is to be there always.
+	if p, err := conn.GetServicePropertyContext(ctx, unit, "Restart"); err == nil && p.Value.Value() == "always" {
+		return Restarting
+	}
+	return Stopped
+}
+
+// ofJob is what a job of the unit under way means for the program that ends. A stop that became a start is one
+// that is followed by a start.
+func ofJob(kind string) Ending {
+	switch kind {
+	case "restart", "try-restart", "start":
+		return Restarting
 	}
 	return Stopped
 }

@@ -109,9 +109,23 @@ func (b Backend) List(context.Context) (map[enforce.Key]enforce.Reading, error) 
 	if err != nil {
 		return nil, fmt.Errorf("cannot list USB devices: %w", err)
 	}
+	inodes := map[uint64]enforce.Key{}
+	note := func(path string, k enforce.Key) {
+		var st unix.Stat_t
+		if unix.Stat(path, &st) == nil {
+			inodes[st.Ino] = k
+		}
+	}
+	defer func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.inodes = inodes
+	}()
 	out := map[enforce.Key]enforce.Reading{}
+	note(b.param(), enforce.Key{Kind: kindParam, ID: "authorized_default"})
 	out[enforce.Key{Kind: kindParam, ID: "authorized_default"}] = reading(b.param())
 	for _, n := range roots {
+		note(b.dir(n)+"/authorized_default", enforce.Key{Kind: kindDefault, ID: n})
 		out[enforce.Key{Kind: kindDefault, ID: n}] = reading(b.dir(n) + "/authorized_default")
 	}
 	for _, n := range devices {
@@ -122,6 +136,7 @@ func (b Backend) List(context.Context) (map[enforce.Key]enforce.Reading, error) 
 		if number, err := d.text("devnum"); err == nil {
 			seen := d.reading("authorized")
 			b.saw(n, seen)
+			note(b.auth(n), enforce.Key{Kind: kindDevice, ID: n + "@" + number})
 			out[enforce.Key{Kind: kindDevice, ID: n + "@" + number}] = seen
 		}
 		d.close()

@@ -42,6 +42,7 @@ type Ports struct {
 	known   map[string]known            // what cannot change while a device stands at its port
 	idle    map[string]bool             // what was not authorised when it was last read
 	touch   atomic.Pointer[func(platform.Touch)]
+	inodes  map[uint64]enforce.Key // of the files that decide, as they were listed last
 
 	hubs hubs
 

@@ -35,8 +35,8 @@ func (b Backend) Watch(ctx context.Context, changed func(platform.Touch)) error 
 	}
 	defer w.close()
 	defer context.AfterFunc(ctx, w.close)()
-	err = w.run(func(file string, by int) {
-		if t, ok := b.touched(file); ok {
+	err = w.run(func(file string, inode uint64, by int) {
+		if t, ok := b.touched(file, inode); ok {
 			t.By = program(by)
 			changed(t)
 		}
@@ -49,7 +49,13 @@ func (b Backend) Watch(ctx context.Context, changed func(platform.Touch)) error 
 
 // touched says what a file of sysfs decides; false for one that matters to nobody here. "" is a file that
 // cannot be told, as of those that can only be written: which they are matters less than that somebody did.
-func (b Backend) touched(file string) (platform.Touch, bool) {
+func (b Backend) touched(file string, inode uint64) (platform.Touch, bool) {
+	b.mu.Lock()
+	k, ours := b.inodes[inode]
+	b.mu.Unlock()
+	if ours && inode != 0 {
+		return platform.Touch{Key: k}, true // whatever it is called where it was written
+	}
 	dir, name := path.Split(path.Clean("/" + file))
 	of := path.Base(dir)
 	usb, root := deviceName(of)
@@ -152,7 +158,7 @@ const maxUntold = 1000
 
 // run tells of each write of another process, with the file's path, or "" where the kernel could not open it
 // for us: files that can only be written, and an overflow of the queue.
-func (w *writes) run(f func(file string, by int)) error {
+func (w *writes) run(f func(file string, inode uint64, by int)) error {
 	b := make([]byte, 32*int(unsafe.Sizeof(unix.FanotifyEventMetadata{})))
 	for untold := 0; ; {
 		n, err := w.file.Read(b)
@@ -166,7 +172,7 @@ func (w *writes) run(f func(file string, by int)) error {
 			} else if untold++; untold > maxUntold {
 				return fmt.Errorf("cannot read what is written: %w", err)
 			}
-			f("", 0)
+			f("", 0, 0)
 			continue
 		}
 		untold = 0
@@ -176,13 +182,17 @@ func (w *writes) run(f func(file string, by int)) error {
 				return fmt.Errorf("an event of %d bytes cannot be read", len(rest))
 			}
 			rest = rest[size:]
-			file := ""
+			file, inode := "", uint64(0)
 			if e.Fd >= 0 {
+				var st unix.Stat_t
+				if unix.Fstat(int(e.Fd), &st) == nil {
+					inode = st.Ino
+				}
 				file, _ = os.Readlink("/proc/self/fd/" + strconv.Itoa(int(e.Fd)))
 				_ = unix.Close(int(e.Fd))
 			}
 			if int(e.Pid) != w.own {
-				f(file, int(e.Pid))
+				f(file, inode, int(e.Pid))
 			}
 		}
 	}

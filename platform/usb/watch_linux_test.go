@@ -34,10 +34,31 @@ func TestTouched(t *testing.T) {
 		{root + dev + "1-1/power/control", "", false},
 		{root + "/devices/thunderbolt/0-1/authorized", "", false},
 	} {
-		got, ours := b.touched(c.file)
+		got, ours := b.touched(c.file, 0)
 		if ours != c.ours || ours && got.Key.String() != c.want {
 			t.Errorf("%s: %v %v, want %v %s", c.file, got.Key, ours, c.ours, c.want)
 		}
+	}
+}
+
+// A file of ours is ours under any name.
+func TestTouchedByInode(t *testing.T) {
+	root := tree(t)
+	b := Backend{&Ports{Root: root}}
+	if _, err := b.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{"/bus/usb/devices/usb1/authorized_default": "usb.default/usb1", "/bus/usb/devices/1-2.3/authorized": "usb.device/1-2.3@3", "/module/usbcore/parameters/authorized_default": "usb.param/authorized_default"} {
+		var st unix.Stat_t
+		if err := unix.Stat(root+path, &st); err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := b.touched(root+"/kernel/uevent_seqnum", st.Ino); !ok || got.Key.String() != want {
+			t.Errorf("%s: %v %v", path, got.Key, ok)
+		}
+	}
+	if _, ok := b.touched(root+"/kernel/uevent_seqnum", 1); ok {
+		t.Error("another file is taken for ours")
 	}
 }
 

@@ -21,7 +21,7 @@ func TestAge(t *testing.T) {
 			var ahead atomic.Int64
 			now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 			r := start(t, Options{HTTP: true, Database: database(t), Interval: 7 * time.Minute, now: now})
-			r.admin, _ = mustKeys(t, r.dir).AdminToken("ann", "admin", 6*time.Hour, time.Now())
+			r.admin, _ = mustKeys(t, r.dir).AdminToken("ann", "admin", 6*time.Hour, time.Now().Add(-2*time.Hour))
 			l, other := r.laptop("l"), r.laptop("other")
 			l.c.Now = now
 			looked := time.Unix(1_770_000_123, 0).UTC()
@@ -89,6 +89,17 @@ func TestAge(t *testing.T) {
 				l.sync() // is news
 				shows("back after "+ended, "compliant", "", "online")
 			}
+
+			// A last word counts whatever the server's clock did, and so does the next word.
+			l.rep.Agent.Ended = strings.Repeat("x", 1000) + "\x1b"
+			ahead.Add(-int64(30 * time.Minute))
+			if _, err := l.c.Exchange(t.Context(), l.rep); err != nil {
+				t.Fatal(err)
+			}
+			shows("ended, with the clock set back", "unknown", "ended: unknown", "offline")
+			l.rep.Agent.Ended = ""
+			l.sync()
+			shows("back, with the clock set back", "compliant", "", "online")
 
 			// Not all can be verified there.
 			list := []enforce.Finding{{Setting: "usb.allowed", Mode: enforce.Enforce, Compliance: enforce.Compliant, Enforcement: enforce.Partial},

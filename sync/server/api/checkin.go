@@ -161,9 +161,9 @@ func (v *visit) note() error {
 func (v *visit) seen() store.Seen {
 	seen := store.Seen{Device: v.e.d.N, At: v.q.now, Counter: v.in.Counter, Assigned: v.e.d.AssignedAt, Fresh: v.a.fresh(v.e.id, v.q.now)}
 	if v.in.Agent.Ended != "" {
-		seen.Fresh = v.q.now.Add(-time.Millisecond) // it said so itself
+		seen.Fresh = time.Time{} // it said so itself
 	}
-	if at := v.in.LookedAt; at != nil && at.After(time.Unix(0, 0)) {
+	if at := v.in.LookedAt; at != nil && at.After(time.Unix(0, 0)) && at.Before(v.q.now.AddDate(0, 0, 2)) { // some clocks are wrong
 		seen.Looked = *at
 	}
 	return seen

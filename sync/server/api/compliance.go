@@ -85,7 +85,7 @@ func (a *API) standings(ctx context.Context, only string, now time.Time) ([]stor
 		return s.list, nil
 	}
 	began := time.Now()
-	list, err := a.Store.Standings(ctx, only, now)
+	list, err := a.Store.Standings(ctx, only, now, a.most(now))
 	took := time.Since(began)
 	if err != nil || took < sumQuick {
 		delete(a.sums.last, only)

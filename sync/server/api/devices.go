@@ -38,8 +38,11 @@ func (a *API) fresh(device string, now time.Time) time.Time {
 	if a.hub.connected(device) {
 		return now.Add(freshSocket)
 	}
-	return now.Add(max(a.Interval+freshPoll, freshSocket))
+	return a.most(now)
 }
+
+// most is until when a word can count at all that came by now.
+func (a *API) most(now time.Time) time.Time { return now.Add(max(a.Interval+freshPoll, freshSocket)) }
 
 // status: a device is online while its socket is up, or it came within three intervals, and has not said that it
 // goes.
@@ -71,7 +74,7 @@ func (a *API) stands(d *store.Device, now time.Time) (rollup, why string) {
 		return string(enforce.Uncertain), "the agent ended: " + ended
 	case d.Report.Rollup == "":
 		return "", ""
-	case now.After(seen.Fresh) && !a.hub.connected(d.ID):
+	case (now.After(seen.Fresh) || seen.Fresh.After(a.most(now))) && !a.hub.connected(d.ID):
 		return string(enforce.Uncertain), "last seen " + now.Sub(seen.At).Round(time.Minute).String() + " ago; it said " + d.Report.Rollup
 	}
 	return d.Report.Rollup, ""
@@ -138,7 +141,7 @@ func listDevices(a *API, q *request) (listView[DeviceView], error) {
 	f := store.Filter{Policy: q.params.Get("policy_id"), Rollup: q.params.Get("compliance"), Name: q.params.Get("name"), State: q.params.Get("state"),
 		Target: fleet.Target{Platform: q.params.Get("platform"), Ownership: q.params.Get("ownership"), User: q.params.Get("user"), Tag: q.params.Get("tag")}}
 	if f.Rollup != "" {
-		f.Now = q.now
+		f.Now, f.Most = q.now, a.most(q.now)
 	}
 	st := a.state.Load()
 	list, err := a.Store.Devices(q.Context(), st, f, page, size)

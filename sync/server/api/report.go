@@ -68,6 +68,7 @@ func receive(body []byte) (*received, error) {
 	if err != nil {
 		return nil, bad("the report cannot be read: " + err.Error())
 	}
+	in.Agent.Ended = word(in.Agent.Ended)
 	in.device = compact(raw.Device)
 	if in.Findings != nil {
 		for i, f := range raw.Findings {

@@ -219,8 +219,8 @@ func TestReports(t *testing.T) {
 		if !old.Old || first.Old {
 			t.Error("an older report is not told from a newer one")
 		}
-		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now.Add(time.Hour), Counter: 9, Assigned: now, Fresh: now.Add(2 * time.Hour), Looked: now}, {Device: other.N, At: now, Counter: 1, Fresh: now.Add(time.Hour)}}))
-		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now, Counter: 12, Fresh: now.Add(-time.Hour)}})) // late: another node was slower
+		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now.Add(time.Hour), Counter: 9, Assigned: now, Fresh: now.Add(time.Hour), Looked: now}, {Device: other.N, At: now, Counter: 1, Fresh: now.Add(time.Hour)}}))
+		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now, Counter: 12, Fresh: now.Add(2 * time.Hour)}})) // late: another node was slower
 		x, err := s.Device(ctx, "d1")
 		must(t, err)
 		if string(x.Report.Facts) != `{"a":1}` || x.Report.FindingsDigest != "g1" || x.Report.Rollup != "noncompliant" || x.Counter != 12 || !x.LastSeen.Equal(now.Add(time.Hour)) || !x.AssignedAt.Equal(now) {
@@ -230,13 +230,18 @@ func TestReports(t *testing.T) {
 			t.Errorf("%+v", k.Report)
 		}
 		if !x.Fresh.Equal(now.Add(2*time.Hour)) || !x.Looked.Equal(now) {
-			t.Errorf("the late one made it old: %s %s", x.Fresh, x.Looked)
+			t.Errorf("the later word does not count: %s %s", x.Fresh, x.Looked)
 		}
-		sum, err := s.Standings(ctx, "policy-1", now)
+		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now.Add(2 * time.Hour), Counter: 11}})) // an earlier word, late
+		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now.Add(-time.Hour)}}))                  // heard on a socket, late
+		if y, err := s.Device(ctx, "d1"); err != nil || !y.Fresh.Equal(now.Add(2*time.Hour)) {
+			t.Errorf("an earlier word counts: %s %v", y.Fresh, err)
+		}
+		sum, err := s.Standings(ctx, "policy-1", now, now.Add(4*time.Hour))
 		if err != nil || len(sum) != 2 || sum[0].Devices != 1 || sum[0].Old || sum[1].Old {
 			t.Errorf("%v %+v", err, sum)
 		}
-		sum, err = s.Standings(ctx, "policy-1", now.Add(90*time.Minute))
+		sum, err = s.Standings(ctx, "policy-1", now.Add(90*time.Minute), now.Add(4*time.Hour))
 		if err != nil || len(sum) != 2 || sum[0].Old == sum[1].Old {
 			t.Errorf("one is old by then: %v %+v", err, sum)
 		}
@@ -247,7 +252,7 @@ func TestReports(t *testing.T) {
 			at     time.Duration
 			want   int
 		}{{"noncompliant", 0, 1}, {"noncompliant", 3 * time.Hour, 0}, {"unknown", 0, 0}, {"unknown", 3 * time.Hour, 1}, {"compliant", 0, 0}} {
-			if n, err := s.Count(ctx, st, Filter{Rollup: c.rollup, Now: now.Add(c.at)}); err != nil || n != c.want {
+			if n, err := s.Count(ctx, st, Filter{Rollup: c.rollup, Now: now.Add(c.at), Most: now.Add(c.at + 4*time.Hour)}); err != nil || n != c.want {
 				t.Errorf("%+v: %d %v", c, n, err)
 			}
 		}

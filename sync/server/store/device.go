@@ -125,6 +125,7 @@ type Filter struct {
 	Target fleet.Target
 	Rollup string    // compliant, unverified, noncompliant, unknown
 	Now    time.Time // with Rollup: what was last heard too long ago is unknown
+	Most   time.Time // and what counts for longer than that: the clock was set back since
 	Name   string    // begins so
 	State  string    // "" for all but the retired
 }
@@ -156,9 +157,11 @@ func (f Filter) where(st *fleet.State) (string, []any) {
 	if f.Rollup != "" {
 		const heard = "EXISTS (SELECT 1 FROM reports q LEFT JOIN seen z ON z.device = q.device WHERE q.device = d.n AND "
 		if f.Rollup == string(enforce.Uncertain) {
-			add(heard+"q.rollup <> '' AND (q.rollup = 'unknown' OR coalesce(z.fresh, 0) < ?))", ms(f.Now))
+			add(heard+"q.rollup <> '' AND (q.rollup = 'unknown' OR coalesce(z.fresh, 0) NOT BETWEEN ?", ms(f.Now))
+			add("?))", ms(f.Most)) // joined with AND, as all are
 		} else {
-			add(heard+"z.fresh >= ?", ms(f.Now))
+			add(heard+"z.fresh BETWEEN ?", ms(f.Now))
+			add("?", ms(f.Most))
 			add("q.rollup = ?)", f.Rollup) // joined with AND, as all are
 		}
 	}
@@ -309,19 +312,23 @@ type Seen struct {
 	At       time.Time
 	Counter  uint64
 	Assigned time.Time
-	Fresh    time.Time // until when it counts
+	Fresh    time.Time // until when it counts; zero: it was a last word
 	Looked   time.Time // when the device looked at itself last, on its own clock; zero: as before
 }
 
 // Then is this one and an earlier one together.
 func (s Seen) Then(o Seen) Seen {
+	// The device's own counter says what is later, whatever the clock did; what is heard on a socket has none.
+	if o.Counter > s.Counter || (o.Counter == 0 || o.Counter == s.Counter) && !o.At.Before(s.At) {
+		s.Fresh = o.Fresh
+	}
 	if o.At.After(s.At) {
-		s.At, s.Fresh = o.At, o.Fresh
+		s.At = o.At
 	}
 	if o.Assigned.After(s.Assigned) {
 		s.Assigned = o.Assigned
 	}
-	if s.Looked.IsZero() || o.Looked.After(s.Looked) && o.Counter > s.Counter {
+	if !o.Looked.IsZero() && (s.Looked.IsZero() || o.Counter >= s.Counter) {
 		s.Looked = o.Looked
 	}
 	s.Counter = max(s.Counter, o.Counter)
@@ -349,7 +356,7 @@ func (s *Store) putSeen(ctx context.Context, tx *sql.Tx, list []Seen) error {
 		args = append(args, x.Device, ms(x.At), int64(x.Counter), ms(x.Assigned), ms(x.Fresh), ms(x.Looked))
 	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO seen (device, at, counter, assigned, fresh, looked) VALUES `+s.values(len(list), 6)+` ON CONFLICT (device) DO UPDATE SET
-				fresh = CASE WHEN excluded.at >= seen.at THEN excluded.fresh ELSE seen.fresh END,
+				fresh = CASE WHEN excluded.counter > seen.counter OR excluded.counter IN (0, seen.counter) AND excluded.at >= seen.at THEN excluded.fresh ELSE seen.fresh END,
 				looked = CASE WHEN excluded.looked > 0 AND excluded.counter >= seen.counter THEN excluded.looked ELSE seen.looked END,
 				at = CASE WHEN excluded.at > seen.at THEN excluded.at ELSE seen.at END,
 				counter = CASE WHEN excluded.counter > seen.counter THEN excluded.counter ELSE seen.counter END,

@@ -349,16 +349,16 @@ type Standing struct {
 }
 
 // Standings sums up the findings of the fleet: by policy held ("" for all), by what they say, and by whether that
-// still counts at a moment.
-func (s *Store) Standings(ctx context.Context, policy string, now time.Time) (out []Standing, err error) {
+// still counts at a moment: nothing counts for longer than until most.
+func (s *Store) Standings(ctx context.Context, policy string, now, most time.Time) (out []Standing, err error) {
 	err = rows(ctx, s.read, func(r scanner) error {
 		var x Standing
 		err := r.Scan(&x.Policy, &x.Body, &x.Rollup, &x.Old, &x.Devices)
 		out = append(out, x)
 		return err
-	}, `SELECT g.held_id, coalesce(t.body, '[]'), g.rollup, g.old, g.n FROM (SELECT r.held_id, r.standing, r.rollup, coalesce(z.fresh, 0) < $2 AS old, count(*) AS n
+	}, `SELECT g.held_id, coalesce(t.body, '[]'), g.rollup, g.old, g.n FROM (SELECT r.held_id, r.standing, r.rollup, coalesce(z.fresh, 0) NOT BETWEEN $2 AND $3 AS old, count(*) AS n
 		FROM reports r LEFT JOIN seen z ON z.device = r.device
 		WHERE ($1 = '' OR r.held_id = $1) AND EXISTS (SELECT 1 FROM devices d WHERE d.n = r.device AND d.state = 'enrolled')
-		GROUP BY 1, 2, 3, 4) g LEFT JOIN standings t ON t.hash = g.standing ORDER BY g.n DESC`, policy, ms(now))
+		GROUP BY 1, 2, 3, 4) g LEFT JOIN standings t ON t.hash = g.standing ORDER BY g.n DESC`, policy, ms(now), ms(most))
 	return out, err
 }
