@@ -16,6 +16,9 @@ const (
 	maxRepairs   = 5
 	repairWindow = time.Minute
 	quiet        = 5 * time.Minute
+	// echo is how long after a repair the announcement of the write that was repaired may still come: the kernel
+	// makes it when the write has ended, and that of a device takes until its drivers are bound.
+	echo = 2 * time.Second
 )
 
 // Drift is a resource that another program changed.
@@ -38,12 +41,13 @@ type watch struct {
 	repairs map[enforce.Key][]time.Time
 	resting map[enforce.Key]time.Time // contended, until
 	told    map[enforce.Key][]time.Time
-	hushed  map[enforce.Key]time.Time // told often enough below enforce, until
+	hushed  map[enforce.Key]time.Time // told often enough, where nothing is repaired, until
+	mended  map[enforce.Key]time.Time // repaired last
 }
 
 func newWatch() watch {
 	return watch{last: map[enforce.Key]enforce.Reading{}, repairs: map[enforce.Key][]time.Time{}, resting: map[enforce.Key]time.Time{},
-		told: map[enforce.Key][]time.Time{}, hushed: map[enforce.Key]time.Time{}}
+		told: map[enforce.Key][]time.Time{}, hushed: map[enforce.Key]time.Time{}, mended: map[enforce.Key]time.Time{}}
 }
 
 // read keeps what was read after a run.
@@ -51,6 +55,11 @@ func (w *watch) read(s Seen) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last = maps.Clone(s.Has)
+	for k := range w.mended {
+		if _, there := w.last[k]; !there && len(s.Unread) == 0 {
+			delete(w.mended, k)
+		}
+	}
 	for _, count := range []map[enforce.Key][]time.Time{w.repairs, w.told} {
 		for k := range count {
 			if _, there := w.last[k]; !there && len(s.Unread) == 0 {
@@ -141,7 +150,7 @@ func (w *watch) compare(r *Result, kinds Kinds, ask Ask, seen Seen, rows map[enf
 		case !held || !known || was.State != enforce.Present:
 		case d.From.State == enforce.Absent && kinds.kinds[k.Kind].Found:
 			w.drifted(r, d)
-		case want.Mode >= enforce.Enforce && asked[k].To() == want.To() && was.Same(want.To()) && d.From.Same(want.To()) && !rests && !hushed:
+		case want.Mode >= enforce.Enforce && asked[k].To() == want.To() && was.Same(want.To()) && d.From.Same(want.To()) && !rests && !hushed && r.At.Sub(w.mended[k]) >= echo:
 			// Who puts it back before it is looked at has had it all the same.
 			d.Back = true
 			w.drifted(r, d)
@@ -173,6 +182,9 @@ func (w *watch) drifted(r *Result, d Drift) bool {
 		delete(count, d.Key)
 	} else {
 		count[d.Key] = append(recent, r.At)
+	}
+	if !d.Left() && !d.Back {
+		w.mended[d.Key] = r.At
 	}
 	r.Drifted = append(r.Drifted, d)
 	return d.Contended

@@ -268,6 +268,20 @@ func TestPutBack(t *testing.T) {
 		t.Errorf("%+v", r.Drifted)
 	}
 	b.reads("0", "1")
+	// The announcement of what was just repaired, a little later, is nothing new.
+	b = newBench(t, pass)
+	b.run(w)
+	b.fake.Set("disk", "a", "9")
+	b.run(w)
+	b.by = map[enforce.Key]enforce.Program{w.Key: {PID: 7}}
+	for after, want := range map[time.Duration]int{echo / 2: 0, 2 * echo: 1} {
+		at := b.now
+		b.now = at.Add(after)
+		if r := b.run(w); len(r.Drifted) != want {
+			t.Errorf("after %s: %+v", after, r.Drifted)
+		}
+		b.now = at
+	}
 }
 
 // What was touched and is gone before it was looked at is told.
