@@ -50,11 +50,21 @@ func newWatch() watch {
 		told: map[enforce.Key][]time.Time{}, hushed: map[enforce.Key]time.Time{}, mended: map[enforce.Key]time.Time{}}
 }
 
-// read keeps what was read after a run.
-func (w *watch) read(s Seen) {
+// read keeps what was read: of what the run changed, after it, and of the rest, before it. What another program
+// changed while it ran is drift to the next one.
+func (w *watch) read(before, s Seen, p Plan) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	ours := make(map[enforce.Key]bool, len(p.Apply))
+	for _, c := range p.Apply {
+		ours[c.Key] = true
+	}
 	w.last = maps.Clone(s.Has)
+	for k := range w.last {
+		if was, ok := before.Has[k]; ok && !ours[k] {
+			w.last[k] = was
+		}
+	}
 	for k := range w.mended {
 		if _, there := w.last[k]; !there && len(s.Unread) == 0 {
 			delete(w.mended, k)

@@ -116,7 +116,7 @@ func (l *Loop) Run(ctx context.Context, ask Ask, load func(context.Context)) Res
 	if len(baselines(r.Plan.Apply)) > 0 {
 		l.stragglers(ctx, &r, ask, rows, lost, failed)
 	}
-	l.watch.read(r.Seen)
+	l.watch.read(seen, r.Seen, r.Plan)
 	l.gaveBack(&r)
 	r.problem(l.settle(&r, lost && len(ask.Wants) == 0 && len(ask.Blind) == 0, failed))
 	return r

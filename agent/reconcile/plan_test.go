@@ -250,6 +250,19 @@ func TestDriftBelowEnforce(t *testing.T) {
 	b.reads("3", "1")
 }
 
+// What another program changes while a run is under way is the next one's drift.
+func TestDriftDuringARun(t *testing.T) {
+	b := newBench(t, pass)
+	w := want("disk", "a", "0", enforce.Enforce)
+	b.run(w)
+	b.loop.Run(context.Background(), Ask{Wants: []enforce.Want{w}}, func(context.Context) { b.fake.Set("disk", "a", "9") })
+	b.reads("9", "1")
+	if r := b.run(w); len(r.Drifted) != 1 || !r.Drifted[0].Was.Is("0") || !r.Drifted[0].From.Is("9") {
+		t.Errorf("%+v", r.Drifted)
+	}
+	b.reads("0", "1")
+}
+
 // Who puts a thing back before it is looked at is told, too, and that is no fight: it never rests.
 func TestPutBack(t *testing.T) {
 	b := newBench(t, pass)
