@@ -160,8 +160,9 @@ func (w *watch) compare(r *Result, kinds Kinds, ask Ask, seen Seen, rows map[enf
 		case !held || !known || was.State != enforce.Present:
 		case d.From.State == enforce.Absent && kinds.kinds[k.Kind].Found:
 			w.drifted(r, d)
-		case want.Mode >= enforce.Enforce && asked[k].To() == want.To() && was.Same(want.To()) && d.From.Same(want.To()) && !rests && !hushed && r.At.Sub(w.mended[k]) >= echo:
-			// Who puts it back before it is looked at has had it all the same.
+		case want.Mode >= enforce.Enforce && want.Phase == enforce.Close && asked[k].To() == want.To() && was.Same(want.To()) && d.From.Same(want.To()) && !rests && !hushed && r.At.Sub(w.mended[k]) >= echo:
+			// Who opens what is closed and puts it back before it is looked at has had it all the same. What is open
+			// may be written to: programs choose the configuration of a phone, say.
 			d.Back = true
 			w.drifted(r, d)
 		}
