@@ -14,12 +14,11 @@ type Sabotage struct {
 	Plug   string // a QEMU device on port 1; "" for none
 	// Left: what is only watched is told and not mended. Seen: what is never imposed; the report turns, and turns
 	// back when it is undone.
-	// Unsure: where it turns to unknown, and not to noncompliant.
-	Left, Seen, Unsure bool
-	Undo               string
-	Breaks             string // a script; it runs as root
-	Mended             string // passes while the machine holds what the policy asks
-	Subject            string // of the event, as a pattern of grep; "" where nothing is to be told: it changes nothing
+	Left, Seen bool
+	Undo       string
+	Breaks     string // a script; it runs as root
+	Mended     string // passes while the machine holds what the policy asks
+	Subject    string // of the event, as a pattern of grep; "" where nothing is to be told: it changes nothing
 	// Silent breaks give no signal: the look that comes round finds them, and a check-in looks, too.
 	Silent bool
 }
@@ -81,10 +80,6 @@ var Sabotages = []Sabotage{
 	{Name: "a loop file whose name is one on the encrypted disk", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
 		Breaks: "mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a && mkdir -p /run/a/srv/enc && truncate -s 32M /run/a/srv/enc/img && mkfs.ext4 -q -F /run/a/srv/enc/img && mount -o loop /run/a/srv/enc/img /run/b && umount -l /run/a",
 		Undo:   "umount /run/b", Subject: `/run/b (ext4) is not encrypted: it reaches vdc by loop`},
-	{Name: "a swap file whose name is one on the encrypted disk", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
-		Breaks: `mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a && mkdir -p /run/a/srv/enc && dd if=/dev/zero of=/run/a/srv/enc/swp bs=1M count=8 status=none && chmod 600 /run/a/srv/enc/swp &&
-			cp /run/a/srv/enc/swp /srv/enc/swp && mkswap -q /run/a/srv/enc/swp && swapon /run/a/srv/enc/swp && umount -l /run/a`,
-		Undo: "swapoff -a; rm /srv/enc/swp", Subject: `not known`, Unsure: true},
 }
 
 const encrypted = `{"storage":{"encryption_required":true}}`
