@@ -89,8 +89,8 @@ func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 				a.clocks.lookIn(restDelay, a.o.Now())
 			}
 		case known := <-a.drifts:
-			if d := a.clocks.driftIn(known, a.o.Now()); d > 0 {
-				a.clocks.look.Reset(d)
+			if now := a.o.Now(); a.clocks.driftIn(known, now) > 0 {
+				a.clocks.driftLook(a.clocks.driftIn(known, now), now)
 			} else {
 				a.look()
 			}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform"
@@ -189,4 +190,29 @@ func TestStateFilesRemoved(t *testing.T) {
 	l.ending = service.Stopped
 	l.stop()
 	l.reads("1", "1")
+}
+
+// A write that matters to nobody does not delay the look that one which does has asked for, nor does a burst of
+// plugs.
+func TestDriftLookIsNotPutOff(t *testing.T) {
+	now := time.Unix(1_770_000_000, 0)
+	c := clocks{look: stopped(), looked: now, vain: 10}
+	if known, vain := c.driftIn(true, now), c.driftIn(false, now); known != driftGap || vain != driftGap<<vainGaps {
+		t.Errorf("%s %s", known, vain)
+	}
+	c.driftLook(c.driftIn(true, now), now)
+	c.driftLook(c.driftIn(false, now), now)
+	if want := now.Add(driftGap); !c.drift.Equal(want) {
+		t.Errorf("due %s, want %s", c.drift, want)
+	}
+	c.lookIn(settleDelay, now)
+	if !c.due.Equal(now.Add(driftGap)) {
+		t.Errorf("a burst puts it off to %s", c.due)
+	}
+	c = clocks{look: stopped(), looked: now, vain: 10}
+	c.lookIn(settleDelay, now)
+	c.driftLook(c.driftIn(false, now), now)
+	if !c.drift.IsZero() || !c.due.Equal(now.Add(settleDelay)) {
+		t.Errorf("it puts a burst's look off: %s %s", c.drift, c.due)
+	}
 }

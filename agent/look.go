@@ -59,7 +59,7 @@ func (a *Agent) look() {
 // keep is look without showing it to "warder status" yet.
 func (a *Agent) keep() {
 	a.clocks.look.Stop()
-	a.clocks.due, a.clocks.asked, a.clocks.looked = time.Time{}, time.Time{}, a.o.Now()
+	a.clocks.due, a.clocks.asked, a.clocks.drift, a.clocks.looked = time.Time{}, time.Time{}, time.Time{}, a.o.Now()
 	a.work()
 	defer a.work()
 	// Not the loop's context: a stop must not leave a plan half done.

@@ -29,6 +29,7 @@ type clocks struct {
 	blinded    time.Time
 	unrestored string
 
+	drift  time.Time // when the look is due that another program's change asked for; zero without one
 	looked time.Time // when the last look began
 	vain   int       // looks in a row that another program's writes asked for and that found nothing changed
 }
@@ -39,6 +40,9 @@ func (c *clocks) lookIn(d time.Duration, now time.Time) {
 		c.asked = now
 	}
 	d = min(d, max(c.asked.Add(burstMost).Sub(now), 0))
+	if !c.drift.IsZero() {
+		d = min(d, max(c.drift.Sub(now), 0))
+	}
 	c.due = now.Add(d)
 	c.look.Reset(d)
 }
@@ -69,6 +73,17 @@ func (c *clocks) driftIn(known bool, now time.Time) time.Duration {
 		gap <<= min(c.vain, vainGaps)
 	}
 	return max(gap-since, 0)
+}
+
+// driftLook sets that look. It is never later than one that is due already, so that writes which matter to nobody
+// cannot delay the repair of one that does.
+func (c *clocks) driftLook(d time.Duration, now time.Time) {
+	at := now.Add(d)
+	if !c.drift.IsZero() && !at.Before(c.drift) || !c.due.IsZero() && !at.Before(c.due) {
+		return
+	}
+	c.drift = at
+	c.look.Reset(d)
 }
 
 func stopped() *time.Timer { t := time.NewTimer(time.Hour); t.Stop(); return t }

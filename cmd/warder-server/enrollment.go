@@ -32,7 +32,7 @@ func enrollment() *cobra.Command {
 				return usage.Errorf("--ownership must be BYOD or COPE (received %q)", ownership)
 			}
 			if err := api.CheckTags(tags); err != nil {
-				return err
+				return usage.Errorf("%w", err)
 			}
 			if _, err := os.Stat(data); err != nil {
 				return fmt.Errorf("no server has run with this data directory yet: %w", err)

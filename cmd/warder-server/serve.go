@@ -42,7 +42,7 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 			}
 			var err error
 			if o.Retain, err = parseRetain(retain); err != nil {
-				return err
+				return usage.Errorf("%w", err)
 			}
 			var l slog.Level
 			if err := l.UnmarshalText([]byte(level)); err != nil {

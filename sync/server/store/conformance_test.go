@@ -233,7 +233,7 @@ func TestReports(t *testing.T) {
 			t.Errorf("the later word does not count: %s %s", x.Fresh, x.Looked)
 		}
 		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now.Add(2 * time.Hour), Counter: 11}})) // an earlier word, late
-		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now.Add(-time.Hour)}}))                  // heard on a socket, late
+		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now.Add(-time.Hour)}}))                 // heard on a socket, late
 		if y, err := s.Device(ctx, "d1"); err != nil || !y.Fresh.Equal(now.Add(2*time.Hour)) {
 			t.Errorf("an earlier word counts: %s %v", y.Fresh, err)
 		}
