@@ -100,8 +100,8 @@ func TestDriftIsAnnounced(t *testing.T) {
 		change("1")
 		l.until(fmt.Sprint("told ", i), func(Status) bool { return len(l.events("drift")) == i })
 	}
-	if e := l.events("drift")[0]; !strings.Contains(e.Reason, "again and again") || !e.Done.Is("1") {
-		if e = l.events("drift")[5]; !strings.Contains(e.Reason, "again and again") || !e.Done.Is("1") {
+	if e := l.events("drift")[0]; !strings.Contains(e.Reason, "keeps being changed") || !e.Done.Is("1") {
+		if e = l.events("drift")[5]; !strings.Contains(e.Reason, "keeps being changed") || !e.Done.Is("1") {
 			t.Errorf("%+v", e)
 		}
 	}

@@ -178,11 +178,11 @@ func driftEvent(d reconcile.Drift, r reconcile.Result) enforce.Event {
 		// was used.
 		e.Reason = d.By.String() + " wrote to it"
 		if d.By.PID == 0 {
-			e.Reason = "another program changed it, and it was put back before it was looked at"
+			e.Reason = "another program changed it and changed it back before Warder read it"
 		}
 		e.Reason += "; it reads " + now.String() + ", as wanted"
 		if d.Contended {
-			e.Reason += "; more of the same is not told until five minutes have passed without it"
+			e.Reason += "; further writes like this are not reported until there have been none for five minutes"
 		}
 		return e
 	}
@@ -198,7 +198,7 @@ func driftEvent(d reconcile.Drift, r reconcile.Result) enforce.Event {
 	why, failed := r.Failed[d.Key]
 	switch {
 	case d.Contended:
-		e.Reason += "it has been changed again and again, and is left alone until five minutes have passed without that; it reads " + now.String()
+		e.Reason += "it keeps being changed, so Warder stops repairing it until it has not been changed for five minutes; it reads " + now.String()
 	case d.Mode < enforce.Enforce:
 		e.Reason += d.Mode.String() + " mode leaves it"
 	case failed:

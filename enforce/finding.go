@@ -74,7 +74,7 @@ func (f Finding) Aged(now time.Time) Finding {
 	f.Compliance = Uncertain
 	old := "it was last read " + now.Sub(f.ReadAt).Round(time.Minute).String() + " ago"
 	if f.ReadAt.IsZero() {
-		old = "it is not known when it was last read"
+		old = "the time of the last reading is unknown"
 	}
 	if f.Reason != "" {
 		old += ": " + f.Reason

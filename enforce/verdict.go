@@ -85,7 +85,7 @@ func (p Program) String() string {
 }
 
 // ErrContended: a resource is left alone for a while, because another program keeps changing it back.
-var ErrContended = errors.New("another program keeps changing it; it is left alone until that ends")
+var ErrContended = errors.New("another program keeps changing it, so Warder has stopped repairing it for now")
 
 // EventKind names what happened.
 type EventKind string

@@ -48,7 +48,7 @@ func (l *Loop) prove(f enforce.Finding, wants []enforce.Want, r Result) enforce.
 		switch {
 		case r.Contended[w.Key]:
 			f.Compliance, f.Enforcement = enforce.Noncompliant, enforce.Contended
-			f.Reason = fmt.Sprintf("%s is changed back again and again by another program; it is left alone until five minutes have passed without that", w.Key)
+			f.Reason = fmt.Sprintf("%s keeps being changed by another program; Warder stops repairing it until it has not been changed for five minutes", w.Key)
 		case seen.State == enforce.Unknown:
 			if f.Compliance == enforce.Compliant {
 				f.Compliance, f.Enforcement = enforce.Uncertain, enforce.NotEnforced

@@ -21,7 +21,7 @@ func (a *app) status() *cobra.Command {
 	var asJSON, watch bool
 	c := &cobra.Command{
 		Use: "status", Short: "How this machine stands with its policy", Args: cobra.NoArgs,
-		Long: "Looks at the machine first, and shows the last look where that takes longer than 1.5 seconds. Exits 0\n" +
+		Long: "Reads the machine first, or shows the last reading if that takes longer than 1.5 seconds. Exits 0\n" +
 			"when healthy and compliant; 1 noncompliant; 2 stale, degraded, unknown, or unverified (what can be read\n" +
 			"here holds, and some setting cannot be); 3 when the agent cannot be reached; 4 not enrolled; 64 when the\n" +
 			"command is wrong. What monitor mode found is shown to root alone.",
@@ -79,7 +79,7 @@ func (a *app) getStatus(cmd *cobra.Command) (agent.Status, error) {
 		return s, err
 	}
 	if hung {
-		err = fmt.Errorf("%w: the agent did not answer within %s; it hangs, or was suspended", localapi.ErrUnreachable, statusWait)
+		err = fmt.Errorf("%w: the agent did not answer within %s; it hangs or is suspended", localapi.ErrUnreachable, statusWait)
 	}
 	flat, ferr := agent.FlatStatus(a.paths())
 	if errors.Is(ferr, fs.ErrNotExist) {

@@ -24,7 +24,7 @@ func encryption(c *section.Case) enforce.Finding {
 	s, d := settingEncryption, c.Document
 	f := enforce.Finding{Setting: s, Mode: d.Mode(s), Compliance: enforce.Compliant, Enforcement: enforce.DetectOnly}
 	if !d.Storage.EncryptionRequired.V {
-		f.Reason = "encryption is not required; nothing to look for"
+		f.Reason = "encryption is not required"
 		return f
 	}
 	if c.Can(s).Level == fact.Unsupported {
@@ -57,17 +57,17 @@ func encryption(c *section.Case) enforce.Finding {
 	switch {
 	case len(bad) > 0:
 		f.Compliance = enforce.Noncompliant
-		f.Reason = name(bad[0]) + " is not encrypted: it reaches " + bad[0].Leaf + " by " + strings.Join(bad[0].Chain, ", ") + more(len(bad))
+		f.Reason = name(bad[0]) + " is not encrypted: " + bad[0].Leaf + " is plain (path: " + strings.Join(bad[0].Chain, ", ") + ")" + more(len(bad))
 	case len(unsure) > 0:
 		f.Compliance = enforce.Uncertain
-		f.Reason = "it is not known whether " + name(unsure[0]) + " is encrypted: " + unsure[0].Encrypted.Why + more(len(unsure))
+		f.Reason = "cannot tell whether " + name(unsure[0]) + " is encrypted: " + unsure[0].Encrypted.Why + more(len(unsure))
 	case len(good) == 0:
 		f.Compliance = enforce.Uncertain
-		f.Reason = "no file system or swap on a disk of this machine is in use, so nothing shows how it stands"
+		f.Reason = "no file system or swap on this machine's own disks is in use, so encryption cannot be judged"
 	default:
 		f.Reason = fmt.Sprintf("%d file system(s) and swap(s) are encrypted", len(good))
 		if len(free) > 0 {
-			f.Reason += "; " + free[0].Mount + " is not, and may be: it starts the machine"
+			f.Reason += "; " + free[0].Mount + " is not, and does not have to be: the machine starts from it"
 		}
 	}
 	return f

@@ -29,15 +29,15 @@ func TestEncryption(t *testing.T) {
 		reason  string
 	}{
 		{fact.Is([]fact.Volume{yes("/"), yes("/home")}), can, `true`, enforce.Compliant, enforce.DetectOnly, "2 file system(s) and swap(s) are encrypted"},
-		{fact.Is([]fact.Volume{yes("/"), no("/boot/efi")}), can, `true`, enforce.Compliant, enforce.DetectOnly, "1 file system(s) and swap(s) are encrypted; /boot/efi is not, and may be: it starts the machine"},
-		{fact.Is([]fact.Volume{yes("/"), no("/boot", "/srv")}), can, `true`, enforce.Noncompliant, enforce.DetectOnly, "/boot (ext4) is not encrypted: it reaches p2 by dm-1 > p2"},
-		{fact.Is([]fact.Volume{yes("/"), unsure, no("/a"), no("/b")}), can, `true`, enforce.Noncompliant, enforce.DetectOnly, "/a (ext4) is not encrypted: it reaches p2 by dm-1 > p2; and 1 more"},
-		{fact.Is([]fact.Volume{yes("/"), swap}), can, `true`, enforce.Noncompliant, enforce.DetectOnly, "the swap on /dev/dm-3 is not encrypted: it reaches p3 by p3"},
-		{fact.Is([]fact.Volume{yes("/"), unsure}), can, `true`, enforce.Uncertain, enforce.DetectOnly, "it is not known whether /tank (zfs) is encrypted: ZFS is not read"},
-		{fact.Is([]fact.Volume{}), can, `true`, enforce.Uncertain, enforce.DetectOnly, "no file system or swap on a disk of this machine is in use, so nothing shows how it stands"},
-		{fact.Is([]fact.Volume{no("/boot")}), can, `true`, enforce.Uncertain, enforce.DetectOnly, "no file system or swap on a disk of this machine is in use, so nothing shows how it stands"},
+		{fact.Is([]fact.Volume{yes("/"), no("/boot/efi")}), can, `true`, enforce.Compliant, enforce.DetectOnly, "1 file system(s) and swap(s) are encrypted; /boot/efi is not, and does not have to be: the machine starts from it"},
+		{fact.Is([]fact.Volume{yes("/"), no("/boot", "/srv")}), can, `true`, enforce.Noncompliant, enforce.DetectOnly, "/boot (ext4) is not encrypted: p2 is plain (path: dm-1 > p2)"},
+		{fact.Is([]fact.Volume{yes("/"), unsure, no("/a"), no("/b")}), can, `true`, enforce.Noncompliant, enforce.DetectOnly, "/a (ext4) is not encrypted: p2 is plain (path: dm-1 > p2); and 1 more"},
+		{fact.Is([]fact.Volume{yes("/"), swap}), can, `true`, enforce.Noncompliant, enforce.DetectOnly, "the swap on /dev/dm-3 is not encrypted: p3 is plain (path: p3)"},
+		{fact.Is([]fact.Volume{yes("/"), unsure}), can, `true`, enforce.Uncertain, enforce.DetectOnly, "cannot tell whether /tank (zfs) is encrypted: ZFS is not read"},
+		{fact.Is([]fact.Volume{}), can, `true`, enforce.Uncertain, enforce.DetectOnly, "no file system or swap on this machine's own disks is in use, so encryption cannot be judged"},
+		{fact.Is([]fact.Volume{no("/boot")}), can, `true`, enforce.Uncertain, enforce.DetectOnly, "no file system or swap on this machine's own disks is in use, so encryption cannot be judged"},
 		{fact.Unread[[]fact.Volume]("no right"), can, `true`, enforce.Uncertain, enforce.DetectOnly, "the volumes cannot be read: no right"},
-		{fact.Is([]fact.Volume{no("/")}), can, `false`, enforce.Compliant, enforce.DetectOnly, "encryption is not required; nothing to look for"},
+		{fact.Is([]fact.Volume{no("/")}), can, `false`, enforce.Compliant, enforce.DetectOnly, "encryption is not required"},
 		{fact.Is([]fact.Volume{yes("/")}), nil, `true`, enforce.Uncertain, enforce.Unsupported, fact.NotCarried},
 	} {
 		for _, mode := range []string{"enforce", "warn", "monitor"} {

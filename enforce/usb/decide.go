@@ -52,7 +52,7 @@ func decide(c *section.Case) section.Outcome {
 	for _, s := range managed {
 		f := r.finding(s, d.Mode(s), present)
 		if can := c.Can(s); f.Compliance == enforce.Compliant && f.Enforcement == enforce.Enforced && f.Reason == "" && can.Limit != "" {
-			f.Reason = "held; " + can.Limit
+			f.Reason = "enforced, with a limit: " + can.Limit
 		}
 		out.Findings = append(out.Findings, f)
 	}

@@ -32,7 +32,7 @@ func TestEncryption(t *testing.T) {
 	}
 	whole := ready(t, Options{Args: args})
 	whole.set(`{"policy_data":` + encrypted + `}`)
-	contains(t, whole.finding("storage.encryption_required"), "noncompliant/detect_only: / (ext4) is not encrypted: it reaches vda by vda")
+	contains(t, whole.finding("storage.encryption_required"), "noncompliant/detect_only: / (ext4) is not encrypted: vda is plain (path: vda)")
 
 	// All that is written moves onto an encrypted disk; the system's own is read-only from then on.
 	whole.sh(luks("vdb", "enc1") + ` && mkfs.ext4 -q /dev/mapper/enc1 && mkdir -p /srv/enc /run/a /run/b && mount /dev/mapper/enc1 /srv/enc`)

@@ -60,26 +60,26 @@ var Sabotages = []Sabotage{
 	// On a machine of which all else is encrypted (TestEncryption): vdb is a LUKS volume that is open as enc1, the
 	// others are empty.
 	{Name: "a plain file system is mounted", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
-		Breaks: "mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a", Undo: "umount /run/a", Subject: `/run/a (ext4) is not encrypted: it reaches vdc by vdc`},
+		Breaks: "mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a", Undo: "umount /run/a", Subject: `/run/a (ext4) is not encrypted: vdc is plain (path: vdc`},
 	{Name: "a plain swap", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
-		Breaks: "mkswap -q /dev/vdc && swapon /dev/vdc", Undo: "swapoff /dev/vdc", Subject: `the swap on /dev/vdc is not encrypted: it reaches vdc by vdc`},
+		Breaks: "mkswap -q /dev/vdc && swapon /dev/vdc", Undo: "swapoff /dev/vdc", Subject: `the swap on /dev/vdc is not encrypted: vdc is plain (path: vdc`},
 	{Name: "a cipher that does nothing", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
 		Breaks:  `dmsetup create null --table "0 $(blockdev --getsz /dev/vdc) crypt cipher_null-ecb - 0 /dev/vdc 0" && mkfs.ext4 -q -F /dev/mapper/null && mount /dev/mapper/null /run/a`,
 		Undo:    "umount /run/a; dmsetup remove null",
-		Subject: `/run/a (ext4) is not encrypted: it reaches vdc by dm-[0-9]* (crypt cipher_null-ecb, which does not encrypt all of it)`},
+		Subject: `/run/a (ext4) is not encrypted: vdc is plain (path: dm-[0-9]* (crypt cipher_null-ecb, which does not encrypt all of it)`},
 	{Name: "a logical volume that grew onto a plain disk", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
 		Breaks: luks("vdc", "enc2") + ` && pvcreate -q -y /dev/mapper/enc2 /dev/vdd && vgcreate -q vg /dev/mapper/enc2 /dev/vdd && lvcreate -y -Wn -Zn -l 100%FREE -n lv vg &&
 			mkfs.ext4 -q -F /dev/vg/lv && mount /dev/vg/lv /run/a`,
-		Undo: "umount /run/a; vgremove -q -f vg; pvremove -q /dev/vdd; cryptsetup close enc2", Subject: `/run/a (ext4) is not encrypted: it reaches vdd by dm-[0-9]* .*(crypt aes-xts-plain64) .*vdc, vdd}`},
+		Undo: "umount /run/a; vgremove -q -f vg; pvremove -q /dev/vdd; cryptsetup close enc2", Subject: `/run/a (ext4) is not encrypted: vdd is plain (path: dm-[0-9]* .*(crypt aes-xts-plain64) .*vdc, vdd}`},
 	{Name: "a mirror with a plain leg", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
 		Breaks: luks("vdc", "enc2") + ` && mdadm --create /dev/md0 --run --level=1 --metadata=1.0 --raid-devices=2 /dev/mapper/enc2 /dev/vdd 2>/dev/null && mkfs.ext4 -q -F /dev/md0 && mount /dev/md0 /run/a`,
-		Undo:   "umount /run/a; mdadm --stop /dev/md0; mdadm --zero-superblock /dev/vdd; cryptsetup close enc2", Subject: `/run/a (ext4) is not encrypted: it reaches vdd by md0 .*(crypt aes-xts-plain64) .*vdc, vdd}`},
+		Undo:   "umount /run/a; mdadm --stop /dev/md0; mdadm --zero-superblock /dev/vdd; cryptsetup close enc2", Subject: `/run/a (ext4) is not encrypted: vdd is plain (path: md0 .*(crypt aes-xts-plain64) .*vdc, vdd}`},
 	{Name: "a second disk of btrfs that is plain", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
 		Breaks: luks("vde", "enc2") + ` && mkfs.btrfs -q -f /dev/mapper/enc2 /dev/vdf && mount /dev/mapper/enc2 /run/a`,
-		Undo:   "umount /run/a; wipefs -q -a /dev/vdf; cryptsetup close enc2", Subject: `/run/a (btrfs) is not encrypted: it reaches vdf by`},
+		Undo:   "umount /run/a; wipefs -q -a /dev/vdf; cryptsetup close enc2", Subject: `/run/a (btrfs) is not encrypted: vdf is plain (path:`},
 	{Name: "a loop file whose name is one on the encrypted disk", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
 		Breaks: "mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a && mkdir -p /run/a/srv/enc && truncate -s 32M /run/a/srv/enc/img && mkfs.ext4 -q -F /run/a/srv/enc/img && mount -o loop /run/a/srv/enc/img /run/b && umount -l /run/a",
-		Undo:   "umount /run/b", Subject: `/run/b (ext4) is not encrypted: it reaches vdc by loop`},
+		Undo:   "umount /run/b", Subject: `/run/b (ext4) is not encrypted: vdc is plain (path: loop`},
 }
 
 const encrypted = `{"storage":{"encryption_required":true}}`

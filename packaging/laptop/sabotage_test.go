@@ -113,7 +113,7 @@ func sabotages(t *testing.T, o Options) {
 		r.sh(`systemd-run -q --unit=fighter sh -c 'while sleep 0.3; do echo 1 >/sys/bus/usb/devices/usb1/authorized_default; done'`)
 		r.wait("the status says so", `warder status --json | grep -q '"enforcement": "contended"'`)
 		r.wait("the server says so", `curl -sk -H "Authorization: Bearer $(cat /root/token)" "%s/devices/$(cat /root/device)" | grep -q '"enforcement":"contended"'`, api)
-		contains(t, r.sh("warder events --last 20 --json | grep '\"kind\":\"drift\"' | tail -n 1"), "again and again")
+		contains(t, r.sh("warder events --last 20 --json | grep '\"kind\":\"drift\"' | tail -n 1"), "keeps being changed")
 		before := r.sh("warder status --json | grep -A2 '\"writes\"' | tr -d ' \\n'")
 		r.sh("sleep 10")
 		if after := r.sh("warder status --json | grep -A2 '\"writes\"' | tr -d ' \\n'"); after != before {

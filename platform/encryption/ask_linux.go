@@ -73,14 +73,14 @@ func (k *kernel) node(path string) (string, error) {
 		return "", err
 	}
 	if !strings.HasPrefix(path, "/dev/") || !strings.HasPrefix(to, "/dev/") {
-		return "", errors.New("it is no node below /dev")
+		return "", errors.New("it is not a device node under /dev")
 	}
 	var st unix.Stat_t
 	if err := unix.Lstat(to, &st); err != nil {
 		return "", err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return "", errors.New("it is no block device")
+		return "", errors.New("it is not a block device")
 	}
 	return numbers(st.Rdev), nil
 }
@@ -113,7 +113,7 @@ func (k *kernel) swap(path string) (string, error) {
 		}
 		// The kernel refuses every write to a swap file in use, one of nothing as well.
 		if _, err := unix.Pwrite(int(f.Fd()), nil, 0); st.Mode&unix.S_IFMT != unix.S_IFREG || err != unix.ETXTBSY {
-			return "", "", errors.New("another file has its name")
+			return "", "", errors.New("a different file is at that path")
 		}
 		return numbers(st.Dev), "", nil
 	})

@@ -11,8 +11,8 @@ import (
 const setting enforce.Setting = "storage.encryption_required"
 
 const (
-	onlyLinux = "whether disks are encrypted is only read on Linux in this version"
-	limit     = "what is mounted in other namespaces is not looked at; directories (fscrypt), ZFS, bcachefs and drives that encrypt by themselves (OPAL) are unknown"
+	onlyLinux = "disk encryption is only read on Linux in this version"
+	limit     = "mounts in other namespaces are not read; fscrypt directories, ZFS, bcachefs and self-encrypting drives (OPAL) are unknown"
 )
 
 func claims() []platform.Claim {

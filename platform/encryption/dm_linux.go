@@ -26,7 +26,7 @@ const maxTable = 1 << 20
 func dmTables(dev string) ([]Target, error) {
 	var major, minor uint32
 	if n, err := fmt.Sscanf(dev, "%d:%d", &major, &minor); n != 2 || err != nil {
-		return nil, fmt.Errorf("%q is no device number", dev)
+		return nil, fmt.Errorf("%q is not a device number", dev)
 	}
 	control, err := os.OpenFile("/dev/mapper/control", os.O_RDWR, 0)
 	if err != nil {
@@ -61,7 +61,7 @@ func table(control *os.File, dev uint64, size int) (list []Target, full bool, er
 		return nil, true, nil
 	}
 	if int(io.Data_start) > size || int(io.Data_size) > size || io.Data_size < io.Data_start {
-		return nil, false, errors.New("the kernel's answer makes no sense")
+		return nil, false, errors.New("the kernel's answer cannot be read")
 	}
 	list, err = parseTable(b[io.Data_start:io.Data_size], int(io.Target_count))
 	return list, false, err

@@ -32,7 +32,7 @@ type machine struct {
 func (m *machine) node(path string) (string, error) {
 	rest, ok := strings.CutPrefix(path, "/dev/")
 	if !ok {
-		return "", errors.New("it is no node below /dev")
+		return "", errors.New("it is not a device node under /dev")
 	}
 	to, err := filepath.EvalSymlinks(m.root + "/dev/" + rest)
 	if err != nil {
@@ -52,7 +52,7 @@ func (m *machine) backing(name string) (string, string, error) {
 func (m *machine) swap(path string) (string, error) {
 	f, ok := m.files[path]
 	if !ok {
-		return "", errors.New("another file has its name")
+		return "", errors.New("a different file is at that path")
 	}
 	return f[0], nil
 }
@@ -254,9 +254,9 @@ func TestChains(t *testing.T) {
 			m.link("sys/fs/btrfs/1234/devices/p2", m.at("p2"))
 			m.mount("0:40", "/", "btrfs", "/dev/dm-0")
 		}, "/", "no p2 by dm-0 (crypt aes-xts-plain64) > p1, p2"},
-		{"btrfs that is not found", func(m *machine) { m.mount("0:40", "/", "btrfs", "/dev/dm-7") }, "/", "? the disks of btrfs on /dev/dm-7 cannot be told: it is not there"},
-		{"ZFS", func(m *machine) { m.mount("0:41", "/tank", "zfs", "tank") }, "/tank", "? ZFS says by data set whether it is encrypted, which is not read"},
-		{"OPAL", func(m *machine) { m.opal = "nvme0n1"; m.mount(m.part("p1"), "/", "ext4") }, "/", "? nvme0n1 encrypts by itself (OPAL); whether its key is asked for cannot be read"},
+		{"btrfs that is not found", func(m *machine) { m.mount("0:40", "/", "btrfs", "/dev/dm-7") }, "/", "? cannot determine the disks of the btrfs file system on /dev/dm-7: it is not there"},
+		{"ZFS", func(m *machine) { m.mount("0:41", "/tank", "zfs", "tank") }, "/tank", "? ZFS encrypts by dataset, and Warder does not read which"},
+		{"OPAL", func(m *machine) { m.opal = "nvme0n1"; m.mount(m.part("p1"), "/", "ext4") }, "/", "? nvme0n1 encrypts itself (OPAL); how its key is protected cannot be read"},
 		{"a loop file on an encrypted disk", func(m *machine) {
 			m.part("p1")
 			root := m.dm("dm-0", aes, "p1")
@@ -281,7 +281,7 @@ func TestChains(t *testing.T) {
 		{"a loop file on what is nowhere", func(m *machine) {
 			m.files["loop0"] = [2]string{"0:99"}
 			m.mount(m.block("devices/virtual/block", "loop0"), "/mnt", "ext4")
-		}, "/mnt", "? the file of loop0 lies on something that is not mounted here"},
+		}, "/mnt", "? the file of loop0 is on a file system that is not mounted here"},
 		{"a loop device of a node in memory", func(m *machine) {
 			m.mount("0:30", "/tmp", "tmpfs")
 			m.files["loop0"] = [2]string{"0:30", m.part("p2")}
@@ -294,7 +294,7 @@ func TestChains(t *testing.T) {
 		}, "/mnt", "yes loop0 > a file on /tmp (memory)"},
 		{"a loop file that does not answer", func(m *machine) {
 			m.mount(m.block("devices/virtual/block", "loop0"), "/mnt", "ext4")
-		}, "/mnt", "? it is not known what the file of loop0 lies on: its file system does not answer"},
+		}, "/mnt", "? cannot determine which file system the file of loop0 is on: its file system does not answer"},
 		{"a decoy beside a plain root", func(m *machine) {
 			m.mount(m.part("p1"), "/", "ext4")
 			m.block("devices/virtual/block", "loop0")
@@ -323,12 +323,12 @@ func TestChains(t *testing.T) {
 			m.part("p1")
 			m.mount(m.dm("dm-0", aes, "p1"), "/", "ext4")
 			m.swaps = append(m.swaps, `/swapfile file 1024 0 -2`)
-		}, "swap", "? it is not known what the swap file /swapfile lies on: another file has its name"},
+		}, "swap", "? cannot determine which file system the swap file /swapfile is on: a different file is at that path"},
 		{"a node that is called like an encrypted one", func(m *machine) {
 			m.part("p1")
 			m.mount(m.dm("dm-0", aes, "p1"), "/", "ext4")
 			m.swaps = append(m.swaps, `/tmp/n/dm-0 partition 1024 0 -2`)
-		}, "swap", "? it is not known what /tmp/n/dm-0 is: it is no node below /dev"},
+		}, "swap", "? cannot determine which device /tmp/n/dm-0 is: it is not a device node under /dev"},
 		{"a swap of device-mapper", func(m *machine) {
 			m.part("p1")
 			m.dm("dm-0", aes, "p1")
@@ -341,7 +341,7 @@ func TestChains(t *testing.T) {
 			m.block("devices/virtual/block", "md0")
 			m.link("sys/devices/virtual/block/md0/slaves/md0", m.at("md0"))
 			m.mount(m.n1("md0"), "/", "ext4")
-		}, "/", "? md0 stands on more than is followed"},
+		}, "/", "? md0 has too many layers to follow"},
 		{"a stick", func(m *machine) {
 			m.mount(m.block("devices/pci0/usb2/2-1/2-1:1.0/host0/block/sda", "sda1"), "/media/ann/secret", "vfat")
 		}, "/media/ann/secret", "not listed"},

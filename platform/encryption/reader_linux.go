@@ -108,8 +108,8 @@ type look struct {
 // The file systems that are not on a block device of this machine, or in memory alone. One that is not known
 // here and has no block device is no disk of this machine either; those that hide theirs are named.
 var hidden = map[string]string{
-	"zfs":      "ZFS says by data set whether it is encrypted, which is not read",
-	"bcachefs": "bcachefs encrypts by itself, which is not read",
+	"zfs":      "ZFS encrypts by dataset, and Warder does not read which",
+	"bcachefs": "bcachefs has its own encryption, and Warder does not read it",
 }
 
 // volume is a mount as far as it is looked at: false for what is not this machine's own, cannot be written, or
@@ -152,7 +152,7 @@ func (l *look) isSystem(dev string) bool {
 // source is one of them.
 func (l *look) btrfs(source string) ([]string, error) {
 	unknown := func(why any) ([]string, error) {
-		return nil, fmt.Errorf("the disks of btrfs on %s cannot be told: %v", enforce.Plain(source), why)
+		return nil, fmt.Errorf("cannot determine the disks of the btrfs file system on %s: %v", enforce.Plain(source), why)
 	}
 	one, err := l.node(source)
 	if err != nil {
@@ -189,7 +189,7 @@ func (l *look) node(path string) (string, error) {
 // block is the directory of a block device, by its number.
 func (l *look) block(dev string) (string, error) {
 	if dev == "" {
-		return "", errors.New("it is no block device")
+		return "", errors.New("it is not a block device")
 	}
 	return filepath.EvalSymlinks(l.r.Sys + "/dev/block/" + dev)
 }
@@ -278,7 +278,7 @@ func (l *look) follow(dir, format string, depth int) answer {
 	name := filepath.Base(dir)
 	a := answer{chain: name}
 	if l.nodes++; depth > maxDepth || l.nodes > maxNodes {
-		a.unknown = name + " stands on more than is followed"
+		a.unknown = name + " has too many layers to follow"
 		return a
 	}
 	if strings.HasPrefix(name, "dm-") {
@@ -353,7 +353,7 @@ func (l *look) zram(dir string, a answer, depth int) answer {
 	}
 	to, err := l.node(back)
 	if err != nil {
-		a.unknown = fmt.Sprintf("%s writes back to %s, which is not known: %v", filepath.Base(dir), enforce.Plain(back), err)
+		a.unknown = fmt.Sprintf("%s writes back to %s, and that device cannot be determined: %v", filepath.Base(dir), enforce.Plain(back), err)
 		return a
 	}
 	b := l.follow(to, "", depth+1)
@@ -368,7 +368,7 @@ func (l *look) loop(dir string, a answer, depth int) answer {
 	}
 	dev, device, err := l.r.ask.backing(filepath.Base(whole))
 	if err != nil {
-		a.unknown = fmt.Sprintf("it is not known what the file of %s lies on: %v", filepath.Base(whole), err)
+		a.unknown = fmt.Sprintf("cannot determine which file system the file of %s is on: %v", filepath.Base(whole), err)
 		return a
 	}
 	if to, err := l.block(device); err == nil {
@@ -386,7 +386,7 @@ func (l *look) file(dev, what string, a answer, depth int) answer {
 		return l.all(a, []string{to}, "", depth)
 	}
 	if i < 0 {
-		a.unknown = what + " lies on something that is not mounted here"
+		a.unknown = what + " is on a file system that is not mounted here"
 		return a
 	}
 	m := l.mounts[i]
@@ -403,7 +403,7 @@ func (l *look) file(dev, what string, a answer, depth int) answer {
 		}
 		a.unknown = err.Error()
 	default:
-		a.unknown = fmt.Sprintf("%s lies on %s, of which it cannot be told", what, enforce.Plain(m.FS))
+		a.unknown = fmt.Sprintf("%s is on %s, which cannot be followed to a disk", what, enforce.Plain(m.FS))
 	}
 	return a
 }
@@ -420,12 +420,12 @@ func (l *look) leaf(dir, format string, a answer) answer {
 		locks = opal
 	}
 	if locks(l.r.Dev + "/" + disk) {
-		a.unknown = disk + " encrypts by itself (OPAL); whether its key is asked for cannot be read"
+		a.unknown = disk + " encrypts itself (OPAL); how its key is protected cannot be read"
 		return a
 	}
 	if format == "ext4" || format == "f2fs" {
 		if encrypts(l.r.Sys, l.r.Dev+"/"+name, format) {
-			a.unknown = fmt.Sprintf("directories of %s on %s may be encrypted (fscrypt); which cannot be told", format, name)
+			a.unknown = fmt.Sprintf("some directories of %s on %s may be encrypted (fscrypt), and Warder cannot tell which", format, name)
 			return a
 		}
 	}
@@ -455,7 +455,7 @@ func (l *look) swaps() ([]fact.Volume, error) {
 		case kind == "file":
 			a := answer{chain: enforce.Plain(path)}
 			if dev, err := l.r.ask.swap(path); err != nil {
-				a.unknown = fmt.Sprintf("it is not known what the swap file %s lies on: %v", enforce.Plain(path), err)
+				a.unknown = fmt.Sprintf("cannot determine which file system the swap file %s is on: %v", enforce.Plain(path), err)
 			} else {
 				a = l.file(dev, "the swap file "+enforce.Plain(path), a, 0)
 			}
@@ -466,7 +466,7 @@ func (l *look) swaps() ([]fact.Volume, error) {
 		default:
 			dir, err := l.node(path)
 			if err != nil {
-				v.Encrypted = fact.Unread[bool](fmt.Sprintf("it is not known what %s is: %v", enforce.Plain(path), err))
+				v.Encrypted = fact.Unread[bool](fmt.Sprintf("cannot determine which device %s is: %v", enforce.Plain(path), err))
 				break
 			}
 			l.judge(&v, []string{dir})

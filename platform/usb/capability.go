@@ -9,7 +9,7 @@ import (
 const (
 	onlyLinux = "USB control is only carried on Linux in this version"
 	// elsewhere is what no signal tells of.
-	elsewhere   = "a kernel default that root changes through the sysfs of another network namespace is found by the look every five minutes, not at once"
+	elsewhere   = "a kernel default that root changes through the sysfs of another network namespace is found within five minutes, not at once"
 	partialDisk = "USB only: PCI card readers, Thunderbolt and USB4 disks and network shares are not held back"
 )
 

@@ -76,7 +76,7 @@ func TestAge(t *testing.T) {
 			}
 
 			// A last word.
-			for ended, why := range map[string]string{protocol.EndedStopped: "was stopped", protocol.EndedOff: "shut down", protocol.EndedUnenrolled: "was unenrolled", "eaten": "ended: eaten"} {
+			for ended, why := range map[string]string{protocol.EndedStopped: "was stopped", protocol.EndedOff: "shut down", protocol.EndedUnenrolled: "was unenrolled locally", "eaten": "ended: eaten"} {
 				l.rep.Agent.Ended = ended
 				if a, err := l.c.Exchange(t.Context(), l.rep); err != nil || a.Assignment != "" {
 					t.Fatal(a, err)

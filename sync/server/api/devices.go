@@ -65,11 +65,11 @@ func (a *API) stands(d *store.Device, now time.Time) (rollup, why string) {
 	seen := a.book.seen(d)
 	switch ended := agentOf(d).Ended; {
 	case ended == protocol.EndedStopped:
-		return string(enforce.Uncertain), "the agent was stopped on the device, which gave back what it held"
+		return string(enforce.Uncertain), "the agent was stopped, so the policy is no longer in force on the device"
 	case ended == protocol.EndedOff:
 		return string(enforce.Uncertain), "the device was shut down"
 	case ended == protocol.EndedUnenrolled:
-		return string(enforce.Uncertain), "the device was unenrolled on the device, which gave back what it held"
+		return string(enforce.Uncertain), "the device was unenrolled locally, so the policy is no longer in force on it"
 	case ended != "":
 		return string(enforce.Uncertain), "the agent ended: " + ended
 	case d.Report.Rollup == "":
