@@ -93,11 +93,10 @@ systemctl daemon-reload; systemctl start policy-server`)
 		contains(t, res.Out, `"agent": "hung"`)
 	})
 
+	if os.Getenv("WARDER_SOAK") == "" {
+		return // a shutdown takes a second boot, which is the soak's
+	}
 	t.Run("shutdown", func(t *testing.T) {
-		if os.Getenv("WARDER_SOAK") == "" {
-			t.Log("make soak does it: it takes a second boot")
-			return
-		}
 		r := &rig{whole.Laptop, t, whole.dir, whole.policy}
 		r.sh("systemctl poweroff --no-block")
 		select {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -474,7 +475,7 @@ func TestWatch(t *testing.T) {
 		seen := false
 		for range 300 {
 			if err := unix.Mount("none", dir, "tmpfs", 0, ""); err != nil {
-				t.Logf("nothing can be mounted here: %v", err)
+				cannot(t, fmt.Sprintf("nothing can be mounted here: %v", err))
 				seen = true
 				break
 			}
@@ -495,5 +496,73 @@ func TestWatch(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// cannot says why a test cannot run here; with CI=true that is a failure.
+func cannot(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Error(why)
+		return
+	}
+	t.Log(why)
+}
+
+// The kernel's own answers, on a real loop device and a real swap file.
+func TestKernelAnswers(t *testing.T) {
+	if os.Getuid() != 0 {
+		cannot(t, "loop devices and swap files need root")
+		return
+	}
+	dir := t.TempDir()
+	run := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	var k kernel
+	image := dir + "/image"
+	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(image, &st); err != nil {
+		t.Fatal(err)
+	}
+	loop := run("losetup", "-f", "--show", image)
+	defer func() { run("losetup", "-d", loop) }()
+	if dev, device, err := k.backing(filepath.Base(loop)); err != nil || dev != numbers(st.Dev) || device != "" {
+		t.Errorf("%s is on %s: %q %q %v", loop, numbers(st.Dev), dev, device, err)
+	}
+	want := line("/sys/class/block/" + filepath.Base(loop) + "/dev")
+	if dev, err := k.node(loop); err != nil || dev != want {
+		t.Errorf("%s: %q %v, want %s", loop, dev, err, want)
+	}
+	link := dir + "/link"
+	if err := os.Symlink(loop, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{link, image, "/dev/null", "/dev/none"} {
+		if dev, err := k.node(path); err == nil {
+			t.Errorf("%s is taken for device %s", path, dev)
+		}
+	}
+
+	swap := dir + "/swap"
+	if err := os.WriteFile(swap, make([]byte, 4<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run("mkswap", swap)
+	if dev, err := k.swap(swap); err == nil {
+		t.Errorf("a file that is not in use is taken for a swap on %s", dev)
+	}
+	run("swapon", swap)
+	defer func() { run("swapoff", swap) }()
+	if dev, err := k.swap(swap); err != nil || dev != numbers(st.Dev) {
+		t.Errorf("%q %v, want %s", dev, err, numbers(st.Dev))
 	}
 }
