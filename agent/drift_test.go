@@ -216,3 +216,48 @@ func TestDriftLookIsNotPutOff(t *testing.T) {
 		t.Errorf("it puts a burst's look off: %s %s", c.drift, c.due)
 	}
 }
+
+// The kernel gives a device's number again after 127: what has just come is told, whatever was told of that number.
+// A switch from enforce to audit_only tells the same device's would_deny once.
+func TestToldOnce(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.start()
+	l.enroll()
+	const usbOnly = `{"compliance":"enforce","policy_data":{"usb":{"allowed_classes":["hid"]},"storage":{},"network":{},"dlp":{}}}`
+	l.admin("PUT", "/policies/policy-default", usbOnly)
+	l.until("enforced", version(2))
+	denied := platform.Decision{Section: "usb", Key: enforce.Key{Kind: "usb.device", ID: "1-7@5"}, Subject: "usb 1-7", New: true,
+		Verdict: enforce.Verdict{Rule: enforce.Rule{Setting: "usb.allowed", Line: 1}}, Done: enforce.Reading{Value: "0", State: enforce.Present},
+		Reason: func() (string, string) { return "r", "" }}
+	told := func(kind enforce.EventKind, subject string) (n int) {
+		list, err := l.agent.store.Events(0, -100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list {
+			if e.Kind == kind && strings.HasPrefix(e.Subject, subject) {
+				n++
+			}
+		}
+		return n
+	}
+	l.agent.journal.put(denied)
+	l.until("the first", func(Status) bool { return told(enforce.Denied, "usb 1-7") == 1 })
+	found := denied
+	found.New = false // by a rescan: the same one
+	l.agent.journal.put(found)
+	l.agent.journal.put(denied) // another one, with the same number
+	l.until("the second", func(Status) bool { return told(enforce.Denied, "usb 1-7") == 2 })
+
+	l.admin("PUT", "/policies/policy-default", strings.Replace(usbOnly, `"usb":{`, `"usb":{"audit_only":true,`, 1))
+	l.until("audited", version(3))
+	l.until("told", func(Status) bool { return told(enforce.WouldDeny, "usb 1-1") >= 1 })
+	for range 3 {
+		l.in(func(a *Agent) { a.look() })
+	}
+	time.Sleep(500 * time.Millisecond)
+	if n := told(enforce.WouldDeny, "usb 1-1"); n != 1 {
+		t.Errorf("would_deny is told %d times", n)
+	}
+}
