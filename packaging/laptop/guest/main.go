@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"log"
 	"os"
 	"os/exec"
@@ -31,6 +32,11 @@ type Reply struct {
 
 func main() {
 	port, err := os.OpenFile("/dev/virtio-ports/laptop", os.O_RDWR, 0)
+	// udev makes the link, and on Debian 13 later than this starts: the driver is built into its kernel.
+	for end := time.Now().Add(time.Minute); errors.Is(err, fs.ErrNotExist) && time.Now().Before(end); {
+		time.Sleep(50 * time.Millisecond)
+		port, err = os.OpenFile("/dev/virtio-ports/laptop", os.O_RDWR, 0)
+	}
 	if err != nil {
 		log.Fatal(err)
 	}
