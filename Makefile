@@ -27,11 +27,11 @@ build: deps
 	CGO_ENABLED=1 go build -tags gousb -trimpath -ldflags '$(LDFLAGS)' -o bin/warder ./cmd/warder
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/warder-server ./cmd/warder-server
 
-dist/warder.service: platform/service/warder.service
+dist/%.service: platform/service/%.service
 	@mkdir -p dist
 	sed 's#{{Path | cmdEscape}}#/usr/bin/warder#' $< > $@
 
-package: deps dist/warder.service
+package: deps dist/warder.service dist/warder-early.service
 	CGO_ENABLED=1 go build -tags gousb -trimpath -ldflags '$(LDFLAGS)' -o dist/warder ./cmd/warder
 	VERSION=$(VERSION) ARCH=$(ARCH) go run $(NFPM) package -f packaging/nfpm.yaml -p deb -t dist/warder_$(VERSION)_$(ARCH).deb
 

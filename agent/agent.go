@@ -31,6 +31,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.custody.ids.Sweep()
 	a.custody.mend()
 	a.remembered()
+	a.tookOver()
 	a.machine.start(a.journal.put, a.asked)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/warderd/warder/agent/early"
 	"github.com/warderd/warder/agent/identity"
 	"github.com/warderd/warder/agent/store"
 	"github.com/warderd/warder/enforce/policy"
@@ -177,7 +178,7 @@ func (a *Agent) forget(why string) error {
 	a.look()
 	err := a.machine.last().notGivenBack()
 	if err == nil {
-		err = a.custody.erase()
+		err = errors.Join(a.custody.erase(), early.Remove(a.o.Paths.EarlyFile()))
 	}
 	if err != nil {
 		// Still enrolled, so still governed.

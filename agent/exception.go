@@ -188,9 +188,14 @@ func (a *Agent) with(st *identity.State, doc *policy.Document) *policy.Document 
 	if doc == nil {
 		return nil
 	}
+	return excepted(a.o.Sections, doc, a.exceptions.current(st.Exceptions))
+}
+
+// excepted is a policy with exceptions that hold.
+func excepted(sections []section.Section, doc *policy.Document, list []identity.Exception) *policy.Document {
 	by := map[string][]string{}
-	for _, x := range a.exceptions.current(st.Exceptions) {
-		s, known := section.Find(a.o.Sections, x.Section)
+	for _, x := range list {
+		s, known := section.Find(sections, x.Section)
 		if !known || s.Except == nil {
 			continue // of a newer server
 		}

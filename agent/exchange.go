@@ -171,6 +171,7 @@ func (a *Agent) proved(x *exchange) {
 	}
 	if serial, changed := a.custody.confirm(); changed {
 		a.stored(serial, "active", "")
+		a.noteEarly()
 	}
 }
 

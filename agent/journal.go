@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/warderd/warder/agent/store"
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/secret"
 	"github.com/warderd/warder/enforce/section"
@@ -19,7 +18,7 @@ import (
 type journal struct {
 	boot     string
 	now      func() time.Time
-	store    *store.Store
+	store    eventStore
 	sections []section.Section
 	health   *health
 	latency  *latencies
@@ -37,6 +36,14 @@ type journal struct {
 	list   []platform.Decision
 	lost   int
 	follow map[chan enforce.Event]struct{}
+}
+
+// eventStore keeps events, and what was told in this boot.
+type eventStore interface {
+	Append(enforce.Event) (seq uint64, err error)
+	Fold() error
+	Seen(boot, subject, what string) bool
+	Remember(boot, subject, what string)
 }
 
 // maxQueue bounds the decisions that wait for the disk; a guard that is flooded keeps deciding.
@@ -169,6 +176,9 @@ func eventOf(now time.Time, d *platform.Decision) enforce.Event {
 	} else if nearest != "" && e.Kind != enforce.Allowed {
 		e.Reason += "; to change it: " + nearest
 	}
+	if d.Usable > 0 && !v.Allow {
+		e.Reason += fmt.Sprintf("; it could be used for up to %s before that", span(d.Usable))
+	}
 	if d.Note != "" {
 		e.Reason += "; " + d.Note
 	}
@@ -176,6 +186,17 @@ func eventOf(now time.Time, d *platform.Decision) enforce.Event {
 		e.Facts = enforce.Facts(b)
 	}
 	return e
+}
+
+// span is a length of time as exactly as anybody wants it.
+func span(d time.Duration) time.Duration {
+	switch {
+	case d < time.Minute:
+		return max(d.Round(100*time.Millisecond), 100*time.Millisecond)
+	case d < time.Hour:
+		return d.Round(time.Second)
+	}
+	return d.Round(time.Minute)
 }
 
 // Bounds of an event. Facts that do not fit are left out: the subject and the reason say what it was.

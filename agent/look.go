@@ -52,6 +52,7 @@ func (a *Agent) guardFiles() {
 func (a *Agent) look() {
 	a.guardFiles()
 	a.keep()
+	a.noteEarly()
 	a.host = describe()
 	a.flatten("running")
 }

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/warderd/warder/agent/ledger"
 	"github.com/warderd/warder/agent/reconcile"
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -52,12 +51,16 @@ type standing struct {
 	written  bool // another program had written something that might have changed it
 }
 
-func newMachine(o *Options, l *ledger.Ledger) (*machine, error) {
+// newMachine makes it of the capabilities of this system; early: of those that take part in the early start.
+func newMachine(o *Options, l reconcile.Memory, early *platform.Notes) (*machine, error) {
 	m := &machine{boot: o.Boot, now: o.Now, log: o.Log, sections: o.Sections, can: map[string]fact.Capability{}}
-	h := platform.Host{Sysfs: o.SysRoot, Proc: o.ProcRoot, Inputs: o.Inputs, Run: o.Paths.Run, Gate: m.gate.pass, Log: o.Log}
+	h := platform.Host{Sysfs: o.SysRoot, Proc: o.ProcRoot, Inputs: o.Inputs, Run: o.Paths.Run, Gate: m.gate.pass, Log: o.Log, Early: early}
 	var backends []platform.Backend
 	for _, f := range o.Capabilities {
 		c := f(h)
+		if early != nil && !c.Early {
+			continue
+		}
 		m.list = append(m.list, c)
 		backends = append(backends, c.Backends...)
 	}
@@ -194,6 +197,25 @@ func (m *machine) load(c *section.Case, blind map[string]string) (errs []error) 
 		}
 	}
 	return errs
+}
+
+// early are the kinds of resources that the early start holds, and what it has to be told.
+func (m *machine) early() (kinds map[string]bool, notes platform.Notes) {
+	kinds, notes = map[string]bool{}, platform.Notes{}
+	for _, c := range m.list {
+		if !c.Early {
+			continue
+		}
+		for _, b := range c.Backends {
+			for _, k := range b.Kinds() {
+				kinds[k.Name] = true
+			}
+		}
+		if c.Note != nil {
+			notes[c.Name] = c.Note()
+		}
+	}
+	return kinds, notes
 }
 
 // kindsOf are the kinds of resources that capabilities hold for sections.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/warderd/warder/agent/early"
 	"github.com/warderd/warder/agent/identity"
 	"github.com/warderd/warder/platform/host"
 	"github.com/warderd/warder/platform/paths"
@@ -46,7 +47,7 @@ func Offline(ctx context.Context, p paths.Paths, what OfflineAction, h HoldReque
 		return left, err
 	}
 	if what == OfflineUnenroll {
-		return left, a.custody.erase()
+		return left, errors.Join(a.custody.erase(), early.Remove(p.EarlyFile()))
 	}
 	return left, nil
 }
@@ -68,7 +69,7 @@ func (a *Agent) offline(what OfflineAction, h HoldRequest) error {
 			return err
 		}
 		st.Hold = hold
-		return a.custody.save(st)
+		return errors.Join(a.custody.save(st), early.Remove(a.o.Paths.EarlyFile()))
 	case OfflineUnenroll:
 		if _, err := a.custody.ids.Load(); st.Device == nil && err == nil {
 			return errNotEnrolled
@@ -112,7 +113,7 @@ func ExplainOffline(ctx context.Context, p paths.Paths, in ExplainRequest) (Expl
 		return Explanation{}, errors.New("the agent is dead, and no policy can be read (try as root)")
 	}
 	var err error
-	if a.machine, err = newMachine(&a.o, nil); err != nil {
+	if a.machine, err = newMachine(&a.o, nil, nil); err != nil {
 		return Explanation{}, err
 	}
 	a.machine.put(standing{snapshot: a.machine.observe(ctx)})

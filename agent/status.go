@@ -2,10 +2,6 @@ package agent
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -214,16 +210,7 @@ const maxFlat = 4 << 20
 // FlatStatus reads what a dead agent left.
 func FlatStatus(p paths.Paths) (Status, error) {
 	var s Status
-	// Opened so that a pipe under its name does not keep whoever asks.
-	f, err := os.OpenFile(filepath.Join(p.Run, flatName), os.O_RDONLY|nonblock, 0)
-	if err != nil {
-		return s, err
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxFlat {
-		return s, errors.Join(err, fmt.Errorf("%s is no file of at most %d bytes", f.Name(), maxFlat))
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxFlat))
+	b, err := durable.Read(filepath.Join(p.Run, flatName), maxFlat)
 	if err != nil {
 		return s, err
 	}

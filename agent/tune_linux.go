@@ -40,6 +40,3 @@ func unmapProgram() {
 		}
 	}
 }
-
-// nonblock opens a pipe without waiting for its other end.
-const nonblock = unix.O_NONBLOCK

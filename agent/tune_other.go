@@ -6,6 +6,3 @@ package agent
 func smallPages() {}
 
 func unmapProgram() {}
-
-// nonblock is not needed where a pipe has no name among files.
-const nonblock = 0

@@ -38,6 +38,7 @@ type Agent struct {
 
 	mailbox
 	clocks     clocks
+	early      earlyNote
 	pace       pace
 	host       protocol.Host  // as it was at the last look
 	background sync.WaitGroup // what the loop has begun and does not wait for
@@ -67,13 +68,14 @@ func New(o Options) (*Agent, error) {
 	if err = os.MkdirAll(o.Paths.Run, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the runtime directory: %w", err)
 	}
+	a.o.takeOver()
 	if a.ledger, err = ledger.Open(filepath.Join(o.Paths.State, "ledger.db"), o.Paths.Run, o.Boot); err != nil {
 		return nil, err
 	}
 	if a.store, err = store.Open(filepath.Join(o.Paths.State, "store.db"), o.Paths.Run); err != nil {
 		return nil, errors.Join(err, a.ledger.Close())
 	}
-	if a.machine, err = newMachine(&a.o, a.ledger); err != nil {
+	if a.machine, err = newMachine(&a.o, a.ledger, nil); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	a.journal = &journal{boot: o.Boot, now: o.Now, store: a.store, sections: o.Sections, health: a.health, latency: &a.latency, seat: o.Seat, tell: o.Tell,

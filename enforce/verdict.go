@@ -21,6 +21,7 @@ const (
 	NoGuard    Guard = iota
 	LastInput        // no other keyboard or pointer would be left
 	Hardwired        // the firmware says the port is inside the machine
+	Starting         // the machine starts up, and may need it to come up
 	OtherGuard       // one of a newer version
 )
 
@@ -30,6 +31,8 @@ func (g Guard) String() string {
 		return "last_input"
 	case Hardwired:
 		return "hardwired"
+	case Starting:
+		return "starting"
 	case OtherGuard:
 		return "unknown"
 	}
@@ -42,7 +45,7 @@ func (g Guard) MarshalText() ([]byte, error) { return []byte(g.String()), nil }
 // UnmarshalText reads a guard's name.
 func (g *Guard) UnmarshalText(b []byte) error {
 	*g = OtherGuard
-	for _, c := range []Guard{NoGuard, LastInput, Hardwired} {
+	for _, c := range []Guard{NoGuard, LastInput, Hardwired, Starting} {
 		if c.String() == string(b) {
 			*g = c
 		}

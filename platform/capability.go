@@ -19,6 +19,21 @@ type Host struct {
 	Run    string // the runtime directory; empty after a boot
 	Gate   enforce.Gate
 	Log    *slog.Logger
+	// Early is set while the machine starts up, before there is an agent: by capability, what each noted when
+	// there was one.
+	Early *Notes
+}
+
+// Notes are what capabilities have to know of a machine while it starts up, and cannot find out then; by the
+// capability's name.
+type Notes map[string][]string
+
+// Of gives a capability's own.
+func (n *Notes) Of(capability string) []string {
+	if n == nil {
+		return nil
+	}
+	return (*n)[capability]
 }
 
 // Capability is one capability of a system as a value: what it claims, and what it observes, changes and
@@ -34,6 +49,10 @@ type Capability struct {
 	Guards    []Guard
 	// Provides are functions that other capabilities may use, Uses those of others that this one takes.
 	Provides, Uses []Port
+	// Early says that it takes part in the early start: what its back ends hold is held from then on.
+	Early bool
+	// Note gives what it has to know at the next early start; nil: nothing.
+	Note func() []string
 	// Inventory lists what there is, for support; nil: nothing.
 	Inventory func(context.Context) (any, error)
 	// Start is called once before anything else, to end what an earlier run left; nil: nothing.
@@ -181,6 +200,8 @@ type Decision struct {
 	Quiet   bool            // not worth an event while it is allowed
 	Note    string          // what else became of it, a sentence
 	Forced  bool            // something may be lost: Note says what
+	// Usable is for how long at most a device that is refused now could be used before; 0: it could not.
+	Usable time.Duration
 
 	// Clock names what is measured, "insert"; Received is when the announcement was read, and zero for a
 	// rescan. Decided is just before the write, Verified after the read-back.

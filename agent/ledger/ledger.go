@@ -54,13 +54,7 @@ CREATE TABLE IF NOT EXISTS lost (boot TEXT PRIMARY KEY) WITHOUT ROWID;`
 // Ledger is the open file.
 type Ledger struct {
 	file *dbfile.File
-	boot string
-	// mark, in the runtime directory, stands from the first intent of a boot until everything is given
-	// back: a ledger without rows beside it has lost them, whatever SQLite says of the file.
-	mark   string
-	marked atomic.Bool
-	// past stands beside it from then on until the boot ends, whatever was given back.
-	past string
+	marks
 
 	// What the file says, as far as it was read: nobody else writes it. nil where it has to be read again.
 	mu   sync.Mutex
@@ -68,9 +62,49 @@ type Ledger struct {
 	lost *bool
 }
 
-// Open opens the ledger for this boot. Rows that died with an earlier boot are dropped.
+// marks are two files in the runtime directory, which say of this boot what no database has to be read for.
+type marks struct {
+	boot string
+	// mark stands from the first intent of a boot until everything is given back: a ledger without rows beside
+	// it has lost them, whatever SQLite says of the file.
+	mark   string
+	marked *atomic.Bool
+	// past stands beside it from then on until the boot ends, whatever was given back.
+	past string
+}
+
+func marksIn(standby, boot string) marks {
+	return marks{boot: boot, mark: filepath.Join(standby, "holding"), past: filepath.Join(standby, "held"), marked: new(atomic.Bool)}
+}
+
+// look reads whether the mark stands, and reports it.
+func (m *marks) look() bool {
+	b, err := os.ReadFile(m.mark)
+	m.marked.Store(err == nil && string(b) == m.boot)
+	return m.marked.Load()
+}
+
+func (m *marks) set(holding bool) {
+	if holding == m.marked.Load() {
+		return
+	}
+	if holding {
+		m.marked.Store(os.WriteFile(m.past, []byte(m.boot), 0o600) == nil && os.WriteFile(m.mark, []byte(m.boot), 0o600) == nil)
+	} else if err := os.Remove(m.mark); err == nil || errors.Is(err, fs.ErrNotExist) {
+		m.marked.Store(false)
+	}
+}
+
+// Held reports whether anything was held in this boot, be it given back or not.
+func (m *marks) Held() bool {
+	b, err := os.ReadFile(m.past)
+	return m.marked.Load() || err == nil && string(b) == m.boot
+}
+
+// Open opens the ledger for this boot. Rows that died with an earlier boot are dropped, and those of the early
+// start taken over.
 func Open(path, standby, boot string) (*Ledger, error) {
-	l := &Ledger{boot: boot, mark: filepath.Join(standby, "holding"), past: filepath.Join(standby, "held")}
+	l := &Ledger{marks: marksIn(standby, boot)}
 	lost := func(db *sql.DB, _ string) error {
 		l.mu.Lock()
 		known := slices.Collect(maps.Values(l.rows)) // which the file may not have any more
@@ -99,12 +133,15 @@ func Open(path, standby, boot string) (*Ledger, error) {
 	if err != nil {
 		return l, err
 	}
+	l.look()
+	if err := l.takeOver(standby); err != nil {
+		return l, err
+	}
 	return l, l.checkMark()
 }
 
 func (l *Ledger) checkMark() error {
-	b, err := os.ReadFile(l.mark)
-	if l.marked.Store(err == nil && string(b) == l.boot); !l.marked.Load() {
+	if !l.look() {
 		return nil
 	}
 	_ = os.WriteFile(l.past, []byte(l.boot), 0o600) // an earlier version wrote the mark alone
@@ -113,23 +150,6 @@ func (l *Ledger) checkMark() error {
 		return err
 	}
 	return l.MarkLost()
-}
-
-func (l *Ledger) setMark(holding bool) {
-	if holding == l.marked.Load() {
-		return
-	}
-	if holding {
-		l.marked.Store(os.WriteFile(l.past, []byte(l.boot), 0o600) == nil && os.WriteFile(l.mark, []byte(l.boot), 0o600) == nil)
-	} else if err := os.Remove(l.mark); err == nil || errors.Is(err, fs.ErrNotExist) {
-		l.marked.Store(false)
-	}
-}
-
-// Held reports whether anything was held in this boot, be it given back or not.
-func (l *Ledger) Held() bool {
-	b, err := os.ReadFile(l.past)
-	return l.marked.Load() || err == nil && string(b) == l.boot
 }
 
 // Close closes the file.
@@ -266,7 +286,7 @@ func (l *Ledger) Intend(rows []Row) error {
 		return nil
 	}
 	killpoint.Hit("ledger.intend.before")
-	l.setMark(true)
+	l.set(true)
 	err := l.file.Do(func(db *sql.DB) error { return l.put(db, rows) })
 	killpoint.Hit("ledger.intend.after")
 	if err != nil {
@@ -281,7 +301,7 @@ func (l *Ledger) Note(rows []Row) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	l.setMark(true)
+	l.set(true)
 	err := l.file.DoQuick(func(db *sql.DB) error { return l.put(db, rows) })
 	killpoint.Hit("guard.noted")
 	if err != nil {
@@ -373,7 +393,7 @@ func (l *Ledger) Settle(rows []Row, forget []enforce.Key) error {
 		return fmt.Errorf("cannot settle the ledger: %w", err)
 	}
 	if left, err := l.Rows(); err == nil && len(left) == 0 {
-		l.setMark(false)
+		l.set(false)
 	}
 	return nil
 }

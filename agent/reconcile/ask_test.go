@@ -79,7 +79,7 @@ func TestBlind(t *testing.T) {
 	b.run(want("disk", "a", "0", enforce.Enforce), want("boot", "b", "0", enforce.Enforce))
 	for _, lost := range []bool{false, true} {
 		if lost {
-			if err := b.loop.Ledger.MarkLost(); err != nil {
+			if err := b.ledger.MarkLost(); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -90,7 +90,7 @@ func TestBlind(t *testing.T) {
 			t.Errorf("lost %v: %+v", lost, r.Plan)
 		}
 	}
-	if !b.loop.Ledger.Lost() {
+	if !b.ledger.Lost() {
 		t.Error("rows are found that were not given back")
 	}
 	b.run()
@@ -140,7 +140,7 @@ func TestTwoSettingsOneKey(t *testing.T) {
 		case !joined && (f[1].Compliance != enforce.Noncompliant || !strings.Contains(f[1].Reason, "is held at x for s.x")):
 			t.Errorf("%+v", f[1])
 		}
-		rows, err := b.loop.Ledger.Rows()
+		rows, err := b.ledger.Rows()
 		if by := rows[x.Key].By; err != nil || slices.Contains(by, "s.y") != joined {
 			t.Errorf("the row says %v, %v", by, err)
 		}
@@ -151,7 +151,7 @@ func TestTwoSettingsOneKey(t *testing.T) {
 func TestDamagedBaseline(t *testing.T) {
 	b := newBench(t, pass)
 	b.run(want("disk", "a", "0", enforce.Enforce))
-	if err := b.loop.Ledger.Close(); err != nil {
+	if err := b.ledger.Close(); err != nil {
 		t.Fatal(err)
 	}
 	spoil(t, filepath.Join(b.dir, "ledger.db"), `UPDATE rows SET baseline = '{'`)

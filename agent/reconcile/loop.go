@@ -17,7 +17,7 @@ import (
 // Loop drives the back ends. One goroutine at a time calls Run.
 type Loop struct {
 	Backends []platform.Backend
-	Ledger   *ledger.Ledger
+	Ledger   Memory
 	Now      func() time.Time
 
 	kinds Kinds
@@ -25,6 +25,17 @@ type Loop struct {
 
 	released time.Time // when a default was given back last
 	gone     Past
+}
+
+// Memory remembers what resources were before they were changed: the ledger, or the one of the early start.
+type Memory interface {
+	Rows() (map[enforce.Key]ledger.Row, error)
+	Lost() bool // rows of this boot may be missing
+	Held() bool // something was held in this boot
+	Intend([]ledger.Row) error
+	Note([]ledger.Row) error // does not wait for the disk
+	Settle(rows []ledger.Row, forget []enforce.Key) error
+	Found() error // forgets that rows were lost
 }
 
 // releasing is how long after a default was given back something may still come that it refused.
@@ -61,7 +72,7 @@ func (l *Loop) gaveBack(r *Result) {
 }
 
 // New makes a loop.
-func New(l *ledger.Ledger, now func() time.Time, backends ...platform.Backend) *Loop {
+func New(l Memory, now func() time.Time, backends ...platform.Backend) *Loop {
 	return &Loop{Backends: backends, Ledger: l, Now: now, kinds: NewKinds(backends), watch: newWatch()}
 }
 

@@ -24,8 +24,10 @@ type bench struct {
 	dir  string
 	fake *platformtest.Fake
 	loop *Loop
-	now  time.Time
-	by   map[enforce.Key]enforce.Program
+	// ledger is the loop's.
+	ledger *ledger.Ledger
+	now    time.Time
+	by     map[enforce.Key]enforce.Program
 }
 
 func pass(enforce.Change) error { return nil }
@@ -51,6 +53,7 @@ func (b *bench) start(boot string) {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() { _ = l.Close() })
+	b.ledger = l
 	b.loop = New(l, func() time.Time { return b.now }, b.fake)
 }
 
@@ -62,7 +65,7 @@ func (b *bench) run(wants ...enforce.Want) Result {
 // preview is the plan without doing it.
 func (b *bench) preview(wants ...enforce.Want) (Plan, error) {
 	seen, err := b.loop.List(context.Background())
-	rows, lerr := b.loop.Ledger.Rows()
+	rows, lerr := b.ledger.Rows()
 	return Make(b.loop.kinds, Ask{Wants: wants}, seen, rows, false, Past{}), errors.Join(err, lerr)
 }
 
@@ -79,7 +82,7 @@ func (b *bench) reads(a, c string) {
 
 func (b *bench) rows(n int) {
 	b.t.Helper()
-	rows, err := b.loop.Ledger.Rows()
+	rows, err := b.ledger.Rows()
 	if err != nil || len(rows) != n {
 		b.t.Errorf("%d rows, want %d: %v %v", len(rows), n, rows, err)
 	}
@@ -367,19 +370,19 @@ func TestProve(t *testing.T) {
 func TestLostLedger(t *testing.T) {
 	b := newBench(t, pass)
 	b.run(want("disk", "a", "0", enforce.Enforce), want("boot", "b", "0", enforce.Enforce))
-	if err := b.loop.Ledger.Close(); err != nil {
+	if err := b.ledger.Close(); err != nil {
 		t.Fatal(err)
 	}
 	noise(t, filepath.Join(b.dir, "ledger.db"))
 	b.start("boot1")
-	if b.loop.Ledger.Health().OK() || !b.loop.Ledger.Lost() {
+	if b.ledger.Health().OK() || !b.ledger.Lost() {
 		t.Fatal("the loss is not said")
 	}
 	b.run(want("disk", "a", "0", enforce.Enforce))
 	b.reads("0", "1")
 	b.run()
 	b.reads("1", "1")
-	if b.loop.Ledger.Lost() {
+	if b.ledger.Lost() {
 		t.Error("still lost after everything was given back")
 	}
 }
@@ -402,7 +405,7 @@ func TestNewcomerBetweenSnapshotAndList(t *testing.T) {
 		b.start("boot1")
 		b.run(want("hub", "h", "0", enforce.Enforce))
 		if lost {
-			if err := b.loop.Ledger.MarkLost(); err != nil {
+			if err := b.ledger.MarkLost(); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -540,14 +543,14 @@ func TestAlwaysBack(t *testing.T) {
 				if err != nil {
 					rt.Fatal(err)
 				}
-				rows, _ := b.loop.Ledger.Rows()
+				rows, _ := b.ledger.Rows()
 				if err := b.loop.intend(plan, Seen{}, rows, false); err != nil {
 					rt.Fatal(err)
 				}
 				b.start("boot1")
 			case 1: // killed half way through the writes
 				plan, _ := b.preview(wants...)
-				rows, _ := b.loop.Ledger.Rows()
+				rows, _ := b.ledger.Rows()
 				_ = b.loop.intend(plan, Seen{}, rows, false)
 				if len(plan.Apply) > 0 {
 					_ = b.fake.Apply(context.Background(), plan.Apply[:1])

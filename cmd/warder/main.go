@@ -71,7 +71,10 @@ func newRoot() *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.PersistentFlags().StringVar(&a.state, "state", "", "state directory of the agent (default: that of the installed service)")
-	root.AddCommand(a.enroll(), a.unenroll(), a.run(), a.checkIn(), a.status(), a.doctor(), a.explain(), a.events(), a.ledger(), a.policy(), a.revert(), a.exception(), a.service(), a.usb(), a.version(), a.releaseDisk())
+	root.AddCommand(a.enroll(), a.unenroll(), a.run(), a.checkIn(), a.status(), a.doctor(), a.explain(), a.events(), a.ledger(), a.policy(), a.revert(), a.exception(), a.service(), a.usb(), a.version(), a.releaseDisk(), a.early())
+	if boot := a.boot(); boot != nil {
+		root.AddCommand(boot)
+	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }

@@ -26,8 +26,17 @@ type Machine struct {
 	Volumes Known[[]Volume] `json:"volumes"`
 	// Controllers are the root hubs' kernel names: "usb1".
 	Controllers Known[[]string] `json:"controllers"`
+	// Starting stands while the machine starts up and nobody has logged in; nil afterwards.
+	Starting *Starting `json:"-"`
 	// Capable says what this system's back ends can carry for each setting; see Can.
 	Capable map[string]Capability `json:"capable,omitempty"`
+}
+
+// Starting is what is known of a machine that starts up.
+type Starting struct {
+	// Waits names a disk that the start waits for and that is not there yet, "" for none: it may be on whatever
+	// comes.
+	Waits string
 }
 
 // Capability is what a back end can do for one setting on this machine.
@@ -94,6 +103,21 @@ func (u *USB) ID() string { return fmt.Sprintf("%04x:%04x", u.Vendor, u.Product)
 
 // Key is the device at its place: it changes when another device, or the same again, is plugged.
 func (u *USB) Key() string { return fmt.Sprintf("%s@%d", u.Path, u.Number) }
+
+// InputOnly reports whether every interface is a human interface device or a hub, and one is the former.
+func (u *USB) InputOnly() bool {
+	input := false
+	for i := range u.Interfaces {
+		switch u.Interfaces[i].Class {
+		case 0x03:
+			input = true
+		case 0x09:
+		default:
+			return false
+		}
+	}
+	return input && u.Truncated == ""
+}
 
 // HIDOnly reports whether every interface is a human interface device.
 func (u *USB) HIDOnly() bool {

@@ -23,8 +23,18 @@ func (r *Rules) Reason(v enforce.Verdict, u *fact.USB) (reason, nearest string) 
 		reason += "; kept by guard last_input: no other keyboard or pointer would be left"
 	case enforce.Hardwired:
 		reason += "; kept by guard hardwired: the firmware says it is built in"
+	case enforce.Starting:
+		reason += "; kept by guard starting: " + r.startNeeds(u)
 	}
 	return reason, r.nearest(rule, u, deny)
+}
+
+// startNeeds says what the start of the machine may need a device for.
+func (r *Rules) startNeeds(u *fact.USB) string {
+	if r.machine == nil || r.machine.Starting == nil || u.InputOnly() {
+		return "while the machine starts up, no keyboard is refused"
+	}
+	return "the start waits for " + r.machine.Starting.Waits + ", which may be on it"
 }
 
 func (r *Rules) sentence(rule enforce.Rule, u *fact.USB, deny bool) string {

@@ -1,6 +1,8 @@
 package usb
 
 import (
+	"slices"
+
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 )
@@ -54,7 +56,22 @@ func (r *Rules) guard(u *fact.USB) enforce.Guard {
 	if u.Truncated == "" && u.HIDOnly() && (u.Keyboard && r.newcomer.keyboard || u.Pointer && r.newcomer.pointer) {
 		return enforce.LastInput
 	}
+	if r.needed(u) {
+		return enforce.Starting
+	}
 	return enforce.NoGuard
+}
+
+// needed: while the machine starts up, somebody may have to type the passphrase of a disk, and the start may wait
+// for a disk of which nobody knows yet where it is.
+func (r *Rules) needed(u *fact.USB) bool {
+	if r.machine == nil || r.machine.Starting == nil {
+		return false
+	}
+	if u.InputOnly() {
+		return true
+	}
+	return r.machine.Starting.Waits != "" && slices.ContainsFunc(u.Interfaces, func(i fact.Interface) bool { return i.Class == classStorage })
 }
 
 // WithoutNewcomer is the same rules once a new input has been let in: the next one is judged as

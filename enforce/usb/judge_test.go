@@ -238,3 +238,46 @@ func TestAskUnknown(t *testing.T) {
 		t.Errorf("got %+v", a)
 	}
 }
+
+// While a machine starts up, inputs are let in, and disks while the start waits for one; nothing else is, and nothing of
+// it once it has started.
+func TestStarting(t *testing.T) {
+	d := document(t, `{"compliance":"enforce","policy_data":{"usb":{"allowed":false},"storage":{"external_storage_allowed":false}}}`)
+	device := func(classes ...uint8) *fact.USB {
+		u := &fact.USB{Path: "1-2", Number: 3, Vendor: 1, Product: 2, Authorized: fact.Is(true), Hardwired: fact.Is(false)}
+		for _, c := range classes {
+			u.Interfaces = append(u.Interfaces, fact.Interface{Class: c})
+		}
+		return u
+	}
+	cut := device(3)
+	cut.Truncated = "it ends early"
+	for _, c := range []struct {
+		name                    string
+		u                       *fact.USB
+		running, start, waiting bool
+	}{
+		{"a keyboard", device(3), false, true, true},
+		{"a keyboard with a hub", device(3, 9), false, true, true},
+		{"a keyboard that hides something", cut, false, false, false},
+		{"a keyboard with a disk", device(3, 8), false, false, true},
+		{"a disk", device(8), false, false, true},
+		{"a telephone", device(6), false, false, false},
+		{"a network card", device(2, 10), false, false, false},
+	} {
+		for _, s := range []struct {
+			starting *fact.Starting
+			want     bool
+		}{{nil, c.running}, {&fact.Starting{}, c.start}, {&fact.Starting{Waits: "UUID=1 (/data of /etc/fstab)"}, c.waiting}} {
+			m := &fact.Machine{USB: fact.Is([]fact.USB{*c.u}), Inputs: fact.Is(fact.Inputs{Keyboards: 1, Pointers: 1}), Starting: s.starting}
+			r := Compile(d, m)
+			v := r.Judge(c.u)
+			if v.Allow != s.want || v.Allow && v.Guard != enforce.Starting {
+				t.Errorf("%s, starting %+v: %+v", c.name, s.starting, v)
+			}
+			if reason, _ := r.Reason(v, c.u); v.Allow && !strings.Contains(reason, "kept by guard starting: ") {
+				t.Errorf("%s: %s", c.name, reason)
+			}
+		}
+	}
+}

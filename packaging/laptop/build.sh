@@ -66,16 +66,6 @@ ird=$(mktemp -d "$dir/initrd.XXXXXX")
 trap 'rm -rf "$root" "$ird"' EXIT
 mkdir -p "$ird"/{bin,dev,proc,sys,mnt,modules}
 cp /bin/busybox "$ird/bin/busybox"
-: >"$ird/modules/order"
-for m in virtio_pci virtio_blk ext4; do
-  # ext4 checks its metadata with crc32c, which it asks for by name and not as a dependency.
-  [ "$m" = ext4 ] && modules="crc32c_generic ext4" || modules=$m
-  for k in $modules; do
-    modprobe -S "$kver" -d "$root" --show-depends "$k" 2>/dev/null | awk '$1=="insmod"{print $2}'
-  done
-done | awk '!seen[$0]++' | while read -r ko; do
-  cp "$ko" "$ird/modules/"; basename "$ko" >>"$ird/modules/order"
-done
 cat >"$ird/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
@@ -89,7 +79,26 @@ while [ ! -b /dev/vda ] && [ $n -lt 100 ]; do /bin/busybox sleep 0.1; n=$((n+1))
 exec /bin/busybox switch_root /mnt /sbin/init
 INIT
 chmod +x "$ird/init"
-(cd "$ird" && find . | cpio -o -H newc --quiet | gzip -1) >"$dir/initrd.gz"
+# initrd NAME MODULE… makes one with the modules in their order.
+initrd() {
+  local name=$1 m k modules
+  shift
+  rm -f "$ird"/modules/*
+  : >"$ird/modules/order"
+  for m in "$@"; do
+    # ext4 checks its metadata with crc32c, which it asks for by name and not as a dependency.
+    [ "$m" = ext4 ] && modules="crc32c_generic ext4" || modules=$m
+    for k in $modules; do
+      modprobe -S "$kver" -d "$root" --show-depends "$k" 2>/dev/null | awk '$1=="insmod"{print $2}'
+    done
+  done | awk '!seen[$0]++' | while read -r ko; do
+    cp "$ko" "$ird/modules/"; basename "$ko" >>"$ird/modules/order"
+  done
+  (cd "$ird" && find . | cpio -o -H newc --quiet | gzip -1) >"$dir/$name"
+}
+initrd initrd.gz virtio_pci virtio_blk ext4
+# One as distributions make it, in which USB disks and keyboards work before the root file system is there.
+initrd initrd-usb.gz usbhid hid_generic sd_mod usb_storage xhci_pci virtio_pci virtio_blk ext4
 
 rm -f "$dir/root.img"
 mke2fs -q -t ext4 -O ^has_journal -d "$root" -L laptop "$dir/root.img" 2600M

@@ -4,38 +4,15 @@ package laptop
 
 import (
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestEndings: what a restart, a stop, a hang and a shutdown leave behind, and what is said of them.
 func TestEndings(t *testing.T) {
 	t.Parallel()
-	_, _ = need(t)
-	disk := filepath.Join(t.TempDir(), "disk.qcow2")
-	image, _ := need(t)
-	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", filepath.Join(image, "root.img"), disk).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	whole := start(t, Options{Disk: disk})
-	whole.sh("mkdir -p /var/log/journal; systemctl restart systemd-journald")
-	whole.sh(`mkdir -p /srv/server; cat >/etc/systemd/system/policy-server.service <<'U'
-[Unit]
-Before=warder.service
-[Service]
-ExecStartPre=/bin/sh -c 'mountpoint -q /host || mount -t 9p -o trans=virtio,version=9p2000.L,ro host /host'
-ExecStart=/host/warder-server serve --data /srv/server --listen 127.0.0.1:8443 --interval 30s
-U
-systemctl daemon-reload; systemctl start policy-server`)
-	whole.wait("the server is up", "curl -sk https://127.0.0.1:8443/healthz")
-	whole.sh("/host/warder-server token create --data /srv/server --role admin --ttl 24h >/root/token")
-	whole.policy = "policy-default"
-	whole.install()
-	whole.enroll()
-	whole.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p' >/root/device`)
+	disk := overlay(t)
+	whole := lasting(t, disk)
 	whole.medium("a", 48)
 	device := `curl -sk -H "Authorization: Bearer $(cat /root/token)" "` + api + `/devices/$(cat /root/device)"`
 
@@ -98,12 +75,7 @@ systemctl daemon-reload; systemctl start policy-server`)
 	}
 	t.Run("shutdown", func(t *testing.T) {
 		r := &rig{whole.Laptop, t, whole.dir, whole.policy}
-		r.sh("systemctl poweroff --no-block")
-		select {
-		case <-r.done:
-		case <-time.After(3 * time.Minute):
-			t.Fatal("it does not shut down")
-		}
+		r.shutDown()
 		again := start(t, Options{Disk: disk})
 		// Of whichever boot: one that showed no life in time was begun again.
 		out := again.sh("journalctl -u warder --no-pager -o cat | grep -A 4 'the machine is shut down'")

@@ -27,6 +27,7 @@ type Options struct {
 	Append string   // more of the kernel's command line
 	Args   []string // more of QEMU's arguments
 	Disk   string   // a writable overlay that survives a reboot; "" for a throw-away one
+	Initrd string   // another one than the image's; a name of the image's directory, or a path
 }
 
 // Laptop is a running machine.
@@ -81,10 +82,17 @@ func boot(o Options) (*Laptop, error) {
 	if o.Disk != "" {
 		disk, snapshot, format = o.Disk, "", "qcow2"
 	}
+	initrd := o.Initrd
+	switch {
+	case initrd == "":
+		initrd = filepath.Join(o.Image, "initrd.gz")
+	case !filepath.IsAbs(initrd):
+		initrd = filepath.Join(o.Image, initrd)
+	}
 	args := []string{
 		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
 		"-nographic", "-no-reboot", "-net", "none", "-monitor", "none",
-		"-kernel", filepath.Join(o.Image, "vmlinuz"), "-initrd", filepath.Join(o.Image, "initrd.gz"),
+		"-kernel", filepath.Join(o.Image, "vmlinuz"), "-initrd", initrd,
 		// norandmaps: the emulator translates a program anew at each new place in memory. With places drawn at
 		// random, every curl is translated again; when its cache is full, all of it is thrown away, and the whole
 		// laptop is five times as slow for a second.

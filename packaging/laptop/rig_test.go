@@ -141,6 +141,50 @@ func ready(t *testing.T, o Options) *rig {
 	return r
 }
 
+// overlay is a disk on top of the image, which survives a reboot.
+func overlay(t *testing.T) string {
+	t.Helper()
+	image, _ := need(t)
+	disk := filepath.Join(t.TempDir(), "disk.qcow2")
+	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", filepath.Join(image, "root.img"), disk).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return disk
+}
+
+// lasting is a laptop on such a disk, enrolled, whose server and journal are there after a reboot, too.
+func lasting(t *testing.T, disk string) *rig {
+	t.Helper()
+	r := start(t, Options{Disk: disk})
+	r.sh("mkdir -p /var/log/journal; systemctl restart systemd-journald")
+	r.sh(`mkdir -p /srv/server; cat >/etc/systemd/system/policy-server.service <<'U'
+[Unit]
+Before=warder.service
+[Service]
+ExecStartPre=/bin/sh -c 'mountpoint -q /host || mount -t 9p -o trans=virtio,version=9p2000.L,ro host /host'
+ExecStart=/host/warder-server serve --data /srv/server --listen 127.0.0.1:8443 --interval 30s
+U
+systemctl daemon-reload; systemctl start policy-server`)
+	r.wait("the server is up", "curl -sk https://127.0.0.1:8443/healthz")
+	r.sh("/host/warder-server token create --data /srv/server --role admin --ttl 24h >/root/token")
+	r.policy = "policy-default"
+	r.install()
+	r.enroll()
+	r.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p' >/root/device`)
+	return r
+}
+
+// shutDown shuts the laptop down as a person does.
+func (r *rig) shutDown() {
+	r.t.Helper()
+	r.sh("systemctl poweroff --no-block")
+	select {
+	case <-r.done:
+	case <-time.After(3 * time.Minute):
+		r.t.Fatal("it does not shut down")
+	}
+}
+
 // curl calls the policy server's API as an administrator.
 func (r *rig) curl(method, path, body string) string {
 	r.t.Helper()

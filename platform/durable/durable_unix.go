@@ -5,9 +5,13 @@ package durable
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/google/renameio/v2"
 )
+
+// nonblock opens a pipe without waiting for its other end.
+const nonblock = syscall.O_NONBLOCK
 
 func write(path string, b []byte, mode os.FileMode, at func(string)) error {
 	// Not world-readable for a moment either: the mode is the new file's from the beginning.

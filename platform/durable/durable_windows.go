@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 )
 
+// nonblock is not needed where a pipe has no name among files.
+const nonblock = 0
+
 // write: renameio does not build here, and a rename replaces (MoveFileEx).
 func write(path string, b []byte, mode os.FileMode, at func(string)) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"*")

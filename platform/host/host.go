@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"os"
 	"runtime"
+	"time"
 )
 
 // Host describes a machine.
@@ -23,6 +24,9 @@ func Describe() Host {
 
 // Boot changes with every boot and with nothing else; empty where the system does not say.
 func Boot() string { return boot() }
+
+// Uptime is how long ago the system was started, sleep included; 0 where it does not say.
+func Uptime() time.Duration { return uptime() }
 
 // Machine is a hash of the machine's own id, which is confidential (machine-id(5)).
 func Machine() string {

@@ -1,6 +1,10 @@
 package host
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 func ask(name string) string {
 	v, err := unix.Sysctl(name)
@@ -17,3 +21,5 @@ func version() string { return "macOS " + ask("kern.osproductversion") }
 
 // serial is in the I/O registry, which needs cgo or a child process; it is left out.
 func serial() string { return "" }
+
+func uptime() time.Duration { return 0 } // nothing asks for it here

@@ -3,7 +3,18 @@ package host
 import (
 	"os"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+func uptime() time.Duration {
+	var t unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
 
 func firstLine(path string) string {
 	b, err := os.ReadFile(path)

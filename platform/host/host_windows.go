@@ -3,6 +3,7 @@ package host
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/registry"
@@ -45,3 +46,5 @@ func version() string {
 }
 
 func serial() string { return text(`HARDWARE\DESCRIPTION\System\BIOS`, "SystemSerialNumber") }
+
+func uptime() time.Duration { return 0 } // nothing asks for it here

@@ -32,6 +32,17 @@ func Lock(path string) (unlock func(), err error) {
 	return nil, &os.PathError{Op: "lock", Path: path, Err: errLocked}
 }
 
+// free reports whether nobody has a lock. Its file is not made.
+func free(path string) bool {
+	if _, err := os.Stat(path); err != nil {
+		return true
+	}
+	l := flock.New(path, flock.SetFlag(os.O_RDONLY))
+	defer l.Close()
+	ok, err := l.TryLock()
+	return err != nil || ok
+}
+
 // named reports whether a lock's file still has its name.
 func named(l *flock.Flock, path string) bool {
 	a, err1 := l.Stat()

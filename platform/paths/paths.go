@@ -31,5 +31,8 @@ func (p Paths) Socket() string { return filepath.Join(p.Run, "warder.sock") }
 // ConfigFile is the configuration file.
 func (p Paths) ConfigFile() string { return filepath.Join(p.Config, "warder.toml") }
 
+// EarlyFile is what holds the machine while it starts up: on the root file system, which is there first.
+func (p Paths) EarlyFile() string { return filepath.Join(p.Config, "early") }
+
 // EnrolmentFile is where mass deployment drops an enrolment.
 func (p Paths) EnrolmentFile() string { return filepath.Join(p.Config, "enroll.toml") }

@@ -21,6 +21,11 @@ const Name = "warder"
 //go:embed warder.service
 var Unit string
 
+// EarlyUnit is the unit of the early start.
+//
+//go:embed warder-early.service
+var EarlyUnit string
+
 // Program is what runs. Run returns when its context ends, or with an error.
 type Program struct {
 	Run func(context.Context) error
@@ -96,9 +101,15 @@ func Control(action string) error {
 		if err := checkExecutable(config().Executable); err != nil {
 			return err
 		}
+		if err := installEarly(config().Executable); err != nil { // before systemd reads its units anew
+			return fmt.Errorf("cannot install the early start: %w", err)
+		}
 	}
 	if err := service.Control(s, action); err != nil {
 		return fmt.Errorf("cannot %s the service: %w", action, err)
+	}
+	if action == "uninstall" {
+		return removeEarly()
 	}
 	return nil
 }

@@ -20,8 +20,8 @@ type Backend struct{ *Ports }
 // Kinds: the kernel's defaults are fresh after a boot; a device's authorized ends with the plug.
 func (b Backend) Kinds() []platform.Kind {
 	return []platform.Kind{
-		{Name: kindParam, Life: platform.Boot, Safe: freshParam(), Ours: "0", Found: true},
-		{Name: kindDefault, Life: platform.Boot, Safe: "1", Ours: "0", Found: true, From: hubBaseline},
+		{Name: kindParam, Life: platform.Boot, Safe: freshParam(), Ours: "0", Found: true, From: b.paramBaseline},
+		{Name: kindDefault, Life: platform.Boot, Safe: "1", Ours: "0", Found: true, From: b.hubBaseline},
 		{Name: kindDevice, Life: platform.Present, Safe: "1", Ours: "0", Found: true, From: b.deviceBaseline, Urgent: true},
 	}
 }
@@ -61,9 +61,21 @@ func freshParamOf(line, config, release string) enforce.Value {
 	return "-1"
 }
 
+// paramBaseline: the option of the initramfs, which is ours, gave it the 0 that it reads.
+func (b Backend) paramBaseline(_ enforce.Key, seen enforce.Reading, _ func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
+	if seen.Is("0") && b.Option.Closed() {
+		seen.Value = freshParam()
+	}
+	return seen
+}
+
 // hubBaseline: a root hub that appeared while we held the parameter reads our 0.
-func hubBaseline(_ enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
-	if base, ok := held(enforce.Key{Kind: kindParam, ID: "authorized_default"}); ok && seen.Is("0") {
+func (b Backend) hubBaseline(_ enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
+	base, ok := held(enforce.Key{Kind: kindParam, ID: "authorized_default"})
+	if !ok && b.Option.Closed() && reading(b.param()).Is("0") {
+		base.Value, ok = freshParam(), true
+	}
+	if ok && seen.Is("0") {
 		seen.Value = base.Value
 		if base.Value == "-1" {
 			seen.Value = "1"
@@ -78,6 +90,9 @@ func (b Backend) deviceBaseline(k enforce.Key, seen enforce.Reading, held func(e
 	name, _, _ := strings.Cut(k.ID, "@")
 	bus, _, _ := strings.Cut(name, "-")
 	base, ok := held(enforce.Key{Kind: kindDefault, ID: "usb" + bus})
+	if !ok && b.Option.Closed() && reading(b.dir("usb"+bus)+"/authorized_default").Is("0") {
+		base.Value, ok = "1", true
+	}
 	if !ok || seen.State != enforce.Present {
 		return seen
 	}
@@ -159,7 +174,11 @@ func (b Backend) Apply(_ context.Context, changes []enforce.Change) map[enforce.
 func (b Backend) apply(c enforce.Change) error {
 	switch c.Key.Kind {
 	case kindParam:
-		return b.writeTo(b.param(), c)
+		err := b.writeTo(b.param(), c)
+		if err == nil && c.Baseline {
+			b.Option.undone()
+		}
+		return err
 	case kindDefault:
 		if ok, root := deviceName(c.Key.ID); !ok || !root {
 			return fmt.Errorf("%q is no root hub", c.Key.ID)

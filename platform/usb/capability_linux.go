@@ -13,11 +13,11 @@ import (
 // Capability is USB device control: the kernel's defaults and each device's authorized, held as a standing
 // state and by a guard that answers plugs.
 func Capability(h platform.Host) platform.Capability {
-	p := &Ports{Root: h.Sysfs, DevRoot: "/dev", Gate: h.Gate}
+	p := &Ports{Root: h.Sysfs, DevRoot: "/dev", Gate: h.Gate, Option: NewOption(h.Run)}
 	g := &Guard{Ports: p}
 	g.Watch()
 	return platform.Capability{
-		Name: "usb", Claims: claims(), Probe: p.probe,
+		Name: "usb", Early: true, Claims: claims(), Probe: p.probe,
 		Observers: []platform.Observer{p},
 		Backends:  []platform.Backend{Backend{p}},
 		Guards:    []platform.Guard{&door{g}},
@@ -97,6 +97,9 @@ func (d Decision) neutral() platform.Decision {
 	}
 	if _, none := d.By.(nothing); !none {
 		out.Reason = func() (reason, nearest string) { return d.By.Reason(d.Verdict, &u) }
+	}
+	if !d.Verdict.Allow {
+		out.Usable = d.Usable
 	}
 	if d.Released != nil {
 		out.Forced = d.Released.Forced

@@ -310,6 +310,9 @@ func (g *Guard) judge(c came) bool {
 	if errors.As(d.Err, &under) {
 		return true // told when it ends
 	}
+	if !v.Allow {
+		d.Usable = g.wasUsable(c.name)
+	}
 	d.Verified = now()
 	if at, err = g.settle(at); err != nil {
 		g.hand(d) // it is gone, or cannot be opened: nothing more is read, and nothing remembered
@@ -403,6 +406,9 @@ func (g *Guard) tell(was fact.USB, out platform.Released, err error) bool {
 		return false // nothing to tell of it: it is judged as any other
 	}
 	d.Changed = refused && there
+	if refused {
+		d.Usable = g.wasUsable(was.Path)
+	}
 	g.hand(d)
 	return refused && there
 }

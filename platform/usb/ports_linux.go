@@ -35,12 +35,15 @@ type Ports struct {
 	// Stays is asked at the end of a release whether the device may stay by now; nil: it may not.
 	Stays   func(name string) bool
 	DevRoot string // of the device nodes, "/dev"
+	Option  Option // of the initramfs
 
 	mu      sync.Mutex
 	locks   map[string]*pathLock
 	answers map[string][]fact.Interface // of devices asked whether they are MTP
 	known   map[string]known            // what cannot change while a device stands at its port
-	idle    map[string]bool             // what was not authorised when it was last read
+	idle    map[string]time.Time        // what was not authorised when it was last read
+	used    map[string]time.Time        // what was not authorised once and is now: since when at most
+	usables map[string]time.Duration    // for how long at most what was refused could be used before
 	touch   atomic.Pointer[func(platform.Touch)]
 	inodes  map[uint64]enforce.Key // of the files that decide, as they were listed last
 
@@ -224,11 +227,13 @@ func (p *Ports) forget(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if name == "" {
-		p.known, p.idle = nil, nil
+		p.known, p.idle, p.used, p.usables = nil, nil, nil, nil
 		return
 	}
 	delete(p.known, name)
 	delete(p.idle, name)
+	delete(p.used, name)
+	delete(p.usables, name)
 }
 
 // maxAnswers bounds what is remembered of devices that were asked whether they are MTP.
@@ -363,6 +368,9 @@ func (d device) read(fd int) enforce.Reading {
 
 // set writes the open authorized, and reads it back.
 func (p *Ports) set(d device, fd int, c enforce.Change) (enforce.Reading, error) {
+	if c.To.Value == "0" {
+		p.refusing(d)
+	}
 	p.saw(d.name, c.To) // before its interfaces come
 	if err := p.write(fd, p.auth(d.name), c); err != nil {
 		return d.reading("authorized"), err

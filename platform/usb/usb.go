@@ -36,6 +36,7 @@ type Decision struct {
 	Plugged bool            // a device that was just plugged in; else one found by a rescan
 	Changed bool            // the guard wrote
 	By      enforce.Judge[fact.USB]
+	Usable  time.Duration // for how long at most it could be used before it was refused; 0: it could not
 	// Released is what became of its disks, where it had some and was taken away.
 	Released *platform.Released
 

@@ -294,8 +294,8 @@ func TestBaselines(t *testing.T) {
 		got  enforce.Reading
 		want enforce.Value
 	}{
-		{"a hub born under our parameter", hubBaseline(hub, zero, held(map[enforce.Key]enforce.Value{param: "-1"})), "1"},
-		{"a hub of an administrator's", hubBaseline(hub, zero, held(nil)), "0"},
+		{"a hub born under our parameter", b.hubBaseline(hub, zero, held(map[enforce.Key]enforce.Value{param: "-1"})), "1"},
+		{"a hub of an administrator's", b.hubBaseline(hub, zero, held(nil)), "0"},
 		{"a device refused by our default", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero, held(map[enforce.Key]enforce.Value{hub: "1"})), "1"},
 		{"a device whose hub was shut before us", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero, held(map[enforce.Key]enforce.Value{hub: "0"})), "0"},
 		{"an external device, internal ones only", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero, held(map[enforce.Key]enforce.Value{hub: "2"})), "0"},

@@ -103,20 +103,6 @@ func program(pid int) enforce.Program {
 	return p
 }
 
-// saw remembers how a device's authorized was read last.
-func (p *Ports) saw(name string, r enforce.Reading) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !r.Is("0") {
-		delete(p.idle, name)
-		return
-	}
-	if p.idle == nil || len(p.idle) >= maxKnown {
-		p.idle = map[string]bool{}
-	}
-	p.idle[name] = true
-}
-
 // interfaces tells of a device that was not authorised, and is: its interfaces came. It is heard from every
 // namespace, within milliseconds, and before a driver has made a disk of it. The interfaces of one that has
 // just come say nothing new.
@@ -126,7 +112,7 @@ func (g *Guard) interfaces(u *uevent) {
 		return
 	}
 	g.mu.Lock()
-	idle := g.idle[name]
+	_, idle := g.idle[name]
 	g.mu.Unlock()
 	if f := g.touch.Load(); idle && f != nil {
 		(*f)(Backend{g.Ports}.touchedDevice(name))

@@ -8,10 +8,22 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
+const name = "volume"
+
 // Capability lends the emptying of disks to who takes devices away. It claims no setting.
 func Capability(h platform.Host) platform.Capability {
+	s := newStarter(h)
+	if h.Early != nil {
+		return platform.Capability{
+			Name: name, Early: true, Observers: []platform.Observer{s},
+			Provides: []platform.Port{
+				platform.Lend[platform.ReleaseDisks](platform.PortRelease, drop),
+				platform.Lend[platform.CarriesSystem](platform.PortCarries, s.Carries),
+			},
+		}
+	}
 	return platform.Capability{
-		Name: "volume",
+		Name: name, Early: true, Note: s.Note,
 		Provides: []platform.Port{
 			platform.Lend(platform.PortRelease, Releaser{Keep: h.Run}.lend(h)),
 			platform.Lend[platform.CarriesSystem](platform.PortCarries, Carries),

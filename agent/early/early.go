@@ -1,0 +1,135 @@
+// Package early keeps what a machine is held by while it starts up, before there is an agent: the last confirmed
+// policy, as its server signed it, in one flat file on the root file system; and what was done meanwhile, in the
+// runtime directory, until the agent takes it over. It owns those two files and verifies what it reads. It does
+// nothing to the machine.
+package early
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/warderd/warder/agent/identity"
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/durable"
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// File is what the early start goes by.
+type File struct {
+	Version  int             `json:"version"` // of this form
+	DeviceID string          `json:"device_id"`
+	JWS      string          `json:"jws"`  // the confirmed assignment
+	Keys     json.RawMessage `json:"keys"` // public JWKs that were pinned when it came
+	// Exceptions that held when it was written; each has its end.
+	Exceptions []identity.Exception `json:"exceptions,omitempty"`
+	Notes      platform.Notes       `json:"notes,omitempty"`
+}
+
+const version = 1
+
+// maxFile bounds the file: a policy of 1 MiB as base64 in JSON, and what is noted.
+const maxFile = 4 << 20
+
+// sealed is a file with its checksum.
+type sealed struct {
+	Sum  string          `json:"sum"`
+	File json.RawMessage `json:"file"`
+}
+
+func sum(b []byte) string { h := sha256.Sum256(b); return hex.EncodeToString(h[:]) }
+
+// Encode gives the file's text.
+func (f File) Encode() ([]byte, error) {
+	f.Version = version
+	body, err := json.Marshal(f)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(sealed{sum(body), body})
+}
+
+// Parse reads a file's text.
+func Parse(b []byte) (File, error) {
+	var s sealed
+	var f File
+	if err := json.Unmarshal(b, &s); err != nil {
+		return f, err
+	}
+	var body bytes.Buffer
+	if json.Compact(&body, s.File) != nil || sum(body.Bytes()) != s.Sum {
+		return f, errors.New("sum: its checksum does not match")
+	}
+	if err := json.Unmarshal(s.File, &f); err != nil {
+		return f, err
+	}
+	if f.Version != version {
+		return f, fmt.Errorf("version: this program knows %d (received %d)", version, f.Version)
+	}
+	return f, nil
+}
+
+// Differs says how a file differs from the text that it is to have: "" where it does not. absent: it is not there.
+func Differs(path string, text []byte) (how string, absent bool) {
+	b, err := durable.Read(path, maxFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return filepath.Base(path) + " was removed", true
+	case err != nil:
+		return err.Error(), false
+	case !bytes.Equal(b, text):
+		return filepath.Base(path) + " was changed", false
+	}
+	return "", false
+}
+
+// Write makes a file durable. It is for root alone: it holds the policy.
+func Write(path string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return durable.Write(path, text, 0o600)
+}
+
+// Remove removes it.
+func Remove(path string) error { return durable.Remove(path) }
+
+// Load reads a file and verifies the policy in it. A file that another user could have written is not believed.
+func Load(path string) (File, *policy.Document, error) {
+	if err := owned(path); err != nil {
+		return File{}, nil, err
+	}
+	b, err := durable.Read(path, maxFile)
+	if err != nil {
+		return File{}, nil, err
+	}
+	f, err := Parse(b)
+	if err != nil {
+		return f, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	doc, err := f.Policy()
+	if err != nil {
+		return f, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return f, doc, nil
+}
+
+// Policy verifies and decodes the policy.
+func (f File) Policy() (*policy.Document, error) {
+	keys, err := protocol.ParseKeys(f.Keys)
+	if err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+	as, err := protocol.VerifyAssignment(f.JWS, keys, f.DeviceID, 0)
+	if err != nil {
+		return nil, fmt.Errorf("jws: %w", err)
+	}
+	return policy.Decode(as.Policy, policy.Options{})
+}

@@ -1,0 +1,22 @@
+//go:build !windows
+
+package early
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// owned refuses a file that another user could have written.
+func owned(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%s: it is not this user's alone to write (mode %s)", path, info.Mode())
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/warderd/warder/agent/early"
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/enforce/section"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/paths"
+)
+
+// earlyNote is what was written for the next early start.
+type earlyNote struct {
+	text []byte           // by this run; nil: nothing
+	jws  string           // of the confirmed policy that was decoded last
+	doc  *policy.Document // it
+}
+
+// earlyLock is had by the early start while it runs, earlyPatience how long it has to end.
+const (
+	earlyLock     = "early.lock"
+	earlyPatience = 2 * time.Second
+)
+
+// takeOver ends an early start that holds this machine, and lets none begin after it. What it holds stays.
+func (o *Options) takeOver() {
+	if err := early.End(o.Paths.Run, o.Boot); err != nil {
+		o.Log.Warn("cannot mark that the early start is over", "error", err)
+	}
+	if !paths.Evict(filepath.Join(o.Paths.Run, earlyLock), earlyPatience) {
+		o.Log.Error("the early start does not end; it decides by the last confirmed policy until it does")
+	}
+}
+
+// tookOver puts what the early start decided into the journal.
+func (a *Agent) tookOver() {
+	r, err := early.Recorded(a.o.Paths.Run, a.o.Boot)
+	if err != nil {
+		a.o.Log.Warn("cannot read what the early start did", "error", err)
+	}
+	if r != nil {
+		a.o.Log.Info("took over from the early start", "began", r.Began.Round(time.Millisecond), "held", r.Held.Round(time.Millisecond), "decisions", len(r.Told))
+		for _, t := range r.Told {
+			if a.store.Seen(a.o.Boot, t.Key, t.What) {
+				continue // the agent was killed before it had forgotten the record
+			}
+			t.Event.Seq = 0
+			if a.journal.record(t.Event) && t.Key != "" {
+				a.store.Remember(a.o.Boot, t.Key, t.What)
+			}
+		}
+	}
+	if err := early.Forget(a.o.Paths.Run); err != nil {
+		a.o.Log.Warn("cannot remove what the early start left", "error", err)
+	}
+}
+
+// noteEarly keeps the file that the next early start goes by: the confirmed policy, where it holds something from
+// then on, and no file where it does not.
+func (a *Agent) noteEarly() {
+	path := a.o.Paths.EarlyFile()
+	text, known, err := a.earlyText()
+	if !known {
+		return // it stays as it is until the machine can be read again
+	}
+	how, absent := early.Differs(path, text)
+	switch {
+	case err != nil:
+	case text == nil && !absent:
+		err = early.Remove(path)
+	case text != nil && how != "":
+		if err = early.Write(path, text); err == nil && bytes.Equal(a.early.text, text) {
+			a.o.Log.Warn("state file", "reason", how+"; it was written again")
+			a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "restored", Subject: "state files", Reason: how + "; it was written again"})
+		}
+	}
+	a.early.text = text
+	problem := ""
+	if err != nil {
+		problem, a.early.text = err.Error(), nil
+	}
+	a.health.set(earlyUnwritten, problem)
+}
+
+// earlyText is what the file is to hold; nil: there is to be none. known is false where that cannot be told now.
+func (a *Agent) earlyText() (text []byte, known bool, err error) {
+	st := a.custody.state
+	if st.Device == nil || st.Hold != nil || st.Confirmed == nil {
+		return nil, true, nil
+	}
+	e := &a.early
+	if e.doc == nil || e.jws != st.Confirmed.JWS {
+		_, doc, err := a.custody.read(st.Confirmed)
+		if err != nil {
+			return nil, true, err
+		}
+		e.doc, e.jws = doc, st.Confirmed.JWS
+	}
+	snapshot := a.machine.last().snapshot
+	c := section.Open(a.o.Sections, a.with(&st, e.doc), &snapshot)
+	out := section.Decide(a.o.Sections, c)
+	kinds, notes := a.machine.early()
+	held := slices.ContainsFunc(out.Wants, func(w enforce.Want) bool { return w.Mode >= enforce.Enforce && kinds[w.Key.Kind] })
+	switch {
+	case !held && len(out.Blind) > 0:
+		return nil, false, nil
+	case !held:
+		return nil, true, nil
+	}
+	text, err = early.File{DeviceID: st.Device.DeviceID, JWS: st.Confirmed.JWS, Keys: st.Confirmed.Keys,
+		Exceptions: a.exceptions.current(st.Exceptions), Notes: notes}.Encode()
+	if err != nil {
+		return nil, true, errors.Join(errors.New("the early start's file cannot be made"), err)
+	}
+	return text, true, nil
+}
+
+// HoldsEarly reports whether there is a file that holds this machine at its next start.
+func HoldsEarly(p paths.Paths) (bool, error) {
+	_, err := os.Stat(p.EarlyFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// BuiltInKeyboards counts the keyboards of this machine that are not on USB.
+func BuiltInKeyboards(ctx context.Context) (int, error) {
+	o := Options{}
+	o.defaults()
+	m, err := newMachine(&o, nil, &platform.Notes{})
+	if err != nil {
+		return 0, err
+	}
+	s := m.observe(ctx)
+	if !s.Inputs.OK {
+		return 0, errors.New(s.Inputs.Why)
+	}
+	return s.Inputs.V.Keyboards, nil
+}

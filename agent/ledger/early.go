@@ -1,0 +1,169 @@
+package ledger
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform/durable"
+)
+
+// Early is the ledger of the early start, when the disk that Ledger lives on may not be there yet: a flat file in
+// the runtime directory, which ends with the boot as all of its rows do. Open takes its rows over.
+type Early struct {
+	path string
+	marks
+
+	mu   sync.Mutex
+	rows map[enforce.Key]Row
+}
+
+// earlyName is the file's, in the runtime directory.
+const earlyName = "early-ledger.json"
+
+// The bounds of the file.
+const (
+	maxEarly     = 4 << 20
+	maxEarlyRows = 4096
+)
+
+// earlyFile is what it holds.
+type earlyFile struct {
+	Boot string `json:"boot"`
+	Rows []Row  `json:"rows"`
+}
+
+// OpenEarly opens the early ledger of this boot, with the rows of an early start that was ended before.
+func OpenEarly(standby, boot string) (*Early, error) {
+	e := &Early{path: filepath.Join(standby, earlyName), marks: marksIn(standby, boot), rows: map[enforce.Key]Row{}}
+	e.look()
+	rows, err := readEarly(e.path, boot)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		e.rows[r.Key] = r
+	}
+	return e, nil
+}
+
+// readEarly gives the rows of a file of this boot; none where there is no such file.
+func readEarly(path, boot string) ([]Row, error) {
+	b, err := durable.Read(path, maxEarly)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	rows, err := parseEarly(b, boot)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return rows, nil
+}
+
+func parseEarly(b []byte, boot string) ([]Row, error) {
+	var f earlyFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, err
+	}
+	if f.Boot != boot {
+		return nil, nil
+	}
+	if len(f.Rows) > maxEarlyRows {
+		return nil, fmt.Errorf("rows: %d are more than %d", len(f.Rows), maxEarlyRows)
+	}
+	for i, r := range f.Rows {
+		if r.Key.Kind == "" || r.Key.ID == "" {
+			return nil, fmt.Errorf("rows[%d].Key: has no kind or no id (received %q)", i, r.Key.String())
+		}
+	}
+	return f.Rows, nil
+}
+
+// Rows gives every row.
+func (e *Early) Rows() (map[enforce.Key]Row, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return maps.Clone(e.rows), nil
+}
+
+// Lost: no row of this boot was lost before the first one was written.
+func (e *Early) Lost() bool { return false }
+
+// Found has nothing to forget.
+func (e *Early) Found() error { return nil }
+
+// Intend writes what a plan is about to do. It waits for no disk: the rows are of this boot.
+func (e *Early) Intend(rows []Row) error { return e.change(rows, nil) }
+
+// Note writes rows of what a guard does.
+func (e *Early) Note(rows []Row) error { return e.change(rows, nil) }
+
+// Settle records what was read back after a plan.
+func (e *Early) Settle(rows []Row, forget []enforce.Key) error { return e.change(rows, forget) }
+
+func (e *Early) change(rows []Row, forget []enforce.Key) error {
+	if len(rows) == 0 && len(forget) == 0 {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	next := maps.Clone(e.rows)
+	for _, r := range rows {
+		if had, again := next[r.Key]; again {
+			r.Baseline = had.Baseline // the first one wins
+		}
+		next[r.Key] = r
+	}
+	for _, k := range forget {
+		delete(next, k)
+	}
+	if len(next) > maxEarlyRows {
+		return fmt.Errorf("cannot write the early ledger: %d rows are more than %d", len(next), maxEarlyRows)
+	}
+	e.set(true)
+	out := earlyFile{Boot: e.boot, Rows: slices.SortedFunc(maps.Values(next), func(a, b Row) int { return strings.Compare(a.Key.String(), b.Key.String()) })}
+	b, err := json.Marshal(out)
+	if err == nil {
+		err = durable.Swap(e.path, b, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write the early ledger: %w", err)
+	}
+	if e.rows = next; len(next) == 0 {
+		e.set(false)
+	}
+	return nil
+}
+
+// takeOver makes the rows of the early start the ledger's own. What cannot be read was lost.
+func (l *Ledger) takeOver(standby string) error {
+	path := filepath.Join(standby, earlyName)
+	rows, err := readEarly(path, l.boot)
+	if err != nil {
+		if err := l.MarkLost(); err != nil {
+			return err
+		}
+	}
+	have, err := l.Rows()
+	if err != nil {
+		return err
+	}
+	// What the ledger knows it knows better: it was taken over before, and the file could not be removed.
+	rows = slices.DeleteFunc(rows, func(r Row) bool { _, known := have[r.Key]; return known })
+	if err := l.Intend(rows); err != nil {
+		return err
+	}
+	_ = os.RemoveAll(path)
+	return nil
+}

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/agent"
+)
+
+// early holds the machine from early in its start until the agent takes over; its unit runs it, and nobody by hand.
+func (a *app) early() *cobra.Command {
+	return &cobra.Command{
+		Use: "early", Short: "Hold the machine while it starts up (the service does)", Args: cobra.NoArgs, Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			// Not the configuration's state directory: its disk may not be there yet, and nothing is kept there.
+			return agent.Early(ctx, agent.Options{
+				Paths: a.paths(), Version: version,
+				Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: untimed})),
+				Ready: func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) },
+			})
+		},
+	}
+}

@@ -1,0 +1,144 @@
+//go:build linux
+
+package laptop
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// atStart are QEMU's arguments for a stick and a keyboard that are there when the laptop is switched on.
+func atStart(file string) []string {
+	return []string{"-drive", "if=none,id=first,format=raw,file=" + file, "-device", "usb-storage,bus=xhci.0,port=1,drive=first", "-device", "usb-kbd,bus=xhci.0,port=2"}
+}
+
+// reasons are those of the events that the server has of a subject.
+func (r *rig) reasons(subject string) string {
+	r.t.Helper()
+	return r.sh(`curl -sk -H "Authorization: Bearer $(cat /root/token)" "%s/devices/$(cat /root/device)/events?page_size=100" | tr '{' '\n' | grep '"subject":"%s' | sed 's/"done".*//; s/,"verdict.*//'`, api, subject)
+}
+
+// reached starts the server, and waits until the agent has reached it.
+func (r *rig) reached() {
+	r.t.Helper()
+	r.wait("the agent runs", "systemctl is-active warder")
+	r.sh("systemctl start policy-server")
+	r.wait("the server is up and reached", "warder check-in")
+}
+
+const startLog = `journalctl -b -u warder-early -u warder -o short-monotonic --no-pager | head -n 30; dmesg | grep -E ' sd[a-z]|New USB device found|usb .*authorized'`
+
+// TestEarly: what is there when the laptop is switched on.
+func TestEarly(t *testing.T) {
+	t.Run("start", func(t *testing.T) { t.Parallel(); earlyStart(t) })
+	if os.Getenv("WARDER_SOAK") == "" {
+		return // an initramfs takes many minutes under emulation
+	}
+	t.Run("closed_initramfs", func(t *testing.T) { t.Parallel(); closedInitramfs(t) })
+}
+
+// earlyStart: it is judged by the last confirmed policy before the agent runs, and the agent takes over.
+func earlyStart(t *testing.T) {
+	disk := overlay(t)
+	r := lasting(t, disk)
+	r.set(`{"policy_data":{"usb":{"allowed":false}}}`)
+	r.wait("the early start's file is there", "test -s /etc/warder/early")
+	contains(t, r.sh("stat -c '%a %U' /etc/warder/early; warder boot status"), "600 root")
+	file := r.medium("a", 48)
+	r.shutDown()
+
+	// A distribution's initramfs has let both in before any program of the disk runs.
+	again := start(t, Options{Disk: disk, Initrd: "initrd-usb.gz", Args: atStart(file)})
+	again.reached()
+	t.Log(again.sh(startLog))
+	again.authorized("2-1", "0")
+	again.told("denied", "could be used for up to [0-9.]*s before that; decided while the machine started up")
+	t.Log(again.reasons("usb 2-1"))
+	contains(t, again.sh("journalctl -b -u warder-early -o cat --no-pager"), "the agent takes over")
+	// No keyboard is refused while somebody may have to type a passphrase. The agent refuses it: another one is there.
+	again.authorized("1-2", "0")
+	again.told("denied", "usb 1-2 0627:0001")
+	keyboard := again.reasons("usb 1-2")
+	t.Log(keyboard)
+	contains(t, keyboard, "kept by guard starting")
+	for line := range strings.Lines(keyboard) {
+		if strings.Contains(line, `"kind":"denied"`) && strings.Contains(line, "started up") {
+			t.Errorf("the keyboard was refused early: %s", line)
+		}
+	}
+	again.sh("systemctl stop warder")
+	if got := again.defaults(); got != fresh {
+		t.Errorf("a stop left %q", got)
+	}
+	again.authorized("2-1", "1")
+	again.sh("systemctl start warder")
+	again.authorized("2-1", "0")
+	if n := strings.Count(again.sh("journalctl -b -u warder-early -o cat --no-pager"), "holding the machine"); n != 1 {
+		t.Errorf("the early start ran %d times", n)
+	}
+	if os.Getenv("WARDER_SOAK") == "" {
+		return // more boots are the soak's
+	}
+
+	// The controller's driver comes from the disk: the stick works at no time.
+	again.shutDown()
+	late := start(t, Options{Disk: disk, Args: atStart(file)})
+	late.reached()
+	t.Log(late.sh(startLog))
+	if out := late.sh("dmesg"); strings.Contains(out, " sda") {
+		t.Error("the stick was a disk")
+	}
+	late.authorized("2-1", "0")
+	if out := late.reasons("usb 2-1"); strings.Count(out, "could be used") != 1 { // that of the boot before
+		t.Error(out)
+	}
+
+	// A disk that the start waits for is not refused before it is done, wherever it is.
+	late.sh("systemctl stop warder")
+	late.authorized("2-1", "1")
+	late.wait("the stick is a disk", "test -b /dev/sda")
+	late.sh(`mkdir -p /data; echo "UUID=$(blkid -o value -s UUID /dev/sda) /data vfat defaults 0 0" >>/etc/fstab; systemctl daemon-reload; systemctl start warder; sync`)
+	late.authorized("2-1", "0")
+	late.shutDown()
+	waits := start(t, Options{Disk: disk, Args: atStart(file)})
+	waits.reached()
+	t.Log(waits.sh(startLog + "; journalctl -b -u data.mount -o short-monotonic --no-pager; systemctl is-system-running || true"))
+	contains(t, waits.sh("journalctl -b -u data.mount -o cat --no-pager"), "Mounted data.mount")
+	contains(t, waits.reasons("usb 2-1"), "kept by guard starting: the start waits for UUID=")
+	waits.authorized("2-1", "0")
+	waits.sh("sed -i /data/d /etc/fstab")
+}
+
+// closedInitramfs: with USB closed in the initramfs nothing on it works there, and where no policy holds anything
+// it works from the early start on.
+func closedInitramfs(t *testing.T) {
+	disk := overlay(t)
+	r := start(t, Options{Disk: disk})
+	_, share := need(t)
+	file := r.medium("a", 48)
+	r.install()
+	// As the package manager has it: the programs of /usr/sbin make it.
+	res, err := r.Run(25*minute, "time warder boot close-usb")
+	if err != nil || res.Code != 0 {
+		t.Fatalf("%v %+v", err, res)
+	}
+	t.Log(res.Out, res.Err)
+	contains(t, r.sh("warder boot status"), "USB is closed")
+	t.Log(r.sh("systemctl stop warder; echo it would load it so:; modprobe -r usbcore; modprobe --show-depends usbcore; systemctl start warder"))
+	initrd := filepath.Join(share, "closed-initrd")
+	t.Cleanup(func() { _ = os.Remove(initrd) })
+	r.sh("cp /boot/initrd.img-* /host/closed-initrd && sync")
+	r.shutDown()
+	closed := start(t, Options{Disk: disk, Initrd: initrd, Args: atStart(file), Append: "root=/dev/vda"})
+	closed.wait("the agent runs", "systemctl is-active warder")
+	t.Log(closed.sh(startLog))
+	contains(t, closed.sh("dmesg"), "usb 1-2: Device is not authorized for usage")
+	closed.authorized("2-1", "1")
+	closed.authorized("1-2", "1")
+	if got := closed.defaults(); got != fresh {
+		t.Errorf("it reads %q", got)
+	}
+	closed.wait("the stick is a disk", "test -b /dev/sda")
+}

@@ -1,0 +1,34 @@
+package paths
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Evict ends the process that has a lock: it is asked to, and killed where it has not after a while. It reports
+// whether the lock is free.
+func Evict(path string, patience time.Duration) bool {
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		if free(path) {
+			return true
+		}
+		pid, ok := holder(path)
+		if !ok || pid == unix.Getpid() {
+			return free(path)
+		}
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			return free(path)
+		}
+		// The number may have been another one's before the descriptor was there.
+		if again, ok := holder(path); ok && again == pid {
+			_ = unix.PidfdSendSignal(fd, sig, nil, 0)
+		}
+		_ = unix.Close(fd)
+		for end := time.Now().Add(patience); time.Now().Before(end) && !free(path); {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	return free(path)
+}

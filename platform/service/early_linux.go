@@ -1,0 +1,23 @@
+package service
+
+import (
+	"os"
+	"strings"
+
+	"github.com/warderd/warder/platform/durable"
+)
+
+// earlyPath is where the early start's unit lies, where no package brought it.
+const earlyPath = "/etc/systemd/system/warder-early.service"
+
+// installEarly puts the early start's unit beside the agent's, which wants it.
+func installEarly(exe string) error {
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		return nil
+	}
+	// As systemd quotes a command (systemd.service(5)); checkExecutable refuses what is odd.
+	quoted := `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`).Replace(exe) + `"`
+	return durable.Write(earlyPath, []byte(strings.ReplaceAll(EarlyUnit, "{{Path | cmdEscape}}", quoted)), 0o644)
+}
+
+func removeEarly() error { return durable.Remove(earlyPath) }

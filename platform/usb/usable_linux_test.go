@@ -1,0 +1,61 @@
+package usb
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/warderd/warder/enforce"
+)
+
+// How long a refused device could be used is counted from its plug, or from when it was last refused; what the
+// kernel does not say is not said.
+func TestUsable(t *testing.T) {
+	root := tree(t)
+	p := &Ports{Root: root, Gate: func(enforce.Change) error { return nil }}
+	file := p.dir("1-1") + "/power/connected_duration"
+	if err := os.MkdirAll(p.dir("1-1")+"/power", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	is := func(what, text string, low, high time.Duration) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d, err := p.open("1-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.close()
+		if got := p.usable(d); got < low || got > high {
+			t.Errorf("%s: %s", what, got)
+		}
+	}
+	at := func(v enforce.Value) { p.saw("1-1", enforce.Reading{Value: v, State: enforce.Present}) }
+	is("since its plug", "13240\n", 13240*time.Millisecond, 13240*time.Millisecond)
+	for _, text := range []string{"", "-5\n", "x\n", "99999999999999999999\n", "9223372036854775807\n"} {
+		is("nonsense "+text, text, 0, 0)
+	}
+	at("0")
+	at("1")
+	is("let in a moment ago", "13240\n", 0, 10*time.Second)
+	p.forget("1-1")
+	is("plugged anew", "250\n", 250*time.Millisecond, 250*time.Millisecond)
+
+	// What was written is what is told, until something else stands there.
+	b := Backend{p}
+	if err := os.WriteFile(file, []byte("4000\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	refuse := enforce.Change{Key: enforce.Key{Kind: kindDevice, ID: "1-1@2"}, To: enforce.Reading{Value: "0", State: enforce.Present}}
+	if failed := b.Apply(t.Context(), []enforce.Change{refuse}); len(failed) > 0 {
+		t.Fatal(failed)
+	}
+	if got := p.wasUsable("1-1"); got != 4*time.Second {
+		t.Errorf("refused after %s", got)
+	}
+	p.forget("1-1")
+	if got := p.wasUsable("1-1"); got != 0 {
+		t.Errorf("another one: %s", got)
+	}
+}

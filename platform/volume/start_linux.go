@@ -1,0 +1,303 @@
+package volume
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/mountinfo"
+)
+
+// starter knows which disks the start of the machine waits for. Where one of them is refused, the start ends in a
+// shell for emergencies.
+type starter struct {
+	sys, proc, dev  string // of sysfs, procfs and the device nodes
+	fstab, crypttab string
+	inside          []string // disks that were found inside the machine when there was an agent
+}
+
+func newStarter(h platform.Host) *starter {
+	return &starter{sys: h.Sysfs, proc: h.Proc, dev: "/dev", fstab: "/etc/fstab", crypttab: "/etc/crypttab", inside: h.Early.Of(name)}
+}
+
+// need is a disk that the start waits for: how it is named, and for what.
+type need struct{ spec, what string }
+
+// The bounds of the two tables.
+const (
+	maxTable = 1 << 20
+	maxNeeds = 1024
+)
+
+// needs reads both tables. One that cannot be read may name anything.
+func (s *starter) needs() (out []need, err error) {
+	read := func(path string, parse func(io.Reader) ([]need, error)) {
+		f, oerr := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if errors.Is(oerr, os.ErrNotExist) {
+			return
+		}
+		if oerr != nil {
+			err = errors.Join(err, oerr)
+			return
+		}
+		defer f.Close()
+		list, perr := parse(io.LimitReader(f, maxTable))
+		out, err = append(out, list...), errors.Join(err, perr)
+	}
+	read(s.fstab, parseFstab)
+	read(s.crypttab, parseCrypttab)
+	return out, err
+}
+
+// parseFstab gives what is mounted, and swapped to, at the start (fstab(5), systemd.mount(5)). What may be missing,
+// and what is mounted when it is first used, is waited for by nobody.
+func parseFstab(r io.Reader) ([]need, error) {
+	return parseTable(r, 4, func(f []string) (specs []string, options, what string) {
+		return []string{f[0]}, f[3], f[1] + " of /etc/fstab"
+	})
+}
+
+// parseCrypttab gives the disks that are unlocked at the start, and those that a key or a header lies on
+// (crypttab(5)).
+func parseCrypttab(r io.Reader) ([]need, error) {
+	return parseTable(r, 2, func(f []string) (specs []string, options, what string) {
+		if len(f) > 3 {
+			options = f[3]
+		}
+		specs = []string{f[1]}
+		if len(f) > 2 {
+			if _, on, ok := strings.Cut(f[2], ":"); ok {
+				specs = append(specs, on)
+			} else {
+				specs = append(specs, f[2])
+			}
+		}
+		for o := range strings.SplitSeq(options, ",") {
+			if header, ok := strings.CutPrefix(o, "header="); ok {
+				if _, on, ok := strings.Cut(header, ":"); ok {
+					specs = append(specs, on)
+				}
+			}
+		}
+		return specs, options, f[0] + " of /etc/crypttab"
+	})
+}
+
+func parseTable(r io.Reader, least int, row func([]string) (specs []string, options, what string)) (out []need, err error) {
+	in := bufio.NewScanner(r)
+	in.Buffer(make([]byte, 0, 4096), 64<<10)
+	for in.Scan() {
+		f := strings.Fields(in.Text())
+		if len(f) < 2 || strings.HasPrefix(f[0], "#") {
+			continue
+		}
+		for len(f) < least {
+			f = append(f, "defaults")
+		}
+		specs, options, what := row(f)
+		list := strings.Split(options, ",")
+		if slices.ContainsFunc(list, func(o string) bool {
+			return o == "noauto" || o == "nofail" || o == "_netdev" || o == "x-systemd.automount"
+		}) {
+			continue
+		}
+		for _, spec := range specs {
+			if len(out) >= maxNeeds {
+				return out, errors.New("more than 1024 disks are named")
+			}
+			if isDisk(spec) {
+				out = append(out, need{spec, enforce.Plain(what)})
+			}
+		}
+	}
+	return out, in.Err()
+}
+
+// tags are the names by which a disk is found (fstab(5)), and where udev keeps them.
+var tags = map[string]string{"UUID": "by-uuid", "LABEL": "by-label", "PARTUUID": "by-partuuid", "PARTLABEL": "by-partlabel", "ID": "by-id"}
+
+func isDisk(spec string) bool {
+	tag, _, ok := strings.Cut(spec, "=")
+	return ok && tags[tag] != "" || strings.HasPrefix(spec, "/dev/") && spec != "/dev/urandom" && spec != "/dev/random" && spec != "/dev/null"
+}
+
+// node is the device node of a disk, which may not be there.
+func (s *starter) node(spec string) string {
+	tag, v, ok := strings.Cut(spec, "=")
+	if !ok || tags[tag] == "" {
+		return s.dev + strings.TrimPrefix(unescape(spec), "/dev")
+	}
+	v = unescape(strings.Trim(v, `"`))
+	if tag == "UUID" || tag == "PARTUUID" {
+		lower := strings.ToLower(v)
+		if _, err := os.Lstat(s.dev + "/disk/" + tags[tag] + "/" + udevName(v)); err != nil {
+			v = lower
+		}
+	}
+	return s.dev + "/disk/" + tags[tag] + "/" + udevName(v)
+}
+
+// unescape reads the octal escapes of the tables.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// udevName is a label as the name of a link (systemd's encode_devnode_name).
+func udevName(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || strings.IndexByte("#+-.:=@_", c) >= 0 || c >= 0x80:
+			b.WriteByte(c)
+		default:
+			b.WriteString(`\x` + string("0123456789abcdef"[c>>4]) + string("0123456789abcdef"[c&15]))
+		}
+	}
+	return b.String()
+}
+
+// number is the number of the block device that a disk is; "" where it is not there.
+func (s *starter) number(spec string) string {
+	var st unix.Stat_t
+	if unix.Stat(s.node(spec), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+}
+
+// Observe says what the start waits for and has not been seen.
+func (s *starter) Observe(_ context.Context, m *fact.Machine) error {
+	m.Starting = &fact.Starting{}
+	list, err := s.needs()
+	if err != nil {
+		m.Starting.Waits = enforce.Plain("something (" + err.Error() + ")")
+	}
+	for _, n := range list {
+		if !slices.Contains(s.inside, n.spec) && s.number(n.spec) == "" {
+			m.Starting.Waits = enforce.Plain(n.spec + " (" + n.what + ")")
+			break
+		}
+	}
+	return nil
+}
+
+// Carries names what is on a device's disk and in use, or will be: nothing can be emptied yet.
+func (s *starter) Carries(dir string) string {
+	if place := Carries(dir); place != "" {
+		return place
+	}
+	disks, whole := disksBelow(dir)
+	switch {
+	case len(disks) == 0:
+		return ""
+	case !whole:
+		return "perhaps a part of the system (" + errTooMany.Error() + ")"
+	}
+	if what := s.uses(disks); what != "" {
+		return what
+	}
+	list, err := s.needs()
+	for _, n := range list {
+		if dev := s.number(n.spec); slices.ContainsFunc(disks, func(d disk) bool { return d.dev == dev }) {
+			return n.what
+		}
+	}
+	if err != nil {
+		return "perhaps a part of the system (" + enforce.Plain(err.Error()) + ")"
+	}
+	return ""
+}
+
+// uses names what uses one of these disks already.
+func (s *starter) uses(disks []disk) string {
+	f, err := os.Open(s.proc + "/self/mountinfo")
+	if err != nil {
+		return "perhaps a part of the system (the list of mounts cannot be read)"
+	}
+	defer f.Close()
+	mounts, _, err := mountinfo.Parse(f)
+	if err != nil {
+		return "perhaps a part of the system (the list of mounts cannot be read)"
+	}
+	for _, m := range mounts {
+		if on(disks, m) {
+			return enforce.Plain(m.Point)
+		}
+	}
+	swaps, _ := os.ReadFile(s.proc + "/swaps")
+	for line := range strings.Lines(string(swaps)) {
+		if f := strings.Fields(line); len(f) > 0 && strings.HasPrefix(f[0], "/dev/") {
+			if dev := s.number(f[0]); slices.ContainsFunc(disks, func(d disk) bool { return d.dev == dev }) {
+				return "swap"
+			}
+		}
+	}
+	for _, d := range disks {
+		if d.held {
+			return "something that stands on " + d.name
+		}
+	}
+	return ""
+}
+
+// Note lists the disks that the start waits for and that are inside: by their names of now, so that the next start
+// knows it before they are there.
+func (s *starter) Note() (out []string) {
+	list, _ := s.needs()
+	for _, n := range list {
+		dev := s.number(n.spec)
+		if dev == "" || slices.Contains(out, n.spec) {
+			continue
+		}
+		if dir, err := filepath.EvalSymlinks(s.sys + "/dev/block/" + dev); err == nil && s.isInside(dir, 0) {
+			out = append(out, n.spec)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// isInside reports whether every disk below a block device is known, and none hangs on USB.
+func (s *starter) isInside(dir string, depth int) bool {
+	if depth > maxDepth || onUSB(dir) {
+		return false
+	}
+	if _, err := os.Stat(dir + "/partition"); err == nil {
+		dir = filepath.Dir(dir)
+	}
+	below, _ := filepath.Glob(dir + "/slaves/*")
+	for _, b := range below {
+		to, err := filepath.EvalSymlinks(b)
+		if err != nil || !s.isInside(to, depth+1) {
+			return false
+		}
+	}
+	return len(below) > 0 || !strings.Contains(dir, "/virtual/")
+}
+
+// onUSB reports whether a device of sysfs hangs on a USB bus.
+func onUSB(dir string) bool {
+	for e := range strings.SplitSeq(dir, "/") {
+		if n, ok := strings.CutPrefix(e, "usb"); ok && n != "" && strings.Trim(n, "0123456789") == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// drop is the release of the early start: what is in use is not taken away, so there is nothing to empty.
+func drop(context.Context, string, func(string)) (platform.Released, func()) {
+	return platform.Released{}, func() {}
+}
