@@ -30,28 +30,23 @@ func (r *rig) reached() {
 
 const startLog = `journalctl -b -u warder-early -u warder -o short-monotonic --no-pager | head -n 30; dmesg | grep -E ' sd[a-z]|New USB device found|usb .*authorized'`
 
-// TestEarly: what is there when the laptop is switched on.
-func TestEarly(t *testing.T) {
-	t.Run("start", func(t *testing.T) { t.Parallel(); earlyStart(t) })
-	if os.Getenv("WARDER_SOAK") == "" {
-		return // an initramfs takes many minutes under emulation
-	}
-	t.Run("closed_initramfs", func(t *testing.T) { t.Parallel(); closedInitramfs(t) })
-}
-
-// earlyStart: it is judged by the last confirmed policy before the agent runs, and the agent takes over.
-func earlyStart(t *testing.T) {
-	disk := overlay(t)
-	r := lasting(t, disk)
+// starts: what is there when a laptop is switched on is judged by the last confirmed policy before the agent runs, and
+// the agent takes over. Before that it is shut down.
+func starts(t *testing.T, r *rig, disk string) {
 	r.set(`{"policy_data":{"usb":{"allowed":false}}}`)
 	r.wait("the early start's file is there", "test -s /etc/warder/early")
 	contains(t, r.sh("stat -c '%a %U' /etc/warder/early; warder boot status"), "600 root")
-	file := r.medium("a", 48)
+	file := r.medium("first", 48)
 	r.shutDown()
 
 	// A distribution's initramfs has let both in before any program of the disk runs.
 	again := start(t, Options{Disk: disk, Initrd: "initrd-usb.gz", Args: atStart(file)})
 	again.reached()
+	out := again.sh("journalctl -b -1 -u warder --no-pager -o cat")
+	contains(t, out, "the machine is shut down: the policy stays in force")
+	if strings.Contains(out, "not told of the end") {
+		t.Log("the network went before the last word") // ten minutes stand then
+	}
 	t.Log(again.sh(startLog))
 	again.authorized("2-1", "0")
 	again.told("denied", "could be used for up to [0-9.]*s before that; decided while the machine started up")

@@ -365,10 +365,13 @@ func (g *Guard) Watch() {
 }
 
 // allows reports whether the ruling of now lets a device be. One that cannot be read is not known to be
-// allowed.
+// allowed, and before the first ruling nothing is: what is taken away then is taken by a plan, whose rules come next.
 func (g *Guard) allows(name string) bool {
 	r := g.ruling.Load()
-	if r == nil || !r.Act {
+	if r == nil {
+		return false
+	}
+	if !r.Act {
 		return true
 	}
 	u, err := g.read(name)

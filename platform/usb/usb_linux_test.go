@@ -187,6 +187,32 @@ func TestGuardKeepsTheSystem(t *testing.T) {
 	}
 }
 
+// What a plan takes away before the first rules are loaded stays away.
+func TestReleasedBeforeTheRules(t *testing.T) {
+	root, gate := tree(t), &platformtest.Gate{}
+	if err := os.MkdirAll(root+"/bus/usb/devices/1-2.3/1-2.3:1.0/host0/block/sda", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := &Ports{Root: root, Gate: gate.Pass, Release: func(context.Context, string, func(string)) (platform.Released, func()) {
+		return platform.Released{}, func() {}
+	}}
+	guard := &Guard{Ports: p}
+	guard.Watch()
+	key := enforce.Key{Kind: kindDevice, ID: "1-2.3@3"}
+	err := Backend{p}.Apply(t.Context(), []enforce.Change{{Key: key, To: enforce.Reading{Value: "0", State: enforce.Present}, Mode: enforce.Enforce}})[key]
+	var under *Releasing
+	if !errors.As(err, &under) {
+		t.Fatal(err)
+	}
+	p.running.Wait()
+	if r := reading(p.auth("1-2.3")); !r.Is("0") {
+		t.Errorf("it reads %v", r)
+	}
+	if writes := gate.Asked; writes != 2 { // before it is emptied, and before it goes
+		t.Errorf("the gate was asked %d times", writes)
+	}
+}
+
 // A device with a disk is emptied in the background: nobody waits for it, it is still there meanwhile,
 // and in the end it goes, whatever came of it.
 func TestGuardReleases(t *testing.T) {
