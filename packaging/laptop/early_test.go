@@ -32,7 +32,12 @@ const startLog = `journalctl -b -u warder-early -u warder -o short-monotonic --n
 
 // starts: what is there when a laptop is switched on is judged by the last confirmed policy before the agent runs, and
 // the agent takes over. Before that it is shut down.
-func starts(t *testing.T, r *rig, disk string) {
+func starts(t *testing.T, r *rig, o Options) {
+	with := func(initrd string, args []string) *rig {
+		next := o
+		next.Initrd, next.Args = initrd, args
+		return start(t, next)
+	}
 	r.set(`{"policy_data":{"usb":{"allowed":false}}}`)
 	r.wait("the early start's file is there", "test -s /etc/warder/early")
 	contains(t, r.sh("stat -c '%a %U' /etc/warder/early; warder boot status"), "600 root")
@@ -40,7 +45,7 @@ func starts(t *testing.T, r *rig, disk string) {
 	r.shutDown()
 
 	// A distribution's initramfs has let both in before any program of the disk runs.
-	again := start(t, Options{Disk: disk, Initrd: "initrd-usb.gz", Args: atStart(file)})
+	again := with("initrd-usb.gz", atStart(file))
 	again.reached()
 	out := again.sh("journalctl -b -1 -u warder --no-pager -o cat")
 	contains(t, out, "the machine is shut down: the policy stays in force")
@@ -79,7 +84,7 @@ func starts(t *testing.T, r *rig, disk string) {
 
 	// The controller's driver comes from the disk: the stick works at no time.
 	again.shutDown()
-	late := start(t, Options{Disk: disk, Args: atStart(file)})
+	late := with("", atStart(file))
 	late.reached()
 	t.Log(late.sh(startLog))
 	if out := late.sh("dmesg"); strings.Contains(out, " sda") {
@@ -97,7 +102,7 @@ func starts(t *testing.T, r *rig, disk string) {
 	late.sh(`mkdir -p /data; echo "UUID=$(blkid -o value -s UUID /dev/sda) /data vfat defaults 0 0" >>/etc/fstab; systemctl daemon-reload; systemctl start warder; sync`)
 	late.authorized("2-1", "0")
 	late.shutDown()
-	waits := start(t, Options{Disk: disk, Args: atStart(file)})
+	waits := with("", atStart(file))
 	waits.reached()
 	t.Log(waits.sh(startLog + "; journalctl -b -u data.mount -o short-monotonic --no-pager; systemctl is-system-running || true"))
 	contains(t, waits.sh("journalctl -b -u data.mount -o cat --no-pager"), "Mounted data.mount")
@@ -109,9 +114,9 @@ func starts(t *testing.T, r *rig, disk string) {
 // closedInitramfs: with USB closed in the initramfs nothing on it works there, and where no policy holds anything
 // it works from the early start on.
 func closedInitramfs(t *testing.T) {
-	disk := overlay(t)
-	r := start(t, Options{Disk: disk})
-	_, share := need(t)
+	image, share := need(t)
+	o := overlay(t, image)
+	r := start(t, o)
 	file := r.medium("a", 48)
 	r.install()
 	// As the package manager has it: the programs of /usr/sbin make it.
@@ -126,7 +131,8 @@ func closedInitramfs(t *testing.T) {
 	t.Cleanup(func() { _ = os.Remove(initrd) })
 	r.sh("cp /boot/initrd.img-* /host/closed-initrd && sync")
 	r.shutDown()
-	closed := start(t, Options{Disk: disk, Initrd: initrd, Args: atStart(file), Append: "root=/dev/vda"})
+	o.Initrd, o.Args, o.Append = initrd, atStart(file), "root=/dev/vda"
+	closed := start(t, o)
 	closed.wait("the agent runs", "systemctl is-active warder")
 	t.Log(closed.sh(startLog))
 	contains(t, closed.sh("dmesg"), "usb 1-2: Device is not authorized for usage")

@@ -10,8 +10,9 @@ import (
 // TestEndings: what a restart, a stop, a hang and a shutdown leave behind, and what is said of them.
 func TestEndings(t *testing.T) {
 	t.Parallel()
-	disk := overlay(t)
-	whole := lasting(t, disk)
+	image, _ := need(t)
+	o := overlay(t, image)
+	whole := lasting(t, o)
 	whole.medium("a", 48)
 	device := `curl -sk -H "Authorization: Bearer $(cat /root/token)" "` + api + `/devices/$(cat /root/device)"`
 
@@ -69,9 +70,13 @@ func TestEndings(t *testing.T) {
 		contains(t, res.Out, `"agent": "hung"`)
 	})
 
-	t.Run("start", func(t *testing.T) { starts(t, &rig{whole.Laptop, t, whole.dir, whole.policy}, disk) })
+	t.Run("start", func(t *testing.T) { starts(t, &rig{whole.Laptop, t, whole.dir, whole.policy}, o) })
 	if os.Getenv("WARDER_SOAK") == "" {
 		return // to make an initramfs takes many minutes under emulation
 	}
+	t.Run("start_debian13", func(t *testing.T) {
+		o := overlay(t, image+"-trixie")
+		starts(t, lasting(t, o), o)
+	})
 	t.Run("closed_initramfs", closedInitramfs)
 }

@@ -142,20 +142,19 @@ func ready(t *testing.T, o Options) *rig {
 }
 
 // overlay is a disk on top of the image, which survives a reboot.
-func overlay(t *testing.T) string {
+func overlay(t *testing.T, image string) Options {
 	t.Helper()
-	image, _ := need(t)
 	disk := filepath.Join(t.TempDir(), "disk.qcow2")
 	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", filepath.Join(image, "root.img"), disk).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	return disk
+	return Options{Image: image, Disk: disk}
 }
 
 // lasting is a laptop on such a disk, enrolled, whose server and journal are there after a reboot, too.
-func lasting(t *testing.T, disk string) *rig {
+func lasting(t *testing.T, o Options) *rig {
 	t.Helper()
-	r := start(t, Options{Disk: disk})
+	r := start(t, o)
 	r.sh("mkdir -p /var/log/journal; systemctl restart systemd-journald")
 	r.sh(`mkdir -p /srv/server; cat >/etc/systemd/system/policy-server.service <<'U'
 [Unit]

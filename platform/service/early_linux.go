@@ -1,7 +1,6 @@
 package service
 
 import (
-	"os"
 	"strings"
 
 	"github.com/warderd/warder/platform/durable"
@@ -12,7 +11,7 @@ const earlyPath = "/etc/systemd/system/warder-early.service"
 
 // installEarly puts the early start's unit beside the agent's, which wants it.
 func installEarly(exe string) error {
-	if _, err := os.Stat("/run/systemd/system"); err != nil {
+	if !systemd() {
 		return nil
 	}
 	// As systemd quotes a command (systemd.service(5)); checkExecutable refuses what is odd.

@@ -11,11 +11,17 @@ import (
 // endingLimit bounds the question: the answer is wanted by one who is being stopped.
 const endingLimit = 3 * time.Second
 
+// systemd reports whether it runs this machine (sd_booted(3)).
+func systemd() bool {
+	_, err := os.Stat("/run/systemd/system")
+	return err == nil
+}
+
 // Why asks systemd why this program is being ended: by the job that is under way for its unit, which is
 // another one for "restart" than for "stop", and none for a signal. It is asked directly, and not over the bus, which ends with the
 // machine, too.
 func Why(ctx context.Context) Ending {
-	if _, err := os.Stat("/run/systemd/system"); err != nil {
+	if !systemd() {
 		return Stopped
 	}
 	ctx, cancel := context.WithTimeout(ctx, endingLimit)

@@ -12,7 +12,7 @@ import (
 // good: by a stop, and not for a start that follows. A restart that was begun and then stopped is such an end, and
 // so is a stop of a unit that could not be started.
 func Ended(ctx context.Context) bool {
-	if _, err := os.Stat("/run/systemd/system"); err != nil {
+	if !systemd() {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, endingLimit)
