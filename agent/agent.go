@@ -31,7 +31,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.custody.ids.Sweep()
 	a.custody.mend()
 	a.remembered()
-	a.tookOver()
+	if err := a.takeOver(); err != nil {
+		return err
+	}
 	a.machine.start(a.journal.put, a.asked)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -141,7 +143,7 @@ func (p *parts) start(name string, vital bool, f func(context.Context) error) {
 // that was not done for a while: what nobody announces is found by it.
 func (a *Agent) ticked() {
 	if a.o.Now().Sub(a.clocks.looked)+a.o.Watch > backstop { // at the next tick it would be too late
-		defer a.look()
+		defer a.round()
 	}
 	if a.o.Alive != nil {
 		a.o.Alive()

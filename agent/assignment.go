@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/warderd/warder/agent/early"
 	"github.com/warderd/warder/agent/identity"
 	"github.com/warderd/warder/agent/store"
 	"github.com/warderd/warder/enforce/policy"
@@ -178,7 +177,8 @@ func (a *Agent) forget(why string) error {
 	a.look()
 	err := a.machine.last().notGivenBack()
 	if err == nil {
-		err = errors.Join(a.custody.erase(), early.Remove(a.o.Paths.EarlyFile()))
+		a.unnoteEarly()
+		err = a.custody.erase()
 	}
 	if err != nil {
 		// Still enrolled, so still governed.

@@ -2,8 +2,8 @@ package agent
 
 import (
 	"bytes"
-	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,7 +14,6 @@ import (
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
-	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/paths"
 )
 
@@ -31,36 +30,76 @@ const (
 	earlyPatience = 2 * time.Second
 )
 
-// takeOver ends an early start that holds this machine, and lets none begin after it. What it holds stays.
-func (o *Options) takeOver() {
-	if err := early.End(o.Paths.Run, o.Boot); err != nil {
-		o.Log.Warn("cannot mark that the early start is over", "error", err)
+// endEarly ends an early start that holds this machine, lets none begin after it in this boot, and makes what it holds
+// the ledger's. From here to the next look nobody answers what is plugged in: it waits.
+func (a *Agent) endEarly() error {
+	if err := early.End(a.o.Paths.Run, a.o.Boot); err != nil {
+		a.o.Log.Warn("cannot mark that the early start is over", "error", err)
 	}
-	if !paths.Evict(filepath.Join(o.Paths.Run, earlyLock), earlyPatience) {
-		o.Log.Error("the early start does not end; it decides by the last confirmed policy until it does")
+	if !paths.Evict(filepath.Join(a.o.Paths.Run, earlyLock), earlyPatience) {
+		a.o.Log.Error("the early start does not end; it decides by the last confirmed policy until it does")
 	}
+	return a.ledger.TakeOver()
 }
 
-// tookOver puts what the early start decided into the journal.
-func (a *Agent) tookOver() {
+// takeOver ends the early start and puts what it decided into the journal.
+func (a *Agent) takeOver() error {
+	if err := a.endEarly(); err != nil {
+		return err
+	}
 	r, err := early.Recorded(a.o.Paths.Run, a.o.Boot)
 	if err != nil {
 		a.o.Log.Warn("cannot read what the early start did", "error", err)
 	}
 	if r != nil {
 		a.o.Log.Info("took over from the early start", "began", r.Began.Round(time.Millisecond), "held", r.Held.Round(time.Millisecond), "decisions", len(r.Told))
-		for _, t := range r.Told {
-			if a.store.Seen(a.o.Boot, t.Key, t.What) {
-				continue // the agent was killed before it had forgotten the record
-			}
-			t.Event.Seq = 0
-			if a.journal.record(t.Event) && t.Key != "" {
-				a.store.Remember(a.o.Boot, t.Key, t.What)
-			}
+		if !a.journalEarly(r) {
+			return nil // it is tried again at the next start
 		}
 	}
 	if err := early.Forget(a.o.Paths.Run); err != nil {
 		a.o.Log.Warn("cannot remove what the early start left", "error", err)
+	}
+	return nil
+}
+
+// journalEarly puts what the early start decided into the journal, each once; false where some could not be.
+func (a *Agent) journalEarly(r *early.Record) bool {
+	list := r.Told
+	own := func(kind enforce.EventKind, reason string, count int) {
+		e := enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: kind, Subject: "early start", Reason: reason, Count: count}
+		list = append(list, early.Told{Event: e, What: string(kind)})
+	}
+	if r.Problem != "" {
+		own(enforce.Failed, "the machine was not held while it started up: "+r.Problem, 0)
+	}
+	if r.Lost > 0 {
+		own("dropped", "more was decided before the agent ran than can be kept", r.Lost)
+	}
+	all := true
+	for i, t := range list {
+		mark := fmt.Sprintf("early start, %d", i)
+		if a.store.Seen(a.o.Boot, mark, t.What) {
+			continue // the agent was killed before it had forgotten the record
+		}
+		t.Event.Seq = 0
+		if !a.journal.record(t.Event) {
+			all = false
+			continue
+		}
+		a.store.Remember(a.o.Boot, mark, t.What)
+		if t.Key != "" {
+			a.store.Remember(a.o.Boot, t.Key, t.What)
+		}
+	}
+	return all
+}
+
+// unnoteEarly removes the file before what it says ends, so that no start is held by it whatever happens between.
+func (a *Agent) unnoteEarly() {
+	a.early.text = nil
+	if err := early.Remove(a.o.Paths.EarlyFile()); err != nil {
+		a.health.set(earlyUnwritten, err.Error())
 	}
 }
 
@@ -94,7 +133,10 @@ func (a *Agent) noteEarly() {
 // earlyText is what the file is to hold; nil: there is to be none. known is false where that cannot be told now.
 func (a *Agent) earlyText() (text []byte, known bool, err error) {
 	st := a.custody.state
-	if st.Device == nil || st.Hold != nil || st.Confirmed == nil {
+	if st.Device == nil {
+		return nil, false, nil // its files may be damaged; what ends an enrolment removes the file itself
+	}
+	if st.Hold != nil || st.Confirmed == nil {
 		return nil, true, nil
 	}
 	e := &a.early
@@ -131,19 +173,4 @@ func HoldsEarly(p paths.Paths) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
-}
-
-// BuiltInKeyboards counts the keyboards of this machine that are not on USB.
-func BuiltInKeyboards(ctx context.Context) (int, error) {
-	o := Options{}
-	o.defaults()
-	m, err := newMachine(&o, nil, &platform.Notes{})
-	if err != nil {
-		return 0, err
-	}
-	s := m.observe(ctx)
-	if !s.Inputs.OK {
-		return 0, errors.New(s.Inputs.Why)
-	}
-	return s.Inputs.V.Keyboards, nil
 }

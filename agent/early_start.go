@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,24 +57,35 @@ func Early(ctx context.Context, o Options) error {
 		return nil
 	}
 	book, err := ledger.OpenEarly(run, o.Boot)
-	if err != nil {
-		return err
-	}
-	file, doc, err := early.Load(o.Paths.EarlyFile())
-	if errors.Is(err, fs.ErrNotExist) {
-		o.Log.Info("no confirmed policy holds anything from the start of this machine on")
-		err = open(&o, book)
+	if errors.Is(err, ledger.ErrTaken) {
+		o.Log.Info("something was held in this boot already: there is nothing for an early start to do")
 		ready()
-		return err
+		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("the early start has no policy: %w", err)
+		return err
 	}
-	s := &starting{o: &o, book: book, record: early.Record{Boot: o.Boot, Began: began}, looks: make(chan struct{}, 1),
-		doc: excepted(o.Sections, doc, (&exceptions{now: o.Now}).current(file.Exceptions))}
+	s := &starting{o: &o, book: book, record: early.Record{Boot: o.Boot, Began: began}, looks: make(chan struct{}, 1)}
 	if before, err := early.Recorded(run, o.Boot); err == nil && before != nil {
 		s.record = *before // of one that was killed
 	}
+	file, doc, err := early.Load(o.Paths.EarlyFile())
+	if err != nil {
+		// What the initramfs has closed is opened: nobody would answer for it.
+		if errors.Is(err, fs.ErrNotExist) {
+			o.Log.Info("no confirmed policy holds anything from the start of this machine on")
+		} else {
+			o.Log.Error("the machine is not held while it starts up", "error", err)
+			s.record.Problem = err.Error()
+			s.save()
+		}
+		if s.machine, err = newMachine(&o, book, &platform.Notes{}); err == nil {
+			err = s.giveBack()
+		}
+		ready()
+		return err
+	}
+	s.file, s.doc = file, doc
 	notes := file.Notes
 	if notes == nil {
 		notes = platform.Notes{}
@@ -84,25 +96,14 @@ func Early(ctx context.Context, o Options) error {
 	return s.run(ctx, ready)
 }
 
-// open gives back what was closed in the initramfs, where nothing is to be held.
-func open(o *Options, book *ledger.Early) error {
-	m, err := newMachine(o, book, &platform.Notes{})
-	if err != nil {
-		return err
-	}
-	defer m.stop()
-	ctx, cancel := context.WithTimeout(context.Background(), earlyLimit)
-	defer cancel()
-	return m.hold(ctx, nil, nil).notGivenBack()
-}
-
 // starting is an early start under way.
 type starting struct {
 	o       *Options
 	book    *ledger.Early
 	machine *machine
 	journal *journal
-	doc     *policy.Document
+	file    early.File
+	doc     *policy.Document // without exceptions
 	looks   chan struct{}
 
 	mu     sync.Mutex
@@ -110,17 +111,11 @@ type starting struct {
 }
 
 func (s *starting) run(ctx context.Context, ready func()) error {
-	quiet := func() {}
 	s.journal = &journal{boot: s.o.Boot, now: s.o.Now, store: s, sections: s.o.Sections, health: newHealth(s.o.Now), latency: &latencies{},
 		seat: func() []uint32 { return nil }, tell: func(string, []uint32) []string { return nil }, remember: s.machine.loop.Remember,
-		look: quiet, report: quiet, wake: make(chan struct{}, 1), told: map[string]time.Time{}, follow: map[chan enforce.Event]struct{}{}}
+		look: s.soon, report: func() {}, wake: make(chan struct{}, 1), told: map[string]time.Time{}, follow: map[chan enforce.Event]struct{}{}}
 	s.journal.latency.init()
-	s.machine.start(s.journal.put, func(bool) {
-		select {
-		case s.looks <- struct{}{}:
-		default:
-		}
-	})
+	s.machine.start(s.journal.put, func(bool) { s.soon() })
 	defer s.machine.stop()
 	inner, cancel := context.WithCancel(ctx)
 	failed := make(chan error, 1)
@@ -132,9 +127,11 @@ func (s *starting) run(ctx context.Context, ready func()) error {
 		}
 	})
 	late := time.AfterFunc(earlyReady, ready)
-	s.hold(s.doc)
+	s.hold()
 	s.mu.Lock()
-	s.record.Held = host.Uptime()
+	if s.record.Held == 0 {
+		s.record.Held = host.Uptime()
+	}
 	s.mu.Unlock()
 	s.save()
 	late.Stop()
@@ -154,37 +151,65 @@ func (s *starting) run(ctx context.Context, ready func()) error {
 	}
 	// Nobody would be left who answers what is plugged in.
 	s.machine.stop()
-	s.hold(nil)
-	return errors.Join(err, s.machine.last().notGivenBack())
+	return errors.Join(err, s.giveBack())
 }
+
+// soon asks for another look.
+func (s *starting) soon() {
+	select {
+	case s.looks <- struct{}{}:
+	default:
+	}
+}
+
+// waitsAgain is when the machine is looked at again while its start waits for a disk: once that is there, others are
+// not let in any more.
+const waitsAgain = 2 * time.Second
 
 // wait looks again when the machine has changed, until it is told to end or a guard fails.
 func (s *starting) wait(ctx context.Context, failed <-chan error) error {
 	for {
+		var again <-chan time.Time
+		if st := s.machine.last().snapshot.Starting; st != nil && st.Waits != "" {
+			again = time.After(waitsAgain)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-failed:
 			return err
+		case <-again:
+			s.hold()
 		case <-s.looks:
-			s.hold(s.doc)
 			select { // one at a time, and not at every device
 			case <-ctx.Done():
+				return nil
 			case <-time.After(settleDelay):
 			}
+			s.hold()
 		}
 	}
 }
 
-// hold makes the machine as a policy says; nil gives it back.
-func (s *starting) hold(doc *policy.Document) {
+// hold makes the machine as the policy says, with the exceptions that hold now.
+func (s *starting) hold() {
 	ctx, cancel := context.WithTimeout(context.Background(), earlyLimit)
 	defer cancel()
+	now := exceptions{now: s.o.Now}
+	doc := excepted(s.o.Sections, s.doc, now.current(s.file.Exceptions))
 	st := s.machine.hold(ctx, doc, nil)
 	s.machine.put(st)
 	if err := st.notGivenBack(); err != nil {
 		s.o.Log.Warn("the machine is not as it should be", "error", err)
 	}
+}
+
+// giveBack makes it as it was before.
+func (s *starting) giveBack() error {
+	defer s.machine.stop()
+	ctx, cancel := context.WithTimeout(context.Background(), earlyLimit)
+	defer cancel()
+	return s.machine.letGo(ctx, s.o.Linger).notGivenBack()
 }
 
 // save writes what was decided so far.
@@ -198,19 +223,25 @@ func (s *starting) save() {
 
 // Append, Fold, Seen and Remember are the journal's store: the record that the agent takes over.
 
-// Append keeps an event for the agent.
+// Append keeps an event for the agent. What does not fit is counted.
 func (s *starting) Append(e enforce.Event) (uint64, error) {
 	s.mu.Lock()
-	n := len(s.record.Told)
-	if n < early.MaxTold {
-		e.Reason += "; decided while the machine started up"
+	n, full := len(s.record.Told), false
+	if full = n >= early.MaxTold; full {
+		s.record.Lost++
+	} else {
+		e.Reason += "; decided before the agent ran"
 		s.record.Told = append(s.record.Told, early.Told{Event: e})
-		n++
 	}
 	s.mu.Unlock()
 	s.save()
-	return uint64(n), nil
+	if full {
+		return 0, errFull
+	}
+	return uint64(n + 1), nil
 }
+
+var errFull = fmt.Errorf("more than %d decisions before the agent ran", early.MaxTold)
 
 // Fold has nothing to fold: the record is bounded.
 func (s *starting) Fold() error { return nil }
@@ -219,18 +250,13 @@ func (s *starting) Fold() error { return nil }
 func (s *starting) Seen(_, subject, what string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range s.record.Told {
-		if t.Key == subject && t.What == what {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.record.Told, func(t early.Told) bool { return t.Key == subject && t.What == what })
 }
 
-// Remember names the event that was kept last.
+// Remember names the event that was kept just before.
 func (s *starting) Remember(_, subject, what string) {
 	s.mu.Lock()
-	if n := len(s.record.Told); n > 0 {
+	if n := len(s.record.Told); n > 0 && s.record.Told[n-1].Key == "" {
 		s.record.Told[n-1].Key, s.record.Told[n-1].What = subject, what
 	}
 	s.mu.Unlock()

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -107,7 +108,7 @@ func TestEarlyStart(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 		}
 		for _, e := range l.events(string(enforce.Denied)) {
-			if strings.Contains(e.Reason, "it could be used for up to 13.") && strings.Contains(e.Reason, "while the machine started up") {
+			if strings.Contains(e.Reason, "it could be used for up to 13.") && strings.Contains(e.Reason, "decided before the agent ran") {
 				n++
 			}
 		}
@@ -160,8 +161,8 @@ func TestEarlyAlone(t *testing.T) {
 	}
 	l.reads("0", "0")
 
-	// A file that is not as the server signed it, or that others may write, holds nothing and is no reason not to
-	// start up.
+	// A file that is not as the server signed it, or that others may write, holds nothing, is no reason not to start up,
+	// and is told.
 	good, err := os.ReadFile(l.earlyFile())
 	if err != nil {
 		t.Fatal(err)
@@ -181,10 +182,13 @@ func TestEarlyAlone(t *testing.T) {
 		if err := spoil(); err != nil {
 			t.Fatal(err)
 		}
-		if err := Early(context.Background(), l.earlyOptions(service.Stopped)); err == nil {
-			t.Errorf("%s: it is believed", name)
+		if err := Early(context.Background(), l.earlyOptions(service.Stopped)); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 		l.reads("1", "1")
+		if r, err := early.Recorded(l.agent.o.Paths.Run, l.boot); err != nil || r == nil || r.Problem == "" {
+			t.Errorf("%s: it is believed: %+v %v", name, r, err)
+		}
 		_ = os.Remove(l.earlyFile())
 		if err := os.WriteFile(l.earlyFile(), good, 0o600); err != nil {
 			t.Fatal(err)
@@ -243,4 +247,49 @@ func TestEarlyFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.file(false, "unenrolled")
+}
+
+// What was decided before the agent ran reaches the journal, each once, and what did not fit is counted.
+func TestEarlyRecord(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.start()
+	l.enroll()
+	run := l.agent.o.Paths.Run
+	s := &starting{o: &l.agent.o, record: early.Record{Boot: l.boot, Problem: "early: sum: its checksum does not match"}}
+	for i := range early.MaxTold + 3 {
+		e := enforce.Event{At: time.Now().UTC(), Setting: "usb.allowed", Kind: enforce.Denied, Subject: fmt.Sprintf("usb 1-%d", i)}
+		_, err := s.Append(e)
+		if (err != nil) != (i >= early.MaxTold) {
+			t.Fatal(i, err)
+		}
+		if err == nil {
+			s.Remember("", fmt.Sprintf("usb.device/1-%d@2", i), "denied")
+		}
+	}
+	if s.Seen("", "usb.device/1-256@2", "denied") || !s.Seen("", "usb.device/1-255@2", "denied") {
+		t.Error("what did not fit counts as told, or what did does not")
+	}
+	l.in(func(a *Agent) {
+		r, err := early.Recorded(run, l.boot)
+		if err != nil || r.Lost != 3 {
+			t.Fatalf("%+v %v", r, err)
+		}
+		for range 2 { // killed before it had forgotten it
+			if !a.journalEarly(r) {
+				t.Error("not all was taken")
+			}
+		}
+		if !a.store.Seen(l.boot, "usb.device/1-7@2", "denied") {
+			t.Error("it would be told again")
+		}
+	})
+	count := map[string]int{}
+	err := l.agent.store.Newest(context.Background(), 1000, func(e *enforce.Event) error { count[string(e.Kind)]++; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if count["denied"] != early.MaxTold || count["dropped"] != 1 || count["failed"] != 1 {
+		t.Errorf("%v", count)
+	}
 }

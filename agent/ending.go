@@ -45,15 +45,7 @@ func (a *Agent) ending(err error) func() {
 func (a *Agent) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), applyLimit)
 	defer cancel()
-	s := a.machine.hold(ctx, nil, nil)
-	for range lingers {
-		if !a.machine.loop.Releasing() {
-			break
-		}
-		// What was on its way when the kernel's defaults were given back is refused by them all the same.
-		time.Sleep(a.o.Linger)
-		s = a.machine.hold(ctx, nil, nil)
-	}
+	s := a.machine.letGo(ctx, a.o.Linger)
 	a.custody.put(nil, nil)
 	s.findings = nil
 	a.machine.put(s)
@@ -63,6 +55,20 @@ func (a *Agent) leave() {
 	for k, why := range s.result.Failed {
 		a.o.Log.Error("not given back", "resource", k.String(), "error", why)
 	}
+}
+
+// letGo gives everything back, and looks again a few times: what was on its way when the kernel's defaults were given
+// back is refused by them all the same.
+func (m *machine) letGo(ctx context.Context, linger time.Duration) standing {
+	s := m.hold(ctx, nil, nil)
+	for range lingers {
+		if !m.loop.Releasing() {
+			break
+		}
+		time.Sleep(linger)
+		s = m.hold(ctx, nil, nil)
+	}
+	return s
 }
 
 // lingers is how often a stop looks again for what came while it gave back.

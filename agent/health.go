@@ -73,7 +73,7 @@ var warnings = []Warning{
 	{Code: keysRefused, Severity: High, Means: "the server changed its policy keys, and this machine does not believe it", Do: "ask the administrator whether the keys were changed on purpose; enrol this machine anew if so"},
 	{Code: releaseRefused, Severity: Medium, Means: "the server releases this machine, and that could not be done", Do: "read the reason; it is tried again at each check-in"},
 	{Code: bundleFailed, Severity: Low, Means: "the diagnostics that support asked for could not be sent", Do: "ask for them again", Depends: []string{serverAway, serverSetup}},
-	{Code: earlyUnwritten, Severity: Low, Means: "the file that holds this machine while it starts up cannot be written or could not be used; the policy is in force once the agent runs", Do: "look at /etc/warder: the file early there belongs to the agent"},
+	{Code: earlyUnwritten, Severity: Low, Means: "the file that holds this machine while it starts up cannot be written; the policy is in force once the agent runs", Do: "look at /etc/warder: the file early there belongs to the agent"},
 	{Code: partStopped, Severity: High, Means: "a part of the agent has stopped", Do: "restart it: sudo systemctl restart warder; look at journalctl -u warder"},
 }
 

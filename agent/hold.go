@@ -25,6 +25,7 @@ func (a *Agent) hold(who, reason string, length time.Duration) error {
 	}
 	st := a.custody.state
 	st.Hold = h
+	a.unnoteEarly()
 	if err := a.custody.save(st); err != nil {
 		return err
 	}

@@ -188,16 +188,18 @@ func eventOf(now time.Time, d *platform.Decision) enforce.Event {
 	return e
 }
 
-// span is a length of time as exactly as anybody wants it.
+// span is a length of time as exactly as anybody wants it, and not less.
 func span(d time.Duration) time.Duration {
 	switch {
 	case d < time.Minute:
-		return max(d.Round(100*time.Millisecond), 100*time.Millisecond)
+		return ceil(d, 100*time.Millisecond)
 	case d < time.Hour:
-		return d.Round(time.Second)
+		return ceil(d, time.Second)
 	}
-	return d.Round(time.Minute)
+	return ceil(d, time.Minute)
 }
+
+func ceil(d, unit time.Duration) time.Duration { return (d + unit - 1).Truncate(unit) }
 
 // Bounds of an event. Facts that do not fit are left out: the subject and the reason say what it was.
 const (

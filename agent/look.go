@@ -52,6 +52,21 @@ func (a *Agent) guardFiles() {
 func (a *Agent) look() {
 	a.guardFiles()
 	a.keep()
+	a.looked()
+}
+
+// round is the look that comes round. It mostly finds everything as it was, and then leaves no memory to be given
+// back: that would wake an idle machine once more.
+func (a *Agent) round() {
+	a.guardFiles()
+	if a.apply() {
+		a.work()
+	}
+	a.looked()
+}
+
+// looked shows what a look has found.
+func (a *Agent) looked() {
 	a.noteEarly()
 	a.host = describe()
 	a.flatten("running")
@@ -59,10 +74,15 @@ func (a *Agent) look() {
 
 // keep is look without showing it to "warder status" yet.
 func (a *Agent) keep() {
+	a.work()
+	a.apply()
+	a.work()
+}
+
+// apply makes the machine as the policy says, and reports whether anything was done or found.
+func (a *Agent) apply() bool {
 	a.clocks.look.Stop()
 	a.clocks.due, a.clocks.asked, a.clocks.drift, a.clocks.looked = time.Time{}, time.Time{}, time.Time{}, a.o.Now()
-	a.work()
-	defer a.work()
 	// Not the loop's context: a stop must not leave a plan half done.
 	ctx, cancel := context.WithTimeout(context.Background(), applyLimit)
 	defer cancel()
@@ -98,9 +118,11 @@ func (a *Agent) keep() {
 	} else if s.written {
 		a.clocks.vain++
 	}
-	if a.found(s) {
+	news := a.found(s)
+	if news {
 		a.reportSoon()
 	}
+	return news || len(s.result.Drifted) > 0 || len(s.result.Plan.Apply) > 0
 }
 
 // unread says which sections cannot be decided, and sets the next look for them.

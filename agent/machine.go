@@ -45,6 +45,8 @@ type standing struct {
 	snapshot fact.Machine
 	held     *section.Case // with no policy it is that of an empty document
 	governed bool
+	asked    *policy.Document // what was asked for; nil: nothing
+	loaded   bool             // every guard took its rules
 	findings []enforce.Finding
 	result   reconcile.Result
 	blind    map[string]string
@@ -153,12 +155,18 @@ func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(re
 	if doc == nil {
 		loaded = nil
 	}
-	ask := reconcile.Ask{Wants: out.Wants, Blind: m.kindsOf(out.Blind), Before: before, By: by}
+	last := m.last()
+	ask := reconcile.Ask{Wants: out.Wants, Blind: m.kindsOf(out.Blind), Before: before, By: by,
+		Still: !written && last.asked == doc && last.loaded && reflect.DeepEqual(last.snapshot, snapshot) && reflect.DeepEqual(last.blind, out.Blind)}
 	var unloaded []error
-	r := m.loop.Run(ctx, ask, func(context.Context) { unloaded = m.load(loaded, out.Blind) })
+	still := ask.Still
+	r := m.loop.Run(ctx, ask, func(context.Context) { unloaded, still = m.load(loaded, out.Blind), false })
 	r.Problems = append(r.Problems, unloaded...)
 	m.name(r.Drifted)
-	after := m.observe(ctx)
+	after := snapshot
+	if !still {
+		after = m.observe(ctx)
+	}
 	blind := maps.Clone(out.Blind)
 	if !reflect.DeepEqual(snapshot, after) {
 		// Decided again on the machine as it is now: what stood against the policy may be gone. What could
@@ -167,7 +175,7 @@ func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(re
 		out = section.Decide(m.sections, c)
 		maps.Copy(blind, out.Blind)
 	}
-	s := standing{snapshot: after, held: c, result: r, blind: blind, written: written, governed: doc != nil,
+	s := standing{asked: doc, loaded: len(unloaded) == 0, snapshot: after, held: c, result: r, blind: blind, written: written, governed: doc != nil,
 		findings: append(m.loop.Prove(out.Findings, out.Wants, r), reconcile.Conflicts(r)...)}
 	return s
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/warderd/warder/agent/early"
 	"github.com/warderd/warder/agent/identity"
 	"github.com/warderd/warder/platform/host"
 	"github.com/warderd/warder/platform/paths"
@@ -39,7 +38,10 @@ func Offline(ctx context.Context, p paths.Paths, what OfflineAction, h HoldReque
 	if err := a.offline(what, h); err != nil {
 		return nil, err
 	}
-	s := a.machine.hold(ctx, nil, nil)
+	if err := a.endEarly(); err != nil {
+		left = append(left, err.Error())
+	}
+	s := a.machine.letGo(ctx, a.o.Linger)
 	for _, c := range s.result.Plan.Conflict {
 		left = append(left, fmt.Sprintf("%s reads %s, which is neither ours nor what was there before (%s)", c.Key, c.From, c.To))
 	}
@@ -47,7 +49,7 @@ func Offline(ctx context.Context, p paths.Paths, what OfflineAction, h HoldReque
 		return left, err
 	}
 	if what == OfflineUnenroll {
-		return left, errors.Join(a.custody.erase(), early.Remove(p.EarlyFile()))
+		return left, a.custody.erase()
 	}
 	return left, nil
 }
@@ -69,11 +71,13 @@ func (a *Agent) offline(what OfflineAction, h HoldRequest) error {
 			return err
 		}
 		st.Hold = hold
-		return errors.Join(a.custody.save(st), early.Remove(a.o.Paths.EarlyFile()))
+		a.unnoteEarly()
+		return a.custody.save(st)
 	case OfflineUnenroll:
 		if _, err := a.custody.ids.Load(); st.Device == nil && err == nil {
 			return errNotEnrolled
 		}
+		a.unnoteEarly()
 	}
 	return nil
 }

@@ -68,7 +68,6 @@ func New(o Options) (*Agent, error) {
 	if err = os.MkdirAll(o.Paths.Run, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the runtime directory: %w", err)
 	}
-	a.o.takeOver()
 	if a.ledger, err = ledger.Open(filepath.Join(o.Paths.State, "ledger.db"), o.Paths.Run, o.Boot); err != nil {
 		return nil, err
 	}

@@ -26,6 +26,9 @@ type Record struct {
 	Began time.Duration `json:"began"` // after the kernel's start
 	Held  time.Duration `json:"held"`  // until the policy was in force
 	Told  []Told        `json:"told"`
+	Lost  int           `json:"lost,omitempty"` // decisions that did not fit
+	// Problem is why the machine was not held.
+	Problem string `json:"problem,omitempty"`
 }
 
 // The bounds of a record.

@@ -17,7 +17,7 @@ import (
 )
 
 // Early is the ledger of the early start, when the disk that Ledger lives on may not be there yet: a flat file in
-// the runtime directory, which ends with the boot as all of its rows do. Open takes its rows over.
+// the runtime directory, which ends with the boot as all of its rows do. TakeOver makes them the ledger's.
 type Early struct {
 	path string
 	marks
@@ -41,6 +41,9 @@ type earlyFile struct {
 	Rows []Row  `json:"rows"`
 }
 
+// ErrTaken: something was held in this boot that is in no early ledger: an agent has run.
+var ErrTaken = errors.New("an agent has run in this boot")
+
 // OpenEarly opens the early ledger of this boot, with the rows of an early start that was ended before.
 func OpenEarly(standby, boot string) (*Early, error) {
 	e := &Early{path: filepath.Join(standby, earlyName), marks: marksIn(standby, boot), rows: map[enforce.Key]Row{}}
@@ -48,6 +51,9 @@ func OpenEarly(standby, boot string) (*Early, error) {
 	rows, err := readEarly(e.path, boot)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := os.Lstat(e.path); err != nil && e.Held() {
+		return nil, ErrTaken
 	}
 	for _, r := range rows {
 		e.rows[r.Key] = r
@@ -146,9 +152,12 @@ func (e *Early) change(rows []Row, forget []enforce.Key) error {
 	return nil
 }
 
-// takeOver makes the rows of the early start the ledger's own. What cannot be read was lost.
-func (l *Ledger) takeOver(standby string) error {
-	path := filepath.Join(standby, earlyName)
+// TakeOver makes the rows of the early start the ledger's own, after that has ended. What cannot be read was lost.
+func (l *Ledger) TakeOver() error {
+	path := filepath.Join(filepath.Dir(l.mark), earlyName)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	rows, err := readEarly(path, l.boot)
 	if err != nil {
 		if err := l.MarkLost(); err != nil {

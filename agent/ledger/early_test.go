@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -45,6 +46,12 @@ func TestEarlyIsTakenOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	if l.Lost() {
+		t.Error("what is not taken over yet counts as lost")
+	}
+	if err := l.TakeOver(); err != nil {
+		t.Fatal(err)
+	}
 	rows, err := l.Rows()
 	if err != nil || len(rows) != 1 || !rows[key].Baseline.Is("-1") || !rows[key].Last.Is("0") || l.Lost() || !l.Held() {
 		t.Fatalf("%+v %v, lost %v", rows, err, l.Lost())
@@ -57,6 +64,9 @@ func TestEarlyIsTakenOver(t *testing.T) {
 	}
 	if l.marked.Load() {
 		t.Error("all is given back, and the mark stands")
+	}
+	if _, err := OpenEarly(dir, "boot1"); !errors.Is(err, ErrTaken) {
+		t.Errorf("an early start after an agent: %v", err)
 	}
 }
 
@@ -84,6 +94,9 @@ func TestEarlyDamaged(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
+			if err := l.TakeOver(); err != nil {
+				t.Fatal(err)
+			}
 			if got, want := l.Lost(), name != "other"; got != want {
 				t.Errorf("lost: %v", got)
 			}

@@ -101,8 +101,7 @@ func (m *marks) Held() bool {
 	return m.marked.Load() || err == nil && string(b) == m.boot
 }
 
-// Open opens the ledger for this boot. Rows that died with an earlier boot are dropped, and those of the early
-// start taken over.
+// Open opens the ledger for this boot. Rows that died with an earlier boot are dropped.
 func Open(path, standby, boot string) (*Ledger, error) {
 	l := &Ledger{marks: marksIn(standby, boot)}
 	lost := func(db *sql.DB, _ string) error {
@@ -133,16 +132,15 @@ func Open(path, standby, boot string) (*Ledger, error) {
 	if err != nil {
 		return l, err
 	}
-	l.look()
-	if err := l.takeOver(standby); err != nil {
-		return l, err
-	}
-	return l, l.checkMark()
+	return l, l.checkMark(filepath.Join(standby, earlyName))
 }
 
-func (l *Ledger) checkMark() error {
+func (l *Ledger) checkMark(early string) error {
 	if !l.look() {
 		return nil
+	}
+	if _, err := os.Lstat(early); err == nil {
+		return nil // the rows are there, and not taken over yet
 	}
 	_ = os.WriteFile(l.past, []byte(l.boot), 0o600) // an earlier version wrote the mark alone
 	rows, err := l.Rows()

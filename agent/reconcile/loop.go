@@ -113,6 +113,13 @@ func (l *Loop) Run(ctx context.Context, ask Ask, load func(context.Context)) Res
 		ask.Before(r.Plan, r.Network)
 	}
 
+	if ask.Still && len(r.Plan.Apply) == 0 && len(r.Drifted) == 0 && len(r.Problems) == 0 {
+		r.Seen = seen
+		l.watch.read(seen, r.Seen, r.Plan)
+		r.problem(l.settle(&r, lost && len(ask.Wants) == 0 && len(ask.Blind) == 0, nil))
+		return r
+	}
+
 	killpoint.Hit("apply.close.before")
 	failed := map[enforce.Key]error{}
 	l.apply(ctx, r.Plan.Apply, enforce.Close, failed)

@@ -7,6 +7,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/warderd/warder/agent"
+	"github.com/warderd/warder/agent/early"
+	"github.com/warderd/warder/platform/input"
 	"github.com/warderd/warder/platform/usb"
 )
 
@@ -39,9 +41,12 @@ func (a *app) bootStatus() *cobra.Command {
 			default:
 				out.printf("start      nothing is held before the agent runs: no confirmed policy in enforce mode asks for it\n")
 			}
-			if a.option().Set() {
+			switch o := a.option(); {
+			case !o.Sure():
+				out.printf("initramfs  not known: it could not be made anew; repeat sudo warder boot open-usb\n")
+			case o.Set():
 				out.printf("initramfs  USB is closed; sudo warder boot open-usb opens it\n")
-			} else {
+			default:
 				out.printf("initramfs  USB is open; sudo warder boot close-usb closes it\n")
 			}
 			return nil
@@ -52,7 +57,8 @@ func (a *app) bootStatus() *cobra.Command {
 // bootRisk is said before USB is closed in the initramfs.
 const bootRisk = "From the next start on no USB device works until the programs on the disk run, keyboards included:\n" +
 	"a disk's passphrase must then be typed on a built-in (not USB) keyboard, and a USB disk or stick that the\n" +
-	"machine is started from is not found. Undo this before you disable or remove Warder's service:\n" +
+	"machine is started from is not found. Where Warder's service does not run, USB stays closed: in a rescue\n" +
+	"or emergency shell, and with the service disabled or masked. Undo this before you disable it:\n" +
 	"sudo warder boot open-usb. To start once without it: usbcore.authorized_default=1 on the kernel's command line.\n"
 
 func (a *app) closeUSB() *cobra.Command {
@@ -63,9 +69,9 @@ func (a *app) closeUSB() *cobra.Command {
 		Example: "  sudo warder boot close-usb\n  sudo warder boot close-usb --accept-risk",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := a.screen(cmd)
-			builtin, err := agent.BuiltInKeyboards(cmd.Context())
+			builtin, err := input.Observer{File: "/proc/bus/input/devices"}.BuiltIn()
 			if !accept && (err != nil || builtin == 0) {
-				return errors.Join(errors.New("no keyboard was found that is not on USB: a passphrase could not be typed at the next start. "+
+				return errors.Join(errors.New("no built-in keyboard was found (USB and Bluetooth do not count): a passphrase could not be typed at the next start. "+
 					"If none is asked for, repeat this with --accept-risk"), err)
 			}
 			out.printf(bootRisk)
@@ -96,4 +102,15 @@ func (a *app) openUSB() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// leavesStart is asked before the service goes: nothing may hold, or close, the next start of the machine.
+func (a *app) leavesStart() error {
+	if a.option().Set() {
+		return errors.New("USB is closed in the initramfs, and without the service it would stay closed; first: sudo warder boot open-usb")
+	}
+	if err := early.Remove(a.paths().EarlyFile()); err != nil {
+		return fmt.Errorf("what holds the machine while it starts up cannot be removed, so the service stays: %w", err)
+	}
+	return nil
 }

@@ -22,6 +22,9 @@ func (a *app) service() *cobra.Command {
 			Use: action, Short: short, Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				if action == "uninstall" {
+					if err := a.leavesStart(); err != nil {
+						return err
+					}
 					// Stopping reverts; what a killed agent left is given back here, before its files go.
 					_ = service.Control("stop")
 					if err := a.offline(cmd, agent.OfflineRevert, agent.HoldRequest{}); err != nil {

@@ -32,7 +32,7 @@ func (r *Rules) Reason(v enforce.Verdict, u *fact.USB) (reason, nearest string) 
 // startNeeds says what the start of the machine may need a device for.
 func (r *Rules) startNeeds(u *fact.USB) string {
 	if r.machine == nil || r.machine.Starting == nil || u.InputOnly() {
-		return "while the machine starts up, no keyboard is refused"
+		return "while the machine starts up, no input device is refused"
 	}
 	return "the start waits for " + r.machine.Starting.Waits + ", which may be on it"
 }

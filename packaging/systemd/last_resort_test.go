@@ -27,7 +27,7 @@ func TestOpen(t *testing.T) {
 		classes    []byte
 		authorized string
 		want       string
-	}{{[]byte{3}, "0", "1"}, {[]byte{3, 3}, "0", "1"}, {[]byte{8}, "0", "0"}, {[]byte{3, 8}, "0", "0"}, {[]byte{9}, "0", "1"}, {nil, "0", "0"}, {[]byte{8}, "1", "1"}} {
+	}{{[]byte{3}, "0", "1"}, {[]byte{3, 3}, "0", "1"}, {[]byte{8}, "0", "0"}, {[]byte{3, 8}, "0", "0"}, {[]byte{9}, "0", "1"}, {nil, "0", "0"}, {[]byte{3, 9}, "0", "1"}, {[]byte{9, 8}, "0", "0"}, {[]byte{8}, "1", "1"}} {
 		dir := filepath.Join(root, "sys/bus/usb/devices", fmt.Sprintf("1-%d", i+1))
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -85,6 +85,49 @@ func TestCount(t *testing.T) {
 		called, _ := os.ReadFile(run + "/called")
 		if got := n + " " + strings.TrimSpace(string(called)); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// TestEarly: after an early start that was killed the kernel lets in what comes, and inputs that it refused are let in.
+// One that ended by itself, or was followed by an agent, is left as it is.
+func TestEarly(t *testing.T) {
+	for _, c := range []struct {
+		name, result string
+		over         bool
+		want         string // parameter, default, keyboard, stick
+	}{
+		{"killed", "signal", false, "1 1 1 0"}, {"killed by a time-out", "timeout", false, "1 1 1 0"}, {"ended", "success", false, "0 0 0 0"}, {"taken over", "signal", true, "0 0 0 0"},
+	} {
+		root := t.TempDir()
+		files := []string{"sys/module/usbcore/parameters/authorized_default", "sys/bus/usb/devices/usb1/authorized_default", "sys/bus/usb/devices/1-1/authorized", "sys/bus/usb/devices/1-2/authorized"}
+		put := func(name, text string) {
+			path := filepath.Join(root, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, f := range files {
+			put(f, "0\n")
+		}
+		put("sys/bus/usb/devices/1-1/descriptors", descriptors(3))
+		put("sys/bus/usb/devices/1-2/descriptors", descriptors(8))
+		if c.over {
+			put("run/early-over", "boot")
+		}
+		cmd := exec.Command("sh", "last-resort", "early")
+		cmd.Env = append(os.Environ(), "WARDER_SYS="+root+"/sys", "WARDER_RUN="+root+"/run", "SERVICE_RESULT="+c.result)
+		out, _ := cmd.CombinedOutput()
+		var got []string
+		for _, f := range files {
+			b, _ := os.ReadFile(filepath.Join(root, f))
+			got = append(got, strings.TrimSpace(string(b)))
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %s, want %s (%s)", c.name, strings.Join(got, " "), c.want, out)
 		}
 	}
 }

@@ -20,8 +20,9 @@ type Observer struct{ File string } // "/proc/bus/input/devices"
 
 // Bus types (include/uapi/linux/input.h).
 const (
-	busUSB     = 0x03
-	busVirtual = 0x06
+	busUSB       = 0x03
+	busBluetooth = 0x05
+	busVirtual   = 0x06
 )
 
 // node is one input device.
@@ -64,6 +65,23 @@ func (o Observer) Observe(_ context.Context, m *fact.Machine) error {
 	}
 	m.Inputs = fact.Is(in)
 	return nil
+}
+
+// BuiltIn counts the keyboards that work before any program of the disk runs: neither on USB nor by radio.
+func (o Observer) BuiltIn() (int, error) {
+	f, err := os.Open(o.File)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	nodes, err := parse(f)
+	n := 0
+	for _, x := range nodes {
+		if x.keyboard && x.bus != busUSB && x.bus != busBluetooth && x.bus != busVirtual && !strings.HasPrefix(x.sysfs, "/devices/virtual/") {
+			n++
+		}
+	}
+	return n, err
 }
 
 func mark(m *fact.Machine, n node) {

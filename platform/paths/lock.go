@@ -2,6 +2,7 @@ package paths
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 
 	"github.com/gofrs/flock"
@@ -34,13 +35,13 @@ func Lock(path string) (unlock func(), err error) {
 
 // free reports whether nobody has a lock. Its file is not made.
 func free(path string) bool {
-	if _, err := os.Stat(path); err != nil {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return true
 	}
 	l := flock.New(path, flock.SetFlag(os.O_RDONLY))
 	defer l.Close()
 	ok, err := l.TryLock()
-	return err != nil || ok
+	return err == nil && ok
 }
 
 // named reports whether a lock's file still has its name.

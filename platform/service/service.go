@@ -105,11 +105,13 @@ func Control(action string) error {
 			return fmt.Errorf("cannot install the early start: %w", err)
 		}
 	}
+	if action == "uninstall" {
+		if err := removeEarly(); err != nil { // before systemd reads its units anew
+			return fmt.Errorf("cannot remove the early start: %w", err)
+		}
+	}
 	if err := service.Control(s, action); err != nil {
 		return fmt.Errorf("cannot %s the service: %w", action, err)
-	}
-	if action == "uninstall" {
-		return removeEarly()
 	}
 	return nil
 }

@@ -72,7 +72,7 @@ func (b Backend) paramBaseline(_ enforce.Key, seen enforce.Reading, _ func(enfor
 // hubBaseline: a root hub that appeared while we held the parameter reads our 0.
 func (b Backend) hubBaseline(_ enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
 	base, ok := held(enforce.Key{Kind: kindParam, ID: "authorized_default"})
-	if !ok && b.Option.Closed() && reading(b.param()).Is("0") {
+	if !ok && b.Option.Closed() {
 		base.Value, ok = freshParam(), true
 	}
 	if ok && seen.Is("0") {
@@ -90,7 +90,7 @@ func (b Backend) deviceBaseline(k enforce.Key, seen enforce.Reading, held func(e
 	name, _, _ := strings.Cut(k.ID, "@")
 	bus, _, _ := strings.Cut(name, "-")
 	base, ok := held(enforce.Key{Kind: kindDefault, ID: "usb" + bus})
-	if !ok && b.Option.Closed() && reading(b.dir("usb"+bus)+"/authorized_default").Is("0") {
+	if !ok && b.Option.Closed() {
 		base.Value, ok = "1", true
 	}
 	if !ok || seen.State != enforce.Present {

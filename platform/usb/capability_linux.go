@@ -98,7 +98,7 @@ func (d Decision) neutral() platform.Decision {
 	if _, none := d.By.(nothing); !none {
 		out.Reason = func() (reason, nearest string) { return d.By.Reason(d.Verdict, &u) }
 	}
-	if !d.Verdict.Allow {
+	if !d.Verdict.Allow && d.Err == nil && d.Done.Is("0") {
 		out.Usable = d.Usable
 	}
 	if d.Released != nil {

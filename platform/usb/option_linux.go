@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,9 +21,12 @@ import (
 // Option is the kernel's option that closes USB from the initramfs on, before any program of the disk runs
 // (modprobe.d(5)). It is somebody's choice: with it no USB keyboard works where a disk's passphrase is asked for.
 type Option struct {
-	File    string // the module's option
+	File    string // the module's option; it stays, without the option, until the initramfs is known to have none
 	Boot    string // says of this boot what File does not: it was begun otherwise, or opened since
 	Builtin string // the kernel's list of what is no module
+	Line    string // the kernel's command line, which has the last word
+	// Remake makes the initramfs anew; nil: the system's program does.
+	Remake func(context.Context, func(string)) error
 }
 
 // NewOption is this machine's.
@@ -29,33 +34,62 @@ func NewOption(run string) Option {
 	var u unix.Utsname
 	_ = unix.Uname(&u)
 	return Option{File: "/etc/modprobe.d/warder-usb.conf", Boot: filepath.Join(run, "usb-option"),
-		Builtin: "/lib/modules/" + unix.ByteSliceToString(u.Release[:]) + "/modules.builtin"}
+		Builtin: "/lib/modules/" + unix.ByteSliceToString(u.Release[:]) + "/modules.builtin", Line: "/proc/cmdline"}
 }
 
-const optionText = "# Written by \"warder boot close-usb\"; \"warder boot open-usb\" removes it.\noptions usbcore authorized_default=0\n"
-
-// Set reports whether the option is there.
-func (o Option) Set() bool { _, err := os.Stat(o.File); return err == nil }
-
-// What Boot holds.
 const (
-	begunClosed = "closed"
-	begunOpen   = "open" // or opened since: what is closed now was closed by somebody else
+	optionLine = "options usbcore authorized_default=0\n"
+	optionText = "# Written by \"warder boot close-usb\"; \"warder boot open-usb\" removes it.\n" + optionLine
+	unsureText = "# An initramfs may still close USB. \"warder boot open-usb\" makes it anew and removes this.\n"
 )
 
-// Closed reports whether this boot was begun with it, and nothing has been given back since.
+// Set reports whether the initramfs is closed, or may be.
+func (o Option) Set() bool { _, err := os.Stat(o.File); return err == nil }
+
+// Sure reports whether it is known which of the two.
+func (o Option) Sure() bool {
+	b, err := durable.Read(o.File, 1<<10)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && strings.Contains(string(b), optionLine)
+}
+
+// What Boot holds. What was opened counts as closed for a while: something may have been on its way.
+const (
+	begunClosed = "closed"
+	begunOpen   = "open"
+	opened      = "opened at " // and the time since the machine was started, in nanoseconds
+	openedFor   = 10 * time.Second
+)
+
+// Closed reports whether this boot was begun with it, and what it closed was not given back: what is closed after that
+// was closed by somebody else.
 func (o Option) Closed() bool {
+	line, _ := durable.Read(o.Line, 64<<10)
+	if strings.Contains(string(line), "usbcore.authorized_default=") {
+		return false
+	}
 	b, err := durable.Read(o.Boot, 64)
 	if errors.Is(err, fs.ErrNotExist) {
 		return o.Set()
 	}
+	if at, was := strings.CutPrefix(string(b), opened); was {
+		n, err := strconv.ParseInt(at, 10, 64)
+		return err == nil && sinceBoot()-time.Duration(n) < openedFor
+	}
 	return err == nil && string(b) == begunClosed
+}
+
+// sinceBoot is the time since the machine was started.
+func sinceBoot() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &t)
+	return time.Duration(t.Nano())
 }
 
 // undone: what it closed was opened.
 func (o Option) undone() {
-	if o.Closed() {
-		_ = o.began(begunOpen)
+	b, _ := durable.Read(o.Boot, 64)
+	if o.Closed() && !strings.HasPrefix(string(b), opened) {
+		_ = o.began(opened + strconv.FormatInt(int64(sinceBoot()), 10))
 	}
 }
 
@@ -69,7 +103,10 @@ func (o Option) began(how string) error {
 
 // keep remembers how this boot was begun before the file changes.
 func (o Option) keep() error {
-	if o.Closed() {
+	switch _, err := os.Stat(o.Boot); {
+	case err == nil:
+		return nil // it is remembered
+	case o.Closed():
 		return o.began(begunClosed)
 	}
 	return o.began(begunOpen)
@@ -89,8 +126,10 @@ func (o Option) Close(ctx context.Context, say func(string)) error {
 			}
 		}
 	}
-	if _, _, err := initramfs(); err != nil {
-		return err
+	if o.Remake == nil {
+		if _, _, err := initramfs(); err != nil {
+			return err
+		}
 	}
 	if err := o.keep(); err != nil {
 		return err
@@ -98,10 +137,15 @@ func (o Option) Close(ctx context.Context, say func(string)) error {
 	if err := durable.Write(o.File, []byte(optionText), 0o644); err != nil {
 		return err
 	}
-	return remake(ctx, say)
+	if err := o.remake(ctx, say); err != nil {
+		// One may have been made, and another not. Those that are made later are open.
+		return errors.Join(err, durable.Write(o.File, []byte(unsureText), 0o644))
+	}
+	return nil
 }
 
-// Open drops the option and makes the initramfs anew.
+// Open drops the option and makes the initramfs anew. Where that fails it can be asked for again, and until then every
+// start counts as closed.
 func (o Option) Open(ctx context.Context, say func(string)) error {
 	if !o.Set() {
 		return nil
@@ -109,8 +153,18 @@ func (o Option) Open(ctx context.Context, say func(string)) error {
 	if err := o.keep(); err != nil {
 		return err
 	}
-	if err := durable.Remove(o.File); err != nil {
+	if err := durable.Write(o.File, []byte(unsureText), 0o644); err != nil {
 		return err
+	}
+	if err := o.remake(ctx, say); err != nil {
+		return err
+	}
+	return durable.Remove(o.File)
+}
+
+func (o Option) remake(ctx context.Context, say func(string)) error {
+	if o.Remake != nil {
+		return o.Remake(ctx, say)
 	}
 	return remake(ctx, say)
 }

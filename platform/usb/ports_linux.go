@@ -368,13 +368,12 @@ func (d device) read(fd int) enforce.Reading {
 
 // set writes the open authorized, and reads it back.
 func (p *Ports) set(d device, fd int, c enforce.Change) (enforce.Reading, error) {
-	if c.To.Value == "0" {
-		p.refusing(d)
-	}
-	p.saw(d.name, c.To) // before its interfaces come
+	refused := p.refusing(d, c.To)
 	if err := p.write(fd, p.auth(d.name), c); err != nil {
+		refused(false)
 		return d.reading("authorized"), err
 	}
+	refused(true)
 	after := d.read(fd)
 	if after.State == enforce.Present && !after.Is(c.To.Value) {
 		return after, fmt.Errorf("%s reads %s after %s was written", p.auth(d.name), after, c.To.Value)

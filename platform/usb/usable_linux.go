@@ -13,18 +13,12 @@ func (p *Ports) saw(name string, r enforce.Reading) {
 	defer p.mu.Unlock()
 	if !r.Is("0") {
 		if since, was := p.idle[name]; was {
-			if p.used == nil || len(p.used) >= maxKnown {
-				p.used = map[string]time.Time{}
-			}
-			p.used[name] = since
+			p.used = put(p.used, name, since)
 		}
 		delete(p.idle, name)
 		return
 	}
-	if p.idle == nil || len(p.idle) >= maxKnown {
-		p.idle = map[string]time.Time{}
-	}
-	p.idle[name] = time.Now()
+	p.idle = put(p.idle, name, time.Now())
 	delete(p.used, name)
 }
 
@@ -50,15 +44,45 @@ func (p *Ports) usable(d device) time.Duration {
 	return out
 }
 
-// refusing remembers for how long a device could be used that is about to be refused.
-func (p *Ports) refusing(d device) {
-	length := p.usable(d)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.usables == nil || len(p.usables) >= maxKnown {
-		p.usables = map[string]time.Duration{}
+// refusing notes that a device's authorized is about to be written, before its interfaces come or go. The end of the
+// write is told to what it gives: a device that was refused could be used until then, and one that was not stands as
+// it did.
+func (p *Ports) refusing(d device, to enforce.Reading) func(done bool) {
+	began, length := time.Now(), time.Duration(0)
+	if to.Is("0") {
+		length = p.usable(d)
 	}
-	p.usables[d.name] = length
+	p.mu.Lock()
+	idle, was := p.idle[d.name]
+	used, again := p.used[d.name]
+	p.mu.Unlock()
+	p.saw(d.name, to)
+	return func(done bool) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		switch {
+		case !done:
+			delete(p.idle, d.name)
+			delete(p.used, d.name)
+			if was {
+				p.idle = put(p.idle, d.name, idle)
+			}
+			if again {
+				p.used = put(p.used, d.name, used)
+			}
+		case length > 0:
+			p.usables = put(p.usables, d.name, length+time.Since(began))
+		}
+	}
+}
+
+// put keeps one of a bounded number.
+func put[V any](m map[string]V, name string, v V) map[string]V {
+	if m == nil || len(m) >= maxKnown {
+		m = map[string]V{}
+	}
+	m[name] = v
+	return m
 }
 
 func (p *Ports) wasUsable(name string) time.Duration {

@@ -1,6 +1,7 @@
 package usb
 
 import (
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -51,11 +52,40 @@ func TestUsable(t *testing.T) {
 	if failed := b.Apply(t.Context(), []enforce.Change{refuse}); len(failed) > 0 {
 		t.Fatal(failed)
 	}
-	if got := p.wasUsable("1-1"); got != 4*time.Second {
+	if got := p.wasUsable("1-1"); got < 4*time.Second || got > 14*time.Second {
 		t.Errorf("refused after %s", got)
 	}
 	p.forget("1-1")
 	if got := p.wasUsable("1-1"); got != 0 {
 		t.Errorf("another one: %s", got)
+	}
+}
+
+// A write that fails takes nothing away: the time goes on.
+func TestUsableAfterAFailedWrite(t *testing.T) {
+	root, fails := tree(t), true
+	p := &Ports{Root: root, Gate: func(enforce.Change) error {
+		if fails {
+			return errors.New("no")
+		}
+		return nil
+	}}
+	if err := os.MkdirAll(p.dir("1-1")+"/power", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p.dir("1-1")+"/power/connected_duration", []byte("3600000\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	key := enforce.Key{Kind: kindDevice, ID: "1-1@2"}
+	refuse := []enforce.Change{{Key: key, To: enforce.Reading{Value: "0", State: enforce.Present}}}
+	if failed := (Backend{p}).Apply(t.Context(), refuse); len(failed) != 1 {
+		t.Fatal(failed)
+	}
+	fails = false
+	if failed := (Backend{p}).Apply(t.Context(), refuse); len(failed) > 0 {
+		t.Fatal(failed)
+	}
+	if got := p.wasUsable("1-1"); got < time.Hour {
+		t.Errorf("it could be used for %s", got)
 	}
 }

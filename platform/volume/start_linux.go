@@ -1,11 +1,10 @@
 package volume
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/durable"
 	"github.com/warderd/warder/platform/mountinfo"
 )
 
@@ -42,18 +42,16 @@ const (
 
 // needs reads both tables. One that cannot be read may name anything.
 func (s *starter) needs() (out []need, err error) {
-	read := func(path string, parse func(io.Reader) ([]need, error)) {
-		f, oerr := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-		if errors.Is(oerr, os.ErrNotExist) {
+	read := func(path string, parse func(string) ([]need, error)) {
+		b, rerr := durable.Read(path, maxTable)
+		if errors.Is(rerr, fs.ErrNotExist) {
 			return
 		}
-		if oerr != nil {
-			err = errors.Join(err, oerr)
-			return
+		var list []need
+		if rerr == nil {
+			list, rerr = parse(string(b))
 		}
-		defer f.Close()
-		list, perr := parse(io.LimitReader(f, maxTable))
-		out, err = append(out, list...), errors.Join(err, perr)
+		out, err = append(out, list...), errors.Join(err, rerr)
 	}
 	read(s.fstab, parseFstab)
 	read(s.crypttab, parseCrypttab)
@@ -62,16 +60,16 @@ func (s *starter) needs() (out []need, err error) {
 
 // parseFstab gives what is mounted, and swapped to, at the start (fstab(5), systemd.mount(5)). What may be missing,
 // and what is mounted when it is first used, is waited for by nobody.
-func parseFstab(r io.Reader) ([]need, error) {
-	return parseTable(r, 4, func(f []string) (specs []string, options, what string) {
+func parseFstab(text string) ([]need, error) {
+	return parseTable(text, 4, func(f []string) (specs []string, options, what string) {
 		return []string{f[0]}, f[3], f[1] + " of /etc/fstab"
 	})
 }
 
 // parseCrypttab gives the disks that are unlocked at the start, and those that a key or a header lies on
 // (crypttab(5)).
-func parseCrypttab(r io.Reader) ([]need, error) {
-	return parseTable(r, 2, func(f []string) (specs []string, options, what string) {
+func parseCrypttab(text string) ([]need, error) {
+	return parseTable(text, 2, func(f []string) (specs []string, options, what string) {
 		if len(f) > 3 {
 			options = f[3]
 		}
@@ -94,11 +92,9 @@ func parseCrypttab(r io.Reader) ([]need, error) {
 	})
 }
 
-func parseTable(r io.Reader, least int, row func([]string) (specs []string, options, what string)) (out []need, err error) {
-	in := bufio.NewScanner(r)
-	in.Buffer(make([]byte, 0, 4096), 64<<10)
-	for in.Scan() {
-		f := strings.Fields(in.Text())
+func parseTable(text string, least int, row func([]string) (specs []string, options, what string)) (out []need, err error) {
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
 		if len(f) < 2 || strings.HasPrefix(f[0], "#") {
 			continue
 		}
@@ -121,7 +117,7 @@ func parseTable(r io.Reader, least int, row func([]string) (specs []string, opti
 			}
 		}
 	}
-	return out, in.Err()
+	return out, nil
 }
 
 // tags are the names by which a disk is found (fstab(5)), and where udev keeps them.
@@ -284,7 +280,8 @@ func (s *starter) isInside(dir string, depth int) bool {
 			return false
 		}
 	}
-	return len(below) > 0 || !strings.Contains(dir, "/virtual/")
+	// The disks of NVMe with several paths stand on nothing.
+	return len(below) > 0 || !strings.Contains(dir, "/virtual/") || strings.Contains(dir, "/virtual/nvme-subsystem/")
 }
 
 // onUSB reports whether a device of sysfs hangs on a USB bus.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
 )
@@ -35,11 +37,11 @@ swap /dev/vg/swap /dev/urandom swap
 
 // What the start waits for, and nothing else.
 func TestNeeds(t *testing.T) {
-	list, err := parseFstab(strings.NewReader(fstab))
+	list, err := parseFstab(fstab)
 	if err != nil {
 		t.Fatal(err)
 	}
-	more, err := parseCrypttab(strings.NewReader(crypttab))
+	more, err := parseCrypttab(crypttab)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,8 +61,8 @@ func TestNeeds(t *testing.T) {
 			t.Errorf("%s: %s, want %s", spec, got, node)
 		}
 	}
-	if _, err := parseFstab(strings.NewReader("UUID=1 /a ext4 " + strings.Repeat("x", 70<<10))); err == nil {
-		t.Error("a line without an end is read as nothing")
+	if list, _ := parseFstab("UUID=1 /a ext4 " + strings.Repeat("x", 70<<10) + "\nUUID=2 /b ext4 defaults\n"); len(list) != 2 {
+		t.Errorf("a long line hides others: %v", list)
 	}
 }
 
@@ -94,11 +96,18 @@ func TestWaits(t *testing.T) {
 	if err := os.Remove(s.fstab); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(s.fstab, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if got := waits(); !strings.HasPrefix(got, "something (") {
-		t.Errorf("a table that cannot be read: waits for %q", got)
+	for what, made := range map[string]func() error{
+		"a directory": func() error { return os.Mkdir(s.fstab, 0o755) },
+		"a pipe":      func() error { return unix.Mkfifo(s.fstab, 0o644) },
+		"too long":    func() error { return os.WriteFile(s.fstab, make([]byte, maxTable+1), 0o644) },
+	} {
+		_ = os.Remove(s.fstab)
+		if err := made(); err != nil {
+			t.Fatal(err)
+		}
+		if got := waits(); !strings.HasPrefix(got, "something (") {
+			t.Errorf("%s: waits for %q", what, got)
+		}
 	}
 }
 
@@ -110,7 +119,7 @@ func TestInside(t *testing.T) {
 		"nvme":  "devices/pci0000:00/0000:00:01.0/nvme/nvme0/nvme0n1",
 		"part":  "devices/pci0000:00/0000:00:01.0/nvme/nvme0/nvme0n1/nvme0n1p1",
 		"stick": "devices/pci0000:00/0000:00:14.0/usb1/1-2/1-2:1.0/host6/block/sda",
-		"lvm":   "devices/virtual/block/dm-0", "mixed": "devices/virtual/block/dm-1", "loop": "devices/virtual/block/loop0", "deep": "devices/virtual/block/dm-2",
+		"lvm":   "devices/virtual/block/dm-0", "mixed": "devices/virtual/block/dm-1", "loop": "devices/virtual/block/loop0", "multipath": "devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1", "deep": "devices/virtual/block/dm-2",
 	}
 	for _, d := range dirs {
 		if err := os.MkdirAll(filepath.Join(sys, d, "slaves"), 0o755); err != nil {
@@ -127,7 +136,7 @@ func TestInside(t *testing.T) {
 	link("mixed", "part")
 	link("mixed", "stick")
 	link("deep", "lvm")
-	for name, want := range map[string]bool{"nvme": true, "part": true, "lvm": true, "deep": true, "stick": false, "mixed": false, "loop": false} {
+	for name, want := range map[string]bool{"nvme": true, "part": true, "lvm": true, "deep": true, "multipath": true, "stick": false, "mixed": false, "loop": false} {
 		if got := s.isInside(filepath.Join(sys, dirs[name]), 0); got != want {
 			t.Errorf("%s: %v", name, got)
 		}
@@ -173,8 +182,7 @@ func FuzzTables(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		s := starter{dev: "/D"}
 		for _, parse := range []func(string) ([]need, error){
-			func(s string) ([]need, error) { return parseFstab(strings.NewReader(s)) },
-			func(s string) ([]need, error) { return parseCrypttab(strings.NewReader(s)) },
+			parseFstab, parseCrypttab,
 		} {
 			list, _ := parse(text)
 			if len(list) > maxNeeds {
