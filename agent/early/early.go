@@ -81,11 +81,11 @@ func Differs(path string, text []byte) (how string, absent bool) {
 	b, err := durable.Read(path, maxFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return filepath.Base(path) + " was removed", true
+		return path + " was removed", true
 	case err != nil:
 		return err.Error(), false
 	case !bytes.Equal(b, text):
-		return filepath.Base(path) + " was changed", false
+		return path + " was changed", false
 	}
 	return "", false
 }

@@ -60,10 +60,10 @@ func TestFile(t *testing.T) {
 	if how, absent := Differs(path, text); how != "" || absent {
 		t.Errorf("%q %v", how, absent)
 	}
-	if how, absent := Differs(path, nil); how != "early was changed" || absent {
+	if how, absent := Differs(path, nil); how != path+" was changed" || absent {
 		t.Errorf("%q %v", how, absent)
 	}
-	if how, absent := Differs(path+"x", text); how != "earlyx was removed" || !absent {
+	if how, absent := Differs(path+"x", text); how != path+"x was removed" || !absent {
 		t.Errorf("%q %v", how, absent)
 	}
 }
