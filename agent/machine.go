@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/warderd/warder/agent/reconcile"
@@ -31,6 +32,7 @@ type machine struct {
 	list     []platform.Capability
 	loop     *reconcile.Loop
 	gate     gate
+	stirred  atomic.Bool // a guard decided something, or asked for a look, since the last one
 
 	mu      sync.Mutex
 	can     map[string]fact.Capability      // by setting, as probed
@@ -101,7 +103,12 @@ func (m *machine) probe(ctx context.Context) {
 // start ends what an earlier run left, and says who is told of what guards decide.
 func (m *machine) start(hand func(platform.Decision), look func(soon bool)) {
 	for _, g := range m.guards() {
-		g.Listen(hand, look)
+		g.Listen(func(d platform.Decision) {
+			if d.New || d.Changed { // and not of what was judged again because it was loaded
+				m.stirred.Store(true)
+			}
+			hand(d)
+		}, func(soon bool) { m.stirred.Store(true); look(soon) })
 	}
 	for _, c := range m.list {
 		if c.Start != nil {
@@ -143,6 +150,7 @@ func (m *machine) observe(ctx context.Context) fact.Machine {
 // back: the plan of nothing. before is called with the plan, before any of it is done. The caller puts what
 // comes back, once it is complete.
 func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(reconcile.Plan, bool)) standing {
+	stirred := m.stirred.Swap(false)
 	by, written := m.touches() // before it is looked at: what is written from here on asks for another look
 	snapshot := m.observe(ctx)
 	asked := doc
@@ -157,7 +165,7 @@ func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(re
 	}
 	last := m.last()
 	ask := reconcile.Ask{Wants: out.Wants, Blind: m.kindsOf(out.Blind), Before: before, By: by,
-		Still: !written && last.asked == doc && last.loaded && reflect.DeepEqual(last.snapshot, snapshot) && reflect.DeepEqual(last.blind, out.Blind)}
+		Still: !stirred && !written && last.asked == doc && last.loaded && reflect.DeepEqual(last.snapshot, snapshot) && reflect.DeepEqual(last.blind, out.Blind)}
 	var unloaded []error
 	still := ask.Still
 	r := m.loop.Run(ctx, ask, func(context.Context) { unloaded, still = m.load(loaded, out.Blind), false })

@@ -89,7 +89,8 @@ type Ask struct {
 	// Before is called with the plan before any of it is done, and whether it changes what can cut this
 	// machine off from its server; nil: nobody asks.
 	Before func(plan Plan, network bool)
-	// Still: the guards have been loaded with the same rules before, on a machine that was as it is now. Where
+	// Still: the guards have been loaded with the same rules before, on a machine that was as it is now, and none has
+	// decided anything since: what one remembers of that ends with the next load. Where
 	// nothing has to be done either, nothing is loaded, and what was listed stands.
 	Still bool
 	// By are the programs that were seen to touch resources since the last run.
