@@ -203,7 +203,7 @@ func (l *lab) status() Status {
 func (l *lab) until(what string, ok func(Status) bool) Status {
 	l.t.Helper()
 	var s Status
-	for range 1000 {
+	for range 3000 { // a check-in that failed is tried again after seconds
 		if s = l.status(); ok(s) {
 			return s
 		}
