@@ -177,7 +177,7 @@ func (a *Agent) forget(why string) error {
 	a.look()
 	err := a.machine.last().notGivenBack()
 	if err == nil {
-		a.unnoteEarly()
+		_ = a.unnoteEarly() // said by the health, and mended at the next start
 		err = a.custody.erase()
 	}
 	if err != nil {

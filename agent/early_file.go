@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -33,10 +32,12 @@ const (
 // endEarly ends an early start that holds this machine, lets none begin after it in this boot, and makes what it holds
 // the ledger's. From here to the next look nobody answers what is plugged in: it waits.
 func (a *Agent) endEarly() error {
-	if err := early.End(a.o.Paths.Run, a.o.Boot); err != nil {
+	err := early.End(a.o.Paths.Run, a.o.Boot)
+	if err != nil {
 		a.o.Log.Warn("cannot mark that the early start is over", "error", err)
 	}
-	if !paths.Evict(filepath.Join(a.o.Paths.Run, earlyLock), earlyPatience) {
+	// Without the mark it would give everything back when it is asked to end.
+	if !paths.Evict(filepath.Join(a.o.Paths.Run, earlyLock), earlyPatience, err != nil) {
 		a.o.Log.Error("the early start does not end; it decides by the last confirmed policy until it does")
 	}
 	return a.ledger.TakeOver()
@@ -96,11 +97,14 @@ func (a *Agent) journalEarly(r *early.Record) bool {
 }
 
 // unnoteEarly removes the file before what it says ends, so that no start is held by it whatever happens between.
-func (a *Agent) unnoteEarly() {
+func (a *Agent) unnoteEarly() error {
 	a.early.text = nil
-	if err := early.Remove(a.o.Paths.EarlyFile()); err != nil {
+	err := early.Remove(a.o.Paths.EarlyFile())
+	if err != nil {
 		a.health.set(earlyUnwritten, err.Error())
+		return fmt.Errorf("the next start of this machine is held all the same until the agent runs: %w", err)
 	}
+	return nil
 }
 
 // noteEarly keeps the file that the next early start goes by: the confirmed policy, where it holds something from
@@ -168,7 +172,7 @@ func (a *Agent) earlyText() (text []byte, known bool, err error) {
 
 // HoldsEarly reports whether there is a file that holds this machine at its next start.
 func HoldsEarly(p paths.Paths) (bool, error) {
-	_, err := os.Stat(p.EarlyFile())
+	err := early.Check(p.EarlyFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

@@ -146,7 +146,12 @@ func (s *starting) run(ctx context.Context, ready func()) error {
 		s.o.Log.Info("the agent takes over")
 		return nil
 	}
-	if why := s.o.Ending(context.Background()); why == service.Shutdown {
+	switch s.o.Ending(context.Background()) {
+	case service.Shutdown:
+		return nil
+	case service.Restarting:
+		// With the agent, which could not start: the next early start goes on.
+		s.o.Log.Info("restarting: what is held stays so")
 		return nil
 	}
 	// Nobody would be left who answers what is plugged in.

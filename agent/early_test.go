@@ -154,12 +154,14 @@ func TestEarlyAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.reads("1", "1")
-	end = l.early(service.Shutdown)
-	l.reads("0", "0")
-	if err := end(); err != nil {
-		t.Fatal(err)
+	for _, keeps := range []service.Ending{service.Shutdown, service.Restarting} {
+		end = l.early(keeps)
+		l.reads("0", "0")
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		l.reads("0", "0")
 	}
-	l.reads("0", "0")
 
 	// A file that is not as the server signed it, or that others may write, holds nothing, is no reason not to start up,
 	// and is told.
@@ -206,6 +208,28 @@ func TestEarlyFile(t *testing.T) {
 	l.admin("PUT", "/policies/policy-default", denyAll)
 	l.until("enforced", version(2))
 	l.file(true, "enforced")
+	spoiled := 0
+	for _, spoil := range []func() error{
+		func() error { return os.Chmod(l.earlyFile(), 0o666) },
+		func() error {
+			if err := os.Rename(l.earlyFile(), l.earlyFile()+".moved"); err != nil {
+				return err
+			}
+			return os.Symlink(l.earlyFile()+".moved", l.earlyFile())
+		},
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		spoiled++
+		if held, err := HoldsEarly(l.agent.o.Paths); held || err == nil {
+			t.Error("it would not be believed, and that is not said")
+		}
+		l.in(func(a *Agent) { a.look() })
+		if held, err := HoldsEarly(l.agent.o.Paths); !held || err != nil {
+			t.Errorf("it is not mended: %v", err)
+		}
+	}
 	for range 2 { // removed, and then changed
 		if err := os.Remove(l.earlyFile()); err != nil {
 			t.Fatal(err)
@@ -222,12 +246,12 @@ func TestEarlyFile(t *testing.T) {
 	}
 	restored := 0
 	for range 600 {
-		if restored = len(l.events("restored")); restored == 4 {
+		if restored = len(l.events("restored")); restored == 4+spoiled {
 			break
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	if restored != 4 {
+	if restored != 4+spoiled {
 		t.Errorf("%d events: %v", restored, l.events("restored"))
 	}
 	ctx := context.Background()

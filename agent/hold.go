@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,7 +26,7 @@ func (a *Agent) hold(who, reason string, length time.Duration) error {
 	}
 	st := a.custody.state
 	st.Hold = h
-	a.unnoteEarly()
+	noted := a.unnoteEarly()
 	if err := a.custody.save(st); err != nil {
 		return err
 	}
@@ -33,7 +34,10 @@ func (a *Agent) hold(who, reason string, length time.Duration) error {
 	a.look()
 	a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "held", Subject: who, Reason: reason})
 	if left := a.machine.last().notGivenBack(); left != nil {
-		return fmt.Errorf("the policy is held, and not all could be given back: %w", left)
+		return errors.Join(fmt.Errorf("the policy is held, and not all could be given back: %w", left), noted)
+	}
+	if noted != nil {
+		return fmt.Errorf("the policy is held, but %w", noted)
 	}
 	return nil
 }

@@ -128,7 +128,8 @@ func (j *journal) write(d *platform.Decision) bool {
 		what = fmt.Sprintf("%s %s %s", e.Kind, e.Setting, e.Mode)
 	}
 	// What has just come is told, whatever was told of it: a device's number is used again after 127.
-	if !d.New && j.store.Seen(j.boot, d.Key.String(), what) {
+	// And so is what worked again in between and was refused anew.
+	if !d.New && !(d.Changed && d.Usable > 0 && !d.Verdict.Allow) && j.store.Seen(j.boot, d.Key.String(), what) {
 		return d.New || d.Changed
 	}
 	if e.Kind == enforce.WouldDeny && e.Mode == enforce.Warn {

@@ -71,13 +71,12 @@ func (a *Agent) offline(what OfflineAction, h HoldRequest) error {
 			return err
 		}
 		st.Hold = hold
-		a.unnoteEarly()
-		return a.custody.save(st)
+		return errors.Join(a.custody.save(st), a.unnoteEarly())
 	case OfflineUnenroll:
 		if _, err := a.custody.ids.Load(); st.Device == nil && err == nil {
 			return errNotEnrolled
 		}
-		a.unnoteEarly()
+		return a.unnoteEarly()
 	}
 	return nil
 }

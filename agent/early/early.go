@@ -79,6 +79,9 @@ func Parse(b []byte) (File, error) {
 // Differs says how a file differs from the text that it is to have: "" where it does not. absent: it is not there.
 func Differs(path string, text []byte) (how string, absent bool) {
 	b, err := durable.Read(path, maxFile)
+	if err == nil {
+		err = owned(path)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return path + " was removed", true
@@ -98,8 +101,17 @@ func Write(path string, text []byte) error {
 	return durable.Write(path, text, 0o600)
 }
 
-// Remove removes it.
-func Remove(path string) error { return durable.Remove(path) }
+// Remove removes it, and whatever stands in its place.
+func Remove(path string) error { return errors.Join(durable.Remove(path), os.RemoveAll(path)) }
+
+// Check says why a file would not be believed; nil where it would be, as far as this user can tell.
+func Check(path string) error {
+	_, _, err := Load(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return err
+}
 
 // Load reads a file and verifies the policy in it. A file that another user could have written is not believed.
 func Load(path string) (File, *policy.Document, error) {

@@ -15,8 +15,8 @@ func owned(path string) error {
 		return err
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s: it is not this user's alone to write (mode %s)", path, info.Mode())
+	if !ok || st.Uid != 0 && int(st.Uid) != os.Geteuid() || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("%s: it is not a file for root alone (mode %s)", path, info.Mode())
 	}
 	return nil
 }

@@ -68,6 +68,9 @@ func starts(t *testing.T, r *rig, o Options) {
 			t.Errorf("the keyboard was refused early: %s", line)
 		}
 	}
+	if n := strings.Count(again.reasons("usb 2-1"), `"kind":"denied"`); n != 2 { // one is of the boot before
+		t.Errorf("the stick is told %d times: %s", n, again.reasons("usb 2-1"))
+	}
 	again.sh("systemctl stop warder")
 	if got := again.defaults(); got != fresh {
 		t.Errorf("a stop left %q", got)
@@ -78,6 +81,23 @@ func starts(t *testing.T, r *rig, o Options) {
 	if n := strings.Count(again.sh("journalctl -b -u warder-early -o cat --no-pager"), "holding the machine"); n != 1 {
 		t.Errorf("the early start ran %d times", n)
 	}
+	// An agent that does not come up: the early start holds on through all of its starts, and a stop ends both.
+	again.sh(`systemctl stop warder warder-early; rm -rf /run/warder/*; mkdir -p /run/systemd/system/warder.service.d
+		printf '[Service]\nExecStart=\nExecStart=/bin/false\n' >/run/systemd/system/warder.service.d/broken.conf; systemctl daemon-reload; systemctl start --no-block warder`)
+	again.authorized("2-1", "0")
+	if out := again.sh(`n=0; for i in $(seq 60); do [ "$(cat /sys/bus/usb/devices/2-1/authorized)" = 1 ] && n=$((n+1)); sleep 0.2; done; echo open $n; journalctl -u warder -n 200 -o cat --no-pager | grep -c "Scheduled restart"`); !strings.HasPrefix(out, "open 0\n") || strings.HasSuffix(out, "\n0") {
+		t.Errorf("while the agent does not come up: %s", out)
+	}
+	again.plug("usb-kbd", "late", map[string]any{"port": "3"})
+	again.authorized("1-3", "1")
+	again.sh("systemctl stop warder; rm -r /run/systemd/system/warder.service.d; systemctl daemon-reload")
+	again.authorized("2-1", "1")
+	if got := again.defaults(); got != fresh {
+		t.Errorf("after a stop of an agent that did not come up: %q", got)
+	}
+	again.sh("systemctl start warder")
+	again.authorized("2-1", "0")
+
 	if os.Getenv("WARDER_SOAK") == "" {
 		return // more boots are the soak's
 	}

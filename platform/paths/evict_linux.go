@@ -6,10 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Evict ends the process that has a lock: it is asked to, and killed where it has not after a while. It reports
-// whether the lock is free.
-func Evict(path string, patience time.Duration) bool {
-	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+// Evict ends the process that has a lock: it is asked to, and killed where it has not after a while, or at once. It
+// reports whether the lock is free.
+func Evict(path string, patience time.Duration, atOnce bool) bool {
+	signals := []unix.Signal{unix.SIGTERM, unix.SIGKILL}
+	if atOnce {
+		signals = signals[1:]
+	}
+	for _, sig := range signals {
 		if free(path) {
 			return true
 		}

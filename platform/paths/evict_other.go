@@ -5,4 +5,4 @@ package paths
 import "time"
 
 // Evict reports whether a lock is free; nothing here holds one that would have to be ended.
-func Evict(path string, _ time.Duration) bool { return free(path) }
+func Evict(path string, _ time.Duration, _ bool) bool { return free(path) }

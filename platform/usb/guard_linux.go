@@ -252,6 +252,9 @@ func (g *Guard) dispatch(b []byte) (came, bool) {
 		return came{}, false
 	}
 	switch {
+	case u.synthetic && u.action == "add" && !root:
+		return came{name: name}, true // it is judged again, as after a rescan
+	case u.synthetic:
 	case u.action == "remove":
 		g.forget(name)
 		g.gone(name, false)

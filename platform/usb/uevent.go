@@ -17,6 +17,7 @@ type uevent struct {
 	devtype   string
 	seq       uint64 // of this announcement, in all there are; 0 where it does not say
 	number    int    // of the device on its bus; 0 where it does not say
+	synthetic bool   // a program asked for it ("udevadm trigger"): nothing came or went
 }
 
 // parseUevent reads one message of NETLINK_KOBJECT_UEVENT's kernel group: "action@path", then
@@ -47,6 +48,8 @@ func parseUevent(b []byte) (uevent, error) {
 			if n, err := strconv.ParseUint(string(value), 10, 8); err == nil { // "004"
 				u.number = int(n)
 			}
+		case "SYNTH_UUID": // since Linux 4.13
+			u.synthetic = true
 		case "SEQNUM":
 			u.seq, _ = strconv.ParseUint(string(value), 10, 64)
 		}

@@ -89,3 +89,27 @@ func TestUsableAfterAFailedWrite(t *testing.T) {
 		t.Errorf("it could be used for %s", got)
 	}
 }
+
+// An announcement that a program asked for is of no plug: what is known of the device stays, and it is told as one that
+// was there.
+func TestSynthetic(t *testing.T) {
+	p := &Ports{Root: tree(t), Gate: func(enforce.Change) error { return nil }}
+	g := tell(&Guard{Ports: p}, func(Decision) {})
+	event := func(more string) []byte {
+		return []byte("add@/devices/pci0000:00/usb1/1-1\x00ACTION=add\x00DEVPATH=/devices/pci0000:00/usb1/1-1\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00DEVNUM=002\x00" + more)
+	}
+	p.saw("1-1", enforce.Reading{Value: "0", State: enforce.Present})
+	c, ok := g.dispatch(event("SYNTH_UUID=0\x00"))
+	if !ok || c.name != "1-1" || !c.at.IsZero() || c.number != 0 {
+		t.Errorf("%+v %v", c, ok)
+	}
+	if _, known := p.idle["1-1"]; !known {
+		t.Error("what was known of it is forgotten")
+	}
+	if c, ok := g.dispatch(event("")); !ok || c.at.IsZero() || c.number != 2 {
+		t.Errorf("a plug: %+v %v", c, ok)
+	}
+	if _, known := p.idle["1-1"]; known {
+		t.Error("of another plug")
+	}
+}

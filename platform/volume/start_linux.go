@@ -206,6 +206,9 @@ func (s *starter) Carries(dir string) string {
 	}
 	list, err := s.needs()
 	for _, n := range list {
+		if slices.Contains(s.inside, n.spec) {
+			continue // a stick that calls itself so is another one
+		}
 		if dev := s.number(n.spec); slices.ContainsFunc(disks, func(d disk) bool { return d.dev == dev }) {
 			return n.what
 		}
