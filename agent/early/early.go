@@ -6,8 +6,6 @@ package early
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,8 +42,6 @@ type sealed struct {
 	File json.RawMessage `json:"file"`
 }
 
-func sum(b []byte) string { h := sha256.Sum256(b); return hex.EncodeToString(h[:]) }
-
 // Encode gives the file's text.
 func (f File) Encode() ([]byte, error) {
 	f.Version = version
@@ -53,7 +49,7 @@ func (f File) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(sealed{sum(body), body})
+	return json.Marshal(sealed{durable.Sum(body), body})
 }
 
 // Parse reads a file's text.
@@ -63,8 +59,7 @@ func Parse(b []byte) (File, error) {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return f, err
 	}
-	var body bytes.Buffer
-	if json.Compact(&body, s.File) != nil || sum(body.Bytes()) != s.Sum {
+	if got := durable.Sum(s.File); got == "" || got != s.Sum {
 		return f, errors.New("sum: its checksum does not match")
 	}
 	if err := json.Unmarshal(s.File, &f); err != nil {

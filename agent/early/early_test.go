@@ -14,6 +14,7 @@ import (
 	"github.com/warderd/warder/agent/identity"
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/durable"
 	"github.com/warderd/warder/sync/protocol"
 )
 
@@ -101,7 +102,7 @@ func TestFileRefused(t *testing.T) {
 		}
 	}
 	body := `{"version":2}`
-	if _, err := Parse([]byte(`{"sum":"` + sum([]byte(body)) + `","file":` + body + `}`)); err == nil || !strings.Contains(err.Error(), "version: this program knows 1 (received 2)") {
+	if _, err := Parse([]byte(`{"sum":"` + durable.Sum([]byte(body)) + `","file":` + body + `}`)); err == nil || !strings.Contains(err.Error(), "version: this program knows 1 (received 2)") {
 		t.Error(err)
 	}
 }

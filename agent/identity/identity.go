@@ -5,9 +5,6 @@
 package identity
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -200,8 +197,6 @@ type sealed struct {
 	State json.RawMessage `json:"state"`
 }
 
-func sum(b []byte) string { h := sha256.Sum256(b); return hex.EncodeToString(h[:]) }
-
 func open(path string) (*sealed, error) {
 	b, err := durable.Read(path, maxFile)
 	if err != nil {
@@ -211,8 +206,7 @@ func open(path string) (*sealed, error) {
 	if err := json.Unmarshal(b, &c); err != nil {
 		return nil, err
 	}
-	var compact bytes.Buffer
-	if json.Compact(&compact, c.State) != nil || sum(compact.Bytes()) != c.Sum {
+	if got := durable.Sum(c.State); got == "" || got != c.Sum {
 		return nil, errors.New("its checksum does not match")
 	}
 	return &c, nil
@@ -236,7 +230,7 @@ func (s *Store) Save(st State) error {
 		}
 	}
 	s.turn++
-	out, _ := json.Marshal(sealed{Turn: s.turn, Sum: sum(body), State: body})
+	out, _ := json.Marshal(sealed{Turn: s.turn, Sum: durable.Sum(body), State: body})
 	if err := write(files[1], out); err != nil {
 		defer s.mu.Unlock()
 		defer s.show()

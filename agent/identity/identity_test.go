@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/warderd/warder/platform/durable"
 )
 
 func state(n int64) State {
@@ -132,7 +134,7 @@ func TestUnreadableIsLeft(t *testing.T) {
 	dir := t.TempDir()
 	s := New(dir, dir+"/run")
 	state := []byte(`{"highest_serial":"a text, in a version to come"}`)
-	out, _ := json.Marshal(sealed{Turn: 3, Sum: sum(state), State: state})
+	out, _ := json.Marshal(sealed{Turn: 3, Sum: durable.Sum(state), State: state})
 	if err := os.WriteFile(filepath.Join(dir, "identity.json"), out, 0o600); err != nil {
 		t.Fatal(err)
 	}

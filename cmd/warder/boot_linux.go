@@ -35,7 +35,7 @@ func (a *app) bootStatus() *cobra.Command {
 			held, err := agent.HoldsEarly(a.paths())
 			switch {
 			case err != nil:
-				out.printf("start      cannot be told: %s\n", err)
+				out.printf("start      not held before the agent runs: %s\n", err)
 			case held:
 				out.printf("start      held by the last confirmed policy, from early in the start on\n")
 			default:
@@ -82,7 +82,7 @@ func (a *app) closeUSB() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&accept, "accept-risk", false, "also where no keyboard was found that is not on USB")
+	c.Flags().BoolVar(&accept, "accept-risk", false, "also where no built-in keyboard was found")
 	return c
 }
 
