@@ -40,6 +40,7 @@ func NewOption(run string) Option {
 const (
 	optionLine = "options usbcore authorized_default=0\n"
 	optionText = "# Written by \"warder boot close-usb\"; \"warder boot open-usb\" removes it.\n" + optionLine
+	makingText = "# The initramfs is being made.\n" + optionText // and was not, where it stays so
 	unsureText = "# An initramfs may still close USB. \"warder boot open-usb\" makes it anew and removes this.\n"
 )
 
@@ -49,7 +50,7 @@ func (o Option) Set() bool { _, err := os.Stat(o.File); return err == nil }
 // Sure reports whether it is known which of the two.
 func (o Option) Sure() bool {
 	b, err := durable.Read(o.File, 1<<10)
-	return errors.Is(err, fs.ErrNotExist) || err == nil && strings.Contains(string(b), optionLine)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && string(b) == optionText
 }
 
 // What Boot holds. What was opened counts as closed for a while: something may have been on its way.
@@ -134,14 +135,14 @@ func (o Option) Close(ctx context.Context, say func(string)) error {
 	if err := o.keep(); err != nil {
 		return err
 	}
-	if err := durable.Write(o.File, []byte(optionText), 0o644); err != nil {
+	if err := durable.Write(o.File, []byte(makingText), 0o644); err != nil {
 		return err
 	}
 	if err := o.remake(ctx, say); err != nil {
 		// One may have been made, and another not. Those that are made later are open.
 		return errors.Join(err, durable.Write(o.File, []byte(unsureText), 0o644))
 	}
-	return nil
+	return durable.Write(o.File, []byte(optionText), 0o644)
 }
 
 // Open drops the option and makes the initramfs anew. Where that fails it can be asked for again, and until then every

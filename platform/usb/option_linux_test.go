@@ -74,6 +74,14 @@ func TestOptionThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.stands(t, "closed", true, true, false)
+	cut := o
+	cut.Remake = func(context.Context, func(string)) error {
+		o.stands(t, "cut off while it is made", true, false, false)
+		return nil
+	}
+	if err := cut.Close(t.Context(), say); err != nil {
+		t.Fatal(err)
+	}
 	if err := o.Open(t.Context(), say); !errors.Is(err, full) {
 		t.Fatal(err)
 	}
