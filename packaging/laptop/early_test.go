@@ -83,7 +83,7 @@ func starts(t *testing.T, r *rig, o Options) {
 	if n := strings.Count(again.sh("journalctl -b -u warder-early -o cat --no-pager"), "holding the machine"); n != 1 {
 		t.Errorf("the early start ran %d times", n)
 	}
-	// An agent that does not come up: the early start holds on through all of its starts, and a stop ends both.
+	// An agent that does not come up: the early start holds on through all of its starts, and gives back when it is stopped.
 	again.sh(`systemctl stop warder warder-early; rm -rf /run/warder/*; mkdir -p /run/systemd/system/warder.service.d
 		printf '[Service]\nExecStart=\nExecStart=/bin/false\n' >/run/systemd/system/warder.service.d/broken.conf; systemctl daemon-reload; systemctl start --no-block warder`)
 	again.authorized("2-1", "0")
@@ -92,7 +92,7 @@ func starts(t *testing.T, r *rig, o Options) {
 	}
 	again.plug("usb-kbd", "late", map[string]any{"port": "3"})
 	again.authorized("1-3", "1")
-	again.sh("systemctl stop warder; rm -r /run/systemd/system/warder.service.d; systemctl daemon-reload")
+	again.sh("systemctl stop warder warder-early; rm -r /run/systemd/system/warder.service.d; systemctl daemon-reload")
 	again.authorized("2-1", "1")
 	if got := again.defaults(); got != fresh {
 		t.Errorf("after a stop of an agent that did not come up: %q", got)
