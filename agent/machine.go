@@ -159,6 +159,10 @@ func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(re
 	}
 	c := section.Open(m.sections, asked, &snapshot)
 	out := section.Decide(m.sections, c)
+	if out.Ask && m.ask(ctx, &snapshot) {
+		c = section.Open(m.sections, asked, &snapshot)
+		out = section.Decide(m.sections, c)
+	}
 	loaded := c
 	if doc == nil {
 		loaded = nil
@@ -186,6 +190,16 @@ func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(re
 	s := standing{asked: doc, loaded: len(unloaded) == 0, snapshot: after, held: c, result: r, blind: blind, written: written, governed: doc != nil,
 		findings: append(m.loop.Prove(out.Findings, out.Wants, r), reconcile.Conflicts(r)...)}
 	return s
+}
+
+// ask asks what is there for facts that a decision turns on. It reports whether anything new is known.
+func (m *machine) ask(ctx context.Context, snapshot *fact.Machine) (learnt bool) {
+	for _, c := range m.list {
+		if c.Ask != nil && c.Ask(ctx, snapshot) {
+			learnt = true
+		}
+	}
+	return learnt
 }
 
 // put makes a standing the last one.

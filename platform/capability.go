@@ -45,8 +45,11 @@ type Capability struct {
 	// Probe says what this machine has now. It may only lower the claims; nil: they stand.
 	Probe     func(context.Context) []Claim
 	Observers []Observer
-	Backends  []Backend
-	Guards    []Guard
+	// Ask asks what is there for facts that nothing else tells, and fills them in. It is called where a decision
+	// turns on one, and reports whether it has learnt anything; nil: there is nothing to ask.
+	Ask      func(context.Context, *fact.Machine) bool
+	Backends []Backend
+	Guards   []Guard
 	// Provides are functions that other capabilities may use, Uses those of others that this one takes.
 	Provides, Uses []Port
 	// Early says that it takes part in the early start: what its back ends hold is held from then on.

@@ -94,7 +94,7 @@ type Interface struct {
 	SubClass  uint8 `json:"subclass"`
 	Protocol  uint8 `json:"protocol"`
 	Name      uint8 `json:"name_index,omitempty"` // index of its string descriptor
-	// MTP says that a vendor-specific interface calls itself MTP; only a transfer tells.
+	// MTP says that files are behind a vendor-specific interface, by its name or its device's; only a transfer tells.
 	MTP Known[bool] `json:"mtp"`
 }
 
@@ -117,6 +117,16 @@ func (u *USB) InputOnly() bool {
 		}
 	}
 	return input && u.Truncated == ""
+}
+
+// MayBeMTP reports whether an interface has not said yet whether files are behind it.
+func (u *USB) MayBeMTP() bool {
+	for i := range u.Interfaces {
+		if u.Interfaces[i].Class == 0xff && !u.Interfaces[i].MTP.OK {
+			return true
+		}
+	}
+	return false
 }
 
 // HIDOnly reports whether every interface is a human interface device.

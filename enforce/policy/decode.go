@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"unicode"
 
 	"github.com/warderd/warder/enforce"
 )
@@ -79,7 +80,7 @@ func (d *Document) envelope(top map[string]any, o Options, errs *Errors) {
 			errs.add(name, "must be a string", v)
 		} else if len(s) > maxString {
 			errs.add(name, fmt.Sprintf("must be at most %d bytes", maxString), s)
-		} else if o.Strict && strings.ContainsFunc(s, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' }) {
+		} else if o.Strict && strings.ContainsFunc(s, func(r rune) bool { return control(r) && (name != "description" || r != '\n' && r != '\t') }) {
 			errs.add(name, "must have no control characters", enforce.Plain(s))
 		}
 		*to = s
@@ -110,6 +111,15 @@ func (d *Document) envelope(top map[string]any, o Options, errs *Errors) {
 		}
 	}
 }
+
+// control reports whether a character acts on a terminal or on the order of a line instead of being shown: controls
+// (C0, DEL, C1), and those that turn the direction of text, by which one name can look like another.
+func control(r rune) bool {
+	return unicode.IsControl(r) || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0x2028 || r == 0x2029
+}
+
+// Control reports whether a text has such a character.
+func Control(s string) bool { return strings.ContainsFunc(s, control) }
 
 // readModes gives the mode of each section; "" holds the policy's own.
 func readModes(top map[string]any, errs *Errors) map[string]enforce.Mode {

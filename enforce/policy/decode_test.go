@@ -212,16 +212,105 @@ func TestMerge(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
-	d, err := Decode([]byte(`{"policy_data":{"network":{"vpn_always_on":true,"blocked_domains":["example.com"]},"usb":{"whitelist":["046d:*"]}}}`), Options{Strict: true})
-	if err != nil {
-		t.Fatal(err)
+	warn := func(data, server string) string {
+		t.Helper()
+		d, err := Decode([]byte(`{"policy_data":`+data+`}`), Options{Strict: true})
+		if err != nil {
+			t.Fatalf("%s: %v", data, err)
+		}
+		var out []string
+		for _, w := range Warnings(d, server) {
+			out = append(out, w.Field+" "+w.Message)
+		}
+		return strings.Join(out, "\n")
 	}
-	var fields []string
-	for _, w := range Warnings(d, "policy.example.com") {
-		fields = append(fields, w.Field)
+	for _, c := range []struct{ data, server, want string }{
+		{`{"network":{"vpn_always_on":true}}`, "", "network.vpn_always_on names no endpoint"},
+		{`{"usb":{"whitelist":["046d:*"]}}`, "", "usb.whitelist[0] allows every device"},
+		// What can never match.
+		{`{"usb":{"whitelist":["0951:1666","0951:1666:*"]}}`, "", "usb.whitelist[1] matches nothing: a serial is compared as it is"},
+		{`{"usb":{"whitelist":["0951:1666:00??"]}}`, "", "usb.whitelist[0] has a serial with a wildcard"},
+		{`{"usb":{"whitelist":["0951:1666:` + strings.Repeat("x", 127) + `"]}}`, "", "usb.whitelist[0] matches nothing: a USB serial has at most 126"},
+		{`{"usb":{"whitelist":["0951:1666:A\nB"]}}`, "", "usb.whitelist[0] matches nothing"},
+		{`{"usb":{"allowed_classes":["hid","hub"]}}`, "", "usb.allowed_classes[1] changes nothing"},
+		{`{"network":{"blocked_domains":["10.0.0"]}}`, "", "network.blocked_domains[0] matches nothing: no domain name ends in a number"},
+		{`{"network":{"allowed_domains":["0.0.0.0"]}}`, "", "network.allowed_domains[0] matches nothing"},
+		{`{"network":{"vpn":{"bootstrap_domains":["x.1"]}}}`, "", "network.vpn.bootstrap_domains[0] matches nothing"},
+		{`{"dlp":{"zones":{"work":{"users":["a:b"],"slices":["work"],"executables":["firefox"]}}}}`, "", "dlp.zones.work.users[0] matches nobody"},
+		{`{"dlp":{"zones":{"work":{"slices":["work"]}}}}`, "", "dlp.zones.work.slices[0] matches nothing"},
+		{`{"dlp":{"zones":{"personal":{"executables":["firefox"]}}}}`, "", "dlp.zones.personal.executables[0] matches nothing"},
+		{`{"dlp":{"sensitive_data_patterns":["a$b"]}}`, "", "dlp.sensitive_data_patterns[0] matches no text"},
+		{`{"dlp":{"sensitive_data_patterns":["x","a*"]}}`, "", "dlp.sensitive_data_patterns[1] matches the empty text"},
+		// What contradicts itself.
+		{`{"dlp":{"clipboard_sharing":false,"clipboard_direction":"both"}}`, "", "dlp.clipboard_direction is \"both\" beside dlp.clipboard_sharing: false"},
+		{`{"dlp":{"clipboard_sharing":true,"clipboard_direction":"none"}}`, "", "dlp.clipboard_sharing is true beside"},
+		{`{"network":{"allowed_domains":["a.b","corp.example.com"],"blocked_domains":["Corp.Example.com."]}}`, "", "network.allowed_domains[1] is blocked all the same: network.blocked_domains[0]"},
+		{`{"network":{"allowed_domains":["*.example.com"],"blocked_domains":["example.com"]}}`, "", "network.allowed_domains[0] is blocked all the same"},
+		{`{"network":{"allowed_domains":["10.0.0.0/8"],"blocked_domains":["10.0.0.0/8"]}}`, "", "network.allowed_domains[0] is blocked all the same"},
+		{`{"storage":{"external_storage_allowed":false},"usb":{"allowed_classes":["mass_storage"]}}`, "", "usb.allowed_classes[0] lets none in"},
+		{`{"storage":{"external_storage_allowed":false,"max_file_size_mb":5}}`, "", "storage.max_file_size_mb matters to pinned"},
+		// What covers this policy server.
+		{`{"network":{"blocked_domains":["example.com"]}}`, "policy.example.com", "network.blocked_domains[0] covers this policy server"},
+		{`{"network":{"blocked_domains":["example.com"]}}`, "Policy.Example.com:8443", "network.blocked_domains[0] covers this policy server"},
+		{`{"network":{"blocked_domains":["x.org","10.1.0.0/16"]}}`, "10.1.2.3:8443", "network.blocked_domains[1] covers this policy server"},
+		{`{"network":{"blocked_domains":["fd00::/8"]}}`, "[fd00::5]:8443", "network.blocked_domains[0] covers this policy server"},
+		{`{"network":{"blocked_domains":["::ffff:10.1.2.3"]}}`, "10.1.2.3", "network.blocked_domains[0] covers this policy server"},
+		// And nothing else.
+		{`{"network":{"blocked_domains":["example.com"],"allowed_domains":["policy.example.com","=example.com","a.example.com"]}}`, "policy.example.com:1", ""},
+		{`{"network":{"blocked_domains":["*.example.com"],"allowed_domains":["example.com"]}}`, "", ""},
+		{`{"usb":{"whitelist":["0951:1666:A*"]}}`, "", "usb.whitelist[0] has a serial with a wildcard"},
+		{`{"usb":{"whitelist":["0951:1666:0019E06B9C85","0951:1666"]},"dlp":{"sensitive_data_patterns":["^a|b$","(?m)^x$"],"zones":{"work":{"users":["anna"],"slices":["work.slice"],"executables":["/usr/bin/firefox","C:\\\\x.exe"]}}}}`, "", ""},
+	} {
+		got := warn(c.data, c.server)
+		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s from %q:\n%s\nwant %s", c.data, c.server, got, c.want)
+		}
 	}
-	if want := []string{"network.vpn_always_on", "network.blocked_domains", "usb.whitelist[0]"}; !reflect.DeepEqual(fields, want) {
-		t.Errorf("got %v", fields)
+	// Each kind is told a few times, and how often in all: a long list does not make an answer of megabytes.
+	list := make([]string, 60_000)
+	for i := range list {
+		list[i] = fmt.Sprintf("%04x:*", i)
+	}
+	b, _ := json.Marshal(list)
+	got := warn(`{"usb":{"whitelist":`+string(b)+`}}`, "")
+	if n := len(got); n > 4096 || !strings.Contains(got, "usb.whitelist 59980 more entries: allows a whole vendor") {
+		t.Errorf("%d bytes: …%s", n, got[max(0, n-200):])
+	}
+}
+
+// What is looked up is matched, also where nobody could register it.
+func TestLookedUpNames(t *testing.T) {
+	for in, want := range map[string]string{
+		"_ldap._tcp.corp.example.com": "_ldap._tcp.corp.example.com", "*._tcp.example.com": "*._tcp.example.com",
+		"r3---sn-4g5e6nsz.googlevideo.com": "r3---sn-4g5e6nsz.googlevideo.com", "-a-.example.com": "-a-.example.com", "Example.COM.": "example.com",
+		"bücher.example": "xn--bcher-kva.example", "xn--bcher-kva.example": "xn--bcher-kva.example", "xn--a.example": "xn--a.example",
+		"i❤.ws": "xn--i-7iq.ws", "straße.de": "xn--strae-oqa.de", "=faß.de": "=xn--fa-hia.de", "例え。テスト": "xn--r8jz45g.xn--zckzah",
+		"::ffff:10.0.0.1": "10.0.0.1", "::ffff:10.0.0.0/104": "10.0.0.0/8", "1.0.0.0/8": "1.0.0.0/8", "localhost": "localhost",
+	} {
+		if n, err := ParseName(in); err != nil || n.String() != want {
+			t.Errorf("%q: %v %v, want %s", in, n, err, want)
+		}
+	}
+	for _, in := range []string{"", ".", "a..b", "a b.c", "https://a.b", "a.b:443", "a.b/c", "*.*.a", "a.*.b", "=*.a", "a.b\x00", "a@b.c", strings.Repeat("a", 64) + ".b", "a.b..", "user%41.com", "10.0.0.1/8", "fe80::1%eth0"} {
+		if n, err := ParseName(in); err == nil {
+			t.Errorf("%q is taken for %s", in, n)
+		}
+	}
+}
+
+// Names show as they are: nothing in them acts on a terminal, or turns the line around.
+func TestControlCharacters(t *testing.T) {
+	for _, field := range []string{"name", "organization_id", "id", "description"} {
+		for _, c := range []string{"\u0000", "\u001b[31m", "\u007f", "\u009b31m", "\u202e", "\u2066", "\u2028", "\n", "\t"} {
+			b, _ := json.Marshal(map[string]any{field: "a" + c + "b", "policy_data": map[string]any{}})
+			_, err := Decode(b, Options{Strict: true})
+			if multiline := field == "description" && (c == "\n" || c == "\t"); (err == nil) != multiline {
+				t.Errorf("%s with %q: %v", field, c, err)
+			}
+			if _, err := Decode(b, Options{}); err != nil {
+				t.Errorf("a device refuses what an older server has stored: %s with %q: %v", field, c, err)
+			}
+		}
 	}
 }
 

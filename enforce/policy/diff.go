@@ -76,23 +76,42 @@ func (s Setting) text(d *Document) string {
 	return fmt.Sprint(v)
 }
 
+// maxDiff bounds how many entries of a list are named one by one, of those that came and of those that went: the
+// versions themselves hold them all.
+const maxDiff = 100
+
 func listDiff(name enforce.Setting, a, b []string) (out []string) {
 	had := make(map[string]bool, len(a))
 	for _, x := range a {
 		had[x] = true
 	}
-	has := make(map[string]bool, len(b))
+	say := func(sign, entry string, n int) {
+		if n <= maxDiff {
+			out = append(out, fmt.Sprintf("%s: %s %s", name, sign, entry))
+		}
+	}
+	rest := func(sign string, n int) {
+		if n > maxDiff {
+			out = append(out, fmt.Sprintf("%s: %s %d more", name, sign, n-maxDiff))
+		}
+	}
+	has, n := make(map[string]bool, len(b)), 0
 	for _, x := range b {
 		if !had[x] && !has[x] {
-			out = append(out, fmt.Sprintf("%s: + %s", name, x))
+			n++
+			say("+", x, n)
 		}
 		has[x] = true
 	}
+	rest("+", n)
+	n = 0
 	for _, x := range a {
 		if !has[x] {
-			out = append(out, fmt.Sprintf("%s: - %s", name, x))
+			n++
+			say("-", x, n)
 			has[x] = true
 		}
 	}
+	rest("-", n)
 	return out
 }

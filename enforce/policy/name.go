@@ -31,13 +31,13 @@ func ParseName(s string) (Name, error) {
 		if p != p.Masked() {
 			return Name{}, fmt.Errorf("must have no bits set below its length: %s", p.Masked())
 		}
-		return Name{Net: p}, nil
+		return Name{Net: unmapped(p)}, nil
 	}
 	if a, err := netip.ParseAddr(s); err == nil {
 		if a.Zone() != "" {
 			return Name{}, fmt.Errorf("must have no zone")
 		}
-		return Name{Net: netip.PrefixFrom(a, a.BitLen())}, nil
+		return Name{Net: unmapped(netip.PrefixFrom(a, a.BitLen()))}, nil
 	}
 	n := Name{}
 	host := s
@@ -48,23 +48,63 @@ func ParseName(s string) (Name, error) {
 		n.Scope, host = Exact, s[1:]
 	}
 	host = strings.TrimSuffix(host, ".")
-	a, err := idna.Lookup.ToASCII(host)
-	if err != nil || a == "" || len(a) > 253 || strings.ContainsAny(a, "*=/:@ ") || !labels(a) {
+	a, err := asLookedUp(host)
+	if err != nil || a == "" || len(a) > 253 || !labels(a) {
 		return Name{}, fmt.Errorf(`must be a domain name, "*.name", "=name", an address or a CIDR`)
 	}
-	n.Host = strings.ToLower(a)
+	n.Host = a
 	return n, nil
 }
 
-// labels checks the length of each label (RFC 1035, 2.3.4); idna leaves that to the caller.
+// lookup maps a name in another script as a browser does before it asks for it (UTS 46, not transitional). What may be
+// registered is another question: names with an underscore (services), with two hyphens in a row and with a hyphen at
+// an end are asked for every day.
+var lookup = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(false), idna.CheckHyphens(false),
+	idna.CheckJoiners(true))
+
+// asLookedUp is a host as it stands in a question. One that is ASCII already is asked for as it is, also where its
+// "xn--" means nothing.
+func asLookedUp(host string) (string, error) {
+	for i := range len(host) {
+		if host[i] >= 0x80 {
+			return lookup.ToASCII(host)
+		}
+	}
+	return strings.ToLower(host), nil
+}
+
+// unmapped is an IPv4 network that is written as an IPv6 one ("::ffff:10.0.0.0/104") in its own family: no packet has
+// the other.
+func unmapped(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p
+}
+
+// labels checks the length of each label (RFC 1035, 2.3.4) and what it is made of: what names are made of that are
+// looked up, which is more than may be registered.
 func labels(host string) bool {
 	for l := range strings.SplitSeq(host, ".") {
-		if l == "" || len(l) > 63 {
+		if l == "" || len(l) > 63 || strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
 			return false
 		}
 	}
 	return true
 }
+
+// never says why an entry can match nothing; "" where it can.
+func (n Name) never() string {
+	switch {
+	case n.Net.IsValid() && n.Net.IsSingleIP() && n.Net.Addr().IsUnspecified():
+		return "matches nothing: nobody can connect to this address"
+	case n.Host != "" && numeric(n.Host[strings.LastIndexByte(n.Host, '.')+1:]):
+		return "matches nothing: no domain name ends in a number; a network is written as a CIDR, such as 10.0.0.0/8"
+	}
+	return ""
+}
+
+func numeric(label string) bool { return strings.Trim(label, "0123456789") == "" }
 
 func (n Name) String() string {
 	switch {

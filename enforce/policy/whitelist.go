@@ -51,6 +51,26 @@ func ParseUSBEntry(s string) (USBEntry, error) {
 	return e, nil
 }
 
+// Never says why an entry can match no device; "" where it can. The kernel gives a serial as UTF-8 of what the device
+// sent, of which a string descriptor holds 126 units.
+func (e USBEntry) Never() string {
+	units := 0
+	for _, r := range e.Serial {
+		if units++; r > 0xffff {
+			units++
+		}
+	}
+	switch {
+	case strings.ContainsAny(e.Serial, "*?") && strings.Trim(e.Serial, "*?.") == "":
+		return fmt.Sprintf("matches nothing: a serial is compared as it is, and is no pattern; for every %04x:%04x leave it out", e.Vendor, e.Product)
+	case units > 126:
+		return "matches nothing: a USB serial has at most 126 characters"
+	case strings.ContainsAny(e.Serial, "\x00\n"):
+		return "matches nothing: a USB serial has no line break and no zero in it"
+	}
+	return ""
+}
+
 func hex4(s string) (uint16, error) {
 	if len(s) != 4 {
 		return 0, fmt.Errorf("not four hex digits")

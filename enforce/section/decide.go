@@ -27,6 +27,7 @@ func Decide(sections []Section, c *Case) Outcome {
 		o := s.Decide(c)
 		out.Wants = append(out.Wants, o.Wants...)
 		out.Findings = append(out.Findings, o.Findings...)
+		out.Ask = out.Ask || o.Ask
 	}
 	for i := range out.Findings {
 		f := &out.Findings[i]

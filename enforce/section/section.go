@@ -80,6 +80,8 @@ type Answer struct {
 type Outcome struct {
 	Wants    []enforce.Want
 	Findings []enforce.Finding
+	// Ask says that the answer turned on a fact that only the thing itself can tell, and has not been asked for.
+	Ask bool
 	// Blind are the sections that could not be decided, and why. What they hold is left as it is.
 	Blind map[string]string
 }

@@ -57,6 +57,10 @@ func decide(c *section.Case) section.Outcome {
 		out.Findings = append(out.Findings, f)
 	}
 	out.Wants = r.wants(d, c.Machine)
+	for i := range c.Machine.USB.V {
+		u := &c.Machine.USB.V[i]
+		out.Ask = out.Ask || u.MayBeMTP() && r.Judge(u).Ask
+	}
 	return out
 }
 
@@ -222,6 +226,9 @@ func parseSubject(s string) (string, error) {
 	e, err := policy.ParseUSBEntry(s)
 	if err != nil || e.AnyProduct {
 		return "", errors.New(`must name one kind of device, "vvvv:pppp" or "vvvv:pppp:SERIAL"`)
+	}
+	if why := e.Never(); why != "" {
+		return "", errors.New(why)
 	}
 	return e.String(), nil
 }

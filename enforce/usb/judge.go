@@ -89,9 +89,6 @@ func isStorage(u *fact.USB) (yes, unsure bool) {
 		case classStorage, classImage:
 			return true, false
 		case classVendor:
-			if c.Name == 0 {
-				continue // it has no name, so it cannot say that it is MTP
-			}
 			if !c.MTP.OK {
 				unsure = true
 			} else if c.MTP.V {

@@ -3,6 +3,7 @@ package usb
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/warderd/warder/enforce"
@@ -41,14 +42,30 @@ func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Ans
 	}
 	u := &fact.USB{Vendor: in.Vendor, Product: in.Product, Serial: in.Serial}
 	for _, class := range in.Classes {
-		u.Interfaces = append(u.Interfaces, fact.Interface{Class: class})
+		// Most vendor-specific interfaces have no files behind them.
+		u.Interfaces = append(u.Interfaces, fact.Interface{Class: class, MTP: fact.Is(false)})
 	}
 	a := r.ask(u)
+	if slices.Contains(in.Classes, classVendor) {
+		if files := r.ask(phone(u)); files.Answer != a.Answer {
+			a.Reason += "; of a phone or player that offers files through that interface (MTP): " + files.Answer + ": " + files.Reason
+		}
+	}
 	if len(in.Classes) == 0 {
 		a = r.askUnknown(u)
 	}
 	a.Subject = "usb " + u.ID()
 	return a, nil
+}
+
+// phone is the same device with files behind its vendor-specific interfaces.
+func phone(u *fact.USB) *fact.USB {
+	p := *u
+	p.Interfaces = slices.Clone(u.Interfaces)
+	for i := range p.Interfaces {
+		p.Interfaces[i].MTP = fact.Is(p.Interfaces[i].Class == classVendor)
+	}
+	return &p
 }
 
 func (r *Rules) explainPort(port string, now *fact.Machine) (section.Answer, error) {
@@ -109,7 +126,7 @@ func (r *Rules) askUnknown(u *fact.USB) section.Answer {
 	var last section.Answer
 	for c := range 256 {
 		d := *u
-		d.Interfaces = []fact.Interface{{Class: uint8(c)}}
+		d.Interfaces = []fact.Interface{{Class: uint8(c), MTP: fact.Is(false)}}
 		if c == classHub {
 			continue
 		}

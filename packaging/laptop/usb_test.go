@@ -108,6 +108,7 @@ func TestUSB(t *testing.T) {
 		r.sh("rmmod dummy_hcd")
 	})
 
+	t.Run("phones", func(t *testing.T) { phones(t, r) })
 	t.Run("policy_change", func(t *testing.T) { changeUnderWriter(t, r) })
 	t.Run("modes_that_write_nothing", func(t *testing.T) { countWrites(t, r) })
 	t.Run("everything_back", func(t *testing.T) {
@@ -164,5 +165,70 @@ func (r *rig) gadgetDevice() string {
 func (r *rig) ungadget(name string) {
 	r.t.Helper()
 	r.sh(`cd /sys/kernel/config/usb_gadget/%s && echo "" >UDC; rm -f configs/c.1/*.0; rmdir configs/c.1/strings/0x409 configs/c.1 functions/* strings/0x409; cd ..; rmdir %s`, name, name)
+	r.wait("the gadget is gone", "! grep -l GADGET1 /sys/bus/usb/devices/*/serial")
+}
+
+// phones are vendor-specific devices: one that offers files by its system's descriptor alone, and one that does not.
+// Both have no name for their interface.
+func phones(t *testing.T, r *rig) {
+	r = &rig{r.Laptop, t, r.dir, r.policy}
+	const noFiles = `{"policy_data":{"usb":{"allowed":true},"storage":{"external_storage_allowed":false}}}`
+	r.set(noFiles)
+	r.functionFS("phone", true)
+	dev := r.gadgetDevice()
+	r.authorized(dev, "0")
+	r.told("denied", "usb "+dev)
+	contains(t, r.sh("warder explain usb --port %s", dev), "vendor-specific MTP")
+	r.unFunctionFS("phone")
+	r.functionFS("modem", false)
+	dev = r.gadgetDevice()
+	r.authorized(dev, "1")
+	// One that was there before the policy is asked before it is judged: it is not taken away for a moment.
+	r.set(`{"policy_data":{"usb":{"allowed":true}}}`)
+	r.authorized(dev, "1")
+	r.sh("systemctl restart warder && dmesg -C")
+	r.set(noFiles)
+	contains(t, r.sh("warder explain usb --port %s", dev), "ALLOW")
+	r.authorized(dev, "1")
+	if out := r.sh("dmesg | grep -c 'usb %s: authorized' || true", dev); out != "0" {
+		t.Errorf("a present device was taken away and let in again: %s", r.sh("dmesg | grep %s", dev))
+	}
+	r.unFunctionFS("modem")
+	r.sh("rmmod usb_f_fs dummy_hcd || true")
+}
+
+// functionFS makes a gadget with one vendor-specific interface; with files, its system says that it is MTP.
+func (r *rig) functionFS(name string, files bool) {
+	r.t.Helper()
+	// functionfs_descs_head_v2 (include/uapi/linux/usb/functionfs.h): full and high speed, an interface and two
+	// endpoints each; with files, an extended compatible id.
+	const speed = `\x09\x04\x00\x00\x02\xff\xff\x00\x00\x07\x05\x81\x02\x40\x00\x00\x07\x05\x02\x02\x40\x00\x00`
+	const high = `\x09\x04\x00\x00\x02\xff\xff\x00\x00\x07\x05\x81\x02\x00\x02\x00\x07\x05\x02\x02\x00\x02\x00`
+	head, tail := `\x03\x00\x00\x00\x42\x00\x00\x00\x03\x00\x00\x00\x03\x00\x00\x00\x03\x00\x00\x00`, ""
+	system := ""
+	if files {
+		head = `\x03\x00\x00\x00\x69\x00\x00\x00\x0b\x00\x00\x00\x03\x00\x00\x00\x03\x00\x00\x00\x01\x00\x00\x00`
+		tail = `\x00\x23\x00\x00\x00\x01\x00\x04\x00\x01\x00` + `\x00\x01MTP\x00\x00\x00\x00\x00` + `\x00\x00\x00\x00\x00\x00\x00\x00` + `\x00\x00\x00\x00\x00\x00`
+		system = `echo 1 >os_desc/use; echo 0x21 >os_desc/b_vendor_code; echo MSFT100 >os_desc/qw_sign; ln -s configs/c.1 os_desc/`
+	}
+	r.sh(`set -e
+	modprobe usb_f_fs; modprobe libcomposite; modprobe dummy_hcd
+	mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config
+	for i in $(seq 50); do [ -n "$(ls /sys/class/udc)" ] && break; sleep 0.1; done
+	g=/sys/kernel/config/usb_gadget/%s; mkdir $g; cd $g
+	echo 0x1d6b >idVendor; echo 0x0105 >idProduct; mkdir -p strings/0x409 configs/c.1/strings/0x409
+	echo GADGET1 >strings/0x409/serialnumber; echo Test >strings/0x409/manufacturer; echo Gadget >strings/0x409/product
+	mkdir functions/ffs.%s; ln -s functions/ffs.%s configs/c.1/
+	%s
+	mkdir -p /run/ffs; mount -t functionfs %s /run/ffs
+	setsid bash -c "exec 3<>/run/ffs/ep0; printf '%s' >&3; printf '\\x02\\x00\\x00\\x00\\x10\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00' >&3; echo ok >/run/ffs.ready; exec sleep 600" >/run/ffs.log 2>&1 </dev/null & echo $! >/run/ffs.pid
+	for i in $(seq 100); do [ -e /run/ffs.ready ] && break; sleep 0.1; done; rm /run/ffs.ready; cat /run/ffs.log >&2
+	ls /sys/class/udc | head -1 >UDC`, name, name, name, system, name, head+speed+high+tail)
+}
+
+func (r *rig) unFunctionFS(name string) {
+	r.t.Helper()
+	r.sh(`cd /sys/kernel/config/usb_gadget/%s && echo "" >UDC; kill $(cat /run/ffs.pid); sleep 0.3; umount /run/ffs
+	rm -f os_desc/c.1 configs/c.1/ffs.*; rmdir configs/c.1/strings/0x409 configs/c.1 functions/* strings/0x409; cd ..; rmdir %s`, name, name)
 	r.wait("the gadget is gone", "! grep -l GADGET1 /sys/bus/usb/devices/*/serial")
 }

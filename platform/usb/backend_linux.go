@@ -114,8 +114,7 @@ func (b Backend) inside(name string) bool {
 		return false
 	}
 	defer d.close()
-	h := d.hardwired()
-	return h.OK && h.V
+	return d.firmware()
 }
 
 // List reads every default and every device.

@@ -18,9 +18,9 @@ func Capability(h platform.Host) platform.Capability {
 	g.Watch()
 	return platform.Capability{
 		Name: "usb", Early: true, Claims: claims(), Probe: p.probe,
-		Observers: []platform.Observer{p},
-		Backends:  []platform.Backend{Backend{p}},
-		Guards:    []platform.Guard{&door{g}},
+		Observers: []platform.Observer{p}, Ask: p.Ask,
+		Backends: []platform.Backend{Backend{p}},
+		Guards:   []platform.Guard{&door{g}},
 		Uses: []platform.Port{
 			platform.Borrow(platform.PortRelease, func(f platform.ReleaseDisks) { p.Release = f }),
 			platform.Borrow(platform.PortCarries, func(f platform.CarriesSystem) { p.Carries = f }),

@@ -21,13 +21,27 @@ const (
 	// hides some of them.
 	maxConfigs    = 8
 	maxInterfaces = 1024
+	maxGuess      = 32 // interfaces that room is made for by a device's own word
 	// maxDescriptors is eight configurations of 64 KiB and the device descriptor.
 	maxDescriptors = maxConfigs<<16 + lenDevice
 )
 
-// ParseDescriptors reads the bytes of sysfs "descriptors": the device descriptor, then each whole
-// configuration, in bus byte order. What cannot be followed to its end sets Truncated and leaves
-// the interfaces found so far: whoever decides must not take them for all.
+// ParseDescriptors reads the bytes of sysfs "descriptors": the device descriptor, then each configuration as far
+// as the kernel took it (usb_get_configuration and usb_parse_configuration in drivers/usb/core/config.c).
+//
+// Many devices count wrongly, and the kernel takes them all the same. It walks a configuration from descriptor to
+// descriptor and stops where one cannot be: at excess bytes, at a length of zero, at the end of what was sent. What
+// it gives out ends there, whatever the configuration says of its own length. So these bytes are one row of whole
+// descriptors, and the walk over all of them meets every interface that a driver can be bound to. The
+// configuration's own words (total length, number of interfaces) are not believed, as the kernel does not; nor is
+// where one ends and the next begins needed, but for the number shown beside an interface.
+//
+// It meets some more: those that the kernel skips, since another has the same number and setting, or since there
+// are 32 already. Which one that is turns on where a configuration ends, which a device can blur. They are judged
+// like the others.
+//
+// Bytes that are no such row are not the whole file: that sets Truncated, and leaves the interfaces found so far.
+// Whoever decides must not take them for all.
 func ParseDescriptors(b []byte, u *fact.USB) {
 	u.Interfaces, u.Truncated = u.Interfaces[:0], ""
 	if len(b) < lenDevice || b[0] < lenDevice || b[1] != typeDevice {
@@ -37,63 +51,60 @@ func ParseDescriptors(b []byte, u *fact.USB) {
 	u.Class = b[4]
 	u.Vendor = binary.LittleEndian.Uint16(b[8:])
 	u.Product = binary.LittleEndian.Uint16(b[10:])
-	configs, rest, read := int(b[17]), b[lenDevice:], 0
-	for len(rest) > 0 {
-		if len(rest) < lenConfig || rest[0] < lenConfig || rest[1] != typeConfig {
-			u.Truncated = fmt.Sprintf("no configuration descriptor at %d bytes before the end", len(rest))
+	w := walk{u: u, claimed: int(b[17])}
+	for at := lenDevice; at < len(b); {
+		if at+2 > len(b) || b[at] < 2 || at+int(b[at]) > len(b) {
+			u.Truncated = fmt.Sprintf("a descriptor of %d bytes at %d of %d", b[at], at, len(b))
 			return
 		}
-		total := int(binary.LittleEndian.Uint16(rest[2:]))
-		if total < int(rest[0]) || total > len(rest) {
-			u.Truncated = fmt.Sprintf("a configuration of %d bytes in %d", total, len(rest))
+		d := b[at : at+int(b[at])]
+		if !w.meet(d, at) {
 			return
 		}
-		if !parseConfig(rest[:total], u) {
-			return
-		}
-		rest = rest[total:]
-		read++
+		at += len(d)
 	}
-	if read != configs {
-		u.Truncated = fmt.Sprintf("%d of %d configurations could be read", read, configs)
+	if w.configs < w.claimed {
+		u.Truncated = fmt.Sprintf("%d of %d configurations could be read", w.configs, w.claimed)
 	}
 }
 
-func parseConfig(b []byte, u *fact.USB) bool {
-	config, claimed := b[5], int(b[4])
-	var numbers [4]uint64
-	seen := 0
-	for i := int(b[0]); i < len(b); {
-		if i+2 > len(b) || b[i] < 2 || i+int(b[i]) > len(b) {
-			u.Truncated = fmt.Sprintf("a descriptor of configuration %d runs past its end", config)
-			return false
-		}
-		d := b[i : i+int(b[i])]
-		i += len(d)
-		if d[1] != typeInterface {
-			continue
-		}
-		if len(d) < lenInterface || len(u.Interfaces) == maxInterfaces {
-			u.Truncated = fmt.Sprintf("interface %d of configuration %d cannot be read", len(u.Interfaces), config)
-			return false
-		}
-		if n := d[2]; numbers[n>>6]&(1<<(n&63)) == 0 {
-			numbers[n>>6] |= 1 << (n & 63)
-			seen++
-		}
-		f := fact.Interface{Config: config, Number: d[2], Alternate: d[3], Class: d[5], SubClass: d[6], Protocol: d[7], Name: d[8]}
-		if f.Class == 0x03 && f.SubClass == 1 { // boot interface: 1 keyboard, 2 mouse (HID 1.11, 4.2)
-			u.Keyboard = u.Keyboard || f.Protocol == 1
-			u.Pointer = u.Pointer || f.Protocol == 2
-		}
-		if u.Interfaces == nil {
-			u.Interfaces = make([]fact.Interface, 0, max(claimed, 2))
-		}
-		u.Interfaces = append(u.Interfaces, f)
-	}
-	if seen < claimed {
-		u.Truncated = fmt.Sprintf("%d of %d interfaces of configuration %d could be read", seen, claimed, config)
+// walk is a way along a device's descriptors.
+type walk struct {
+	u       *fact.USB
+	claimed int // configurations, as the kernel counted them
+	configs int // met so far
+	config  uint8
+}
+
+// meet takes the descriptor at a place. It reports false where no more is taken.
+func (w *walk) meet(d []byte, at int) bool {
+	u := w.u
+	if w.configs == 0 && (d[1] != typeConfig || len(d) < lenConfig) {
+		u.Truncated = fmt.Sprintf("no configuration descriptor at %d", at)
 		return false
 	}
+	if d[1] == typeConfig && len(d) >= lenConfig && w.configs < w.claimed {
+		// One that stands where it cannot begin a configuration is passed over by the kernel. It cannot be told for
+		// certain, and makes no difference but for this number.
+		w.configs++
+		w.config = d[5]
+		if u.Interfaces == nil {
+			u.Interfaces = make([]fact.Interface, 0, min(max(int(d[4]), 2), maxGuess))
+		}
+		return true
+	}
+	if d[1] != typeInterface || len(d) < lenInterface {
+		return true
+	}
+	if len(u.Interfaces) == maxInterfaces {
+		u.Truncated = fmt.Sprintf("more than %d interfaces", maxInterfaces)
+		return false
+	}
+	f := fact.Interface{Config: w.config, Number: d[2], Alternate: d[3], Class: d[5], SubClass: d[6], Protocol: d[7], Name: d[8]}
+	if f.Class == 0x03 && f.SubClass == 1 { // boot interface: 1 keyboard, 2 mouse (HID 1.11, 4.2)
+		u.Keyboard = u.Keyboard || f.Protocol == 1
+		u.Pointer = u.Pointer || f.Protocol == 2
+	}
+	u.Interfaces = append(u.Interfaces, f)
 	return true
 }

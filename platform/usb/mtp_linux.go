@@ -1,13 +1,15 @@
 package usb
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
-	"unicode/utf16"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -26,9 +28,15 @@ type controlTransfer struct {
 // ioctlControl is USBDEVFS_CONTROL: _IOWR('U', 0, struct usbdevfs_ctrltransfer).
 const ioctlControl = 3<<30 | unsafe.Sizeof(controlTransfer{})<<16 | 'U'<<8
 
-// askMTP asks the vendor-specific interfaces of a device that is not authorised what they call
-// themselves. Microsoft's and Android's convention for MTP without the still-image class is an
-// interface string that holds "MTP". It reports whether anything new is known.
+// errNoAnswer: a question was not answered, and nothing follows from that.
+var errNoAnswer = errors.New("the device did not answer in time")
+
+// transfer is one control transfer from the device: how many bytes came. unix.EPIPE is the device's "no" (USB 2.0,
+// 8.5.3.4).
+type transfer func(requestType, request uint8, value, index uint16, buf []byte) (int, error)
+
+// askMTP asks the vendor-specific interfaces of a device whether they are MTP; it may be one that is not authorised.
+// It reports whether anything new is known.
 func (p *Ports) askMTP(d device, u *fact.USB) bool {
 	p.details(d, u)
 	f, err := os.OpenFile(filepath.Join(p.DevRoot, fmt.Sprintf("bus/usb/%03d/%03d", u.Bus, u.Number)), os.O_RDWR, 0)
@@ -36,49 +44,173 @@ func (p *Ports) askMTP(d device, u *fact.USB) bool {
 		return false
 	}
 	defer f.Close()
-	end, learnt := now().Add(mtpWait), false
-	for i := range u.Interfaces {
-		c := &u.Interfaces[i]
-		if c.Class != 0xff || c.Name == 0 || c.MTP.OK {
-			continue
-		}
+	end := now().Add(mtpWait)
+	learnt := answerMTP(u, func(requestType, request uint8, value, index uint16, buf []byte) (int, error) {
 		left := end.Sub(now())
 		if left <= 0 {
-			break
+			return 0, errNoAnswer
 		}
-		if name, err := stringDescriptor(f, c.Name, left); err == nil {
-			c.MTP, learnt = fact.Is(strings.Contains(strings.ToUpper(name), "MTP")), true
-		}
-	}
+		return control(f, requestType, request, value, index, buf, min(left, mtpAnswer))
+	})
 	if learnt {
 		p.learn(u)
 	}
 	return learnt
 }
 
-// stringDescriptor reads one string in US English (USB 2.0, 9.6.7).
-func stringDescriptor(f *os.File, index uint8, wait time.Duration) (string, error) {
+// answerMTP fills in which vendor-specific interfaces are MTP. A host finds MTP without the still-image class in
+// three ways, and so does this: an interface whose name holds "MTP" (Android's), an OS descriptor of Microsoft's that
+// says so (what phones with another name, or none, have), or its second version in the BOS descriptor. The last two
+// speak for the whole device: on which of its interfaces files are is not told apart.
+func answerMTP(u *fact.USB, ask transfer) (learnt bool) {
+	device, asked := fact.Known[bool]{}, false
+	for i := range u.Interfaces {
+		c := &u.Interfaces[i]
+		if c.Class != 0xff || c.MTP.OK {
+			continue
+		}
+		named := fact.Is(false)
+		if c.Name != 0 {
+			named = nameSaysMTP(c.Name, ask)
+		}
+		if !named.OK || !named.V {
+			if !asked {
+				device, asked = deviceSaysMTP(ask), true
+			}
+			if named.OK || device.OK && device.V {
+				named = device
+			}
+		}
+		if named.OK {
+			c.MTP, learnt = named, true
+		}
+	}
+	return learnt
+}
+
+// nameSaysMTP reads an interface's name in US English. A device that has the text in another language alone refuses
+// that, and hosts do not see it either.
+func nameSaysMTP(index uint8, ask transfer) fact.Known[bool] {
 	buf := make([]byte, 255)
+	n, err := ask(0x80, 6, 3<<8|uint16(index), 0x0409, buf)
+	if errors.Is(err, unix.EPIPE) {
+		return fact.Is(false)
+	}
+	if err != nil {
+		return fact.Unread[bool]("it did not say its interface's name: " + err.Error())
+	}
+	name, err := decodeString(buf[:n])
+	if err != nil {
+		return fact.Is(false) // no host can read it
+	}
+	return fact.Is(strings.Contains(strings.ToUpper(name), "MTP"))
+}
+
+// deviceSaysMTP asks for both versions of the OS descriptor. Few devices that have none hang at the question; one that
+// answers another one after that lives, and has none.
+func deviceSaysMTP(ask transfer) fact.Known[bool] {
+	first, err := osDescriptor(ask)
+	if err == nil && first {
+		return fact.Is(true)
+	}
+	second, err2 := osDescriptor2(ask)
+	if err2 == nil && second {
+		return fact.Is(true)
+	}
+	if err == nil && err2 == nil {
+		return fact.Is(false)
+	}
+	if _, alive := ask(0x80, 6, typeDevice<<8, 0, make([]byte, lenDevice)); alive == nil {
+		return fact.Is(false)
+	}
+	return fact.Unread[bool]("it did not say whether it has an OS descriptor: " + errors.Join(err, err2).Error())
+}
+
+// osDescriptor asks for Microsoft OS descriptors 1.0: the string 0xee, then the extended compatible ids.
+func osDescriptor(ask transfer) (mtp bool, err error) {
+	buf := make([]byte, 18)
+	n, err := ask(0x80, 6, 3<<8|0xee, 0, buf)
+	if err != nil {
+		return false, unlessRefused(err)
+	}
+	code, ok := osVendorCode(buf[:n])
+	if !ok {
+		return false, nil
+	}
+	ids := make([]byte, 1024) // 42 functions; more than any device has
+	if n, err = ask(0xc0, code, 0, 4, ids); err != nil {
+		return false, unlessRefused(err)
+	}
+	return compatibleMTP(ids[:n]), nil
+}
+
+// osDescriptor2 asks for Microsoft OS descriptors 2.0, which a capability in the BOS descriptor announces.
+func osDescriptor2(ask transfer) (mtp bool, err error) {
+	bos := make([]byte, 1024)
+	n, err := ask(0x80, 6, 0x0f<<8, 0, bos)
+	if err != nil {
+		return false, unlessRefused(err)
+	}
+	code, length, ok := os2Capability(bos[:n])
+	if !ok {
+		return false, nil
+	}
+	set := make([]byte, min(int(length), 4096))
+	if n, err = ask(0xc0, code, 0, 7, set); err != nil {
+		return false, unlessRefused(err)
+	}
+	return os2MTP(set[:n]), nil
+}
+
+func unlessRefused(err error) error {
+	if errors.Is(err, unix.EPIPE) {
+		return nil
+	}
+	return err
+}
+
+// control is one control transfer through the device's node.
+func control(f *os.File, requestType, request uint8, value, index uint16, buf []byte, wait time.Duration) (int, error) {
+	if len(buf) == 0 {
+		return 0, nil
+	}
 	t := controlTransfer{
-		requestType: 0x80, request: 6, value: 3<<8 | uint16(index), index: 0x0409,
+		requestType: requestType, request: request, value: value, index: index,
 		length: uint16(len(buf)), timeout: uint32(max(wait.Milliseconds(), 1)), data: unsafe.Pointer(&buf[0]),
 	}
 	n, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), ioctlControl, uintptr(unsafe.Pointer(&t)))
 	runtime.KeepAlive(buf)
 	if errno != 0 {
-		return "", errno
+		return 0, errno
 	}
-	return decodeString(buf[:n])
+	return min(int(n), len(buf)), nil
 }
 
-func decodeString(b []byte) (string, error) {
-	if len(b) < 2 || b[1] != 3 || int(b[0]) > len(b) || b[0]%2 != 0 {
-		return "", fmt.Errorf("%d bytes are no string descriptor", len(b))
+// Ask asks the devices of a snapshot that may hold files what they are: those that a policy would take for storage
+// until they have said. It reports whether it has learnt anything.
+func (p *Ports) Ask(_ context.Context, m *fact.Machine) bool {
+	var all sync.WaitGroup
+	learnt := make([]bool, len(m.USB.V))
+	for i := range m.USB.V {
+		if u := &m.USB.V[i]; u.MayBeMTP() {
+			all.Go(func() {
+				d, err := p.open(u.Path)
+				if err != nil {
+					return
+				}
+				defer d.close()
+				if n, err := d.which(); err != nil || n != u.Number {
+					return // another one by now
+				}
+				learnt[i] = p.askMTP(d, u)
+			})
+		}
 	}
-	b = b[2:max(int(b[0]), 2)]
-	units := make([]uint16, 0, len(b)/2)
-	for i := 0; i+1 < len(b); i += 2 {
-		units = append(units, uint16(b[i])|uint16(b[i+1])<<8)
+	all.Wait()
+	for _, l := range learnt {
+		if l {
+			return true
+		}
 	}
-	return string(utf16.Decode(units)), nil
+	return false
 }

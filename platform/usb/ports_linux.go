@@ -286,21 +286,6 @@ func (d device) authorized() fact.Known[bool] {
 	return fact.Is(v != "0")
 }
 
-// hardwired follows the firmware's word for the port (ABI/testing/sysfs-bus-usb).
-func (d device) hardwired() fact.Known[bool] {
-	if v, err := d.text("removable"); err == nil && (v == "fixed" || v == "removable") {
-		return fact.Is(v == "fixed")
-	}
-	v, err := d.text("port/connect_type")
-	if err != nil {
-		return fact.Unread[bool]("the port does not say")
-	}
-	if v == "unknown" || v == "" {
-		return fact.Unread[bool]("the firmware does not know the port")
-	}
-	return fact.Is(v == "hardwired")
-}
-
 // write and writeTo are the only writes to sysfs in this package. write is into the open file of a device.
 func (p *Ports) write(fd int, path string, c enforce.Change) error {
 	if err := p.Gate(c); err != nil {

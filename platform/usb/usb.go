@@ -69,5 +69,8 @@ type Progress struct {
 	Step   string
 }
 
-// mtpWait bounds how long an unauthorised device is asked whether it is MTP.
-const mtpWait = 50 * time.Millisecond
+// mtpWait bounds how long a device is asked whether it is MTP. Most have answered all of it in 5 ms.
+const mtpWait = 150 * time.Millisecond
+
+// mtpAnswer bounds one of the questions, so that a device that hangs at one can still show that it lives.
+const mtpAnswer = 30 * time.Millisecond

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
-	"unicode"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -24,7 +22,7 @@ import (
 func text(errs *policy.Errors, field, v string, most int) {
 	if len(v) > most {
 		*errs = append(*errs, policy.Error{Field: field, Message: fmt.Sprintf("must have at most %d bytes", most), Received: len(v)})
-	} else if strings.ContainsFunc(v, unicode.IsControl) {
+	} else if policy.Control(v) {
 		*errs = append(*errs, policy.Error{Field: field, Message: "must have no control characters", Received: enforce.Plain(short(v))})
 	}
 }

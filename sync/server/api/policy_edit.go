@@ -6,7 +6,9 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/warderd/warder/enforce/policy"
@@ -142,7 +144,7 @@ func (a *API) edit(q *request, body []byte) (e edit, err error) {
 	if err != nil {
 		return e, err
 	}
-	if e.after, err = decodePolicy(whole); err != nil {
+	if e.after, err = decodeEdited(whole, fields); err != nil {
 		return e, err
 	}
 	if err := a.editable(p, e.after, fields); err != nil {
@@ -156,6 +158,32 @@ func (a *API) edit(q *request, body []byte) (e edit, err error) {
 		e.policy.Version, e.policy.CreatedAt, e.policy.UpdatedAt = p.Version, p.CreatedAt, p.UpdatedAt
 	}
 	return e, err
+}
+
+// decodeEdited reads a policy of which some fields were sent. What was stored before by a version that took it is no
+// reason to refuse another field: devices take it, too.
+func decodeEdited(whole []byte, sent map[string]any) (*policy.Document, error) {
+	d, err := policy.Decode(whole, policy.Options{Strict: true})
+	var errs policy.Errors
+	if !errors.As(err, &errs) {
+		return d, err
+	}
+	sections, _ := sent["policy_data"].(map[string]any)
+	theirs := slices.ContainsFunc(errs, func(e policy.Error) bool {
+		first := e.Field
+		if i := strings.IndexAny(first, ".["); i >= 0 {
+			first = first[:i]
+		}
+		_, field := sent[first]
+		_, section := sections[first]
+		return field || section
+	})
+	if !theirs {
+		if d, err := policy.Decode(whole, policy.Options{}); err == nil {
+			return d, nil
+		}
+	}
+	return nil, refusal(errs)
 }
 
 // editable refuses an edit that is valid on its own and not of this policy as it stands.
