@@ -107,6 +107,8 @@ func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 			a.endExceptions()
 		case <-a.clocks.enrol.C:
 			a.background.Go(func() { a.dropped(ctx) })
+		case <-a.clocks.home.C:
+			a.goHome()
 		case <-a.clocks.idle.C:
 			a.relax()
 		}

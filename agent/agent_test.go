@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -53,6 +54,7 @@ type lab struct {
 	agent         *Agent
 	api           *localapi.Client
 	stop          func()
+	machine       string
 	down          func() // the server
 }
 
@@ -130,7 +132,7 @@ func (l *lab) start() {
 	l.t.Helper()
 	skew := l.skew
 	a, err := New(Options{Paths: paths.Under(l.dir + "/agent"), Version: "test", SysRoot: l.sys, ProcRoot: l.dir + "/proc", Inputs: l.dir + "/inputs", Boot: l.boot,
-		Machine: "m1", Tell: func(string, []uint32) []string { return nil }, Seat: func() []uint32 { return *l.seat.Load() }, Random: func() float64 { return 0 }, Source: l.source, Reach: l.reach, Sections: l.sections, Capabilities: l.capabilities,
+		Machine: cmp.Or(l.machine, "m1"), Tell: func(string, []uint32) []string { return nil }, Seat: func() []uint32 { return *l.seat.Load() }, Random: func() float64 { return 0 }, Source: l.source, Reach: l.reach, Sections: l.sections, Capabilities: l.capabilities,
 		Ending: func(context.Context) service.Ending { return l.ending }, Linger: 10 * time.Millisecond,
 		Now: func() time.Time { return time.Now().Add(skew) }})
 	if err != nil {

@@ -40,6 +40,8 @@ type contact struct {
 	nudged    time.Time // the nudge whose policy is not verified yet
 	bundling  bool      // a diagnostics bundle is being sent
 	sent      sent
+	batch     batch
+	rest      bool // the server has taken what came, and more waits
 	described described
 
 	socket   *push.Socket
@@ -191,13 +193,25 @@ func (c *contact) succeeded(r *protocol.Report, what sent, a *protocol.Answer) {
 // wants one more is not given it.
 const maxRounds = 4
 
+// maxShrinks bounds how often one check-in is made smaller: from 768 KiB to 32, and three parts.
+const maxShrinks = 12
+
+// A backlog that the server takes goes on, at the pace of one report a second, for maxRest; then after restWait.
+const (
+	maxRest  = 60
+	restWait = 5 * time.Second
+)
+
 // another reports whether the next exchange follows at once; else it sets its time.
 func (c *contact) another() bool {
-	if c.again && c.rounds < maxRounds {
+	if c.again && (c.rounds < maxRounds || c.rest && c.rounds < maxRest) {
 		c.rounds++
 		return true
 	}
 	wait := c.cadence.Done()
+	if c.rest {
+		wait = min(wait, restWait)
+	}
 	if left := c.wanted.Sub(c.now()); !c.wanted.IsZero() && left < wait {
 		wait = max(left, 0)
 	}
@@ -247,7 +261,7 @@ func (a *Agent) connectTo(d *identity.Device) error {
 	c.source, c.client = client, client
 	ctx, cancel := context.WithCancel(a.ctx)
 	c.stopPush = cancel
-	c.socket = &push.Socket{URL: server.URL, Device: d.DeviceID, HTTP: client.HTTPClient(), Sign: client.Sign, Now: a.o.Now,
+	c.socket = &push.Socket{URL: client.Server.URL, Device: d.DeviceID, HTTP: client.HTTPClient(), Sign: client.Sign, Now: a.o.Now,
 		Nudged: func(n protocol.Nudge) { at := a.o.Now(); a.do(func() { a.nudge(n, at) }) },
 		Up:     func(up bool) { a.do(func() { a.pushed(up) }) }}
 	s := c.socket

@@ -74,13 +74,13 @@ func (a *Agent) bundle(ctx context.Context) Bundle {
 	return b
 }
 
-// pack compresses a bundle, with fewer events until it fits.
-func pack(b Bundle) ([]byte, error) {
+// pack compresses a bundle, with fewer events until it has at most so many bytes, or none are left.
+func pack(b Bundle, most int) ([]byte, error) {
 	for {
 		var out bytes.Buffer
 		z := gzip.NewWriter(&out)
 		err := errors.Join(json.NewEncoder(z).Encode(b), z.Close())
-		if err != nil || out.Len() <= protocol.MaxBundle || len(b.Events) == 0 {
+		if err != nil || out.Len() <= most || len(b.Events) == 0 {
 			return out.Bytes(), err
 		}
 		b.Events = b.Events[(len(b.Events)+1)/2:]
@@ -99,9 +99,15 @@ func (a *Agent) sendDiagnostics() {
 	a.background.Go(func() {
 		ctx, cancel := context.WithTimeout(a.ctx, time.Minute)
 		defer cancel()
-		raw, err := pack(b)
-		if err == nil {
-			err = client.Put(ctx, protocol.Base+"/devices/"+device+"/diagnostics", raw)
+		var err error
+		for most := batchMost; ; most /= 2 {
+			var raw []byte
+			if raw, err = pack(b, most); err == nil {
+				err = client.Put(ctx, protocol.Base+"/devices/"+device+"/diagnostics", raw)
+			}
+			if !tooLarge(err) || len(raw) > most || most < batchLeast {
+				break
+			}
 		}
 		var s *checkin.StatusError
 		if errors.As(err, &s) && s.Code == 404 {

@@ -102,12 +102,18 @@ func (a *Agent) reach(server, proxy string, exempt bool) func(context.Context) e
 func (a *Agent) exchanged(x *exchange) {
 	c := a.contact
 	c.busy, c.ended = false, a.o.Now()
+	a.watchHome()
 	a.work()
 	switch {
 	case x.source != c.source: // enrolled anew, or another server, meanwhile
 		if c.again {
 			a.checkIn()
 		}
+	case tooLarge(x.err) && c.batch.refused(&x.report, c.ended) && c.rounds < maxShrinks:
+		a.o.Log.Warn("a report was refused as too large; a smaller one is sent", "bytes", size(&x.report), "events", len(x.report.Events))
+		c.rounds++
+		c.begun = time.Time{} // at once: this is the same check-in
+		a.checkIn()
 	case x.err != nil:
 		if x.proof == reconcile.Refuted {
 			a.revertPolicy("under it the server could not be reached, and past it it could")
@@ -128,7 +134,7 @@ func (a *Agent) answered(x *exchange) {
 	a.acknowledge(x)
 	a.proved(x)
 	a.settled(x)
-	a.requested(x.answer.Request)
+	a.requested(&x.report, x.answer.Request)
 	if x.answer.Keys != "" {
 		a.rotate(x.answer.Keys)
 	}
@@ -138,7 +144,13 @@ func (a *Agent) answered(x *exchange) {
 	if x.answer.Assignment != "" {
 		a.take(x.answer.Assignment)
 	}
-	c.again = c.again || len(x.report.Events) == protocol.MaxEvents
+	// What was left waits, where this one has been taken.
+	c.rest = c.batch.more && (len(x.report.Events) == 0 || x.answer.AckSeq > 0)
+	if n := len(x.report.Events); n > 0 && !c.rest && x.answer.AckSeq >= x.report.Events[n-1].Seq {
+		left, err := a.store.Backlog()
+		c.rest = err == nil && left > 0
+	}
+	c.again = c.again || c.rest
 	if c.another() {
 		a.checkIn()
 		return
@@ -186,13 +198,19 @@ func (a *Agent) settled(x *exchange) {
 		}
 	}
 	a.health.set(clockWrong, wrongClock(a.contact.client))
+	a.health.set(reportCut, a.contact.batch.cut())
 }
 
-// requested does what the server asked for.
-func (a *Agent) requested(list []string) {
+// requested does what the server asked for. The whole is what it has not just been sent, and what gets through.
+func (a *Agent) requested(r *protocol.Report, list []string) {
 	if slices.Contains(list, protocol.WantFullReport) {
-		a.contact.sent.facts, a.contact.sent.findings = "", ""
-		a.contact.again = true
+		c := a.contact
+		if r.Device == nil && c.batch.without < 1 {
+			c.sent.facts, c.again = "", true
+		}
+		if r.Findings == nil && c.batch.without < 2 {
+			c.sent.findings, c.again = "", true
+		}
 	}
 	if slices.Contains(list, protocol.WantDiagnostics) {
 		a.sendDiagnostics()
@@ -289,6 +307,7 @@ func (a *Agent) report() (protocol.Report, sent) {
 		r.Findings = &list
 		has.findings, has.whole = r.FindingsDigest, now
 	}
+	a.contact.batch.fit(&r, a.contact.sent, &has, now)
 	return r, has
 }
 

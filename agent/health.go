@@ -53,6 +53,7 @@ const (
 	bundleFailed     = "diagnostics-failed"
 	partStopped      = "part-stopped"
 	earlyUnwritten   = "early-start"
+	reportCut        = "report-cut"
 )
 
 // warnings is every warning that there is.
@@ -74,6 +75,7 @@ var warnings = []Warning{
 	{Code: releaseRefused, Severity: Medium, Means: "the server releases this machine, and that could not be done", Do: "read the reason; it is tried again at each check-in"},
 	{Code: bundleFailed, Severity: Low, Means: "the diagnostics that support asked for could not be sent", Do: "ask for them again", Depends: []string{serverAway, serverSetup}},
 	{Code: earlyUnwritten, Severity: Low, Means: "the file that holds this machine while it starts up cannot be written; the policy is in force once the agent runs", Do: "look at /etc/warder: the file early there belongs to the agent"},
+	{Code: reportCut, Severity: Medium, Means: "reports are too large for a proxy between this machine and the server; the policy is in force and comes on", Do: "raise the proxy's limit for request bodies to 1 MiB (nginx: client_max_body_size)", Depends: []string{serverAway}},
 	{Code: partStopped, Severity: High, Means: "a part of the agent has stopped", Do: "restart it: sudo systemctl restart warder; look at journalctl -u warder"},
 }
 

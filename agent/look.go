@@ -40,10 +40,74 @@ func (a *Agent) guardFiles() {
 		a.o.Log.Warn("state file", "reason", e.Reason)
 		a.journal.record(e)
 	}
+	a.watchHome()
 	tell(a.ledger.Check())
 	tell(a.store.Check())
 	if what := a.custody.ids.Check(); what != "" && a.custody.device() != nil {
 		tell(what, a.custody.save(a.custody.state))
+	}
+}
+
+// A state file that is kept in the runtime directory is taken back when the disk can be written again: what happened
+// meanwhile must not be lost with the next power cut.
+const (
+	homeRetry = 10 * time.Second
+	homeMost  = 2 * time.Minute
+)
+
+// goHome takes back what is kept in the runtime directory, and tells of it.
+func (a *Agent) goHome() {
+	var back []string
+	away := false
+	for _, f := range []struct {
+		name string
+		home func() (bool, error)
+		bad  func() bool
+	}{
+		{"ledger.db", a.ledger.Home, func() bool { return a.ledger.Health().Standby != "" }},
+		{"store.db", a.store.Home, func() bool { return a.store.Health().Standby != "" }},
+		{"identity.json", a.identityHome, a.custody.ids.Away},
+	} {
+		is, err := f.home()
+		if err != nil {
+			a.o.Log.Debug("the disk cannot be written yet", "file", f.name, "error", err)
+		}
+		if is {
+			back = append(back, f.name)
+		}
+		away = away || f.bad()
+	}
+	if len(back) > 0 {
+		reason := strings.Join(back, ", ") + ": the disk can be written again, and what was kept in the runtime directory is on it"
+		a.o.Log.Info("state files", "reason", reason)
+		a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "restored", Subject: "state files", Reason: reason})
+		a.flatten("running")
+	}
+	a.clocks.away = min(max(2*a.clocks.away, homeRetry), homeMost)
+	if away {
+		a.clocks.home.Reset(a.clocks.away)
+	} else {
+		a.clocks.away = 0
+	}
+}
+
+// identityHome writes both copies of the identity anew where they are not on the disk.
+func (a *Agent) identityHome() (bool, error) {
+	if !a.custody.ids.Away() {
+		return false, nil
+	}
+	if err := a.custody.save(a.custody.state); err != nil {
+		return false, err
+	}
+	a.custody.ids.Wait()
+	return !a.custody.ids.Away(), nil
+}
+
+// watchHome sets the next try where one is needed and none is set.
+func (a *Agent) watchHome() {
+	if a.clocks.away == 0 && (a.ledger.Health().Standby != "" || a.store.Health().Standby != "" || a.custody.ids.Away()) {
+		a.clocks.away = homeRetry / 2
+		a.clocks.home.Reset(homeRetry)
 	}
 }
 

@@ -23,7 +23,9 @@ type clocks struct {
 	hold  *time.Timer // the end of a hold
 	idle  *time.Timer // when memory is given back
 	enrol *time.Timer // the next try of a dropped enrolment
-	tries int         // of it
+	home  *time.Timer // the next try to keep the state files on the disk again
+	away  time.Duration
+	tries int // of it
 	blind time.Duration
 	// blinded is when that was set, unrestored the state file that could not be made again.
 	blinded    time.Time

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/warderd/warder/agent/config"
 	"github.com/warderd/warder/agent/identity"
 	"github.com/warderd/warder/platform/host"
 	"github.com/warderd/warder/platform/paths"
@@ -94,7 +95,11 @@ func EnrollOffline(ctx context.Context, p paths.Paths, e Enrolment) error {
 	if err := os.MkdirAll(p.State, 0o700); err != nil {
 		return err
 	}
-	st, err = Enroll(ctx, e, "", host.Machine())
+	conf, err := config.LoadKept(p.ConfigFile(), p.Kept)
+	if err != nil {
+		return fmt.Errorf("the configuration cannot be used: %w", err)
+	}
+	st, err = Enroll(ctx, e, conf.Proxy, host.Machine())
 	if err != nil {
 		return err
 	}

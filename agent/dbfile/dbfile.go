@@ -50,6 +50,7 @@ type File struct {
 	mu     sync.Mutex // held while the disk is waited for
 	db     *sql.DB
 	at     string      // where the one in use is
+	place  int         // counts the places that it has been at
 	is     os.FileInfo // of it
 	used   bool        // there was a database in use before
 	fresh  bool        // the one in use was made when it was opened
@@ -142,6 +143,34 @@ func (f *File) do(sync string, run func(*sql.DB) error) error {
 	return f.with(sync, run)
 }
 
+// Place is another number whenever another file is in use than before: since it was opened, was given up for its
+// standby, or begun anew. It is for functions that Do runs. What was numbered in one file must not be taken for what
+// is numbered in the next: a standby is gone after a reboot, and the file before it is in use again, as it was.
+func (f *File) Place() int { return f.place }
+
+// Home takes the standby back onto the disk, where that can be written again. It does nothing where none is in use.
+func (f *File) Home() (back bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	defer f.show()
+	if f.health.Standby == "" {
+		return false, nil
+	}
+	old := f.db
+	if err := f.carry(old); err != nil {
+		return false, err
+	}
+	if err := f.use(f.path); err != nil {
+		f.db, f.at = old, f.standby // whose file is still there
+		f.is, _ = os.Stat(f.standby)
+		return false, err
+	}
+	_ = old.Close()
+	f.dropStandby()
+	f.health.Standby = ""
+	return true, nil
+}
+
 // Shrink gives back the memory that SQLite keeps for what it may need again.
 func (f *File) Shrink() {
 	f.mu.Lock()
@@ -196,6 +225,7 @@ func (f *File) use(path string) error {
 		return err
 	}
 	f.db, f.fresh, f.at = db, times == 1, path
+	f.place++
 	f.is, _ = os.Stat(path)
 	return nil
 }
@@ -354,9 +384,7 @@ func (f *File) stand(cause error) error {
 	if err == nil {
 		return nil
 	}
-	for _, end := range []string{"", "-wal", "-shm"} {
-		_ = os.Remove(f.standby + end)
-	}
+	f.dropStandby()
 	f.health.Lost = fmt.Sprintf("%s could not be read (%v)", filepath.Base(f.path), err)
 	if err := f.use(f.standby); err != nil {
 		return fmt.Errorf("cannot keep %s anywhere: %w", filepath.Base(f.path), err)
@@ -364,34 +392,48 @@ func (f *File) stand(cause error) error {
 	return f.anew(err)
 }
 
-// adopt takes the standby back onto the disk.
+// adopt takes a standby that an earlier run has left back onto the disk.
 func (f *File) adopt() error {
-	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
-		return err
-	}
 	db, err := sql.Open("sqlite", DSN(f.standby))
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	temp := f.path + ".back"
-	_ = os.Remove(temp)
-	if _, err := db.Exec("VACUUM INTO ?", temp); err != nil {
-		_ = os.Remove(temp)
-		return err
-	}
-	for _, end := range []string{"-wal", "-shm"} {
-		_ = os.Remove(f.path + end)
-	}
-	if err := durable.Move(temp, f.path); err != nil {
-		_ = os.Remove(temp)
+	if err := f.carry(db); err != nil {
 		return err
 	}
 	_ = db.Close()
+	f.dropStandby()
+	return nil
+}
+
+// carry writes what a handle on the standby holds to the disk, whole or not at all.
+func (f *File) carry(db *sql.DB) error {
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
+		return err
+	}
+	temp := f.path + ".back"
+	_ = os.Remove(temp)
+	_, err := db.Exec("VACUUM INTO ?", temp)
+	if err == nil {
+		err = os.Chmod(temp, 0o600)
+	}
+	if err == nil {
+		for _, end := range []string{"-wal", "-shm"} {
+			_ = os.Remove(f.path + end)
+		}
+		err = durable.Move(temp, f.path)
+	}
+	if err != nil {
+		_ = os.Remove(temp)
+	}
+	return err
+}
+
+func (f *File) dropStandby() {
 	for _, end := range []string{"", "-wal", "-shm"} {
 		_ = os.Remove(f.standby + end)
 	}
-	return nil
 }
 
 // maxCopy bounds what is carried into the runtime directory, which is memory.

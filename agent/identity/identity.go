@@ -125,6 +125,7 @@ type Store struct {
 	uneven bool       // the copies were whole, and not the same
 	health string
 	shown  atomic.Pointer[string] // for those who ask meanwhile
+	away   atomic.Bool            // a copy is in the runtime directory, for want of the disk
 	second sync.WaitGroup         // the write of the second copy
 }
 
@@ -235,6 +236,7 @@ func (s *Store) Save(st State) error {
 		defer s.mu.Unlock()
 		defer s.show()
 		s.health = fmt.Sprintf("the identity cannot be written to disk (%v); kept in %s until it can", err, s.standby)
+		s.away.Store(true)
 		if serr := write(files[0], out); serr != nil {
 			return fmt.Errorf("cannot keep the identity anywhere: %w", errors.Join(err, serr))
 		}
@@ -245,12 +247,14 @@ func (s *Store) Save(st State) error {
 		defer s.show()
 		if err := write(files[2], out); err != nil {
 			s.health = fmt.Sprintf("only one copy of the identity can be written to disk (%v)", err)
+			s.away.Store(true)
 			if write(files[0], out) == nil {
 				s.health += "; another is kept in " + s.standby
 			}
 			return
 		}
 		s.health, s.uneven = "", false
+		s.away.Store(false)
 		_ = os.Remove(files[0])
 	})
 	return nil
@@ -279,6 +283,10 @@ func (s *Store) Check() string {
 	}
 	return ""
 }
+
+// Away reports whether the disk could not be written at the last save, so that the runtime directory holds what it
+// should. It waits for no disk.
+func (s *Store) Away() bool { return s.away.Load() }
 
 // Uneven reports whether the copies were whole when they were read, and not the same.
 func (s *Store) Uneven() bool {

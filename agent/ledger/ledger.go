@@ -159,6 +159,9 @@ func (l *Ledger) Shrink() { l.file.Shrink() }
 // Check makes the file again where it was removed under us, and says so.
 func (l *Ledger) Check() (string, error) { return l.file.Check() }
 
+// Home takes the ledger back onto the disk where it was kept elsewhere, and the disk can be written again.
+func (l *Ledger) Home() (back bool, err error) { return l.file.Home() }
+
 // Health says whether the file is as it should be.
 func (l *Ledger) Health() dbfile.Health { return l.file.Health() }
 

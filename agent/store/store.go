@@ -1,7 +1,8 @@
 // Package store is the agent's SQLite memory: policy versions, findings, and the outbox of events
 // that the server has not acknowledged. Losing it loses history, not the policy in force
-// (agent/identity) nor what to give back (agent/ledger). A file begun anew has a new epoch, so that
-// its event numbers cannot be taken for old ones.
+// (agent/identity) nor what to give back (agent/ledger). Each run, and each file that takes the place of
+// another while it runs, numbers its events in an epoch of its own, so that a number can never be taken
+// for one of a file that was lost, or of which an older copy is in use.
 package store
 
 import (
@@ -38,30 +39,42 @@ CREATE TABLE IF NOT EXISTS policies (
 	serial INTEGER PRIMARY KEY, digest TEXT NOT NULL, received INTEGER NOT NULL, state TEXT NOT NULL,
 	reason TEXT NOT NULL, changes TEXT NOT NULL, document BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS findings (setting TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS epochs (first INTEGER PRIMARY KEY, epoch TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS seen (subject TEXT PRIMARY KEY, boot TEXT NOT NULL, what TEXT NOT NULL) WITHOUT ROWID;`
 
 // Store is the open file.
 type Store struct {
 	file  *dbfile.File
-	epoch atomic.Pointer[string] // as it was read; nil where it has to be read again
-	none  atomic.Bool            // no event waits for the server; false where that has to be looked up
+	place int         // of the file that this run has begun an epoch in; guarded by the file's lock
+	none  atomic.Bool // no event waits for the server; false where that has to be looked up
 }
 
 // Open opens the store.
 func Open(path, standby string) (*Store, error) {
 	s := &Store{}
 	file, err := dbfile.Open(path, standby, schema, func(db *sql.DB, _ string) error {
-		s.epoch.Store(nil)
 		s.none.Store(false)
-		_, err := db.Exec(`DELETE FROM meta WHERE name = 'epoch'`) // where some of the old file is there
-		return err
+		return base(db)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the store: %w", err)
 	}
 	s.file = file
-	_, err = s.Epoch()
-	return s, err
+	return s, file.Do(func(db *sql.DB) error {
+		// What version 0.5 left has one epoch, and says of what was acknowledged only that it was.
+		if err := base(db); err != nil {
+			return err
+		}
+		_, err := db.Exec(`UPDATE events SET acked = ? WHERE acked = 1`, max(time.Now().UnixMilli(), 2))
+		return err
+	})
+}
+
+// base gives every event an epoch: what an older version has left has one in all, and of a file of which only some
+// is there nobody knows.
+func base(db *sql.DB) error {
+	_, err := db.Exec(`INSERT INTO epochs SELECT 0, coalesce((SELECT value FROM meta WHERE name = 'epoch'), ?) WHERE NOT EXISTS (SELECT 1 FROM epochs)`, rand.Text())
+	return err
 }
 
 // Close closes the file.
@@ -76,24 +89,25 @@ func (s *Store) Check() (string, error) { return s.file.Check() }
 // Health says whether the file is as it should be.
 func (s *Store) Health() dbfile.Health { return s.file.Health() }
 
-// Epoch names this outbox. Event numbers are only comparable within one epoch.
-func (s *Store) Epoch() (string, error) {
-	if has := s.epoch.Load(); has != nil {
-		return *has, nil
-	}
-	var epoch string
-	err := s.file.Do(func(db *sql.DB) error {
-		err := db.QueryRow(`SELECT value FROM meta WHERE name = 'epoch'`).Scan(&epoch)
-		if errors.Is(err, sql.ErrNoRows) {
-			epoch = rand.Text()
-			_, err = db.Exec(`INSERT INTO meta VALUES ('epoch', ?)`, epoch)
-		}
-		if err == nil {
-			s.epoch.Store(&epoch) // under the file's lock: it is this file's
-		}
+// Home takes the events back onto the disk where they were kept elsewhere, and the disk can be written again.
+func (s *Store) Home() (back bool, err error) { return s.file.Home() }
+
+// epochOf gives the epoch of an event's number, and the first number of the next one; 0 for none.
+func epochOf(db *sql.DB, seq uint64) (epoch string, next uint64, err error) {
+	err = db.QueryRow(`SELECT (SELECT epoch FROM epochs WHERE first <= ?1 ORDER BY first DESC LIMIT 1),
+		coalesce((SELECT first FROM epochs WHERE first > ?1 ORDER BY first LIMIT 1), 0)`, seq).Scan(&epoch, &next)
+	return epoch, next, err
+}
+
+// renew begins an epoch with the next event, where this file has none of this run's.
+func (s *Store) renew(tx *sql.Tx, first int64) error {
+	epoch := rand.Text()
+	if _, err := tx.Exec(`INSERT INTO epochs VALUES (?, ?)`, first, epoch); err != nil {
 		return err
-	})
-	return epoch, err
+	}
+	// Older versions know one, the newest.
+	_, err := tx.Exec(`INSERT INTO meta VALUES ('epoch', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, epoch)
+	return err
 }
 
 // Append journals an event durably and gives its number.
@@ -102,13 +116,35 @@ func (s *Store) Append(e enforce.Event) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	const insert = `INSERT INTO events (at, setting, kind, body) VALUES (?,?,?,?)`
 	var seq int64
 	err = s.file.Do(func(db *sql.DB) error {
-		r, err := db.Exec(`INSERT INTO events (at, setting, kind, body) VALUES (?,?,?,?)`, e.At.UnixMilli(), e.Setting, e.Kind, string(body))
+		s.none.Store(false)
+		if place := s.file.Place(); place != s.place {
+			tx, err := db.Begin()
+			if err != nil {
+				return err
+			}
+			defer func() { _ = tx.Rollback() }()
+			r, err := tx.Exec(insert, e.At.UnixMilli(), e.Setting, e.Kind, string(body))
+			if err != nil {
+				return err
+			}
+			if seq, err = r.LastInsertId(); err != nil {
+				return err
+			}
+			if err = s.renew(tx, seq); err == nil {
+				err = tx.Commit()
+			}
+			if err == nil {
+				s.place = place
+			}
+			return err
+		}
+		r, err := db.Exec(insert, e.At.UnixMilli(), e.Setting, e.Kind, string(body))
 		if err != nil {
 			return err
 		}
-		s.none.Store(false)
 		seq, err = r.LastInsertId()
 		return err
 	})
@@ -141,18 +177,30 @@ func (s *Store) Remember(boot, subject, what string) {
 	})
 }
 
-// Pending gives up to n events that are not acknowledged, in order.
+// Pending gives up to n events that are not acknowledged, in order, and of one epoch.
 func (s *Store) Pending(n int) (epoch string, events []enforce.Event, err error) {
-	if epoch, err = s.Epoch(); err != nil {
-		return "", nil, err
-	}
 	if s.none.Load() {
-		return epoch, nil, nil
+		return "", nil, nil
 	}
 	err = s.file.Do(func(db *sql.DB) error {
-		events, err = eventsOf(context.Background(), db, `SELECT seq, body FROM events WHERE acked = 0 ORDER BY seq LIMIT ?`, n)
-		s.none.Store(err == nil && len(events) == 0 && n > 0) // under the file's lock: none is appended between
-		return err
+		epoch, events = "", nil
+		list, err := eventsOf(context.Background(), db, `SELECT seq, body FROM events WHERE acked = 0 ORDER BY seq LIMIT ?`, n)
+		s.none.Store(err == nil && len(list) == 0 && n > 0) // under the file's lock: none is appended between
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		var next uint64
+		if epoch, next, err = epochOf(db, list[0].Seq); err != nil {
+			return err
+		}
+		for i := range list {
+			if next > 0 && list[i].Seq >= next {
+				list = list[:i]
+				break
+			}
+		}
+		events = list
+		return nil
 	})
 	return epoch, events, err
 }
@@ -237,29 +285,54 @@ func eventsOf(ctx context.Context, db *sql.DB, q string, args ...any) (out []enf
 	return out, rows.Err()
 }
 
-// Ack marks what the server has, and prunes.
+// Ack marks what the server has of an epoch, and prunes.
 func (s *Store) Ack(epoch string, seq uint64) error {
-	mine, err := s.Epoch()
-	if err != nil || mine != epoch || seq == 0 {
-		return err
+	if seq == 0 {
+		return nil
 	}
-	err = s.file.DoQuick(func(db *sql.DB) error {
-		r, err := db.Exec(`UPDATE events SET acked = 1 WHERE acked = 0 AND seq <= ?`, seq)
+	err := s.file.DoQuick(func(db *sql.DB) error {
+		var first, next uint64
+		err := db.QueryRow(`SELECT e.first, coalesce((SELECT min(first) FROM epochs n WHERE n.first > e.first), 0) FROM epochs e WHERE e.epoch = ?`, epoch).Scan(&first, &next)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil // of another file than this
+		}
+		if err != nil {
+			return err
+		}
+		if next > 0 {
+			seq = min(seq, next-1)
+		}
+		now := time.Now()
+		r, err := db.Exec(`UPDATE events SET acked = ? WHERE acked = 0 AND seq BETWEEN ? AND ?`, max(now.UnixMilli(), 2), first, seq)
 		if err != nil {
 			return err
 		}
 		if n, _ := r.RowsAffected(); n == 0 {
 			return nil
 		}
-		return prune(db, time.Now())
+		return prune(db, now)
 	})
 	killpoint.Hit("store.acked")
 	return err
 }
 
-// prune drops acknowledged events that are too old, or too many.
+// sane is a time that no clock shows that was ever set.
+var sane = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// prune drops events that were acknowledged too long ago, or are too many. When is what this machine's clock said,
+// which may have been wrong: an impossible time is as good as now, and nothing is dropped by a clock that shows one.
 func prune(db *sql.DB, now time.Time) error {
-	if _, err := db.Exec(`DELETE FROM events WHERE acked = 1 AND at < ?`, now.Add(-keepAcked).UnixMilli()); err != nil {
+	if now.After(sane) {
+		if _, err := db.Exec(`UPDATE events SET acked = ?1 WHERE acked BETWEEN 1 AND ?2 OR acked > ?1`, now.UnixMilli(), sane.UnixMilli()); err != nil {
+			return err
+		}
+		if _, err := db.Exec(`DELETE FROM events WHERE acked BETWEEN 1 AND ?`, now.Add(-keepAcked).UnixMilli()); err != nil {
+			return err
+		}
+	}
+	// Epochs of which no event is left; not the newest.
+	if _, err := db.Exec(`DELETE FROM epochs WHERE first < (SELECT max(first) FROM epochs)
+		AND NOT EXISTS (SELECT 1 FROM events e WHERE e.seq >= epochs.first AND e.seq < (SELECT min(n.first) FROM epochs n WHERE n.first > epochs.first))`); err != nil {
 		return err
 	}
 	var pages, size, free int64
@@ -269,7 +342,7 @@ func prune(db *sql.DB, now time.Time) error {
 	if (pages-free)*size <= keepBytes {
 		return nil
 	}
-	_, err := db.Exec(`DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE acked = 1 ORDER BY seq LIMIT 10000)`)
+	_, err := db.Exec(`DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE acked > 0 ORDER BY seq LIMIT 10000)`)
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -184,5 +185,208 @@ func TestNewEpochAfterLoss(t *testing.T) {
 				t.Errorf("the loss is not said: %+v", s.Health())
 			}
 		})
+	}
+}
+
+// full makes a store meet what SQLite says on a full disk, once: the standby carries on.
+func full(t *testing.T, s *Store) {
+	t.Helper()
+	once := false
+	if err := s.file.Do(func(db *sql.DB) error {
+		if once {
+			return nil
+		}
+		once = true
+		_, err := db.Exec(`PRAGMA max_page_count = 1; CREATE TABLE more (v); INSERT INTO more SELECT zeroblob(1000000)`)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Whatever befalls the file, a number is never used twice in one epoch: the server would take the second event for
+// one that it has.
+func TestEpochsAfterAnyLoss(t *testing.T) {
+	for name, befall := range map[string]func(t *testing.T, disk, run string){
+		"a reboot while the disk was full": func(t *testing.T, _, run string) {
+			if err := os.RemoveAll(run); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"an older copy put back": nil,
+		"nothing":                func(*testing.T, string, string) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			disk, run := t.TempDir(), filepath.Join(t.TempDir(), "run")
+			path := filepath.Join(disk, "store.db")
+			told := map[string]string{} // epoch and number, to what happened
+			twice := 0
+			begin := func() *Store {
+				s, err := Open(path, run)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s
+			}
+			happens := func(s *Store, what string) {
+				if _, err := s.Append(enforce.Event{At: time.Now(), Kind: "x", Reason: what}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// deliver is what the server does: it takes what it has not.
+			deliver := func(s *Store) {
+				for {
+					epoch, list, err := s.Pending(7)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if len(list) == 0 {
+						return
+					}
+					for _, e := range list {
+						k := fmt.Sprint(epoch, e.Seq)
+						if had, is := told[k]; is && had != e.Reason {
+							twice++
+							t.Errorf("%q is taken for %q", e.Reason, had)
+						}
+						told[k] = e.Reason
+					}
+					if err := s.Ack(epoch, list[len(list)-1].Seq); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			s := begin()
+			happens(s, "first")
+			deliver(s)
+			var old []byte
+			if befall == nil {
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				var err error
+				if old, err = os.ReadFile(path); err != nil {
+					t.Fatal(err)
+				}
+				s = begin()
+			}
+			if strings.HasPrefix(name, "a reboot") {
+				full(t, s)
+				if s.Health().Standby == "" {
+					t.Fatal("there is no standby")
+				}
+			}
+			for i := range 34 {
+				happens(s, fmt.Sprint("second ", i))
+			}
+			deliver(s)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if befall != nil {
+				befall(t, disk, run)
+			} else if err := os.WriteFile(path, old, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s = begin()
+			defer s.Close()
+			for i := range 40 {
+				happens(s, fmt.Sprint("third ", i))
+			}
+			deliver(s)
+			if len(told) != 1+34+40 || twice > 0 {
+				t.Errorf("%d of 75 events reached the server, %d of them under another's number", len(told), twice)
+			}
+		})
+	}
+}
+
+// What is kept elsewhere is taken back while the store is open, and nothing is lost then by a reboot.
+func TestHome(t *testing.T) {
+	disk, run := t.TempDir(), filepath.Join(t.TempDir(), "run")
+	path := filepath.Join(disk, "store.db")
+	s, err := Open(path, run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func() {
+		if _, err := s.Append(event("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put()
+	full(t, s)
+	for range 34 {
+		put()
+	}
+	// A directory in the way is a disk that cannot be written.
+	_ = os.Remove(path)
+	if err := os.MkdirAll(path+"/x", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if back, err := s.Home(); back || err == nil || s.Health().Standby == "" {
+		t.Fatalf("%v %v %+v", back, err, s.Health())
+	}
+	put()
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+	if back, err := s.Home(); !back || err != nil || !s.Health().OK() {
+		t.Fatalf("%v %v %+v", back, err, s.Health())
+	}
+	put()
+	if err := os.RemoveAll(run); err != nil { // a reboot
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(path, run); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if n, err := s.Backlog(); n != 37 || err != nil {
+		t.Errorf("%d of 37 events are there (%v)", n, err)
+	}
+}
+
+// An event that a wrong clock has dated is kept as long as any other.
+func TestKeptFromItsAcknowledgement(t *testing.T) {
+	s := open(t)
+	for _, at := range []time.Time{time.Unix(0, 0), time.Now(), time.Now().AddDate(40, 0, 0)} {
+		if _, err := s.Append(enforce.Event{At: at, Kind: "x"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	epoch, list, err := s.Pending(10)
+	if err != nil || len(list) != 3 {
+		t.Fatal(err, list)
+	}
+	if err := s.Ack(epoch, list[2].Seq); err != nil {
+		t.Fatal(err)
+	}
+	left := func() int {
+		list, err := s.Events(0, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	if n := left(); n != 3 {
+		t.Errorf("%d of 3 events are kept", n)
+	}
+	at := func(now time.Time) {
+		if err := s.file.Do(func(db *sql.DB) error { return prune(db, now) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at(time.Now().Add(29 * 24 * time.Hour))
+	at(time.Unix(1e6, 0)) // a clock that was never set decides nothing
+	if n := left(); n != 3 {
+		t.Errorf("%d of 3 events are kept after 29 days", n)
+	}
+	at(time.Now().Add(31 * 24 * time.Hour))
+	if n := left(); n != 0 {
+		t.Errorf("%d events are kept after 31 days", n)
 	}
 }

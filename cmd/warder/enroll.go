@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +24,10 @@ func (a *app) enroll() *cobra.Command {
 			ctx := cmd.Context()
 			e.Token = secret.Text(token)
 			err := a.client().Do(ctx, "POST", "/v1/enroll", e, nil)
+			if err != nil && os.Getenv("HTTPS_PROXY")+os.Getenv("https_proxy") != "" && !errors.Is(err, localapi.ErrNoAgent) {
+				// The agent enrols, and it has the service's environment.
+				err = fmt.Errorf("%w (HTTPS_PROXY is set in this shell; the agent does not see it: write proxy = \"…\" into %s)", err, a.paths().ConfigFile())
+			}
 			if errors.Is(err, localapi.ErrNoAgent) {
 				// No agent runs: the enrolment is written for its next start.
 				err = agent.EnrollOffline(ctx, a.paths(), e)

@@ -248,7 +248,6 @@ func TestWarnings(t *testing.T) {
 		{`{"network":{"allowed_domains":["*.example.com"],"blocked_domains":["example.com"]}}`, "", "network.allowed_domains[0] is blocked all the same"},
 		{`{"network":{"allowed_domains":["10.0.0.0/8"],"blocked_domains":["10.0.0.0/8"]}}`, "", "network.allowed_domains[0] is blocked all the same"},
 		{`{"storage":{"external_storage_allowed":false},"usb":{"allowed_classes":["mass_storage"]}}`, "", "usb.allowed_classes[0] lets none in"},
-		{`{"storage":{"external_storage_allowed":false,"max_file_size_mb":5}}`, "", "storage.max_file_size_mb matters to pinned"},
 		// What covers this policy server.
 		{`{"network":{"blocked_domains":["example.com"]}}`, "policy.example.com", "network.blocked_domains[0] covers this policy server"},
 		{`{"network":{"blocked_domains":["example.com"]}}`, "Policy.Example.com:8443", "network.blocked_domains[0] covers this policy server"},

@@ -56,9 +56,6 @@ func Warnings(d *Document, server string) []Warning {
 	usbWarnings(d, w)
 	networkWarnings(d, hostOf(server), w)
 	dlpWarnings(d, w)
-	if d.Storage.MaxFileSizeMB.Set && d.Storage.ExternalStorageAllowed.Set && !d.Storage.ExternalStorageAllowed.V {
-		w.add("size", "storage.max_file_size_mb", "matters to pinned devices alone: storage.external_storage_allowed refuses the others")
-	}
 	return w.all()
 }
 

@@ -78,14 +78,28 @@ func (s Server) roots() (*x509.CertPool, error) {
 	return pool, nil
 }
 
+// Canonical is a server's URL as it is used from then on: a scheme and a host may be written in capitals, and not all
+// that is made of them may. What cannot be read stays as it is, for CheckURL to refuse.
+func Canonical(raw string) string {
+	u, err := url.Parse(strings.TrimSpace(raw))
+	if err != nil || u.Host == "" {
+		return raw
+	}
+	u.Scheme, u.Host = strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	return strings.TrimRight(u.String(), "/")
+}
+
 // CheckURL accepts https, and http to this machine alone.
 func CheckURL(raw string) (*url.URL, error) {
-	u, err := url.Parse(raw)
+	u, err := url.Parse(Canonical(raw))
 	if err != nil || u.Host == "" {
 		return nil, fmt.Errorf("server must be a URL like https://policy.example.com (%d bytes were received, which cannot be read)", len(raw))
 	}
 	if u.User != nil {
 		return nil, fmt.Errorf("server %q must have no user and no password in it", u.Host)
+	}
+	if u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("server %q must end with its host or a path: nothing after ? or #", raw)
 	}
 	switch host := u.Hostname(); {
 	case u.Scheme == "https":
@@ -146,6 +160,7 @@ type Client struct {
 
 // NewClient makes a client for an enrolled device.
 func NewClient(s Server, device string, key *jose.JSONWebKey, now func() time.Time) (*Client, error) {
+	s.URL = Canonical(s.URL) // one that an older version has stored may not be
 	c := &Client{Server: s, Device: device, Key: key, Now: now}
 	c.Server.Now = func() time.Time { return c.Now().Add(c.Offset()) }
 	var err error
@@ -356,8 +371,9 @@ func Enroll(ctx context.Context, s Server, pin, token string, key *jose.JSONWebK
 	if err != nil {
 		return out, s, err
 	}
+	s.URL = u.String()
 	if pin != "" && u.Scheme == "https" {
-		if s.CA, err = fetchCA(ctx, u, pin); err != nil {
+		if s.CA, err = s.fetchCA(ctx, u, pin); err != nil {
 			return out, s, err
 		}
 	}
@@ -382,31 +398,81 @@ func Enroll(ctx context.Context, s Server, pin, token string, key *jose.JSONWebK
 	return out, s, err
 }
 
-// fetchCA takes the certificate with the pinned fingerprint from the chain that the server shows.
-// Nothing is sent before it is found, and everything after is verified against it.
-func fetchCA(ctx context.Context, u *url.URL, pin string) (string, error) {
+// errShown ends a connection whose certificates have been seen.
+var errShown = errors.New("the certificates were shown")
+
+// fetchCA takes the certificate with the pinned fingerprint from the chain that the server shows, by the way that
+// everything after goes: through the proxy, where there is one. Nothing is sent to the server before it is found, and
+// everything after is verified against it.
+func (s Server) fetchCA(ctx context.Context, u *url.URL, pin string) (string, error) {
 	want := strings.ToLower(strings.TrimPrefix(pin, "sha256:"))
-	if len(want) != 64 {
+	if raw, err := hex.DecodeString(want); err != nil || len(raw) != sha256.Size {
 		return "", fmt.Errorf("ca-pin %q must be sha256: and 64 hex digits", pin)
 	}
-	addr := u.Host
-	if u.Port() == "" {
-		addr += ":443"
+	h, err := s.HTTP()
+	if err != nil {
+		return "", err
 	}
-	// The chain is not trusted here; it is only searched for the pinned certificate.
-	d := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, ServerName: u.Hostname(), MinVersion: tls.VersionTLS12}} //nolint:gosec // see above
+	var found *x509.Certificate
+	// The chain is not trusted here; it is only searched for the pinned certificate, and the connection ends.
+	t, err := unjudged(h, u, nil, func(state tls.ConnectionState) error {
+		for _, cert := range state.PeerCertificates {
+			sum := sha256.Sum256(cert.Raw)
+			if hex.EncodeToString(sum[:]) == want && cert.IsCA {
+				found = cert
+			}
+		}
+		return errShown
+	})
+	if err != nil {
+		return "", err
+	}
+	defer t.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, requestLimit)
 	defer cancel()
-	c, err := d.DialContext(ctx, "tcp", addr)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.Scheme+"://"+u.Host+"/healthz", nil)
 	if err != nil {
+		return "", err
+	}
+	res, err := t.RoundTrip(req)
+	if err == nil {
+		_ = res.Body.Close()
+	}
+	if !errors.Is(err, errShown) {
 		return "", fmt.Errorf("cannot reach the server: %w", err)
 	}
-	defer c.Close()
-	for _, cert := range c.(*tls.Conn).ConnectionState().PeerCertificates {
-		sum := sha256.Sum256(cert.Raw)
-		if hex.EncodeToString(sum[:]) == want && cert.IsCA {
-			return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})), nil
-		}
+	if found == nil {
+		return "", fmt.Errorf("the server at %s shows no certificate authority with the pinned fingerprint", u.Host)
 	}
-	return "", fmt.Errorf("the server at %s shows no certificate authority with the pinned fingerprint", u.Host)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: found.Raw})), nil
+}
+
+// unjudged is a client's transport for one request, whose server's certificates are shown to judge instead of being
+// verified. A proxy that is spoken to by TLS is verified first, as ever, by the roots given (nil: the system's).
+func unjudged(h *http.Client, to *url.URL, roots *x509.CertPool, judge func(tls.ConnectionState) error) (*http.Transport, error) {
+	t := h.Transport.(*http.Transport).Clone()
+	t.DisableKeepAlives = true
+	proxy, err := t.Proxy(&http.Request{URL: to})
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	shaken := false
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, VerifyConnection: func(state tls.ConnectionState) error { //nolint:gosec // see above
+		if proxy == nil || proxy.Scheme != "https" || shaken {
+			return judge(state)
+		}
+		shaken = true
+		return verified(state, proxy.Hostname(), roots, time.Time{})
+	}}
+	return t, nil
+}
+
+// verified judges a chain as crypto/tls does, at a time; the zero time is now.
+func verified(state tls.ConnectionState, host string, roots *x509.CertPool, at time.Time) error {
+	between := x509.NewCertPool()
+	for _, cert := range state.PeerCertificates[1:] {
+		between.AddCert(cert)
+	}
+	_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: host, CurrentTime: at})
+	return err
 }

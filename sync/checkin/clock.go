@@ -36,19 +36,14 @@ func (c *Client) askTime(ctx context.Context) error {
 		return err
 	}
 	var leaf *x509.Certificate
-	judge := func(s tls.ConnectionState) error {
-		leaf = s.PeerCertificates[0]
-		between := x509.NewCertPool()
-		for _, cert := range s.PeerCertificates[1:] {
-			between.AddCert(cert)
-		}
-		_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: u.Hostname(), CurrentTime: leaf.NotBefore.Add(time.Minute)})
+	// Verified at a time of the certificate's own.
+	t, err := unjudged(c.http, u, roots, func(state tls.ConnectionState) error {
+		leaf = state.PeerCertificates[0]
+		return verified(state, u.Hostname(), roots, leaf.NotBefore.Add(time.Minute))
+	})
+	if err != nil {
 		return err
 	}
-	t := c.http.Transport.(*http.Transport).Clone()
-	t.DisableKeepAlives = true
-	// Verified above, at a time of the certificate's own.
-	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, VerifyConnection: judge} //nolint:gosec // see above
 	h := &http.Client{Transport: t, Timeout: requestLimit, CheckRedirect: c.http.CheckRedirect}
 	nonce := rand.Text()
 	body, err := json.Marshal(protocol.TimeRequest{Nonce: nonce})

@@ -1,0 +1,115 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/warderd/warder/sync/checkin"
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// The size of a report's body. Between device and server there may be proxies with limits of their own, of which
+// nginx's 1 MiB is the most common.
+const (
+	batchMost  = 768 << 10
+	batchLeast = 2 << 10 // and one thing in any case
+	// batchRetry is when a limit that was learnt is tried again: somebody may have raised it.
+	batchRetry = 6 * time.Hour
+)
+
+// batch is how much a report may hold.
+type batch struct {
+	limit   int       // bytes; 0: batchMost
+	without int       // what does not get through even alone, and is left out: 1 the facts, 2 the findings, too, 3 the events, too
+	since   time.Time // of both
+	more    bool      // something was left for the next report
+}
+
+// refused takes an answer of 413. It reports whether a smaller report is worth sending.
+func (b *batch) refused(r *protocol.Report, now time.Time) bool {
+	things := len(r.Events)
+	for _, is := range []bool{r.Device != nil, r.Findings != nil} {
+		if is {
+			things++
+		}
+	}
+	most := b.most(now)
+	switch {
+	case things > 1 && most > batchLeast:
+		b.limit = max(min(size(r), most)/2, batchLeast)
+	case things == 0:
+		return false
+	case r.Device != nil:
+		b.without = max(b.without, 1)
+	case r.Findings != nil:
+		b.without = max(b.without, 2)
+	default:
+		b.without = 3
+	}
+	b.since = now
+	return true
+}
+
+func (b *batch) most(now time.Time) int {
+	if b.limit == 0 || now.Sub(b.since) > batchRetry {
+		b.limit, b.without = batchMost, 0
+	}
+	return b.limit
+}
+
+// fit takes out of a report what is too much for one body. has is what the server has, want what it would have after
+// this report.
+func (b *batch) fit(r *protocol.Report, has sent, want *sent, now time.Time) {
+	left := b.most(now)
+	left -= min(4<<10, left/4) // which is for the rest of it
+	facts := func() { r.Device, r.DeviceDigest, want.facts = nil, has.facts, has.facts }
+	findings := func() {
+		r.Findings, r.FindingsDigest, want.findings, want.whole = nil, has.findings, has.findings, has.whole
+	}
+	if b.more = false; b.without > 0 && r.Device != nil {
+		facts()
+	}
+	if b.without > 1 && r.Findings != nil {
+		findings()
+	}
+	if r.Findings != nil {
+		left -= size(r.Findings)
+	}
+	if r.Device != nil {
+		if n := size(r.Device); n > left && r.Findings != nil {
+			facts() // they are the larger part, and the one that the server can do without longer
+			b.more = true
+		} else {
+			left -= n
+		}
+	}
+	if b.without > 2 {
+		r.Events = nil
+	}
+	for i := range r.Events {
+		// One goes in any case, but not beside what is too large already.
+		if left -= size(&r.Events[i]) + 1; left < 0 && (i > 0 || r.Device != nil || r.Findings != nil) {
+			r.Events, b.more = r.Events[:i], true
+			break
+		}
+	}
+}
+
+// cut says what is left out, "" for nothing.
+func (b *batch) cut() string {
+	what := []string{"", "the facts of this machine", "the facts of this machine and the findings", "the facts of this machine, the findings and the events"}[b.without]
+	if what == "" {
+		return ""
+	}
+	return "something on the way to the server takes only very small reports; not reported: " + what
+}
+
+func size(v any) int { b, _ := json.Marshal(v); return len(b) }
+
+// tooLarge reports whether a failure is an answer of 413, of the server or of a proxy before it.
+func tooLarge(err error) bool {
+	var s *checkin.StatusError
+	return errors.As(err, &s) && s.Code == http.StatusRequestEntityTooLarge
+}
