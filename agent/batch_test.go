@@ -54,7 +54,10 @@ func TestProxyWithALimit(t *testing.T) {
 			write(t, l.dir+"/agent/config/warder.toml", "server = \""+s.URL+"\"\n")
 			l.until("the proxy is used", func(Status) bool { return largest.Load() > 0 })
 			strict.Store(true)
-			const n = 110
+			n := 110
+			if limit < 1<<20 {
+				n = 40
+			}
 			l.in(func(a *Agent) {
 				for i := range n {
 					if _, err := a.store.Append(enforce.Event{At: time.Now(), Setting: "usb.allowed", Kind: enforce.Denied, Subject: fmt.Sprint("usb ", i), Reason: strings.Repeat("x", 8000)}); err != nil {

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"path"
 	"regexp"
@@ -262,10 +261,8 @@ func at(list string, i int) string { return fmt.Sprintf("%s[%d]", list, i) }
 
 // hostOf is a host as a request names it, without its port and as names are compared.
 func hostOf(server string) string {
-	if host, _, err := net.SplitHostPort(server); err == nil {
-		server = host
-	}
-	return strings.ToLower(strings.TrimSuffix(strings.Trim(server, "[]"), "."))
+	host, _, _ := cutPort(server)
+	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 }
 
 // longest is the length of the most specific entry that covers a host, or 0.

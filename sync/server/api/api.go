@@ -12,6 +12,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,14 +64,13 @@ type API struct {
 	catching sync.Mutex   // one at a time follows the change sequence
 	read     int64        // the last change that was read; guarded by catching
 	heard    atomic.Int64 // the last one that has taken effect here
-	dirty    bool         // one asks for a reload that has not passed yet; guarded by catching
+	dirty    dirty        // guarded by catching
 
 	book    book
 	batch   batch
 	hub     hub
 	latency latency
-	sums    sums
-	census  census
+	people  people
 	stats   *stats
 	limit   failures
 	openapi []byte
@@ -98,6 +98,7 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 	a.book.init(a)
 	a.batch.init(a)
 	a.hub.init(a)
+	a.people.init(a)
 	if err := a.limit.init(a.Trusted); err != nil {
 		return nil, err
 	}
@@ -121,6 +122,7 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 	done := make(chan struct{})
 	go func() { defer close(done); a.batch.run(writing) }()
 	wg.Go(func() { a.Store.Watch(ctx, 2*time.Second, a.follow) })
+	wg.Go(func() { a.people.begin(ctx) })
 	wg.Go(func() { a.tend(ctx) })
 	wg.Go(func() { a.hub.ping(ctx) })
 	return func() {
@@ -154,6 +156,7 @@ func (a *API) catchUp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		var devices []string
 		for _, c := range list {
 			switch c.Action {
 			case "device.assigned", "device.edited", "device.retired", "device.cloned",
@@ -162,37 +165,60 @@ func (a *API) catchUp(ctx context.Context) error {
 				if c.Action != "diagnostics.received" {
 					a.hub.renew(ctx, a, c)
 				}
-			case "device.enrolled", "enrollment.created", "enrollment.revoked", "keys.rotated", "tokens.rotated":
+				if strings.HasPrefix(c.Action, "device.") {
+					devices = append(devices, c.Subject)
+				}
+			case "device.enrolled":
+				devices = append(devices, c.Subject)
+			case "enrollment.created", "enrollment.revoked", "keys.rotated", "tokens.rotated":
+			case "policy.created", "policy.updated", "policy.deleted":
+				a.dirty.policies = append(a.dirty.policies, c.Subject)
+				a.dirty.is = true
 			default:
-				a.dirty = true // and stays so until a reload has passed
+				a.dirty.is = true // and stays so until a reload has passed
+				a.dirty.all = a.dirty.all || c.Action != "policy.default" && !strings.HasPrefix(c.Action, "assignment.")
 			}
-			a.read = c.Sequence
+		}
+		if err := a.people.follow(ctx, devices); err != nil {
+			return err
+		}
+		if len(list) > 0 {
+			a.read = list[len(list)-1].Sequence
 		}
 		if len(list) < most {
 			break
 		}
 	}
-	a.census.stale.Store(true)
-	if a.dirty {
+	if a.dirty.is {
 		if err := a.reload(ctx); err != nil {
 			return err
 		}
-		a.dirty = false
+		a.dirty = dirty{}
 	}
 	// Not before: a check-in that was nudged for a change waits here until the change is in force.
 	a.heard.Store(a.read)
 	return nil
 }
 
-// reload reads who gets what anew, and nudges the connected devices for which it differs.
+// dirty is what a reload has to read anew.
+type dirty struct {
+	is       bool
+	all      bool
+	policies []string // these, unless it is all of them
+}
+
+// reload reads who gets what anew, of policies those that changed since, and nudges the connected devices for which it
+// differs.
 func (a *API) reload(ctx context.Context) error {
-	st, err := a.Store.State(ctx)
+	before := a.state.Load()
+	if a.dirty.all {
+		before = nil
+	}
+	st, err := a.Store.State(ctx, before, a.dirty.policies)
 	if err != nil {
 		return err
 	}
-	before := a.state.Swap(st)
-	a.census.stale.Store(true)
-	if before != nil {
+	if before = a.state.Swap(st); before != nil {
 		a.hub.changed(before, st, a.Now())
 	}
 	return nil
@@ -203,10 +229,6 @@ func (a *API) changed(ctx context.Context) error { return a.catchUp(context.With
 
 // tend does what comes round: stages of rollouts, pruning, the online mark of connected devices.
 func (a *API) tend(ctx context.Context) {
-	// Counted before anybody asks: of a million devices that takes half a second.
-	if _, _, err := a.counts(ctx); err != nil && ctx.Err() == nil {
-		a.Log.Error("cannot count devices", "error", err)
-	}
 	if a.Tick == 0 {
 		a.Tick = 5 * time.Second
 	}
@@ -221,6 +243,7 @@ func (a *API) tend(ctx context.Context) {
 		}
 		a.advance(ctx)
 		a.hub.windows(a)
+		a.people.scan(ctx)
 		if time.Since(last) < time.Hour {
 			continue
 		}

@@ -59,6 +59,7 @@ func (b *batch) note(s store.Seen) {
 	}
 	b.seen[s.Device] = s
 	b.mu.Unlock()
+	b.a.people.noted(s)
 }
 
 func (b *batch) seenOf(device int64) (store.Seen, bool) {
@@ -162,6 +163,9 @@ func (b *batch) write(ctx context.Context, list []pending) error {
 	if err == nil {
 		b.a.stats.batches.Observe(float64(len(list)))
 		b.a.stats.events.Add(float64(events))
+		for _, r := range recs {
+			b.a.people.stored(r)
+		}
 	}
 	return err
 }

@@ -1,16 +1,13 @@
 package api
 
 import (
-	"context"
 	"encoding/json"
 	"slices"
 	"sort"
-	"sync"
-	"time"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/policy"
-	"github.com/warderd/warder/sync/server/store"
+	"github.com/warderd/warder/sync/server/roster"
 )
 
 // Tally counts devices by how they stand.
@@ -59,45 +56,6 @@ type complianceView struct {
 	Policies []policyTally `json:"policies"`
 }
 
-// sums are what was summed up last, where that took long: who looks again at once is shown the same. Two do not
-// sum up at a time.
-type sums struct {
-	mu   sync.Mutex
-	last map[string]sum
-}
-
-type sum struct {
-	at   time.Time
-	took time.Duration
-	list []store.Standing
-}
-
-// A sum that took longer than sumQuick is shown for ten times as long as it took, and sumMost at most.
-const (
-	sumQuick = 300 * time.Millisecond
-	sumMost  = 30 * time.Second
-)
-
-func (a *API) standings(ctx context.Context, only string, now time.Time) ([]store.Standing, error) {
-	a.sums.mu.Lock()
-	defer a.sums.mu.Unlock()
-	if s, ok := a.sums.last[only]; ok && time.Since(s.at) < min(10*s.took, sumMost) {
-		return s.list, nil
-	}
-	began := time.Now()
-	list, err := a.Store.Standings(ctx, only, now, a.most(now))
-	took := time.Since(began)
-	if err != nil || took < sumQuick {
-		delete(a.sums.last, only)
-		return list, err
-	}
-	if a.sums.last == nil {
-		a.sums.last = map[string]sum{}
-	}
-	a.sums.last[only] = sum{time.Now(), took, list}
-	return list, nil
-}
-
 func getCompliance(a *API, q *request) (complianceView, error) { return a.compliance(q, "") }
 
 func policyCompliance(a *API, q *request) (policyTally, error) {
@@ -119,14 +77,16 @@ func policyCompliance(a *API, q *request) (policyTally, error) {
 
 func (a *API) compliance(q *request, only string) (complianceView, error) {
 	var out complianceView
-	list, err := a.standings(q.Context(), only, q.now)
+	r, err := a.ready(q.Context())
 	if err != nil {
 		return out, err
 	}
-	count, total, err := a.counts(q.Context())
+	list := r.Standings(only, a.clock(q.now))
+	said, err := a.people.said(q.Context(), list)
 	if err != nil {
 		return out, err
 	}
+	count, total := r.Counts()
 	out.Devices, out.Policies = total, []policyTally{}
 	byPolicy := map[string]*policyTally{}
 	settings := map[string]map[enforce.Setting]*settingTally{}
@@ -137,9 +97,6 @@ func (a *API) compliance(q *request, only string) (complianceView, error) {
 		}
 	}
 	for _, s := range list {
-		if s.Policy == "" || s.Rollup == "" {
-			continue
-		}
 		p := byPolicy[s.Policy]
 		if p == nil { // deleted, and still held
 			p = &policyTally{PolicyID: s.Policy}
@@ -155,9 +112,7 @@ func (a *API) compliance(q *request, only string) (complianceView, error) {
 		out.add(enforce.Compliance(s.Rollup), s.Devices)
 		p.Devices += s.Devices
 		p.add(enforce.Compliance(s.Rollup), s.Devices)
-		if err := addStanding(settings[s.Policy], s); err != nil {
-			return out, err
-		}
+		addStanding(settings[s.Policy], s, said[s.Hash])
 	}
 	for id, p := range byPolicy {
 		p.Settings = []settingTally{}
@@ -175,18 +130,27 @@ func (a *API) compliance(q *request, only string) (complianceView, error) {
 // policy names.
 const otherSettings enforce.Setting = "other"
 
-func addStanding(to map[enforce.Setting]*settingTally, s store.Standing) error {
+// readStanding reads what standing wrote, or an earlier version: of words that this one does not know, those of a
+// newer agent, it makes ours.
+func readStanding(body string) ([]stood, error) {
 	var list []stood
-	if err := json.Unmarshal([]byte(s.Body), &list); err != nil {
-		return err
+	if err := json.Unmarshal([]byte(body), &list); err != nil {
+		return nil, err
 	}
-	for _, f := range list {
+	for i := range list {
+		f := &list[i]
 		if _, known := policy.Find(f.Setting); !known {
 			f.Setting = otherSettings
 		}
 		if !slices.Contains(enforce.Enforcements, f.Enforcement) {
 			f.Enforcement = "unknown"
 		}
+	}
+	return list, nil
+}
+
+func addStanding(to map[enforce.Setting]*settingTally, s roster.Sum, list []stood) {
+	for _, f := range list {
 		t := to[f.Setting]
 		if t == nil {
 			t = &settingTally{Setting: f.Setting, Enforcement: map[enforce.Enforcement]int{}, Modes: map[string]int{}}
@@ -199,5 +163,4 @@ func addStanding(to map[enforce.Setting]*settingTally, s store.Standing) error {
 		t.Enforcement[f.Enforcement] += s.Devices
 		t.Modes[f.Mode.String()] += s.Devices
 	}
-	return nil
 }

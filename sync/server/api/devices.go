@@ -16,6 +16,7 @@ import (
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server/fleet"
+	"github.com/warderd/warder/sync/server/roster"
 	"github.com/warderd/warder/sync/server/store"
 )
 
@@ -138,22 +139,10 @@ func (a *API) view(d *store.Device, st *fleet.State, now time.Time) DeviceView {
 func listDevices(a *API, q *request) (listView[DeviceView], error) {
 	var none listView[DeviceView]
 	page, size := q.page()
-	f := store.Filter{Policy: q.params.Get("policy_id"), Rollup: q.params.Get("compliance"), Name: q.params.Get("name"), State: q.params.Get("state"),
+	f := roster.Filter{Policy: q.params.Get("policy_id"), Rollup: q.params.Get("compliance"), Name: q.params.Get("name"), State: q.params.Get("state"),
 		Target: fleet.Target{Platform: q.params.Get("platform"), Ownership: q.params.Get("ownership"), User: q.params.Get("user"), Tag: q.params.Get("tag")}}
-	if f.Rollup != "" {
-		f.Now, f.Most = q.now, a.most(q.now)
-	}
 	st := a.state.Load()
-	list, err := a.Store.Devices(q.Context(), st, f, page, size)
-	if err != nil {
-		return none, err
-	}
-	var total int
-	if f == (store.Filter{}) {
-		_, total, err = a.counts(q.Context())
-	} else {
-		total, err = a.Store.Count(q.Context(), st, f)
-	}
+	list, total, err := a.devices(q, f, roster.Page{Skip: (page - 1) * size, Size: size})
 	if err != nil {
 		return none, err
 	}
@@ -162,6 +151,22 @@ func listDevices(a *API, q *request) (listView[DeviceView], error) {
 		data = append(data, a.view(d, st, q.now))
 	}
 	return listOf(q, data, total), nil
+}
+
+// devices gives a part of the devices that a filter takes, and how many it takes in all.
+func (a *API) devices(q *request, f roster.Filter, p roster.Page) ([]*store.Device, int, error) {
+	r, err := a.ready(q.Context())
+	if err != nil {
+		return nil, 0, err
+	}
+	f.Clock = a.clock(q.now)
+	marks, total := r.List(f, p)
+	numbers := make([]int64, 0, len(marks))
+	for _, m := range marks {
+		numbers = append(numbers, m.N)
+	}
+	list, err := a.Store.Devices(q.Context(), numbers, false)
+	return list, total, err
 }
 
 // Schema describes a finding; a newer agent may say more.

@@ -71,7 +71,6 @@ func enroll(a *API, q *request) (protocol.EnrollResponse, error) {
 	if err != nil {
 		return out, err
 	}
-	a.census.stale.Store(true)
 	a.Log.Info("device enrolled", "device", d.ID, "name", d.Name, "enrollment", d.Enrollment)
 	return protocol.EnrollResponse{DeviceID: d.ID, PolicyKeys: a.Keys.PolicyKeys(), RecoveryKey: a.Keys.RecoveryKey(), Recovery: a.Keys.Recovery(),
 		Interval: int(a.Interval.Seconds()), ServerTime: q.now.UTC(), CodeSecret: base64.StdEncoding.EncodeToString(a.Keys.CodeSecret(d.ID))}, nil

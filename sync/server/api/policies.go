@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/warderd/warder/sync/server/fleet"
-	"github.com/warderd/warder/sync/server/store"
+	"github.com/warderd/warder/sync/server/roster"
 )
 
 func second(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
@@ -141,14 +141,14 @@ func deletePolicy(a *API, q *request) (deletedView, error) {
 		return deletedView{}, err
 	}
 	st := a.state.Load()
-	n, err := a.Store.Count(q.Context(), st, store.Filter{Policy: id})
+	count, _, err := a.counts(q.Context())
 	if err != nil {
 		return deletedView{}, err
 	}
 	if err := a.Store.DeletePolicy(q.Context(), id, p.Version, q.now); err != nil {
 		return deletedView{}, err
 	}
-	return deletedView{"policy deleted", n, st.Default}, nil
+	return deletedView{"policy deleted", count[id], st.Default}, nil
 }
 
 type policyDeviceView struct {
@@ -166,12 +166,7 @@ func policyDevices(a *API, q *request) (listView[policyDeviceView], error) {
 	if _, err := a.Store.Policy(q.Context(), id); err != nil {
 		return none, err
 	}
-	st, f := a.state.Load(), store.Filter{Policy: id}
-	total, err := a.Store.Count(q.Context(), st, f)
-	if err != nil {
-		return none, err
-	}
-	list, err := a.Store.Devices(q.Context(), st, f, page, size)
+	list, total, err := a.devices(q, roster.Filter{Policy: id}, roster.Page{Skip: (page - 1) * size, Size: size})
 	if err != nil {
 		return none, err
 	}

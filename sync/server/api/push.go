@@ -76,6 +76,7 @@ func (h *hub) add(s *socket, most int) bool {
 	}
 	s.pinged = time.Now().UnixNano()
 	h.conns[s.device.ID] = s
+	h.a.people.Connected(s.n, true)
 	// In a goroutine of its own: that of the request has a stack that has grown in the handshake, and holds
 	// the request, which nobody needs while the socket is up. That halves what an idle socket costs. It
 	// begins under the lock, so that end finds it.
@@ -88,6 +89,7 @@ func (h *hub) remove(s *socket) {
 	defer h.mu.Unlock()
 	if h.conns[s.device.ID] == s {
 		delete(h.conns, s.device.ID)
+		h.a.people.Connected(s.n, false)
 	}
 }
 

@@ -275,6 +275,7 @@ func (a *API) record(q *request, e *entry, in *received, st *fleet.State) (*stor
 	}
 	rec.Held, _ = json.Marshal(in.Policy)
 	rec.Agent, _ = json.Marshal(in.Agent)
+	rec.Ended = in.Agent.Ended != ""
 	if in.Device != nil {
 		rec.Facts = in.device
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server/fleet"
+	"github.com/warderd/warder/sync/server/roster"
 	"github.com/warderd/warder/sync/server/store"
 )
 
@@ -200,7 +201,7 @@ func (a *API) advanceOne(ctx context.Context, st *fleet.State, o *fleet.Rollout,
 	if err != nil {
 		return err
 	}
-	size, err := a.stageSize(ctx, st, o, count[o.Policy])
+	size, err := a.stageSize(ctx, o, count[o.Policy])
 	if err != nil {
 		return err
 	}
@@ -232,22 +233,15 @@ func (a *API) advanceOne(ctx context.Context, st *fleet.State, o *fleet.Rollout,
 const countedFleet = 2000
 
 // stageSize is how many devices a stage is for.
-func (a *API) stageSize(ctx context.Context, st *fleet.State, o *fleet.Rollout, devices int) (int, error) {
+func (a *API) stageSize(ctx context.Context, o *fleet.Rollout, devices int) (int, error) {
 	if devices > countedFleet {
 		return devices * o.Plan.Stages[o.Stage].Percent / 100, nil
 	}
-	n := 0
-	for page := 1; ; page++ {
-		list, err := a.Store.Devices(ctx, st, store.Filter{Policy: o.Policy, State: store.Enrolled}, page, 500)
-		if err != nil || len(list) == 0 {
-			return n, err
-		}
-		for _, d := range list {
-			if o.InStage(&d.Device) {
-				n++
-			}
-		}
+	r, err := a.ready(ctx)
+	if err != nil {
+		return 0, err
 	}
+	return r.Count(roster.Filter{Policy: o.Policy, State: store.Enrolled}, o.InStage), nil
 }
 
 // rolloutOf is the rollout that brings a device its version, if one does.

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/warderd/warder/enforce/section"
 	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server/fleet"
+	"github.com/warderd/warder/sync/server/roster"
 	"github.com/warderd/warder/sync/server/store"
 )
 
@@ -72,7 +74,11 @@ func whatIf(a *API, q *request) (whatIfView, error) {
 	ctx, cancel := context.WithTimeout(q.Context(), whatIfTime)
 	defer cancel()
 	st := a.state.Load()
-	err = a.Store.Each(ctx, st, store.Filter{Policy: q.PathValue("id")}, func(d *store.Device) bool {
+	r, err := a.ready(ctx)
+	if err != nil {
+		return out, err
+	}
+	err = a.each(ctx, r.Numbers(roster.Filter{Policy: q.PathValue("id")}, 0, math.MaxInt), func(d *store.Device) bool {
 		out.Devices++
 		v, err := a.whatIf(ctx, d, st, before, after, &out)
 		if err != nil {
@@ -92,6 +98,22 @@ func whatIf(a *API, q *request) (whatIfView, error) {
 		out.Truncated, err = "not all devices could be judged in "+whatIfTime.String(), nil
 	}
 	return out, err
+}
+
+// each reads devices with the whole of their reports, some at a time, until use says stop.
+func (a *API) each(ctx context.Context, numbers []int64, use func(*store.Device) bool) error {
+	for part := range slices.Chunk(numbers, 500) {
+		list, err := a.Store.Devices(ctx, part, true)
+		if err != nil {
+			return err
+		}
+		for _, d := range list {
+			if !use(d) {
+				return nil
+			}
+		}
+	}
+	return nil
 }
 
 func (a *API) whatIf(ctx context.Context, d *store.Device, st *fleet.State, before, after *policy.Document, out *whatIfView) (*whatIfDevice, error) {

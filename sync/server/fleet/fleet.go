@@ -6,6 +6,7 @@ package fleet
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -133,6 +134,24 @@ type State struct {
 	rendered map[Variant]*Rendered
 }
 
+// Next is a state to be completed: it has the policies of this one but those that changed, and what was made of
+// them.
+func (s *State) Next(changed []string) *State {
+	out := &State{Policies: maps.Clone(s.Policies), Old: map[Variant]*Policy{}}
+	s.mu.Lock()
+	out.rendered = maps.Clone(s.rendered)
+	s.mu.Unlock()
+	for _, id := range changed {
+		delete(out.Policies, id)
+		for v := range out.rendered {
+			if v.Policy == id {
+				delete(out.rendered, v)
+			}
+		}
+	}
+	return out
+}
+
 // Order sorts assignments: the higher priority first; of equal ones the older.
 func Order(list []Assignment) {
 	slices.SortStableFunc(list, func(a, b Assignment) int {
@@ -172,6 +191,21 @@ func (s *State) Assigned(d *Device) (id, compliance string) {
 		return s.Default, ""
 	}
 	return "", ""
+}
+
+// SameAssignments reports whether every device is assigned the same policy by both.
+func (s *State) SameAssignments(o *State) bool {
+	if s.Default != o.Default || len(s.Policies) != len(o.Policies) || !slices.EqualFunc(s.Assignments, o.Assignments, func(a, b Assignment) bool {
+		return a.ID == b.ID && a.Policy == b.Policy && a.Target == b.Target && a.Priority == b.Priority
+	}) {
+		return false
+	}
+	for id, p := range s.Policies {
+		if q := o.Policies[id]; q == nil || p.Active != q.Active {
+			return false
+		}
+	}
+	return true
 }
 
 // Effective is what a device is to hold now; false where there is nothing.

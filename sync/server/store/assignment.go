@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/warderd/warder/sync/server/fleet"
@@ -47,10 +46,14 @@ func one(r sql.Result, err error) error {
 	return nil
 }
 
-// State reads all that decides who gets what, of one moment.
-func (s *Store) State(ctx context.Context) (*fleet.State, error) {
+// State reads all that decides who gets what, of one moment. Of policies it reads those that have changed since an
+// earlier state; all of them where there is none.
+func (s *Store) State(ctx context.Context, before *fleet.State, changed []string) (*fleet.State, error) {
 	st := &fleet.State{Policies: map[string]*fleet.Policy{}, Old: map[fleet.Variant]*fleet.Policy{}}
-	err := s.snapshot(ctx, func(tx *sql.Tx) error {
+	if before != nil {
+		st = before.Next(changed)
+	}
+	err := s.snapshotOf(ctx, s.device, func(tx *sql.Tx) error {
 		var seq string
 		err := tx.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = 'sequence'`).Scan(&seq)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -60,14 +63,23 @@ func (s *Store) State(ctx context.Context) (*fleet.State, error) {
 		if st.Default, err = defaultID(ctx, tx, ""); err != nil {
 			return err
 		}
-		if err := rows(ctx, tx, func(r scanner) error {
-			p, err := scanPolicy(r)
-			if err == nil {
-				st.Policies[p.ID] = p
+		where, args := "", []any(nil)
+		if before != nil {
+			for _, id := range changed {
+				args = append(args, id)
 			}
-			return err
-		}, `SELECT `+policyColumns+` FROM policies`); err != nil {
-			return err
+			where = ` WHERE id IN ` + s.values(1, len(args))
+		}
+		if before == nil || len(changed) > 0 {
+			if err := rows(ctx, tx, func(r scanner) error {
+				p, err := scanPolicy(r)
+				if err == nil {
+					st.Policies[p.ID] = p
+				}
+				return err
+			}, `SELECT `+policyColumns+` FROM policies`+where, args...); err != nil {
+				return err
+			}
 		}
 		if err := rows(ctx, tx, func(r scanner) error {
 			var a fleet.Assignment
@@ -103,69 +115,4 @@ func (s *Store) State(ctx context.Context) (*fleet.State, error) {
 		return nil
 	})
 	return st, err
-}
-
-// assigned is fleet.State.Assigned as SQL over a row d of devices, with its arguments numbered from
-// the one after those given. A test holds the two against each other.
-func assigned(st *fleet.State, args []any) (string, []any) {
-	arg := func(v any) string {
-		args = append(args, v)
-		return fmt.Sprintf("$%d", len(args))
-	}
-	own := `d.policy IS NOT NULL AND EXISTS (SELECT 1 FROM policies p WHERE p.id = d.policy AND p.active = 1)`
-	if !hasActive(st) {
-		own = "1 = 0"
-	}
-	var b strings.Builder
-	b.WriteString("CASE")
-	for _, a := range st.Assignments {
-		p := st.Policies[a.Policy]
-		if p == nil || !p.Active {
-			continue
-		}
-		fmt.Fprintf(&b, " WHEN %s AND d.priority >= %d THEN d.policy", own, a.Priority)
-		conds := []string{}
-		for _, c := range [][2]string{{"os", a.Target.Platform}, {"ownership", strings.TrimPrefix(a.Target.Ownership, "ANY")}, {"username", a.Target.User}} {
-			if c[1] != "" {
-				conds = append(conds, "d."+c[0]+" = "+arg(c[1]))
-			}
-		}
-		if a.Target.Tag != "" {
-			conds = append(conds, "replace(d.tags, "+arg(","+a.Target.Tag+",")+", '') <> d.tags")
-		}
-		if len(conds) == 0 {
-			conds = append(conds, "1 = 1")
-		}
-		fmt.Fprintf(&b, " WHEN %s THEN %s", strings.Join(conds, " AND "), arg(a.Policy))
-	}
-	fmt.Fprintf(&b, " WHEN %s THEN d.policy", own)
-	def := ""
-	if p := st.Policies[st.Default]; p != nil && p.Active {
-		def = st.Default
-	}
-	fmt.Fprintf(&b, " ELSE %s END", arg(def))
-	return b.String(), args
-}
-
-func hasActive(st *fleet.State) bool {
-	for _, p := range st.Policies {
-		if p.Active {
-			return true
-		}
-	}
-	return false
-}
-
-// Census counts the devices of each policy that are not retired; "" counts those with none.
-func (s *Store) Census(ctx context.Context, st *fleet.State) (map[string]int, error) {
-	expr, args := assigned(st, nil)
-	out := map[string]int{}
-	err := rows(ctx, s.read, func(r scanner) error {
-		var id sql.NullString
-		var n int
-		err := r.Scan(&id, &n)
-		out[id.String] += n
-		return err
-	}, `SELECT `+expr+` AS effective, count(*) FROM devices d WHERE d.state IN ('enrolled','cloned') GROUP BY 1`, args...)
-	return out, err
 }

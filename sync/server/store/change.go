@@ -112,6 +112,12 @@ func (s *Store) committed(seq int64) {
 	}
 }
 
+// Last is the number of the last change that this process has made.
+func (s *Store) Last() int64 { return s.last.Load() }
+
+// Shared reports whether other nodes may write to the same database.
+func (s *Store) Shared() bool { return s.pg }
+
 // Note writes a line of the audit log for a change that is not of the database.
 func (s *Store) Note(ctx context.Context, action, subject string, detail []string, now time.Time) error {
 	return s.change(ctx, now, action, subject, detail, func(*sql.Tx) error { return nil })
@@ -119,7 +125,7 @@ func (s *Store) Note(ctx context.Context, action, subject string, detail []strin
 
 // Changes gives up to n lines of the audit log after a number, oldest first.
 func (s *Store) Changes(ctx context.Context, after int64, n int) (out []Change, err error) {
-	err = rows(ctx, s.read, func(r scanner) error { return scanChange(r, &out) },
+	err = rows(ctx, s.device, func(r scanner) error { return scanChange(r, &out) },
 		`SELECT seq, at, actor, action, subject, detail, request FROM changes WHERE seq > $1 ORDER BY seq LIMIT $2`, after, n)
 	return out, err
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/sync/server/fleet"
+	"github.com/warderd/warder/sync/server/roster"
 	"github.com/warderd/warder/sync/server/store/postgrestest"
 )
 
@@ -220,10 +221,10 @@ func TestReports(t *testing.T) {
 			t.Error("an older report is not told from a newer one")
 		}
 		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now.Add(time.Hour), Counter: 9, Assigned: now, Fresh: now.Add(time.Hour), Looked: now}, {Device: other.N, At: now, Counter: 1, Fresh: now.Add(time.Hour)}}))
-		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now, Counter: 12, Fresh: now.Add(2 * time.Hour)}})) // late: another node was slower
+		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now, Counter: 12, Fresh: now.Add(2 * time.Hour)}})) // the clock was set back since: what lies ahead is no time to show
 		x, err := s.Device(ctx, "d1")
 		must(t, err)
-		if string(x.Report.Facts) != `{"a":1}` || x.Report.FindingsDigest != "g1" || x.Report.Rollup != "noncompliant" || x.Counter != 12 || !x.LastSeen.Equal(now.Add(time.Hour)) || !x.AssignedAt.Equal(now) {
+		if string(x.Report.Facts) != `{"a":1}` || x.Report.FindingsDigest != "g1" || x.Report.Rollup != "noncompliant" || x.Counter != 12 || !x.LastSeen.Equal(now) || !x.AssignedAt.Equal(now) {
 			t.Errorf("%+v", x)
 		}
 		if k, _ := s.Known(ctx, "d1"); k.Report.Facts != nil || k.Report.FactsDigest != "f1" {
@@ -237,23 +238,29 @@ func TestReports(t *testing.T) {
 		if y, err := s.Device(ctx, "d1"); err != nil || !y.Fresh.Equal(now.Add(2*time.Hour)) {
 			t.Errorf("an earlier word counts: %s %v", y.Fresh, err)
 		}
-		sum, err := s.Standings(ctx, "policy-1", now, now.Add(4*time.Hour))
-		if err != nil || len(sum) != 2 || sum[0].Devices != 1 || sum[0].Old || sum[1].Old {
-			t.Errorf("%v %+v", err, sum)
-		}
-		sum, err = s.Standings(ctx, "policy-1", now.Add(90*time.Minute), now.Add(4*time.Hour))
-		if err != nil || len(sum) != 2 || sum[0].Old == sum[1].Old {
-			t.Errorf("one is old by then: %v %+v", err, sum)
-		}
-		st, err := s.State(ctx)
+		// The same by what is kept in memory.
+		kept := roster.New()
+		people, err := s.Roster(ctx, 0, 100)
 		must(t, err)
+		kept.Put(people)
+		clock := func(after time.Duration) roster.Clock {
+			return roster.Clock{Now: now.Add(after).UnixMilli(), Most: now.Add(after + 4*time.Hour).UnixMilli()}
+		}
+		sum := kept.Standings("policy-1", clock(0))
+		if len(sum) != 2 || sum[0].Devices != 1 || sum[0].Old || sum[1].Old {
+			t.Errorf("%+v", sum)
+		}
+		sum = kept.Standings("policy-1", clock(90*time.Minute))
+		if len(sum) != 2 || sum[0].Old == sum[1].Old {
+			t.Errorf("one is old by then: %+v", sum)
+		}
 		for _, c := range []struct {
 			rollup string
 			at     time.Duration
 			want   int
 		}{{"noncompliant", 0, 1}, {"noncompliant", 3 * time.Hour, 0}, {"unknown", 0, 0}, {"unknown", 3 * time.Hour, 1}, {"compliant", 0, 0}} {
-			if n, err := s.Count(ctx, st, Filter{Rollup: c.rollup, Now: now.Add(c.at), Most: now.Add(c.at + 4*time.Hour)}); err != nil || n != c.want {
-				t.Errorf("%+v: %d %v", c, n, err)
+			if n := kept.Count(roster.Filter{Rollup: c.rollup, Clock: clock(c.at)}, nil); n != c.want {
+				t.Errorf("%+v: %d", c, n)
 			}
 		}
 		// What an earlier version called compliant is reckoned anew, and what is compliant stays so.
@@ -330,7 +337,7 @@ func TestReportsAtOnce(t *testing.T) {
 	})
 }
 
-// What SQL says of who has which policy is what the fleet says, for any fleet.
+// What is kept in memory of who has which policy is what the fleet says of what is stored, for any fleet.
 func TestAssignedIsTheSame(t *testing.T) {
 	each(t, func(t *testing.T, s *Store) {
 		r := rand.New(rand.NewPCG(7, 7))
@@ -357,44 +364,62 @@ func TestAssignedIsTheSame(t *testing.T) {
 			}
 		}
 		must(t, s.DeletePolicy(ctx, "policy-4", 0, now)) // some have it as their own
-		st, err := s.State(ctx)
+		st, err := s.State(ctx, nil, nil)
 		must(t, err)
+		kept := roster.New()
+		kept.Assign(st)
+		rows, err := s.Roster(ctx, 0, 1000)
+		must(t, err)
+		kept.Put(rows)
 		want := map[string]int{}
-		byID := map[string][]string{}
-		must(t, s.Each(ctx, st, Filter{}, func(d *Device) bool {
+		byID := map[string][]int64{}
+		numbers := kept.Numbers(roster.Filter{}, 0, 1000)
+		list, err := s.Devices(ctx, numbers, true)
+		must(t, err)
+		for _, d := range list {
 			id, _ := st.Assigned(&d.Device)
 			want[id]++
-			byID[id] = append(byID[id], d.ID)
-			return true
-		}))
-		got, err := s.Census(ctx, st)
-		must(t, err)
-		if !reflect.DeepEqual(got, want) || len(want) < 2 {
-			t.Errorf("SQL %v, fleet %v", got, want)
+			byID[id] = append(byID[id], d.N)
 		}
-		for id, ids := range byID {
-			list, err := s.Devices(ctx, st, Filter{Policy: id}, 1, 100)
-			must(t, err)
-			var have []string
-			for _, d := range list {
-				have = append(have, d.ID)
-			}
-			if !reflect.DeepEqual(have, ids) {
-				t.Errorf("%s: %v, want %v", id, have, ids)
-			}
-			if n, _ := s.Count(ctx, st, Filter{Policy: id}); n != len(ids) {
-				t.Errorf("%s: %d, want %d", id, n, len(ids))
-			}
+		got, total := kept.Counts()
+		if !reflect.DeepEqual(got, want) || len(want) < 2 || total != 60 {
+			t.Errorf("in memory %v, fleet %v", got, want)
 		}
-		if n, _ := s.Count(ctx, st, Filter{Target: fleet.Target{Tag: "en"}, Name: "LAP"}); n != 0 {
-			t.Errorf("%d devices by name", n)
+		for id, ns := range byID {
+			if id == "" {
+				continue // a filter of none takes all
+			}
+			if have := kept.Numbers(roster.Filter{Policy: id}, 0, 1000); !reflect.DeepEqual(have, ns) {
+				t.Errorf("%s: %v, want %v", id, have, ns)
+			}
 		}
 		must(t, s.SetState(ctx, "d1", Retired, now))
-		if n, _ := s.Count(ctx, st, Filter{}); n != 59 {
-			t.Errorf("%d devices", n)
+		rows, err = s.RosterOf(ctx, []string{"d1", "none"})
+		must(t, err)
+		kept.Put(rows)
+		if _, total := kept.Counts(); total != 59 || kept.Count(roster.Filter{}, nil) != 59 || kept.Count(roster.Filter{State: Retired}, nil) != 1 {
+			t.Errorf("%d devices", total)
 		}
-		if page, _ := s.Devices(ctx, st, Filter{}, 3, 20); len(page) != 19 {
-			t.Errorf("the last page has %d", len(page))
+		// Another state that differs in one assignment moves the same devices as reading it all anew.
+		must(t, s.RemoveAssignment(ctx, "a1", now))
+		must(t, s.PutPolicy(ctx, &fleet.Policy{ID: "policy-1", Version: 2, Active: false, Data: json.RawMessage(`{}`), CreatedAt: now, UpdatedAt: now}, 1, nil))
+		next, err := s.State(ctx, st, []string{"policy-1"})
+		must(t, err)
+		fresh, err := s.State(ctx, nil, nil)
+		must(t, err)
+		if !reflect.DeepEqual(next.Policies, fresh.Policies) || !next.SameAssignments(fresh) || next.SameAssignments(st) {
+			t.Errorf("%+v\n%+v", next.Policies["policy-1"], fresh.Policies["policy-1"])
+		}
+		kept.Assign(next)
+		anew := roster.New()
+		anew.Assign(fresh)
+		rows, err = s.Roster(ctx, 0, 1000)
+		must(t, err)
+		anew.Put(rows)
+		x, _ := kept.Counts()
+		y, _ := anew.Counts()
+		if !reflect.DeepEqual(x, y) {
+			t.Errorf("%v, anew %v", x, y)
 		}
 	})
 }
@@ -415,7 +440,7 @@ func TestRollouts(t *testing.T) {
 		if err := s.PutPolicy(ctx, &next, 2, nil); !errors.Is(err, ErrInUse) {
 			t.Errorf("a change beside a rollout: %v", err)
 		}
-		st, err := s.State(ctx)
+		st, err := s.State(ctx, nil, nil)
 		must(t, err)
 		if len(st.Rollouts) != 1 || st.Old[fleet.Variant{Policy: p.ID, Version: 1}] == nil || !reflect.DeepEqual(st.Rollouts[0], o) {
 			t.Errorf("%+v", st.Rollouts[0])

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/sync/server/fleet"
 )
 
@@ -116,108 +115,7 @@ func (s *Store) Device(ctx context.Context, id string) (*Device, error) {
 
 // Known gives what a check-in needs to know of a device.
 func (s *Store) Known(ctx context.Context, id string) (*Device, error) {
-	return scanDevice(s.read.QueryRowContext(ctx, `SELECT `+deviceColumns+brief+deviceFrom+`WHERE d.id = $1`, id))
-}
-
-// Filter chooses devices.
-type Filter struct {
-	Policy string // effective; "" for any
-	Target fleet.Target
-	Rollup string    // compliant, unverified, noncompliant, unknown
-	Now    time.Time // with Rollup: what was last heard too long ago is unknown
-	Most   time.Time // and what counts for longer than that: the clock was set back since
-	Name   string    // begins so
-	State  string    // "" for all but the retired
-}
-
-func (f Filter) where(st *fleet.State) (string, []any) {
-	var conds []string
-	var args []any
-	add := func(cond string, v any) {
-		args = append(args, v)
-		conds = append(conds, strings.ReplaceAll(cond, "?", "$"+itoa(len(args))))
-	}
-	if f.State == "" {
-		conds = append(conds, "d.state IN ('enrolled','cloned')")
-	} else {
-		add("d.state = ?", f.State)
-	}
-	if f.Target.Platform != "" {
-		add("d.os = ?", f.Target.Platform)
-	}
-	if f.Target.Ownership != "" && f.Target.Ownership != "ANY" {
-		add("d.ownership = ?", f.Target.Ownership)
-	}
-	if f.Target.User != "" {
-		add("d.username = ?", f.Target.User)
-	}
-	if f.Target.Tag != "" {
-		add("replace(d.tags, ?, '') <> d.tags", ","+f.Target.Tag+",")
-	}
-	if f.Rollup != "" {
-		const heard = "EXISTS (SELECT 1 FROM reports q LEFT JOIN seen z ON z.device = q.device WHERE q.device = d.n AND "
-		if f.Rollup == string(enforce.Uncertain) {
-			add(heard+"q.rollup <> '' AND (q.rollup = 'unknown' OR coalesce(z.fresh, 0) NOT BETWEEN ?", ms(f.Now))
-			add("?))", ms(f.Most)) // joined with AND, as all are
-		} else {
-			add(heard+"z.fresh BETWEEN ?", ms(f.Now))
-			add("?", ms(f.Most))
-			add("q.rollup = ?)", f.Rollup) // joined with AND, as all are
-		}
-	}
-	if f.Name != "" {
-		add("substr(lower(d.name), 1, length(?)) = lower(?)", f.Name)
-	}
-	if f.Policy != "" {
-		var expr string
-		expr, args = assigned(st, args)
-		add("("+expr+") = ?", f.Policy)
-	}
-	return strings.Join(conds, " AND "), args
-}
-
-// Count counts devices.
-func (s *Store) Count(ctx context.Context, st *fleet.State, f Filter) (n int, err error) {
-	where, args := f.where(st)
-	err = s.read.QueryRowContext(ctx, `SELECT count(*) FROM devices d WHERE `+where, args...).Scan(&n)
-	return n, err
-}
-
-// Devices gives a page of devices in the order of their enrolment. The page is found on an index
-// alone, so that a late page of a large fleet costs no reading of what is skipped.
-func (s *Store) Devices(ctx context.Context, st *fleet.State, f Filter, page, size int) (out []*Device, err error) {
-	where, args := f.where(st)
-	n := len(args)
-	args = append(args, size, (page-1)*size)
-	err = rows(ctx, s.read, func(r scanner) error {
-		d, err := scanDevice(r)
-		out = append(out, d)
-		return err
-	}, `SELECT `+deviceColumns+brief+deviceFrom+`WHERE d.n IN (SELECT d.n FROM devices d WHERE `+where+` ORDER BY d.n LIMIT $`+itoa(n+1)+` OFFSET $`+itoa(n+2)+`) ORDER BY d.n`, args...)
-	return out, err
-}
-
-// Each gives every device of a filter with the whole of its report, until f says stop.
-func (s *Store) Each(ctx context.Context, st *fleet.State, f Filter, use func(*Device) bool) error {
-	where, args := f.where(st)
-	n := len(args)
-	for last := int64(0); ; {
-		var list []*Device
-		err := rows(ctx, s.read, func(r scanner) error {
-			d, err := scanDevice(r)
-			list = append(list, d)
-			return err
-		}, `SELECT `+deviceColumns+whole+deviceFrom+`WHERE `+where+` AND d.n > $`+itoa(n+1)+` ORDER BY d.n LIMIT 500`, append(args[:n:n], last)...)
-		if err != nil || len(list) == 0 {
-			return err
-		}
-		for _, d := range list {
-			if !use(d) {
-				return nil
-			}
-		}
-		last = list[len(list)-1].N
-	}
+	return scanDevice(s.device.QueryRowContext(ctx, `SELECT `+deviceColumns+brief+deviceFrom+`WHERE d.id = $1`, id))
 }
 
 // Assign gives a device a policy of its own, or with "" what its groups say.
@@ -279,7 +177,7 @@ func (s *Store) SetState(ctx context.Context, device, state string, now time.Tim
 func (s *Store) Enroll(ctx context.Context, token string, d *Device, now time.Time) error {
 	// Looked up without the writers' lock first: a guess costs no transaction.
 	var n int
-	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM enrollments WHERE hash = $1`, hash(token)).Scan(&n); err != nil || n == 0 {
+	if err := s.device.QueryRowContext(ctx, `SELECT count(*) FROM enrollments WHERE hash = $1`, hash(token)).Scan(&n); err != nil || n == 0 {
 		if err == nil {
 			err = ErrUsed
 		}
@@ -316,13 +214,17 @@ type Seen struct {
 	Looked   time.Time // when the device looked at itself last, on its own clock; zero: as before
 }
 
+// clockStep is more than any two words of a device can change places by on their way into the database.
+const clockStep = 2 * time.Minute
+
 // Then is this one and an earlier one together.
 func (s Seen) Then(o Seen) Seen {
 	// The device's own counter says what is later, whatever the clock did; what is heard on a socket has none.
 	if o.Counter > s.Counter || (o.Counter == 0 || o.Counter == s.Counter) && !o.At.Before(s.At) {
 		s.Fresh = o.Fresh
 	}
-	if o.At.After(s.At) {
+	// A moment that lies ahead is of a clock that was set back since.
+	if o.At.After(s.At) || o.Counter > s.Counter && s.At.Sub(o.At) > clockStep {
 		s.At = o.At
 	}
 	if o.Assigned.After(s.Assigned) {
@@ -358,7 +260,7 @@ func (s *Store) putSeen(ctx context.Context, tx *sql.Tx, list []Seen) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO seen (device, at, counter, assigned, fresh, looked) VALUES `+s.values(len(list), 6)+` ON CONFLICT (device) DO UPDATE SET
 				fresh = CASE WHEN excluded.counter > seen.counter OR excluded.counter IN (0, seen.counter) AND excluded.at >= seen.at THEN excluded.fresh ELSE seen.fresh END,
 				looked = CASE WHEN excluded.looked > 0 AND excluded.counter >= seen.counter THEN excluded.looked ELSE seen.looked END,
-				at = CASE WHEN excluded.at > seen.at THEN excluded.at ELSE seen.at END,
+				at = CASE WHEN excluded.at > seen.at OR seen.at > excluded.at + `+itoa(int(clockStep.Milliseconds()))+` AND excluded.counter > seen.counter THEN excluded.at ELSE seen.at END,
 				counter = CASE WHEN excluded.counter > seen.counter THEN excluded.counter ELSE seen.counter END,
 				assigned = CASE WHEN excluded.assigned > seen.assigned THEN excluded.assigned ELSE seen.assigned END`, args...)
 	return err

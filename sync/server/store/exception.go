@@ -51,7 +51,7 @@ func (s *Store) Exceptions(ctx context.Context, device int64, current bool, now 
 	if current {
 		where, args = ` AND until > $2 AND ended_at = 0 AND offline = 0`, append(args, ms(now))
 	}
-	err = rows(ctx, s.read, func(r scanner) error {
+	err = rows(ctx, s.device, func(r scanner) error {
 		var e Exception
 		var created, until, ended int64
 		err := r.Scan(&e.ID, &e.Section, &e.Subject, &e.Reason, &e.CreatedBy, &created, &until, &ended, &e.Offline)

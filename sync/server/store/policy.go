@@ -168,7 +168,7 @@ func scanVersion(r scanner) (v Version, err error) {
 
 // PolicyVersion gives one version of a policy, also of a deleted one.
 func (s *Store) PolicyVersion(ctx context.Context, id string, version int) (Version, error) {
-	v, err := scanVersion(s.read.QueryRowContext(ctx, `SELECT version, changed_by, changed_at, changes, document FROM versions WHERE policy = $1 AND version = $2`, id, version))
+	v, err := scanVersion(s.device.QueryRowContext(ctx, `SELECT version, changed_by, changed_at, changes, document FROM versions WHERE policy = $1 AND version = $2`, id, version))
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}
@@ -214,7 +214,7 @@ func (s *Store) SetDefault(ctx context.Context, id string, now time.Time) error 
 
 // Meta reads a fact about the database itself; "" where it is not there.
 func (s *Store) Meta(ctx context.Context, name string) (v string, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = $1`, name).Scan(&v)
+	err = s.device.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = $1`, name).Scan(&v)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = nil
 	}

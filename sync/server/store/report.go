@@ -41,6 +41,7 @@ type Record struct {
 	// Such a record holds nothing else.
 	Moved, Was string
 	Seen       Seen // the check-in that brought it
+	Ended      bool // Agent says that it ends
 
 	Ack uint64 // set by PutRecords: the highest number of the epoch that is stored
 	// Old, set by PutRecords: a report with a higher counter is stored already, so that nothing of this
@@ -337,28 +338,4 @@ func (s *Store) Tidy(ctx context.Context, now time.Time) error {
 		_, err := tx.ExecContext(ctx, `DELETE FROM diagnostics WHERE at < $1`, ms(now.AddDate(0, 0, -30)))
 		return err
 	})
-}
-
-// Standing is how many devices that hold a policy stand alike.
-type Standing struct {
-	Policy  string
-	Body    string // JSON as StandingBody gave it
-	Rollup  string
-	Old     bool // they were last heard of too long ago
-	Devices int
-}
-
-// Standings sums up the findings of the fleet: by policy held ("" for all), by what they say, and by whether that
-// still counts at a moment: nothing counts for longer than until most.
-func (s *Store) Standings(ctx context.Context, policy string, now, most time.Time) (out []Standing, err error) {
-	err = rows(ctx, s.read, func(r scanner) error {
-		var x Standing
-		err := r.Scan(&x.Policy, &x.Body, &x.Rollup, &x.Old, &x.Devices)
-		out = append(out, x)
-		return err
-	}, `SELECT g.held_id, coalesce(t.body, '[]'), g.rollup, g.old, g.n FROM (SELECT r.held_id, r.standing, r.rollup, coalesce(z.fresh, 0) NOT BETWEEN $2 AND $3 AS old, count(*) AS n
-		FROM reports r LEFT JOIN seen z ON z.device = r.device
-		WHERE ($1 = '' OR r.held_id = $1) AND EXISTS (SELECT 1 FROM devices d WHERE d.n = r.device AND d.state = 'enrolled')
-		GROUP BY 1, 2, 3, 4) g LEFT JOIN standings t ON t.hash = g.standing ORDER BY g.n DESC`, policy, ms(now), ms(most))
-	return out, err
 }

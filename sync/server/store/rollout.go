@@ -98,7 +98,7 @@ func (s *Store) StopRollout(ctx context.Context, o *fleet.Rollout, back *fleet.P
 
 // Before is how a device stood when a rollout moved it; ErrNotFound when it did not.
 func (s *Store) Before(ctx context.Context, rollout string, device int64) (was, outcome string, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT was, outcome FROM rollout_devices WHERE rollout = $1 AND device = $2`, rollout, device).Scan(&was, &outcome)
+	err = s.device.QueryRowContext(ctx, `SELECT was, outcome FROM rollout_devices WHERE rollout = $1 AND device = $2`, rollout, device).Scan(&was, &outcome)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}
@@ -107,7 +107,7 @@ func (s *Store) Before(ctx context.Context, rollout string, device int64) (was, 
 
 // Tally counts what became of a rollout's devices.
 func (s *Store) Tally(ctx context.Context, rollout string) (t fleet.Tally, err error) {
-	err = rows(ctx, s.read, func(r scanner) error {
+	err = rows(ctx, s.device, func(r scanner) error {
 		var outcome string
 		var n int
 		err := r.Scan(&outcome, &n)

@@ -38,10 +38,11 @@ var (
 
 // Store is the open database.
 type Store struct {
-	write *sql.DB // SQLite: one connection, so that writers queue here and not on the file's lock
-	read  *sql.DB
-	pg    bool
-	url   string
+	write  *sql.DB // SQLite: one connection, so that writers queue here and not on the file's lock
+	read   *sql.DB // of people, who may ask for much
+	device *sql.DB // of devices and of the nodes themselves, whom no reader keeps waiting
+	pg     bool
+	url    string
 
 	changed chan struct{} // wakes Watch after a commit of this process
 	last    atomic.Int64  // the sequence of the last commit of this process
@@ -92,13 +93,19 @@ func (s *Store) openPostgres() (err error) {
 	if _, err = pgx.ParseConfig(s.url); err != nil {
 		return errors.New("the URL cannot be read") // pgx's own message may hold the password
 	}
-	if s.write, err = sql.Open("pgx", s.url); err != nil {
-		return err
+	for _, pool := range []struct {
+		db **sql.DB
+		n  int
+	}{{&s.write, 16}, {&s.read, 8}} {
+		if *pool.db, err = sql.Open("pgx", s.url); err != nil {
+			return err
+		}
+		(*pool.db).SetMaxOpenConns(pool.n)
+		(*pool.db).SetMaxIdleConns(pool.n)
+		(*pool.db).SetConnMaxLifetime(time.Hour) // a balancer before the database may have moved
 	}
-	s.write.SetMaxOpenConns(16)
-	s.write.SetMaxIdleConns(16)
-	s.write.SetConnMaxLifetime(time.Hour) // a balancer before the database may have moved
-	s.read = s.write
+	s.read.SetMaxIdleConns(2)
+	s.device = s.write
 	return nil
 }
 
@@ -115,11 +122,13 @@ func (s *Store) openSQLite(path string) (err error) {
 		return err
 	}
 	s.write.SetMaxOpenConns(1)
-	if s.read, err = sql.Open("sqlite", name+"&_pragma=query_only(1)&_pragma=cache_size(-1024)"); err != nil { // beyond that the system's cache serves
-		return err
+	for _, db := range []**sql.DB{&s.read, &s.device} {
+		if *db, err = sql.Open("sqlite", name+"&_pragma=query_only(1)&_pragma=cache_size(-1024)"); err != nil { // beyond that the system's cache serves
+			return err
+		}
+		(*db).SetMaxOpenConns(4)
+		(*db).SetMaxIdleConns(4)
 	}
-	s.read.SetMaxOpenConns(4)
-	s.read.SetMaxIdleConns(4)
 	return nil
 }
 
@@ -129,8 +138,11 @@ func (s *Store) Close() error {
 	if s.write != nil {
 		errs = append(errs, s.write.Close())
 	}
-	if s.read != nil && s.read != s.write {
+	if s.read != nil {
 		errs = append(errs, s.read.Close())
+	}
+	if s.device != nil && s.device != s.write {
+		errs = append(errs, s.device.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -180,11 +192,15 @@ func (s *Store) once(ctx context.Context, f func(*sql.Tx) error) error {
 
 // snapshot runs f in one read transaction, so that all it reads is of one moment.
 func (s *Store) snapshot(ctx context.Context, f func(*sql.Tx) error) error {
+	return s.snapshotOf(ctx, s.read, f)
+}
+
+func (s *Store) snapshotOf(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) error {
 	o := &sql.TxOptions{ReadOnly: true}
 	if s.pg {
 		o.Isolation = sql.LevelRepeatableRead
 	}
-	tx, err := s.read.BeginTx(ctx, o)
+	tx, err := db.BeginTx(ctx, o)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,265 @@
+package api
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/warderd/warder/sync/server/roster"
+	"github.com/warderd/warder/sync/server/store"
+)
+
+// people is all devices as this node keeps them in memory, and how it is kept.
+type people struct {
+	*roster.Roster
+	a *API
+
+	loaded chan struct{} // closed once all devices are in
+
+	mu      sync.Mutex
+	missed  map[int64]bool // devices that something was heard of before they were in; nil once all are
+	mark    int64          // of what other nodes wrote
+	scanned time.Time      // when the times of all devices were last read
+	bodies  map[string][]stood
+	busy    atomic.Bool
+}
+
+// How the roster follows other nodes: what they write of how devices stand every two seconds, by a mark; when
+// devices were heard of every minute. That is well within the minutes for which a word counts beyond its next.
+const (
+	rosterPage = 5000
+	scanEvery  = time.Minute
+)
+
+func (p *people) init(a *API) {
+	p.Roster, p.a, p.loaded, p.missed, p.bodies = roster.New(), a, make(chan struct{}), map[int64]bool{}, map[string][]stood{}
+}
+
+// load fills it. Devices do not wait for that; whoever reads the fleet does.
+func (p *people) load(ctx context.Context) error {
+	began := time.Now()
+	p.Assign(p.a.state.Load())
+	_, mark, err := p.a.Store.Stood(ctx, 0)
+	if err != nil {
+		return err
+	}
+	p.mark, p.scanned = mark, p.a.Now()
+	n := 0
+	for after := int64(0); ; {
+		list, err := p.a.Store.Roster(ctx, after, rosterPage)
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 {
+			break
+		}
+		p.Put(list)
+		after, n = list[len(list)-1].N, n+len(list)
+	}
+	for {
+		p.mu.Lock()
+		var again []int64
+		for d := range p.missed {
+			again = append(again, d)
+		}
+		if clear(p.missed); len(again) == 0 {
+			p.missed = nil
+			p.mu.Unlock()
+			break
+		}
+		p.mu.Unlock()
+		for _, d := range again {
+			list, err := p.a.Store.Roster(ctx, d-1, 1)
+			if err != nil {
+				return err
+			}
+			p.Put(list)
+		}
+	}
+	close(p.loaded)
+	if took := time.Since(began); took > time.Second {
+		p.a.Log.Info("devices are in memory", "devices", n, "took", took.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// begin loads it, and tries again for as long as the database cannot be read.
+func (p *people) begin(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := p.load(ctx)
+		if err == nil {
+			return
+		}
+		if ctx.Err() == nil {
+			p.a.Log.Error("the devices cannot be read", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(5 * time.Second):
+		}
+	}
+}
+
+// miss notes a device that something was heard of while it was not in yet.
+func (p *people) miss(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.missed != nil {
+		p.missed[n] = true
+	}
+}
+
+// stored takes a report that this node has written.
+func (p *people) stored(rec *store.Record) {
+	if rec.Moved != "" || rec.Old {
+		return
+	}
+	if !p.Stand(rec.Device, roster.Standing{Held: rec.HeldID, Version: rec.HeldVersion, Hash: rec.Standing, Rollup: rec.Rollup, Ended: rec.Ended}, rec.Findings != nil) {
+		p.miss(rec.Device)
+	}
+}
+
+// noted takes when a device came, to this node.
+func (p *people) noted(s store.Seen) {
+	if !p.Heard(s.Device, milli(s.At), milli(s.Fresh)) {
+		p.miss(s.Device)
+	}
+}
+
+func milli(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// follow takes what changed of these devices, and what other nodes have written.
+func (p *people) follow(ctx context.Context, changed []string) error {
+	select {
+	case <-p.loaded:
+	default:
+		for _, id := range changed { // enrolled meanwhile, perhaps; else it is read anyway
+			if n, ok := p.Number(id); ok {
+				p.miss(n)
+			}
+		}
+		if len(changed) > 0 {
+			list, err := p.a.Store.RosterOf(ctx, changed)
+			if err != nil {
+				return err
+			}
+			p.Put(list)
+		}
+		return nil
+	}
+	if len(changed) > 0 {
+		list, err := p.a.Store.RosterOf(ctx, changed)
+		if err != nil {
+			return err
+		}
+		p.Put(list)
+	}
+	list, mark, err := p.a.Store.Stood(ctx, p.mark)
+	if err != nil {
+		return err
+	}
+	p.mark = mark
+	for _, x := range list {
+		p.Stand(x.Device, x.Standing, true)
+	}
+	return nil
+}
+
+// scan reads when all devices were heard of, by any node.
+func (p *people) scan(ctx context.Context) {
+	now := p.a.Now()
+	if !p.a.Store.Shared() || now.Sub(p.scanned) < scanEvery && now.After(p.scanned) || !p.busy.CompareAndSwap(false, true) {
+		return
+	}
+	defer p.busy.Store(false)
+	since := p.scanned.Add(-scanEvery)
+	if err := p.a.Store.Heard(ctx, since.UnixMilli(), func(n, at, fresh int64) { p.Merge(n, at, fresh) }); err != nil {
+		if ctx.Err() == nil {
+			p.a.Log.Error("cannot read when devices were heard of", "error", err)
+		}
+		return
+	}
+	p.scanned = now
+}
+
+// ready waits until all devices are in, and until what this node has changed is.
+func (a *API) ready(ctx context.Context) (*roster.Roster, error) {
+	select {
+	case <-a.people.loaded:
+	default:
+		t := time.NewTimer(lockWait)
+		defer t.Stop()
+		select {
+		case <-a.people.loaded:
+		case <-t.C:
+			return nil, &problem{status: 503, code: "busy", message: "this node is still reading the devices; ask again in a moment"}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if a.Store.Last() > a.heard.Load() {
+		if err := a.catchUp(context.WithoutCancel(ctx)); err != nil {
+			return nil, err
+		}
+	}
+	a.people.Assign(a.state.Load())
+	return a.people.Roster, nil
+}
+
+// clock says what counts as heard of now.
+func (a *API) clock(now time.Time) roster.Clock {
+	return roster.Clock{Now: now.UnixMilli(), Most: a.most(now).UnixMilli(), Online: now.Add(-3 * a.Interval).UnixMilli()}
+}
+
+// counts gives how many devices there are by policy, and in all.
+func (a *API) counts(ctx context.Context) (map[string]int, int, error) {
+	r, err := a.ready(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	by, total := r.Counts()
+	return by, total, nil
+}
+
+// said gives what findings with these hashes say.
+func (p *people) said(ctx context.Context, sums []roster.Sum) (map[string][]stood, error) {
+	out := map[string][]stood{}
+	var unknown []string
+	p.mu.Lock()
+	for _, s := range sums {
+		if list, ok := p.bodies[s.Hash]; ok {
+			out[s.Hash] = list
+		} else if _, asked := out[s.Hash]; !asked {
+			out[s.Hash] = nil
+			unknown = append(unknown, s.Hash)
+		}
+	}
+	p.mu.Unlock()
+	if len(unknown) == 0 {
+		return out, nil
+	}
+	bodies, err := p.a.Store.Bodies(ctx, unknown)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.bodies) > 10_000 {
+		clear(p.bodies)
+	}
+	for hash, body := range bodies {
+		list, err := readStanding(body)
+		if err != nil {
+			p.a.Log.Error("what findings say cannot be read", "standing", hash, "error", err)
+			continue
+		}
+		out[hash], p.bodies[hash] = list, list
+	}
+	return out, nil
+}

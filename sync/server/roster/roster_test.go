@@ -1,0 +1,251 @@
+package roster
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/warderd/warder/sync/server/fleet"
+)
+
+func row(n int64) Row {
+	return Row{N: n, ID: fmt.Sprintf("device-%05d", n), Name: fmt.Sprintf("Laptop %d", n*7919%1000), OS: []string{"linux", "windows"}[n%2], Ownership: "COPE", User: fmt.Sprint("user", n%50),
+		Tags: []string{"", ",eng,", ",eng,en,"}[n%3], State: []string{"enrolled", "enrolled", "enrolled", "cloned", "retired"}[n%5], Enrolled: n,
+		At: 1000 + n%400, Fresh: 2000 + n%400, Standing: Standing{Held: "policy-1", Hash: fmt.Sprint("h", n%4), Rollup: []string{"compliant", "noncompliant", "unverified", "unknown", ""}[n%5]}}
+}
+
+func full(n int64) *Roster {
+	r := New()
+	var list []Row
+	for i := range n {
+		list = append(list, row(i+1))
+	}
+	r.Put(list)
+	return r
+}
+
+var clock = Clock{Now: 2100, Most: 3000, Online: 1200}
+
+// What a filter takes is what a plain loop over the rows takes.
+func TestFilters(t *testing.T) {
+	const n = 3000
+	r := full(n)
+	stands := func(x Row) string {
+		if x.Rollup != "" && (x.Fresh < clock.Now || x.Fresh > clock.Most) {
+			return "unknown"
+		}
+		return x.Rollup
+	}
+	for name, c := range map[string]struct {
+		f  Filter
+		is func(Row) bool
+	}{
+		"all":          {Filter{}, func(Row) bool { return true }},
+		"noncompliant": {Filter{Rollup: "noncompliant"}, func(x Row) bool { return stands(x) == "noncompliant" }},
+		"unknown":      {Filter{Rollup: "unknown"}, func(x Row) bool { return stands(x) == "unknown" }},
+		"online":       {Filter{Status: "online"}, func(x Row) bool { return x.At > clock.Online }},
+		"offline":      {Filter{Status: "offline"}, func(x Row) bool { return x.At <= clock.Online }},
+		"tag":          {Filter{Target: fleet.Target{Tag: "en"}}, func(x Row) bool { return strings.Contains(x.Tags, ",en,") }},
+		"a group":      {Filter{Target: fleet.Target{Platform: "linux", Ownership: "ANY", User: "user4"}}, func(x Row) bool { return x.OS == "linux" && x.User == "user4" }},
+		"begins":       {Filter{Name: "lapTOP 9"}, func(x Row) bool { return strings.HasPrefix(x.Name, "Laptop 9") }},
+		"a text":       {Filter{Text: "TOP 77"}, func(x Row) bool { return strings.Contains(x.Name, "top 77") }},
+		"an id":        {Filter{Text: "DEVICE-0042"}, func(x Row) bool { return strings.Contains(x.ID, "device-0042") }},
+		"state":        {Filter{State: "cloned"}, func(x Row) bool { return x.State == "cloned" }},
+		"nobody":       {Filter{Policy: "policy-1"}, func(Row) bool { return false }},
+	} {
+		c.f.Clock = clock
+		var want []int64
+		for i := range int64(n) {
+			if x := row(i + 1); (c.f.State != "" || x.State != "retired") && c.is(x) {
+				want = append(want, x.N)
+			}
+		}
+		if got := r.Numbers(c.f, 0, n); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %d, want %d", name, len(got), len(want))
+		}
+		for _, p := range []Page{{Size: 20}, {Sort: ByName, Size: 20}, {Sort: ByName, Descending: true, Size: 7, Skip: 14}, {Sort: ByLastSync, Size: 5}, {Sort: ByEnrolled, Descending: true, Size: 5}, {Descending: true, Size: 3}} {
+			sorted := slices.Clone(want)
+			slices.SortStableFunc(sorted, func(a, b int64) int {
+				x, y := row(a), row(b)
+				k := 0
+				switch p.Sort {
+				case ByName:
+					k = cmp.Or(cmp.Compare(strings.ToLower(x.Name), strings.ToLower(y.Name)), cmp.Compare(x.Name, y.Name))
+				case ByLastSync:
+					k = cmp.Compare(x.At, y.At)
+				case ByEnrolled:
+					k = cmp.Compare(x.Enrolled, y.Enrolled)
+				}
+				if k = cmp.Or(k, cmp.Compare(a, b)); p.Descending {
+					return -k
+				}
+				return k
+			})
+			marks, total := r.List(c.f, p)
+			var got []int64
+			for _, m := range marks {
+				got = append(got, m.N)
+			}
+			from := min(p.Skip, len(sorted))
+			if page := sorted[from:min(from+p.Size, len(sorted))]; total != len(want) || !slices.Equal(got, page) {
+				t.Errorf("%s, %+v: %v of %d, want %v of %d", name, p, got, total, page, len(want))
+			}
+		}
+	}
+}
+
+// A list that is read on from a mark has every device once, whatever is renamed, added or retired meanwhile.
+func TestMarks(t *testing.T) {
+	for _, p := range []Page{{Size: 13}, {Sort: ByName, Size: 13}, {Sort: ByName, Descending: true, Size: 13}} {
+		const n = 500
+		r := full(n)
+		seen := map[int64]int{}
+		next := int64(n + 1)
+		for {
+			marks, _ := r.List(Filter{}, p)
+			if len(marks) == 0 {
+				break
+			}
+			for _, m := range marks {
+				seen[m.N]++
+			}
+			last := marks[len(marks)-1]
+			p.After = &last
+			more := row(next)
+			more.State = "enrolled"
+			x := row(next % n)
+			x.State = "retired"
+			if next < n+30 {
+				r.Put([]Row{more, x})
+			}
+			if next++; next > 2*n {
+				t.Fatalf("no end: %+v, last %+v, %d seen, %d marks", p, last, len(seen), len(marks))
+			}
+		}
+		for k, v := range seen {
+			if v != 1 {
+				t.Errorf("%+v: device %d came %d times", p, k, v)
+			}
+		}
+		for i := range int64(n) {
+			if x := row(i + 1); x.State != "retired" && seen[x.N] == 0 && i+1 >= next%n {
+				t.Errorf("%+v: device %d did not come", p, x.N)
+			}
+		}
+	}
+}
+
+// Sums stay right while everything changes at once, and with another policy for everybody.
+func TestCounts(t *testing.T) {
+	r := full(2000)
+	states := []*fleet.State{{Default: "a", Policies: map[string]*fleet.Policy{"a": {ID: "a", Active: true}}},
+		{Default: "b", Policies: map[string]*fleet.Policy{"b": {ID: "b", Active: true}, "c": {ID: "c", Active: true}}, Assignments: []fleet.Assignment{{ID: "1", Policy: "c", Target: fleet.Target{Tag: "en"}}}}}
+	var all sync.WaitGroup
+	for w := range 4 {
+		all.Go(func() {
+			rnd := rand.New(rand.NewPCG(1, uint64(w)))
+			for range 3000 {
+				n := rnd.Int64N(2200) + 1
+				x := row(n)
+				x.State = []string{"enrolled", "retired"}[rnd.IntN(2)]
+				r.Put([]Row{x})
+				r.Stand(n, Standing{Held: "p", Hash: "h", Rollup: "compliant"}, true)
+				r.Heard(n, 1, 2)
+				if rnd.IntN(300) == 0 {
+					r.Assign(states[rnd.IntN(2)])
+				}
+				if rnd.IntN(300) == 0 {
+					r.Standings("", clock)
+					r.List(Filter{Text: "9"}, Page{Sort: ByName, Size: 5})
+				}
+			}
+		})
+	}
+	all.Wait()
+	for _, st := range states {
+		r.Assign(st)
+		want, total := map[string]int{}, 0
+		r.each(0, false, func(e *entry) bool {
+			if e.state != retired {
+				d := e.device()
+				id, _ := st.Assigned(&d)
+				want[id]++
+				total++
+			}
+			return true
+		})
+		if got, n := r.Counts(); !reflect.DeepEqual(got, want) || n != total {
+			t.Errorf("%v %d, want %v %d", got, n, want, total)
+		}
+	}
+}
+
+// What a device says, and hears, is what stands; a report without findings leaves them.
+func TestStanding(t *testing.T) {
+	r := New()
+	if r.Stand(1, Standing{}, true) || r.Heard(1, 1, 1) {
+		t.Error("a device that is not here")
+	}
+	r.Put([]Row{{N: 1, ID: "d", State: "enrolled", At: 5, Fresh: 2500, Standing: Standing{Held: "p", Hash: "h", Rollup: "compliant"}}})
+	r.Stand(1, Standing{Held: "q", Version: 2}, false)
+	if s := r.Standings("q", clock); len(s) != 1 || s[0] != (Sum{"q", "h", "compliant", false, 1}) {
+		t.Errorf("%+v", s)
+	}
+	r.Heard(1, 4, 100) // the clock was set back: the last word counts
+	if s := r.Standings("", clock); len(s) != 1 || !s[0].Old {
+		t.Errorf("%+v", s)
+	}
+	r.Merge(1, 3, 2500) // and an earlier one from elsewhere does not
+	if s := r.Standings("", clock); !s[0].Old {
+		t.Errorf("%+v", s)
+	}
+	r.Connected(1, true)
+	if s := r.Standings("", clock); s[0].Old {
+		t.Errorf("%+v", s)
+	}
+	r.Stand(1, Standing{Held: "q", Ended: true}, false)
+	if n := r.Count(Filter{Rollup: "unknown", Clock: clock}, nil); n != 1 {
+		t.Error("an agent that has ended is counted by what it said before")
+	}
+}
+
+func BenchmarkStandings(b *testing.B) {
+	r := full(100_000)
+	for b.Loop() {
+		r.Standings("", clock)
+	}
+}
+
+func BenchmarkList(b *testing.B) {
+	r := full(100_000)
+	for _, c := range []struct {
+		name string
+		f    Filter
+		p    Page
+	}{{"enrolment", Filter{}, Page{Size: 20}}, {"noncompliant", Filter{Rollup: "noncompliant", Clock: clock}, Page{Size: 20}}, {"by-name", Filter{}, Page{Sort: ByName, Size: 20}},
+		{"text", Filter{Text: "top 77"}, Page{Size: 20}}, {"page-4000", Filter{}, Page{Sort: ByName, Skip: 80_000, Size: 20}}} {
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				r.List(c.f, c.p)
+			}
+		})
+	}
+}
+
+func FuzzHolds(f *testing.F) {
+	f.Add("Bücher", "ÜCH")
+	f.Add("ſ", "S")
+	f.Fuzz(func(t *testing.T, s, part string) {
+		if part == "" {
+			return
+		}
+		if strings.Contains(s, part) && !holds(s, part) {
+			t.Errorf("%q in %q", part, s)
+		}
+	})
+}

@@ -1,0 +1,146 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+
+	"github.com/warderd/warder/sync/server/roster"
+)
+
+const rosterColumns = `d.n, d.id, d.name, d.os, d.ownership, d.username, d.tags, coalesce(d.policy, ''), d.priority, d.compliance, d.state, d.enrolled_at,
+	coalesce(s.at, 0), coalesce(s.fresh, 0), coalesce(r.held_id, ''), coalesce(r.held_version, 0), coalesce(r.standing, ''), coalesce(r.rollup, ''),
+	CASE WHEN r.agent LIKE '%"ended":%' THEN 1 ELSE 0 END` + deviceFrom
+
+func scanRoster(r scanner) (x roster.Row, err error) {
+	var ended int
+	err = r.Scan(&x.N, &x.ID, &x.Name, &x.OS, &x.Ownership, &x.User, &x.Tags, &x.Policy, &x.Priority, &x.Compliance, &x.State, &x.Enrolled,
+		&x.At, &x.Fresh, &x.Held, &x.Version, &x.Hash, &x.Rollup, &ended)
+	x.Ended = ended == 1
+	return x, err
+}
+
+// Roster gives up to so many devices after a number, as they are kept in memory.
+func (s *Store) Roster(ctx context.Context, after int64, most int) (out []roster.Row, err error) {
+	err = rows(ctx, s.read, func(r scanner) error {
+		x, err := scanRoster(r)
+		out = append(out, x)
+		return err
+	}, `SELECT `+rosterColumns+`WHERE d.n > $1 ORDER BY d.n LIMIT $2`, after, most)
+	return out, err
+}
+
+// RosterOf gives single devices, by id.
+func (s *Store) RosterOf(ctx context.Context, ids []string) (out []roster.Row, err error) {
+	const most = 500
+	for len(ids) > 0 && err == nil {
+		part := ids[:min(most, len(ids))]
+		ids = ids[len(part):]
+		args := make([]any, 0, len(part))
+		for _, id := range part {
+			args = append(args, id)
+		}
+		err = rows(ctx, s.device, func(r scanner) error {
+			x, err := scanRoster(r)
+			out = append(out, x)
+			return err
+		}, `SELECT `+rosterColumns+`WHERE d.id IN `+s.values(1, len(part)), args...)
+	}
+	return out, err
+}
+
+// Stood is what a device says of itself since another node has written it.
+type Stood struct {
+	Device int64
+	roster.Standing
+}
+
+// Stood gives what was written of devices by transactions from a mark on, and the next mark. Of a database with one
+// node there is nothing to tell.
+//
+// PostgreSQL's numbers of transactions are given before they commit. The mark is the oldest that was still under way:
+// what it has written is seen the next time, and what others had is seen twice.
+func (s *Store) Stood(ctx context.Context, mark int64) (out []Stood, next int64, err error) {
+	if !s.pg {
+		return nil, 0, nil
+	}
+	err = s.snapshotOf(ctx, s.device, func(tx *sql.Tx) error {
+		if err := tx.QueryRowContext(ctx, `SELECT txid_snapshot_xmin(txid_current_snapshot())`).Scan(&next); err != nil || mark == 0 {
+			return err
+		}
+		return rows(ctx, tx, func(r scanner) error {
+			var x Stood
+			err := r.Scan(&x.Device, &x.Held, &x.Version, &x.Hash, &x.Rollup, &x.Ended)
+			out = append(out, x)
+			return err
+		}, `SELECT device, held_id, held_version, standing, rollup, agent LIKE '%"ended":%' FROM reports WHERE changed >= $1`, mark)
+	})
+	return out, next, err
+}
+
+// Heard gives when devices were heard of since a moment (ms), by any node.
+func (s *Store) Heard(ctx context.Context, since int64, use func(device, at, fresh int64)) error {
+	return rows(ctx, s.read, func(r scanner) error {
+		var device, at, fresh int64
+		err := r.Scan(&device, &at, &fresh)
+		use(device, at, fresh)
+		return err
+	}, `SELECT device, at, fresh FROM seen WHERE at >= $1`, since)
+}
+
+// Bodies gives what findings with a hash say, for those that are known.
+func (s *Store) Bodies(ctx context.Context, hashes []string) (map[string]string, error) {
+	out := map[string]string{}
+	const most = 500
+	for len(hashes) > 0 {
+		part := hashes[:min(most, len(hashes))]
+		hashes = hashes[len(part):]
+		args := make([]any, 0, len(part))
+		for _, h := range part {
+			args = append(args, h)
+		}
+		if err := rows(ctx, s.read, func(r scanner) error {
+			var hash, body string
+			err := r.Scan(&hash, &body)
+			out[hash] = body
+			return err
+		}, `SELECT hash, body FROM standings WHERE hash IN `+s.values(1, len(part)), args...); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// Devices gives devices by their numbers, in the order asked for. With facts, the whole of their reports.
+func (s *Store) Devices(ctx context.Context, numbers []int64, facts bool) ([]*Device, error) {
+	if len(numbers) == 0 {
+		return nil, nil
+	}
+	part := brief
+	if facts {
+		part = whole
+	}
+	args := make([]any, 0, len(numbers))
+	for _, n := range numbers {
+		args = append(args, n)
+	}
+	in := s.values(1, len(numbers))
+	if s.pg { // it takes a parameter for a text otherwise
+		in = strings.Replace(in, "($1", "(CAST($1 AS BIGINT)", 1)
+	}
+	byN := make(map[int64]*Device, len(numbers))
+	err := rows(ctx, s.read, func(r scanner) error {
+		d, err := scanDevice(r)
+		if err == nil {
+			byN[d.N] = d
+		}
+		return err
+	}, `SELECT `+deviceColumns+part+deviceFrom+`WHERE d.n IN `+in, args...)
+	out := make([]*Device, 0, len(numbers))
+	for _, n := range numbers {
+		if d := byN[n]; d != nil {
+			out = append(out, d)
+		}
+	}
+	return out, err
+}
