@@ -8,6 +8,7 @@ package policy
 import (
 	"net/netip"
 	"regexp"
+	"sync"
 
 	"github.com/warderd/warder/enforce"
 )
@@ -47,6 +48,8 @@ type Document struct {
 	// Exceptions let single subjects pass for a time, by section. They are no part of the document as
 	// written: the agent adds those that hold now.
 	Exceptions map[string][]string
+
+	derived *derived
 }
 
 // InMode is the document as an assignment in that mode gives it: every setting has the document's mode
@@ -62,6 +65,29 @@ func (d *Document) InMode(mode enforce.Mode) *Document {
 		}
 	}
 	return &c
+}
+
+// derived is what was made of a document's values, shared with its copies in other modes.
+type derived struct {
+	mu  sync.Mutex
+	all map[string]any
+}
+
+// Derived gives what follows from the document's values alone, and neither from modes nor from exceptions: it is made
+// once, also for the copies that differ in these. A policy is compiled for one machine after the other, and a long
+// list is the same for all.
+func (d *Document) Derived(name string, make func() any) any {
+	if d.derived == nil {
+		return make()
+	}
+	d.derived.mu.Lock()
+	defer d.derived.mu.Unlock()
+	v, ok := d.derived.all[name]
+	if !ok {
+		v = make()
+		d.derived.all[name] = v
+	}
+	return v
 }
 
 // Excepted is the document with exceptions that hold now, by section.

@@ -44,9 +44,7 @@ const (
 // Rules is one policy compiled for one machine. It is read-only after Compile.
 type Rules struct {
 	allowed     bool
-	exact       map[uint32]int32 // vendor<<16 | product
-	vendors     map[uint16]int32
-	pins        map[uint32][]pin
+	list        *list
 	classes     [4]uint64
 	denyStorage bool
 	exceptions  map[uint32][]pin // serial "" takes any
@@ -57,6 +55,29 @@ type Rules struct {
 	protected map[place]enforce.Guard
 	newcomer  roles // inputs of which the machine has none, so that a new one may come
 	doc       *policy.Document
+}
+
+// list is a whitelist by what is looked up.
+type list struct {
+	exact   map[uint32]int32 // vendor<<16 | product
+	vendors map[uint16]int32
+	pins    map[uint32][]pin
+}
+
+func listOf(entries []policy.USBEntry) *list {
+	l := &list{exact: make(map[uint32]int32, len(entries)), vendors: map[uint16]int32{}, pins: map[uint32][]pin{}}
+	for i, e := range entries {
+		n, id := int32(i+1), uint32(e.Vendor)<<16|uint32(e.Product)
+		switch {
+		case e.AnyProduct:
+			l.vendors[e.Vendor] = n
+		case e.Serial != "":
+			l.pins[id] = append(l.pins[id], pin{e.Serial, n})
+		default:
+			l.exact[id] = n
+		}
+	}
+	return l
 }
 
 type pin struct {
@@ -87,19 +108,7 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 		doc:           d,
 		machine:       m,
 	}
-	r.exact = make(map[uint32]int32, len(d.USB.Whitelist.V))
-	r.vendors, r.pins = map[uint16]int32{}, map[uint32][]pin{}
-	for i, e := range d.USB.Whitelist.V {
-		n, id := int32(i+1), uint32(e.Vendor)<<16|uint32(e.Product)
-		switch {
-		case e.AnyProduct:
-			r.vendors[e.Vendor] = n
-		case e.Serial != "":
-			r.pins[id] = append(r.pins[id], pin{e.Serial, n})
-		default:
-			r.exact[id] = n
-		}
-	}
+	r.list = d.Derived("usb.whitelist", func() any { return listOf(d.USB.Whitelist.V) }).(*list)
 	for _, c := range d.USB.AllowedClasses.V {
 		r.classes[c>>6] |= 1 << (c & 63)
 	}
@@ -139,16 +148,16 @@ func (r *Rules) Public() section.Rules {
 func (r *Rules) whitelisted(u *fact.USB) (entry int32, pinned bool) {
 	id := uint32(u.Vendor)<<16 | uint32(u.Product)
 	if u.Serial != "" {
-		for _, p := range r.pins[id] {
+		for _, p := range r.list.pins[id] {
 			if p.serial == u.Serial {
 				return p.entry, true
 			}
 		}
 	}
-	if n, ok := r.exact[id]; ok {
+	if n, ok := r.list.exact[id]; ok {
 		return n, false
 	}
-	return r.vendors[u.Vendor], false
+	return r.list.vendors[u.Vendor], false
 }
 
 // excepted gives the exception that lets a device pass, or 0.

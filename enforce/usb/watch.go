@@ -36,7 +36,7 @@ func (w *watch) Judge(u *fact.USB) enforce.Verdict {
 // Pins reports whether the serial of such a device can matter.
 func (w *watch) Pins(vendor, product uint16) bool {
 	id := uint32(vendor)<<16 | uint32(product)
-	return len(w.rules.pins[id]) > 0 || len(w.rules.exceptions[id]) > 0
+	return len(w.rules.list.pins[id]) > 0 || len(w.rules.exceptions[id]) > 0
 }
 
 // Refuses reports whether a device would be refused, were it not for a guard.
