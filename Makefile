@@ -90,7 +90,8 @@ bench-fleet: build
 	@packaging/dev/deps.sh test
 	@mkdir -p bin
 	go build -o bin/fleet ./packaging/fleet
-	ulimit -n 65536 2>/dev/null || true; bin/fleet -server bin/warder-server $(FLEET)
+	@packaging/fleet/base.sh bin/warder-server-0.2.0
+	ulimit -n 65536 2>/dev/null || true; bin/fleet -server bin/warder-server -base bin/warder-server-0.2.0 $(FLEET)
 
 clean:
 	rm -rf bin dist var

@@ -24,7 +24,7 @@ type row struct {
 	emptied bool
 	read    func(*Machine) (why string, ok bool)
 	encode  func(*Machine) (json.RawMessage, error)
-	decode  func(*Machine, json.RawMessage) error
+	decode  func(*Machine, json.RawMessage, Reader) error
 	unread  func(*Machine, string)
 }
 
@@ -33,9 +33,9 @@ func line[T any](part Part, what string, emptied bool, at func(*Machine) *Known[
 		part: part, what: what, emptied: emptied,
 		read:   func(m *Machine) (string, bool) { return at(m).Why, at(m).OK },
 		encode: func(m *Machine) (json.RawMessage, error) { return json.Marshal(at(m).V) },
-		decode: func(m *Machine, b json.RawMessage) error {
+		decode: func(m *Machine, b json.RawMessage, read Reader) error {
 			var v T
-			if err := json.Unmarshal(b, &v); err != nil {
+			if err := read(b, &v); err != nil {
 				return fmt.Errorf("%s: %w", part, err)
 			}
 			*at(m) = Is(v)
@@ -103,8 +103,11 @@ func (m *Machine) Encode() (known map[Part]json.RawMessage, unread map[string]st
 	return known, unread
 }
 
+// Reader reads JSON as json.Unmarshal does.
+type Reader func([]byte, any) error
+
 // Decode reads the parts of a report. What it does not carry is unknown.
-func (m *Machine) Decode(known map[Part]json.RawMessage, unread map[string]string) error {
+func (m *Machine) Decode(known map[Part]json.RawMessage, unread map[string]string, read Reader) error {
 	for _, r := range parts {
 		if why, is := unread[string(r.part)]; is {
 			r.unread(m, why)
@@ -117,7 +120,7 @@ func (m *Machine) Decode(known map[Part]json.RawMessage, unread map[string]strin
 		if !is {
 			b = json.RawMessage("[]")
 		}
-		if err := r.decode(m, b); err != nil {
+		if err := r.decode(m, b, read); err != nil {
 			return err
 		}
 	}

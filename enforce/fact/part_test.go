@@ -20,21 +20,21 @@ func TestParts(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got Machine
-		if err := got.Decode(known, unread); err != nil || !reflect.DeepEqual(got, m) {
+		if err := got.Decode(known, unread, json.Unmarshal); err != nil || !reflect.DeepEqual(got, m) {
 			t.Errorf("%s: %+v, want %+v (%v)", name, got, m, err)
 		}
 	}
 	// Nothing has looked: unknown on both sides, and said where an older agent's silence means none.
 	var none, got Machine
 	known, unread := none.Encode()
-	if err := got.Decode(known, unread); err != nil || got.USB.OK || got.Volumes.OK || unread["usb"] == "" {
+	if err := got.Decode(known, unread, json.Unmarshal); err != nil || got.USB.OK || got.Volumes.OK || unread["usb"] == "" {
 		t.Errorf("%+v %v %v", got, unread, err)
 	}
 	// An agent of version 0.3 on a machine without USB devices leaves the list out.
-	if err := got.Decode(map[Part]json.RawMessage{PartInputs: json.RawMessage(`{"keyboards":1}`)}, nil); err != nil || !got.USB.OK || !got.Controllers.OK || got.Inputs.V.Keyboards != 1 {
+	if err := got.Decode(map[Part]json.RawMessage{PartInputs: json.RawMessage(`{"keyboards":1}`)}, nil, json.Unmarshal); err != nil || !got.USB.OK || !got.Controllers.OK || got.Inputs.V.Keyboards != 1 {
 		t.Errorf("%+v %v", got, err)
 	}
-	if err := got.Decode(map[Part]json.RawMessage{PartUSB: json.RawMessage(`{}`)}, nil); err == nil {
+	if err := got.Decode(map[Part]json.RawMessage{PartUSB: json.RawMessage(`{}`)}, nil, json.Unmarshal); err == nil {
 		t.Error("a part of another shape is taken")
 	}
 	if why, unread := none.Unread(PartVolumes); !unread || why != "the volumes cannot be read: nothing has read it" {

@@ -146,10 +146,10 @@ func register(path string, n int) error {
 			return err
 		}
 	}
-	if _, err := tx.Exec(`INSERT INTO seen SELECT n, enrolled_at, 1, enrolled_at FROM devices WHERE enrollment = 'bench'`); err != nil {
+	if _, err := tx.Exec(`INSERT INTO seen (device, at, counter, assigned) SELECT n, enrolled_at, 1, enrolled_at FROM devices WHERE enrollment = 'bench'`); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(`INSERT INTO reports SELECT n, 1, 'policy-default', 1, '{"id":"policy-default","version":1,"serial":1}', '{}', '', 'f', '{}', 'g', '[]', enrolled_at, 'none',
+	if _, err := tx.Exec(`INSERT INTO reports (device, counter, held_id, held_version, held, agent, previous, facts_digest, facts, findings_digest, findings, findings_at, standing, rollup) SELECT n, 1, 'policy-default', 1, '{"id":"policy-default","version":1,"serial":1}', '{}', '', 'f', '{}', 'g', '[]', enrolled_at, 'none',
 		CASE WHEN n % 10 = 0 THEN 'noncompliant' ELSE 'compliant' END FROM devices WHERE enrollment = 'bench'`); err != nil {
 		return err
 	}

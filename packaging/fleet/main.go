@@ -33,7 +33,10 @@ var (
 	length  = flag.Duration("length", 20*time.Second, "of a run at a fixed rate")
 	million = flag.Int("registered", 1_000_000, "devices registered for the large fleet; 0 leaves it out")
 	verbose = flag.Bool("v", false, "say more")
-	only    = flag.String("only", "sqlite,postgres,large", "which parts")
+	only    = flag.String("only", "readers,sqlite,postgres,large", "which parts")
+
+	base      = flag.String("base", "", "the binary of an earlier version, for ratios; readers only")
+	fleetSize = flag.Int("fleet", 100_000, "devices that readers ask about")
 )
 
 func main() {
@@ -55,6 +58,12 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	if strings.Contains(*only, "readers") {
+		say("\n== Eight people read a fleet of %d, SQLite", *fleetSize)
+		if err := readers(filepath.Join(dir, "readers")); err != nil {
+			return err
+		}
+	}
 	if strings.Contains(*only, "sqlite") {
 		say("\n== SQLite, one node")
 		if err := suite(filepath.Join(dir, "sqlite"), "", 1); err != nil {

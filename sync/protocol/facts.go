@@ -86,7 +86,10 @@ func (f *Facts) UnmarshalJSON(b []byte) error {
 }
 
 // Machine is what a device reported, as decisions take it.
-func (f *Facts) Machine() (fact.Machine, error) {
+func (f *Facts) Machine() (fact.Machine, error) { return f.MachineBy(json.Unmarshal) }
+
+// MachineBy is Machine by another reader of JSON.
+func (f *Facts) MachineBy(read fact.Reader) (fact.Machine, error) {
 	m := fact.Machine{Capable: f.Capable}
 	// Agents up to 0.3 said what they can by section, and carried this one setting of another by USB.
 	const external = "storage.external_storage_allowed"
@@ -97,5 +100,5 @@ func (f *Facts) Machine() (fact.Machine, error) {
 		}
 		m.Capable[external] = c
 	}
-	return m, m.Decode(f.Parts, f.Unread)
+	return m, m.Decode(f.Parts, f.Unread, read)
 }

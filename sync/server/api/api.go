@@ -76,8 +76,9 @@ type API struct {
 	openapi []byte
 	page    []byte
 
-	inFlight chan struct{}
-	stopping atomic.Bool
+	inFlight  chan struct{}
+	questions chan struct{} // what-if, one at a time
+	stopping  atomic.Bool
 
 	pinging   sync.Mutex
 	pinged    time.Time
@@ -94,6 +95,7 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 		a.MaxSockets = 50_000
 	}
 	a.inFlight = make(chan struct{}, a.MaxInFlight)
+	a.questions = make(chan struct{}, 1)
 	a.stats = newStats(a)
 	a.book.init(a)
 	a.batch.init(a)
@@ -259,6 +261,7 @@ func (a *API) prune(ctx context.Context) {
 	if err := a.Store.Tidy(ctx, a.Now()); err != nil && ctx.Err() == nil {
 		a.Log.Error("cannot tidy", "error", err)
 	}
+	a.people.dropStandings(ctx)
 	if a.Retain <= 0 {
 		return
 	}

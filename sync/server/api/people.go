@@ -2,10 +2,12 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/sync/server/roster"
 	"github.com/warderd/warder/sync/server/store"
 )
@@ -253,7 +255,13 @@ func (p *people) said(ctx context.Context, sums []roster.Sum) (map[string][]stoo
 	if len(p.bodies) > 10_000 {
 		clear(p.bodies)
 	}
-	for hash, body := range bodies {
+	for _, hash := range unknown {
+		body, ok := bodies[hash]
+		if !ok { // dropped: a device that stands so has it
+			if body, ok = p.again(ctx, hash); !ok {
+				continue
+			}
+		}
 		list, err := readStanding(body)
 		if err != nil {
 			p.a.Log.Error("what findings say cannot be read", "standing", hash, "error", err)
@@ -262,4 +270,30 @@ func (p *people) said(ctx context.Context, sums []roster.Sum) (map[string][]stoo
 		out[hash], p.bodies[hash] = list, list
 	}
 	return out, nil
+}
+
+// again makes what findings say of a device's own, where its body was dropped.
+func (p *people) again(ctx context.Context, hash string) (body string, ok bool) {
+	n, ok := p.First(hash)
+	if !ok {
+		return "", false
+	}
+	raw, err := p.a.Store.Findings(ctx, n)
+	var list []enforce.Finding
+	if err != nil || json.Unmarshal(raw, &list) != nil {
+		return "", false
+	}
+	got, body := standing(list)
+	return body, got == hash
+}
+
+// dropStandings drops what no device says any more.
+func (p *people) dropStandings(ctx context.Context) {
+	r, err := p.a.ready(ctx)
+	if err == nil {
+		err = p.a.Store.DropStandings(ctx, r.Hashes())
+	}
+	if err != nil && ctx.Err() == nil {
+		p.a.Log.Error("cannot drop what no device says", "error", err)
+	}
 }

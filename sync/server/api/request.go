@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -112,8 +112,8 @@ func (p param) check(v string) string {
 		}
 		return ""
 	}
-	if len(v) > 256 || !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) {
-		return "must have at most 256 bytes of UTF-8 without control characters"
+	if most := cmp.Or(p.most, 256); len(v) > most || !utf8.ValidString(v) || policy.Control(v) {
+		return fmt.Sprintf("must have at most %d bytes of UTF-8 without control characters", most)
 	}
 	if len(p.enum) > 0 && !slices.Contains(p.enum, v) {
 		return "must be one of " + strings.Join(p.enum, ", ")

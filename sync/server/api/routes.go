@@ -7,7 +7,8 @@ import (
 
 // What many routes take.
 var (
-	paging = []param{
+	cursorParam = param{name: "cursor", doc: "go on where an answer ended: its next", kind: "string", most: 2048}
+	paging      = []param{
 		{name: "page", doc: "from 1", kind: "integer", def: 1, most: 1 << 30},
 		{name: "page_size", doc: "at most 100", kind: "integer", def: 20, most: 100},
 	}
@@ -41,7 +42,7 @@ var routes = []route{
 	{"GET", "/policies/{id}/history", viewer, "List a policy's versions", get(policyHistory), 0, paging},
 	{"GET", "/policies/{id}/versions/{version}", viewer, "Get one version", get(policyVersion), 0, nil},
 	{"GET", "/policies/{id}/compliance", viewer, "Sum up how a policy's devices stand", get(policyCompliance), 0, nil},
-	{"POST", "/policies/{id}/whatif", viewer, "Ask what a change would do to devices", document[PolicyPatch](whatIf), 0, nil},
+	{"POST", "/policies/{id}/whatif", viewer, "Ask what a change would do to devices", document[PolicyPatch](whatIf), 0, []param{cursorParam}},
 	{"GET", "/policies/{id}/rollouts", viewer, "List a policy's rollouts", get(listRollouts), 0, paging},
 	{"POST", "/policies/{id}/rollouts", admin, "Update a policy in stages", document[rolloutBody](startRollout), 201, nil},
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+	"unique"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/sync/server/fleet"
@@ -286,4 +287,27 @@ func (r *Roster) Standings(policy string, c Clock) []Sum {
 		}
 	}
 	return out
+}
+
+// Hashes are those of what findings say that a device stands by.
+func (r *Roster) Hashes() map[string]bool {
+	seen := map[text]bool{}
+	r.each(0, false, func(e *entry) bool { seen[e.hash] = true; return true })
+	out := make(map[string]bool, len(seen))
+	for h := range seen {
+		out[h.Value()] = true
+	}
+	return out
+}
+
+// First gives a device that stands so.
+func (r *Roster) First(hash string) (n int64, ok bool) {
+	h := unique.Make(hash)
+	r.each(0, false, func(e *entry) bool {
+		if e.hash == h {
+			n, ok = e.n, true
+		}
+		return !ok
+	})
+	return n, ok
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	quick "github.com/segmentio/encoding/json"
 
 	"github.com/warderd/warder/enforce"
 )
@@ -135,6 +136,7 @@ func (s *Store) putEvents(ctx context.Context, tx *sql.Tx, list []*Record) error
 		return err
 	}
 	var events, epochs []any
+	var begun []int64
 	for _, r := range list {
 		if r.Epoch == "" || len(r.Events) == 0 {
 			continue
@@ -154,18 +156,32 @@ func (s *Store) putEvents(ctx context.Context, tx *sql.Tx, list []*Record) error
 		}
 		r.Ack = r.Events[len(r.Events)-1].Seq
 		events = append(events, r.Device, r.Epoch, int64(r.Events[i].Seq), int64(r.Ack), ms(r.At), string(body))
-		epochs = append(epochs, r.Device, r.Epoch, int64(r.Ack))
+		epochs = append(epochs, r.Device, r.Epoch, int64(r.Ack), ms(r.At))
+		if before == 0 {
+			begun = append(begun, r.Device)
+		}
 	}
 	if len(events) == 0 {
 		return nil
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO events (device, epoch, first, last, received, body) VALUES `+s.values(len(events)/6, 6), events...); err != nil {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO events (device, epoch, first, last, received, body) VALUES `+s.values(len(events)/6, 6)+` ON CONFLICT DO NOTHING`, events...); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO epochs (device, epoch, seq) VALUES `+s.values(len(epochs)/3, 3)+` ON CONFLICT (device, epoch) DO UPDATE SET seq = excluded.seq
-		WHERE excluded.seq > epochs.seq`, epochs...)
-	return err
+	if _, err := tx.ExecContext(ctx, `INSERT INTO epochs (device, epoch, seq, at) VALUES `+s.values(len(epochs)/4, 4)+` ON CONFLICT (device, epoch) DO UPDATE SET seq = excluded.seq, at = excluded.at
+		WHERE excluded.seq > epochs.seq`, epochs...); err != nil {
+		return err
+	}
+	for _, device := range begun {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM epochs WHERE device = $1 AND epoch NOT IN (SELECT epoch FROM epochs WHERE device = $1 ORDER BY at DESC, epoch LIMIT $2)`, device, maxEpochs); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// maxEpochs is how many epochs of a device are known. It begins one with each start, and has events of few that are
+// not acknowledged; the oldest are dropped. Of what comes again of those, only what was pruned since is stored again.
+const maxEpochs = 64
 
 // putStandings keeps each distinct set of findings once: a fleet has few of them.
 func (s *Store) putStandings(ctx context.Context, tx *sql.Tx, list []*Record) (fresh []string, err error) {
@@ -301,6 +317,39 @@ func (s *Store) Events(ctx context.Context, device int64, limit int) (out []Stor
 	return out, r.Err()
 }
 
+// Plug is what is asked of an event again.
+type Plug struct {
+	At      time.Time     `json:"at"`
+	Subject string        `json:"subject"`
+	Section string        `json:"section"`
+	Facts   enforce.Facts `json:"facts"`
+}
+
+// Plugs gives the newest events of a device that have facts, of the newest so many.
+func (s *Store) Plugs(ctx context.Context, device int64, limit int) (out []Plug, err error) {
+	r, err := s.read.QueryContext(ctx, `SELECT body FROM events WHERE device = $1 ORDER BY received DESC, first DESC LIMIT $2`, device, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	for n := 0; n < limit && r.Next(); {
+		var body sql.RawBytes
+		if err := r.Scan(&body); err != nil {
+			return nil, err
+		}
+		var list []Plug
+		if err := quick.Unmarshal(body, &list); err != nil {
+			return nil, err
+		}
+		for i := len(list) - 1; i >= 0 && n < limit; i-- {
+			if n++; list[i].Facts != "" {
+				out = append(out, list[i])
+			}
+		}
+	}
+	return out, r.Err()
+}
+
 // Prune drops events received before a moment, a bounded number at a time, and says whether there
 // may be more. The highest number of each epoch stays: an old event cannot come back as a new one.
 func (s *Store) Prune(ctx context.Context, before time.Time) (more bool, err error) {
@@ -317,15 +366,62 @@ func (s *Store) Prune(ctx context.Context, before time.Time) (more bool, err err
 }
 
 // Reckon computes anew what earlier versions called compliant: a device with a setting that cannot be verified
-// there is unverified. Nodes of such a version may write it again while they run beside this one.
+// there is unverified. Nodes of such a version may write it again while they run beside this one. It looks before it
+// writes, and writes some at a time: a million devices are not to wait for it.
 func (s *Store) Reckon(ctx context.Context) error {
-	return s.tx(ctx, func(tx *sql.Tx) error { return reckon(ctx, tx) })
+	const most = 500
+	for {
+		var list []any
+		err := rows(ctx, s.read, func(r scanner) error {
+			var device int64
+			err := r.Scan(&device)
+			list = append(list, device)
+			return err
+		}, `SELECT device FROM reports WHERE rollup = 'compliant' AND standing IN (SELECT hash FROM standings WHERE body LIKE '%"e":"unsupported"%') LIMIT $1`, most)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		in := s.values(1, len(list))
+		if s.pg {
+			in = strings.Replace(in, "($1", "(CAST($1 AS BIGINT)", 1)
+		}
+		if _, err := s.write.ExecContext(ctx, `UPDATE reports SET rollup = 'unverified' WHERE rollup = 'compliant' AND device IN `+in, list...); err != nil {
+			return err
+		}
+	}
 }
 
+// reckon is the same at once, for a database that nobody uses yet.
 func reckon(ctx context.Context, tx *sql.Tx) error {
 	_, err := tx.ExecContext(ctx, `UPDATE reports SET rollup = 'unverified' WHERE device IN (SELECT device FROM reports WHERE rollup = 'compliant' AND standing IN
 		(SELECT hash FROM standings WHERE body LIKE '%"e":"unsupported"%'))`)
 	return err
+}
+
+// DropStandings drops what findings say that no device says any more, where that has become much. used are the
+// hashes that devices stand by. One that is dropped too early is made again of a device's own findings.
+func (s *Store) DropStandings(ctx context.Context, used map[string]bool) error {
+	const spare, most = 1000, 500
+	var list []any
+	if err := rows(ctx, s.read, func(r scanner) error {
+		var hash string
+		err := r.Scan(&hash)
+		if !used[hash] {
+			list = append(list, hash)
+		}
+		return err
+	}, `SELECT hash FROM standings`); err != nil || len(list) <= spare {
+		return err
+	}
+	s.mu.Lock()
+	clear(s.standings)
+	s.mu.Unlock()
+	for part := range slices.Chunk(list, most) {
+		if _, err := s.write.ExecContext(ctx, `DELETE FROM standings WHERE hash IN `+s.values(1, len(part)), part...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Tidy drops what is kept for a short time only: answers to idempotency keys for a day, diagnostics

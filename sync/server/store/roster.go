@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"strings"
 
 	"github.com/warderd/warder/sync/server/roster"
@@ -111,14 +112,14 @@ func (s *Store) Bodies(ctx context.Context, hashes []string) (map[string]string,
 	return out, nil
 }
 
-// Devices gives devices by their numbers, in the order asked for. With facts, the whole of their reports.
+// Devices gives devices by their numbers, in the order asked for; with facts, these too.
 func (s *Store) Devices(ctx context.Context, numbers []int64, facts bool) ([]*Device, error) {
 	if len(numbers) == 0 {
 		return nil, nil
 	}
 	part := brief
 	if facts {
-		part = whole
+		part = `coalesce(r.facts, ''), ''`
 	}
 	args := make([]any, 0, len(numbers))
 	for _, n := range numbers {
@@ -143,4 +144,11 @@ func (s *Store) Devices(ctx context.Context, numbers []int64, facts bool) ([]*De
 		}
 	}
 	return out, err
+}
+
+// Findings gives what a device last said of each setting.
+func (s *Store) Findings(ctx context.Context, device int64) (json.RawMessage, error) {
+	var text string
+	err := s.read.QueryRowContext(ctx, `SELECT coalesce(findings, '') FROM reports WHERE device = $1`, device).Scan(&text)
+	return json.RawMessage(text), err
 }

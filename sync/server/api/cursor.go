@@ -1,0 +1,34 @@
+package api
+
+import (
+	"encoding/base64"
+	"encoding/json"
+
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/sync/server/roster"
+)
+
+// A cursor is a place in a list, for who reads it on: unlike a page's number it stays right while the list changes.
+// It is opaque to callers: what it holds may change.
+
+// cursorOf writes a place as it stands in an answer.
+func cursorOf(m roster.Mark) string {
+	b, _ := json.Marshal(m)
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// cursor reads the one of a request; the zero place where there is none.
+func (q *request) cursor() (m roster.Mark, err error) {
+	text := q.params.Get("cursor")
+	if text == "" {
+		return m, nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	if err != nil || m.N < 0 {
+		return m, invalid(policy.Errors{{Field: "?cursor", Message: "must be the next of an earlier answer", Received: short(text)}})
+	}
+	return m, nil
+}
