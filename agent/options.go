@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -116,5 +117,5 @@ func (o *Options) defaults() {
 // describe is this machine as the server is told of it.
 func describe() protocol.Host {
 	h := host.Describe()
-	return protocol.Host{Name: h.Name, OS: h.OS, OSVersion: h.Version, Arch: h.Arch, Serial: h.Serial}
+	return protocol.Host{Name: cmp.Or(h.Name, "unnamed"), OS: h.OS, OSVersion: h.Version, Arch: h.Arch, Serial: h.Serial}
 }

@@ -54,6 +54,9 @@ func (e *Errors) add(field, message string, received any) {
 	}
 }
 
+// Short keeps what is echoed to a sender bounded.
+func Short(v any) any { return shorten(v) }
+
 // shorten keeps what is echoed to a sender bounded and printable.
 func shorten(v any) any {
 	switch x := v.(type) {
@@ -64,6 +67,10 @@ func shorten(v any) any {
 				cut--
 			}
 			return x[:cut] + "…"
+		}
+	case json.Number:
+		if len(x) > maxReceived {
+			return string(x[:maxReceived]) + "…"
 		}
 	case []any:
 		return fmt.Sprintf("a list of %d", len(x))

@@ -2,7 +2,9 @@ package protocol
 
 import (
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -269,4 +271,15 @@ func Digest(v any) string {
 	b, _ := json.Marshal(v)
 	h := sha256.Sum256(b)
 	return hex.EncodeToString(h[:16])
+}
+
+// DeviceKey reports whether a device can sign its requests with such a key.
+func DeviceKey(k *jose.JSONWebKey) bool {
+	switch key := k.Key.(type) {
+	case ed25519.PublicKey:
+		return len(key) == ed25519.PublicKeySize && (k.Algorithm == "" || k.Algorithm == string(jose.EdDSA))
+	case *ecdsa.PublicKey:
+		return key.Curve == elliptic.P256() && (k.Algorithm == "" || k.Algorithm == string(jose.ES256))
+	}
+	return false
 }

@@ -41,7 +41,7 @@ type Options struct {
 	NoPush   bool              // offer no socket; devices poll
 	Ready    func(addr string) // called once it listens
 
-	MaxInFlight, MaxSockets int // 0 is the default's
+	MaxInFlight, MaxSockets, MaxConns int // 0 is the default's
 
 	tick time.Duration // how often rollouts are looked at; 0 is the default's
 	now  func() time.Time
@@ -94,7 +94,7 @@ func Serve(ctx context.Context, o Options) error {
 		o.now = clock
 	}
 	a := &api.API{Store: s, Keys: keys, Now: o.now, Log: o.Log, Interval: o.Interval, NoPush: o.NoPush, Retain: o.Retain, Version: o.Version,
-		Trusted: o.Trusted, MaxInFlight: o.MaxInFlight, MaxSockets: o.MaxSockets, Tick: o.tick}
+		Trusted: o.Trusted, TLS: tlsConfig != nil, MaxInFlight: o.MaxInFlight, MaxSockets: o.MaxSockets, Tick: o.tick}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	wait, err := a.Start(running)
@@ -109,10 +109,13 @@ func Serve(ctx context.Context, o Options) error {
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return running },
 	}
+	held := keep(l, o.conns(), o.Log)
+	h.ConnState, l = held.state, held
 	scheme := "http"
 	if tlsConfig != nil {
 		scheme, l = "https", tls.NewListener(l, tlsConfig)
 	}
+	l = spoken{l}
 	o.Log.Info("serving", "url", scheme+"://"+l.Addr().String(), "database", s.Name(), "ca", keys.CAPin())
 	if o.Ready != nil {
 		o.Ready(scheme + "://" + l.Addr().String())
@@ -209,10 +212,25 @@ func reloading(ctx context.Context, k *Keys, s *store.Store, c *tls.Config, log 
 	}
 }
 
+// conns is how many connections there may be.
+func (o *Options) conns() int {
+	if o.MaxConns > 0 {
+		return o.MaxConns
+	}
+	return connsOf(openable())
+}
+
+// aead are the cipher suites of TLS 1.2 that encrypt and authenticate in one; those of TLS 1.3 all do.
+var aead = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
 // tls gives the certificate that devices see: the administrator's own, or one of the server's
 // authority. Nil for plain HTTP.
 func (o *Options) tls(keys *Keys, host string) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: aead}
 	switch {
 	case (o.Cert == "") != (o.CertKey == ""):
 		return nil, errors.New("--cert and --cert-key belong together")

@@ -53,6 +53,7 @@ type API struct {
 	// Interval is what devices are told to poll at.
 	Interval time.Duration
 	NoPush   bool
+	TLS      bool          // the server speaks it
 	Retain   time.Duration // of events
 	// Limits; 0 is the default's.
 	MaxInFlight, MaxSockets int
@@ -73,6 +74,7 @@ type API struct {
 	people  people
 	stats   *stats
 	limit   failures
+	tickets tickets
 	openapi []byte
 	page    []byte
 
@@ -117,6 +119,9 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 	if err := a.reload(ctx); err != nil {
 		return nil, err
 	}
+	if err := a.tickets.read(ctx, a); err != nil {
+		return nil, err
+	}
 	a.heard.Store(a.read)
 	var wg sync.WaitGroup
 	// What was taken is written, however the rest ends: the batch outlives the context until drained.
@@ -159,6 +164,7 @@ func (a *API) catchUp(ctx context.Context) error {
 			return err
 		}
 		var devices []string
+		tickets := false
 		for _, c := range list {
 			switch c.Action {
 			case "device.assigned", "device.edited", "device.retired", "device.cloned",
@@ -172,7 +178,9 @@ func (a *API) catchUp(ctx context.Context) error {
 				}
 			case "device.enrolled":
 				devices = append(devices, c.Subject)
-			case "enrollment.created", "enrollment.revoked", "keys.rotated", "tokens.rotated":
+			case "enrollment.created", "enrollment.revoked":
+				tickets = true
+			case "keys.rotated", "tokens.rotated", "token.created", "diagnostics.downloaded":
 			case "policy.created", "policy.updated", "policy.deleted":
 				a.dirty.policies = append(a.dirty.policies, c.Subject)
 				a.dirty.is = true
@@ -183,6 +191,11 @@ func (a *API) catchUp(ctx context.Context) error {
 		}
 		if err := a.people.follow(ctx, devices); err != nil {
 			return err
+		}
+		if tickets {
+			if err := a.tickets.read(ctx, a); err != nil {
+				return err
+			}
 		}
 		if len(list) > 0 {
 			a.read = list[len(list)-1].Sequence

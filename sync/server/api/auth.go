@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -16,6 +17,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/expirable"
 	"golang.org/x/time/rate"
 
+	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server/store"
 )
@@ -44,11 +46,20 @@ func (a *API) admit(q *request) (hash string, err error) {
 	case device:
 		return a.admitDevice(q)
 	case token:
-		if a.limit.exhausted(q.Request) {
-			return "", a.limit.failed(q.Request, &problem{status: http.StatusForbidden, code: "bad_enrollment", message: store.ErrUsed.Error()})
-		}
+		return "", a.admitToken(q)
 	}
 	return "", nil
+}
+
+// admitToken keeps guesses of enrolment tokens from the database. One that this node knows is never kept waiting.
+func (a *API) admitToken(q *request) error {
+	if strings.Count(q.bearer, ".") == 2 {
+		return invalid(policy.Errors{{Field: "Authorization", Message: "must be an enrolment token (wte_…), and this is an administrator's or a device's", Received: "a signed token"}})
+	}
+	if a.tickets.has(q.bearer) || !a.limit.exhausted(q.Request) || a.limit.spare.Allow() {
+		return nil
+	}
+	return a.limit.failed(q.Request, &problem{status: http.StatusForbidden, code: "bad_enrollment", message: store.ErrUsed.Error()})
 }
 
 func (a *API) admitDevice(q *request) (string, error) {
@@ -57,7 +68,7 @@ func (a *API) admitDevice(q *request) (string, error) {
 	if len(id) > 64 || strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != "" {
 		return "", a.limit.failed(q.Request, unknown)
 	}
-	if !a.book.knows(id) && a.limit.exhausted(q.Request) {
+	if _, known := a.people.Number(id); !known && !a.book.knows(id) && a.limit.exhausted(q.Request) && !a.limit.spare.Allow() {
 		return "", a.limit.failed(q.Request, unknown) // who guesses does not cost the database a look
 	}
 	e, err := a.book.find(q.Context(), id)
@@ -99,10 +110,13 @@ func (a *API) take(q *request) error {
 	return nil
 }
 
-// failures limits guessing: who failed too often from one address is told to wait. A valid token of an
-// administrator, and a device that this node knows, are never kept waiting, so that nobody behind the
-// same address is locked out; what would cost the database a look is.
+// failures limits guessing: who failed too often from one address is told to wait. What is valid is never kept
+// waiting, so that nobody behind the same address is locked out: an administrator's token and a device's signature
+// are verified whatever came before, and the devices and enrolment tokens there are this node knows. What it does
+// not know costs the database a look. An address with failures has few of these, and all of them together have
+// spare: enough for what another node has made a moment ago, or for a node that has just started.
 type failures struct {
+	spare   *rate.Limiter
 	mu      sync.Mutex
 	seen    *expirable.LRU[netip.Addr, *rate.Limiter]
 	trusted []netip.Prefix
@@ -112,9 +126,13 @@ type failures struct {
 const (
 	failBurst = 20
 	failEvery = 3 * time.Second
+
+	spareRate  = 100 // a second
+	spareBurst = 200
 )
 
 func (f *failures) init(trusted []string) error {
+	f.spare = rate.NewLimiter(spareRate, spareBurst)
 	f.seen = expirable.NewLRU[netip.Addr, *rate.Limiter](10_000, nil, 10*time.Minute)
 	for _, t := range trusted {
 		p, err := netip.ParsePrefix(t)
@@ -192,3 +210,28 @@ func (f *failures) trusts(a netip.Addr) bool {
 
 // later is a Retry-After that spreads those who are sent away.
 func (a *API) later() string { return strconv.Itoa(5 + rand.IntN(20)) } //nolint:gosec // no secret
+
+// tickets are the enrolment tokens that can be used, as this node knows them.
+type tickets struct {
+	mu     sync.Mutex
+	hashes map[string]bool
+}
+
+func (t *tickets) has(token string) bool {
+	h := store.Hash(token)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.hashes[h]
+}
+
+// read takes them from the database.
+func (t *tickets) read(ctx context.Context, a *API) error {
+	list, err := a.Store.Usable(ctx, a.Now())
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.hashes = list
+	return nil
+}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -42,8 +43,8 @@ func enroll(a *API, q *request) (protocol.EnrollResponse, error) {
 		return out, bad("the body cannot be read: " + err.Error())
 	}
 	var key jose.JSONWebKey
-	if err := json.Unmarshal(in.PublicKey, &key); err != nil || !key.IsPublic() || !key.Valid() {
-		return out, invalid(policy.Errors{{Field: "public_key", Message: "must be a public JWK (P-256 or Ed25519)", Received: short(string(in.PublicKey))}})
+	if err := json.Unmarshal(in.PublicKey, &key); err != nil || !key.IsPublic() || !key.Valid() || !protocol.DeviceKey(&key) {
+		return out, invalid(policy.Errors{{Field: "public_key", Message: "must be a public JWK of a key that can sign check-ins: Ed25519, or EC P-256", Received: short(string(in.PublicKey))}})
 	}
 	h := in.Device
 	text(&errs, "device.name", h.Name, 256)
@@ -52,6 +53,9 @@ func enroll(a *API, q *request) (protocol.EnrollResponse, error) {
 	text(&errs, "device.arch", h.Arch, 32)
 	text(&errs, "device.serial", h.Serial, 256)
 	text(&errs, "machine", in.Machine, 256)
+	if strings.TrimSpace(h.Name) == "" {
+		errs = append(errs, policy.Error{Field: "device.name", Message: "must be present and not empty", Received: h.Name})
+	}
 	if h.Ownership != "" && h.Ownership != "BYOD" && h.Ownership != "COPE" {
 		errs = append(errs, policy.Error{Field: "device.ownership", Message: "must be BYOD or COPE", Received: short(h.Ownership)})
 	}

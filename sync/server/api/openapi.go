@@ -88,7 +88,8 @@ func Describe(version string) *huma.OpenAPI {
 		}
 		op.Responses[strconv.Itoa(status)] = answer
 		if r.path == "/policies/validate" {
-			op.Responses["400"] = &huma.Response{Description: "the policy is not valid; every error", Content: answer.Content}
+			op.Responses["400"] = &huma.Response{Description: "the policy is not valid, with every error; or the request is not", Content: map[string]*huma.MediaType{"application/json": {
+				Schema: &huma.Schema{AnyOf: []*huma.Schema{registry.Schema(r.out, true, ""), registry.Schema(reflect.TypeFor[protocol.Problem](), true, "Problem")}}}}}
 		}
 		op.Responses["default"] = problem
 		switch r.method {

@@ -50,6 +50,10 @@ func (q *request) read(a *API, hash string) error {
 	case anyone:
 		limit = 1 << 10
 	}
+	if q.ContentLength > limit { // before it is asked for: who expects 100 Continue sends nothing
+		q.w.Header().Set("Connection", "close")
+		return &problem{status: http.StatusRequestEntityTooLarge, code: "too_large", message: fmt.Sprintf("the body is larger than %d bytes", limit)}
+	}
 	if q.ContentLength == 0 {
 		q.body = []byte{}
 	} else {
@@ -103,7 +107,7 @@ func (q *request) parameters() error {
 	return invalid(errs)
 }
 
-func short(s string) string { return s[:min(len(s), 200)] }
+func short(s string) string { return policy.Short(s).(string) }
 
 func (p param) check(v string) string {
 	if p.kind == "integer" {
@@ -122,6 +126,7 @@ func (p param) check(v string) string {
 }
 
 func bad(message string) error {
+	message = short(message) // a reader's words may repeat what was sent
 	return &problem{status: http.StatusBadRequest, code: "bad_request", message: message}
 }
 
@@ -171,10 +176,7 @@ func (q *request) decode(a *API, to any) error {
 		if !errors.As(err, &d) {
 			d = &huma.ErrorDetail{Message: err.Error()}
 		}
-		if _, is := d.Value.(map[string]any); is {
-			d.Value = "an object"
-		}
-		errs = append(errs, policy.Error{Field: short(d.Location), Message: d.Message, Received: d.Value})
+		errs = append(errs, fieldError(d))
 	}
 	if err := invalid(errs); err != nil {
 		return err
@@ -183,6 +185,18 @@ func (q *request) decode(a *API, to any) error {
 		return bad("the body cannot be read: " + err.Error())
 	}
 	return nil
+}
+
+// fieldError is an error of a schema as ours: what is missing is a field, too, and what was received is echoed in
+// short.
+func fieldError(d *huma.ErrorDetail) policy.Error {
+	e := policy.Error{Field: short(d.Location), Message: d.Message, Received: policy.Short(d.Value)}
+	if name, is := strings.CutPrefix(d.Message, "expected required property "); is {
+		if name, is = strings.CutSuffix(name, " to be present"); is {
+			e.Field, e.Message, e.Received = strings.TrimPrefix(e.Field+"."+name, "."), "must be present", nil
+		}
+	}
+	return e
 }
 
 // ifMatch gives the version that a caller wants to change, from If-Match; 0 for any.

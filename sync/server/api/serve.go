@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +37,9 @@ func (a *API) Handler() http.Handler {
 	// What is there under another method is 405, and only what is not there at all 404.
 	other := http.NewServeMux()
 	for path, list := range methods {
+		if slices.Contains(list, http.MethodGet) {
+			list = append(list, http.MethodHead)
+		}
 		other.HandleFunc(protocol.Base+path, func(w http.ResponseWriter, q *http.Request) {
 			w.Header().Set("Allow", strings.Join(list, ", "))
 			a.refuse(w, &problem{status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: fmt.Sprintf("%.20q is none of %s", q.Method, strings.Join(list, ", "))})
@@ -48,7 +53,20 @@ func (a *API) Handler() http.Handler {
 		}
 		a.refuse(w, &problem{status: http.StatusNotFound, code: "not_found", message: fmt.Sprintf("no such resource: %.200q", q.URL.Path)})
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		if a.TLS {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
+		// The mux would redirect to the clean path, with a page of HTML.
+		if p := q.URL.Path; p != "*" && strings.TrimSuffix(p, "/") != strings.TrimSuffix(path.Clean("/"+p), "/") {
+			a.refuse(w, &problem{status: http.StatusNotFound, code: "not_found", message: fmt.Sprintf("no such resource: %.200q", p)})
+			return
+		}
+		mux.ServeHTTP(w, q)
+	})
 }
 
 // statusWriter remembers the status for the metrics.

@@ -177,7 +177,7 @@ func (s *Store) SetState(ctx context.Context, device, state string, now time.Tim
 func (s *Store) Enroll(ctx context.Context, token string, d *Device, now time.Time) error {
 	// Looked up without the writers' lock first: a guess costs no transaction.
 	var n int
-	if err := s.device.QueryRowContext(ctx, `SELECT count(*) FROM enrollments WHERE hash = $1`, hash(token)).Scan(&n); err != nil || n == 0 {
+	if err := s.device.QueryRowContext(ctx, `SELECT count(*) FROM enrollments WHERE hash = $1`, Hash(token)).Scan(&n); err != nil || n == 0 {
 		if err == nil {
 			err = ErrUsed
 		}
@@ -187,7 +187,7 @@ func (s *Store) Enroll(ctx context.Context, token string, d *Device, now time.Ti
 		var tags, ownership, user string
 		var own sql.NullString
 		err := tx.QueryRowContext(ctx, `UPDATE enrollments SET used = used + 1 WHERE hash = $1 AND used < uses AND expires > $2 AND revoked_at = 0
-			RETURNING id, ownership, username, tags, policy`, hash(token), ms(now)).Scan(&d.Enrollment, &ownership, &user, &tags, &own)
+			RETURNING id, ownership, username, tags, policy`, Hash(token), ms(now)).Scan(&d.Enrollment, &ownership, &user, &tags, &own)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrUsed
 		}

@@ -25,7 +25,7 @@ func (s *Store) AddEnrollment(ctx context.Context, token string, e Enrollment) e
 	detail := []string{fmt.Sprintf("%d uses until %s", e.Uses, e.Expires.UTC().Format(time.RFC3339))}
 	return s.change(ctx, e.CreatedAt, "enrollment.created", e.ID, detail, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO enrollments (id, hash, uses, used, expires, note, ownership, username, tags, policy, created_at, created_by)
-			VALUES ($1,$2,$3,0,$4,$5,$6,$7,$8,nullif($9,''),$10,$11)`, e.ID, hash(token), e.Uses, ms(e.Expires), e.Note, e.Ownership, e.User, joinTags(e.Tags),
+			VALUES ($1,$2,$3,0,$4,$5,$6,$7,$8,nullif($9,''),$10,$11)`, e.ID, Hash(token), e.Uses, ms(e.Expires), e.Note, e.Ownership, e.User, joinTags(e.Tags),
 			e.Policy, ms(e.CreatedAt), e.CreatedBy)
 		return err
 	})
@@ -54,4 +54,19 @@ func (s *Store) RevokeEnrollment(ctx context.Context, id string, now time.Time) 
 	return s.change(ctx, now, "enrollment.revoked", id, nil, func(tx *sql.Tx) error {
 		return one(tx.ExecContext(ctx, `UPDATE enrollments SET revoked_at = $1 WHERE id = $2 AND revoked_at = 0`, ms(now), id))
 	})
+}
+
+// maxUsable bounds how many tokens a node knows; of more it asks the database.
+const maxUsable = 10_000
+
+// Usable gives the hashes of the tokens that can be used.
+func (s *Store) Usable(ctx context.Context, now time.Time) (map[string]bool, error) {
+	out := map[string]bool{}
+	err := rows(ctx, s.device, func(r scanner) error {
+		var h string
+		err := r.Scan(&h)
+		out[h] = true
+		return err
+	}, `SELECT hash FROM enrollments WHERE revoked_at = 0 AND used < uses AND expires > $1 ORDER BY created_at DESC LIMIT $2`, ms(now), maxUsable)
+	return out, err
 }

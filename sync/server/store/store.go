@@ -254,7 +254,8 @@ func (s *Store) values(n, width int) string {
 	return b.String()
 }
 
-func hash(token string) string {
+// Hash is what of an enrolment token is kept.
+func Hash(token string) string {
 	h := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(h[:])
 }

@@ -1,0 +1,87 @@
+package server
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// spoken is a listener on whose connections every error has the API's shape. What is no HTTP request (a path such as
+// "/%", headers that are too long) is answered by net/http itself, in plain text and past every handler; those answers
+// are rewritten here.
+type spoken struct{ net.Listener }
+
+func (s spoken) Accept() (net.Conn, error) {
+	c, err := s.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &speaker{c}, nil
+}
+
+type speaker struct{ net.Conn }
+
+// NetConn is the connection below.
+func (s *speaker) NetConn() net.Conn {
+	if t, ok := s.Conn.(interface{ NetConn() net.Conn }); ok {
+		return t.NetConn()
+	}
+	return s.Conn
+}
+
+// plainError is how an error of net/http's own begins after its status, which comes in one write (badRequestError in
+// net/http/server.go). No handler of ours writes text.
+const plainError = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+
+// Read also answers who speaks HTTP without TLS.
+func (s *speaker) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	var record tls.RecordHeaderError
+	if errors.As(err, &record) && record.Conn != nil && httpBegins(record.RecordHeader) {
+		_, _ = record.Conn.Write(shaped("HTTP/1.0 400 Bad Request", "tls_needed", "this server speaks https:// alone"))
+		_ = record.Conn.Close()
+	}
+	return n, err
+}
+
+// httpBegins reports whether the first bytes are those of a request.
+func httpBegins(b [5]byte) bool {
+	for _, method := range []string{"GET /", "HEAD ", "POST ", "PUT /", "PATCH", "DELET", "OPTIO"} {
+		if string(b[:]) == method {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *speaker) Write(b []byte) (int, error) {
+	if status, rest, is := bytes.Cut(b, []byte(plainError)); is && bytes.HasPrefix(status, []byte("HTTP/1.1 ")) && bytes.IndexByte(status, '\n') < 0 {
+		if _, err := s.Conn.Write(inShape(string(status), string(rest))); err != nil {
+			return 0, err
+		}
+		return len(b), nil
+	}
+	return s.Conn.Write(b)
+}
+
+func inShape(status, text string) []byte {
+	code, message := "bad_request", "the request cannot be read as HTTP"
+	if _, more, is := strings.Cut(text, ": "); is {
+		message += ": " + more[:min(len(more), 200)]
+	}
+	if strings.Contains(status, " 431 ") {
+		code, message = "headers_too_large", "the headers are larger than this server takes"
+	}
+	return shaped(status, code, message)
+}
+
+func shaped(status, code, message string) []byte {
+	body, _ := json.Marshal(protocol.Problem{Error: &protocol.ProblemBody{Code: code, Message: message}})
+	return fmt.Appendf(nil, "%s\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", status, len(body), body)
+}
