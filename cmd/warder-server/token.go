@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/user"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,7 +38,11 @@ func tokenCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t, err := keys.AdminToken(subject, role, ttl, time.Now())
+			by := "warder-server"
+			if u, err := user.Current(); err == nil {
+				by = u.Username + " (warder-server token create)"
+			}
+			t, err := keys.Issue(subject, role, by, ttl, time.Now())
 			if err != nil {
 				return err
 			}

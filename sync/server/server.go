@@ -192,6 +192,9 @@ func reloading(ctx context.Context, k *Keys, s *store.Store, c *tls.Config, log 
 			return
 		case <-t.C:
 		}
+		if err := k.noteIssued(context.WithoutCancel(ctx), s); err != nil {
+			log.Error("what was issued cannot be written into the audit log", "error", err)
+		}
 		before, tokens := k.Signing().KeyID, k.adminID()
 		if err := k.Reload(); err != nil {
 			log.Error("keys cannot be read anew; the ones before stay", "error", err)

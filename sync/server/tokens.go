@@ -1,14 +1,22 @@
 package server
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/warderd/warder/platform/durable"
+	"github.com/warderd/warder/sync/server/store"
 )
 
 // adminKey is one HS256 secret of administrators' tokens.
@@ -88,7 +96,7 @@ func (k *Keys) AdminToken(subject, role string, ttl time.Duration, now time.Time
 		return "", err
 	}
 	return jwt.Signed(s).Claims(AdminClaims{jwt.Claims{
-		Subject: subject, Audience: jwt.Audience{adminAudience}, IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(ttl)),
+		ID: rand.Text()[:16], Subject: subject, Audience: jwt.Audience{adminAudience}, IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(ttl)),
 	}, role}).Serialize()
 }
 
@@ -126,4 +134,66 @@ func (k *Keys) AdminOf(token string, now time.Time) (AdminClaims, error) {
 		return c, fmt.Errorf("the token's role %q is neither admin nor viewer", c.Role)
 	}
 	return c, nil
+}
+
+// issuedDir is where what is to stand in the audit log waits for a running server: who makes a token has the keys, and
+// perhaps not the database.
+const issuedDir = "issued"
+
+// issued is one token that was made.
+type issued struct {
+	ID      string    `json:"id"`
+	Subject string    `json:"subject"`
+	Role    string    `json:"role"`
+	By      string    `json:"by"`
+	At      time.Time `json:"at"`
+	Until   time.Time `json:"until"`
+}
+
+// Issue makes a token that the audit log tells of: a server notes it as soon as it runs. Without that there is no
+// token.
+func (k *Keys) Issue(subject, role, by string, ttl time.Duration, now time.Time) (string, error) {
+	token, err := k.AdminToken(subject, role, ttl, now)
+	if err != nil {
+		return "", err
+	}
+	c, err := k.AdminOf(token, now)
+	if err != nil {
+		return "", err
+	}
+	dir := k.file(issuedDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	b, _ := json.Marshal(issued{c.ID, subject, role, by, now.UTC(), now.Add(ttl).UTC()})
+	if err := replaceFile(filepath.Join(dir, c.ID+".json"), b); err != nil {
+		return "", fmt.Errorf("the token cannot be noted for the audit log: %w", err)
+	}
+	return token, nil
+}
+
+// noteIssued writes what waits into the audit log.
+func (k *Keys) noteIssued(ctx context.Context, s *store.Store) error {
+	dir := k.file(issuedDir)
+	list, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, f := range list {
+		path := filepath.Join(dir, f.Name())
+		var x issued
+		b, rerr := durable.Read(path, 4<<10)
+		if rerr != nil || !strings.HasSuffix(f.Name(), ".json") {
+			continue // being written, or gone: another node took it
+		}
+		if json.Unmarshal(b, &x) == nil {
+			who := store.WithActor(ctx, store.Actor{By: x.By})
+			err = errors.Join(err, s.Note(who, "token.created", x.Subject, []string{"id " + x.ID, "role " + x.Role, "until " + x.Until.Format(time.RFC3339)}, x.At))
+		}
+		if err != nil {
+			return err
+		}
+		err = os.Remove(path)
+	}
+	return err
 }

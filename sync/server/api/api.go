@@ -109,7 +109,7 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 	if err := a.describe(); err != nil {
 		return nil, err
 	}
-	list, _, err := a.Store.Audit(ctx, "", 1, 1)
+	list, _, err := a.Store.Audit(ctx, store.AuditFilter{}, 0, 1)
 	if err != nil {
 		return nil, err
 	}

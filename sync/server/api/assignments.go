@@ -1,12 +1,15 @@
 package api
 
 import (
+	"cmp"
 	"crypto/rand"
+	"fmt"
 	"strings"
 	"time"
 
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/server/fleet"
+	"github.com/warderd/warder/sync/server/store"
 )
 
 type AssignmentBody struct {
@@ -27,19 +30,67 @@ func viewAssignment(x fleet.Assignment) assignmentView {
 	return assignmentView{x.ID, AssignmentBody{x.Policy, x.Target, x.Priority, x.Compliance}, second(x.CreatedAt), x.CreatedBy}
 }
 
-type assignmentList struct {
-	Data  []assignmentView `json:"data"`
-	Total int              `json:"total"`
+var assignmentShelf = shelf[fleet.Assignment]{
+	id: func(x fleet.Assignment) string { return x.ID },
+	text: func(x fleet.Assignment) string {
+		return x.ID + "\n" + x.Policy + "\n" + x.Target.String() + "\n" + x.CreatedBy
+	},
+	orders: map[string]func(a, b fleet.Assignment) int{
+		"priority":   func(a, b fleet.Assignment) int { return cmp.Compare(a.Priority, b.Priority) },
+		"created_at": func(a, b fleet.Assignment) int { return a.CreatedAt.Compare(b.CreatedAt) },
+	},
+	key: map[string]func(fleet.Assignment) string{
+		"priority":   func(x fleet.Assignment) string { return fmt.Sprintf("%010d", x.Priority) },
+		"created_at": func(x fleet.Assignment) string { return sortable(x.CreatedAt) },
+	},
+	takes: func(q *request, x fleet.Assignment) bool {
+		t := x.Target
+		for name, v := range map[string]string{"policy_id": x.Policy, "platform": t.Platform, "ownership": t.Ownership, "user": t.User, "tag": t.Tag} {
+			if want := q.params.Get(name); want != "" && want != v {
+				return false
+			}
+		}
+		return true
+	},
 }
 
 // listAssignments gives them in the order in which they are asked.
-func listAssignments(a *API, _ *request) (assignmentList, error) {
-	out := assignmentList{Data: []assignmentView{}}
-	for _, x := range a.state.Load().Assignments {
-		out.Data = append(out.Data, viewAssignment(x))
+func listAssignments(a *API, q *request) (listView[assignmentView], error) {
+	list, total, next, err := assignmentShelf.cut(q, a.state.Load().Assignments)
+	data := make([]assignmentView, 0, len(list))
+	for _, x := range list {
+		data = append(data, viewAssignment(x))
 	}
-	out.Total = len(out.Data)
-	return out, nil
+	out := listOf(q, data, total)
+	out.Next = next
+	return out, err
+}
+
+func getAssignment(a *API, q *request) (assignmentView, error) {
+	for _, x := range a.state.Load().Assignments {
+		if x.ID == q.PathValue("id") {
+			return viewAssignment(x), nil
+		}
+	}
+	return assignmentView{}, store.ErrNotFound
+}
+
+// putAssignment puts another in the place of one.
+func putAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, error) {
+	was, err := getAssignment(a, q)
+	if err != nil {
+		return was, err
+	}
+	var errs policy.Errors
+	checkTarget("target", in.Target, &errs)
+	if a.state.Load().Policies[in.PolicyID] == nil {
+		errs = append(errs, policy.Error{Field: "policy_id", Message: "is no policy", Received: in.PolicyID})
+	}
+	if err := invalid(errs); err != nil {
+		return was, err
+	}
+	was.AssignmentBody = *in
+	return was, a.Store.EditAssignment(q.Context(), fleet.Assignment{ID: was.ID, Policy: in.PolicyID, Target: in.Target, Priority: in.Priority, Compliance: in.Compliance}, q.now)
 }
 
 // maxAssignments bounds what each check-in asks.

@@ -119,7 +119,7 @@ type deviceDetail struct {
 func (a *API) view(d *store.Device, st *fleet.State, now time.Time) DeviceView {
 	seen := a.book.seen(d)
 	v := DeviceView{ID: d.ID, Name: d.Name, Status: a.status(d, now), State: d.State, Platform: d.OS, Ownership: d.Ownership, User: d.User, Tags: d.Tags,
-		PolicyID: d.Policy, Held: heldOf(d), EnrolledAt: second(d.EnrolledAt), Enrollment: d.Enrollment, LastSync: when(seen.At), LookedAt: when(seen.Looked)}
+		PolicyID: d.Policy, Held: heldOf(d), EnrolledAt: second(d.EnrolledAt), Enrollment: d.Enrollment, LastSync: a.lastSync(d, now), LookedAt: when(seen.Looked)}
 	v.Compliance, v.Why = a.stands(d, now)
 	if v.Tags == nil {
 		v.Tags = []string{}
@@ -138,11 +138,19 @@ func (a *API) view(d *store.Device, st *fleet.State, now time.Time) DeviceView {
 
 func listDevices(a *API, q *request) (listView[DeviceView], error) {
 	var none listView[DeviceView]
-	page, size := q.page()
 	f := roster.Filter{Policy: q.params.Get("policy_id"), Rollup: q.params.Get("compliance"), Name: q.params.Get("name"), State: q.params.Get("state"),
+		Status: q.params.Get("status"), Text: q.params.Get("q"),
 		Target: fleet.Target{Platform: q.params.Get("platform"), Ownership: q.params.Get("ownership"), User: q.params.Get("user"), Tag: q.params.Get("tag")}}
 	st := a.state.Load()
-	list, total, err := a.devices(q, f, roster.Page{Skip: (page - 1) * size, Size: size})
+	if part := strings.ToLower(q.params.Get("policy_name")); part != "" {
+		f.Any = []string{}
+		for id, p := range st.Policies {
+			if strings.Contains(strings.ToLower(p.Name), part) {
+				f.Any = append(f.Any, id)
+			}
+		}
+	}
+	list, total, next, err := a.devices(q, f)
 	if err != nil {
 		return none, err
 	}
@@ -150,23 +158,49 @@ func listDevices(a *API, q *request) (listView[DeviceView], error) {
 	for _, d := range list {
 		data = append(data, a.view(d, st, q.now))
 	}
-	return listOf(q, data, total), nil
+	out := listOf(q, data, total)
+	out.Next = next
+	return out, nil
 }
 
-// devices gives a part of the devices that a filter takes, and how many it takes in all.
-func (a *API) devices(q *request, f roster.Filter, p roster.Page) ([]*store.Device, int, error) {
+// devices gives the part of the devices that a request asks for of those that a filter takes, how many it takes in
+// all, and where to go on.
+func (a *API) devices(q *request, f roster.Filter) (list []*store.Device, total int, next string, err error) {
 	r, err := a.ready(q.Context())
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, "", err
 	}
 	f.Clock = a.clock(q.now)
+	page, size := q.page()
+	p := roster.Page{Skip: (page - 1) * size, Size: size + 1} // one more: is there more?
+	p.Sort, p.Descending = q.order()
+	if q.params.Get("cursor") != "" {
+		m, err := q.cursor()
+		if err != nil {
+			return nil, 0, "", err
+		}
+		p.After, p.Skip = &m, 0
+	}
 	marks, total := r.List(f, p)
+	if len(marks) > size {
+		marks = marks[:size]
+		next = cursorOf(marks[size-1])
+	}
 	numbers := make([]int64, 0, len(marks))
 	for _, m := range marks {
 		numbers = append(numbers, m.N)
 	}
-	list, err := a.Store.Devices(q.Context(), numbers, false)
-	return list, total, err
+	list, err = a.Store.Devices(q.Context(), numbers, false)
+	return list, total, next, err
+}
+
+// lastSync is when a device came last. What lies ahead is of a clock that was set back since, and is shown as now.
+func (a *API) lastSync(d *store.Device, now time.Time) *time.Time {
+	at := a.book.seen(d).At
+	if at.After(now) {
+		at = now
+	}
+	return when(at)
 }
 
 // Schema describes a finding; a newer agent may say more.

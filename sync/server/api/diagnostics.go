@@ -72,6 +72,13 @@ func getDiagnostics(a *API, q *request) (rawBody, error) {
 		return rawBody{}, err
 	}
 	b, err := a.Store.Bundle(q.Context(), d.N, q.PathValue("bundle"))
+	if err != nil {
+		return rawBody{}, err
+	}
+	// What it holds of somebody's machine has been seen by somebody.
+	if err := a.Store.Note(q.Context(), "diagnostics.downloaded", d.ID, []string{q.PathValue("bundle")}, q.now); err != nil {
+		return rawBody{}, err
+	}
 	q.w.Header().Set("Content-Disposition", `attachment; filename="`+q.PathValue("bundle")+`.json.gz"`)
-	return rawBody{"application/gzip", b}, err
+	return rawBody{"application/gzip", b}, nil
 }

@@ -54,6 +54,7 @@ type param struct {
 	kind      string // "integer" or "string"
 	def, most int
 	enum      []string
+	format    string // "date-time"
 }
 
 // route is one line of the table.

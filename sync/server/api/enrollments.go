@@ -2,10 +2,13 @@ package api
 
 import (
 	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
 	"strings"
 	"time"
 
 	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/sync/server/roster"
 	"github.com/warderd/warder/sync/server/store"
 )
 
@@ -34,13 +37,14 @@ type enrollmentView struct {
 	CreatedAt time.Time  `json:"created_at"`
 	CreatedBy string     `json:"created_by"`
 	RevokedAt *time.Time `json:"revoked_at,omitempty"`
+	State     string     `json:"state,omitempty" enum:"usable,used_up,expired,revoked"`
 }
 
 func viewEnrollment(e store.Enrollment) enrollmentView {
 	if e.Tags == nil {
 		e.Tags = []string{}
 	}
-	return enrollmentView{e.ID, "", "", e.Uses, e.Used, second(e.Expires), e.Note, e.Ownership, e.User, e.Tags, e.Policy, second(e.CreatedAt), e.CreatedBy, when(e.RevokedAt)}
+	return enrollmentView{e.ID, "", "", e.Uses, e.Used, second(e.Expires), e.Note, e.Ownership, e.User, e.Tags, e.Policy, second(e.CreatedAt), e.CreatedBy, when(e.RevokedAt), ""}
 }
 
 // NewEnrollment makes a token and its record.
@@ -69,14 +73,60 @@ func createEnrollment(a *API, q *request, in *enrollmentBody) (enrollmentView, e
 	return v, a.Store.AddEnrollment(q.Context(), token, e)
 }
 
+// The states of an enrolment token.
+const (
+	usable  = "usable"
+	usedUp  = "used_up"
+	expired = "expired"
+	revoked = "revoked"
+)
+
+func stateOf(e store.Enrollment, now time.Time) string {
+	switch {
+	case !e.RevokedAt.IsZero():
+		return revoked
+	case e.Used >= e.Uses:
+		return usedUp
+	case !now.Before(e.Expires):
+		return expired
+	}
+	return usable
+}
+
+var enrollmentShelf = shelf[store.Enrollment]{
+	id: func(e store.Enrollment) string { return e.ID },
+	text: func(e store.Enrollment) string {
+		return e.ID + "\n" + e.Note + "\n" + e.User + "\n" + strings.Join(e.Tags, " ") + "\n" + e.CreatedBy
+	},
+	orders: map[string]func(a, b store.Enrollment) int{
+		"created_at": func(a, b store.Enrollment) int { return a.CreatedAt.Compare(b.CreatedAt) },
+		"expires_at": func(a, b store.Enrollment) int { return a.Expires.Compare(b.Expires) },
+	},
+	key: map[string]func(store.Enrollment) string{
+		"created_at": func(e store.Enrollment) string { return sortable(e.CreatedAt) },
+		"expires_at": func(e store.Enrollment) string { return sortable(e.Expires) },
+	},
+	takes: func(q *request, e store.Enrollment) bool {
+		state, by := q.params.Get("state"), q.params.Get("created_by")
+		return (state == "" || state == stateOf(e, q.now)) && (by == "" || by == e.CreatedBy)
+	},
+}
+
 func listEnrollments(a *API, q *request) (listView[enrollmentView], error) {
-	page, size := q.page()
-	list, total, err := a.Store.Enrollments(q.Context(), page, size)
+	all, err := a.Store.Enrollments(q.Context())
+	if err != nil {
+		return listView[enrollmentView]{}, err
+	}
+	list, total, next, err := enrollmentShelf.cut(q, all)
 	var data []enrollmentView
 	for _, e := range list {
-		data = append(data, viewEnrollment(e))
+		v := viewEnrollment(e)
+		v.State = stateOf(e, q.now)
+		data = append(data, v)
 	}
-	return listOf(q, data, total), err
+	out := listOf(q, data, total)
+	out.Next = next
+	return out, err
 }
 
 func revokeEnrollment(a *API, q *request) (messageView, error) {
@@ -94,12 +144,96 @@ type changeView struct {
 	RequestID string    `json:"request_id,omitempty"`
 }
 
+func viewChange(c store.Change) changeView {
+	return changeView{c.Sequence, second(c.At), c.By, c.Action, c.Subject, c.Detail, c.Request}
+}
+
 func listAudit(a *API, q *request) (listView[changeView], error) {
+	return a.audit(q, store.AuditFilter{Subject: q.params.Get("subject"), Actor: q.params.Get("actor"), Action: q.params.Get("action")})
+}
+
+func (a *API) audit(q *request, f store.AuditFilter) (listView[changeView], error) {
+	var none listView[changeView]
+	f.Text, f.Since, f.Until = q.params.Get("q"), q.moment("since"), q.moment("until")
 	page, size := q.page()
-	list, total, err := a.Store.Audit(q.Context(), q.params.Get("subject"), page, size)
+	skip := (page - 1) * size
+	if q.params.Get("cursor") != "" {
+		m, err := q.cursor()
+		if err != nil {
+			return none, err
+		}
+		f.Before, skip = m.N, 0
+	}
+	list, total, err := a.Store.Audit(q.Context(), f, skip, size+1)
+	if err != nil {
+		return none, err
+	}
+	next := ""
+	if len(list) > size {
+		list = list[:size]
+		next = cursorOf(roster.Mark{N: list[size-1].Sequence})
+	}
 	var data []changeView
 	for _, c := range list {
-		data = append(data, changeView{c.Sequence, second(c.At), c.By, c.Action, c.Subject, c.Detail, c.Request})
+		data = append(data, viewChange(c))
 	}
-	return listOf(q, data, total), err
+	out := listOf(q, data, total)
+	out.Next = next
+	return out, nil
+}
+
+// tokenIssued is how the making of an administrator's token stands in the audit log.
+const tokenIssued = "token.created"
+
+// listTokens gives the administrators' tokens that were made here, newest first: the audit log is all that is kept of
+// them.
+func listTokens(a *API, q *request) (listView[changeView], error) {
+	return a.audit(q, store.AuditFilter{Action: tokenIssued})
+}
+
+type fleetEvent struct {
+	DeviceID string            `json:"device_id"`
+	Name     string            `json:"device_name"`
+	Event    store.StoredEvent `json:"event"`
+}
+
+type fleetEvents struct {
+	Data []fleetEvent `json:"data"`
+	Next string       `json:"next,omitempty" doc:"the cursor that goes on after this answer; absent at the end. An answer may be short, or empty, and have one"`
+}
+
+// listEvents gives the events of all devices, newest first.
+func listEvents(a *API, q *request) (fleetEvents, error) {
+	out := fleetEvents{Data: []fleetEvent{}}
+	f := store.EventFilter{Kind: q.params.Get("kind"), Setting: q.params.Get("setting"), Text: q.params.Get("q"), Since: q.moment("since"), Until: q.moment("until")}
+	r, err := a.ready(q.Context())
+	if err != nil {
+		return out, err
+	}
+	if id := q.params.Get("device_id"); id != "" {
+		n, ok := r.Number(id)
+		if !ok {
+			return out, store.ErrNotFound
+		}
+		f.Device = n
+	}
+	if text := q.params.Get("cursor"); text != "" {
+		b, err := base64.RawURLEncoding.DecodeString(text)
+		if err == nil {
+			err = json.Unmarshal(b, &f.After)
+		}
+		if err != nil || f.After == nil {
+			return out, invalid(policy.Errors{{Field: "?cursor", Message: "must be the next of an earlier answer", Received: short(text)}})
+		}
+	}
+	list, next, err := a.Store.Fleet(q.Context(), f, q.number("page_size"))
+	for _, e := range list {
+		id, name := r.Name(e.Device)
+		out.Data = append(out.Data, fleetEvent{id, name, e.StoredEvent})
+	}
+	if next != nil {
+		b, _ := json.Marshal(next)
+		out.Next = base64.RawURLEncoding.EncodeToString(b)
+	}
+	return out, err
 }

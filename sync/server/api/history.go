@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/sync/server/roster"
 	"github.com/warderd/warder/sync/server/store"
 )
 
@@ -40,19 +41,33 @@ type historyList struct {
 	Total    int           `json:"total,omitempty"`
 	Page     int           `json:"page,omitempty"`
 	PageSize int           `json:"page_size,omitempty"`
+	Next     string        `json:"next,omitempty" doc:"the cursor that goes on after this answer; absent at the end"`
 }
 
 func policyHistory(a *API, q *request) (historyList, error) {
 	page, size := q.page()
-	list, total, err := a.Store.History(q.Context(), q.PathValue("id"), page, size)
+	skip := (page - 1) * size
+	before := 0
+	if q.params.Get("cursor") != "" {
+		m, err := q.cursor()
+		if err != nil {
+			return historyList{}, err
+		}
+		before, skip = int(m.N), 0
+	}
+	list, total, err := a.Store.History(q.Context(), q.PathValue("id"), before, skip, size+1)
 	if err == nil && total == 0 {
 		err = store.ErrNotFound
 	}
-	var data []HistoryItem
-	for _, v := range list {
-		data = append(data, HistoryItem{v.Version, v.By, second(v.At), v.Changes})
+	out := historyList{Data: []HistoryItem{}, Total: total, Page: page, PageSize: size}
+	if len(list) > size {
+		list = list[:size]
+		out.Next = cursorOf(roster.Mark{N: int64(list[size-1].Version)})
 	}
-	return historyList(listOf(q, data, total)), err
+	for _, v := range list {
+		out.Data = append(out.Data, HistoryItem{v.Version, v.By, second(v.At), v.Changes})
+	}
+	return out, err
 }
 
 type versionView struct {

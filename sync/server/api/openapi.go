@@ -113,7 +113,7 @@ func content(t reflect.Type, hint string) map[string]*huma.MediaType {
 }
 
 func (p param) schema() *huma.Schema {
-	s := &huma.Schema{Type: p.kind}
+	s := &huma.Schema{Type: p.kind, Format: p.format}
 	if p.kind == "integer" {
 		low, high := 1.0, float64(p.most)
 		s.Minimum, s.Maximum, s.Default = &low, &high, p.def

@@ -1,7 +1,11 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/warderd/warder/sync/server/fleet"
@@ -17,22 +21,6 @@ func when(t time.Time) *time.Time {
 	}
 	t = second(t)
 	return &t
-}
-
-// listView is a page of anything.
-type listView[T any] struct {
-	Data     []T `json:"data"`
-	Total    int `json:"total"`
-	Page     int `json:"page,omitempty"`
-	PageSize int `json:"page_size,omitempty"`
-}
-
-func listOf[T any](q *request, data []T, total int) listView[T] {
-	page, size := q.page()
-	if data == nil {
-		data = []T{}
-	}
-	return listView[T]{data, total, page, size}
 }
 
 // policyView is the policy object as the API answers it, with what the server knows about it.
@@ -72,22 +60,43 @@ type policyItem struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
+// policyShelf sorts and filters policies, which every node has in memory.
+var policyShelf = shelf[*fleet.Policy]{
+	id:   func(p *fleet.Policy) string { return p.ID },
+	text: func(p *fleet.Policy) string { return p.Name + "\n" + p.Description + "\n" + p.ID },
+	orders: map[string]func(a, b *fleet.Policy) int{
+		"": func(a, b *fleet.Policy) int { return a.CreatedAt.Compare(b.CreatedAt) },
+		"name": func(a, b *fleet.Policy) int {
+			return cmp.Or(strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)), strings.Compare(a.Name, b.Name))
+		},
+		"created_at": func(a, b *fleet.Policy) int { return a.CreatedAt.Compare(b.CreatedAt) },
+		"updated_at": func(a, b *fleet.Policy) int { return a.UpdatedAt.Compare(b.UpdatedAt) },
+	},
+	key: map[string]func(*fleet.Policy) string{
+		"":           func(p *fleet.Policy) string { return sortable(p.CreatedAt) },
+		"name":       func(p *fleet.Policy) string { return strings.ToLower(p.Name) + "\x00" + p.Name },
+		"created_at": func(p *fleet.Policy) string { return sortable(p.CreatedAt) },
+		"updated_at": func(p *fleet.Policy) string { return sortable(p.UpdatedAt) },
+	},
+	takes: func(q *request, p *fleet.Policy) bool {
+		active := q.params.Get("active")
+		return active == "" || (active == "true") == p.Active
+	},
+}
+
 func listPolicies(a *API, q *request) (listView[policyItem], error) {
-	page, size := q.page()
-	var none listView[policyItem]
-	list, total, err := a.Store.Policies(q.Context(), page, size)
-	if err != nil {
-		return none, err
-	}
 	count, _, err := a.counts(q.Context())
 	if err != nil {
-		return none, err
+		return listView[policyItem]{}, err
 	}
+	list, total, next, err := policyShelf.cut(q, slices.Collect(maps.Values(a.state.Load().Policies)))
 	data := make([]policyItem, 0, len(list))
 	for _, p := range list {
 		data = append(data, policyItem{p.ID, p.Name, count[p.ID], p.Active, second(p.CreatedAt)})
 	}
-	return listOf(q, data, total), nil
+	out := listOf(q, data, total)
+	out.Next = next
+	return out, err
 }
 
 func getPolicy(a *API, q *request) (policyView, error) {
@@ -161,18 +170,19 @@ type policyDeviceView struct {
 
 func policyDevices(a *API, q *request) (listView[policyDeviceView], error) {
 	var none listView[policyDeviceView]
-	page, size := q.page()
 	id := q.PathValue("id")
 	if _, err := a.Store.Policy(q.Context(), id); err != nil {
 		return none, err
 	}
-	list, total, err := a.devices(q, roster.Filter{Policy: id}, roster.Page{Skip: (page - 1) * size, Size: size})
+	list, total, next, err := a.devices(q, roster.Filter{Policy: id})
 	if err != nil {
 		return none, err
 	}
 	data := make([]policyDeviceView, 0, len(list))
 	for _, d := range list {
-		data = append(data, policyDeviceView{d.ID, d.Name, a.status(d, q.now), heldOf(d).Version, when(a.book.seen(d).At)})
+		data = append(data, policyDeviceView{d.ID, d.Name, a.status(d, q.now), heldOf(d).Version, a.lastSync(d, q.now)})
 	}
-	return listOf(q, data, total), nil
+	out := listOf(q, data, total)
+	out.Next = next
+	return out, nil
 }

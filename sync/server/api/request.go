@@ -119,6 +119,11 @@ func (p param) check(v string) string {
 	if most := cmp.Or(p.most, 256); len(v) > most || !utf8.ValidString(v) || policy.Control(v) {
 		return fmt.Sprintf("must have at most %d bytes of UTF-8 without control characters", most)
 	}
+	if p.format == "date-time" {
+		if _, err := time.Parse(time.RFC3339, v); err != nil {
+			return "must be a time such as 2026-11-26T18:00:00Z"
+		}
+	}
 	if len(p.enum) > 0 && !slices.Contains(p.enum, v) {
 		return "must be one of " + strings.Join(p.enum, ", ")
 	}

@@ -104,15 +104,42 @@ func startRollout(a *API, q *request) (rolloutView, error) {
 	return a.viewRollout(q.Context(), o)
 }
 
+var rolloutShelf = shelf[*fleet.Rollout]{
+	id:   func(o *fleet.Rollout) string { return o.ID },
+	text: func(o *fleet.Rollout) string { return o.ID + "\n" + o.CreatedBy },
+	orders: map[string]func(a, b *fleet.Rollout) int{
+		"created_at": func(a, b *fleet.Rollout) int { return a.CreatedAt.Compare(b.CreatedAt) },
+	},
+	key: map[string]func(*fleet.Rollout) string{
+		"created_at": func(o *fleet.Rollout) string { return sortable(o.CreatedAt) },
+	},
+	takes: func(q *request, o *fleet.Rollout) bool {
+		state := q.params.Get("state")
+		return state == "" || state == o.State
+	},
+}
+
 func listRollouts(a *API, q *request) (listView[rolloutView], error) {
-	page, size := q.page()
-	list, total, err := a.Store.Rollouts(q.Context(), q.PathValue("id"), page, size)
+	none := listView[rolloutView]{}
+	all, err := a.Store.Rollouts(q.Context(), q.PathValue("id"))
+	if err != nil {
+		return none, err
+	}
+	list, total, next, err := rolloutShelf.cut(q, all)
+	if err != nil {
+		return none, err
+	}
 	var data []rolloutView
 	for _, o := range list {
-		v, verr := a.viewRollout(q.Context(), o)
-		data, err = append(data, v), errors.Join(err, verr)
+		v, err := a.viewRollout(q.Context(), o)
+		if err != nil {
+			return none, err
+		}
+		data = append(data, v)
 	}
-	return listOf(q, data, total), err
+	out := listOf(q, data, total)
+	out.Next = next
+	return out, nil
 }
 
 func getRollout(a *API, q *request) (rolloutView, error) {

@@ -7,11 +7,6 @@ import (
 
 // What many routes take.
 var (
-	cursorParam = param{name: "cursor", doc: "go on where an answer ended: its next", kind: "string", most: 2048}
-	paging      = []param{
-		{name: "page", doc: "from 1", kind: "integer", def: 1, most: 1 << 30},
-		{name: "page_size", doc: "at most 100", kind: "integer", def: 20, most: 100},
-	}
 	deviceFilter = append([]param{
 		{name: "policy_id", doc: "the policy that they are to hold", kind: "string"},
 		{name: "compliance", doc: "how they stand", kind: "string", enum: []string{"compliant", "unverified", "noncompliant", "unknown"}},
@@ -21,13 +16,44 @@ var (
 		{name: "tag", doc: "one of their tags", kind: "string"},
 		{name: "name", doc: "how their name begins", kind: "string"},
 		{name: "state", doc: "all but the retired where absent", kind: "string", enum: []string{"enrolled", "cloned", "retired"}},
+		{name: "status", doc: "whether they are heard of now", kind: "string", enum: []string{"online", "offline"}},
+		{name: "policy_name", doc: "a part of the name of the policy that they are to hold", kind: "string"},
+		textParam, sortParam("name", "last_sync", "enrolled_at"),
 	}, paging...)
+	policyFilter     = append([]param{{name: "active", doc: "whether they are", kind: "string", enum: []string{"true", "false"}}, textParam, sortParam("name", "created_at", "updated_at")}, paging...)
+	assignmentFilter = append([]param{
+		{name: "policy_id", doc: "the policy that they give", kind: "string"},
+		{name: "platform", doc: "of their target", kind: "string", enum: []string{"linux", "windows", "darwin"}},
+		{name: "ownership", doc: "of their target", kind: "string", enum: []string{"ANY", "BYOD", "COPE"}},
+		{name: "user", doc: "of their target", kind: "string"},
+		{name: "tag", doc: "of their target", kind: "string"},
+		textParam, sortParam("priority", "created_at"),
+	}, paging[0], param{name: "page_size", doc: "at most 1000, which is as many as there can be", kind: "integer", def: 1000, most: 1000}, paging[2])
+	enrollmentFilter = append([]param{
+		{name: "state", doc: "whether they can be used", kind: "string", enum: []string{usable, usedUp, expired, revoked}},
+		{name: "created_by", doc: "who made them", kind: "string"},
+		textParam, sortParam("created_at", "expires_at"),
+	}, paging...)
+	rolloutFilter = append([]param{{name: "state", doc: "how far they are", kind: "string", enum: []string{fleet.Running, fleet.Paused, fleet.Done, fleet.Stopped}}, textParam, sortParam("created_at")}, paging...)
+	auditFilter   = append([]param{
+		{name: "subject", doc: "what was changed", kind: "string"},
+		{name: "actor", doc: "who changed it", kind: "string"},
+		{name: "action", doc: "what was done: policy.updated, or policy. for all that begins so", kind: "string"},
+		textParam, since, until,
+	}, paging...)
+	eventFilter = []param{
+		{name: "device_id", doc: "of this device", kind: "string"},
+		{name: "kind", doc: "denied, drift, failed, …", kind: "string"},
+		{name: "setting", doc: "usb.allowed, or usb. for a section", kind: "string"},
+		textParam, since, until,
+		{name: "page_size", doc: "at most 1000", kind: "integer", def: 100, most: 1000}, paging[2],
+	}
 	newest = []param{{name: "page_size", doc: "how many of the newest; at most 10000", kind: "integer", def: 20, most: 10_000}}
 )
 
 // routes is the API, readable in one place; the OpenAPI document is made from it.
 var routes = []route{
-	{"GET", "/policies", viewer, "List policies", get(listPolicies), 0, paging},
+	{"GET", "/policies", viewer, "List policies", get(listPolicies), 0, policyFilter},
 	{"POST", "/policies", admin, "Create a policy", document[PolicyBody](createPolicy), 201, nil},
 	{"POST", "/policies/validate", viewer, "Validate a policy without creating it", document[candidateBody](validatePolicy), 0, nil},
 	{"GET", "/policies/templates", viewer, "List templates", get(listTemplates), 0, nil},
@@ -42,8 +68,8 @@ var routes = []route{
 	{"GET", "/policies/{id}/history", viewer, "List a policy's versions", get(policyHistory), 0, paging},
 	{"GET", "/policies/{id}/versions/{version}", viewer, "Get one version", get(policyVersion), 0, nil},
 	{"GET", "/policies/{id}/compliance", viewer, "Sum up how a policy's devices stand", get(policyCompliance), 0, nil},
-	{"POST", "/policies/{id}/whatif", viewer, "Ask what a change would do to devices", document[PolicyPatch](whatIf), 0, []param{cursorParam}},
-	{"GET", "/policies/{id}/rollouts", viewer, "List a policy's rollouts", get(listRollouts), 0, paging},
+	{"POST", "/policies/{id}/whatif", viewer, "Ask what a change would do to devices", document[PolicyPatch](whatIf), 0, []param{paging[2]}},
+	{"GET", "/policies/{id}/rollouts", viewer, "List a policy's rollouts", get(listRollouts), 0, rolloutFilter},
 	{"POST", "/policies/{id}/rollouts", admin, "Update a policy in stages", document[rolloutBody](startRollout), 201, nil},
 
 	{"GET", "/rollouts/{id}", viewer, "Get a rollout", get(getRollout), 0, nil},
@@ -52,7 +78,9 @@ var routes = []route{
 	{"POST", "/rollouts/{id}/finish", admin, "Bring the new version to all now", get(turnRollout([]string{fleet.Running, fleet.Paused}, fleet.Done, "finished")), 0, nil},
 	{"POST", "/rollouts/{id}/stop", admin, "Stop a rollout and send devices back", get(turnRollout([]string{fleet.Running, fleet.Paused}, fleet.Stopped, "stopped")), 0, nil},
 
-	{"GET", "/assignments", viewer, "List assignments to groups, in the order in which they are asked", get(listAssignments), 0, nil},
+	{"GET", "/assignments", viewer, "List assignments to groups, in the order in which they are asked", get(listAssignments), 0, assignmentFilter},
+	{"GET", "/assignments/{id}", viewer, "Get an assignment", get(getAssignment), 0, nil},
+	{"PUT", "/assignments/{id}", admin, "Put another assignment in its place", with(putAssignment), 0, nil},
 	{"POST", "/assignments", admin, "Assign a policy to a group", with(createAssignment), 201, nil},
 	{"DELETE", "/assignments/{id}", admin, "Take an assignment back", get(deleteAssignment), 0, nil},
 
@@ -69,12 +97,14 @@ var routes = []route{
 	{"POST", "/devices/{id}/diagnostics", admin, "Ask a device for a diagnostics bundle", get(requestDiagnostics), 202, nil},
 	{"GET", "/devices/{id}/diagnostics/{bundle}", viewer, "Download a bundle", get(getDiagnostics), 0, nil},
 
-	{"GET", "/enrollments", viewer, "List enrolment tokens", get(listEnrollments), 0, paging},
+	{"GET", "/enrollments", viewer, "List enrolment tokens", get(listEnrollments), 0, enrollmentFilter},
 	{"POST", "/enrollments", admin, "Create an enrolment token", with(createEnrollment), 201, nil},
 	{"DELETE", "/enrollments/{id}", admin, "Revoke an enrolment token", get(revokeEnrollment), 0, nil},
 
 	{"GET", "/compliance", viewer, "Sum up how the fleet stands, by policy and setting", get(getCompliance), 0, nil},
-	{"GET", "/audit", viewer, "List changes, newest first", get(listAudit), 0, append([]param{{name: "subject", doc: "what was changed", kind: "string"}}, paging...)},
+	{"GET", "/events", viewer, "List the events of all devices, newest first", get(listEvents), 0, eventFilter},
+	{"GET", "/audit", viewer, "List changes, newest first", get(listAudit), 0, auditFilter},
+	{"GET", "/tokens", viewer, "List administrators' tokens that were made, newest first", get(listTokens), 0, append([]param{textParam, since, until}, paging...)},
 	{"GET", "/latency", viewer, "How long changes took to be reported", get(getLatency), 0, nil},
 
 	{"POST", "/time", anyone, "Ask for the server's time, signed: for a device whose clock is wrong", with(serverTime), 0, nil},

@@ -15,6 +15,7 @@ import (
 // Filter chooses devices. What is empty takes all.
 type Filter struct {
 	Policy string       // that they are to hold
+	Any    []string     // one of these policies; nil takes all
 	Target fleet.Target // a group
 	Rollup string       // how they stand now: compliant, unverified, noncompliant, unknown
 	State  string       // "" for all but the retired
@@ -57,6 +58,9 @@ func (f *Filter) takes(e *entry) bool {
 		return false
 	}
 	if f.Policy != "" && e.effective.Value() != f.Policy {
+		return false
+	}
+	if f.Any != nil && !slices.Contains(f.Any, e.effective.Value()) {
 		return false
 	}
 	t := &f.Target

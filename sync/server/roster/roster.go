@@ -322,3 +322,14 @@ func (r *Roster) Number(id string) (int64, bool) {
 	n, ok := r.number[id]
 	return n, ok
 }
+
+// Name gives a device's id and name.
+func (r *Roster) Name(n int64) (id, name string) {
+	c, i := r.at(n, false)
+	if c == nil {
+		return "", ""
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.list[i].id, c.list[i].name
+}

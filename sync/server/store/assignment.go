@@ -28,6 +28,22 @@ func (s *Store) AddAssignment(ctx context.Context, a fleet.Assignment) error {
 	})
 }
 
+// EditAssignment puts another in the place of one; its age stays, by which equal ones are ordered.
+func (s *Store) EditAssignment(ctx context.Context, a fleet.Assignment, now time.Time) error {
+	detail := []string{fmt.Sprintf("%s to %s, priority %d", a.Policy, a.Target, a.Priority)}
+	if a.Compliance != "" {
+		detail = append(detail, "mode "+a.Compliance)
+	}
+	return s.change(ctx, now, "assignment.edited", a.ID, detail, func(tx *sql.Tx) error {
+		var n int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM policies WHERE id = $1`, a.Policy).Scan(&n); err != nil || n == 0 {
+			return errors.Join(err, ErrNotFound)
+		}
+		return one(tx.ExecContext(ctx, `UPDATE assignments SET policy = $1, platform = $2, ownership = $3, username = $4, tag = $5, priority = $6, compliance = $7 WHERE id = $8`,
+			a.Policy, a.Target.Platform, a.Target.Ownership, a.Target.User, a.Target.Tag, a.Priority, a.Compliance, a.ID))
+	})
+}
+
 // RemoveAssignment takes it back.
 func (s *Store) RemoveAssignment(ctx context.Context, id string, now time.Time) error {
 	return s.change(ctx, now, "assignment.deleted", id, nil, func(tx *sql.Tx) error {

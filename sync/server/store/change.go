@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -130,14 +131,68 @@ func (s *Store) Changes(ctx context.Context, after int64, n int) (out []Change, 
 	return out, err
 }
 
-// Audit gives a page of the audit log, newest first, of one subject or of all with "".
-func (s *Store) Audit(ctx context.Context, subject string, page, size int) (out []Change, total int, err error) {
-	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM changes WHERE $1 = '' OR subject = $1`, subject).Scan(&total); err != nil {
+// AuditFilter chooses lines of the audit log. What is empty takes all.
+type AuditFilter struct {
+	Subject, Actor string
+	Action         string    // "policy.updated", or "policy." for all that begins so
+	Text           string    // is in the subject, the actor, the action or the details, whatever its case
+	Since, Until   time.Time // the latter excluded
+	Before         int64     // of lower numbers alone; 0 for all
+}
+
+func (f AuditFilter) where() (string, []any) {
+	conds, args := []string{"1 = 1"}, []any(nil)
+	add := func(cond string, v ...any) {
+		for _, x := range v {
+			args = append(args, x)
+			cond = strings.Replace(cond, "?", "$"+itoa(len(args)), 1)
+		}
+		conds = append(conds, cond)
+	}
+	if f.Subject != "" {
+		add("subject = ?", f.Subject)
+	}
+	if f.Actor != "" {
+		add("actor = ?", f.Actor)
+	}
+	if strings.HasSuffix(f.Action, ".") {
+		add("substr(action, 1, length(CAST(? AS TEXT))) = ?", f.Action, f.Action)
+	} else if f.Action != "" {
+		add("action = ?", f.Action)
+	}
+	if f.Text != "" {
+		part := strings.ToLower(f.Text)
+		add("(lower(subject) LIKE ? ESCAPE '!' OR lower(actor) LIKE ? ESCAPE '!' OR lower(action) LIKE ? ESCAPE '!' OR lower(detail) LIKE ? ESCAPE '!')", like(part), like(part), like(part), like(part))
+	}
+	if !f.Since.IsZero() {
+		add("at >= ?", ms(f.Since))
+	}
+	if !f.Until.IsZero() {
+		add("at < ?", ms(f.Until))
+	}
+	if f.Before > 0 {
+		add("seq < ?", f.Before)
+	}
+	return strings.Join(conds, " AND "), args
+}
+
+// like is a text as a pattern that holds it.
+func like(part string) string {
+	return "%" + strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(part) + "%"
+}
+
+// Audit gives a part of the audit log, newest first, and how much of it a filter takes in all.
+func (s *Store) Audit(ctx context.Context, f AuditFilter, skip, size int) (out []Change, total int, err error) {
+	all := f
+	all.Before = 0
+	where, args := all.where()
+	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM changes WHERE `+where, args...).Scan(&total); err != nil {
 		return nil, 0, err
 	}
+	where, args = f.where()
+	n := len(args)
 	err = rows(ctx, s.read, func(r scanner) error { return scanChange(r, &out) },
-		`SELECT seq, at, actor, action, subject, detail, request FROM changes WHERE $1 = '' OR subject = $1 ORDER BY seq DESC LIMIT $2 OFFSET $3`,
-		subject, size, (page-1)*size)
+		`SELECT seq, at, actor, action, subject, detail, request FROM changes WHERE `+where+` ORDER BY seq DESC LIMIT $`+itoa(n+1)+` OFFSET $`+itoa(n+2), append(args, size, skip)...)
 	return out, total, err
 }
 

@@ -31,11 +31,8 @@ func (s *Store) AddEnrollment(ctx context.Context, token string, e Enrollment) e
 	})
 }
 
-// Enrollments gives a page of them, newest first.
-func (s *Store) Enrollments(ctx context.Context, page, size int) (out []Enrollment, total int, err error) {
-	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM enrollments`).Scan(&total); err != nil {
-		return nil, 0, err
-	}
+// Enrollments gives all of them, newest first.
+func (s *Store) Enrollments(ctx context.Context) (out []Enrollment, err error) {
 	err = rows(ctx, s.read, func(r scanner) error {
 		var e Enrollment
 		var expires, created, revoked int64
@@ -45,8 +42,8 @@ func (s *Store) Enrollments(ctx context.Context, page, size int) (out []Enrollme
 		out = append(out, e)
 		return err
 	}, `SELECT id, note, uses, used, expires, ownership, username, tags, coalesce(policy, ''), created_at, created_by, revoked_at FROM enrollments
-		ORDER BY created_at DESC, id LIMIT $1 OFFSET $2`, size, (page-1)*size)
-	return out, total, err
+		ORDER BY created_at DESC, id`)
+	return out, err
 }
 
 // RevokeEnrollment ends a token.

@@ -143,8 +143,8 @@ type Version struct {
 	Document json.RawMessage
 }
 
-// History gives a page of a policy's versions, newest first.
-func (s *Store) History(ctx context.Context, id string, page, size int) (out []Version, total int, err error) {
+// History gives a part of a policy's versions, newest first: those before one, 0 for all.
+func (s *Store) History(ctx context.Context, id string, before, skip, size int) (out []Version, total int, err error) {
 	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM versions WHERE policy = $1`, id).Scan(&total); err != nil {
 		return nil, 0, err
 	}
@@ -152,7 +152,7 @@ func (s *Store) History(ctx context.Context, id string, page, size int) (out []V
 		v, err := scanVersion(r)
 		out = append(out, v)
 		return err
-	}, `SELECT version, changed_by, changed_at, changes, document FROM versions WHERE policy = $1 ORDER BY version DESC LIMIT $2 OFFSET $3`, id, size, (page-1)*size)
+	}, `SELECT version, changed_by, changed_at, changes, document FROM versions WHERE policy = $1 AND ($2 = 0 OR version < $2) ORDER BY version DESC LIMIT $3 OFFSET $4`, id, before, size, skip)
 	return out, total, err
 }
 

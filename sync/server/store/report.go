@@ -317,6 +317,101 @@ func (s *Store) Events(ctx context.Context, device int64, limit int) (out []Stor
 	return out, r.Err()
 }
 
+// EventFilter chooses events of the fleet. What is empty takes all.
+type EventFilter struct {
+	Device       int64
+	Kind         string
+	Setting      string // "usb.allowed", or "usb." for a section
+	Text         string // is in the subject or the reason, whatever its case
+	Since, Until time.Time
+	After        *EventMark
+}
+
+// EventMark is a place among the events, newest first.
+type EventMark struct {
+	Received, Device, First int64
+	Epoch                   string
+	Left                    int // events of that row that were not given yet
+}
+
+// FleetEvent is an event of one of the devices.
+type FleetEvent struct {
+	Device int64
+	StoredEvent
+}
+
+// maxSearched bounds the rows that one question looks at.
+const maxSearched = 5000
+
+// Fleet gives up to so many events of all devices, newest first, and where to go on; nil at the end.
+func (s *Store) Fleet(ctx context.Context, f EventFilter, size int) (out []FleetEvent, next *EventMark, err error) {
+	conds, args := []string{"1 = 1"}, []any(nil)
+	add := func(cond string, v ...any) {
+		for _, x := range v {
+			args = append(args, x)
+			cond = strings.Replace(cond, "?", "$"+itoa(len(args)), 1)
+		}
+		conds = append(conds, cond)
+	}
+	if f.Device > 0 {
+		add("device = ?", f.Device)
+	}
+	if !f.Since.IsZero() {
+		add("received >= ?", ms(f.Since))
+	}
+	if !f.Until.IsZero() {
+		add("received < ?", ms(f.Until))
+	}
+	if m := f.After; m != nil {
+		add("(received < ? OR received = ? AND (device < ? OR device = ? AND (epoch < ? OR epoch = ? AND first <= ?)))", m.Received, m.Received, m.Device, m.Device, m.Epoch, m.Epoch, m.First)
+	}
+	args = append(args, maxSearched)
+	part := strings.ToLower(f.Text)
+	r, err := s.read.QueryContext(ctx, `SELECT device, epoch, first, received, body FROM events WHERE `+strings.Join(conds, " AND ")+
+		` ORDER BY received DESC, device DESC, epoch DESC, first DESC LIMIT $`+itoa(len(args)), args...)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer r.Close()
+	seen := 0
+	for r.Next() {
+		var m EventMark
+		var body sql.RawBytes
+		if err := r.Scan(&m.Device, &m.Epoch, &m.First, &m.Received, &body); err != nil {
+			return nil, nil, err
+		}
+		seen++
+		var list []json.RawMessage
+		if err := quick.Unmarshal(body, &list); err != nil {
+			return nil, nil, err
+		}
+		m.Left = len(list)
+		if a := f.After; a != nil && a.Received == m.Received && a.Device == m.Device && a.Epoch == m.Epoch && a.First == m.First {
+			m.Left = min(a.Left, m.Left)
+		}
+		for m.Left > 0 {
+			if len(out) == size {
+				return out, &m, nil
+			}
+			m.Left--
+			e := StoredEvent{Epoch: m.Epoch, Received: at(m.Received), raw: append(json.RawMessage(nil), list[m.Left]...)}
+			if err := json.Unmarshal(e.raw, &e.Event); err != nil {
+				return nil, nil, err
+			}
+			if f.Kind != "" && string(e.Kind) != f.Kind || f.Setting != "" && string(e.Setting) != f.Setting && !(strings.HasSuffix(f.Setting, ".") && strings.HasPrefix(string(e.Setting), f.Setting)) ||
+				part != "" && !strings.Contains(strings.ToLower(e.Subject), part) && !strings.Contains(strings.ToLower(e.Reason), part) {
+				continue
+			}
+			out = append(out, FleetEvent{m.Device, e})
+		}
+		next = &m
+	}
+	if err := r.Err(); err != nil || seen < maxSearched {
+		return out, nil, err
+	}
+	return out, next, nil
+}
+
 // Plug is what is asked of an event again.
 type Plug struct {
 	At      time.Time     `json:"at"`

@@ -34,16 +34,13 @@ func (s *Store) Rollout(ctx context.Context, id string) (*fleet.Rollout, error) 
 }
 
 // Rollouts gives a page of a policy's rollouts, newest first.
-func (s *Store) Rollouts(ctx context.Context, policy string, page, size int) (out []*fleet.Rollout, total int, err error) {
-	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM rollouts WHERE policy = $1`, policy).Scan(&total); err != nil {
-		return nil, 0, err
-	}
+func (s *Store) Rollouts(ctx context.Context, policy string) (out []*fleet.Rollout, err error) {
 	err = rows(ctx, s.read, func(r scanner) error {
 		o, err := scanRollout(r)
 		out = append(out, o)
 		return err
-	}, `SELECT `+rolloutColumns+` FROM rollouts WHERE policy = $1 ORDER BY created_at DESC, id LIMIT $2 OFFSET $3`, policy, size, (page-1)*size)
-	return out, total, err
+	}, `SELECT `+rolloutColumns+` FROM rollouts WHERE policy = $1 ORDER BY created_at DESC, id`, policy)
+	return out, err
 }
 
 // StartRollout writes a policy's next version and the rollout that brings it to devices, both or
