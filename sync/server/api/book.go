@@ -37,6 +37,8 @@ type entry struct {
 
 	exceptions []protocol.Exception // the server's own that hold; read when Excepted says there may be
 	until      time.Time            // of that list
+
+	quota quota
 }
 
 // Bounds of one device's requests at a time.

@@ -100,9 +100,19 @@ func (v *visit) keep() error {
 	v.st = v.a.state.Load()
 	news := in.Device != nil || in.Findings != nil || len(in.Events) > 0 || in.Policy != e.held || in.Agent != e.run
 	if news {
+		if !e.quota.report() {
+			v.a.stats.quota.Inc()
+			return &problem{status: http.StatusTooManyRequests, code: "too_many_reports", message: "this device reports more often than once a second"}
+		}
 		rec, err := v.a.record(v.q, e, in, v.st)
 		if err != nil {
 			return err
+		}
+		// The rest is taken: a device that has too much to tell is governed all the same, and keeps its events.
+		if !e.quota.events(in.events) {
+			v.a.stats.quota.Inc()
+			v.a.Log.Warn("a device has sent more events than a device may", "device", e.d.ID)
+			rec.Events, rec.Epoch = nil, ""
 		}
 		rec.Seen = v.seen()
 		if err := v.a.batch.put(v.q.Context(), rec); err != nil {

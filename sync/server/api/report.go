@@ -137,6 +137,9 @@ func tame(raw json.RawMessage, fields []string) json.RawMessage {
 	for _, f := range fields {
 		changed = tameField(v, strings.Split(f, ".")) || changed
 	}
+	if _, cut := bounded(v, ""); cut {
+		changed = true
+	}
 	if !changed {
 		return raw
 	}
@@ -145,6 +148,46 @@ func tame(raw json.RawMessage, fields []string) json.RawMessage {
 		return raw
 	}
 	return b
+}
+
+// maxText bounds a text of a finding or an event, in bytes; maxFactsText what an event says of its subject, which is
+// JSON that is read again and must stay whole.
+const (
+	maxText      = 4 << 10
+	maxFactsText = 16 << 10
+)
+
+// bounded cuts texts that are too long, and takes out what would act on a terminal: people read them.
+func bounded(v any, name string) (out any, changed bool) {
+	switch x := v.(type) {
+	case string:
+		if name == "facts" {
+			if len(x) > maxFactsText {
+				return "", true
+			}
+			return x, false
+		}
+		if len(x) > maxText {
+			x, changed = strings.ToValidUTF8(x[:maxText], "")+"…", true
+		}
+		if policy.Control(x) {
+			x, changed = enforce.Plain(x), true
+		}
+		return x, changed
+	case []any:
+		for i := range x {
+			if y, is := bounded(x[i], name); is {
+				x[i], changed = y, true
+			}
+		}
+	case map[string]any:
+		for k := range x {
+			if y, is := bounded(x[k], k); is {
+				x[k], changed = y, true
+			}
+		}
+	}
+	return v, changed
 }
 
 func tameField(v any, path []string) (changed bool) {
