@@ -170,6 +170,10 @@ func (q *request) decode(a *API, to any) error {
 	if _, ok := tree.(map[string]any); !ok {
 		return bad("the body must be an object")
 	}
+	numbers(tree, "", &errs)
+	if err := invalid(errs); err != nil {
+		return err
+	}
 	var v any
 	if err := json.Unmarshal(q.body, &v); err != nil {
 		return bad("the body cannot be read: " + err.Error())
@@ -190,6 +194,24 @@ func (q *request) decode(a *API, to any) error {
 		return bad("the body cannot be read: " + err.Error())
 	}
 	return nil
+}
+
+// numbers finds numbers that no reader of JSON holds.
+func numbers(v any, field string, errs *policy.Errors) {
+	switch x := v.(type) {
+	case json.Number:
+		if _, err := x.Float64(); err != nil {
+			*errs = append(*errs, policy.Error{Field: field, Message: "must be a number that can be represented", Received: policy.Short(x)})
+		}
+	case []any:
+		for i := range x {
+			numbers(x[i], fmt.Sprintf("%s[%d]", field, i), errs)
+		}
+	case map[string]any:
+		for name := range x {
+			numbers(x[name], strings.TrimPrefix(field+"."+short(name), "."), errs)
+		}
+	}
 }
 
 // fieldError is an error of a schema as ours: what is missing is a field, too, and what was received is echoed in
