@@ -67,16 +67,17 @@ type API struct {
 	heard    atomic.Int64 // the last one that has taken effect here
 	dirty    dirty        // guarded by catching
 
-	book    book
-	batch   batch
-	hub     hub
-	latency latency
-	people  people
-	stats   *stats
-	limit   failures
-	tickets tickets
-	openapi []byte
-	page    []byte
+	book      book
+	batch     batch
+	hub       hub
+	latency   latency
+	people    people
+	stats     *stats
+	limit     failures
+	tickets   tickets
+	openapi   []byte
+	openapi30 []byte
+	page      []byte
 
 	inFlight  chan struct{}
 	questions chan struct{} // what-if, one at a time

@@ -21,7 +21,10 @@ import (
 func (a *API) describe() error {
 	doc := Describe(a.Version)
 	var err error
-	if a.openapi, err = doc.MarshalJSON(); err != nil {
+	if a.openapi, err = doc.MarshalJSON(); err == nil {
+		a.openapi30, err = older30(doc)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot make the OpenAPI document: %w", err)
 	}
 	a.page, err = readable(doc)
@@ -31,8 +34,11 @@ func (a *API) describe() error {
 // Describe is the API as an OpenAPI 3.1 document.
 func Describe(version string) *huma.OpenAPI {
 	doc := &huma.OpenAPI{OpenAPI: "3.1.0", Info: &huma.Info{Title: "Warder policy server", Version: version,
-		Description: "Policies, the devices that hold them, and how they stand. Times are RFC 3339 in UTC. Errors have one shape, with every error of a request."},
-		Paths: map[string]*huma.PathItem{},
+		Description: "Policies, the devices that hold them, and how they stand. Times are RFC 3339 in UTC. Errors have one shape, with every error of a request. " +
+			"Beside these there is the websocket on which the server nudges a device, GET /api/v1/devices/{id}/push.",
+		Contact: &huma.Contact{Name: "The Warder project"}, License: &huma.License{Name: "Apache 2.0", URL: "https://www.apache.org/licenses/LICENSE-2.0.html"}},
+		Servers: []*huma.Server{{URL: "https://{host}", Description: "this server", Variables: map[string]*huma.ServerVariable{"host": {Default: "localhost:8443"}}}},
+		Paths:   map[string]*huma.PathItem{},
 		Components: &huma.Components{Schemas: registry, SecuritySchemes: map[string]*huma.SecurityScheme{
 			"administrator": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "HS256, with role admin or viewer and an expiry; made by warder-server token create"},
 			"device":        {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "signed by the device's key for one request: method, path and SHA-256 of the body"},
@@ -42,6 +48,12 @@ func Describe(version string) *huma.OpenAPI {
 	problem := &huma.Response{Description: "what is wrong", Content: content(reflect.TypeFor[protocol.Problem](), "Problem")}
 	for i := range routes {
 		r := &routes[i]
+		if r.out == reflect.TypeFor[struct{}]() {
+			continue // a socket, of which this kind of document knows nothing
+		}
+		if tag := tagOf(r); !slices.ContainsFunc(doc.Tags, func(t *huma.Tag) bool { return t.Name == tag }) {
+			doc.Tags = append(doc.Tags, &huma.Tag{Name: tag, Description: tagDocs[tag]})
+		}
 		path := protocol.Base + r.path
 		item := doc.Paths[path]
 		if item == nil {
@@ -51,12 +63,20 @@ func Describe(version string) *huma.OpenAPI {
 		op := &huma.Operation{OperationID: operationID(r), Summary: r.summary, Tags: []string{tagOf(r)}, Responses: map[string]*huma.Response{}}
 		if scheme := []string{viewer: "administrator", admin: "administrator", device: "device", token: "enrolment", anyone: ""}[r.access]; scheme != "" {
 			op.Security = []map[string][]string{{scheme: {}}}
+		} else {
+			op.Security = []map[string][]string{{}}
 		}
 		switch r.access {
 		case admin:
 			op.Description = "Needs the role admin."
 		case viewer:
 			op.Description = "Needs the role viewer or admin."
+		case device:
+			op.Description = "For a device, signed by its key."
+		case token:
+			op.Description = "For a device that enrols, with an enrolment token."
+		case anyone:
+			op.Description = "For anybody."
 		}
 		for _, m := range pathValue.FindAllStringSubmatch(r.path, -1) {
 			op.Parameters = append(op.Parameters, &huma.Param{Name: m[1], In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
@@ -79,8 +99,6 @@ func Describe(version string) *huma.OpenAPI {
 		}
 		answer := &huma.Response{Description: http.StatusText(status)}
 		switch r.out {
-		case reflect.TypeFor[struct{}]():
-			status, answer.Description = http.StatusSwitchingProtocols, "the socket is up"
 		case reflect.TypeFor[rawBody]():
 			answer.Content = map[string]*huma.MediaType{"application/gzip": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}
 		default:
@@ -91,7 +109,7 @@ func Describe(version string) *huma.OpenAPI {
 			op.Responses["400"] = &huma.Response{Description: "the policy is not valid, with every error; or the request is not", Content: map[string]*huma.MediaType{"application/json": {
 				Schema: &huma.Schema{AnyOf: []*huma.Schema{registry.Schema(r.out, true, ""), registry.Schema(reflect.TypeFor[protocol.Problem](), true, "Problem")}}}}}
 		}
-		op.Responses["default"] = problem
+		op.Responses["4XX"], op.Responses["default"] = problem, problem
 		switch r.method {
 		case http.MethodGet:
 			item.Get = op
@@ -106,6 +124,48 @@ func Describe(version string) *huma.OpenAPI {
 		}
 	}
 	return doc
+}
+
+// tagDocs say what the groups of routes are about.
+var tagDocs = map[string]string{
+	"Policies": "what devices are to hold", "Templates": "what a policy may begin with", "Rollouts": "a policy's next version, in stages", "Assignments": "policies for groups of devices",
+	"Devices": "the laptops, and how they stand", "Enrollments": "tokens by which devices come", "Compliance": "how the fleet stands", "Events": "what happened on devices",
+	"Audit": "what administrators changed", "Tokens": "administrators' tokens", "Latency": "how long changes take", "Device side": "what devices call",
+}
+
+// older30 is the document for generators that know no OpenAPI after 3.0.
+func older30(doc *huma.OpenAPI) ([]byte, error) {
+	b, err := doc.Downgrade()
+	if err != nil {
+		return nil, err
+	}
+	var tree any
+	if err := json.Unmarshal(b, &tree); err != nil {
+		return nil, err
+	}
+	return json.Marshal(plainRefs(tree))
+}
+
+// plainRefs makes of a document what 3.0 allows: nothing beside a reference, and no contentMediaType.
+func plainRefs(v any) any {
+	switch x := v.(type) {
+	case []any:
+		for i := range x {
+			x[i] = plainRefs(x[i])
+		}
+	case map[string]any:
+		if _, text := x["contentMediaType"].(string); text {
+			delete(x, "contentMediaType")
+		}
+		for k := range x {
+			x[k] = plainRefs(x[k])
+		}
+		if ref, is := x["$ref"].(string); is && len(x) > 1 {
+			delete(x, "$ref")
+			x["allOf"] = []any{map[string]any{"$ref": ref}}
+		}
+	}
+	return v
 }
 
 func content(t reflect.Type, hint string) map[string]*huma.MediaType {
@@ -154,9 +214,12 @@ func readable(doc *huma.OpenAPI) ([]byte, error) {
 	var groups []group
 	for i := range routes {
 		r := &routes[i]
-		item := doc.Paths[protocol.Base+r.path]
-		op := map[string]*huma.Operation{"GET": item.Get, "POST": item.Post, "PUT": item.Put, "PATCH": item.Patch, "DELETE": item.Delete}[r.method]
-		o := operation{Method: r.method, Path: protocol.Base + r.path, Operation: op}
+		o := operation{Method: r.method, Path: protocol.Base + r.path, Operation: &huma.Operation{Summary: r.summary, Description: "A websocket, for a device, signed by its key."}}
+		if item := doc.Paths[protocol.Base+r.path]; item != nil {
+			if op := map[string]*huma.Operation{"GET": item.Get, "POST": item.Post, "PUT": item.Put, "PATCH": item.Patch, "DELETE": item.Delete}[r.method]; op != nil {
+				o.Operation = op
+			}
+		}
 		if r.in != nil {
 			o.Body = outline(registry.Schema(r.in, true, ""), "", 0)
 		}
