@@ -14,7 +14,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 LAPTOP := $(CURDIR)/.cache/laptop
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run build test test-unit check bench bench-fleet soak package laptop laptop13 deps clean
+.PHONY: run build test test-unit check bench bench-fleet lint-api soak package laptop laptop13 deps clean
 
 run: build
 	@packaging/dev/run.sh $(MODE)
@@ -86,6 +86,10 @@ bench: deps
 	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_BENCH=1 go test -count=1 -v -timeout 60m -run 'TestSpeed' ./packaging/laptop
 
 # Ten thousand devices need twenty thousand descriptors in the generator and in the server.
+# What linters say of the OpenAPI documents: nothing. Needs node 20 and npm.
+lint-api:
+	@packaging/dev/lint-api.sh
+
 bench-fleet: build
 	@packaging/dev/deps.sh test
 	@mkdir -p bin
