@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"sync"
 	"time"
@@ -15,7 +16,10 @@ import (
 const (
 	maxBatch   = 256
 	maxWaiting = 4096
-	seenEvery  = 10 * time.Second
+	// The times of check-ins without news are written within seenEvery: a share of them at each seenTick, because
+	// thirty thousand rows at once would keep reports waiting.
+	seenEvery = 10 * time.Second
+	seenTick  = 500 * time.Millisecond
 )
 
 type pending struct {
@@ -29,6 +33,9 @@ type batch struct {
 	mu   sync.Mutex
 	seen map[int64]store.Seen
 	last map[int64]store.Seen // being written
+
+	order   []int64   // of seen, the oldest first
+	flushed time.Time // when some were written last
 }
 
 func (b *batch) init(a *API) {
@@ -56,6 +63,8 @@ func (b *batch) note(s store.Seen) {
 	b.mu.Lock()
 	if old, ok := b.seen[s.Device]; ok {
 		s = old.Then(s)
+	} else {
+		b.order = append(b.order, s.Device)
 	}
 	b.seen[s.Device] = s
 	b.mu.Unlock()
@@ -83,14 +92,14 @@ func (b *batch) run(ctx context.Context) {
 	flushed := make(chan struct{})
 	go func() {
 		defer close(flushed)
-		t := time.NewTicker(seenEvery)
+		t := time.NewTicker(seenTick)
 		defer t.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-t.C:
-				b.flush(context.WithoutCancel(ctx))
+				b.flush(context.WithoutCancel(ctx), b.share())
 			}
 		}
 	}()
@@ -107,7 +116,7 @@ func (b *batch) run(ctx context.Context) {
 					list = append(list, p)
 				default:
 					<-flushed
-					b.flush(context.WithoutCancel(ctx))
+					b.flush(context.WithoutCancel(ctx), math.MaxInt)
 					return
 				}
 			}
@@ -170,15 +179,51 @@ func (b *batch) write(ctx context.Context, list []pending) error {
 	return err
 }
 
-// flush writes the times of check-ins without news.
-func (b *batch) flush(ctx context.Context) {
+// share is how many times are written at this tick: so many that none waits for longer than seenEvery at the pace at
+// which they come, and all where they are few.
+func (b *batch) share() int {
+	const few = 64
 	b.mu.Lock()
-	b.last, b.seen = b.seen, make(map[int64]store.Seen, len(b.seen))
+	defer b.mu.Unlock()
+	now := time.Now()
+	n := len(b.seen)
+	if n <= few && now.Sub(b.flushed) < seenEvery {
+		return 0 // an idle server writes every ten seconds
+	}
+	b.flushed = now
+	return max(few, n*int(seenTick)/int(seenEvery)*2)
+}
+
+// flush writes the times of at most so many check-ins without news, the oldest first.
+func (b *batch) flush(ctx context.Context, most int) {
+	if most == 0 {
+		return
+	}
+	b.mu.Lock()
+	if most >= len(b.seen) {
+		b.last, b.seen = b.seen, make(map[int64]store.Seen, len(b.seen))
+	} else {
+		b.last = make(map[int64]store.Seen, most)
+		for len(b.last) < most && len(b.order) > 0 {
+			n := b.order[0]
+			b.order = b.order[1:]
+			if s, ok := b.seen[n]; ok {
+				b.last[n] = s
+				delete(b.seen, n)
+			}
+		}
+	}
+	if len(b.seen) == 0 {
+		b.order = nil
+	}
 	list := make([]store.Seen, 0, len(b.last))
 	for _, s := range b.last {
 		list = append(list, s)
 	}
 	b.mu.Unlock()
+	if len(list) == 0 {
+		return
+	}
 	err := b.a.Store.PutSeen(ctx, list)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		b.a.Log.Error("the times of check-ins could not be written", "error", err)
@@ -186,9 +231,12 @@ func (b *batch) flush(ctx context.Context) {
 	b.mu.Lock()
 	if err != nil {
 		for k, s := range b.last { // with the next ones
-			if _, newer := b.seen[k]; !newer {
-				b.seen[k] = s
+			if newer, is := b.seen[k]; is {
+				s = s.Then(newer)
+			} else {
+				b.order = append(b.order, k)
 			}
+			b.seen[k] = s
 		}
 	}
 	b.last = nil
