@@ -3,6 +3,7 @@
 package laptop
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ func TestDamage(t *testing.T) {
 	t.Parallel()
 	r := ready(t, Options{})
 	r.medium("d", 16)
+	r.medium("e", 16)
 	const hid = `{"policy_data":{"usb":{"allowed_classes":["hid"]}}}`
 	r.set(hid)
 	r.plug("usb-storage", "s1", map[string]any{"drive": "d", "port": "1"})
@@ -66,6 +68,9 @@ func TestDamage(t *testing.T) {
 					r.set(hid)
 					r.authorized("2-1", "0")
 				}
+				if d.name == "full" {
+					freed(r)
+				}
 				// Uninstalling after that equals a fresh boot. Once with all of dpkg, else with the script
 				// that it runs before the files go.
 				if name == "ledger" {
@@ -87,5 +92,28 @@ func TestDamage(t *testing.T) {
 				r.authorized("2-1", "0")
 			})
 		}
+	}
+}
+
+// freed gives the disk its room back under the running agent: what was kept in the runtime directory is taken home, and
+// a power cut after that, which the runtime directory does not survive, loses no event and tells none twice.
+func freed(r *rig) {
+	r.t.Helper()
+	for i := range 5 {
+		r.plug("usb-storage", "more", map[string]any{"drive": "e", "port": "2", "serial": fmt.Sprint("MORE-", i)})
+		r.wait("the stick is there", "ls -d /sys/bus/usb/devices/2-2")
+		r.authorized("2-2", "0")
+		r.unplug("more")
+		r.gone("2-2")
+	}
+	r.wait("its events wait in the runtime directory", "ls /run/warder/store.db")
+	before := r.sh("warder events --json | grep -c MORE-")
+	r.sh("rm /var/lib/warder/fill")
+	r.wait("it is at home again", `! ls /run/warder/store.db /run/warder/ledger.db /run/warder/identity.json 2>/dev/null && test "$(warder status --json | grep -c 'until it can')" = 0`)
+	// As a power cut: killed, and what was in memory alone is gone.
+	r.sh("systemctl mask --runtime -q warder; systemctl kill -s KILL warder; sleep 0.5; mkdir -p /root/ends; cp -a /run/warder/holding /run/warder/held /root/ends/; rm -rf /run/warder/store.db* /run/warder/identity.json; systemctl unmask --runtime -q warder; systemctl reset-failed warder; systemctl start warder")
+	r.wait("it comes up", "warder check-in")
+	if after := r.sh("warder events --json | grep -c MORE-"); after != before || before == "0" {
+		r.t.Errorf("%s events of %s are left after a power cut", after, before)
 	}
 }
