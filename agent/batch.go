@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/warderd/warder/sync/checkin"
@@ -22,10 +24,19 @@ const (
 // batch is how much a report may hold.
 type batch struct {
 	limit   int       // bytes; 0: batchMost
-	without int       // what does not get through even alone, and is left out: 1 the facts, 2 the findings, too, 3 the events, too
+	without part      // what does not get through even alone, and is left out
 	since   time.Time // of both
 	more    bool      // something was left for the next report
 }
+
+// part is a set of parts of a report.
+type part uint8
+
+const (
+	theFacts part = 1 << iota
+	theFindings
+	theEvents
+)
 
 // refused takes an answer of 413. It reports whether a smaller report is worth sending.
 func (b *batch) refused(r *protocol.Report, now time.Time) bool {
@@ -42,11 +53,11 @@ func (b *batch) refused(r *protocol.Report, now time.Time) bool {
 	case things == 0:
 		return false
 	case r.Device != nil:
-		b.without = max(b.without, 1)
+		b.without |= theFacts
 	case r.Findings != nil:
-		b.without = max(b.without, 2)
+		b.without |= theFindings
 	default:
-		b.without = 3
+		b.without |= theEvents
 	}
 	b.since = now
 	return true
@@ -68,10 +79,10 @@ func (b *batch) fit(r *protocol.Report, has sent, want *sent, now time.Time) {
 	findings := func() {
 		r.Findings, r.FindingsDigest, want.findings, want.whole = nil, has.findings, has.findings, has.whole
 	}
-	if b.more = false; b.without > 0 && r.Device != nil {
+	if b.more = false; b.without&theFacts != 0 && r.Device != nil {
 		facts()
 	}
-	if b.without > 1 && r.Findings != nil {
+	if b.without&theFindings != 0 && r.Findings != nil {
 		findings()
 	}
 	if r.Findings != nil {
@@ -85,7 +96,7 @@ func (b *batch) fit(r *protocol.Report, has sent, want *sent, now time.Time) {
 			left -= n
 		}
 	}
-	if b.without > 2 {
+	if b.without&theEvents != 0 {
 		r.Events = nil
 	}
 	for i := range r.Events {
@@ -99,11 +110,17 @@ func (b *batch) fit(r *protocol.Report, has sent, want *sent, now time.Time) {
 
 // cut says what is left out, "" for nothing.
 func (b *batch) cut() string {
-	what := []string{"", "the facts of this machine", "the facts of this machine and the findings", "the facts of this machine, the findings and the events"}[b.without]
-	if what == "" {
+	var what []string
+	for p, name := range map[part]string{theFacts: "the facts of this machine", theFindings: "the findings", theEvents: "the events"} {
+		if b.without&p != 0 {
+			what = append(what, name)
+		}
+	}
+	if len(what) == 0 {
 		return ""
 	}
-	return "something on the way to the server takes only very small reports; not reported: " + what
+	slices.Sort(what)
+	return "the server, or something on the way to it, takes only smaller reports; not reported: " + strings.Join(what, ", ")
 }
 
 func size(v any) int { b, _ := json.Marshal(v); return len(b) }

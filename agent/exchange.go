@@ -205,10 +205,10 @@ func (a *Agent) settled(x *exchange) {
 func (a *Agent) requested(r *protocol.Report, list []string) {
 	if slices.Contains(list, protocol.WantFullReport) {
 		c := a.contact
-		if r.Device == nil && c.batch.without < 1 {
+		if r.Device == nil && c.batch.without&theFacts == 0 {
 			c.sent.facts, c.again = "", true
 		}
-		if r.Findings == nil && c.batch.without < 2 {
+		if r.Findings == nil && c.batch.without&theFindings == 0 {
 			c.sent.findings, c.again = "", true
 		}
 	}

@@ -99,7 +99,7 @@ func epochOf(db *sql.DB, seq uint64) (epoch string, next uint64, err error) {
 	return epoch, next, err
 }
 
-// renew begins an epoch with the next event, where this file has none of this run's.
+// renew begins an epoch.
 func (s *Store) renew(tx *sql.Tx, first int64) error {
 	epoch := rand.Text()
 	if _, err := tx.Exec(`INSERT INTO epochs VALUES (?, ?)`, first, epoch); err != nil {
@@ -110,42 +110,53 @@ func (s *Store) renew(tx *sql.Tx, first int64) error {
 	return err
 }
 
+// insert appends an event and gives its number.
+func insert(db interface {
+	Exec(string, ...any) (sql.Result, error)
+}, e enforce.Event, body string) (int64, error) {
+	r, err := db.Exec(`INSERT INTO events (at, setting, kind, body) VALUES (?,?,?,?)`, e.At.UnixMilli(), e.Setting, e.Kind, body)
+	if err != nil {
+		return 0, err
+	}
+	return r.LastInsertId()
+}
+
+// begun begins this run's epoch with an event, where it has none in this file yet, and commits.
+func (s *Store) begun(tx *sql.Tx, first int64, commit func() error) error {
+	place := s.file.Place()
+	if place != s.place {
+		if err := s.renew(tx, first); err != nil {
+			return err
+		}
+	}
+	err := commit()
+	if err == nil {
+		s.place = place
+	}
+	return err
+}
+
 // Append journals an event durably and gives its number.
 func (s *Store) Append(e enforce.Event) (uint64, error) {
 	body, err := json.Marshal(e)
 	if err != nil {
 		return 0, err
 	}
-	const insert = `INSERT INTO events (at, setting, kind, body) VALUES (?,?,?,?)`
 	var seq int64
 	err = s.file.Do(func(db *sql.DB) error {
 		s.none.Store(false)
-		if place := s.file.Place(); place != s.place {
-			tx, err := db.Begin()
-			if err != nil {
-				return err
-			}
-			defer func() { _ = tx.Rollback() }()
-			r, err := tx.Exec(insert, e.At.UnixMilli(), e.Setting, e.Kind, string(body))
-			if err != nil {
-				return err
-			}
-			if seq, err = r.LastInsertId(); err != nil {
-				return err
-			}
-			if err = s.renew(tx, seq); err == nil {
-				err = tx.Commit()
-			}
-			if err == nil {
-				s.place = place
-			}
+		if s.file.Place() == s.place {
+			seq, err = insert(db, e, string(body))
 			return err
 		}
-		r, err := db.Exec(insert, e.At.UnixMilli(), e.Setting, e.Kind, string(body))
+		tx, err := db.Begin()
 		if err != nil {
 			return err
 		}
-		seq, err = r.LastInsertId()
+		defer func() { _ = tx.Rollback() }()
+		if seq, err = insert(tx, e, string(body)); err == nil {
+			err = s.begun(tx, seq, tx.Commit)
+		}
 		return err
 	})
 	killpoint.Hit("store.event")
@@ -373,6 +384,7 @@ func (s *Store) fold(most int) error {
 		sums := map[group]*enforce.Event{}
 		var order []group
 		var last uint64
+		var first int64
 		for rows.Next() {
 			var body string
 			if err := rows.Scan(&last, &body); err != nil {
@@ -397,11 +409,15 @@ func (s *Store) fold(most int) error {
 		}
 		for _, g := range order {
 			body, _ := json.Marshal(sums[g])
-			if _, err := tx.Exec(`INSERT INTO events (at, setting, kind, body) VALUES (?,?,?,?)`, sums[g].At.UnixMilli(), g.setting, g.kind, string(body)); err != nil {
+			seq, err := insert(tx, *sums[g], string(body))
+			if err != nil {
 				return err
 			}
+			if first == 0 {
+				first = seq
+			}
 		}
-		return tx.Commit()
+		return s.begun(tx, first, tx.Commit)
 	})
 }
 

@@ -1,10 +1,12 @@
 package server
 
 import (
+	"cmp"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,9 +14,10 @@ import (
 )
 
 // conns keeps a server's connections below what its process may have open: past that nothing could be answered at
-// all, and nothing written. Where one more comes than there may be, one that waits for nothing makes room: of the
-// address that has the most of those, the one that has waited longest. Nobody is kept out by somebody who only keeps
-// connections open.
+// all, and nothing written. Where one more comes than there may be, some make room: those that wait for nothing, of the
+// address that has the most of those, the longest first. Where each is in the middle of a request (or pretends to be:
+// one whose body does not come looks the same), those of the address that has the most do, if it has more than half, or
+// they have been at it for long. Nobody is kept out by somebody who only keeps connections open.
 type conns struct {
 	net.Listener
 	most int
@@ -23,29 +26,40 @@ type conns struct {
 
 	mu   sync.Mutex
 	open map[net.Conn]*kept
-	idle map[netip.Addr]int
 }
 
 // kept is one connection.
 type kept struct {
-	addr  netip.Addr
-	idle  bool // between two requests, or before the first
-	since time.Time
+	addr  netip.Prefix
+	does  int8
+	since time.Time // that it does
 }
 
-// young is how long a connection may take to its first request before it can make room for another.
-const young = 2 * time.Second
+// What a connection does.
+const (
+	waits    int8 = iota // between two requests, or before the first
+	asks                 // a request is being read or answered
+	isSocket             // it was taken over: a push socket, of which there are at most MaxSockets
+)
 
-// openFiles is what a server needs beside its connections: databases, logs, its own requests.
-const openFiles = 160
+const (
+	// young is how long a connection may wait before it makes room for another, as long as its address is not the
+	// one that has the most.
+	young = 2 * time.Second
+	// long is more than most requests take.
+	long = 10 * time.Second
+
+	// openFiles is what a server needs beside its connections: databases, logs, its own requests.
+	openFiles = 160
+)
 
 // connsOf gives how many connections there may be where a process may have so many files open.
 func connsOf(files uint64) int {
-	return int(min(max(int64(min(files, 1<<24))-openFiles, int64(files)/2), 1<<24))
+	return int(min(max(int64(min(files, 1<<24))-openFiles, int64(min(files, 1<<24))/2), 1<<24))
 }
 
 func keep(l net.Listener, most int, log *slog.Logger) *conns {
-	return &conns{Listener: l, most: most, log: log, said: rate.NewLimiter(rate.Every(time.Minute), 1), open: map[net.Conn]*kept{}, idle: map[netip.Addr]int{}}
+	return &conns{Listener: l, most: most, log: log, said: rate.NewLimiter(rate.Every(time.Minute), 1), open: map[net.Conn]*kept{}}
 }
 
 // Accept takes the next connection, and makes room for it where there is none.
@@ -59,76 +73,95 @@ func (c *conns) Accept() (net.Conn, error) {
 			return &counted{Conn: conn, gone: func() {
 				c.mu.Lock()
 				defer c.mu.Unlock()
-				c.drop(conn)
+				delete(c.open, conn)
 			}}, nil
 		}
-		_ = conn.Close() // every one of them is being answered
+		_ = conn.Close() // nobody can make room
 	}
 }
 
 func (c *conns) room(conn net.Conn) bool {
-	host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
-	addr, _ := netip.ParseAddr(host)
-	var victim net.Conn
 	c.mu.Lock()
 	full := len(c.open) >= c.most
+	var victims []net.Conn
 	if full {
-		victim = c.victim(time.Now())
-		if victim != nil {
-			c.drop(victim)
+		// Some at once: to find them takes a look at all.
+		if victims = c.victims(time.Now(), 1+c.most/64); len(victims) > 0 {
+			for _, v := range victims {
+				delete(c.open, v)
+			}
 		}
 	}
-	if fits := !full || victim != nil; fits {
-		c.open[conn] = &kept{addr, true, time.Now()}
-		c.idle[addr]++
+	fits := !full || len(victims) > 0
+	if fits {
+		c.open[conn] = &kept{addressOf(conn), waits, time.Now()}
 	}
 	c.mu.Unlock()
 	if full && c.said.Allow() {
 		c.log.Warn("as many connections are open as this process may have; those that wait make room (raise LimitNOFILE)", "connections", c.most)
 	}
-	if victim != nil {
-		_ = victim.Close()
+	for _, v := range victims {
+		_ = v.Close()
 	}
-	return !full || victim != nil
+	return fits
 }
 
-// victim is the connection that makes room; nil where each is being answered. The caller holds the lock.
-func (c *conns) victim(now time.Time) (out net.Conn) {
-	most := 0
-	for _, n := range c.idle {
-		most = max(most, n)
+// addressOf is whom a connection counts for: an address, or a network of IPv6 that is given to one customer.
+func addressOf(conn net.Conn) netip.Prefix {
+	at, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
+	addr := at.Addr().Unmap().WithZone("")
+	bits := addr.BitLen()
+	if addr.Is6() {
+		bits = 64
 	}
-	var best *kept
+	p, _ := addr.Prefix(bits)
+	return p
+}
+
+// victims are the connections that make room, at most so many. The caller holds the lock.
+func (c *conns) victims(now time.Time, most int) []net.Conn {
+	type count struct{ waiting, all int }
+	counts := map[netip.Prefix]*count{}
+	worst := count{}
+	for _, k := range c.open {
+		n := counts[k.addr]
+		if n == nil {
+			n = &count{}
+			counts[k.addr] = n
+		}
+		if k.does == waits {
+			n.waiting++
+		}
+		if k.does != isSocket {
+			n.all++
+		}
+		worst.waiting, worst.all = max(worst.waiting, n.waiting), max(worst.all, n.all)
+	}
+	type candidate struct {
+		conn  net.Conn
+		of    int // how many its address has
+		since time.Time
+	}
+	var idle, busy []candidate
 	for conn, k := range c.open {
-		if !k.idle || now.Sub(k.since) < young && c.idle[k.addr] < most {
-			continue
+		n := counts[k.addr]
+		switch {
+		case k.does == waits && (now.Sub(k.since) >= young || n.waiting == worst.waiting):
+			idle = append(idle, candidate{conn, n.waiting, k.since})
+		case k.does == asks && n.all == worst.all && (now.Sub(k.since) >= long || n.all > len(c.open)/2):
+			busy = append(busy, candidate{conn, n.all, k.since})
 		}
-		if best == nil || c.idle[k.addr] > c.idle[best.addr] || c.idle[k.addr] == c.idle[best.addr] && k.since.Before(best.since) {
-			out, best = conn, k
-		}
+	}
+	list := idle
+	if len(list) == 0 {
+		list, most = busy, 1
+	}
+	slices.SortFunc(list, func(a, b candidate) int { return cmp.Or(cmp.Compare(b.of, a.of), a.since.Compare(b.since)) })
+	var out []net.Conn
+	for _, v := range list[:min(most, len(list))] {
+		out = append(out, v.conn)
 	}
 	return out
-}
-
-func (c *conns) drop(conn net.Conn) {
-	k := c.open[conn]
-	if k == nil {
-		return
-	}
-	delete(c.open, conn)
-	c.waits(k, false)
-}
-
-func (c *conns) waits(k *kept, is bool) {
-	if k.idle == is {
-		return
-	}
-	k.idle = is
-	if is {
-		c.idle[k.addr]++
-	} else if c.idle[k.addr]--; c.idle[k.addr] == 0 {
-		delete(c.idle, k.addr)
-	}
 }
 
 // state is told by the HTTP server what becomes of a connection. A socket that was taken over is counted until it is
@@ -148,14 +181,13 @@ func (c *conns) state(conn net.Conn, s http.ConnState) {
 	}
 	switch s {
 	case http.StateActive:
-		c.waits(k, false)
+		k.does, k.since = asks, time.Now()
 	case http.StateIdle:
-		c.waits(k, true)
-		k.since = time.Now()
+		k.does, k.since = waits, time.Now()
 	case http.StateClosed:
-		c.drop(conn)
+		delete(c.open, conn)
 	case http.StateHijacked:
-		c.waits(k, false)
+		k.does = isSocket
 	}
 }
 
@@ -169,4 +201,13 @@ type counted struct {
 func (c *counted) Close() error {
 	c.once.Do(c.gone)
 	return c.Conn.Close()
+}
+
+// CloseWrite lets the HTTP server end what it says before it stops listening: a client that still sends would lose
+// the answer otherwise.
+func (c *counted) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
 }

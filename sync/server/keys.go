@@ -36,6 +36,8 @@ type Keys struct {
 	admin    []adminKey // the first signs
 	codes    []byte     // what devices' code secrets are derived from
 	stamp    string
+
+	issued sync.Map // ids of tokens that the audit log was told of
 }
 
 // LoadKeys reads the keys of a data directory, and makes them on first use.

@@ -105,7 +105,7 @@ func Serve(ctx context.Context, o Options) error {
 	var beside sync.WaitGroup
 	beside.Go(func() { reloading(running, keys, s, tlsConfig, o.Log) })
 	h := &http.Server{
-		Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second, IdleTimeout: 15 * time.Minute,
+		Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second, WriteTimeout: 90 * time.Second, IdleTimeout: 15 * time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return running },
 	}

@@ -60,7 +60,21 @@ func httpBegins(b [5]byte) bool {
 	return false
 }
 
+// maxPlain is more than any of them is long.
+const maxPlain = 512
+
+// CloseWrite ends what is said, and not what is heard.
+func (s *speaker) CloseWrite() error {
+	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 func (s *speaker) Write(b []byte) (int, error) {
+	if len(b) > maxPlain {
+		return s.Conn.Write(b)
+	}
 	if status, rest, is := bytes.Cut(b, []byte(plainError)); is && bytes.HasPrefix(status, []byte("HTTP/1.1 ")) && bytes.IndexByte(status, '\n') < 0 {
 		if _, err := s.Conn.Write(inShape(string(status), string(rest))); err != nil {
 			return 0, err

@@ -186,14 +186,22 @@ func (k *Keys) noteIssued(ctx context.Context, s *store.Store) error {
 		if rerr != nil || !strings.HasSuffix(f.Name(), ".json") {
 			continue // being written, or gone: another node took it
 		}
-		if json.Unmarshal(b, &x) == nil {
+		if json.Unmarshal(b, &x) == nil && !k.isNoted(x.ID) {
 			who := store.WithActor(ctx, store.Actor{By: x.By})
 			err = errors.Join(err, s.Note(who, "token.created", x.Subject, []string{"id " + x.ID, "role " + x.Role, "until " + x.Until.Format(time.RFC3339)}, x.At))
 		}
 		if err != nil {
 			return err
 		}
-		err = os.Remove(path)
+		k.noted(x.ID) // also where the file cannot be removed
+		err = errors.Join(err, os.Remove(path))
 	}
 	return err
 }
+
+func (k *Keys) isNoted(id string) bool {
+	_, is := k.issued.Load(id)
+	return is
+}
+
+func (k *Keys) noted(id string) { k.issued.Store(id, true) }

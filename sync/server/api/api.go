@@ -65,7 +65,7 @@ type API struct {
 	catching sync.Mutex   // one at a time follows the change sequence
 	read     int64        // the last change that was read; guarded by catching
 	heard    atomic.Int64 // the last one that has taken effect here
-	dirty    dirty        // guarded by catching
+	dirty    bool         // one asks for a reload that has not passed yet; guarded by catching
 
 	book      book
 	batch     batch
@@ -182,12 +182,8 @@ func (a *API) catchUp(ctx context.Context) error {
 			case "enrollment.created", "enrollment.revoked":
 				tickets = true
 			case "keys.rotated", "tokens.rotated", "token.created", "diagnostics.downloaded":
-			case "policy.created", "policy.updated", "policy.deleted":
-				a.dirty.policies = append(a.dirty.policies, c.Subject)
-				a.dirty.is = true
 			default:
-				a.dirty.is = true // and stays so until a reload has passed
-				a.dirty.all = a.dirty.all || c.Action != "policy.default" && !strings.HasPrefix(c.Action, "assignment.")
+				a.dirty = true // and stays so until a reload has passed
 			}
 		}
 		if err := a.people.follow(ctx, devices); err != nil {
@@ -205,36 +201,25 @@ func (a *API) catchUp(ctx context.Context) error {
 			break
 		}
 	}
-	if a.dirty.is {
+	if a.dirty {
 		if err := a.reload(ctx); err != nil {
 			return err
 		}
-		a.dirty = dirty{}
+		a.dirty = false
 	}
 	// Not before: a check-in that was nudged for a change waits here until the change is in force.
 	a.heard.Store(a.read)
 	return nil
 }
 
-// dirty is what a reload has to read anew.
-type dirty struct {
-	is       bool
-	all      bool
-	policies []string // these, unless it is all of them
-}
-
 // reload reads who gets what anew, of policies those that changed since, and nudges the connected devices for which it
 // differs.
 func (a *API) reload(ctx context.Context) error {
-	before := a.state.Load()
-	if a.dirty.all {
-		before = nil
-	}
-	st, err := a.Store.State(ctx, before, a.dirty.policies)
+	st, err := a.Store.State(ctx, a.state.Load())
 	if err != nil {
 		return err
 	}
-	if before = a.state.Swap(st); before != nil {
+	if before := a.state.Swap(st); before != nil {
 		a.hub.changed(before, st, a.Now())
 	}
 	return nil

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"crypto/rand"
 	"fmt"
 	"strings"
@@ -35,11 +34,9 @@ var assignmentShelf = shelf[fleet.Assignment]{
 	text: func(x fleet.Assignment) string {
 		return x.ID + "\n" + x.Policy + "\n" + x.Target.String() + "\n" + x.CreatedBy
 	},
-	orders: map[string]func(a, b fleet.Assignment) int{
-		"priority":   func(a, b fleet.Assignment) int { return cmp.Compare(a.Priority, b.Priority) },
-		"created_at": func(a, b fleet.Assignment) int { return a.CreatedAt.Compare(b.CreatedAt) },
-	},
-	key: map[string]func(fleet.Assignment) string{
+	orders: map[string]func(fleet.Assignment) string{
+		// The order in which they are asked (fleet.Order).
+		"":           func(x fleet.Assignment) string { return fmt.Sprintf("%010d", 1<<31-x.Priority) + sortable(x.CreatedAt) },
 		"priority":   func(x fleet.Assignment) string { return fmt.Sprintf("%010d", x.Priority) },
 		"created_at": func(x fleet.Assignment) string { return sortable(x.CreatedAt) },
 	},

@@ -111,7 +111,9 @@ func (v *visit) keep() error {
 		// The rest is taken: a device that has too much to tell is governed all the same, and keeps its events.
 		if !e.quota.events(in.events) {
 			v.a.stats.quota.Inc()
-			v.a.Log.Warn("a device has sent more events than a device may", "device", e.d.ID)
+			if e.quota.say() {
+				v.a.Log.Warn("a device has sent more events than a device may; they stay with it", "device", e.d.ID)
+			}
 			rec.Events, rec.Epoch = nil, ""
 		}
 		rec.Seen = v.seen()

@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 
-	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/server/roster"
 )
 
@@ -27,8 +26,8 @@ func (q *request) cursor() (m roster.Mark, err error) {
 	if err == nil {
 		err = json.Unmarshal(b, &m)
 	}
-	if err != nil || m.N < 0 {
-		return m, invalid(policy.Errors{{Field: "?cursor", Message: "must be the next of an earlier answer", Received: short(text)}})
+	if err != nil || m.N < 0 || m.Sort != q.params.Get("sort") {
+		return m, badCursor(text)
 	}
 	return m, nil
 }

@@ -184,7 +184,9 @@ func (a *API) devices(q *request, f roster.Filter) (list []*store.Device, total 
 	marks, total := r.List(f, p)
 	if len(marks) > size {
 		marks = marks[:size]
-		next = cursorOf(marks[size-1])
+		last := marks[size-1]
+		last.Sort = q.params.Get("sort")
+		next = cursorOf(last)
 	}
 	numbers := make([]int64, 0, len(marks))
 	for _, m := range marks {

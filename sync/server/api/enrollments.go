@@ -98,11 +98,8 @@ var enrollmentShelf = shelf[store.Enrollment]{
 	text: func(e store.Enrollment) string {
 		return e.ID + "\n" + e.Note + "\n" + e.User + "\n" + strings.Join(e.Tags, " ") + "\n" + e.CreatedBy
 	},
-	orders: map[string]func(a, b store.Enrollment) int{
-		"created_at": func(a, b store.Enrollment) int { return a.CreatedAt.Compare(b.CreatedAt) },
-		"expires_at": func(a, b store.Enrollment) int { return a.Expires.Compare(b.Expires) },
-	},
-	key: map[string]func(store.Enrollment) string{
+	orders: map[string]func(store.Enrollment) string{
+		"":           func(e store.Enrollment) string { return newestFirst(e.CreatedAt) },
 		"created_at": func(e store.Enrollment) string { return sortable(e.CreatedAt) },
 		"expires_at": func(e store.Enrollment) string { return sortable(e.Expires) },
 	},
@@ -223,7 +220,7 @@ func listEvents(a *API, q *request) (fleetEvents, error) {
 			err = json.Unmarshal(b, &f.After)
 		}
 		if err != nil || f.After == nil {
-			return out, invalid(policy.Errors{{Field: "?cursor", Message: "must be the next of an earlier answer", Received: short(text)}})
+			return out, badCursor(text)
 		}
 	}
 	list, next, err := a.Store.Fleet(q.Context(), f, q.number("page_size"))

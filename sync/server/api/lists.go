@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -36,7 +38,7 @@ var (
 	paging = []param{
 		{name: "page", doc: "from 1", kind: "integer", def: 1, most: 1 << 30},
 		{name: "page_size", doc: "at most 100", kind: "integer", def: 20, most: 100},
-		{name: "cursor", doc: "go on where an answer ended: its next. Unlike page it stays right while the list changes", kind: "string", most: 2048},
+		{name: "cursor", doc: "go on where an answer ended: its next. Unlike page it stays right while the list changes (sorted by last_sync, what changes its place meanwhile comes there)", kind: "string", most: 2048},
 	}
 	textParam = param{name: "q", doc: "a text that is somewhere in it, in capitals or not", kind: "string"}
 	since     = param{name: "since", doc: "from this time on", kind: "string", format: "date-time"}
@@ -66,93 +68,78 @@ func (q *request) moment(name string) time.Time {
 
 // shelf is a list that fits into memory: policies, assignments, tokens.
 type shelf[T any] struct {
-	id     func(T) string
-	text   func(T) string                     // what q looks in
-	orders map[string]func(a, b T) int        // by what it can be sorted
-	takes  func(q *request, x T) (ok bool)    // the list's own filters; nil takes all
-	key    map[string]func(x T) (mark string) // of an order: the value that a cursor holds
+	id   func(T) string
+	text func(T) string // what q looks in
+	// orders give, for each field that it can be sorted by and "" for its own order, a text of an entry that sorts as
+	// the entry does. Entries with the same text are in the order of their ids.
+	orders map[string]func(T) string
+	takes  func(q *request, x T) (ok bool) // the list's own filters; nil takes all
 }
 
-// shelfMark is a place in such a list.
+// shelfMark is a place in such a list: what an entry there is sorted by. The entry itself may be gone by then, or be
+// taken by the filters no more.
 type shelfMark struct {
-	Key string `json:"k,omitempty"`
-	ID  string `json:"i"`
+	Sort string `json:"s,omitempty"`
+	Key  string `json:"k"`
+	ID   string `json:"i"`
 }
 
-// cut gives the part of a list that a request asks for. all is in the list's own order.
+// cut gives the part of a list that a request asks for.
 func (s shelf[T]) cut(q *request, all []T) (out []T, total int, next string, err error) {
 	part := strings.ToLower(q.params.Get("q"))
-	var list []T
-	for _, x := range all {
-		if (part == "" || strings.Contains(strings.ToLower(s.text(x)), part)) && (s.takes == nil || s.takes(q, x)) {
-			list = append(list, x)
-		}
+	type entry struct {
+		x T
+		m shelfMark
 	}
 	field, descending := q.order()
-	if by := s.orders[field]; by != nil {
-		slices.SortStableFunc(list, func(a, b T) int {
-			c := cmp.Or(by(a, b), strings.Compare(s.id(a), s.id(b)))
-			if descending {
-				return -c
-			}
-			return c
-		})
-	}
-	total = len(list)
-	page, size := q.page()
-	from := (page - 1) * size
-	if text := q.params.Get("cursor"); text != "" {
-		if from, err = s.after(text, list, field, descending); err != nil {
-			return nil, 0, "", err
+	sort, key := q.params.Get("sort"), s.orders[field]
+	var list []entry
+	for _, x := range all {
+		if (part == "" || strings.Contains(strings.ToLower(s.text(x)), part)) && (s.takes == nil || s.takes(q, x)) {
+			list = append(list, entry{x, shelfMark{sort, key(x), s.id(x)}})
 		}
 	}
-	from = min(from, total)
-	out = list[from:min(from+size, total)]
-	if from+len(out) < total && len(out) > 0 {
-		next = s.mark(out[len(out)-1], field)
+	compare := func(a, b shelfMark) int {
+		c := cmp.Or(strings.Compare(a.Key, b.Key), strings.Compare(a.ID, b.ID))
+		if descending {
+			return -c
+		}
+		return c
+	}
+	slices.SortFunc(list, func(a, b entry) int { return compare(a.m, b.m) })
+	total = len(list)
+	page, size := q.page()
+	from := min((page-1)*size, total)
+	if text := q.params.Get("cursor"); text != "" {
+		var m shelfMark
+		b, err := base64.RawURLEncoding.DecodeString(text)
+		if err == nil {
+			err = json.Unmarshal(b, &m)
+		}
+		if err != nil || m.ID == "" || m.Sort != sort {
+			return nil, 0, "", badCursor(text)
+		}
+		from = slices.IndexFunc(list, func(e entry) bool { return compare(e.m, m) > 0 })
+		if from < 0 {
+			from = total
+		}
+	}
+	for _, e := range list[from:min(from+size, total)] {
+		out = append(out, e.x)
+	}
+	if end := from + len(out); end < total && len(out) > 0 {
+		b, _ := json.Marshal(list[end-1].m)
+		next = base64.RawURLEncoding.EncodeToString(b)
 	}
 	return out, total, next, nil
 }
 
-func (s shelf[T]) mark(x T, field string) string {
-	m := shelfMark{ID: s.id(x)}
-	if key := s.key[field]; key != nil {
-		m.Key = key(x)
-	}
-	b, _ := json.Marshal(m)
-	return base64.RawURLEncoding.EncodeToString(b)
-}
-
-// after finds where a list goes on. The one that was the last may be gone meanwhile: its place is found by what it was
-// sorted by.
-func (s shelf[T]) after(text string, list []T, field string, descending bool) (int, error) {
-	var m shelfMark
-	b, err := base64.RawURLEncoding.DecodeString(text)
-	if err == nil {
-		err = json.Unmarshal(b, &m)
-	}
-	if err != nil || m.ID == "" {
-		return 0, invalid(policy.Errors{{Field: "?cursor", Message: "must be the next of an earlier answer", Received: short(text)}})
-	}
-	if i := slices.IndexFunc(list, func(x T) bool { return s.id(x) == m.ID }); i >= 0 {
-		return i + 1, nil
-	}
-	key := s.key[field]
-	if key == nil {
-		return len(list), nil
-	}
-	i := slices.IndexFunc(list, func(x T) bool {
-		c := cmp.Or(strings.Compare(key(x), m.Key), strings.Compare(s.id(x), m.ID))
-		if descending {
-			c = -c
-		}
-		return c > 0
-	})
-	if i < 0 {
-		i = len(list)
-	}
-	return i, nil
+func badCursor(text string) error {
+	return invalid(policy.Errors{{Field: "?cursor", Message: "must be the next of an earlier answer to the same question, with the same sort", Received: short(text)}})
 }
 
 // sortable is a time as a text that sorts like it.
 func sortable(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000000Z") }
+
+// newestFirst is a time as a text that sorts the other way round.
+func newestFirst(t time.Time) string { return fmt.Sprintf("%020d", math.MaxInt64-t.UnixNano()) }

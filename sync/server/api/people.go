@@ -3,8 +3,9 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/warderd/warder/enforce"
@@ -19,12 +20,14 @@ type people struct {
 
 	loaded chan struct{} // closed once all devices are in
 
-	mu      sync.Mutex
-	missed  map[int64]bool // devices that something was heard of before they were in; nil once all are
-	mark    int64          // of what other nodes wrote
-	scanned time.Time      // when the times of all devices were last read
-	bodies  map[string][]stood
-	busy    atomic.Bool
+	mu     sync.Mutex
+	missed map[int64]bool // devices that something was heard of before they were in
+	bodies map[string][]stood
+
+	// Of what other nodes wrote; used by one goroutine at a time.
+	mark    int64
+	taken   map[int64]int64 // from the mark on: devices, and the transaction that was taken
+	scanned time.Time       // when the times of all devices were last read
 }
 
 // How the roster follows other nodes: what they write of how devices stand every two seconds, by a mark; when
@@ -35,7 +38,8 @@ const (
 )
 
 func (p *people) init(a *API) {
-	p.Roster, p.a, p.loaded, p.missed, p.bodies = roster.New(), a, make(chan struct{}), map[int64]bool{}, map[string][]stood{}
+	p.Roster, p.a, p.loaded, p.missed, p.bodies, p.taken = roster.New(), a, make(chan struct{}), map[int64]bool{}, map[string][]stood{}, map[int64]int64{}
+	p.Now = func() int64 { return a.Now().UnixMilli() }
 }
 
 // load fills it. Devices do not wait for that; whoever reads the fleet does.
@@ -59,26 +63,10 @@ func (p *people) load(ctx context.Context) error {
 		p.Put(list)
 		after, n = list[len(list)-1].N, n+len(list)
 	}
-	for {
-		p.mu.Lock()
-		var again []int64
-		for d := range p.missed {
-			again = append(again, d)
-		}
-		if clear(p.missed); len(again) == 0 {
-			p.missed = nil
-			p.mu.Unlock()
-			break
-		}
-		p.mu.Unlock()
-		for _, d := range again {
-			list, err := p.a.Store.Roster(ctx, d-1, 1)
-			if err != nil {
-				return err
-			}
-			p.Put(list)
-		}
+	if err := p.mend(ctx); err != nil {
+		return err
 	}
+	p.a.hub.each(func(device int64) { p.Connected(device, true) })
 	close(p.loaded)
 	if took := time.Since(began); took > time.Second {
 		p.a.Log.Info("devices are in memory", "devices", n, "took", took.Round(time.Millisecond))
@@ -103,12 +91,41 @@ func (p *people) begin(ctx context.Context) {
 	}
 }
 
-// miss notes a device that something was heard of while it was not in yet.
+// maxMissed bounds the devices that are read again one by one.
+const maxMissed = 100_000
+
+// miss notes a device that something was heard of while it was not in, or while its row may have been on its way.
 func (p *people) miss(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.missed != nil {
+	if len(p.missed) < maxMissed {
 		p.missed[n] = true
+	}
+}
+
+// mend reads those again.
+func (p *people) mend(ctx context.Context) error {
+	p.mu.Lock()
+	again := slices.Collect(maps.Keys(p.missed))
+	clear(p.missed)
+	p.mu.Unlock()
+	for _, n := range again {
+		list, err := p.a.Store.Roster(ctx, n-1, 1)
+		if err != nil {
+			return err
+		}
+		p.put(list)
+	}
+	return nil
+}
+
+// put takes rows, of which a socket may be up already.
+func (p *people) put(list []roster.Row) {
+	p.Put(list)
+	for i := range list {
+		if p.a.hub.connected(list[i].ID) {
+			p.Connected(list[i].N, true)
+		}
 	}
 }
 
@@ -117,7 +134,7 @@ func (p *people) stored(rec *store.Record) {
 	if rec.Moved != "" || rec.Old {
 		return
 	}
-	if !p.Stand(rec.Device, roster.Standing{Held: rec.HeldID, Version: rec.HeldVersion, Hash: rec.Standing, Rollup: rec.Rollup, Ended: rec.Ended}, rec.Findings != nil) {
+	if !p.Stand(rec.Device, roster.Standing{Held: rec.HeldID, Version: rec.HeldVersion, Hash: rec.Standing, Rollup: rec.Rollup, Ended: rec.Ended, Counter: int64(rec.Counter)}, rec.Findings != nil) {
 		p.miss(rec.Device)
 	}
 }
@@ -138,48 +155,61 @@ func milli(t time.Time) int64 {
 
 // follow takes what changed of these devices, and what other nodes have written.
 func (p *people) follow(ctx context.Context, changed []string) error {
-	select {
-	case <-p.loaded:
-	default:
-		for _, id := range changed { // enrolled meanwhile, perhaps; else it is read anyway
-			if n, ok := p.Number(id); ok {
-				p.miss(n)
-			}
-		}
-		if len(changed) > 0 {
-			list, err := p.a.Store.RosterOf(ctx, changed)
-			if err != nil {
-				return err
-			}
-			p.Put(list)
-		}
-		return nil
-	}
 	if len(changed) > 0 {
 		list, err := p.a.Store.RosterOf(ctx, changed)
 		if err != nil {
 			return err
 		}
-		p.Put(list)
+		p.put(list)
+		for _, x := range list {
+			if !p.in() {
+				p.miss(x.N) // a page that was read before may come after
+			}
+		}
+	}
+	if !p.in() {
+		return nil
+	}
+	if err := p.mend(ctx); err != nil {
+		return err
 	}
 	list, mark, err := p.a.Store.Stood(ctx, p.mark)
 	if err != nil {
 		return err
 	}
-	p.mark = mark
 	for _, x := range list {
-		p.Stand(x.Device, x.Standing, true)
+		// A transaction that stays open anywhere in the cluster keeps the mark where it is.
+		if p.taken[x.Device] == x.Changed {
+			continue
+		}
+		p.taken[x.Device] = x.Changed
+		if !p.Stand(x.Device, x.Standing, true) {
+			p.miss(x.Device)
+		}
+	}
+	if mark != p.mark {
+		maps.DeleteFunc(p.taken, func(_, changed int64) bool { return changed < mark })
+		p.mark = mark
 	}
 	return nil
+}
+
+// in reports whether all devices are.
+func (p *people) in() bool {
+	select {
+	case <-p.loaded:
+		return true
+	default:
+		return false
+	}
 }
 
 // scan reads when all devices were heard of, by any node.
 func (p *people) scan(ctx context.Context) {
 	now := p.a.Now()
-	if !p.a.Store.Shared() || now.Sub(p.scanned) < scanEvery && now.After(p.scanned) || !p.busy.CompareAndSwap(false, true) {
+	if !p.a.Store.Shared() || !p.in() || now.Sub(p.scanned) < scanEvery && now.After(p.scanned) {
 		return
 	}
-	defer p.busy.Store(false)
 	since := p.scanned.Add(-scanEvery)
 	if err := p.a.Store.Heard(ctx, since.UnixMilli(), func(n, at, fresh int64) { p.Merge(n, at, fresh) }); err != nil {
 		if ctx.Err() == nil {
@@ -192,9 +222,7 @@ func (p *people) scan(ctx context.Context) {
 
 // ready waits until all devices are in, and until what this node has changed is.
 func (a *API) ready(ctx context.Context) (*roster.Roster, error) {
-	select {
-	case <-a.people.loaded:
-	default:
+	if !a.people.in() {
 		t := time.NewTimer(lockWait)
 		defer t.Stop()
 		select {
@@ -250,24 +278,26 @@ func (p *people) said(ctx context.Context, sums []roster.Sum) (map[string][]stoo
 	if err != nil {
 		return nil, err
 	}
+	for _, hash := range unknown {
+		body, ok := bodies[hash]
+		if !ok { // dropped: a device that stands so has it
+			body, _ = p.again(ctx, hash)
+		}
+		if body != "" {
+			list, err := readStanding(body)
+			if err != nil {
+				p.a.Log.Error("what findings say cannot be read", "standing", hash, "error", err)
+			}
+			out[hash] = list
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.bodies) > 10_000 {
 		clear(p.bodies)
 	}
 	for _, hash := range unknown {
-		body, ok := bodies[hash]
-		if !ok { // dropped: a device that stands so has it
-			if body, ok = p.again(ctx, hash); !ok {
-				continue
-			}
-		}
-		list, err := readStanding(body)
-		if err != nil {
-			p.a.Log.Error("what findings say cannot be read", "standing", hash, "error", err)
-			continue
-		}
-		out[hash], p.bodies[hash] = list, list
+		p.bodies[hash] = out[hash]
 	}
 	return out, nil
 }

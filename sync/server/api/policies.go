@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -64,15 +63,7 @@ type policyItem struct {
 var policyShelf = shelf[*fleet.Policy]{
 	id:   func(p *fleet.Policy) string { return p.ID },
 	text: func(p *fleet.Policy) string { return p.Name + "\n" + p.Description + "\n" + p.ID },
-	orders: map[string]func(a, b *fleet.Policy) int{
-		"": func(a, b *fleet.Policy) int { return a.CreatedAt.Compare(b.CreatedAt) },
-		"name": func(a, b *fleet.Policy) int {
-			return cmp.Or(strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)), strings.Compare(a.Name, b.Name))
-		},
-		"created_at": func(a, b *fleet.Policy) int { return a.CreatedAt.Compare(b.CreatedAt) },
-		"updated_at": func(a, b *fleet.Policy) int { return a.UpdatedAt.Compare(b.UpdatedAt) },
-	},
-	key: map[string]func(*fleet.Policy) string{
+	orders: map[string]func(*fleet.Policy) string{
 		"":           func(p *fleet.Policy) string { return sortable(p.CreatedAt) },
 		"name":       func(p *fleet.Policy) string { return strings.ToLower(p.Name) + "\x00" + p.Name },
 		"created_at": func(p *fleet.Policy) string { return sortable(p.CreatedAt) },

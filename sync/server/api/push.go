@@ -99,6 +99,15 @@ func (h *hub) connected(id string) bool {
 	return h.conns[id] != nil
 }
 
+// each goes through the devices that are connected, by number.
+func (h *hub) each(f func(device int64)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.conns {
+		f(s.n)
+	}
+}
+
 func (h *hub) count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()

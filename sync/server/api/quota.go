@@ -12,6 +12,16 @@ import (
 // sends at most, and eight megabytes are ten thousand events a day.
 type quota struct {
 	reports, bytes *rate.Limiter
+	said           time.Time
+}
+
+// say reports whether it is to be told again.
+func (q *quota) say() bool {
+	if time.Since(q.said) < time.Hour {
+		return false
+	}
+	q.said = time.Now()
+	return true
 }
 
 const (

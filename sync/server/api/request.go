@@ -50,6 +50,9 @@ func (q *request) read(a *API, hash string) error {
 	case anyone:
 		limit = 1 << 10
 	}
+	if q.route.access == token || q.route.access == anyone {
+		_ = http.NewResponseController(q.w).SetReadDeadline(time.Now().Add(smallBody))
+	}
 	if q.ContentLength > limit { // before it is asked for: who expects 100 Continue sends nothing
 		q.w.Header().Set("Connection", "close")
 		return &problem{status: http.StatusRequestEntityTooLarge, code: "too_large", message: fmt.Sprintf("the body is larger than %d bytes", limit)}
@@ -64,6 +67,9 @@ func (q *request) read(a *API, hash string) error {
 			return tooLarge(err, limit)
 		}
 		q.body = b.Bytes()
+		if q.route.access == token || q.route.access == anyone {
+			_ = http.NewResponseController(q.w).SetReadDeadline(time.Now().Add(time.Minute)) // as it was
+		}
 	}
 	switch {
 	case q.route.access == device:

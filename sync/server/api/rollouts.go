@@ -107,10 +107,8 @@ func startRollout(a *API, q *request) (rolloutView, error) {
 var rolloutShelf = shelf[*fleet.Rollout]{
 	id:   func(o *fleet.Rollout) string { return o.ID },
 	text: func(o *fleet.Rollout) string { return o.ID + "\n" + o.CreatedBy },
-	orders: map[string]func(a, b *fleet.Rollout) int{
-		"created_at": func(a, b *fleet.Rollout) int { return a.CreatedAt.Compare(b.CreatedAt) },
-	},
-	key: map[string]func(*fleet.Rollout) string{
+	orders: map[string]func(*fleet.Rollout) string{
+		"":           func(o *fleet.Rollout) string { return newestFirst(o.CreatedAt) },
 		"created_at": func(o *fleet.Rollout) string { return sortable(o.CreatedAt) },
 	},
 	takes: func(q *request, o *fleet.Rollout) bool {

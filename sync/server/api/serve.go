@@ -159,10 +159,12 @@ func (a *API) run(q *request) (out any, status int, err error) {
 	// Who calls and what they send are known before a place is taken: a body that does not come holds
 	// none.
 	hash, err := a.admit(q)
-	if err != nil {
-		return nil, 0, err
+	if err == nil {
+		err = q.read(a, hash)
 	}
-	if err := q.read(a, hash); err != nil {
+	if err != nil {
+		// What of the body has not come is not waited for long; net/http would for a minute.
+		_ = http.NewResponseController(q.w).SetReadDeadline(time.Now().Add(bodyGrace))
 		return nil, 0, err
 	}
 	if !a.enter() {
@@ -205,6 +207,13 @@ func (a *API) run(q *request) (out any, status int, err error) {
 	}
 	return out, status, err
 }
+
+const (
+	// bodyGrace is how long the rest of a refused request's body may take.
+	bodyGrace = 2 * time.Second
+	// smallBody is how long a body may take that anybody may send.
+	smallBody = 15 * time.Second
+)
 
 var pathValue = regexp.MustCompile(`{(\w+)}`)
 

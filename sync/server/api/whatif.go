@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -44,7 +45,7 @@ type whatIfView struct {
 	Findings    int            `json:"findings_flipped"`
 	Events      int            `json:"events_flipped"`
 	EventsAsked int            `json:"events_judged"`
-	NewlyDenied map[string]int `json:"newly_denied" doc:"what would be refused and is not now, with the number of machines"`
+	NewlyDenied map[string]int `json:"newly_denied" doc:"what would be refused and is not now, with the number of machines; beyond 500 kinds the rest is other, counted for each kind"`
 	Truncated   string         `json:"truncated,omitempty" doc:"why not all was looked at"`
 	Next        string         `json:"next,omitempty" doc:"the cursor that goes on after these devices; absent where all were looked at"`
 	Left        int            `json:"left" doc:"devices that the next answers are about"`
@@ -95,14 +96,16 @@ func whatIf(a *API, q *request) (whatIfView, error) {
 	out.Total = r.Count(f, nil)
 	numbers := r.Numbers(f, from.N+1, math.MaxInt)
 	out.Left = len(numbers)
-	ctx, cancel := context.WithTimeout(q.Context(), whatIfTime)
-	defer cancel()
+	waiting, stop := context.WithTimeout(q.Context(), whatIfTime)
+	defer stop()
 	select { // one after the other: each takes all processors that devices leave
 	case a.questions <- struct{}{}:
 		defer func() { <-a.questions }()
-	case <-ctx.Done():
+	case <-waiting.Done():
 		return out, &problem{status: http.StatusServiceUnavailable, code: "busy", message: "another question of this kind is being answered"}
 	}
+	ctx, cancel := context.WithTimeout(q.Context(), whatIfTime)
+	defer cancel()
 	w := &whatIfWork{a: a, st: a.state.Load(), before: e.before, after: e.after}
 	last, err := w.run(ctx, numbers[:min(len(numbers), whatIfMost)], &out)
 	if err != nil && ctx.Err() != nil && q.Context().Err() == nil {
@@ -153,7 +156,7 @@ func (w *whatIfWork) run(ctx context.Context, numbers []int64, out *whatIfView) 
 		all.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(parts)); i = next.Add(1) - 1 {
 				p := parts[i]
-				p.sum, p.err = w.judge(ctx, p.list)
+				p.sum, p.err = w.safely(ctx, p.list)
 				close(p.done)
 			}
 		})
@@ -179,11 +182,23 @@ func (v *whatIfView) add(p *whatIfView) {
 	v.Events += p.Events
 	v.EventsAsked += p.EventsAsked
 	for group, n := range p.NewlyDenied {
-		if _, known := v.NewlyDenied[group]; known || len(v.NewlyDenied) < whatIfShown {
-			v.NewlyDenied[group] += n
+		if _, known := v.NewlyDenied[group]; !known && len(v.NewlyDenied) >= whatIfShown {
+			group = "other"
 		}
+		v.NewlyDenied[group] += n
 	}
 	v.Data = append(v.Data, p.Data[:min(len(p.Data), whatIfShown-len(v.Data))]...)
+}
+
+// safely is judge, of which a mistake ends the question and not the server.
+func (w *whatIfWork) safely(ctx context.Context, numbers []int64) (out whatIfView, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.a.Log.Error("a what-if ended in a panic", "panic", p, "stack", string(debug.Stack()))
+			err = &problem{status: http.StatusInternalServerError, code: "internal", message: "the server made a mistake"}
+		}
+	}()
+	return w.judge(ctx, numbers)
 }
 
 func (w *whatIfWork) judge(ctx context.Context, numbers []int64) (whatIfView, error) {

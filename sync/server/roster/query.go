@@ -115,11 +115,12 @@ type Page struct {
 }
 
 // Mark is a place in a list: the value that it is sorted by, and the device's number, which is one of its own. A list
-// that is read on from a mark has every device once, whatever changes meanwhile.
+// that is read on from a mark has every device once, whatever changes meanwhile but what it is sorted by.
 type Mark struct {
-	Text string
-	Int  int64
-	N    int64
+	Text string `json:"t,omitempty"`
+	Int  int64  `json:"i,omitempty"`
+	N    int64  `json:"n"`
+	Sort string `json:"s,omitempty"` // the order that it is a place in, for whoever keeps it
 }
 
 func (p *Page) mark(e *entry) Mark {

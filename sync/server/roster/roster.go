@@ -10,6 +10,7 @@ package roster
 import (
 	"strings"
 	"sync"
+	"time"
 	"unique"
 
 	"github.com/warderd/warder/sync/server/fleet"
@@ -43,12 +44,14 @@ type Standing struct {
 	Hash    string // of what its findings say
 	Rollup  string // "" where it has said nothing
 	Ended   bool   // its agent said that it ends
+	Counter int64  // of the report: the highest is the last
 }
 
 // entry is a device as it is kept.
 type entry struct {
 	n                         int64
 	at, fresh, enrolled       int64
+	counter                   int64 // of the report by which it stands
 	id, name                  string
 	os, ownership, user, tags text
 	own, mode, state          text
@@ -73,6 +76,8 @@ type Roster struct {
 	mu     sync.RWMutex // of the list of chunks, and of numbers
 	chunks []*chunk
 	number map[string]int64 // of an id
+
+	Now func() int64 // ms; nil: this machine's clock
 
 	assigning sync.Mutex
 	state     *fleet.State // by which effective was reckoned; guarded by assigning
@@ -140,8 +145,12 @@ func (r *Roster) put(x *Row, m *memo) {
 		r.number[e.id] = e.n
 		r.mu.Unlock()
 	} else {
-		if old.at > e.at {
+		// This node may have heard more while the row was on its way.
+		if old.at > e.at && old.at <= r.now()+clockStep {
 			e.at, e.fresh = old.at, old.fresh
+		}
+		if old.counter > e.counter {
+			e.held, e.version, e.hash, e.rollup, e.ended, e.counter = old.held, old.version, old.hash, old.rollup, old.ended, old.counter
 		}
 		e.connected = old.connected
 		r.count(old, -1)
@@ -152,6 +161,18 @@ func (r *Roster) put(x *Row, m *memo) {
 
 func (e *entry) stand(s *Standing) {
 	e.held, e.version, e.hash, e.rollup, e.ended = unique.Make(s.Held), int32(s.Version), unique.Make(s.Hash), unique.Make(s.Rollup), s.Ended
+	e.counter = s.Counter
+}
+
+// clockStep is more than two clocks of a fleet's nodes differ; a moment that lies further ahead is of a clock that was
+// set back since. ms.
+const clockStep = 2 * 60_000
+
+func (r *Roster) now() int64 {
+	if r.Now != nil {
+		return r.Now()
+	}
+	return time.Now().UnixMilli()
 }
 
 // count keeps the sums of devices by policy. The caller holds the chunk's lock.
@@ -194,9 +215,13 @@ func (r *Roster) with(n int64, f func(*entry)) bool {
 	return true
 }
 
-// Stand takes what a device says of itself; without hash and rollup these stay. It reports whether it is here.
+// Stand takes what a device says of itself; without findings its hash and rollup stay. What an earlier report said
+// changes nothing. It reports whether the device is here.
 func (r *Roster) Stand(n int64, s Standing, findings bool) bool {
 	return r.with(n, func(e *entry) {
+		if s.Counter < e.counter {
+			return
+		}
 		if !findings {
 			s.Hash, s.Rollup = e.hash.Value(), e.rollup.Value()
 		}
@@ -213,7 +238,7 @@ func (r *Roster) Heard(n, at, fresh int64) bool {
 // Merge takes when a device was heard of by any node, as the database has it. An earlier word changes nothing.
 func (r *Roster) Merge(n, at, fresh int64) {
 	r.with(n, func(e *entry) {
-		if at > e.at {
+		if at > e.at || e.at > r.now()+clockStep {
 			e.at, e.fresh = at, fresh
 		}
 	})

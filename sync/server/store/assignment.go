@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/warderd/warder/sync/server/fleet"
@@ -44,6 +45,9 @@ func (s *Store) EditAssignment(ctx context.Context, a fleet.Assignment, now time
 	})
 }
 
+// maxFollowed bounds the policies that are read one by one.
+const maxFollowed = 500
+
 // RemoveAssignment takes it back.
 func (s *Store) RemoveAssignment(ctx context.Context, id string, now time.Time) error {
 	return s.change(ctx, now, "assignment.deleted", id, nil, func(tx *sql.Tx) error {
@@ -63,12 +67,9 @@ func one(r sql.Result, err error) error {
 }
 
 // State reads all that decides who gets what, of one moment. Of policies it reads those that have changed since an
-// earlier state; all of them where there is none.
-func (s *Store) State(ctx context.Context, before *fleet.State, changed []string) (*fleet.State, error) {
+// earlier state; all of them where there is none, or where more than policies alone may have changed them.
+func (s *Store) State(ctx context.Context, before *fleet.State) (*fleet.State, error) {
 	st := &fleet.State{Policies: map[string]*fleet.Policy{}, Old: map[fleet.Variant]*fleet.Policy{}}
-	if before != nil {
-		st = before.Next(changed)
-	}
 	err := s.snapshotOf(ctx, s.device, func(tx *sql.Tx) error {
 		var seq string
 		err := tx.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = 'sequence'`).Scan(&seq)
@@ -76,6 +77,30 @@ func (s *Store) State(ctx context.Context, before *fleet.State, changed []string
 			return err
 		}
 		_, _ = fmt.Sscan(seq, &st.Sequence)
+		var changed []string
+		if before != nil {
+			// Of the same moment as what is read below.
+			whole := false
+			if err := rows(ctx, tx, func(r scanner) error {
+				var action, subject string
+				err := r.Scan(&action, &subject)
+				if strings.HasPrefix(action, "rollout.") {
+					whole = true
+				} else {
+					changed = append(changed, subject)
+				}
+				return err
+			}, `SELECT action, subject FROM changes WHERE seq > $1 AND (action LIKE 'policy.%' OR action LIKE 'rollout.%') LIMIT $2`, before.Sequence, maxFollowed); err != nil {
+				return err
+			}
+			if whole || len(changed) == maxFollowed {
+				before = nil
+			} else {
+				seq := st.Sequence
+				st = before.Next(changed)
+				st.Sequence = seq
+			}
+		}
 		if st.Default, err = defaultID(ctx, tx, ""); err != nil {
 			return err
 		}

@@ -161,8 +161,21 @@ func (f AuditFilter) where() (string, []any) {
 		add("action = ?", f.Action)
 	}
 	if f.Text != "" {
-		part := strings.ToLower(f.Text)
-		add("(lower(subject) LIKE ? ESCAPE '!' OR lower(actor) LIKE ? ESCAPE '!' OR lower(action) LIKE ? ESCAPE '!' OR lower(detail) LIKE ? ESCAPE '!')", like(part), like(part), like(part), like(part))
+		// SQLite knows the case of A to Z alone; details are JSON texts, in which some characters are written otherwise.
+		seen := map[string]bool{}
+		var any []string
+		var with []interface{}
+		for _, part := range []string{f.Text, strings.ToLower(f.Text), strings.ToUpper(f.Text)} {
+			if seen[part] {
+				continue
+			}
+			seen[part] = true
+			for _, column := range []string{"subject", "actor", "action"} {
+				any, with = append(any, "lower("+column+") LIKE lower(CAST(? AS TEXT)) ESCAPE '!'"), append(with, like(part))
+			}
+			any, with = append(any, "lower(detail) LIKE lower(CAST(? AS TEXT)) ESCAPE '!'"), append(with, like(strings.Trim(encode(part), `"`)))
+		}
+		add("("+strings.Join(any, " OR ")+")", with...)
 	}
 	if !f.Since.IsZero() {
 		add("at >= ?", ms(f.Since))

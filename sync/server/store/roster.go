@@ -11,12 +11,12 @@ import (
 
 const rosterColumns = `d.n, d.id, d.name, d.os, d.ownership, d.username, d.tags, coalesce(d.policy, ''), d.priority, d.compliance, d.state, d.enrolled_at,
 	coalesce(s.at, 0), coalesce(s.fresh, 0), coalesce(r.held_id, ''), coalesce(r.held_version, 0), coalesce(r.standing, ''), coalesce(r.rollup, ''),
-	CASE WHEN r.agent LIKE '%"ended":%' THEN 1 ELSE 0 END` + deviceFrom
+	CASE WHEN r.agent LIKE '%"ended":%' THEN 1 ELSE 0 END, coalesce(r.counter, 0)` + deviceFrom
 
 func scanRoster(r scanner) (x roster.Row, err error) {
 	var ended int
 	err = r.Scan(&x.N, &x.ID, &x.Name, &x.OS, &x.Ownership, &x.User, &x.Tags, &x.Policy, &x.Priority, &x.Compliance, &x.State, &x.Enrolled,
-		&x.At, &x.Fresh, &x.Held, &x.Version, &x.Hash, &x.Rollup, &ended)
+		&x.At, &x.Fresh, &x.Held, &x.Version, &x.Hash, &x.Rollup, &ended, &x.Counter)
 	x.Ended = ended == 1
 	return x, err
 }
@@ -52,7 +52,7 @@ func (s *Store) RosterOf(ctx context.Context, ids []string) (out []roster.Row, e
 
 // Stood is what a device says of itself since another node has written it.
 type Stood struct {
-	Device int64
+	Device, Changed int64 // the latter is the transaction that wrote it
 	roster.Standing
 }
 
@@ -71,10 +71,11 @@ func (s *Store) Stood(ctx context.Context, mark int64) (out []Stood, next int64,
 		}
 		return rows(ctx, tx, func(r scanner) error {
 			var x Stood
-			err := r.Scan(&x.Device, &x.Held, &x.Version, &x.Hash, &x.Rollup, &x.Ended)
+			err := r.Scan(&x.Device, &x.Changed, &x.Counter, &x.Held, &x.Version, &x.Hash, &x.Rollup, &x.Ended)
 			out = append(out, x)
 			return err
-		}, `SELECT device, held_id, held_version, standing, rollup, agent LIKE '%"ended":%' FROM reports WHERE changed >= $1`, mark)
+		}, `SELECT device, changed, counter, held_id, held_version, standing, rollup, agent LIKE '%"ended":%' FROM reports
+			WHERE changed >= $1 AND changed < txid_snapshot_xmax(txid_current_snapshot())`, mark) // above that, it is another cluster's, from a copy of its files
 	})
 	return out, next, err
 }
