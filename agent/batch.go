@@ -17,8 +17,10 @@ import (
 const (
 	batchMost  = 768 << 10
 	batchLeast = 2 << 10 // and one thing in any case
-	// batchRetry is when a limit that was learnt is tried again: somebody may have raised it.
-	batchRetry = 6 * time.Hour
+	// batchRetry is when a limit that was learnt is tried again: somebody may have raised it. It doubles up to
+	// batchRetryMost while it does not hold.
+	batchRetry     = 10 * time.Minute
+	batchRetryMost = 6 * time.Hour
 )
 
 // batch is how much a report may hold.
@@ -26,7 +28,8 @@ type batch struct {
 	limit   int       // bytes; 0: batchMost
 	without part      // what does not get through even alone, and is left out
 	since   time.Time // of both
-	more    bool      // something was left for the next report
+	retry   time.Duration
+	more    bool // something was left for the next report
 }
 
 // part is a set of parts of a report.
@@ -47,7 +50,12 @@ func (b *batch) refused(r *protocol.Report, now time.Time) bool {
 		}
 	}
 	most := b.most(now)
+	if b.limit == batchMost && b.without == 0 { // the first refusal since it was tried again
+		b.retry = min(max(2*b.retry, batchRetry), batchRetryMost)
+	}
 	switch {
+	case things == 1 && size(r) < batchLeast:
+		return false // whatever that was about, it was not the size
 	case things > 1 && most > batchLeast:
 		b.limit = max(min(size(r), most)/2, batchLeast)
 	case things == 0:
@@ -64,7 +72,7 @@ func (b *batch) refused(r *protocol.Report, now time.Time) bool {
 }
 
 func (b *batch) most(now time.Time) int {
-	if b.limit == 0 || now.Sub(b.since) > batchRetry {
+	if b.limit == 0 || now.Sub(b.since) > max(b.retry, batchRetry) {
 		b.limit, b.without = batchMost, 0
 	}
 	return b.limit
@@ -74,6 +82,7 @@ func (b *batch) most(now time.Time) int {
 // this report.
 func (b *batch) fit(r *protocol.Report, has sent, want *sent, now time.Time) {
 	left := b.most(now)
+	r.Agent.Cut = b.cut()      // the facts, in which it would be told otherwise, may be what is left out
 	left -= min(4<<10, left/4) // which is for the rest of it
 	facts := func() { r.Device, r.DeviceDigest, want.facts = nil, has.facts, has.facts }
 	findings := func() {

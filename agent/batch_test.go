@@ -123,7 +123,7 @@ func TestFit(t *testing.T) {
 		"large facts after findings":   {r: protocol.Report{Device: facts(900 << 10), Findings: findings(100), Events: events(2, 10)}, findings: true, events: 2, more: true},
 		"what never gets through":      {batch: batch{limit: 32 << 10, without: theFacts, since: now}, r: protocol.Report{Device: facts(10), Findings: findings(10), Events: events(1, 10)}, findings: true, events: 1},
 		"nothing but events":           {batch: batch{limit: 32 << 10, without: theFacts | theFindings, since: now}, r: protocol.Report{Device: facts(10), Findings: findings(10), Events: events(9, 4000)}, events: 6, more: true},
-		"a limit that was learnt once": {batch: batch{limit: 32 << 10, without: theFacts | theFindings, since: now.Add(-batchRetry - 1)}, r: protocol.Report{Device: facts(10), Findings: findings(10)}, facts: true, findings: true},
+		"a limit that was learnt once": {batch: batch{limit: 32 << 10, without: theFacts | theFindings, since: now.Add(-batchRetryMost - 1)}, r: protocol.Report{Device: facts(10), Findings: findings(10)}, facts: true, findings: true},
 	} {
 		r, has, want := c.r, sent{facts: "old", findings: "old"}, sent{facts: "new", findings: "new"}
 		r.DeviceDigest, r.FindingsDigest = "new", "new"

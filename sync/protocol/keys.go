@@ -275,6 +275,9 @@ func Digest(v any) string {
 
 // DeviceKey reports whether a device can sign its requests with such a key.
 func DeviceKey(k *jose.JSONWebKey) bool {
+	if k.Use != "" && k.Use != "sig" {
+		return false
+	}
 	switch key := k.Key.(type) {
 	case ed25519.PublicKey:
 		return len(key) == ed25519.PublicKeySize && (k.Algorithm == "" || k.Algorithm == string(jose.EdDSA))

@@ -76,6 +76,8 @@ type Agent struct {
 	// Ended is the last word of an agent that ends, and why; "" while it runs. What it said before is no
 	// longer so.
 	Ended string `json:"ended,omitempty"`
+	// Cut says what of its reports does not get through, "" for nothing.
+	Cut string `json:"cut,omitempty" doc:"what of its reports does not get through to the server"`
 }
 
 // Why an agent ended.

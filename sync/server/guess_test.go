@@ -149,6 +149,40 @@ func TestConnectionsMakeRoom(t *testing.T) {
 	}
 }
 
+// One who only begins requests, or does not read the answers, keeps nobody else out.
+func TestPretendersMakeRoom(t *testing.T) {
+	for name, text := range map[string]string{
+		"a body that does not come":   "POST /api/v1/devices/enroll HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer wte_X\r\nContent-Length: 1000\r\n\r\n{",
+		"refused, and no body":        "POST /api/v1/policies HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
+		"answers that nobody reads":   strings.Repeat("GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+		"the time, and nothing after": "POST /api/v1/time HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n{",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, Options{HTTP: true, MaxConns: 30})
+			host := strings.TrimPrefix(r.url, "http://")
+			for range 40 {
+				c, err := net.Dial("tcp", host)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+				_, _ = io.WriteString(c, text)
+				time.Sleep(15 * time.Millisecond)
+			}
+			fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+			for range 20 {
+				res, err := fresh.Get(r.url + "/healthz")
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = res.Body.Close()
+			}
+		})
+	}
+}
+
 // Every answer has the API's shape, whatever was asked.
 func TestContract(t *testing.T) {
 	for _, plain := range []bool{true, false} {
@@ -193,6 +227,8 @@ func TestContract(t *testing.T) {
 				"no such path":               {"GET /nothing HTTP/1.1\r\n" + auth + "\r\n", 404},
 				"another method":             {"DELETE /api/v1/policies HTTP/1.1\r\n" + auth + "\r\n", 405},
 				"no HTTP at all":             {"nonsense\r\n\r\n", 400},
+				"a star for a path":          {"GET * HTTP/1.1\r\n" + auth + "\r\n", 404},
+				"an expectation":             {"POST /api/v1/policies HTTP/1.1\r\n" + auth + "Content-Length: 2\r\nExpect: banana\r\n\r\n{}", 417},
 				"headers without end":        {"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 40_000) + "\r\n\r\n", 431},
 				"a body that is announced as too large, and not sent": {"POST /api/v1/policies HTTP/1.1\r\n" + auth + "Content-Length: 9000000\r\nExpect: 100-continue\r\n\r\n", 413},
 				"no token": {"GET /api/v1/policies HTTP/1.1\r\nHost: x\r\n\r\n", 401},

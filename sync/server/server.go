@@ -93,6 +93,12 @@ func Serve(ctx context.Context, o Options) error {
 	if o.now == nil {
 		o.now = clock
 	}
+	most := o.conns()
+	if o.MaxSockets == 0 {
+		o.MaxSockets = 50_000
+	}
+	// Sockets stay: a quarter of the connections is for everything else.
+	o.MaxSockets = max(min(o.MaxSockets, most*3/4), 1)
 	a := &api.API{Store: s, Keys: keys, Now: o.now, Log: o.Log, Interval: o.Interval, NoPush: o.NoPush, Retain: o.Retain, Version: o.Version,
 		Trusted: o.Trusted, TLS: tlsConfig != nil, MaxInFlight: o.MaxInFlight, MaxSockets: o.MaxSockets, Tick: o.tick}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -109,7 +115,7 @@ func Serve(ctx context.Context, o Options) error {
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return running },
 	}
-	held := keep(l, o.conns(), o.Log)
+	held := keep(l, most, o.Log)
 	h.ConnState, l = held.state, held
 	scheme := "http"
 	if tlsConfig != nil {

@@ -52,7 +52,7 @@ func (s *speaker) Read(b []byte) (int, error) {
 
 // httpBegins reports whether the first bytes are those of a request.
 func httpBegins(b [5]byte) bool {
-	for _, method := range []string{"GET /", "HEAD ", "POST ", "PUT /", "PATCH", "DELET", "OPTIO"} {
+	for _, method := range []string{"GET /", "HEAD ", "POST ", "PUT /", "PATCH", "DELET", "OPTIO", "CONNE", "TRACE", "PROPF", "PRI *"} {
 		if string(b[:]) == method {
 			return true
 		}
@@ -77,6 +77,13 @@ func (s *speaker) Write(b []byte) (int, error) {
 	}
 	if status, rest, is := bytes.Cut(b, []byte(plainError)); is && bytes.HasPrefix(status, []byte("HTTP/1.1 ")) && bytes.IndexByte(status, '\n') < 0 {
 		if _, err := s.Conn.Write(inShape(string(status), string(rest))); err != nil {
+			return 0, err
+		}
+		return len(b), nil
+	}
+	// The only other answer past the handlers: an Expect that is not 100-continue.
+	if status, _, is := bytes.Cut(b, []byte("\r\n")); is && bytes.HasPrefix(status, []byte("HTTP/1.1 417 ")) {
+		if _, err := s.Conn.Write(shaped(string(status), "expectation_failed", "this server knows Expect: 100-continue alone")); err != nil {
 			return 0, err
 		}
 		return len(b), nil

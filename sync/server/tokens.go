@@ -165,8 +165,16 @@ func (k *Keys) Issue(subject, role, by string, ttl time.Duration, now time.Time)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
+	if err := sameOwner(dir, k.dir); err != nil {
+		return "", err
+	}
 	b, _ := json.Marshal(issued{c.ID, subject, role, by, now.UTC(), now.Add(ttl).UTC()})
-	if err := replaceFile(filepath.Join(dir, c.ID+".json"), b); err != nil {
+	path := filepath.Join(dir, c.ID+".json")
+	err = replaceFile(path, b)
+	if err == nil {
+		err = sameOwner(path, k.dir)
+	}
+	if err != nil {
 		return "", fmt.Errorf("the token cannot be noted for the audit log: %w", err)
 	}
 	return token, nil
@@ -182,18 +190,24 @@ func (k *Keys) noteIssued(ctx context.Context, s *store.Store) error {
 	for _, f := range list {
 		path := filepath.Join(dir, f.Name())
 		var x issued
+		if !strings.HasSuffix(f.Name(), ".json") {
+			continue // being written
+		}
 		b, rerr := durable.Read(path, 4<<10)
-		if rerr != nil || !strings.HasSuffix(f.Name(), ".json") {
-			continue // being written, or gone: another node took it
+		if errors.Is(rerr, fs.ErrNotExist) {
+			continue // another node took it
+		}
+		if rerr != nil {
+			err = errors.Join(err, rerr) // the others first
+			continue
 		}
 		if json.Unmarshal(b, &x) == nil && !k.isNoted(x.ID) {
 			who := store.WithActor(ctx, store.Actor{By: x.By})
-			err = errors.Join(err, s.Note(who, "token.created", x.Subject, []string{"id " + x.ID, "role " + x.Role, "until " + x.Until.Format(time.RFC3339)}, x.At))
+			if nerr := s.Note(who, "token.created", x.Subject, []string{"id " + x.ID, "role " + x.Role, "until " + x.Until.Format(time.RFC3339)}, x.At); nerr != nil {
+				return errors.Join(err, nerr)
+			}
+			k.noted(x.ID) // also where the file cannot be removed
 		}
-		if err != nil {
-			return err
-		}
-		k.noted(x.ID) // also where the file cannot be removed
 		err = errors.Join(err, os.Remove(path))
 	}
 	return err

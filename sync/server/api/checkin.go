@@ -99,11 +99,12 @@ func (v *visit) keep() error {
 	in, e := v.in, v.e
 	v.st = v.a.state.Load()
 	news := in.Device != nil || in.Findings != nil || len(in.Events) > 0 || in.Policy != e.held || in.Agent != e.run
+	if news && !e.quota.report() {
+		// Nothing of it is stored: its digests differ then, and it is asked again. It is governed all the same.
+		v.a.stats.quota.Inc()
+		news = false
+	}
 	if news {
-		if !e.quota.report() {
-			v.a.stats.quota.Inc()
-			return &problem{status: http.StatusTooManyRequests, code: "too_many_reports", message: "this device reports more often than once a second"}
-		}
 		rec, err := v.a.record(v.q, e, in, v.st)
 		if err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/sync/server/fleet"
 	"github.com/warderd/warder/sync/server/roster"
 )
 
@@ -96,7 +97,14 @@ func (a *API) compliance(q *request, only string) (complianceView, error) {
 			byPolicy[id] = &policyTally{PolicyID: id, Name: p.Name, Assigned: count[id]}
 		}
 	}
+	gone, err := a.Store.Deleted(q.Context(), unknownPolicies(list, st))
+	if err != nil {
+		return out, err
+	}
 	for _, s := range list {
+		if st.Policies[s.Policy] == nil && !gone[s.Policy] {
+			s.Policy = inventedPolicy // no policy of this server's, whatever a device says
+		}
 		p := byPolicy[s.Policy]
 		if p == nil { // deleted, and still held
 			p = &policyTally{PolicyID: s.Policy}
@@ -124,6 +132,21 @@ func (a *API) compliance(q *request, only string) (complianceView, error) {
 	}
 	sort.Slice(out.Policies, func(i, j int) bool { return out.Policies[i].PolicyID < out.Policies[j].PolicyID })
 	return out, nil
+}
+
+// inventedPolicy stands for policies that devices say they hold and that this server never had.
+const inventedPolicy = "unknown"
+
+// unknownPolicies are those that devices say they hold and that are not there now.
+func unknownPolicies(list []roster.Sum, st *fleet.State) (out []string) {
+	for _, s := range list {
+		if st.Policies[s.Policy] == nil && !slices.Contains(out, s.Policy) {
+			if out = append(out, s.Policy); len(out) == 500 {
+				break
+			}
+		}
+	}
+	return out
 }
 
 // otherSettings sums up the settings that this version does not know: a newer agent's, or those that a newer

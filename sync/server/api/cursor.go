@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/base64"
 	"encoding/json"
+	"math"
 
 	"github.com/warderd/warder/sync/server/roster"
 )
@@ -16,8 +17,8 @@ func cursorOf(m roster.Mark) string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// cursor reads the one of a request; the zero place where there is none.
-func (q *request) cursor() (m roster.Mark, err error) {
+// cursor reads the one of a request; the zero place where there is none. of is the order that it must be a place in.
+func (q *request) cursor(of string) (m roster.Mark, err error) {
 	text := q.params.Get("cursor")
 	if text == "" {
 		return m, nil
@@ -26,7 +27,7 @@ func (q *request) cursor() (m roster.Mark, err error) {
 	if err == nil {
 		err = json.Unmarshal(b, &m)
 	}
-	if err != nil || m.N < 0 || m.Sort != q.params.Get("sort") {
+	if err != nil || m.N < 1 || m.N == math.MaxInt64 || m.Sort != of {
 		return m, badCursor(text)
 	}
 	return m, nil

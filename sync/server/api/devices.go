@@ -34,6 +34,9 @@ const (
 	notedEvery = 4 * time.Minute
 )
 
+// clockStep is more than clocks of nodes differ: what lies further ahead is of a clock that was set back since.
+const clockStep = 2 * time.Minute
+
 // fresh is until when a word counts that came now.
 func (a *API) fresh(device string, now time.Time) time.Time {
 	if a.hub.connected(device) {
@@ -49,7 +52,7 @@ func (a *API) most(now time.Time) time.Time { return now.Add(max(a.Interval+fres
 // goes.
 func (a *API) status(d *store.Device, now time.Time) string {
 	seen := a.book.seen(d).At
-	if a.hub.connected(d.ID) || !seen.IsZero() && now.Sub(seen) < 3*a.Interval && agentOf(d).Ended == "" {
+	if a.hub.connected(d.ID) || !seen.IsZero() && now.Sub(seen) < 3*a.Interval && seen.Sub(now) < clockStep && agentOf(d).Ended == "" {
 		return "online"
 	}
 	return "offline"
@@ -76,6 +79,9 @@ func (a *API) stands(d *store.Device, now time.Time) (rollup, why string) {
 	case d.Report.Rollup == "":
 		return "", ""
 	case (now.After(seen.Fresh) || seen.Fresh.After(a.most(now))) && !a.hub.connected(d.ID):
+		if seen.At.After(now) {
+			return string(enforce.Uncertain), "last seen before this server's clock was set back; it said " + d.Report.Rollup
+		}
 		return string(enforce.Uncertain), "last seen " + now.Sub(seen.At).Round(time.Minute).String() + " ago; it said " + d.Report.Rollup
 	}
 	return d.Report.Rollup, ""
@@ -175,7 +181,7 @@ func (a *API) devices(q *request, f roster.Filter) (list []*store.Device, total 
 	p := roster.Page{Skip: (page - 1) * size, Size: size + 1} // one more: is there more?
 	p.Sort, p.Descending = q.order()
 	if q.params.Get("cursor") != "" {
-		m, err := q.cursor()
+		m, err := q.cursor("devices " + q.params.Get("sort"))
 		if err != nil {
 			return nil, 0, "", err
 		}
@@ -185,7 +191,7 @@ func (a *API) devices(q *request, f roster.Filter) (list []*store.Device, total 
 	if len(marks) > size {
 		marks = marks[:size]
 		last := marks[size-1]
-		last.Sort = q.params.Get("sort")
+		last.Sort = "devices " + q.params.Get("sort")
 		next = cursorOf(last)
 	}
 	numbers := make([]int64, 0, len(marks))

@@ -155,7 +155,7 @@ func (a *API) audit(q *request, f store.AuditFilter) (listView[changeView], erro
 	page, size := q.page()
 	skip := (page - 1) * size
 	if q.params.Get("cursor") != "" {
-		m, err := q.cursor()
+		m, err := q.cursor("audit")
 		if err != nil {
 			return none, err
 		}
@@ -168,7 +168,7 @@ func (a *API) audit(q *request, f store.AuditFilter) (listView[changeView], erro
 	next := ""
 	if len(list) > size {
 		list = list[:size]
-		next = cursorOf(roster.Mark{N: list[size-1].Sequence})
+		next = cursorOf(roster.Mark{N: list[size-1].Sequence, Sort: "audit"})
 	}
 	var data []changeView
 	for _, c := range list {

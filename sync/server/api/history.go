@@ -49,7 +49,7 @@ func policyHistory(a *API, q *request) (historyList, error) {
 	skip := (page - 1) * size
 	before := 0
 	if q.params.Get("cursor") != "" {
-		m, err := q.cursor()
+		m, err := q.cursor("history")
 		if err != nil {
 			return historyList{}, err
 		}
@@ -62,7 +62,7 @@ func policyHistory(a *API, q *request) (historyList, error) {
 	out := historyList{Data: []HistoryItem{}, Total: total, Page: page, PageSize: size}
 	if len(list) > size {
 		list = list[:size]
-		out.Next = cursorOf(roster.Mark{N: int64(list[size-1].Version)})
+		out.Next = cursorOf(roster.Mark{N: int64(list[size-1].Version), Sort: "history"})
 	}
 	for _, v := range list {
 		out.Data = append(out.Data, HistoryItem{v.Version, v.By, second(v.At), v.Changes})

@@ -68,7 +68,7 @@ func receive(body []byte) (*received, error) {
 	if err != nil {
 		return nil, bad("the report cannot be read: " + err.Error())
 	}
-	in.Agent.Ended = word(in.Agent.Ended)
+	in.Agent.Ended, in.Agent.Cut = word(in.Agent.Ended), enforce.Plain(short(in.Agent.Cut))
 	in.device = compact(raw.Device)
 	if in.Findings != nil {
 		for i, f := range raw.Findings {
@@ -181,8 +181,13 @@ func bounded(v any, name string) (out any, changed bool) {
 			}
 		}
 	case map[string]any:
-		for k := range x {
-			if y, is := bounded(x[k], k); is {
+		for k, y := range x {
+			y, is := bounded(y, k)
+			if len(k) > maxWord || policy.Control(k) {
+				delete(x, k)
+				k, is = enforce.Plain(strings.ToValidUTF8(k[:min(len(k), maxWord)], "")), true
+			}
+			if is {
 				x[k], changed = y, true
 			}
 		}
@@ -356,10 +361,12 @@ type stood struct {
 // standing says in few words how a device stands. A newer agent's words are unknown in it, so that a fleet has
 // few distinct ones whatever its devices say.
 func standing(findings []enforce.Finding) (hash, body string) {
-	list := make([]stood, 0, len(findings))
+	list := make([]stood, 0, min(len(findings), 64))
+	at := map[enforce.Setting]int{}
 	for _, f := range findings {
 		x := stood{f.Setting, f.Mode, f.Compliance, f.Enforcement}
-		if _, known := policy.Find(f.Setting); !known {
+		_, known := policy.Find(f.Setting)
+		if !known {
 			x.Setting = otherSettings
 		}
 		if x.Compliance != enforce.Compliant && x.Compliance != enforce.Noncompliant {
@@ -368,11 +375,24 @@ func standing(findings []enforce.Finding) (hash, body string) {
 		if !slices.Contains(enforce.Enforcements, x.Enforcement) {
 			x.Enforcement = unknownWord
 		}
-		if !slices.Contains(list, x) || x.Setting != otherSettings {
+		switch i, has := at[x.Setting]; {
+		case has && known: // a setting stands once; of two findings the worse one counts
+			if worse(x.Compliance) > worse(list[i].Compliance) {
+				list[i] = x
+			}
+		case known:
+			at[x.Setting] = len(list)
+			list = append(list, x)
+		case !slices.Contains(list, x):
 			list = append(list, x)
 		}
 	}
 	slices.SortStableFunc(list, func(a, b stood) int { return strings.Compare(string(a.Setting), string(b.Setting)) })
 	b, _ := json.Marshal(list)
 	return protocol.Digest(list)[:16], string(b)
+}
+
+// worse orders what findings say.
+func worse(c enforce.Compliance) int {
+	return slices.Index([]enforce.Compliance{enforce.Compliant, enforce.Uncertain, enforce.Noncompliant}, c)
 }

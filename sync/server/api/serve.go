@@ -61,7 +61,7 @@ func (a *API) Handler() http.Handler {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
 		// The mux would redirect to the clean path, with a page of HTML.
-		if p := q.URL.Path; p != "*" && strings.TrimSuffix(p, "/") != strings.TrimSuffix(path.Clean("/"+p), "/") {
+		if p := q.URL.Path; !strings.HasPrefix(p, "/") || strings.TrimSuffix(p, "/") != strings.TrimSuffix(path.Clean("/"+p), "/") {
 			a.refuse(w, &problem{status: http.StatusNotFound, code: "not_found", message: fmt.Sprintf("no such resource: %.200q", p)})
 			return
 		}

@@ -79,7 +79,7 @@ type whatIfEvent struct {
 // about some thousands, and says where to go on.
 func whatIf(a *API, q *request) (whatIfView, error) {
 	out := whatIfView{NewlyDenied: map[string]int{}, Data: []whatIfDevice{}}
-	from, err := q.cursor()
+	from, err := q.cursor("what-if")
 	if err != nil {
 		return out, err
 	}
@@ -116,7 +116,7 @@ func whatIf(a *API, q *request) (whatIfView, error) {
 		if out.Devices == 0 {
 			return out, &problem{status: http.StatusServiceUnavailable, code: "busy", message: "not one device could be looked at in " + whatIfTime.String()}
 		}
-		out.Next = cursorOf(roster.Mark{N: last})
+		out.Next = cursorOf(roster.Mark{N: last, Sort: "what-if"})
 		if out.Truncated == "" {
 			out.Truncated = fmt.Sprintf("an answer is about %d devices at most; go on with the cursor in next", whatIfMost)
 		}

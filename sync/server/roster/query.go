@@ -50,7 +50,7 @@ func (e *entry) current(c Clock) bool {
 }
 
 func (e *entry) online(c Clock) bool {
-	return e.connected || e.at > 0 && e.at > c.Online && !e.ended
+	return e.connected || e.at > 0 && e.at > c.Online && e.at <= c.Now+clockStep && !e.ended
 }
 
 func (f *Filter) takes(e *entry) bool {

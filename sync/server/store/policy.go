@@ -226,3 +226,21 @@ func (s *Store) SetMeta(ctx context.Context, name, v string) error {
 	_, err := s.write.ExecContext(ctx, `INSERT INTO meta (name, value) VALUES ($1,$2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, v)
 	return err
 }
+
+// Deleted gives those of some ids that are of policies that were there once.
+func (s *Store) Deleted(ctx context.Context, ids []string) (map[string]bool, error) {
+	out := map[string]bool{}
+	if len(ids) == 0 {
+		return out, nil
+	}
+	args := make([]any, 0, len(ids))
+	for _, id := range ids {
+		args = append(args, id)
+	}
+	return out, rows(ctx, s.read, func(r scanner) error {
+		var id string
+		err := r.Scan(&id)
+		out[id] = true
+		return err
+	}, `SELECT DISTINCT policy FROM versions WHERE policy IN `+s.values(1, len(ids)), args...)
+}

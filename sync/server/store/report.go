@@ -340,8 +340,11 @@ type FleetEvent struct {
 	StoredEvent
 }
 
-// maxSearched bounds the rows that one question looks at.
-const maxSearched = 5000
+// The bounds of what one question looks at: rows, and bytes of them.
+const (
+	maxSearched      = 5000
+	maxSearchedBytes = 16 << 20
+)
 
 // Fleet gives up to so many events of all devices, newest first, and where to go on; nil at the end.
 func (s *Store) Fleet(ctx context.Context, f EventFilter, size int) (out []FleetEvent, next *EventMark, err error) {
@@ -372,14 +375,15 @@ func (s *Store) Fleet(ctx context.Context, f EventFilter, size int) (out []Fleet
 		return nil, nil, err
 	}
 	defer r.Close()
-	seen := 0
-	for r.Next() {
+	seen, looked := 0, 0
+	for looked < maxSearchedBytes && r.Next() {
 		var m EventMark
 		var body sql.RawBytes
 		if err := r.Scan(&m.Device, &m.Epoch, &m.First, &m.Received, &body); err != nil {
 			return nil, nil, err
 		}
 		seen++
+		looked += len(body)
 		var list []json.RawMessage
 		if err := quick.Unmarshal(body, &list); err != nil {
 			return nil, nil, err
@@ -405,7 +409,7 @@ func (s *Store) Fleet(ctx context.Context, f EventFilter, size int) (out []Fleet
 		}
 		next = &m
 	}
-	if err := r.Err(); err != nil || seen < maxSearched {
+	if err := r.Err(); err != nil || seen < maxSearched && looked < maxSearchedBytes {
 		return out, nil, err
 	}
 	return out, next, nil
