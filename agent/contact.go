@@ -27,14 +27,15 @@ type contact struct {
 	cadence *checkin.Cadence
 	timer   *time.Timer // the next check-in
 
-	busy   bool      // an exchange is under way
-	begun  time.Time // when the last one began
-	ended  time.Time // when the last one ended
-	again  bool      // another is wanted after it
-	rounds int       // exchanges in a row without a pause
-	wanted time.Time // while busy: when the next one is wanted at the latest
-	paced  bool      // the next one only waits for the pause between two
-	notYet time.Time // the server asked not to be called before
+	busy    bool      // an exchange is under way
+	begun   time.Time // when the last one began
+	ended   time.Time // when the last one ended
+	again   bool      // another is wanted after it
+	rounds  int       // exchanges in a row without a pause
+	shrinks int       // of them, those that only made a report smaller
+	wanted  time.Time // while busy: when the next one is wanted at the latest
+	paced   bool      // the next one only waits for the pause between two
+	notYet  time.Time // the server asked not to be called before
 
 	nudgedFor int64     // the change that the server nudged for, until a check-in has named it
 	nudged    time.Time // the nudge whose policy is not verified yet
@@ -164,13 +165,13 @@ func (c *contact) failed(err error) {
 	if c.cadence.Told(err) {
 		c.notYet = c.now().Add(wait)
 	}
-	c.rounds = 0
+	c.rounds, c.shrinks = 0, 0
 	c.next(wait)
 }
 
 // succeeded takes note of what the server has now.
 func (c *contact) succeeded(r *protocol.Report, what sent, a *protocol.Answer) {
-	c.notYet = time.Time{}
+	c.notYet, c.shrinks = time.Time{}, 0
 	if r.Sequence == c.nudgedFor {
 		c.nudgedFor = 0
 	}
@@ -200,6 +201,8 @@ const maxShrinks = 12
 const (
 	maxRest  = 60
 	restWait = 5 * time.Second
+	// againWait is when one comes that was wanted after as many exchanges in a row as there may be.
+	againWait = time.Minute
 )
 
 // another reports whether the next exchange follows at once; else it sets its time.
@@ -211,6 +214,8 @@ func (c *contact) another() bool {
 	wait := c.cadence.Done()
 	if c.rest {
 		wait = min(wait, restWait)
+	} else if c.again {
+		wait = min(wait, againWait)
 	}
 	if left := c.wanted.Sub(c.now()); !c.wanted.IsZero() && left < wait {
 		wait = max(left, 0)

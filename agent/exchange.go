@@ -109,9 +109,9 @@ func (a *Agent) exchanged(x *exchange) {
 		if c.again {
 			a.checkIn()
 		}
-	case tooLarge(x.err) && c.batch.refused(&x.report, c.ended) && c.rounds < maxShrinks:
+	case tooLarge(x.err) && c.shrinks < maxShrinks && c.batch.refused(&x.report, c.ended):
 		a.o.Log.Warn("a report was refused as too large; a smaller one is sent", "bytes", size(&x.report), "events", len(x.report.Events))
-		c.rounds++
+		c.shrinks++
 		c.begun = time.Time{} // at once: this is the same check-in
 		a.checkIn()
 	case x.err != nil:
