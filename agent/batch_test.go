@@ -67,16 +67,16 @@ func TestProxyWithALimit(t *testing.T) {
 				a.contact.sent.facts, a.contact.sent.findings = "", "" // and all the rest, too
 				a.checkIn()
 			})
-			l.until("everything is there", func(Status) bool {
+			l.until("everything is there, or it is said what is not", func(s Status) bool {
 				left, err := l.agent.store.Backlog()
-				return err == nil && (left == 0 || limit < 16<<10 && refused.Load() > 6)
+				return err == nil && left == 0 || limit < 16<<10 && slices.ContainsFunc(s.Health, func(p Problem) bool { return p.Code == reportCut })
 			})
 			if limit < 16<<10 { // the policy still comes
 				l.admin("PUT", "/policies/policy-default", denyAll)
 				l.until("the newest policy", version(2))
-				l.until("it is said", func(s Status) bool {
-					return slices.ContainsFunc(s.Health, func(p Problem) bool { return p.Code == reportCut })
-				})
+				if d := l.admin("GET", "/devices/"+l.agent.custody.device().DeviceID, ""); !strings.Contains(fmt.Sprint(d["agent"]), "not reported: ") {
+					t.Errorf("the server is not told: %v", d["agent"])
+				}
 			}
 			left, _ := l.agent.store.Backlog()
 			t.Logf("limit %d: %d reports refused, largest taken %d bytes, %d events left", limit, refused.Load(), largest.Load(), left)

@@ -248,6 +248,46 @@ func TestTwoNodes(t *testing.T) {
 	if m.sync(); len(m.last.Request) > 0 {
 		t.Errorf("asked for %v", m.last.Request)
 	}
+	// What is said through one node is counted by both, be it findings, a word at the end, or a device's first word; so
+	// is what an older node writes, which knows nothing of that.
+	agrees := func(what string, r *rig, field string, want float64) {
+		t.Helper()
+		began := time.Now()
+		for {
+			got := num(r.ok(200, "GET", "/compliance", ""), field)
+			if got == want {
+				t.Logf("%s: the other node knows after %s", what, time.Since(began).Round(time.Millisecond))
+				return
+			}
+			if time.Since(began) > 30*time.Second {
+				t.Fatalf("%s: %v %s, want %v", what, got, field, want)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+	agrees("findings", one, "noncompliant", 1)
+	agrees("findings", two, "noncompliant", 1)
+	m.says(enforce.Compliant)
+	agrees("better findings", two, "noncompliant", 0)
+	agrees("better findings", two, "compliant", 1)
+	raw, err := sql.Open("pgx", db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	if _, err := raw.Exec(`UPDATE reports SET rollup = 'noncompliant', counter = counter + 1 WHERE rollup = 'compliant'`); err != nil {
+		t.Fatal(err)
+	}
+	agrees("an older node's", one, "noncompliant", 1)
+	agrees("an older node's", two, "noncompliant", 1)
+	two.ok(200, "PATCH", "/devices/"+m.out.DeviceID, `{"tags":["moved"]}`)
+	for range 600 {
+		if num(one.ok(200, "GET", "/devices?tag=moved", ""), "total") == 1 {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Error("a tag that was set through the other node is not found")
 }
 
 // A backup taken while devices come and go is restored elsewhere, on either database, and the fleet

@@ -109,13 +109,14 @@ func (p *people) mend(ctx context.Context) error {
 	again := slices.Collect(maps.Keys(p.missed))
 	clear(p.missed)
 	p.mu.Unlock()
-	for _, n := range again {
-		list, err := p.a.Store.Roster(ctx, n-1, 1)
-		if err != nil {
-			return err
+	list, err := p.a.Store.RosterNumbers(ctx, again)
+	if err != nil {
+		for _, n := range again {
+			p.miss(n)
 		}
-		p.put(list)
+		return err
 	}
+	p.put(list)
 	return nil
 }
 

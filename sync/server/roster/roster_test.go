@@ -214,6 +214,41 @@ func TestStanding(t *testing.T) {
 	}
 }
 
+// A row that was read before a report came does not take the report back, nor a socket that came meanwhile, nor when it
+// was heard of; what lies ahead of the clock is taken back.
+func TestLateRow(t *testing.T) {
+	now := int64(1_000_000_000)
+	r := New()
+	r.Now = func() int64 { return now }
+	x := Row{N: 7, ID: "d", State: "enrolled", At: now - 5000, Fresh: now + 1000, Standing: Standing{Held: "p", Hash: "old", Rollup: "compliant", Counter: 4}}
+	r.Put([]Row{x})
+	r.Stand(7, Standing{Held: "p", Version: 2, Hash: "new", Rollup: "noncompliant", Counter: 5}, true)
+	r.Heard(7, now, now+2000)
+	r.Connected(7, true)
+	x.Name = "renamed"
+	r.Put([]Row{x})
+	clock := Clock{Now: now + 1500, Most: now + 5000, Online: now - 1}
+	if s := r.Standings("", clock); len(s) != 1 || s[0] != (Sum{"p", "new", "noncompliant", false, 1}) {
+		t.Errorf("%+v", s)
+	}
+	if n := r.Count(Filter{Status: "online", Text: "RENAMED", Clock: clock}, nil); n != 1 {
+		t.Error("the name did not come, or the socket went")
+	}
+	r.Stand(7, Standing{Held: "p", Hash: "older", Rollup: "compliant", Counter: 3}, true) // another node's, read late
+	if s := r.Standings("", clock); s[0].Hash != "new" {
+		t.Errorf("%+v", s)
+	}
+	r.Connected(7, false)
+	r.Heard(7, now+3_600_000, now+7_200_000) // by a clock that is set back now
+	r.Merge(7, now+10, now+2000)
+	if n := r.Count(Filter{Status: "online", Clock: clock}, nil); n != 1 {
+		t.Error("another node's word is not taken for an hour")
+	}
+	if s := r.Standings("", clock); s[0].Old {
+		t.Errorf("%+v", s)
+	}
+}
+
 func BenchmarkStandings(b *testing.B) {
 	r := full(100_000)
 	for b.Loop() {

@@ -32,9 +32,6 @@ func (s *Store) migrate(ctx context.Context, all fs.FS) error {
 		}
 		opts = append(opts, goose.WithSessionLocker(locker))
 	} else {
-		if err := s.foreign(ctx); err != nil {
-			return err
-		}
 		l := flock.New(s.url+".migrating", flock.SetPermissions(0o600))
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 		defer cancel()
@@ -42,6 +39,16 @@ func (s *Store) migrate(ctx context.Context, all fs.FS) error {
 			return fmt.Errorf("another process has been changing its tables for two minutes: %w", err)
 		}
 		defer func() { _ = l.Unlock() }()
+		// Under that lock, as the first that touches the file: several that open a new one at once would be in each
+		// other's way when it is given its journal.
+		err := s.foreign(ctx)
+		for try := 0; busy(err) && try < 10; try++ {
+			time.Sleep(100 * time.Millisecond)
+			err = s.foreign(ctx)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	sub, err := fs.Sub(all, dir)
 	if err != nil {

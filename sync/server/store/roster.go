@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/warderd/warder/sync/server/roster"
@@ -32,22 +33,39 @@ func (s *Store) Roster(ctx context.Context, after int64, most int) (out []roster
 }
 
 // RosterOf gives single devices, by id.
-func (s *Store) RosterOf(ctx context.Context, ids []string) (out []roster.Row, err error) {
+func (s *Store) RosterOf(ctx context.Context, ids []string) ([]roster.Row, error) {
+	args := make([]any, 0, len(ids))
+	for _, id := range ids {
+		args = append(args, id)
+	}
+	return s.rosterIn(ctx, "d.id", args)
+}
+
+// RosterNumbers gives single devices, by number.
+func (s *Store) RosterNumbers(ctx context.Context, numbers []int64) ([]roster.Row, error) {
+	args := make([]any, 0, len(numbers))
+	for _, n := range numbers {
+		args = append(args, n)
+	}
+	return s.rosterIn(ctx, "d.n", args)
+}
+
+func (s *Store) rosterIn(ctx context.Context, column string, args []any) (out []roster.Row, err error) {
 	const most = 500
-	for len(ids) > 0 && err == nil {
-		part := ids[:min(most, len(ids))]
-		ids = ids[len(part):]
-		args := make([]any, 0, len(part))
-		for _, id := range part {
-			args = append(args, id)
+	for part := range slices.Chunk(args, most) {
+		in := s.values(1, len(part))
+		if s.pg && column == "d.n" { // it takes a parameter for a text otherwise
+			in = strings.Replace(in, "($1", "(CAST($1 AS BIGINT)", 1)
 		}
-		err = rows(ctx, s.device, func(r scanner) error {
+		if err := rows(ctx, s.device, func(r scanner) error {
 			x, err := scanRoster(r)
 			out = append(out, x)
 			return err
-		}, `SELECT `+rosterColumns+`WHERE d.id IN `+s.values(1, len(part)), args...)
+		}, `SELECT `+rosterColumns+`WHERE `+column+` IN `+in, part...); err != nil {
+			return nil, err
+		}
 	}
-	return out, err
+	return out, nil
 }
 
 // Stood is what a device says of itself since another node has written it.
