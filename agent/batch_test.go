@@ -56,7 +56,7 @@ func TestProxyWithALimit(t *testing.T) {
 			strict.Store(true)
 			n := 110
 			if limit < 1<<20 {
-				n = 40
+				n = 24
 			}
 			l.in(func(a *Agent) {
 				for i := range n {
