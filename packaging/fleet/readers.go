@@ -128,14 +128,14 @@ func read(dir, binary string) (map[string]*hdrhistogram.Histogram, error) {
 		return nil, err
 	}
 	// Devices come at a fixed rate; each time is from when it was due.
-	come := func(name string) {
+	come := func(name string, seconds int) {
 		h := hdrhistogram.New(1, 600_000_000, 3)
 		var mu sync.Mutex
 		var all sync.WaitGroup
 		failed := 0
 		const rate = 200
 		began := time.Now()
-		for i := range rate * 15 {
+		for i := range rate * seconds {
 			due := began.Add(time.Duration(i) * time.Second / rate)
 			time.Sleep(time.Until(due))
 			d := devices[i%len(devices)]
@@ -156,11 +156,12 @@ func read(dir, binary string) (map[string]*hdrhistogram.Histogram, error) {
 		}
 		all.Wait()
 		if failed > 0 {
-			say("%s: %d of %d failed", name, failed, rate*15)
+			say("%s: %d of %d failed", name, failed, rate*seconds)
 		}
 		out[name] = h
 	}
-	come(alone)
+	come("", 10) // what filling the database has left unwritten is written, and devices are known
+	come(alone, 15)
 	var stop atomic.Bool
 	var viewers sync.WaitGroup
 	asked := atomic.Int64{}
@@ -175,7 +176,7 @@ func read(dir, binary string) (map[string]*hdrhistogram.Histogram, error) {
 			}
 		})
 	}
-	come(watched)
+	come(watched, 15)
 	stop.Store(true)
 	viewers.Wait()
 	say("%s: eight viewers had %d answers in 15 s; memory %d MiB", binary, asked.Load(), t.rss()/1024)

@@ -8,6 +8,7 @@
 package roster
 
 import (
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -47,25 +48,28 @@ type Standing struct {
 	Counter int64  // of the report: the highest is the last
 }
 
-// entry is a device as it is kept.
+// entry is a device as it is kept. What most questions look at comes first and fills one line of a processor's cache;
+// the whole is three of them.
 type entry struct {
-	n                         int64
-	at, fresh, enrolled       int64
-	counter                   int64 // of the report by which it stands
-	id, name                  string
-	os, ownership, user, tags text
-	own, mode, state          text
-	held, hash, rollup        text
+	state, held, hash, rollup text
 	effective                 text
-	priority, version         int32
-	ended, connected          bool
+	at, fresh                 int64
+	version                   int32
+	there, ended, connected   bool
+
+	n, enrolled, counter int64 // counter is that of the report by which it stands
+	id, name             string
+	os, ownership, user  text
+	tags, own, mode      text
+	priority             int32
+	_                    [20]byte
 }
 
 // chunk is a run of devices: those whose numbers follow each other. Numbers are given one after the other, so that
 // few places stay empty.
 type chunk struct {
-	mu   sync.RWMutex
 	list [chunkSize]entry
+	mu   sync.RWMutex
 }
 
 // chunkSize is how many devices are locked at a time.
@@ -132,7 +136,7 @@ func (r *Roster) Put(rows []Row) {
 }
 
 func (r *Roster) put(x *Row, m *memo) {
-	e := entry{n: x.N, at: x.At, fresh: x.Fresh, enrolled: x.Enrolled, id: x.ID, name: x.Name, os: unique.Make(x.OS), ownership: unique.Make(x.Ownership), user: unique.Make(x.User),
+	e := entry{there: true, n: x.N, at: x.At, fresh: x.Fresh, enrolled: x.Enrolled, id: x.ID, name: x.Name, os: unique.Make(x.OS), ownership: unique.Make(x.Ownership), user: unique.Make(x.User),
 		tags: unique.Make(x.Tags), own: unique.Make(x.Policy), mode: unique.Make(x.Compliance), state: unique.Make(x.State), priority: int32(x.Priority)}
 	e.stand(&x.Standing)
 	e.effective = m.of(&e)
@@ -140,7 +144,7 @@ func (r *Roster) put(x *Row, m *memo) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := &c.list[i]
-	if old.id == "" {
+	if !old.there {
 		r.mu.Lock()
 		r.number[e.id] = e.n
 		r.mu.Unlock()
@@ -208,7 +212,7 @@ func (r *Roster) with(n int64, f func(*entry)) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.list[i].id == "" {
+	if !c.list[i].there {
 		return false
 	}
 	f(&c.list[i])
@@ -321,6 +325,9 @@ func (r *Roster) each(from int64, write bool, f func(*entry) bool) {
 		if c != nil && !c.each(from, write, f) {
 			return
 		}
+		if k%4 == 3 {
+			runtime.Gosched() // a device that waits for this processor comes first
+		}
 	}
 }
 
@@ -333,7 +340,7 @@ func (c *chunk) each(from int64, write bool, f func(*entry) bool) bool {
 		defer c.mu.RUnlock()
 	}
 	for i := range c.list {
-		if e := &c.list[i]; e.id != "" && e.n >= from && !f(e) {
+		if e := &c.list[i]; e.there && e.n >= from && !f(e) {
 			return false
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"unsafe"
 
 	"github.com/warderd/warder/sync/server/fleet"
 )
@@ -283,4 +284,13 @@ func FuzzHolds(f *testing.F) {
 			t.Errorf("%q in %q", part, s)
 		}
 	})
+}
+
+func TestEntryFillsCacheLines(t *testing.T) {
+	if s := unsafe.Sizeof(entry{}); s != 192 {
+		t.Errorf("an entry has %d bytes, want 192", s)
+	}
+	if at := unsafe.Offsetof(entry{}.n); at != 64 {
+		t.Errorf("what most questions look at has %d bytes, want 64", at)
+	}
 }
