@@ -16,8 +16,8 @@ import (
 const (
 	maxBatch   = 256
 	maxWaiting = 4096
-	// The times of check-ins without news are written within seenEvery: a share of them at each seenTick, because
-	// thirty thousand rows at once would keep reports waiting.
+	// The time of a check-in without news is written after seenEvery, with others whose turn it is: thirty thousand rows
+	// at once would keep reports waiting.
 	seenEvery = 10 * time.Second
 	seenTick  = 500 * time.Millisecond
 )
@@ -34,8 +34,13 @@ type batch struct {
 	seen map[int64]store.Seen
 	last map[int64]store.Seen // being written
 
-	order   []int64   // of seen, the oldest first
-	flushed time.Time // when some were written last
+	order []turn // of seen, the oldest first
+}
+
+// turn is since when a device's time waits to be written.
+type turn struct {
+	device int64
+	since  time.Time
 }
 
 func (b *batch) init(a *API) {
@@ -64,7 +69,7 @@ func (b *batch) note(s store.Seen) {
 	if old, ok := b.seen[s.Device]; ok {
 		s = old.Then(s)
 	} else {
-		b.order = append(b.order, s.Device)
+		b.order = append(b.order, turn{s.Device, time.Now()})
 	}
 	b.seen[s.Device] = s
 	b.mu.Unlock()
@@ -179,19 +184,17 @@ func (b *batch) write(ctx context.Context, list []pending) error {
 	return err
 }
 
-// share is how many times are written at this tick: so many that none waits for longer than seenEvery at the pace at
-// which they come, and all where they are few.
+// share is how many times are written at this tick: those that have waited for seenEvery. Each device has its own
+// turn so, and what it says meanwhile goes along.
 func (b *batch) share() int {
-	const few = 64
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	n := len(b.seen)
-	if n <= few && now.Sub(b.flushed) < seenEvery {
-		return 0 // an idle server writes every ten seconds
+	n := 0
+	for n < len(b.order) && now.Sub(b.order[n].since) >= seenEvery-seenTick {
+		n++
 	}
-	b.flushed = now
-	return max(few, n*int(seenTick)/int(seenEvery)*2)
+	return n
 }
 
 // flush writes the times of at most so many check-ins without news, the oldest first.
@@ -205,7 +208,7 @@ func (b *batch) flush(ctx context.Context, most int) {
 	} else {
 		b.last = make(map[int64]store.Seen, most)
 		for len(b.last) < most && len(b.order) > 0 {
-			n := b.order[0]
+			n := b.order[0].device
 			b.order = b.order[1:]
 			if s, ok := b.seen[n]; ok {
 				b.last[n] = s
@@ -234,7 +237,7 @@ func (b *batch) flush(ctx context.Context, most int) {
 			if newer, is := b.seen[k]; is {
 				s = s.Then(newer)
 			} else {
-				b.order = append(b.order, k)
+				b.order = append(b.order, turn{k, time.Now()})
 			}
 			b.seen[k] = s
 		}
