@@ -78,7 +78,7 @@ func (a *API) stands(d *store.Device, now time.Time) (rollup, why string) {
 		return string(enforce.Uncertain), "the agent ended: " + ended
 	case d.Report.Rollup == "":
 		return "", ""
-	case (now.After(seen.Fresh) || seen.Fresh.After(a.most(now))) && !a.hub.connected(d.ID):
+	case (now.After(seen.Fresh) || seen.Fresh.After(a.most(now).Add(clockStep))) && !a.hub.connected(d.ID):
 		if seen.At.After(now) {
 			return string(enforce.Uncertain), "last seen before this server's clock was set back; it said " + d.Report.Rollup
 		}

@@ -78,8 +78,8 @@ func Describe(version string) *huma.OpenAPI {
 		case anyone:
 			op.Description = "For anybody."
 		}
-		for _, m := range pathValue.FindAllStringSubmatch(r.path, -1) {
-			op.Parameters = append(op.Parameters, &huma.Param{Name: m[1], In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
+		for _, name := range valuesOf(r.path) {
+			op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
 		}
 		for _, p := range r.query {
 			op.Parameters = append(op.Parameters, &huma.Param{Name: p.name, In: "query", Description: p.doc, Schema: p.schema()})

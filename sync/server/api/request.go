@@ -31,6 +31,7 @@ type request struct {
 	body   []byte
 	params url.Values
 	route  *route
+	names  []string // of the values in its path
 	bearer string
 	by     string // the administrator
 	sender *entry // the device that signed

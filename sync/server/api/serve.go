@@ -26,11 +26,12 @@ func (a *API) Handler() http.Handler {
 	for i := range routes {
 		r := &routes[i]
 		methods[r.path] = append(methods[r.path], r.method)
+		names := valuesOf(r.path)
 		seen := a.stats.route(r)
 		mux.HandleFunc(r.method+" "+protocol.Base+r.path, func(w http.ResponseWriter, q *http.Request) {
 			began := time.Now()
 			s := &statusWriter{ResponseWriter: w}
-			a.serve(r, s, q)
+			a.serve(r, names, s, q)
 			seen(s.status, time.Since(began))
 		})
 	}
@@ -99,7 +100,7 @@ func requestID(q *http.Request) string {
 	return id
 }
 
-func (a *API) serve(r *route, w http.ResponseWriter, hq *http.Request) {
+func (a *API) serve(r *route, names []string, w http.ResponseWriter, hq *http.Request) {
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler {
@@ -110,7 +111,7 @@ func (a *API) serve(r *route, w http.ResponseWriter, hq *http.Request) {
 			a.write(w, http.StatusInternalServerError, protocol.Problem{Error: &protocol.ProblemBody{Code: "internal", Message: "the server made a mistake", RequestID: id}})
 		}
 	}()
-	q := &request{Request: hq, w: w, now: a.Now(), route: r}
+	q := &request{Request: hq, w: w, now: a.Now(), route: r, names: names}
 	people := r.access == viewer || r.access == admin
 	if people {
 		q.id = requestID(hq)
@@ -151,8 +152,8 @@ type rawBody struct {
 }
 
 func (a *API) run(q *request) (out any, status int, err error) {
-	for _, m := range pathValue.FindAllStringSubmatch(q.route.path, -1) {
-		if v := q.PathValue(m[1]); len(v) > 256 || !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) {
+	for _, name := range q.names {
+		if v := q.PathValue(name); len(v) > 256 || !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) {
 			return nil, 0, store.ErrNotFound
 		}
 	}
@@ -216,6 +217,14 @@ const (
 )
 
 var pathValue = regexp.MustCompile(`{(\w+)}`)
+
+// valuesOf names the values in a route's path.
+func valuesOf(path string) (out []string) {
+	for _, m := range pathValue.FindAllStringSubmatch(path, -1) {
+		out = append(out, m[1])
+	}
+	return out
+}
 
 // enter counts a request in; false when there are too many at once.
 func (a *API) enter() bool {

@@ -8,7 +8,6 @@ import (
 	"unicode/utf8"
 	"unique"
 
-	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/sync/server/fleet"
 )
 
@@ -32,44 +31,70 @@ type Clock struct {
 	Online int64 // who was heard of since then is online
 }
 
-// stands is how a device stands now: what it last said, for as long as that counts.
-func (e *entry) stands(c Clock) string {
-	switch {
-	case e.ended:
-		return string(enforce.Uncertain)
-	case e.rollup == nothing:
-		return ""
-	case !e.current(c):
-		return string(enforce.Uncertain)
-	}
-	return e.rollup.Value()
+// chosen is a filter as it is applied: texts that many devices share are compared by their handles.
+type chosen struct {
+	*Filter
+	state, policy, platform, ownership, user, rollup text
+	any                                              []text
+	tag                                              string
+	tagged                                           map[text]bool // tags that were looked at
+	narrow                                           bool          // it asks for more than a group says
 }
 
-func (e *entry) current(c Clock) bool {
-	return e.connected || e.fresh >= c.Now && e.fresh <= c.Most
-}
-
-func (e *entry) online(c Clock) bool {
-	return e.connected || e.at > 0 && e.at > c.Online && e.at <= c.Now+clockStep && !e.ended
-}
-
-func (f *Filter) takes(e *entry) bool {
-	if f.State == "" && e.state == retired || f.State != "" && e.state.Value() != f.State {
-		return false
-	}
-	if f.Policy != "" && e.effective.Value() != f.Policy {
-		return false
-	}
-	if f.Any != nil && !slices.Contains(f.Any, e.effective.Value()) {
-		return false
+func (f *Filter) compile() *chosen {
+	make := func(s string) text {
+		if s == "" {
+			return nothing
+		}
+		return unique.Make(s)
 	}
 	t := &f.Target
-	if t.Platform != "" && e.os.Value() != t.Platform || t.Ownership != "" && t.Ownership != "ANY" && e.ownership.Value() != t.Ownership ||
-		t.User != "" && e.user.Value() != t.User || t.Tag != "" && !strings.Contains(e.tags.Value(), ","+t.Tag+",") {
+	c := &chosen{Filter: f, state: make(f.State), policy: make(f.Policy), platform: make(t.Platform), user: make(t.User), rollup: make(f.Rollup), ownership: nothing}
+	if t.Ownership != "ANY" {
+		c.ownership = make(t.Ownership)
+	}
+	if f.Any != nil {
+		c.any = []text{}
+		for _, p := range f.Any {
+			c.any = append(c.any, unique.Make(p))
+		}
+	}
+	if t.Tag != "" {
+		c.tag, c.tagged = ","+t.Tag+",", map[text]bool{nothing: false}
+	}
+	c.narrow = c.platform != nothing || c.ownership != nothing || c.user != nothing || c.tag != "" || f.Name != "" || f.Text != ""
+	return c
+}
+
+// group reports whether devices that are alike in this may be taken: those of them that rest takes, too.
+func (f *chosen) group(g *group) bool {
+	if f.state == nothing && g.state == retired || f.state != nothing && g.state != f.state {
 		return false
 	}
-	if f.Rollup != "" && e.stands(f.Clock) != f.Rollup || f.Status != "" && e.online(f.Clock) != (f.Status == "online") {
+	if f.policy != nothing && g.effective != f.policy || f.any != nil && !slices.Contains(f.any, g.effective) {
 		return false
+	}
+	return (f.rollup == nothing || g.stands() == f.rollup) && (f.Status == "" || g.online == (f.Status == "online"))
+}
+
+func (f *chosen) takes(e *entry) bool {
+	g := e.group(f.Clock)
+	return f.group(&g) && (!f.narrow || f.rest(e))
+}
+
+func (f *chosen) rest(e *entry) bool {
+	if f.platform != nothing && e.os != f.platform || f.ownership != nothing && e.ownership != f.ownership || f.user != nothing && e.user != f.user {
+		return false
+	}
+	if f.tag != "" {
+		has, known := f.tagged[e.tags]
+		if !known {
+			has = strings.Contains(e.tags.Value(), f.tag)
+			f.tagged[e.tags] = has
+		}
+		if !has {
+			return false
+		}
 	}
 	if f.Name != "" && (len(e.name) < len(f.Name) || !strings.EqualFold(prefix(e.name, f.Name), f.Name)) {
 		return false
@@ -182,49 +207,88 @@ func (m *marks) Pop() any {
 
 // List gives the places of a part of the devices that a filter takes, in order, and how many it takes in all.
 func (r *Roster) List(f Filter, p Page) (out []Mark, total int) {
+	if p.Sort == "" && !p.Descending {
+		return r.listPlain(f.compile(), p)
+	}
 	first := marks{page: &p}
 	most := p.Skip + p.Size
-	plain := p.Sort == "" && !p.Descending // they come in this order
-	late := !plain && most > 2000          // of a late page all are sorted: that is quicker than to keep the first so many
-	r.each(0, false, func(e *entry) bool {
-		if !f.takes(e) {
-			return true
-		}
+	late := most > 2000 // of a late page all are sorted: that is quicker than to keep the first so many
+	r.find(f.compile(), 0, func(e *entry) bool {
 		total++
 		m := p.mark(e)
 		switch {
 		case p.After != nil && !p.before(*p.After, m):
-		case len(first.list) < most || late:
-			if plain || late {
-				first.list = append(first.list, m)
-			} else {
-				heap.Push(&first, m)
-			}
-		case !plain && most > 0 && p.before(m, first.list[0]):
+		case late:
+			first.list = append(first.list, m)
+		case len(first.list) < most:
+			heap.Push(&first, m)
+		case most > 0 && p.before(m, first.list[0]):
 			first.list[0] = m
 			heap.Fix(&first, 0)
 		}
 		return true
 	})
 	out = first.list
-	if !plain {
-		slices.SortFunc(out, func(a, b Mark) int {
-			if p.before(a, b) {
-				return -1
-			}
-			return 1
-		})
-	}
+	slices.SortFunc(out, func(a, b Mark) int {
+		if p.before(a, b) {
+			return -1
+		}
+		return 1
+	})
 	out = out[:min(most, len(out))]
 	return out[min(p.Skip, len(out)):], total
 }
 
+// listPlain is List in the order of enrolment, in which devices are kept: what lies before the part and after it is
+// counted by the sums alone, where these say all that is asked for.
+func (r *Roster) listPlain(f *chosen, p Page) (out []Mark, total int) {
+	skip := p.Skip
+	r.chunksFrom(0, func(k int, c *chunk) bool {
+		if !f.narrow {
+			n := c.count(f)
+			total += n
+			if past := p.After != nil && p.After.N >= int64(k+1)*chunkSize-1; past || len(out) >= p.Size || n == 0 {
+				return true
+			}
+			if p.After == nil && n <= skip {
+				skip -= n
+				return true
+			}
+		} else if c.count(f) == 0 {
+			return true
+		}
+		c.each(0, false, func(e *entry) bool {
+			if !f.takes(e) {
+				return true
+			}
+			if f.narrow {
+				total++
+			}
+			switch {
+			case p.After != nil && e.n <= p.After.N || len(out) >= p.Size:
+			case skip > 0:
+				skip--
+			default:
+				out = append(out, p.mark(e))
+			}
+			return f.narrow || len(out) < p.Size
+		})
+		return true
+	})
+	return out, total
+}
+
+// find goes through the devices that a filter takes, from a number on, until do says stop. Chunks without any are passed over.
+func (r *Roster) find(f *chosen, from int64, do func(*entry) bool) {
+	r.chunksFrom(from, func(_ int, c *chunk) bool {
+		return c.count(f) == 0 || c.each(from, false, func(e *entry) bool { return !f.takes(e) || do(e) })
+	})
+}
+
 // Numbers gives the numbers of the devices that a filter takes, from one on, at most so many.
 func (r *Roster) Numbers(f Filter, from int64, most int) (out []int64) {
-	r.each(from, false, func(e *entry) bool {
-		if f.takes(e) {
-			out = append(out, e.n)
-		}
+	r.find(f.compile(), from, func(e *entry) bool {
+		out = append(out, e.n)
 		return len(out) < most
 	})
 	return out
@@ -242,13 +306,19 @@ func (e *entry) device() fleet.Device {
 
 // Count counts the devices that a filter takes and that f agrees to; nil agrees to all.
 func (r *Roster) Count(f Filter, agree func(*fleet.Device) bool) (n int) {
-	r.each(0, false, func(e *entry) bool {
-		if f.takes(e) {
-			if agree == nil {
-				n++
-			} else if d := e.device(); agree(&d) {
-				n++
-			}
+	by := f.compile()
+	if agree == nil && !by.narrow {
+		r.chunksFrom(0, func(_ int, c *chunk) bool {
+			n += c.count(by)
+			return true
+		})
+		return n
+	}
+	r.find(by, 0, func(e *entry) bool {
+		if agree == nil {
+			n++
+		} else if d := e.device(); agree(&d) {
+			n++
 		}
 		return true
 	})
@@ -269,27 +339,18 @@ func (r *Roster) Standings(policy string, c Clock) []Sum {
 		old                bool
 	}
 	sums := map[key]int{}
-	var last key // most neighbours are alike
-	n := 0
-	r.each(0, false, func(e *entry) bool {
-		if e.state != enrolled || e.held == nothing || e.rollup == nothing || policy != "" && e.held.Value() != policy {
-			return true
+	only := unique.Make(policy)
+	r.chunksFrom(0, func(_ int, ch *chunk) bool {
+		for _, t := range ch.sum(c) {
+			if t.state == enrolled && t.held != nothing && t.rollup != nothing && (only == nothing || t.held == only) {
+				sums[key{t.held, t.hash, t.rollup, t.ended || !t.current}] += int(t.n)
+			}
 		}
-		k := key{e.held, e.hash, e.rollup, e.ended || !e.current(c)}
-		if k == last {
-			n++
-			return true
-		}
-		sums[last] += n
-		last, n = k, 1
 		return true
 	})
-	sums[last] += n
 	out := make([]Sum, 0, len(sums))
 	for k, n := range sums {
-		if n > 0 {
-			out = append(out, Sum{k.held.Value(), k.hash.Value(), k.rollup.Value(), k.old, n})
-		}
+		out = append(out, Sum{k.held.Value(), k.hash.Value(), k.rollup.Value(), k.old, n})
 	}
 	return out
 }
@@ -297,7 +358,7 @@ func (r *Roster) Standings(policy string, c Clock) []Sum {
 // Hashes are those of what findings say that a device stands by.
 func (r *Roster) Hashes() map[string]bool {
 	seen := map[text]bool{}
-	r.each(0, false, func(e *entry) bool { seen[e.hash] = true; return true })
+	r.each(false, func(e *entry) bool { seen[e.hash] = true; return true })
 	out := make(map[string]bool, len(seen))
 	for h := range seen {
 		out[h.Value()] = true
@@ -308,7 +369,7 @@ func (r *Roster) Hashes() map[string]bool {
 // First gives a device that stands so.
 func (r *Roster) First(hash string) (n int64, ok bool) {
 	h := unique.Make(hash)
-	r.each(0, false, func(e *entry) bool {
+	r.each(false, func(e *entry) bool {
 		if e.hash == h {
 			n, ok = e.n, true
 		}

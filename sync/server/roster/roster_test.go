@@ -171,7 +171,7 @@ func TestCounts(t *testing.T) {
 	for _, st := range states {
 		r.Assign(st)
 		want, total := map[string]int{}, 0
-		r.each(0, false, func(e *entry) bool {
+		r.each(false, func(e *entry) bool {
 			if e.state != retired {
 				d := e.device()
 				id, _ := st.Assigned(&d)
@@ -205,6 +205,11 @@ func TestStanding(t *testing.T) {
 	if s := r.Standings("", clock); !s[0].Old {
 		t.Errorf("%+v", s)
 	}
+	r.Heard(1, clock.Now+5, clock.Most+5) // a moment after who asks read the clock
+	if s := r.Standings("", clock); s[0].Old {
+		t.Errorf("%+v", s)
+	}
+	r.Heard(1, 4, 100)
 	r.Connected(1, true)
 	if s := r.Standings("", clock); s[0].Old {
 		t.Errorf("%+v", s)
@@ -247,6 +252,98 @@ func TestLateRow(t *testing.T) {
 	}
 	if s := r.Standings("", clock); s[0].Old {
 		t.Errorf("%+v", s)
+	}
+}
+
+// Sums are what a look at each device gives, whatever changed since they were made, the time included.
+func TestSums(t *testing.T) {
+	const n = 3 * chunkSize
+	now := int64(1_000_000_000)
+	r := New()
+	r.Now = func() int64 { return now }
+	rnd := rand.New(rand.NewPCG(4, 2))
+	words := []string{"", "compliant", "noncompliant", "unverified", "unknown"}
+	some := func(n int64) Row {
+		x := row(n)
+		x.At, x.Fresh = now-rnd.Int64N(2_000_000), now+rnd.Int64N(1_000_000)-300_000
+		x.Counter = rnd.Int64N(5)
+		return x
+	}
+	for i := range int64(n) {
+		r.Put([]Row{some(i + 1)})
+	}
+	states := []*fleet.State{{Default: "a", Policies: map[string]*fleet.Policy{"a": {ID: "a", Active: true}}}, {Default: "b", Policies: map[string]*fleet.Policy{"b": {ID: "b", Active: true}}}}
+	kept := 0
+	for step := range 4000 {
+		m := rnd.Int64N(n+20) + 1
+		switch rnd.IntN(8) {
+		case 0:
+			r.Put([]Row{some(m)})
+		case 1:
+			r.Stand(m, Standing{Held: "p", Hash: fmt.Sprint("h", rnd.IntN(3)), Rollup: words[rnd.IntN(5)], Ended: rnd.IntN(9) == 0, Counter: int64(step)}, rnd.IntN(2) == 0)
+		case 2, 3:
+			r.Heard(m, now, now+900_000)
+		case 4:
+			r.Merge(m, now-rnd.Int64N(500_000), now+rnd.Int64N(900_000))
+		case 5:
+			r.Connected(m, rnd.IntN(2) == 0)
+		case 6:
+			r.Heard(m, now+rnd.Int64N(1_000_000), now+rnd.Int64N(9_000_000)) // a clock that is set back since
+		case 7:
+			if rnd.IntN(40) == 0 {
+				r.Assign(states[rnd.IntN(2)])
+			}
+		}
+		now += rnd.Int64N(3000)
+		if rnd.IntN(60) == 0 {
+			now += rnd.Int64N(400_000)
+		}
+		if step%10 != 0 {
+			continue
+		}
+		at := Clock{Now: now, Most: now + 900_000, Online: now - 600_000}
+		for _, c := range r.chunks {
+			if c.sums.hold(at) {
+				kept++
+			}
+		}
+		for _, f := range []Filter{{}, {Rollup: words[step/10%5]}, {Status: "online"}, {Status: "offline", State: "retired"}, {Policy: "b", Rollup: "unknown"}, {Any: []string{"a"}, Status: "online"}} {
+			f.Clock = at
+			want, first := 0, []int64(nil)
+			r.each(false, func(e *entry) bool {
+				g := e.group(at)
+				if f.compile().group(&g) {
+					if want++; want > 7 && want <= 12 {
+						first = append(first, e.n)
+					}
+				}
+				return true
+			})
+			marks, total := r.List(f, Page{Skip: 7, Size: 5})
+			var got []int64
+			for _, m := range marks {
+				got = append(got, m.N)
+			}
+			if c := r.Count(f, nil); c != want || total != want || !slices.Equal(got, first) {
+				t.Fatalf("step %d, %+v: %d, %d, %v; want %d, %v", step, f, c, total, got, want, first)
+			}
+		}
+		sum := 0
+		for _, s := range r.Standings("", at) {
+			sum += s.Devices
+		}
+		r.each(false, func(e *entry) bool {
+			if e.state == enrolled && e.held != nothing && e.rollup != nothing {
+				sum--
+			}
+			return true
+		})
+		if sum != 0 {
+			t.Fatalf("step %d: %d too many stand", step, sum)
+		}
+	}
+	if kept < 200 {
+		t.Errorf("only %d times were sums of use", kept)
 	}
 }
 

@@ -150,12 +150,8 @@ func (s *Store) putEvents(ctx context.Context, tx *sql.Tx, list []*Record) error
 		if i == len(r.Events) {
 			continue
 		}
-		body, err := json.Marshal(r.Events[i:])
-		if err != nil {
-			return err
-		}
 		r.Ack = r.Events[len(r.Events)-1].Seq
-		events = append(events, r.Device, r.Epoch, int64(r.Events[i].Seq), int64(r.Ack), ms(r.At), string(body))
+		events = append(events, r.Device, r.Epoch, int64(r.Events[i].Seq), int64(r.Ack), ms(r.At), joined(r.Events[i:]))
 		epochs = append(epochs, r.Device, r.Epoch, int64(r.Ack), ms(r.At))
 		if before == 0 {
 			begun = append(begun, r.Device)
@@ -250,8 +246,24 @@ type RawEvent struct {
 	Body json.RawMessage
 }
 
-// MarshalJSON writes it as it came.
-func (e RawEvent) MarshalJSON() ([]byte, error) { return e.Body, nil }
+// joined is a list of events as JSON. Each of them is JSON already, and compact.
+func joined(list []RawEvent) string {
+	size := 2
+	for _, e := range list {
+		size += len(e.Body) + 1
+	}
+	var b strings.Builder
+	b.Grow(size)
+	b.WriteByte('[')
+	for i, e := range list {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.Write(e.Body)
+	}
+	b.WriteByte(']')
+	return b.String()
+}
 
 // StoredEvent is an event as the server holds it: as far as this version knows its words, and as it came.
 type StoredEvent struct {

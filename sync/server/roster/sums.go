@@ -1,0 +1,151 @@
+package roster
+
+import (
+	"math"
+	"unique"
+
+	"github.com/warderd/warder/enforce"
+)
+
+// group is all in which devices are alike for most questions. There are few of them.
+type group struct {
+	state, effective, held, hash, rollup text
+	ended, current, online               bool
+}
+
+// group is where a device belongs at a moment.
+func (e *entry) group(c Clock) group {
+	return group{e.state, e.effective, e.held, e.hash, e.rollup, e.ended, e.heardOf(c), e.online(c)}
+}
+
+func (e *entry) heardOf(c Clock) bool {
+	return e.connected || e.fresh >= c.Now && e.fresh <= c.Most+clockStep
+}
+
+func (e *entry) online(c Clock) bool {
+	return e.connected || e.at > 0 && e.at > c.Online && e.at <= c.Now+clockStep && !e.ended
+}
+
+var uncertain = unique.Make(string(enforce.Uncertain))
+
+// stands is how devices stand now: what they last said, for as long as that counts.
+func (g *group) stands() text {
+	switch {
+	case g.ended:
+		return uncertain
+	case g.rollup == nothing:
+		return nothing
+	case !g.current:
+		return uncertain
+	}
+	return g.rollup
+}
+
+// until is the last moment at which a device belongs where it does at another one, if nothing is heard of it.
+func (e *entry) until(c Clock) int64 {
+	if e.connected {
+		return math.MaxInt64
+	}
+	last := int64(math.MaxInt64)
+	switch fresh := e.fresh; {
+	case fresh > c.Most+clockStep:
+		last = fresh - (c.Most - c.Now) - clockStep - 1
+	case fresh >= c.Now:
+		last = fresh
+	}
+	switch {
+	case e.at > c.Now+clockStep:
+		last = min(last, e.at-clockStep-1)
+	case e.online(c):
+		last = min(last, e.at+(c.Now-c.Online)-1)
+	}
+	return last
+}
+
+// tally is how many devices of a chunk are in a group.
+type tally struct {
+	group
+	n int32
+}
+
+// sums are all devices of a chunk by their groups at a moment. They are made by who reads, and hold until a device
+// changes its group or until the time alone changes it: many questions in a row look at each device once.
+type sums struct {
+	list  []tally
+	clock Clock
+	until int64
+}
+
+// backwards is by how much a question may be older than sums and take them as they are, in ms: questions that are
+// asked at once come in any order.
+const backwards = 1000
+
+func (s *sums) hold(c Clock) bool {
+	if s == nil || c == (Clock{}) { // whoever names no moment asks nothing that it changes
+		return s != nil
+	}
+	return c.Now >= s.clock.Now-backwards && c.Now <= s.until && c.Most-c.Now == s.clock.Most-s.clock.Now && c.Now-c.Online == s.clock.Now-s.clock.Online
+}
+
+// sum gives a chunk's sums. Nobody changes the list.
+func (c *chunk) sum(cl Clock) []tally {
+	c.mu.RLock()
+	if s := c.sums; s.hold(cl) {
+		c.mu.RUnlock()
+		return s.list
+	}
+	c.mu.RUnlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sums; s.hold(cl) {
+		return s.list
+	}
+	s := &sums{clock: cl, until: math.MaxInt64}
+	at := map[group]int{}
+	last := -1 // most neighbours are alike
+	for i := range c.list {
+		e := &c.list[i]
+		if !e.there {
+			continue
+		}
+		g := e.group(cl)
+		if last < 0 || s.list[last].group != g {
+			var known bool
+			if last, known = at[g]; !known {
+				last = len(s.list)
+				at[g] = last
+				s.list = append(s.list, tally{group: g})
+			}
+		}
+		s.list[last].n++
+		s.until = min(s.until, e.until(cl))
+	}
+	c.sums = s
+	return s.list
+}
+
+// count is how many of a chunk's devices are in groups that a filter may take.
+func (c *chunk) count(f *chosen) (n int) {
+	for _, t := range c.sum(f.Clock) {
+		if f.group(&t.group) {
+			n += int(t.n)
+		}
+	}
+	return n
+}
+
+// change runs f on a device of a chunk, and drops the sums where that makes them wrong. The caller holds the chunk's lock.
+func (c *chunk) change(e *entry, f func(*entry)) {
+	s := c.sums
+	if s == nil {
+		f(e)
+		return
+	}
+	before := e.group(s.clock)
+	f(e)
+	if e.group(s.clock) != before {
+		c.sums = nil
+		return
+	}
+	s.until = min(s.until, e.until(s.clock))
+}
