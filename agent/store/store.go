@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -532,11 +533,17 @@ func (s *Store) PutFindings(list []enforce.Finding) error {
 		if _, err := tx.Exec(`DELETE FROM findings`); err != nil {
 			return err
 		}
+		if len(list) == 0 {
+			return tx.Commit()
+		}
+		// In one statement: to prepare one takes longer than to run it, and a nudge waits for this.
+		args := make([]any, 0, 2*len(list))
 		for _, f := range list {
 			body, _ := json.Marshal(f)
-			if _, err := tx.Exec(`INSERT OR REPLACE INTO findings VALUES (?,?)`, f.Setting, string(body)); err != nil {
-				return err
-			}
+			args = append(args, f.Setting, string(body))
+		}
+		if _, err := tx.Exec(`INSERT OR REPLACE INTO findings VALUES (?,?)`+strings.Repeat(`,(?,?)`, len(list)-1), args...); err != nil {
+			return err
 		}
 		return tx.Commit()
 	})
