@@ -133,8 +133,10 @@ func suite(dir, database string, nodes int) error {
 func steady(ctx context.Context, t *target, devices []*device) {
 	time.Sleep(12 * time.Second) // what enrolment left is written
 	openLoop(ctx, devices, *rate/2, 5*time.Second, 0)
+	before := t.used()
 	r := openLoop(ctx, devices, *rate, *length, 0)
 	say("without news, %.0f asked  %s%s", *rate, r, why(r))
+	say("  %s", t.used().since(before))
 	held := 0.0
 	for x := *rate; x < 20*(*rate); x *= 1.15 {
 		r := openLoop(ctx, devices, x, *length/3, 0)
@@ -156,11 +158,12 @@ func why(r result) string {
 
 // withNews is check-ins with changed findings and ten events each, acknowledged when durable.
 func withNews(ctx context.Context, t *target, devices []*device) error {
-	before := t.metric("warder_events_stored_total")
+	before, spent := t.metric("warder_events_stored_total"), t.used()
 	var sent int
 	r := openLoop(ctx, devices, *news, *length, 10)
 	sent += r.done - r.errors
 	say("findings and 10 events, %.0f asked  %s%s", *news, r, why(r))
+	say("  %s", t.used().since(spent))
 	held := 0.0
 	for x := *news; x < 20*(*news); x *= 1.15 {
 		r := openLoop(ctx, devices, x, *length/3, 10)
