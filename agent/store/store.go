@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -533,17 +534,17 @@ func (s *Store) PutFindings(list []enforce.Finding) error {
 		if _, err := tx.Exec(`DELETE FROM findings`); err != nil {
 			return err
 		}
-		if len(list) == 0 {
-			return tx.Commit()
-		}
-		// In one statement: to prepare one takes longer than to run it, and a nudge waits for this.
-		args := make([]any, 0, 2*len(list))
-		for _, f := range list {
-			body, _ := json.Marshal(f)
-			args = append(args, f.Setting, string(body))
-		}
-		if _, err := tx.Exec(`INSERT OR REPLACE INTO findings VALUES (?,?)`+strings.Repeat(`,(?,?)`, len(list)-1), args...); err != nil {
-			return err
+		// Many in one statement: to prepare one takes longer than to run it, and a nudge waits for this. SQLite takes
+		// 32,766 values in one.
+		for part := range slices.Chunk(list, 1000) {
+			args := make([]any, 0, 2*len(part))
+			for _, f := range part {
+				body, _ := json.Marshal(f)
+				args = append(args, f.Setting, string(body))
+			}
+			if _, err := tx.Exec(`INSERT OR REPLACE INTO findings VALUES (?,?)`+strings.Repeat(`,(?,?)`, len(part)-1), args...); err != nil {
+				return err
+			}
 		}
 		return tx.Commit()
 	})

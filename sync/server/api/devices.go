@@ -252,8 +252,18 @@ func (f storedFinding) MarshalJSON() ([]byte, error) { return f.raw, nil }
 // UnmarshalJSON keeps it as it came.
 func (f *storedFinding) UnmarshalJSON(b []byte) error {
 	f.raw = append(json.RawMessage(nil), b...)
-	return json.Unmarshal(b, &f.Finding)
+	if json.Unmarshal(b, &f.Finding) != nil {
+		*f = unreadableFinding
+	}
+	return nil
 }
+
+// unreadableFinding stands for one that was stored and cannot be read: the others are seen all the same.
+var unreadableFinding = func() (f storedFinding) {
+	f.Finding = enforce.Finding{Setting: "unreadable", Compliance: enforce.Uncertain, Reason: "this finding was stored and cannot be read"}
+	f.raw, _ = json.Marshal(f.Finding)
+	return f
+}()
 
 func getDevice(a *API, q *request) (deviceDetail, error) {
 	d, err := a.Store.Device(q.Context(), q.PathValue("id"))
@@ -262,8 +272,8 @@ func getDevice(a *API, q *request) (deviceDetail, error) {
 	}
 	out := deviceDetail{DeviceView: a.view(d, a.state.Load(), q.now), Findings: []storedFinding{}, FindingsAt: when(d.Report.FindingsAt), Exceptions: []exceptionView{}}
 	if d.Report.Findings != nil {
-		if err := json.Unmarshal(d.Report.Findings, &out.Findings); err != nil {
-			return out, err
+		if json.Unmarshal(d.Report.Findings, &out.Findings) != nil {
+			out.Findings = []storedFinding{unreadableFinding}
 		}
 		list := make([]enforce.Finding, 0, len(out.Findings))
 		for _, f := range out.Findings {

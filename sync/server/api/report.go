@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -50,6 +51,7 @@ func (v *visit) check() error {
 	if len(in.Events) > protocol.MaxEvents {
 		errs = append(errs, policy.Error{Field: "events", Message: fmt.Sprintf("must be at most %d", protocol.MaxEvents), Received: len(in.Events)})
 	}
+	checkTimes(&errs, in)
 	for i := range in.Events {
 		ev := &in.Events[i]
 		if ev.Seq == 0 || ev.Seq > maxNumber || i > 0 && ev.Seq <= in.Events[i-1].Seq {
@@ -97,6 +99,35 @@ const (
 	maxEntries = 1024 // in one part of its snapshot
 	maxLines   = 200  // of health, and of capabilities
 )
+
+// checkTimes refuses times that can be read and not be written again (a zone of 24 hours, a year of five digits): they
+// would make every answer fail that has them in it.
+func checkTimes(errs *policy.Errors, in *received) {
+	var buf [64]byte
+	check := func(t time.Time, field string, at int) {
+		if _, err := t.AppendText(buf[:0]); err != nil {
+			if at >= 0 {
+				field = fmt.Sprintf(field, at)
+			}
+			*errs = append(*errs, policy.Error{Field: field, Message: "must be a time of RFC 3339", Received: short(t.String())})
+		}
+	}
+	check(in.Agent.StartedAt, "agent.started_at", -1)
+	for i := range in.Events {
+		check(in.Events[i].At, "events[%d].at", i)
+	}
+	if in.Findings == nil {
+		return
+	}
+	for i := range *in.Findings {
+		f := &(*in.Findings)[i]
+		check(f.Since, "findings[%d].since", i)
+		check(f.ReadAt, "findings[%d].read_at", i)
+		for j := range f.Evidence {
+			check(f.Evidence[j].At, "findings[%d].evidence.at", i)
+		}
+	}
+}
 
 func checkFacts(errs *policy.Errors, f *protocol.Facts) {
 	for _, p := range fact.Parts() {

@@ -112,7 +112,21 @@ func (p *plain) token() bool {
 	case p.tok.IsKey:
 		return p.key(p.tok.Value)
 	}
-	return p.value() && (p.part < partFindings || !p.tok.Value.String() || p.text(p.tok.Value))
+	raw := p.tok.Value
+	return p.value() && (p.part == partDevice || readAlike(raw)) && (p.part < partFindings || !raw.String() || p.text(raw))
+}
+
+// readAlike reports whether both readers understand a value alike, whatever field it is for: the quick one lets whole
+// numbers of more than 64 bits wrap, and takes times of the common form with other separators.
+func readAlike(raw []byte) bool {
+	if raw[0] != '"' {
+		return len(raw) <= 18 // no whole number of 18 characters wraps
+	}
+	v := raw[1 : len(raw)-1]
+	if n := len(v); n < 20 || n > 30 || v[n-1] != 'Z' || v[0] < '0' || v[0] > '9' {
+		return true // what is no time of that form is read by the same code
+	}
+	return v[4] == '-' && v[7] == '-' && v[10] == 'T' && v[13] == ':' && v[16] == ':'
 }
 
 // shut ends an object or a list.

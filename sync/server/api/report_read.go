@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/warderd/warder/enforce"
@@ -77,7 +79,7 @@ func receiveStrictly(body []byte) (*received, error) {
 		for i, f := range raw.Findings {
 			raw.Findings[i] = tame(compact(f), findingWords)
 		}
-		in.findings, _ = json.Marshal(raw.Findings)
+		in.findings = slices.Concat([]byte{'['}, bytes.Join(asBytes(raw.Findings), []byte{','}), []byte{']'})
 	}
 	for i, e := range raw.Events {
 		e = tame(compact(e), eventWords)
@@ -87,6 +89,14 @@ func receiveStrictly(body []byte) (*received, error) {
 		in.events = append(in.events, e)
 	}
 	return &in, nil
+}
+
+func asBytes(list []json.RawMessage) [][]byte {
+	out := make([][]byte, len(list))
+	for i, raw := range list {
+		out[i] = raw
+	}
+	return out
 }
 
 func compact(raw json.RawMessage) json.RawMessage {
@@ -102,8 +112,13 @@ const maxEvent = 32 << 10
 
 // cut stands for an event that is too long.
 func cut(e *enforce.Event, size int) json.RawMessage {
-	b, _ := json.Marshal(enforce.Event{Seq: e.Seq, At: e.At, Setting: word(e.Setting), Mode: e.Mode, Kind: word(e.Kind), Subject: "cut",
-		Reason: fmt.Sprintf("the device sent an event of %d bytes, which is more than %d", size, maxEvent), Count: e.Count})
+	short := enforce.Event{Seq: e.Seq, At: e.At, Setting: word(e.Setting), Mode: e.Mode, Kind: word(e.Kind), Subject: "cut",
+		Reason: fmt.Sprintf("the device sent an event of %d bytes, which is more than %d", size, maxEvent), Count: e.Count}
+	b, err := json.Marshal(short)
+	if err != nil { // a time that can be read and not be written; the check of the report refuses it
+		short.At = time.Time{}
+		b, _ = json.Marshal(short)
+	}
 	return b
 }
 
@@ -146,11 +161,13 @@ func tame(raw json.RawMessage, fields []string) json.RawMessage {
 	if !changed {
 		return raw
 	}
-	b, err := json.Marshal(v)
-	if err != nil {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // as it came
+	if enc.Encode(v) != nil {
 		return raw
 	}
-	return b
+	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'})
 }
 
 // maxText bounds a text of a finding or an event, in bytes; maxFactsText what an event says of its subject, which is

@@ -41,7 +41,7 @@ func aReport(events int, whole bool) []byte {
 	}
 	for i := range events {
 		r.Events = append(r.Events, enforce.Event{Seq: uint64(i) + 1, At: at, Setting: "usb.allowed_classes", Mode: enforce.Enforce, Kind: enforce.Denied,
-			Subject: "usb 1-2 0951:1666 0019E06B9C85 (Kingston DataTraveler)", Reason: `usb.allowed_classes does not hold mass_storage; to change it: add "0951:1666:0019E06B9C85" to usb.whitelist`,
+			Subject: "usb 1-2 0951:1666 0019E06B9C85 (Kingston DataTraveler)", Reason: `mass_storage is not in usb.allowed_classes; to change it: add "0951:1666:0019E06B9C85" to usb.whitelist`,
 			Facts: `{"path":"1-2","number":9,"vendor":2385,"product":5734,"serial":"0019E06B9C85","interfaces":[{"class":8,"subclass":6,"protocol":80}],"authorized":{"value":false,"known":true}}`,
 			By:    &enforce.Program{PID: 12, Name: "bash"}})
 	}
@@ -133,7 +133,7 @@ func alikeReports(t *testing.T, body []byte) {
 // Reports with a random edit or two: whatever still takes the short way is the same the long way.
 func TestEditedReports(t *testing.T) {
 	whole := aReport(2, true)
-	odd := []string{``, ` `, `"`, `,`, `:`, `{`, `}`, `[`, `]`, `{}`, `[]`, `null`, `true`, `tru`, `0`, `01`, `-`, `-0`, `1e9`, `1e999`, `1.`, `.5`, `18446744073709551616`, `NaN`, `"a":1,`, `"A":1,`, `,"a":{}`,
+	odd := []string{``, `21000000000000000000`, `"2026/11/26T20:30:00Z"`, `"2026-11-26T20:30:00+24:00"`, ` `, `"`, `,`, `:`, `{`, `}`, `[`, `]`, `{}`, `[]`, `null`, `true`, `tru`, `0`, `01`, `-`, `-0`, `1e9`, `1e999`, `1.`, `.5`, `18446744073709551616`, `NaN`, `"a":1,`, `"A":1,`, `,"a":{}`,
 		`"seq":3,`, `"events":[],`, `"findings":null,`, `"device":{},`, `\\`, `\u0041`, `\ud800`, `\ud83d\ude00`, `\n`, `\x`, "\n", "\x00", "\x7f", "é", "\u2028", "\xff", `"2026-11-26T20:30:00Z"`, `"2026-02-30T20:30:00Z"`, `"2026-11-26"`}
 	rnd := rand.New(rand.NewPCG(1, 1))
 	plainly := 0
@@ -181,5 +181,65 @@ func BenchmarkReceive(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// Values that a quick reader of JSON takes and a strict one does not, or the other way round: both ways agree, and what
+// is taken can be read again from the database.
+func TestBothWaysAgree(t *testing.T) {
+	var bodies []string
+	for _, number := range []string{"21000000000000000000", "18446744073709551616", "9223372036854775808", "-9223372036854775809", "4294967296", "1.0", "1e3", "-0", "01", "+1", "null", `"1"`} {
+		for _, form := range []string{`{"counter":%}`, `{"sequence":%}`, `{"policy":{"version":%}}`, `{"events":[{"seq":%}]}`, `{"events":[{"seq":1,"count":%}]}`,
+			`{"events":[{"seq":1,"by":{"pid":%}}]}`, `{"events":[{"seq":1,"users":[%]}]}`} {
+			bodies = append(bodies, strings.ReplaceAll(form, "%", number))
+		}
+	}
+	for _, moment := range []string{"2026/11/26T20:30:00Z", "2026-11-26U20;30;00Z", "2026-11-26T20:30:00,5Z", "2026-11-26T2:30:00Z", "2026-11-26T20:30:60Z", "2026-11-26T20:30:00+24:00",
+		"2026-11-26T20:30:00+01:60", "2026-11-26 20:30:00Z", "2026-11-26T20:30:00.1234567891234Z", "2026-02-30T20:30:00Z", "0000-01-01T00:00:00Z", "20261-1-26T20:30:00Z", "2026-11-26T20:30:00z", ""} {
+		for _, form := range []string{`{"events":[{"seq":1,"at":"%"}]}`, `{"findings":[{"since":"%"}]}`, `{"findings":[{"read_at":"%"}]}`, `{"findings":[{"evidence":[{"at":"%"}]}]}`,
+			`{"agent":{"started_at":"%"}}`, `{"looked_at":"%"}`} {
+			bodies = append(bodies, strings.ReplaceAll(form, "%", moment))
+		}
+	}
+	plain := 0
+	for _, body := range bodies {
+		quickly := receivePlain([]byte(body))
+		strictly, err := receiveStrictly([]byte(body))
+		if quickly == nil {
+			continue
+		}
+		plain++
+		if err != nil {
+			t.Errorf("%s is taken plainly, and refused strictly: %v", body, err)
+			continue
+		}
+		if a, b := fmt.Sprintf("%+v", quickly.Report), fmt.Sprintf("%+v", strictly.Report); a != b {
+			if x, _ := json.Marshal(quickly.Report); string(x) != func() string { y, _ := json.Marshal(strictly.Report); return string(y) }() {
+				t.Errorf("%s is read as %s and as %s", body, a, b)
+			}
+		}
+		var list []enforce.Finding
+		if quickly.findings != nil && json.Unmarshal(quickly.findings, &list) != nil {
+			t.Errorf("%s: the findings cannot be read again", body)
+		}
+		for _, e := range quickly.events {
+			var x enforce.Event
+			if json.Unmarshal(e, &x) != nil {
+				t.Errorf("%s: the event cannot be read again", body)
+			}
+		}
+	}
+	if plain < 20 || plain == len(bodies) {
+		t.Errorf("%d of %d were read plainly", plain, len(bodies))
+	}
+}
+
+// The bound of what is stored is for the same bytes on both ways.
+func TestSameSize(t *testing.T) {
+	body := []byte(`{"findings":[{"setting":"usb.allowed","reason":"` + strings.Repeat("<&>", 100) + `"}]}`)
+	quickly := receivePlain(body)
+	strictly, err := receiveStrictly(body)
+	if quickly == nil || err != nil || string(quickly.findings) != string(strictly.findings) {
+		t.Errorf("%v\n%s\n%s", err, quickly.findings, strictly.findings)
 	}
 }

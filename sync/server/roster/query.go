@@ -77,8 +77,9 @@ func (f *chosen) group(g *group) bool {
 	return (f.rollup == nothing || g.stands() == f.rollup) && (f.Status == "" || g.online == (f.Status == "online"))
 }
 
-func (f *chosen) takes(e *entry) bool {
-	g := e.group(f.Clock)
+// takes reports whether a filter takes a device as it stands at a moment.
+func (f *chosen) takes(e *entry, at Clock) bool {
+	g := e.group(at)
 	return f.group(&g) && (!f.narrow || f.rest(e))
 }
 
@@ -244,8 +245,8 @@ func (r *Roster) List(f Filter, p Page) (out []Mark, total int) {
 func (r *Roster) listPlain(f *chosen, p Page) (out []Mark, total int) {
 	skip := p.Skip
 	r.chunksFrom(0, func(k int, c *chunk) bool {
+		n, at := c.count(f)
 		if !f.narrow {
-			n := c.count(f)
 			total += n
 			if past := p.After != nil && p.After.N >= int64(k+1)*chunkSize-1; past || len(out) >= p.Size || n == 0 {
 				return true
@@ -254,11 +255,11 @@ func (r *Roster) listPlain(f *chosen, p Page) (out []Mark, total int) {
 				skip -= n
 				return true
 			}
-		} else if c.count(f) == 0 {
+		} else if n == 0 {
 			return true
 		}
 		c.each(0, false, func(e *entry) bool {
-			if !f.takes(e) {
+			if !f.takes(e, at) {
 				return true
 			}
 			if f.narrow {
@@ -281,7 +282,8 @@ func (r *Roster) listPlain(f *chosen, p Page) (out []Mark, total int) {
 // find goes through the devices that a filter takes, from a number on, until do says stop. Chunks without any are passed over.
 func (r *Roster) find(f *chosen, from int64, do func(*entry) bool) {
 	r.chunksFrom(from, func(_ int, c *chunk) bool {
-		return c.count(f) == 0 || c.each(from, false, func(e *entry) bool { return !f.takes(e) || do(e) })
+		n, at := c.count(f)
+		return n == 0 || c.each(from, false, func(e *entry) bool { return !f.takes(e, at) || do(e) })
 	})
 }
 
@@ -309,7 +311,8 @@ func (r *Roster) Count(f Filter, agree func(*fleet.Device) bool) (n int) {
 	by := f.compile()
 	if agree == nil && !by.narrow {
 		r.chunksFrom(0, func(_ int, c *chunk) bool {
-			n += c.count(by)
+			of, _ := c.count(by)
+			n += of
 			return true
 		})
 		return n
@@ -341,7 +344,7 @@ func (r *Roster) Standings(policy string, c Clock) []Sum {
 	sums := map[key]int{}
 	only := unique.Make(policy)
 	r.chunksFrom(0, func(_ int, ch *chunk) bool {
-		for _, t := range ch.sum(c) {
+		for _, t := range ch.sum(c).list {
 			if t.state == enrolled && t.held != nothing && t.rollup != nothing && (only == nothing || t.held == only) {
 				sums[key{t.held, t.hash, t.rollup, t.ended || !t.current}] += int(t.n)
 			}

@@ -391,3 +391,24 @@ func TestEntryFillsCacheLines(t *testing.T) {
 		t.Errorf("what most questions look at has %d bytes, want 64", at)
 	}
 }
+
+// A question that is a little older than the sums gets a list and a total that agree.
+func TestOlderQuestion(t *testing.T) {
+	r := New()
+	const now = 1_000_000_000
+	for i := range int64(4) {
+		x := row(i)
+		x.At, x.Fresh = now-500, now+200 // its word counts for 200 ms more
+		x.State, x.Rollup = "enrolled", "compliant"
+		r.Put([]Row{x})
+	}
+	at := func(ms int64) Clock { return Clock{Now: now + ms, Most: now + ms + 900_000, Online: now + ms - 600_000} }
+	r.Standings("", at(500))
+	for _, rollup := range []string{"compliant", "unknown"} {
+		list, total := r.List(Filter{Rollup: rollup, Clock: at(-100)}, Page{Size: 10})
+		count := r.Count(Filter{Rollup: rollup, Clock: at(-100)}, nil)
+		if len(list) != total || count != total {
+			t.Errorf("%s: %d listed, %d in all, %d counted", rollup, len(list), total, count)
+		}
+	}
+}

@@ -87,18 +87,18 @@ func (s *sums) hold(c Clock) bool {
 	return c.Now >= s.clock.Now-backwards && c.Now <= s.until && c.Most-c.Now == s.clock.Most-s.clock.Now && c.Now-c.Online == s.clock.Now-s.clock.Online
 }
 
-// sum gives a chunk's sums. Nobody changes the list.
-func (c *chunk) sum(cl Clock) []tally {
+// sum gives a chunk's sums, which nobody changes.
+func (c *chunk) sum(cl Clock) *sums {
 	c.mu.RLock()
 	if s := c.sums; s.hold(cl) {
 		c.mu.RUnlock()
-		return s.list
+		return s
 	}
 	c.mu.RUnlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s := c.sums; s.hold(cl) {
-		return s.list
+		return s
 	}
 	s := &sums{clock: cl, until: math.MaxInt64}
 	at := map[group]int{}
@@ -121,17 +121,19 @@ func (c *chunk) sum(cl Clock) []tally {
 		s.until = min(s.until, e.until(cl))
 	}
 	c.sums = s
-	return s.list
+	return s
 }
 
-// count is how many of a chunk's devices are in groups that a filter may take.
-func (c *chunk) count(f *chosen) (n int) {
-	for _, t := range c.sum(f.Clock) {
+// count is how many of a chunk's devices are in groups that a filter may take, and the moment of which that is true: who
+// looks at the devices one by one goes by the same, so that a list and its total agree.
+func (c *chunk) count(f *chosen) (n int, at Clock) {
+	s := c.sum(f.Clock)
+	for _, t := range s.list {
 		if f.group(&t.group) {
 			n += int(t.n)
 		}
 	}
-	return n
+	return n, s.clock
 }
 
 // change runs f on a device of a chunk, and drops the sums where that makes them wrong. The caller holds the chunk's lock.

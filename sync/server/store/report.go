@@ -265,6 +265,29 @@ func joined(list []RawEvent) string {
 	return b.String()
 }
 
+// readEvents reads the events of a stored row, each by itself: one that cannot be read must not keep the others from
+// being seen.
+func readEvents(body []byte) []json.RawMessage {
+	var list []json.RawMessage
+	if json.Unmarshal(body, &list) != nil {
+		return []json.RawMessage{unreadable}
+	}
+	return list
+}
+
+// unreadable stands for an event that cannot be read.
+var unreadable = json.RawMessage(`{"seq":0,"at":"0001-01-01T00:00:00Z","subject":"unreadable","reason":"this event was stored and cannot be read"}`)
+
+// storedEvent is one of them.
+func storedEvent(epoch string, received time.Time, raw json.RawMessage) StoredEvent {
+	e := StoredEvent{Epoch: epoch, Received: received, raw: raw}
+	if json.Unmarshal(raw, &e.Event) != nil {
+		e.Event, e.raw = enforce.Event{}, unreadable
+		_ = json.Unmarshal(unreadable, &e.Event)
+	}
+	return e
+}
+
 // StoredEvent is an event as the server holds it: as far as this version knows its words, and as it came.
 type StoredEvent struct {
 	enforce.Event
@@ -314,16 +337,9 @@ func (s *Store) Events(ctx context.Context, device int64, limit int) (out []Stor
 		if err := r.Scan(&epoch, &received, &body); err != nil {
 			return nil, err
 		}
-		var list []json.RawMessage
-		if err := json.Unmarshal([]byte(body), &list); err != nil {
-			return nil, err
-		}
+		list := readEvents([]byte(body))
 		for i := len(list) - 1; i >= 0 && len(out) < limit; i-- {
-			e := StoredEvent{Epoch: epoch, Received: at(received), raw: list[i]}
-			if err := json.Unmarshal(list[i], &e.Event); err != nil {
-				return nil, err
-			}
-			out = append(out, e)
+			out = append(out, storedEvent(epoch, at(received), list[i]))
 		}
 	}
 	return out, r.Err()
@@ -397,8 +413,8 @@ func (s *Store) Fleet(ctx context.Context, f EventFilter, size int) (out []Fleet
 		seen++
 		looked += len(body)
 		var list []json.RawMessage
-		if err := quick.Unmarshal(body, &list); err != nil {
-			return nil, nil, err
+		if quick.Unmarshal(body, &list) != nil {
+			list = []json.RawMessage{unreadable}
 		}
 		m.Left = len(list)
 		if a := f.After; a != nil && a.Received == m.Received && a.Device == m.Device && a.Epoch == m.Epoch && a.First == m.First {
@@ -409,10 +425,7 @@ func (s *Store) Fleet(ctx context.Context, f EventFilter, size int) (out []Fleet
 				return out, &m, nil
 			}
 			m.Left--
-			e := StoredEvent{Epoch: m.Epoch, Received: at(m.Received), raw: append(json.RawMessage(nil), list[m.Left]...)}
-			if err := json.Unmarshal(e.raw, &e.Event); err != nil {
-				return nil, nil, err
-			}
+			e := storedEvent(m.Epoch, at(m.Received), append(json.RawMessage(nil), list[m.Left]...))
 			if f.Kind != "" && string(e.Kind) != f.Kind || f.Setting != "" && string(e.Setting) != f.Setting && !(strings.HasSuffix(f.Setting, ".") && strings.HasPrefix(string(e.Setting), f.Setting)) ||
 				part != "" && !strings.Contains(strings.ToLower(e.Subject), part) && !strings.Contains(strings.ToLower(e.Reason), part) {
 				continue

@@ -1,0 +1,74 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// What one device reports never keeps an administrator from seeing the others: what could not be read again is refused
+// with its field, and what an earlier version may have stored stands as unreadable.
+func TestUnreadableReports(t *testing.T) {
+	r := start(t, Options{})
+	good, _ := r.device("good", "m0")
+	r.exchange(good, protocol.Report{Epoch: "e"})
+	c, out := r.device("bad", "m1")
+	var pad strings.Builder
+	for i := range 12 {
+		fmt.Fprintf(&pad, `,"x%d":"%s"`, i, strings.Repeat("x", 4000))
+	}
+	path := "/api/v1/devices/" + out.DeviceID + "/checkin"
+	seen := func(when string) {
+		t.Helper()
+		for _, p := range []string{"/events", "/devices/" + out.DeviceID + "/events", "/devices/" + out.DeviceID, "/devices", "/compliance"} {
+			if code, m := r.call(r.view, "GET", p, ""); code != 200 {
+				t.Errorf("%s: GET %s: %d %v", when, p, code, m)
+			}
+		}
+	}
+	for _, x := range []struct{ rest, field string }{
+		{`"events":[{"seq":1,"at":"2026-11-26T20:30:00+24:00"` + pad.String() + `}]`, "events[0].at"},
+		{`"events":[{"seq":1,"at":"2026-11-26T20:30:00Z"},{"seq":2,"at":"2026-11-26T20:30:00+24:00"}]`, "events[1].at"},
+		{`"events":[{"seq":1,"at":"2026-11-26T20:30:00Z","count":21000000000000000000}]`, "count"},
+		{`"events":[{"seq":1,"at":"2026/11/26T20:30:00Z"}]`, "parsing time"},
+		{`"findings_digest":"x","findings":[{"setting":"usb.allowed","since":"2026/11/26T20:30:00Z"}]`, "parsing time"},
+		{`"findings_digest":"x","findings":[{"setting":"usb.allowed","since":"2026-11-26T20:30:00+24:00"}]`, "findings[0].since"},
+		{`"agent":{"started_at":"2026-11-26T20:30:00+24:00","run":"r"}`, "agent.started_at"},
+	} {
+		body := fmt.Appendf(nil, `{"counter":%d,"epoch":"e",%s}`, time.Now().UnixMilli(), x.rest)
+		token, err := c.Sign("POST", path, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, _ := http.NewRequestWithContext(context.Background(), "POST", r.url+path, bytes.NewReader(body))
+		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("Content-Type", "application/json")
+		res, err := r.http().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if res.StatusCode != 400 || !strings.Contains(string(b), x.field) {
+			t.Errorf("%.120s: %d %.200s, want 400 that names %q", x.rest, res.StatusCode, b, x.field)
+		}
+		seen(x.field)
+	}
+	// Stored all the same, by whatever it was.
+	r.exchange(c, protocol.Report{Epoch: "e2", Counter: uint64(time.Now().UnixMilli())})
+	number := `(SELECT n FROM devices WHERE id = '` + out.DeviceID + `')`
+	execSQL(t, r.dir, `INSERT INTO events (device, epoch, first, last, received, body) VALUES (` + number + `, 'e3', 1, 2, 1, '[{"seq":1,"at":"2026/11/26"},{"seq":2,"at":"2026-11-26T20:30:00Z","subject":"fine"}]')`)
+	execSQL(t, r.dir, `INSERT INTO events (device, epoch, first, last, received, body) VALUES (` + number + `, 'e4', 1, 1, 2, '[,{}]')`)
+	seen("stored")
+	code, m := r.call(r.view, "GET", "/devices/"+out.DeviceID+"/events", "")
+	if text := fmt.Sprint(m); code != 200 || strings.Count(text, "unreadable") != 2 || !strings.Contains(text, "fine") {
+		t.Errorf("%d %v", code, m)
+	}
+}
