@@ -6,6 +6,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -102,7 +103,9 @@ func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 		case <-a.clocks.look.C:
 			a.look()
 		case <-a.clocks.hold.C:
-			a.lift("its time is up")
+			if err := a.lift("its time is up"); err != nil && !errors.Is(err, errNoHold) {
+				a.clocks.hold.Reset(blindRetry) // it could not be stored
+			}
 		case <-a.exceptions.timer.C:
 			a.endExceptions()
 		case <-a.clocks.enrol.C:

@@ -275,7 +275,7 @@ func TestTour(t *testing.T) {
 		t.Fatal(events, err)
 	}
 	e := events[len(events)-1]
-	if e.Kind != enforce.Denied || !e.Done.Is("0") || !strings.Contains(e.Reason, "does not hold mass_storage") || !strings.Contains(e.Reason, `add "46f4:0001:SN1"`) {
+	if e.Kind != enforce.Denied || !e.Done.Is("0") || !strings.Contains(e.Reason, "mass_storage is not in") || !strings.Contains(e.Reason, `add "46f4:0001:SN1"`) {
 		t.Errorf("%+v", e)
 	}
 	l.until("the server has it", func(s Status) bool { return s.CheckIn.Backlog == 0 })

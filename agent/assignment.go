@@ -194,7 +194,8 @@ func (a *Agent) forget(why string) error {
 	return nil
 }
 
-var errNotEnrolled = errors.New("this machine is not enrolled")
+// ErrNotEnrolled is the error of what needs a policy server, on a machine that has none.
+var ErrNotEnrolled = errors.New("this machine is not enrolled")
 
 // stale: past its expiry the last policy stays in force, and is called stale. It expires by the
 // server's clock.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -52,6 +53,11 @@ func Enroll(ctx context.Context, e Enrolment, proxy secret.URL, machine string) 
 		return identity.State{}, err
 	}
 	out, server, err := checkin.Enroll(ctx, checkin.Server{URL: e.Server, Proxy: proxy}, e.CAPin, e.Token.Reveal(), key, describe(), machine)
+	var unknown x509.UnknownAuthorityError
+	if errors.As(err, &unknown) && e.CAPin == "" {
+		return identity.State{}, fmt.Errorf("%w. If that is the server's own authority, name its fingerprint: --ca-pin sha256:…, or ca_pin in enroll.toml "+
+			"(on the server: warder-server enrollment create --json)", err)
+	}
 	if err != nil {
 		return identity.State{}, err
 	}
@@ -215,7 +221,7 @@ func (a *Agent) unenroll(ctx context.Context) error {
 	var err error
 	if cerr := a.call(ctx, func() {
 		if a.custody.state.Device == nil {
-			err = errNotEnrolled
+			err = ErrNotEnrolled
 			return
 		}
 		err = a.forget(protocol.EndedUnenrolled)

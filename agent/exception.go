@@ -269,7 +269,7 @@ func (a *Agent) postException(ctx context.Context, c caller, _ *http.Request, bo
 		return nil, cerr
 	}
 	if err != nil {
-		return nil, &localapi.Error{Status: http.StatusConflict, Message: err.Error()}
+		return nil, refused(http.StatusConflict, err)
 	}
 	return x, nil
 }
@@ -278,7 +278,10 @@ func (a *Agent) postException(ctx context.Context, c caller, _ *http.Request, bo
 func (a *Agent) redeem(uid string, in ExceptionRequest) (identity.Exception, error) {
 	var none identity.Exception
 	now, st := a.o.Now(), a.custody.state
-	if st.Device == nil || a.custody.doc == nil {
+	if st.Device == nil {
+		return none, ErrNotEnrolled
+	}
+	if a.custody.doc == nil {
 		return none, errors.New("no policy is in force")
 	}
 	if len(st.Device.CodeSecret) == 0 {

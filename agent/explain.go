@@ -28,13 +28,20 @@ func (a *Agent) postExplain(ctx context.Context, c caller, _ *http.Request, body
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, &localapi.Error{Status: http.StatusBadRequest, Message: "the request cannot be read: " + err.Error()}
 	}
-	return a.explain(ctx, c, in)
+	x, err := a.explain(ctx, c, in)
+	if errors.Is(err, ErrNotEnrolled) {
+		return nil, refused(http.StatusConflict, err)
+	}
+	return x, err
 }
 
 // explain answers by the rules that the guards go by.
 func (a *Agent) explain(ctx context.Context, c caller, in ExplainRequest) (Explanation, error) {
 	none := Explanation{}
 	st, written, _ := a.custody.view()
+	if written == nil && st.Device == nil {
+		return none, ErrNotEnrolled
+	}
 	if written == nil {
 		return none, noPolicy
 	}

@@ -18,7 +18,7 @@ const maxReason = 500
 // hold suspends the policy: persisted, reported, and back by itself when its time is up.
 func (a *Agent) hold(who, reason string, length time.Duration) error {
 	if a.custody.state.Device == nil {
-		return errNotEnrolled
+		return ErrNotEnrolled
 	}
 	h, err := newHold(who, reason, length, a.o.Now())
 	if err != nil {
@@ -57,20 +57,23 @@ func newHold(who, reason string, length time.Duration, now time.Time) (*identity
 	return h, nil
 }
 
-// lift ends a hold.
-func (a *Agent) lift(why string) {
+var errNoHold = errors.New("no hold is in force")
+
+// lift ends a hold. The hold stays if its end cannot be stored.
+func (a *Agent) lift(why string) error {
 	if a.custody.state.Hold == nil {
-		return
+		return errNoHold
 	}
 	st := a.custody.state
 	who := st.Hold.Who
 	st.Hold = nil
-	if a.custody.save(st) != nil {
-		return
+	if err := a.custody.save(st); err != nil {
+		return fmt.Errorf("the hold stays in force: %w", err)
 	}
 	a.clocks.hold.Stop()
 	a.look()
 	a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "hold_ended", Subject: who, Reason: why})
+	return nil
 }
 
 // armHold sets the timer for a hold that ends. A clock that jumps does not end it sooner: the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -25,6 +26,12 @@ const (
 // Offline gives the machine back while no agent runs: the plan of nothing, through the same planner
 // and ledger. left says of each thing that was left alone why.
 func Offline(ctx context.Context, p paths.Paths, what OfflineAction, h HoldRequest) (left []string, err error) {
+	if untouched(p) {
+		if what == OfflineRevert {
+			return nil, nil
+		}
+		return nil, ErrNotEnrolled
+	}
 	a, err := New(Options{Paths: p})
 	if err != nil {
 		return nil, err
@@ -55,13 +62,24 @@ func Offline(ctx context.Context, p paths.Paths, what OfflineAction, h HoldReque
 	return left, nil
 }
 
+// untouched reports whether no agent has ever stored anything here: then there is nothing to give back, and a
+// command that fails must not leave a database behind.
+func untouched(p paths.Paths) bool {
+	for _, dir := range []string{p.State, p.Run} {
+		if list, err := os.ReadDir(dir); len(list) > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
+			return false
+		}
+	}
+	return true
+}
+
 // offline is what is to be stored before the machine is given back.
 func (a *Agent) offline(what OfflineAction, h HoldRequest) error {
 	st := a.custody.state
 	switch what {
 	case OfflineHold:
 		if st.Device == nil {
-			return errNotEnrolled
+			return ErrNotEnrolled
 		}
 		who := h.Who
 		if who == "" {
@@ -75,7 +93,7 @@ func (a *Agent) offline(what OfflineAction, h HoldRequest) error {
 		return errors.Join(a.custody.save(st), a.unnoteEarly())
 	case OfflineUnenroll:
 		if _, err := a.custody.ids.Load(); st.Device == nil && err == nil {
-			return errNotEnrolled
+			return ErrNotEnrolled
 		}
 		return a.unnoteEarly()
 	}
@@ -92,15 +110,15 @@ func EnrollOffline(ctx context.Context, p paths.Paths, e Enrolment) error {
 	if err != nil && !errors.Is(err, identity.ErrDamaged) {
 		return err
 	}
-	if err := os.MkdirAll(p.State, 0o700); err != nil {
-		return err
-	}
 	conf, err := config.LoadKept(p.ConfigFile(), p.Kept)
 	if err != nil {
 		return fmt.Errorf("the configuration cannot be used: %w", err)
 	}
 	st, err = Enroll(ctx, e, conf.Proxy, host.Machine())
 	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(p.State, 0o700); err != nil {
 		return err
 	}
 	defer ids.Wait()
@@ -115,10 +133,16 @@ func ExplainOffline(ctx context.Context, p paths.Paths, in ExplainRequest) (Expl
 	a.custody = &custody{ids: identity.New(p.State, p.Run), health: a.health, now: o.Now}
 	a.custody.load(o.Boot)
 	if a.custody.doc == nil {
-		if _, err := a.custody.ids.Load(); err != nil {
+		st, err := a.custody.ids.Load()
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			return Explanation{}, errors.New("no agent runs, and only root can read the policy that it stored")
+		case err != nil:
 			return Explanation{}, err
+		case st.Device == nil:
+			return Explanation{}, ErrNotEnrolled
 		}
-		return Explanation{}, errors.New("the agent is dead, and no policy can be read (try as root)")
+		return Explanation{}, errors.New("no agent runs, and no policy is stored yet")
 	}
 	var err error
 	if a.machine, err = newMachine(&a.o, nil, nil); err != nil {

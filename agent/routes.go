@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -84,12 +85,12 @@ func visible(c caller, e *enforce.Event) bool {
 	return e.Mode != enforce.Monitor && (!e.Personal() || err == nil && slices.Contains(e.Users, uint32(uid)))
 }
 
-// maxEvents is how many events one request may ask for.
-const maxEvents = 10_000
+// MaxEvents is how many events one request may ask for.
+const MaxEvents = 10_000
 
 func (a *Agent) getEvents(ctx context.Context, c caller, q *http.Request, send func(any) error) error {
 	n, err := strconv.Atoi(q.URL.Query().Get("last"))
-	if err != nil || n < 1 || n > maxEvents {
+	if err != nil || n < 1 || n > MaxEvents {
 		n = 50
 	}
 	return a.store.Newest(ctx, n, func(e *enforce.Event) error {
@@ -256,7 +257,7 @@ func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []
 		return nil, &localapi.Error{Status: http.StatusTooManyRequests, Message: paused}
 	}
 	if !enrolled {
-		return nil, &localapi.Error{Status: http.StatusConflict, Message: errNotEnrolled.Error()}
+		return nil, refused(http.StatusConflict, ErrNotEnrolled)
 	}
 	for {
 		select {
@@ -298,7 +299,7 @@ func (a *Agent) postEnroll(ctx context.Context, _ caller, _ *http.Request, body 
 
 func (a *Agent) postUnenroll(ctx context.Context, _ caller, _ *http.Request, _ []byte) (any, error) {
 	if err := a.unenroll(ctx); err != nil {
-		return nil, &localapi.Error{Status: http.StatusConflict, Message: err.Error()}
+		return nil, refused(http.StatusConflict, err)
 	}
 	return a.status(everything), nil
 }
@@ -327,14 +328,30 @@ func (a *Agent) postHold(ctx context.Context, c caller, _ *http.Request, body []
 		return nil, cerr
 	}
 	if err != nil {
-		return nil, &localapi.Error{Status: http.StatusConflict, Message: err.Error()}
+		return nil, refused(http.StatusConflict, err)
 	}
 	return a.status(everything), nil
 }
 
 func (a *Agent) deleteHold(ctx context.Context, _ caller, _ *http.Request, _ []byte) (any, error) {
-	if err := a.call(ctx, func() { a.lift("lifted by hand") }); err != nil {
-		return nil, err
+	var err error
+	if cerr := a.call(ctx, func() { err = a.lift("lifted by hand") }); cerr != nil {
+		return nil, cerr
+	}
+	if err != nil {
+		return nil, refused(http.StatusConflict, err)
 	}
 	return a.status(everything), nil
+}
+
+// refused is the answer to a request that cannot be done now, with a code where commands know one.
+func refused(status int, err error) *localapi.Error {
+	e := &localapi.Error{Status: status, Message: err.Error()}
+	switch {
+	case errors.Is(err, ErrNotEnrolled):
+		e.Code = localapi.CodeNotEnrolled
+	case errors.Is(err, errNoHold):
+		e.Code = localapi.CodeNoHold
+	}
+	return e
 }

@@ -88,10 +88,26 @@ func shareOf(uid, file string) string {
 // Error is an answer that is no success.
 type Error struct {
 	Status  int    `json:"-"`
+	Code    string `json:"code,omitempty"` // for programs, where there is one
 	Message string `json:"error"`
 }
 
+// Codes of errors that a command answers in its own way.
+const (
+	CodeNotEnrolled = "not_enrolled"
+	CodeNoHold      = "no_hold"
+)
+
 func (e *Error) Error() string { return e.Message }
+
+// Foreign says that the words are those of whoever answered (cli.Foreign).
+func (e *Error) Foreign() {}
+
+// Is reports whether an answer has a code.
+func Is(err error, code string) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Code == code
+}
 
 // Route is one line of the table.
 type Route struct {
@@ -233,17 +249,17 @@ func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 	// Whatever is written is read in a moment, or not at all.
 	defer func() { _ = rc.SetWriteDeadline(time.Now().Add(writeWait)) }()
 	if r.Access == Root && !c.Root {
-		fail(w, &Error{http.StatusForbidden, "this needs root: run it with sudo"})
+		fail(w, &Error{Status: http.StatusForbidden, Message: "this needs root: run it with sudo"})
 		return
 	}
 	c = inSession(c)
 	if r.Access == Session && c.Session == "" {
-		fail(w, &Error{http.StatusForbidden, "this is for a program of a login session"})
+		fail(w, &Error{Status: http.StatusForbidden, Message: "this is for a program of a login session"})
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, q.Body, maxBody))
 	if err != nil {
-		fail(w, &Error{http.StatusRequestEntityTooLarge, fmt.Sprintf("the request is larger than %d bytes", maxBody)})
+		fail(w, &Error{Status: http.StatusRequestEntityTooLarge, Message: fmt.Sprintf("the request is larger than %d bytes", maxBody)})
 		return
 	}
 	key, most, wait := "heavy "+c.share(), 1, turnWait
@@ -254,7 +270,7 @@ func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 		leave, ok := t.take(q.Context(), key, most, wait)
 		if !ok {
 			_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
-			fail(w, &Error{http.StatusTooManyRequests, "another request of yours is being answered; try again when it has ended"})
+			fail(w, &Error{Status: http.StatusTooManyRequests, Message: "another request of yours is being answered; try again when it has ended"})
 			return
 		}
 		defer leave()
@@ -324,7 +340,7 @@ func list(r Route, w http.ResponseWriter, q *http.Request, c Caller) {
 func fail(w http.ResponseWriter, err error) {
 	var e *Error
 	if !errors.As(err, &e) {
-		e = &Error{http.StatusInternalServerError, err.Error()}
+		e = &Error{Status: http.StatusInternalServerError, Message: err.Error()}
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(e.Status)

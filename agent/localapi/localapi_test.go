@@ -31,7 +31,7 @@ func serveTest(t *testing.T) string {
 		{Method: "POST", Path: "/root", Access: Root, Handle: answer},
 		{Method: "GET", Path: "/session", Access: Session, Handle: answer},
 		{Method: "GET", Path: "/fails", Access: Read, Handle: func(context.Context, Caller, *http.Request, []byte) (any, error) {
-			return nil, &Error{http.StatusConflict, "no policy"}
+			return nil, &Error{Status: http.StatusConflict, Message: "no policy"}
 		}},
 	}
 	ctx, cancel := context.WithCancel(context.Background())

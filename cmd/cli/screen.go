@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"encoding/json"
@@ -11,85 +11,92 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/spf13/cobra"
-
-	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/enforce"
 )
 
-// screen is the one way to a person's terminal: what comes from outside (a device's strings, a server's
-// words, a person's reason) is made plain in it, so that nothing can be a command to the terminal of
-// whoever looks, least of all root's. A test holds every command to it.
-type screen struct {
-	w io.Writer
-	style
+// Screen is the only way to a person's terminal. Text from outside (a device's strings, a server's words, a
+// person's reason) loses its control characters here, so that it cannot command the terminal of whoever
+// reads it, least of all root's. A test checks that no command prints in any other way.
+type Screen struct {
+	w  io.Writer
+	on bool // colours
 }
 
-// painted is text that is plain already, and may have colours of ours in it.
-type painted string
+// Painted is text that is safe already, and may contain our own colours.
+type Painted string
 
-func (a *app) screen(cmd *cobra.Command) screen {
-	out := cmd.OutOrStdout()
-	return screen{out, newStyle(out)}
-}
+// NewScreen prints to w, in colour if w is a terminal.
+func NewScreen(w io.Writer) Screen { return Screen{w, coloured(w)} }
 
-// plain makes text safe. A line's end becomes a dot, too: it could pretend to be a line of ours.
-func plain(s string) painted { return painted(enforce.Plain(s)) }
+// Plain makes text safe. A line break becomes a dot, too: text from outside could otherwise add a line that
+// looks like ours.
+func Plain(s string) Painted { return Painted(enforce.Plain(s)) }
 
-// lines is plain for errors of our own, which may have several lines.
-func lines(s string) painted {
+// Foreign is implemented by errors whose words are somebody else's: no line of theirs is shown as one of ours.
+type Foreign interface{ Foreign() }
+
+// lines is Plain for errors of our own, which may have several lines.
+func lines(s string) Painted {
 	list := strings.Split(s, "\n")
 	for i := range list {
 		list[i] = enforce.Plain(list[i])
 	}
-	return painted(strings.Join(list, "\n"))
+	return Painted(strings.Join(list, "\n"))
 }
 
-// printf is fmt.Fprintf with every argument made plain that is not painted or a number.
-func (s screen) printf(format string, args ...any) {
-	_, _ = io.WriteString(s.w, string(s.sprintf(format, args...)))
+// Printf is fmt.Fprintf with every argument made plain that is not Painted or a number.
+func (s Screen) Printf(format string, args ...any) {
+	_, _ = io.WriteString(s.w, string(s.Sprintf(format, args...)))
 }
 
-// sprintf gives what printf prints.
-func (s screen) sprintf(format string, args ...any) painted {
+// Sprintf gives what Printf prints.
+func (s Screen) Sprintf(format string, args ...any) Painted {
 	safe := make([]any, len(args))
 	for i, a := range args {
 		safe[i] = safely(a)
 	}
-	return painted(fmt.Sprintf(format, safe...))
+	return Painted(fmt.Sprintf(format, safe...))
 }
 
 func safely(a any) any {
 	switch v := a.(type) {
 	case nil:
 		return "none"
-	case painted:
+	case Painted:
 		return string(v)
 	case error:
-		var answer *localapi.Error
-		if errors.As(v, &answer) {
-			return string(plain(v.Error())) // in words of whoever answered
+		var theirs Foreign
+		if errors.As(v, &theirs) {
+			return string(Plain(v.Error()))
 		}
 		return string(lines(v.Error()))
 	case fmt.Stringer:
-		return string(plain(v.String()))
+		return string(Plain(v.String()))
 	}
 	switch v := reflect.ValueOf(a); v.Kind() {
 	case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
 		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
 		return a
 	case reflect.String:
-		return string(plain(v.String()))
+		return string(Plain(v.String()))
 	}
-	return string(plain(fmt.Sprint(a)))
+	return string(Plain(fmt.Sprint(a)))
 }
 
-// clear begins an empty page.
-func (s screen) clear() { _, _ = io.WriteString(s.w, "\x1b[H\x1b[2J") }
+// Count is a number and its noun, in the plural where it is not one.
+func Count[N int | int64 | uint64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
 
-// json prints a value for programs, over several lines or in one. What is no printing character is
+// Clear begins an empty page.
+func (s Screen) Clear() { _, _ = io.WriteString(s.w, "\x1b[H\x1b[2J") }
+
+// JSON prints a value for programs, over several lines or in one. What is no printing character is
 // escaped, which changes nothing for who reads it as JSON.
-func (s screen) json(v any, indent bool) error {
+func (s Screen) JSON(v any, indent bool) error {
 	var b []byte
 	var err error
 	if indent {
@@ -116,33 +123,26 @@ func (s screen) json(v any, indent bool) error {
 	return err
 }
 
-// complain prints what went wrong.
-func complain(format string, args ...any) {
-	screen{w: os.Stderr}.printf(format, args...)
-}
-
-// style colours a terminal, and nothing else. What it paints is plain.
-type style struct{ on bool }
-
-func newStyle(w io.Writer) style {
+// coloured reports whether w is a terminal that shows colours.
+func coloured(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
-		return style{}
+		return false
 	}
 	info, err := f.Stat()
-	return style{err == nil && info.Mode()&os.ModeCharDevice != 0}
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-func (s style) paint(code string, text any) painted {
-	safe := painted(fmt.Sprint(safely(text)))
+func (s Screen) paint(code string, text any) Painted {
+	safe := Painted(fmt.Sprint(safely(text)))
 	if !s.on {
 		return safe
 	}
-	return "\x1b[" + painted(code) + "m" + safe + "\x1b[0m"
+	return "\x1b[" + Painted(code) + "m" + safe + "\x1b[0m"
 }
 
-func (s style) good(t any) painted { return s.paint("32", t) }
-func (s style) bad(t any) painted  { return s.paint("31;1", t) }
-func (s style) warn(t any) painted { return s.paint("33", t) }
-func (s style) dim(t any) painted  { return s.paint("2", t) }
-func (s style) bold(t any) painted { return s.paint("1", t) }
+func (s Screen) Good(t any) Painted { return s.paint("32", t) }
+func (s Screen) Bad(t any) Painted  { return s.paint("31;1", t) }
+func (s Screen) Warn(t any) Painted { return s.paint("33", t) }
+func (s Screen) Dim(t any) Painted  { return s.paint("2", t) }
+func (s Screen) Bold(t any) Painted { return s.paint("1", t) }

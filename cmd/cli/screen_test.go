@@ -1,21 +1,14 @@
-package main
+package cli
 
 import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 	"unicode"
 
-	"github.com/warderd/warder/agent"
-	"github.com/warderd/warder/agent/identity"
 	"github.com/warderd/warder/enforce"
-	"github.com/warderd/warder/enforce/section"
-	"github.com/warderd/warder/platform/usb"
 )
 
 // evil is what a device may call itself: escapes, the eight-bit forms of them, a line of its own, and
@@ -30,62 +23,42 @@ func harmless(out string) bool {
 	return !strings.ContainsFunc(out, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) && !strings.Contains(out, "\nPASSWORD")
 }
 
+// answered is an error in the words of somebody else.
+type answered struct{ error }
+
+func (answered) Foreign() {}
+
 func TestScreen(t *testing.T) {
 	for _, on := range []bool{false, true} {
 		var out bytes.Buffer
-		s := screen{&out, style{on}}
-		s.printf("%s %-10s %q %v %d %s %s\n", evil, enforce.Setting(evil), evil, []string{evil}, 7, s.warn(evil), errors.New(evil))
+		s := Screen{&out, on}
+		s.Printf("%s %-10s %q %v %d %s %s %s\n", evil, enforce.Setting(evil), evil, []string{evil}, 7, s.Warn(evil), errors.New(evil), answered{errors.New(evil)})
 		if got := strings.Replace(out.String(), "\nPASSWORD", "", 1); !harmless(got) { // an error of our own may have lines
 			t.Errorf("%q", got)
 		}
 		out.Reset()
-		now := time.Now()
-		st := agent.Status{Agent: "running", Version: evil, Enrolled: true, Server: evil, DeviceID: evil, Policy: &agent.PolicyStatus{Name: evil, State: evil},
-			Hold: &identity.Hold{Who: evil, Reason: evil}, Exceptions: []identity.Exception{{Section: evil, Subject: evil, Reason: evil}}, Health: []agent.Problem{{Detail: evil}},
-			CheckIn: agent.CheckInStatus{Error: evil, Last: now, Next: now}, Work: []agent.WorkStatus{{Subject: evil, What: evil, Step: evil}},
-			Sections: map[string]agent.SectionStatus{evil: {Problem: evil}, "b" + evil: {Counts: []section.Count{{Name: evil, N: 1, Bad: true}}}},
-			Findings: []enforce.Finding{{Setting: evil, Compliance: evil, Enforcement: evil, Reason: evil}}}
-		render(s, st)
-		checks(s, agent.Doctor{Checks: []agent.Check{{Detail: evil}, {Warning: agent.Warning{Code: evil, Means: evil, Do: evil, Severity: evil}, By: evil}, {OK: true, Warning: agent.Warning{Code: evil}}}}, true)
-		printEvent(s, enforce.Event{Subject: evil, Reason: evil, Told: evil, Kind: evil})
-		if !harmless(out.String()) {
+		s.Table([]string{"A", "B"}, [][]string{{evil, "x"}, {"x", evil}, {"short"}})
+		if !harmless(out.String()) || strings.Count(out.String(), "\n") != 4 {
 			t.Errorf("%q", out.String())
 		}
-		if !strings.Contains(out.String(), "Stick") {
-			t.Error("it is not shown at all")
-		}
 		out.Reset()
-		if err := s.json(usb.Item{Model: evil}, false); err != nil || !harmless(out.String()) {
+		type item struct{ Model string }
+		if err := s.JSON(item{evil}, false); err != nil || !harmless(out.String()) {
 			t.Errorf("%q %v", out.String(), err)
 		}
-		var back usb.Item
-		want, _ := json.Marshal(usb.Item{Model: evil})
-		var same usb.Item
+		var back, same item
+		want, _ := json.Marshal(item{evil})
 		_ = json.Unmarshal(want, &same)
-		if err := json.Unmarshal(out.Bytes(), &back); err != nil || back.Model != same.Model {
+		if err := json.Unmarshal(out.Bytes(), &back); err != nil || back != same {
 			t.Errorf("as JSON it reads %q, %v", back.Model, err)
 		}
 	}
 }
 
-// TestOneWayToTheTerminal: every command prints through screen.go.
-func TestOneWayToTheTerminal(t *testing.T) {
-	files, err := filepath.Glob("*.go")
-	if err != nil || len(files) < 10 {
-		t.Fatal(files, err)
-	}
-	for _, f := range files {
-		if f == "screen.go" || strings.HasSuffix(f, "_test.go") {
-			continue
-		}
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, way := range []string{"fmt.Print", "fmt.Fprint", "OutOrStdout", "ErrOrStderr", "NewEncoder", "println("} {
-			if strings.Contains(string(b), way) {
-				t.Errorf("%s uses %s", f, way)
-			}
+func TestCount(t *testing.T) {
+	for n, want := range map[int]string{0: "0 events", 1: "1 event", 2: "2 events"} {
+		if got := Count(n, "event"); got != want {
+			t.Errorf("%d: %q", n, got)
 		}
 	}
 }

@@ -1,6 +1,4 @@
-// Package usage tells a command that was typed wrongly from one that failed, for both programs: the first
-// exits with 64 (EX_USAGE of sysexits.h), so that a script does not take it for an answer.
-package usage
+package cli
 
 import (
 	"errors"
@@ -8,43 +6,65 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
-// Exit is the exit code of a command that was typed wrongly.
-const Exit = 64
+// ExitUsage is the exit code of a command that was typed wrongly (EX_USAGE of sysexits.h), so that a
+// script does not take it for an answer.
+const ExitUsage = 64
 
-// Error is such a command's.
-type Error struct{ error }
+// UsageError is the error of a command that was typed wrongly.
+type UsageError struct{ error }
 
 // Unwrap gives what was wrong.
-func (e Error) Unwrap() error { return e.error }
+func (e UsageError) Unwrap() error { return e.error }
 
-// Errorf is the error of a flag or an argument that has a wrong value.
-func Errorf(format string, args ...any) error { return Error{fmt.Errorf(format, args...)} }
+// Usagef is the error of a flag or an argument that has a wrong value.
+func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
-// Mark makes every command below root say Error for flags and arguments that it does not take.
-func Mark(root *cobra.Command) {
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Error{err} })
-	var walk func(*cobra.Command)
-	walk = func(c *cobra.Command) {
+// markUsage makes every command below root return a UsageError for flags and arguments that it does not take.
+func markUsage(root *cobra.Command) {
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{flagError(err)} })
+	walk(root, func(c *cobra.Command) {
 		if check := c.Args; check != nil {
 			c.Args = func(cmd *cobra.Command, args []string) error {
 				if err := check(cmd, args); err != nil {
-					return Error{err}
+					return UsageError{err}
 				}
 				return nil
 			}
 		}
-		for _, sub := range c.Commands() {
-			walk(sub)
-		}
-	}
-	walk(root)
+	})
 }
 
-// Is reports whether a command was typed wrongly. Of two mistakes the library says so in words alone.
-func Is(err error) bool {
-	var e Error
+// walk calls f with a command and with every command below it.
+func walk(c *cobra.Command, f func(*cobra.Command)) {
+	f(c)
+	for _, sub := range c.Commands() {
+		walk(sub, f)
+	}
+}
+
+// flagError says what a flag takes, in words: the library names the Go function that could not read the value.
+func flagError(err error) error {
+	var bad *pflag.InvalidValueError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	f := bad.GetFlag()
+	takes := map[string]string{
+		"bool": "true or false", "duration": `a duration such as 90s, 15m or 8h`, "int": "a whole number", "int64": "a whole number",
+		"uint": "a whole number, not negative", "float64": "a number",
+	}[f.Value.Type()]
+	if takes == "" {
+		return fmt.Errorf("--%s cannot be %q: %w", f.Name, bad.GetValue(), bad.Unwrap())
+	}
+	return fmt.Errorf("--%s must be %s (received %q)", f.Name, takes, bad.GetValue())
+}
+
+// isUsage reports whether a command was typed wrongly. For two kinds of mistake the library has no type of error.
+func isUsage(err error) bool {
+	var e UsageError
 	if errors.As(err, &e) {
 		return true
 	}

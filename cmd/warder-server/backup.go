@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -9,18 +8,17 @@ import (
 	"github.com/warderd/warder/sync/server"
 )
 
-func backup() *cobra.Command {
+func (a *app) backup() *cobra.Command {
 	var data, database, to string
 	c := &cobra.Command{
 		Use: "backup --data DIR --to FILE", Short: "Write keys and database to a file, while the server runs", Args: cobra.NoArgs,
 		Long:    "Writes what is needed to bring the server back: the key files that devices trust it by, and the whole database as of\none moment, the same from SQLite and from PostgreSQL. The file holds secrets: mode 0600.",
-		Example: "  warder-server backup --data /var/lib/warder-server --to /backup/warder-$(date +%F).tar.gz",
+		Example: "  warder-server backup --data /var/lib/warder-server --to /backup/warder.tar.gz",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := server.Backup(cmd.Context(), data, database, to, time.Now()); err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), to)
-			return nil
+			return a.say(cmd, map[string]string{"file": to}, "%s\n", to)
 		},
 	}
 	dataFlags(c, &data, &database)
@@ -29,18 +27,17 @@ func backup() *cobra.Command {
 	return c
 }
 
-func restore() *cobra.Command {
+func (a *app) restore() *cobra.Command {
 	var data, database, from string
 	c := &cobra.Command{
 		Use: "restore --data DIR --from FILE", Short: "Make a data directory from a backup", Args: cobra.NoArgs,
 		Long:    "Reads a backup into a new directory and an empty database, SQLite or PostgreSQL, whichever it came from. Devices take\nthe restored server for the one they know.",
-		Example: "  warder-server restore --data /var/lib/warder-server --from /backup/warder-2026-11-23.tar.gz",
+		Example: "  warder-server restore --data /var/lib/warder-server --from /backup/warder.tar.gz",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := server.Restore(cmd.Context(), data, database, from); err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "restored into", data)
-			return nil
+			return a.say(cmd, map[string]string{"data": data}, "restored into %s\n", data)
 		},
 	}
 	dataFlags(c, &data, &database)

@@ -1,38 +1,38 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
+	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/warderd/warder/cmd/usage"
+	"github.com/warderd/warder/cmd/cli"
 	"github.com/warderd/warder/sync/server"
 	"github.com/warderd/warder/sync/server/api"
 )
 
-func enrollment() *cobra.Command {
-	c := &cobra.Command{Use: "enrollment", Short: "Enrolment tokens"}
+func (a *app) enrollment() *cobra.Command {
+	c := &cobra.Command{Use: "enrollment", Short: "Enrolment tokens", Args: cobra.NoArgs, RunE: cli.Help, Example: "  warder-server enrollment create --data /var/lib/warder-server --json"}
 	var data, database, user, ownership string
 	var uses int
 	var ttl time.Duration
 	var tags []string
-	var asJSON bool
 	create := &cobra.Command{
 		Use: "create --data DIR", Short: "Print an enrolment token", Args: cobra.NoArgs,
 		Long:    "Prints a token by which devices enrol. The API does the same: POST /api/v1/enrollments.",
 		Example: "  warder-server enrollment create --data ./var/server --uses 100 --ttl 168h --tag pilot --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if uses < 1 || ttl <= 0 {
-				return usage.Errorf("--uses and --ttl must be more than nothing (received %d, %s)", uses, ttl)
+				return cli.Usagef("--uses and --ttl must be more than nothing (received %d, %s)", uses, ttl)
 			}
 			if ownership != "" && ownership != "BYOD" && ownership != "COPE" {
-				return usage.Errorf("--ownership must be BYOD or COPE (received %q)", ownership)
+				return cli.Usagef("--ownership must be BYOD or COPE (received %q)", ownership)
 			}
 			if err := api.CheckTags(tags); err != nil {
-				return usage.Errorf("%w", err)
+				return cli.Usagef("%w", err)
 			}
 			if _, err := os.Stat(data); err != nil {
 				return fmt.Errorf("no server has run with this data directory yet: %w", err)
@@ -52,11 +52,7 @@ func enrollment() *cobra.Command {
 			if err := s.AddEnrollment(cmd.Context(), t, e); err != nil {
 				return err
 			}
-			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"id": e.ID, "token": t, "ca_pin": ca.Fingerprint(), "uses": uses, "expires_at": e.Expires.UTC().Truncate(time.Second)})
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), t)
-			return nil
+			return a.say(cmd, map[string]any{"id": e.ID, "token": t, "ca_pin": ca.Fingerprint(), "uses": uses, "expires_at": e.Expires.UTC().Truncate(time.Second)}, "%s\n", t)
 		},
 	}
 	dataFlags(create, &data, &database)
@@ -65,7 +61,34 @@ func enrollment() *cobra.Command {
 	create.Flags().StringSliceVar(&tags, "tag", nil, "tags of the devices that come by it")
 	create.Flags().StringVar(&user, "user", "", "their user")
 	create.Flags().StringVar(&ownership, "ownership", "", "BYOD or COPE; what they say without it")
-	create.Flags().BoolVar(&asJSON, "json", false, "as JSON, with the fingerprint for --ca-pin")
-	c.AddCommand(create)
+	c.AddCommand(create, a.enrollmentList())
 	return c
+}
+
+func (a *app) enrollmentList() *cobra.Command {
+	var l listFlags
+	var state string
+	c := &cobra.Command{
+		Use: "list", Short: "List enrolment tokens, newest first", Args: cobra.NoArgs,
+		Long: "Lists the tokens by their ids: the server keeps only a hash of a token.", Example: "  warder-server enrollment list --state usable",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			q := url.Values{}
+			if state != "" {
+				q.Set("state", state)
+			}
+			type enrollment struct {
+				ID, State, User, Note string
+				Uses, Used            int
+				Tags                  []string
+				Expires               *time.Time `json:"expires_at"`
+				By                    string     `json:"created_by"`
+			}
+			return a.list(cmd, "/enrollments", l, q, []string{"ENROLMENT", "STATE", "USED", "EXPIRES", "MADE BY", "TAGS", "NOTE"}, decoded(func(e enrollment) []string {
+				return []string{e.ID, e.State, fmt.Sprintf("%d of %d", e.Used, e.Uses), moment(e.Expires), e.By, strings.Join(e.Tags, ","), e.Note}
+			}))
+		},
+	}
+	l.add(c)
+	c.Flags().StringVar(&state, "state", "", "usable, used_up, expired or revoked")
+	return a.targetFlags(c)
 }

@@ -4,14 +4,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/cmd/cli"
 )
 
-func keys() *cobra.Command {
-	c := &cobra.Command{Use: "keys", Short: "The key that policies are signed with"}
+func (a *app) keys() *cobra.Command {
+	c := &cobra.Command{Use: "keys", Short: "The key that policies are signed with", Args: cobra.NoArgs, RunE: cli.Help, Example: "  warder-server keys show --data /var/lib/warder-server"}
 	var data, recovery string
 	rotate := &cobra.Command{
 		Use: "rotate --data DIR", Short: "Sign policies with a new key", Args: cobra.NoArgs,
@@ -33,29 +36,51 @@ the files policy.key and policy.past.`,
 				}
 				r = &jose.JSONWebKey{}
 				if err := json.Unmarshal(b, r); err != nil || r.IsPublic() {
-					return fmt.Errorf("%s is no private key", recovery)
+					return fmt.Errorf("%s is not a private key", recovery)
 				}
 			}
 			if err := k.RotatePolicy(r, time.Now()); err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), k.Signing().KeyID)
-			return nil
+			return a.say(cmd, map[string]string{"key_id": k.Signing().KeyID}, "%s\n", k.Signing().KeyID)
 		},
 	}
 	dataFlags(rotate, &data, nil)
 	rotate.Flags().StringVar(&recovery, "recovery-key", "", "file of the offline recovery key")
 	show := &cobra.Command{
-		Use: "show --data DIR", Short: "Print the public keys that devices trust", Args: cobra.NoArgs,
+		Use: "show --data DIR", Short: "Print the public keys that devices trust", Args: cobra.NoArgs, Example: "  warder-server keys show --data /var/lib/warder-server",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			k, err := existing(data)
 			if err != nil {
 				return err
 			}
-			return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"policy_keys": k.PolicyKeys(), "recovery_key": k.RecoveryKey()})
+			return a.screen(cmd).JSON(map[string]any{"policy_keys": k.PolicyKeys(), "recovery_key": k.RecoveryKey()}, a.JSON())
 		},
 	}
 	dataFlags(show, &data, nil)
-	c.AddCommand(rotate, show)
+	ca := &cobra.Command{
+		Use: "ca --data DIR", Short: "Print the certificate of the server's authority (PEM)", Args: cobra.NoArgs,
+		Long:    "Prints the certificate that curl takes as --cacert, and the commands from elsewhere as --ca. It is no secret.",
+		Example: "  warder-server keys ca --data /var/lib/warder-server > warder-ca.pem",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			k, err := existing(data)
+			if err != nil {
+				return err
+			}
+			authority, err := k.CA(time.Now())
+			if err != nil {
+				return err
+			}
+			if a.JSON() {
+				return a.screen(cmd).JSON(map[string]string{"certificate": authority.PEM(), "fingerprint": authority.Fingerprint()}, true)
+			}
+			for line := range strings.Lines(authority.PEM()) {
+				a.screen(cmd).Printf("%s\n", strings.TrimSuffix(line, "\n"))
+			}
+			return nil
+		},
+	}
+	dataFlags(ca, &data, nil)
+	c.AddCommand(rotate, show, ca)
 	return c
 }

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 
 // TestCommands runs the scripts in testdata against the real command line and a server that runs.
 func TestCommands(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata", Cmds: map[string]func(*testscript.TestScript, bool, []string){"ask": ask, "keep": keep}, Setup: func(e *testscript.Env) error {
+	testscript.Run(t, testscript.Params{Dir: "testdata", Cmds: map[string]func(*testscript.TestScript, bool, []string){"ask": ask, "keep": keep, "until": until}, Setup: func(e *testscript.Env) error {
 		for _, name := range []string{"PORT", "PORT2"} {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
@@ -36,6 +36,18 @@ func TestCommands(t *testing.T) {
 // keep is "keep NAME": the output of the last command as a variable.
 func keep(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+}
+
+// until is "until WORD COMMAND…": the command is run again until it prints the word.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	last := ""
+	for begun := time.Now(); time.Since(begun) < 30*time.Second; time.Sleep(100 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		if last = ts.ReadFile("stdout") + ts.ReadFile("stderr"); err == nil && strings.Contains(last, args[0]) {
+			return
+		}
+	}
+	ts.Fatalf("it did not come: %q\n%s", args[0], last)
 }
 
 // ask is "ask STATUS METHOD PORT PATH TOKEN [WORD]": again until the answer has the status and the word.

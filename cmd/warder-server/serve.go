@@ -14,11 +14,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/warderd/warder/cmd/usage"
+	"github.com/warderd/warder/cmd/cli"
 	"github.com/warderd/warder/sync/server"
 )
 
-func serve() *cobra.Command {
+func (a *app) serve() *cobra.Command {
 	o := server.Options{Version: version}
 	var retain, level, format string
 	c := &cobra.Command{
@@ -32,21 +32,21 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			if o.Interval < 10*time.Second || o.Interval > 24*time.Hour {
-				return usage.Errorf("--interval must be from 10s to 24h (received %s)", o.Interval)
+				return cli.Usagef("--interval must be from 10s to 24h (received %s)", o.Interval)
 			}
 			if o.MaxInFlight < 0 || o.MaxSockets < 0 {
-				return usage.Errorf("--max-in-flight and --max-sockets must be 0 or more (received %d, %d)", o.MaxInFlight, o.MaxSockets)
+				return cli.Usagef("--max-in-flight and --max-sockets must be 0 or more (received %d, %d)", o.MaxInFlight, o.MaxSockets)
 			}
 			if o.Spread < 0 || o.Spread > time.Hour {
-				return usage.Errorf("--spread must be from 0s to 1h (received %s)", o.Spread)
+				return cli.Usagef("--spread must be from 0s to 1h (received %s)", o.Spread)
 			}
 			var err error
 			if o.Retain, err = parseRetain(retain); err != nil {
-				return usage.Errorf("%w", err)
+				return cli.Usagef("%w", err)
 			}
 			var l slog.Level
 			if err := l.UnmarshalText([]byte(level)); err != nil {
-				return usage.Errorf("--log-level must be debug, info, warn or error (received %q)", level)
+				return cli.Usagef("--log-level must be debug, info, warn or error (received %q)", level)
 			}
 			lo := &slog.HandlerOptions{Level: l}
 			switch format {
@@ -55,7 +55,7 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 			case "json":
 				o.Log = slog.New(slog.NewJSONHandler(os.Stderr, lo))
 			default:
-				return usage.Errorf("--log-format must be text or json (received %q)", format)
+				return cli.Usagef("--log-format must be text or json (received %q)", format)
 			}
 			// Thousands of kept connections are much to mark and little to free: collect less often, up to a
 			// limit. GOGC and GOMEMLIMIT say otherwise.

@@ -2,23 +2,24 @@ package main
 
 import (
 	"fmt"
+	"net/url"
 	"os"
-	"os/user"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/warderd/warder/cmd/usage"
+	"github.com/warderd/warder/cmd/cli"
 	"github.com/warderd/warder/sync/server"
 )
 
-func token() *cobra.Command {
-	c := &cobra.Command{Use: "token", Short: "Administrators' tokens"}
-	c.AddCommand(tokenCreate(), tokenRotate())
+func (a *app) token() *cobra.Command {
+	c := &cobra.Command{Use: "token", Short: "Administrators' tokens", Args: cobra.NoArgs, RunE: cli.Help, Example: "  warder-server token create --data /var/lib/warder-server --role admin"}
+	c.AddCommand(a.tokenCreate(), a.tokenList(), a.tokenRotate())
 	return c
 }
 
-func tokenCreate() *cobra.Command {
+func (a *app) tokenCreate() *cobra.Command {
 	var data, role, subject string
 	var ttl time.Duration
 	c := &cobra.Command{
@@ -26,28 +27,23 @@ func tokenCreate() *cobra.Command {
 		Example: "  warder-server token create --data ./var/server --role admin --subject ann@example.com --ttl 8h",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if role != "admin" && role != "viewer" {
-				return usage.Errorf("--role must be admin or viewer (received %q)", role)
+				return cli.Usagef("--role must be admin or viewer (received %q)", role)
 			}
 			if ttl <= 0 || ttl > 366*24*time.Hour {
-				return usage.Errorf("--ttl must be more than nothing and at most a year (received %s)", ttl)
+				return cli.Usagef("--ttl must be more than nothing and at most a year (received %s)", ttl)
 			}
 			if subject == "" || len(subject) > 256 {
-				return usage.Errorf("--subject must have 1 to 256 bytes: it is what the audit log names")
+				return cli.Usagef("--subject must have 1 to 256 bytes: it is what the audit log names")
 			}
 			keys, err := existing(data)
 			if err != nil {
 				return err
 			}
-			by := "warder-server"
-			if u, err := user.Current(); err == nil {
-				by = u.Username + " (warder-server token create)"
-			}
-			t, err := keys.Issue(subject, role, by, ttl, time.Now())
+			t, err := keys.Issue(subject, role, me()+" (warder-server token create)", ttl, time.Now())
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), t)
-			return nil
+			return a.say(cmd, map[string]string{"token": t, "role": role, "subject": subject}, "%s\n", t)
 		},
 	}
 	dataFlags(c, &data, nil)
@@ -57,11 +53,32 @@ func tokenCreate() *cobra.Command {
 	return c
 }
 
-func tokenRotate() *cobra.Command {
+func (a *app) tokenList() *cobra.Command {
+	var l listFlags
+	c := &cobra.Command{
+		Use: "list", Short: "List the tokens that were made, newest first", Args: cobra.NoArgs,
+		Long:    "Lists what the audit log has about tokens that were made: for whom and by whom. The tokens themselves are not kept.",
+		Example: "  warder-server token list",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			type change struct {
+				At          *time.Time
+				By, Subject string
+				Detail      []string
+			}
+			return a.list(cmd, "/tokens", l, url.Values{}, []string{"MADE", "FOR", "BY", "DETAIL"}, decoded(func(c change) []string {
+				return []string{moment(c.At), c.Subject, c.By, strings.Join(c.Detail, ", ")}
+			}))
+		},
+	}
+	l.add(c)
+	return a.targetFlags(c)
+}
+
+func (a *app) tokenRotate() *cobra.Command {
 	var data string
 	var drop bool
 	c := &cobra.Command{
-		Use: "rotate --data DIR", Short: "Sign tokens with a new secret", Args: cobra.NoArgs,
+		Use: "rotate --data DIR", Short: "Sign tokens with a new secret", Args: cobra.NoArgs, Example: "  warder-server token rotate --data /var/lib/warder-server --drop",
 		Long: "Makes a new secret for tokens. Those signed with the one before stay valid until they expire, unless --drop.\nA running server takes it within seconds; other nodes need the file admin.key.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			keys, err := existing(data)
@@ -71,8 +88,7 @@ func tokenRotate() *cobra.Command {
 			if err := keys.RotateAdmin(drop); err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "rotated")
-			return nil
+			return a.say(cmd, map[string]bool{"rotated": true, "dropped": drop}, "rotated\n")
 		},
 	}
 	dataFlags(c, &data, nil)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/early"
+	"github.com/warderd/warder/cmd/cli"
 	"github.com/warderd/warder/platform/input"
 	"github.com/warderd/warder/platform/usb"
 )
@@ -15,7 +16,7 @@ import (
 // boot is what is done about the time before any program of the disk runs.
 func (a *app) boot() *cobra.Command {
 	c := &cobra.Command{
-		Use: "boot", Short: "Close USB from the first moment of a start, or leave it open", RunE: help,
+		Use: "boot", Short: "Close USB from the first moment of a start, or leave it open", RunE: cli.Help,
 		Long: "While a machine starts up, Warder holds the last confirmed policy from the moment on in which programs of\n" +
 			"the disk run. What the initramfs has let in before worked until then. \"warder boot close-usb\" closes\n" +
 			"that time, too, and has a price: no USB device works in the initramfs.",
@@ -31,25 +32,29 @@ func (a *app) bootStatus() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Say what holds while this machine starts up", Args: cobra.NoArgs, Example: "  warder boot status",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			out := a.screen(cmd)
+			var s struct {
+				Start     string `json:"start"`     // held, open or broken
+				Initramfs string `json:"initramfs"` // open, closed or unknown
+			}
+			start, initramfs := "", ""
 			held, err := agent.HoldsEarly(a.paths())
 			switch {
 			case err != nil:
-				out.printf("start      not held before the agent runs: %s\n", err)
+				s.Start, start = "broken", fmt.Sprintf("not protected before the agent runs: %s", err)
 			case held:
-				out.printf("start      held by the last confirmed policy, from early in the start on\n")
+				s.Start, start = "held", "the last confirmed policy is in force from early in the start on"
 			default:
-				out.printf("start      nothing is held before the agent runs: no confirmed policy in enforce mode asks for it\n")
+				s.Start, start = "open", "no policy is in force before the agent runs: none that was confirmed enforces USB or storage"
 			}
 			switch o := a.option(); {
 			case !o.Sure():
-				out.printf("initramfs  not known: it could not be made anew; repeat sudo warder boot open-usb\n")
+				s.Initramfs, initramfs = "unknown", "not known: it could not be rebuilt; repeat sudo warder boot open-usb"
 			case o.Set():
-				out.printf("initramfs  USB is closed; sudo warder boot open-usb opens it\n")
+				s.Initramfs, initramfs = "closed", "USB is closed; sudo warder boot open-usb opens it"
 			default:
-				out.printf("initramfs  USB is open; sudo warder boot close-usb closes it\n")
+				s.Initramfs, initramfs = "open", "USB is open; sudo warder boot close-usb closes it"
 			}
-			return nil
+			return a.say(cmd, s, "start      %s\ninitramfs  %s\n", start, initramfs)
 		},
 	}
 }
@@ -74,12 +79,13 @@ func (a *app) closeUSB() *cobra.Command {
 				return errors.Join(errors.New("no built-in keyboard was found (USB and Bluetooth do not count): a passphrase could not be typed at the next start. "+
 					"If none is asked for, repeat this with --accept-risk"), err)
 			}
-			out.printf(bootRisk)
-			if err := a.option().Close(cmd.Context(), func(s string) { out.printf("%s\n", s) }); err != nil {
+			if !a.JSON() {
+				out.Printf(bootRisk)
+			}
+			if err := a.option().Close(cmd.Context(), a.progress(cmd)); err != nil {
 				return fmt.Errorf("cannot close USB in the initramfs: %w", err)
 			}
-			out.printf("Done. It holds from the next start on.\n")
-			return nil
+			return a.say(cmd, map[string]string{"initramfs": "closed"}, "Done. It takes effect at the next start.\n")
 		},
 	}
 	c.Flags().BoolVar(&accept, "accept-risk", false, "also where no built-in keyboard was found")
@@ -90,18 +96,25 @@ func (a *app) openUSB() *cobra.Command {
 	return &cobra.Command{
 		Use: "open-usb", Short: "Leave USB open in the initramfs", Args: cobra.NoArgs, Example: "  sudo warder boot open-usb",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			out := a.screen(cmd)
+			open := map[string]string{"initramfs": "open"}
 			if !a.option().Set() {
-				out.printf("USB is open in the initramfs already.\n")
-				return nil
+				return a.say(cmd, open, "USB is open in the initramfs already.\n")
 			}
-			if err := a.option().Open(cmd.Context(), func(s string) { out.printf("%s\n", s) }); err != nil {
+			if err := a.option().Open(cmd.Context(), a.progress(cmd)); err != nil {
 				return fmt.Errorf("cannot open USB in the initramfs: %w", err)
 			}
-			out.printf("Done. USB works in the initramfs from the next start on.\n")
-			return nil
+			return a.say(cmd, open, "Done. USB works in the initramfs from the next start on.\n")
 		},
 	}
+}
+
+// progress prints what a long command does; on standard error where the answer is JSON.
+func (a *app) progress(cmd *cobra.Command) func(string) {
+	out := a.screen(cmd)
+	if a.JSON() {
+		out = cli.NewScreen(cmd.ErrOrStderr())
+	}
+	return func(s string) { out.Printf("%s\n", s) }
 }
 
 // leavesStart is asked before the service goes: nothing may hold, or close, the next start of the machine.

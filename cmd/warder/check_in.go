@@ -17,11 +17,9 @@ func (a *app) checkIn() *cobra.Command {
 				return fmt.Errorf("cannot check in: %w", err)
 			}
 			if s.Policy == nil {
-				a.screen(cmd).printf("Checked in. No policy is assigned.\n")
-				return nil
+				return a.say(cmd, s, "Checked in. No policy is assigned.\n")
 			}
-			a.screen(cmd).printf("Checked in. Policy %q version %d is %s.\n", s.Policy.Name, s.Policy.Version, s.Policy.State)
-			return nil
+			return a.say(cmd, s, "Checked in. Policy %q version %d is %s.\n", s.Policy.Name, s.Policy.Version, s.Policy.State)
 		},
 	}
 }

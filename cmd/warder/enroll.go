@@ -28,15 +28,24 @@ func (a *app) enroll() *cobra.Command {
 				// The agent enrols, and it has the service's environment.
 				err = fmt.Errorf("%w (HTTPS_PROXY is set in this shell; the agent does not see it: write proxy = \"…\" into %s)", err, a.paths().ConfigFile())
 			}
+			running := true
 			if errors.Is(err, localapi.ErrNoAgent) {
-				// No agent runs: the enrolment is written for its next start.
+				// No agent runs: the enrolment is stored for its next start.
+				running = false
 				err = agent.EnrollOffline(ctx, a.paths(), e)
 			}
 			if err != nil {
 				return fmt.Errorf("cannot enrol: %w", err)
 			}
-			a.screen(cmd).printf("Enrolled. Try: warder status\n")
-			return nil
+			result := struct {
+				Enrolled bool   `json:"enrolled"`
+				Server   string `json:"server"`
+				Running  bool   `json:"agent_running"`
+			}{true, e.Server, running}
+			if !running {
+				return a.say(cmd, result, "Enrolled. No agent runs yet: %s\n", a.howToStart(ctx))
+			}
+			return a.say(cmd, result, "Enrolled. Try: warder status\n")
 		},
 	}
 	c.Flags().StringVar(&e.Server, "server", "", "URL of the policy server")

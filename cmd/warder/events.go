@@ -3,26 +3,32 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/warderd/warder/agent"
+	"github.com/warderd/warder/cmd/cli"
 	"github.com/warderd/warder/enforce"
 )
 
 func (a *app) events() *cobra.Command {
-	var follow, asJSON bool
+	var follow bool
 	var last int
 	c := &cobra.Command{
 		Use: "events", Short: "What happened on this machine", Args: cobra.NoArgs,
-		Long: "Shows the journal of decisions. What monitor mode saw is shown to root alone, and what was plugged in\n" +
-			"to root and to who sat at the machine then.",
+		Long: "Shows the journal of decisions, oldest first. Root sees every event. Other users see what was plugged in\n" +
+			"while they sat at the machine, unless the policy only monitors. With --json: one object a line.",
 		Example: "  warder events\n  sudo warder events --follow\n  sudo warder events --json --last 1000",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if last < 1 || last > agent.MaxEvents {
+				return cli.Usagef("--last must be from 1 to %d (received %d)", agent.MaxEvents, last)
+			}
 			out := a.screen(cmd)
 			show := func(e enforce.Event) {
-				if asJSON {
-					_ = out.json(e, false)
+				if a.JSON() {
+					_ = out.JSON(e, false)
 					return
 				}
 				printEvent(out, e)
@@ -34,8 +40,13 @@ func (a *app) events() *cobra.Command {
 			for _, e := range list {
 				show(e)
 			}
-			if len(list) == 0 && !follow && !asJSON {
-				out.printf("No events that you may see. What monitor mode saw is shown to root, and what was plugged in to who sat here.\n")
+			if len(list) == 0 && !follow && !a.JSON() {
+				if os.Geteuid() == 0 {
+					out.Printf("No events yet.\n")
+				} else {
+					out.Printf("No events that you may see. Root sees all of them (sudo warder events); other users see what was plugged in\n" +
+						"while they sat at this machine, unless the policy only monitors.\n")
+				}
 			}
 			if !follow {
 				return nil
@@ -51,20 +62,19 @@ func (a *app) events() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens now")
-	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
 	c.Flags().IntVar(&last, "last", 20, "how many of the newest to begin with")
 	return c
 }
 
-func printEvent(st screen, e enforce.Event) {
-	kind := st.sprintf("%-10s", e.Kind)
+func printEvent(st cli.Screen, e enforce.Event) {
+	kind := st.Sprintf("%-10s", e.Kind)
 	switch e.Kind {
 	case enforce.Allowed:
-		kind = st.good(kind)
+		kind = st.Good(kind)
 	case enforce.Denied, enforce.Failed, enforce.Forced:
-		kind = st.bad(kind)
+		kind = st.Bad(kind)
 	default:
-		kind = st.warn(kind)
+		kind = st.Warn(kind)
 	}
 	more := ""
 	if e.Count > 1 {
@@ -73,5 +83,5 @@ func printEvent(st screen, e enforce.Event) {
 	if e.Told != "" {
 		more += "; told: " + e.Told
 	}
-	st.printf("%s  %s %-7s %s%s\n    %s\n", st.dim(e.At.Local().Format(time.DateTime)), kind, e.Mode, e.Subject, more, st.dim(e.Reason))
+	st.Printf("%s  %s %-7s %s%s\n    %s\n", st.Dim(e.At.Local().Format(time.DateTime)), kind, e.Mode, e.Subject, more, st.Dim(e.Reason))
 }

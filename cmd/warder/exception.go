@@ -16,7 +16,7 @@ func (a *app) exception() *cobra.Command {
 		Use: "exception CODE", Short: "Let something pass with a code from support", Args: cobra.ExactArgs(1),
 		Long: "Support reads out a code for one thing on this machine, such as a stick, for a time. It works without a network, once, within\n" +
 			"a day. It is tried on what is there and refused; name the stick where it is not plugged in yet.",
-		Example: "  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-Z\n  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-Z --usb 0951:1666:0011AABB",
+		Example: "  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A\n  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A --usb 0951:1666:0011AABB",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var x identity.Exception
 			in := agent.ExceptionRequest{Code: args[0]}
@@ -24,10 +24,9 @@ func (a *app) exception() *cobra.Command {
 				in.Section, in.Subject = "usb", usb
 			}
 			if err := a.client().Do(cmd.Context(), "POST", "/v1/exceptions", in, &x); err != nil {
-				return fmt.Errorf("the code is not taken: %w", err)
+				return fmt.Errorf("cannot take the code: %w", err)
 			}
-			a.screen(cmd).printf("%s may be used until %s.\n", x.Name(), x.Until.Local().Format(time.DateTime))
-			return nil
+			return a.say(cmd, x, "%s may be used until %s.\n", x.Name(), x.Until.Local().Format(time.DateTime))
 		},
 	}
 	c.Flags().StringVar(&usb, "usb", "", "the stick, vendor:product or vendor:product:SERIAL")

@@ -10,14 +10,15 @@ import (
 
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/localapi"
-	"github.com/warderd/warder/cmd/usage"
+	"github.com/warderd/warder/cmd/cli"
 	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/enforce/section"
 	"github.com/warderd/warder/enforce/usb"
 )
 
 func (a *app) explain() *cobra.Command {
 	c := &cobra.Command{
-		Args: cobra.NoArgs, RunE: help, Use: "explain", Short: "Why something is allowed or refused, and what would change it",
+		Args: cobra.NoArgs, RunE: cli.Help, Use: "explain", Short: "Why something is allowed or refused, and what would change it",
 		Example: "  warder explain usb 0951:1666\n  warder explain usb --port 1-2",
 	}
 	c.AddCommand(a.explainUSB())
@@ -27,7 +28,6 @@ func (a *app) explain() *cobra.Command {
 func (a *app) explainUSB() *cobra.Command {
 	var classes []string
 	var port string
-	var asJSON bool
 	c := &cobra.Command{
 		Use: "usb VID:PID[:SERIAL] [--class 08,03] | usb --port 1-2", Short: "Explain the verdict on a USB device",
 		Long: "Explains the verdict on a device that need not be plugged in. Where its classes matter and are not\n" +
@@ -38,20 +38,20 @@ func (a *app) explainUSB() *cobra.Command {
 			in := usb.Subject{Port: port}
 			switch {
 			case port == "" && len(args) == 0:
-				return usage.Errorf("name a device (VID:PID) or a port (--port 1-2)")
+				return cli.Usagef("name a device (VID:PID) or a port (--port 1-2)")
 			case port != "" && len(args) > 0:
-				return usage.Errorf("name a device or a port, not both")
+				return cli.Usagef("name a device or a port, not both")
 			case len(args) > 0:
 				e, err := policy.ParseUSBEntry(args[0])
 				if err != nil || e.AnyProduct {
-					return usage.Errorf("device %q must be VID:PID or VID:PID:SERIAL, with four hex digits each", args[0])
+					return cli.Usagef("device %q must be VID:PID or VID:PID:SERIAL, with four hex digits each", args[0])
 				}
 				in.Vendor, in.Product, in.Serial = e.Vendor, e.Product, e.Serial
 			}
 			for _, s := range classes {
 				class, err := policy.ParseClass(s)
 				if err != nil {
-					return usage.Errorf("class %q %w", s, err)
+					return cli.Usagef("class %q %w", s, err)
 				}
 				in.Classes = append(in.Classes, uint8(class))
 			}
@@ -60,35 +60,42 @@ func (a *app) explainUSB() *cobra.Command {
 				return fmt.Errorf("cannot explain: %w", err)
 			}
 			st := a.screen(cmd)
-			if asJSON {
-				return st.json(x, true)
+			if a.JSON() {
+				return st.JSON(x, true)
 			}
-			word := plain(strings.ToUpper(x.Answer.Answer))
+			word := cli.Plain(strings.ToUpper(x.Answer.Answer))
 			switch x.Answer.Answer {
 			case "allow":
-				word = st.good(word)
+				word = st.Good(word)
 			case "deny":
-				word = st.bad(word)
+				word = st.Bad(word)
 			default:
-				word = st.warn(word)
+				word = st.Warn(word)
 			}
-			st.printf("%s  %s\n  why      %s\n", word, x.Subject, x.Reason)
-			if x.Nearest != "" {
-				st.printf("  to turn  %s\n", x.Nearest)
+			line := func(name, text string) {
+				if text != "" {
+					st.Printf("  %-13s %s\n", name, text)
+				}
 			}
+			change := map[string]string{section.Allow: "to refuse it", section.Deny: "to allow it", section.WouldDeny: "to allow it"}[x.Answer.Answer]
+			if change == "" {
+				change = "to know it"
+			}
+			st.Printf("%s  %s\n", word, x.Subject)
+			line("why", x.Reason)
+			line(change, x.Nearest)
 			if x.Now != "" {
-				st.printf("  now      %s (read back)\n", x.Now)
+				line("now", x.Now+" (read back)")
 			}
-			st.printf("  policy   %s\n", x.Policy)
+			line("policy", x.Policy)
 			if dead {
-				st.printf("  %s\n", st.warn("the agent is dead; this is by the last policy it stored"))
+				st.Printf("  %s\n", st.Warn("no agent runs; this is by the last policy that it stored"))
 			}
 			return nil
 		},
 	}
 	c.Flags().StringSliceVar(&classes, "class", nil, "USB classes of the device's interfaces, as names or two hex digits")
 	c.Flags().StringVar(&port, "port", "", "the device plugged in here, as the kernel names it")
-	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return c
 }
 

@@ -8,8 +8,9 @@
 package main
 
 import (
+	"context"
 	"errors"
-	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -17,70 +18,61 @@ import (
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/config"
 	"github.com/warderd/warder/agent/localapi"
-	"github.com/warderd/warder/cmd/usage"
+	"github.com/warderd/warder/cmd/cli"
 	"github.com/warderd/warder/platform/paths"
+	"github.com/warderd/warder/platform/service"
 )
 
 // version is set by the build.
 var version = "dev"
 
-// exit is an error that only stands for an exit code.
-type exit int
-
-func (e exit) Error() string { return fmt.Sprintf("exit %d", int(e)) }
-
 // app is what every command needs.
 type app struct {
+	*cli.Program
 	state string
 }
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-func run(args []string) int {
-	root := newRoot()
-	root.SetArgs(args)
-	usage.Mark(root)
-	err := root.Execute()
-	var code exit
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &code):
-		return int(code)
-	}
-	complain("warder: %s\n", err)
-	if usage.Is(err) {
-		complain("  how it is used: warder --help\n")
-		return usage.Exit
-	}
-	if errors.Is(err, localapi.ErrNoAgent) {
-		complain("  start it with: sudo systemctl start warder\n")
-		return agent.ExitUnreachable
-	}
-	if errors.Is(err, localapi.ErrUnreachable) {
-		return agent.ExitUnreachable
-	}
-	return 1
-}
+func run(args []string, stdout, stderr io.Writer) int { return newApp().Run(args, stdout, stderr) }
 
-func newRoot() *cobra.Command {
+func newApp() *app {
 	a := &app{}
 	root := &cobra.Command{
 		Use: "warder", Short: "Keeps this machine as its company's policy says, and says how it stands",
-		Example:      "  warder status\n  warder explain usb 0951:1666 --class 08\n  sudo warder enroll --server https://policy.example.com --token T",
-		SilenceUsage: true, SilenceErrors: true,
+		Example: "  warder status\n  warder explain usb 0951:1666 --class 08\n  sudo warder enroll --server https://policy.example.com --token T",
 	}
+	a.Program = cli.New(root, version)
+	a.Explain = a.failure
 	root.PersistentFlags().StringVar(&a.state, "state", "", "state directory of the agent (default: that of the installed service)")
 	root.AddCommand(a.enroll(), a.unenroll(), a.run(), a.checkIn(), a.status(), a.doctor(), a.explain(), a.events(), a.ledger(), a.policy(), a.revert(), a.exception(), a.service(), a.usb(), a.version(), a.releaseDisk(), a.early())
 	if boot := a.boot(); boot != nil {
 		root.AddCommand(boot)
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
-	return root
+	return a
 }
 
-// help is what a command does that only has commands below it.
-func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+// failure gives the errors that several commands have their code, exit code and hint.
+func (a *app) failure(err error) *cli.Failure {
+	switch {
+	case errors.Is(err, agent.ErrNotEnrolled) || localapi.Is(err, localapi.CodeNotEnrolled):
+		return &cli.Failure{Err: err, Code: "not_enrolled", Exit: agent.ExitNotEnrolled,
+			Hint: "nothing is managed on this machine; to enrol it: sudo warder enroll --server URL --token T"}
+	case errors.Is(err, localapi.ErrNoAgent):
+		return &cli.Failure{Err: err, Code: "no_agent", Exit: agent.ExitUnreachable, Hint: a.howToStart(context.Background())}
+	case errors.Is(err, localapi.ErrUnreachable):
+		return &cli.Failure{Err: err, Code: "unreachable", Exit: agent.ExitUnreachable}
+	}
+	return nil
+}
+
+// howToStart says how this machine's agent is started: there may be no service yet.
+func (a *app) howToStart(ctx context.Context) string {
+	if a.state != "" {
+		return "start it with: warder run --state " + a.state
+	}
+	return service.HowToStart(ctx)
+}
 
 // paths are the agent's places: --state puts all below one directory.
 func (a *app) paths() paths.Paths {
@@ -96,3 +88,14 @@ func (a *app) paths() paths.Paths {
 }
 
 func (a *app) client() *localapi.Client { return localapi.NewClient(a.paths().Socket()) }
+
+func (a *app) screen(cmd *cobra.Command) cli.Screen { return cli.NewScreen(cmd.OutOrStdout()) }
+
+// say prints the result of a command that did something: as JSON, or as a sentence.
+func (a *app) say(cmd *cobra.Command, result any, format string, args ...any) error {
+	if a.JSON() {
+		return a.screen(cmd).JSON(result, true)
+	}
+	a.screen(cmd).Printf(format, args...)
+	return nil
+}

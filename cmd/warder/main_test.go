@@ -1,11 +1,19 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/cmd/cli"
+	"github.com/warderd/warder/sync/protocol"
 )
 
 func TestMain(m *testing.M) {
@@ -21,10 +29,45 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{"status", 3}, {"status --json", 3}, {"status --nope", 64}, {"status x", 64}, {"nope", 64}, {"service nope", 64}, {"enroll", 64},
 		{"enroll --server https://x.example", 64}, {"revert", 64}, {"revert --for soon --reason x", 64}, {"explain usb", 64}, {"explain usb zzzz:1", 64},
-		{"explain usb 0951:1666 --port 1-1", 64}, {"explain usb 0951:1666", 1}, {"events", 3}, {"unenroll", 1},
+		{"explain usb 0951:1666 --port 1-1", 64}, {"explain usb 0951:1666", 4}, {"events", 3}, {"unenroll", 4},
+		{"revert --reason x", 4}, {"revert --lift", 3}, {"events --last many", 64}, {"events --last 0", 64}, {"--version", 0}, {"version", 0},
 	} {
-		if got := run(append(strings.Fields(c.args), none...)); got != c.want {
+		if got := run(append(strings.Fields(c.args), none...), io.Discard, io.Discard); got != c.want {
 			t.Errorf("warder %s: exit %d, want %d", c.args, got, c.want)
+		}
+	}
+}
+
+// Help is complete, and its examples are commands; the code in the example of exception is one that could be.
+func TestHelp(t *testing.T) {
+	for _, w := range cli.CheckHelp(func() *cobra.Command { return newApp().Root }) {
+		t.Error(w)
+	}
+	for _, word := range strings.Fields(newApp().exception().Example) {
+		if strings.Count(word, "-") == 5 {
+			if _, err := protocol.ParseCode(word); err != nil {
+				t.Errorf("%s: %v", word, err)
+			}
+		}
+	}
+}
+
+// A command that fails where nothing was ever enrolled leaves nothing behind, as root, too; and its error is JSON
+// where that was asked for.
+func TestNothingLeftBehind(t *testing.T) {
+	for _, args := range []string{
+		"status", "doctor", "events", "ledger", "usb", "policy show", "policy diff", "check-in", "explain usb 0951:1666", "unenroll", "revert --reason x",
+		"revert --lift", "revert --leftovers", "exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A", "boot status", "enroll --server https://127.0.0.1:1 --token t",
+	} {
+		dir := t.TempDir()
+		state := filepath.Join(dir, "state")
+		var out, errs bytes.Buffer
+		code := run(append(strings.Fields(args), "--json", "--state", state), &out, &errs)
+		if _, err := os.Stat(state); err == nil {
+			t.Errorf("warder %s leaves %s behind", args, state)
+		}
+		if !json.Valid(out.Bytes()) && out.Len() > 0 || errs.Len() > 0 || code != 0 && out.Len() == 0 {
+			t.Errorf("warder %s --json: exit %d, %q, standard error %q", args, code, out.String(), errs.String())
 		}
 	}
 }

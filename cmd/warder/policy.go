@@ -7,11 +7,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/warderd/warder/agent/store"
+	"github.com/warderd/warder/cmd/cli"
 	"github.com/warderd/warder/sync/protocol"
 )
 
 func (a *app) policy() *cobra.Command {
-	c := &cobra.Command{Args: cobra.NoArgs, RunE: help, Use: "policy", Short: "The policy in force and the versions before it", Example: "  sudo warder policy show\n  sudo warder policy diff"}
+	c := &cobra.Command{Args: cobra.NoArgs, RunE: cli.Help, Use: "policy", Short: "The policy in force and the versions before it", Example: "  sudo warder policy show\n  sudo warder policy diff"}
 	c.AddCommand(a.policyShow(), a.policyDiff())
 	return c
 }
@@ -24,7 +25,7 @@ func (a *app) policyShow() *cobra.Command {
 			if err := a.client().Do(cmd.Context(), "GET", "/v1/policy", nil, &as); err != nil {
 				return fmt.Errorf("cannot show the policy: %w", err)
 			}
-			return a.screen(cmd).json(as, true)
+			return a.screen(cmd).JSON(as, true)
 		},
 	}
 }
@@ -38,13 +39,16 @@ func (a *app) policyDiff() *cobra.Command {
 				return fmt.Errorf("cannot compare policies: %w", err)
 			}
 			st := a.screen(cmd)
+			if a.JSON() {
+				return st.JSON(list, true)
+			}
 			for _, p := range list {
-				st.printf("%s  serial %d, %s %s\n", st.bold(p.Received.Local().Format(time.DateTime)), p.Serial, p.State, st.warn(p.Reason))
+				st.Printf("%s  serial %d, %s %s\n", st.Bold(p.Received.Local().Format(time.DateTime)), p.Serial, p.State, st.Warn(p.Reason))
 				for _, c := range p.Changes {
-					st.printf("    %s\n", c)
+					st.Printf("    %s\n", c)
 				}
 				if len(p.Changes) == 0 {
-					st.printf("%s\n", st.dim("    no setting changed"))
+					st.Printf("%s\n", st.Dim("    no setting changed"))
 				}
 			}
 			return nil

@@ -10,7 +10,7 @@ import (
 
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/localapi"
-	"github.com/warderd/warder/cmd/usage"
+	"github.com/warderd/warder/cmd/cli"
 	"github.com/warderd/warder/platform/service"
 )
 
@@ -25,7 +25,6 @@ func (a *app) revert() *cobra.Command {
 		Example: "  sudo warder revert --for 1h --reason \"presentation with a borrowed stick, ticket 4711\"\n  sudo warder revert --lift",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h := agent.HoldRequest{Reason: reason, Seconds: int64(length.Seconds()), Who: os.Getenv("SUDO_USER")}
-			out := a.screen(cmd)
 			switch {
 			case ended && (agent.KeepAsked(a.paths()) || !service.Ended(cmd.Context())):
 				return nil
@@ -33,25 +32,32 @@ func (a *app) revert() *cobra.Command {
 				// For the package's removal: give back what a dead agent left, and hold nothing.
 				return a.offline(cmd, agent.OfflineRevert, agent.HoldRequest{})
 			case lift:
-				if err := a.client().Do(cmd.Context(), "DELETE", "/v1/hold", nil, nil); err != nil {
+				err := a.client().Do(cmd.Context(), "DELETE", "/v1/hold", nil, nil)
+				if localapi.Is(err, localapi.CodeNoHold) {
+					return a.say(cmd, map[string]bool{"lifted": false}, "No hold was in force; there was nothing to lift.\n")
+				}
+				if err != nil {
 					return fmt.Errorf("cannot lift the hold: %w", err)
 				}
-				out.printf("The hold is lifted; the policy is in force again.\n")
-				return nil
+				return a.say(cmd, map[string]bool{"lifted": true}, "The hold is lifted; the policy is in force again.\n")
 			case cmd.Flags().Changed("for") && (length < time.Second || length > 30*24*time.Hour):
-				return usage.Errorf("--for must be from 1s to 720h (received %s); leave it out for a hold until it is lifted", length)
+				return cli.Usagef("--for must be from 1s to 720h (received %s); leave it out for a hold until it is lifted", length)
 			case reason == "":
-				return usage.Errorf("say why with --reason: the server and the next person are told")
+				return cli.Usagef("say why with --reason: the server and the next person are told")
 			}
-			err := a.client().Do(cmd.Context(), "POST", "/v1/hold", h, nil)
+			var s agent.Status
+			err := a.client().Do(cmd.Context(), "POST", "/v1/hold", h, &s)
 			if errors.Is(err, localapi.ErrNoAgent) {
 				err = a.offline(cmd, agent.OfflineHold, h)
 			}
 			if err != nil {
 				return fmt.Errorf("cannot revert: %w", err)
 			}
-			out.printf("The machine is as it was before Warder, and the policy is held.\n")
-			return nil
+			until := plainUntil(length)
+			if s.Hold != nil && !s.Hold.Until.IsZero() {
+				until = "until " + s.Hold.Until.Local().Format(time.DateTime)
+			}
+			return a.say(cmd, map[string]any{"reverted": true, "hold": s.Hold}, "The machine is as it was before Warder. The policy is suspended %s.\n", until)
 		},
 	}
 	c.Flags().DurationVar(&length, "for", 0, "how long (default: until lifted)")
@@ -64,11 +70,19 @@ func (a *app) revert() *cobra.Command {
 	return c
 }
 
+// plainUntil says how long a hold lasts that no agent has confirmed yet.
+func plainUntil(length time.Duration) string {
+	if length == 0 {
+		return "until it is lifted with: sudo warder revert --lift"
+	}
+	return "for " + length.String()
+}
+
 // offline gives the machine back while no agent runs, and says what was left alone.
 func (a *app) offline(cmd *cobra.Command, what agent.OfflineAction, h agent.HoldRequest) error {
 	left, err := agent.Offline(cmd.Context(), a.paths(), what, h)
 	for _, l := range left {
-		complain("left alone: %s\n", l)
+		cli.NewScreen(cmd.ErrOrStderr()).Printf("left alone: %s\n", l)
 	}
 	return err
 }

@@ -14,11 +14,12 @@ import (
 
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/localapi"
+	"github.com/warderd/warder/cmd/cli"
 	"github.com/warderd/warder/enforce"
 )
 
 func (a *app) status() *cobra.Command {
-	var asJSON, watch bool
+	var watch bool
 	c := &cobra.Command{
 		Use: "status", Short: "How this machine stands with its policy", Args: cobra.NoArgs,
 		Long: "Reads the machine first, or shows the last reading if that takes longer than 1.5 seconds. Exits 0\n" +
@@ -30,7 +31,7 @@ func (a *app) status() *cobra.Command {
 			out := a.screen(cmd)
 			for {
 				s, err := a.getStatus(cmd)
-				if err != nil && asJSON { // a program reads JSON in every state
+				if err != nil && a.JSON() { // a program reads JSON in every state
 					s.At = time.Now().UTC()
 					s.Agent, s.Error, s.Findings = "unreachable", err.Error(), []enforce.Finding{}
 					s.Health, s.Rollup.Compliance = []agent.Problem{}, enforce.Uncertain
@@ -38,17 +39,17 @@ func (a *app) status() *cobra.Command {
 					return err
 				}
 				switch {
-				case asJSON:
-					_ = out.json(s, true)
+				case a.JSON():
+					_ = out.JSON(s, true)
 				default:
 					if watch {
-						out.clear()
+						out.Clear()
 					}
 					render(out, s)
 				}
 				if !watch {
 					if code := s.Exit(); code != 0 {
-						return exit(code)
+						return cli.Exit(code)
 					}
 					return nil
 				}
@@ -60,7 +61,6 @@ func (a *app) status() *cobra.Command {
 			}
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	c.Flags().BoolVar(&watch, "watch", false, "again every second, until interrupted")
 	return c
 }
@@ -98,42 +98,42 @@ func (a *app) getStatus(cmd *cobra.Command) (agent.Status, error) {
 	return flat, nil
 }
 
-func (s style) compliance(c enforce.Compliance) painted {
+func compliance(s cli.Screen, c enforce.Compliance) cli.Painted {
 	switch c {
 	case enforce.Compliant:
-		return s.good(c)
+		return s.Good(c)
 	case enforce.Noncompliant:
-		return s.bad(c)
+		return s.Bad(c)
 	}
-	return s.warn(c)
+	return s.Warn(c)
 }
 
-func render(st screen, s agent.Status) {
+func render(st cli.Screen, s agent.Status) {
 	line := func(name, format string, args ...any) {
-		st.printf("  %s %s\n", st.dim(fmt.Sprintf("%-10s", name)), st.sprintf(format, args...))
+		st.Printf("  %s %s\n", st.Dim(fmt.Sprintf("%-10s", name)), st.Sprintf(format, args...))
 	}
-	st.printf("%s  %s\n", st.bold("Warder "+s.Version), headline(st, s))
+	st.Printf("%s  %s\n", st.Bold("Warder "+s.Version), headline(st, s))
 	if s.Agent != "running" {
-		line("agent", "%s; this is how it stood at %s", st.bad("is "+s.Agent), s.At.Local().Format(time.DateTime))
+		line("agent", "%s; this is how it stood at %s", st.Bad("is "+s.Agent), s.At.Local().Format(time.DateTime))
 	}
 	if !s.Enrolled {
 		line("enrolment", "none; nothing is managed. Enrol with: sudo warder enroll --server URL --token T")
 	} else {
-		line("server", "%s  %s", s.Server, st.dim(s.DeviceID))
+		line("server", "%s  %s", s.Server, st.Dim(s.DeviceID))
 		line("check-in", "%s", checkIn(st, s))
 	}
 	if !s.LookedAt.IsZero() && s.Enrolled {
 		age := time.Since(s.LookedAt).Round(time.Second)
-		text := plain("just now")
+		text := cli.Plain("just now")
 		if age > 3*time.Second {
-			text = plain(age.String() + " ago")
+			text = cli.Plain(age.String() + " ago")
 		}
 		line("looked", "%s", text)
 	}
 	if p := s.Policy; p != nil {
-		stale := painted("")
+		stale := cli.Painted("")
 		if p.Stale {
-			stale = st.warn(", stale since " + p.Expires.Local().Format(time.DateTime))
+			stale = st.Warn(", stale since " + p.Expires.Local().Format(time.DateTime))
 		}
 		line("policy", "%s, version %d, %s%s", p.Name, p.Version, p.State, stale)
 	}
@@ -142,80 +142,80 @@ func render(st screen, s agent.Status) {
 		if x.Subject == "" {
 			name = "of " + x.Section + ", which root sees,"
 		}
-		line("exception", "%s until %s  %s", name, x.Until.Local().Format(time.DateTime), st.dim(x.Reason))
+		line("exception", "%s until %s  %s", name, x.Until.Local().Format(time.DateTime), st.Dim(x.Reason))
 	}
 	if h := s.Hold; h != nil {
-		until := "until lifted with: sudo warder revert --lift"
+		until := "until it is lifted with: sudo warder revert --lift"
 		if !h.Until.IsZero() {
 			until = "until " + h.Until.Local().Format(time.DateTime)
 		}
-		line("held", "%s", st.warn(fmt.Sprintf("by %s: %s (%s)", h.Who, h.Reason, until)))
+		line("suspended", "%s", st.Warn(fmt.Sprintf("%s, by %s: %s", until, h.Who, h.Reason)))
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Sections)) {
 		line(name, "%s", sectionLine(st, s.Sections[name]))
 	}
 	for _, w := range s.Work {
-		line("working", "%s: %s, for %d s  %s", w.Subject, w.What, w.Seconds, st.dim(w.Step))
+		line("working", "%s: %s, since %d s  %s", w.Subject, w.What, w.Seconds, st.Dim(w.Step))
 	}
 	for _, n := range slices.Sorted(maps.Keys(s.Latency)) {
 		if l := s.Latency[n]; !strings.HasSuffix(n, "_verified") || strings.HasPrefix(n, "nudge") {
-			line("latency", "%s  p50 %s  p99 %s  %s", strings.ReplaceAll(n, "_", " "), micros(l.P50), micros(l.P99), st.dim(fmt.Sprintf("(%d)", l.Count)))
+			line("latency", "%s: p50 %s, p99 %s  %s", strings.ReplaceAll(n, "_", " "), micros(l.P50), micros(l.P99), st.Dim(fmt.Sprintf("(%d measured)", l.Count)))
 		}
 	}
 	for _, h := range s.Health {
-		line("problem", "%s  %s", st.warn(h), st.dim(h.Do))
+		line("problem", "%s  %s", st.Warn(h), st.Dim(h.Do))
 	}
 	findings(st, s)
 }
 
-func headline(st screen, s agent.Status) painted {
+func headline(st cli.Screen, s agent.Status) cli.Painted {
 	switch {
 	case !s.Enrolled:
-		return st.warn("not enrolled")
+		return st.Warn("not enrolled")
 	case s.Hold != nil:
-		return st.warn("held")
+		return st.Warn("policy suspended")
 	case s.Policy == nil:
-		return st.warn("no policy yet")
+		return st.Warn("no policy yet")
 	}
-	text := st.compliance(s.Rollup.Compliance)
+	text := compliance(st, s.Rollup.Compliance)
 	if s.Rollup.WrongMode {
-		text = st.bad("wrong mode")
+		text = st.Bad("wrong mode")
 	}
-	return text + st.dim(fmt.Sprintf("  %d settings, %d unsupported here", s.Rollup.Managed, s.Rollup.Unsupported))
+	return text + st.Dim(fmt.Sprintf("  %s managed, %d of them unsupported here", cli.Count(s.Rollup.Managed, "setting"), s.Rollup.Unsupported))
 }
 
-func checkIn(st screen, s agent.Status) painted {
-	text := painted("never")
+func checkIn(st cli.Screen, s agent.Status) cli.Painted {
+	text := cli.Painted("never")
 	if !s.CheckIn.Last.IsZero() {
-		text = plain(s.At.Sub(s.CheckIn.Last).Round(time.Second).String() + " ago")
+		text = cli.Plain(s.At.Sub(s.CheckIn.Last).Round(time.Second).String() + " ago")
 	}
 	if s.CheckIn.Error != "" {
-		text += ", " + st.bad(s.CheckIn.Error)
+		text += ", " + st.Bad(s.CheckIn.Error)
 	}
 	if !s.CheckIn.Next.IsZero() {
-		text += ", next in " + plain(max(s.CheckIn.Next.Sub(s.At), 0).Round(time.Second).String())
+		text += ", next in " + cli.Plain(max(s.CheckIn.Next.Sub(s.At), 0).Round(time.Second).String())
 	}
 	if s.CheckIn.Push {
-		text += ", push"
+		text += ", push connected"
 	}
 	if s.CheckIn.Backlog > 0 {
-		text += st.sprintf(", %d events waiting", s.CheckIn.Backlog)
+		text += st.Sprintf(", %s waiting to be sent", cli.Count(s.CheckIn.Backlog, "event"))
 	}
 	return text
 }
 
-func sectionLine(st screen, x agent.SectionStatus) painted {
+func sectionLine(st cli.Screen, x agent.SectionStatus) cli.Painted {
 	if x.Problem != "" {
-		return st.warn(x.Problem)
+		return st.Warn(x.Problem)
 	}
-	var text painted
+	var text cli.Painted
 	for i, c := range x.Counts {
 		if c.N == 0 && c.Bad {
 			continue
 		}
-		part := st.sprintf("%d %s", c.N, c.Name)
+		part := st.Sprintf("%d %s", c.N, c.Name)
 		if c.Bad {
-			part = st.warn(fmt.Sprintf("%d %s", c.N, c.Name))
+			part = st.Warn(fmt.Sprintf("%d %s", c.N, c.Name))
 		}
 		if i > 0 {
 			text += ", "
@@ -229,23 +229,24 @@ func micros(us int64) string {
 	return (time.Duration(us) * time.Microsecond).Round(10 * time.Microsecond).String()
 }
 
-func findings(st screen, s agent.Status) {
+func findings(st cli.Screen, s agent.Status) {
+	const row = "  %s%s %-34s %-8s %-15s %s\n"
 	if len(s.Findings) > 0 {
-		st.printf("\n")
+		st.Printf("\n  %s\n", st.Dim(fmt.Sprintf("%-13s %-34s %-8s %-15s %s", "STATE", "SETTING", "MODE", "HERE", "WHY")))
 	}
 	for _, f := range s.Findings {
-		state := st.compliance(f.Compliance)
+		state := compliance(st, f.Compliance)
 		pad := strings.Repeat(" ", max(13-len(f.Compliance), 1))
 		if f.Enforcement == enforce.Unsupported {
-			state, pad = st.dim("unsupported"), "  "
+			state, pad = st.Dim("unsupported"), "  "
 		}
-		how := string(f.Enforcement)
+		how := strings.ReplaceAll(string(f.Enforcement), "_", " ")
 		if f.Enforcement == enforce.Unsupported {
 			how = ""
 		}
-		st.printf("  %s%s %-34s %-8s %-12s %s\n", state, pad, f.Setting, f.Mode, how, st.dim(f.Reason))
+		st.Printf(row, state, pad, f.Setting, f.Mode, how, st.Dim(f.Reason))
 	}
 	if s.Hidden > 0 {
-		st.printf("  %s\n", st.dim(fmt.Sprintf("%d settings in monitor mode are shown to root", s.Hidden)))
+		st.Printf("  %s\n", st.Dim(fmt.Sprintf("%s in monitor mode: shown to root alone", cli.Count(s.Hidden, "setting"))))
 	}
 }

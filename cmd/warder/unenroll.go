@@ -23,8 +23,7 @@ func (a *app) unenroll() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("cannot unenrol: %w", err)
 			}
-			a.screen(cmd).printf("Unenrolled. The machine is as it was before Warder.\n")
-			return nil
+			return a.say(cmd, map[string]bool{"enrolled": false}, "Unenrolled. The machine is as it was before Warder.\n")
 		},
 	}
 }

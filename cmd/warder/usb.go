@@ -18,12 +18,15 @@ func (a *app) usb() *cobra.Command {
 			if err := a.client().Do(cmd.Context(), "GET", "/v1/inventory/usb", nil, &list); err != nil {
 				return fmt.Errorf("cannot list USB devices: %w", err)
 			}
+			if a.JSON() {
+				return a.screen(cmd).JSON(list, true)
+			}
 			for _, i := range list {
-				a.screen(cmd).printf("%03d:%03d  %04x:%04x  %-10s %s %s\n", i.Bus, i.Address, i.Vendor, i.Product, i.Speed,
+				a.screen(cmd).Printf("%03d:%03d  %04x:%04x  %-10s %s %s\n", i.Bus, i.Address, i.Vendor, i.Product, i.Speed,
 					strings.TrimSpace(i.Maker+" "+i.Model), i.Serial)
 			}
 			if len(list) == 0 {
-				a.screen(cmd).printf("No USB devices.\n")
+				a.screen(cmd).Printf("No USB devices.\n")
 			}
 			return nil
 		},

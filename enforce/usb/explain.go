@@ -44,14 +44,18 @@ func (r *Rules) sentence(rule enforce.Rule, u *fact.USB, deny bool) string {
 	case lineStorage:
 		return "storage.external_storage_allowed is false and the device is storage (" + storageClass(u) + ")"
 	case lineException:
-		return "an exception for this device holds for a time"
+		return "an exception for this device is in force"
 	case lineWhitelist:
 		return fmt.Sprintf("usb.whitelist[%d] allows %s", rule.Entry-1, r.entry(rule))
 	case lineClasses:
 		if deny {
-			return "usb.allowed_classes does not hold " + strings.Join(r.outside(u), ", ")
+			list, verb := r.outside(u), " is"
+			if len(list) > 1 {
+				verb = " are"
+			}
+			return strings.Join(list, ", ") + verb + " not in usb.allowed_classes"
 		}
-		return "usb.allowed_classes holds every class of the device"
+		return "every class of the device is in usb.allowed_classes"
 	case lineAllowed:
 		return fmt.Sprintf("usb.allowed is %t", r.allowed)
 	}
@@ -101,7 +105,7 @@ func classesOf(u *fact.USB) []string {
 	return out
 }
 
-// outside lists the classes of a device that usb.allowed_classes does not hold.
+// outside lists the classes of a device that are not in usb.allowed_classes.
 func (r *Rules) outside(u *fact.USB) []string {
 	var out []string
 	seen := map[uint8]bool{}

@@ -55,6 +55,9 @@ func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Ans
 		a = r.askUnknown(u)
 	}
 	a.Subject = "usb " + u.ID()
+	if u.Serial != "" {
+		a.Subject += " " + enforce.Plain(u.Serial)
+	}
 	return a, nil
 }
 

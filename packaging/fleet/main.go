@@ -133,10 +133,13 @@ func suite(dir, database string, nodes int) error {
 func steady(ctx context.Context, t *target, devices []*device) {
 	time.Sleep(12 * time.Second) // what enrolment left is written
 	openLoop(ctx, devices, *rate/2, 5*time.Second, 0)
-	before := t.used()
-	r := openLoop(ctx, devices, *rate, *length, 0)
-	say("without news, %.0f asked  %s%s", *rate, r, why(r))
-	say("  %s", t.used().since(before))
+	// At half the rate and at the whole one: what is between them is the queue for the processors.
+	for _, x := range []float64{*rate / 2, *rate} {
+		before := t.used()
+		r := openLoop(ctx, devices, x, *length, 0)
+		say("without news, %.0f asked  %s%s", x, r, why(r))
+		say("  %s", t.used().since(before))
+	}
 	held := 0.0
 	for x := *rate; x < 20*(*rate); x *= 1.15 {
 		r := openLoop(ctx, devices, x, *length/3, 0)

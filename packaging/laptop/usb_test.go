@@ -40,7 +40,7 @@ func TestUSB(t *testing.T) {
 		contains(t, r.sh("warder explain usb --port 2-1"), "DENY")
 		contains(t, r.sh("warder usb"), "QEMU USB Keyboard") // through libusb, in the package's build
 		contains(t, r.sh("warder version"), "inventory by libusb")
-		contains(t, r.sh("warder explain usb --port 2-1"), "usb.allowed_classes does not hold mass_storage")
+		contains(t, r.sh("warder explain usb --port 2-1"), "mass_storage is not in usb.allowed_classes")
 		r.unplug("s1")
 		r.gone("2-1")
 

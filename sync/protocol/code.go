@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // An exception code is what support reads out to a person whose machine is offline: "this stick, on
@@ -23,6 +24,7 @@ import (
 const (
 	codeHead = 7
 	codeMAC  = 9
+	codeLetters = 26 // 16 bytes in base32
 	// CodeLife is how long after it was issued a code can be redeemed, on the device's clock; as long
 	// before, for a clock that is behind.
 	CodeLife = 24 * time.Hour
@@ -38,6 +40,7 @@ var (
 // Why a code is not taken.
 var (
 	ErrCodeForm  = errors.New("the code must have 26 letters and digits")
+	ErrCodeTyped = errors.New("the code was misheard or mistyped")
 	ErrCodeWrong = errors.New("the code is not for this device and what was named or is refused here")
 	ErrCodeOld   = errors.New("the code was not issued within the last day")
 )
@@ -82,7 +85,7 @@ type Code struct {
 // ParseCode reads a code as a person typed it.
 func ParseCode(text string) (Code, error) {
 	if len(text) > 100 {
-		return Code{}, fmt.Errorf("%w (received %d)", ErrCodeForm, len(text))
+		return Code{}, fmt.Errorf("%w, hyphens and spaces aside (received %d)", ErrCodeForm, len(text))
 	}
 	text = strings.Map(func(r rune) rune {
 		switch {
@@ -97,9 +100,16 @@ func ParseCode(text string) (Code, error) {
 		}
 		return r
 	}, strings.ToUpper(text))
+	if n := utf8.RuneCountInString(text); n != codeLetters {
+		return Code{}, fmt.Errorf("%w, hyphens and spaces aside (received %d)", ErrCodeForm, n)
+	}
+	if i := strings.IndexFunc(text, func(r rune) bool { return r > 'Z' || r < 'A' && (r < '2' || r > '7') }); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(text[i:])
+		return Code{}, fmt.Errorf("%w: there is no %q in a code", ErrCodeTyped, r)
+	}
 	b, err := codeText.DecodeString(text)
-	if err != nil || len(b) != codeHead+codeMAC || codeText.EncodeToString(b) != text { // the last letter has two bits to spare
-		return Code{}, fmt.Errorf("%w (received %d)", ErrCodeForm, len(text))
+	if err != nil || codeText.EncodeToString(b) != text { // 26 letters have two bits to spare, which are 0
+		return Code{}, fmt.Errorf("%w: no code ends in %c", ErrCodeTyped, text[len(text)-1])
 	}
 	hours := int(b[2])<<16 | int(b[3])<<8 | int(b[4])
 	return Code{Length: time.Duration(binary.BigEndian.Uint16(b)) * time.Minute, Issued: codeEpoch.Add(time.Duration(hours) * time.Hour),

@@ -72,3 +72,20 @@ func FuzzParseCode(f *testing.F) {
 		}
 	})
 }
+
+// A code that was misheard says what cannot be in it; one that is too short says how long it is.
+func TestMistypedCode(t *testing.T) {
+	for text, want := range map[string]string{
+		"ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-Z":      "no code ends in Z",
+		"ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-":       "must have 26 letters and digits, hyphens and spaces aside (received 25)",
+		"ABCDE-FGHIJ-KLMNO-PQRST-UVWX9-A":      `there is no '9' in a code`,
+		"ABCDE-FGHIJ-KLMNO-PQRST-UVWX\u00e4-A": `there is no 'Ä' in a code`,
+	} {
+		if _, err := ParseCode(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+	if _, err := ParseCode("abcde fghij klmno pqrst uvwxy a"); err != nil {
+		t.Errorf("as a person types it: %v", err)
+	}
+}

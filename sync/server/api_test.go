@@ -364,6 +364,10 @@ func TestExceptionsOnTheWire(t *testing.T) {
 			}
 		}
 		code := r.ok(201, "POST", "/devices/"+l.out.DeviceID+"/exceptions", `{"usb":"0951:1666:S","minutes":60,"reason":"offline","offline":true}`)["code"].(string)
+		list := r.ok(200, "GET", "/devices/"+l.out.DeviceID+"/exceptions", "")["data"].([]any)
+		if x := list[0].(map[string]any); x["current"] != false || x["state"] != "code_issued" {
+			t.Errorf("a code that nobody has used yet is %v, %v", x["current"], x["state"])
+		}
 		if len(code) != 31 {
 			t.Errorf("code %q", code)
 		}

@@ -98,6 +98,11 @@ func (c *CA) Fingerprint() string {
 	return "sha256:" + hex.EncodeToString(h[:])
 }
 
+// PEM is the authority's certificate, without its key.
+func (c *CA) PEM() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw}))
+}
+
 // Certificate issues this server's certificate for the names it is reached by.
 func (c *CA) Certificate(names []string, now time.Time) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +18,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/platform/durable"
 	"github.com/warderd/warder/sync/server/api"
 	"github.com/warderd/warder/sync/server/fleet"
 	"github.com/warderd/warder/sync/server/store"
@@ -123,6 +125,9 @@ func Serve(ctx context.Context, o Options) error {
 	}
 	l = spoken{l}
 	o.Log.Info("serving", "url", scheme+"://"+l.Addr().String(), "database", s.Name(), "ca", keys.CAPin())
+	if err := o.noteServing(scheme, l.Addr()); err != nil {
+		o.Log.Warn("commands on this machine must be told the address with --server", "error", err)
+	}
 	if o.Ready != nil {
 		o.Ready(scheme + "://" + l.Addr().String())
 	}
@@ -227,6 +232,60 @@ func (o *Options) conns() int {
 		return o.MaxConns
 	}
 	return connsOf(openable())
+}
+
+// servingFile, in the data directory, says how commands on this machine reach the server.
+const servingFile = "serving.json"
+
+// serving is its content.
+type serving struct {
+	URL string `json:"url"`
+	Own bool   `json:"own_authority"` // the certificate is one of the server's own authority
+}
+
+// reached says how a command on this machine reaches the server. A certificate from elsewhere is for a name, the
+// server's own also for this machine.
+func (o *Options) reached(scheme string, at net.Addr) serving {
+	host, port, _ := net.SplitHostPort(at.String())
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	if o.Cert != "" && len(o.Names) > 0 {
+		host = o.Names[0]
+	}
+	return serving{URL: scheme + "://" + net.JoinHostPort(host, port), Own: scheme == "https" && o.Cert == ""}
+}
+
+func (o *Options) noteServing(scheme string, at net.Addr) error {
+	b, err := json.Marshal(o.reached(scheme, at))
+	if err != nil {
+		return err
+	}
+	return durable.Write(filepath.Join(o.Data, servingFile), b, 0o600)
+}
+
+// Local says how a command on the server's own machine reaches the server of a data directory: its URL, and the PEM
+// of the authority to trust, "" for the system's.
+func Local(dir string, now time.Time) (url, ca string, err error) {
+	b, err := durable.Read(filepath.Join(dir, servingFile), 4<<10)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", "", fmt.Errorf("no server has run with the data directory %s yet", dir)
+	}
+	if err != nil {
+		return "", "", err
+	}
+	var s serving
+	if err := json.Unmarshal(b, &s); err != nil {
+		return "", "", fmt.Errorf("%s: %w", servingFile, err)
+	}
+	if !s.Own {
+		return s.URL, "", nil
+	}
+	authority, err := LoadCA(dir, now)
+	if err != nil {
+		return "", "", err
+	}
+	return s.URL, authority.PEM(), nil
 }
 
 // aead are the cipher suites of TLS 1.2 that encrypt and authenticate in one; those of TLS 1.3 all do.

@@ -32,13 +32,23 @@ type exceptionView struct {
 	Until     time.Time  `json:"until" doc:"for a code: the latest that it can hold"`
 	EndedAt   *time.Time `json:"ended_at,omitempty"`
 	Offline   bool       `json:"offline,omitempty"`
-	Current   bool       `json:"current"`
+	Current   bool       `json:"current" doc:"this server has the device hold it now; never of a code, which is in force when the device has taken it, and for which state says how it stands"`
+	State     string     `json:"state" enum:"current,code_issued,ended,expired" doc:"code_issued: a code was given and can still be in use; the device's events say whether it was taken"`
 	Code      string     `json:"code,omitempty" doc:"shown once"`
 }
 
 func viewException(x store.Exception, now time.Time) exceptionView {
+	state := "current"
+	switch {
+	case !x.EndedAt.IsZero():
+		state = "ended"
+	case !x.Until.After(now):
+		state = "expired"
+	case x.Offline:
+		state = "code_issued"
+	}
 	v := exceptionView{ID: x.ID, Section: x.Section, Subject: x.Subject, Reason: x.Reason, CreatedBy: x.CreatedBy, CreatedAt: second(x.CreatedAt), Until: second(x.Until),
-		EndedAt: when(x.EndedAt), Offline: x.Offline, Current: x.EndedAt.IsZero() && x.Until.After(now)}
+		EndedAt: when(x.EndedAt), Offline: x.Offline, Current: state == "current", State: state}
 	if x.Section == "usb" {
 		v.USB = x.Subject
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/sync/server/fleet"
 	"github.com/warderd/warder/sync/server/roster"
 )
@@ -57,6 +58,17 @@ type policyItem struct {
 	Devices   int       `json:"device_count"`
 	Active    bool      `json:"active"`
 	CreatedAt time.Time `json:"created_at"`
+	Version   int       `json:"version,omitempty"`
+	Mode      string    `json:"compliance,omitempty" enum:"enforce,warn,monitor" doc:"the policy's mode; enforce where it says none"`
+}
+
+// itemOf is a policy as a list shows it.
+func itemOf(p *fleet.Policy, devices int) policyItem {
+	mode, ok := enforce.ParseMode(strings.Trim(p.Compliance, `"`)) // it is kept as JSON, as it was written
+	if !ok {
+		mode = enforce.Enforce
+	}
+	return policyItem{p.ID, p.Name, devices, p.Active, second(p.CreatedAt), p.Version, mode.String()}
 }
 
 // policyShelf sorts and filters policies, which every node has in memory.
@@ -83,7 +95,7 @@ func listPolicies(a *API, q *request) (listView[policyItem], error) {
 	list, total, next, err := policyShelf.cut(q, slices.Collect(maps.Values(a.state.Load().Policies)))
 	data := make([]policyItem, 0, len(list))
 	for _, p := range list {
-		data = append(data, policyItem{p.ID, p.Name, count[p.ID], p.Active, second(p.CreatedAt)})
+		data = append(data, itemOf(p, count[p.ID]))
 	}
 	out := listOf(q, data, total)
 	out.Next = next

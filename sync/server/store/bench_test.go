@@ -49,7 +49,7 @@ func BenchmarkRecords(b *testing.B) {
 			for i := range list {
 				list[i] = &Record{Device: int64(i + 1), At: time.Now(), Counter: n, Held: json.RawMessage(`{}`), Agent: json.RawMessage(`{}`), Epoch: "e"}
 				for q := range uint64(10) {
-					list[i].Events = append(list[i].Events, raw(enforce.Event{Seq: n*10 + q, At: time.Now(), Kind: enforce.Denied, Subject: "usb 1-2 0951:1666", Reason: "usb.allowed_classes does not hold mass_storage"})...)
+					list[i].Events = append(list[i].Events, raw(enforce.Event{Seq: n*10 + q, At: time.Now(), Kind: enforce.Denied, Subject: "usb 1-2 0951:1666", Reason: "mass_storage is not in usb.allowed_classes"})...)
 				}
 			}
 			if err := s.PutRecords(ctx, list); err != nil {

@@ -1,0 +1,131 @@
+// Package cli is what the command lines of warder and warder-server share: a safe way to the terminal
+// (screen.go), errors of usage (usage.go), and how a command ends (this file). It knows no command.
+//
+// Every command takes --json: then its result is JSON on standard output, and so is its error, as
+//
+//	{"error": {"code": "usage", "message": "…", "hint": "…"}, "exit": 64}
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit is an error that stands for an exit code alone: what there was to say has been said.
+type Exit int
+
+func (e Exit) Error() string { return fmt.Sprintf("exit %d", int(e)) }
+
+// Failure is an error as a user is told of it: with a short code for programs, what the user can do, and
+// the exit code. Fields that are empty take their defaults: "failed", no hint, 1.
+type Failure struct {
+	Err  error
+	Code string
+	Hint string
+	Exit int
+}
+
+func (f *Failure) Error() string { return f.Err.Error() }
+
+// Unwrap gives the error itself.
+func (f *Failure) Unwrap() error { return f.Err }
+
+// Program is one of the two command lines.
+type Program struct {
+	Root    *cobra.Command
+	Version string
+	// Explain turns an error that it knows into a Failure with a code and a hint; nil for others.
+	Explain func(error) *Failure
+	asJSON  bool
+}
+
+// New gives a command line its flags that every command has.
+func New(root *cobra.Command, version string) *Program {
+	p := &Program{Root: root, Version: version}
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.Version = version
+	root.SetVersionTemplate("{{.DisplayName}} {{.Version}}\n")
+	root.InitDefaultVersionFlag() // now: a flag that is not known yet is taken for one with a value
+	root.PersistentFlags().BoolVar(&p.asJSON, "json", false, "print JSON, errors included")
+	return p
+}
+
+// JSON reports whether the answer is to be JSON.
+func (p *Program) JSON() bool { return p.asJSON }
+
+// Run runs the command line and gives the exit code of the process.
+func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
+	p.Root.SetArgs(args)
+	p.Root.SetOut(stdout)
+	p.Root.SetErr(stderr)
+	markUsage(p.Root)
+	err := p.Root.Execute()
+	var exit Exit
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return int(exit)
+	}
+	f := p.failure(err)
+	// A wrong flag may stand before --json, and then nobody has read it yet.
+	if p.asJSON || isUsage(err) && asksJSON(args) {
+		type detail struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+			Hint    string `json:"hint,omitempty"`
+		}
+		_ = NewScreen(stdout).JSON(struct {
+			Error detail `json:"error"`
+			Exit  int    `json:"exit"`
+		}{detail{f.Code, f.Error(), f.Hint}, f.Exit}, true)
+		return f.Exit
+	}
+	out := NewScreen(stderr)
+	out.Printf("%s: %s\n", p.Root.Name(), f.Err)
+	for line := range strings.Lines(f.Hint) {
+		out.Printf("  %s\n", strings.TrimSuffix(line, "\n"))
+	}
+	return f.Exit
+}
+
+func (p *Program) failure(err error) *Failure {
+	f := &Failure{Err: err}
+	var own *Failure
+	switch {
+	case isUsage(err):
+		return &Failure{Err: err, Code: "usage", Hint: "see: " + p.Root.Name() + " --help", Exit: ExitUsage}
+	case errors.As(err, &own):
+		*f = Failure{Err: err, Code: own.Code, Hint: own.Hint, Exit: own.Exit}
+	case p.Explain != nil:
+		if known := p.Explain(err); known != nil {
+			*f = *known
+		}
+	}
+	if f.Code == "" {
+		f.Code = "failed"
+	}
+	if f.Exit == 0 {
+		f.Exit = 1
+	}
+	return f
+}
+
+func asksJSON(args []string) bool {
+	for _, a := range args {
+		if a == "--" {
+			return false
+		}
+		if a == "--json" || a == "--json=true" {
+			return true
+		}
+	}
+	return false
+}
+
+// Help is what a command does that only has commands below it.
+func Help(cmd *cobra.Command, _ []string) error { return cmd.Help() }

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/cmd/cli"
+)
+
+func (a *app) device() *cobra.Command {
+	c := &cobra.Command{
+		Use: "device", Short: "Devices, and how they stand", Args: cobra.NoArgs, RunE: cli.Help,
+		Example: "  warder-server device list --compliance noncompliant\n  warder-server device show device-ABCDEFGHIJKLMNOP",
+	}
+	c.AddCommand(a.deviceList(), a.deviceShow())
+	return c
+}
+
+// listFlags are the flags of every list.
+type listFlags struct {
+	text string
+	most int
+}
+
+func (l *listFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&l.text, "q", "", "only those that have this text in what is shown")
+	c.Flags().IntVar(&l.most, "most", 100, "at most so many; 0 for all")
+}
+
+// list fetches a list and prints it: as one JSON array, or as a table.
+func (a *app) list(cmd *cobra.Command, path string, l listFlags, q url.Values, headings []string, row func(json.RawMessage) ([]string, error)) error {
+	if l.most < 0 {
+		return cli.Usagef("--most must be 0 or more (received %d)", l.most)
+	}
+	client, err := a.client(cmd, "viewer")
+	if err != nil {
+		return err
+	}
+	if l.text != "" {
+		q.Set("q", l.text)
+	}
+	all, rows := []json.RawMessage{}, [][]string{}
+	total, err := client.List(cmd.Context(), path, q, l.most, func(raw json.RawMessage) error {
+		if a.JSON() {
+			all = append(all, raw)
+			return nil
+		}
+		r, err := row(raw)
+		rows = append(rows, r)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	out := a.screen(cmd)
+	if a.JSON() {
+		return out.JSON(all, true)
+	}
+	if len(rows) == 0 {
+		out.Printf("None.\n")
+		return nil
+	}
+	out.Table(headings, rows)
+	if total > len(rows) {
+		out.Printf("%s\n", out.Dim(fmt.Sprintf("%d of %d; --most 0 shows all", len(rows), total)))
+	}
+	return nil
+}
+
+// decoded is a row of a list from its JSON.
+func decoded[T any](cells func(T) []string) func(json.RawMessage) ([]string, error) {
+	return func(raw json.RawMessage) ([]string, error) {
+		var v T
+		if err := json.Unmarshal(raw, &v); err != nil {
+			return nil, fmt.Errorf("the answer is not the API's: %w", err)
+		}
+		return cells(v), nil
+	}
+}
+
+// moment is a time as a person reads it, in this machine's zone.
+func moment(t *time.Time) string {
+	if t == nil || t.IsZero() {
+		return "never"
+	}
+	return t.Local().Format(time.DateTime)
+}
+
+func (a *app) deviceList() *cobra.Command {
+	var l listFlags
+	filters := map[string]*string{}
+	c := &cobra.Command{
+		Use: "list", Short: "List devices", Args: cobra.NoArgs,
+		Example: "  warder-server device list\n  warder-server device list --compliance noncompliant --json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			q := url.Values{}
+			for name, v := range filters {
+				if *v != "" {
+					q.Set(name, *v)
+				}
+			}
+			type device struct {
+				ID, Status, State, Platform, User, Compliance string
+				Name                                          string     `json:"device_name"`
+				Seen                                          *time.Time `json:"last_sync"`
+			}
+			return a.list(cmd, "/devices", l, q, []string{"DEVICE", "NAME", "STATE", "COMPLIANCE", "STATUS", "USER", "LAST SEEN"}, decoded(func(d device) []string {
+				return []string{d.ID, d.Name, d.State, d.Compliance, d.Status, d.User, moment(d.Seen)}
+			}))
+		},
+	}
+	l.add(c)
+	for _, f := range []struct{ flag, param, help string }{
+		{"compliance", "compliance", "compliant, unverified, noncompliant or unknown"}, {"status", "status", "online or offline"},
+		{"state", "state", "enrolled, retired or cloned"}, {"policy", "policy_id", "id of the policy that they are to have"},
+		{"user", "user", "their user"}, {"tag", "tag", "a tag of theirs"}, {"sort", "sort", "name, last_sync or enrolled_at; with - before it for the other way round"},
+	} {
+		filters[f.param] = c.Flags().String(f.flag, "", f.help)
+	}
+	return a.targetFlags(c)
+}
+
+func (a *app) deviceShow() *cobra.Command {
+	return a.targetFlags(&cobra.Command{
+		Use: "show DEVICE", Short: "Show a device with its findings", Args: cobra.ExactArgs(1), Example: "  warder-server device show device-ABCDEFGHIJKLMNOP",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client(cmd, "viewer")
+			if err != nil {
+				return err
+			}
+			var raw json.RawMessage
+			if _, err := client.Do(cmd.Context(), http.MethodGet, "/devices/"+url.PathEscape(args[0]), nil, nil, &raw); err != nil {
+				return err
+			}
+			if a.JSON() {
+				return a.screen(cmd).JSON(raw, true)
+			}
+			var d struct {
+				ID, Status, State, Platform, User, Compliance string
+				Name                                          string     `json:"device_name"`
+				Why                                           string     `json:"compliance_reason"`
+				Seen                                          *time.Time `json:"last_sync"`
+				Effective                                     string     `json:"effective_policy"`
+				Version                                       int        `json:"effective_version"`
+				Policy                                        struct {
+					ID      string `json:"policy_id"`
+					Version int    `json:"version"`
+				} `json:"policy"`
+				Findings []struct{ Setting, Mode, Compliance, Enforcement, Reason string } `json:"findings"`
+			}
+			if err := json.Unmarshal(raw, &d); err != nil {
+				return fmt.Errorf("the answer is not the API's: %w", err)
+			}
+			out := a.screen(cmd)
+			out.Printf("%s  %s  %s\n", out.Bold(d.Name), d.ID, d.Compliance)
+			out.Printf("  state     %s, %s, last seen %s\n", d.State, d.Status, moment(d.Seen))
+			out.Printf("  user      %s\n", first(d.User, "none"))
+			out.Printf("  platform  %s\n", d.Platform)
+			out.Printf("  policy    is to have %s version %d, has %s version %d\n", first(d.Effective, "none"), d.Version, first(d.Policy.ID, "none"), d.Policy.Version)
+			if d.Why != "" {
+				out.Printf("  because   %s\n", d.Why)
+			}
+			if len(d.Findings) > 0 {
+				var rows [][]string
+				for _, f := range d.Findings {
+					rows = append(rows, []string{f.Compliance, f.Setting, f.Mode, f.Enforcement, f.Reason})
+				}
+				out.Printf("\n")
+				out.Table([]string{"STATE", "SETTING", "MODE", "THERE", "WHY"}, rows)
+			}
+			return nil
+		},
+	})
+}

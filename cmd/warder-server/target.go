@@ -1,0 +1,124 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/cmd/cli"
+	"github.com/warderd/warder/sync/admin"
+	"github.com/warderd/warder/sync/server"
+)
+
+// packagedData is the data directory of an installed server: commands on its machine need no flags.
+const packagedData = "/var/lib/warder-server"
+
+// ownTokenLife is how long a token is valid that a command makes for itself.
+const ownTokenLife = 5 * time.Minute
+
+// target says which server an administrator's command asks, and with which token.
+type target struct {
+	server, data, ca, tokenFile string
+}
+
+const targetHelp = `On the server's own machine the command needs nothing but the right to read the data directory: it makes itself a
+token for five minutes. From elsewhere: --server (or WARDER_SERVER), WARDER_TOKEN or --token-file, and --ca (or
+WARDER_CA), a file with the certificate of the server's authority, where it has its own.`
+
+// targetFlags adds the flags by which a command finds the server.
+func (a *app) targetFlags(c *cobra.Command) *cobra.Command {
+	f := c.Flags()
+	f.StringVar(&a.to.server, "server", "", "URL of the server (default $WARDER_SERVER, or the server on this machine)")
+	f.StringVar(&a.to.data, "data", "", "data directory of the server on this machine (default "+packagedData+")")
+	f.StringVar(&a.to.ca, "ca", "", "PEM file of the authority that the server's certificate is of (default $WARDER_CA, or the system's)")
+	f.StringVar(&a.to.tokenFile, "token-file", "", "file with the token, - for standard input (default $WARDER_TOKEN)")
+	c.Long = strings.TrimSpace(c.Long + "\n\n" + targetHelp)
+	return c
+}
+
+// first gives the first text that is not empty.
+func first(list ...string) string {
+	for _, s := range list {
+		if s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+// client connects to the server that the flags name. role is what the command needs: viewer or admin.
+func (a *app) client(cmd *cobra.Command, role string) (*admin.Client, error) {
+	to := admin.Server{URL: first(a.to.server, os.Getenv("WARDER_SERVER")), Token: os.Getenv("WARDER_TOKEN")}
+	if path := a.to.tokenFile; path != "" {
+		b, err := readInput(cmd, path, 16<<10)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the token: %w", err)
+		}
+		to.Token = strings.TrimSpace(string(b))
+	}
+	if path := first(a.to.ca, os.Getenv("WARDER_CA")); path != "" {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the authority's certificate: %w", err)
+		}
+		to.CA = string(b)
+	}
+	data := a.to.data
+	if data == "" && (to.URL == "" || to.Token == "") {
+		data = packagedData
+	}
+	if data != "" {
+		if err := fromData(data, role, &to); err != nil {
+			// Whoever named no server and has none here is told what can be named.
+			if a.to.data == "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || to.URL == "") {
+				return nil, &cli.Failure{Err: err, Code: "no_server", Exit: cli.ExitUsage,
+					Hint: "name the server: --data DIR on its own machine, or --server URL with a token in WARDER_TOKEN"}
+			}
+			return nil, err
+		}
+	}
+	return admin.New(to)
+}
+
+// fromData fills in what a server's data directory tells: where it is, whom to trust, and a token.
+func fromData(dir, role string, to *admin.Server) error {
+	now := time.Now()
+	if to.URL == "" {
+		url, ca, err := server.Local(dir, now)
+		if err != nil {
+			return err
+		}
+		to.URL = url
+		if to.CA == "" {
+			to.CA = ca
+		}
+	}
+	if to.Token != "" {
+		return nil
+	}
+	keys, err := existing(dir)
+	if err != nil {
+		return err
+	}
+	// It is not stored and not shown: what is done with it stands in the audit log under this name.
+	to.Token, err = keys.AdminToken(me()+" (on the server)", role, ownTokenLife, now)
+	return err
+}
+
+// me is who runs this command; under sudo, who called sudo.
+func me() string {
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if by := os.Getenv("SUDO_USER"); by != "" && by != name {
+		return by + " as " + name
+	}
+	return name
+}
