@@ -1,4 +1,5 @@
-# make run      a server and an agent on this machine, in monitor mode (MODE=enforce as root enforces)
+# make run      a server and an agent on this machine, in monitor mode (MODE=enforce as root enforces; PORT=8443)
+# make demo     the same on a simulated USB bus: a stick is plugged in and refused
 # make test     every test, the laptop's included
 # make check    vet, staticcheck, golangci-lint, cross-builds
 # make bench    the figures        make soak  the long tests        make package  the .deb
@@ -8,24 +9,26 @@ VERSION ?= $(shell cat VERSION)
 ARCH ?= amd64
 LDFLAGS := -s -w -X main.version=$(VERSION)
 MODE ?= monitor
+PORT ?= 8443
 NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.44.2
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 LAPTOP := $(CURDIR)/.cache/laptop
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run build test test-unit check bench bench-fleet lint-api soak package laptop laptop13 deps clean
+.PHONY: run demo build test test-unit check bench bench-fleet lint-api soak package laptop laptop13 deps clean
 
-run: build
-	@packaging/dev/run.sh $(MODE)
+run:
+	@PORT=$(PORT) VERSION=$(VERSION) packaging/dev/run.sh $(MODE)
+
+demo:
+	@PORT=$(PORT) VERSION=$(VERSION) packaging/dev/run.sh --simulate enforce
 
 deps:
 	@packaging/dev/deps.sh build
 
-build: deps
-	@mkdir -p bin
-	CGO_ENABLED=1 go build -tags gousb -trimpath -ldflags '$(LDFLAGS)' -o bin/warder ./cmd/warder
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/warder-server ./cmd/warder-server
+build:
+	@VERSION=$(VERSION) packaging/dev/build.sh
 
 dist/%.service: platform/service/%.service
 	@mkdir -p dist

@@ -36,13 +36,13 @@ func (a *app) serve(ctx context.Context) error {
 	agent.Tune()
 	level := new(slog.LevelVar)
 	watch, _ := daemon.SdWatchdogEnabled(false)
-	o := agent.Options{
+	o := simulated(agent.Options{
 		Paths: a.paths(), Version: version, Level: level, Tuned: true,
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: untimed})),
 		Watch: watch / 2,
 		Ready: func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) },
 		Alive: func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog) },
-	}
+	})
 	ag, err := agent.New(o)
 	if err != nil {
 		return err

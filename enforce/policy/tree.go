@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ const (
 	MaxBytes    = 1 << 20
 	maxDepth    = 16
 	maxList     = 100_000
+	maxNames    = 4096 // in one object; no object has more than some tens
 	maxString   = 4096
 	maxErrors   = 200
 	maxReceived = 200
@@ -144,6 +146,9 @@ func value(dec *json.Decoder, field string, depth int, errs *Errors) (any, error
 func object(dec *json.Decoder, field string, depth int, errs *Errors) (any, error) {
 	out := map[string]any{}
 	for dec.More() {
+		if len(out) >= maxNames {
+			return nil, fmt.Errorf("%s has more than %d names", cmp.Or(field, "the object"), maxNames)
+		}
 		tok, err := dec.Token()
 		if err != nil {
 			return nil, err

@@ -1,19 +1,38 @@
 #!/bin/bash
 # make run: a policy server and an agent on this machine, on loopback, with everything under ./var.
 # Ctrl-C stops both and leaves nothing behind.
+#
+#   run.sh MODE              monitor, warn or enforce; enforce needs root
+#   run.sh --simulate MODE   on a simulated USB bus: a stick is plugged in and judged; nothing of this machine is touched
 set -euo pipefail
+cd "$(dirname "$0")/../.."
+simulate=""
+[ "${1:-}" = --simulate ] && { simulate=1; shift; }
 mode=${1:-monitor}
-case "$mode" in monitor | warn | enforce) ;; *) echo "MODE must be monitor, warn or enforce (received $mode)" >&2; exit 2 ;; esac
-if [ "$mode" = enforce ] && [ "$(id -u)" != 0 ]; then
-  echo "MODE=enforce changes what this machine's kernel allows, which needs root: sudo make run MODE=enforce" >&2
-  exit 1
-fi
 port=${PORT:-8443}
 var=$PWD/var
+
+# What cannot work is refused before anything is built.
+case "$mode" in monitor | warn | enforce) ;; *) echo "MODE must be monitor, warn or enforce (received $mode)" >&2; exit 2 ;; esac
+if [ "$mode" = enforce ] && [ -z "$simulate" ] && [ "$(id -u)" != 0 ]; then
+  echo "MODE=enforce changes what this machine's kernel allows, which needs root: sudo make run MODE=enforce" >&2
+  echo "To see it without that: make demo (a simulated USB bus)" >&2
+  exit 1
+fi
+case "$port" in '' | *[!0-9]*) echo "PORT must be a number (received $port)" >&2; exit 2 ;; esac
+if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+  echo "port $port is in use by another program; choose another one: make run PORT=$((port + 1000))" >&2
+  exit 1
+fi
 if [ -e "$var" ]; then
   echo "$var is there already: another run is going on, or one was cut off. Remove it to go on: rm -r $var" >&2
   exit 1
 fi
+
+packaging/dev/build.sh ${simulate:+simulate}
+
+agent_program=bin/warder
+[ -n "$simulate" ] && agent_program=bin/warder-simulated
 mkdir -p "$var"
 server="" agent="" watch=""
 stop() {
@@ -24,7 +43,7 @@ stop() {
   # The agent first: it gives the machine back while its ledger is still there.
   [ -n "$agent" ] && kill "$agent" 2>/dev/null && wait "$agent" 2>/dev/null || true
   [ -n "$server" ] && kill "$server" 2>/dev/null && wait "$server" 2>/dev/null || true
-  if [ -f "$var/agent/run/status.json" ] && [ "$mode" = enforce ]; then
+  if [ -f "$var/agent/run/status.json" ] && [ "$mode" = enforce ] && [ -z "$simulate" ]; then
     bin/warder --state "$var/agent" revert --leftovers || true
   fi
   rm -rf "$var"
@@ -33,59 +52,88 @@ stop() {
 trap stop EXIT
 trap 'exit 0' INT TERM
 
+echo "== starting the server on http://127.0.0.1:$port and the agent, with everything under $var"
 bin/warder-server serve --data "$var/server" --listen "127.0.0.1:$port" --http --interval 30s 2>"$var/server.log" &
 server=$!
 url=http://127.0.0.1:$port
-for _ in $(seq 100); do
+for _ in $(seq 200); do
   # Our own server says so in its log; another's on this port is not ours to talk to.
   grep -q 'msg=serving' "$var/server.log" && break
   kill -0 "$server" 2>/dev/null || { cat "$var/server.log" >&2; exit 1; }
   sleep 0.05
 done
-for _ in $(seq 100); do
-  (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
-  kill -0 "$server" 2>/dev/null || { cat "$var/server.log" >&2; exit 1; }
-  sleep 0.05
-done
 grep -q 'msg=serving' "$var/server.log" || { cat "$var/server.log" >&2; exit 1; }
-token=$(bin/warder-server token create --data "$var/server" --role admin --ttl 24h)
-echo "$token" >"$var/token"; chmod 600 "$var/token"
+admin() { bin/warder-server "$@" --data "$var/server"; }
 
-# The API is spoken with the shell alone: a fresh machine has no curl.
-api() {
-  local method=$1 path=$2 body=${3:-}
-  exec 3<>"/dev/tcp/127.0.0.1/$port"
-  printf '%s /api/v1%s HTTP/1.0\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %s\r\n\r\n%s' \
-    "$method" "$path" "$token" "${#body}" "$body" >&3
-  sed '1,/^\r$/d' <&3
-  exec 3>&-
-}
-id=$(api POST /policies '{"name":"Engineering Team Policy","description":"Security policy for engineering devices","compliance":"'"$mode"'","policy_data":{"dlp":{"clipboard_sharing":false,"screenshot_allowed":false,"print_allowed":true},"network":{"vpn_required":true,"allowed_domains":["*.company.com","github.com"]},"usb":{"allowed":false,"whitelist":[]},"storage":{"encryption_required":true,"external_storage_allowed":false}}}' |
-  sed -n 's/.*"id":"\([^"]*\)".*/\1/p')
-[ -n "$id" ] || { echo "the policy could not be made" >&2; cat "$var/server.log" >&2; exit 1; }
-api PUT /policies/default '{"policy_id":"'"$id"'"}' >/dev/null
-bin/warder --state "$var/agent" enroll --server "$url" --token "$(bin/warder-server enrollment create --data "$var/server")" >/dev/null
-bin/warder --state "$var/agent" run 2>"$var/agent.log" &
+cat >"$var/policy.json" <<JSON
+{"name": "Engineering Team Policy", "description": "Security policy for engineering devices", "compliance": "$mode",
+ "policy_data": {
+  "dlp": {"clipboard_sharing": false, "screenshot_allowed": false, "print_allowed": true},
+  "network": {"vpn_required": true, "allowed_domains": ["*.company.com", "github.com"]},
+  "usb": {"allowed": false, "whitelist": []},
+  "storage": {"encryption_required": true, "external_storage_allowed": false}}}
+JSON
+admin policy apply "$var/policy.json" --default >/dev/null || { cat "$var/server.log" >&2; exit 1; }
+
+bus() { "$PWD/bin/bus" "$1" "$var/bus" "${@:2}"; }
+if [ -n "$simulate" ]; then
+  bus init
+  export WARDER_SIMULATED_BUS="$var/bus"
+fi
+bin/warder --state "$var/agent" enroll --server "$url" --token "$(admin enrollment create)" >/dev/null
+"$agent_program" --state "$var/agent" run 2>"$var/agent.log" &
 agent=$!
-for _ in $(seq 100); do
-  bin/warder --state "$var/agent" status >"$var/status" 2>/dev/null && break
-  grep -q '  policy' "$var/status" 2>/dev/null && break
+warder() { bin/warder --state "$var/agent" "$@"; }
+for _ in $(seq 300); do
+  warder status >"$var/status" 2>/dev/null && break
+  grep -q '^  policy' "$var/status" 2>/dev/null && break
   kill -0 "$agent" 2>/dev/null || { cat "$var/agent.log" >&2; exit 1; }
   sleep 0.1
 done
 
+# demo plugs a stick into the simulated bus and shows what agent and server say of it.
+demo() {
+  local label='[simulated]' began=$SECONDS
+  say() { sed "s/^/$label /"; }
+  run() { echo "$label \$ $*" && "$@" 2>&1 | say; echo "$label"; }
+  shown() { echo "$label \$ $1"; shift; { "$@" 2>&1 || true; } | say; echo "$label"; }
+  echo "$label No USB hardware takes part: bus, stick and keyboard are files under $var/bus, which a build of the"
+  echo "$label agent for demonstrations takes for the machine's. Policy, decision, event and server are the real ones."
+  echo "$label"
+  echo "$label plugging in: a stick 0951:1666, serial SIMULATED-1, at port 1-1"
+  bus plug 1-1 0951:1666 08 SIMULATED-1 "stick"
+  for _ in $(seq 300); do
+    warder events --json 2>/dev/null | grep -q SIMULATED-1 && break
+    sleep 0.1
+  done
+  echo "$label"
+  shown "warder events --last 1" warder events --last 1
+  shown "warder explain usb --port 1-1" warder explain usb --port 1-1
+  shown "cat sys/bus/usb/devices/1-1/authorized    # what the agent wrote, and read back" cat "$var/bus/bus/usb/devices/1-1/authorized"
+  warder check-in >/dev/null 2>&1 || true
+  for _ in $(seq 300); do
+    admin event list --json 2>/dev/null | grep -q SIMULATED-1 && break
+    sleep 0.1
+  done
+  shown "warder-server event list --most 1" admin event list --most 1
+  echo "$label That took $((SECONDS - began)) s. Plug in others: bin/bus plug var/bus 1-2 046d:c52b 03 SIMULATED-2 mouse"
+  echo
+}
+
 show() {
-  bin/warder --state "$var/agent" status || true
+  warder status || true
   cat <<TEXT
 
-  Three things to try in another terminal:
+  Three things to try in another terminal, in this directory${SUDO_USER:+ (with sudo)}:
     bin/warder --state var/agent explain usb 0951:1666 --class 08
     bin/warder --state var/agent events --follow
-    curl -H "Authorization: Bearer \$(cat var/token)" $url/api/v1/policies/default
+    bin/warder-server policy show "Engineering Team Policy" --data var/server
+  The API, with examples to try: $url/docs
   Ctrl-C stops server and agent, and leaves nothing behind.
 TEXT
 }
-if [ -t 1 ]; then
+[ -n "$simulate" ] && demo
+if [ -t 1 ] && [ -z "$simulate" ]; then
   while kill -0 "$agent" 2>/dev/null; do
     printf '\033[H\033[2J'
     show

@@ -88,9 +88,9 @@ func (g *Guard) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cpus := processors()
-	var sockets []*uevents
+	var sockets []source
 	for range cpus {
-		s, err := openUevents()
+		s, err := openSource(g.Ports.Root)
 		if err != nil && len(sockets) == 0 {
 			return fmt.Errorf("cannot listen to the kernel's USB events: %w", err)
 		}
@@ -155,6 +155,16 @@ func (l *listeners) fail(err error) {
 
 // announcements are read one by one.
 type announcements interface{ Read([]byte) (int, error) }
+
+// source is where announcements come from. Stop ends a Read that waits; Close comes when nobody reads any more.
+type source interface {
+	announcements
+	Stop()
+	Close() error
+}
+
+// openSource listens to the kernel. A build for demonstrations listens to a simulated bus (simulate_linux.go).
+var openSource = func(string) (source, error) { return openUevents() }
 
 // listen reads one socket until the context ends, or hands it over when it is the last that listens.
 func (l *listeners) listen(s announcements, cpu int, all *sync.WaitGroup) {

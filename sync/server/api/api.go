@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server/fleet"
@@ -80,7 +81,8 @@ type API struct {
 	page      []byte
 
 	inFlight  chan struct{}
-	questions chan struct{} // what-if, one at a time
+	large     *semaphore.Weighted // bytes of large bodies that are being read
+	questions chan struct{}       // what-if, one at a time
 	stopping  atomic.Bool
 
 	pinging   sync.Mutex
@@ -98,6 +100,7 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 		a.MaxSockets = 50_000
 	}
 	a.inFlight = make(chan struct{}, a.MaxInFlight)
+	a.large = semaphore.NewWeighted(largeBodies)
 	a.questions = make(chan struct{}, 1)
 	a.stats = newStats(a)
 	a.book.init(a)

@@ -23,6 +23,7 @@ const bookSize = 100_000
 type entry struct {
 	lock   chan struct{} // one request of a device at a time; holds a token while it is free
 	queued atomic.Int32
+	coming atomic.Int32 // bodies of this device that are being read
 
 	id  string          // does not change, as the key
 	key jose.JSONWebKey // set before ready is closed
@@ -44,6 +45,7 @@ type entry struct {
 // Bounds of one device's requests at a time.
 const (
 	maxQueued = 4
+	maxComing = 4 // an agent sends one report at a time, and sometimes a bundle beside it
 	lockWait  = 10 * time.Second
 	entryLife = time.Hour
 )

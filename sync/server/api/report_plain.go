@@ -31,6 +31,7 @@ func receivePlain(body []byte) *received {
 		return nil
 	}
 	in.Agent.Ended, in.Agent.Cut = word(in.Agent.Ended), enforce.Plain(short(in.Agent.Cut))
+	in.Policy.Reason = enforce.Plain(in.Policy.Reason)
 	in.device, in.events = p.device, p.events
 	if in.Findings != nil {
 		in.findings = p.findings

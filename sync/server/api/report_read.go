@@ -55,6 +55,10 @@ func receiveStrictly(body []byte) (*received, error) {
 				errs = append(errs, policy.Error{Field: fmt.Sprintf("%s[%d]", part, i), Message: "must be an object", Received: fmt.Sprintf("%.40v", v)})
 				break
 			}
+			if name := respelled(v); name != "" {
+				errs = append(errs, policy.Error{Field: fmt.Sprintf("%s[%d].%s", part, i, short(name)), Message: "must stand only once, in whatever capitals", Received: short(name)})
+				break
+			}
 		}
 	}
 	if err := invalid(errs); err != nil {
@@ -74,6 +78,7 @@ func receiveStrictly(body []byte) (*received, error) {
 		return nil, bad("the report cannot be read: " + err.Error())
 	}
 	in.Agent.Ended, in.Agent.Cut = word(in.Agent.Ended), enforce.Plain(short(in.Agent.Cut))
+	in.Policy.Reason = enforce.Plain(in.Policy.Reason)
 	in.device = compact(raw.Device)
 	if in.Findings != nil {
 		for i, f := range raw.Findings {
@@ -89,6 +94,32 @@ func receiveStrictly(body []byte) (*received, error) {
 		in.events = append(in.events, e)
 	}
 	return &in, nil
+}
+
+// respelled gives a name that stands twice in an object, in other capitals: one reader takes one of them, and another
+// the other, so that what is shown is not what is counted.
+func respelled(v any) string {
+	switch x := v.(type) {
+	case []any:
+		for _, e := range x {
+			if name := respelled(e); name != "" {
+				return name
+			}
+		}
+	case map[string]any:
+		seen := make(map[string]bool, len(x))
+		for name, e := range x {
+			folded := strings.ToLower(name)
+			if seen[folded] {
+				return name
+			}
+			seen[folded] = true
+			if name := respelled(e); name != "" {
+				return name
+			}
+		}
+	}
+	return ""
 }
 
 func asBytes(list []json.RawMessage) [][]byte {

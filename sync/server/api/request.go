@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,10 +62,14 @@ func (q *request) read(a *API, hash string) error {
 	if q.ContentLength == 0 {
 		q.body = []byte{}
 	} else {
+		done, err := a.room(q, limit)
+		if err != nil {
+			return err
+		}
+		defer done()
 		// Of the size that is announced, as far as that is plausible: most reports are one kilobyte.
 		b := bytes.NewBuffer(make([]byte, 0, min(max(q.ContentLength, 0), 64<<10)+bytes.MinRead))
-		_, err := b.ReadFrom(http.MaxBytesReader(q.w, q.Body, limit))
-		if err != nil {
+		if _, err := b.ReadFrom(http.MaxBytesReader(q.w, q.Body, limit)); err != nil {
 			return tooLarge(err, limit)
 		}
 		q.body = b.Bytes()
@@ -81,6 +86,41 @@ func (q *request) read(a *API, hash string) error {
 		return bad("this request takes no body")
 	}
 	return nil
+}
+
+// Bodies that are on their way take memory before anybody has a place: each device has a few at a time, and those that
+// are large share a bound. A large one is rare: a report has a kilobyte, and agents since 0.6 send 768 KiB at most.
+const (
+	largeBody   = 64 << 10
+	largeBodies = 256 << 20 // bytes, as announced, of all large bodies at a time
+	roomWait    = 5 * time.Second
+)
+
+// room waits until a body may be read; done says that it has been.
+func (a *API) room(q *request, limit int64) (done func(), err error) {
+	leave := func() {}
+	if e := q.sender; e != nil {
+		if e.coming.Add(1) > maxComing {
+			e.coming.Add(-1)
+			return nil, &problem{status: http.StatusTooManyRequests, code: "busy", message: "other requests of this device are on their way"}
+		}
+		leave = func() { e.coming.Add(-1) }
+	}
+	size := q.ContentLength
+	if size < 0 {
+		size = limit
+	}
+	if size <= largeBody {
+		return leave, nil
+	}
+	ctx, cancel := context.WithTimeout(q.Context(), roomWait)
+	defer cancel()
+	if err := a.large.Acquire(ctx, size); err != nil {
+		leave()
+		a.stats.shed.Inc()
+		return nil, &problem{status: http.StatusServiceUnavailable, code: "busy", message: "the server reads as many large bodies as it can"}
+	}
+	return func() { a.large.Release(size); leave() }, nil
 }
 
 func tooLarge(err error, limit int64) error {

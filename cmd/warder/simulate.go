@@ -1,0 +1,19 @@
+//go:build simulate
+
+package main
+
+import (
+	"os"
+
+	"github.com/warderd/warder/agent"
+)
+
+// simulated has an agent that was built for demonstrations use a simulated USB bus (packaging/dev/bus) in place of the
+// machine's. Its version says so, in the status and on the server.
+func simulated(o agent.Options) agent.Options {
+	if dir := os.Getenv("WARDER_SIMULATED_BUS"); dir != "" {
+		o.SysRoot = dir
+		o.Version += " (simulated USB)"
+	}
+	return o
+}
