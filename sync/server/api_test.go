@@ -533,14 +533,14 @@ func TestStrictBodies(t *testing.T) {
 	}
 }
 
-// A template gives what a body leaves out, or says null to.
+// A template gives what a body leaves out, or says null to; but for the mode: it begins in monitor unless the body says otherwise.
 func TestFromTemplate(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	whole := r.ok(200, "GET", "/templates/template-strict", "")
 	for _, rest := range []string{``, `,"compliance":null,"description":null,"organization_id":null,"section_compliance":null`} {
 		made := r.ok(201, "POST", "/policies/from-template", `{"template_id":"template-strict","name":"x"`+rest+`,"customizations":{"usb":{"whitelist":["046d:c52b"]}}}`)
 		p := r.ok(200, "GET", "/policies/"+made["id"].(string), "")
-		if p["name"] != "x" || p["description"] != whole["description"] || p["compliance"] != whole["compliance"] || p["organization_id"] != "" || p["section_compliance"] != nil {
+		if p["name"] != "x" || p["description"] != whole["description"] || p["compliance"] != "monitor" || p["organization_id"] != "" || p["section_compliance"] != nil {
 			t.Errorf("%s: %v", rest, p)
 		}
 		usb := p["policy_data"].(map[string]any)["usb"].(map[string]any)
@@ -548,6 +548,10 @@ func TestFromTemplate(t *testing.T) {
 		if fmt.Sprint(usb["whitelist"]) != "[046d:c52b]" || len(usb) < len(under) {
 			t.Errorf("customizations are not laid over it: %v", usb)
 		}
+	}
+	made := r.ok(201, "POST", "/policies/from-template", `{"template_id":"template-strict","name":"y","compliance":"enforce"}`)
+	if p := r.ok(200, "GET", "/policies/"+made["id"].(string), ""); p["compliance"] != "enforce" {
+		t.Errorf("a mode that is asked for: %v", p["compliance"])
 	}
 	st, out := r.call(r.admin, "POST", "/policies/from-template", `{"template_id":"template-strict","name":""}`)
 	if text := fmt.Sprint(out); st != 400 || !strings.Contains(text, "name") || strings.Contains(text, "null") {

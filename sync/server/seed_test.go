@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"html"
+	"io"
 	"net/http"
 	"os"
 	"sort"
@@ -337,4 +339,73 @@ func TestAnswersFitTheDocument(t *testing.T) {
 		}
 		schemas.check(t, c.method, "/api/v1"+c.path, st, body, out)
 	}
+}
+
+// TestDocumentedExamples: every operation that takes a body has an example, in the document and on its page, and a real
+// server takes it.
+func TestDocumentedExamples(t *testing.T) {
+	r := start(t, Options{HTTP: true})
+	schemas := openAPI(t)
+	l := r.laptop("laptop")
+	id := r.policy("p", `"compliance":"monitor","policy_data":{"usb":{"allowed":true}}`)
+	as := r.ok(201, "POST", "/assignments", `{"policy_id":"`+id+`","target":{"tag":"x"},"priority":1}`)["id"].(string)
+	page := html.UnescapeString(readURL(t, r, "/docs"))
+	var doc struct {
+		Paths map[string]map[string]struct {
+			RequestBody *struct {
+				Content map[string]struct{ Example json.RawMessage }
+			} `json:"requestBody"`
+			Security []map[string]any
+		}
+	}
+	if err := json.Unmarshal([]byte(readURL(t, r, "/openapi.json")), &doc); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for path, item := range doc.Paths {
+		for method, op := range item {
+			if op.RequestBody == nil {
+				continue
+			}
+			method = strings.ToUpper(method)
+			example := op.RequestBody.Content["application/json"].Example
+			if example == nil {
+				t.Errorf("%s %s has no example", method, path)
+				continue
+			}
+			if _, of := op.Security[0]["administrator"]; !of {
+				continue // signed by a device
+			}
+			n++
+			at := strings.TrimPrefix(path, "/api/v1")
+			for from, to := range map[string]string{"/devices/{id}": "/devices/" + l.out.DeviceID, "/policies/{id}": "/policies/" + id, "/assignments/{id}": "/assignments/" + as} {
+				at = strings.Replace(at, from, to, 1)
+			}
+			if !strings.Contains(page, "warder-server api "+method+" ") || !strings.Contains(page, "curl --cacert") {
+				t.Errorf("the page has no example of %s %s", method, path)
+			}
+			st, out := r.call(r.admin, method, at, string(example))
+			if st/100 != 2 {
+				t.Errorf("%s %s: the example is answered %d %v", method, at, st, out)
+			}
+			schemas.check(t, method, "/api/v1"+at, st, example, out)
+		}
+	}
+	if n < 12 {
+		t.Errorf("only %d examples were tried", n)
+	}
+}
+
+func readURL(t *testing.T, r *rig, path string) string {
+	t.Helper()
+	res, err := r.http().Get(r.url + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != 200 {
+		t.Fatalf("%s: %d %v", path, res.StatusCode, err)
+	}
+	return string(b)
 }

@@ -72,8 +72,8 @@ func TestUnreadableReports(t *testing.T) {
 	// Stored all the same, by whatever it was.
 	r.exchange(c, protocol.Report{Epoch: "e2", Counter: uint64(time.Now().UnixMilli())})
 	number := `(SELECT n FROM devices WHERE id = '` + out.DeviceID + `')`
-	execSQL(t, r.dir, `INSERT INTO events (device, epoch, first, last, received, body) VALUES (` + number + `, 'e3', 1, 2, 1, '[{"seq":1,"at":"2026/11/26"},{"seq":2,"at":"2026-11-26T20:30:00Z","subject":"fine"}]')`)
-	execSQL(t, r.dir, `INSERT INTO events (device, epoch, first, last, received, body) VALUES (` + number + `, 'e4', 1, 1, 2, '[,{}]')`)
+	execSQL(t, r.dir, `INSERT INTO events (device, epoch, first, last, received, body) VALUES (`+number+`, 'e3', 1, 2, 1, '[{"seq":1,"at":"2026/11/26"},{"seq":2,"at":"2026-11-26T20:30:00Z","subject":"fine"}]')`)
+	execSQL(t, r.dir, `INSERT INTO events (device, epoch, first, last, received, body) VALUES (`+number+`, 'e4', 1, 1, 2, '[,{}]')`)
 	seen("stored")
 	code, m := r.call(r.view, "GET", "/devices/"+out.DeviceID+"/events", "")
 	if text := fmt.Sprint(m); code != 200 || strings.Count(text, "unreadable") != 2 || !strings.Contains(text, "fine") {

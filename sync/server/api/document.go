@@ -117,6 +117,9 @@ func (fromTemplateBody) TransformSchema(r huma.Registry, s *huma.Schema) *huma.S
 	for _, name := range []string{"name", "description", "organization_id", "compliance", "section_compliance"} {
 		s.Properties[name] = object.Properties[name]
 	}
+	mode := *object.Properties["compliance"]
+	mode.Description = "monitor where it is absent or null, whatever the template is made for"
+	s.Properties["compliance"] = &mode
 	s.Required = []string{"template_id", "name"}
 	return closed(s)
 }

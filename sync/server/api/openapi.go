@@ -79,7 +79,7 @@ func Describe(version string) *huma.OpenAPI {
 			op.Description = "For anybody."
 		}
 		for _, name := range valuesOf(r.path) {
-			op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
+			op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Example: exampleOf(r, name), Schema: &huma.Schema{Type: "string"}})
 		}
 		for _, p := range r.query {
 			op.Parameters = append(op.Parameters, &huma.Param{Name: p.name, In: "query", Description: p.doc, Schema: p.schema()})
@@ -91,7 +91,7 @@ func Describe(version string) *huma.OpenAPI {
 			op.Parameters = append(op.Parameters, &huma.Param{Name: "If-Match", In: "header", Description: "the ETag that was read: another one since is 412", Schema: &huma.Schema{Type: "string"}})
 		}
 		if r.in != nil {
-			op.RequestBody = &huma.RequestBody{Required: true, Content: content(r.in, operationID(r)+"Body")}
+			op.RequestBody = &huma.RequestBody{Required: true, Content: withExample(r, content(r.in, operationID(r)+"Body"))}
 		}
 		status := r.status
 		if status == 0 {
@@ -205,7 +205,8 @@ func readable(doc *huma.OpenAPI) ([]byte, error) {
 	type operation struct {
 		Method, Path string
 		*huma.Operation
-		Body, Answer string
+		Body, Answer  string
+		Command, Curl string // an example
 	}
 	type group struct {
 		Name string
@@ -220,6 +221,7 @@ func readable(doc *huma.OpenAPI) ([]byte, error) {
 				o.Operation = op
 			}
 		}
+		o.Command, o.Curl = callOf(r)
 		if r.in != nil {
 			o.Body = outline(registry.Schema(r.in, true, ""), "", 0)
 		}

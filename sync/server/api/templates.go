@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 
+	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/server/store"
 	"github.com/warderd/warder/sync/server/templates"
@@ -52,7 +53,8 @@ func fromTemplate(a *API, q *request) (createdView, error) {
 	if !ok {
 		return createdView{}, invalid(policy.Errors{{Field: "template_id", Message: "is no template; GET /policies/templates lists them", Received: in.TemplateID}})
 	}
-	o := map[string]any{"description": t.Description, "compliance": t.Compliance}
+	// In monitor mode, whatever the template is made for: nothing is enforced before somebody says so.
+	o := map[string]any{"description": t.Description, "compliance": enforce.Monitor.String()}
 	var data map[string]any
 	if err := json.Unmarshal(t.Data, &data); err != nil {
 		return createdView{}, err
