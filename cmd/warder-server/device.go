@@ -25,11 +25,13 @@ func (a *app) device() *cobra.Command {
 type listFlags struct {
 	text string
 	most int
+	ids  bool
 }
 
 func (l *listFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&l.text, "q", "", "only those that have this text in what is shown")
 	c.Flags().IntVar(&l.most, "most", 100, "at most so many; 0 for all")
+	c.Flags().BoolVar(&l.ids, "ids", false, "print the first column alone, one a line, for scripts")
 }
 
 // list fetches a list and prints it: as one JSON array, or as a table.
@@ -60,6 +62,12 @@ func (a *app) list(cmd *cobra.Command, path string, l listFlags, q url.Values, h
 	out := a.screen(cmd)
 	if a.JSON() {
 		return out.JSON(all, true)
+	}
+	if l.ids {
+		for _, r := range rows {
+			out.Printf("%s\n", r[0])
+		}
+		return nil
 	}
 	if len(rows) == 0 {
 		out.Printf("None.\n")

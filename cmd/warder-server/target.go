@@ -35,7 +35,7 @@ WARDER_CA), a file with the certificate of the server's authority, where it has 
 func (a *app) targetFlags(c *cobra.Command) *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&a.to.server, "server", "", "URL of the server (default $WARDER_SERVER, or the server on this machine)")
-	f.StringVar(&a.to.data, "data", "", "data directory of the server on this machine (default "+packagedData+")")
+	f.StringVar(&a.to.data, "data", "", "data directory of the server on this machine (default $WARDER_DATA, or "+packagedData+")")
 	f.StringVar(&a.to.ca, "ca", "", "PEM file of the authority that the server's certificate is of (default $WARDER_CA, or the system's)")
 	f.StringVar(&a.to.tokenFile, "token-file", "", "file with the token, - for standard input (default $WARDER_TOKEN)")
 	c.Long = strings.TrimSpace(c.Long + "\n\n" + targetHelp)
@@ -71,7 +71,7 @@ func (a *app) client(cmd *cobra.Command, role string) (*admin.Client, error) {
 	}
 	data := a.to.data
 	if data == "" && (to.URL == "" || to.Token == "") {
-		data = packagedData
+		data = first(os.Getenv("WARDER_DATA"), packagedData)
 	}
 	if data != "" {
 		if err := fromData(data, role, &to); err != nil {
