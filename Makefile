@@ -2,7 +2,7 @@
 # make demo     the same on a simulated USB bus: a stick is plugged in and refused
 # make test     every test, the laptop's included
 # make check    vet, staticcheck, golangci-lint, cross-builds
-# make bench    the figures        make soak  the long tests        make package  the .deb
+# make bench    the figures        make soak  the long tests        make package  deb, rpm, apk and Arch packages
 # make bench-fleet   a server under thousands of simulated devices
 SHELL := /bin/bash
 VERSION ?= $(shell cat VERSION)
@@ -30,13 +30,9 @@ deps:
 build:
 	@VERSION=$(VERSION) packaging/dev/build.sh
 
-dist/%.service: platform/service/%.service
-	@mkdir -p dist
-	sed 's#{{Path | cmdEscape}}#/usr/bin/warder#' $< > $@
-
-package: deps dist/warder.service dist/warder-early.service
-	CGO_ENABLED=1 go build -tags gousb -trimpath -ldflags '$(LDFLAGS)' -o dist/warder ./cmd/warder
-	VERSION=$(VERSION) ARCH=$(ARCH) go run $(NFPM) package -f packaging/nfpm.yaml -p deb -t dist/warder_$(VERSION)_$(ARCH).deb
+# FORMATS: deb, rpm, apk, archlinux.
+package: deps
+	VERSION=$(VERSION) ARCH=$(ARCH) NFPM=$(NFPM) packaging/build.sh $(FORMATS)
 
 laptop:
 	@packaging/laptop/build.sh $(LAPTOP)
@@ -56,16 +52,22 @@ share: laptop package
 	CGO_ENABLED=1 go build -tags gousb,killpoints -trimpath -ldflags '$(LDFLAGS)' -o .cache/share/warder-killpoints ./cmd/warder
 	CGO_ENABLED=0 go test -c -o .cache/share/usb.test ./platform/usb
 	cp dist/warder_$(VERSION)_$(ARCH).deb .cache/share/warder.deb
-	@packaging/laptop/next.sh dist .cache/share $(VERSION) $(ARCH) '$(NFPM)'
+	cp dist/warder-server_$(VERSION)_$(ARCH).deb .cache/share/warder-server.deb
+	# The same programs once more under the next version, for the upgrade test.
+	rm -rf .cache/next; BUILT=1 OUT=.cache/next VERSION=$(VERSION).1 ARCH=$(ARCH) NFPM=$(NFPM) packaging/build.sh
+	cp .cache/next/warder_$(VERSION).1_$(ARCH).deb .cache/share/warder-next.deb
+	cp .cache/next/warder-server_$(VERSION).1_$(ARCH).deb .cache/share/warder-server-next.deb
 
 test: deps
 	@packaging/dev/deps.sh test
 	@mkdir -p .cache; echo "== the laptop's image and packages are made meanwhile (.cache/share.log)"
 	@$(MAKE) --no-print-directory share >.cache/share.log 2>&1 & share=$$!; \
-	go test -race -count=1 -timeout 20m -parallel 6 $$(go list ./... | grep -v /packaging/laptop); tests=$$?; \
+	go test -race -count=1 -timeout 20m -parallel 6 $$(go list ./... | grep -v "/packaging/laptop\|/packaging/formats"); tests=$$?; \
 	wait $$share || { cat .cache/share.log; exit 1; }; exit $$tests
 	CGO_ENABLED=1 go test -tags gousb -count=1 ./platform/usb
-	WARDER_LAPTOP=$(CURDIR)/.cache go test -count=1 -v -timeout 60m -parallel 2 -skip TestSpeed ./packaging/laptop
+	WARDER_PACKAGES=$(CURDIR)/dist:$(CURDIR)/.cache/next go test -count=1 -v ./packaging/formats >.cache/formats.log 2>&1 & formats=$$!; \
+	WARDER_LAPTOP=$(CURDIR)/.cache go test -count=1 -v -timeout 60m -parallel 2 -skip TestSpeed ./packaging/laptop; tests=$$?; \
+	wait $$formats || tests=1; cat .cache/formats.log; exit $$tests
 
 test-unit:
 	go test -count=1 $$(go list ./... | grep -v /packaging/laptop)

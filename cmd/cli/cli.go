@@ -62,6 +62,7 @@ func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
 	p.Root.SetArgs(args)
 	p.Root.SetOut(stdout)
 	p.Root.SetErr(stderr)
+	addManual(p)
 	markUsage(p.Root)
 	err := p.Root.Execute()
 	var exit Exit

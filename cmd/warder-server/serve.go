@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/warderd/warder/cmd/cli"
@@ -65,6 +66,7 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 			if os.Getenv("GOMEMLIMIT") == "" {
 				debug.SetMemoryLimit(2 << 30)
 			}
+			o.Ready = func(string) { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }
 			return server.Serve(ctx, o)
 		},
 	}

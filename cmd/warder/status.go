@@ -213,9 +213,13 @@ func sectionLine(st cli.Screen, x agent.SectionStatus) cli.Painted {
 		if c.N == 0 && c.Bad {
 			continue
 		}
-		part := st.Sprintf("%d %s", c.N, c.Name)
+		label := fmt.Sprintf("%d %s", c.N, c.Name)
+		if c.N == 1 {
+			label = "1 " + singular(c.Name)
+		}
+		part := cli.Plain(label)
 		if c.Bad {
-			part = st.Warn(fmt.Sprintf("%d %s", c.N, c.Name))
+			part = st.Warn(label)
 		}
 		if i > 0 {
 			text += ", "
@@ -223,6 +227,14 @@ func sectionLine(st cli.Screen, x agent.SectionStatus) cli.Painted {
 		text += part
 	}
 	return text
+}
+
+// singular is a count's name for one: buses, devices; refused.
+func singular(name string) string {
+	if s, ok := strings.CutSuffix(name, "ses"); ok {
+		return s + "s"
+	}
+	return strings.TrimSuffix(name, "s")
 }
 
 func micros(us int64) string {

@@ -2,7 +2,7 @@
 # Installs what is missing by apt, and says so. "build" is for building; "test" for the tests too.
 set -euo pipefail
 need=(libusb-1.0-0-dev pkg-config)
-[ "${1:-build}" = test ] && need+=(qemu-system-x86 debootstrap busybox-static cpio e2fsprogs kmod dosfstools xfsprogs btrfs-progs nftables postgresql qemu-utils curl)
+[ "${1:-build}" = test ] && need+=(qemu-system-x86 debootstrap busybox-static cpio e2fsprogs kmod dosfstools xfsprogs btrfs-progs nftables postgresql qemu-utils curl lintian rpm pacman-package-manager)
 missing=()
 for p in "${need[@]}"; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")

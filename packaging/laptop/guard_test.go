@@ -52,6 +52,7 @@ func TestLastInput(t *testing.T) {
 		r.set(deny)
 		r.authorized("1-1", "0")
 		contains(t, r.finding("usb.allowed"), "compliant/enforced")
+		t.Run("server package", func(t *testing.T) { serverPackage(t, r) })
 		t.Run("package", func(t *testing.T) { packageLife(t, r) })
 	})
 }

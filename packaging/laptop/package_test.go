@@ -42,7 +42,7 @@ func packageLife(t *testing.T, whole *rig) {
 	if res := r.try("warder status"); res.Code != 3 || !strings.Contains(res.Out, "dead") {
 		t.Errorf("status of a dead agent: exit %d: %s %s", res.Code, res.Out, res.Err)
 	}
-	contains(t, r.sh("warder explain usb --port 2-2"), "agent is dead")
+	contains(t, r.sh("warder explain usb --port 2-2"), "no agent runs")
 	r.sh("warder revert --for 1h --reason 'ticket 4711'")
 	r.authorized("2-2", "1")
 	if got := r.defaults(); got != fresh {
@@ -77,6 +77,37 @@ func packageLife(t *testing.T, whole *rig) {
 	if left := r.sh(`ls -d /run/warder /var/lib/warder /etc/warder /usr/bin/warder /usr/lib/warder /lib/systemd/system/warder* /etc/systemd/system/*/warder* 2>/dev/null || true; systemctl list-units --all --no-legend 'warder*' | grep -v ' not-found ' || true`); left != "" {
 		t.Errorf("left after purge: %s", left)
 	}
+}
+
+// serverPackage is the server's own package: a confined service that runs as its own user, the administrator's commands
+// beside it, an upgrade over it, and a removal that keeps the keys.
+func serverPackage(t *testing.T, whole *rig) {
+	r := &rig{whole.Laptop, t, t.TempDir(), whole.policy}
+	r.sh("dpkg -i /host/warder-server.deb")
+	if got := r.try("systemctl is-active warder-server"); strings.TrimSpace(got.Out) != "inactive" {
+		t.Errorf("a new server is %s before anybody has chosen its address", got.Out)
+	}
+	r.sh(`sed -i 's/^OPTIONS=.*/OPTIONS="--listen 127.0.0.1:7443 --name policy.example.com"/' /etc/default/warder-server; systemctl enable -q --now warder-server`)
+	contains(t, r.sh("runuser -u warder-server -- warder-server policy list"), "Default Security Policy")
+	contains(t, r.sh("warder-server api GET /compliance"), `"devices": 0`) // root may, too
+	t.Log(r.sh("systemd-analyze security warder-server.service --no-pager | tail -n 1"))
+	if got := r.sh("stat -c '%U %a' /var/lib/warder-server /var/lib/warder-server/policy.key /var/lib/warder-server/server.db"); strings.Count(got, "warder-server ") != 3 || strings.Contains(got, "644") {
+		t.Errorf("who owns what: %s", got)
+	}
+	if res := r.try("runuser -u nobody -- warder-server policy list"); res.Code == 0 || !strings.Contains(res.Err, "permission denied") {
+		t.Errorf("anybody may ask the server for its policies: %d %s %s", res.Code, res.Out, res.Err)
+	}
+	p := r.sh("systemctl show -P MainPID warder-server")
+	r.sh("dpkg -i /host/warder-server-next.deb")
+	r.wait("the next version serves", `test "$(systemctl show -P MainPID warder-server)" != %s && runuser -u warder-server -- warder-server policy list | grep -q Default`, p)
+	contains(t, r.sh("man -w warder-server-policy-apply 2>/dev/null || ls /usr/share/man/man8/warder-server-policy-apply.8.gz 2>/dev/null || dpkg -L warder-server"), "warder-server-policy-apply.8.gz")
+	r.sh("dpkg -r warder-server")
+	if got := strings.TrimSpace(r.try("systemctl is-active warder-server").Out); got != "inactive" {
+		t.Errorf("after the removal it is %s", got)
+	}
+	r.sh("test -s /var/lib/warder-server/policy.key")
+	contains(t, r.sh("dpkg -P warder-server"), "stays, with the keys")
+	r.sh("test -s /var/lib/warder-server/policy.key; rm -r /var/lib/warder-server")
 }
 
 // fresh is what every kernel default of the laptop reads after a boot without Warder.

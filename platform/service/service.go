@@ -83,15 +83,19 @@ func Run(p *Program) error {
 }
 
 // ErrPackaged: the package owns the service.
-var ErrPackaged = errors.New("the service belongs to the installed package: use apt or dpkg")
+var ErrPackaged = errors.New("the service belongs to the installed package: use the system's package manager")
 
-// packagedUnit is where the .deb puts its unit.
-const packagedUnit = "/lib/systemd/system/warder.service"
+// packaged are the places where packages put their unit or init script; "warder service install" puts its own elsewhere.
+var packaged = []string{"/lib/systemd/system/warder.service", "/usr/lib/systemd/system/warder.service", "/usr/lib/warder/package"}
 
 // Control does install, uninstall, start, stop or restart.
 func Control(action string) error {
-	if _, err := os.Stat(packagedUnit); err == nil && (action == "install" || action == "uninstall") {
-		return ErrPackaged
+	if action == "install" || action == "uninstall" {
+		for _, file := range packaged {
+			if _, err := os.Stat(file); err == nil {
+				return ErrPackaged
+			}
+		}
 	}
 	s, err := service.New(&Program{}, config())
 	if err != nil {

@@ -1,0 +1,5 @@
+//go:build !manual
+
+package cli
+
+func addManual(*Program) {}
