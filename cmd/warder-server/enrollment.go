@@ -52,7 +52,11 @@ func (a *app) enrollment() *cobra.Command {
 			if err := s.AddEnrollment(cmd.Context(), t, e); err != nil {
 				return err
 			}
-			return a.say(cmd, map[string]any{"id": e.ID, "token": t, "ca_pin": ca.Fingerprint(), "uses": uses, "expires_at": e.Expires.UTC().Truncate(time.Second)}, "%s\n", t)
+			if a.JSON() { // in one line, as scripts have had it since 0.1
+				return a.screen(cmd).JSON(map[string]any{"id": e.ID, "token": t, "ca_pin": ca.Fingerprint(), "uses": uses, "expires_at": e.Expires.UTC().Truncate(time.Second)}, false)
+			}
+			a.screen(cmd).Printf("%s\n", t)
+			return nil
 		},
 	}
 	dataFlags(create, &data, &database)

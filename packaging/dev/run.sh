@@ -52,7 +52,7 @@ stop() {
 trap stop EXIT
 trap 'exit 0' INT TERM
 
-echo "== starting the server on http://127.0.0.1:$port and the agent, with everything under $var"
+echo "== starting the server on http://127.0.0.1:$port and the agent, with everything under ./var"
 bin/warder-server serve --data "$var/server" --listen "127.0.0.1:$port" --http --interval 30s 2>"$var/server.log" &
 server=$!
 url=http://127.0.0.1:$port
@@ -97,8 +97,8 @@ demo() {
   say() { sed "s/^/$label /"; }
   run() { echo "$label \$ $*" && "$@" 2>&1 | say; echo "$label"; }
   shown() { echo "$label \$ $1"; shift; { "$@" 2>&1 || true; } | say; echo "$label"; }
-  echo "$label No USB hardware takes part: bus, stick and keyboard are files under $var/bus, which a build of the"
-  echo "$label agent for demonstrations takes for the machine's. Policy, decision, event and server are the real ones."
+  echo "$label No USB hardware takes part: the bus and the stick are files under ./var/bus, which a build of the agent"
+  echo "$label for demonstrations takes for the machine's. Policy, decision, event and server are the real ones."
   echo "$label"
   echo "$label plugging in: a stick 0951:1666, serial SIMULATED-1, at port 1-1"
   bus plug 1-1 0951:1666 08 SIMULATED-1 "stick"
