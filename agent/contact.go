@@ -287,7 +287,7 @@ func (a *Agent) serverOf(d *identity.Device) checkin.Server {
 func deviceKey(d *identity.Device) (*jose.JSONWebKey, error) {
 	var k jose.JSONWebKey
 	if err := k.UnmarshalJSON(d.Key); err != nil || !k.Valid() || k.IsPublic() {
-		return nil, errors.New("the device key cannot be read: enrol this machine anew")
+		return nil, errors.New("the device key cannot be read: enrol this machine again")
 	}
 	return &k, nil
 }

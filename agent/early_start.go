@@ -73,7 +73,7 @@ func Early(ctx context.Context, o Options) error {
 	if err != nil {
 		// What the initramfs has closed is opened: nobody would answer for it.
 		if errors.Is(err, fs.ErrNotExist) {
-			o.Log.Info("no confirmed policy holds anything from the start of this machine on")
+			o.Log.Info("no confirmed policy has to be in force while this machine starts up")
 		} else {
 			o.Log.Error("the machine is not held while it starts up", "error", err)
 			s.record.Problem = err.Error()
@@ -136,7 +136,7 @@ func (s *starting) run(ctx context.Context, ready func()) error {
 	s.save()
 	late.Stop()
 	ready()
-	s.o.Log.Info("holding the machine while it starts up", "policy", s.doc.ID, "version", s.doc.Version, "after", s.record.Held.Round(time.Millisecond))
+	s.o.Log.Info("the policy is in force while the machine starts up", "policy", s.doc.ID, "version", s.doc.Version, "after", s.record.Held.Round(time.Millisecond))
 	err := s.wait(ctx, failed)
 	cancel()
 	all.Wait()

@@ -69,7 +69,7 @@ func Enroll(ctx context.Context, e Enrolment, proxy secret.URL, machine string) 
 	}
 	code, err := base64.StdEncoding.DecodeString(out.CodeSecret)
 	if err != nil {
-		return identity.State{}, fmt.Errorf("%w: code_secret is no base64", checkin.ErrGarbage)
+		return identity.State{}, fmt.Errorf("%w: code_secret is not base64", checkin.ErrGarbage)
 	}
 	private, err := key.MarshalJSON()
 	if err != nil {

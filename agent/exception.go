@@ -285,7 +285,7 @@ func (a *Agent) redeem(uid string, in ExceptionRequest) (identity.Exception, err
 		return none, errors.New("no policy is in force")
 	}
 	if len(st.Device.CodeSecret) == 0 {
-		return none, errors.New("this machine was enrolled with a server that gives no codes; enrol it anew")
+		return none, errors.New("this machine's server gave it no secret for codes; enrol it again")
 	}
 	if a.exceptions.paused(uid, now) {
 		return none, errors.New("you tried a code a moment ago; try again in " + codePause.String())
@@ -298,7 +298,7 @@ func (a *Agent) redeem(uid string, in ExceptionRequest) (identity.Exception, err
 		return none, fmt.Errorf("the code was used at %s; ask for another one", at.Local().Format(time.DateTime))
 	}
 	if len(st.Exceptions) >= maxExceptions {
-		return none, fmt.Errorf("%d exceptions hold already", maxExceptions)
+		return none, fmt.Errorf("%d exceptions are in force already, which is the most there can be", maxExceptions)
 	}
 	err = protocol.ErrCodeWrong
 	for _, c := range a.candidates(in) {

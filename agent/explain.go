@@ -71,7 +71,7 @@ func (a *Agent) explain(ctx context.Context, c caller, in ExplainRequest) (Expla
 		return none, &localapi.Error{Status: http.StatusBadRequest, Message: err.Error()}
 	}
 	if st.Hold != nil {
-		answer.Reason = "the policy is held (" + st.Hold.Reason + "), so everything is allowed now; under it: " + answer.Reason
+		answer.Reason = "the policy is suspended (" + st.Hold.Reason + "), so everything is allowed now; without that: " + answer.Reason
 	}
 	return Explanation{answer, fmt.Sprintf("%s, version %d", written.Name, written.Version)}, nil
 }

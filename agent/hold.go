@@ -34,10 +34,10 @@ func (a *Agent) hold(who, reason string, length time.Duration) error {
 	a.look()
 	a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "held", Subject: who, Reason: reason})
 	if left := a.machine.last().notGivenBack(); left != nil {
-		return errors.Join(fmt.Errorf("the policy is held, and not all could be given back: %w", left), noted)
+		return errors.Join(fmt.Errorf("the policy is suspended, but not everything could be given back: %w", left), noted)
 	}
 	if noted != nil {
-		return fmt.Errorf("the policy is held, but %w", noted)
+		return fmt.Errorf("the policy is suspended, but %w", noted)
 	}
 	return nil
 }

@@ -173,7 +173,7 @@ func eventOf(now time.Time, d *platform.Decision) enforce.Event {
 	var nearest string
 	e.Reason, nearest = d.Reason()
 	if d.Err != nil {
-		e.Reason += "; the machine does not hold it: " + d.Err.Error()
+		e.Reason += "; the machine does not show it: " + d.Err.Error()
 	} else if nearest != "" && e.Kind != enforce.Allowed {
 		e.Reason += "; to change it: " + nearest
 	}

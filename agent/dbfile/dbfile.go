@@ -129,7 +129,7 @@ func (f *File) do(sync string, run func(*sql.DB) error) error {
 			return errors.Join(err, oerr)
 		}
 		if f.fresh {
-			f.health.Lost = fmt.Sprintf("%s was lost (%v) and begun anew", filepath.Base(f.path), err)
+			f.health.Lost = fmt.Sprintf("%s was lost (%v); a new one was begun", filepath.Base(f.path), err)
 			if aerr := f.anew(err); aerr != nil {
 				return errors.Join(err, aerr)
 			}
@@ -341,7 +341,7 @@ func (f *File) recover(cause error) error {
 	if err := f.setAside(); err != nil {
 		return f.stand(err)
 	}
-	f.health.Lost = fmt.Sprintf("%s was damaged (%v) and begun anew; the old file is kept beside it", filepath.Base(f.path), cause)
+	f.health.Lost = fmt.Sprintf("%s was damaged (%v); a new one was begun, and the old file is kept beside it", filepath.Base(f.path), cause)
 	if err := f.use(f.path); err != nil {
 		return f.stand(err)
 	}
@@ -448,7 +448,7 @@ func copyFile(to, from string) error {
 		return err
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxCopy {
-		return fmt.Errorf("%s is no file of at most %d bytes", from, maxCopy)
+		return fmt.Errorf("%s is not a file of at most %d bytes", from, maxCopy)
 	}
 	in, err := os.Open(from)
 	if err != nil {

@@ -175,7 +175,7 @@ func (s *Store) Load() (State, error) {
 		}
 	}
 	if best == nil && found > 0 {
-		s.health = ErrDamaged.Error() + ": enrol this machine anew"
+		s.health = ErrDamaged.Error() + ": enrol this machine again"
 		return State{}, fmt.Errorf("%w (%d of %d copies in %s)", ErrDamaged, broken, found, s.dir)
 	}
 	if best == nil {

@@ -17,9 +17,9 @@ import (
 func (a *app) boot() *cobra.Command {
 	c := &cobra.Command{
 		Use: "boot", Short: "Close USB from the first moment of a start, or leave it open", RunE: cli.Help,
-		Long: "While a machine starts up, Warder holds the last confirmed policy from the moment on in which programs of\n" +
-			"the disk run. What the initramfs has let in before worked until then. \"warder boot close-usb\" closes\n" +
-			"that time, too, and has a price: no USB device works in the initramfs.",
+		Long: "While a machine starts up, the last confirmed policy is in force as soon as programs of the disk run. What\n" +
+			"the initramfs let in before that works until then. \"warder boot close-usb\" closes that time, too, at a price: no\n" +
+			"USB device works in the initramfs.",
 		Example: "  warder boot status\n  sudo warder boot close-usb\n  sudo warder boot open-usb",
 	}
 	c.AddCommand(a.bootStatus(), a.closeUSB(), a.openUSB())
@@ -30,7 +30,7 @@ func (a *app) option() usb.Option { return usb.NewOption(a.paths().Run) }
 
 func (a *app) bootStatus() *cobra.Command {
 	return &cobra.Command{
-		Use: "status", Short: "Say what holds while this machine starts up", Args: cobra.NoArgs, Example: "  warder boot status",
+		Use: "status", Short: "Say what is in force while this machine starts up", Args: cobra.NoArgs, Example: "  warder boot status",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var s struct {
 				Start     string `json:"start"`     // held, open or broken
@@ -123,7 +123,7 @@ func (a *app) leavesStart() error {
 		return errors.New("USB is closed in the initramfs, and without the service it would stay closed; first: sudo warder boot open-usb")
 	}
 	if err := early.Remove(a.paths().EarlyFile()); err != nil {
-		return fmt.Errorf("what holds the machine while it starts up cannot be removed, so the service stays: %w", err)
+		return fmt.Errorf("the policy saved for the next start cannot be removed, so the service stays: %w", err)
 	}
 	return nil
 }

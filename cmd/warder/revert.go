@@ -20,8 +20,8 @@ func (a *app) revert() *cobra.Command {
 	var lift, now, ended bool
 	c := &cobra.Command{
 		Use: "revert [--for 1h] --reason …", Short: "Suspend the policy and give the machine back", Args: cobra.NoArgs,
-		Long: "Restores what was there before Warder and holds the policy back until the time is up, or until\n" +
-			"lifted. The hold outlives restarts, and the server is told who, why and until when.",
+		Long: "Restores what was there before Warder and suspends the policy until the time is up, or until the hold\n" +
+			"is lifted. The hold outlives restarts, and the server is told who, why and until when.",
 		Example: "  sudo warder revert --for 1h --reason \"presentation with a borrowed stick, ticket 4711\"\n  sudo warder revert --lift",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h := agent.HoldRequest{Reason: reason, Seconds: int64(length.Seconds()), Who: os.Getenv("SUDO_USER")}

@@ -67,7 +67,7 @@ func (m *Machine) Unread(p Part) (why string, unread bool) {
 		}
 		return r.what + " cannot be read: " + why, true
 	}
-	return fmt.Sprintf("%q is no part of a snapshot", p), true
+	return fmt.Sprintf("%q is not part of a snapshot", p), true
 }
 
 // Forget makes a part unknown.

@@ -228,7 +228,7 @@ func TestWarnings(t *testing.T) {
 		{`{"network":{"vpn_always_on":true}}`, "", "network.vpn_always_on names no endpoint"},
 		{`{"usb":{"whitelist":["046d:*"]}}`, "", "usb.whitelist[0] allows every device"},
 		// What can never match.
-		{`{"usb":{"whitelist":["0951:1666","0951:1666:*"]}}`, "", "usb.whitelist[1] matches nothing: a serial is compared as it is"},
+		{`{"usb":{"whitelist":["0951:1666","0951:1666:*"]}}`, "", "usb.whitelist[1] matches nothing: serials are compared literally"},
 		{`{"usb":{"whitelist":["0951:1666:00??"]}}`, "", "usb.whitelist[0] has a serial with a wildcard"},
 		{`{"usb":{"whitelist":["0951:1666:` + strings.Repeat("x", 127) + `"]}}`, "", "usb.whitelist[0] matches nothing: a USB serial has at most 126"},
 		{`{"usb":{"whitelist":["0951:1666:A\nB"]}}`, "", "usb.whitelist[0] matches nothing"},

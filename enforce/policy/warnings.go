@@ -66,7 +66,7 @@ func usbWarnings(d *Document, w *warner) {
 		if why := e.Never(); why != "" {
 			w.add("usb.whitelist: a serial that matches nothing", field, "%s", why)
 		} else if strings.ContainsAny(e.Serial, "*?") {
-			w.add("usb.whitelist: a wildcard in a serial", field, "has a serial with a wildcard in it: a serial is compared as it is, and is no pattern")
+			w.add("usb.whitelist: a wildcard in a serial", field, "has a serial with a wildcard in it, but serials are compared literally")
 		}
 		if e.AnyProduct {
 			w.add("usb.whitelist: allows a whole vendor", field, "allows every device that claims vendor %04x; vendor and product can be forged", e.Vendor)

@@ -179,7 +179,7 @@ func Storage(c *section.Case) enforce.Finding {
 		if f.Mode < enforce.Enforce {
 			f.Enforcement = enforce.Observed
 		}
-		f.Reason = "external storage is allowed; nothing to hold"
+		f.Reason = "external storage is allowed; nothing to enforce"
 		return f
 	}
 	can := c.Can(s)

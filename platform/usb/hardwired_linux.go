@@ -31,7 +31,7 @@ func (d device) hardwired() fact.Known[bool] {
 		case above == "hotplug" || below == "removable":
 			return fact.Is(false)
 		case kind != "hardwired" && above != "hardwired" && below != "fixed":
-			return fact.Unread[bool]("a hub says that its port is fixed, and the firmware does not know where that hub is plugged in")
+			return fact.Unread[bool]("a hub says that its port is fixed, but the firmware does not say where that hub is plugged in")
 		}
 	}
 	if d.controllerOutside() {

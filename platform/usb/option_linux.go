@@ -41,7 +41,7 @@ const (
 	optionLine = "options usbcore authorized_default=0\n"
 	optionText = "# Written by \"warder boot close-usb\"; \"warder boot open-usb\" removes it.\n" + optionLine
 	makingText = "# The initramfs is being made.\n" + optionText // and was not, where it stays so
-	unsureText = "# An initramfs may still close USB. \"warder boot open-usb\" makes it anew and removes this.\n"
+	unsureText = "# An initramfs may still close USB. \"warder boot open-usb\" rebuilds it and removes this.\n"
 )
 
 // Set reports whether the initramfs is closed, or may be.
@@ -189,7 +189,7 @@ func remake(ctx context.Context, say func(string)) error {
 	if err != nil {
 		return err
 	}
-	say(fmt.Sprintf("making the initramfs anew, which can take minutes: %s %s", path, strings.Join(args, " ")))
+	say(fmt.Sprintf("rebuilding the initramfs, which can take minutes: %s %s", path, strings.Join(args, " ")))
 	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", path, err, strings.TrimSpace(string(out[max(0, len(out)-1000):])))

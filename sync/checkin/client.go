@@ -73,7 +73,7 @@ func (s Server) roots() (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM([]byte(s.CA)) {
-		return nil, errors.New("the pinned certificate authority is no certificate")
+		return nil, errors.New("the pinned certificate authority is not a certificate")
 	}
 	return pool, nil
 }

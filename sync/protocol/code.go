@@ -22,8 +22,8 @@ import (
 // in base32 (RFC 4648), in groups of five characters. The HMAC is over the device, the subject and the
 // seven bytes before it.
 const (
-	codeHead = 7
-	codeMAC  = 9
+	codeHead    = 7
+	codeMAC     = 9
 	codeLetters = 26 // 16 bytes in base32
 	// CodeLife is how long after it was issued a code can be redeemed, on the device's clock; as long
 	// before, for a clock that is behind.

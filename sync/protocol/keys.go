@@ -51,7 +51,7 @@ func ParseKeys(raw json.RawMessage) ([]jose.JSONWebKey, error) {
 	}
 	for _, k := range keys {
 		if !k.Valid() || !k.IsPublic() {
-			return nil, fmt.Errorf("policy key %q is no valid public key", k.KeyID)
+			return nil, fmt.Errorf("policy key %q is not a valid public key", k.KeyID)
 		}
 	}
 	return keys, nil

@@ -61,7 +61,7 @@ func LoadCA(dir string, now time.Time) (*CA, error) {
 		}
 	}
 	if ca.cert == nil || ca.key == nil {
-		return nil, errors.New("ca.pem holds no certificate and key")
+		return nil, errors.New("ca.pem has no certificate and key")
 	}
 	return &ca, nil
 }

@@ -153,7 +153,7 @@ func members(from string, use func(name string, r io.Reader) error) error {
 	defer in.Close()
 	z, err := gzip.NewReader(in)
 	if err != nil {
-		return fmt.Errorf("it is no backup: %w", err)
+		return fmt.Errorf("it is not a backup: %w", err)
 	}
 	t := tar.NewReader(z)
 	for {
@@ -233,7 +233,7 @@ func restoreMember(ctx context.Context, data, database, name string, r io.Reader
 		}
 	}
 	if name != "database.jsonl" {
-		return errors.New("is no part of a backup")
+		return errors.New("is not part of a backup")
 	}
 	s, err := store.Open(ctx, database)
 	if err != nil {

@@ -81,7 +81,7 @@ func (k *Keys) Reload() error {
 	var old past
 	if b, err := os.ReadFile(k.file("policy.past")); err == nil {
 		if err := json.Unmarshal(b, &old); err != nil {
-			return fmt.Errorf("policy.past is no list of keys: %w", err)
+			return fmt.Errorf("policy.past is not a list of keys: %w", err)
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -106,7 +106,14 @@ func random32() ([]byte, error) {
 }
 
 // replaceFile writes a secret whole or not at all.
-func replaceFile(path string, b []byte) error { return durable.Write(path, b, 0o600) }
+// replaceFile writes a file of the data directory. It belongs to whom the directory belongs to: root may have called,
+// and the server runs as a user of its own.
+func replaceFile(path string, b []byte) error {
+	if err := durable.Write(path, b, 0o600); err != nil {
+		return err
+	}
+	return sameOwner(path, filepath.Dir(path))
+}
 
 // secretFile reads a secret, or makes it. Two processes that start at once agree on one.
 func secretFile(path string, make func() ([]byte, error)) ([]byte, error) {
@@ -118,6 +125,9 @@ func secretFile(path string, make func() ([]byte, error)) ([]byte, error) {
 		return nil, err
 	}
 	err = durable.Create(path, 0o600, func(w io.Writer) error { _, err := w.Write(b); return err })
+	if err == nil {
+		err = sameOwner(path, filepath.Dir(path))
+	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
@@ -131,7 +141,7 @@ const leastSecret = 32
 func readSecret(path string) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	if err == nil && len(b) < leastSecret {
-		return nil, fmt.Errorf("%s holds %d bytes, which is no key: restore it from a backup (where no device is enrolled yet, remove it)", path, len(b))
+		return nil, fmt.Errorf("%s has %d bytes, which is not a key: restore it from a backup (or remove it, if no device is enrolled yet)", path, len(b))
 	}
 	return b, err
 }
@@ -149,7 +159,7 @@ func jwkFile(path string) (*jose.JSONWebKey, error) {
 	}
 	var k jose.JSONWebKey
 	if err := json.Unmarshal(b, &k); err != nil {
-		return nil, fmt.Errorf("%s is no key: %w", path, err)
+		return nil, fmt.Errorf("%s is not a key: %w", path, err)
 	}
 	return &k, nil
 }

@@ -208,7 +208,7 @@ func reloading(ctx context.Context, k *Keys, s *store.Store, c *tls.Config, log 
 		}
 		before, tokens := k.Signing().KeyID, k.adminID()
 		if err := k.Reload(); err != nil {
-			log.Error("keys cannot be read anew; the ones before stay", "error", err)
+			log.Error("keys cannot be read again; the ones before stay", "error", err)
 			continue
 		}
 		if k.adminID() != tokens {
@@ -261,7 +261,7 @@ func (o *Options) noteServing(scheme string, at net.Addr) error {
 	if err != nil {
 		return err
 	}
-	return durable.Write(filepath.Join(o.Data, servingFile), b, 0o600)
+	return replaceFile(filepath.Join(o.Data, servingFile), b)
 }
 
 // Local says how a command on the server's own machine reaches the server of a data directory: its URL, and the PEM
@@ -389,15 +389,17 @@ func OpenStore(ctx context.Context, data, database string, now time.Time) (*stor
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, err
 	}
+	made := false
 	if database == "" {
 		database = filepath.Join(data, "server.db")
 		info, err := os.Stat(database)
 		if err == nil && info.Size() == 0 {
-			return nil, fmt.Errorf("%s is empty: restore a backup, or remove it to begin anew", database)
+			return nil, fmt.Errorf("%s is empty: restore a backup, or remove it to start with a new one", database)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
+		made = err != nil
 	} else if !store.Postgres(database) {
 		return nil, errors.New("--database must be a postgres:// URL; without it the database is SQLite in the data directory")
 	}
@@ -407,6 +409,11 @@ func OpenStore(ctx context.Context, data, database string, now time.Time) (*stor
 	}
 	if _, err = s.Default(ctx); errors.Is(err, store.ErrNotFound) {
 		err = firstPolicy(ctx, s, now)
+	}
+	for _, beside := range []string{"", "-wal", "-shm"} {
+		if _, gone := os.Stat(database + beside); err == nil && made && gone == nil {
+			err = sameOwner(database+beside, data) // whoever asked first: the server writes it later
+		}
 	}
 	if err != nil {
 		_ = s.Close()

@@ -81,7 +81,7 @@ func putAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, erro
 	var errs policy.Errors
 	checkTarget("target", in.Target, &errs)
 	if a.state.Load().Policies[in.PolicyID] == nil {
-		errs = append(errs, policy.Error{Field: "policy_id", Message: "is no policy", Received: in.PolicyID})
+		errs = append(errs, policy.Error{Field: "policy_id", Message: "is not a policy", Received: in.PolicyID})
 	}
 	if err := invalid(errs); err != nil {
 		return was, err

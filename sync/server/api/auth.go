@@ -108,7 +108,7 @@ func (a *API) take(q *request) error {
 		}
 	}
 	if e.d.State == store.Cloned {
-		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned, message: "two machines use this device's key: enrol each of them anew"}
+		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned, message: "two machines use this device's key: enrol each of them again"}
 	}
 	return nil
 }

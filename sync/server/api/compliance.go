@@ -44,15 +44,15 @@ type settingTally struct {
 type policyTally struct {
 	PolicyID string `json:"policy_id"`
 	Name     string `json:"name"`
-	Devices  int    `json:"devices" doc:"that say they hold it"`
-	Assigned int    `json:"assigned" doc:"that are to hold it"`
+	Devices  int    `json:"devices" doc:"devices that report this policy"`
+	Assigned int    `json:"assigned" doc:"devices that are to have it"`
 	Tally
 	Settings []settingTally `json:"settings"`
 }
 
 type complianceView struct {
 	Devices  int `json:"devices"`
-	Reported int `json:"reported" doc:"devices that hold a policy and have said how they stand"`
+	Reported int `json:"reported" doc:"devices that have a policy and reported how they stand"`
 	Tally
 	Policies []policyTally `json:"policies"`
 }

@@ -26,12 +26,12 @@ func putDiagnostics(a *API, q *request) (messageView, error) {
 	}
 	z, err := gzip.NewReader(bytes.NewReader(q.body))
 	if err != nil {
-		return messageView{}, bad("the bundle is no gzip")
+		return messageView{}, bad("the bundle is not gzip")
 	}
 	const most = 16 << 20
 	b, err := io.ReadAll(io.LimitReader(z, most+1))
 	if err != nil || len(b) > most || !json.Valid(b) || !bytes.HasPrefix(b, []byte("{")) {
-		return messageView{}, bad("the bundle is no JSON object of at most 16 MiB")
+		return messageView{}, bad("the bundle is not a JSON object of at most 16 MiB")
 	}
 	e := q.known
 	id := "bundle-" + strings.ToLower(rand.Text()[:12])

@@ -58,7 +58,7 @@ func createEnrollment(a *API, q *request, in *enrollmentBody) (enrollmentView, e
 	text(&errs, "note", in.Note, 500)
 	text(&errs, "user", in.User, 256)
 	if in.PolicyID != "" && a.state.Load().Policies[in.PolicyID] == nil {
-		errs = append(errs, policy.Error{Field: "policy_id", Message: "is no policy", Received: in.PolicyID})
+		errs = append(errs, policy.Error{Field: "policy_id", Message: "is not a policy", Received: in.PolicyID})
 	}
 	if err := invalid(errs); err != nil {
 		return enrollmentView{}, err

@@ -34,7 +34,7 @@ func (a *API) describe() error {
 // Describe is the API as an OpenAPI 3.1 document.
 func Describe(version string) *huma.OpenAPI {
 	doc := &huma.OpenAPI{OpenAPI: "3.1.0", Info: &huma.Info{Title: "Warder policy server", Version: version,
-		Description: "Policies, the devices that hold them, and how they stand. Times are RFC 3339 in UTC. Errors have one shape, with every error of a request. " +
+		Description: "Policies, the devices that have them, and how these stand. Times are RFC 3339 in UTC. Errors have one shape, with every error of a request. " +
 			"Beside these there is the websocket on which the server nudges a device, GET /api/v1/devices/{id}/push.",
 		Contact: &huma.Contact{Name: "The Warder project"}, License: &huma.License{Name: "Apache 2.0", URL: "https://www.apache.org/licenses/LICENSE-2.0.html"}},
 		Servers: []*huma.Server{{URL: "https://{host}", Description: "this server", Variables: map[string]*huma.ServerVariable{"host": {Default: "localhost:8443"}}}},

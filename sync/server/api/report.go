@@ -89,7 +89,7 @@ func (v *visit) check() error {
 			return err
 		}
 		e.d.State = store.Cloned
-		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned, message: "two machines use this device's key: enrol each of them anew"}
+		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned, message: "two machines use this device's key: enrol each of them again"}
 	}
 	return nil
 }

@@ -281,7 +281,7 @@ func (q *request) ifMatch() (int, error) {
 	}
 	n, err := strconv.Atoi(strings.Trim(v, `"`))
 	if err != nil || n < 1 {
-		return 0, &problem{status: http.StatusPreconditionFailed, code: "precondition_failed", message: fmt.Sprintf("If-Match %.80q is no ETag of this resource", v)}
+		return 0, &problem{status: http.StatusPreconditionFailed, code: "precondition_failed", message: fmt.Sprintf("If-Match %.80q is not an ETag of this resource", v)}
 	}
 	return n, nil
 }

@@ -43,7 +43,7 @@ func (a *API) Handler() http.Handler {
 		}
 		other.HandleFunc(protocol.Base+path, func(w http.ResponseWriter, q *http.Request) {
 			w.Header().Set("Allow", strings.Join(list, ", "))
-			a.refuse(w, &problem{status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: fmt.Sprintf("%.20q is none of %s", q.Method, strings.Join(list, ", "))})
+			a.refuse(w, &problem{status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: fmt.Sprintf("method %.20q is not one of %s", q.Method, strings.Join(list, ", "))})
 		})
 	}
 	a.operational(mux)

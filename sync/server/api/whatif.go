@@ -40,7 +40,7 @@ type whatIfView struct {
 	Total       int            `json:"total" doc:"devices that have the policy"`
 	Devices     int            `json:"devices" doc:"of them looked at in this answer"`
 	Judged      int            `json:"judged" doc:"whose reported facts could be judged"`
-	CannotTell  int            `json:"cannot_tell" doc:"of which a fact that the policy needs is missing, or that have reported none"`
+	CannotTell  int            `json:"cannot_tell" doc:"devices without a fact that the policy needs, or without any"`
 	Affected    int            `json:"affected" doc:"for which a finding or an event would be different"`
 	Findings    int            `json:"findings_flipped"`
 	Events      int            `json:"events_flipped"`

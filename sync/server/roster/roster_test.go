@@ -402,7 +402,9 @@ func TestOlderQuestion(t *testing.T) {
 		x.State, x.Rollup = "enrolled", "compliant"
 		r.Put([]Row{x})
 	}
-	at := func(ms int64) Clock { return Clock{Now: now + ms, Most: now + ms + 900_000, Online: now + ms - 600_000} }
+	at := func(ms int64) Clock {
+		return Clock{Now: now + ms, Most: now + ms + 900_000, Online: now + ms - 600_000}
+	}
 	r.Standings("", at(500))
 	for _, rollup := range []string{"compliant", "unknown"} {
 		list, total := r.List(Filter{Rollup: rollup, Clock: at(-100)}, Page{Size: 10})
