@@ -70,7 +70,7 @@ test: deps
 	wait $$formats || tests=1; cat .cache/formats.log; exit $$tests
 
 test-unit:
-	go test -count=1 $$(go list ./... | grep -v /packaging/laptop)
+	@packaging/dev/unit.sh
 
 soak: share laptop13
 	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_SOAK=1 go test -count=1 -v -timeout 170m -parallel 2 -skip TestSpeed ./packaging/laptop

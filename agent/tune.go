@@ -28,6 +28,9 @@ const (
 	busyAfter = time.Second
 	// relaxAfter is how long after the last work the memory it used is given back.
 	relaxAfter = 3 * time.Second
+	// unmapAfter is how long after that the pages of the program are given back, if nothing was asked meanwhile: what
+	// comes next maps some dozens of them again, which must not be paid between two plugs of a morning.
+	unmapAfter = 2 * time.Minute
 )
 
 // pace is the collector's.
@@ -35,6 +38,7 @@ type pace struct {
 	mu      sync.Mutex
 	started bool // it was relaxed once
 	relaxed bool // memory was given back, and the collector has no clock
+	resting bool // and since then nobody asked for anything
 	busy    *time.Timer
 }
 
@@ -43,6 +47,7 @@ func (a *Agent) work() {
 	a.clocks.idle.Reset(relaxAfter)
 	a.pace.mu.Lock()
 	defer a.pace.mu.Unlock()
+	a.pace.resting = false
 	if a.pace.relaxed {
 		a.pace.relaxed = false
 		a.pace.busy = time.AfterFunc(busyAfter, a.pace.quicken)
@@ -63,12 +68,21 @@ func (p *pace) quicken() {
 // answering is called when somebody asks: an idle agent gives the memory back after it, and until then stays
 // within idleRoom.
 func (a *Agent) answering() {
-	a.try(func() { a.clocks.idle.Reset(relaxAfter) })
+	a.try(func() {
+		a.pace.mu.Lock()
+		a.pace.resting = false
+		a.pace.mu.Unlock()
+		a.clocks.idle.Reset(relaxAfter)
+	})
 }
 
 // relax gives memory back once the agent has nothing to do, and then stops the collector's clock: it would
 // wake an idle machine every two minutes to find nothing.
 func (a *Agent) relax() {
+	if a.rested() {
+		unmapProgram()
+		return
+	}
 	a.store.Shrink()
 	a.ledger.Shrink()
 	runtime.GC() // a collection halves the stacks that are too large; the next line's halves them again
@@ -90,4 +104,13 @@ func (a *Agent) relax() {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	debug.SetMemoryLimit(int64(m.Sys-m.HeapReleased) + idleRoom)
+	a.pace.resting = true
+	a.clocks.idle.Reset(unmapAfter)
+}
+
+// rested reports whether nothing was asked of the agent since memory was given back.
+func (a *Agent) rested() bool {
+	a.pace.mu.Lock()
+	defer a.pace.mu.Unlock()
+	return a.pace.resting
 }

@@ -410,9 +410,10 @@ func OpenStore(ctx context.Context, data, database string, now time.Time) (*stor
 	if _, err = s.Default(ctx); errors.Is(err, store.ErrNotFound) {
 		err = firstPolicy(ctx, s, now)
 	}
-	for _, beside := range []string{"", "-wal", "-shm"} {
-		if _, gone := os.Stat(database + beside); err == nil && made && gone == nil {
-			err = sameOwner(database+beside, data) // whoever asked first: the server writes it later
+	// Whoever asks first makes these files: the server writes them later.
+	for _, beside := range []string{"", "-wal", "-shm", ".migrating"} {
+		if _, gone := os.Lstat(database + beside); err == nil && gone == nil && (made || beside == ".migrating" && !store.Postgres(database)) {
+			err = sameOwner(database+beside, data)
 		}
 	}
 	if err != nil {
