@@ -76,6 +76,11 @@ GLIBC=$(glibc "$dist/warder") GLIBC_SERVER=$(glibc "$dist/warder-server")
 export GLIBC GLIBC_SERVER
 
 for format in "${formats[@]}"; do
+  # Of this version alone: who takes what is here takes no old one.
+  case $format in
+  archlinux) rm -f "$out"/*.pkg.tar.zst ;;
+  *) rm -f "$out"/*."$format" ;;
+  esac
   for name in warder warder-server; do
     case $format in
     deb) file=${name}_${VERSION}_$ARCH.deb ;;

@@ -68,5 +68,9 @@ func isUsage(err error) bool {
 	if errors.As(err, &e) {
 		return true
 	}
+	var theirs Foreign
+	if errors.As(err, &theirs) {
+		return false
+	}
 	return err != nil && (strings.HasPrefix(err.Error(), "unknown command ") || strings.HasPrefix(err.Error(), "required flag(s) "))
 }

@@ -15,6 +15,9 @@ func (a *app) backup() *cobra.Command {
 		Long:    "Writes what is needed to bring the server back: the key files that devices trust it by, and the whole database as of\none moment, the same from SQLite and from PostgreSQL. The file holds secrets: mode 0600.",
 		Example: "  warder-server backup --data /var/lib/warder-server --to /backup/warder.tar.gz",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := server.OwnUser(data); err != nil {
+				return err
+			}
 			if err := server.Backup(cmd.Context(), data, database, to, time.Now()); err != nil {
 				return err
 			}
@@ -34,6 +37,9 @@ func (a *app) restore() *cobra.Command {
 		Long:    "Reads a backup into a new directory and an empty database, SQLite or PostgreSQL, whichever it came from. Devices take\nthe restored server for the one they know.",
 		Example: "  warder-server restore --data /var/lib/warder-server --from /backup/warder.tar.gz",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := server.OwnUser(data); err != nil {
+				return err
+			}
 			if err := server.Restore(cmd.Context(), data, database, from); err != nil {
 				return err
 			}

@@ -37,6 +37,9 @@ func (a *app) enrollment() *cobra.Command {
 			if _, err := os.Stat(data); err != nil {
 				return fmt.Errorf("no server has run with this data directory yet: %w", err)
 			}
+			if err := become(data); err != nil {
+				return err
+			}
 			now := time.Now()
 			s, err := server.OpenStore(cmd.Context(), data, database, now)
 			if err != nil {

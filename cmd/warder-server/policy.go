@@ -3,10 +3,11 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"reflect"
-	"strings"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -109,7 +110,7 @@ func find(cmd *cobra.Command, client *admin.Client, name string) (p policyObject
 	case len(same) == 0:
 		return p, "", &cli.Failure{Err: fmt.Errorf("no policy has the id or the name %q", name), Code: "not_found", Hint: "see: warder-server policy list"}
 	case len(same) > 1:
-		return p, "", &cli.Failure{Err: fmt.Errorf("%d policies have the name %q: %s", len(same), name, strings.Join(same, ", ")), Code: "ambiguous", Hint: "use the id"}
+		return p, "", &cli.Failure{Err: fmt.Errorf("%d policies have the name %q: %q", len(same), name, same), Code: "ambiguous", Hint: "use the id"}
 	}
 	etag, err = client.Do(cmd.Context(), http.MethodGet, "/policies/"+same[0], nil, nil, &p)
 	return p, etag, err
@@ -119,6 +120,12 @@ func notFound(err error) bool {
 	e, ok := err.(*admin.Error) //nolint:errorlint // as Do gives it
 	return ok && e.Status == http.StatusNotFound
 }
+
+// filledIn are the fields of a policy that the server fills in: "policy show" prints them, and "policy apply" leaves them out.
+var filledIn = []string{"id", "version", "device_count", "created_at", "updated_at", "rollout"}
+
+// known are those that a policy may say.
+var known = []string{"name", "description", "organization_id", "active", "compliance", "section_compliance", "policy_data"}
 
 // maxPolicyFile bounds a policy's file; the server takes less.
 const maxPolicyFile = 4 << 20
@@ -156,12 +163,10 @@ func (a *app) policyApply() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			// What the server fills in is no part of a change.
-			body := map[string]json.RawMessage{}
-			for _, field := range []string{"name", "description", "active", "compliance", "section_compliance", "policy_data"} {
-				if v, ok := object[field]; ok {
-					body[field] = v
-				}
+			// What the server fills in is not part of a change. Any other field that it does not know it refuses.
+			body := maps.Clone(object)
+			for _, field := range filledIn {
+				delete(body, field)
 			}
 			if dry {
 				return a.dryRun(cmd, client, old, body)
@@ -213,7 +218,13 @@ func (a *app) dryRun(cmd *cobra.Command, client *admin.Client, old policyObject,
 		Affected int `json:"affected"`
 	}
 	var raw json.RawMessage
-	if _, err := client.Do(cmd.Context(), http.MethodPost, "/policies/"+old.ID+"/whatif", nil, body, &raw); err != nil {
+	if _, err := client.Do(cmd.Context(), http.MethodGet, "/policies/"+url.PathEscape(old.ID), nil, nil, &raw); err != nil {
+		return err
+	}
+	if contains(raw, body) {
+		return a.say(cmd, map[string]any{"action": "unchanged", "policy_id": old.ID}, "The policy is valid; %s (version %d) says all of it already.\n", old.ID, old.Version)
+	}
+	if _, err := client.Do(cmd.Context(), http.MethodPost, "/policies/"+url.PathEscape(old.ID)+"/whatif", nil, body, &raw); err != nil {
 		return err
 	}
 	_ = json.Unmarshal(raw, &effect)
@@ -243,6 +254,9 @@ func contains(have json.RawMessage, change map[string]json.RawMessage) bool {
 		return false
 	}
 	for field, v := range now {
+		if !slices.Contains(known, field) {
+			return false // the server says what is wrong with it
+		}
 		sections, ok := v.(map[string]any)
 		before, had := old[field].(map[string]any)
 		if field != "policy_data" || !ok || !had {
@@ -280,9 +294,17 @@ func (a *app) applyPolicy(cmd *cobra.Command, client *admin.Client, old policyOb
 	if err := json.Unmarshal(raw, &p); err != nil {
 		return fmt.Errorf("the answer is not the API's: %w", err)
 	}
+	var standing struct {
+		ID string `json:"policy_id"`
+	}
 	if asDefault {
+		if _, err := client.Do(cmd.Context(), http.MethodGet, "/policies/default", nil, nil, &standing); err != nil {
+			return err
+		}
+	}
+	if asDefault && standing.ID != p.ID {
 		if _, err := client.Do(cmd.Context(), http.MethodPut, "/policies/default", nil, map[string]string{"policy_id": p.ID}, nil); err != nil {
-			return fmt.Errorf("%s %s, and it cannot be made the default: %w", p.ID, what, err)
+			return fmt.Errorf("%q was %s, but cannot be made the default: %w", p.ID, what, err)
 		}
 	}
 	return a.say(cmd, map[string]any{"action": what, "policy": raw}, "%s  %s, version %d: %s.\n%s", p.ID, p.Name, p.Version, what, warnings(a.screen(cmd), raw))

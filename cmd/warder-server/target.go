@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/user"
 	"strings"
@@ -69,14 +68,16 @@ func (a *app) client(cmd *cobra.Command, role string) (*admin.Client, error) {
 		}
 		to.CA = string(b)
 	}
-	data := a.to.data
-	if data == "" && (to.URL == "" || to.Token == "") {
-		data = first(os.Getenv("WARDER_DATA"), packagedData)
+	if to.URL != "" && to.Token == "" {
+		// Not one that this command makes itself: it would go to whoever the address names.
+		return nil, &cli.Failure{Err: errors.New("there is no token for " + to.URL), Code: "no_token", Exit: cli.ExitUsage,
+			Hint: "set WARDER_TOKEN, or name a file with --token-file; on the server's own machine leave --server and WARDER_SERVER out"}
 	}
-	if data != "" {
+	data := first(a.to.data, os.Getenv("WARDER_DATA"), packagedData)
+	if to.URL == "" {
 		if err := fromData(data, role, &to); err != nil {
 			// Whoever named no server and has none here is told what can be named.
-			if a.to.data == "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || to.URL == "") {
+			if a.to.data == "" {
 				return nil, &cli.Failure{Err: err, Code: "no_server", Exit: cli.ExitUsage,
 					Hint: "name the server: --data DIR on its own machine, or --server URL with a token in WARDER_TOKEN"}
 			}
@@ -89,16 +90,14 @@ func (a *app) client(cmd *cobra.Command, role string) (*admin.Client, error) {
 // fromData fills in what a server's data directory tells: where it is, whom to trust, and a token.
 func fromData(dir, role string, to *admin.Server) error {
 	now := time.Now()
-	if to.URL == "" {
-		url, ca, err := server.Local(dir, now)
-		if err != nil {
-			return err
-		}
-		to.URL = url
-		if to.CA == "" {
-			to.CA = ca
-		}
+	if err := become(dir); err != nil {
+		return err
 	}
+	url, ca, err := server.Local(dir, now)
+	if err != nil {
+		return err
+	}
+	to.URL, to.CA = url, first(to.CA, ca)
 	if to.Token != "" {
 		return nil
 	}
@@ -107,11 +106,23 @@ func fromData(dir, role string, to *admin.Server) error {
 		return err
 	}
 	// It is not stored and not shown: what is done with it stands in the audit log under this name.
-	to.Token, err = keys.AdminToken(me()+" (on the server)", role, ownTokenLife, now)
+	to.Token, err = keys.AdminToken(caller+" (on the server)", role, ownTokenLife, now)
 	return err
 }
 
-// me is who runs this command; under sudo, who called sudo.
+// caller is who runs this command, before it becomes the server's user.
+var caller = me()
+
+// become makes root the user to whom a data directory belongs, for the rest of this process: what that user has put
+// there (a link, a pipe) must not make root write, give away or read anything of its own.
+func become(dir string) error {
+	if err := server.Become(dir); err != nil {
+		return fmt.Errorf("cannot act as the user of %s: %w", dir, err)
+	}
+	return nil
+}
+
+// me is the user of this process; under sudo, who called sudo.
 func me() string {
 	name := "unknown"
 	if u, err := user.Current(); err == nil {

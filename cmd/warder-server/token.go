@@ -39,7 +39,7 @@ func (a *app) tokenCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t, err := keys.Issue(subject, role, me()+" (warder-server token create)", ttl, time.Now())
+			t, err := keys.Issue(subject, role, caller+" (warder-server token create)", ttl, time.Now())
 			if err != nil {
 				return err
 			}
@@ -101,6 +101,9 @@ func (a *app) tokenRotate() *cobra.Command {
 func existing(data string) (*server.Keys, error) {
 	if _, err := os.Stat(data); err != nil {
 		return nil, fmt.Errorf("no server has run with this data directory yet: %w", err)
+	}
+	if err := become(data); err != nil {
+		return nil, err
 	}
 	return server.LoadKeys(data)
 }

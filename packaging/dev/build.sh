@@ -7,7 +7,10 @@ want=1.26
 if [ "$(id -u)" = 0 ] && [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ] && [ -z "${BUILD_AS_USER:-}" ]; then
   packaging/dev/deps.sh build # as root: it may have to install
   # A login shell has the user's own PATH, with Go in it; sudo's has not.
-  exec sudo -u "$SUDO_USER" -i env BUILD_AS_USER=1 VERSION="${VERSION:-}" bash "$PWD/packaging/dev/build.sh" "$@"
+  if sudo -u "$SUDO_USER" -i test -w "$PWD" 2>/dev/null; then
+    exec sudo -u "$SUDO_USER" -i env BUILD_AS_USER=1 VERSION="${VERSION:-}" bash "$PWD/packaging/dev/build.sh" "$@"
+  fi
+  echo "== building as root: $SUDO_USER has no login shell, or cannot write $PWD"
 fi
 for dir in /usr/local/go/bin "$HOME/go/bin" /usr/lib/go/bin /snap/bin; do
   command -v go >/dev/null && break

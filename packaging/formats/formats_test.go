@@ -82,7 +82,7 @@ func newRoot(t *testing.T, manager string) *root {
 	busybox, err := exec.LookPath("busybox")
 	r.check(err)
 	r.copy(busybox, "bin/busybox")
-	for _, name := range []string{"sh", "id", "touch", "rm", "mkdir", "chown", "chmod", "cat", "echo"} {
+	for _, name := range []string{"sh", "id", "touch", "rm", "mkdir", "chown", "chmod", "cat", "echo", "grep", "stat"} {
 		r.check(os.Symlink("busybox", filepath.Join(r.dir, "bin", name)))
 	}
 	r.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n", 0o644)
@@ -95,6 +95,7 @@ func newRoot(t *testing.T, manager string) *root {
 		r.write("usr/sbin/addgroup", "#!/bin/sh\nexit 0\n", 0o755)
 	} else {
 		r.write("usr/sbin/useradd", user, 0o755)
+		r.write("usr/sbin/groupadd", "#!/bin/sh\nexit 0\n", 0o755)
 	}
 	log := "#!/bin/sh\necho \"${0##*/} $*\" >>/calls\n"
 	switch manager {
@@ -376,6 +377,9 @@ func TestPIE(t *testing.T) {
 		dir := t.TempDir()
 		run(t, "dpkg-deb", "-x", p, dir)
 		list, _ := filepath.Glob(filepath.Join(dir, "usr/bin/*"))
+		if len(list) != 1 {
+			t.Errorf("%s has the programs %v", filepath.Base(p), list)
+		}
 		for _, program := range list {
 			f, err := elf.Open(program)
 			if err != nil {
@@ -383,6 +387,9 @@ func TestPIE(t *testing.T) {
 			}
 			if f.Type != elf.ET_DYN {
 				t.Errorf("%s is not position-independent", filepath.Base(program))
+			}
+			if flags, err := f.DynValue(elf.DT_FLAGS_1); err != nil || len(flags) != 1 || elf.DynFlag1(flags[0])&elf.DF_1_NOW == 0 {
+				t.Errorf("%s is bound later than at its start: %v %v", filepath.Base(program), flags, err)
 			}
 			_ = f.Close()
 		}

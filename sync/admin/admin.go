@@ -77,7 +77,7 @@ func (e *Error) Error() string {
 func (e *Error) Foreign() {}
 
 // maxAnswer bounds what is read of one answer: the longest page of the longest list is a part of it.
-const maxAnswer = 64 << 20
+const maxAnswer = 16 << 20
 
 // Do calls one operation. path begins below /api/v1; in is nil, or is sent as JSON (json.RawMessage as it is); out is
 // nil, or decodes the answer. It gives the answer's ETag.
@@ -129,6 +129,9 @@ func (c *Client) Do(ctx context.Context, method, path string, header http.Header
 	return res.Header.Get("ETag"), nil
 }
 
+// maxEntries bounds what is read of one list: no fleet has so many devices.
+const maxEntries = 10_000_000
+
 func failed(status int, b []byte) error {
 	var in struct {
 		Error struct {
@@ -137,8 +140,16 @@ func failed(status int, b []byte) error {
 			Field   string       `json:"field"`
 			Errors  []FieldError `json:"errors"`
 		} `json:"error"`
+		Errors []FieldError `json:"errors"` // beside it, or alone in the answer of /policies/validate
 	}
 	e := &Error{Status: status}
+	if json.Unmarshal(b, &in) == nil && len(in.Errors) > 0 {
+		e.Code, e.Message, e.Errors = in.Error.Code, in.Error.Message, in.Errors
+		if e.Code == "" {
+			e.Code = "invalid"
+		}
+		return e
+	}
 	if json.Unmarshal(b, &in) != nil || in.Error.Message == "" {
 		e.Code, e.Message = "not_the_api", fmt.Sprintf("the server answered %d, and not as the API does", status)
 		return e
@@ -177,6 +188,9 @@ func (c *Client) List(ctx context.Context, path string, query url.Values, most i
 		}
 		if page.Next == "" || len(page.Data) == 0 {
 			return max(page.Total, n), nil
+		}
+		if page.Next == q.Get("cursor") || n > maxEntries {
+			return 0, fmt.Errorf("the list has no end (after %d entries)", n)
 		}
 		q.Set("cursor", page.Next)
 	}

@@ -106,14 +106,7 @@ func random32() ([]byte, error) {
 }
 
 // replaceFile writes a secret whole or not at all.
-// replaceFile writes a file of the data directory. It belongs to whom the directory belongs to: root may have called,
-// and the server runs as a user of its own.
-func replaceFile(path string, b []byte) error {
-	if err := durable.Write(path, b, 0o600); err != nil {
-		return err
-	}
-	return sameOwner(path, filepath.Dir(path))
-}
+func replaceFile(path string, b []byte) error { return durable.Write(path, b, 0o600) }
 
 // secretFile reads a secret, or makes it. Two processes that start at once agree on one.
 func secretFile(path string, make func() ([]byte, error)) ([]byte, error) {
@@ -125,9 +118,6 @@ func secretFile(path string, make func() ([]byte, error)) ([]byte, error) {
 		return nil, err
 	}
 	err = durable.Create(path, 0o600, func(w io.Writer) error { _, err := w.Write(b); return err })
-	if err == nil {
-		err = sameOwner(path, filepath.Dir(path))
-	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}

@@ -3,26 +3,62 @@
 package server
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"os/user"
+	"strconv"
 	"syscall"
 )
 
-// sameOwner gives a file that root has made to whom a directory belongs: the server may run as somebody else.
-func sameOwner(path, as string) error {
-	if os.Geteuid() != 0 {
-		return nil
+// owner gives the user and group of a data directory; 0 where it is not there yet, or nobody's in particular.
+func owner(dir string) (uid, gid int, err error) {
+	info, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, nil
 	}
-	info, err := os.Stat(as)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
+		return 0, 0, nil
+	}
+	return int(st.Uid), int(st.Gid), nil
+}
+
+// Become makes root the user of a data directory, with no way back: the server runs as that user, has to read and write
+// what a command makes there, and may have put a link or a pipe in its way. It does nothing for anybody but root.
+func Become(dir string) error {
+	if os.Geteuid() != 0 {
 		return nil
 	}
-	if err := os.Lchown(path, int(st.Uid), int(st.Gid)); err != nil {
-		return fmt.Errorf("cannot give it to the server's user: %w", err)
+	uid, gid, err := owner(dir)
+	if err != nil || uid == 0 {
+		return err
 	}
-	return nil
+	if err := syscall.Setgroups([]int{gid}); err != nil {
+		return err
+	}
+	if err := syscall.Setgid(gid); err != nil {
+		return err
+	}
+	return syscall.Setuid(uid)
+}
+
+// OwnUser refuses root in a data directory that belongs to another user, for a command that also needs files elsewhere.
+func OwnUser(dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	uid, _, err := owner(dir)
+	if err != nil || uid == 0 {
+		return err
+	}
+	name := "#" + strconv.Itoa(uid)
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		name = u.Username
+	}
+	return fmt.Errorf("%s belongs to the user %s; run this as that user: sudo -u %s warder-server …, with a file that this user may use", dir, name, name)
 }

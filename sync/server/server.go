@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -137,6 +138,7 @@ func Serve(ctx context.Context, o Options) error {
 	case err = <-done:
 	case <-ctx.Done():
 		o.Log.Info("stopping")
+		_ = os.Remove(filepath.Join(o.Data, servingFile)) // the port may be somebody else's soon
 		a.Stop(o.Spread)
 		ending, cancel := context.WithTimeout(context.Background(), stopWait)
 		defer cancel()
@@ -158,7 +160,7 @@ func (o *Options) alone() (func(), error) {
 	if o.Database != "" {
 		return func() {}, nil
 	}
-	l := flock.New(filepath.Join(o.Data, "serving.lock"), flock.SetPermissions(0o600))
+	l := flock.New(filepath.Join(o.Data, servingLock), flock.SetPermissions(0o600))
 	ok, err := l.TryLock()
 	if err != nil {
 		return nil, err
@@ -237,6 +239,9 @@ func (o *Options) conns() int {
 // servingFile, in the data directory, says how commands on this machine reach the server.
 const servingFile = "serving.json"
 
+// servingLock is held by a server on SQLite for as long as it runs.
+const servingLock = "serving.lock"
+
 // serving is its content.
 type serving struct {
 	URL string `json:"url"`
@@ -269,7 +274,7 @@ func (o *Options) noteServing(scheme string, at net.Addr) error {
 func Local(dir string, now time.Time) (url, ca string, err error) {
 	b, err := durable.Read(filepath.Join(dir, servingFile), 4<<10)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", "", fmt.Errorf("no server has run with the data directory %s yet", dir)
+		return "", "", fmt.Errorf("no server runs with the data directory %s", dir)
 	}
 	if err != nil {
 		return "", "", err
@@ -277,6 +282,16 @@ func Local(dir string, now time.Time) (url, ca string, err error) {
 	var s serving
 	if err := json.Unmarshal(b, &s); err != nil {
 		return "", "", fmt.Errorf("%s: %w", servingFile, err)
+	}
+	// Over TLS the server's certificate is asked for; without it, anybody on this machine may have taken the port since.
+	if lock := filepath.Join(dir, servingLock); strings.HasPrefix(s.URL, "http:") {
+		if _, err := os.Stat(lock); err == nil {
+			l := flock.New(lock)
+			if free, err := l.TryLock(); err == nil && free {
+				_ = l.Unlock()
+				return "", "", fmt.Errorf("no server runs with the data directory %s", dir)
+			}
+		}
 	}
 	if !s.Own {
 		return s.URL, "", nil
@@ -389,7 +404,6 @@ func OpenStore(ctx context.Context, data, database string, now time.Time) (*stor
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, err
 	}
-	made := false
 	if database == "" {
 		database = filepath.Join(data, "server.db")
 		info, err := os.Stat(database)
@@ -399,7 +413,6 @@ func OpenStore(ctx context.Context, data, database string, now time.Time) (*stor
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		made = err != nil
 	} else if !store.Postgres(database) {
 		return nil, errors.New("--database must be a postgres:// URL; without it the database is SQLite in the data directory")
 	}
@@ -409,12 +422,6 @@ func OpenStore(ctx context.Context, data, database string, now time.Time) (*stor
 	}
 	if _, err = s.Default(ctx); errors.Is(err, store.ErrNotFound) {
 		err = firstPolicy(ctx, s, now)
-	}
-	// Whoever asks first makes these files: the server writes them later.
-	for _, beside := range []string{"", "-wal", "-shm", ".migrating"} {
-		if _, gone := os.Lstat(database + beside); err == nil && gone == nil && (made || beside == ".migrating" && !store.Postgres(database)) {
-			err = sameOwner(database+beside, data)
-		}
 	}
 	if err != nil {
 		_ = s.Close()
