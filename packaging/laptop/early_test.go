@@ -80,7 +80,7 @@ func starts(t *testing.T, r *rig, o Options) {
 	again.authorized("2-1", "1")
 	again.sh("systemctl start warder")
 	again.authorized("2-1", "0")
-	if n := strings.Count(again.sh("journalctl -b -u warder-early -o cat --no-pager"), "holding the machine"); n != 1 {
+	if n := strings.Count(again.sh("journalctl -b -u warder-early -o cat --no-pager"), "in force while the machine starts up"); n != 1 {
 		t.Errorf("the early start ran %d times", n)
 	}
 	// An agent that does not come up: the early start holds on through all of its starts, and gives back when it is stopped.
