@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -362,8 +364,10 @@ func TestDocumentedExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := 0
-	for path, item := range doc.Paths {
-		for method, op := range item {
+	// In order, so that a policy's rollouts come after the policy itself: it cannot be replaced while a rollout is under way.
+	for _, path := range slices.Sorted(maps.Keys(doc.Paths)) {
+		for _, method := range slices.Sorted(maps.Keys(doc.Paths[path])) {
+			op := doc.Paths[path][method]
 			if op.RequestBody == nil {
 				continue
 			}
