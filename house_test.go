@@ -33,12 +33,16 @@ var bans = []struct {
 	{"platform", module + "agent", nil, "a back end knows no policy and no ledger"},
 	{"platform", module + "sync", nil, "a back end does not talk to servers"},
 	{"platform", module + "enforce/", []string{module + "enforce/fact"}, "a back end knows no policy; facts are nouns"},
-	{"platform", module + "platform/", []string{module + "platform/paths", module + "platform/mountinfo", module + "platform/durable", module + "platform/platformtest"}, "what one back end needs of another, the agent wires as a function"},
-	{"sync", module + "platform", []string{module + "platform/durable"}, "the wire does not touch the machine; files that have to last are written in one way"},
+	{"platform", module + "platform/", []string{module + "platform/paths", module + "platform/mountinfo", module + "platform/durable",
+		module + "platform/platformtest"}, "what one back end needs of another, the agent wires as a function"},
+	{"sync", module + "platform", []string{module + "platform/durable"},
+		"the wire does not touch the machine; files that have to last are written in one way"},
 	{"sync", module + "agent", nil, "the wire does not know who speaks"},
 	{"agent", module + "sync/server", nil, "the agent never links the server"},
-	{"agent", module + "enforce/", []string{module + "enforce/all", module + "enforce/fact", module + "enforce/policy", module + "enforce/section", module + "enforce/secret"}, "a section is driven through its door"},
-	{"sync", module + "enforce/", []string{module + "enforce/all", module + "enforce/fact", module + "enforce/policy", module + "enforce/section", module + "enforce/secret"}, "a section is driven through its door"},
+	{"agent", module + "enforce/", []string{module + "enforce/all", module + "enforce/fact", module + "enforce/policy",
+		module + "enforce/section", module + "enforce/secret"}, "a section is driven through its door"},
+	{"sync", module + "enforce/", []string{module + "enforce/all", module + "enforce/fact", module + "enforce/policy",
+		module + "enforce/section", module + "enforce/secret"}, "a section is driven through its door"},
 	{"cmd/warder/", module + "sync/server", nil, "the agent never links the server"},
 	{"cmd/warder-server/", module + "agent", nil, "the server never links the agent"},
 	{"cmd/warder-server/", module + "platform", nil, "the server touches no machine"},
@@ -55,7 +59,9 @@ func TestImports(t *testing.T) {
 		for _, imp := range imports {
 			for _, b := range bans {
 				room := strings.TrimSuffix(b.room, "/") + "/"
-				if !strings.HasPrefix(path, room) || !(imp == b.what || strings.HasPrefix(imp, strings.TrimSuffix(b.what, "/")+"/") && strings.HasPrefix(b.what, module) || imp == "golang.org/x/sys/unix" && b.what == "golang.org/x/sys") {
+				if !strings.HasPrefix(path, room) || !(imp == b.what ||
+					strings.HasPrefix(imp, strings.TrimSuffix(b.what, "/")+"/") && strings.HasPrefix(b.what, module) ||
+					imp == "golang.org/x/sys/unix" && b.what == "golang.org/x/sys") {
 					continue
 				}
 				allowed := false

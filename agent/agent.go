@@ -1,7 +1,7 @@
-// Package agent is the daemon: it wires decisions, back ends and the wire together and owns the one
-// loop in which policies are taken, applied, proved and reported. Policies come from a Source; the
-// machine is changed through agent/reconcile alone, by the capabilities of this system; what a person on
-// the machine may ask is answered through agent/localapi.
+// Package agent is the daemon. It joins the decisions (enforce), the back ends (platform) and the wire (sync), and owns
+// the one loop in which a policy is taken, applied, proved and reported. It never changes the machine itself: that is
+// done by agent/reconcile, through this system's capabilities. Policies come from a Source, usually the check-in
+// client; questions from people on the machine come through agent/localapi.
 package agent
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/warderd/warder/platform/tick"
 )
 
-// Run is the daemon. It returns when the context ends, with the machine given back unless keep was
-// asked for (an upgrade).
+// Run runs the daemon until ctx ends. It then gives the machine back, unless the service manager asked to keep the
+// policy in force (a restart or an upgrade).
 func (a *Agent) Run(ctx context.Context) error {
 	unlock, err := a.lock()
 	if err != nil {
@@ -39,7 +39,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.ctx = ctx
-	_ = os.Remove(filepath.Join(a.o.Paths.Run, KeepFile)) // an upgrade that was cut off must not count for ever
+	_ = os.Remove(filepath.Join(a.o.Paths.Run, KeepFile)) // forget an upgrade that never finished
 
 	p := &parts{ctx: ctx, a: a, failed: make(chan error, 1)}
 	p.start("journal", false, a.journal.run)
@@ -68,7 +68,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.background.Wait()
 	a.contact.sockets.Wait()
 	a.contact.close()
-	a.journal.drain() // what was decided at the very end
+	a.journal.drain() // events recorded while the parts were ending
 	_ = os.Remove(a.o.Paths.Socket())
 	end()
 	a.custody.ids.Wait()
@@ -76,7 +76,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	return err
 }
 
-// serve is the loop. It ends with the context, or with a part that the agent cannot do without.
+// serve runs the loop until ctx ends, or until a part fails that the agent cannot do without.
 func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 	for {
 		select {
@@ -104,7 +104,7 @@ func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 			a.look()
 		case <-a.clocks.hold.C:
 			if err := a.lift("its time is up"); err != nil && !errors.Is(err, errNoHold) {
-				a.clocks.hold.Reset(blindRetry) // it could not be stored
+				a.clocks.hold.Reset(blindRetry) // the hold's end could not be stored; try again
 			}
 		case <-a.exceptions.timer.C:
 			a.endExceptions()
@@ -118,7 +118,7 @@ func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 	}
 }
 
-// parts are what runs beside the loop.
+// parts are the goroutines that run beside the loop.
 type parts struct {
 	ctx     context.Context
 	a       *Agent
@@ -126,7 +126,7 @@ type parts struct {
 	failed  chan error
 }
 
-// start runs a part; the agent ends with a vital one.
+// start runs a part. If a vital part ends, the agent ends with it.
 func (p *parts) start(name string, vital bool, f func(context.Context) error) {
 	p.running.Go(func() {
 		err := f(p.ctx)
@@ -144,10 +144,10 @@ func (p *parts) start(name string, vital bool, f func(context.Context) error) {
 	})
 }
 
-// ticked tells the service manager that the loop lives, looks after the socket, and looks at the machine where
-// that was not done for a while: what nobody announces is found by it.
+// ticked runs once per watchdog tick. It tells the service manager that the loop is alive, checks the local API's
+// socket, and looks at the machine if the last look is too old, so that changes which nobody announced are found.
 func (a *Agent) ticked() {
-	if a.o.Now().Sub(a.clocks.looked)+a.o.Watch > backstop { // at the next tick it would be too late
+	if a.o.Now().Sub(a.clocks.looked)+a.o.Watch > backstop { // by the next tick the evidence would be too old
 		defer a.round()
 	}
 	if a.o.Alive != nil {
@@ -156,6 +156,6 @@ func (a *Agent) ticked() {
 	if a.contact.socket != nil {
 		a.contact.socket.Check()
 	}
-	// A tick was reached: whatever ends were counted before, this start is healthy.
+	// The loop reached a tick, so this start is healthy: earlier crashes no longer count.
 	_ = os.Remove(filepath.Join(a.o.Paths.Run, "ends"))
 }

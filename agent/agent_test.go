@@ -87,15 +87,19 @@ func labWith(t *testing.T, o server.Options) *lab {
 	write(t, l.sys+"/bus/usb/devices/usb1/authorized_default", "1\n")
 	write(t, l.sys+"/bus/usb/devices/usb1/authorized", "1\n")
 	write(t, l.sys+"/bus/usb/devices/usb1/devnum", "1\n")
-	write(t, l.sys+"/bus/usb/devices/usb1/descriptors", "\x12\x01\x00\x02\x09\x00\x00\x40\x6b\x1d\x02\x00\x00\x00\x01\x02\x03\x01\x09\x02\x19\x00\x01\x01\x00\xe0\x00\x09\x04\x00\x00\x01\x09\x00\x00\x00\x07\x05\x81\x03\x04\x00\x0c")
+	write(t, l.sys+"/bus/usb/devices/usb1/descriptors",
+		"\x12\x01\x00\x02\x09\x00\x00\x40\x6b\x1d\x02\x00\x00\x00\x01\x02\x03\x01\x09\x02\x19\x00\x01\x01\x00\xe0\x00\x09\x04\x00\x00\x01\x09\x00\x00\x00\x07\x05\x81\x03\x04\x00\x0c")
 	l.plug("1-1", 2)
 	write(t, l.dir+"/proc/self/mountinfo", "25 1 254:1 / / rw,noatime - ext4 /dev/vda1 rw\n")
-	write(t, l.dir+"/inputs", "I: Bus=0011 Vendor=0001 Product=0001 Version=ab41\nS: Sysfs=/devices/platform/i8042/serio0/input/input0\nB: EV=120013\nB: KEY=402000002 3803078f800d001 feffffdfffefffff fffffffffffffffe\n\n")
+	write(t, l.dir+"/inputs",
+		"I: Bus=0011 Vendor=0001 Product=0001 Version=ab41\nS: Sysfs=/devices/platform/i8042/serio0/input/input0\nB: EV=120013\nB: "+
+			"KEY=402000002 3803078f800d001 feffffdfffefffff fffffffffffffffe\n\n")
 
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan string, 1), make(chan error, 1)
 	data := l.dir + "/server"
-	o.Data, o.Listen, o.Interval, o.Log, o.Ready = data, "127.0.0.1:0", time.Minute, slog.New(slog.DiscardHandler), func(u string) { ready <- u }
+	o.Data, o.Listen, o.Interval, o.Log, o.Ready = data, "127.0.0.1:0", time.Minute, slog.New(slog.DiscardHandler),
+		func(u string) { ready <- u }
 	go func() { done <- server.Serve(ctx, o) }()
 	l.url = <-ready
 	l.down = sync.OnceFunc(func() { cancel(); <-done })
@@ -111,7 +115,8 @@ func labWith(t *testing.T, o server.Options) *lab {
 			t.Fatal(err)
 		}
 		l.pin = ca.Fingerprint()
-		l.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} // of the administrator, who is not tried here
+		// of the administrator, who is not tried here
+		l.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 		t.Cleanup(l.client.CloseIdleConnections)
 	}
 	return l
@@ -131,8 +136,11 @@ func (l *lab) plug(name string, number int) {
 func (l *lab) start() {
 	l.t.Helper()
 	skew := l.skew
-	a, err := New(Options{Paths: paths.Under(l.dir + "/agent"), Version: "test", SysRoot: l.sys, ProcRoot: l.dir + "/proc", Inputs: l.dir + "/inputs", Boot: l.boot,
-		Machine: cmp.Or(l.machine, "m1"), Tell: func(string, []uint32) []string { return nil }, Seat: func() []uint32 { return *l.seat.Load() }, Random: func() float64 { return 0 }, Source: l.source, Reach: l.reach, Sections: l.sections, Capabilities: l.capabilities,
+	a, err := New(Options{Paths: paths.Under(l.dir + "/agent"), Version: "test", SysRoot: l.sys, ProcRoot: l.dir + "/proc",
+		Inputs: l.dir + "/inputs", Boot: l.boot,
+		Machine: cmp.Or(l.machine, "m1"), Tell: func(string, []uint32) []string { return nil },
+		Seat: func() []uint32 { return *l.seat.Load() }, Random: func() float64 { return 0 }, Source: l.source, Reach: l.reach,
+		Sections: l.sections, Capabilities: l.capabilities,
 		Ending: func(context.Context) service.Ending { return l.ending }, Linger: 10 * time.Millisecond,
 		Now: func() time.Time { return time.Now().Add(skew) }})
 	if err != nil {
@@ -170,7 +178,8 @@ func (l *lab) start() {
 func (l *lab) enroll() {
 	l.t.Helper()
 	token := l.admin("POST", "/enrollments", `{}`)["token"].(string)
-	if err := l.api.Do(context.Background(), "POST", "/v1/enroll", Enrolment{Server: l.url, Token: secret.Text(token), CAPin: l.pin}, nil); err != nil {
+	if err := l.api.Do(context.Background(), "POST", "/v1/enroll", Enrolment{Server: l.url, Token: secret.Text(token), CAPin: l.pin},
+		nil); err != nil {
 		l.t.Fatal(err)
 	}
 	l.until("a policy is in force", func(s Status) bool { return s.Policy != nil && s.Policy.State == "active" })
@@ -263,7 +272,8 @@ func TestTour(t *testing.T) {
 		t.Errorf("monitor mode wrote: %+v", s.Writes)
 	}
 
-	const deny = `{"compliance":"enforce","policy_data":{"usb":{"allowed_classes":["hid"]},"storage":{},"network":{"vpn_required":true},"dlp":{}}}`
+	const deny = `{"compliance":"enforce","policy_data":{"usb":{"allowed_classes":["hid"]},"storage":{},` +
+		`"network":{"vpn_required":true},"dlp":{}}}`
 	l.admin("PUT", "/policies/policy-default", deny)
 	s := l.until("enforced", version(2))
 	l.reads("0", "0")
@@ -275,7 +285,8 @@ func TestTour(t *testing.T) {
 		t.Fatal(events, err)
 	}
 	e := events[len(events)-1]
-	if e.Kind != enforce.Denied || !e.Done.Is("0") || !strings.Contains(e.Reason, "mass_storage is not in") || !strings.Contains(e.Reason, `add "46f4:0001:SN1"`) {
+	if e.Kind != enforce.Denied || !e.Done.Is("0") || !strings.Contains(e.Reason, "mass_storage is not in") ||
+		!strings.Contains(e.Reason, `add "46f4:0001:SN1"`) {
 		t.Errorf("%+v", e)
 	}
 	l.until("the server has it", func(s Status) bool { return s.CheckIn.Backlog == 0 })
@@ -313,7 +324,8 @@ func TestTour(t *testing.T) {
 	}
 	l.reads("0", "0")
 	drifted := func(e enforce.Event) bool {
-		return e.Kind == "drift" && e.Subject == "usb.default/usb1" && e.Setting == "usb.allowed_classes" && e.Done.Is("0") && strings.Contains(e.Reason, "another program changed it from 0 to 1; it was set back and reads 0")
+		return e.Kind == "drift" && e.Subject == "usb.default/usb1" && e.Setting == "usb.allowed_classes" && e.Done.Is("0") &&
+			strings.Contains(e.Reason, "another program changed it from 0 to 1; it was set back and reads 0")
 	}
 	if list, err := l.agent.store.Events(0, -100); err != nil || !slices.ContainsFunc(list, drifted) {
 		t.Errorf("the repair is not journalled: %v %+v", err, list)
@@ -331,8 +343,9 @@ func TestTour(t *testing.T) {
 	}
 	l.in(func(a *Agent) {
 		now := time.Now().UTC()
-		bad, err := protocol.SignAssignment(keys.Signing(), protocol.Assignment{DeviceID: s.DeviceID, Serial: a.custody.state.Highest + 1, IssuedAt: now, ExpiresAt: now.Add(time.Hour),
-			Policy: json.RawMessage(`{"id":"bad","name":"Bad","version":9,"active":true,"policy_data":{"usb":{"allowed":"perhaps"}}}`)})
+		bad, err := protocol.SignAssignment(keys.Signing(),
+			protocol.Assignment{DeviceID: s.DeviceID, Serial: a.custody.state.Highest + 1, IssuedAt: now, ExpiresAt: now.Add(time.Hour),
+				Policy: json.RawMessage(`{"id":"bad","name":"Bad","version":9,"active":true,"policy_data":{"usb":{"allowed":"perhaps"}}}`)})
 		if err != nil {
 			t.Error(err)
 		}
@@ -411,7 +424,8 @@ func TestWhatUsersSee(t *testing.T) {
 	l := newLab(t)
 	l.start()
 	l.enroll()
-	l.admin("PUT", "/policies/policy-default", `{"compliance":"monitor","policy_data":{"usb":{"allowed":false},"storage":{},"network":{},"dlp":{}}}`)
+	l.admin("PUT", "/policies/policy-default",
+		`{"compliance":"monitor","policy_data":{"usb":{"allowed":false},"storage":{},"network":{},"dlp":{}}}`)
 	l.until("monitored", version(2))
 	if s := l.agent.status(anybody); len(s.Findings) != 0 || s.Hidden != 1 {
 		t.Errorf("%s", encode(s.Findings))

@@ -11,9 +11,9 @@ import (
 	"github.com/warderd/warder/enforce/policy"
 )
 
-// take is what happens to an assignment: examined → adopted → applied → proved by the next check-in. A failure
-// anywhere leaves the policy in force as it was, and is reported with its reason. The history of versions comes
-// after the machine: it waits for the disk, and nothing depends on it.
+// take processes an assignment: it is examined, adopted, applied, and then proved by the next check-in. If any step
+// fails, the policy in force stays and the failure is reported with its reason. The version history is written last,
+// because it waits for the disk and nothing depends on it.
 func (a *Agent) take(jws string) {
 	x, no := a.custody.examine(jws)
 	if no != nil {
@@ -50,7 +50,7 @@ func (a *Agent) take(jws string) {
 	a.contact.again = true
 }
 
-// received keeps the version that came, beside the one that it follows.
+// received stores the new version beside the one it follows.
 func (a *Agent) received(x *candidate, before *policy.Document) {
 	v := store.Policy{Serial: x.as.Serial, Digest: x.doc.Digest, Received: a.o.Now().UTC(), State: "pending",
 		Changes: policy.Diff(before, x.doc), Document: x.as.Policy}
@@ -62,7 +62,7 @@ func (a *Agent) received(x *candidate, before *policy.Document) {
 	}
 }
 
-// granted says what exceptions came, and reports whether they differ from those that were there.
+// granted records new exceptions in the journal. It reports whether the list changed.
 func (a *Agent) granted(had, now []identity.Exception) bool {
 	if sameExceptions(now, had) {
 		return false
@@ -70,7 +70,8 @@ func (a *Agent) granted(had, now []identity.Exception) bool {
 	a.exceptions.arm(now)
 	for _, x := range now {
 		if !slices.ContainsFunc(had, func(h identity.Exception) bool { return h.ID == x.ID }) {
-			a.journal.record(exceptionEvent(x, x.Since, "exception", fmt.Sprintf("%s: %s, until %s", x.ID, x.Reason, x.Until.Format(time.RFC3339))))
+			a.journal.record(exceptionEvent(x, x.Since, "exception",
+				fmt.Sprintf("%s: %s, until %s", x.ID, x.Reason, x.Until.Format(time.RFC3339))))
 		}
 	}
 	return true
@@ -84,15 +85,14 @@ func (a *Agent) refuse(no *refusal) {
 	a.contact.again = a.contact.again || no.digest != ""
 }
 
-// stored keeps what became of a version.
+// stored records what became of a version.
 func (a *Agent) stored(serial int64, state, reason string) {
 	if err := a.store.MarkPolicy(serial, state, reason); err != nil {
 		a.health.set(storeBad, err.Error())
 	}
 }
 
-// remembered makes the history say what is in force and what became of it: the agent was killed before it did, or
-// the history was lost.
+// remembered corrects the history at start-up, when the agent was killed before writing it or the history was lost.
 func (a *Agent) remembered() {
 	st := a.custody.state
 	if st.Refuted > 0 {
@@ -104,9 +104,9 @@ func (a *Agent) remembered() {
 		}
 		issued, doc, err := a.custody.read(as)
 		if err != nil {
-			continue // said where it is needed
+			continue // reported where the history is needed
 		}
-		// The serial that it came with: after the recovery key's word, the identity counts anew.
+		// The serial of the policy itself: after a recovery-key rotation the identity counts serials anew.
 		v := store.Policy{Serial: issued.Serial, Digest: doc.Digest, Received: as.Received, State: "pending", Document: issued.Policy}
 		if as.Confirmed {
 			v.State = "active"
@@ -124,8 +124,8 @@ func (a *Agent) remembered() {
 	}
 }
 
-// revertPolicy goes back to the last confirmed policy after the one in force was refuted: it is the
-// plan of the previous policy, and that serial is not tried again.
+// revertPolicy goes back to the last confirmed policy after the one in force was refuted. It applies the previous
+// policy's plan, and the refuted serial is not tried again.
 func (a *Agent) revertPolicy(why string) {
 	serial, err := a.custody.refuted()
 	if err != nil {
@@ -135,7 +135,7 @@ func (a *Agent) revertPolicy(why string) {
 	a.o.Log.Warn("policy reverted", "serial", serial, "why", why)
 	a.stored(serial, "reverted", why)
 	a.health.set(policyRefused, fmt.Sprintf("serial %d was reverted: %s", serial, why))
-	// Said as a refusal, so that the server neither sends it again nor takes it for held.
+	// Reported as a refusal, so that the server neither sends this serial again nor believes that it is in force.
 	a.contact.sent.refused, a.contact.sent.reason = a.custody.state.RefutedDigest, why
 	a.look()
 }
@@ -154,7 +154,7 @@ func (a *Agent) rotate(jws string) {
 	}
 }
 
-// release gives everything back and forgets the server, on the server's signed word.
+// release gives everything back and forgets the server, when the server's signed message says so.
 func (a *Agent) release(jws string) bool {
 	if err := a.custody.released(jws); err != nil {
 		a.health.set(releaseRefused, "the server's release is not taken: "+err.Error())
@@ -168,20 +168,21 @@ func (a *Agent) release(jws string) bool {
 	return true
 }
 
-// forget plans to nothing, then erases who we were. In this order: a crash between the two leaves
-// an enrolled device with an open machine, which its policy closes again, and never the reverse.
+// forget applies an empty plan and then erases the identity. The order matters: a crash between the two leaves an
+// enrolled device with nothing in force, which its policy repairs at the next start. The other order would leave a
+// machine locked by nobody.
 func (a *Agent) forget(why string) error {
-	word := a.lastWord() // with the key that is about to go
+	word := a.lastWord() // signed with the key that is about to be erased
 	_, doc, issued := a.custody.view()
 	a.custody.put(nil, nil)
 	a.look()
 	err := a.machine.last().notGivenBack()
 	if err == nil {
-		_ = a.unnoteEarly() // said by the health, and mended at the next start
+		_ = a.unnoteEarly() // shown as a warning, and repaired at the next start
 		err = a.custody.erase()
 	}
 	if err != nil {
-		// Still enrolled, so still governed.
+		// Still enrolled, so the policy still applies.
 		a.custody.put(doc, issued)
 		a.clocks.look.Reset(settleDelay)
 		return fmt.Errorf("the machine is not released: %w", err)
@@ -194,11 +195,11 @@ func (a *Agent) forget(why string) error {
 	return nil
 }
 
-// ErrNotEnrolled is the error of what needs a policy server, on a machine that has none.
+// ErrNotEnrolled is returned by requests that need a policy server on a machine that has none.
 var ErrNotEnrolled = errors.New("this machine is not enrolled")
 
-// stale: past its expiry the last policy stays in force, and is called stale. It expires by the
-// server's clock.
+// stale reports whether the policy has expired, by the server's clock. An expired policy stays in force; it is only
+// shown as stale.
 func (a *Agent) stale() bool {
 	_, _, issued := a.custody.view()
 	return issued != nil && a.o.Now().Add(a.contact.shown().Offset).After(issued.ExpiresAt)

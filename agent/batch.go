@@ -12,22 +12,22 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// The size of a report's body. Between device and server there may be proxies with limits of their own, of which
-// nginx's 1 MiB is the most common.
+// The size of a report's body. Proxies between device and server may have limits of their own; nginx's default of 1 MiB
+// is the most common.
 const (
 	batchMost  = 768 << 10
-	batchLeast = 2 << 10 // and one thing in any case
-	// batchRetry is when a limit that was learnt is tried again: somebody may have raised it. It doubles up to
-	// batchRetryMost while it does not hold.
+	batchLeast = 2 << 10 // and at least one event in any case
+	// batchRetry is how long a learnt limit lasts before a larger report is tried again, because the proxy may have
+	// been reconfigured. It doubles up to batchRetryMost while the larger report is refused.
 	batchRetry     = 10 * time.Minute
 	batchRetryMost = 6 * time.Hour
 )
 
-// batch is how much a report may hold.
+// batch is how much a report may contain.
 type batch struct {
-	limit   int       // bytes; 0: batchMost
-	without part      // what does not get through even alone, and is left out
-	since   time.Time // of both
+	limit   int       // in bytes; 0 means batchMost
+	without part      // parts that do not get through even alone, and are left out
+	since   time.Time // applies to both
 	retry   time.Duration
 	more    bool // something was left for the next report
 }
@@ -41,7 +41,7 @@ const (
 	theEvents
 )
 
-// refused takes an answer of 413. It reports whether a smaller report is worth sending.
+// refused handles an answer of 413. It reports whether a smaller report is worth sending.
 func (b *batch) refused(r *protocol.Report, now time.Time) bool {
 	things := len(r.Events)
 	for _, is := range []bool{r.Device != nil, r.Findings != nil} {
@@ -50,12 +50,12 @@ func (b *batch) refused(r *protocol.Report, now time.Time) bool {
 		}
 	}
 	most := b.most(now)
-	if b.limit == batchMost && b.without == 0 { // the first refusal since it was tried again
+	if b.limit == batchMost && b.without == 0 { // the first refusal since the larger size was tried again
 		b.retry = min(max(2*b.retry, batchRetry), batchRetryMost)
 	}
 	switch {
 	case things == 1 && size(r) < batchLeast:
-		return false // whatever that was about, it was not the size
+		return false // an empty report was refused: size was not the cause
 	case things > 1 && most > batchLeast:
 		b.limit = max(min(size(r), most)/2, batchLeast)
 	case things == 0:
@@ -78,12 +78,12 @@ func (b *batch) most(now time.Time) int {
 	return b.limit
 }
 
-// fit takes out of a report what is too much for one body. has is what the server has, want what it would have after
-// this report.
+// fit removes from a report what does not fit into one body. has is what the server already has; want is what it will
+// have after this report.
 func (b *batch) fit(r *protocol.Report, has sent, want *sent, now time.Time) {
 	left := b.most(now)
-	r.Agent.Cut = b.cut()      // the facts, in which it would be told otherwise, may be what is left out
-	left -= min(4<<10, left/4) // which is for the rest of it
+	r.Agent.Cut = b.cut()      // the facts usually carry this message, and they may be what is left out
+	left -= min(4<<10, left/4) // the next report is for the rest
 	facts := func() { r.Device, r.DeviceDigest, want.facts = nil, has.facts, has.facts }
 	findings := func() {
 		r.Findings, r.FindingsDigest, want.findings, want.whole = nil, has.findings, has.findings, has.whole
@@ -99,7 +99,7 @@ func (b *batch) fit(r *protocol.Report, has sent, want *sent, now time.Time) {
 	}
 	if r.Device != nil {
 		if n := size(r.Device); n > left && r.Findings != nil {
-			facts() // they are the larger part, and the one that the server can do without longer
+			facts() // the facts are the larger part, and the server can do without them longer
 			b.more = true
 		} else {
 			left -= n
@@ -109,7 +109,7 @@ func (b *batch) fit(r *protocol.Report, has sent, want *sent, now time.Time) {
 		r.Events = nil
 	}
 	for i := range r.Events {
-		// One goes in any case, but not beside what is too large already.
+		// One event always goes, but not together with a part that is already too large.
 		if left -= size(&r.Events[i]) + 1; left < 0 && (i > 0 || r.Device != nil || r.Findings != nil) {
 			r.Events, b.more = r.Events[:i], true
 			break
@@ -117,7 +117,7 @@ func (b *batch) fit(r *protocol.Report, has sent, want *sent, now time.Time) {
 	}
 }
 
-// cut says what is left out, "" for nothing.
+// cut says what is left out; "" means nothing.
 func (b *batch) cut() string {
 	var what []string
 	for p, name := range map[part]string{theFacts: "the facts of this machine", theFindings: "the findings", theEvents: "the events"} {
@@ -134,7 +134,7 @@ func (b *batch) cut() string {
 
 func size(v any) int { b, _ := json.Marshal(v); return len(b) }
 
-// tooLarge reports whether a failure is an answer of 413, of the server or of a proxy before it.
+// tooLarge reports whether an error is an answer of 413, from the server or from a proxy in front of it.
 func tooLarge(err error) bool {
 	var s *checkin.StatusError
 	return errors.As(err, &s) && s.Code == http.StatusRequestEntityTooLarge

@@ -60,7 +60,8 @@ func TestProxyWithALimit(t *testing.T) {
 			}
 			l.in(func(a *Agent) {
 				for i := range n {
-					if _, err := a.store.Append(enforce.Event{At: time.Now(), Setting: "usb.allowed", Kind: enforce.Denied, Subject: fmt.Sprint("usb ", i), Reason: strings.Repeat("x", 8000)}); err != nil {
+					if _, err := a.store.Append(enforce.Event{At: time.Now(), Setting: "usb.allowed", Kind: enforce.Denied,
+						Subject: fmt.Sprint("usb ", i), Reason: strings.Repeat("x", 8000)}); err != nil {
 						t.Error(err)
 					}
 				}
@@ -69,12 +70,14 @@ func TestProxyWithALimit(t *testing.T) {
 			})
 			l.until("everything is there, or it is said what is not", func(s Status) bool {
 				left, err := l.agent.store.Backlog()
-				return err == nil && left == 0 || limit < 16<<10 && slices.ContainsFunc(s.Health, func(p Problem) bool { return p.Code == reportCut })
+				return err == nil && left == 0 || limit < 16<<10 &&
+					slices.ContainsFunc(s.Health, func(p Problem) bool { return p.Code == reportCut })
 			})
 			if limit < 16<<10 { // the policy still comes
 				l.admin("PUT", "/policies/policy-default", denyAll)
 				l.until("the newest policy", version(2))
-				if d := l.admin("GET", "/devices/"+l.agent.custody.device().DeviceID, ""); !strings.Contains(fmt.Sprint(d["agent"]), "not reported: ") {
+				if d := l.admin("GET", "/devices/"+l.agent.custody.device().DeviceID, ""); !strings.Contains(fmt.Sprint(d["agent"]),
+					"not reported: ") {
 					t.Errorf("the server is not told: %v", d["agent"])
 				}
 			}
@@ -115,20 +118,27 @@ func TestFit(t *testing.T) {
 		events          int
 		more            bool
 	}{
-		"nothing":                      {r: protocol.Report{}},
-		"all of it":                    {r: protocol.Report{Device: facts(1000), Findings: findings(1000), Events: events(5, 1000)}, facts: true, findings: true, events: 5},
-		"events by bytes":              {r: protocol.Report{Events: events(1000, 4000)}, events: 187, more: true},
-		"one event that is too long":   {r: protocol.Report{Events: events(2, 900<<10)}, events: 1, more: true},
-		"large facts go alone":         {r: protocol.Report{Device: facts(900 << 10), Events: events(2, 10)}, facts: true, more: true},
-		"large facts after findings":   {r: protocol.Report{Device: facts(900 << 10), Findings: findings(100), Events: events(2, 10)}, findings: true, events: 2, more: true},
-		"what never gets through":      {batch: batch{limit: 32 << 10, without: theFacts, since: now}, r: protocol.Report{Device: facts(10), Findings: findings(10), Events: events(1, 10)}, findings: true, events: 1},
-		"nothing but events":           {batch: batch{limit: 32 << 10, without: theFacts | theFindings, since: now}, r: protocol.Report{Device: facts(10), Findings: findings(10), Events: events(9, 4000)}, events: 6, more: true},
-		"a limit that was learnt once": {batch: batch{limit: 32 << 10, without: theFacts | theFindings, since: now.Add(-batchRetryMost - 1)}, r: protocol.Report{Device: facts(10), Findings: findings(10)}, facts: true, findings: true},
+		"nothing": {r: protocol.Report{}},
+		"all of it": {r: protocol.Report{Device: facts(1000), Findings: findings(1000), Events: events(5, 1000)},
+			facts: true, findings: true, events: 5},
+		"events by bytes":            {r: protocol.Report{Events: events(1000, 4000)}, events: 187, more: true},
+		"one event that is too long": {r: protocol.Report{Events: events(2, 900<<10)}, events: 1, more: true},
+		"large facts go alone":       {r: protocol.Report{Device: facts(900 << 10), Events: events(2, 10)}, facts: true, more: true},
+		"large facts after findings": {r: protocol.Report{Device: facts(900 << 10), Findings: findings(100), Events: events(2, 10)},
+			findings: true, events: 2, more: true},
+		"what never gets through": {batch: batch{limit: 32 << 10, without: theFacts, since: now},
+			r: protocol.Report{Device: facts(10), Findings: findings(10), Events: events(1, 10)}, findings: true, events: 1},
+		"nothing but events": {batch: batch{limit: 32 << 10, without: theFacts | theFindings, since: now},
+			r: protocol.Report{Device: facts(10), Findings: findings(10), Events: events(9, 4000)}, events: 6, more: true},
+		"a limit that was learnt once": {batch: batch{limit: 32 << 10, without: theFacts | theFindings,
+			since: now.Add(-batchRetryMost - 1)}, r: protocol.Report{Device: facts(10), Findings: findings(10)}, facts: true,
+			findings: true},
 	} {
 		r, has, want := c.r, sent{facts: "old", findings: "old"}, sent{facts: "new", findings: "new"}
 		r.DeviceDigest, r.FindingsDigest = "new", "new"
 		c.batch.fit(&r, has, &want, now)
-		if (r.Device != nil) != c.facts || (r.Findings != nil) != c.findings || len(r.Events) < c.events-3 || len(r.Events) > c.events || c.batch.more != c.more {
+		if (r.Device != nil) != c.facts || (r.Findings != nil) != c.findings || len(r.Events) < c.events-3 || len(r.Events) > c.events ||
+			c.batch.more != c.more {
 			t.Errorf("%s: facts %v, findings %v, %d events, more %v", name, r.Device != nil, r.Findings != nil, len(r.Events), c.batch.more)
 		}
 		// What is left out is not said to be there.

@@ -6,5 +6,5 @@ import (
 	"github.com/warderd/warder/platform/usb"
 )
 
-// capabilities are what this system has, in the order in which they observe and are held.
+// capabilities lists what this system has, in the order in which it is observed and enforced.
 var capabilities = []func(platform.Host) platform.Capability{usb.Capability, encryption.Capability}

@@ -8,5 +8,5 @@ import (
 	"github.com/warderd/warder/platform/volume"
 )
 
-// capabilities are what this system has, in the order in which they observe and are held.
+// capabilities lists what this system has, in the order in which it is observed and enforced.
 var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability}

@@ -18,57 +18,57 @@ import (
 	"github.com/warderd/warder/sync/push"
 )
 
-// contact is how the agent stands with its server: the connection, when to come again, and what the server
-// is known to have. The loop alone changes it; the lock is for those who look.
+// contact is the state of the agent's connection to its server: the client, the next check-in, and what the server is
+// known to have. Only the loop changes it; the lock is for readers outside the loop.
 type contact struct {
 	now     func() time.Time
-	client  *checkin.Client // nil with a source of a test's
-	source  Source          // nil while there is no server to ask
+	client  *checkin.Client // nil when a test supplies the source
+	source  Source          // nil while there is no server
 	cadence *checkin.Cadence
 	timer   *time.Timer // the next check-in
 
 	busy    bool      // an exchange is under way
-	begun   time.Time // when the last one began
-	ended   time.Time // when the last one ended
-	again   bool      // another is wanted after it
+	begun   time.Time // when the last exchange began
+	ended   time.Time // when the last exchange ended
+	again   bool      // another exchange is wanted after this one
 	rounds  int       // exchanges in a row without a pause
-	shrinks int       // of them, those that only made a report smaller
-	wanted  time.Time // while busy: when the next one is wanted at the latest
-	paced   bool      // the next one only waits for the pause between two
-	notYet  time.Time // the server asked not to be called before
+	shrinks int       // of those, the ones that only made a report smaller
+	wanted  time.Time // while busy: the latest time for the next exchange
+	paced   bool      // the next exchange waits only for the pause between two
+	notYet  time.Time // the server asked not to be called before this time
 
-	nudgedFor int64     // the change that the server nudged for, until a check-in has named it
-	nudged    time.Time // the nudge whose policy is not verified yet
+	nudgedFor int64     // the change that the server sent a nudge for, until a check-in brings it
+	nudged    time.Time // the nudge whose policy is not yet verified
 	bundling  bool      // a diagnostics bundle is being sent
 	sent      sent
 	batch     batch
-	rest      bool // the server has taken what came, and more waits
+	rest      bool // the server has accepted a batch, and more is waiting
 	described described
 
 	socket   *push.Socket
 	stopPush context.CancelFunc
-	sockets  sync.WaitGroup // the push socket, and those before it that are ending
+	sockets  sync.WaitGroup // the push socket, and earlier ones that are still ending
 
 	mu   sync.Mutex
 	seen seen
 }
 
-// seen is what is shown of it.
+// seen is what status shows of the contact.
 type seen struct {
 	LastTry, LastOK, Next time.Time
 	Error                 string
 	Pushed                bool
-	Offset                time.Duration // the server's clock less this machine's
+	Offset                time.Duration // the server's clock minus this machine's
 }
 
-// sent is what the server is known to have, and what it is to be told of a policy that was refused.
+// sent is what the server is known to have, and the refusal of a policy that it has still to be told.
 type sent struct {
 	facts, findings string
 	whole           time.Time // when all findings were last sent
 	refused, reason string
 }
 
-// show changes what is shown.
+// show changes what status shows.
 func (c *contact) show(f func(*seen)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -81,7 +81,7 @@ func (c *contact) shown() seen {
 	return c.seen
 }
 
-// close ends the connection that there is.
+// close ends the current connection.
 func (c *contact) close() {
 	if c.stopPush != nil {
 		c.stopPush()
@@ -92,7 +92,7 @@ func (c *contact) close() {
 	c.stopPush, c.source, c.client, c.socket = nil, nil, nil, nil
 }
 
-// forget is for a device that is no longer enrolled.
+// forget clears everything when the device is no longer enrolled.
 func (c *contact) forget() {
 	c.timer.Stop()
 	c.sent = sent{}
@@ -115,7 +115,7 @@ func (c *contact) next(d time.Duration) {
 	c.show(func(s *seen) { s.Next = at })
 }
 
-// soon is a check-in brought forward; never put off.
+// soon brings the next check-in forward. It never puts it off.
 func (c *contact) soon(d time.Duration) {
 	if c.source == nil {
 		return
@@ -135,7 +135,8 @@ func (c *contact) soon(d time.Duration) {
 	}
 }
 
-// begin reports whether an exchange may begin now, and notes that it does; else the next one is set.
+// begin reports whether an exchange may begin now, and marks it as begun. If it may not, begin sets the time of the
+// next one.
 func (c *contact) begin() bool {
 	now := c.now()
 	switch left := checkin.Pause - now.Sub(c.begun); {
@@ -158,7 +159,7 @@ func (c *contact) begin() bool {
 	return true
 }
 
-// failed takes a failure, and sets the next one.
+// failed handles a failed exchange and sets the time of the next one.
 func (c *contact) failed(err error) {
 	c.show(func(s *seen) { s.Error = secret.Scrub(err.Error()) })
 	wait := c.cadence.Failed(err)
@@ -169,7 +170,7 @@ func (c *contact) failed(err error) {
 	c.next(wait)
 }
 
-// succeeded takes note of what the server has now.
+// succeeded records what the server has now.
 func (c *contact) succeeded(r *protocol.Report, what sent, a *protocol.Answer) {
 	c.notYet, c.shrinks = time.Time{}, 0
 	if r.Sequence == c.nudgedFor {
@@ -183,29 +184,29 @@ func (c *contact) succeeded(r *protocol.Report, what sent, a *protocol.Answer) {
 	})
 	c.sent.facts, c.sent.findings, c.sent.whole = what.facts, what.findings, what.whole
 	if r.Policy.Refused == c.sent.refused && r.Policy.Reason == c.sent.reason && a.Assignment == "" {
-		c.sent.reason = "" // said once; the digest stays, so that the server does not send it again
+		c.sent.reason = "" // reported once; the digest stays, so that the server does not send the policy again
 	}
 	if a.Interval > 0 {
 		c.cadence.Interval = checkin.Bounded(a.Interval)
 	}
 }
 
-// maxRounds bounds the exchanges in a row: a policy and its report, a full report. A server that always
-// wants one more is not given it.
+// maxRounds bounds the exchanges in a row: for example a policy and then its report. A server that always asks for one
+// more has to wait.
 const maxRounds = 4
 
-// maxShrinks bounds how often one check-in is made smaller: from 768 KiB to 32, and three parts.
+// maxShrinks bounds how often one check-in is made smaller: from 768 KiB down to 32, and then three parts left out.
 const maxShrinks = 12
 
-// A backlog that the server takes goes on, at the pace of one report a second, for maxRest; then after restWait.
+// While the server accepts a backlog, it is sent at one report a second for maxRest, and afterwards one every restWait.
 const (
 	maxRest  = 60
 	restWait = 5 * time.Second
-	// againWait is when one comes that was wanted after as many exchanges in a row as there may be.
+	// againWait is the wait before one more exchange when maxRounds is used up.
 	againWait = time.Minute
 )
 
-// another reports whether the next exchange follows at once; else it sets its time.
+// another reports whether the next exchange follows at once. If not, it sets its time.
 func (c *contact) another() bool {
 	if c.again && (c.rounds < maxRounds || c.rest && c.rounds < maxRest) {
 		c.rounds++
@@ -225,7 +226,7 @@ func (c *contact) another() bool {
 	return false
 }
 
-// connect makes the source for the device as enrolled, and the push socket beside it.
+// connect makes the source for the enrolled device, and its push socket.
 func (a *Agent) connect() {
 	c := a.contact
 	c.close()
@@ -274,7 +275,7 @@ func (a *Agent) connectTo(d *identity.Device) error {
 	return nil
 }
 
-// serverOf is where a device checks in: as it enrolled, or as this machine is configured.
+// serverOf is the server's address: from the configuration, or else from the enrolment.
 func (a *Agent) serverOf(d *identity.Device) checkin.Server {
 	conf := a.settings()
 	server := checkin.Server{URL: d.Server, CA: d.CA, Proxy: conf.Proxy}
@@ -292,14 +293,14 @@ func deviceKey(d *identity.Device) (*jose.JSONWebKey, error) {
 	return &k, nil
 }
 
-// settings is the configuration of now.
+// settings is the current configuration.
 func (a *Agent) settings() config.Config {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.config
 }
 
-// wrongClock says how this machine's clock stands to the server's, where that matters to people.
+// wrongClock describes the difference between this machine's clock and the server's, if it is large enough to matter.
 func wrongClock(c *checkin.Client) string {
 	if c == nil {
 		return ""
@@ -315,10 +316,10 @@ func wrongClock(c *checkin.Client) string {
 	return "this machine's clock is " + roughly(off) + " " + how + " the server's; set it"
 }
 
-// clockMatters is from when on a wrong clock is told: certificates and people go by it.
+// clockMatters is the clock difference from which a warning is shown: certificates and people are affected by it.
 const clockMatters = 5 * time.Minute
 
-// roughly rounds to what does not change from one check-in to the next.
+// roughly rounds a difference so that it does not change from one check-in to the next.
 func roughly(d time.Duration) string {
 	switch {
 	case d >= 48*time.Hour:

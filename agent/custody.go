@@ -11,8 +11,8 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// custody is who this device is and the signed policy that it keeps: the flat files, and what they say.
-// The loop alone changes it; the lock is for those who look.
+// custody keeps who this device is and its signed policy: the flat files, and what they say. Only the loop changes it;
+// the lock is for readers outside the loop.
 type custody struct {
 	ids    *identity.Store
 	health *health
@@ -20,15 +20,15 @@ type custody struct {
 
 	mu     sync.Mutex
 	state  identity.State
-	doc    *policy.Document     // in force, or would be without a hold
-	issued *protocol.Assignment // that it came with
-	// standin says that the document in force is the confirmed policy's, and not the newest one's: after a
-	// boot the confirmed one comes first, and it stands in for one that cannot be used.
+	doc    *policy.Document     // the policy in force, or suspended by a hold
+	issued *protocol.Assignment // that the policy came with
+	// standin says that the document in force is the confirmed policy and not the newest one. After a boot the
+	// confirmed policy is applied first, and it also replaces a newest one that cannot be used.
 	standin bool
-	waiting bool // the newest one is on trial, and comes back
+	waiting bool // the newest policy is on trial, and will be applied again
 }
 
-// load reads identity and policy as an earlier run left them. boot names this boot.
+// load reads identity and policy as an earlier run left them. boot identifies the current boot.
 func (c *custody) load(boot string) {
 	st, err := c.ids.Load()
 	if err != nil {
@@ -57,8 +57,8 @@ func (c *custody) load(boot string) {
 	}
 }
 
-// read verifies a stored policy against the keys that were pinned when it came, and decodes it: a
-// rotation since then does not take the policy away.
+// read decodes a stored policy after verifying it against the keys that were pinned when it arrived: a later rotation
+// does not invalidate it.
 func (c *custody) read(stored *identity.Assignment) (*protocol.Assignment, *policy.Document, error) {
 	keys, err := protocol.ParseKeys(stored.Keys)
 	if err != nil {
@@ -72,7 +72,7 @@ func (c *custody) read(stored *identity.Assignment) (*protocol.Assignment, *poli
 	return as, doc, err
 }
 
-// save makes a state durable and then current.
+// save makes a state durable, and then current.
 func (c *custody) save(st identity.State) error {
 	if err := c.ids.Save(st); err != nil {
 		c.health.of(identityStandby, "save", err.Error())
@@ -85,21 +85,21 @@ func (c *custody) save(st identity.State) error {
 	return nil
 }
 
-// mend writes both copies of the identity where one is behind: the agent was killed between the two.
+// mend rewrites both copies of the identity if one is older, because the agent was killed between writing the two.
 func (c *custody) mend() {
 	if c.ids.Uneven() {
 		_ = c.save(c.state)
 	}
 }
 
-// view is what others may look at: a copy.
+// view is a copy for readers outside the loop.
 func (c *custody) view() (identity.State, *policy.Document, *protocol.Assignment) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state, c.doc, c.issued
 }
 
-// device is who this machine is; nil where it is not enrolled.
+// device is this device's identity; nil when it is not enrolled.
 func (c *custody) device() *identity.Device {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -113,23 +113,23 @@ func (c *custody) put(doc *policy.Document, issued *protocol.Assignment) {
 	c.doc, c.issued = doc, issued
 }
 
-// refutedFor is how long a policy that cut the machine off is not tried again: what it needs may be
-// mended on the other side.
+// refutedFor is how long a policy that cut the machine off is not tried again. The server side may be repaired
+// meanwhile.
 const refutedFor = 24 * time.Hour
 
-// candidate is an assignment that is genuine, new and usable.
+// candidate is an assignment that is authentic, new and usable.
 type candidate struct {
 	jws string
 	as  *protocol.Assignment
 	doc *policy.Document
-	// renewal: the same policy under a new serial, or a new name: there is nothing to plan.
+	// renewal: only the serial or the name is new, so there is nothing to plan.
 	renewal bool
-	// renamed: the server shows which version each device holds.
+	// renamed: the id or version is new; the server shows which version each device has.
 	renamed bool
 }
 
-// refusal is why an assignment is not taken. digest names it where it is this policy's own content that
-// cannot be used: the server need not send that again.
+// refusal is why an assignment is not taken. digest is set when the policy's own content cannot be used, so that the
+// server need not send the same content again.
 type refusal struct {
 	digest string
 	why    error
@@ -138,7 +138,7 @@ type refusal struct {
 func (r *refusal) Error() string { return r.why.Error() }
 func (r *refusal) Unwrap() error { return r.why }
 
-// examine says what an assignment is: a candidate, nothing new (nil), or a refusal.
+// examine checks an assignment. It returns a candidate, nil if there is nothing new, or a refusal.
 func (c *custody) examine(jws string) (*candidate, *refusal) {
 	keys, err := protocol.ParseKeys(c.state.Device.PolicyKeys)
 	if err != nil {
@@ -149,7 +149,7 @@ func (c *custody) examine(jws string) (*candidate, *refusal) {
 		return nil, &refusal{"", err}
 	}
 	if p := c.state.Policy; p != nil && as.Serial > 0 && as.Serial == p.Serial && c.doc != nil && !c.standin {
-		// Played again, or sent twice: it is in force, and what came with it keeps its first start.
+		// Replayed or sent twice: it is in force already, and its exceptions keep their first start.
 		return nil, nil
 	}
 	if as.Serial == c.state.Refuted {
@@ -160,21 +160,23 @@ func (c *custody) examine(jws string) (*candidate, *refusal) {
 		return nil, &refusal{policy.DigestOf(as.Policy), fmt.Errorf("the policy cannot be used: %w", err)}
 	}
 	if c.state.RefutedDigest != "" && doc.Digest == c.state.RefutedDigest && c.now().Sub(c.state.RefutedAt) < refutedFor {
-		return nil, &refusal{doc.Digest, fmt.Errorf("this policy cut this machine off from its server before (serial %d); it is not tried again", c.state.Refuted)}
+		return nil,
+			&refusal{doc.Digest, fmt.Errorf("this policy cut this machine off from its server before (serial %d); it is not tried again",
+				c.state.Refuted)}
 	}
 	return &candidate{jws: jws, as: as, doc: doc, renewal: c.doc != nil && c.doc.Digest == doc.Digest,
 		renamed: c.doc == nil || c.doc.ID != doc.ID || c.doc.Version != doc.Version}, nil
 }
 
-// adopt makes a candidate durable and then the policy in force. A new one is on trial until a check-in
-// has passed under it.
+// adopt makes a candidate durable, and then the policy in force. A new policy is on trial until a check-in has passed
+// under it.
 func (c *custody) adopt(x *candidate, exceptions []identity.Exception) error {
 	assigned := &identity.Assignment{JWS: x.jws, Keys: c.state.Device.PolicyKeys, Serial: x.as.Serial, Received: c.now().UTC()}
 	st := c.state
 	st.Highest, st.Exceptions = x.as.Serial, exceptions
 	switch {
 	case !x.renewal:
-		st.Trial = nil // of the policy before
+		st.Trial = nil // of the previous policy
 	case st.Policy != nil:
 		assigned.Confirmed = st.Policy.Confirmed
 		if t := st.Trial; t != nil {
@@ -195,8 +197,8 @@ func (c *custody) adopt(x *candidate, exceptions []identity.Exception) error {
 	return nil
 }
 
-// risk makes durable that the policy in force changes what can cut this machine off, before it does. Where it
-// cannot be stored, it holds for this run.
+// risk records durably, before it happens, that the policy in force changes something which can cut this machine off
+// from its server. If it cannot be stored, it is kept for this run only.
 func (c *custody) risk(boot string) error {
 	p := c.state.Policy
 	if p == nil || p.Confirmed || c.standin || c.state.Hold != nil {
@@ -214,7 +216,7 @@ func (c *custody) risk(boot string) error {
 	return err
 }
 
-// onTrial reports whether the policy in force is not proved yet, and whether it may be refuted.
+// onTrial reports whether the policy in force is not yet confirmed, and whether it may be refuted.
 func (c *custody) onTrial() (trial, network bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -225,7 +227,8 @@ func (c *custody) onTrial() (trial, network bool) {
 	return true, c.state.Trial != nil && c.state.Trial.Serial == p.Serial && c.state.Trial.Network
 }
 
-// resume brings a policy on trial back after the confirmed one came first; false where none waits.
+// resume applies a policy on trial again, after the confirmed one was applied first. It reports false if none is
+// waiting.
 func (c *custody) resume() bool {
 	if !c.waiting {
 		return false
@@ -241,7 +244,8 @@ func (c *custody) resume() bool {
 	return true
 }
 
-// confirm marks the policy in force as proved by a check-in that passed under it; false where it was.
+// confirm marks the policy in force as confirmed by a check-in that passed under it. It reports false if it already
+// was.
 func (c *custody) confirm() (serial int64, changed bool) {
 	p := c.state.Policy
 	if p == nil || p.Confirmed || c.standin {
@@ -254,8 +258,8 @@ func (c *custody) confirm() (serial int64, changed bool) {
 	return proved.Serial, c.save(st) == nil
 }
 
-// refuted goes back to the last confirmed policy: that serial is not tried again, nor its content for a
-// day. It gives the serial that was refuted.
+// refuted goes back to the last confirmed policy. The refuted serial is not tried again, and the same content not for a
+// day. It returns the refuted serial.
 func (c *custody) refuted() (serial int64, err error) {
 	bad, st := c.state.Policy, c.state
 	st.Refuted, st.Policy, st.RefutedDigest, st.RefutedAt, st.Trial = bad.Serial, st.Confirmed, "", c.now().UTC(), nil
@@ -276,11 +280,12 @@ func (c *custody) refuted() (serial int64, err error) {
 	return bad.Serial, nil
 }
 
-// rotate follows a rotation of the policy keys that a pinned key, or the recovery key, signed. After
-// the recovery key's word, serials begin anew: whoever had the key before it could sign any.
+// rotate follows a rotation of the policy keys, signed by a pinned key or by the recovery key. After a recovery,
+// serials begin anew, because whoever had the old key could have signed any serial.
 func (c *custody) rotate(jws string, now time.Time) (recovered bool, err error) {
 	d := *c.state.Device
-	trust := protocol.Trust{PolicyKeys: d.PolicyKeys, Recovery: d.RecoveryKey, Enrolled: d.EnrolledAt, KeysAt: d.KeysAt, Count: d.Recovered, CountAt: d.RecoveredAt}
+	trust := protocol.Trust{PolicyKeys: d.PolicyKeys, Recovery: d.RecoveryKey, Enrolled: d.EnrolledAt, KeysAt: d.KeysAt, Count: d.Recovered,
+		CountAt: d.RecoveredAt}
 	next, recovered, err := trust.Follow(jws, now)
 	if err != nil {
 		return false, fmt.Errorf("the rotation of policy keys is not followed: %w", err)
@@ -294,7 +299,7 @@ func (c *custody) rotate(jws string, now time.Time) (recovered bool, err error) 
 	if recovered {
 		st.Highest, st.Refuted, st.RefutedDigest = 0, 0, ""
 		if st.Policy != nil {
-			// It stays in force until the next one comes, which may have any serial.
+			// The current policy stays in force until the next one arrives, which may have any serial.
 			p := *st.Policy
 			p.Serial = 0
 			st.Policy = &p
@@ -311,7 +316,7 @@ func (c *custody) rotate(jws string, now time.Time) (recovered bool, err error) 
 	return recovered, nil
 }
 
-// released verifies the server's word that this device is let go.
+// released verifies the server's signed message that this device is released.
 func (c *custody) released(jws string) error {
 	keys, err := protocol.ParseKeys(c.state.Device.PolicyKeys)
 	if err == nil {
@@ -320,7 +325,7 @@ func (c *custody) released(jws string) error {
 	return err
 }
 
-// erase forgets who we were.
+// erase erases the identity.
 func (c *custody) erase() error {
 	if err := c.ids.Erase(); err != nil {
 		return err
@@ -344,11 +349,12 @@ func (c *custody) pinned() string {
 	return protocol.KeysDigest(keys)
 }
 
-// held is what is reported of the policy.
+// held is what is reported of the policy in force.
 func (c *custody) held() protocol.Held {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// The highest serial seen, not that of the policy in force: the server's next must be above it.
+	// The highest serial seen, not the serial of the policy in force: the next one that the server issues must be
+	// higher.
 	h := protocol.Held{Serial: min(c.state.Highest, protocol.MaxSerial), State: "none"}
 	if c.doc == nil || c.state.Policy == nil {
 		return h

@@ -17,8 +17,8 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// Bundle is what support gets of a machine when it asks: how it stands and what happened, and no
-// secret. It is made of named parts only, so that a new secret elsewhere cannot come along.
+// Bundle is what support receives from a machine when it asks for diagnostics: state and events, and no secrets. It
+// consists of explicitly named parts only, so that a new secret elsewhere cannot get into it by accident.
 type Bundle struct {
 	At       time.Time       `json:"at"`
 	Agent    string          `json:"agent"`
@@ -29,27 +29,27 @@ type Bundle struct {
 	Events   []enforce.Event `json:"events"`
 	Config   BundleConfig    `json:"config"`
 	Process  BundleProcess   `json:"process"`
-	Problems []string        `json:"problems,omitempty"` // of making this bundle
+	Problems []string        `json:"problems,omitempty"` // errors from making this bundle
 }
 
-// BundleConfig is the configuration without what may be secret in it.
+// BundleConfig is the configuration without anything that may be secret.
 type BundleConfig struct {
 	Server   string     `json:"server,omitempty"`
 	Proxy    secret.URL `json:"proxy,omitempty"`
 	LogLevel string     `json:"log_level,omitempty"`
 }
 
-// BundleProcess is the program itself.
+// BundleProcess describes the agent's own process.
 type BundleProcess struct {
 	Goroutines int    `json:"goroutines"`
 	HeapBytes  uint64 `json:"heap_bytes"`
 	Go         string `json:"go"`
 }
 
-// bundleEvents is how many of the newest events go along; fewer where they do not fit.
+// bundleEvents is how many of the newest events are included; fewer if they do not fit.
 const bundleEvents = 2000
 
-// bundle gathers it. Called in the loop.
+// bundle collects a bundle. It is called in the loop.
 func (a *Agent) bundle(ctx context.Context) Bundle {
 	b := Bundle{At: a.o.Now().UTC(), Agent: a.o.Version, System: describe(), Status: a.status(everything)}
 	say := func(err error) {
@@ -74,7 +74,8 @@ func (a *Agent) bundle(ctx context.Context) Bundle {
 	return b
 }
 
-// pack compresses a bundle, with fewer events until it has at most so many bytes, or none are left.
+// pack compresses a bundle. It drops the oldest events until the result has at most the given number of bytes, or no
+// events are left.
 func pack(b Bundle, most int) ([]byte, error) {
 	for {
 		var out bytes.Buffer
@@ -111,7 +112,7 @@ func (a *Agent) sendDiagnostics() {
 		}
 		var s *checkin.StatusError
 		if errors.As(err, &s) && s.Code == 404 {
-			err = nil // it has come meanwhile
+			err = nil // it has arrived meanwhile
 		}
 		a.do(func() {
 			c.bundling = false

@@ -93,7 +93,8 @@ func TestDriftIsAnnounced(t *testing.T) {
 	l.reads("0", "0")
 	e := l.events("drift")[0]
 	if e.By == nil || *e.By != (enforce.Program{PID: 4242, Name: "/bin/dash"}) || e.Subject != device.String() || !e.Done.Is("0") ||
-		e.Reason != "/bin/dash (pid 4242) changed it from 0 to 1; it was set back and reads 0" || e.Setting != "storage.external_storage_allowed" {
+		e.Reason != "/bin/dash (pid 4242) changed it from 0 to 1; it was set back and reads 0" ||
+		e.Setting != "storage.external_storage_allowed" {
 		t.Errorf("%+v", e)
 	}
 
@@ -230,8 +231,9 @@ func TestToldOnce(t *testing.T) {
 	l.admin("PUT", "/policies/policy-default", usbOnly)
 	l.until("enforced", version(2))
 	denied := platform.Decision{Section: "usb", Key: enforce.Key{Kind: "usb.device", ID: "1-7@5"}, Subject: "usb 1-7", New: true,
-		Verdict: enforce.Verdict{Rule: enforce.Rule{Setting: "usb.allowed", Line: 1}}, Done: enforce.Reading{Value: "0", State: enforce.Present},
-		Reason: func() (string, string) { return "r", "" }}
+		Verdict: enforce.Verdict{Rule: enforce.Rule{Setting: "usb.allowed", Line: 1}},
+		Done:    enforce.Reading{Value: "0", State: enforce.Present},
+		Reason:  func() (string, string) { return "r", "" }}
 	told := func(kind enforce.EventKind, subject string) (n int) {
 		list, err := l.agent.store.Events(0, -100)
 		if err != nil {

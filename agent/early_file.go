@@ -18,32 +18,32 @@ import (
 
 // earlyNote is what was written for the next early start.
 type earlyNote struct {
-	text []byte           // by this run; nil: nothing
-	jws  string           // of the confirmed policy that was decoded last
-	doc  *policy.Document // it
+	text []byte           // written by this run; nil means nothing was
+	jws  string           // of the confirmed policy decoded last
+	doc  *policy.Document // that policy
 }
 
-// earlyLock is had by the early start while it runs, earlyPatience how long it has to end.
+// earlyLock is the lock that an early start has while it runs; earlyPatience is how long it has to end.
 const (
 	earlyLock     = "early.lock"
 	earlyPatience = 2 * time.Second
 )
 
-// endEarly ends an early start that holds this machine, lets none begin after it in this boot, and makes what it holds
-// the ledger's. From here to the next look nobody answers what is plugged in: it waits.
+// endEarly ends a running early start, prevents another one during this boot, and moves its resources into the agent's
+// ledger. From here until the first look no guard answers: what is plugged in has to wait.
 func (a *Agent) endEarly() error {
 	err := early.End(a.o.Paths.Run, a.o.Boot)
 	if err != nil {
 		a.o.Log.Warn("cannot mark that the early start is over", "error", err)
 	}
-	// Without the mark it would give everything back when it is asked to end.
+	// Without this mark the early start would give everything back when it is asked to end.
 	if !paths.Evict(filepath.Join(a.o.Paths.Run, earlyLock), earlyPatience, err != nil) {
 		a.o.Log.Error("the early start does not end; it decides by the last confirmed policy until it does")
 	}
 	return a.ledger.TakeOver()
 }
 
-// takeOver ends the early start and puts what it decided into the journal.
+// takeOver ends the early start and writes its decisions into the journal.
 func (a *Agent) takeOver() error {
 	if err := a.endEarly(); err != nil {
 		return err
@@ -53,9 +53,10 @@ func (a *Agent) takeOver() error {
 		a.o.Log.Warn("cannot read what the early start did", "error", err)
 	}
 	if r != nil {
-		a.o.Log.Info("took over from the early start", "began", r.Began.Round(time.Millisecond), "held", r.Held.Round(time.Millisecond), "decisions", len(r.Told))
+		a.o.Log.Info("took over from the early start", "began", r.Began.Round(time.Millisecond), "held", r.Held.Round(time.Millisecond),
+			"decisions", len(r.Told))
 		if !a.journalEarly(r) {
-			return nil // it is tried again at the next start
+			return nil // try again at the next start
 		}
 	}
 	if err := early.Forget(a.o.Paths.Run); err != nil {
@@ -64,11 +65,13 @@ func (a *Agent) takeOver() error {
 	return nil
 }
 
-// journalEarly puts what the early start decided into the journal, each once; false where some could not be.
+// journalEarly writes the early start's decisions into the journal, each once. It reports false if some could not be
+// written.
 func (a *Agent) journalEarly(r *early.Record) bool {
 	list := r.Told
 	own := func(kind enforce.EventKind, reason string, count int) {
-		e := enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: kind, Subject: "early start", Reason: reason, Count: count}
+		e := enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: kind, Subject: "early start", Reason: reason,
+			Count: count}
 		list = append(list, early.Told{Event: e, What: string(kind)})
 	}
 	if r.Problem != "" {
@@ -81,7 +84,7 @@ func (a *Agent) journalEarly(r *early.Record) bool {
 	for i, t := range list {
 		mark := fmt.Sprintf("early start, %d", i)
 		if a.store.Seen(a.o.Boot, mark, t.What) {
-			continue // the agent was killed before it had forgotten the record
+			continue // the agent was killed before it deleted the record
 		}
 		t.Event.Seq = 0
 		if !a.journal.record(t.Event) {
@@ -96,7 +99,8 @@ func (a *Agent) journalEarly(r *early.Record) bool {
 	return all
 }
 
-// unnoteEarly removes the file before what it says ends, so that no start is held by it whatever happens between.
+// unnoteEarly removes the file before the policy it describes ends, so that no later start can enforce it whatever
+// happens in between.
 func (a *Agent) unnoteEarly() error {
 	a.early.text = nil
 	err := early.Remove(a.o.Paths.EarlyFile())
@@ -107,13 +111,13 @@ func (a *Agent) unnoteEarly() error {
 	return nil
 }
 
-// noteEarly keeps the file that the next early start goes by: the confirmed policy, where it holds something from
-// then on, and no file where it does not.
+// noteEarly maintains the file for the next early start. It contains the confirmed policy if that policy enforces
+// something early; otherwise there is no file.
 func (a *Agent) noteEarly() {
 	path := a.o.Paths.EarlyFile()
 	text, known, err := a.earlyText()
 	if !known {
-		return // it stays as it is until the machine can be read again
+		return // leave it as it is until the machine can be read again
 	}
 	how, absent := early.Differs(path, text)
 	switch {
@@ -123,7 +127,8 @@ func (a *Agent) noteEarly() {
 	case text != nil && how != "":
 		if err = early.Write(path, text); err == nil && bytes.Equal(a.early.text, text) {
 			a.o.Log.Warn("state file", "reason", how+"; it was written again")
-			a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "restored", Subject: "state files", Reason: how + "; it was written again"})
+			a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "restored",
+				Subject: "state files", Reason: how + "; it was written again"})
 		}
 	}
 	a.early.text = text
@@ -134,11 +139,12 @@ func (a *Agent) noteEarly() {
 	a.health.set(earlyUnwritten, problem)
 }
 
-// earlyText is what the file is to hold; nil: there is to be none. known is false where that cannot be told now.
+// earlyText is the content that the file should have; nil means that there should be none. known is false when that
+// cannot be decided now.
 func (a *Agent) earlyText() (text []byte, known bool, err error) {
 	st := a.custody.state
 	if st.Device == nil {
-		return nil, false, nil // its files may be damaged; what ends an enrolment removes the file itself
+		return nil, false, nil // the files may be damaged; whatever ends an enrolment removes this file itself
 	}
 	if st.Hold != nil || st.Confirmed == nil {
 		return nil, true, nil
@@ -170,7 +176,7 @@ func (a *Agent) earlyText() (text []byte, known bool, err error) {
 	return text, true, nil
 }
 
-// HoldsEarly reports whether there is a file that holds this machine at its next start.
+// HoldsEarly reports whether there is a file that puts a policy in force early at the next start of the machine.
 func HoldsEarly(p paths.Paths) (bool, error) {
 	err := early.Check(p.EarlyFile())
 	if errors.Is(err, fs.ErrNotExist) {

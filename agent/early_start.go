@@ -21,19 +21,18 @@ import (
 	"github.com/warderd/warder/platform/service"
 )
 
-// The early start.
+// Time limits of the early start.
 const (
-	// earlyReady is how long the start of the machine waits for it at most: a device may take seconds to be
-	// taken away.
+	// earlyReady is how long the boot waits for the early start at most. Taking a device away can take seconds.
 	earlyReady = time.Second
-	// earlyLimit bounds what it does at a time.
+	// earlyLimit bounds one look by the early start.
 	earlyLimit = time.Minute
 )
 
-// Early holds this machine by the last confirmed policy from early in its start until the agent takes over: by the
-// same sections, planner and guards, from one flat file, without a network and without /var. What it changes and
-// decides it writes to the runtime directory, where the agent finds it. It returns when it is told to: with the
-// machine as it is where an agent has taken over, or takes over after a restart, and else with all given back.
+// Early enforces the last confirmed policy from early in the boot until the agent takes over. It uses the same
+// sections, planner and guards, one flat file, no network and nothing under /var. What it changes and decides is
+// written to the runtime directory, where the agent finds it. When it is told to end, it leaves the machine as it is if
+// an agent has taken over or is about to after a restart. Otherwise it gives everything back.
 func Early(ctx context.Context, o Options) error {
 	o.defaults()
 	began := host.Uptime()
@@ -67,11 +66,11 @@ func Early(ctx context.Context, o Options) error {
 	}
 	s := &starting{o: &o, book: book, record: early.Record{Boot: o.Boot, Began: began}, looks: make(chan struct{}, 1)}
 	if before, err := early.Recorded(run, o.Boot); err == nil && before != nil {
-		s.record = *before // of one that was killed
+		s.record = *before // of an early start that was killed
 	}
 	file, doc, err := early.Load(o.Paths.EarlyFile())
 	if err != nil {
-		// What the initramfs has closed is opened: nobody would answer for it.
+		// Open again what the initramfs has closed: no guard would answer for it.
 		if errors.Is(err, fs.ErrNotExist) {
 			o.Log.Info("no confirmed policy has to be in force while this machine starts up")
 		} else {
@@ -113,7 +112,8 @@ type starting struct {
 func (s *starting) run(ctx context.Context, ready func()) error {
 	s.journal = &journal{boot: s.o.Boot, now: s.o.Now, store: s, sections: s.o.Sections, health: newHealth(s.o.Now), latency: &latencies{},
 		seat: func() []uint32 { return nil }, tell: func(string, []uint32) []string { return nil }, remember: s.machine.loop.Remember,
-		look: s.soon, report: func() {}, wake: make(chan struct{}, 1), told: map[string]time.Time{}, follow: map[chan enforce.Event]struct{}{}}
+		look: s.soon, report: func() {}, wake: make(chan struct{}, 1), told: map[string]time.Time{},
+		follow: map[chan enforce.Event]struct{}{}}
 	s.journal.latency.init()
 	s.machine.start(s.journal.put, func(bool) { s.soon() })
 	defer s.machine.stop()
@@ -136,7 +136,8 @@ func (s *starting) run(ctx context.Context, ready func()) error {
 	s.save()
 	late.Stop()
 	ready()
-	s.o.Log.Info("the policy is in force while the machine starts up", "policy", s.doc.ID, "version", s.doc.Version, "after", s.record.Held.Round(time.Millisecond))
+	s.o.Log.Info("the policy is in force while the machine starts up", "policy", s.doc.ID, "version", s.doc.Version, "after",
+		s.record.Held.Round(time.Millisecond))
 	err := s.wait(ctx, failed)
 	cancel()
 	all.Wait()
@@ -150,11 +151,11 @@ func (s *starting) run(ctx context.Context, ready func()) error {
 	case service.Shutdown:
 		return nil
 	case service.Restarting:
-		// With the agent, which could not start: the next early start goes on.
+		// Together with the agent, which could not start: the next early start goes on.
 		s.o.Log.Info("restarting: what is held stays so")
 		return nil
 	}
-	// Nobody would be left who answers what is plugged in.
+	// No guard would be left to answer for devices that are plugged in.
 	s.machine.stop()
 	return errors.Join(err, s.giveBack())
 }
@@ -167,11 +168,10 @@ func (s *starting) soon() {
 	}
 }
 
-// waitsAgain is when the machine is looked at again while its start waits for a disk: once that is there, others are
-// not let in any more.
+// waitsAgain is the pause between looks while the boot waits for a disk. Once the disk is there, no other is let in.
 const waitsAgain = 2 * time.Second
 
-// wait looks again when the machine has changed, until it is told to end or a guard fails.
+// wait looks again whenever the machine has changed, until it is told to end or a guard fails.
 func (s *starting) wait(ctx context.Context, failed <-chan error) error {
 	for {
 		var again <-chan time.Time
@@ -186,7 +186,7 @@ func (s *starting) wait(ctx context.Context, failed <-chan error) error {
 		case <-again:
 			s.hold()
 		case <-s.looks:
-			select { // one at a time, and not at every device
+			select { // one look at a time, not one per device
 			case <-ctx.Done():
 				return nil
 			case <-time.After(settleDelay):
@@ -196,7 +196,7 @@ func (s *starting) wait(ctx context.Context, failed <-chan error) error {
 	}
 }
 
-// hold makes the machine as the policy says, with the exceptions that hold now.
+// hold applies the policy, with the exceptions that are current.
 func (s *starting) hold() {
 	ctx, cancel := context.WithTimeout(context.Background(), earlyLimit)
 	defer cancel()
@@ -209,7 +209,7 @@ func (s *starting) hold() {
 	}
 }
 
-// giveBack makes it as it was before.
+// giveBack restores what was there before.
 func (s *starting) giveBack() error {
 	defer s.machine.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), earlyLimit)
@@ -217,7 +217,7 @@ func (s *starting) giveBack() error {
 	return s.machine.letGo(ctx, s.o.Linger).notGivenBack()
 }
 
-// save writes what was decided so far.
+// save writes the decisions so far.
 func (s *starting) save() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,9 +226,9 @@ func (s *starting) save() {
 	}
 }
 
-// Append, Fold, Seen and Remember are the journal's store: the record that the agent takes over.
+// Append, Fold, Seen and Remember make this a store for the journal: the record that the agent takes over.
 
-// Append keeps an event for the agent. What does not fit is counted.
+// Append keeps an event for the agent. Events that do not fit are counted.
 func (s *starting) Append(e enforce.Event) (uint64, error) {
 	s.mu.Lock()
 	n, full := len(s.record.Told), false
@@ -248,17 +248,17 @@ func (s *starting) Append(e enforce.Event) (uint64, error) {
 
 var errFull = fmt.Errorf("more than %d decisions before the agent ran", early.MaxTold)
 
-// Fold has nothing to fold: the record is bounded.
+// Fold does nothing: the record is bounded.
 func (s *starting) Fold() error { return nil }
 
-// Seen reports whether something was told already.
+// Seen reports whether something was already told.
 func (s *starting) Seen(_, subject, what string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.ContainsFunc(s.record.Told, func(t early.Told) bool { return t.Key == subject && t.What == what })
 }
 
-// Remember names the event that was kept just before.
+// Remember marks what the last event was about as told.
 func (s *starting) Remember(_, subject, what string) {
 	s.mu.Lock()
 	if n := len(s.record.Told); n > 0 && s.record.Told[n-1].Key == "" {

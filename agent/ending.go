@@ -12,10 +12,10 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// ending is asked at once when the loop has ended, and gives what is to be done once all parts have. A restart and
-// an upgrade keep what is in force: nothing may be plugged in between. So does a shutdown: what the kernel holds it
-// forgets, and the rest is wanted again after the boot; of that the server is told before anything else, because the
-// network goes, too. A stop gives back, and whatever is not known to be something else is one.
+// ending is called when the loop has ended, and returns what to do after all parts have. A restart and an upgrade keep
+// the policy in force, because anything could be plugged in between. So does a shutdown: the kernel forgets its own
+// state anyway, the rest is wanted again after the boot, and the server is told first, because the network goes down,
+// too. A stop gives everything back. Anything that is not known to be one of the others is a stop.
 func (a *Agent) ending(err error) func() {
 	if err != nil {
 		return func() {}
@@ -57,8 +57,8 @@ func (a *Agent) leave() {
 	}
 }
 
-// letGo gives everything back, and looks again a few times: what was on its way when the kernel's defaults were given
-// back is refused by them all the same.
+// letGo gives everything back and then looks again a few times: devices that arrived just before the kernel's defaults
+// were restored are still refused.
 func (m *machine) letGo(ctx context.Context, linger time.Duration) standing {
 	s := m.hold(ctx, nil, nil)
 	for range lingers {
@@ -71,14 +71,13 @@ func (m *machine) letGo(ctx context.Context, linger time.Duration) standing {
 	return s
 }
 
-// lingers is how often a stop looks again for what came while it gave back.
+// lingers is how often a stop looks again for devices that arrived while it gave back.
 const lingers = 3
 
-// wordLimit bounds the sending of a last word: who stops the agent, or the machine, waits for it.
+// wordLimit bounds the sending of the last report, because whoever stops the agent or the machine waits for it.
 const wordLimit = 3 * time.Second
 
-// lastWord is what tells the server that this agent ends: how it stood until now, and why that is over. It needs
-// nothing of the agent any more.
+// lastWord prepares the last report: the state until now, and why it ends. It does not use the agent any more.
 func (a *Agent) lastWord() func(why string) error {
 	d := a.custody.device()
 	if d == nil {
@@ -99,7 +98,7 @@ func (a *Agent) lastWord() func(why string) error {
 	}
 }
 
-// messenger is a connection of its own.
+// messenger is a separate connection.
 func (a *Agent) messenger(d *identity.Device) (Source, func(), error) {
 	if a.o.Source != nil {
 		s, err := a.o.Source(d)
@@ -117,7 +116,7 @@ func (a *Agent) messenger(d *identity.Device) (Source, func(), error) {
 	return c, c.Close, nil
 }
 
-// say sends a last word, and logs where it does not arrive: the server will miss this device soon enough.
+// say sends the last report, and logs a failure. The server notices a missing device soon anyway.
 func (a *Agent) say(word func(string) error, why string) {
 	if why == "" {
 		return // released by the server

@@ -91,7 +91,8 @@ func TestAskedIsLookedAt(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.reads("0", "0")
-	if !s.LookedAt.After(before.LookedAt) || time.Since(s.LookedAt) > 30*time.Second || len(s.Findings) == 0 || !s.Findings[0].ReadAt.Equal(s.LookedAt) {
+	if !s.LookedAt.After(before.LookedAt) || time.Since(s.LookedAt) > 30*time.Second || len(s.Findings) == 0 ||
+		!s.Findings[0].ReadAt.Equal(s.LookedAt) {
 		t.Errorf("looked at %s, before %s, %+v", s.LookedAt, before.LookedAt, s.Findings)
 	}
 	// Asking again and again makes no more looks.

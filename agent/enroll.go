@@ -19,26 +19,26 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// Enrolment is what is needed to enrol.
+// Enrolment contains what is needed to enrol.
 type Enrolment struct {
 	Server string
 	Token  secret.Text
 	CAPin  string
 }
 
-// wireEnrolment is an enrolment on its way from root's command line to the agent.
+// wireEnrolment is an enrolment as root's command line sends it to the agent.
 type wireEnrolment struct {
 	Server string `json:"server"`
 	Token  string `json:"token"`
 	CAPin  string `json:"ca_pin,omitempty"`
 }
 
-// MarshalJSON reveals the token: it is for the local API, and for root there.
+// MarshalJSON includes the token in clear: it goes over the local API, to root only.
 func (e Enrolment) MarshalJSON() ([]byte, error) {
 	return json.Marshal(wireEnrolment{e.Server, e.Token.Reveal(), e.CAPin})
 }
 
-// UnmarshalJSON takes it there.
+// UnmarshalJSON reads it there.
 func (e *Enrolment) UnmarshalJSON(b []byte) error {
 	var w wireEnrolment
 	err := json.Unmarshal(b, &w)
@@ -46,17 +46,19 @@ func (e *Enrolment) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// Enroll registers this machine and gives the state to keep. Nothing is stored yet.
+// Enroll registers this machine and returns the state to store. It stores nothing.
 func Enroll(ctx context.Context, e Enrolment, proxy secret.URL, machine string) (identity.State, error) {
 	key, err := protocol.NewDeviceKey()
 	if err != nil {
 		return identity.State{}, err
 	}
-	out, server, err := checkin.Enroll(ctx, checkin.Server{URL: e.Server, Proxy: proxy}, e.CAPin, e.Token.Reveal(), key, describe(), machine)
+	out, server, err := checkin.Enroll(ctx, checkin.Server{URL: e.Server, Proxy: proxy}, e.CAPin, e.Token.Reveal(), key,
+		describe(), machine)
 	var unknown x509.UnknownAuthorityError
 	if errors.As(err, &unknown) && e.CAPin == "" {
-		return identity.State{}, fmt.Errorf("%w. If that is the server's own authority, name its fingerprint: --ca-pin sha256:…, or ca_pin in enroll.toml "+
-			"(on the server: warder-server enrollment create --json)", err)
+		return identity.State{},
+			fmt.Errorf("%w. If that is the server's own authority, name its fingerprint: --ca-pin sha256:…, or ca_pin in enroll.toml "+
+				"(on the server: warder-server enrollment create --json)", err)
 	}
 	if err != nil {
 		return identity.State{}, err
@@ -77,24 +79,26 @@ func Enroll(ctx context.Context, e Enrolment, proxy secret.URL, machine string) 
 	}
 	return identity.State{Device: &identity.Device{
 		DeviceID: out.DeviceID, Server: server.URL, CA: server.CA, Key: private, PolicyKeys: out.PolicyKeys,
-		RecoveryKey: out.RecoveryKey, Machine: machine, Interval: out.Interval, EnrolledAt: out.ServerTime, CodeSecret: code, KeysAt: out.ServerTime,
+		RecoveryKey: out.RecoveryKey, Machine: machine, Interval: out.Interval, EnrolledAt: out.ServerTime, CodeSecret: code,
+		KeysAt:    out.ServerTime,
 		Recovered: out.Recovery, RecoveredAt: out.ServerTime,
 	}}, nil
 }
 
-// deviceName is what a server may call a device: it goes into paths.
+// deviceName is the pattern of a device id: ids become parts of paths.
 var deviceName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// plausible refuses an enrolment that a device could not live with: an id that is none, a time that cannot
-// be, a counter of recoveries that none could come after.
+// plausible refuses an enrolment that a device could not work with: an invalid id, an impossible time, or a recovery
+// counter so high that no recovery could follow.
 func plausible(out protocol.EnrollResponse) error {
 	if !deviceName.MatchString(out.DeviceID) {
-		return fmt.Errorf("device_id must be 1 to 64 letters, digits, _ or - (received %q)", enforce.Plain(out.DeviceID[:min(len(out.DeviceID), 80)]))
+		return fmt.Errorf("device_id must be 1 to 64 letters, digits, _ or - (received %q)",
+			enforce.Plain(out.DeviceID[:min(len(out.DeviceID), 80)]))
 	}
 	if err := protocol.Plausible(out.ServerTime, time.Time{}, time.Time{}); err != nil {
 		return err
 	}
-	// Counters follow the server's clock, in seconds.
+	// Recovery counters are seconds of the server's clock.
 	if most := uint64(out.ServerTime.Add(24 * time.Hour).Unix()); out.Recovery > most {
 		return fmt.Errorf("recovery must be at most %d (received %d)", most, out.Recovery)
 	}
@@ -124,7 +128,7 @@ func (a *Agent) enroll(ctx context.Context, e Enrolment) error {
 	return again
 }
 
-// adopt takes a fresh enrolment into use.
+// adopt puts a new enrolment into use.
 func (a *Agent) adopt(st identity.State) {
 	if a.custody.save(st) != nil {
 		return
@@ -137,7 +141,7 @@ func (a *Agent) adopt(st identity.State) {
 	a.flatten("running")
 }
 
-// watchConfig follows the configuration file and takes a dropped enrolment.
+// watchConfig follows the configuration file, and enrols when an enrolment file is dropped beside it.
 func (a *Agent) watchConfig(ctx context.Context) error {
 	dir := a.o.Paths.Config
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // configuration is no secret; the enrolment file is removed
@@ -184,10 +188,10 @@ func (a *Agent) applyConfig() {
 	})
 }
 
-// droppedRetry is when a dropped enrolment that failed is tried again; it doubles.
+// droppedRetry is the pause before a dropped enrolment that failed is tried again; it doubles.
 const droppedRetry = 30 * time.Second
 
-// dropped enrols with a file left by mass deployment, and removes it: its token is a secret.
+// dropped enrols with a file placed by mass deployment, and removes the file, because its token is a secret.
 func (a *Agent) dropped(ctx context.Context) {
 	path := a.o.Paths.EnrolmentFile()
 	if _, err := os.Stat(path); err != nil {
@@ -202,7 +206,7 @@ func (a *Agent) dropped(ctx context.Context) {
 	if err != nil {
 		a.o.Log.Warn("dropped enrolment failed", "error", err)
 		a.health.set(enrolmentFailed, err.Error())
-		// The network may not be up yet, or the server away.
+		// The network may not be up yet, or the server may be away.
 		a.do(func() {
 			a.clocks.enrol.Reset(min(droppedRetry<<min(a.clocks.tries, 5), 15*time.Minute))
 			a.clocks.tries++
@@ -215,8 +219,8 @@ func (a *Agent) dropped(ctx context.Context) {
 	}
 }
 
-// Unenroll of a running agent: the machine is given back, then the identity erased. The server
-// keeps the device until an administrator retires it.
+// Unenroll gives the machine back and then erases the identity, in a running agent. The server keeps the device until
+// an administrator retires it.
 func (a *Agent) unenroll(ctx context.Context) error {
 	var err error
 	if cerr := a.call(ctx, func() {

@@ -20,12 +20,13 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// exceptions let single subjects of any section pass for a time. They are stored with the identity; here
-// is how long each still holds.
+// exceptions let single subjects of any section pass for a time. They are stored with the identity; this keeps track of
+// how long each one lasts.
 type exceptions struct {
 	now func() time.Time
 
-	// timer is the next one that ends; redeemed, who tried a code last and when. For the loop alone.
+	// timer fires when the next exception ends; redeemed says when each user last tried a code. Both are for the loop
+	// alone.
 	timer    *time.Timer
 	redeemed map[string]time.Time
 
@@ -33,9 +34,9 @@ type exceptions struct {
 	deadlines map[string]time.Time // with their monotonic reading
 }
 
-// granted is what an assignment says about exceptions, on this machine's clock, beside those that
-// came by code. The server's clock gives their length; how this one stands does not matter. One that
-// is known keeps its first start and never ends later than it did; one whose time was up here stays so.
+// granted computes the new list from an assignment's exceptions, on this machine's clock, together with those redeemed
+// by code. The server gives their length, so a wrong local clock does not matter. A known exception keeps its first
+// start and never ends later than before; one that has ended here stays ended.
 func granted(st *identity.State, as *protocol.Assignment, now time.Time) []identity.Exception {
 	var out []identity.Exception
 	for _, x := range st.Exceptions {
@@ -51,7 +52,8 @@ func granted(st *identity.State, as *protocol.Assignment, now time.Time) []ident
 		if _, over := st.Ended[x.ID]; over || length <= 0 || len(out) >= maxExceptions || !sound(&x) {
 			continue
 		}
-		e := identity.Exception{ID: x.ID, Section: x.Section, Subject: x.Subject, Reason: x.Reason, Since: now.UTC(), Until: now.Add(length).UTC()}
+		e := identity.Exception{ID: x.ID, Section: x.Section, Subject: x.Subject, Reason: x.Reason, Since: now.UTC(),
+			Until: now.Add(length).UTC()}
 		for _, known := range st.Exceptions {
 			if known.ID == x.ID && !known.Offline {
 				e.Since = known.Since
@@ -65,22 +67,23 @@ func granted(st *identity.State, as *protocol.Assignment, now time.Time) []ident
 	return out
 }
 
-// sectionName is what a section may be called, of a newer server's too.
+// sectionName is the pattern of a section's name, including sections that only a newer server knows.
 var sectionName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
 
-// sound refuses an exception that no section could mean, and what would not fit.
+// sound refuses an exception that no section could mean, or that does not fit.
 func sound(x *protocol.Exception) bool {
 	x.Reason = clip(enforce.Plain(x.Reason), maxReason)
-	return sectionName.MatchString(x.Section) && len(x.Subject) <= 1024 && len(x.ID) <= 128 && enforce.Plain(x.ID+x.Subject) == x.ID+x.Subject
+	return sectionName.MatchString(x.Section) && len(x.Subject) <= 1024 && len(x.ID) <= 128 &&
+		enforce.Plain(x.ID+x.Subject) == x.ID+x.Subject
 }
 
-// keepEnded is how long it is remembered that an exception is over: none lasts longer.
+// keepEnded is how long an ended exception is remembered. No exception lasts longer.
 const keepEnded = protocol.MaxException + 24*time.Hour
 
 // maxEnded bounds how many are remembered; the oldest go first.
 const maxEnded = 1000
 
-// ended adds to what is remembered of exceptions that are over.
+// ended adds to the ended exceptions that are remembered.
 func ended(was map[string]time.Time, over []identity.Exception, now time.Time) map[string]time.Time {
 	out := maps.Clone(was)
 	if out == nil {
@@ -111,7 +114,7 @@ func sameExceptions(a, b []identity.Exception) bool {
 	return slices.EqualFunc(a, b, func(x, y identity.Exception) bool { return x.ID == y.ID && x.Name() == y.Name() })
 }
 
-// served are those that came with an assignment, for telling the server that they are here.
+// served are the exceptions that came with an assignment. The server is told that they have arrived.
 func served(list []identity.Exception) []protocol.Exception {
 	var out []protocol.Exception
 	for _, x := range list {
@@ -122,9 +125,9 @@ func served(list []identity.Exception) []protocol.Exception {
 	return out
 }
 
-// left is how long an exception still holds: the least of what the clock says, what it was given for,
-// and what is left since this run of the agent first met it, which no change of the clock alters. A
-// clock that is set back and a restart together give it its length once more, and no longer.
+// left is how long an exception still lasts. It is the least of three: its end by the clock, its length, and what
+// remains since this run of the agent first saw it, by the monotonic clock. Setting the clock back and restarting the
+// agent together can give an exception its full length once more, and no longer.
 func (e *exceptions) left(x identity.Exception, now time.Time) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -145,13 +148,13 @@ func (e *exceptions) forget(id string) {
 	delete(e.deadlines, id)
 }
 
-// current are those of a list that hold now.
+// current returns the exceptions of a list that have not ended.
 func (e *exceptions) current(list []identity.Exception) []identity.Exception {
 	now := e.now()
 	return slices.DeleteFunc(slices.Clone(list), func(x identity.Exception) bool { return e.left(x, now) <= 0 })
 }
 
-// arm sets the timer for the next one that ends.
+// arm sets the timer for the next exception that ends.
 func (e *exceptions) arm(list []identity.Exception) {
 	e.timer.Stop()
 	now, next := e.now(), time.Duration(-1)
@@ -165,10 +168,10 @@ func (e *exceptions) arm(list []identity.Exception) {
 	}
 }
 
-// over parts a list into those whose time is up and the others.
+// over splits a list into the exceptions that have ended and the others.
 func (e *exceptions) over(list []identity.Exception, now time.Time) (over, rest []identity.Exception) {
 	for _, x := range list {
-		if e.left(x, now) <= time.Second { // timers are coarse; one a second later would be another write
+		if e.left(x, now) <= time.Second { // timers are coarse; ending another one a second later would be another write
 			over = append(over, x)
 		} else {
 			rest = append(rest, x)
@@ -183,7 +186,7 @@ func (a *Agent) governing() *policy.Document {
 	return a.with(&st, doc)
 }
 
-// with is a policy with the exceptions that hold now.
+// with is a policy with the exceptions that are current.
 func (a *Agent) with(st *identity.State, doc *policy.Document) *policy.Document {
 	if doc == nil {
 		return nil
@@ -191,13 +194,13 @@ func (a *Agent) with(st *identity.State, doc *policy.Document) *policy.Document 
 	return excepted(a.o.Sections, doc, a.exceptions.current(st.Exceptions))
 }
 
-// excepted is a policy with exceptions that hold.
+// excepted is a policy with the given exceptions.
 func excepted(sections []section.Section, doc *policy.Document, list []identity.Exception) *policy.Document {
 	by := map[string][]string{}
 	for _, x := range list {
 		s, known := section.Find(sections, x.Section)
 		if !known || s.Except == nil {
-			continue // of a newer server
+			continue // a section of a newer server
 		}
 		if name, err := s.Except.Parse(x.Subject); err == nil {
 			by[x.Section] = append(by[x.Section], name)
@@ -209,12 +212,13 @@ func excepted(sections []section.Section, doc *policy.Document, list []identity.
 	return doc.Excepted(by)
 }
 
-// exceptionEvent is an event about an exception. It stands under its section, whose subjects it names.
+// exceptionEvent is an event about an exception. It belongs to the exception's section.
 func exceptionEvent(x identity.Exception, at time.Time, kind enforce.EventKind, reason string) enforce.Event {
-	return enforce.Event{At: at.UTC(), Setting: enforce.Setting(x.Section + ".exception"), Mode: enforce.Enforce, Kind: kind, Subject: x.Name(), Reason: reason}
+	return enforce.Event{At: at.UTC(), Setting: enforce.Setting(x.Section + ".exception"), Mode: enforce.Enforce, Kind: kind,
+		Subject: x.Name(), Reason: reason}
 }
 
-// endExceptions takes back what is over.
+// endExceptions takes back exceptions that have ended.
 func (a *Agent) endExceptions() {
 	now := a.o.Now()
 	st := a.custody.state
@@ -234,18 +238,19 @@ func (a *Agent) endExceptions() {
 	a.exceptions.arm(a.custody.state.Exceptions)
 }
 
-// ExceptionRequest is "warder exception": a code, and the subject where it is not there to be seen.
+// ExceptionRequest is the request of "warder exception": a code, and the subject when it cannot be found on the
+// machine.
 type ExceptionRequest struct {
 	Code    string `json:"code"`
 	Section string `json:"section,omitempty"`
 	Subject string `json:"subject,omitempty"`
 }
 
-// codePause is how often one user may try a code: 72 bits are not guessed at any pace, and what one
-// user tries keeps nobody else waiting.
+// codePause is how often one user may try a code. The codes have 72 bits, so no pace allows guessing; the pause is per
+// user so that nobody can block the others.
 const codePause = 2 * time.Second
 
-// paused reports whether a user has tried a moment ago, and notes that they try now.
+// paused reports whether a user tried a code just before, and records this attempt.
 func (e *exceptions) paused(uid string, now time.Time) bool {
 	maps.DeleteFunc(e.redeemed, func(_ string, at time.Time) bool { return now.Sub(at) >= codePause || now.Before(at) })
 	if _, ok := e.redeemed[uid]; ok {
@@ -274,7 +279,7 @@ func (a *Agent) postException(ctx context.Context, c caller, _ *http.Request, bo
 	return x, nil
 }
 
-// redeem takes an offline code: it is tried on the subject that is named, or on what is there and refused.
+// redeem tries an offline code on the given subject, or on everything that is plugged in and refused.
 func (a *Agent) redeem(uid string, in ExceptionRequest) (identity.Exception, error) {
 	var none identity.Exception
 	now, st := a.o.Now(), a.custody.state
@@ -302,7 +307,8 @@ func (a *Agent) redeem(uid string, in ExceptionRequest) (identity.Exception, err
 	}
 	err = protocol.ErrCodeWrong
 	for _, c := range a.candidates(in) {
-		if err = code.Verify(st.Device.CodeSecret, st.Device.DeviceID, protocol.CodeSubject(c.Section, c.Subject), a.contact.serverNow()); errors.Is(err, protocol.ErrCodeWrong) {
+		if err = code.Verify(st.Device.CodeSecret, st.Device.DeviceID, protocol.CodeSubject(c.Section, c.Subject),
+			a.contact.serverNow()); errors.Is(err, protocol.ErrCodeWrong) {
 			continue
 		}
 		if err != nil {

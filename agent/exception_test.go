@@ -19,7 +19,8 @@ import (
 	"github.com/warderd/warder/sync/server"
 )
 
-const denyAll = `{"compliance":"enforce","policy_data":{"usb":{"allowed_classes":["hid"]},"storage":{"external_storage_allowed":false},"network":{},"dlp":{}}}`
+const denyAll = `{"compliance":"enforce","policy_data":{"usb":{"allowed_classes":["hid"]},"storage":{"external_storage_allowed":false},` +
+	`"network":{},"dlp":{}}}`
 
 // An exception lets this stick pass on this device for its time, and no longer; the rest of the
 // policy stays as it is.
@@ -36,7 +37,8 @@ func TestExceptionFromTheServer(t *testing.T) {
 	l.until("applied", func(Status) bool { return firstLine(l.sys+"/bus/usb/devices/1-1/authorized") == "1" })
 	l.reads("0", "1")
 	// Another stick of the same kind stays out.
-	if a, err := l.agent.explain(context.Background(), caller{Root: true}, aboutUSB(`{"vendor":18164,"product":1,"serial":"SN2","classes":[8]}`)); err != nil || a.Answer.Answer != "deny" {
+	if a, err := l.agent.explain(context.Background(), caller{Root: true},
+		aboutUSB(`{"vendor":18164,"product":1,"serial":"SN2","classes":[8]}`)); err != nil || a.Answer.Answer != "deny" {
 		t.Errorf("%+v %v", a, err)
 	}
 	// It outlives a restart.
@@ -58,8 +60,10 @@ func TestExceptionByCode(t *testing.T) {
 	l.enroll()
 	l.admin("PUT", "/policies/policy-default", denyAll)
 	s := l.until("enforced", version(2))
-	other := l.admin("POST", "/devices/"+s.DeviceID+"/exceptions", `{"usb":"46f4:0001:OTHER","minutes":5,"reason":"x","offline":true}`)["code"].(string)
-	code := l.admin("POST", "/devices/"+s.DeviceID+"/exceptions", `{"usb":"46f4:0001:SN1","minutes":5,"reason":"x","offline":true}`)["code"].(string)
+	other := l.admin("POST", "/devices/"+s.DeviceID+"/exceptions",
+		`{"usb":"46f4:0001:OTHER","minutes":5,"reason":"x","offline":true}`)["code"].(string)
+	code := l.admin("POST", "/devices/"+s.DeviceID+"/exceptions",
+		`{"usb":"46f4:0001:SN1","minutes":5,"reason":"x","offline":true}`)["code"].(string)
 	try := func(code, usb string) (x identity.Exception, err error) {
 		l.agent.do(func() { l.agent.exceptions.redeemed = nil }) // the pause is tried below
 		err = l.api.Do(context.Background(), "POST", "/v1/exceptions", ExceptionRequest{Code: code, Section: "usb", Subject: usb}, &x)
@@ -81,7 +85,8 @@ func TestExceptionByCode(t *testing.T) {
 	if _, err := try(other, "46f4:0001:OTHER"); err != nil {
 		t.Errorf("a stick that is not plugged in, by name: %v", err)
 	}
-	if err := l.api.Do(context.Background(), "POST", "/v1/exceptions", ExceptionRequest{Code: other}, nil); err == nil || !strings.Contains(err.Error(), "moment ago") {
+	if err := l.api.Do(context.Background(), "POST", "/v1/exceptions", ExceptionRequest{Code: other}, nil); err == nil ||
+		!strings.Contains(err.Error(), "moment ago") {
 		t.Errorf("guessing at full speed: %v", err)
 	}
 	// Its end: the clock is not asked beyond the length.

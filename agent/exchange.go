@@ -12,24 +12,24 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// wholeEvery: all findings are sent at least this often.
+// wholeEvery is the longest time between two reports of all findings.
 const wholeEvery = 24 * time.Hour
 
 // exchangeLimit bounds one exchange with all its tries and probes.
 const exchangeLimit = 2 * time.Minute
 
-// exchange is one check-in: what was sent, and what became of it.
+// exchange is one check-in: what was sent, and the result.
 type exchange struct {
 	source Source
 	report protocol.Report
 	sent   sent
 	answer protocol.Answer
 	err    error
-	proof  reconcile.Proof // of the policy in force, where it is on trial
-	anew   bool            // on a connection that was made for it
+	proof  reconcile.Proof // of the policy in force, if it is on trial
+	anew   bool            // on a connection made for this exchange
 }
 
-// firstCheckIn spreads the first check-in of a start. A device that has no policy yet asks at once.
+// firstCheckIn spreads the first check-ins after a start. A device without a policy asks at once.
 func (a *Agent) firstCheckIn() {
 	if a.contact.source == nil {
 		a.resumeTrial()
@@ -42,7 +42,7 @@ func (a *Agent) firstCheckIn() {
 	a.contact.timer.Reset(checkin.First(a.custody.state.Device.DeviceID, within))
 }
 
-// checkInDue: each check-in at its time is also the look that finds drift.
+// checkInDue runs a due check-in. Each regular check-in is also a look at the machine, to find drift.
 func (a *Agent) checkInDue() {
 	if !a.contact.paced {
 		a.look()
@@ -51,7 +51,7 @@ func (a *Agent) checkInDue() {
 	a.checkIn()
 }
 
-// resumeTrial brings back a policy on trial, after the confirmed one came first at boot.
+// resumeTrial applies a policy on trial again, after the confirmed one was applied first at boot.
 func (a *Agent) resumeTrial() {
 	if a.custody.resume() {
 		a.o.Log.Info("the policy on trial is in force again")
@@ -59,7 +59,7 @@ func (a *Agent) resumeTrial() {
 	}
 }
 
-// checkIn checks in, in the background; one at a time.
+// checkIn checks in, in the background, one at a time.
 func (a *Agent) checkIn() {
 	c := a.contact
 	if c.source != nil && !c.busy {
@@ -92,20 +92,20 @@ func (a *Agent) checkIn() {
 	})
 }
 
-// reach asks whether a server can be reached. Only a policy that changed the network is asked about:
-// whoever owns the network could otherwise have any policy taken back by dropping the right packets.
+// reach asks whether a server can be reached. This only matters for a policy that changed the network: otherwise
+// whoever controls the network could have any policy reverted by dropping the right packets.
 func (a *Agent) reach(server, proxy string, exempt bool) func(context.Context) error {
 	return func(ctx context.Context) error { return a.o.Reach(ctx, server, proxy, exempt) }
 }
 
-// exchanged is the end of a check-in: outdated, failed, or answered.
+// exchanged handles the end of a check-in: it is outdated, failed, or answered.
 func (a *Agent) exchanged(x *exchange) {
 	c := a.contact
 	c.busy, c.ended = false, a.o.Now()
 	a.watchHome()
 	a.work()
 	switch {
-	case x.source != c.source: // enrolled anew, or another server, meanwhile
+	case x.source != c.source: // enrolled anew, or with another server, meanwhile
 		if c.again {
 			a.checkIn()
 		}
@@ -126,8 +126,8 @@ func (a *Agent) exchanged(x *exchange) {
 	}
 }
 
-// answered takes an answer, part by part. The keys come first: what comes with them may be signed by the
-// new one. After a release there is nothing more to do.
+// answered processes an answer, part by part. The keys come first, because the rest may be signed by a new one. After a
+// release nothing else is processed.
 func (a *Agent) answered(x *exchange) {
 	c := a.contact
 	c.succeeded(&x.report, x.sent, &x.answer)
@@ -144,7 +144,7 @@ func (a *Agent) answered(x *exchange) {
 	if x.answer.Assignment != "" {
 		a.take(x.answer.Assignment)
 	}
-	// What was left waits, where this one has been taken.
+	// The server has accepted this batch; the rest of the backlog waits for the next.
 	c.rest = c.batch.more && (len(x.report.Events) == 0 || x.answer.AckSeq > 0)
 	if n := len(x.report.Events); n > 0 && !c.rest && x.answer.AckSeq >= x.report.Events[n-1].Seq {
 		left, err := a.store.Backlog()
@@ -158,8 +158,8 @@ func (a *Agent) answered(x *exchange) {
 	a.flatten("running")
 }
 
-// acknowledge drops events that the server has: never more than was sent, for what a wrong server
-// acknowledges beyond that would be lost.
+// acknowledge deletes events that the server has. It never deletes more than was sent, even if a faulty server
+// acknowledges more.
 func (a *Agent) acknowledge(x *exchange) {
 	sent := uint64(0)
 	if n := len(x.report.Events); n > 0 {
@@ -170,8 +170,8 @@ func (a *Agent) acknowledge(x *exchange) {
 	}
 }
 
-// proved confirms the policy that was in force when the report was made. One that is held back proves
-// nothing, nor does an exchange that began before the policy changed what leads to the server.
+// proved confirms the policy that was in force when the report was made. A suspended policy proves nothing, nor does an
+// exchange that began before the policy changed the path to the server.
 func (a *Agent) proved(x *exchange) {
 	doc := a.custody.doc
 	if doc == nil || x.report.Policy.Digest != doc.Digest || x.report.Policy.State == "held" {
@@ -187,7 +187,7 @@ func (a *Agent) proved(x *exchange) {
 	}
 }
 
-// settled clears the warnings that an answer shows to be over.
+// settled clears the warnings that a successful answer disproves.
 func (a *Agent) settled(x *exchange) {
 	for code, over := range map[string]bool{
 		policyRefused: x.answer.Assignment == "" && a.contact.sent.refused == "", serverAway: true, serverSetup: true,
@@ -201,7 +201,8 @@ func (a *Agent) settled(x *exchange) {
 	a.health.set(reportCut, a.contact.batch.cut())
 }
 
-// requested does what the server asked for. The whole is what it has not just been sent, and what gets through.
+// requested does what the server asked for. "The whole" means the parts that were not sent just now, and that get
+// through.
 func (a *Agent) requested(r *protocol.Report, list []string) {
 	if slices.Contains(list, protocol.WantFullReport) {
 		c := a.contact
@@ -217,9 +218,8 @@ func (a *Agent) requested(r *protocol.Report, list []string) {
 	}
 }
 
-// reportSoon: a change in findings, or an event, checks in at once. After failures the back-off stands: a
-// server in trouble is not helped by more of the same. Where the loop is busy, it will report what it
-// finds anyway.
+// reportSoon checks in at once after a change in findings or an event. After failures the back-off applies, because
+// more requests do not help a server in trouble. If the loop is busy, it will report what it finds anyway.
 func (a *Agent) reportSoon() {
 	a.try(func() {
 		if a.contact.cadence.Failures() == 0 {
@@ -231,7 +231,7 @@ func (a *Agent) reportSoon() {
 func (a *Agent) nudge(n protocol.Nudge, at time.Time) {
 	c := a.contact
 	if c.source == nil {
-		return // released between the nudge and now
+		return // released after the nudge was sent
 	}
 	if c.nudged.IsZero() {
 		c.nudged = at
@@ -252,13 +252,13 @@ func (a *Agent) pushed(up bool) {
 		c.soon(c.cadence.Soon())
 	}
 	if !up && c.source != nil {
-		// Polling again at its own pace, from now.
+		// Poll again at the usual interval from now.
 		c.soon(c.cadence.Poll())
 	}
 	a.flatten("running")
 }
 
-// resumed: devices may have changed while the machine slept, and the server may have.
+// resumed runs after a suspend: devices and policy may have changed while the machine slept.
 func (a *Agent) resumed() {
 	a.clocks.look.Reset(settleDelay)
 	a.contact.soon(a.contact.cadence.Soon())
@@ -273,14 +273,14 @@ func (a *Agent) linked() {
 	}
 }
 
-// report says how the machine stands, and only what the server does not have yet.
+// report describes the machine, and contains only what the server does not have yet.
 func (a *Agent) report() (protocol.Report, sent) {
 	epoch, events, err := a.store.Pending(protocol.MaxEvents)
 	if err != nil {
 		a.health.set(storeBad, err.Error())
 	}
 	for i := range events {
-		events[i].Users = nil // who sat at the machine is for the local API
+		events[i].Users = nil // who uses the machine is not for the server
 	}
 	facts, digest := a.facts()
 	stands := a.machine.last()
@@ -294,7 +294,7 @@ func (a *Agent) report() (protocol.Report, sent) {
 	}
 	r.Policy.Refused, r.Policy.Reason = has.refused, has.reason
 	if r.Policy.State == "unconfirmed" {
-		r.Policy.State = "active" // the server that reads this is the proof
+		r.Policy.State = "active" // the fact that this report arrives answers that
 	}
 	r.DeviceDigest = digest
 	if r.DeviceDigest != has.facts {
@@ -311,7 +311,8 @@ func (a *Agent) report() (protocol.Report, sent) {
 	return r, has
 }
 
-// findingsDigest leaves out when and on which reading: only a change in what is said is news.
+// findingsDigest is a digest of the findings without their times and readings, so that it changes only when a finding
+// does.
 func findingsDigest(list []enforce.Finding) string {
 	short := make([]enforce.Finding, len(list))
 	for i, f := range list {
@@ -321,15 +322,15 @@ func findingsDigest(list []enforce.Finding) string {
 	return protocol.Digest(short)
 }
 
-// described is what was last made of the facts, and of what: most reports follow no change.
+// described caches the last facts and their digest: most reports follow no change.
 type described struct {
 	look   int
-	rest   protocol.Facts // all but what was observed
+	rest   protocol.Facts // everything but what was observed
 	facts  protocol.Facts
 	digest string
 }
 
-// facts are what there is to tell of this machine, and their digest.
+// facts are what is reported about this machine, with their digest.
 func (a *Agent) facts() (protocol.Facts, string) {
 	rest := protocol.Facts{Host: a.host}
 	rest.Health, rest.Codes = words(a.health.active())

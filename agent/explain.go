@@ -17,7 +17,7 @@ type ExplainRequest struct {
 	Subject json.RawMessage `json:"subject"`
 }
 
-// Explanation is the answer, and by which policy.
+// Explanation is the answer, and the policy that it follows from.
 type Explanation struct {
 	section.Answer
 	Policy string `json:"policy"`
@@ -35,7 +35,7 @@ func (a *Agent) postExplain(ctx context.Context, c caller, _ *http.Request, body
 	return x, err
 }
 
-// explain answers by the rules that the guards go by.
+// explain answers by the same compiled rules that the guards use.
 func (a *Agent) explain(ctx context.Context, c caller, in ExplainRequest) (Explanation, error) {
 	none := Explanation{}
 	st, written, _ := a.custody.view()
@@ -47,19 +47,21 @@ func (a *Agent) explain(ctx context.Context, c caller, in ExplainRequest) (Expla
 	}
 	held := a.machine.opened(a.with(&st, written))
 	if !c.Root && !a.seated(c) && len(st.Exceptions) > 0 {
-		held = a.machine.fresh(written) // for which sticks there are exceptions is not everybody's to know
+		held = a.machine.fresh(written) // not everybody may know which sticks have exceptions
 	}
 	rules := held.Rules(in.Section)
 	if rules == nil {
-		return none, &localapi.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("no section %q answers for single things", in.Section)}
+		return none, &localapi.Error{Status: http.StatusNotFound,
+			Message: fmt.Sprintf("no section %q answers for single things", in.Section)}
 	}
 	if !c.Root {
-		rules = rules.Public() // what monitor mode would do is not for everybody
+		rules = rules.Public() // not everybody may see what monitor mode would do
 	}
 	answer, err := rules.Explain(in.Subject, nil)
 	if errors.Is(err, section.ErrPresent) {
 		if !c.Root && !a.seated(c) {
-			return none, &localapi.Error{Status: http.StatusForbidden, Message: "what is there now is shown to root and to who sits at the machine; name what you ask about, e.g. 0951:1666"}
+			return none, &localapi.Error{Status: http.StatusForbidden,
+				Message: "what is there now is shown to root and to who sits at the machine; name what you ask about, e.g. 0951:1666"}
 		}
 		now := a.machine.observe(ctx)
 		answer, err = rules.Explain(in.Subject, &now)

@@ -7,8 +7,8 @@ import (
 	"github.com/warderd/warder/enforce"
 )
 
-// gate stands before every write of every back end. Below enforce only a return to the baseline
-// passes; what it refuses it counts, and a refusal is a mistake in a plan.
+// gate checks every write of every back end. Below enforce mode, only a return to the baseline may pass. It counts what
+// it refuses; a refusal means that a plan was wrong.
 type gate struct {
 	passed, refused atomic.Int64
 	rests           func(enforce.Key) bool // contended resources
@@ -16,7 +16,7 @@ type gate struct {
 
 func (g *gate) pass(c enforce.Change) error {
 	if !c.Baseline && g.rests != nil && g.rests(c.Key) {
-		return enforce.ErrContended // the loop leaves it alone, and a guard does, too
+		return enforce.ErrContended // loop and guards leave it alone
 	}
 	if c.Mode == enforce.Enforce || c.Baseline {
 		g.passed.Add(1)

@@ -14,26 +14,26 @@ import (
 type Severity string
 
 const (
-	High   Severity = "high"   // the policy is not held, or nobody would know
-	Medium Severity = "medium" // something does not work as it should; the policy is held
+	High   Severity = "high"   // the policy is not in force, or nobody would know
+	Medium Severity = "medium" // something does not work as it should; the policy is in force
 	Low    Severity = "low"
 )
 
-// Warning is one thing that can be wrong with the agent itself, declared.
+// Warning declares one thing that can be wrong with the agent itself.
 type Warning struct {
 	Code     string   `json:"code"`
 	Severity Severity `json:"severity"`
 	Means    string   `json:"means"`
 	Do       string   `json:"do"`
-	// Depends are warnings that explain this one: while one of them stands, this one is not shown.
+	// Depends lists warnings that explain this one. While one of them is active, this one is not shown.
 	Depends []string `json:"depends,omitempty"`
-	// After is how long it has to last before it is shown.
+	// After is how long the problem has to last before the warning is shown.
 	After time.Duration `json:"-"`
-	// Local warnings are over once the server can be told.
+	// Local warnings end once the server can be told.
 	Local bool `json:"-"`
 }
 
-// The codes of warnings. They go to the server, and are not renamed.
+// The codes of warnings. They are sent to the server, so never rename them.
 const (
 	identityDamaged  = "identity-damaged"
 	identityStandby  = "identity-standby"
@@ -56,27 +56,50 @@ const (
 	reportCut        = "report-cut"
 )
 
-// warnings is every warning that there is.
+// warnings lists every warning.
 var warnings = []Warning{
-	{Code: identityDamaged, Severity: High, Means: "the files that say who this machine is cannot be used", Do: "enrol this machine again: sudo warder enroll"},
-	{Code: identityStandby, Severity: Medium, Means: "the files that say who this machine is cannot be written reliably", Do: "check for a full or broken disk (df -h /var/lib/warder); the agent recovers by itself once the disk can be written"},
-	{Code: ledgerBad, Severity: High, Means: "the record of this machine's original settings cannot be written reliably", Do: "check for a full or broken disk (df -h /var/lib/warder)"},
-	{Code: storeBad, Severity: Medium, Means: "events cannot be stored reliably", Do: "check for a full or broken disk (df -h /var/lib/warder)"},
-	{Code: machineUnread, Severity: High, Means: "a part of this machine cannot be read, so the settings that need it are unknown", Do: "the detail says what cannot be read and why; once that is fixed, the agent notices by itself"},
-	{Code: machineFailed, Severity: High, Means: "not everything that the policy asks for could be applied", Do: "see the findings in warder status, and journalctl -u warder", Depends: []string{machineUnread, ledgerBad}},
-	{Code: machineUnwatched, Severity: Low, Means: "this machine does not report changes made by other programs; Warder finds them within five minutes", Do: "the usual cause is a container or a missing capability (CAP_SYS_ADMIN); the policy stays in force"},
-	{Code: policyRefused, Severity: Medium, Means: "the newest policy was refused; the last good one stays in force", Do: "tell the administrator the reason; a corrected policy is picked up by itself"},
-	{Code: serverSetup, Severity: High, Means: "the server that this machine is enrolled with cannot be used", Do: "check the server's address and the keys; if they are gone, enrol this machine again", Depends: []string{identityDamaged}},
-	{Code: serverAway, Severity: Medium, Means: "the server has not been reached for a while; the last policy stays in force", Do: "check the network and the proxy in warder.toml; try: warder check-in", Depends: []string{serverSetup}, After: 15 * time.Minute, Local: true},
-	{Code: clockWrong, Severity: Low, Means: "this machine's clock is wrong", Do: "set the clock, or let it be set: timedatectl set-ntp true"},
-	{Code: configRefused, Severity: Medium, Means: "the configuration file cannot be used; the last good one stays in force", Do: "correct warder.toml; it is read again as soon as it is saved"},
-	{Code: enrolmentFailed, Severity: High, Means: "this machine could not be enrolled with the dropped enroll.toml", Do: "check server, token and network; the agent tries again by itself", Depends: []string{configRefused}},
-	{Code: keysRefused, Severity: High, Means: "the server changed its policy keys, and this machine does not trust the new ones", Do: "ask the administrator whether the keys were changed on purpose; if so, enrol this machine again"},
-	{Code: releaseRefused, Severity: Medium, Means: "the server released this machine, but the release could not be carried out", Do: "see the reason; the agent tries again at each check-in"},
-	{Code: bundleFailed, Severity: Low, Means: "the diagnostics that support asked for could not be sent", Do: "ask for them again", Depends: []string{serverAway, serverSetup}},
-	{Code: earlyUnwritten, Severity: Low, Means: "the policy cannot be saved for the next start of this machine; after a restart it takes effect only when the agent runs", Do: "check /etc/warder: the agent must be able to write the file early there"},
-	{Code: reportCut, Severity: Medium, Means: "reports are too large for a proxy on the way to the server, so parts are left out; policies still arrive and are enforced", Do: "raise the proxy's limit for request bodies to 1 MiB (nginx: client_max_body_size)", Depends: []string{serverAway}},
-	{Code: partStopped, Severity: High, Means: "a part of the agent has stopped", Do: "restart it: sudo systemctl restart warder; then see journalctl -u warder"},
+	{Code: identityDamaged, Severity: High, Means: "the files that say who this machine is cannot be used",
+		Do: "enrol this machine again: sudo warder enroll"},
+	{Code: identityStandby, Severity: Medium, Means: "the files that say who this machine is cannot be written reliably",
+		Do: "check for a full or broken disk (df -h /var/lib/warder); the agent recovers by itself once the disk can be written"},
+	{Code: ledgerBad, Severity: High, Means: "the record of this machine's original settings cannot be written reliably",
+		Do: "check for a full or broken disk (df -h /var/lib/warder)"},
+	{Code: storeBad, Severity: Medium, Means: "events cannot be stored reliably",
+		Do: "check for a full or broken disk (df -h /var/lib/warder)"},
+	{Code: machineUnread, Severity: High, Means: "a part of this machine cannot be read, so the settings that need it are unknown",
+		Do: "the detail says what cannot be read and why; once that is fixed, the agent notices by itself"},
+	{Code: machineFailed, Severity: High, Means: "not everything that the policy asks for could be applied",
+		Do: "see the findings in warder status, and journalctl -u warder", Depends: []string{machineUnread, ledgerBad}},
+	{Code: machineUnwatched, Severity: Low,
+		Means: "this machine does not report changes made by other programs; Warder finds them within five minutes",
+		Do:    "the usual cause is a container or a missing capability (CAP_SYS_ADMIN); the policy stays in force"},
+	{Code: policyRefused, Severity: Medium, Means: "the newest policy was refused; the last good one stays in force",
+		Do: "tell the administrator the reason; a corrected policy is picked up by itself"},
+	{Code: serverSetup, Severity: High, Means: "the server that this machine is enrolled with cannot be used",
+		Do: "check the server's address and the keys; if they are gone, enrol this machine again", Depends: []string{identityDamaged}},
+	{Code: serverAway, Severity: Medium, Means: "the server has not been reached for a while; the last policy stays in force",
+		Do: "check the network and the proxy in warder.toml; try: warder check-in", Depends: []string{serverSetup}, After: 15 * time.Minute,
+		Local: true},
+	{Code: clockWrong, Severity: Low, Means: "this machine's clock is wrong",
+		Do: "set the clock, or let it be set: timedatectl set-ntp true"},
+	{Code: configRefused, Severity: Medium, Means: "the configuration file cannot be used; the last good one stays in force",
+		Do: "correct warder.toml; it is read again as soon as it is saved"},
+	{Code: enrolmentFailed, Severity: High, Means: "this machine could not be enrolled with the dropped enroll.toml",
+		Do: "check server, token and network; the agent tries again by itself", Depends: []string{configRefused}},
+	{Code: keysRefused, Severity: High, Means: "the server changed its policy keys, and this machine does not trust the new ones",
+		Do: "ask the administrator whether the keys were changed on purpose; if so, enrol this machine again"},
+	{Code: releaseRefused, Severity: Medium, Means: "the server released this machine, but the release could not be carried out",
+		Do: "see the reason; the agent tries again at each check-in"},
+	{Code: bundleFailed, Severity: Low, Means: "the diagnostics that support asked for could not be sent", Do: "ask for them again",
+		Depends: []string{serverAway, serverSetup}},
+	{Code: earlyUnwritten, Severity: Low,
+		Means: "the policy cannot be saved for the next start of this machine; after a restart it takes effect only when the agent runs",
+		Do:    "check /etc/warder: the agent must be able to write the file early there"},
+	{Code: reportCut, Severity: Medium,
+		Means: "reports are too large for a proxy on the way to the server, so parts are left out; policies still arrive and are enforced",
+		Do:    "raise the proxy's limit for request bodies to 1 MiB (nginx: client_max_body_size)", Depends: []string{serverAway}},
+	{Code: partStopped, Severity: High, Means: "a part of the agent has stopped",
+		Do: "restart it: sudo systemctl restart warder; then see journalctl -u warder"},
 }
 
 func declared(code string) Warning {
@@ -84,7 +107,7 @@ func declared(code string) Warning {
 	return warnings[i]
 }
 
-// Problem is a warning that stands.
+// Problem is an active warning.
 type Problem struct {
 	Warning
 	Detail string    `json:"detail"`
@@ -93,7 +116,7 @@ type Problem struct {
 
 func (p Problem) String() string { return p.Detail }
 
-// UnmarshalJSON reads what a dead agent of version 0.3 left, too: a text.
+// UnmarshalJSON also reads the plain text that an agent of version 0.3 left.
 func (p *Problem) UnmarshalJSON(b []byte) error {
 	*p = Problem{}
 	if json.Unmarshal(b, &p.Detail) == nil {
@@ -108,8 +131,8 @@ type health struct {
 	now func() time.Time
 
 	mu     sync.Mutex
-	stands map[string]Problem // by code and, where there can be several, what of
-	// pulled are asked each time: they know by themselves.
+	stands map[string]Problem // by code and, if there can be several, by the thing concerned
+	// pulled are functions that are asked each time whether their warning applies.
 	pulled map[string]func() string
 }
 
@@ -117,16 +140,16 @@ func newHealth(now func() time.Time) *health {
 	return &health{now: now, stands: map[string]Problem{}, pulled: map[string]func() string{}}
 }
 
-// pull makes a warning stand for as long as f says why.
+// pull adds a warning that is active for as long as f returns a reason.
 func (h *health) pull(code string, f func() string) {
 	declared(code)
 	h.pulled[code] = f
 }
 
-// set makes a warning stand, or with "" no longer.
+// set activates a warning, or ends it if the reason is "".
 func (h *health) set(code, detail string) { h.of(code, "", detail) }
 
-// of is set for one of several things that a warning may stand for.
+// of is set, for one of several things that a warning can apply to.
 func (h *health) of(code, what, detail string) {
 	w := declared(code)
 	h.mu.Lock()
@@ -144,14 +167,14 @@ func (h *health) of(code, what, detail string) {
 	h.stands[key] = p
 }
 
-// clear forgets everything that was set.
+// clear ends everything that was set.
 func (h *health) clear() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.stands = map[string]Problem{}
 }
 
-// all are the warnings that stand, those that are not shown yet, or are explained by another, included.
+// all returns the active warnings, including those not shown yet and those explained by another.
 func (h *health) all() []Problem {
 	var pulled []Problem
 	for code, f := range h.pulled {
@@ -177,7 +200,7 @@ func (h *health) all() []Problem {
 	return out
 }
 
-// active are the warnings to show.
+// active returns the warnings to show.
 func (h *health) active() []Problem {
 	list, now := h.all(), h.now()
 	stands := map[string]bool{}
@@ -217,7 +240,7 @@ type Check struct {
 	By string `json:"explained_by,omitempty"`
 }
 
-// checkup is every warning that there is, and whether it stands.
+// checkup lists every warning, and whether it is active.
 func checkup(list []Problem) []Check {
 	var out []Check
 	for _, w := range warnings {

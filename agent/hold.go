@@ -12,10 +12,10 @@ import (
 	"github.com/warderd/warder/platform/paths"
 )
 
-// maxReason bounds what a person writes.
+// maxReason bounds the text that a person writes.
 const maxReason = 500
 
-// hold suspends the policy: persisted, reported, and back by itself when its time is up.
+// hold suspends the policy. It is stored and reported, and ends by itself when its time is up.
 func (a *Agent) hold(who, reason string, length time.Duration) error {
 	if a.custody.state.Device == nil {
 		return ErrNotEnrolled
@@ -32,7 +32,8 @@ func (a *Agent) hold(who, reason string, length time.Duration) error {
 	}
 	a.armHold()
 	a.look()
-	a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "held", Subject: who, Reason: reason})
+	a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "held", Subject: who,
+		Reason: reason})
 	if left := a.machine.last().notGivenBack(); left != nil {
 		return errors.Join(fmt.Errorf("the policy is suspended, but not everything could be given back: %w", left), noted)
 	}
@@ -42,7 +43,7 @@ func (a *Agent) hold(who, reason string, length time.Duration) error {
 	return nil
 }
 
-// newHold checks what a person asks for. A length of 0 holds until it is lifted.
+// newHold validates a request. A length of 0 means until it is lifted.
 func newHold(who, reason string, length time.Duration, now time.Time) (*identity.Hold, error) {
 	if reason == "" || len(reason) > maxReason {
 		return nil, fmt.Errorf("a hold needs a reason of 1 to %d bytes", maxReason)
@@ -59,7 +60,7 @@ func newHold(who, reason string, length time.Duration, now time.Time) (*identity
 
 var errNoHold = errors.New("no hold is in force")
 
-// lift ends a hold. The hold stays if its end cannot be stored.
+// lift ends a hold. If that cannot be stored, the hold stays.
 func (a *Agent) lift(why string) error {
 	if a.custody.state.Hold == nil {
 		return errNoHold
@@ -72,28 +73,29 @@ func (a *Agent) lift(why string) error {
 	}
 	a.clocks.hold.Stop()
 	a.look()
-	a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "hold_ended", Subject: who, Reason: why})
+	a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "hold_ended", Subject: who,
+		Reason: why})
 	return nil
 }
 
-// armHold sets the timer for a hold that ends. A clock that jumps does not end it sooner: the
-// length is taken once and runs on the monotonic clock.
+// armHold sets the timer for a hold that ends. The length is computed once and runs on the monotonic clock, so that a
+// jump of the clock does not end the hold early.
 func (a *Agent) armHold() {
 	a.clocks.hold.Stop()
 	h := a.custody.state.Hold
 	if h == nil || h.Until.IsZero() {
 		return
 	}
-	// At most what it was given for, however the clock stands now.
+	// Never more than the length it was given, whatever the clock says now.
 	left := min(h.Until.Sub(a.o.Now()), h.Until.Sub(h.Since))
 	a.clocks.hold.Reset(max(left, time.Millisecond))
 }
 
-// KeepFile, in the runtime directory, asks the next stop to leave the policy in force: an upgrade
-// must not open the machine between the old program and the new.
+// KeepFile, in the runtime directory, asks the next stop to leave the policy in force: an upgrade must not leave the
+// machine unprotected between the old program and the new one.
 const KeepFile = "keep"
 
-// KeepAsked reports whether it does.
+// KeepAsked reports whether the file is there.
 func KeepAsked(p paths.Paths) bool {
 	_, err := os.Stat(filepath.Join(p.Run, KeepFile))
 	return err == nil

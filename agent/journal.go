@@ -14,7 +14,7 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// journal takes decisions from guards without making them wait, and writes down what happened.
+// journal receives decisions from guards without making them wait, and writes events.
 type journal struct {
 	boot     string
 	now      func() time.Time
@@ -24,8 +24,8 @@ type journal struct {
 	latency  *latencies
 	seat     func() []uint32
 	tell     func(message string, users []uint32) []string
-	// remember keeps a row of what a guard wrote; look asks for another look at the machine, and report
-	// for a check-in.
+	// remember stores a ledger row that a guard wrote; look asks for another look at the machine, and report for a
+	// check-in.
 	remember     func(enforce.Key, enforce.Reading, []enforce.Setting) error
 	look, report func()
 
@@ -38,7 +38,7 @@ type journal struct {
 	follow map[chan enforce.Event]struct{}
 }
 
-// eventStore keeps events, and what was told in this boot.
+// eventStore stores events, and what was already told in this boot.
 type eventStore interface {
 	Append(enforce.Event) (seq uint64, err error)
 	Fold() error
@@ -46,10 +46,10 @@ type eventStore interface {
 	Remember(boot, subject, what string)
 }
 
-// maxQueue bounds the decisions that wait for the disk; a guard that is flooded keeps deciding.
+// maxQueue bounds the decisions waiting for the disk. A guard whose queue is full keeps deciding.
 const maxQueue = 10_000
 
-// put is called by guards, which do not wait.
+// put queues a decision. Guards call it; it never waits.
 func (j *journal) put(d platform.Decision) {
 	j.mu.Lock()
 	if len(j.list) < maxQueue {
@@ -94,10 +94,10 @@ func (j *journal) drain() {
 	}
 }
 
-// write records one decision, and reports whether the machine has to be looked at again.
+// write records one decision, and reports whether another look at the machine is needed.
 func (j *journal) write(d *platform.Decision) bool {
 	if d.Forced {
-		// Whatever the policy is by now; and each time, because each is a loss of its own.
+		// Whatever the policy is by now, and each time, because each is a separate loss.
 		j.record(enforce.Event{At: j.now().UTC(), Setting: settingOf(d), Mode: enforce.Enforce, Kind: enforce.Forced, Subject: d.Subject,
 			Reason: d.Note, Done: d.Done, Section: d.Section})
 	}
@@ -105,7 +105,7 @@ func (j *journal) write(d *platform.Decision) bool {
 		return false // there was no policy to judge by
 	}
 	if errors.Is(d.Err, enforce.ErrContended) {
-		return false // it is left alone, and told as drift
+		return false // it is left alone, and reported as drift
 	}
 	if d.New {
 		j.latency.record(d.Clock+"_to_decision", d.Decided.Sub(d.Received))
@@ -124,11 +124,12 @@ func (j *journal) write(d *platform.Decision) bool {
 	}
 	what := fmt.Sprintf("%s %s %s %s", e.Kind, e.Setting, e.Mode, e.Done)
 	if e.Kind == enforce.WouldDeny {
-		// Nothing is done about it: what it reads is no news. Just after a switch from enforce it reads refused.
+		// Nothing is done about this device, so its reading is not news. Just after a switch from enforce it still
+		// reads refused.
 		what = fmt.Sprintf("%s %s %s", e.Kind, e.Setting, e.Mode)
 	}
-	// What has just come is told, whatever was told of it: a device's number is used again after 127.
-	// And so is what worked again in between and was refused anew.
+	// A device that has just arrived is always reported, because device numbers are reused after 127. So is one that
+	// was allowed in between and is refused again.
 	if !d.New && !(d.Changed && d.Usable > 0 && !d.Verdict.Allow) && j.store.Seen(j.boot, d.Key.String(), what) {
 		return d.New || d.Changed
 	}
@@ -136,13 +137,13 @@ func (j *journal) write(d *platform.Decision) bool {
 		e.Told = j.notice(e)
 	}
 	if j.record(e) {
-		// After the event is durable: a kill between the two tells it twice, and never loses it.
+		// After the event is durable: a kill between the two reports it twice, but never loses it.
 		j.store.Remember(j.boot, d.Key.String(), what)
 	}
 	return d.New || d.Changed
 }
 
-// settingOf is the setting that an event stands under: the one that decided, or the section's name.
+// settingOf is the setting that an event belongs to: the one that decided, or else the section's name.
 func settingOf(d *platform.Decision) enforce.Setting {
 	if s := d.Verdict.Rule.Setting; s != "" {
 		return s
@@ -150,10 +151,11 @@ func settingOf(d *platform.Decision) enforce.Setting {
 	return enforce.Setting(d.Section)
 }
 
-// eventOf says in words what was decided about a subject and what the machine holds now.
+// eventOf describes a decision about a subject, and what the machine reads now.
 func eventOf(now time.Time, d *platform.Decision) enforce.Event {
 	v := d.Verdict
-	e := enforce.Event{At: now.UTC(), Subject: d.Subject, Verdict: v, Done: d.Done, Setting: v.Rule.Setting, Mode: enforce.Enforce, Kind: enforce.Allowed, Section: d.Section}
+	e := enforce.Event{At: now.UTC(), Subject: d.Subject, Verdict: v, Done: d.Done, Setting: v.Rule.Setting, Mode: enforce.Enforce,
+		Kind: enforce.Allowed, Section: d.Section}
 	switch {
 	case d.Err != nil:
 		e.Kind = enforce.Failed
@@ -189,7 +191,7 @@ func eventOf(now time.Time, d *platform.Decision) enforce.Event {
 	return e
 }
 
-// span is a length of time as exactly as anybody wants it, and not less.
+// span formats a length of time, rounded to what a person needs.
 func span(d time.Duration) time.Duration {
 	switch {
 	case d < time.Minute:
@@ -202,15 +204,15 @@ func span(d time.Duration) time.Duration {
 
 func ceil(d, unit time.Duration) time.Duration { return (d + unit - 1).Truncate(unit) }
 
-// Bounds of an event. Facts that do not fit are left out: the subject and the reason say what it was.
+// Bounds of an event. Facts that do not fit are left out, because subject and reason describe the event.
 const (
 	maxFacts   = 4 << 10
 	maxSubject = 1 << 10
 	maxWords   = 8 << 10
 )
 
-// redact takes out of an event what must not be kept, whoever wrote it: passwords in addresses, what is no
-// printing character, what is too long, and what its section names.
+// redact removes from an event what must not be stored, whoever wrote it: passwords in URLs, unprintable characters,
+// overlong text, and what its section marks as private.
 func redact(sections []section.Section, e *enforce.Event) {
 	e.Subject = clip(enforce.Plain(secret.Scrub(e.Subject)), maxSubject)
 	e.Reason = clip(enforce.Plain(secret.Scrub(e.Reason)), maxWords)
@@ -227,7 +229,7 @@ func redact(sections []section.Section, e *enforce.Event) {
 	}
 }
 
-// clip cuts a text at a whole character.
+// clip shortens a text without splitting a character.
 func clip(s string, most int) string {
 	if len(s) <= most {
 		return s
@@ -239,10 +241,10 @@ func clip(s string, most int) string {
 	return s[:cut] + "…"
 }
 
-// tellAgain: the user is told once per distinct event and hour.
+// tellAgain: a user is told of a distinct event once per hour.
 const tellAgain = time.Hour
 
-// notice tells who sits at the machine what is against the policy, and says whom it reached.
+// notice tells the users at the machine what is against the policy. It returns whom it reached.
 func (j *journal) notice(e enforce.Event) string {
 	what := string(e.Setting) + " " + e.Subject
 	if at, ok := j.told[what]; ok && j.now().Sub(at) < tellAgain {
@@ -259,7 +261,7 @@ func (j *journal) notice(e enforce.Event) string {
 	return fmt.Sprint(told)
 }
 
-// record journals an event, shows it to those who follow, and has it sent soon.
+// record journals an event, passes it to followers, and has it sent soon.
 func (j *journal) record(e enforce.Event) bool {
 	redact(j.sections, &e)
 	if e.Personal() {
@@ -281,7 +283,7 @@ func (j *journal) record(e enforce.Event) bool {
 	for c := range j.follow {
 		select {
 		case c <- e:
-		default: // a follower that does not read loses lines, not the journal
+		default: // a follower that does not read loses lines; the journal does not
 		}
 	}
 	j.mu.Unlock()
@@ -289,7 +291,7 @@ func (j *journal) record(e enforce.Event) bool {
 	return true
 }
 
-// followed gives events as they come, until leave is called.
+// followed passes events on as they come, until leave is called.
 func (j *journal) followed() (events chan enforce.Event, leave func()) {
 	events = make(chan enforce.Event, 256)
 	j.mu.Lock()

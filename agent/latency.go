@@ -7,9 +7,9 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// What guards measure is named after their clock: "insert_to_decision" is from when an announcement was read to
-// when the write began, "insert_to_verified" to when it was read back.
-const nudgeToVerified = "nudge_to_verified" // nudge received → the new policy read back
+// The names of the measurements give their clock: "insert_to_decision" is the time from reading a device's announcement
+// to the start of the write, "insert_to_verified" to its reading back.
+const nudgeToVerified = "nudge_to_verified" // nudge received → new policy read back
 
 type latencies struct {
 	mu sync.Mutex
@@ -27,7 +27,7 @@ func (l *latencies) record(name string, d time.Duration) {
 	_ = l.h[name].RecordValue(min(max(d.Microseconds(), 1), int64(10*time.Minute/time.Microsecond)))
 }
 
-// Latency is one histogram's answer, in microseconds.
+// Latency is the summary of one histogram, in microseconds.
 type Latency struct {
 	Count int64 `json:"count"`
 	P50   int64 `json:"p50_us"`
@@ -45,7 +45,7 @@ func (l *latencies) summary() map[string]Latency {
 	return out
 }
 
-// export gives the histograms themselves, so that a server can add up a fleet's.
+// export returns the histograms themselves, so that a server can add up a fleet's.
 func (l *latencies) export() map[string]string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

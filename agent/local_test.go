@@ -75,8 +75,10 @@ func fill(t *testing.T, l *lab, n int) {
 	}
 	facts, _ := json.Marshal(strings.Repeat("x", 4000))
 	for i := range n {
-		body, _ := json.Marshal(enforce.Event{At: time.Now(), Kind: enforce.Denied, Setting: "usb.allowed", Mode: enforce.Enforce, Subject: fmt.Sprint("usb 1-1 event ", i), Facts: enforce.Facts(facts), Users: []uint32{65534}})
-		if _, err := tx.Exec(`INSERT INTO events (at, acked, setting, kind, body) VALUES (?, 1, 'usb.allowed', 'denied', ?)`, time.Now().UnixMilli(), string(body)); err != nil {
+		body, _ := json.Marshal(enforce.Event{At: time.Now(), Kind: enforce.Denied, Setting: "usb.allowed", Mode: enforce.Enforce,
+			Subject: fmt.Sprint("usb 1-1 event ", i), Facts: enforce.Facts(facts), Users: []uint32{65534}})
+		if _, err := tx.Exec(`INSERT INTO events (at, acked, setting, kind, body) VALUES (?, 1, 'usb.allowed', 'denied', ?)`,
+			time.Now().UnixMilli(), string(body)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -176,7 +178,10 @@ func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
 	// Events may still come while it is counted.
 	seesAll := func(uid string) {
 		t.Helper()
-		l.until("user "+uid+" sees what root sees", func(Status) bool { n := count(caller{UID: uid}); return n >= 2 && n == count(caller{Root: true}) })
+		l.until("user "+uid+" sees what root sees", func(Status) bool {
+			n := count(caller{UID: uid})
+			return n >= 2 && n == count(caller{Root: true})
+		})
 	}
 	seesAll("1000")
 	for _, uid := range []string{"1001", "", "65534", "-1"} {
@@ -195,7 +200,8 @@ func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
 		t.Errorf("who was there sees %d events afterwards", n)
 	}
 	port := `{"port":"1-1"}`
-	if _, err := l.agent.explain(context.Background(), caller{UID: "1000"}, aboutUSB(port)); err == nil || !strings.Contains(err.Error(), "who sits at the machine") {
+	if _, err := l.agent.explain(context.Background(), caller{UID: "1000"}, aboutUSB(port)); err == nil ||
+		!strings.Contains(err.Error(), "who sits at the machine") {
 		t.Errorf("another user may ask about a port: %v", err)
 	}
 	if _, err := l.agent.explain(context.Background(), caller{UID: "1001"}, aboutUSB(port)); err != nil {
@@ -211,7 +217,8 @@ func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
 	}
 	// Nor does a question tell a stranger for which stick there is an exception.
 	for uid, told := range map[string]bool{"65534": false, "1001": true} {
-		a, err := l.agent.explain(context.Background(), caller{UID: uid}, aboutUSB(`{"vendor":18164,"product":1,"serial":"SN1","classes":[8]}`))
+		a, err := l.agent.explain(context.Background(), caller{UID: uid},
+			aboutUSB(`{"vendor":18164,"product":1,"serial":"SN1","classes":[8]}`))
 		if err != nil || strings.Contains(a.Reason, "an exception") != told {
 			t.Errorf("user %s: %+v %v", uid, a, err)
 		}
@@ -248,7 +255,8 @@ func TestJunkCodes(t *testing.T) {
 	l.enroll()
 	l.admin("PUT", "/policies/policy-default", denyAll)
 	s := l.until("enforced", version(2))
-	code := l.admin("POST", "/devices/"+s.DeviceID+"/exceptions", `{"usb":"46f4:0001:SN1","minutes":5,"reason":"x","offline":true}`)["code"].(string)
+	code := l.admin("POST", "/devices/"+s.DeviceID+"/exceptions",
+		`{"usb":"46f4:0001:SN1","minutes":5,"reason":"x","offline":true}`)["code"].(string)
 	l.in(func(a *Agent) {
 		for i := range 100 {
 			if _, err := a.redeem("1000", ExceptionRequest{Code: "junk"}); err == nil {
@@ -257,7 +265,8 @@ func TestJunkCodes(t *testing.T) {
 			_, _ = a.redeem(fmt.Sprint(2000+i), ExceptionRequest{Code: "junk"})
 		}
 		at := time.Now().Add(time.Hour)
-		if a.exceptions.paused("1000", at) || !a.exceptions.paused("1000", at.Add(codePause/2)) || a.exceptions.paused("1001", at) || a.exceptions.paused("1000", at.Add(2*codePause)) {
+		if a.exceptions.paused("1000", at) || !a.exceptions.paused("1000", at.Add(codePause/2)) || a.exceptions.paused("1001", at) ||
+			a.exceptions.paused("1000", at.Add(2*codePause)) {
 			t.Error("the pause is not each user's own")
 		}
 		if _, err := a.redeem("0", ExceptionRequest{Code: code}); err != nil {
@@ -309,7 +318,8 @@ func TestProxy(t *testing.T) {
 	}
 	l.until("configured", func(Status) bool { l.agent.mu.Lock(); defer l.agent.mu.Unlock(); return l.agent.config.Proxy != "" })
 	uses("configured")
-	for _, bad := range []string{"proxy = \"http://ann:hunter2 @p:1\"\n", "proxy = \"ftp://ann:hunter2@p\"\n", "proxy = \"http://ann:hunter2\n"} {
+	for _, bad := range []string{"proxy = \"http://ann:hunter2 @p:1\"\n", "proxy = \"ftp://ann:hunter2@p\"\n",
+		"proxy = \"http://ann:hunter2\n"} {
 		write(t, config, bad)
 		s := l.until("said", func(s Status) bool { return strings.Contains(said(s), "last good configuration") })
 		if text := string(encode(s)); strings.Contains(text, "hunter2") {
@@ -326,7 +336,8 @@ func TestProxy(t *testing.T) {
 	l.in(func(a *Agent) { told, _ = a.facts() })
 	facts := string(encode(told))
 	flat, _ := os.ReadFile(filepath.Join(l.agent.o.Paths.Run, flatName))
-	for _, text := range []string{facts, string(flat), string(encode(l.agent.status(everything))), string(encode(l.agent.bundle(context.Background()))), fmt.Sprintf("%+v", l.agent.config)} {
+	for _, text := range []string{facts, string(flat), string(encode(l.agent.status(everything))),
+		string(encode(l.agent.bundle(context.Background()))), fmt.Sprintf("%+v", l.agent.config)} {
 		if strings.Contains(text, "hunter2") {
 			t.Errorf("shown: %s", text)
 		}
@@ -365,9 +376,12 @@ func TestPlausibleEnrolment(t *testing.T) {
 		t.Error(err)
 	}
 	for name, f := range map[string]func(*protocol.EnrollResponse){
-		"an id with escapes": func(r *protocol.EnrollResponse) { r.DeviceID = "device-\x1b[31m" }, "an id that is a path": func(r *protocol.EnrollResponse) { r.DeviceID = "../x" },
-		"a long id": func(r *protocol.EnrollResponse) { r.DeviceID = strings.Repeat("x", 65) }, "the year 9999": func(r *protocol.EnrollResponse) { r.ServerTime = now.AddDate(7000, 0, 0) },
-		"no time": func(r *protocol.EnrollResponse) { r.ServerTime = time.Time{} }, "the highest counter": func(r *protocol.EnrollResponse) { r.Recovery = 1<<64 - 1 },
+		"an id with escapes":   func(r *protocol.EnrollResponse) { r.DeviceID = "device-\x1b[31m" },
+		"an id that is a path": func(r *protocol.EnrollResponse) { r.DeviceID = "../x" },
+		"a long id":            func(r *protocol.EnrollResponse) { r.DeviceID = strings.Repeat("x", 65) },
+		"the year 9999":        func(r *protocol.EnrollResponse) { r.ServerTime = now.AddDate(7000, 0, 0) },
+		"no time":              func(r *protocol.EnrollResponse) { r.ServerTime = time.Time{} },
+		"the highest counter":  func(r *protocol.EnrollResponse) { r.Recovery = 1<<64 - 1 },
 	} {
 		r := good
 		f(&r)

@@ -7,8 +7,8 @@ import (
 	"github.com/warderd/warder/platform/paths"
 )
 
-// lock keeps a second agent from the same machine: two would undo each other. It ends with the
-// process, however that ends.
+// lock prevents two agents on one machine, which would undo each other's changes. The kernel releases it when the
+// process ends in any way.
 func (a *Agent) lock() (unlock func(), err error) {
 	unlock, err = paths.Lock(filepath.Join(a.o.Paths.Run, "lock"))
 	if err != nil {

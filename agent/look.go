@@ -15,23 +15,25 @@ import (
 // applyLimit bounds one look at the machine.
 const applyLimit = 2 * time.Minute
 
-// A machine of which a part cannot be read is looked at again after a while, and ever less often.
+// If a part of the machine cannot be read, it is looked at again after blindRetry, and then less and less often, up to
+// blindMost.
 const (
 	blindRetry = 10 * time.Second
 	blindMost  = 5 * time.Minute
 )
 
-// guardFiles makes the agent's own files again where somebody removed or replaced them, and tells of it.
+// guardFiles recreates the agent's own files when somebody has removed or replaced them, and records it.
 func (a *Agent) guardFiles() {
 	tell := func(what string, err error) {
 		if what == "" {
 			return
 		}
-		e := enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "restored", Subject: "state files", Reason: what + "; it was written again"}
+		e := enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "restored", Subject: "state files",
+			Reason: what + "; it was written again"}
 		if err != nil {
 			e.Kind, e.Reason = enforce.Failed, what+": "+err.Error()
 			if a.clocks.unrestored == e.Reason {
-				return // told, and tried again at each look
+				return // recorded, and tried again at each look
 			}
 			a.clocks.unrestored = e.Reason
 		} else {
@@ -48,14 +50,14 @@ func (a *Agent) guardFiles() {
 	}
 }
 
-// A state file that is kept in the runtime directory is taken back when the disk can be written again: what happened
-// meanwhile must not be lost with the next power cut.
+// State files that were written to the runtime directory move back as soon as the disk is writable: otherwise the next
+// power cut would lose what happened meanwhile.
 const (
 	homeRetry = 10 * time.Second
 	homeMost  = 2 * time.Minute
 )
 
-// goHome takes back what is kept in the runtime directory, and tells of it.
+// goHome moves state from the runtime directory back to the disk, and records it.
 func (a *Agent) goHome() {
 	var back []string
 	away := false
@@ -80,7 +82,8 @@ func (a *Agent) goHome() {
 	if len(back) > 0 {
 		reason := strings.Join(back, ", ") + ": the disk can be written again, and what was kept in the runtime directory is on it"
 		a.o.Log.Info("state files", "reason", reason)
-		a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "restored", Subject: "state files", Reason: reason})
+		a.journal.record(enforce.Event{At: a.o.Now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "restored",
+			Subject: "state files", Reason: reason})
 		a.flatten("running")
 	}
 	a.clocks.away = min(max(2*a.clocks.away, homeRetry), homeMost)
@@ -91,7 +94,7 @@ func (a *Agent) goHome() {
 	}
 }
 
-// identityHome writes both copies of the identity anew where they are not on the disk.
+// identityHome rewrites both copies of the identity if they are not on the disk.
 func (a *Agent) identityHome() (bool, error) {
 	if !a.custody.ids.Away() {
 		return false, nil
@@ -103,7 +106,7 @@ func (a *Agent) identityHome() (bool, error) {
 	return !a.custody.ids.Away(), nil
 }
 
-// watchHome sets the next try where one is needed and none is set.
+// watchHome sets the time of the next try if one is needed and none is set.
 func (a *Agent) watchHome() {
 	if a.clocks.away == 0 && (a.ledger.Health().Standby != "" || a.store.Health().Standby != "" || a.custody.ids.Away()) {
 		a.clocks.away = homeRetry / 2
@@ -111,16 +114,16 @@ func (a *Agent) watchHome() {
 	}
 }
 
-// look makes the machine as the policy says, and finds how it stands. Without a policy, or while one is
-// held, that is the plan of nothing: back to the baseline.
+// look applies the policy and records the resulting state. Without a policy, or during a hold, it applies the empty
+// plan, which restores the baseline.
 func (a *Agent) look() {
 	a.guardFiles()
 	a.keep()
 	a.looked()
 }
 
-// round is the look that comes round. It mostly finds everything as it was, and then leaves no memory to be given
-// back: that would wake an idle machine once more.
+// round is the regular look. It usually finds no change, and then does not schedule the release of memory, which would
+// wake an idle machine once more.
 func (a *Agent) round() {
 	a.guardFiles()
 	if a.apply() {
@@ -129,25 +132,25 @@ func (a *Agent) round() {
 	a.looked()
 }
 
-// looked shows what a look has found.
+// looked publishes the result of a look.
 func (a *Agent) looked() {
 	a.noteEarly()
 	a.host = describe()
 	a.flatten("running")
 }
 
-// keep is look without showing it to "warder status" yet.
+// keep is look without publishing the result to "warder status".
 func (a *Agent) keep() {
 	a.work()
 	a.apply()
 	a.work()
 }
 
-// apply makes the machine as the policy says, and reports whether anything was done or found.
+// apply applies the policy. It reports whether anything was done or found.
 func (a *Agent) apply() bool {
 	a.clocks.look.Stop()
 	a.clocks.due, a.clocks.asked, a.clocks.drift, a.clocks.looked = time.Time{}, time.Time{}, time.Time{}, a.o.Now()
-	// Not the loop's context: a stop must not leave a plan half done.
+	// Not the loop's context: a stop must not interrupt a plan.
 	ctx, cancel := context.WithTimeout(context.Background(), applyLimit)
 	defer cancel()
 	doc := a.governing()
@@ -156,7 +159,7 @@ func (a *Agent) apply() bool {
 	}
 	s := a.machine.hold(ctx, doc, func(_ reconcile.Plan, network bool) {
 		if network {
-			_ = a.custody.risk(a.o.Boot) // what cannot be stored is said by the custody itself
+			_ = a.custody.risk(a.o.Boot) // custody reports what cannot be stored
 		}
 	})
 	problem := ""
@@ -168,7 +171,7 @@ func (a *Agent) apply() bool {
 	switch {
 	case len(s.blind) > 0: // set already
 	case a.machine.loop.Releasing():
-		a.clocks.look.Reset(restDelay) // for what was on its way meanwhile
+		a.clocks.look.Reset(restDelay) // for devices that arrived meanwhile
 	case !s.result.Rested.IsZero():
 		a.clocks.look.Reset(s.result.Rested.Sub(a.o.Now()) + time.Second)
 	}
@@ -189,7 +192,7 @@ func (a *Agent) apply() bool {
 	return news || len(s.result.Drifted) > 0 || len(s.result.Plan.Apply) > 0
 }
 
-// unread says which sections cannot be decided, and sets the next look for them.
+// unread reports which sections cannot be decided, and sets the time of the next look for them.
 func (a *Agent) unread(s standing) {
 	if len(s.blind) == 0 {
 		a.clocks.blind = 0
@@ -203,14 +206,14 @@ func (a *Agent) unread(s standing) {
 		}
 	}
 	a.health.set(machineUnread, strings.Join(list, "; "))
-	// Those who ask for a look in between put nothing off.
+	// Looks asked for in between do not put this one off.
 	if now := a.o.Now(); a.clocks.blind == 0 || now.Sub(a.clocks.blinded) >= a.clocks.blind {
 		a.clocks.blind, a.clocks.blinded = min(max(2*a.clocks.blind, blindRetry), blindMost), now
 	}
 	a.clocks.look.Reset(a.clocks.blind)
 }
 
-// found keeps what was found, and reports whether it says something else than before.
+// found keeps the findings, and reports whether they differ from the previous ones.
 func (a *Agent) found(s standing) bool {
 	before := a.before()
 	changed := len(before) != len(s.findings)
@@ -233,7 +236,7 @@ func (a *Agent) found(s standing) bool {
 	return true
 }
 
-// before are the findings of the look before this one, or of an earlier run.
+// before are the findings of the previous look, or of an earlier run.
 func (a *Agent) before() map[enforce.Setting]enforce.Finding {
 	last := a.machine.last()
 	if last.result.At.IsZero() {
@@ -250,7 +253,7 @@ func (a *Agent) before() map[enforce.Setting]enforce.Finding {
 	return out
 }
 
-// driftEvent says who changed what, what was done about it, and what was read back afterwards.
+// driftEvent says who changed what, what was done about it, and what was read back.
 func driftEvent(d reconcile.Drift, r reconcile.Result) enforce.Event {
 	now := r.Seen.At(d.Key)
 	e := enforce.Event{At: r.At.UTC(), Mode: d.Mode, Kind: enforce.Drift, Subject: d.Key.String(), Done: now}
@@ -261,8 +264,8 @@ func driftEvent(d reconcile.Drift, r reconcile.Result) enforce.Event {
 		e.By = &d.By
 	}
 	if d.Back {
-		// A write that is announced names its program, and may have changed nothing. A device whose interfaces came
-		// was used.
+		// An announced write names its program, and may have changed nothing. A device whose interfaces appeared was
+		// used.
 		e.Reason = d.By.String() + " wrote to it"
 		if d.By.PID == 0 {
 			e.Reason = "another program changed it and changed it back before Warder read it"
@@ -285,7 +288,8 @@ func driftEvent(d reconcile.Drift, r reconcile.Result) enforce.Event {
 	why, failed := r.Failed[d.Key]
 	switch {
 	case d.Contended:
-		e.Reason += "it keeps being changed, so Warder stops repairing it until it has not been changed for five minutes; it reads " + now.String()
+		e.Reason += "it keeps being changed, so Warder stops repairing it until it has not been changed for five minutes; it reads " +
+			now.String()
 	case d.Mode < enforce.Enforce:
 		e.Reason += d.Mode.String() + " mode leaves it"
 	case failed:
@@ -298,7 +302,7 @@ func driftEvent(d reconcile.Drift, r reconcile.Result) enforce.Event {
 	return e
 }
 
-// deaf: what a back end holds cannot be watched, and is found by the looks that come round; "" is over.
+// deaf says that changes of a resource cannot be watched and are only found by the regular looks; "" ends the warning.
 func (a *Agent) deaf(capability, why string) {
 	if why != "" {
 		why = capability + ": " + why
@@ -306,7 +310,7 @@ func (a *Agent) deaf(capability, why string) {
 	a.health.of(machineUnwatched, capability, why)
 }
 
-// unwell is what is wrong with a database file; "" for nothing.
+// unwell is what is wrong with a database file; "" means nothing.
 func unwell(h dbfile.Health) string {
 	if h.OK() {
 		return ""

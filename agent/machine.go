@@ -22,8 +22,8 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// machine is everything that is observed, held and guarded here. It drives the capabilities of this system
-// and the sections of the policy through their doors, and knows none of either.
+// machine is everything that is observed, enforced and guarded here. It drives the capabilities of this system and the
+// sections of the policy through their doors, and imports none of them.
 type machine struct {
 	boot     string
 	now      func() time.Time
@@ -32,30 +32,30 @@ type machine struct {
 	list     []platform.Capability
 	loop     *reconcile.Loop
 	gate     gate
-	stirred  atomic.Bool // a guard decided something, or asked for a look, since the last one
+	stirred  atomic.Bool // since the last look a guard has decided something or asked for a look
 
 	mu      sync.Mutex
 	can     map[string]fact.Capability      // by setting, as probed
 	touched map[enforce.Key]enforce.Program // by whom, since the last look
-	written bool                            // something was, be it known what or not
+	written bool                            // something was changed, known or not
 	state   standing
 }
 
-// standing is how the machine stood at the last look. Its parts are not changed after it was taken.
+// standing is the state of the machine at the last look. Its parts are never changed afterwards.
 type standing struct {
 	look     int // counts
 	snapshot fact.Machine
-	held     *section.Case // with no policy it is that of an empty document
+	held     *section.Case // without a policy, of an empty document
 	governed bool
-	asked    *policy.Document // what was asked for; nil: nothing
-	loaded   bool             // every guard took its rules
+	asked    *policy.Document // the policy that was asked for; nil: none
+	loaded   bool             // every guard has taken its rules
 	findings []enforce.Finding
 	result   reconcile.Result
 	blind    map[string]string
-	written  bool // another program had written something that might have changed it
+	written  bool // another program had written something that might have changed this state
 }
 
-// newMachine makes it of the capabilities of this system; early: of those that take part in the early start.
+// newMachine makes a machine of this system's capabilities; with early, of those that take part in the early start.
 func newMachine(o *Options, l reconcile.Memory, early *platform.Notes) (*machine, error) {
 	m := &machine{boot: o.Boot, now: o.Now, log: o.Log, sections: o.Sections, can: map[string]fact.Capability{}}
 	h := platform.Host{Sysfs: o.SysRoot, Proc: o.ProcRoot, Inputs: o.Inputs, Run: o.Paths.Run, Gate: m.gate.pass, Log: o.Log, Early: early}
@@ -77,7 +77,7 @@ func newMachine(o *Options, l reconcile.Memory, early *platform.Notes) (*machine
 	return m, nil
 }
 
-// probe finds what this machine can do now.
+// probe finds out what this machine can do now.
 func (m *machine) probe(ctx context.Context) {
 	var probed []platform.Capability
 	for _, c := range m.list {
@@ -100,11 +100,11 @@ func (m *machine) probe(ctx context.Context) {
 	m.mu.Unlock()
 }
 
-// start ends what an earlier run left, and says who is told of what guards decide.
+// start ends what an earlier run left, and sets who receives the guards' decisions.
 func (m *machine) start(hand func(platform.Decision), look func(soon bool)) {
 	for _, g := range m.guards() {
 		g.Listen(func(d platform.Decision) {
-			if d.New || d.Changed { // and not of what was judged again because it was loaded
+			if d.New || d.Changed { // but not of what was only judged again because new rules were loaded
 				m.stirred.Store(true)
 			}
 			hand(d)
@@ -117,7 +117,7 @@ func (m *machine) start(hand func(platform.Decision), look func(soon bool)) {
 	}
 }
 
-// stop ends what goes on in the background, and leaves everything as it is.
+// stop ends the work in the background, and leaves everything as it is.
 func (m *machine) stop() {
 	for _, g := range m.guards() {
 		g.Stop()
@@ -146,16 +146,15 @@ func (m *machine) observe(ctx context.Context) fact.Machine {
 	return out
 }
 
-// hold makes the machine as a policy says, and finds how it stands. nil is no policy, or one that is held
-// back: the plan of nothing. before is called with the plan, before any of it is done. The caller puts what
-// comes back, once it is complete.
+// hold applies a policy and returns the resulting state. nil means no policy, or a suspended one: the empty plan.
+// before is called with the plan before it is carried out. The caller calls put with the result when it is complete.
 func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(reconcile.Plan, bool)) standing {
 	stirred := m.stirred.Swap(false)
-	by, written := m.touches() // before it is looked at: what is written from here on asks for another look
+	by, written := m.touches() // set before the snapshot: whatever is written from here on asks for another look
 	snapshot := m.observe(ctx)
 	asked := doc
 	if asked == nil {
-		asked = &policy.Document{} // of which nothing follows
+		asked = &policy.Document{} // changes nothing in the plan
 	}
 	c := section.Open(m.sections, asked, &snapshot)
 	out := section.Decide(m.sections, c)
@@ -169,7 +168,8 @@ func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(re
 	}
 	last := m.last()
 	ask := reconcile.Ask{Wants: out.Wants, Blind: m.kindsOf(out.Blind), Before: before, By: by,
-		Still: !stirred && !written && last.asked == doc && last.loaded && reflect.DeepEqual(last.snapshot, snapshot) && reflect.DeepEqual(last.blind, out.Blind)}
+		Still: !stirred && !written && last.asked == doc && last.loaded && reflect.DeepEqual(last.snapshot, snapshot) &&
+			reflect.DeepEqual(last.blind, out.Blind)}
 	var unloaded []error
 	still := ask.Still
 	r := m.loop.Run(ctx, ask, func(context.Context) { unloaded, still = m.load(loaded, out.Blind), false })
@@ -181,18 +181,19 @@ func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(re
 	}
 	blind := maps.Clone(out.Blind)
 	if !reflect.DeepEqual(snapshot, after) {
-		// Decided again on the machine as it is now: what stood against the policy may be gone. What could
-		// not be read a moment ago was not held, and is looked at again.
+		// Decide again on the machine as it is now: what violated the policy may be gone. What could not be read a
+		// moment ago was not enforced, and is looked at again.
 		c = section.Open(m.sections, asked, &after)
 		out = section.Decide(m.sections, c)
 		maps.Copy(blind, out.Blind)
 	}
-	s := standing{asked: doc, loaded: len(unloaded) == 0, snapshot: after, held: c, result: r, blind: blind, written: written, governed: doc != nil,
+	s := standing{asked: doc, loaded: len(unloaded) == 0, snapshot: after, held: c, result: r, blind: blind, written: written,
+		governed: doc != nil,
 		findings: append(m.loop.Prove(out.Findings, out.Wants, r), reconcile.Conflicts(r)...)}
 	return s
 }
 
-// ask asks what is there for facts that a decision turns on. It reports whether anything new is known.
+// ask obtains further facts that a decision depends on. It reports whether anything new is known.
 func (m *machine) ask(ctx context.Context, snapshot *fact.Machine) (learnt bool) {
 	for _, c := range m.list {
 		if c.Ask != nil && c.Ask(ctx, snapshot) {
@@ -202,7 +203,7 @@ func (m *machine) ask(ctx context.Context, snapshot *fact.Machine) (learnt bool)
 	return learnt
 }
 
-// put makes a standing the last one.
+// put makes a standing the current one.
 func (m *machine) put(s standing) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -210,7 +211,7 @@ func (m *machine) put(s standing) {
 	m.state = s
 }
 
-// load gives each guard its rules. One whose section is blind keeps those that it has: unknown never acts.
+// load gives each guard its rules. A guard whose section cannot read its facts keeps its old rules: unknown never acts.
 func (m *machine) load(c *section.Case, blind map[string]string) (errs []error) {
 	for _, g := range m.guards() {
 		if _, is := blind[g.Section()]; is {
@@ -229,7 +230,7 @@ func (m *machine) load(c *section.Case, blind map[string]string) (errs []error) 
 	return errs
 }
 
-// early are the kinds of resources that the early start holds, and what it has to be told.
+// early lists the kinds of resources that the early start enforces, and what it has to be told.
 func (m *machine) early() (kinds map[string]bool, notes platform.Notes) {
 	kinds, notes = map[string]bool{}, platform.Notes{}
 	for _, c := range m.list {
@@ -248,7 +249,7 @@ func (m *machine) early() (kinds map[string]bool, notes platform.Notes) {
 	return kinds, notes
 }
 
-// kindsOf are the kinds of resources that capabilities hold for sections.
+// kindsOf lists the kinds of resources that capabilities enforce for sections.
 func (m *machine) kindsOf(sections map[string]string) map[string]bool {
 	out := map[string]bool{}
 	for _, c := range m.list {
@@ -264,7 +265,7 @@ func (m *machine) kindsOf(sections map[string]string) map[string]bool {
 	return out
 }
 
-// watch tells of what other programs change, until the context ends, and of back ends that cannot be watched.
+// watch reports changes by other programs until ctx ends, and back ends that cannot be watched.
 func (m *machine) watch(ctx context.Context, changed func(known bool), unwatched func(capability, why string)) error {
 	var all sync.WaitGroup
 	for _, c := range m.list {
@@ -277,7 +278,7 @@ func (m *machine) watch(ctx context.Context, changed func(known bool), unwatched
 					}
 					unwatched(c.Name, err.Error())
 					if errors.As(err, &platform.Unwatched{}) {
-						return // it cannot be, here
+						return // it cannot be watched on this system
 					}
 					select {
 					case <-ctx.Done():
@@ -303,13 +304,13 @@ func (m *machine) watch(ctx context.Context, changed func(known bool), unwatched
 	return nil
 }
 
-// watchAgain is when a watch that ended is tried again; it doubles.
+// watchAgain is the pause before a watch that ended is started again; it doubles.
 const watchAgain = 10 * time.Second
 
-// maxTouched bounds who is remembered until the next look.
+// maxTouched bounds how many changes are remembered until the next look.
 const maxTouched = 1024
 
-// touch remembers who changed something, for the next look. The last one counts.
+// touch remembers who changed something, for the next look. The last change counts.
 func (m *machine) touch(t platform.Touch) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -325,8 +326,8 @@ func (m *machine) touch(t platform.Touch) {
 	}
 }
 
-// name fills in who changed something, where that was told only while it was being repaired: the kernel tells
-// of a write after it has ended.
+// name adds who changed something if that became known only during the repair: the kernel reports a write after it has
+// ended.
 func (m *machine) name(drifted []reconcile.Drift) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -337,7 +338,7 @@ func (m *machine) name(drifted []reconcile.Drift) {
 	}
 }
 
-// touches are those since the last look.
+// touches returns the changes since the last look.
 func (m *machine) touches() (by map[enforce.Key]enforce.Program, written bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -346,7 +347,7 @@ func (m *machine) touches() (by map[enforce.Key]enforce.Program, written bool) {
 	return by, written
 }
 
-// guard runs every guard until the context ends.
+// guard runs every guard until ctx ends.
 func (m *machine) guard(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -356,7 +357,7 @@ func (m *machine) guard(ctx context.Context) error {
 	for i, g := range guards {
 		all.Go(func() {
 			if errs[i] = g.Run(ctx); errs[i] != nil {
-				cancel() // one that cannot guard is a reason to begin anew
+				cancel() // a guard that cannot run is a reason to restart
 			}
 		})
 	}
@@ -368,14 +369,14 @@ func (m *machine) guard(ctx context.Context) error {
 	return nil
 }
 
-// last is how the machine stood at the last look.
+// last is the state at the last look.
 func (m *machine) last() standing {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.state
 }
 
-// opened is the policy on the last snapshot, for questions; opened where nothing is held.
+// opened is the policy compiled for the last snapshot, for questions. While nothing is in force it allows everything.
 func (m *machine) opened(doc *policy.Document) *section.Case {
 	s := m.last()
 	if s.governed {
@@ -401,7 +402,7 @@ func (m *machine) inventory(ctx context.Context, name string) (any, bool, error)
 	return nil, false, nil
 }
 
-// work lists what goes on in the background.
+// work lists the work in the background.
 func (m *machine) work() (out []platform.Work) {
 	for _, g := range m.guards() {
 		out = append(out, g.Work()...)
@@ -409,7 +410,7 @@ func (m *machine) work() (out []platform.Work) {
 	return out
 }
 
-// counts says in figures what there is, by section.
+// counts returns figures by section.
 func (m *machine) counts() map[string]SectionStatus {
 	s := m.last()
 	out := map[string]SectionStatus{}
@@ -436,7 +437,8 @@ func (s standing) notGivenBack() error { return failures(s.result) }
 
 func failures(r reconcile.Result) error {
 	var errs []error
-	for _, k := range slices.SortedFunc(maps.Keys(r.Failed), func(a, b enforce.Key) int { return strings.Compare(a.String(), b.String()) }) {
+	for _, k := range slices.SortedFunc(maps.Keys(r.Failed),
+		func(a, b enforce.Key) int { return strings.Compare(a.String(), b.String()) }) {
 		errs = append(errs, fmt.Errorf("%s %s", k, r.Failed[k]))
 	}
 	return errors.Join(append(errs, r.Problems...)...)

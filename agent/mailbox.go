@@ -6,37 +6,37 @@ import (
 	"time"
 )
 
-// mailbox is the loop's inbox: each is a request to do something soon. looks asks for a look at the
-// machine, rests for one later, and neither is waited for: a guard asks while it must not wait.
+// mailbox is the loop's inbox. Each message asks for something to be done soon. looks asks for a look at the machine,
+// rests for a later one. Both never block, because guards send them.
 type mailbox struct {
 	wake         chan func()
 	looks, rests chan struct{}
-	drifts       chan bool // another program changed something; true: what we know
+	drifts       chan bool // another program changed something; true: a resource that we know
 	ctx          context.Context
 }
 
 // clocks are the loop's timers.
 type clocks struct {
 	look  *time.Timer // the next look at the machine
-	due   time.Time   // of it, where it gathers a burst
+	due   time.Time   // of that look, if it collects a burst
 	asked time.Time   // when the burst began
 	hold  *time.Timer // the end of a hold
 	idle  *time.Timer // when memory is given back
 	enrol *time.Timer // the next try of a dropped enrolment
-	home  *time.Timer // the next try to keep the state files on the disk again
+	home  *time.Timer // the next try to move the state files back to the disk
 	away  time.Duration
-	tries int // of it
+	tries int // of that try
 	blind time.Duration
-	// blinded is when that was set, unrestored the state file that could not be made again.
+	// blinded is when that was set; unrestored is the state file that could not be recreated.
 	blinded    time.Time
 	unrestored string
 
-	drift  time.Time // when the look is due that another program's change asked for; zero without one
+	drift  time.Time // when the look for another program's change is due; zero if none is
 	looked time.Time // when the last look began
-	vain   int       // looks in a row that another program's writes asked for and that found nothing changed
+	vain   int       // looks in a row that other programs' writes asked for and that found no change
 }
 
-// lookIn sets the next look; more of a burst puts it off, and a burst without end does not.
+// lookIn sets the next look. More messages of a burst put it off, up to a limit.
 func (c *clocks) lookIn(d time.Duration, now time.Time) {
 	if c.asked.IsZero() {
 		c.asked = now
@@ -49,22 +49,23 @@ func (c *clocks) lookIn(d time.Duration, now time.Time) {
 	c.look.Reset(d)
 }
 
-// What another program changed is looked at at once, and then at most this often. One that writes again and
-// again what changes nothing makes the looks rarer.
+// A change by another program is looked at at once, and then at most this often. If the writes keep changing nothing,
+// the looks become rarer.
 const (
 	driftGap  = 250 * time.Millisecond
 	vainGaps  = 4 // doublings
 	forgiving = time.Minute
 )
 
-// backstop is how old the last look at the machine may be: what was found then is unknown after it.
+// backstop is the greatest age of the last look. What it found is unknown afterwards.
 const backstop = 5 * time.Minute
 
-// evidenceGood is how long what was read says how the machine stands: the look that comes round may be late.
+// evidenceGood is how long a reading counts as evidence. It is longer than backstop because the regular look may be
+// late.
 const evidenceGood = backstop + time.Minute
 
-// driftIn is how long to wait before the look that a change of another program asks for. One of a resource that we
-// know is never put off for others: else who writes in vain first would be alone for seconds after.
+// driftIn is the wait before the look that another program's change asks for. A change of a known resource never waits
+// because of others: otherwise a program that first writes in vain would be alone for seconds afterwards.
 func (c *clocks) driftIn(known bool, now time.Time) time.Duration {
 	since := now.Sub(c.looked)
 	if since > forgiving {
@@ -77,8 +78,8 @@ func (c *clocks) driftIn(known bool, now time.Time) time.Duration {
 	return max(gap-since, 0)
 }
 
-// driftLook sets that look. It is never later than one that is due already, so that writes which matter to nobody
-// cannot delay the repair of one that does.
+// driftLook sets that look. It never moves a look that is already due, so that writes of no importance cannot delay a
+// repair.
 func (c *clocks) driftLook(d time.Duration, now time.Time) {
 	at := now.Add(d)
 	if !c.drift.IsZero() && !at.Before(c.drift) || !c.due.IsZero() && !at.Before(c.due) {
@@ -100,7 +101,7 @@ func (m *mailbox) do(f func()) {
 	}
 }
 
-// try is do for those who must not wait: where the loop is busy, f is not run.
+// try is do for callers that must not wait: if the loop is busy, f is not run.
 func (m *mailbox) try(f func()) {
 	select {
 	case m.wake <- f:
@@ -108,20 +109,20 @@ func (m *mailbox) try(f func()) {
 	}
 }
 
-// settleDelay gathers a burst of plugs into one look at the machine.
+// settleDelay collects a burst of plugs into one look.
 const settleDelay = 300 * time.Millisecond
 
 // burstMost is how long a burst may put a look off.
 const burstMost = 2 * time.Second
 
-// restDelay is how long the machine is left alone after something went away: nothing has to be done about
-// that at once, and what comes next is answered by a guard that shares the machine with nobody.
+// restDelay is the wait after something was unplugged. Nothing has to be done about that at once, and the next plug is
+// answered by a guard that has the machine for itself.
 const restDelay = time.Second
 
-// soon looks at the whole machine again after a short while.
+// soon schedules a look after a short while.
 func (m *mailbox) soon() { m.asked(true) }
 
-// drifted looks at it at once: another program changed something, known or not.
+// drifted schedules a look at once: another program changed something, known or not.
 func (m *mailbox) drifted(known bool) {
 	for {
 		select {
@@ -130,16 +131,16 @@ func (m *mailbox) drifted(known bool) {
 		default:
 		}
 		if !known {
-			return // one is waiting
+			return // one is already waiting
 		}
-		select { // which may be of something that is not known
+		select { // which may be of a resource that is not known
 		case <-m.drifts:
 		default:
 		}
 	}
 }
 
-// asked looks at it soon, or when it has come to rest.
+// asked schedules a look soon, or once the machine has come to rest.
 func (m *mailbox) asked(soon bool) {
 	to := m.looks
 	if !soon {

@@ -19,12 +19,12 @@ type OfflineAction int
 
 const (
 	OfflineRevert   OfflineAction = iota // give back, once
-	OfflineHold                          // give back, and hold the policy
-	OfflineUnenroll                      // give back, and forget
+	OfflineHold                          // give back, and suspend the policy
+	OfflineUnenroll                      // give back, and forget the enrolment
 )
 
-// Offline gives the machine back while no agent runs: the plan of nothing, through the same planner
-// and ledger. left says of each thing that was left alone why.
+// Offline gives the machine back while no agent runs. It applies the empty plan through the same planner and ledger.
+// left says, for each resource that was left alone, why.
 func Offline(ctx context.Context, p paths.Paths, what OfflineAction, h HoldRequest) (left []string, err error) {
 	if untouched(p) {
 		if what == OfflineRevert {
@@ -62,8 +62,8 @@ func Offline(ctx context.Context, p paths.Paths, what OfflineAction, h HoldReque
 	return left, nil
 }
 
-// untouched reports whether no agent has ever stored anything here: then there is nothing to give back, and a
-// command that fails must not leave a database behind.
+// untouched reports whether no agent has ever stored anything here. Then there is nothing to give back, and a failing
+// command must not leave a database behind.
 func untouched(p paths.Paths) bool {
 	for _, dir := range []string{p.State, p.Run} {
 		if list, err := os.ReadDir(dir); len(list) > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -73,7 +73,7 @@ func untouched(p paths.Paths) bool {
 	return true
 }
 
-// offline is what is to be stored before the machine is given back.
+// offline is what has to be stored before the machine is given back.
 func (a *Agent) offline(what OfflineAction, h HoldRequest) error {
 	st := a.custody.state
 	switch what {
@@ -125,7 +125,7 @@ func EnrollOffline(ctx context.Context, p paths.Paths, e Enrolment) error {
 	return ids.Save(st)
 }
 
-// ExplainOffline explains by the stored policy while no agent runs. It needs the right to read it.
+// ExplainOffline explains by the stored policy while no agent runs. It needs permission to read that file.
 func ExplainOffline(ctx context.Context, p paths.Paths, in ExplainRequest) (Explanation, error) {
 	o := Options{Paths: p}
 	o.defaults()

@@ -19,19 +19,19 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// Source hands the agent its assignment and takes its report. The check-in client is one.
+// Source delivers assignments and takes reports. The check-in client is one.
 type Source interface {
 	Exchange(context.Context, protocol.Report) (protocol.Answer, error)
 }
 
-// Options of an agent. The zero value of each field is the real machine.
+// Options of an agent. The zero value of each field means the real machine.
 type Options struct {
 	Paths   paths.Paths
 	Version string
 	Log     *slog.Logger
 	Level   *slog.LevelVar
 	SysRoot string // of sysfs
-	// ProcRoot is procfs, of which the mounts and swaps are read.
+	// ProcRoot is procfs, where mounts and swaps are read.
 	ProcRoot string
 	Inputs   string // the kernel's list of input devices
 	Boot     string // the boot id
@@ -39,26 +39,26 @@ type Options struct {
 	Now      func() time.Time
 	Random   func() float64
 	Seat     func() []uint32 // the users at the machine now
-	// Tell tells those of the users who have a session, and says whom it reached.
+	// Tell notifies those of the users who have a session, and returns whom it reached.
 	Tell func(message string, users []uint32) []string
 	// Source replaces the check-in client of an enrolled device.
 	Source func(*identity.Device) (Source, error)
-	// Reach reports whether a server can be reached through a proxy, "" for none: as any program of this
+	// Reach reports whether a server can be reached through a proxy ("" for none): either as any program on this
 	// machine would, or past our own rules.
 	Reach func(ctx context.Context, server, proxy string, exempt bool) error
 	// Sections and Capabilities are the lists of this version.
 	Sections     []section.Section
 	Capabilities []func(platform.Host) platform.Capability
-	// Ready is called once the policy is in force and the local API answers; Alive from the loop,
-	// every Watch.
+	// Ready is called once the policy is in force and the local API answers. Alive is called from the loop, every
+	// Watch.
 	Ready func()
 	Alive func()
 	Watch time.Duration
-	// Ending says why the service manager ends the agent; Linger is how long a stop waits before it looks again for
-	// what came meanwhile.
+	// Ending says why the service manager ends the agent. Linger is the pause before a stop looks again for devices
+	// that arrived meanwhile.
 	Ending func(context.Context) service.Ending
 	Linger time.Duration
-	// Tuned says that the process is the agent's own (Tune was called).
+	// Tuned says that the process belongs to the agent alone (Tune was called).
 	Tuned bool
 }
 
@@ -79,7 +79,8 @@ func (o *Options) defaults() {
 		o.Boot = host.Boot()
 	}
 	if o.Boot == "" {
-		// A system that does not say: what died with a boot is taken for held until it is read again.
+		// On a system that cannot tell boots apart, resources that end with a boot count as ours until they are read
+		// again.
 		o.Boot = "unknown"
 	}
 	if o.Machine == "" {
@@ -114,7 +115,7 @@ func (o *Options) defaults() {
 	}
 }
 
-// describe is this machine as the server is told of it.
+// describe describes this machine for the server.
 func describe() protocol.Host {
 	h := host.Describe()
 	return protocol.Host{Name: cmp.Or(h.Name, "unnamed"), OS: h.OS, OSVersion: h.Version, Arch: h.Arch, Serial: h.Serial}

@@ -69,7 +69,8 @@ func hidden(t *testing.T) (l *lab, at string) {
 func TestEnrollThroughProxy(t *testing.T) {
 	if os.Getenv("WARDER_TEST_ENROL") != "" { // the child below: the library reads its environment once
 		c := strings.Split(os.Getenv("WARDER_TEST_ENROL"), " ")
-		if err := EnrollOffline(context.Background(), paths.Under(c[0]), Enrolment{Server: c[1], Token: secret.Text(c[2]), CAPin: c[3]}); err != nil {
+		if err := EnrollOffline(context.Background(), paths.Under(c[0]),
+			Enrolment{Server: c[1], Token: secret.Text(c[2]), CAPin: c[3]}); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -94,7 +95,8 @@ func TestEnrollThroughProxy(t *testing.T) {
 		l, at := hidden(t)
 		proxy, asked := tunnel(t)
 		c := exec.Command(os.Args[0], "-test.run=^TestEnrollThroughProxy$") //nolint:gosec // itself
-		c.Env = append(os.Environ(), "HTTPS_PROXY="+proxy, "WARDER_TEST_ENROL="+strings.Join([]string{l.dir + "/agent", at, l.ticket(), l.pin}, " "))
+		c.Env = append(os.Environ(), "HTTPS_PROXY="+proxy,
+			"WARDER_TEST_ENROL="+strings.Join([]string{l.dir + "/agent", at, l.ticket(), l.pin}, " "))
 		if out, err := c.CombinedOutput(); err != nil || asked.Load() < 2 {
 			t.Fatalf("%v, the proxy was asked %d times: %s", err, asked.Load(), out)
 		}
@@ -116,7 +118,8 @@ func TestEnrollThroughProxy(t *testing.T) {
 		proxy, _ := tunnel(t)
 		p := paths.Under(l.dir + "/agent")
 		write(t, p.ConfigFile(), "proxy = \""+proxy+"\"\n")
-		err := EnrollOffline(context.Background(), p, Enrolment{Server: at, Token: secret.Text(l.ticket()), CAPin: "sha256:" + strings.Repeat("0", 64)})
+		err := EnrollOffline(context.Background(), p, Enrolment{Server: at, Token: secret.Text(l.ticket()),
+			CAPin: "sha256:" + strings.Repeat("0", 64)})
 		if err == nil || !strings.Contains(err.Error(), "no certificate authority with the pinned fingerprint") {
 			t.Error(err)
 		}

@@ -53,7 +53,8 @@ func TestRound(t *testing.T) {
 			if got := g.n.Load() - n; got != want {
 				t.Errorf("%s: loaded %d times", what, got)
 			}
-			if !s.result.At.After(at) || len(s.findings) == 0 || !s.findings[0].ReadAt.After(at) || s.findings[0].Compliance != enforce.Compliant {
+			if !s.result.At.After(at) || len(s.findings) == 0 || !s.findings[0].ReadAt.After(at) ||
+				s.findings[0].Compliance != enforce.Compliant {
 				t.Errorf("%s: it was not read again: %v %+v", what, s.result.At.Sub(at), s.findings)
 			}
 		})

@@ -2,8 +2,8 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os/user"
@@ -21,7 +21,7 @@ type caller = localapi.Caller
 
 var noPolicy = &localapi.Error{Status: http.StatusConflict, Message: "no policy is in force"}
 
-// routes is the local API: who may do what is readable here.
+// routes is the local API. The table shows who may do what.
 func (a *Agent) routes() []localapi.Route {
 	return []localapi.Route{
 		{Method: "GET", Path: "/v1/status", Access: localapi.Read, Handle: a.getStatus},
@@ -43,8 +43,8 @@ func (a *Agent) routes() []localapi.Route {
 	}
 }
 
-// lookWait is how long an answer waits for a look at the machine; then it tells of the last one. Nobody makes
-// the agent look more often than every lookRest by asking.
+// lookWait is how long an answer waits for a look at the machine; after that it uses the previous one. Requests cannot
+// make the agent look more often than every lookRest.
 const (
 	lookWait = 1500 * time.Millisecond
 	lookRest = 2 * time.Second
@@ -63,20 +63,20 @@ func (a *Agent) getStatus(ctx context.Context, c caller, r *http.Request, _ []by
 	return a.status(a.viewOf(c)), nil
 }
 
-// view is what somebody may see: root everything; who sits at the machine what is plugged into it; other
-// users how the machine stands.
+// view is what a caller may see: root sees everything, users at the machine see what is plugged into it, other users
+// only see the state of the machine.
 type view struct{ root, seated bool }
 
 func (a *Agent) viewOf(c caller) view { return view{c.Root, a.seated(c)} }
 
-// seated reports whether a caller is one of the users who sit at the machine now.
+// seated reports whether a caller is one of the users at the machine now.
 func (a *Agent) seated(c caller) bool {
 	uid, err := strconv.ParseUint(c.UID, 10, 32)
 	return err == nil && slices.Contains(a.o.Seat(), uint32(uid))
 }
 
-// visible: what monitor mode saw is for root alone, and what was plugged in for those who sat at the
-// machine then.
+// visible reports whether a caller may see an event. Events of monitor mode are for root alone; events about devices
+// also for those who were at the machine then.
 func visible(c caller, e *enforce.Event) bool {
 	if c.Root {
 		return true
@@ -136,12 +136,13 @@ func (a *Agent) getPolicies(context.Context, caller, *http.Request, []byte) (any
 func (a *Agent) getInventory(ctx context.Context, _ caller, q *http.Request, _ []byte) (any, error) {
 	v, known, err := a.machine.inventory(ctx, q.PathValue("name"))
 	if !known {
-		return nil, &localapi.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("no capability %q has an inventory", q.PathValue("name"))}
+		return nil, &localapi.Error{Status: http.StatusNotFound,
+			Message: fmt.Sprintf("no capability %q has an inventory", q.PathValue("name"))}
 	}
 	return v, err
 }
 
-// getSession says whom the agent takes a caller for: a session's helper asks it first.
+// getSession says who the agent thinks a caller is. A session's helper asks it first.
 func (a *Agent) getSession(_ context.Context, c caller, _ *http.Request, _ []byte) (any, error) {
 	return c, nil
 }
@@ -151,7 +152,7 @@ type Doctor struct {
 	Checks []Check `json:"checks"`
 }
 
-// getDoctor asks for everything that can be wrong, the way to the server included.
+// getDoctor asks for everything that can be wrong, including the connection to the server.
 func (a *Agent) getDoctor(ctx context.Context, _ caller, _ *http.Request, _ []byte) (any, error) {
 	list := a.health.all()
 	if !slices.ContainsFunc(list, func(p Problem) bool { return p.Code == serverAway }) {
@@ -162,10 +163,10 @@ func (a *Agent) getDoctor(ctx context.Context, _ caller, _ *http.Request, _ []by
 	return Doctor{checkup(list)}, nil
 }
 
-// wayPause is how often the way to the server is looked at, however many ask.
+// wayPause is how often the connection to the server is tested, however many callers ask.
 const wayPause = 30 * time.Second
 
-// way says why the server cannot be reached, "" where it can.
+// way says why the server cannot be reached; "" if it can.
 func (a *Agent) way(ctx context.Context) string {
 	server, proxy := a.server()
 	now := a.o.Now()
@@ -175,7 +176,7 @@ func (a *Agent) way(ctx context.Context) string {
 		a.mu.Unlock()
 		return last.why
 	}
-	a.lastWay.at, a.lastWay.server = now, server // others get the answer before, until this one is there
+	a.lastWay.at, a.lastWay.server = now, server // other callers get the previous answer until this one is there
 	a.mu.Unlock()
 	why := ""
 	if err := a.o.Reach(ctx, server, proxy, false); err != nil {
@@ -187,7 +188,7 @@ func (a *Agent) way(ctx context.Context) string {
 	return why
 }
 
-// server is where this device's server is, and the proxy on the way.
+// server is this device's server, and the proxy on the way to it.
 func (a *Agent) server() (url, proxy string) {
 	d, conf := a.custody.device(), a.settings()
 	if d == nil {
@@ -200,13 +201,13 @@ func (a *Agent) server() (url, proxy string) {
 	return url, conf.Proxy.Reveal()
 }
 
-// LedgerRow is one resource that we hold.
+// LedgerRow is one resource that we have changed.
 type LedgerRow struct {
 	Key      string            `json:"key"`
-	Baseline string            `json:"baseline"` // before we ever touched it
+	Baseline string            `json:"baseline"` // before we first changed it
 	Last     string            `json:"last"`     // what we wrote
-	Next     string            `json:"next"`     // what we are about to write; "unknown" when nothing
-	Now      string            `json:"now"`      // read now
+	Next     string            `json:"next"`     // what we are about to write; "unknown" means nothing
+	Now      string            `json:"now"`      // what is read now
 	By       []enforce.Setting `json:"by"`
 }
 
@@ -228,10 +229,10 @@ func (a *Agent) ledgerRows(ctx context.Context) ([]LedgerRow, error) {
 	return out, err
 }
 
-// userPause is how often a user who is not root may have the server called.
+// userPause is how often a user who is not root may cause a check-in.
 const userPause = 10 * time.Second
 
-// postCheckIn checks in now and waits for the answer to have been dealt with.
+// postCheckIn checks in now, and waits until the answer has been processed.
 func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []byte) (any, error) {
 	before := a.o.Now()
 	enrolled, paused := true, ""
@@ -248,7 +249,7 @@ func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []
 			paused = "the server asked to be left alone for " + left.Round(time.Second).String() + " more; root may ask all the same"
 			return
 		}
-		a.look() // who asks wants to report how it stands now
+		a.look() // the caller wants the current state reported
 		a.checkIn()
 	}); err != nil {
 		return nil, err
@@ -266,8 +267,8 @@ func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []
 		case <-time.After(20 * time.Millisecond):
 		}
 		done := false
-		// It may wait for the pause between two, or for the end of one that was under way. Where that has
-		// failed, there is no other one soon.
+		// It may wait for the pause between two exchanges, or for one under way to end. If that one failed, the next is
+		// not soon.
 		if err := a.call(ctx, func() {
 			t := a.contact
 			failed := t.shown().Error != "" && !t.ended.Before(before)
@@ -304,11 +305,11 @@ func (a *Agent) postUnenroll(ctx context.Context, _ caller, _ *http.Request, _ [
 	return a.status(everything), nil
 }
 
-// HoldRequest is "warder revert".
+// HoldRequest is the request of "warder revert".
 type HoldRequest struct {
 	Reason  string `json:"reason"`
-	Seconds int64  `json:"seconds,omitempty"` // 0: until lifted
-	Who     string `json:"who,omitempty"`     // whom sudo was called by
+	Seconds int64  `json:"seconds,omitempty"` // in minutes; 0: until lifted
+	Who     string `json:"who,omitempty"`     // who called sudo
 }
 
 func (a *Agent) postHold(ctx context.Context, c caller, _ *http.Request, body []byte) (any, error) {
@@ -344,7 +345,7 @@ func (a *Agent) deleteHold(ctx context.Context, _ caller, _ *http.Request, _ []b
 	return a.status(everything), nil
 }
 
-// refused is the answer to a request that cannot be done now, with a code where commands know one.
+// refused answers a request that cannot be done now, with a code if commands need to tell it apart.
 func refused(status int, err error) *localapi.Error {
 	e := &localapi.Error{Status: status, Message: err.Error()}
 	switch {

@@ -111,7 +111,8 @@ func TestOneBadReading(t *testing.T) {
 	fail.Store(1)
 	l.in(func(a *Agent) {
 		a.look()
-		if a.clocks.blind == 0 || !strings.Contains(said(a.status(everything)), "usb is unknown: the USB devices cannot be read: a moment's trouble") {
+		if a.clocks.blind == 0 || !strings.Contains(said(a.status(everything)),
+			"usb is unknown: the USB devices cannot be read: a moment's trouble") {
 			t.Errorf("it is not said, and no look is to come: %s", said(a.status(everything)))
 		}
 	})

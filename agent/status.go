@@ -26,19 +26,19 @@ type Status struct {
 	Rollup    enforce.Rollup    `json:"rollup"`
 	LookedAt  time.Time         `json:"looked_at,omitzero"` // when the machine was last looked at
 	Findings  []enforce.Finding `json:"findings"`
-	Hidden    int               `json:"hidden_findings,omitempty"` // of monitor mode; root sees them
+	Hidden    int               `json:"hidden_findings,omitempty"` // findings of monitor mode; root sees them
 	Hold      *identity.Hold    `json:"hold,omitempty"`
-	// Exceptions that hold now.
+	// Exceptions that are current.
 	Exceptions []identity.Exception `json:"exceptions,omitempty"`
 	CheckIn    CheckInStatus        `json:"check_in"`
-	// Sections say in figures what there is, by section.
+	// Sections has figures by section.
 	Sections map[string]SectionStatus `json:"sections"`
 	Latency  map[string]Latency       `json:"latency"`
 	Writes   WriteStatus              `json:"writes"`
 	// Work is what goes on in the background.
 	Work   []WorkStatus `json:"work,omitempty"`
-	Health []Problem    `json:"health"` // the warnings that stand; empty when there is none
-	// Error is why nothing is known, where no agent answers and none has left its status.
+	Health []Problem    `json:"health"` // the active warnings; empty when there are none
+	// Error is why nothing is known, when no agent answers and none has left its status.
 	Error string `json:"error,omitempty"`
 }
 
@@ -55,25 +55,25 @@ type PolicyStatus struct {
 	Since   time.Time `json:"received_at"`
 }
 
-// CheckInStatus is how the agent stands with its server.
+// CheckInStatus is the state of the agent's connection to its server.
 type CheckInStatus struct {
 	Last    time.Time `json:"last_ok,omitzero"`
 	Next    time.Time `json:"next,omitzero"`
 	Push    bool      `json:"push"`
 	Error   string    `json:"error,omitempty"`
 	Backlog int       `json:"events_waiting"`
-	// Offset is what the server's clock is ahead of this machine's, in seconds, as far as it had to be
-	// learnt to reach it.
+	// Offset is how far the server's clock is ahead of this machine's, in seconds. It is only learnt when it is needed
+	// to reach the server.
 	Offset int64 `json:"clock_offset_seconds,omitempty"`
 }
 
-// SectionStatus is what a section counts.
+// SectionStatus has the figures of a section.
 type SectionStatus struct {
 	Counts  []section.Count `json:"counts"`
-	Problem string          `json:"problem,omitempty"` // why it cannot be told
+	Problem string          `json:"problem,omitempty"` // why they are not known
 }
 
-// Count is one figure; 0 where there is none of that name.
+// Count returns one figure; 0 if there is none of that name.
 func (s SectionStatus) Count(name string) int {
 	for _, c := range s.Counts {
 		if c.Name == name {
@@ -88,7 +88,7 @@ type WorkStatus struct {
 	Subject string    `json:"subject"`
 	What    string    `json:"what"`
 	Since   time.Time `json:"since"`
-	Seconds int       `json:"seconds"` // since then
+	Seconds int       `json:"seconds"` // since when
 	Step    string    `json:"step,omitempty"`
 }
 
@@ -98,14 +98,14 @@ type WriteStatus struct {
 	Refused int64 `json:"refused"`
 }
 
-// everything is root's view, and anybody that of any user.
+// everything is root's view, anybody that of any user.
 var (
 	everything = view{root: true}
 	anybody    = view{}
 )
 
-// status gives the whole; without root what monitor mode found is left out, and the subjects of exceptions
-// are named to who sits at the machine alone.
+// status returns the whole status. Without root, findings of monitor mode are left out, and the subjects of exceptions
+// are only shown to users at the machine.
 func (a *Agent) status(v view) Status {
 	backlog, _ := a.store.Backlog()
 	st, doc, issued := a.custody.view()
@@ -136,7 +136,8 @@ func (a *Agent) status(v view) Status {
 	}
 	if doc != nil && st.Policy != nil && issued != nil {
 		h := a.custody.held()
-		s.Policy = &PolicyStatus{doc.ID, doc.Name, doc.Version, st.Policy.Serial, h.Digest, h.State, a.stale(), issued.ExpiresAt, st.Policy.Received}
+		s.Policy = &PolicyStatus{doc.ID, doc.Name, doc.Version, st.Policy.Serial, h.Digest, h.State, a.stale(), issued.ExpiresAt,
+			st.Policy.Received}
 	}
 	s.Age(a.o.Now())
 	for _, w := range a.machine.work() {
@@ -149,8 +150,8 @@ func (a *Agent) status(v view) Status {
 	return s
 }
 
-// Age makes unknown what was read too long ago, and rolls the findings up. Where no agent runs, or no policy
-// governs, nothing is known to hold.
+// Age marks readings as unknown that are too old, and sums up the findings. If no agent runs or no policy applies,
+// nothing is known to comply.
 func (s *Status) Age(now time.Time) {
 	for i, f := range s.Findings {
 		if now.Sub(f.ReadAt) > evidenceGood {
@@ -171,7 +172,7 @@ const (
 	ExitNotEnrolled  = 4
 )
 
-// Exit is the exit code that a status stands for.
+// Exit is the exit code for a status.
 func (s Status) Exit() int {
 	switch {
 	case s.Agent != "running":
@@ -180,31 +181,32 @@ func (s Status) Exit() int {
 		return ExitNotEnrolled
 	case s.Rollup.Compliance == enforce.Noncompliant:
 		return ExitNoncompliant
-	case s.Policy == nil || s.Policy.Stale || s.Hold != nil || degraded(s.Health) || s.Rollup.Compliance != enforce.Compliant || s.CheckIn.Error != "":
+	case s.Policy == nil || s.Policy.Stale || s.Hold != nil || degraded(s.Health) || s.Rollup.Compliance != enforce.Compliant ||
+		s.CheckIn.Error != "":
 		return ExitDegraded
 	}
 	return ExitHealthy
 }
 
-// degraded: a warning that is not low stands.
+// degraded reports whether a warning above low severity is active.
 func degraded(list []Problem) bool {
 	return slices.ContainsFunc(list, func(p Problem) bool { return p.Severity != Low })
 }
 
-// flatName is the status as any user may see it, for when the agent is dead.
+// flatName is the file with the status as any user may see it, for when the agent is dead.
 const flatName = "status.json"
 
-// flatten writes the status where "warder status" finds it when nobody answers.
+// flatten writes the status to the file that "warder status" reads when nobody answers.
 func (a *Agent) flatten(state string) {
 	s := a.status(anybody)
 	s.Agent = state
 	s.Age(a.o.Now())
 	path := filepath.Join(a.o.Paths.Run, flatName)
-	// The runtime directory is memory: no durability is wanted, only a whole file.
-	_ = durable.Swap(path, encode(s), 0o644) // holds what any user may see
+	// The runtime directory is in memory: the file has to be whole, not durable.
+	_ = durable.Swap(path, encode(s), 0o644) // contains what any user may see
 }
 
-// maxFlat bounds it.
+// maxFlat bounds that file.
 const maxFlat = 4 << 20
 
 // FlatStatus reads what a dead agent left.

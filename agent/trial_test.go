@@ -109,7 +109,8 @@ func (w wall) Apply(_ context.Context, changes []enforce.Change) map[enforce.Key
 		}
 		script := "table inet wall {}\ndelete table inet wall\n"
 		if c.To.State == enforce.Present {
-			script += fmt.Sprintf("table inet wall {\n chain out {\n  type filter hook output priority 0;\n  tcp dport %s ct state new meta mark != %d reject with tcp reset\n }\n}\n", w.port, link.Mark)
+			script += fmt.Sprintf("table inet wall {\n chain out {\n  type filter hook output priority 0;\n  tcp dport %s ct state new "+
+				"meta mark != %d reject with tcp reset\n }\n}\n", w.port, link.Mark)
 		}
 		if err := nft(script); err != nil {
 			failed[c.Key] = err
@@ -137,22 +138,25 @@ func walledWith(t *testing.T, o server.Options) *lab {
 				out.Findings = append(out.Findings, f)
 			}
 			if c.Document.Network.VPNRequired.V {
-				out.Wants = []enforce.Want{{Key: enforce.Key{Kind: "wall", ID: "out"}, Value: "closed", By: []enforce.Setting{"network.vpn_required"},
+				out.Wants = []enforce.Want{{Key: enforce.Key{Kind: "wall", ID: "out"}, Value: "closed",
+					By:   []enforce.Setting{"network.vpn_required"},
 					Mode: c.Document.Mode("network.vpn_required"), Phase: enforce.Close}}
 			}
 			return out
 		}
 	}
-	l.capabilities = append(append([]func(platform.Host) platform.Capability{}, capabilities...), func(h platform.Host) platform.Capability {
-		c := platform.Capability{Name: "wall", Backends: []platform.Backend{wall{u.Port(), h.Gate}}}
-		for _, s := range policy.Section("network") {
-			c.Claims = append(c.Claims, platform.Claim{Setting: s.Name, OS: "linux", Level: fact.Enforced})
-		}
-		return c
-	})
+	l.capabilities = append(append([]func(platform.Host) platform.Capability{}, capabilities...),
+		func(h platform.Host) platform.Capability {
+			c := platform.Capability{Name: "wall", Backends: []platform.Backend{wall{u.Port(), h.Gate}}}
+			for _, s := range policy.Section("network") {
+				c.Claims = append(c.Claims, platform.Claim{Setting: s.Name, OS: "linux", Level: fact.Enforced})
+			}
+			return c
+		})
 	// The administrator stands before the wall.
 	// Connections are known from the beginning: one that is met midway would count as new.
-	if err := nft("table inet tracked {\n chain out {\n  type filter hook output priority -20;\n  ct state new counter\n }\n}\n"); err != nil {
+	if err := nft(
+		"table inet tracked {\n chain out {\n  type filter hook output priority -20;\n  ct state new counter\n }\n}\n"); err != nil {
 		t.Fatal(err)
 	}
 	l.client = marked()
@@ -193,7 +197,8 @@ func TestRefuted(t *testing.T) {
 	l.start()
 	l.until("connected", func(s Status) bool { return s.CheckIn.Push })
 	before := l.status()
-	o := l.admin("POST", "/policies/policy-default/rollouts", `{"policy":`+cutsOff+`,"stages":[{"percent":100,"wait_minutes":60}],"min_devices":1}`)
+	o := l.admin("POST", "/policies/policy-default/rollouts",
+		`{"policy":`+cutsOff+`,"stages":[{"percent":100,"wait_minutes":60}],"min_devices":1}`)
 	s := l.until("reverted", func(s Status) bool { return !l.isWalled() && strings.Contains(said(s), "was reverted") })
 	if !looked.Load() {
 		t.Error("the way past the wall was not asked about")
@@ -283,7 +288,8 @@ func TestProvedAnew(t *testing.T) {
 	l.until("connected", func(s Status) bool { return s.CheckIn.Push })
 	l.in(func(a *Agent) {
 		// A way out for this agent, so that the wall does not cut it off.
-		if err := nft(fmt.Sprintf("table inet door {\n chain out {\n  type filter hook output priority -10;\n  tcp dport %s meta mark set %d\n }\n}\n", portOf(l.url), link.Mark)); err != nil {
+		if err := nft(fmt.Sprintf("table inet door {\n chain out {\n  type filter hook output priority -10;\n  tcp dport %s meta mark "+
+			"set %d\n }\n}\n", portOf(l.url), link.Mark)); err != nil {
 			t.Error(err)
 		}
 	})

@@ -62,8 +62,10 @@ func TestStolenPolicyKey(t *testing.T) {
 	}
 	theirs := func(serial int64) string {
 		now := time.Now().UTC()
-		s, err := protocol.SignAssignment(thief, protocol.Assignment{DeviceID: id, Serial: serial, IssuedAt: now, ExpiresAt: now.AddDate(7000, 0, 0),
-			Policy: json.RawMessage(`{"id":"theirs","name":"Theirs","version":1,"active":true,"policy_data":{"usb":{"allowed":true},"storage":{},"network":{},"dlp":{}}}`)})
+		s, err := protocol.SignAssignment(thief, protocol.Assignment{DeviceID: id, Serial: serial, IssuedAt: now,
+			ExpiresAt: now.AddDate(7000, 0, 0),
+			Policy: json.RawMessage(`{"id":"theirs","name":"Theirs","version":1,"active":true,"policy_data":{"usb":{"allowed":true},` +
+				`"storage":{},"network":{},"dlp":{}}}`)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +171,8 @@ func TestExceptionLengths(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	half := int64(1800)
-	known := identity.Exception{ID: "x", Section: "usb", Subject: "1:1", Since: now.Add(-10 * time.Minute), Until: now.Add(20 * time.Minute)}
+	known := identity.Exception{ID: "x", Section: "usb", Subject: "1:1", Since: now.Add(-10 * time.Minute),
+		Until: now.Add(20 * time.Minute)}
 	for _, c := range []struct {
 		name    string
 		as      protocol.Assignment
@@ -177,13 +180,26 @@ func TestExceptionLengths(t *testing.T) {
 		longest time.Duration // 0: none
 		since   time.Time
 	}{
-		{"new", protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(30 * time.Minute), Seconds: half}}}, identity.State{}, 30 * time.Minute, now},
-		{"the server's clock was set back two hours", protocol.Assignment{IssuedAt: now.Add(-2 * time.Hour), Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(30 * time.Minute), Seconds: half}}}, identity.State{}, 30 * time.Minute, now},
-		{"and it is known", protocol.Assignment{IssuedAt: now.Add(-2 * time.Hour), Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(30 * time.Minute), Seconds: half}}}, identity.State{Exceptions: []identity.Exception{known}}, 20 * time.Minute, known.Since},
-		{"a server of version 0.2.0, known", protocol.Assignment{IssuedAt: now.Add(-2 * time.Hour), Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(30 * time.Minute)}}}, identity.State{Exceptions: []identity.Exception{known}}, 20 * time.Minute, known.Since},
-		{"it is shortened", protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(5 * time.Minute), Seconds: half}}}, identity.State{Exceptions: []identity.Exception{known}}, 5 * time.Minute, known.Since},
-		{"it is over here", protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(30 * time.Minute), Seconds: half}}}, identity.State{Ended: map[string]time.Time{"x": now}}, 0, now},
-		{"a length that overflows", protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(time.Hour), Seconds: 1<<63 - 1}}}, identity.State{}, time.Hour, now},
+		{"new", protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{{ID: "x", Section: "usb",
+			Until: now.Add(30 * time.Minute), Seconds: half}}}, identity.State{}, 30 * time.Minute, now},
+		{"the server's clock was set back two hours", protocol.Assignment{IssuedAt: now.Add(-2 * time.Hour),
+			Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(30 * time.Minute), Seconds: half}}}, identity.State{},
+			30 * time.Minute, now},
+		{"and it is known", protocol.Assignment{IssuedAt: now.Add(-2 * time.Hour),
+			Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(30 * time.Minute), Seconds: half}}},
+			identity.State{Exceptions: []identity.Exception{known}}, 20 * time.Minute, known.Since},
+		{"a server of version 0.2.0, known", protocol.Assignment{IssuedAt: now.Add(-2 * time.Hour),
+			Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(30 * time.Minute)}}},
+			identity.State{Exceptions: []identity.Exception{known}}, 20 * time.Minute, known.Since},
+		{"it is shortened", protocol.Assignment{IssuedAt: now,
+			Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(5 * time.Minute), Seconds: half}}},
+			identity.State{Exceptions: []identity.Exception{known}}, 5 * time.Minute, known.Since},
+		{"it is over here", protocol.Assignment{IssuedAt: now,
+			Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(30 * time.Minute), Seconds: half}}},
+			identity.State{Ended: map[string]time.Time{"x": now}}, 0, now},
+		{"a length that overflows", protocol.Assignment{IssuedAt: now,
+			Exceptions: []protocol.Exception{{ID: "x", Section: "usb", Until: now.Add(time.Hour), Seconds: 1<<63 - 1}}}, identity.State{},
+			time.Hour, now},
 	} {
 		got := granted(&c.state, &c.as, now)
 		if c.longest == 0 {
@@ -198,8 +214,10 @@ func TestExceptionLengths(t *testing.T) {
 	}
 	// What no section could mean is left out, so that no event about it keeps the device from being heard.
 	odd := protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{
-		{ID: "a", Section: "\x1b[31m", Subject: "1:1", Until: now.Add(time.Hour)}, {ID: "b", Section: strings.Repeat("x", 80), Subject: "1:1", Until: now.Add(time.Hour)},
-		{ID: "c", Section: "usb", Subject: strings.Repeat("1", 400_000), Until: now.Add(time.Hour)}, {ID: "d", Section: "quantum", Subject: "a cat", Reason: strings.Repeat("r", 400_000) + "\x1b", Until: now.Add(time.Hour)},
+		{ID: "a", Section: "\x1b[31m", Subject: "1:1", Until: now.Add(time.Hour)},
+		{ID: "b", Section: strings.Repeat("x", 80), Subject: "1:1", Until: now.Add(time.Hour)},
+		{ID: "c", Section: "usb", Subject: strings.Repeat("1", 400_000), Until: now.Add(time.Hour)},
+		{ID: "d", Section: "quantum", Subject: "a cat", Reason: strings.Repeat("r", 400_000) + "\x1b", Until: now.Add(time.Hour)},
 		{ID: "e", Section: "usb", Subject: "1\x1b:1", Until: now.Add(time.Hour)}}}
 	if got := granted(&identity.State{}, &odd, now); len(got) != 1 || got[0].ID != "d" || len(got[0].Reason) > maxReason+3 {
 		t.Errorf("%+v", got)

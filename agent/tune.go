@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Tune sets the runtime for a program that mostly sleeps. Two processors: one for the loop, which is
-// busy while it looks at the machine, and one so that a plug never waits for that. More would only
-// be more threads to wake.
+// Tune sets the Go runtime for a program that mostly sleeps. It uses two processors: one for the loop, which is busy
+// while it looks at the machine, and one so that a plug never waits for that. More processors would only be more
+// threads to wake.
 func Tune() {
 	smallPages()
 	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
@@ -18,31 +18,31 @@ func Tune() {
 }
 
 const (
-	// busyGC lets a check-in run without a collection or with one: the heap is small, and given back after it.
+	// busyGC sets the collector for a check-in: the heap is small, and it is given back afterwards anyway.
 	busyGC = 400
-	// memoryNet makes the collector run whatever its pace.
+	// memoryNet makes the collector run above this limit, whatever its pace.
 	memoryNet = 64 << 20
-	// idleRoom is what an idle agent may use before the collector runs: somebody asks it all the time, or plugs.
+	// idleRoom is how much an idle agent may allocate before the collector runs: questions and plugs come all the time.
 	idleRoom = 4 << 20
-	// busyAfter is how long work goes on in idleRoom.
+	// busyAfter is how long work has to last before it gets more than idleRoom.
 	busyAfter = time.Second
-	// relaxAfter is how long after the last work the memory it used is given back.
+	// relaxAfter is how long after the last work its memory is given back.
 	relaxAfter = 3 * time.Second
-	// unmapAfter is how long after that the pages of the program are given back, if nothing was asked meanwhile: what
-	// comes next maps some dozens of them again, which must not be paid between two plugs of a morning.
+	// unmapAfter is how much later the pages of the program are given back, if nothing was asked meanwhile. The next
+	// work maps some dozens of them again, and that must not happen between two plugs of one morning.
 	unmapAfter = 2 * time.Minute
 )
 
-// pace is the collector's.
+// pace is the collector's pace.
 type pace struct {
 	mu      sync.Mutex
-	started bool // it was relaxed once
+	started bool // it was relaxed at least once
 	relaxed bool // memory was given back, and the collector has no clock
-	resting bool // and since then nobody asked for anything
+	resting bool // and nobody has asked for anything since
 	busy    *time.Timer
 }
 
-// work is called before anything that takes memory.
+// work is called before anything that uses memory.
 func (a *Agent) work() {
 	a.clocks.idle.Reset(relaxAfter)
 	a.pace.mu.Lock()
@@ -54,8 +54,8 @@ func (a *Agent) work() {
 	}
 }
 
-// quicken gives the collector its clock for as long as work goes on. Not at once: it stops every thread for a
-// moment, and what begins work is often a plug that is being judged.
+// quicken gives the collector its clock while work goes on. It does not do so at once, because that stops every thread
+// for a moment, and work often begins with a plug that is just being judged.
 func (p *pace) quicken() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -65,8 +65,8 @@ func (p *pace) quicken() {
 	}
 }
 
-// answering is called when somebody asks: an idle agent gives the memory back after it, and until then stays
-// within idleRoom.
+// answering is called when somebody asks something. An idle agent stays within idleRoom for that, and gives the memory
+// back afterwards.
 func (a *Agent) answering() {
 	a.try(func() {
 		a.pace.mu.Lock()
@@ -76,8 +76,8 @@ func (a *Agent) answering() {
 	})
 }
 
-// relax gives memory back once the agent has nothing to do, and then stops the collector's clock: it would
-// wake an idle machine every two minutes to find nothing.
+// relax gives memory back when the agent has nothing to do, and stops the collector's clock: it would wake an idle
+// machine every two minutes to find nothing.
 func (a *Agent) relax() {
 	if a.rested() {
 		unmapProgram()
@@ -85,7 +85,7 @@ func (a *Agent) relax() {
 	}
 	a.store.Shrink()
 	a.ledger.Shrink()
-	runtime.GC() // a collection halves the stacks that are too large; the next line's halves them again
+	runtime.GC() // each collection halves the stacks that are too large; the next line does it again
 	debug.FreeOSMemory()
 	if !a.o.Tuned {
 		return

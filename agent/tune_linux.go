@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// smallPages keeps the kernel from backing a few hundred kilobytes with huge pages: where they are
-// "always" on, they made half of the agent's resident memory. A refusal costs only that.
+// smallPages keeps the kernel from using huge pages for a few hundred kilobytes. On systems where they are set to
+// "always" they made up half of the agent's resident memory. Errors are ignored: only the saving is lost.
 func smallPages() { _ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) }
 
-// unmapProgram gives back the pages of the program and its libraries that only the start needed: half of what
-// an idle agent would hold. They stay in the page cache, and one that is touched again is mapped again. Only what
-// cannot be written and holds nothing of its own (a relocation, a breakpoint) is given back.
+// unmapProgram gives back the pages of the program and its libraries that only the start needed: half of an idle
+// agent's memory. They stay in the page cache, and are mapped again when they are touched. Only pages that cannot be
+// written and contain no private changes (a relocation, a breakpoint) are given back.
 func unmapProgram() {
 	f, err := os.Open("/proc/self/smaps")
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 type Agent struct {
 	o       Options
 	started time.Time
-	run     string // names this run, at random
+	run     string // a random name of this run
 
 	ledger *ledger.Ledger
 	store  *store.Store
@@ -40,30 +40,31 @@ type Agent struct {
 	clocks     clocks
 	early      earlyNote
 	pace       pace
-	host       protocol.Host  // as it was at the last look
-	background sync.WaitGroup // what the loop has begun and does not wait for
+	host       protocol.Host  // as they were at the last look
+	background sync.WaitGroup // goroutines that the loop has started and does not wait for
 
 	mu      sync.Mutex
 	config  config.Config
-	lastWay struct { // to the server, when it was last looked at
+	lastWay struct { // the connection to the server, when it was last tested
 		at          time.Time
 		server, why string
 	}
 }
 
-// New opens an agent's files. It comes up whatever state they are in.
+// New opens an agent's files. It succeeds whatever state they are in.
 func New(o Options) (*Agent, error) {
 	o.defaults()
 	a := &Agent{o: o, started: o.Now(), run: rand.Text()[:8],
-		mailbox: mailbox{wake: make(chan func(), 64), looks: make(chan struct{}, 1), rests: make(chan struct{}, 1), drifts: make(chan bool, 1), ctx: context.Background()},
-		clocks:  clocks{look: stopped(), hold: stopped(), idle: stopped(), enrol: stopped(), home: stopped()}}
+		mailbox: mailbox{wake: make(chan func(), 64), looks: make(chan struct{}, 1), rests: make(chan struct{}, 1),
+			drifts: make(chan bool, 1), ctx: context.Background()},
+		clocks: clocks{look: stopped(), hold: stopped(), idle: stopped(), enrol: stopped(), home: stopped()}}
 	a.health = newHealth(o.Now)
 	a.latency.init()
 	a.custody = &custody{ids: identity.New(o.Paths.State, o.Paths.Run), health: a.health, now: o.Now}
 	a.exceptions = &exceptions{now: o.Now, timer: stopped()}
 	a.contact = &contact{now: o.Now, cadence: checkin.NewCadence(o.Random), timer: stopped()}
 	var err error
-	// A state directory that cannot be made is no reason not to come up: the runtime directory carries.
+	// If the state directory cannot be made, the runtime directory is used instead: the agent still has to start.
 	_ = os.MkdirAll(o.Paths.State, 0o700)
 	if err = os.MkdirAll(o.Paths.Run, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the runtime directory: %w", err)
@@ -77,8 +78,10 @@ func New(o Options) (*Agent, error) {
 	if a.machine, err = newMachine(&a.o, a.ledger, nil); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
-	a.journal = &journal{boot: o.Boot, now: o.Now, store: a.store, sections: o.Sections, health: a.health, latency: &a.latency, seat: o.Seat, tell: o.Tell,
-		remember: a.machine.loop.Remember, look: a.soon, report: a.reportSoon, wake: make(chan struct{}, 1), told: map[string]time.Time{}, follow: map[chan enforce.Event]struct{}{}}
+	a.journal = &journal{boot: o.Boot, now: o.Now, store: a.store, sections: o.Sections, health: a.health, latency: &a.latency,
+		seat: o.Seat, tell: o.Tell,
+		remember: a.machine.loop.Remember, look: a.soon, report: a.reportSoon, wake: make(chan struct{}, 1), told: map[string]time.Time{},
+		follow: map[chan enforce.Event]struct{}{}}
 	a.health.pull(ledgerBad, func() string { return unwell(a.ledger.Health()) })
 	a.health.pull(storeBad, func() string { return unwell(a.store.Health()) })
 	a.health.pull(identityStandby, a.custody.ids.Health)

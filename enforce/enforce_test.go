@@ -42,7 +42,8 @@ func TestRollUp(t *testing.T) {
 
 // What is written can be read back: modes, states and guards are names on the wire.
 func TestNames(t *testing.T) {
-	e := Event{Mode: Warn, Kind: WouldDeny, Verdict: Verdict{Guard: LastInput, WouldMode: Monitor}, Done: Reading{Value: "0", State: Present}}
+	e := Event{Mode: Warn, Kind: WouldDeny, Verdict: Verdict{Guard: LastInput, WouldMode: Monitor},
+		Done: Reading{Value: "0", State: Present}}
 	b, err := json.Marshal(e)
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +53,8 @@ func TestNames(t *testing.T) {
 		t.Errorf("%+v, %v from %s", back, err, b)
 	}
 	// A newer version's words are read as unknown, and never as something that may be done.
-	if err := json.Unmarshal([]byte(`{"mode":"loud","verdict":{"guard":"cat"},"done":{"state":"gone"}}`), &back); err != nil || back.Mode != Strange || back.Verdict.Guard != OtherGuard || back.Done.State != Unknown {
+	if err := json.Unmarshal([]byte(`{"mode":"loud","verdict":{"guard":"cat"},"done":{"state":"gone"}}`), &back); err != nil ||
+		back.Mode != Strange || back.Verdict.Guard != OtherGuard || back.Done.State != Unknown {
 		t.Errorf("%+v %v", back, err)
 	}
 	if back.Mode.String() != "unknown" || back.Verdict.Guard.String() != "unknown" {

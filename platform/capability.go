@@ -80,7 +80,8 @@ func ClaimOf(list []Capability, s enforce.Setting, os string) Claim {
 	best := Claim{Setting: s, OS: os, Level: fact.Unsupported, Limit: fact.NotCarried}
 	for _, c := range list {
 		for _, claim := range c.Claims {
-			if claim.Setting == s && claim.OS == os && (rank(claim.Level) > rank(best.Level) || claim.Level == best.Level && best.Limit == fact.NotCarried) {
+			if claim.Setting == s && claim.OS == os && (rank(claim.Level) > rank(best.Level) ||
+				claim.Level == best.Level && best.Limit == fact.NotCarried) {
 				best = claim
 			}
 		}

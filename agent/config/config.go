@@ -1,6 +1,5 @@
-// Package config is the agent's configuration file and the dropped enrolment file: both TOML, both
-// optional, both read strictly. It owns their shape and watches them; what a change means is the
-// agent's.
+// Package config reads the agent's configuration file and the dropped enrolment file. Both are TOML, both are optional,
+// and both are read strictly. The package owns their shape and watches them; the agent decides what a change means.
 package config
 
 import (
@@ -22,10 +21,10 @@ import (
 	"github.com/warderd/warder/platform/durable"
 )
 
-// Config is warder.toml. An absent file is an empty one.
+// Config is warder.toml. A missing file is an empty one.
 type Config struct {
-	Server   string     `toml:"server"`    // overrides the server enrolled with, after it moved
-	Proxy    secret.URL `toml:"proxy"`     // empty for the environment's
+	Server   string     `toml:"server"`    // replaces the server of the enrolment, for example after it moved
+	Proxy    secret.URL `toml:"proxy"`     // empty: from the environment
 	LogLevel string     `toml:"log_level"` // debug, info, warn, error
 	State    string     `toml:"state"`     // directory; read at start only
 }
@@ -52,8 +51,8 @@ func Load(path string) (Config, error) {
 	return c, nil
 }
 
-// LoadKept is Load with what Keep has kept where the file cannot be used: a mistake in it must not throw
-// away what was good before, over a restart neither. The error says what is wrong with the file.
+// LoadKept is Load, except that a file with a mistake is replaced by the copy that Keep saved: a mistake must not lose
+// the good settings, not even over a restart. The error says what is wrong with the file.
 func LoadKept(path, kept string) (Config, error) {
 	c, err := Load(path)
 	if err == nil {
@@ -65,7 +64,7 @@ func LoadKept(path, kept string) (Config, error) {
 	return Config{}, err
 }
 
-// Keep remembers a file that was good. It may hold a proxy's password, so only its owner may read it.
+// Keep saves a copy of a good file. It may contain a proxy's password, so only its owner may read it.
 func Keep(path, kept string) error {
 	b, err := regular(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -83,7 +82,7 @@ func Keep(path, kept string) error {
 	return durable.Write(kept, b, 0o600)
 }
 
-// Level is the log level; info when none is given.
+// Level is the log level; info if none is set.
 func (c Config) Level() (slog.Level, error) {
 	if c.LogLevel == "" {
 		return slog.LevelInfo, nil
@@ -114,7 +113,7 @@ func read(path string, v any) error {
 	}
 	md, err := toml.Decode(string(b), v)
 	if err != nil {
-		// The library's long form repeats the line, which may hold a password.
+		// The library's long form repeats the line, which may contain a password.
 		return fmt.Errorf("%s: %s", path, secret.Scrub(err.Error()))
 	}
 	if un := md.Undecoded(); len(un) > 0 {
@@ -123,7 +122,7 @@ func read(path string, v any) error {
 	return nil
 }
 
-// regular reads a regular file of bounded size. A pipe or a device under its name would never end.
+// regular reads a regular file of bounded size. Reading a pipe or a device of that name would never end.
 func regular(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -144,11 +143,11 @@ func regular(path string) ([]byte, error) {
 	return b, err
 }
 
-// settle is how long a burst of file events is waited out: editors write in several steps.
+// settle is how long to wait for the end of a burst of file events, because editors write in several steps.
 const settle = 200 * time.Millisecond
 
-// Watch calls f after the named files of a directory changed, until the context ends. The directory
-// is watched, not the files: editors replace them.
+// Watch calls f after the named files of a directory have changed, until ctx ends. It watches the directory and not the
+// files, because editors replace them.
 func Watch(ctx context.Context, dir string, names []string, f func(name string)) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -184,7 +183,7 @@ func Watch(ctx context.Context, dir string, names []string, f func(name string))
 			if !ok {
 				return nil
 			}
-			// An overflow: look at every file.
+			// The queue overflowed: treat every file as changed.
 			for _, n := range names {
 				f(n)
 			}

@@ -25,7 +25,8 @@ func TestLoad(t *testing.T) {
 	if c, err := Load(path); err != nil || c.Server != "https://x" || c.Proxy != "http://p:1" || c.LogLevel != "warn" {
 		t.Errorf("%+v %v", c, err)
 	}
-	for text, want := range map[string]string{"sever = 1": `unknown setting "sever"`, "log_level = \"loud\"": `received "loud"`, "server = 1": "server", "= broken": "warder.toml",
+	for text, want := range map[string]string{"sever = 1": `unknown setting "sever"`, "log_level = \"loud\"": `received "loud"`,
+		"server = 1": "server", "= broken": "warder.toml",
 		"x = \"" + strings.Repeat("y", maxFile) + "\"": "more than"} {
 		put(t, path, text)
 		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), want) {

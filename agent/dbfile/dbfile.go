@@ -1,7 +1,6 @@
-// Package dbfile keeps one SQLite file usable, whatever befell it: a file that is no database any
-// more is set aside and begun anew; where the disk is full or read-only, a copy in the runtime
-// directory carries on and is taken back once the disk can be written again. It owns opening and
-// recovery; the tables belong to agent/ledger and agent/store.
+// Package dbfile recovers a damaged or unwritable SQLite file. A file that is no longer a database is set aside and a
+// new one is begun. When the disk is full or read-only, a copy in the runtime directory is used, and moved back once
+// the disk is writable. The package owns opening and recovery; the tables belong to agent/ledger and agent/store.
 package dbfile
 
 import (
@@ -22,9 +21,9 @@ import (
 	"github.com/warderd/warder/platform/durable"
 )
 
-// Health says what became of a file. The zero value is a file as it should be.
+// Health says what happened to a file. The zero value means that nothing is wrong.
 type Health struct {
-	Lost    string `json:"lost,omitempty"`    // contents were lost, and why; the file began anew
+	Lost    string `json:"lost,omitempty"`    // contents were lost, and why; a new file was begun
 	Standby string `json:"standby,omitempty"` // the copy in the runtime directory is in use, and why
 }
 
@@ -44,27 +43,26 @@ func (h Health) String() string {
 // File is one database.
 type File struct {
 	path, standby, schema string
-	// Begun is called with the handle each time the file begins anew after a loss.
+	// Begun is called with the handle each time a new file is begun after a loss.
 	begun func(*sql.DB, string) error
 
-	mu     sync.Mutex // held while the disk is waited for
+	mu     sync.Mutex // locked while the disk is waited for
 	db     *sql.DB
-	at     string      // where the one in use is
-	place  int         // counts the places that it has been at
-	is     os.FileInfo // of it
-	used   bool        // there was a database in use before
-	fresh  bool        // the one in use was made when it was opened
+	at     string      // path of the file in use
+	place  int         // counts how often the file in use has changed
+	is     os.FileInfo // of the file in use
+	used   bool        // an earlier file was in use before
+	fresh  bool        // the file in use was created when it was opened
 	health Health
 
-	shown atomic.Pointer[Health] // for those who ask meanwhile
+	shown atomic.Pointer[Health] // for readers that must not wait for mu
 }
 
-// show lets others see how the file is. Called with the lock held.
+// show publishes the state of the file. Called with the lock.
 func (f *File) show() { h := f.health; f.shown.Store(&h) }
 
-// Open opens path, or begins it anew. standby is the directory of the copy for when the disk cannot
-// be written. begun is told when contents were lost. It fails only where not even the runtime
-// directory can be written.
+// Open opens path, or begins it anew. standby is the directory of the copy that is used while the disk cannot be
+// written. begun is called when contents were lost. Open fails only if not even the runtime directory can be written.
 func Open(path, standby, schema string, begun func(*sql.DB, string) error) (*File, error) {
 	f := &File{path: path, standby: filepath.Join(standby, filepath.Base(path)), schema: schema, begun: begun}
 	f.mu.Lock()
@@ -75,21 +73,21 @@ func Open(path, standby, schema string, begun func(*sql.DB, string) error) (*Fil
 	return f, err
 }
 
-// DSN is how Warder opens SQLite. The pragmas' spelling matters: others are ignored in silence, so
-// a test reads them back.
+// DSN is how Warder opens SQLite. SQLite silently ignores misspelt pragmas, so a test reads them back.
 func DSN(path string) string {
 	return "file:" + (&url.URL{Path: path}).EscapedPath() +
 		"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-512)&_txlock=immediate"
 }
 
-// Reader gives a handle of its own on the file in use, which can only read and does not wait for
-// others. The caller closes it.
+// Reader opens the file in use a second time, read-only, so that a slow reader makes nobody wait. The caller closes the
+// handle.
 func (f *File) Reader() (*sql.DB, error) {
 	path := f.path
 	if f.Health().Standby != "" {
 		path = f.standby
 	}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=query_only(1)&_pragma=busy_timeout(2000)&_pragma=cache_size(-256)")
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+
+		"?mode=ro&_pragma=query_only(1)&_pragma=busy_timeout(2000)&_pragma=cache_size(-256)")
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +95,7 @@ func (f *File) Reader() (*sql.DB, error) {
 	return db, nil
 }
 
-// Health is the file's state. It waits for no disk.
+// Health is the file's state. It never waits for the disk.
 func (f *File) Health() Health { return *f.shown.Load() }
 
 // Close closes the file.
@@ -107,12 +105,12 @@ func (f *File) Close() error {
 	return f.db.Close()
 }
 
-// Do runs a function on the database. Where it fails because the file or the disk under it is
-// broken, the file is recovered and the function is run once more.
+// Do runs a function on the database. If it fails because the file or the disk is broken, the file is recovered and the
+// function is run once more.
 func (f *File) Do(run func(*sql.DB) error) error { return f.do("FULL", run) }
 
-// DoQuick is Do for what dies with the boot, or can be had again: it does not wait for the disk. It
-// survives a kill, not a power cut.
+// DoQuick is Do for data that ends with the boot or can be obtained again. It does not wait for the disk: the data
+// survives a kill, but not a power cut.
 func (f *File) DoQuick(run func(*sql.DB) error) error { return f.do("NORMAL", run) }
 
 func (f *File) do(sync string, run func(*sql.DB) error) error {
@@ -143,12 +141,12 @@ func (f *File) do(sync string, run func(*sql.DB) error) error {
 	return f.with(sync, run)
 }
 
-// Place is another number whenever another file is in use than before: since it was opened, was given up for its
-// standby, or begun anew. It is for functions that Do runs. What was numbered in one file must not be taken for what
-// is numbered in the next: a standby is gone after a reboot, and the file before it is in use again, as it was.
+// Place changes whenever another file comes into use: after opening, after switching to the standby, after beginning
+// anew. Functions run by Do use it, because numbers given out in one file must not be mistaken for numbers of another:
+// a standby is gone after a reboot, and then the old file is in use again, as it was.
 func (f *File) Place() int { return f.place }
 
-// Home takes the standby back onto the disk, where that can be written again. It does nothing where none is in use.
+// Home moves the standby back to the disk once that is writable. It does nothing if no standby is in use.
 func (f *File) Home() (back bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -161,7 +159,7 @@ func (f *File) Home() (back bool, err error) {
 		return false, err
 	}
 	if err := f.use(f.path); err != nil {
-		f.db, f.at = old, f.standby // whose file is still there
+		f.db, f.at = old, f.standby // whose file still exists
 		f.is, _ = os.Stat(f.standby)
 		return false, err
 	}
@@ -171,7 +169,7 @@ func (f *File) Home() (back bool, err error) {
 	return true, nil
 }
 
-// Shrink gives back the memory that SQLite keeps for what it may need again.
+// Shrink frees the memory that SQLite keeps as a cache.
 func (f *File) Shrink() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -208,9 +206,9 @@ func (f *File) open() error {
 	return nil
 }
 
-// use opens one place and proves that it can be read and written.
+// use opens one path and proves that it can be read and written.
 func (f *File) use(path string) error {
-	// Made here first, for its mode: what monitor mode saw is not for everybody.
+	// Created here first, to set its mode: not everybody may read what monitor mode saw.
 	if made, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600); err == nil {
 		_ = made.Close()
 	}
@@ -230,8 +228,8 @@ func (f *File) use(path string) error {
 	return nil
 }
 
-// Check makes the file again where it was removed, or another put in its place, under its user: what was in it is
-// still in the one that is open. It says what was found, "" for nothing.
+// Check recreates the file if somebody removed it, or put another in its place, while it is open: the open file still
+// has the contents. It says what was found; "" means nothing.
 func (f *File) Check() (found string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -242,7 +240,7 @@ func (f *File) Check() (found string, err error) {
 	case errors.Is(serr, fs.ErrNotExist):
 		found = name + " was removed while it was in use"
 	case serr != nil:
-		return "", nil // the disk, of which the next write tells
+		return "", nil // the disk fails; the next write reports it
 	case f.is != nil && !os.SameFile(now, f.is):
 		found = name + " was replaced by another file while it was in use"
 	default:
@@ -266,7 +264,7 @@ func (f *File) Check() (found string, err error) {
 	}
 	if err != nil {
 		_ = os.Remove(temp)
-		return found, fmt.Errorf("it cannot be put back: %w", err) // the open one, which has no name, goes on
+		return found, fmt.Errorf("it cannot be put back: %w", err) // go on with the open file, which no longer has a name
 	}
 	old := f.db
 	if err := f.use(f.at); err != nil {
@@ -276,7 +274,7 @@ func (f *File) Check() (found string, err error) {
 	return found, nil
 }
 
-// prove says how often the database has been opened.
+// prove counts how often the database has been opened, which is a read and a write.
 func prove(db *sql.DB, schema string) (times int, err error) {
 	var result string
 	if err := db.QueryRow("PRAGMA quick_check(1)").Scan(&result); err != nil {
@@ -304,7 +302,7 @@ type condition int
 
 const (
 	sound      condition = iota // the caller's own mistake, or the context
-	damaged                     // not a database any more
+	damaged                     // no longer a database
 	unwritable                  // the disk is full, read-only or failing
 )
 
@@ -325,7 +323,7 @@ func kindOf(err error) condition {
 	return sound
 }
 
-// misshapen: a sound database whose tables are not ours.
+// misshapen reports a sound database whose tables are not ours.
 func misshapen(err error) bool {
 	var e *sqlite.Error
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_ERROR
@@ -341,7 +339,8 @@ func (f *File) recover(cause error) error {
 	if err := f.setAside(); err != nil {
 		return f.stand(err)
 	}
-	f.health.Lost = fmt.Sprintf("%s was damaged (%v); a new one was begun, and the old file is kept beside it", filepath.Base(f.path), cause)
+	f.health.Lost = fmt.Sprintf("%s was damaged (%v); a new one was begun, and the old file is kept beside it",
+		filepath.Base(f.path), cause)
 	if err := f.use(f.path); err != nil {
 		return f.stand(err)
 	}
@@ -355,7 +354,7 @@ func (f *File) anew(cause error) error {
 	return f.begun(f.db, cause.Error())
 }
 
-// setAside keeps the last damaged file for whoever wants to look, and no more than that.
+// setAside keeps the last damaged file for inspection, and only the last.
 func (f *File) setAside() error {
 	for _, end := range []string{"-wal", "-shm"} {
 		_ = os.Remove(f.path + end)
@@ -363,7 +362,7 @@ func (f *File) setAside() error {
 	return os.Rename(f.path, f.path+".damaged")
 }
 
-// stand carries on in the runtime directory with what can be read of the file.
+// stand continues in the runtime directory with what can be read of the file.
 func (f *File) stand(cause error) error {
 	if err := os.MkdirAll(filepath.Dir(f.standby), 0o755); err != nil {
 		return fmt.Errorf("cannot keep %s anywhere: %w", filepath.Base(f.path), errors.Join(cause, err))
@@ -376,7 +375,7 @@ func (f *File) stand(cause error) error {
 	}
 	err := f.use(f.standby)
 	if err == nil && (copied != nil || f.fresh && (f.used || gone == nil || f.health.Lost != "")) {
-		// What is there is less than what was.
+		// The file there is smaller than what it replaces.
 		err = errors.Join(errors.New("not all of it could be copied"), copied)
 		f.health.Lost = fmt.Sprintf("%s could not be read (%v)", filepath.Base(f.path), err)
 		return f.anew(err)
@@ -392,7 +391,7 @@ func (f *File) stand(cause error) error {
 	return f.anew(err)
 }
 
-// adopt takes a standby that an earlier run has left back onto the disk.
+// adopt moves a standby that an earlier run left back to the disk.
 func (f *File) adopt() error {
 	db, err := sql.Open("sqlite", DSN(f.standby))
 	if err != nil {
@@ -407,7 +406,7 @@ func (f *File) adopt() error {
 	return nil
 }
 
-// carry writes what a handle on the standby holds to the disk, whole or not at all.
+// carry writes the contents of an open standby to the disk, whole or not at all.
 func (f *File) carry(db *sql.DB) error {
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
 		return err
@@ -436,7 +435,7 @@ func (f *File) dropStandby() {
 	}
 }
 
-// maxCopy bounds what is carried into the runtime directory, which is memory.
+// maxCopy bounds what is copied into the runtime directory, which is memory.
 const maxCopy = 256 << 20
 
 func copyFile(to, from string) error {

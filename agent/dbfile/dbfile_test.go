@@ -15,7 +15,8 @@ const schema = `CREATE TABLE IF NOT EXISTS t (v TEXT)`
 func open(t *testing.T, dir string) (*File, *int) {
 	t.Helper()
 	begun := new(int)
-	f, err := Open(filepath.Join(dir, "state", "x.db"), filepath.Join(dir, "run"), schema, func(*sql.DB, string) error { *begun++; return nil })
+	f, err := Open(filepath.Join(dir, "state", "x.db"), filepath.Join(dir, "run"), schema,
+		func(*sql.DB, string) error { *begun++; return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

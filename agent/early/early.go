@@ -1,7 +1,7 @@
-// Package early keeps what a machine is held by while it starts up, before there is an agent: the last confirmed
-// policy, as its server signed it, in one flat file on the root file system; and what was done meanwhile, in the
-// runtime directory, until the agent takes it over. It owns those two files and verifies what it reads. It does
-// nothing to the machine.
+// Package early stores what the machine needs before the agent runs: the last confirmed policy, as the server signed
+// it, in one flat file on the root file system; and a record of what the early start did, in the runtime directory,
+// until the agent takes it over. The package owns these two files and verifies what it reads. It never changes the
+// machine.
 package early
 
 import (
@@ -20,20 +20,20 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// File is what the early start goes by.
+// File is the input of an early start.
 type File struct {
-	Version  int             `json:"version"` // of this form
+	Version  int             `json:"version"` // of this format
 	DeviceID string          `json:"device_id"`
 	JWS      string          `json:"jws"`  // the confirmed assignment
-	Keys     json.RawMessage `json:"keys"` // public JWKs that were pinned when it came
-	// Exceptions that held when it was written; each has its end.
+	Keys     json.RawMessage `json:"keys"` // public JWKs that were pinned when it arrived
+	// Exceptions that were current when the file was written; each has its end.
 	Exceptions []identity.Exception `json:"exceptions,omitempty"`
 	Notes      platform.Notes       `json:"notes,omitempty"`
 }
 
 const version = 1
 
-// maxFile bounds the file: a policy of 1 MiB as base64 in JSON, and what is noted.
+// maxFile bounds the file: a policy of 1 MiB as base64 in JSON, and the notes.
 const maxFile = 4 << 20
 
 // sealed is a file with its checksum.
@@ -42,7 +42,7 @@ type sealed struct {
 	File json.RawMessage `json:"file"`
 }
 
-// Encode gives the file's text.
+// Encode returns the file's text.
 func (f File) Encode() ([]byte, error) {
 	f.Version = version
 	body, err := json.Marshal(f)
@@ -71,7 +71,8 @@ func Parse(b []byte) (File, error) {
 	return f, nil
 }
 
-// Differs says how a file differs from the text that it is to have: "" where it does not. absent: it is not there.
+// Differs says how a file differs from the text that it should have; "" if it does not. absent reports that it is
+// missing.
 func Differs(path string, text []byte) (how string, absent bool) {
 	b, err := durable.Read(path, maxFile)
 	if err == nil {
@@ -88,7 +89,7 @@ func Differs(path string, text []byte) (how string, absent bool) {
 	return "", false
 }
 
-// Write makes a file durable. It is for root alone: it holds the policy.
+// Write makes a file durable. Only root may read it, because it contains the policy.
 func Write(path string, text []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -96,10 +97,10 @@ func Write(path string, text []byte) error {
 	return durable.Write(path, text, 0o600)
 }
 
-// Remove removes it, and whatever stands in its place.
+// Remove removes the file, and whatever stands in its place.
 func Remove(path string) error { return errors.Join(durable.Remove(path), os.RemoveAll(path)) }
 
-// Check says why a file would not be believed; nil where it would be, as far as this user can tell.
+// Check says why a file would be refused; nil if it would be accepted, as far as this user can tell.
 func Check(path string) error {
 	_, _, err := Load(path)
 	if errors.Is(err, fs.ErrPermission) {
@@ -108,7 +109,7 @@ func Check(path string) error {
 	return err
 }
 
-// Load reads a file and verifies the policy in it. A file that another user could have written is not believed.
+// Load reads a file and verifies its policy. A file that another user could have written is refused.
 func Load(path string) (File, *policy.Document, error) {
 	if err := owned(path); err != nil {
 		return File{}, nil, err

@@ -25,7 +25,8 @@ func signed(t testing.TB, device string) File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	jws, err := protocol.SignAssignment(key, protocol.Assignment{DeviceID: device, Serial: 7, Policy: json.RawMessage(`{"id":"p","version":3,"compliance":"enforce","policy_data":{"usb":{"allowed":false}}}`)})
+	jws, err := protocol.SignAssignment(key, protocol.Assignment{DeviceID: device, Serial: 7,
+		Policy: json.RawMessage(`{"id":"p","version":3,"compliance":"enforce","policy_data":{"usb":{"allowed":false}}}`)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +55,8 @@ func TestFile(t *testing.T) {
 	f := signed(t, "d")
 	path := written(t, f)
 	got, doc, err := Load(path)
-	if err != nil || doc.Version != 3 || doc.USB.Allowed.V || got.Notes["volume"][0] != "UUID=1" || got.Exceptions[0].Subject != "0951:1666" {
+	if err != nil || doc.Version != 3 || doc.USB.Allowed.V || got.Notes["volume"][0] != "UUID=1" ||
+		got.Exceptions[0].Subject != "0951:1666" {
 		t.Fatalf("%+v %v", got, err)
 	}
 	text, _ := f.Encode()
@@ -102,7 +104,8 @@ func TestFileRefused(t *testing.T) {
 		}
 	}
 	body := `{"version":2}`
-	if _, err := Parse([]byte(`{"sum":"` + durable.Sum([]byte(body)) + `","file":` + body + `}`)); err == nil || !strings.Contains(err.Error(), "version: this program knows 1 (received 2)") {
+	if _, err := Parse([]byte(`{"sum":"` + durable.Sum([]byte(body)) + `","file":` + body + `}`)); err == nil ||
+		!strings.Contains(err.Error(), "version: this program knows 1 (received 2)") {
 		t.Error(err)
 	}
 }
@@ -112,7 +115,8 @@ func TestRecord(t *testing.T) {
 	if r, err := Recorded(run, "b"); r != nil || err != nil {
 		t.Fatalf("%v %v", r, err)
 	}
-	r := Record{Boot: "b", Held: time.Second, Told: []Told{{Key: "usb.device/1-1@2", What: "denied", Event: enforce.Event{Subject: "s", Kind: enforce.Denied}}}}
+	r := Record{Boot: "b", Held: time.Second, Told: []Told{{Key: "usb.device/1-1@2", What: "denied",
+		Event: enforce.Event{Subject: "s", Kind: enforce.Denied}}}}
 	if err := r.Save(run); err != nil {
 		t.Fatal(err)
 	}

@@ -16,18 +16,18 @@ import (
 // Told is one decision of the early start, as the agent's journal takes it.
 type Told struct {
 	Key   string        `json:"key"`  // of the resource
-	What  string        `json:"what"` // names it among others of the same resource
+	What  string        `json:"what"` // identifies it among others of the same resource
 	Event enforce.Event `json:"event"`
 }
 
 // Record is what the early start did.
 type Record struct {
 	Boot  string        `json:"boot"`
-	Began time.Duration `json:"began"` // after the kernel's start
+	Began time.Duration `json:"began"` // since the kernel started
 	Held  time.Duration `json:"held"`  // until the policy was in force
 	Told  []Told        `json:"told"`
 	Lost  int           `json:"lost,omitempty"` // decisions that did not fit
-	// Problem is why the machine was not held.
+	// Problem is why the policy was not enforced.
 	Problem string `json:"problem,omitempty"`
 }
 
@@ -48,7 +48,7 @@ func (r Record) Save(run string) error {
 	return durable.Swap(filepath.Join(run, recordName), b, 0o600)
 }
 
-// Recorded gives the record of this boot; nil where there is none.
+// Recorded returns the record of this boot; nil if there is none.
 func Recorded(run, boot string) (*Record, error) {
 	b, err := durable.Read(filepath.Join(run, recordName), maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,13 +74,13 @@ func parseRecord(b []byte, boot string) (*Record, error) {
 	return &r, nil
 }
 
-// Forget removes the record: the agent has taken it over.
+// Forget removes the record after the agent has taken it over.
 func Forget(run string) error { return os.RemoveAll(filepath.Join(run, recordName)) }
 
-// overName marks a boot in which an agent has run: there is no early start after it.
+// overName marks a boot in which an agent has run. No early start begins after that.
 const overName = "early-over"
 
-// End says that an agent takes over in this boot.
+// End records that an agent takes over in this boot.
 func End(run, boot string) error {
 	return durable.Swap(filepath.Join(run, overName), []byte(boot), 0o644)
 }

@@ -1,7 +1,6 @@
-// Package identity keeps, in flat files beside SQLite, what a device must not lose: its key, the
-// server's pinned keys, the last signed policy and the highest serial seen. It owns those files and
-// their durability, each in two copies with a checksum; it verifies nothing (sync/protocol does)
-// and talks to nobody.
+// Package identity stores, in flat files beside SQLite, what a device must not lose: its key, the server's pinned keys,
+// the last signed policy, and the highest serial seen. It owns those files and their durability: each has two copies
+// with a checksum. It verifies no signatures (sync/protocol does), and it never uses the network.
 package identity
 
 import (
@@ -19,7 +18,7 @@ import (
 	"github.com/warderd/warder/platform/durable"
 )
 
-// Device is who this machine is to its server.
+// Device is this machine's identity to its server.
 type Device struct {
 	DeviceID    string          `json:"device_id"`
 	Server      string          `json:"server"`
@@ -30,18 +29,18 @@ type Device struct {
 	Machine     string          `json:"machine"` // hash of the machine's own id, to notice cloned images
 	Interval    int             `json:"interval_seconds"`
 	EnrolledAt  time.Time       `json:"enrolled_at"`
-	CodeSecret  []byte          `json:"code_secret,omitempty"` // what offline exception codes are verified with
-	KeysAt      time.Time       `json:"keys_at,omitzero"`      // when the rotation that was followed last was signed
-	// The last statement of the recovery key that was followed, or that the server told of at enrolment:
-	// its counter, and its date or the enrolment's.
+	CodeSecret  []byte          `json:"code_secret,omitempty"` // verifies offline exception codes
+	KeysAt      time.Time       `json:"keys_at,omitzero"`      // when the last rotation was signed
+	// The last recovery that was followed, or that the server reported at enrolment: its counter, and its date or the
+	// enrolment's.
 	Recovered   uint64    `json:"recovered,omitempty"`
 	RecoveredAt time.Time `json:"recovered_at,omitzero"`
 }
 
-// Assignment is the last signed policy as received, and how far it got.
+// Assignment is the last signed policy as received, and what became of it.
 type Assignment struct {
 	JWS       string          `json:"jws"`
-	Keys      json.RawMessage `json:"keys"` // public JWKs that were pinned when it came
+	Keys      json.RawMessage `json:"keys"` // public JWKs that were pinned when it arrived
 	Serial    int64           `json:"serial"`
 	Received  time.Time       `json:"received"`
 	Confirmed bool            `json:"confirmed"`
@@ -55,30 +54,31 @@ type Hold struct {
 	Until  time.Time `json:"until,omitzero"` // zero: until lifted
 }
 
-// State is everything, in one file, so that no two parts of it can disagree after a power cut.
+// State is everything, in one file, so that its parts agree after a power cut.
 type State struct {
 	Device    *Device     `json:"device,omitempty"`
 	Policy    *Assignment `json:"policy,omitempty"`    // in force, or about to be
-	Confirmed *Assignment `json:"confirmed,omitempty"` // the last that a check-in proved
-	Highest   int64       `json:"highest_serial"`      // a lower one is refused
+	Confirmed *Assignment `json:"confirmed,omitempty"` // the last one that a check-in confirmed
+	Highest   int64       `json:"highest_serial"`      // lower serials are refused
 	Refuted   int64       `json:"refuted_serial,omitempty"`
-	// RefutedDigest is its content: the same under another serial is not tried again either, for a day.
+	// RefutedDigest identifies the refuted content: the same content under another serial is not tried again either,
+	// for a day.
 	RefutedDigest string    `json:"refuted_digest,omitempty"`
 	RefutedAt     time.Time `json:"refuted_at,omitzero"`
-	// Trial is of a policy that no check-in has proved yet and that can cut this machine off; it stands
-	// until the policy is proved or refuted.
+	// Trial is set while the policy is unconfirmed and can cut this machine off. It is cleared when the policy is
+	// confirmed or refuted.
 	Trial *Trial `json:"trial,omitempty"`
 	Hold  *Hold  `json:"hold,omitempty"`
 
 	Exceptions []Exception          `json:"exceptions,omitempty"`
 	Redeemed   map[string]time.Time `json:"redeemed,omitempty"` // codes used, so that none is used twice
-	Ended      map[string]time.Time `json:"ended,omitempty"`    // exceptions whose time was up here, and when
+	Ended      map[string]time.Time `json:"ended,omitempty"`    // exceptions that have ended here, and when
 }
 
 // Trial is a policy that has to prove itself.
 type Trial struct {
 	Serial  int64  `json:"serial"`
-	Network bool   `json:"network"` // it changed what leads to the server
+	Network bool   `json:"network"` // it changed the path to the server
 	Boot    string `json:"boot"`    // in which it was last applied
 }
 
@@ -93,10 +93,10 @@ type Exception struct {
 	Offline bool      `json:"offline,omitempty"` // by a code; the server does not know whether it was used
 }
 
-// Name is what passes, for people.
+// Name is the subject as people read it.
 func (e Exception) Name() string { return e.Section + " " + e.Subject }
 
-// UnmarshalJSON reads what versions up to 0.3 stored, too: sticks alone, under a field of that name.
+// UnmarshalJSON also reads what versions up to 0.3 stored: USB sticks only, in a field named "usb".
 func (e *Exception) UnmarshalJSON(b []byte) error {
 	type plain Exception
 	old := struct {
@@ -112,24 +112,24 @@ func (e *Exception) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// ErrDamaged: both copies are there and neither can be read.
+// ErrDamaged means that both copies exist and neither can be read.
 var ErrDamaged = errors.New("the identity files are damaged")
 
 // Store reads and writes the two copies.
 type Store struct {
 	dir     string
-	standby string // in the runtime directory, for when the disk cannot be written
+	standby string // in the runtime directory, while the disk cannot be written
 
-	mu     sync.Mutex // held while the disk is waited for, and until the second copy is written
+	mu     sync.Mutex // locked while the disk is waited for, and until the second copy is written
 	turn   uint64     // of the newest copy; 0: not known yet
-	uneven bool       // the copies were whole, and not the same
+	uneven bool       // both copies were whole, but different
 	health string
-	shown  atomic.Pointer[string] // for those who ask meanwhile
-	away   atomic.Bool            // a copy is in the runtime directory, for want of the disk
+	shown  atomic.Pointer[string] // for readers that must not wait for mu
+	away   atomic.Bool            // a copy is in the runtime directory, because the disk could not be written
 	second sync.WaitGroup         // the write of the second copy
 }
 
-// show lets others see how the files are. Called with the lock held.
+// show publishes the state of the files. Called with the lock.
 func (s *Store) show() { h := s.health; s.shown.Store(&h) }
 
 // New keeps the files in dir, and in standby while the disk cannot be written.
@@ -139,10 +139,11 @@ func New(dir, standby string) *Store { return &Store{dir: dir, standby: standby}
 const maxFile = 8 << 20
 
 func (s *Store) files() []string {
-	return []string{filepath.Join(s.standby, "identity.json"), filepath.Join(s.dir, "identity.json"), filepath.Join(s.dir, "identity.json.bak")}
+	return []string{filepath.Join(s.standby, "identity.json"), filepath.Join(s.dir, "identity.json"),
+		filepath.Join(s.dir, "identity.json.bak")}
 }
 
-// Health says in words what is wrong with the files; "" when nothing is. It waits for no disk.
+// Health says what is wrong with the files; "" means nothing. It never waits for the disk.
 func (s *Store) Health() string {
 	if h := s.shown.Load(); h != nil {
 		return *h
@@ -150,7 +151,7 @@ func (s *Store) Health() string {
 	return ""
 }
 
-// Load gives the newest copy that is whole. No copy at all is an empty state: not enrolled.
+// Load returns the newest copy that is whole. If there is no copy, it returns an empty state: not enrolled.
 func (s *Store) Load() (State, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -183,7 +184,7 @@ func (s *Store) Load() (State, error) {
 	}
 	var st State
 	if err := json.Unmarshal(best.State, &st); err != nil {
-		s.uneven = false // a newer version's, perhaps: nothing is written over what cannot be read
+		s.uneven = false // perhaps of a newer version: never overwrite what cannot be read
 		return State{}, fmt.Errorf("%w: %v", ErrDamaged, err)
 	}
 	s.uneven = s.uneven || found == 1
@@ -191,7 +192,7 @@ func (s *Store) Load() (State, error) {
 	return st, nil
 }
 
-// sealed is the form on disk. Turn grows with each write, so that the newer copy is known.
+// sealed is the format on disk. Turn grows with each write, to tell which copy is newer.
 type sealed struct {
 	Turn  uint64          `json:"turn"`
 	Sum   string          `json:"sha256"`
@@ -213,9 +214,9 @@ func open(path string) (*sealed, error) {
 	return &c, nil
 }
 
-// Save makes a state durable: the first copy is whole on the disk when it returns, and the second follows in
-// the background, so that at no time both are being written. Where the disk cannot be written, the runtime
-// directory carries the state to the next start of this boot.
+// Save makes a state durable. The first copy is whole on the disk when it returns; the second follows in the
+// background, so that the two are never written at the same time. If the disk cannot be written, the state goes to the
+// runtime directory and survives until the next boot.
 func (s *Store) Save(st State) error {
 	body, err := json.Marshal(st)
 	if err != nil {
@@ -260,15 +261,15 @@ func (s *Store) Save(st State) error {
 	return nil
 }
 
-// Check says what is wrong with the copies on the disk, "" for nothing: they were removed, or damaged, or replaced
-// by older ones, since they were written. Saving again mends it.
+// Check says what is wrong with the copies on the disk: removed, damaged, or replaced by older ones; "" means nothing.
+// Saving again repairs it.
 func (s *Store) Check() string {
 	if !s.mu.TryLock() {
 		return "" // it is being written
 	}
 	defer s.mu.Unlock()
 	if s.turn == 0 || s.health != "" {
-		return "" // none was written; or that is said already
+		return "" // no copy was written, or this is reported already
 	}
 	for _, f := range s.files()[1:] {
 		c, err := open(f)
@@ -284,11 +285,11 @@ func (s *Store) Check() string {
 	return ""
 }
 
-// Away reports whether the disk could not be written at the last save, so that the runtime directory holds what it
-// should. It waits for no disk.
+// Away reports whether the last save went to the runtime directory, because the disk could not be written. It never
+// waits for the disk.
 func (s *Store) Away() bool { return s.away.Load() }
 
-// Uneven reports whether the copies were whole when they were read, and not the same.
+// Uneven reports whether both copies were whole, but different, when they were read.
 func (s *Store) Uneven() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -298,7 +299,7 @@ func (s *Store) Uneven() bool {
 // Wait returns when both copies are written.
 func (s *Store) Wait() { s.second.Wait() }
 
-// Sweep removes what a write that was killed has left. The caller is the only agent.
+// Sweep removes what an interrupted write has left. The caller has to be the only agent.
 func (s *Store) Sweep() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 )
 
 func state(n int64) State {
-	return State{Device: &Device{DeviceID: "d", Server: "https://s", Key: []byte(`{"k":1}`), PolicyKeys: []byte(`[]`), EnrolledAt: time.Unix(n, 0).UTC()},
+	return State{Device: &Device{DeviceID: "d", Server: "https://s", Key: []byte(`{"k":1}`), PolicyKeys: []byte(`[]`),
+		EnrolledAt: time.Unix(n, 0).UTC()},
 		Policy: &Assignment{JWS: "a.b.c", Keys: []byte(`[]`), Serial: n, Received: time.Unix(n, 0).UTC()}, Highest: n}
 }
 

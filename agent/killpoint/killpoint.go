@@ -1,9 +1,8 @@
-// Package killpoint names the places at which the agent must survive a SIGKILL. In a normal build
-// the calls do nothing; a build with the tag "killpoints" kills itself at the place that a test
-// names, so that each of them is really hit.
+// Package killpoint names the places at which the agent must survive a SIGKILL. In a normal build its calls do nothing.
+// A build with the tag "killpoints" kills itself at the place that a test names, so that each place is really tested.
 package killpoint
 
-// Points are all places that a test must hit.
+// Points lists all places that a test must hit.
 var Points = []string{
 	"identity.written", "identity.renamed",
 	"store.policy", "store.event", "store.acked",

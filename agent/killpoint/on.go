@@ -9,10 +9,10 @@ import (
 	"syscall"
 )
 
-// File holds the place to die at. The kill removes it first, so that the next start lives.
+// File contains the name of the place to die at. It is removed just before the kill, so that the next start survives.
 const File = "/run/warder-killpoint"
 
-// Hit kills the process at the place that File names.
+// Hit kills the process if File names this place.
 func Hit(name string) {
 	b, err := os.ReadFile(File)
 	if err != nil || strings.TrimSpace(string(b)) != name {

@@ -16,8 +16,8 @@ import (
 	"github.com/warderd/warder/platform/durable"
 )
 
-// Early is the ledger of the early start, when the disk that Ledger lives on may not be there yet: a flat file in
-// the runtime directory, which ends with the boot as all of its rows do. TakeOver makes them the ledger's.
+// Early is the ledger of the early start, when the disk with the real ledger may not be mounted yet. It is a flat file
+// in the runtime directory, and its rows end with the boot. TakeOver moves them into the ledger.
 type Early struct {
 	path string
 	marks
@@ -26,7 +26,7 @@ type Early struct {
 	rows map[enforce.Key]Row
 }
 
-// earlyName is the file's, in the runtime directory.
+// earlyName is the file's name in the runtime directory.
 const earlyName = "early-ledger.json"
 
 // The bounds of the file.
@@ -35,16 +35,16 @@ const (
 	maxEarlyRows = 4096
 )
 
-// earlyFile is what it holds.
+// earlyFile is its content.
 type earlyFile struct {
 	Boot string `json:"boot"`
 	Rows []Row  `json:"rows"`
 }
 
-// ErrTaken: something was held in this boot that is in no early ledger: an agent has run.
+// ErrTaken means that an agent has run in this boot: something was changed that the early ledger does not list.
 var ErrTaken = errors.New("an agent has run in this boot")
 
-// OpenEarly opens the early ledger of this boot, with the rows of an early start that was ended before.
+// OpenEarly opens the early ledger of this boot, with the rows of an early start that ended before.
 func OpenEarly(standby, boot string) (*Early, error) {
 	e := &Early{path: filepath.Join(standby, earlyName), marks: marksIn(standby, boot), rows: map[enforce.Key]Row{}}
 	e.look()
@@ -61,7 +61,7 @@ func OpenEarly(standby, boot string) (*Early, error) {
 	return e, nil
 }
 
-// readEarly gives the rows of a file of this boot; none where there is no such file.
+// readEarly returns the rows of this boot's file; none if there is no such file.
 func readEarly(path, boot string) ([]Row, error) {
 	b, err := durable.Read(path, maxEarly)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -96,23 +96,23 @@ func parseEarly(b []byte, boot string) ([]Row, error) {
 	return f.Rows, nil
 }
 
-// Rows gives every row.
+// Rows returns every row.
 func (e *Early) Rows() (map[enforce.Key]Row, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return maps.Clone(e.rows), nil
 }
 
-// Lost: no row of this boot was lost before the first one was written.
+// Lost reports that nothing is lost: before the first row was written, nothing had been changed in this boot.
 func (e *Early) Lost() bool { return false }
 
-// Found has nothing to forget.
+// Found does nothing.
 func (e *Early) Found() error { return nil }
 
-// Intend writes what a plan is about to do. It waits for no disk: the rows are of this boot.
+// Intend writes what a plan is about to do. It does not wait for the disk, because the rows end with the boot.
 func (e *Early) Intend(rows []Row) error { return e.change(rows, nil) }
 
-// Note writes rows of what a guard does.
+// Note writes rows for what a guard changes.
 func (e *Early) Note(rows []Row) error { return e.change(rows, nil) }
 
 // Settle records what was read back after a plan.
@@ -127,7 +127,7 @@ func (e *Early) change(rows []Row, forget []enforce.Key) error {
 	next := maps.Clone(e.rows)
 	for _, r := range rows {
 		if had, again := next[r.Key]; again {
-			r.Baseline = had.Baseline // the first one wins
+			r.Baseline = had.Baseline // the first baseline is kept
 		}
 		next[r.Key] = r
 	}
@@ -138,7 +138,8 @@ func (e *Early) change(rows []Row, forget []enforce.Key) error {
 		return fmt.Errorf("cannot write the early ledger: %d rows are more than %d", len(next), maxEarlyRows)
 	}
 	e.set(true)
-	out := earlyFile{Boot: e.boot, Rows: slices.SortedFunc(maps.Values(next), func(a, b Row) int { return strings.Compare(a.Key.String(), b.Key.String()) })}
+	out := earlyFile{Boot: e.boot, Rows: slices.SortedFunc(maps.Values(next),
+		func(a, b Row) int { return strings.Compare(a.Key.String(), b.Key.String()) })}
 	b, err := json.Marshal(out)
 	if err == nil {
 		err = durable.Swap(e.path, b, 0o600)
@@ -152,7 +153,8 @@ func (e *Early) change(rows []Row, forget []enforce.Key) error {
 	return nil
 }
 
-// TakeOver makes the rows of the early start the ledger's own, after that has ended. What cannot be read was lost.
+// TakeOver moves the early start's rows into the ledger, after the early start has ended. Unreadable rows count as
+// lost.
 func (l *Ledger) TakeOver() error {
 	path := filepath.Join(filepath.Dir(l.mark), earlyName)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
@@ -168,7 +170,7 @@ func (l *Ledger) TakeOver() error {
 	if err != nil {
 		return err
 	}
-	// What the ledger knows it knows better: it was taken over before, and the file could not be removed.
+	// The ledger's own rows are better: they were taken over before, and the file could not be removed.
 	rows = slices.DeleteFunc(rows, func(r Row) bool { _, known := have[r.Key]; return known })
 	if err := l.Intend(rows); err != nil {
 		return err

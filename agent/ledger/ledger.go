@@ -1,8 +1,7 @@
-// Package ledger remembers what the machine was like before Warder touched it: one row for each
-// resource ever changed, with the value from before, the last value written and the one intended
-// next. It owns its own SQLite file and never touches the machine. agent/reconcile writes an
-// intent before each plan and settles it with what was read back; on release, and after any crash,
-// the rows say what is ours and what to give back.
+// Package ledger remembers what the machine was like before Warder changed it. It has one row for each changed
+// resource: its baseline, the last value written, and the value intended next. It owns its own SQLite file and never
+// touches the machine. agent/reconcile writes an intent before each plan, and settles it with what was read back. On a
+// release, and after any crash, the rows say what is ours and what to give back.
 package ledger
 
 import (
@@ -24,15 +23,15 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// Row is one resource. A machine found at Last or Next is ours.
+// Row is one resource. A machine that reads Last or Next reads a value of ours.
 type Row struct {
 	Key      enforce.Key
 	Life     platform.Life
-	Baseline enforce.Reading // the first one wins, also after a crash
+	Baseline enforce.Reading // the first baseline is kept, also after a crash
 	Last     enforce.Reading // what we wrote and read back
 	Next     enforce.Reading // what we are about to write; Unknown when nothing is under way
 	By       []enforce.Setting
-	// Phase is when it was taken; what was taken last is given back first.
+	// Phase is when it was changed. What was changed last is given back first.
 	Phase enforce.Phase
 }
 
@@ -49,27 +48,28 @@ CREATE TABLE IF NOT EXISTS rows (
 CREATE TABLE IF NOT EXISTS opened (kind TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lost (boot TEXT PRIMARY KEY) WITHOUT ROWID;`
 
-// A table of its own and no column: a ledger that has one more is still what version 0.2 expects.
+// A table of its own instead of a column, so that version 0.2 can still read the ledger.
 
 // Ledger is the open file.
 type Ledger struct {
 	file *dbfile.File
 	marks
 
-	// What the file says, as far as it was read: nobody else writes it. nil where it has to be read again.
+	// A cache of the rows: nobody else writes the file. nil means that the file has to be read again.
 	mu   sync.Mutex
 	rows map[enforce.Key]Row
 	lost *bool
 }
 
-// marks are two files in the runtime directory, which say of this boot what no database has to be read for.
+// marks are two files in the runtime directory. They say about this boot what must be known even when the database is
+// lost.
 type marks struct {
 	boot string
-	// mark stands from the first intent of a boot until everything is given back: a ledger without rows beside
-	// it has lost them, whatever SQLite says of the file.
+	// mark exists from the first intent of a boot until everything is given back. A ledger without rows beside this
+	// mark has lost them, whatever SQLite says.
 	mark   string
 	marked *atomic.Bool
-	// past stands beside it from then on until the boot ends, whatever was given back.
+	// past exists from the first intent until the boot ends, even when everything was given back.
 	past string
 }
 
@@ -77,7 +77,7 @@ func marksIn(standby, boot string) marks {
 	return marks{boot: boot, mark: filepath.Join(standby, "holding"), past: filepath.Join(standby, "held"), marked: new(atomic.Bool)}
 }
 
-// look reads whether the mark stands, and reports it.
+// look reads whether the mark exists, and reports it.
 func (m *marks) look() bool {
 	b, err := os.ReadFile(m.mark)
 	m.marked.Store(err == nil && string(b) == m.boot)
@@ -95,18 +95,18 @@ func (m *marks) set(holding bool) {
 	}
 }
 
-// Held reports whether anything was held in this boot, be it given back or not.
+// Held reports whether anything was changed in this boot, even if it was given back.
 func (m *marks) Held() bool {
 	b, err := os.ReadFile(m.past)
 	return m.marked.Load() || err == nil && string(b) == m.boot
 }
 
-// Open opens the ledger for this boot. Rows that died with an earlier boot are dropped.
+// Open opens the ledger for this boot. Rows that ended with an earlier boot are dropped.
 func Open(path, standby, boot string) (*Ledger, error) {
 	l := &Ledger{marks: marksIn(standby, boot)}
 	lost := func(db *sql.DB, _ string) error {
 		l.mu.Lock()
-		known := slices.Collect(maps.Values(l.rows)) // which the file may not have any more
+		known := slices.Collect(maps.Values(l.rows)) // the file may no longer have them
 		l.mu.Unlock()
 		l.forget()
 		if _, err := db.Exec(`INSERT OR IGNORE INTO lost VALUES (?)`, boot); err != nil {
@@ -123,7 +123,8 @@ func Open(path, standby, boot string) (*Ledger, error) {
 		if _, err := db.Exec(`DELETE FROM rows WHERE life <> ? AND boot <> ?`, platform.Disk, boot); err != nil {
 			return err
 		}
-		if _, err := db.Exec(`DELETE FROM opened WHERE NOT EXISTS (SELECT 1 FROM rows r WHERE r.kind = opened.kind AND r.id = opened.id)`); err != nil {
+		if _, err := db.Exec(
+			`DELETE FROM opened WHERE NOT EXISTS (SELECT 1 FROM rows r WHERE r.kind = opened.kind AND r.id = opened.id)`); err != nil {
 			return err
 		}
 		_, err := db.Exec(`DELETE FROM lost WHERE boot <> ?`, boot)
@@ -140,9 +141,9 @@ func (l *Ledger) checkMark(early string) error {
 		return nil
 	}
 	if _, err := os.Lstat(early); err == nil {
-		return nil // the rows are there, and not taken over yet
+		return nil // the rows exist, and were not taken over yet
 	}
-	_ = os.WriteFile(l.past, []byte(l.boot), 0o600) // an earlier version wrote the mark alone
+	_ = os.WriteFile(l.past, []byte(l.boot), 0o600) // an earlier version wrote only the mark
 	rows, err := l.Rows()
 	if err != nil || len(rows) > 0 {
 		return err
@@ -153,34 +154,34 @@ func (l *Ledger) checkMark(early string) error {
 // Close closes the file.
 func (l *Ledger) Close() error { return l.file.Close() }
 
-// Shrink gives back memory that is not needed while nothing happens.
+// Shrink frees memory that is not needed while nothing happens.
 func (l *Ledger) Shrink() { l.file.Shrink() }
 
-// Check makes the file again where it was removed under us, and says so.
+// Check recreates the file if it was removed while open, and says so.
 func (l *Ledger) Check() (string, error) { return l.file.Check() }
 
-// Home takes the ledger back onto the disk where it was kept elsewhere, and the disk can be written again.
+// Home moves the ledger back to the disk if it was kept elsewhere and the disk is writable again.
 func (l *Ledger) Home() (back bool, err error) { return l.file.Home() }
 
-// Health says whether the file is as it should be.
+// Health is the state of the file.
 func (l *Ledger) Health() dbfile.Health { return l.file.Health() }
 
-// forget has the file read again: it is another one, or a write of it failed.
+// forget drops the cache: another file came into use, or a write failed.
 func (l *Ledger) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.rows, l.lost = nil, nil
 }
 
-// known changes what is known of the file after a write of it.
+// known updates the cache after a write to the file.
 func (l *Ledger) known(change func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	change()
 }
 
-// Lost reports whether rows of this boot were lost: what is found at a value of ours is then given
-// back to the vendor's default.
+// Lost reports whether rows of this boot were lost. Then a resource that reads a value of ours is given back to the
+// vendor's default.
 func (l *Ledger) Lost() bool {
 	l.mu.Lock()
 	has := l.lost
@@ -200,7 +201,7 @@ func (l *Ledger) Lost() bool {
 	return err != nil || n > 0
 }
 
-// MarkLost says that rows of this boot may be missing.
+// MarkLost records that rows of this boot may be missing.
 func (l *Ledger) MarkLost() error {
 	return l.file.Do(func(db *sql.DB) error {
 		if _, err := db.Exec(`INSERT OR IGNORE INTO lost VALUES (?)`, l.boot); err != nil {
@@ -211,7 +212,7 @@ func (l *Ledger) MarkLost() error {
 	})
 }
 
-// Found forgets that rows were lost: everything has been given back.
+// Found clears that: everything has been given back.
 func (l *Ledger) Found() error {
 	if !l.Lost() {
 		return nil
@@ -225,7 +226,7 @@ func (l *Ledger) Found() error {
 	})
 }
 
-// Rows gives every row.
+// Rows returns every row.
 func (l *Ledger) Rows() (map[enforce.Key]Row, error) {
 	l.mu.Lock()
 	has := maps.Clone(l.rows)
@@ -236,7 +237,8 @@ func (l *Ledger) Rows() (map[enforce.Key]Row, error) {
 	var out map[enforce.Key]Row
 	err := l.file.Do(func(db *sql.DB) error {
 		out = map[enforce.Key]Row{}
-		rs, err := db.Query(`SELECT r.kind, r.id, life, baseline, last, next, settings, o.id IS NOT NULL FROM rows r LEFT JOIN opened o ON o.kind = r.kind AND o.id = r.id`)
+		rs, err := db.Query(`SELECT r.kind, r.id, life, baseline, last, next, settings, o.id IS NOT NULL FROM rows r LEFT JOIN opened o ` +
+			`ON o.kind = r.kind AND o.id = r.id`)
 		if err != nil {
 			return err
 		}
@@ -244,7 +246,8 @@ func (l *Ledger) Rows() (map[enforce.Key]Row, error) {
 		for rs.Next() {
 			var r Row
 			opened := false
-			if err := rs.Scan(&r.Key.Kind, &r.Key.ID, &r.Life, text{&r.Baseline}, text{&r.Last}, text{&r.Next}, text{&r.By}, &opened); err != nil {
+			if err := rs.Scan(&r.Key.Kind, &r.Key.ID, &r.Life, text{&r.Baseline}, text{&r.Last}, text{&r.Next}, text{&r.By},
+				&opened); err != nil {
 				return err
 			}
 			r.Phase = enforce.Close
@@ -256,7 +259,7 @@ func (l *Ledger) Rows() (map[enforce.Key]Row, error) {
 		if err := rs.Err(); err != nil {
 			return err
 		}
-		l.known(func() { l.rows = maps.Clone(out) }) // under the file's lock: no write comes between
+		l.known(func() { l.rows = maps.Clone(out) }) // with the file's lock, so that no write comes between
 		return nil
 	})
 	if err != nil {
@@ -265,8 +268,7 @@ func (l *Ledger) Rows() (map[enforce.Key]Row, error) {
 	return out, nil
 }
 
-// text stores a value as JSON. A row that cannot be read back counts as damage to that value
-// alone: it reads as unknown.
+// text stores a value as JSON. A value that cannot be decoded damages only itself: it reads as unknown.
 type text struct{ v any }
 
 func (t text) Scan(src any) error {
@@ -280,8 +282,7 @@ func encode(v any) string {
 	return string(b)
 }
 
-// Intend writes what a plan is about to do, with one wait for the disk. The baseline of a row that
-// is there already stays.
+// Intend writes what a plan is about to do, with one wait for the disk. The baseline of an existing row is kept.
 func (l *Ledger) Intend(rows []Row) error {
 	if len(rows) == 0 {
 		return nil
@@ -297,7 +298,7 @@ func (l *Ledger) Intend(rows []Row) error {
 	return nil
 }
 
-// Note writes rows of resources that live until unplugged, without waiting for the disk.
+// Note writes rows of resources that exist until unplugged, without waiting for the disk.
 func (l *Ledger) Note(rows []Row) error {
 	if len(rows) == 0 {
 		return nil
@@ -343,7 +344,7 @@ func (l *Ledger) put(db *sql.DB, rows []Row) error {
 				return
 			}
 			if had, again := l.rows[r.Key]; again {
-				r.Baseline = had.Baseline // the first one wins
+				r.Baseline = had.Baseline // the first baseline is kept
 			}
 			if r.Phase != enforce.Open {
 				r.Phase = enforce.Close // as it is read
@@ -354,9 +355,8 @@ func (l *Ledger) put(db *sql.DB, rows []Row) error {
 	return nil
 }
 
-// Settle records what was read back after a plan, and drops the rows that were given back or whose
-// resource is gone. It does not wait for the disk: a settled row and an intent that still stands
-// lead to the same recovery.
+// Settle records what was read back after a plan, and drops rows that were given back or whose resource is gone. It
+// does not wait for the disk: after a crash, a settled row and a remaining intent lead to the same recovery.
 func (l *Ledger) Settle(rows []Row, forget []enforce.Key) error {
 	if len(rows) == 0 && len(forget) == 0 {
 		return nil

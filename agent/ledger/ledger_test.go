@@ -39,8 +39,10 @@ func TestRemembered(t *testing.T) {
 			return enforce.Key{Kind: "k", ID: fmt.Sprint(rapid.IntRange(0, 3).Draw(rt, "id"))}
 		})
 		rows := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) Row {
-			return Row{Key: key.Draw(rt, "key"), Life: platform.Disk, Baseline: reading.Draw(rt, "baseline"), Last: reading.Draw(rt, "last"),
-				Next: reading.Draw(rt, "next"), By: []enforce.Setting{"usb.x"}, Phase: rapid.SampledFrom([]enforce.Phase{0, enforce.Close, enforce.Open}).Draw(rt, "phase")}
+			return Row{Key: key.Draw(rt, "key"), Life: platform.Disk, Baseline: reading.Draw(rt, "baseline"),
+				Last: reading.Draw(rt, "last"),
+				Next: reading.Draw(rt, "next"), By: []enforce.Setting{"usb.x"},
+				Phase: rapid.SampledFrom([]enforce.Phase{0, enforce.Close, enforce.Open}).Draw(rt, "phase")}
 		}), 0, 3)
 		for range rapid.IntRange(1, 8).Draw(rt, "steps") {
 			var err error
@@ -94,7 +96,8 @@ func TestRowsOutliveTheirFile(t *testing.T) {
 	}
 	zero := enforce.Reading{Value: "0", State: enforce.Present}
 	key := enforce.Key{Kind: "k", ID: "1"}
-	if err := l.Intend([]Row{{Key: key, Life: platform.Disk, Baseline: enforce.Reading{Value: "1", State: enforce.Present}, Last: zero}}); err != nil {
+	if err := l.Intend([]Row{{Key: key, Life: platform.Disk, Baseline: enforce.Reading{Value: "1", State: enforce.Present},
+		Last: zero}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.Rows(); err != nil {

@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// ErrNoAgent: nobody answers on the socket.
+// ErrNoAgent means that nobody answers on the socket.
 var ErrNoAgent = errors.New("the agent does not answer")
 
-// ErrUnreachable: an agent may be there, and this user cannot ask it now.
+// ErrUnreachable means that an agent may be running, but this user cannot ask it now.
 var ErrUnreachable = errors.New("the agent cannot be reached")
 
-// Client asks a running agent.
+// Client sends requests to a running agent.
 type Client struct {
 	http *http.Client
 }
@@ -43,7 +43,7 @@ func NewClient(socket string) *Client {
 	}}}
 }
 
-// Do asks and decodes the answer into out, which may be nil.
+// Do sends a request and decodes the answer into out, which may be nil.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
@@ -59,7 +59,7 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 	return json.NewDecoder(res.Body).Decode(out)
 }
 
-// Stream calls f with each line until the context ends or f fails.
+// Stream calls f with each line until ctx ends or f fails.
 func (c *Client) Stream(ctx context.Context, path string, f func(json.RawMessage) error) error {
 	res, err := c.send(ctx, http.MethodGet, path, nil)
 	if err != nil {
@@ -96,7 +96,7 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	res, err := c.http.Do(req)
 	var outer *url.Error
 	if errors.As(err, &outer) {
-		err = outer.Err // what was asked, and of whom, is plain to the caller
+		err = outer.Err // the caller knows what was asked, and of whom
 	}
 	if err != nil && !errors.Is(err, ErrNoAgent) && !errors.Is(err, ErrUnreachable) && ctx.Err() == nil {
 		err = fmt.Errorf("%w: %w", ErrUnreachable, err)

@@ -1,6 +1,6 @@
-// Package localapi is how people on the machine ask the agent: HTTP over a unix socket, one table of
-// routes with an access level each, checked by the peer's credentials. It owns the socket and who
-// may call what; the answers come from the agent.
+// Package localapi answers requests from people on the machine: HTTP over a unix socket, with one table of routes. Each
+// route has an access level, which is checked against the peer's credentials. The package owns the socket and who may
+// call what; the answers come from the agent.
 package localapi
 
 import (
@@ -29,7 +29,7 @@ import (
 type Access int
 
 const (
-	Read    Access = iota // any local user; what monitor mode found is left out
+	Read    Access = iota // any local user; without what monitor mode found
 	User                  // any local user; bounded requests that change something small
 	Root                  // root, or the user the agent runs as
 	Session               // a process of a login session, for what that session's helper says and asks
@@ -38,7 +38,7 @@ const (
 // maxBody bounds a request.
 const maxBody = 64 << 10
 
-// Caller is who asks, as the kernel said when the connection was made.
+// Caller identifies the caller, as the kernel did when the connection was made.
 type Caller struct {
 	UID  string `json:"uid"`
 	PID  int    `json:"pid,omitempty"`
@@ -47,14 +47,14 @@ type Caller struct {
 	Session string `json:"session,omitempty"`
 }
 
-// share names who has one user's part of what is limited. A user may own thousands of ids below their own,
-// in user namespaces: those that are assigned to one of them share what one user may have.
+// share names the user whose limits apply to a caller. With user namespaces, one user may own thousands of subordinate
+// ids; all of them share that user's limits.
 func (c Caller) share() string { return shareOf(c.UID, subordinate) }
 
-// subordinate is where such ids are assigned (subuid(5)).
+// subordinate is the file that assigns such ids (subuid(5)).
 const subordinate = "/etc/subuid"
 
-// The bounds of that file, and the least id that is assigned to somebody.
+// The bounds of that file, and the lowest id that it may assign.
 const (
 	maxSubordinate   = 256 << 10
 	leastSubordinate = 100_000
@@ -85,14 +85,14 @@ func shareOf(uid, file string) string {
 	return uid
 }
 
-// Error is an answer that is no success.
+// Error is an answer that reports a failure.
 type Error struct {
 	Status  int    `json:"-"`
-	Code    string `json:"code,omitempty"` // for programs, where there is one
+	Code    string `json:"code,omitempty"` // for programs, if there is one
 	Message string `json:"error"`
 }
 
-// Codes of errors that a command answers in its own way.
+// Codes of errors that commands handle in their own way.
 const (
 	CodeNotEnrolled = "not_enrolled"
 	CodeNoHold      = "no_hold"
@@ -100,7 +100,7 @@ const (
 
 func (e *Error) Error() string { return e.Message }
 
-// Foreign says that the words are those of whoever answered (cli.Foreign).
+// Foreign reports that the text comes from whoever answered (cli.Foreign).
 func (e *Error) Foreign() {}
 
 // Is reports whether an answer has a code.
@@ -113,19 +113,18 @@ func Is(err error, code string) bool {
 type Route struct {
 	Method, Path string
 	Access       Access
-	// Handle answers with something to encode as JSON. body has at most 64 KiB.
+	// Handle returns a value to encode as JSON. body has at most 64 KiB.
 	Handle func(ctx context.Context, c Caller, q *http.Request, body []byte) (any, error)
-	// Stream answers with one JSON value a line until it returns; instead of Handle.
+	// Stream writes one JSON value per line until it returns. It replaces Handle.
 	Stream func(ctx context.Context, c Caller, q *http.Request, send func(any) error) error
-	// List answers with one JSON array, of what it sends, which is not gathered; instead of Handle.
+	// List writes one JSON array, item by item, without collecting it in memory. It replaces Handle.
 	List func(ctx context.Context, c Caller, q *http.Request, send func(any) error) error
-	// Heavy requests are answered one at a time for each user: another waits for a moment, and is then
-	// told to come again.
+	// Heavy requests are answered one at a time for each user. Another one waits for a moment, and is then told to come
+	// again.
 	Heavy bool
 }
 
-// Times that a caller is given: for a part of an answer to be read, and for another request of theirs
-// to end.
+// How long a caller may take to read a part of an answer, and how long a request waits for the caller's previous one.
 const (
 	writeWait = 5 * time.Second
 	turnWait  = 3 * time.Second
@@ -134,8 +133,8 @@ const (
 // maxFollow is how many streams one user may follow.
 const maxFollow = 2
 
-// Listen makes the socket, in place of one that is there. The caller has the process lock, so no agent
-// that lives owns that one: who answers on it may be an agent that was killed and is stuck in the kernel.
+// Listen creates the socket, and replaces an existing one. The caller has the process lock, so no living agent owns the
+// old socket: whoever answers on it may be an agent that was killed and is stuck in the kernel.
 func Listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
@@ -145,7 +144,7 @@ func Listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Everybody may ask; what each may ask is checked by credentials.
+	// Everybody may connect; credentials decide what each may ask.
 	if err := os.Chmod(path, 0o666); err != nil { //nolint:gosec // see above
 		_ = l.Close()
 		return nil, err
@@ -155,7 +154,7 @@ func Listen(path string) (net.Listener, error) {
 
 type callerKey struct{}
 
-// Serve answers until the context ends. asked is told of each request before it is answered; nil: nobody is.
+// Serve answers until ctx ends. asked is called before each request is answered; it may be nil.
 func Serve(ctx context.Context, l net.Listener, routes []Route, asked func(), log *slog.Logger) error {
 	mux := http.NewServeMux()
 	s := &turns{by: map[string]chan struct{}{}}
@@ -187,7 +186,7 @@ func listen(ctx context.Context, l net.Listener, mux http.Handler, log *slog.Log
 	return nil
 }
 
-// caller reads the peer's credentials; one that cannot be told may do what any user may.
+// caller reads the peer's credentials. If they cannot be read, the caller may do what any user may.
 func caller(c net.Conn) Caller {
 	if b, ok := c.(*boundedConn); ok {
 		c = b.Conn
@@ -201,8 +200,8 @@ func caller(c net.Conn) Caller {
 	return Caller{UID: uid, PID: pid, Root: uid == "0" || uid == strconv.Itoa(os.Getuid())}
 }
 
-// inSession finds a caller's session. By then the process may be another one under the same number, of the
-// same user or not, and only one of that user's sessions is found.
+// inSession finds a caller's session. By now another process may have the caller's number, so only a session of the
+// caller's own user counts.
 func inSession(c Caller) Caller {
 	if uid, err := strconv.ParseUint(c.UID, 10, 32); err == nil {
 		c.Session = seat.Session(uint32(uid), c.PID)
@@ -210,7 +209,7 @@ func inSession(c Caller) Caller {
 	return c
 }
 
-// turns lets each user have so many requests of a kind at a time.
+// turns limits how many requests of a kind each user has at a time.
 type turns struct {
 	mu sync.Mutex
 	by map[string]chan struct{}
@@ -221,7 +220,7 @@ func (t *turns) take(ctx context.Context, key string, most int, wait time.Durati
 	turn := t.by[key]
 	if turn == nil {
 		if len(t.by) > 10*maxConns {
-			t.by = map[string]chan struct{}{} // whoever holds a turn gives it back to nobody, which is bounded by connections
+			t.by = map[string]chan struct{}{} // a turn is never handed over; the number of connections bounds them
 		}
 		turn = make(chan struct{}, most)
 		t.by[key] = turn
@@ -246,7 +245,7 @@ func (t *turns) take(ctx context.Context, key string, most int, wait time.Durati
 func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 	c, _ := q.Context().Value(callerKey{}).(Caller)
 	rc := http.NewResponseController(w)
-	// Whatever is written is read in a moment, or not at all.
+	// An answer has to be read within a moment, or the connection is closed.
 	defer func() { _ = rc.SetWriteDeadline(time.Now().Add(writeWait)) }()
 	if r.Access == Root && !c.Root {
 		fail(w, &Error{Status: http.StatusForbidden, Message: "this needs root: run it with sudo"})
@@ -270,7 +269,8 @@ func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 		leave, ok := t.take(q.Context(), key, most, wait)
 		if !ok {
 			_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
-			fail(w, &Error{Status: http.StatusTooManyRequests, Message: "another request of yours is being answered; try again when it has ended"})
+			fail(w, &Error{Status: http.StatusTooManyRequests,
+				Message: "another request of yours is being answered; try again when it has ended"})
 			return
 		}
 		defer leave()
@@ -301,8 +301,8 @@ func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 	}
 }
 
-// list writes an array as it comes. An error after the beginning cuts it off, so that it cannot be
-// taken for the whole.
+// list writes an array item by item. An error after the beginning cuts the array off, so that it cannot be mistaken for
+// a whole one.
 func list(r Route, w http.ResponseWriter, q *http.Request, c Caller) {
 	rc := http.NewResponseController(w)
 	begun := false
@@ -347,8 +347,7 @@ func fail(w http.ResponseWriter, err error) {
 	_ = json.NewEncoder(w).Encode(e)
 }
 
-// The bounds on connections: a user who opens many must not keep another, and least of all root,
-// from asking.
+// Limits on connections: a user who opens many must not keep others, least of all root, from asking.
 const (
 	maxConns = 256
 	maxUser  = 8

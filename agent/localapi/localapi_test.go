@@ -132,7 +132,8 @@ func TestShares(t *testing.T) {
 	if err := os.WriteFile(file, []byte("ann:100000:65536\nnonsense\nbob:165536:65536\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for uid, want := range map[string]string{"0": "0", "1000": "1000", "100000": "subordinate of ann", "165535": "subordinate of ann", "165536": "subordinate of bob", "231072": "231072", "1234500001": "1234500001", "": ""} {
+	for uid, want := range map[string]string{"0": "0", "1000": "1000", "100000": "subordinate of ann", "165535": "subordinate of ann",
+		"165536": "subordinate of bob", "231072": "231072", "1234500001": "1234500001", "": ""} {
 		if got := shareOf(uid, file); got != want {
 			t.Errorf("%q: %q, want %q", uid, got, want)
 		}

@@ -9,40 +9,39 @@ import (
 	"github.com/warderd/warder/enforce"
 )
 
-// Contention: after this many repairs of one resource within the window, it is left alone until nobody has
-// changed it for a while: whoever keeps changing it back would win in the end, and the machine would do
-// nothing else.
+// Contention: after this many repairs of one resource within the window, it is left alone until nobody has changed it
+// for a while. A program that keeps changing it back would win in the end, and the machine would do nothing else.
 const (
 	maxRepairs   = 5
 	repairWindow = time.Minute
 	quiet        = 5 * time.Minute
-	// echo is how long after a repair the announcement of the write that was repaired may still come: the kernel
-	// makes it when the write has ended, and that of a device takes until its drivers are bound.
+	// echo is how long after a repair the kernel may still announce the write that was repaired. It does so when the
+	// write has ended, which for a device is when its drivers are bound.
 	echo = 2 * time.Second
 )
 
 // Drift is a resource that another program changed.
 type Drift struct {
-	enforce.Change                 // From is how it was found, To as it is wanted
-	Was            enforce.Reading // when it was read before; unknown where that was in an earlier run
-	By             enforce.Program // zero where nobody was seen
-	Contended      bool            // it is left alone from now on; or, where nothing is repaired, no longer told
-	Back           bool            // it was changed, or written to, and reads as wanted again
+	enforce.Change                 // From is how it was found, To is the wanted value
+	Was            enforce.Reading // when it was read before; unknown if that was in an earlier run
+	By             enforce.Program // zero if nobody was seen
+	Contended      bool            // it is left alone from now on; or, if nothing is repaired, no longer reported
+	Back           bool            // it was changed, or written to, and now reads as wanted again
 }
 
 // Left reports whether nothing is done about it.
 func (d Drift) Left() bool { return d.Contended || d.Mode < enforce.Enforce }
 
-// watch tells what others change from what we do. Guards write and ask beside the loop.
+// watch distinguishes what others change from what we change. Guards write and ask concurrently with the loop.
 type watch struct {
 	mu      sync.Mutex
 	last    map[enforce.Key]enforce.Reading // as read after the last run, or as a guard left it
 	asked   map[enforce.Key]enforce.Want    // of the last run
 	repairs map[enforce.Key][]time.Time
-	resting map[enforce.Key]time.Time // contended, until
+	resting map[enforce.Key]time.Time // contended, until this time
 	told    map[enforce.Key][]time.Time
-	hushed  map[enforce.Key]time.Time // told often enough, where nothing is repaired, until
-	mended  map[enforce.Key]time.Time // repaired last
+	hushed  map[enforce.Key]time.Time // reported often enough, if nothing is repaired, until this time
+	mended  map[enforce.Key]time.Time // time of the last repair
 }
 
 func newWatch() watch {
@@ -50,8 +49,8 @@ func newWatch() watch {
 		told: map[enforce.Key][]time.Time{}, hushed: map[enforce.Key]time.Time{}, mended: map[enforce.Key]time.Time{}}
 }
 
-// read keeps what was read: of what the run changed, after it, and of the rest, before it. What another program
-// changed while it ran is drift to the next one.
+// read keeps the readings: those taken after the run for what the run changed, and those taken before it for the rest.
+// What another program changed during the run is drift for the next one.
 func (w *watch) read(before, s Seen, p Plan) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -86,7 +85,7 @@ func (w *watch) wrote(k enforce.Key, done enforce.Reading) {
 	w.last[k] = done
 }
 
-// Rests reports whether a resource is contended now, and to be left alone. It may be called beside Run.
+// Rests reports whether a resource is contended and has to be left alone. It may be called concurrently with Run.
 func (l *Loop) Rests(k enforce.Key) bool {
 	w := &l.watch
 	w.mu.Lock()
@@ -95,7 +94,7 @@ func (l *Loop) Rests(k enforce.Key) bool {
 	return is && l.Now().Before(until)
 }
 
-// compare finds what others changed since the last run, and takes contended resources out of the plan.
+// compare finds what others changed since the last run, and removes contended resources from the plan.
 func (w *watch) compare(r *Result, kinds Kinds, ask Ask, seen Seen, rows map[enforce.Key]ledger.Row) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -110,7 +109,7 @@ func (w *watch) compare(r *Result, kinds Kinds, ask Ask, seen Seen, rows map[enf
 			was, known := w.last[k]
 			now, before := asked[k], w.asked[k]
 			switch {
-			case now.To() != before.To() || now.Mode != before.Mode: // something else is wanted: it begins anew
+			case now.To() != before.To() || now.Mode != before.Mode: // something else is wanted: start counting anew
 				delete(list, k)
 				delete(w.repairs, k)
 				delete(w.told, k)
@@ -143,26 +142,30 @@ func (w *watch) compare(r *Result, kinds Kinds, ask Ask, seen Seen, rows map[enf
 		k, now := want.Key, seen.At(want.Key)
 		was, known := w.last[k]
 		_, rests := w.hushed[k]
-		if want.Mode >= enforce.Enforce || rests || !known || was.Same(now) || was.State == enforce.Unknown || now.State == enforce.Unknown ||
+		if want.Mode >= enforce.Enforce || rests || !known || was.Same(now) || was.State == enforce.Unknown ||
+			now.State == enforce.Unknown ||
 			now.State == enforce.Absent && kinds.kinds[k.Kind].Found {
 			continue
 		}
-		w.drifted(r, Drift{Change: enforce.Change{Key: k, From: now, To: want.To(), By: want.By, Phase: want.Phase, Mode: want.Mode}, Was: was, By: ask.By[k]})
+		w.drifted(r, Drift{Change: enforce.Change{Key: k, From: now, To: want.To(), By: want.By, Phase: want.Phase, Mode: want.Mode},
+			Was: was, By: ask.By[k]})
 	}
 	for k, by := range ask.By {
 		// Changed, and gone before it was looked at.
 		want, held := w.asked[k]
 		was, known := w.last[k]
-		d := Drift{Change: enforce.Change{Key: k, From: seen.At(k), To: want.To(), By: want.By, Phase: want.Phase, Mode: want.Mode}, Was: was, By: by}
+		d := Drift{Change: enforce.Change{Key: k, From: seen.At(k), To: want.To(), By: want.By, Phase: want.Phase, Mode: want.Mode},
+			Was: was, By: by}
 		_, rests := w.resting[k]
 		_, hushed := w.hushed[k]
 		switch {
 		case !held || !known || was.State != enforce.Present:
 		case d.From.State == enforce.Absent && kinds.kinds[k.Kind].Found:
 			w.drifted(r, d)
-		case want.Mode >= enforce.Enforce && want.Phase == enforce.Close && asked[k].To() == want.To() && was.Same(want.To()) && d.From.Same(want.To()) && !rests && !hushed && r.At.Sub(w.mended[k]) >= echo:
-			// Who opens what is closed and puts it back before it is looked at has had it all the same. What is open
-			// may be written to: programs choose the configuration of a phone, say.
+		case want.Mode >= enforce.Enforce && want.Phase == enforce.Close && asked[k].To() == want.To() && was.Same(want.To()) &&
+			d.From.Same(want.To()) && !rests && !hushed && r.At.Sub(w.mended[k]) >= echo:
+			// A program that opens what is closed and closes it again before we look has still used it. What is open
+			// may be written to: for example, programs choose the configuration of a phone.
 			d.Back = true
 			w.drifted(r, d)
 		}
@@ -176,11 +179,11 @@ func (w *watch) compare(r *Result, kinds Kinds, ask Ask, seen Seen, rows map[enf
 	}
 }
 
-// drifted notes a change of another program, and reports whether it was one too many.
+// drifted records a change by another program, and reports whether it was one too many.
 func (w *watch) drifted(r *Result, d Drift) bool {
 	count, rest := w.repairs, w.resting
 	if d.Mode < enforce.Enforce || d.Back {
-		count, rest = w.told, w.hushed // nothing is repaired, so nothing is fought over
+		count, rest = w.told, w.hushed // nothing is repaired, so nothing is contended
 	}
 	var recent []time.Time
 	for _, t := range count[d.Key] {

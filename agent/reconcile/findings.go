@@ -8,8 +8,8 @@ import (
 	"github.com/warderd/warder/enforce"
 )
 
-// Prove turns what sections found into what was read back: a setting in enforce is compliant when
-// every resource it asks for was read after the run and holds what is wanted.
+// Prove turns what sections decided into what was read back: a setting in enforce mode is compliant when every resource
+// it asks for was read after the run and has the wanted value.
 func (l *Loop) Prove(findings []enforce.Finding, wants []enforce.Want, r Result) []enforce.Finding {
 	by := map[enforce.Setting][]enforce.Want{}
 	joined, over := join(l.kinds, wants)
@@ -29,7 +29,7 @@ func (l *Loop) Prove(findings []enforce.Finding, wants []enforce.Want, r Result)
 	return out
 }
 
-// maxEvidence bounds what a finding carries of the readings that agree.
+// maxEvidence bounds how many agreeing readings a finding carries.
 const maxEvidence = 8
 
 func (l *Loop) prove(f enforce.Finding, wants []enforce.Want, r Result) enforce.Finding {
@@ -48,7 +48,8 @@ func (l *Loop) prove(f enforce.Finding, wants []enforce.Want, r Result) enforce.
 		switch {
 		case r.Contended[w.Key]:
 			f.Compliance, f.Enforcement = enforce.Noncompliant, enforce.Contended
-			f.Reason = fmt.Sprintf("%s keeps being changed by another program; Warder stops repairing it until it has not been changed for five minutes", w.Key)
+			f.Reason = fmt.Sprintf("%s keeps being changed by another program; Warder stops repairing it until it has not been changed "+
+				"for five minutes", w.Key)
 		case seen.State == enforce.Unknown:
 			if f.Compliance == enforce.Compliant {
 				f.Compliance, f.Enforcement = enforce.Uncertain, enforce.NotEnforced
@@ -72,7 +73,7 @@ func evidence(list []enforce.Evidence, k enforce.Key, seen enforce.Reading, at t
 	return append(list, enforce.Evidence{Key: k.String(), State: seen.State, Value: seen.Value, How: seen.How, At: at})
 }
 
-// Conflicts are the findings of a release that left something alone, by setting.
+// Conflicts returns, by setting, the findings of a release that left something alone.
 func Conflicts(r Result) []enforce.Finding {
 	by := map[enforce.Setting]enforce.Finding{}
 	for _, c := range r.Plan.Conflict {

@@ -14,7 +14,7 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// Loop drives the back ends. One goroutine at a time calls Run.
+// Loop drives the back ends. Only one goroutine at a time may call Run.
 type Loop struct {
 	Backends []platform.Backend
 	Ledger   Memory
@@ -23,30 +23,30 @@ type Loop struct {
 	kinds Kinds
 	watch watch
 
-	released time.Time // when a default was given back last
+	released time.Time // when a default was last given back
 	gone     Past
 }
 
-// Memory remembers what resources were before they were changed: the ledger, or the one of the early start.
+// Memory remembers what resources were before they were changed: the ledger, or the early start's.
 type Memory interface {
 	Rows() (map[enforce.Key]ledger.Row, error)
 	Lost() bool // rows of this boot may be missing
-	Held() bool // something was held in this boot
+	Held() bool // something was changed in this boot
 	Intend([]ledger.Row) error
 	Note([]ledger.Row) error // does not wait for the disk
 	Settle(rows []ledger.Row, forget []enforce.Key) error
-	Found() error // forgets that rows were lost
+	Found() error // clears that rows were lost
 }
 
-// releasing is how long after a default was given back something may still come that it refused.
+// releasing is how long after a default was given back a device may still arrive that it refused.
 const releasing = 10 * time.Second
 
-// Releasing reports whether something may still come that is refused by a default which was given back.
+// Releasing reports whether a device may still arrive that was refused by a default which was given back.
 func (l *Loop) Releasing() bool {
 	return !l.released.IsZero() && l.Now().Sub(l.released) < releasing
 }
 
-// past is what was held in this boot.
+// past is what was in force earlier in this boot.
 func (l *Loop) past() Past {
 	out := Past{Held: l.Ledger.Held()}
 	if l.Releasing() {
@@ -55,7 +55,7 @@ func (l *Loop) past() Past {
 	return out
 }
 
-// gaveBack remembers what was given back that speaks for others.
+// gaveBack remembers which defaults were given back.
 func (l *Loop) gaveBack(r *Result) {
 	if l.Releasing() {
 		l.gone.There = maps.Clone(r.Seen.Has)
@@ -81,16 +81,15 @@ type Result struct {
 	Plan      Plan
 	Seen      Seen // after the run
 	At        time.Time
-	Failed    map[enforce.Key]string // applied, and not as wanted when read back
+	Failed    map[enforce.Key]string // applied, but not as wanted when read back
 	Drifted   []Drift
 	Contended map[enforce.Key]bool
-	Rested    time.Time // when the first contended resource is tried again; zero without one
-	Problems  []error   // the ledger or a back end
+	Rested    time.Time // when the first contended resource is tried again; zero if there is none
+	Problems  []error   // of the ledger or a back end
 	Network   bool      // something was changed that can cut the machine off from its server
 }
 
-// Run makes the machine as wanted. load is called between what closes and what opens: it loads the
-// guards.
+// Run changes the machine to what is wanted. It calls load, which loads the guards, after closing and before opening.
 func (l *Loop) Run(ctx context.Context, ask Ask, load func(context.Context)) Result {
 	r := Result{At: l.Now(), Failed: map[enforce.Key]string{}, Contended: map[enforce.Key]bool{}}
 	seen, err := l.List(ctx)
@@ -102,7 +101,7 @@ func (l *Loop) Run(ctx context.Context, ask Ask, load func(context.Context)) Res
 	r.Plan = Make(l.kinds, ask, seen, rows, lost, l.past())
 	l.watch.compare(&r, l.kinds, ask, seen, rows)
 	if err := l.intend(r.Plan, seen, rows, lost); err != nil {
-		// Without a row nothing new may be taken; giving back needs none.
+		// Without a row nothing new may be changed; giving back needs no row.
 		r.problem(err)
 		r.Plan.Apply = baselines(r.Plan.Apply)
 	}
@@ -149,9 +148,10 @@ func baselines(all []enforce.Change) (out []enforce.Change) {
 	return out
 }
 
-// stragglers gives back what our defaults still refused while they were being given back: a device
-// plugged in between the list and the write.
-func (l *Loop) stragglers(ctx context.Context, r *Result, ask Ask, rows map[enforce.Key]ledger.Row, lost bool, failed map[enforce.Key]error) {
+// stragglers gives back devices that our defaults still refused while they were being given back: plugged in between
+// the list and the write.
+func (l *Loop) stragglers(ctx context.Context, r *Result, ask Ask, rows map[enforce.Key]ledger.Row, lost bool,
+	failed map[enforce.Key]error) {
 	done := map[enforce.Key]bool{}
 	for _, c := range r.Plan.Apply {
 		done[c.Key] = true
@@ -178,7 +178,7 @@ func (r *Result) problem(err error) {
 	}
 }
 
-// List asks every back end. What one cannot list is unknown, and the others' plans go on.
+// List asks every back end. What one back end cannot list is unknown; the plans of the others go on.
 func (l *Loop) List(ctx context.Context) (Seen, error) {
 	out := Seen{map[enforce.Key]enforce.Reading{}, map[string]string{}}
 	var errs []error
@@ -218,7 +218,7 @@ func (l *Loop) intend(p Plan, seen Seen, rows map[enforce.Key]ledger.Row, lost b
 			}
 		}
 		if row.Ours(c.From) {
-			// What is there now is ours, and must stay so if this plan is cut short, too.
+			// The present value is ours, and has to be known as ours if this plan is interrupted, too.
 			row.Last = c.From
 		}
 		row.Next, row.By = c.To, c.By
@@ -233,8 +233,8 @@ func (l *Loop) intend(p Plan, seen Seen, rows map[enforce.Key]ledger.Row, lost b
 	return errors.Join(l.Ledger.Intend(wait), l.Ledger.Note(quick))
 }
 
-// apply makes the changes of one phase: what is taken in the order of the back ends, then what is given
-// back in the reverse order.
+// apply makes the changes of one phase: new changes in the order of the back ends, then what is given back in the
+// reverse order.
 func (l *Loop) apply(ctx context.Context, all []enforce.Change, phase enforce.Phase, failed map[enforce.Key]error) {
 	batch := func(b platform.Backend, baseline bool) {
 		mine := map[string]bool{}
@@ -259,7 +259,7 @@ func (l *Loop) apply(ctx context.Context, all []enforce.Change, phase enforce.Ph
 	}
 }
 
-// Remember keeps the row of a resource that a guard wrote. It may be called beside Run.
+// Remember stores the row of a resource that a guard wrote. It may be called concurrently with Run.
 func (l *Loop) Remember(key enforce.Key, done enforce.Reading, by []enforce.Setting) error {
 	l.watch.wrote(key, done)
 	rows, err := l.Ledger.Rows()
@@ -273,8 +273,8 @@ func (l *Loop) Remember(key enforce.Key, done enforce.Reading, by []enforce.Sett
 	return l.Ledger.Note([]ledger.Row{{Key: key, Life: kind.Life, Baseline: base, Last: done, By: by}})
 }
 
-// settle records what was read back. Only that counts: an error of the call is merely the reason
-// given where the machine is not as wanted.
+// settle records what was read back. Only the reading counts: an error of the call is merely the reason given if the
+// reading is not as wanted.
 func (l *Loop) settle(r *Result, released bool, failed map[enforce.Key]error) error {
 	var rows []ledger.Row
 	forget := r.Plan.Forget

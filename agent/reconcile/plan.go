@@ -1,7 +1,7 @@
-// Package reconcile is the one planner and the one way to change the machine: it compares what the
-// sections want with what back ends list and what the ledger remembers, applies the difference
-// behind the gate, reads back, and settles. Uninstalling is the plan of no wants; rollback is the
-// plan of the previous policy; what-if is a plan not applied. It owns no policy and no resource.
+// Package reconcile is the one planner, and the only code that changes the machine. It compares what the sections want
+// with what back ends list and what the ledger remembers; it applies the difference behind the gate, reads back, and
+// settles. Uninstalling is a plan without wants; a rollback is the plan of the previous policy; what-if is a plan that
+// is not applied. The package owns no policy and no resource.
 package reconcile
 
 import (
@@ -17,13 +17,13 @@ import (
 type Plan struct {
 	Apply    []enforce.Change // in order
 	Would    []enforce.Change // planned below enforce, for what-if and reports
-	Conflict []enforce.Change // on release, neither ours nor the baseline: left alone
-	Unread   []enforce.Key    // wanted, and cannot be read: nothing is done on it
-	Adopt    []ledger.Row     // as wanted already, and ours to give back one day
+	Conflict []enforce.Change // on release: neither ours nor the baseline, so left alone
+	Unread   []enforce.Key    // wanted, but unreadable: nothing is done about it
+	Adopt    []ledger.Row     // as wanted already, and ours to give back later
 	Forget   []enforce.Key    // rows whose resource is gone or back at its baseline
 }
 
-// Kinds looks up a kind by name; its order is the order of changes.
+// Kinds looks up a kind by name. The order of kinds is the order of changes.
 type Kinds struct {
 	order map[string]int
 	kinds map[string]platform.Kind
@@ -43,8 +43,8 @@ func NewKinds(backends []platform.Backend) Kinds {
 // Seen is what the back ends listed.
 type Seen struct {
 	Has map[enforce.Key]enforce.Reading
-	// Unread are the kinds that a back end could not list, with the reason: of these, what is not
-	// in Has is unknown. Of the others it is absent.
+	// Unread are the kinds that a back end could not list, with the reason. A resource of these kinds that is not in
+	// Has is unknown; one of the other kinds is absent.
 	Unread map[string]string
 }
 
@@ -59,7 +59,7 @@ func (s Seen) At(k enforce.Key) enforce.Reading {
 	return enforce.Reading{State: enforce.Absent}
 }
 
-// planner holds the inputs of one plan.
+// planner contains the inputs of one plan.
 type planner struct {
 	kinds Kinds
 	seen  Seen
@@ -70,13 +70,13 @@ type planner struct {
 	plan  Plan
 }
 
-// Past is what was held in this boot and is no longer.
+// Past is what was in force earlier in this boot.
 type Past struct {
-	// Held: something was. What reads a value of ours without a row may then be refused by us, although the
-	// default that refused it was given back.
+	// Held reports that something was. A resource that reads a value of ours without a row may then have been refused
+	// by us, although the default that refused it was given back.
 	Held bool
-	// Gone are the baselines of what was given back a moment ago; There is what was listed then. What came since
-	// was on its way while they were held.
+	// Gone are the baselines of defaults given back a moment ago; There is what was listed then. Whatever arrived since
+	// was on its way while they were in force.
 	Gone  map[enforce.Key]enforce.Reading
 	There map[enforce.Key]enforce.Reading
 }
@@ -84,21 +84,21 @@ type Past struct {
 // Ask is what is wanted of a machine.
 type Ask struct {
 	Wants []enforce.Want
-	// Blind are the kinds of which it is not known what is wanted: nothing of them is given back.
+	// Blind are the kinds for which it is not known what is wanted: nothing of them is given back.
 	Blind map[string]bool
-	// Before is called with the plan before any of it is done, and whether it changes what can cut this
-	// machine off from its server; nil: nobody asks.
+	// Before is called with the plan before any of it is done, and whether it changes what can cut this machine off
+	// from its server. It may be nil.
 	Before func(plan Plan, network bool)
-	// Still: the guards have been loaded with the same rules before, on a machine that was as it is now, and none has
-	// decided anything since: what one remembers of that ends with the next load. Where
-	// nothing has to be done either, nothing is loaded, and what was listed stands.
+	// Still means that the guards already have these rules, on an unchanged machine, and have decided nothing since. If
+	// there is also nothing to do, the guards are not loaded again (which would reset what they remember), and the
+	// existing list is used.
 	Still bool
-	// By are the programs that were seen to touch resources since the last run.
+	// By are the programs that were seen changing resources since the last run.
 	By map[enforce.Key]enforce.Program
 }
 
-// Make gives the plan. lost says that rows of this boot are missing: then what is found at a value
-// that only we write counts as ours.
+// Make returns the plan. lost says that rows of this boot are missing: then a resource at a value that only we write
+// counts as ours.
 func Make(kinds Kinds, ask Ask, seen Seen, rows map[enforce.Key]ledger.Row, lost bool, past Past) Plan {
 	p := planner{kinds: kinds, seen: seen, rows: rows, lost: lost, blind: ask.Blind, past: past}
 	held := map[enforce.Key]bool{}
@@ -128,9 +128,9 @@ func present(v enforce.Value) enforce.Reading {
 	return enforce.Reading{Value: v, State: enforce.Present}
 }
 
-// join makes one want of several for the same key: equal ones add up who asks; the higher mode
-// wins; unequal ones of the same mode go to the kind's Join, and without one the first stays. over are
-// the settings whose want was not taken, with the one that was.
+// join combines several wants for the same key into one. Equal wants add up who asks. Otherwise the higher mode wins.
+// Different wants of the same mode go to the kind's Join; without one, the first is kept. over maps the settings whose
+// want was dropped to the setting that won.
 func join(kinds Kinds, wants []enforce.Want) (out []enforce.Want, over map[enforce.Setting]enforce.Want) {
 	at := map[enforce.Key]int{}
 	over = map[enforce.Setting]enforce.Want{}
@@ -144,7 +144,7 @@ func join(kinds Kinds, wants []enforce.Want) (out []enforce.Want, over map[enfor
 		have := &out[i]
 		switch {
 		case w.To() == have.To():
-			if w.Mode > have.Mode { // the setting of the higher mode is named first
+			if w.Mode > have.Mode { // name the setting of the higher mode first
 				have.Mode, have.By = w.Mode, both(w.By, have.By)
 			} else {
 				have.By = both(have.By, w.By)
@@ -179,12 +179,12 @@ func both(a, b []enforce.Setting) []enforce.Setting {
 	return out
 }
 
-// missing: what is there or not by itself, and is not, needs no holding.
+// missing reports that a resource exists or not by itself, and does not exist: nothing has to be changed.
 func (p *planner) missing(w enforce.Want, seen enforce.Reading) bool {
 	return seen.State == enforce.Absent && !w.Absent && p.kinds.kinds[w.Key.Kind].Found
 }
 
-// baseline is what to give back one day for a resource that has no row yet.
+// baseline is what to give back later for a resource that has no row yet.
 func (p *planner) baseline(k enforce.Key, seen enforce.Reading) enforce.Reading {
 	kind := p.kinds.kinds[k.Kind]
 	base := seen
@@ -196,9 +196,9 @@ func (p *planner) baseline(k enforce.Key, seen enforce.Reading) enforce.Reading 
 	}
 	base = kind.From(k, base, p.held)
 	if p.past.Held && kind.Ours != "" && seen.Is(kind.Ours) && base.Same(seen) {
-		// Nothing of ours speaks for it now. An earlier run of this boot may have refused it, and must not be
-		// taken for what was there before: it would be refused again on the day it is given back. What its default
-		// says now it would have been without us.
+		// No default of ours applies to it now. Earlier in this boot one may have refused it, and that value must not
+		// become its baseline: it would be refused again on the day it is given back. The baseline is what its default
+		// allows now, without us.
 		base = kind.From(k, base, func(by enforce.Key) (enforce.Reading, bool) {
 			r := p.seen.At(by)
 			return r, r.State == enforce.Present
@@ -207,7 +207,7 @@ func (p *planner) baseline(k enforce.Key, seen enforce.Reading) enforce.Reading 
 	return base
 }
 
-// held is the baseline of a resource that we hold.
+// held is the baseline of a resource that we have changed.
 func (p *planner) held(k enforce.Key) (enforce.Reading, bool) {
 	if r, ok := p.rows[k]; ok {
 		return r.Baseline, true
@@ -228,18 +228,18 @@ func (p *planner) want(w enforce.Want) {
 	case seen.State == enforce.Unknown:
 		p.plan.Unread = append(p.plan.Unread, w.Key)
 	case p.missing(w, seen):
-		// Not there, or unplugged since the snapshot: nothing to hold.
+		// Missing, or unplugged since the snapshot: nothing to do.
 	case !seen.Same(w.To()):
 		p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: w.Key, From: seen, To: w.To(), By: w.By, Phase: w.Phase, Mode: w.Mode})
 	case known && !row.Last.Same(w.To()):
 		row.Last, row.Next, row.By, row.Phase = seen, enforce.Reading{}, w.By, w.Phase
 		p.plan.Adopt = append(p.plan.Adopt, row)
 	case !known && !w.Absent:
-		// As wanted, without our doing. A row where it would not be so without us; and for what a
-		// default of ours speaks for, always: the day that default is given back, a resource without
-		// a row counts as ours.
+		// As wanted, without a change by us. A row is written if it would not be so without us, and always if a default
+		// of ours applies to it: on the day that default is given back, a resource without a row counts as ours.
 		if base := p.baseline(w.Key, seen); !base.Same(seen) || p.kinds.kinds[w.Key.Kind].From != nil {
-			p.plan.Adopt = append(p.plan.Adopt, ledger.Row{Key: w.Key, Life: p.kinds.kinds[w.Key.Kind].Life, Baseline: base, Last: seen, By: w.By, Phase: w.Phase})
+			p.plan.Adopt = append(p.plan.Adopt, ledger.Row{Key: w.Key, Life: p.kinds.kinds[w.Key.Kind].Life, Baseline: base, Last: seen,
+				By: w.By, Phase: w.Phase})
 		}
 	}
 }
@@ -247,10 +247,10 @@ func (p *planner) want(w enforce.Want) {
 func (p *planner) release(row ledger.Row) {
 	seen, base := p.seen.At(row.Key), row.Baseline
 	if safe := p.kinds.kinds[row.Key.Kind].Safe; base.State == enforce.Unknown && safe != "" {
-		base = present(safe) // what was there before is lost; the vendor's default is not
+		base = present(safe) // its baseline is lost; the vendor's default is known
 	}
-	// Reversed: what opened after the guards were loaded goes before they are, and what closed before them
-	// after.
+	// Reversed for the guards: what opened after they were loaded closes before they are, and what closed before them
+	// opens after.
 	c := enforce.Change{Key: row.Key, From: seen, To: base, By: row.By, Phase: enforce.Open, Baseline: true}
 	if row.Phase == enforce.Open {
 		c.Phase = enforce.Close
@@ -269,8 +269,8 @@ func (p *planner) release(row ledger.Row) {
 	}
 }
 
-// strays gives back what our defaults refused before a row could be written for it: it is at a value
-// of ours, and without the default that we hold it would not be.
+// strays gives back what our defaults refused before a row could be written for it: it reads a value of ours, and would
+// not without the default that we set.
 func (p *planner) strays(held map[enforce.Key]bool) {
 	for k, seen := range p.seen.Has {
 		_, known := p.rows[k]
@@ -279,7 +279,7 @@ func (p *planner) strays(held map[enforce.Key]bool) {
 			continue
 		}
 		if _, before := p.past.There[k]; before {
-			continue // it came before the last default was given back, and was given back with it
+			continue // it arrived before the last default was given back, and was given back with it
 		}
 		if base := kind.From(k, seen, p.held); !base.Same(seen) {
 			p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: k, From: seen, To: base, Phase: enforce.Open, Baseline: true})
@@ -292,15 +292,16 @@ func (p *planner) leftovers(held map[enforce.Key]bool) {
 	for k, seen := range p.seen.Has {
 		_, known := p.rows[k]
 		kind := p.kinds.kinds[k.Kind]
-		if held[k] || known || p.blind[k.Kind] || p.planned(k) || p.spokenFor(k, held) || kind.Safe == "" || kind.Ours == "" || !seen.Is(kind.Ours) {
+		if held[k] || known || p.blind[k.Kind] || p.planned(k) || p.spokenFor(k, held) || kind.Safe == "" || kind.Ours == "" ||
+			!seen.Is(kind.Ours) {
 			continue
 		}
 		p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: k, From: seen, To: present(kind.Safe), Phase: enforce.Open, Baseline: true})
 	}
 }
 
-// spokenFor: a default that this plan still holds speaks for the resource. One that came after the
-// snapshot is in no want, and is not let in for that: the next look decides on it.
+// spokenFor reports that a default which this plan keeps applies to the resource. A device that arrived after the
+// snapshot is in no want, and must not be let in because of that: the next look decides about it.
 func (p *planner) spokenFor(k enforce.Key, held map[enforce.Key]bool) bool {
 	kind, spoken := p.kinds.kinds[k.Kind], false
 	if kind.From != nil {
@@ -321,8 +322,8 @@ func (p *planner) planned(k enforce.Key) bool {
 	return false
 }
 
-// sort puts what closes before what opens, and within each the kinds in their back end's order. What is
-// given back comes last, in the reverse order: what was held first is let go last.
+// sort puts what closes before what opens, and within each the kinds in their back end's order. What is given back
+// comes last, in reverse order.
 func (p *planner) sort() {
 	less := func(a, b enforce.Change) bool {
 		if a.Phase != b.Phase {

@@ -70,7 +70,8 @@ func (b *bench) preview(wants ...enforce.Want) (Plan, error) {
 }
 
 func want(kind, id, v string, mode enforce.Mode) enforce.Want {
-	return enforce.Want{Key: enforce.Key{Kind: kind, ID: id}, Value: enforce.Value(v), By: []enforce.Setting{"s.x"}, Mode: mode, Phase: enforce.Close}
+	return enforce.Want{Key: enforce.Key{Kind: kind, ID: id}, Value: enforce.Value(v), By: []enforce.Setting{"s.x"}, Mode: mode,
+		Phase: enforce.Close}
 }
 
 func (b *bench) reads(a, c string) {
@@ -214,7 +215,8 @@ func TestDriftBelowEnforce(t *testing.T) {
 		was := b.fake.At(w.Key)
 		b.fake.Set("disk", "a", v)
 		r := b.run(w)
-		if len(r.Drifted) != 1 || !r.Drifted[0].Was.Same(was) || !r.Drifted[0].From.Is(v) || r.Drifted[0].By.Name != "/bin/sh" || !r.Drifted[0].Left() {
+		if len(r.Drifted) != 1 || !r.Drifted[0].Was.Same(was) || !r.Drifted[0].From.Is(v) || r.Drifted[0].By.Name != "/bin/sh" ||
+			!r.Drifted[0].Left() {
 			t.Errorf("%+v", r.Drifted)
 		}
 		if r = b.run(w); len(r.Drifted) != 0 {
@@ -275,7 +277,8 @@ func TestPutBack(t *testing.T) {
 	for i := range 10 {
 		b.now = b.now.Add(time.Second)
 		r := b.run(w)
-		if len(r.Drifted) > 1 || (len(r.Drifted) == 1) != (i <= maxRepairs) || len(r.Drifted) == 1 && !r.Drifted[0].Back || r.Contended[w.Key] || b.loop.Rests(w.Key) {
+		if len(r.Drifted) > 1 || (len(r.Drifted) == 1) != (i <= maxRepairs) || len(r.Drifted) == 1 && !r.Drifted[0].Back ||
+			r.Contended[w.Key] || b.loop.Rests(w.Key) {
 			t.Errorf("%d: %+v", i, r)
 		}
 	}
@@ -346,7 +349,8 @@ func TestProve(t *testing.T) {
 	found := []enforce.Finding{{Setting: "s.x", Mode: enforce.Enforce, Compliance: enforce.Compliant, Enforcement: enforce.Enforced}}
 	b.fake.Stuck[w.Key] = true
 	f := b.loop.Prove(found, []enforce.Want{w}, b.run(w))
-	if f[0].Compliance != enforce.Noncompliant || f[0].Enforcement != enforce.NotEnforced || !strings.Contains(f[0].Reason, "reads 1, wanted 0") {
+	if f[0].Compliance != enforce.Noncompliant || f[0].Enforcement != enforce.NotEnforced ||
+		!strings.Contains(f[0].Reason, "reads 1, wanted 0") {
 		t.Errorf("a write that does nothing: %+v", f[0])
 	}
 	delete(b.fake.Stuck, w.Key)
@@ -530,7 +534,8 @@ func TestAlwaysBack(t *testing.T) {
 			for _, k := range []string{"disk/a", "boot/b"} {
 				kind, id, _ := strings.Cut(k, "/")
 				if rapid.Bool().Draw(rt, "wants "+k) {
-					w := want(kind, id, fmt.Sprint(rapid.IntRange(0, 2).Draw(rt, "value")), enforce.Mode(rapid.IntRange(1, 3).Draw(rt, "mode")))
+					w := want(kind, id, fmt.Sprint(rapid.IntRange(0, 2).Draw(rt, "value")),
+						enforce.Mode(rapid.IntRange(1, 3).Draw(rt, "mode")))
 					if kind == "disk" && rapid.Bool().Draw(rt, "absent") {
 						w.Value, w.Absent = "", true
 					}

@@ -17,7 +17,8 @@ func BenchmarkPutFindings(b *testing.B) {
 	defer s.Close()
 	var list []enforce.Finding
 	for _, n := range policy.Names() {
-		list = append(list, enforce.Finding{Setting: n, Mode: enforce.Enforce, Compliance: enforce.Compliant, Enforcement: enforce.Enforced, Reason: "a reason of some words"})
+		list = append(list, enforce.Finding{Setting: n, Mode: enforce.Enforce, Compliance: enforce.Compliant, Enforcement: enforce.Enforced,
+			Reason: "a reason of some words"})
 	}
 	for b.Loop() {
 		if err := s.PutFindings(list); err != nil {

@@ -1,8 +1,7 @@
-// Package store is the agent's SQLite memory: policy versions, findings, and the outbox of events
-// that the server has not acknowledged. Losing it loses history, not the policy in force
-// (agent/identity) nor what to give back (agent/ledger). Each run, and each file that takes the place of
-// another while it runs, numbers its events in an epoch of its own, so that a number can never be taken
-// for one of a file that was lost, or of which an older copy is in use.
+// Package store is the agent's history in SQLite: policy versions, findings, and the outbox of events that the server
+// has not acknowledged. Losing it loses history, but neither the policy in force (agent/identity) nor what to give back
+// (agent/ledger). Events are numbered within an epoch. Each run, and each file that replaces another during a run,
+// begins a new epoch, so that a number is never mistaken for one of a lost file or an older copy.
 package store
 
 import (
@@ -22,8 +21,8 @@ import (
 	"github.com/warderd/warder/enforce"
 )
 
-// The outbox's bounds. Past maxPending the oldest events are folded into counted summaries;
-// acknowledged ones stay for support.
+// The outbox's bounds. Past maxPending the oldest events are folded into counted summaries; acknowledged ones stay for
+// support.
 const (
 	maxPending   = 100_000
 	keepAcked    = 30 * 24 * time.Hour
@@ -47,8 +46,8 @@ CREATE TABLE IF NOT EXISTS seen (subject TEXT PRIMARY KEY, boot TEXT NOT NULL, w
 // Store is the open file.
 type Store struct {
 	file  *dbfile.File
-	place int         // of the file that this run has begun an epoch in; guarded by the file's lock
-	none  atomic.Bool // no event waits for the server; false where that has to be looked up
+	place int         // the file in which this run has begun an epoch; guarded by the file's lock
+	none  atomic.Bool // no event waits for the server; false if that has to be looked up
 }
 
 // Open opens the store.
@@ -63,7 +62,7 @@ func Open(path, standby string) (*Store, error) {
 	}
 	s.file = file
 	return s, file.Do(func(db *sql.DB) error {
-		// What version 0.5 left has one epoch, and says of what was acknowledged only that it was.
+		// A file of version 0.5 has one epoch, and does not say up to which event it was acknowledged.
 		if err := base(db); err != nil {
 			return err
 		}
@@ -72,29 +71,30 @@ func Open(path, standby string) (*Store, error) {
 	})
 }
 
-// base gives every event an epoch: what an older version has left has one in all, and of a file of which only some
-// is there nobody knows.
+// base gives every event an epoch: all events of an older version get the same one. For a file that is only partly
+// there the epoch cannot be known.
 func base(db *sql.DB) error {
-	_, err := db.Exec(`INSERT INTO epochs SELECT 0, coalesce((SELECT value FROM meta WHERE name = 'epoch'), ?) WHERE NOT EXISTS (SELECT 1 FROM epochs)`, rand.Text())
+	_, err := db.Exec(`INSERT INTO epochs SELECT 0, coalesce((SELECT value FROM meta WHERE name = 'epoch'), ?) WHERE NOT EXISTS (SELECT `+
+		`1 FROM epochs)`, rand.Text())
 	return err
 }
 
 // Close closes the file.
 func (s *Store) Close() error { return s.file.Close() }
 
-// Shrink gives back memory that is not needed while nothing happens.
+// Shrink frees memory that is not needed while nothing happens.
 func (s *Store) Shrink() { s.file.Shrink() }
 
-// Check makes the file again where it was removed under us, and says so.
+// Check recreates the file if it was removed while open, and says so.
 func (s *Store) Check() (string, error) { return s.file.Check() }
 
-// Health says whether the file is as it should be.
+// Health is the state of the file.
 func (s *Store) Health() dbfile.Health { return s.file.Health() }
 
-// Home takes the events back onto the disk where they were kept elsewhere, and the disk can be written again.
+// Home moves the events back to the disk if they were kept elsewhere and the disk is writable again.
 func (s *Store) Home() (back bool, err error) { return s.file.Home() }
 
-// epochOf gives the epoch of an event's number, and the first number of the next one; 0 for none.
+// epochOf returns the epoch of an event's number, and the first number of the next epoch; 0 for none.
 func epochOf(db *sql.DB, seq uint64) (epoch string, next uint64, err error) {
 	err = db.QueryRow(`SELECT (SELECT epoch FROM epochs WHERE first <= ?1 ORDER BY first DESC LIMIT 1),
 		coalesce((SELECT first FROM epochs WHERE first > ?1 ORDER BY first LIMIT 1), 0)`, seq).Scan(&epoch, &next)
@@ -107,12 +107,12 @@ func (s *Store) renew(tx *sql.Tx, first int64) error {
 	if _, err := tx.Exec(`INSERT INTO epochs VALUES (?, ?)`, first, epoch); err != nil {
 		return err
 	}
-	// Older versions know one, the newest.
+	// Older versions read only the newest epoch, from here.
 	_, err := tx.Exec(`INSERT INTO meta VALUES ('epoch', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, epoch)
 	return err
 }
 
-// insert appends an event and gives its number.
+// insert appends an event and returns its number.
 func insert(db interface {
 	Exec(string, ...any) (sql.Result, error)
 }, e enforce.Event, body string) (int64, error) {
@@ -123,7 +123,7 @@ func insert(db interface {
 	return r.LastInsertId()
 }
 
-// begun begins this run's epoch with an event, where it has none in this file yet, and commits.
+// begun commits an event, and begins this run's epoch with it if the file has none yet.
 func (s *Store) begun(tx *sql.Tx, first int64, commit func() error) error {
 	place := s.file.Place()
 	if place != s.place {
@@ -138,7 +138,7 @@ func (s *Store) begun(tx *sql.Tx, first int64, commit func() error) error {
 	return err
 }
 
-// Append journals an event durably and gives its number.
+// Append stores an event durably and returns its number.
 func (s *Store) Append(e enforce.Event) (uint64, error) {
 	body, err := json.Marshal(e)
 	if err != nil {
@@ -168,7 +168,7 @@ func (s *Store) Append(e enforce.Event) (uint64, error) {
 	return uint64(seq), nil
 }
 
-// Seen reports whether a subject was met with this very verdict in this boot.
+// Seen reports whether a subject had this same verdict before in this boot.
 func (s *Store) Seen(boot, subject, what string) (seen bool) {
 	err := s.file.DoQuick(func(db *sql.DB) error {
 		var n int
@@ -179,18 +179,19 @@ func (s *Store) Seen(boot, subject, what string) (seen bool) {
 	return seen && err == nil
 }
 
-// Remember keeps what Seen asks for. Losing it costs an event told twice.
+// Remember stores what Seen reads. Losing it costs an event reported twice.
 func (s *Store) Remember(boot, subject, what string) {
 	_ = s.file.DoQuick(func(db *sql.DB) error {
 		if _, err := db.Exec(`DELETE FROM seen WHERE boot <> ?`, boot); err != nil {
 			return err
 		}
-		_, err := db.Exec(`INSERT INTO seen VALUES (?,?,?) ON CONFLICT (subject) DO UPDATE SET boot=excluded.boot, what=excluded.what`, subject, boot, what)
+		_, err := db.Exec(`INSERT INTO seen VALUES (?,?,?) ON CONFLICT (subject) DO UPDATE SET boot=excluded.boot, what=excluded.what`,
+			subject, boot, what)
 		return err
 	})
 }
 
-// Pending gives up to n events that are not acknowledged, in order, and of one epoch.
+// Pending returns up to n events that are not acknowledged, in order, all of one epoch.
 func (s *Store) Pending(n int) (epoch string, events []enforce.Event, err error) {
 	if s.none.Load() {
 		return "", nil, nil
@@ -198,7 +199,7 @@ func (s *Store) Pending(n int) (epoch string, events []enforce.Event, err error)
 	err = s.file.Do(func(db *sql.DB) error {
 		epoch, events = "", nil
 		list, err := eventsOf(context.Background(), db, `SELECT seq, body FROM events WHERE acked = 0 ORDER BY seq LIMIT ?`, n)
-		s.none.Store(err == nil && len(list) == 0 && n > 0) // under the file's lock: none is appended between
+		s.none.Store(err == nil && len(list) == 0 && n > 0) // with the file's lock: no event is appended between
 		if err != nil || len(list) == 0 {
 			return err
 		}
@@ -226,12 +227,11 @@ func (s *Store) Backlog() (n int, err error) {
 	return n, err
 }
 
-// page is how many events one query of Newest takes: a reader that is slow keeps no query open, and no
-// more than this in memory.
+// page is how many events one query of Newest reads. This bounds its memory, and a slow reader keeps no query open.
 const page = 64
 
-// Newest hands on the newest n events, oldest first, from a handle of its own that can only read: who
-// reads much, or slowly, keeps nobody from the store.
+// Newest passes the newest n events on, oldest first. It uses a read-only handle of its own, so that a slow reader does
+// not block the store.
 func (s *Store) Newest(ctx context.Context, n int, each func(*enforce.Event) error) error {
 	db, err := s.file.Reader()
 	if err != nil {
@@ -239,7 +239,8 @@ func (s *Store) Newest(ctx context.Context, n int, each func(*enforce.Event) err
 	}
 	defer db.Close()
 	var after sql.NullInt64
-	if err := db.QueryRowContext(ctx, `SELECT min(seq) - 1 FROM (SELECT seq FROM events ORDER BY seq DESC LIMIT ?)`, n).Scan(&after); err != nil {
+	if err := db.QueryRowContext(ctx, `SELECT min(seq) - 1 FROM (SELECT seq FROM events ORDER BY seq DESC LIMIT ?)`,
+		n).Scan(&after); err != nil {
 		return fmt.Errorf("cannot read the events: %w", err)
 	}
 	for last := after.Int64; n > 0; {
@@ -260,7 +261,7 @@ func (s *Store) Newest(ctx context.Context, n int, each func(*enforce.Event) err
 	return nil
 }
 
-// Events gives up to n events after a number, oldest first; with n < 0 the newest -n.
+// Events returns up to n events after a number, oldest first; with n < 0 the newest -n.
 func (s *Store) Events(after uint64, n int) ([]enforce.Event, error) {
 	if n < 0 {
 		return s.query(`SELECT seq, body FROM (SELECT seq, body FROM events ORDER BY seq DESC LIMIT ?) ORDER BY seq`, -n)
@@ -298,16 +299,17 @@ func eventsOf(ctx context.Context, db *sql.DB, q string, args ...any) (out []enf
 	return out, rows.Err()
 }
 
-// Ack marks what the server has of an epoch, and prunes.
+// Ack records what the server has of an epoch, and prunes.
 func (s *Store) Ack(epoch string, seq uint64) error {
 	if seq == 0 {
 		return nil
 	}
 	err := s.file.DoQuick(func(db *sql.DB) error {
 		var first, next uint64
-		err := db.QueryRow(`SELECT e.first, coalesce((SELECT min(first) FROM epochs n WHERE n.first > e.first), 0) FROM epochs e WHERE e.epoch = ?`, epoch).Scan(&first, &next)
+		err := db.QueryRow(`SELECT e.first, coalesce((SELECT min(first) FROM epochs n WHERE n.first > e.first), 0) FROM epochs e `+
+			`WHERE e.epoch = ?`, epoch).Scan(&first, &next)
 		if errors.Is(err, sql.ErrNoRows) {
-			return nil // of another file than this
+			return nil // of another file
 		}
 		if err != nil {
 			return err
@@ -329,27 +331,29 @@ func (s *Store) Ack(epoch string, seq uint64) error {
 	return err
 }
 
-// sane is a time that no clock shows that was ever set.
+// sane reports whether a time can come from a clock that was ever set.
 var sane = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// prune drops events that were acknowledged too long ago, or are too many. When is what this machine's clock said,
-// which may have been wrong: an impossible time is as good as now, and nothing is dropped by a clock that shows one.
+// prune deletes acknowledged events that are too old or too many. Their times come from this machine's clock, which may
+// have been wrong: an impossible time counts as now, and nothing is deleted while the clock shows one.
 func prune(db *sql.DB, now time.Time) error {
 	if now.After(sane) {
-		if _, err := db.Exec(`UPDATE events SET acked = ?1 WHERE acked BETWEEN 1 AND ?2 OR acked > ?1`, now.UnixMilli(), sane.UnixMilli()); err != nil {
+		if _, err := db.Exec(`UPDATE events SET acked = ?1 WHERE acked BETWEEN 1 AND ?2 OR acked > ?1`, now.UnixMilli(),
+			sane.UnixMilli()); err != nil {
 			return err
 		}
 		if _, err := db.Exec(`DELETE FROM events WHERE acked BETWEEN 1 AND ?`, now.Add(-keepAcked).UnixMilli()); err != nil {
 			return err
 		}
 	}
-	// Epochs of which no event is left; not the newest.
+	// Delete epochs without events, except the newest.
 	if _, err := db.Exec(`DELETE FROM epochs WHERE first < (SELECT max(first) FROM epochs)
 		AND NOT EXISTS (SELECT 1 FROM events e WHERE e.seq >= epochs.first AND e.seq < (SELECT min(n.first) FROM epochs n WHERE n.first > epochs.first))`); err != nil {
 		return err
 	}
 	var pages, size, free int64
-	if err := db.QueryRow(`SELECT (SELECT * FROM pragma_page_count), (SELECT * FROM pragma_page_size), (SELECT * FROM pragma_freelist_count)`).Scan(&pages, &size, &free); err != nil {
+	if err := db.QueryRow(`SELECT (SELECT * FROM pragma_page_count), (SELECT * FROM pragma_page_size), (SELECT * FROM `+
+		`pragma_freelist_count)`).Scan(&pages, &size, &free); err != nil {
 		return err
 	}
 	if (pages-free)*size <= keepBytes {
@@ -359,8 +363,8 @@ func prune(db *sql.DB, now time.Time) error {
 	return err
 }
 
-// Fold keeps the outbox bounded: past the limit the oldest events become one counted summary per
-// kind and setting. Dropped detail is counted, never silent.
+// Fold keeps the outbox bounded: past the limit, the oldest events become one counted summary per kind and setting.
+// Lost detail is counted, never silent.
 func (s *Store) Fold() error { return s.fold(maxPending) }
 
 func (s *Store) fold(most int) error {
@@ -423,7 +427,7 @@ func (s *Store) fold(most int) error {
 	})
 }
 
-// Policy is one version that came, and what became of it.
+// Policy is one version that arrived, and what became of it.
 type Policy struct {
 	Serial   int64     `json:"serial"`
 	Digest   string    `json:"digest"`
@@ -444,7 +448,8 @@ func (s *Store) PutPolicy(p Policy) error {
 		if err != nil {
 			return err
 		}
-		_, err = db.Exec(`DELETE FROM policies WHERE serial NOT IN (SELECT serial FROM policies ORDER BY serial DESC LIMIT ?)`, keepPolicies)
+		_, err = db.Exec(`DELETE FROM policies WHERE serial NOT IN (SELECT serial FROM policies ORDER BY serial DESC LIMIT ?)`,
+			keepPolicies)
 		return err
 	})
 	killpoint.Hit("store.policy")
@@ -454,7 +459,7 @@ func (s *Store) PutPolicy(p Policy) error {
 	return nil
 }
 
-// MarkPolicy records what became of a version that is there.
+// MarkPolicy records what became of a stored version.
 func (s *Store) MarkPolicy(serial int64, state, reason string) error {
 	err := s.file.Do(func(db *sql.DB) error {
 		_, err := db.Exec(`UPDATE policies SET state = ?, reason = ? WHERE serial = ? AND state <> ?`, state, reason, serial, state)
@@ -466,15 +471,16 @@ func (s *Store) MarkPolicy(serial int64, state, reason string) error {
 	return nil
 }
 
-// HasPolicy reports whether a version is kept, and whether one of that serial would be.
+// HasPolicy reports whether this version is stored, and whether any version with its serial is.
 func (s *Store) HasPolicy(serial int64) (there, room bool, err error) {
 	err = s.file.Do(func(db *sql.DB) error {
-		return db.QueryRow(`SELECT count(*) FILTER (WHERE serial = ?), count(*) FILTER (WHERE serial > ?) < ? FROM policies`, serial, serial, keepPolicies).Scan(&there, &room)
+		return db.QueryRow(`SELECT count(*) FILTER (WHERE serial = ?), count(*) FILTER (WHERE serial > ?) < ? FROM policies`, serial,
+			serial, keepPolicies).Scan(&there, &room)
 	})
 	return there, room, err
 }
 
-// Policies gives the versions that came, newest first.
+// Policies returns the versions that arrived, newest first.
 func (s *Store) Policies() (out []Policy, err error) {
 	err = s.file.Do(func(db *sql.DB) error {
 		out = nil
@@ -499,7 +505,7 @@ func (s *Store) Policies() (out []Policy, err error) {
 	return out, err
 }
 
-// Findings gives the last findings, for their Since.
+// Findings returns the last findings; their Since is carried over.
 func (s *Store) Findings() (out map[enforce.Setting]enforce.Finding, err error) {
 	err = s.file.Do(func(db *sql.DB) error {
 		out = map[enforce.Setting]enforce.Finding{}
@@ -534,15 +540,16 @@ func (s *Store) PutFindings(list []enforce.Finding) error {
 		if _, err := tx.Exec(`DELETE FROM findings`); err != nil {
 			return err
 		}
-		// Many in one statement: to prepare one takes longer than to run it, and a nudge waits for this. SQLite takes
-		// 32,766 values in one.
+		// Many rows per statement: preparing a statement takes longer than running it, and a nudge waits for this.
+		// SQLite allows 32,766 values in one.
 		for part := range slices.Chunk(list, 1000) {
 			args := make([]any, 0, 2*len(part))
 			for _, f := range part {
 				body, _ := json.Marshal(f)
 				args = append(args, f.Setting, string(body))
 			}
-			if _, err := tx.Exec(`INSERT OR REPLACE INTO findings VALUES (?,?)`+strings.Repeat(`,(?,?)`, len(part)-1), args...); err != nil {
+			if _, err := tx.Exec(`INSERT OR REPLACE INTO findings VALUES (?,?)`+strings.Repeat(`,(?,?)`, len(part)-1),
+				args...); err != nil {
 				return err
 			}
 		}

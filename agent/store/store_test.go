@@ -91,7 +91,8 @@ func TestFirst(t *testing.T) {
 	for i, c := range []struct {
 		boot, what string
 		want       bool
-	}{{"1", "denied", true}, {"1", "denied", false}, {"1", "allowed", true}, {"1", "denied", true}, {"2", "denied", true}, {"2", "denied", false}} {
+	}{{"1", "denied", true}, {"1", "denied", false}, {"1", "allowed", true}, {"1", "denied", true}, {"2", "denied", true},
+		{"2", "denied", false}} {
 		if got := !s.Seen(c.boot, "usb.device/1-1@2", c.what); got != c.want {
 			t.Errorf("%d: %v", i, got)
 		}
@@ -102,7 +103,8 @@ func TestFirst(t *testing.T) {
 func TestPoliciesAndFindings(t *testing.T) {
 	s := open(t)
 	for i := range int64(30) {
-		if err := s.PutPolicy(Policy{Serial: i, Digest: "d", Received: time.Unix(i, 0), State: "pending", Changes: []string{fmt.Sprint(i)}, Document: []byte("{}")}); err != nil {
+		if err := s.PutPolicy(Policy{Serial: i, Digest: "d", Received: time.Unix(i, 0), State: "pending", Changes: []string{fmt.Sprint(i)},
+			Document: []byte("{}")}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -117,7 +117,8 @@ func TestOneWayToTheTerminal(t *testing.T) {
 			for _, ours := range []string{"cli.NewScreen(cmd.OutOrStdout())", "cli.NewScreen(cmd.ErrOrStderr())"} {
 				text = strings.ReplaceAll(text, ours, "")
 			}
-			for _, way := range []string{"fmt.Print", "fmt.Fprint", "NewEncoder", "println(", "io.WriteString", "OutOrStdout", "ErrOrStderr"} {
+			for _, way := range []string{"fmt.Print", "fmt.Fprint", "NewEncoder", "println(", "io.WriteString", "OutOrStdout",
+				"ErrOrStderr"} {
 				if strings.Contains(text, way) {
 					t.Errorf("%s uses %s", f, way)
 				}

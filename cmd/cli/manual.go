@@ -37,7 +37,8 @@ func addManual(p *Program) {
 				section = "8"
 			}
 			header := &doc.GenManHeader{Section: section, Date: &day, Source: "Warder " + p.Version, Manual: "Warder"}
-			if err := doc.GenManTreeFromOpts(root, doc.GenManTreeOptions{Header: header, Path: filepath.Join(args[0], "man"), CommandSeparator: "-"}); err != nil {
+			if err := doc.GenManTreeFromOpts(root, doc.GenManTreeOptions{Header: header, Path: filepath.Join(args[0], "man"),
+				CommandSeparator: "-"}); err != nil {
 				return err
 			}
 			at := filepath.Join(args[0], "completions")

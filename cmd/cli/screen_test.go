@@ -32,7 +32,8 @@ func TestScreen(t *testing.T) {
 	for _, on := range []bool{false, true} {
 		var out bytes.Buffer
 		s := Screen{&out, on}
-		s.Printf("%s %-10s %q %v %d %s %s %s\n", evil, enforce.Setting(evil), evil, []string{evil}, 7, s.Warn(evil), errors.New(evil), answered{errors.New(evil)})
+		s.Printf("%s %-10s %q %v %d %s %s %s\n", evil, enforce.Setting(evil), evil, []string{evil}, 7, s.Warn(evil), errors.New(evil),
+			answered{errors.New(evil)})
 		if got := strings.Replace(out.String(), "\nPASSWORD", "", 1); !harmless(got) { // an error of our own may have lines
 			t.Errorf("%q", got)
 		}

@@ -12,7 +12,8 @@ func (a *app) backup() *cobra.Command {
 	var data, database, to string
 	c := &cobra.Command{
 		Use: "backup --data DIR --to FILE", Short: "Write keys and database to a file, while the server runs", Args: cobra.NoArgs,
-		Long:    "Writes what is needed to bring the server back: the key files that devices trust it by, and the whole database as of\none moment, the same from SQLite and from PostgreSQL. The file holds secrets: mode 0600.",
+		Long: "Writes what is needed to bring the server back: the key files that devices trust it by, and the whole database as " +
+			"of\none moment, the same from SQLite and from PostgreSQL. The file holds secrets: mode 0600.",
 		Example: "  warder-server backup --data /var/lib/warder-server --to /backup/warder.tar.gz",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := server.OwnUser(data); err != nil {
@@ -34,7 +35,8 @@ func (a *app) restore() *cobra.Command {
 	var data, database, from string
 	c := &cobra.Command{
 		Use: "restore --data DIR --from FILE", Short: "Make a data directory from a backup", Args: cobra.NoArgs,
-		Long:    "Reads a backup into a new directory and an empty database, SQLite or PostgreSQL, whichever it came from. Devices take\nthe restored server for the one they know.",
+		Long: "Reads a backup into a new directory and an empty database, SQLite or PostgreSQL, whichever it came from. Devices " +
+			"take\nthe restored server for the one they know.",
 		Example: "  warder-server restore --data /var/lib/warder-server --from /backup/warder.tar.gz",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := server.OwnUser(data); err != nil {

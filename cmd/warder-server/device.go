@@ -35,7 +35,8 @@ func (l *listFlags) add(c *cobra.Command) {
 }
 
 // list fetches a list and prints it: as one JSON array, or as a table.
-func (a *app) list(cmd *cobra.Command, path string, l listFlags, q url.Values, headings []string, row func(json.RawMessage) ([]string, error)) error {
+func (a *app) list(cmd *cobra.Command, path string, l listFlags, q url.Values, headings []string,
+	row func(json.RawMessage) ([]string, error)) error {
 	if l.most < 0 {
 		return cli.Usagef("--most must be 0 or more (received %d)", l.most)
 	}
@@ -117,16 +118,18 @@ func (a *app) deviceList() *cobra.Command {
 				Name                                          string     `json:"device_name"`
 				Seen                                          *time.Time `json:"last_sync"`
 			}
-			return a.list(cmd, "/devices", l, q, []string{"DEVICE", "NAME", "STATE", "COMPLIANCE", "STATUS", "USER", "LAST SEEN"}, decoded(func(d device) []string {
-				return []string{d.ID, d.Name, d.State, d.Compliance, d.Status, d.User, moment(d.Seen)}
-			}))
+			return a.list(cmd, "/devices", l, q, []string{"DEVICE", "NAME", "STATE", "COMPLIANCE", "STATUS", "USER", "LAST SEEN"},
+				decoded(func(d device) []string {
+					return []string{d.ID, d.Name, d.State, d.Compliance, d.Status, d.User, moment(d.Seen)}
+				}))
 		},
 	}
 	l.add(c)
 	for _, f := range []struct{ flag, param, help string }{
 		{"compliance", "compliance", "compliant, unverified, noncompliant or unknown"}, {"status", "status", "online or offline"},
 		{"state", "state", "enrolled, retired or cloned"}, {"policy", "policy_id", "id of the policy that they are to have"},
-		{"user", "user", "their user"}, {"tag", "tag", "a tag of theirs"}, {"sort", "sort", "name, last_sync or enrolled_at; with - before it for the other way round"},
+		{"user", "user", "their user"}, {"tag", "tag", "a tag of theirs"},
+		{"sort", "sort", "name, last_sync or enrolled_at; with - before it for the other way round"},
 	} {
 		filters[f.param] = c.Flags().String(f.flag, "", f.help)
 	}
@@ -135,7 +138,8 @@ func (a *app) deviceList() *cobra.Command {
 
 func (a *app) deviceShow() *cobra.Command {
 	return a.targetFlags(&cobra.Command{
-		Use: "show DEVICE", Short: "Show a device with its findings", Args: cobra.ExactArgs(1), Example: "  warder-server device show device-ABCDEFGHIJKLMNOP",
+		Use: "show DEVICE", Short: "Show a device with its findings", Args: cobra.ExactArgs(1),
+		Example: "  warder-server device show device-ABCDEFGHIJKLMNOP",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client(cmd, "viewer")
 			if err != nil {
@@ -169,7 +173,8 @@ func (a *app) deviceShow() *cobra.Command {
 			out.Printf("  state     %s, %s, last seen %s\n", d.State, d.Status, moment(d.Seen))
 			out.Printf("  user      %s\n", first(d.User, "none"))
 			out.Printf("  platform  %s\n", d.Platform)
-			out.Printf("  policy    is to have %s version %d, has %s version %d\n", first(d.Effective, "none"), d.Version, first(d.Policy.ID, "none"), d.Policy.Version)
+			out.Printf("  policy    is to have %s version %d, has %s version %d\n", first(d.Effective, "none"), d.Version,
+				first(d.Policy.ID, "none"), d.Policy.Version)
 			if d.Why != "" {
 				out.Printf("  because   %s\n", d.Why)
 			}

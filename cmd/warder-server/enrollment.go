@@ -15,7 +15,8 @@ import (
 )
 
 func (a *app) enrollment() *cobra.Command {
-	c := &cobra.Command{Use: "enrollment", Short: "Enrolment tokens", Args: cobra.NoArgs, RunE: cli.Help, Example: "  warder-server enrollment create --data /var/lib/warder-server --json"}
+	c := &cobra.Command{Use: "enrollment", Short: "Enrolment tokens", Args: cobra.NoArgs, RunE: cli.Help,
+		Example: "  warder-server enrollment create --data /var/lib/warder-server --json"}
 	var data, database, user, ownership string
 	var uses int
 	var ttl time.Duration
@@ -56,7 +57,8 @@ func (a *app) enrollment() *cobra.Command {
 				return err
 			}
 			if a.JSON() { // in one line, as scripts have had it since 0.1
-				return a.screen(cmd).JSON(map[string]any{"id": e.ID, "token": t, "ca_pin": ca.Fingerprint(), "uses": uses, "expires_at": e.Expires.UTC().Truncate(time.Second)}, false)
+				return a.screen(cmd).JSON(map[string]any{"id": e.ID, "token": t, "ca_pin": ca.Fingerprint(), "uses": uses,
+					"expires_at": e.Expires.UTC().Truncate(time.Second)}, false)
 			}
 			a.screen(cmd).Printf("%s\n", t)
 			return nil
@@ -77,7 +79,8 @@ func (a *app) enrollmentList() *cobra.Command {
 	var state string
 	c := &cobra.Command{
 		Use: "list", Short: "List enrolment tokens, newest first", Args: cobra.NoArgs,
-		Long: "Lists the tokens by their ids: the server keeps only a hash of a token.", Example: "  warder-server enrollment list --state usable",
+		Long:    "Lists the tokens by their ids: the server keeps only a hash of a token.",
+		Example: "  warder-server enrollment list --state usable",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := url.Values{}
 			if state != "" {
@@ -90,9 +93,11 @@ func (a *app) enrollmentList() *cobra.Command {
 				Expires               *time.Time `json:"expires_at"`
 				By                    string     `json:"created_by"`
 			}
-			return a.list(cmd, "/enrollments", l, q, []string{"ENROLMENT", "STATE", "USED", "EXPIRES", "MADE BY", "TAGS", "NOTE"}, decoded(func(e enrollment) []string {
-				return []string{e.ID, e.State, fmt.Sprintf("%d of %d", e.Used, e.Uses), moment(e.Expires), e.By, strings.Join(e.Tags, ","), e.Note}
-			}))
+			return a.list(cmd, "/enrollments", l, q, []string{"ENROLMENT", "STATE", "USED", "EXPIRES", "MADE BY", "TAGS", "NOTE"},
+				decoded(func(e enrollment) []string {
+					return []string{e.ID, e.State, fmt.Sprintf("%d of %d", e.Used, e.Uses), moment(e.Expires), e.By,
+						strings.Join(e.Tags, ","), e.Note}
+				}))
 		},
 	}
 	l.add(c)

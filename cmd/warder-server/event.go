@@ -11,7 +11,8 @@ import (
 
 func (a *app) event() *cobra.Command {
 	c := &cobra.Command{
-		Use: "event", Short: "What happened on devices", Args: cobra.NoArgs, RunE: cli.Help, Example: "  warder-server event list --kind denied",
+		Use: "event", Short: "What happened on devices", Args: cobra.NoArgs, RunE: cli.Help,
+		Example: "  warder-server event list --kind denied",
 	}
 	c.AddCommand(a.eventList())
 	return c
@@ -37,9 +38,10 @@ func (a *app) eventList() *cobra.Command {
 					Kind, Mode, Setting, Subject, Reason string
 				}
 			}
-			return a.list(cmd, "/events", l, q, []string{"AT", "DEVICE", "KIND", "MODE", "SUBJECT", "REASON"}, decoded(func(e event) []string {
-				return []string{moment(e.Event.At), e.Name, e.Event.Kind, e.Event.Mode, e.Event.Subject, e.Event.Reason}
-			}))
+			return a.list(cmd, "/events", l, q, []string{"AT", "DEVICE", "KIND", "MODE", "SUBJECT", "REASON"},
+				decoded(func(e event) []string {
+					return []string{moment(e.Event.At), e.Name, e.Event.Kind, e.Event.Mode, e.Event.Subject, e.Event.Reason}
+				}))
 		},
 	}
 	l.add(c)

@@ -14,7 +14,8 @@ import (
 )
 
 func (a *app) keys() *cobra.Command {
-	c := &cobra.Command{Use: "keys", Short: "The key that policies are signed with", Args: cobra.NoArgs, RunE: cli.Help, Example: "  warder-server keys show --data /var/lib/warder-server"}
+	c := &cobra.Command{Use: "keys", Short: "The key that policies are signed with", Args: cobra.NoArgs, RunE: cli.Help,
+		Example: "  warder-server keys show --data /var/lib/warder-server"}
 	var data, recovery string
 	rotate := &cobra.Command{
 		Use: "rotate --data DIR", Short: "Sign policies with a new key", Args: cobra.NoArgs,
@@ -22,7 +23,8 @@ func (a *app) keys() *cobra.Command {
 With --recovery-key, the file that was taken offline, they follow because that says so, and the key before is
 forgotten: do this when it may be in wrong hands. A running server takes the new key within seconds; other nodes need
 the files policy.key and policy.past.`,
-		Example: "  warder-server keys rotate --data /var/lib/warder-server\n  warder-server keys rotate --data /var/lib/warder-server --recovery-key /media/safe/recovery.key",
+		Example: "  warder-server keys rotate --data /var/lib/warder-server\n  warder-server keys rotate --data /var/lib/warder-server " +
+			"--recovery-key /media/safe/recovery.key",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			k, err := existing(data)
 			if err != nil {
@@ -48,7 +50,8 @@ the files policy.key and policy.past.`,
 	dataFlags(rotate, &data, nil)
 	rotate.Flags().StringVar(&recovery, "recovery-key", "", "file of the offline recovery key")
 	show := &cobra.Command{
-		Use: "show --data DIR", Short: "Print the public keys that devices trust", Args: cobra.NoArgs, Example: "  warder-server keys show --data /var/lib/warder-server",
+		Use: "show --data DIR", Short: "Print the public keys that devices trust", Args: cobra.NoArgs,
+		Example: "  warder-server keys show --data /var/lib/warder-server",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			k, err := existing(data)
 			if err != nil {

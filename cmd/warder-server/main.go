@@ -32,12 +32,14 @@ func newApp() *app {
 	a := &app{}
 	root := &cobra.Command{
 		Use: "warder-server", Short: "The policy server for Warder, and its administrator's commands",
-		Example: "  warder-server serve --data /var/lib/warder-server\n  warder-server token create --data /var/lib/warder-server --role admin\n" +
+		Example: "  warder-server serve --data /var/lib/warder-server\n  warder-server token create --data /var/lib/warder-server " +
+			"--role admin\n" +
 			"  warder-server device list --compliance noncompliant",
 	}
 	a.Program = cli.New(root, version)
 	a.Explain = failure
-	root.AddCommand(a.serve(), a.token(), a.enrollment(), a.device(), a.event(), a.policy(), a.api(), a.keys(), a.backup(), a.restore(), a.version())
+	root.AddCommand(a.serve(), a.token(), a.enrollment(), a.device(), a.event(), a.policy(), a.api(), a.keys(), a.backup(), a.restore(),
+		a.version())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return a
 }
@@ -46,7 +48,8 @@ func newApp() *app {
 func failure(err error) *cli.Failure {
 	var unknown x509.UnknownAuthorityError
 	if errors.As(err, &unknown) {
-		return &cli.Failure{Err: err, Code: "unknown_authority", Hint: "if the server has its own authority: --ca FILE (on the server: warder-server keys ca --data DIR)"}
+		return &cli.Failure{Err: err, Code: "unknown_authority",
+			Hint: "if the server has its own authority: --ca FILE (on the server: warder-server keys ca --data DIR)"}
 	}
 	var e *admin.Error
 	if !errors.As(err, &e) {

@@ -19,18 +19,20 @@ func TestMain(m *testing.M) {
 
 // TestCommands runs the scripts in testdata against the real command line and a server that runs.
 func TestCommands(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata", Cmds: map[string]func(*testscript.TestScript, bool, []string){"ask": ask, "keep": keep, "until": until}, Setup: func(e *testscript.Env) error {
-		for _, name := range []string{"PORT", "PORT2"} {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return err
+	testscript.Run(t, testscript.Params{Dir: "testdata",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ask": ask, "keep": keep, "until": until},
+		Setup: func(e *testscript.Env) error {
+			for _, name := range []string{"PORT", "PORT2"} {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				_, port, _ := net.SplitHostPort(l.Addr().String())
+				_ = l.Close()
+				e.Setenv(name, port)
 			}
-			_, port, _ := net.SplitHostPort(l.Addr().String())
-			_ = l.Close()
-			e.Setenv(name, port)
-		}
-		return nil
-	}})
+			return nil
+		}})
 }
 
 // keep is "keep NAME": the output of the last command as a variable.

@@ -59,7 +59,8 @@ func TestRootInTheServersDirectory(t *testing.T) {
 		err := cmd.Wait()
 		return out.String(), err
 	}
-	for _, args := range [][]string{{"enrollment", "create"}, {"token", "create"}, {"keys", "rotate"}, {"token", "rotate"}, {"keys", "show"}} {
+	for _, args := range [][]string{{"enrollment", "create"}, {"token", "create"}, {"keys", "rotate"}, {"token", "rotate"},
+		{"keys", "show"}} {
 		if out, err := run(args...); err != nil {
 			t.Fatalf("%v: %v %s", args, err, out)
 		}

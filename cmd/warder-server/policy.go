@@ -39,13 +39,14 @@ func (a *app) policyList() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List policies", Args: cobra.NoArgs, Example: "  warder-server policy list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.list(cmd, "/policies", l, url.Values{}, []string{"POLICY", "NAME", "VERSION", "MODE", "ACTIVE", "DEVICES"}, decoded(func(p policyObject) []string {
-				active := "no"
-				if p.Active {
-					active = "yes"
-				}
-				return []string{p.ID, p.Name, fmt.Sprint(p.Version), p.Mode, active, fmt.Sprint(p.Devices)}
-			}))
+			return a.list(cmd, "/policies", l, url.Values{}, []string{"POLICY", "NAME", "VERSION", "MODE", "ACTIVE", "DEVICES"},
+				decoded(func(p policyObject) []string {
+					active := "no"
+					if p.Active {
+						active = "yes"
+					}
+					return []string{p.ID, p.Name, fmt.Sprint(p.Version), p.Mode, active, fmt.Sprint(p.Devices)}
+				}))
 		},
 	}
 	l.add(c)
@@ -56,8 +57,9 @@ func (a *app) policyShow() *cobra.Command {
 	var number int
 	c := &cobra.Command{
 		Use: "show POLICY", Short: "Print a policy as JSON, by its id or its name", Args: cobra.ExactArgs(1),
-		Long:    "Prints the policy as \"policy apply\" takes it: change the file and apply it.",
-		Example: "  warder-server policy show \"Engineering Team Policy\" > engineering.json\n  warder-server policy show policy-default --version-number 3",
+		Long: "Prints the policy as \"policy apply\" takes it: change the file and apply it.",
+		Example: "  warder-server policy show \"Engineering Team Policy\" > engineering.json\n  warder-server policy show " +
+			"policy-default --version-number 3",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client(cmd, "viewer")
 			if err != nil {
@@ -69,7 +71,8 @@ func (a *app) policyShow() *cobra.Command {
 			}
 			if number > 0 {
 				var v struct{ Policy json.RawMessage }
-				if _, err := client.Do(cmd.Context(), http.MethodGet, fmt.Sprintf("/policies/%s/versions/%d", url.PathEscape(p.ID), number), nil, nil, &v); err != nil {
+				if _, err := client.Do(cmd.Context(), http.MethodGet, fmt.Sprintf("/policies/%s/versions/%d", url.PathEscape(p.ID), number),
+					nil, nil, &v); err != nil {
 					return err
 				}
 				return a.screen(cmd).JSON(v.Policy, true)
@@ -108,9 +111,11 @@ func find(cmd *cobra.Command, client *admin.Client, name string) (p policyObject
 	case err != nil:
 		return p, "", err
 	case len(same) == 0:
-		return p, "", &cli.Failure{Err: fmt.Errorf("no policy has the id or the name %q", name), Code: "not_found", Hint: "see: warder-server policy list"}
+		return p, "", &cli.Failure{Err: fmt.Errorf("no policy has the id or the name %q", name), Code: "not_found",
+			Hint: "see: warder-server policy list"}
 	case len(same) > 1:
-		return p, "", &cli.Failure{Err: fmt.Errorf("%d policies have the name %q: %q", len(same), name, same), Code: "ambiguous", Hint: "use the id"}
+		return p, "", &cli.Failure{Err: fmt.Errorf("%d policies have the name %q: %q", len(same), name, same), Code: "ambiguous",
+			Hint: "use the id"}
 	}
 	etag, err = client.Do(cmd.Context(), http.MethodGet, "/policies/"+same[0], nil, nil, &p)
 	return p, etag, err
@@ -139,7 +144,8 @@ func (a *app) policyApply() *cobra.Command {
 			"name names, or --policy, is updated: sections in the file replace those sections, the others stay. Without one a\n" +
 			"policy is created. With --dry-run nothing is changed: the file is validated, and for a policy that exists it is said\n" +
 			"how many devices would be affected.",
-		Example: "  warder-server policy apply engineering.json --dry-run\n  warder-server policy apply engineering.json\n  warder-server policy show policy-default | warder-server policy apply - --dry-run",
+		Example: "  warder-server policy apply engineering.json --dry-run\n  warder-server policy apply engineering.json\n  " +
+			"warder-server policy show policy-default | warder-server policy apply - --dry-run",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := readInput(cmd, args[0], maxPolicyFile)
 			if err != nil {
@@ -211,7 +217,8 @@ func (a *app) dryRun(cmd *cobra.Command, client *admin.Client, old policyObject,
 		if _, err := client.Do(cmd.Context(), http.MethodPost, "/policies/validate", nil, body, &valid); err != nil {
 			return err
 		}
-		return a.say(cmd, map[string]any{"action": "create", "validation": valid}, "The policy is valid; it would be created.\n%s", warnings(a.screen(cmd), valid))
+		return a.say(cmd, map[string]any{"action": "create", "validation": valid}, "The policy is valid; it would be created.\n%s",
+			warnings(a.screen(cmd), valid))
 	}
 	var effect struct {
 		Total    int `json:"total"`
@@ -222,13 +229,15 @@ func (a *app) dryRun(cmd *cobra.Command, client *admin.Client, old policyObject,
 		return err
 	}
 	if contains(raw, body) {
-		return a.say(cmd, map[string]any{"action": "unchanged", "policy_id": old.ID}, "The policy is valid; %s (version %d) says all of it already.\n", old.ID, old.Version)
+		return a.say(cmd, map[string]any{"action": "unchanged", "policy_id": old.ID},
+			"The policy is valid; %s (version %d) says all of it already.\n", old.ID, old.Version)
 	}
 	if _, err := client.Do(cmd.Context(), http.MethodPost, "/policies/"+url.PathEscape(old.ID)+"/whatif", nil, body, &raw); err != nil {
 		return err
 	}
 	_ = json.Unmarshal(raw, &effect)
-	return a.say(cmd, map[string]any{"action": "update", "policy_id": old.ID, "effect": raw}, "The policy is valid; %s (version %d) would be updated. %s have it.\n",
+	return a.say(cmd, map[string]any{"action": "update", "policy_id": old.ID, "effect": raw},
+		"The policy is valid; %s (version %d) would be updated. %s have it.\n",
 		old.ID, old.Version, cli.Count(effect.Total, "device"))
 }
 
@@ -274,7 +283,8 @@ func contains(have json.RawMessage, change map[string]json.RawMessage) bool {
 	return true
 }
 
-func (a *app) applyPolicy(cmd *cobra.Command, client *admin.Client, old policyObject, etag string, body map[string]json.RawMessage, asDefault bool) error {
+func (a *app) applyPolicy(cmd *cobra.Command, client *admin.Client, old policyObject, etag string, body map[string]json.RawMessage,
+	asDefault bool) error {
 	var p policyObject
 	var raw json.RawMessage
 	what := "created"
@@ -303,9 +313,11 @@ func (a *app) applyPolicy(cmd *cobra.Command, client *admin.Client, old policyOb
 		}
 	}
 	if asDefault && standing.ID != p.ID {
-		if _, err := client.Do(cmd.Context(), http.MethodPut, "/policies/default", nil, map[string]string{"policy_id": p.ID}, nil); err != nil {
+		if _, err := client.Do(cmd.Context(), http.MethodPut, "/policies/default", nil, map[string]string{"policy_id": p.ID},
+			nil); err != nil {
 			return fmt.Errorf("%q was %s, but cannot be made the default: %w", p.ID, what, err)
 		}
 	}
-	return a.say(cmd, map[string]any{"action": what, "policy": raw}, "%s  %s, version %d: %s.\n%s", p.ID, p.Name, p.Version, what, warnings(a.screen(cmd), raw))
+	return a.say(cmd, map[string]any{"action": what, "policy": raw}, "%s  %s, version %d: %s.\n%s", p.ID, p.Name, p.Version, what,
+		warnings(a.screen(cmd), raw))
 }

@@ -74,7 +74,8 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 	dataFlags(c, &o.Data, &o.Database)
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:8443", "address to listen on")
 	f.BoolVar(&o.HTTP, "http", false, "plain HTTP, on loopback alone (behind a proxy on this machine)")
-	f.StringVar(&o.Cert, "cert", "", "PEM file of a certificate and its chain, instead of the server's own authority; read again when it changes")
+	f.StringVar(&o.Cert, "cert", "",
+		"PEM file of a certificate and its chain, instead of the server's own authority; read again when it changes")
 	f.StringVar(&o.CertKey, "cert-key", "", "PEM file of its key")
 	f.StringSliceVar(&o.Names, "name", nil, "host names or addresses that devices reach this server by")
 	f.DurationVar(&o.Interval, "interval", 5*time.Minute, "how often devices poll")

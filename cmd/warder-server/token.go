@@ -14,7 +14,8 @@ import (
 )
 
 func (a *app) token() *cobra.Command {
-	c := &cobra.Command{Use: "token", Short: "Administrators' tokens", Args: cobra.NoArgs, RunE: cli.Help, Example: "  warder-server token create --data /var/lib/warder-server --role admin"}
+	c := &cobra.Command{Use: "token", Short: "Administrators' tokens", Args: cobra.NoArgs, RunE: cli.Help,
+		Example: "  warder-server token create --data /var/lib/warder-server --role admin"}
 	c.AddCommand(a.tokenCreate(), a.tokenList(), a.tokenRotate())
 	return c
 }
@@ -78,8 +79,10 @@ func (a *app) tokenRotate() *cobra.Command {
 	var data string
 	var drop bool
 	c := &cobra.Command{
-		Use: "rotate --data DIR", Short: "Sign tokens with a new secret", Args: cobra.NoArgs, Example: "  warder-server token rotate --data /var/lib/warder-server --drop",
-		Long: "Makes a new secret for tokens. Those signed with the one before stay valid until they expire, unless --drop.\nA running server takes it within seconds; other nodes need the file admin.key.",
+		Use: "rotate --data DIR", Short: "Sign tokens with a new secret", Args: cobra.NoArgs,
+		Example: "  warder-server token rotate --data /var/lib/warder-server --drop",
+		Long: "Makes a new secret for tokens. Those signed with the one before stay valid until they expire, unless --drop.\nA " +
+			"running server takes it within seconds; other nodes need the file admin.key.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			keys, err := existing(data)
 			if err != nil {

@@ -76,7 +76,8 @@ func (a *app) closeUSB() *cobra.Command {
 			out := a.screen(cmd)
 			builtin, err := input.Observer{File: "/proc/bus/input/devices"}.BuiltIn()
 			if !accept && (err != nil || builtin == 0) {
-				return errors.Join(errors.New("no built-in keyboard was found (USB and Bluetooth do not count): a passphrase could not be typed at the next start. "+
+				return errors.Join(errors.New("no built-in keyboard was found (USB and Bluetooth do not count): a passphrase could not "+
+					"be typed at the next start. "+
 					"If none is asked for, repeat this with --accept-risk"), err)
 			}
 			if !a.JSON() {

@@ -15,14 +15,16 @@ func (a *app) doctor() *cobra.Command {
 	var all bool
 	c := &cobra.Command{
 		Use: "doctor", Short: "Check everything that can be wrong with the agent, and say what to do", Args: cobra.NoArgs,
-		Long:    "Checks each thing that can be wrong with the agent, the way to its server included. Exits 0 when nothing is,\n2 when something is, 3 when the agent cannot be reached.",
+		Long: "Checks each thing that can be wrong with the agent, the way to its server included. Exits 0 when nothing is,\n2 when " +
+			"something is, 3 when the agent cannot be reached.",
 		Example: "  warder doctor\n  warder doctor --all",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			st := a.screen(cmd)
 			var d agent.Doctor
 			err := a.client().Do(cmd.Context(), "GET", "/v1/doctor", nil, &d)
 			if errors.Is(err, localapi.ErrNoAgent) {
-				return &cli.Failure{Err: err, Code: "no_agent", Exit: agent.ExitUnreachable, Hint: a.howToStart(cmd.Context()) + "\nif it does not stay up: journalctl -u warder"}
+				return &cli.Failure{Err: err, Code: "no_agent", Exit: agent.ExitUnreachable,
+					Hint: a.howToStart(cmd.Context()) + "\nif it does not stay up: journalctl -u warder"}
 			}
 			if err != nil {
 				return fmt.Errorf("cannot ask the agent: %w", err)

@@ -26,7 +26,8 @@ func (a *app) enroll() *cobra.Command {
 			err := a.client().Do(ctx, "POST", "/v1/enroll", e, nil)
 			if err != nil && os.Getenv("HTTPS_PROXY")+os.Getenv("https_proxy") != "" && !errors.Is(err, localapi.ErrNoAgent) {
 				// The agent enrols, and it has the service's environment.
-				err = fmt.Errorf("%w (HTTPS_PROXY is set in this shell; the agent does not see it: write proxy = \"…\" into %s)", err, a.paths().ConfigFile())
+				err = fmt.Errorf("%w (HTTPS_PROXY is set in this shell; the agent does not see it: write proxy = \"…\" into %s)", err,
+					a.paths().ConfigFile())
 			}
 			running := true
 			if errors.Is(err, localapi.ErrNoAgent) {

@@ -44,7 +44,8 @@ func (a *app) events() *cobra.Command {
 				if os.Geteuid() == 0 {
 					out.Printf("No events yet.\n")
 				} else {
-					out.Printf("No events that you may see. Root sees all of them (sudo warder events); other users see what was plugged in\n" +
+					out.Printf("No events that you may see. Root sees all of them (sudo warder events); other users see what was " +
+						"plugged in\n" +
 						"while they sat at this machine, unless the policy only monitors.\n")
 				}
 			}

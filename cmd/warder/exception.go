@@ -14,9 +14,11 @@ func (a *app) exception() *cobra.Command {
 	var usb string
 	c := &cobra.Command{
 		Use: "exception CODE", Short: "Let something pass with a code from support", Args: cobra.ExactArgs(1),
-		Long: "Support reads out a code for one thing on this machine, such as a stick, for a time. It works without a network, once, within\n" +
+		Long: "Support reads out a code for one thing on this machine, such as a stick, for a time. It works without a network, " +
+			"once, within\n" +
 			"a day. It is tried on what is there and refused; name the stick where it is not plugged in yet.",
-		Example: "  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A\n  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A --usb 0951:1666:0011AABB",
+		Example: "  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A\n  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A --usb " +
+			"0951:1666:0011AABB",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var x identity.Exception
 			in := agent.ExceptionRequest{Code: args[0]}

@@ -32,8 +32,9 @@ func (a *app) explainUSB() *cobra.Command {
 		Use: "usb VID:PID[:SERIAL] [--class 08,03] | usb --port 1-2", Short: "Explain the verdict on a USB device",
 		Long: "Explains the verdict on a device that need not be plugged in. Where its classes matter and are not\n" +
 			"named, the answer is that it depends.",
-		Example: "  warder explain usb 0951:1666 --class 08\n  warder explain usb 046d:c52b:12345 --class hid\n  warder explain usb --port 1-2",
-		Args:    cobra.MaximumNArgs(1),
+		Example: "  warder explain usb 0951:1666 --class 08\n  warder explain usb 046d:c52b:12345 --class hid\n  warder explain " +
+			"usb --port 1-2",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in := usb.Subject{Port: port}
 			switch {
@@ -77,7 +78,8 @@ func (a *app) explainUSB() *cobra.Command {
 					st.Printf("  %-13s %s\n", name, text)
 				}
 			}
-			change := map[string]string{section.Allow: "to refuse it", section.Deny: "to allow it", section.WouldDeny: "to allow it"}[x.Answer.Answer]
+			change := map[string]string{section.Allow: "to refuse it", section.Deny: "to allow it",
+				section.WouldDeny: "to allow it"}[x.Answer.Answer]
 			if change == "" {
 				change = "to know it"
 			}

@@ -11,7 +11,8 @@ import (
 func (a *app) ledger() *cobra.Command {
 	c := &cobra.Command{
 		Use: "ledger", Short: "What Warder changed on this machine, and what it was before", Args: cobra.NoArgs,
-		Long:    "Lists every resource that Warder changed: its value before that, which is what a revert restores, the\nvalue that Warder wrote last, and the value read now.",
+		Long: "Lists every resource that Warder changed: its value before that, which is what a revert restores, the\nvalue that " +
+			"Warder wrote last, and the value read now.",
 		Example: "  sudo warder ledger",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var list []agent.LedgerRow

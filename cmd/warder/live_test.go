@@ -33,7 +33,8 @@ func startServer(ts *testscript.TestScript, _ bool, _ []string) {
 	data := ts.MkAbs("server")
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan string, 1), make(chan error, 1)
-	o := server.Options{Data: data, Listen: "127.0.0.1:0", Interval: time.Minute, Log: slog.New(slog.DiscardHandler), Ready: func(u string) { ready <- u }}
+	o := server.Options{Data: data, Listen: "127.0.0.1:0", Interval: time.Minute, Log: slog.New(slog.DiscardHandler),
+		Ready: func(u string) { ready <- u }}
 	go func() { done <- server.Serve(ctx, o) }()
 	ts.Defer(func() { cancel(); <-done })
 	select {

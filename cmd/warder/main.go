@@ -40,12 +40,14 @@ func newApp() *app {
 	a := &app{}
 	root := &cobra.Command{
 		Use: "warder", Short: "Keeps this machine as its company's policy says, and says how it stands",
-		Example: "  warder status\n  warder explain usb 0951:1666 --class 08\n  sudo warder enroll --server https://policy.example.com --token T",
+		Example: "  warder status\n  warder explain usb 0951:1666 --class 08\n  sudo warder enroll --server " +
+			"https://policy.example.com --token T",
 	}
 	a.Program = cli.New(root, version)
 	a.Explain = a.failure
 	root.PersistentFlags().StringVar(&a.state, "state", "", "state directory of the agent (default: that of the installed service)")
-	root.AddCommand(a.enroll(), a.unenroll(), a.run(), a.checkIn(), a.status(), a.doctor(), a.explain(), a.events(), a.ledger(), a.policy(), a.revert(), a.exception(), a.service(), a.usb(), a.version(), a.releaseDisk(), a.early())
+	root.AddCommand(a.enroll(), a.unenroll(), a.run(), a.checkIn(), a.status(), a.doctor(), a.explain(), a.events(), a.ledger(), a.policy(),
+		a.revert(), a.exception(), a.service(), a.usb(), a.version(), a.releaseDisk(), a.early())
 	if boot := a.boot(); boot != nil {
 		root.AddCommand(boot)
 	}

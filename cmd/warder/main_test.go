@@ -28,9 +28,11 @@ func TestExitCodes(t *testing.T) {
 		want int
 	}{
 		{"status", 3}, {"status --json", 3}, {"status --nope", 64}, {"status x", 64}, {"nope", 64}, {"service nope", 64}, {"enroll", 64},
-		{"enroll --server https://x.example", 64}, {"revert", 64}, {"revert --for soon --reason x", 64}, {"explain usb", 64}, {"explain usb zzzz:1", 64},
+		{"enroll --server https://x.example", 64}, {"revert", 64}, {"revert --for soon --reason x", 64}, {"explain usb", 64},
+		{"explain usb zzzz:1", 64},
 		{"explain usb 0951:1666 --port 1-1", 64}, {"explain usb 0951:1666", 4}, {"events", 3}, {"unenroll", 4},
-		{"revert --reason x", 4}, {"revert --lift", 3}, {"events --last many", 64}, {"events --last 0", 64}, {"--version", 0}, {"version", 0},
+		{"revert --reason x", 4}, {"revert --lift", 3}, {"events --last many", 64}, {"events --last 0", 64}, {"--version", 0},
+		{"version", 0},
 	} {
 		if got := run(append(strings.Fields(c.args), none...), io.Discard, io.Discard); got != c.want {
 			t.Errorf("warder %s: exit %d, want %d", c.args, got, c.want)
@@ -56,8 +58,10 @@ func TestHelp(t *testing.T) {
 // where that was asked for.
 func TestNothingLeftBehind(t *testing.T) {
 	for _, args := range []string{
-		"status", "doctor", "events", "ledger", "usb", "policy show", "policy diff", "check-in", "explain usb 0951:1666", "unenroll", "revert --reason x",
-		"revert --lift", "revert --leftovers", "exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A", "boot status", "enroll --server https://127.0.0.1:1 --token t",
+		"status", "doctor", "events", "ledger", "usb", "policy show", "policy diff", "check-in", "explain usb 0951:1666", "unenroll",
+		"revert --reason x",
+		"revert --lift", "revert --leftovers", "exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A", "boot status",
+		"enroll --server https://127.0.0.1:1 --token t",
 	} {
 		dir := t.TempDir()
 		state := filepath.Join(dir, "state")

@@ -12,7 +12,8 @@ import (
 )
 
 func (a *app) policy() *cobra.Command {
-	c := &cobra.Command{Args: cobra.NoArgs, RunE: cli.Help, Use: "policy", Short: "The policy in force and the versions before it", Example: "  sudo warder policy show\n  sudo warder policy diff"}
+	c := &cobra.Command{Args: cobra.NoArgs, RunE: cli.Help, Use: "policy", Short: "The policy in force and the versions before it",
+		Example: "  sudo warder policy show\n  sudo warder policy diff"}
 	c.AddCommand(a.policyShow(), a.policyDiff())
 	return c
 }

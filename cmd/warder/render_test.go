@@ -32,13 +32,19 @@ func TestRendering(t *testing.T) {
 		var out bytes.Buffer
 		s := cli.NewScreen(&out)
 		now := time.Now()
-		st := agent.Status{Agent: "running", Version: evil, Enrolled: true, Server: evil, DeviceID: evil, Policy: &agent.PolicyStatus{Name: evil, State: evil},
-			Hold: &identity.Hold{Who: evil, Reason: evil}, Exceptions: []identity.Exception{{Section: evil, Subject: evil, Reason: evil}}, Health: []agent.Problem{{Detail: evil}},
-			CheckIn: agent.CheckInStatus{Error: evil, Last: now, Next: now}, Work: []agent.WorkStatus{{Subject: evil, What: evil, Step: evil}},
-			Sections: map[string]agent.SectionStatus{evil: {Problem: evil}, "b" + evil: {Counts: []section.Count{{Name: evil, N: 1, Bad: true}}}},
+		st := agent.Status{Agent: "running", Version: evil, Enrolled: true, Server: evil, DeviceID: evil,
+			Policy: &agent.PolicyStatus{Name: evil, State: evil},
+			Hold:   &identity.Hold{Who: evil, Reason: evil}, Exceptions: []identity.Exception{{Section: evil, Subject: evil, Reason: evil}},
+			Health:  []agent.Problem{{Detail: evil}},
+			CheckIn: agent.CheckInStatus{Error: evil, Last: now, Next: now},
+			Work:    []agent.WorkStatus{{Subject: evil, What: evil, Step: evil}},
+			Sections: map[string]agent.SectionStatus{evil: {Problem: evil},
+				"b" + evil: {Counts: []section.Count{{Name: evil, N: 1, Bad: true}}}},
 			Findings: []enforce.Finding{{Setting: evil, Compliance: evil, Enforcement: evil, Reason: evil}}}
 		render(s, st)
-		checks(s, agent.Doctor{Checks: []agent.Check{{Detail: evil}, {Warning: agent.Warning{Code: evil, Means: evil, Do: evil, Severity: evil}, By: evil}, {OK: true, Warning: agent.Warning{Code: evil}}}}, true)
+		checks(s, agent.Doctor{Checks: []agent.Check{{Detail: evil},
+			{Warning: agent.Warning{Code: evil, Means: evil, Do: evil, Severity: evil}, By: evil},
+			{OK: true, Warning: agent.Warning{Code: evil}}}}, true)
 		printEvent(s, enforce.Event{Subject: evil, Reason: evil, Told: evil, Kind: evil})
 		if !harmless(out.String()) {
 			t.Errorf("%q", out.String())

@@ -57,7 +57,8 @@ func (a *app) revert() *cobra.Command {
 			if s.Hold != nil && !s.Hold.Until.IsZero() {
 				until = "until " + s.Hold.Until.Local().Format(time.DateTime)
 			}
-			return a.say(cmd, map[string]any{"reverted": true, "hold": s.Hold}, "The machine is as it was before Warder. The policy is suspended %s.\n", until)
+			return a.say(cmd, map[string]any{"reverted": true, "hold": s.Hold},
+				"The machine is as it was before Warder. The policy is suspended %s.\n", until)
 		},
 	}
 	c.Flags().DurationVar(&length, "for", 0, "how long (default: until lifted)")

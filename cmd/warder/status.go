@@ -159,7 +159,8 @@ func render(st cli.Screen, s agent.Status) {
 	}
 	for _, n := range slices.Sorted(maps.Keys(s.Latency)) {
 		if l := s.Latency[n]; !strings.HasSuffix(n, "_verified") || strings.HasPrefix(n, "nudge") {
-			line("latency", "%s: p50 %s, p99 %s  %s", strings.ReplaceAll(n, "_", " "), micros(l.P50), micros(l.P99), st.Dim(fmt.Sprintf("(%d measured)", l.Count)))
+			line("latency", "%s: p50 %s, p99 %s  %s", strings.ReplaceAll(n, "_", " "), micros(l.P50), micros(l.P99),
+				st.Dim(fmt.Sprintf("(%d measured)", l.Count)))
 		}
 	}
 	for _, h := range s.Health {
@@ -181,7 +182,8 @@ func headline(st cli.Screen, s agent.Status) cli.Painted {
 	if s.Rollup.WrongMode {
 		text = st.Bad("wrong mode")
 	}
-	return text + st.Dim(fmt.Sprintf("  %s managed, %d of them unsupported here", cli.Count(s.Rollup.Managed, "setting"), s.Rollup.Unsupported))
+	return text + st.Dim(fmt.Sprintf("  %s managed, %d of them unsupported here", cli.Count(s.Rollup.Managed, "setting"),
+		s.Rollup.Unsupported))
 }
 
 func checkIn(st cli.Screen, s agent.Status) cli.Painted {

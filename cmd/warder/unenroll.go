@@ -13,7 +13,8 @@ import (
 func (a *app) unenroll() *cobra.Command {
 	return &cobra.Command{
 		Use: "unenroll", Short: "Give the machine back and forget the server", Args: cobra.NoArgs,
-		Long:    "Restores what was there before Warder, then erases this machine's identity. The server keeps the\ndevice in its list until an administrator retires it.",
+		Long: "Restores what was there before Warder, then erases this machine's identity. The server keeps the\ndevice in its list " +
+			"until an administrator retires it.",
 		Example: "  sudo warder unenroll",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := a.client().Do(cmd.Context(), "POST", "/v1/unenroll", nil, nil)

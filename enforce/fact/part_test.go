@@ -9,9 +9,10 @@ import (
 // What a report carries comes back as it was: known, unknown with its reason, and never looked at.
 func TestParts(t *testing.T) {
 	for name, m := range map[string]Machine{
-		"all known": {USB: Is([]USB{{Path: "1-1", Vendor: 1}}), Controllers: Is([]string{"usb1"}), Inputs: Is(Inputs{Keyboards: 1}), Volumes: Is([]Volume{{Dev: "sda"}})},
-		"empty":     {USB: Is([]USB{}), Controllers: Is([]string{}), Inputs: Is(Inputs{})},
-		"unread":    {USB: Unread[[]USB]("no right"), Controllers: Is([]string{"usb1"}), Inputs: Unread[Inputs]("no file")},
+		"all known": {USB: Is([]USB{{Path: "1-1", Vendor: 1}}), Controllers: Is([]string{"usb1"}), Inputs: Is(Inputs{Keyboards: 1}),
+			Volumes: Is([]Volume{{Dev: "sda"}})},
+		"empty":  {USB: Is([]USB{}), Controllers: Is([]string{}), Inputs: Is(Inputs{})},
+		"unread": {USB: Unread[[]USB]("no right"), Controllers: Is([]string{"usb1"}), Inputs: Unread[Inputs]("no file")},
 	} {
 		known, unread := m.Encode()
 		b, _ := json.Marshal(known)
@@ -31,7 +32,8 @@ func TestParts(t *testing.T) {
 		t.Errorf("%+v %v %v", got, unread, err)
 	}
 	// An agent of version 0.3 on a machine without USB devices leaves the list out.
-	if err := got.Decode(map[Part]json.RawMessage{PartInputs: json.RawMessage(`{"keyboards":1}`)}, nil, json.Unmarshal); err != nil || !got.USB.OK || !got.Controllers.OK || got.Inputs.V.Keyboards != 1 {
+	if err := got.Decode(map[Part]json.RawMessage{PartInputs: json.RawMessage(`{"keyboards":1}`)}, nil, json.Unmarshal); err != nil ||
+		!got.USB.OK || !got.Controllers.OK || got.Inputs.V.Keyboards != 1 {
 		t.Errorf("%+v %v", got, err)
 	}
 	if err := got.Decode(map[Part]json.RawMessage{PartUSB: json.RawMessage(`{}`)}, nil, json.Unmarshal); err == nil {
@@ -47,7 +49,8 @@ func TestParts(t *testing.T) {
 
 func TestCan(t *testing.T) {
 	m := Machine{Capable: map[string]Capability{"usb": {Level: Enforced}, "usb.whitelist": {Level: Partial}}}
-	for s, want := range map[string]string{"usb.allowed": Enforced, "usb.whitelist": Partial, "dlp.print_allowed": Unsupported, "usb": Enforced, "": Unsupported} {
+	for s, want := range map[string]string{"usb.allowed": Enforced, "usb.whitelist": Partial, "dlp.print_allowed": Unsupported,
+		"usb": Enforced, "": Unsupported} {
 		if got := m.Can(s); got.Level != want {
 			t.Errorf("%q: %+v, want %s", s, got, want)
 		}

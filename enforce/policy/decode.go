@@ -80,7 +80,10 @@ func (d *Document) envelope(top map[string]any, o Options, errs *Errors) {
 			errs.add(name, "must be a string", v)
 		} else if len(s) > maxString {
 			errs.add(name, fmt.Sprintf("must be at most %d bytes", maxString), s)
-		} else if o.Strict && strings.ContainsFunc(s, func(r rune) bool { return control(r) && (name != "description" || r != '\n' && r != '\t') }) {
+		} else if o.Strict && strings.ContainsFunc(s, func(
+			r rune) bool {
+			return control(r) && (name != "description" || r != '\n' && r != '\t')
+		}) {
 			errs.add(name, "must have no control characters", enforce.Plain(s))
 		}
 		*to = s

@@ -43,14 +43,17 @@ func TestSeedDecodes(t *testing.T) {
 // Every error comes at once, as {field, message, received}.
 func TestErrors(t *testing.T) {
 	for _, c := range []struct{ name, in, want string }{
-		{"the seed's own example", `{"policy_data":{"dlp":{"clipboard_sharing":"invalid"}}}`, `dlp.clipboard_sharing must be a boolean (received "invalid")`},
+		{"the seed's own example", `{"policy_data":{"dlp":{"clipboard_sharing":"invalid"}}}`,
+			`dlp.clipboard_sharing must be a boolean (received "invalid")`},
 		{"null is not absent", `{"policy_data":{"usb":{"allowed":null}}}`, `usb.allowed must be a boolean (received null)`},
-		{"all at once", `{"policy_data":{"usb":{"allowed":1,"whitelist":["x"]},"storage":{"max_file_size_mb":-1}}}`, `storage.max_file_size_mb must be a whole number`},
+		{"all at once", `{"policy_data":{"usb":{"allowed":1,"whitelist":["x"]},"storage":{"max_file_size_mb":-1}}}`,
+			`storage.max_file_size_mb must be a whole number`},
 		{"an entry is named", `{"policy_data":{"usb":{"whitelist":["046d:c52b","zzzz:1"]}}}`, `usb.whitelist[1] must be`},
 		{"a wildcard pins nothing", `{"policy_data":{"usb":{"whitelist":["046d:*:SN"]}}}`, `usb.whitelist[0] must name the product`},
 		{"a class", `{"policy_data":{"usb":{"allowed_classes":["teapot"]}}}`, `usb.allowed_classes[0] must be a USB class name`},
 		{"a fraction", `{"policy_data":{"storage":{"max_file_size_mb":1.5}}}`, `whole number`},
-		{"modes", `{"compliance":"strict","section_compliance":{"usb":"off","wifi":"warn"},"policy_data":{}}`, `compliance must be one of enforce, warn, monitor (received "strict")`},
+		{"modes", `{"compliance":"strict","section_compliance":{"usb":"off","wifi":"warn"},"policy_data":{}}`,
+			`compliance must be one of enforce, warn, monitor (received "strict")`},
 		{"a name twice", `{"policy_data":{"usb":{"allowed":true,"allowed":false}}}`, `usb.allowed must stand only once`},
 		{"trailing data", `{"policy_data":{}} {}`, `nothing after it`},
 		{"no policy_data", `{"name":"x"}`, `policy_data must be present`},
@@ -109,12 +112,14 @@ func TestModes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for s, want := range map[enforce.Setting]enforce.Mode{"usb.allowed": enforce.Warn, "storage.external_storage_allowed": enforce.Enforce, "dlp.print_allowed": enforce.Warn} {
+	for s, want := range map[enforce.Setting]enforce.Mode{"usb.allowed": enforce.Warn, "storage.external_storage_allowed": enforce.Enforce,
+		"dlp.print_allowed": enforce.Warn} {
 		if got := d.Mode(s); got != want {
 			t.Errorf("%s: %s, want %s", s, got, want)
 		}
 	}
-	d, _ = Decode([]byte(`{"policy_data":{"usb":{"allowed":false,"audit_only":true},"storage":{"external_storage_allowed":false}}}`), Options{})
+	d, _ = Decode([]byte(`{"policy_data":{"usb":{"allowed":false,"audit_only":true},"storage":{"external_storage_allowed":false}}}`),
+		Options{})
 	if d.Mode("usb.allowed") != enforce.Monitor || d.Mode("storage.external_storage_allowed") != enforce.Enforce {
 		t.Error("audit_only is monitor mode for its own section alone")
 	}
@@ -138,7 +143,8 @@ func TestDigest(t *testing.T) {
 		t.Error("a rename changes the digest")
 	}
 	for _, s := range []string{`{"policy_data":{"usb":{"allowed":false}}}`, `{"policy_data":{"usb":{"allowed": true}}}`,
-		`{"compliance":"monitor","policy_data":{"usb":{"allowed":true}}}`, `{"section_compliance":{"usb":"warn"},"policy_data":{"usb":{"allowed":true}}}`,
+		`{"compliance":"monitor","policy_data":{"usb":{"allowed":true}}}`,
+		`{"section_compliance":{"usb":"warn"},"policy_data":{"usb":{"allowed":true}}}`,
 		`{"policy_data":{"usb":{"allowed":true,"new":1}}}`} {
 		if of(s) == base {
 			t.Errorf("%s has the same digest", s)
@@ -158,7 +164,8 @@ func TestNames(t *testing.T) {
 		entry, host string
 		want        bool
 	}{{"google.com", "docs.google.com", true}, {"google.com", "google.com", true}, {"google.com", "notgoogle.com", false},
-		{"*.company.com", "company.com", false}, {"*.company.com", "a.b.company.com", true}, {"=h.example", "x.h.example", false}, {"=h.example", "h.example", true}} {
+		{"*.company.com", "company.com", false}, {"*.company.com", "a.b.company.com", true}, {"=h.example", "x.h.example", false},
+		{"=h.example", "h.example", true}} {
 		n, err := ParseName(c.entry)
 		if err != nil {
 			t.Fatal(err)
@@ -178,8 +185,10 @@ func TestDiff(t *testing.T) {
 		return d
 	}
 	a := decode(`{"policy_data":{"usb":{"allowed":false,"whitelist":["046d:c52b"]},"dlp":{"print_allowed":true}}}`)
-	b := decode(`{"name":"other","section_compliance":{"usb":"warn"},"policy_data":{"usb":{"allowed":true,"whitelist":["046D:C52B","0951:1666"]}}}`)
-	want := []string{"usb.allowed: false → true", "usb.allowed: mode enforce → warn", "usb.whitelist: + 0951:1666", "usb.whitelist: mode enforce → warn",
+	b := decode(`{"name":"other","section_compliance":{"usb":"warn"},"policy_data":{"usb":{"allowed":true,"whitelist":["046D:C52B",` +
+		`"0951:1666"]}}}`)
+	want := []string{"usb.allowed: false → true", "usb.allowed: mode enforce → warn", "usb.whitelist: + 0951:1666",
+		"usb.whitelist: mode enforce → warn",
 		"dlp.print_allowed: no longer managed (was true)"}
 	if got := Diff(a, b); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
@@ -230,35 +239,47 @@ func TestWarnings(t *testing.T) {
 		// What can never match.
 		{`{"usb":{"whitelist":["0951:1666","0951:1666:*"]}}`, "", "usb.whitelist[1] matches nothing: serials are compared literally"},
 		{`{"usb":{"whitelist":["0951:1666:00??"]}}`, "", "usb.whitelist[0] has a serial with a wildcard"},
-		{`{"usb":{"whitelist":["0951:1666:` + strings.Repeat("x", 127) + `"]}}`, "", "usb.whitelist[0] matches nothing: a USB serial has at most 126"},
+		{`{"usb":{"whitelist":["0951:1666:` + strings.Repeat("x", 127) + `"]}}`, "",
+			"usb.whitelist[0] matches nothing: a USB serial has at most 126"},
 		{`{"usb":{"whitelist":["0951:1666:A\nB"]}}`, "", "usb.whitelist[0] matches nothing"},
 		{`{"usb":{"allowed_classes":["hid","hub"]}}`, "", "usb.allowed_classes[1] changes nothing"},
 		{`{"network":{"blocked_domains":["10.0.0"]}}`, "", "network.blocked_domains[0] matches nothing: no domain name ends in a number"},
 		{`{"network":{"allowed_domains":["0.0.0.0"]}}`, "", "network.allowed_domains[0] matches nothing"},
 		{`{"network":{"vpn":{"bootstrap_domains":["x.1"]}}}`, "", "network.vpn.bootstrap_domains[0] matches nothing"},
-		{`{"dlp":{"zones":{"work":{"users":["a:b"],"slices":["work"],"executables":["firefox"]}}}}`, "", "dlp.zones.work.users[0] matches nobody"},
+		{`{"dlp":{"zones":{"work":{"users":["a:b"],"slices":["work"],"executables":["firefox"]}}}}`, "",
+			"dlp.zones.work.users[0] matches nobody"},
 		{`{"dlp":{"zones":{"work":{"slices":["work"]}}}}`, "", "dlp.zones.work.slices[0] matches nothing"},
 		{`{"dlp":{"zones":{"personal":{"executables":["firefox"]}}}}`, "", "dlp.zones.personal.executables[0] matches nothing"},
 		{`{"dlp":{"sensitive_data_patterns":["a$b"]}}`, "", "dlp.sensitive_data_patterns[0] matches no text"},
 		{`{"dlp":{"sensitive_data_patterns":["x","a*"]}}`, "", "dlp.sensitive_data_patterns[1] matches the empty text"},
 		// What contradicts itself.
-		{`{"dlp":{"clipboard_sharing":false,"clipboard_direction":"both"}}`, "", "dlp.clipboard_direction is \"both\" beside dlp.clipboard_sharing: false"},
+		{`{"dlp":{"clipboard_sharing":false,"clipboard_direction":"both"}}`, "",
+			"dlp.clipboard_direction is \"both\" beside dlp.clipboard_sharing: false"},
 		{`{"dlp":{"clipboard_sharing":true,"clipboard_direction":"none"}}`, "", "dlp.clipboard_sharing is true beside"},
-		{`{"network":{"allowed_domains":["a.b","corp.example.com"],"blocked_domains":["Corp.Example.com."]}}`, "", "network.allowed_domains[1] is blocked all the same: network.blocked_domains[0]"},
-		{`{"network":{"allowed_domains":["*.example.com"],"blocked_domains":["example.com"]}}`, "", "network.allowed_domains[0] is blocked all the same"},
-		{`{"network":{"allowed_domains":["10.0.0.0/8"],"blocked_domains":["10.0.0.0/8"]}}`, "", "network.allowed_domains[0] is blocked all the same"},
-		{`{"storage":{"external_storage_allowed":false},"usb":{"allowed_classes":["mass_storage"]}}`, "", "usb.allowed_classes[0] lets none in"},
+		{`{"network":{"allowed_domains":["a.b","corp.example.com"],"blocked_domains":["Corp.Example.com."]}}`, "",
+			"network.allowed_domains[1] is blocked all the same: network.blocked_domains[0]"},
+		{`{"network":{"allowed_domains":["*.example.com"],"blocked_domains":["example.com"]}}`, "",
+			"network.allowed_domains[0] is blocked all the same"},
+		{`{"network":{"allowed_domains":["10.0.0.0/8"],"blocked_domains":["10.0.0.0/8"]}}`, "",
+			"network.allowed_domains[0] is blocked all the same"},
+		{`{"storage":{"external_storage_allowed":false},"usb":{"allowed_classes":["mass_storage"]}}`, "",
+			"usb.allowed_classes[0] lets none in"},
 		// What covers this policy server.
 		{`{"network":{"blocked_domains":["example.com"]}}`, "policy.example.com", "network.blocked_domains[0] covers this policy server"},
-		{`{"network":{"blocked_domains":["example.com"]}}`, "Policy.Example.com:8443", "network.blocked_domains[0] covers this policy server"},
-		{`{"network":{"blocked_domains":["x.org","10.1.0.0/16"]}}`, "10.1.2.3:8443", "network.blocked_domains[1] covers this policy server"},
+		{`{"network":{"blocked_domains":["example.com"]}}`, "Policy.Example.com:8443",
+			"network.blocked_domains[0] covers this policy server"},
+		{`{"network":{"blocked_domains":["x.org","10.1.0.0/16"]}}`, "10.1.2.3:8443",
+			"network.blocked_domains[1] covers this policy server"},
 		{`{"network":{"blocked_domains":["fd00::/8"]}}`, "[fd00::5]:8443", "network.blocked_domains[0] covers this policy server"},
 		{`{"network":{"blocked_domains":["::ffff:10.1.2.3"]}}`, "10.1.2.3", "network.blocked_domains[0] covers this policy server"},
 		// And nothing else.
-		{`{"network":{"blocked_domains":["example.com"],"allowed_domains":["policy.example.com","=example.com","a.example.com"]}}`, "policy.example.com:1", ""},
+		{`{"network":{"blocked_domains":["example.com"],"allowed_domains":["policy.example.com","=example.com","a.example.com"]}}`,
+			"policy.example.com:1", ""},
 		{`{"network":{"blocked_domains":["*.example.com"],"allowed_domains":["example.com"]}}`, "", ""},
 		{`{"usb":{"whitelist":["0951:1666:A*"]}}`, "", "usb.whitelist[0] has a serial with a wildcard"},
-		{`{"usb":{"whitelist":["0951:1666:0019E06B9C85","0951:1666"]},"dlp":{"sensitive_data_patterns":["^a|b$","(?m)^x$"],"zones":{"work":{"users":["anna"],"slices":["work.slice"],"executables":["/usr/bin/firefox","C:\\\\x.exe"]}}}}`, "", ""},
+		{
+			`{"usb":{"whitelist":["0951:1666:0019E06B9C85","0951:1666"]},"dlp":{"sensitive_data_patterns":["^a|b$","(?m)^x$"],` +
+				`"zones":{"work":{"users":["anna"],"slices":["work.slice"],"executables":["/usr/bin/firefox","C:\\\\x.exe"]}}}}`, "", ""},
 	} {
 		got := warn(c.data, c.server)
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
@@ -281,7 +302,8 @@ func TestWarnings(t *testing.T) {
 func TestLookedUpNames(t *testing.T) {
 	for in, want := range map[string]string{
 		"_ldap._tcp.corp.example.com": "_ldap._tcp.corp.example.com", "*._tcp.example.com": "*._tcp.example.com",
-		"r3---sn-4g5e6nsz.googlevideo.com": "r3---sn-4g5e6nsz.googlevideo.com", "-a-.example.com": "-a-.example.com", "Example.COM.": "example.com",
+		"r3---sn-4g5e6nsz.googlevideo.com": "r3---sn-4g5e6nsz.googlevideo.com", "-a-.example.com": "-a-.example.com",
+		"Example.COM.":   "example.com",
 		"bücher.example": "xn--bcher-kva.example", "xn--bcher-kva.example": "xn--bcher-kva.example", "xn--a.example": "xn--a.example",
 		"i❤.ws": "xn--i-7iq.ws", "straße.de": "xn--strae-oqa.de", "=faß.de": "=xn--fa-hia.de", "例え。テスト": "xn--r8jz45g.xn--zckzah",
 		"::ffff:10.0.0.1": "10.0.0.1", "::ffff:10.0.0.0/104": "10.0.0.0/8", "1.0.0.0/8": "1.0.0.0/8", "localhost": "localhost",
@@ -290,7 +312,8 @@ func TestLookedUpNames(t *testing.T) {
 			t.Errorf("%q: %v %v, want %s", in, n, err, want)
 		}
 	}
-	for _, in := range []string{"", ".", "a..b", "a b.c", "https://a.b", "a.b:443", "a.b/c", "*.*.a", "a.*.b", "=*.a", "a.b\x00", "a@b.c", strings.Repeat("a", 64) + ".b", "a.b..", "user%41.com", "10.0.0.1/8", "fe80::1%eth0"} {
+	for _, in := range []string{"", ".", "a..b", "a b.c", "https://a.b", "a.b:443", "a.b/c", "*.*.a", "a.*.b", "=*.a", "a.b\x00", "a@b.c",
+		strings.Repeat("a", 64) + ".b", "a.b..", "user%41.com", "10.0.0.1/8", "fe80::1%eth0"} {
 		if n, err := ParseName(in); err == nil {
 			t.Errorf("%q is taken for %s", in, n)
 		}
@@ -337,7 +360,8 @@ func BenchmarkDecode10000(b *testing.B) {
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(seed))
 	f.Add([]byte(`{"policy_data":{"usb":{"whitelist":["046d:*",1]}}}`))
-	f.Add([]byte(`{"compliance":"warn","policy_data":{"network":{"vpn":{"endpoints":["[::1]:1"]}},"dlp":{"zones":{"work":{"users":["a"]}}}}}`))
+	f.Add([]byte(`{"compliance":"warn","policy_data":{"network":{"vpn":{"endpoints":["[::1]:1"]}},` +
+		`"dlp":{"zones":{"work":{"users":["a"]}}}}}`))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		d, err := Decode(in, Options{})
 		if err != nil {

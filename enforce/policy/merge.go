@@ -10,7 +10,8 @@ import (
 // setting remembers its source in Sources. audit_only travels with the usb section it was written
 // for, because it was resolved into that document's modes when it was decoded.
 func Merge(docs ...*Document) *Document {
-	out := &Document{Active: true, modes: map[enforce.Setting]enforce.Mode{}, Sources: map[enforce.Setting]string{}, derived: &derived{all: map[string]any{}}}
+	out := &Document{Active: true, modes: map[enforce.Setting]enforce.Mode{}, Sources: map[enforce.Setting]string{},
+		derived: &derived{all: map[string]any{}}}
 	var ids, digests []string
 	for _, d := range docs {
 		ids = append(ids, d.ID)

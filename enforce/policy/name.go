@@ -59,7 +59,8 @@ func ParseName(s string) (Name, error) {
 // lookup maps a name in another script as a browser does before it asks for it (UTS 46, not transitional). What may be
 // registered is another question: names with an underscore (services), with two hyphens in a row and with a hyphen at
 // an end are asked for every day.
-var lookup = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(false), idna.CheckHyphens(false),
+var lookup = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(false),
+	idna.CheckHyphens(false),
 	idna.CheckJoiners(true))
 
 // asLookedUp is a host as it stands in a question. One that is ASCII already is asked for as it is, also where its

@@ -43,7 +43,8 @@ func flag(name enforce.Setting, doc string, at func(*Document) *Optional[bool]) 
 	}
 }
 
-func entries[T fmt.Stringer](name enforce.Setting, doc, item string, most int, parse func(string) (T, error), at func(*Document) *Optional[[]T]) Setting {
+func entries[T fmt.Stringer](name enforce.Setting, doc, item string, most int, parse func(string) (T, error),
+	at func(*Document) *Optional[[]T]) Setting {
 	return Setting{
 		Name: name, list: true, Shape: Shape{Type: "array", Doc: doc, Items: item},
 		decode: func(d *Document, r reader) { *at(d) = listOf(r, most, parse) },
@@ -74,28 +75,38 @@ var zoneShape = Shape{Type: "object", Doc: "who belongs to it", Fields: map[stri
 // settings is every setting that this version knows, in the order of its sections.
 var settings = []Setting{
 	flag("usb.allowed", "allow any USB device", func(d *Document) *Optional[bool] { return &d.USB.Allowed }),
-	entries("usb.whitelist", "devices that are allowed", "vendor:product, vendor:* or vendor:product:SERIAL", maxList, ParseUSBEntry, func(d *Document) *Optional[[]USBEntry] { return &d.USB.Whitelist }),
-	entries("usb.allowed_classes", "kinds of devices that are allowed", "hid, audio, mass_storage, … or two hex digits", 256, ParseClass, func(d *Document) *Optional[[]Class] { return &d.USB.AllowedClasses }),
+	entries("usb.whitelist", "devices that are allowed", "vendor:product, vendor:* or vendor:product:SERIAL", maxList, ParseUSBEntry,
+		func(d *Document) *Optional[[]USBEntry] { return &d.USB.Whitelist }),
+	entries("usb.allowed_classes", "kinds of devices that are allowed", "hid, audio, mass_storage, … or two hex digits", 256, ParseClass,
+		func(d *Document) *Optional[[]Class] { return &d.USB.AllowedClasses }),
 	flag("usb.audit_only", "report and refuse nothing", func(d *Document) *Optional[bool] { return &d.USB.AuditOnly }),
 
-	flag("storage.encryption_required", "disks must be encrypted", func(d *Document) *Optional[bool] { return &d.Storage.EncryptionRequired }),
-	flag("storage.external_storage_allowed", "allow sticks, cards and phones", func(d *Document) *Optional[bool] { return &d.Storage.ExternalStorageAllowed }),
-	flag("storage.cloud_sync_allowed", "allow programs that synchronise files with a cloud", func(d *Document) *Optional[bool] { return &d.Storage.CloudSyncAllowed }),
+	flag("storage.encryption_required", "disks must be encrypted",
+		func(d *Document) *Optional[bool] { return &d.Storage.EncryptionRequired }),
+	flag("storage.external_storage_allowed", "allow sticks, cards and phones",
+		func(d *Document) *Optional[bool] { return &d.Storage.ExternalStorageAllowed }),
+	flag("storage.cloud_sync_allowed", "allow programs that synchronise files with a cloud",
+		func(d *Document) *Optional[bool] { return &d.Storage.CloudSyncAllowed }),
 	{
-		Name: "storage.max_file_size_mb", Shape: Shape{Type: "integer", Doc: "largest file on external storage, in MiB", Min: 0, Max: maxMiB},
+		Name: "storage.max_file_size_mb", Shape: Shape{Type: "integer", Doc: "largest file on external storage, in MiB", Min: 0,
+			Max: maxMiB},
 		decode: func(d *Document, r reader) { d.Storage.MaxFileSizeMB = r.int(0, maxMiB) },
 		show:   func(d *Document) []string { return []string{strconv.FormatInt(d.Storage.MaxFileSizeMB.V, 10)} },
 		copy:   func(to, from *Document) { to.Storage.MaxFileSizeMB = from.Storage.MaxFileSizeMB },
 	},
 
 	flag("network.vpn_required", "all traffic needs the VPN", func(d *Document) *Optional[bool] { return &d.Network.VPNRequired }),
-	flag("network.vpn_always_on", "nothing passes while the VPN is down", func(d *Document) *Optional[bool] { return &d.Network.VPNAlwaysOn }),
-	entries("network.allowed_domains", "names that may be reached", nameItem, maxList, ParseName, func(d *Document) *Optional[[]Name] { return &d.Network.AllowedDomains }),
-	entries("network.blocked_domains", "names that may not be reached", nameItem, maxList, ParseName, func(d *Document) *Optional[[]Name] { return &d.Network.BlockedDomains }),
+	flag("network.vpn_always_on", "nothing passes while the VPN is down",
+		func(d *Document) *Optional[bool] { return &d.Network.VPNAlwaysOn }),
+	entries("network.allowed_domains", "names that may be reached", nameItem, maxList, ParseName,
+		func(d *Document) *Optional[[]Name] { return &d.Network.AllowedDomains }),
+	entries("network.blocked_domains", "names that may not be reached", nameItem, maxList, ParseName,
+		func(d *Document) *Optional[[]Name] { return &d.Network.BlockedDomains }),
 	flag("network.split_tunnel", "allow routes beside the tunnel", func(d *Document) *Optional[bool] { return &d.Network.SplitTunnel }),
 	{
 		Name: "network.vpn", Shape: Shape{Type: "object", Doc: "the tunnel that counts", Fields: map[string]Shape{
-			"interface": {Type: "string", Doc: "its name"}, "peer": {Type: "string", Doc: "its peer's key"}, "gateway": {Type: "string", Doc: "an IP address"},
+			"interface": {Type: "string", Doc: "its name"}, "peer": {Type: "string", Doc: "its peer's key"},
+			"gateway":           {Type: "string", Doc: "an IP address"},
 			"endpoints":         {Type: "array", Items: "host or address, with :port or without"},
 			"bootstrap_domains": {Type: "array", Doc: "reachable before the VPN is up", Items: nameItem}}},
 		decode: func(d *Document, r reader) { d.Network.VPN = readVPN(r) },
@@ -103,7 +114,8 @@ var settings = []Setting{
 		copy:   func(to, from *Document) { to.Network.VPN = from.Network.VPN },
 	},
 
-	flag("dlp.clipboard_sharing", "allow the clipboard between work and personal", func(d *Document) *Optional[bool] { return &d.DLP.ClipboardSharing }),
+	flag("dlp.clipboard_sharing", "allow the clipboard between work and personal",
+		func(d *Document) *Optional[bool] { return &d.DLP.ClipboardSharing }),
 	{
 		Name: "dlp.clipboard_direction", Shape: Shape{Type: "string", Doc: "which way the clipboard may go", Enum: directions},
 		decode: func(d *Document, r reader) { d.DLP.ClipboardDirection = r.oneOf(directions...) },
@@ -112,9 +124,11 @@ var settings = []Setting{
 	},
 	flag("dlp.screenshot_allowed", "allow screenshots", func(d *Document) *Optional[bool] { return &d.DLP.ScreenshotAllowed }),
 	flag("dlp.print_allowed", "allow printing", func(d *Document) *Optional[bool] { return &d.DLP.PrintAllowed }),
-	entries("dlp.sensitive_data_patterns", "what counts as sensitive", "RE2 expression", 1000, parsePattern, func(d *Document) *Optional[[]*regexp.Regexp] { return &d.DLP.Patterns }),
+	entries("dlp.sensitive_data_patterns", "what counts as sensitive", "RE2 expression", 1000, parsePattern,
+		func(d *Document) *Optional[[]*regexp.Regexp] { return &d.DLP.Patterns }),
 	{
-		Name: "dlp.zones", Shape: Shape{Type: "object", Doc: "who is work and who is personal", Fields: map[string]Shape{"work": zoneShape, "personal": zoneShape}},
+		Name: "dlp.zones", Shape: Shape{Type: "object", Doc: "who is work and who is personal",
+			Fields: map[string]Shape{"work": zoneShape, "personal": zoneShape}},
 		decode: func(d *Document, r reader) { d.DLP.Zones = readZones(r) },
 		show:   func(d *Document) []string { return []string{fmt.Sprintf("%+v", d.DLP.Zones.V)} },
 		copy:   func(to, from *Document) { to.DLP.Zones = from.DLP.Zones },
@@ -130,7 +144,8 @@ var byName = func() map[enforce.Setting]Setting {
 }()
 
 // sectionDocs say what each section is about; a section is known by its rows.
-var sectionDocs = map[string]string{"usb": "USB device control", "storage": "storage", "network": "network and VPN", "dlp": "data loss prevention"}
+var sectionDocs = map[string]string{"usb": "USB device control", "storage": "storage", "network": "network and VPN",
+	"dlp": "data loss prevention"}
 
 // Sections lists the sections that this version knows, in the table's order.
 func Sections() []string {

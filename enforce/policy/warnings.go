@@ -69,7 +69,8 @@ func usbWarnings(d *Document, w *warner) {
 			w.add("usb.whitelist: a wildcard in a serial", field, "has a serial with a wildcard in it, but serials are compared literally")
 		}
 		if e.AnyProduct {
-			w.add("usb.whitelist: allows a whole vendor", field, "allows every device that claims vendor %04x; vendor and product can be forged", e.Vendor)
+			w.add("usb.whitelist: allows a whole vendor", field,
+				"allows every device that claims vendor %04x; vendor and product can be forged", e.Vendor)
 		}
 		if refuses && e.Serial == "" && !said {
 			said = true
@@ -88,7 +89,8 @@ func usbWarnings(d *Document, w *warner) {
 		w.add("audit", "usb.audit_only", "puts the usb section in monitor mode: nothing is refused")
 	}
 	if d.USB.Allowed.Set && !d.USB.Allowed.V && !d.USB.Whitelist.Set && !d.USB.AllowedClasses.Set {
-		w.add("none", "usb.allowed", "refuses every USB device but hubs and guarded inputs; name keyboards and pointers in usb.allowed_classes")
+		w.add("none", "usb.allowed",
+			"refuses every USB device but hubs and guarded inputs; name keyboards and pointers in usb.allowed_classes")
 	}
 	if d.USB.Allowed.Set && d.USB.AllowedClasses.Set {
 		w.add("unreached", "usb.allowed", "is not reached: usb.allowed_classes decides both ways")
@@ -98,7 +100,8 @@ func usbWarnings(d *Document, w *warner) {
 func networkWarnings(d *Document, server string, w *warner) {
 	n := d.Network
 	if n.VPNAlwaysOn.Or(false) && len(n.VPN.V.Endpoints) == 0 {
-		w.add("endpoint", "network.vpn_always_on", "names no endpoint in network.vpn.endpoints: devices that cannot learn one from their VPN report it unsupported and stay open")
+		w.add("endpoint", "network.vpn_always_on",
+			"names no endpoint in network.vpn.endpoints: devices that cannot learn one from their VPN report it unsupported and stay open")
 	}
 	if n.VPNAlwaysOn.Or(false) && n.VPNRequired.Set && !n.VPNRequired.V {
 		w.add("vpn", "network.vpn_required", "is false beside network.vpn_always_on, which needs the VPN")
@@ -106,7 +109,8 @@ func networkWarnings(d *Document, server string, w *warner) {
 	for _, l := range []struct {
 		field string
 		list  []Name
-	}{{"network.allowed_domains", n.AllowedDomains.V}, {"network.blocked_domains", n.BlockedDomains.V}, {"network.vpn.bootstrap_domains", n.VPN.V.BootstrapDomains}} {
+	}{{"network.allowed_domains", n.AllowedDomains.V}, {"network.blocked_domains", n.BlockedDomains.V},
+		{"network.vpn.bootstrap_domains", n.VPN.V.BootstrapDomains}} {
 		for i, e := range l.list {
 			if why := e.never(); why != "" {
 				w.add(l.field+": a name or an address that matches nothing", at(l.field, i), "%s", why)
@@ -124,10 +128,12 @@ func networkWarnings(d *Document, server string, w *warner) {
 		field := at("network.blocked_domains", i)
 		if err == nil {
 			if e.Net.IsValid() && e.Net.Contains(addr) {
-				w.add("network.blocked_domains: covers this policy server", field, "covers this policy server (%s), which stays reachable all the same", server)
+				w.add("network.blocked_domains: covers this policy server", field,
+					"covers this policy server (%s), which stays reachable all the same", server)
 			}
 		} else if l, ok := e.Matches(server); ok && l >= allowed {
-			w.add("network.blocked_domains: covers this policy server", field, "covers this policy server (%s), which stays reachable all the same", server)
+			w.add("network.blocked_domains: covers this policy server", field,
+				"covers this policy server (%s), which stays reachable all the same", server)
 		}
 	}
 }
@@ -145,7 +151,9 @@ func bothLists(allowed, blocked []Name, w *warner) {
 		}
 		for _, c := range cover {
 			if j, is := first[c]; is {
-				w.add("network.allowed_domains: stands in both lists", at("network.allowed_domains", i), "is blocked all the same: network.blocked_domains[%d] is %s, and of two that are as specific the blocked one wins", j, c)
+				w.add("network.allowed_domains: stands in both lists", at("network.allowed_domains", i),
+					"is blocked all the same: network.blocked_domains[%d] is %s, and of two that are as specific the blocked one wins", j,
+					c)
 				break
 			}
 		}
@@ -157,7 +165,8 @@ func dlpWarnings(d *Document, w *warner) {
 	if p.ClipboardDirection.Set {
 		switch direction := p.ClipboardDirection.V; {
 		case p.ClipboardSharing.Set && !p.ClipboardSharing.V && direction != "none":
-			w.add("sharing", "dlp.clipboard_direction", "is %q beside dlp.clipboard_sharing: false, which shares nothing either way", direction)
+			w.add("sharing", "dlp.clipboard_direction", "is %q beside dlp.clipboard_sharing: false, which shares nothing either way",
+				direction)
 		case p.ClipboardSharing.Or(false) && direction == "none":
 			w.add("sharing", "dlp.clipboard_sharing", "is true beside dlp.clipboard_direction: \"none\", which shares nothing")
 		}
@@ -179,12 +188,14 @@ func dlpWarnings(d *Document, w *warner) {
 		}
 		for i, s := range z.Slices {
 			if !strings.HasSuffix(s, ".slice") && !strings.HasSuffix(s, ".scope") {
-				w.add(field+".slices: neither a slice nor a scope", at(field+".slices", i), "matches nothing: a slice ends in .slice and a scope in .scope")
+				w.add(field+".slices: neither a slice nor a scope", at(field+".slices", i),
+					"matches nothing: a slice ends in .slice and a scope in .scope")
 			}
 		}
 		for i, e := range z.Executables {
 			if !windowsPath.MatchString(e) && (!path.IsAbs(e) || path.Clean(e) != e) {
-				w.add(field+".executables: no plain absolute path", at(field+".executables", i), "matches nothing: a program is named by its absolute path, without \"..\" and double slashes")
+				w.add(field+".executables: no plain absolute path", at(field+".executables", i),
+					"matches nothing: a program is named by its absolute path, without \"..\" and double slashes")
 			}
 		}
 	}

@@ -62,7 +62,8 @@ func (e USBEntry) Never() string {
 	}
 	switch {
 	case strings.ContainsAny(e.Serial, "*?") && strings.Trim(e.Serial, "*?.") == "":
-		return fmt.Sprintf("matches nothing: serials are compared literally; to allow every %04x:%04x leave the serial out", e.Vendor, e.Product)
+		return fmt.Sprintf("matches nothing: serials are compared literally; to allow every %04x:%04x leave the serial out",
+			e.Vendor, e.Product)
 	case units > 126:
 		return "matches nothing: a USB serial has at most 126 characters"
 	case strings.ContainsAny(e.Serial, "\x00\n"):

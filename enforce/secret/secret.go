@@ -51,7 +51,9 @@ const maxURL = 2048
 func ParseProxy(raw string) (URL, error) {
 	// What was received is not repeated: where an address cannot be read, nobody knows what in it is secret.
 	bad := func(why string) (URL, error) {
-		return "", fmt.Errorf("must be a URL like http://proxy.example.com:3128 (%s; %d bytes were received, which may hold a password and are not shown)", why, len(raw))
+		return "",
+			fmt.Errorf("must be a URL like http://proxy.example.com:3128 (%s; %d bytes were received, which may hold a password and "+
+				"are not shown)", why, len(raw))
 	}
 	if len(raw) > maxURL {
 		return "", fmt.Errorf("must have at most %d bytes (received %d)", maxURL, len(raw))

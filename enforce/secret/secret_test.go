@@ -27,7 +27,8 @@ func TestNothingShowsASecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, out := range []string{log.String(), string(b), fmt.Sprint(h), fmt.Sprintf("%v %+v %#v %s %q %x", h, h, h, h.Token, h.Proxy, h.Token),
+	for _, out := range []string{log.String(), string(b), fmt.Sprint(h),
+		fmt.Sprintf("%v %+v %#v %s %q %x", h, h, h, h.Token, h.Proxy, h.Token),
 		fmt.Sprintf("%d %x %X %v", h.Token, h.Proxy, h.Token, &h.Proxy), fmt.Errorf("x: %v", h.Proxy).Error()} {
 		if strings.Contains(out, "hunter2") || strings.Contains(out, fmt.Sprintf("%x", "hunter2")) {
 			t.Errorf("%q shows it", out)
@@ -45,13 +46,15 @@ func TestParseProxy(t *testing.T) {
 	for raw, want := range map[string]string{
 		"http://p:3128": "", "https://u:secret@p": "", "socks5://p:1080": "",
 		"p:3128": "scheme", "http://u:sec ret@p:1": "cannot be read", "http://u:secret@": "no host", "ftp://u:secret@p": "scheme",
-		"http://u:secret@p:99999999999x": "cannot be read", "http://u:secret": "cannot be read", "u:secret@p": "", "http://" + strings.Repeat("x", 3000): "at most",
+		"http://u:secret@p:99999999999x": "cannot be read", "http://u:secret": "cannot be read", "u:secret@p": "",
+		"http://" + strings.Repeat("x", 3000): "at most",
 	} {
 		_, err := ParseProxy(raw)
 		if raw == "u:secret@p" {
 			want = "scheme"
 		}
-		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "sec ret")) {
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") ||
+			strings.Contains(err.Error(), "sec ret")) {
 			t.Errorf("%.40q: %v, want %q", raw, err, want)
 		}
 	}

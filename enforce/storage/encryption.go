@@ -57,7 +57,8 @@ func encryption(c *section.Case) enforce.Finding {
 	switch {
 	case len(bad) > 0:
 		f.Compliance = enforce.Noncompliant
-		f.Reason = name(bad[0]) + " is not encrypted: " + bad[0].Leaf + " is plain (path: " + strings.Join(bad[0].Chain, ", ") + ")" + more(len(bad))
+		f.Reason = name(bad[0]) + " is not encrypted: " + bad[0].Leaf + " is plain (path: " + strings.Join(bad[0].Chain, ", ") + ")" +
+			more(len(bad))
 	case len(unsure) > 0:
 		f.Compliance = enforce.Uncertain
 		f.Reason = "cannot tell whether " + name(unsure[0]) + " is encrypted: " + unsure[0].Encrypted.Why + more(len(unsure))
@@ -75,7 +76,8 @@ func encryption(c *section.Case) enforce.Finding {
 
 // starts reports whether a volume stands only where a machine starts from.
 func starts(v *fact.Volume) bool {
-	return !v.Swap && slices.Contains(exempt, v.Mount) && !slices.ContainsFunc(v.Also, func(at string) bool { return !slices.Contains(exempt, at) })
+	return !v.Swap && slices.Contains(exempt, v.Mount) &&
+		!slices.ContainsFunc(v.Also, func(at string) bool { return !slices.Contains(exempt, at) })
 }
 
 func name(v *fact.Volume) string {

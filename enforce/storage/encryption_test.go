@@ -12,10 +12,12 @@ import (
 
 func TestEncryption(t *testing.T) {
 	yes := func(at string, also ...string) fact.Volume {
-		return fact.Volume{Dev: "8:1", Mount: at, Also: also, FS: "ext4", Encrypted: fact.Is(true), Chain: []string{"dm-0 (crypt aes) > p1"}}
+		return fact.Volume{Dev: "8:1", Mount: at, Also: also, FS: "ext4", Encrypted: fact.Is(true),
+			Chain: []string{"dm-0 (crypt aes) > p1"}}
 	}
 	no := func(at string, also ...string) fact.Volume {
-		return fact.Volume{Dev: "8:2", Mount: at, Also: also, FS: "ext4", Encrypted: fact.Is(false), Leaf: "p2", Chain: []string{"dm-1 > p2"}}
+		return fact.Volume{Dev: "8:2", Mount: at, Also: also, FS: "ext4", Encrypted: fact.Is(false), Leaf: "p2",
+			Chain: []string{"dm-1 > p2"}}
 	}
 	unsure := fact.Volume{Dev: "zfs tank", Mount: "/tank", FS: "zfs", Encrypted: fact.Unread[bool]("ZFS is not read")}
 	swap := fact.Volume{Dev: "/dev/dm-3", Mount: "swap", Swap: true, Encrypted: fact.Is(false), Leaf: "p3", Chain: []string{"p3"}}
@@ -28,20 +30,30 @@ func TestEncryption(t *testing.T) {
 		how     enforce.Enforcement
 		reason  string
 	}{
-		{fact.Is([]fact.Volume{yes("/"), yes("/home")}), can, `true`, enforce.Compliant, enforce.DetectOnly, "2 file system(s) and swap(s) are encrypted"},
-		{fact.Is([]fact.Volume{yes("/"), no("/boot/efi")}), can, `true`, enforce.Compliant, enforce.DetectOnly, "1 file system(s) and swap(s) are encrypted; /boot/efi is not, and does not have to be: the machine starts from it"},
-		{fact.Is([]fact.Volume{yes("/"), no("/boot", "/srv")}), can, `true`, enforce.Noncompliant, enforce.DetectOnly, "/boot (ext4) is not encrypted: p2 is plain (path: dm-1 > p2)"},
-		{fact.Is([]fact.Volume{yes("/"), unsure, no("/a"), no("/b")}), can, `true`, enforce.Noncompliant, enforce.DetectOnly, "/a (ext4) is not encrypted: p2 is plain (path: dm-1 > p2); and 1 more"},
-		{fact.Is([]fact.Volume{yes("/"), swap}), can, `true`, enforce.Noncompliant, enforce.DetectOnly, "the swap on /dev/dm-3 is not encrypted: p3 is plain (path: p3)"},
-		{fact.Is([]fact.Volume{yes("/"), unsure}), can, `true`, enforce.Uncertain, enforce.DetectOnly, "cannot tell whether /tank (zfs) is encrypted: ZFS is not read"},
-		{fact.Is([]fact.Volume{}), can, `true`, enforce.Uncertain, enforce.DetectOnly, "no file system or swap on this machine's own disks is in use, so encryption cannot be judged"},
-		{fact.Is([]fact.Volume{no("/boot")}), can, `true`, enforce.Uncertain, enforce.DetectOnly, "no file system or swap on this machine's own disks is in use, so encryption cannot be judged"},
-		{fact.Unread[[]fact.Volume]("no right"), can, `true`, enforce.Uncertain, enforce.DetectOnly, "the volumes cannot be read: no right"},
+		{fact.Is([]fact.Volume{yes("/"), yes("/home")}), can, `true`, enforce.Compliant, enforce.DetectOnly,
+			"2 file system(s) and swap(s) are encrypted"},
+		{fact.Is([]fact.Volume{yes("/"), no("/boot/efi")}), can, `true`, enforce.Compliant, enforce.DetectOnly,
+			"1 file system(s) and swap(s) are encrypted; /boot/efi is not, and does not have to be: the machine starts from it"},
+		{fact.Is([]fact.Volume{yes("/"), no("/boot", "/srv")}), can, `true`, enforce.Noncompliant, enforce.DetectOnly,
+			"/boot (ext4) is not encrypted: p2 is plain (path: dm-1 > p2)"},
+		{fact.Is([]fact.Volume{yes("/"), unsure, no("/a"), no("/b")}), can, `true`, enforce.Noncompliant, enforce.DetectOnly,
+			"/a (ext4) is not encrypted: p2 is plain (path: dm-1 > p2); and 1 more"},
+		{fact.Is([]fact.Volume{yes("/"), swap}), can, `true`, enforce.Noncompliant, enforce.DetectOnly,
+			"the swap on /dev/dm-3 is not encrypted: p3 is plain (path: p3)"},
+		{fact.Is([]fact.Volume{yes("/"), unsure}), can, `true`, enforce.Uncertain, enforce.DetectOnly,
+			"cannot tell whether /tank (zfs) is encrypted: ZFS is not read"},
+		{fact.Is([]fact.Volume{}), can, `true`, enforce.Uncertain, enforce.DetectOnly,
+			"no file system or swap on this machine's own disks is in use, so encryption cannot be judged"},
+		{fact.Is([]fact.Volume{no("/boot")}), can, `true`, enforce.Uncertain, enforce.DetectOnly,
+			"no file system or swap on this machine's own disks is in use, so encryption cannot be judged"},
+		{fact.Unread[[]fact.Volume]("no right"), can, `true`, enforce.Uncertain, enforce.DetectOnly,
+			"the volumes cannot be read: no right"},
 		{fact.Is([]fact.Volume{no("/")}), can, `false`, enforce.Compliant, enforce.DetectOnly, "encryption is not required"},
 		{fact.Is([]fact.Volume{yes("/")}), nil, `true`, enforce.Uncertain, enforce.Unsupported, fact.NotCarried},
 	} {
 		for _, mode := range []string{"enforce", "warn", "monitor"} {
-			d, err := policy.Decode([]byte(`{"compliance":"`+mode+`","policy_data":{"storage":{"encryption_required":`+c.rules+`}}}`), policy.Options{})
+			d, err := policy.Decode([]byte(`{"compliance":"`+mode+`","policy_data":{"storage":{"encryption_required":`+c.rules+`}}}`),
+				policy.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -67,7 +79,8 @@ func TestEncryption(t *testing.T) {
 	m := fact.Machine{Volumes: fact.Is(append(many, no("/bad"))), Capable: can}
 	d, _ := policy.Decode([]byte(`{"policy_data":{"storage":{"encryption_required":true}}}`), policy.Options{})
 	f := section.Decide([]section.Section{Section}, section.Open([]section.Section{Section}, d, &m)).Findings[0]
-	if len(f.Evidence) != maxNamed || f.Evidence[0].Key != "volume /bad" || f.Evidence[0].Value != "plain" || !strings.Contains(f.Evidence[0].How, "p2") {
+	if len(f.Evidence) != maxNamed || f.Evidence[0].Key != "volume /bad" || f.Evidence[0].Value != "plain" ||
+		!strings.Contains(f.Evidence[0].How, "p2") {
 		t.Errorf("%+v", f.Evidence)
 	}
 }

@@ -71,7 +71,8 @@ func (r *Rules) wants(d *policy.Document, m *fact.Machine) []enforce.Want {
 	if mode == enforce.Off {
 		return nil
 	}
-	out := []enforce.Want{{Key: enforce.Key{Kind: KindParam, ID: "authorized_default"}, Value: "0", By: by, Mode: mode, Phase: enforce.Close}}
+	out := []enforce.Want{{Key: enforce.Key{Kind: KindParam, ID: "authorized_default"}, Value: "0", By: by, Mode: mode,
+		Phase: enforce.Close}}
 	for _, c := range m.Controllers.V {
 		out = append(out, enforce.Want{Key: enforce.Key{Kind: KindDefault, ID: c}, Value: "0", By: by, Mode: mode, Phase: enforce.Close})
 	}
@@ -84,7 +85,8 @@ func (r *Rules) wants(d *policy.Document, m *fact.Machine) []enforce.Want {
 		if v.Guard == enforce.LastInput && !(u.Authorized.OK && u.Authorized.V) {
 			r = r.WithoutNewcomer() // one new input is let in, not all that wait
 		}
-		w := enforce.Want{Key: enforce.Key{Kind: KindDevice, ID: u.Key()}, Value: "1", By: by, Mode: mode, Phase: enforce.Open, Guard: v.Guard}
+		w := enforce.Want{Key: enforce.Key{Kind: KindDevice, ID: u.Key()}, Value: "1", By: by, Mode: mode, Phase: enforce.Open,
+			Guard: v.Guard}
 		deny := !v.Allow || mode < enforce.Enforce && v.WouldDeny
 		if deny {
 			w.Value, w.Phase = "0", enforce.Close

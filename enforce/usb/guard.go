@@ -71,7 +71,8 @@ func (r *Rules) needed(u *fact.USB) bool {
 	if u.InputOnly() {
 		return true
 	}
-	return r.machine.Starting.Waits != "" && slices.ContainsFunc(u.Interfaces, func(i fact.Interface) bool { return i.Class == classStorage })
+	return r.machine.Starting.Waits != "" && slices.ContainsFunc(u.Interfaces,
+		func(i fact.Interface) bool { return i.Class == classStorage })
 }
 
 // WithoutNewcomer is the same rules once a new input has been let in: the next one is judged as

@@ -61,7 +61,8 @@ func TestTables(t *testing.T) {
 				u := device(t, in)
 				v := r.Judge(u)
 				got := r.ask(u)
-				words := got.Answer + " | " + got.Reason + " | " + got.Nearest + " | guard " + v.Guard.String() + " | line " + fmt.Sprint(v.Rule.Line)
+				words := got.Answer + " | " + got.Reason + " | " + got.Nearest + " | guard " + v.Guard.String() + " | line " +
+					fmt.Sprint(v.Rule.Line)
 				for w := range strings.SplitSeq(want, ";") {
 					if w = strings.TrimSpace(w); !strings.Contains(words, w) {
 						t.Errorf("%s\n got %s\n want %q", line, words, w)
@@ -142,7 +143,8 @@ func large(t testing.TB) (*Rules, *fact.USB) {
 		"usb":     map[string]any{"whitelist": list, "allowed_classes": []string{"hid", "audio"}},
 		"storage": map[string]any{"external_storage_allowed": false}}})
 	r := Compile(document(t, string(b)), &fact.Machine{USB: fact.Is([]fact.USB(nil)), Inputs: fact.Is(fact.Inputs{Keyboards: 1})})
-	return r, &fact.USB{Path: "1-2", Number: 3, Vendor: 0x1001, Product: 5, Serial: "S25", Interfaces: []fact.Interface{{Class: 8}, {Class: 3}}}
+	return r, &fact.USB{Path: "1-2", Number: 3, Vendor: 0x1001, Product: 5, Serial: "S25",
+		Interfaces: []fact.Interface{{Class: 8}, {Class: 3}}}
 }
 
 func BenchmarkJudge(b *testing.B) {
@@ -173,7 +175,8 @@ func BenchmarkDecodeAndCompile10000(b *testing.B) {
 func TestWants(t *testing.T) {
 	m := &fact.Machine{Controllers: fact.Is([]string{"usb1"}), Inputs: fact.Is(fact.Inputs{Keyboards: 1}),
 		Capable: map[string]fact.Capability{"usb": {Level: "enforced"}},
-		USB: fact.Is([]fact.USB{{Path: "usb1", Root: true}, {Path: "1-1", Number: 2, Interfaces: []fact.Interface{{Class: 8}}, Authorized: fact.Is(true)},
+		USB: fact.Is([]fact.USB{{Path: "usb1", Root: true},
+			{Path: "1-1", Number: 2, Interfaces: []fact.Interface{{Class: 8}}, Authorized: fact.Is(true)},
 			{Path: "1-2", Number: 3, Interfaces: []fact.Interface{{Class: 3}}, Authorized: fact.Is(true)}})}
 	text := func(mode string) string {
 		out := outcome(document(t, `{"compliance":"`+mode+`","policy_data":{"usb":{"allowed_classes":["hid"]}}}`), m)
@@ -209,7 +212,8 @@ usb.device/1-2@3=1 MODE 1
 	m.Capable = map[string]fact.Capability{"usb": {Level: fact.Enforced}}
 	m.USB = fact.Unread[[]fact.USB]("no")
 	out = outcome(document(t, `{"policy_data":{"usb":{"allowed":false}}}`), m)
-	if out.Findings[0].Compliance != enforce.Uncertain || len(out.Wants) != 0 || !strings.Contains(out.Blind["usb"], "the USB devices cannot be read: no") {
+	if out.Findings[0].Compliance != enforce.Uncertain || len(out.Wants) != 0 ||
+		!strings.Contains(out.Blind["usb"], "the USB devices cannot be read: no") {
 		t.Errorf("unknown counted as %v, with %v", out.Findings, out.Wants)
 	}
 	m.Capable = nil
@@ -269,7 +273,8 @@ func TestStarting(t *testing.T) {
 			starting *fact.Starting
 			want     bool
 		}{{nil, c.running}, {&fact.Starting{}, c.start}, {&fact.Starting{Waits: "UUID=1 (/data of /etc/fstab)"}, c.waiting}} {
-			m := &fact.Machine{USB: fact.Is([]fact.USB{*c.u}), Inputs: fact.Is(fact.Inputs{Keyboards: 1, Pointers: 1}), Starting: s.starting}
+			m := &fact.Machine{USB: fact.Is([]fact.USB{*c.u}), Inputs: fact.Is(fact.Inputs{Keyboards: 1, Pointers: 1}),
+				Starting: s.starting}
 			r := Compile(d, m)
 			v := r.Judge(c.u)
 			if v.Allow != s.want || v.Allow && v.Guard != enforce.Starting {

@@ -78,13 +78,16 @@ func large(dir string) error {
 	if err != nil {
 		return err
 	}
-	say("with %d registered: %s; %s; %s", *million+1000, show("first check-in of a device", c2), show("next", w2), show("with 10 events", n2))
+	say("with %d registered: %s; %s; %s", *million+1000, show("first check-in of a device", c2), show("next", w2),
+		show("with 10 events", n2))
 	ratio := func(a, b *hdrhistogram.Histogram) float64 {
 		return float64(b.ValueAtQuantile(50)) / float64(a.ValueAtQuantile(50))
 	}
 	say("ratio of medians: first %.2f, next %.2f, with events %.2f", ratio(c1, c2), ratio(w1, w2), ratio(n1, n2))
-	for _, q := range []struct{ name, path string }{{"first page of devices", "/devices"}, {"page 50000", "/devices?page=50000"}, {"page 10000 of 100", "/devices?page=10000&page_size=100"},
-		{"policies with counts", "/policies"}, {"devices of the default policy", "/policies/policy-default/devices"}, {"compliance summary", "/compliance"}, {"devices by tag", "/devices?tag=pilot"}} {
+	for _, q := range []struct{ name, path string }{{"first page of devices", "/devices"}, {"page 50000", "/devices?page=50000"},
+		{"page 10000 of 100", "/devices?page=10000&page_size=100"},
+		{"policies with counts", "/policies"}, {"devices of the default policy", "/policies/policy-default/devices"},
+		{"compliance summary", "/compliance"}, {"devices by tag", "/devices?tag=pilot"}} {
 		h := hdrhistogram.New(1, 60_000_000, 3)
 		var first time.Duration
 		for i := range 7 {
@@ -130,7 +133,8 @@ func register(path string, n int) error {
 	now := time.Now().UnixMilli()
 	const each = 500
 	row := "(" + strings.TrimSuffix(strings.Repeat("?,", 15), ",") + ")"
-	text := `INSERT INTO devices (id, name, key, machine, host, os, ownership, username, tags, policy, priority, compliance, state, enrolled_at, enrollment) VALUES ` +
+	text := `INSERT INTO devices (id, name, key, machine, host, os, ownership, username, tags, policy, priority, compliance, state, ` +
+		`enrolled_at, enrollment) VALUES ` +
 		strings.TrimSuffix(strings.Repeat(row+",", each), ",")
 	for done := 0; done < n; done += each {
 		args := make([]any, 0, 15*each)
@@ -146,10 +150,12 @@ func register(path string, n int) error {
 			return err
 		}
 	}
-	if _, err := tx.Exec(`INSERT INTO seen (device, at, counter, assigned) SELECT n, enrolled_at, 1, enrolled_at FROM devices WHERE enrollment = 'bench'`); err != nil {
+	if _, err := tx.Exec(`INSERT INTO seen (device, at, counter, assigned) SELECT n, enrolled_at, 1, enrolled_at FROM devices WHERE ` +
+		`enrollment = 'bench'`); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(`INSERT INTO reports (device, counter, held_id, held_version, held, agent, previous, facts_digest, facts, findings_digest, findings, findings_at, standing, rollup) SELECT n, 1, 'policy-default', 1, '{"id":"policy-default","version":1,"serial":1}', '{}', '', 'f', '{}', 'g', '[]', enrolled_at, 'none',
+	if _, err := tx.Exec(
+		`INSERT INTO reports (device, counter, held_id, held_version, held, agent, previous, facts_digest, facts, findings_digest, findings, findings_at, standing, rollup) SELECT n, 1, 'policy-default', 1, '{"id":"policy-default","version":1,"serial":1}', '{}', '', 'f', '{}', 'g', '[]', enrolled_at, 'none',
 		CASE WHEN n % 10 = 0 THEN 'noncompliant' ELSE 'compliant' END FROM devices WHERE enrollment = 'bench'`); err != nil {
 		return err
 	}

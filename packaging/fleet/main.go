@@ -265,7 +265,8 @@ func sockets(ctx context.Context, t *target, devices []*device) error {
 	}
 	time.Sleep(20 * time.Second) // idle now; the server gives back what the handshakes left
 	after := t.rss()
-	say("%d of %d sockets up in %s; idle: %.1f KiB of server memory each (RSS %d → %d MiB)", up, len(devices), took.Round(100*time.Millisecond),
+	say("%d of %d sockets up in %s; idle: %.1f KiB of server memory each (RSS %d → %d MiB)", up, len(devices),
+		took.Round(100*time.Millisecond),
 		float64(after-before)/float64(max(up, 1)), before/1024, after/1024)
 
 	var p struct {
@@ -278,15 +279,18 @@ func sockets(ctx context.Context, t *target, devices []*device) error {
 	mu.Lock()
 	changed = time.Now()
 	mu.Unlock()
-	if err := t.call(0, "PUT", "/api/v1/policies/policy-default", `{"policy_data":{"usb":{"allowed_classes":["hid","audio"]}}}`, nil); err != nil {
+	if err := t.call(0, "PUT", "/api/v1/policies/policy-default", `{"policy_data":{"usb":{"allowed_classes":["hid","audio"]}}}`,
+		nil); err != nil {
 		return err
 	}
 	for time.Since(changed) < time.Minute && int(has.Load()) < len(devices) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	mu.Lock()
-	say("a policy change: %d nudged, the last %s after the change; %d have it and have said so, p50 %.1fs, the last %.1fs; %d errors", nudges.Load(),
-		time.Unix(0, lastNudge.Load()).Sub(changed).Round(time.Millisecond), has.Load(), float64(lag.ValueAtQuantile(50))/1000, float64(lag.Max())/1000, failures.Load())
+	say("a policy change: %d nudged, the last %s after the change; %d have it and have said so, p50 %.1fs, the last %.1fs; %d errors",
+		nudges.Load(),
+		time.Unix(0, lastNudge.Load()).Sub(changed).Round(time.Millisecond), has.Load(), float64(lag.ValueAtQuantile(50))/1000,
+		float64(lag.Max())/1000, failures.Load())
 	mu.Unlock()
 
 	// All at once: every node is killed and comes back, and every device checks in as soon as it can.
@@ -336,7 +340,9 @@ func sockets(ctx context.Context, t *target, devices []*device) error {
 	wg.Wait()
 	_, up = fleetUp(t, devices, 30*time.Second)
 	stopWatch()
-	say("all at once after kill -9: %d of %d back, p50 %.1fs, p99 %.1fs, the last %.1fs; %d answers 503 with Retry-After; %d sockets up after %.1fs; server memory at most %d MiB",
-		back.Load(), len(devices), float64(herd.ValueAtQuantile(50))/1000, float64(herd.ValueAtQuantile(99))/1000, float64(herd.Max())/1000, busy.Load(), up, time.Since(began).Seconds(), peak.Load()/1024)
+	say("all at once after kill -9: %d of %d back, p50 %.1fs, p99 %.1fs, the last %.1fs; %d answers 503 with Retry-After; %d sockets up "+
+		"after %.1fs; server memory at most %d MiB",
+		back.Load(), len(devices), float64(herd.ValueAtQuantile(50))/1000, float64(herd.ValueAtQuantile(99))/1000, float64(herd.Max())/1000,
+		busy.Load(), up, time.Since(began).Seconds(), peak.Load()/1024)
 	return nil
 }

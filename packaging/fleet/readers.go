@@ -40,7 +40,8 @@ func readers(dir string) error {
 		}
 		line := fmt.Sprintf("%-52s %12s %12s", q, us(h.ValueAtQuantile(50)), us(h.ValueAtQuantile(99)))
 		if b := before[q]; b != nil {
-			line += fmt.Sprintf(" %12s %12s %9.3f×", us(b.ValueAtQuantile(50)), us(b.ValueAtQuantile(99)), float64(h.ValueAtQuantile(50))/float64(max(b.ValueAtQuantile(50), 1)))
+			line += fmt.Sprintf(" %12s %12s %9.3f×", us(b.ValueAtQuantile(50)), us(b.ValueAtQuantile(99)),
+				float64(h.ValueAtQuantile(50))/float64(max(b.ValueAtQuantile(50), 1)))
 		}
 		say("%s", line)
 	}
@@ -93,7 +94,8 @@ func read(dir, binary string) (map[string]*hdrhistogram.Histogram, error) {
 	}
 	// One policy of which 10,000 devices are asked.
 	var made struct{ ID string }
-	if err := t.call(0, "POST", "/api/v1/policies", `{"name":"asked","policy_data":{"usb":{"allowed_classes":["hid"],"whitelist":["046d:*"]}}}`, &made); err != nil {
+	if err := t.call(0, "POST", "/api/v1/policies",
+		`{"name":"asked","policy_data":{"usb":{"allowed_classes":["hid"],"whitelist":["046d:*"]}}}`, &made); err != nil {
 		return nil, err
 	}
 	t.nodes[0].stop(syscall.SIGTERM)
@@ -104,7 +106,8 @@ func read(dir, binary string) (map[string]*hdrhistogram.Histogram, error) {
 		return nil, err
 	}
 	began := time.Now()
-	for err = t.call(0, "GET", "/api/v1/compliance", "", nil); err != nil && time.Since(began) < 3*time.Minute; err = t.call(0, "GET", "/api/v1/compliance", "", nil) {
+	for err = t.call(0, "GET", "/api/v1/compliance", "", nil); err != nil &&
+		time.Since(began) < 3*time.Minute; err = t.call(0, "GET", "/api/v1/compliance", "", nil) {
 		time.Sleep(100 * time.Millisecond) // the node still reads the devices
 	}
 	if err != nil {
@@ -132,7 +135,8 @@ func read(dir, binary string) (map[string]*hdrhistogram.Histogram, error) {
 			return nil, err
 		}
 	}
-	if err := ask(question, "POST", "/policies/"+made.ID+"/whatif", `{"policy_data":{"usb":{"allowed_classes":["mass_storage"]}}}`, 2); err != nil {
+	if err := ask(question, "POST", "/policies/"+made.ID+"/whatif", `{"policy_data":{"usb":{"allowed_classes":["mass_storage"]}}}`,
+		2); err != nil {
 		return nil, err
 	}
 	// Devices come at a fixed rate; each time is from when it was due.
@@ -196,7 +200,8 @@ func read(dir, binary string) (map[string]*hdrhistogram.Histogram, error) {
 	delete(out, "")
 	say("%s: eight viewers had %d answers in 30 s; memory %d MiB", binary, asked.Load(), t.rss()/1024)
 	for i := range 4100 {
-		if err := t.call(0, "POST", "/api/v1/policies", fmt.Sprintf(`{"name":"p%d","policy_data":{"usb":{"allowed":true}}}`, i), nil); err != nil {
+		if err := t.call(0, "POST", "/api/v1/policies", fmt.Sprintf(`{"name":"p%d","policy_data":{"usb":{"allowed":true}}}`, i),
+			nil); err != nil {
 			return nil, err
 		}
 	}
@@ -281,11 +286,15 @@ func reported(path string, n int, asked string) error {
 			do(`UPDATE devices SET policy = ?, priority = 1000 WHERE n = ?`, asked, n)
 			do(`INSERT INTO events (device, epoch, first, last, received, body) VALUES (?,'e',1,10,?,?)`, n, at.UnixMilli(), string(events))
 		}
-		do(`INSERT OR REPLACE INTO reports (device, counter, held_id, held_version, held, agent, previous, facts_digest, facts, findings_digest, findings, findings_at, standing, rollup)
-			VALUES (?,1,?,1,?,'{}','','f',?,'g',?,?,?,?)`, n, held, `{"id":"`+held+`","version":1}`, string(facts), s.findings, at.UnixMilli(), s.hash, s.rollup)
+		do(
+			`INSERT OR REPLACE INTO reports (device, counter, held_id, held_version, held, agent, previous, facts_digest, facts, findings_digest, findings, findings_at, standing, rollup)
+			VALUES (?,1,?,1,?,'{}','','f',?,'g',?,?,?,?)`, n, held, `{"id":"`+held+`","version":1}`, string(facts), s.findings,
+			at.UnixMilli(), s.hash, s.rollup)
 		if aged {
-			do(`INSERT OR REPLACE INTO seen (device, at, counter, assigned, fresh) VALUES (?,?,1,?,?)`, n, at.UnixMilli(), at.UnixMilli(), at.Add(24*time.Hour).UnixMilli())
-			do(`UPDATE seen SET fresh = ? WHERE device = ? AND at > ?`, now.Add(10*time.Minute).UnixMilli(), n, now.Add(-time.Hour).UnixMilli())
+			do(`INSERT OR REPLACE INTO seen (device, at, counter, assigned, fresh) VALUES (?,?,1,?,?)`, n, at.UnixMilli(), at.UnixMilli(),
+				at.Add(24*time.Hour).UnixMilli())
+			do(`UPDATE seen SET fresh = ? WHERE device = ? AND at > ?`, now.Add(10*time.Minute).UnixMilli(), n,
+				now.Add(-time.Hour).UnixMilli())
 		} else {
 			do(`INSERT OR REPLACE INTO seen (device, at, counter, assigned) VALUES (?,?,1,?)`, n, at.UnixMilli(), at.UnixMilli())
 		}

@@ -48,7 +48,8 @@ func (d *device) facts() *protocol.Facts {
 	}
 	var list []fact.USB
 	for i := range 12 {
-		list = append(list, fact.USB{Path: fmt.Sprintf("1-%d", i+1), Number: i + 2, Vendor: 0x046d, Product: uint16(0xc000 + i), Name: "A device of some maker",
+		list = append(list, fact.USB{Path: fmt.Sprintf("1-%d", i+1), Number: i + 2, Vendor: 0x046d, Product: uint16(0xc000 + i),
+			Name:       "A device of some maker",
 			Interfaces: []fact.Interface{{Class: 3, SubClass: 1, Protocol: 1}, {Number: 1, Class: 3}}, Authorized: fact.Is(true)})
 	}
 	m.USB = fact.Is(list)
@@ -62,7 +63,8 @@ func (d *device) findings() []enforce.Finding {
 	var out []enforce.Finding
 	for i, s := range policy.Names()[:8] {
 		f := enforce.Finding{Setting: s, Mode: enforce.Monitor, Compliance: enforce.Compliant, Enforcement: enforce.Observed,
-			Evidence: []enforce.Evidence{{Key: "usb.default/usb1", State: enforce.Present, Value: "0", How: "/sys/bus/usb/devices/usb1/authorized_default"}}}
+			Evidence: []enforce.Evidence{{Key: "usb.default/usb1", State: enforce.Present, Value: "0",
+				How: "/sys/bus/usb/devices/usb1/authorized_default"}}}
 		if i == 0 && d.round%2 == 1 {
 			f.Compliance, f.Reason = enforce.Noncompliant, "1 device(s) it refuses are in use, first 1-1 0951:1666"
 		}
@@ -72,7 +74,8 @@ func (d *device) findings() []enforce.Finding {
 }
 
 func (d *device) report(events int) protocol.Report {
-	r := protocol.Report{Policy: d.held, Agent: protocol.Agent{Version: "bench", StartedAt: d.started, Machine: d.machine, Run: d.pinned}, Epoch: "e",
+	r := protocol.Report{Policy: d.held, Agent: protocol.Agent{Version: "bench", StartedAt: d.started, Machine: d.machine, Run: d.pinned},
+		Epoch:  "e",
 		Pinned: d.pinned}
 	if events > 0 {
 		d.round++
@@ -86,9 +89,13 @@ func (d *device) report(events int) protocol.Report {
 		r.Findings = &list
 	}
 	for i := range events {
-		r.Events = append(r.Events, enforce.Event{Seq: d.seq + uint64(i) + 1, At: time.Now(), Setting: "usb.allowed_classes", Mode: enforce.Enforce, Kind: enforce.Denied,
-			Subject: "usb 1-2 0951:1666 0019E06B9C85 (Kingston DataTraveler)", Reason: `mass_storage is not in usb.allowed_classes; to change it: add "0951:1666:0019E06B9C85" to usb.whitelist`,
-			Facts: `{"path":"1-2","number":9,"vendor":2385,"product":5734,"class":0,"serial":"0019E06B9C85","interfaces":[{"config":1,"number":0,"alternate":0,"class":8,"subclass":6,"protocol":80,"mtp":{"value":false,"known":false}}],"hardwired":{"value":false,"known":true},"authorized":{"value":false,"known":true}}`})
+		r.Events = append(r.Events, enforce.Event{Seq: d.seq + uint64(i) + 1, At: time.Now(), Setting: "usb.allowed_classes",
+			Mode: enforce.Enforce, Kind: enforce.Denied,
+			Subject: "usb 1-2 0951:1666 0019E06B9C85 (Kingston DataTraveler)",
+			Reason:  `mass_storage is not in usb.allowed_classes; to change it: add "0951:1666:0019E06B9C85" to usb.whitelist`,
+			Facts: `{"path":"1-2","number":9,"vendor":2385,"product":5734,"class":0,"serial":"0019E06B9C85","interfaces":[{"config":1,` +
+				`"number":0,"alternate":0,"class":8,"subclass":6,"protocol":80,"mtp":{"value":false,"known":false}}],` +
+				`"hardwired":{"value":false,"known":true},"authorized":{"value":false,"known":true}}`})
 	}
 	return r
 }
@@ -163,7 +170,8 @@ func enroll(ctx context.Context, s *target, n int) ([]*device, error) {
 		}
 		machine := fmt.Sprintf("laptop-%06d", i)
 		node := s.nodes[i%len(s.nodes)]
-		res, _, err := checkin.Enroll(ctx, checkin.Server{URL: node.url, CA: s.ca}, "", token, key, protocol.Host{Name: machine, OS: "linux", Ownership: "COPE"}, machine)
+		res, _, err := checkin.Enroll(ctx, checkin.Server{URL: node.url, CA: s.ca}, "", token, key,
+			protocol.Host{Name: machine, OS: "linux", Ownership: "COPE"}, machine)
 		if err != nil {
 			return err
 		}
@@ -175,7 +183,8 @@ func enroll(ctx context.Context, s *target, n int) ([]*device, error) {
 		if err != nil {
 			return err
 		}
-		d := &device{id: res.DeviceID, client: c, keys: keys, machine: machine, pinned: protocol.KeysDigest(keys), started: time.Now().UTC().Truncate(time.Second), whole: true}
+		d := &device{id: res.DeviceID, client: c, keys: keys, machine: machine, pinned: protocol.KeysDigest(keys),
+			started: time.Now().UTC().Truncate(time.Second), whole: true}
 		d.held.State = "none"
 		out[i] = d
 		return d.settle(ctx)
@@ -219,7 +228,8 @@ type result struct {
 }
 
 func (r result) String() string {
-	return fmt.Sprintf("%.0f/s: p50 %s  p90 %s  p99 %s  max %s  (%d, %d errors)", r.achieved, us(r.h.ValueAtQuantile(50)), us(r.h.ValueAtQuantile(90)), us(r.h.ValueAtQuantile(99)), us(r.h.Max()), r.done, r.errors)
+	return fmt.Sprintf("%.0f/s: p50 %s  p90 %s  p99 %s  max %s  (%d, %d errors)", r.achieved, us(r.h.ValueAtQuantile(50)),
+		us(r.h.ValueAtQuantile(90)), us(r.h.ValueAtQuantile(99)), us(r.h.Max()), r.done, r.errors)
 }
 
 func us(n int64) string { return fmt.Sprintf("%.1fms", float64(n)/1000) }

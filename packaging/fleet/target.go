@@ -132,7 +132,8 @@ func newTarget(binary, dir, database string, nodes int, more ...string) (*target
 	t.ca = string(b[:strings.Index(string(b), "-----END CERTIFICATE-----")]) + "-----END CERTIFICATE-----\n"
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM([]byte(t.ca))
-	t.http = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}, Timeout: time.Minute}
+	t.http = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}},
+		Timeout: time.Minute}
 	out, err := exec.Command(binary, "token", "create", "--data", t.nodes[0].data, "--role", "admin", "--ttl", "24h").Output()
 	t.admin = strings.TrimSpace(string(out))
 	return t, err

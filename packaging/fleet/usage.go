@@ -38,7 +38,8 @@ func (u usage) since(before usage) string {
 	of := func(a, b time.Duration) float64 { return (a - b).Seconds() / took }
 	all := of(u.machine, before.machine)
 	generator, servers := of(u.generator, before.generator), of(u.servers, before.servers)
-	return fmt.Sprintf("of %d processors: generator %.2f, servers %.2f, everything else %.2f", runtime.NumCPU(), generator, servers, max(all-generator-servers, 0))
+	return fmt.Sprintf("of %d processors: generator %.2f, servers %.2f, everything else %.2f", runtime.NumCPU(), generator, servers,
+		max(all-generator-servers, 0))
 }
 
 // spent is a process's processor time (proc_pid_stat(5), utime and stime).

@@ -89,7 +89,8 @@ func newRoot(t *testing.T, manager string) *root {
 	r.write("etc/group", "root:x:0:\n", 0o644)
 	r.write("dev/null", "", 0o666)
 	// As shadow and busybox have them, as far as the scripts ask.
-	user := "#!/bin/sh\nfor last; do :; done\necho \"$last:x:990:990::/var/lib/$last:/sbin/nologin\" >>/etc/passwd\necho \"$last:x:990:\" >>/etc/group\n"
+	user := "#!/bin/sh\nfor last; do :; done\necho \"$last:x:990:990::/var/lib/$last:/sbin/nologin\" >>/etc/passwd\necho " +
+		"\"$last:x:990:\" >>/etc/group\n"
 	if manager == "openrc" {
 		r.write("usr/sbin/adduser", user, 0o755)
 		r.write("usr/sbin/addgroup", "#!/bin/sh\nexit 0\n", 0o755)
@@ -202,8 +203,10 @@ func in(t *testing.T, when, got string, want ...string) {
 func life(t *testing.T, r *root, now, next []string, install, upgrade func(files []string), remove func()) {
 	t.Helper()
 	install(now)
-	r.has("usr/bin/warder", "usr/bin/warder-server", "usr/lib/warder/package", "usr/lib/warder/last-resort", "usr/share/man/man1/warder.1.gz", "usr/share/man/man8/warder-server-policy-apply.8.gz",
-		"usr/share/bash-completion/completions/warder", "usr/share/zsh/*/_warder-server", "usr/share/fish/vendor_completions.d/warder.fish", "usr/share/doc/warder/examples/warder.toml", "etc/warder", "var/lib/warder-server")
+	r.has("usr/bin/warder", "usr/bin/warder-server", "usr/lib/warder/package", "usr/lib/warder/last-resort",
+		"usr/share/man/man1/warder.1.gz", "usr/share/man/man8/warder-server-policy-apply.8.gz",
+		"usr/share/bash-completion/completions/warder", "usr/share/zsh/*/_warder-server", "usr/share/fish/vendor_completions.d/warder.fish",
+		"usr/share/doc/warder/examples/warder.toml", "etc/warder", "var/lib/warder-server")
 	if f, err := elf.Open(filepath.Join(r.dir, "usr/bin/warder")); err == nil && f.Section(".interp") != nil {
 		r.libraries(filepath.Join(r.dir, "usr/bin/warder"))
 	}
@@ -267,7 +270,8 @@ func TestRPM(t *testing.T) {
 			t.Errorf("rpm %s: %s", how, out)
 		}
 	}
-	life(t, r, now, next, func(f []string) { do("-i", f) }, func(f []string) { do("-U", f) }, func() { do("-e", []string{"warder", "warder-server"}) })
+	life(t, r, now, next, func(f []string) { do("-i", f) }, func(f []string) { do("-U", f) },
+		func() { do("-e", []string{"warder", "warder-server"}) })
 }
 
 func TestArch(t *testing.T) {
@@ -279,13 +283,16 @@ func TestArch(t *testing.T) {
 	}
 	r.write("etc/pacman.conf", "[options]\nArchitecture = auto\nSigLevel = Never\nLocalFileSigLevel = Never\n", 0o644)
 	do := func(args ...string) {
-		out := run(t, "pacman", append([]string{"--root", r.dir, "--dbpath", filepath.Join(r.dir, "var/lib/pacman"), "--config", filepath.Join(r.dir, "etc/pacman.conf"),
-			"--cachedir", filepath.Join(r.dir, "var/cache/pacman/pkg"), "--hookdir", filepath.Join(r.dir, "none"), "--noconfirm"}, args...)...)
+		out := run(t, "pacman", append([]string{"--root", r.dir, "--dbpath", filepath.Join(r.dir, "var/lib/pacman"), "--config",
+			filepath.Join(r.dir, "etc/pacman.conf"),
+			"--cachedir", filepath.Join(r.dir, "var/cache/pacman/pkg"), "--hookdir", filepath.Join(r.dir, "none"), "--noconfirm"},
+			args...)...)
 		if strings.Contains(out, "error:") {
 			t.Errorf("pacman %v: %s", args, out)
 		}
 	}
-	life(t, r, now, next, func(f []string) { do(append([]string{"-Udd"}, f...)...) }, func(f []string) { do(append([]string{"-Udd"}, f...)...) },
+	life(t, r, now, next, func(f []string) { do(append([]string{"-Udd"}, f...)...) },
+		func(f []string) { do(append([]string{"-Udd"}, f...)...) },
 		func() { do("-Rdd", "warder", "warder-server") })
 }
 

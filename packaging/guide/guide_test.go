@@ -1,3 +1,5 @@
+//go:build unix
+
 package guide
 
 import (
@@ -91,7 +93,8 @@ cat %s/agent.log >&2; exit 1`, bin, dir, dir, dir, dir))
 			var pid int
 			if _, err := fmt.Sscan(pids[i], &pid); err == nil && pid > 1 {
 				_ = syscall.Kill(pid, syscall.SIGTERM)
-				for begun := time.Now(); syscall.Kill(pid, 0) == nil && time.Since(begun) < 20*time.Second; time.Sleep(50 * time.Millisecond) {
+				for begun := time.Now(); syscall.Kill(pid, 0) == nil &&
+					time.Since(begun) < 20*time.Second; time.Sleep(50 * time.Millisecond) {
 				}
 			}
 		}
@@ -114,14 +117,16 @@ cat %s/agent.log >&2; exit 1`, bin, dir, dir, dir, dir))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", typed.String())
 	cmd.Dir = t.TempDir()
-	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "WARDER_DATA="+data, "NO_COLOR=1", "WARDER_SERVER=", "WARDER_TOKEN=", "WARDER_CA=")
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "WARDER_DATA="+data, "NO_COLOR=1", "WARDER_SERVER=", "WARDER_TOKEN=",
+		"WARDER_CA=")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{
-		"POLICY  ", `"devices"`, "Enrolled. ", "Default Security Policy, version 1", "Finance", `"template-strict"`, "Engineering, version 1: created", "would be created",
+		"POLICY  ", `"devices"`, "Enrolled. ", "Default Security Policy, version 1", "Finance", `"template-strict"`,
+		"Engineering, version 1: created", "would be created",
 		`"running"`, "slides of a customer", "policy.created", "restored into",
 	} {
 		if !strings.Contains(out.String(), want) {

@@ -44,13 +44,16 @@ func TestAttack(t *testing.T) {
 			r.stickIn("a", i)
 			defer func() { t.Log(r.try("journalctl -u warder -n 30 --no-pager -o cat | grep disk").Out) }()
 			if c.name == "pass_to_daemon" {
-				r.sh(`systemd-run -q --unit=victim-daemon /host/attacker daemon /tmp/attack/daemon; for i in $(seq 100); do test -S /tmp/attack/daemon && break; sleep 0.1; done`)
+				r.sh(`systemd-run -q --unit=victim-daemon /host/attacker daemon /tmp/attack/daemon; for i in $(seq 100); do test -S ` +
+					`/tmp/attack/daemon && break; sleep 0.1; done`)
 			}
 			r.attack(c.attack)
 			begun := time.Now()
 			r.change(hidOnly)
 			r.authorized("2-1", "0")
-			t.Logf("taken away after %s: %s", time.Since(begun).Round(100*time.Millisecond), r.sh("warder events --last 2 --json | tail -n 2 | grep -o '\"kind\":\"[a-z_]*\"\\|its disk: [^\"]*\\|forced: [^\"]*' | tr '\\n' ' '"))
+			t.Logf("taken away after %s: %s", time.Since(begun).Round(100*time.Millisecond),
+				r.sh("warder events --last 2 --json | tail -n 2 | grep -o '\"kind\":\"[a-z_]*\"\\|its disk: [^\"]*\\|forced: [^\"]*' | "+
+					"tr '\\n' ' '"))
 			r.settled()
 			if f := r.finding("usb.allowed_classes"); !strings.HasPrefix(f, "compliant/enforced") {
 				t.Errorf("the finding says %s", f)
@@ -91,7 +94,8 @@ func (r *rig) stickIn(medium string, n int) {
 
 func (r *rig) stickOut(n int) {
 	r.t.Helper()
-	r.sh(`for u in $(systemctl list-units --plain --no-legend 'attack-*' | cut -d' ' -f1); do systemctl kill -s KILL $u 2>/dev/null; done; systemctl reset-failed 'attack-*' 2>/dev/null; umount -l /mnt/stick 2>/dev/null; true`)
+	r.sh(`for u in $(systemctl list-units --plain --no-legend 'attack-*' | cut -d' ' -f1); do systemctl kill -s KILL $u 2>/dev/null; ` +
+		`done; systemctl reset-failed 'attack-*' 2>/dev/null; umount -l /mnt/stick 2>/dev/null; true`)
 	r.unplug(fmt.Sprintf("stick%d", n))
 	r.gone("2-1")
 }
@@ -100,7 +104,8 @@ func (r *rig) stickOut(n int) {
 func (r *rig) attack(words string) {
 	r.t.Helper()
 	unit := "attack-" + strings.ReplaceAll(strings.Fields(words)[0], "/", "")
-	r.sh(`rm -f /tmp/attack/out; systemd-run -q --unit=%s -p User=mallory -p StandardOutput=append:/tmp/attack/out -p StandardError=append:/tmp/attack/out /host/attacker %s`, unit, words)
+	r.sh(`rm -f /tmp/attack/out; systemd-run -q --unit=%s -p User=mallory -p StandardOutput=append:/tmp/attack/out -p `+
+		`StandardError=append:/tmp/attack/out /host/attacker %s`, unit, words)
 	r.wait("the attack is in place", "grep -q ready /tmp/attack/out")
 }
 
@@ -144,7 +149,8 @@ func forcedIsCounted(t *testing.T, r *rig) {
 	r.plug("usb-storage", "stick21", map[string]any{"drive": "b", "port": "1"})
 	r.authorized("2-1", "1")
 	r.wait("a disk", "ls /sys/bus/usb/devices/2-1/2-1:1.0/host*/target*/*/block/sd*")
-	size, err := strconv.ParseInt(r.sh(`D=$(basename $(ls -d /sys/bus/usb/devices/2-1/2-1:1.0/host*/target*/*/block/sd*)); mount /dev/$D /mnt/stick && stat -c %s /mnt/stick/data; umount /mnt/stick`), 10, 64)
+	size, err := strconv.ParseInt(r.sh(`D=$(basename $(ls -d /sys/bus/usb/devices/2-1/2-1:1.0/host*/target*/*/block/sd*)); mount `+
+		`/dev/$D /mnt/stick && stat -c %s /mnt/stick/data; umount /mnt/stick`), 10, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +168,8 @@ func stalledDisk(t *testing.T, r *rig) {
 	if err := copyFile(r.medium("unused", 48), file); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.qmp.do("object-add", map[string]any{"qom-type": "throttle-group", "id": "slow", "limits": map[string]any{"bps-write": 100 << 20}}); err != nil {
+	if _, err := r.qmp.do("object-add", map[string]any{"qom-type": "throttle-group", "id": "slow",
+		"limits": map[string]any{"bps-write": 100 << 20}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.qmp.do("blockdev-add", map[string]any{"node-name": "slow", "driver": "throttle", "throttle-group": "slow",
@@ -172,7 +179,8 @@ func stalledDisk(t *testing.T, r *rig) {
 	r.stickIn("slow", 30)
 	// So slow that a request takes half a minute, and not for ever: the emulator itself waits for the one
 	// under way when the device goes.
-	if _, err := r.qmp.do("qom-set", map[string]any{"path": "/objects/slow", "property": "limits", "value": map[string]any{"bps-write": 4000}}); err != nil {
+	if _, err := r.qmp.do("qom-set", map[string]any{"path": "/objects/slow", "property": "limits",
+		"value": map[string]any{"bps-write": 4000}}); err != nil {
 		t.Fatal(err)
 	}
 	r.sh("head -c 6000000 /dev/urandom >/mnt/stick/dirty")
@@ -183,7 +191,8 @@ func stalledDisk(t *testing.T, r *rig) {
 	contains(t, r.try("warder status").Out, "emptying its disks")
 	contains(t, r.try("warder status --json").Out, `"step"`)
 	for _, command := range []string{"warder status --json", "cat /run/warder/status.json"} {
-		if out := r.try("setpriv --reuid=1235 --regid=1235 --clear-groups %s", command).Out; strings.Contains(out, `"step"`) || !strings.Contains(out, `"rollup"`) {
+		if out := r.try("setpriv --reuid=1235 --regid=1235 --clear-groups %s", command).Out; strings.Contains(out, `"step"`) ||
+			!strings.Contains(out, `"rollup"`) {
 			t.Errorf("another user sees what is done with a stick: %s", out)
 		}
 	}
@@ -196,7 +205,8 @@ func stalledDisk(t *testing.T, r *rig) {
 	if f := r.finding("usb.allowed_classes"); !strings.HasPrefix(f, "compliant/enforced") {
 		t.Errorf("afterwards the finding says %s", f)
 	}
-	_, _ = r.qmp.do("qom-set", map[string]any{"path": "/objects/slow", "property": "limits", "value": map[string]any{"bps-write": 100 << 20}})
+	_, _ = r.qmp.do("qom-set", map[string]any{"path": "/objects/slow", "property": "limits",
+		"value": map[string]any{"bps-write": 100 << 20}})
 	r.stickOut(30)
 	r.calm()
 }
@@ -235,7 +245,9 @@ func attackAPI(t *testing.T, r *rig) {
 		return res.Out + res.Err
 	}
 	// alice sits at the machine; mallory is logged in from elsewhere, or runs a program.
-	r.sh(`systemd-run -q --unit=alice -p User=alice -p PAMName=login -p TTYPath=/dev/tty7 -p StandardInput=tty -p StandardOutput=journal sleep infinity; for i in $(seq 100); do grep -q 1235 /run/systemd/seats/seat0 && break; sleep 0.1; done; timeout 20 /host/attacker vt 7`)
+	r.sh(`systemd-run -q --unit=alice -p User=alice -p PAMName=login -p TTYPath=/dev/tty7 -p StandardInput=tty -p ` +
+		`StandardOutput=journal sleep infinity; for i in $(seq 100); do grep -q 1235 /run/systemd/seats/seat0 && break; sleep 0.1; ` +
+		`done; timeout 20 /host/attacker vt 7`)
 	r.wait("alice's session is the active one", `grep -q '^ACTIVE_UID=1235' /run/systemd/seats/seat0`)
 	r.set(hidOnly)
 	r.plug("usb-storage", "stick50", map[string]any{"drive": "a", "port": "1", "serial": "SECRET-SERIAL"})
@@ -245,7 +257,8 @@ func attackAPI(t *testing.T, r *rig) {
 	if out := as("alice", "warder events --last 100"); !strings.Contains(out, "SECRET-SERIAL") {
 		t.Errorf("alice, who plugged it in, does not see it: %s", out)
 	}
-	for _, command := range []string{"warder events --last 1000 --json", "warder status --json", "warder explain usb --port 2-1", "cat /run/warder/status.json", "warder usb", "warder ledger", "timeout 2 warder events --follow"} {
+	for _, command := range []string{"warder events --last 1000 --json", "warder status --json", "warder explain usb --port 2-1",
+		"cat /run/warder/status.json", "warder usb", "warder ledger", "timeout 2 warder events --follow"} {
 		if out := as("mallory", command); strings.Contains(out, "SECRET-SERIAL") {
 			t.Errorf("mallory sees what alice plugged in, by %s: %s", command, out)
 		}

@@ -40,13 +40,15 @@ W
 	}
 	r.told("denied", "usb 2-1 46f4:0001")
 
-	t.Log(r.sh(`warder events --last 10 --json | grep -o '"kind":"[a-z_]*"\|its disk: [^"]*\|forced: [^"]*' | tail -n 3 | tr '\n' ' '; journalctl -u warder -n 40 --no-pager -o cat | grep 'disk emptied' | tail -n 1`))
+	t.Log(r.sh(`warder events --last 10 --json | grep -o '"kind":"[a-z_]*"\|its disk: [^"]*\|forced: [^"]*' | tail -n 3 | tr '\n' ' '; ` +
+		`journalctl -u warder -n 40 --no-pager -o cat | grep 'disk emptied' | tail -n 1`))
 
 	// Given back by push: the next mount sees what was acknowledged.
 	r.set(`{"policy_data":{"usb":{"allowed_classes":["hid","mass_storage"]}}}`)
 	r.authorized("2-1", "1")
 	r.wait("the disk is back", "ls /dev/sd?")
-	out := r.sh(`mount $(ls /dev/sd? | head -1) /mnt/stick; n=$(( $(wc -l </tmp/acked) * 65536 )); echo acked $n size $(stat -c %s /mnt/stick/data)
+	out := r.sh(
+		`mount $(ls /dev/sd? | head -1) /mnt/stick; n=$(( $(wc -l </tmp/acked) * 65536 )); echo acked $n size $(stat -c %s /mnt/stick/data)
 	head -c $n /mnt/stick/data | sha256sum | cut -c1-64; head -c $n /tmp/copy | sha256sum | cut -c1-64; umount /mnt/stick`)
 	lines := strings.Split(out, "\n")
 	t.Log(lines[0])
@@ -60,7 +62,8 @@ W
 	}
 
 	// By polling alone, from a server without sockets.
-	r.sh(`systemctl stop policy-server; systemd-run -q --unit=policy-server2 /host/warder-server serve --data /srv/server --listen 127.0.0.1:8443 --interval 10s --no-push`)
+	r.sh(`systemctl stop policy-server; systemd-run -q --unit=policy-server2 /host/warder-server serve --data /srv/server --listen ` +
+		`127.0.0.1:8443 --interval 10s --no-push`)
 	r.wait("the server is up", "curl -sk https://127.0.0.1:8443/healthz")
 	r.sh("warder check-in")
 	r.set(`{"policy_data":{"usb":{"allowed_classes":["hid"]}}}`)
@@ -70,7 +73,8 @@ W
 	if p := r.status()["check_in"].(map[string]any)["push"]; p != false {
 		t.Errorf("push is %v while the server has none", p)
 	}
-	r.sh(`systemctl stop policy-server2; systemd-run -q --unit=policy-server /host/warder-server serve --data /srv/server --listen 127.0.0.1:8443 --interval 30s`)
+	r.sh(`systemctl stop policy-server2; systemd-run -q --unit=policy-server /host/warder-server serve --data /srv/server --listen ` +
+		`127.0.0.1:8443 --interval 30s`)
 	r.wait("the server is up", "curl -sk https://127.0.0.1:8443/healthz")
 	r.unplug("s1")
 	r.gone("2-1")
@@ -101,10 +105,12 @@ S
 		r.wait("both are journalled", `test "$(warder events --json | tail -n 2 | grep -c 'usb 2-1\|usb 1-2')" = 2`)
 		r.sh("sleep 1")
 		// The two writes of the shell itself come before exec; they are to tracefs, not kernfs.
-		n := r.sh(`cd /sys/kernel/tracing; echo 0 >tracing_on; echo 0 >events/kprobes/warderwrite/enable; grep -c warderwrite: trace || true`)
+		n := r.sh(`cd /sys/kernel/tracing; echo 0 >tracing_on; echo 0 >events/kprobes/warderwrite/enable; grep -c warderwrite: ` +
+			`trace || true`)
 		r.unplug("s1")
 		r.unplug("m1")
-		r.sh(`pkill -TERM -x warder; for i in $(seq 100); do pgrep -x warder >/dev/null || break; sleep 0.1; done; echo >/sys/kernel/tracing/set_event_pid; systemctl start warder`)
+		r.sh(`pkill -TERM -x warder; for i in $(seq 100); do pgrep -x warder >/dev/null || break; sleep 0.1; done; echo ` +
+			`>/sys/kernel/tracing/set_event_pid; systemctl start warder`)
 		r.gone("2-1")
 		r.gone("1-2")
 		return n

@@ -31,9 +31,13 @@ func TestDamage(t *testing.T) {
 	damages := []struct{ name, script, says string }{
 		{"truncated", `for f in /var/lib/warder/FILE; do truncate -s 100 $f; done`, ""},
 		{"noise", `for f in /var/lib/warder/FILE; do dd if=/dev/urandom of=$f bs=4096 count=8 conv=notrunc status=none; done`, ""},
-		{"both_copies", `for f in /var/lib/warder/FILE /var/lib/warder/FILE.bak; do [ -e $f ] && dd if=/dev/urandom of=$f bs=4096 count=8 status=none; done; true`, ""},
+		{"both_copies",
+			`for f in /var/lib/warder/FILE /var/lib/warder/FILE.bak; do [ -e $f ] && dd if=/dev/urandom of=$f bs=4096 count=8 ` +
+				`status=none; done; true`, ""},
 		{"readonly", `mount --bind /var/lib/warder /var/lib/warder && mount -o remount,ro,bind /var/lib/warder`, "until it can"},
-		{"full", `mount -t tmpfs -o size=600k none /root/small && cp -a /var/lib/warder/. /root/small/ && mount --bind /root/small /var/lib/warder && (dd if=/dev/zero of=/var/lib/warder/fill bs=1k status=none; true)`, "until it can"},
+		{"full",
+			`mount -t tmpfs -o size=600k none /root/small && cp -a /var/lib/warder/. /root/small/ && mount --bind /root/small ` +
+				`/var/lib/warder && (dd if=/dev/zero of=/var/lib/warder/fill bs=1k status=none; true)`, "until it can"},
 	}
 	for name, file := range files {
 		for _, d := range damages {
@@ -82,7 +86,8 @@ func TestDamage(t *testing.T) {
 					t.Errorf("after removal the defaults are %q", got)
 				}
 				r.authorized("2-1", "1")
-				r.sh("while mountpoint -q /var/lib/warder; do umount /var/lib/warder; done; while mountpoint -q /root/small; do umount /root/small; done; rm -rf /var/lib/warder /run/warder; cp -a /root/good /var/lib/warder")
+				r.sh("while mountpoint -q /var/lib/warder; do umount /var/lib/warder; done; while mountpoint -q /root/small; do umount " +
+					"/root/small; done; rm -rf /var/lib/warder /run/warder; cp -a /root/good /var/lib/warder")
 				if name == "ledger" {
 					r.install()
 				} else {
@@ -109,9 +114,13 @@ func freed(r *rig) {
 	r.wait("its events wait in the runtime directory", "ls /run/warder/store.db")
 	before := r.sh("warder events --json | grep -c MORE-")
 	r.sh("rm /var/lib/warder/fill")
-	r.wait("it is at home again", `! ls /run/warder/store.db /run/warder/ledger.db /run/warder/identity.json 2>/dev/null && test "$(warder status --json | grep -c 'until it can')" = 0`)
+	r.wait("it is at home again",
+		`! ls /run/warder/store.db /run/warder/ledger.db /run/warder/identity.json 2>/dev/null && test "$(warder status --json | grep `+
+			`-c 'until it can')" = 0`)
 	// As a power cut: killed, and what was in memory alone is gone.
-	r.sh("systemctl mask --runtime -q warder; systemctl kill -s KILL warder; sleep 0.5; mkdir -p /root/ends; cp -a /run/warder/holding /run/warder/held /root/ends/; rm -rf /run/warder/store.db* /run/warder/identity.json; systemctl unmask --runtime -q warder; systemctl reset-failed warder; systemctl start warder")
+	r.sh("systemctl mask --runtime -q warder; systemctl kill -s KILL warder; sleep 0.5; mkdir -p /root/ends; cp -a /run/warder/holding " +
+		"/run/warder/held /root/ends/; rm -rf /run/warder/store.db* /run/warder/identity.json; systemctl unmask --runtime -q warder; " +
+		"systemctl reset-failed warder; systemctl start warder")
 	r.wait("it comes up", "warder check-in")
 	if after := r.sh("warder events --json | grep -c MORE-"); after != before || before == "0" {
 		r.t.Errorf("%s events of %s are left after a power cut", after, before)

@@ -11,13 +11,15 @@ import (
 
 // atStart are QEMU's arguments for a stick and a keyboard that are there when the laptop is switched on.
 func atStart(file string) []string {
-	return []string{"-drive", "if=none,id=first,format=raw,file=" + file, "-device", "usb-storage,bus=xhci.0,port=1,drive=first", "-device", "usb-kbd,bus=xhci.0,port=2"}
+	return []string{"-drive", "if=none,id=first,format=raw,file=" + file, "-device", "usb-storage,bus=xhci.0,port=1,drive=first", "-device",
+		"usb-kbd,bus=xhci.0,port=2"}
 }
 
 // reasons are those of the events that the server has of a subject.
 func (r *rig) reasons(subject string) string {
 	r.t.Helper()
-	return r.sh(`curl -sk -H "Authorization: Bearer $(cat /root/token)" "%s/devices/$(cat /root/device)/events?page_size=100" | tr '{' '\n' | { grep '"subject":"%s' || true; } | sed 's/"done".*//; s/,"verdict.*//'`, api, subject)
+	return r.sh(`curl -sk -H "Authorization: Bearer $(cat /root/token)" "%s/devices/$(cat /root/device)/events?page_size=100" | tr '{' `+
+		`'\n' | { grep '"subject":"%s' || true; } | sed 's/"done".*//; s/,"verdict.*//'`, api, subject)
 }
 
 // reached starts the server, and waits until the agent has reached it.
@@ -28,7 +30,8 @@ func (r *rig) reached() {
 	r.wait("the server is up and reached", "warder check-in")
 }
 
-const startLog = `journalctl -b -u warder-early -u warder -o short-monotonic --no-pager | head -n 30; dmesg | grep -E ' sd[a-z]|New USB device found|usb .*authorized'`
+const startLog = `journalctl -b -u warder-early -u warder -o short-monotonic --no-pager | head -n 30; dmesg | grep -E ' sd[a-z]|New USB ` +
+	`device found|usb .*authorized'`
 
 // starts: what is there when a laptop is switched on is judged by the last confirmed policy before the agent runs, and
 // the agent takes over. Before that it is shut down.
@@ -87,7 +90,9 @@ func starts(t *testing.T, r *rig, o Options) {
 	again.sh(`systemctl stop warder warder-early; rm -rf /run/warder/*; mkdir -p /run/systemd/system/warder.service.d
 		printf '[Service]\nExecStart=\nExecStart=/bin/false\n' >/run/systemd/system/warder.service.d/broken.conf; systemctl daemon-reload; systemctl start --no-block warder`)
 	again.authorized("2-1", "0")
-	if out := again.sh(`n=0; for i in $(seq 60); do [ "$(cat /sys/bus/usb/devices/2-1/authorized)" = 1 ] && n=$((n+1)); sleep 0.2; done; echo open $n; journalctl -u warder -n 200 -o cat --no-pager | grep -c "Scheduled restart"`); !strings.HasPrefix(out, "open 0\n") || strings.HasSuffix(out, "\n0") {
+	if out := again.sh(`n=0; for i in $(seq 60); do [ "$(cat /sys/bus/usb/devices/2-1/authorized)" = 1 ] && n=$((n+1)); sleep 0.2; ` +
+		`done; echo open $n; journalctl -u warder -n 200 -o cat --no-pager | grep -c "Scheduled restart"`); !strings.HasPrefix(out,
+		"open 0\n") || strings.HasSuffix(out, "\n0") {
 		t.Errorf("while the agent does not come up: %s", out)
 	}
 	again.plug("usb-kbd", "late", map[string]any{"port": "3"})
@@ -121,7 +126,8 @@ func starts(t *testing.T, r *rig, o Options) {
 	late.sh("systemctl stop warder")
 	late.authorized("2-1", "1")
 	late.wait("the stick is a disk", "test -b /dev/sda")
-	late.sh(`mkdir -p /data; echo "UUID=$(blkid -o value -s UUID /dev/sda) /data vfat defaults 0 0" >>/etc/fstab; systemctl daemon-reload; systemctl start warder; sync`)
+	late.sh(`mkdir -p /data; echo "UUID=$(blkid -o value -s UUID /dev/sda) /data vfat defaults 0 0" >>/etc/fstab; systemctl ` +
+		`daemon-reload; systemctl start warder; sync`)
 	late.authorized("2-1", "0")
 	late.shutDown()
 	waits := with("", atStart(file))
@@ -148,7 +154,8 @@ func closedInitramfs(t *testing.T) {
 	}
 	t.Log(res.Out, res.Err)
 	contains(t, r.sh("warder boot status"), "USB is closed")
-	t.Log(r.sh("systemctl stop warder; echo it would load it so:; modprobe -r usbcore; modprobe --show-depends usbcore; systemctl start warder"))
+	t.Log(r.sh("systemctl stop warder; echo it would load it so:; modprobe -r usbcore; modprobe --show-depends usbcore; systemctl " +
+		"start warder"))
 	initrd := filepath.Join(share, "closed-initrd")
 	t.Cleanup(func() { _ = os.Remove(initrd) })
 	r.sh("cp /boot/initrd.img-* /host/closed-initrd && sync")

@@ -32,11 +32,14 @@ func TestEncryption(t *testing.T) {
 	}
 	whole := ready(t, Options{Args: args})
 	whole.set(`{"policy_data":` + encrypted + `}`)
-	contains(t, whole.finding("storage.encryption_required"), "noncompliant/detect_only: / (ext4) is not encrypted: vda is plain (path: vda)")
+	contains(t, whole.finding("storage.encryption_required"),
+		"noncompliant/detect_only: / (ext4) is not encrypted: vda is plain (path: vda)")
 
 	// All that is written moves onto an encrypted disk; the system's own is read-only from then on.
-	whole.sh(luks("vdb", "enc1") + ` && mkfs.ext4 -q /dev/mapper/enc1 && mkdir -p /srv/enc /run/a /run/b && mount /dev/mapper/enc1 /srv/enc`)
-	whole.sh(`systemctl stop warder policy-server; for d in /srv/server /var/lib/warder /var/log /var/tmp /root; do mkdir -p /srv/enc$d; cp -a $d/. /srv/enc$d/; mount --bind /srv/enc$d $d; done
+	whole.sh(luks("vdb", "enc1") +
+		` && mkfs.ext4 -q /dev/mapper/enc1 && mkdir -p /srv/enc /run/a /run/b && mount /dev/mapper/enc1 /srv/enc`)
+	whole.sh(
+		`systemctl stop warder policy-server; for d in /srv/server /var/lib/warder /var/log /var/tmp /root; do mkdir -p /srv/enc$d; cp -a $d/. /srv/enc$d/; mount --bind /srv/enc$d $d; done
 		mount -t tmpfs none /tmp; mkdir -p /run/systemd/journal; cp -a /etc/lvm /run/lvm-etc; mount --bind /run/lvm-etc /etc/lvm; systemctl restart systemd-journald; journalctl --relinquish-var 2>/dev/null
 		for i in $(seq 50); do mount -o remount,ro / && break; sleep 0.2; done; grep ' / ' /proc/self/mountinfo | grep -q ' ro' || { fuser -vm / 2>&1 | head -40; ls -l /proc/*/fd 2>/dev/null | grep -v 'pipe\|socket\|anon\|/dev/\|/proc\|/sys\|/run\|/srv/enc' | tail -40; exit 1; }`)
 	whole.sh(`systemd-run -q --unit=policy-server3 /host/warder-server serve --data /srv/server --listen 127.0.0.1:8443 --interval 30s`)
@@ -76,6 +79,8 @@ func TestEncryption(t *testing.T) {
 			r.set(fmt.Sprintf(`{"compliance":%q,"policy_data":%s}`, mode, encrypted))
 			contains(t, r.finding("storage.encryption_required"), "compliant/detect_only")
 		}
-		r.wait("the server has the evidence", `curl -sk -H "Authorization: Bearer $(cat /root/token)" %s/devices/$(warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p') | grep -q 'crypt aes-xts-plain64'`, api)
+		r.wait("the server has the evidence",
+			`curl -sk -H "Authorization: Bearer $(cat /root/token)" %s/devices/$(warder status --json | sed -n 's/.*"device_id": `+
+				`"\(.*\)".*/\1/p') | grep -q 'crypt aes-xts-plain64'`, api)
 	})
 }

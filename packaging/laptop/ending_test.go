@@ -20,7 +20,8 @@ func TestEndings(t *testing.T) {
 		r := &rig{whole.Laptop, t, whole.dir, whole.policy}
 		r.set(`{"policy_data":{"usb":{"allowed_classes":["hid"]}}}`)
 		// A start that takes a while, so that something can be plugged in before it.
-		r.sh(`mkdir -p /run/systemd/system/warder.service.d; printf '[Service]\nExecStartPre=/bin/sleep 8\n' >/run/systemd/system/warder.service.d/slow.conf; systemctl daemon-reload
+		r.sh(
+			`mkdir -p /run/systemd/system/warder.service.d; printf '[Service]\nExecStartPre=/bin/sleep 8\n' >/run/systemd/system/warder.service.d/slow.conf; systemctl daemon-reload
 			systemctl restart --no-block warder`)
 		r.wait("the agent is away", "! pgrep -x warder")
 		r.plug("usb-storage", "s1", map[string]any{"drive": "a", "port": "1"})
@@ -61,7 +62,8 @@ func TestEndings(t *testing.T) {
 
 	t.Run("hung", func(t *testing.T) {
 		r := &rig{whole.Laptop, t, whole.dir, whole.policy}
-		res := r.try(`p=$(systemctl show -P MainPID warder); kill -STOP $p; a=$(date +%s%N); warder status; c=$?; warder status --json | grep '"agent"'; b=$(date +%s%N); kill -CONT $p; echo "two took $(( (b-a)/1000000 )) ms"; exit $c`)
+		res := r.try(`p=$(systemctl show -P MainPID warder); kill -STOP $p; a=$(date +%s%N); warder status; c=$?; warder status --json ` +
+			`| grep '"agent"'; b=$(date +%s%N); kill -CONT $p; echo "two took $(( (b-a)/1000000 )) ms"; exit $c`)
 		t.Log(res.Out)
 		if res.Code != 3 {
 			t.Errorf("exit %d", res.Code)

@@ -20,9 +20,11 @@ func TestHostileServer(t *testing.T) {
 	r.sh("warder enroll --server http://127.0.0.1:9443 --token $(/host/warder-server enrollment create --data /srv/server)")
 	r.wait("the policy is in force", `warder status --json | grep -q '"state": "active"'`)
 	plain := func(method, path, body string) string {
-		return r.sh(`curl -s --fail-with-body -X %s -H "Authorization: Bearer $(cat /root/token)" http://127.0.0.1:8443/api/v1%s --data-binary '%s'`, method, path, body)
+		return r.sh(`curl -s --fail-with-body -X %s -H "Authorization: Bearer $(cat /root/token)" http://127.0.0.1:8443/api/v1%s `+
+			`--data-binary '%s'`, method, path, body)
 	}
-	plain("PUT", "/policies/policy-default", `{"compliance":"enforce","policy_data":{"usb":{"allowed_classes":["hid"]},"storage":{},"network":{},"dlp":{}}}`)
+	plain("PUT", "/policies/policy-default",
+		`{"compliance":"enforce","policy_data":{"usb":{"allowed_classes":["hid"]},"storage":{},"network":{},"dlp":{}}}`)
 	r.sh("warder check-in")
 	r.plug("usb-storage", "s1", map[string]any{"drive": "h", "port": "1"})
 	r.wait("the stick is there", "ls -d /sys/bus/usb/devices/2-1")
@@ -31,7 +33,8 @@ func TestHostileServer(t *testing.T) {
 	before := r.status()["policy"].(map[string]any)["digest"]
 
 	// On the server the stick is allowed by now: whatever of this reaches the device must not count.
-	plain("PUT", "/policies/policy-default", `{"compliance":"enforce","policy_data":{"usb":{"allowed":true},"storage":{},"network":{},"dlp":{}}}`)
+	plain("PUT", "/policies/policy-default",
+		`{"compliance":"enforce","policy_data":{"usb":{"allowed":true},"storage":{},"network":{},"dlp":{}}}`)
 	for _, c := range []struct{ mode, says string }{
 		{"garbage", "makes no sense"}, {"500", "answered 500: out of order"}, {"429", "try again in 12m57s"},
 		{"badsig", "bad signature"}, {"older", "older than one already seen"}, {"other", "for another device"},
@@ -64,7 +67,8 @@ func TestHostileServer(t *testing.T) {
 	for _, skew := range []string{"72h", "-72h"} {
 		t.Run("clock_"+skew, func(t *testing.T) {
 			r := &rig{r.Laptop, t, r.dir, r.policy}
-			r.sh(`systemctl stop skewed 2>/dev/null; WARDER_CLOCK_SKEW=%s systemd-run -q --unit=skewed -E WARDER_CLOCK_SKEW=%s /host/warder-server-skewed serve --data /srv/server --listen 127.0.0.1:9443 --http --no-push`, skew, skew)
+			r.sh(`systemctl stop skewed 2>/dev/null; WARDER_CLOCK_SKEW=%s systemd-run -q --unit=skewed -E WARDER_CLOCK_SKEW=%s `+
+				`/host/warder-server-skewed serve --data /srv/server --listen 127.0.0.1:9443 --http --no-push`, skew, skew)
 			r.wait("the skewed server is up", "curl -s http://127.0.0.1:9443/healthz")
 			r.sh("warder check-in")
 		})

@@ -99,7 +99,9 @@ func TestKill(t *testing.T) {
 // ledgerEqualsMachine: each row's last value is what is read now, and nothing is under way.
 func (r *rig) ledgerEqualsMachine(when string) {
 	r.t.Helper()
-	r.wait(when+": the ledger equals the machine", `warder ledger --json >/tmp/ledger && test "$(grep -c '"key"' /tmp/ledger)" = "$(grep -A5 '"key"' /tmp/ledger | awk -F'"' '/"last"/{l=$4} /"now"/{if ($4==l) n++} END{print n+0}')" && ! grep '"next"' /tmp/ledger | grep -v unknown`)
+	r.wait(when+": the ledger equals the machine",
+		`warder ledger --json >/tmp/ledger && test "$(grep -c '"key"' /tmp/ledger)" = "$(grep -A5 '"key"' /tmp/ledger | awk -F'"' `+
+			`'/"last"/{l=$4} /"now"/{if ($4==l) n++} END{print n+0}')" && ! grep '"next"' /tmp/ledger | grep -v unknown`)
 }
 
 // noEventLost compares every event of the device's journal with what the server has.

@@ -20,7 +20,8 @@ func packageLife(t *testing.T, whole *rig) {
 	directives(t, r)
 
 	// While the package is upgraded, the stick must not be let in for a moment.
-	r.sh(`(while :; do cat /sys/bus/usb/devices/2-2/authorized /sys/bus/usb/devices/usb2/authorized_default; sleep 0.01; done >/tmp/watch.log) & echo $! >/tmp/watch.pid
+	r.sh(
+		`(while :; do cat /sys/bus/usb/devices/2-2/authorized /sys/bus/usb/devices/usb2/authorized_default; sleep 0.01; done >/tmp/watch.log) & echo $! >/tmp/watch.pid
 		dpkg -i /host/warder-next.deb; kill $(cat /tmp/watch.pid)`)
 	r.wait("the new version runs", `warder status --json | grep -q '"version": "0.1.0.1"\|"agent": "running"'`)
 	if n := r.sh("grep -c 1 /tmp/watch.log || true"); n != "0" {
@@ -60,7 +61,8 @@ func packageLife(t *testing.T, whole *rig) {
 	r.plug("usb-tablet", "m1", map[string]any{"port": "3"})
 	r.wait("the tablet is there", "ls -d /sys/bus/usb/devices/1-3")
 	r.authorized("1-3", "0")
-	r.sh("mv /usr/bin/warder /usr/bin/warder.good; printf '#!/bin/sh\nexit 1\n' >/usr/bin/warder; chmod +x /usr/bin/warder; systemctl kill -s KILL warder")
+	r.sh("mv /usr/bin/warder /usr/bin/warder.good; printf '#!/bin/sh\nexit 1\n' >/usr/bin/warder; chmod +x /usr/bin/warder; systemctl " +
+		"kill -s KILL warder")
 	r.authorized("1-3", "1")
 	r.authorized("2-2", "0")
 	r.wait("it says so", "journalctl -t warder --no-pager | grep -q 'last resort'")
@@ -74,7 +76,9 @@ func packageLife(t *testing.T, whole *rig) {
 	r.authorized("2-2", "1")
 	r.authorized("1-3", "1")
 	r.sh("dpkg -P warder")
-	if left := r.sh(`ls -d /run/warder /var/lib/warder /etc/warder /usr/bin/warder /usr/lib/warder /lib/systemd/system/warder* /etc/systemd/system/*/warder* 2>/dev/null || true; systemctl list-units --all --no-legend 'warder*' | grep -v ' not-found ' || true`); left != "" {
+	if left := r.sh(`ls -d /run/warder /var/lib/warder /etc/warder /usr/bin/warder /usr/lib/warder /lib/systemd/system/warder* ` +
+		`/etc/systemd/system/*/warder* 2>/dev/null || true; systemctl list-units --all --no-legend 'warder*' | grep -v ' ` +
+		`not-found ' || true`); left != "" {
 		t.Errorf("left after purge: %s", left)
 	}
 }
@@ -87,11 +91,14 @@ func serverPackage(t *testing.T, whole *rig) {
 	if got := r.try("systemctl is-active warder-server"); strings.TrimSpace(got.Out) != "inactive" {
 		t.Errorf("a new server is %s before anybody has chosen its address", got.Out)
 	}
-	r.sh(`sed -i 's/^OPTIONS=.*/OPTIONS="--listen 127.0.0.1:7443 --name policy.example.com"/' /etc/default/warder-server; systemctl enable -q --now warder-server`)
+	r.sh(`sed -i 's/^OPTIONS=.*/OPTIONS="--listen 127.0.0.1:7443 --name policy.example.com"/' /etc/default/warder-server; systemctl ` +
+		`enable -q --now warder-server`)
 	contains(t, r.sh("runuser -u warder-server -- warder-server policy list"), "Default Security Policy")
 	contains(t, r.sh("warder-server api GET /compliance"), `"devices": 0`) // root may, too
 	t.Log(r.sh("systemd-analyze security warder-server.service --no-pager | tail -n 1"))
-	if got := r.sh("stat -c '%U %a' /var/lib/warder-server /var/lib/warder-server/policy.key /var/lib/warder-server/server.db"); strings.Count(got, "warder-server ") != 3 || strings.Contains(got, "644") {
+	if got := r.sh(
+		"stat -c '%U %a' /var/lib/warder-server /var/lib/warder-server/policy.key /var/lib/warder-server/server.db"); strings.Count(got,
+		"warder-server ") != 3 || strings.Contains(got, "644") {
 		t.Errorf("who owns what: %s", got)
 	}
 	if res := r.try("runuser -u nobody -- warder-server policy list"); res.Code == 0 || !strings.Contains(res.Err, "permission denied") {
@@ -99,8 +106,11 @@ func serverPackage(t *testing.T, whole *rig) {
 	}
 	p := r.sh("systemctl show -P MainPID warder-server")
 	r.sh("dpkg -i /host/warder-server-next.deb")
-	r.wait("the next version serves", `test "$(systemctl show -P MainPID warder-server)" != %s && runuser -u warder-server -- warder-server policy list | grep -q Default`, p)
-	contains(t, r.sh("man -w warder-server-policy-apply 2>/dev/null || ls /usr/share/man/man8/warder-server-policy-apply.8.gz 2>/dev/null || dpkg -L warder-server"), "warder-server-policy-apply.8.gz")
+	r.wait("the next version serves",
+		`test "$(systemctl show -P MainPID warder-server)" != %s && runuser -u warder-server -- warder-server policy list | grep -q Default`, p)
+	contains(t,
+		r.sh("man -w warder-server-policy-apply 2>/dev/null || ls /usr/share/man/man8/warder-server-policy-apply.8.gz 2>/dev/null || "+
+			"dpkg -L warder-server"), "warder-server-policy-apply.8.gz")
 	r.sh("dpkg -r warder-server")
 	if got := strings.TrimSpace(r.try("systemctl is-active warder-server").Out); got != "inactive" {
 		t.Errorf("after the removal it is %s", got)
@@ -119,9 +129,10 @@ func directives(t *testing.T, r *rig) {
 	want := map[string]string{
 		"Type": "notify", "Restart": "always", "RestartUSec": "1s", "WatchdogUSec": "10min", "StartLimitIntervalUSec": "0",
 		"OnFailure": "warder-last-resort.service", "NoNewPrivileges": "yes", "MemoryDenyWriteExecute": "yes", "LockPersonality": "yes",
-		"RestrictRealtime": "yes", "RestrictSUIDSGID": "yes", "SystemCallArchitectures": "native", "RestrictAddressFamilies": "AF_INET AF_INET6 AF_NETLINK AF_UNIX",
-		"CapabilityBoundingSet": "cap_dac_override cap_dac_read_search cap_kill cap_net_admin cap_sys_ptrace cap_sys_admin",
-		"MemoryMax":             "268435456", "TasksMax": "512", "OOMPolicy": "continue", "RestrictNamespaces": "yes",
+		"RestrictRealtime": "yes", "RestrictSUIDSGID": "yes", "SystemCallArchitectures": "native",
+		"RestrictAddressFamilies": "AF_INET AF_INET6 AF_NETLINK AF_UNIX",
+		"CapabilityBoundingSet":   "cap_dac_override cap_dac_read_search cap_kill cap_net_admin cap_sys_ptrace cap_sys_admin",
+		"MemoryMax":               "268435456", "TasksMax": "512", "OOMPolicy": "continue", "RestrictNamespaces": "yes",
 		"StateDirectoryMode": "0700", "PrivateTmp": "no", "PrivateDevices": "no", "ProtectSystem": "no", "ProtectHome": "no",
 		"ProtectKernelTunables": "no", "PrivateMounts": "no", "ReadWritePaths": "",
 	}

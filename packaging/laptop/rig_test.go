@@ -113,7 +113,8 @@ func (r *rig) wait(what, script string, args ...any) {
 // server starts the policy server inside the laptop.
 func (r *rig) server(args string) {
 	r.t.Helper()
-	r.sh(`mkdir -p /srv/server && systemd-run -q --unit=policy-server --property=Restart=no /host/warder-server serve --data /srv/server --listen 127.0.0.1:8443 --interval 30s %s`, args)
+	r.sh(`mkdir -p /srv/server && systemd-run -q --unit=policy-server --property=Restart=no /host/warder-server serve --data `+
+		`/srv/server --listen 127.0.0.1:8443 --interval 30s %s`, args)
 	r.wait("the server is up", "curl -sk https://127.0.0.1:8443/healthz || curl -s http://127.0.0.1:8443/healthz")
 	r.sh("/host/warder-server token create --data /srv/server --role admin --ttl 24h >/root/token")
 	r.policy = "policy-default"
@@ -127,7 +128,8 @@ func (r *rig) install() {
 
 func (r *rig) enroll() {
 	r.t.Helper()
-	r.sh(`J=$(/host/warder-server enrollment create --data /srv/server --json); T=$(echo "$J" | sed 's/.*"token":"\([^"]*\)".*/\1/'); P=$(echo "$J" | sed 's/.*"ca_pin":"\([^"]*\)".*/\1/')
+	r.sh(
+		`J=$(/host/warder-server enrollment create --data /srv/server --json); T=$(echo "$J" | sed 's/.*"token":"\([^"]*\)".*/\1/'); P=$(echo "$J" | sed 's/.*"ca_pin":"\([^"]*\)".*/\1/')
 		warder enroll --server https://127.0.0.1:8443 --token "$T" --ca-pin "$P"`)
 	r.wait("the policy is in force", `test "$(warder status --json | grep -c '"state": "active"')" = 1`)
 }
@@ -145,7 +147,8 @@ func ready(t *testing.T, o Options) *rig {
 func overlay(t *testing.T, image string) Options {
 	t.Helper()
 	disk := filepath.Join(t.TempDir(), "disk.qcow2")
-	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", filepath.Join(image, "root.img"), disk).CombinedOutput(); err != nil {
+	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", filepath.Join(image, "root.img"),
+		disk).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return Options{Image: image, Disk: disk}
@@ -228,7 +231,9 @@ func (r *rig) settled() {
 	if err := json.Unmarshal([]byte(r.curl("GET", "/policies/"+r.policy, "")), &p); err != nil {
 		r.t.Fatal(err)
 	}
-	r.wait("the new policy is in force and reported", `curl -sk -H "Authorization: Bearer $(cat /root/token)" %s/devices | grep -q '"policy":{"id":"%s","version":%d'`, api, r.policy, p.Version)
+	r.wait("the new policy is in force and reported",
+		`curl -sk -H "Authorization: Bearer $(cat /root/token)" %s/devices | grep -q '"policy":{"id":"%s","version":%d'`, api,
+		r.policy, p.Version)
 }
 
 // medium makes a stick's medium on the host, with a FAT file system.
@@ -286,7 +291,9 @@ func (r *rig) unbound(path string) {
 // told waits until the server has an event of a kind about a subject.
 func (r *rig) told(kind, subject string) {
 	r.t.Helper()
-	r.wait("the server knows: "+kind+" "+subject, `D=$(warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p'); curl -sk -H "Authorization: Bearer $(cat /root/token)" "%s/devices/$D/events?page_size=100" | tr '{' '\n' | grep '"kind":"%s"' | grep -q '%s'`, api, kind, subject)
+	r.wait("the server knows: "+kind+" "+subject,
+		`D=$(warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p'); curl -sk -H "Authorization: Bearer $(cat /root/token)" `+
+			`"%s/devices/$D/events?page_size=100" | tr '{' '\n' | grep '"kind":"%s"' | grep -q '%s'`, api, kind, subject)
 }
 
 func (r *rig) status() map[string]any {
@@ -315,7 +322,8 @@ func (r *rig) finding(setting string) string {
 // defaults reads every default of the kernel, in a line each.
 func (r *rig) defaults() string {
 	r.t.Helper()
-	return r.sh("cd /sys/bus/usb/devices; for h in usb*; do echo $h $(cat $h/authorized_default); done; echo param $(cat /sys/module/usbcore/parameters/authorized_default)")
+	return r.sh("cd /sys/bus/usb/devices; for h in usb*; do echo $h $(cat $h/authorized_default); done; echo param $(cat " +
+		"/sys/module/usbcore/parameters/authorized_default)")
 }
 
 func contains(t *testing.T, got, want string) {

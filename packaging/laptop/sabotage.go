@@ -32,59 +32,85 @@ const (
 
 // Sabotages is the table.
 var Sabotages = []Sabotage{
-	{Name: "a refused stick is authorised", Claims: []enforce.Setting{"usb.allowed"}, Policy: `{"usb":{"allowed":false}}`, Plug: "usb-storage",
+	{Name: "a refused stick is authorised", Claims: []enforce.Setting{"usb.allowed"}, Policy: `{"usb":{"allowed":false}}`,
+		Plug:   "usb-storage",
 		Breaks: "echo 1 >/sys/bus/usb/devices/2-1/authorized", Mended: stickIsOff, Subject: device},
 	{Name: "a stick that is not listed is authorised from another network namespace", Claims: []enforce.Setting{"usb.whitelist"},
-		Policy: `{"usb":{"whitelist":["0627:0001"]}}`, Plug: "usb-storage", Breaks: elsewhere + "echo 1 >/sys/bus/usb/devices/2-1/authorized'",
+		Policy: `{"usb":{"whitelist":["0627:0001"]}}`, Plug: "usb-storage",
+		Breaks: elsewhere + "echo 1 >/sys/bus/usb/devices/2-1/authorized'",
 		Mended: stickIsOff, Subject: device},
-	{Name: "a root hub's default", Claims: []enforce.Setting{"usb.allowed_classes"}, Policy: `{"usb":{"allowed_classes":["hid"]}}`, Plug: "usb-storage",
-		Breaks: "echo 1 >/sys/bus/usb/devices/usb2/authorized_default", Mended: `test "$(cat /sys/bus/usb/devices/usb2/authorized_default)" = 0`, Subject: "usb.default/usb2"},
-	{Name: "the module's parameter", Claims: []enforce.Setting{"storage.external_storage_allowed"}, Policy: `{"storage":{"external_storage_allowed":false}}`, Plug: "usb-storage",
-		Breaks: "echo 1 >/sys/module/usbcore/parameters/authorized_default", Mended: `test "$(cat /sys/module/usbcore/parameters/authorized_default)" = 0`, Subject: "usb.param/authorized_default"},
-	{Name: "a root hub's default, from another network namespace", Claims: []enforce.Setting{"usb.allowed"}, Policy: `{"usb":{"allowed":false}}`, Silent: true,
-		Breaks: elsewhere + "echo 1 >/sys/bus/usb/devices/usb1/authorized_default'", Mended: `test "$(cat /sys/bus/usb/devices/usb1/authorized_default)" = 0`, Subject: "usb.default/usb1"},
+	{Name: "a root hub's default", Claims: []enforce.Setting{"usb.allowed_classes"}, Policy: `{"usb":{"allowed_classes":["hid"]}}`,
+		Plug:   "usb-storage",
+		Breaks: "echo 1 >/sys/bus/usb/devices/usb2/authorized_default",
+		Mended: `test "$(cat /sys/bus/usb/devices/usb2/authorized_default)" = 0`, Subject: "usb.default/usb2"},
+	{Name: "the module's parameter", Claims: []enforce.Setting{"storage.external_storage_allowed"},
+		Policy: `{"storage":{"external_storage_allowed":false}}`, Plug: "usb-storage",
+		Breaks: "echo 1 >/sys/module/usbcore/parameters/authorized_default",
+		Mended: `test "$(cat /sys/module/usbcore/parameters/authorized_default)" = 0`, Subject: "usb.param/authorized_default"},
+	{Name: "a root hub's default, from another network namespace", Claims: []enforce.Setting{"usb.allowed"},
+		Policy: `{"usb":{"allowed":false}}`, Silent: true,
+		Breaks: elsewhere + "echo 1 >/sys/bus/usb/devices/usb1/authorized_default'",
+		Mended: `test "$(cat /sys/bus/usb/devices/usb1/authorized_default)" = 0`, Subject: "usb.default/usb1"},
 	{Name: "a configuration, an interface and a driver are forced upon a refused stick", Claims: []enforce.Setting{"usb.allowed_classes"},
 		Policy: `{"usb":{"allowed_classes":["hid"]}}`, Plug: "usb-storage",
-		Breaks: `cd /sys/bus/usb; echo 1 >devices/2-1/bConfigurationValue; echo 2-1:1.0 >drivers_probe; echo 2-1 >drivers/usb/bind; echo 2-1:1.0 >drivers/usb-storage/bind; echo 1 >devices/usb2/interface_authorized_default; true`,
+		Breaks: `cd /sys/bus/usb; echo 1 >devices/2-1/bConfigurationValue; echo 2-1:1.0 >drivers_probe; echo 2-1 >drivers/usb/bind; ` +
+			`echo 2-1:1.0 >drivers/usb-storage/bind; echo 1 >devices/usb2/interface_authorized_default; true`,
 		Mended: stickIsOff},
 	{Name: "a refused stick is authorised and comes back as another device", Claims: []enforce.Setting{"storage.external_storage_allowed"},
 		Policy: `{"storage":{"external_storage_allowed":false}}`, Plug: "usb-storage",
-		Breaks: `cd /sys/bus/usb/devices; echo 1 >2-1/authorized; echo 1 >usb2/2-0:1.0/usb2-port1/disable 2>/dev/null; sleep 0.2; echo 0 >usb2/2-0:1.0/usb2-port1/disable 2>/dev/null; true`,
+		Breaks: `cd /sys/bus/usb/devices; echo 1 >2-1/authorized; echo 1 >usb2/2-0:1.0/usb2-port1/disable 2>/dev/null; sleep 0.2; echo ` +
+			`0 >usb2/2-0:1.0/usb2-port1/disable 2>/dev/null; true`,
 		Mended: stickIsOff},
-	{Name: "a root hub's default, by a bind mount in another mount namespace", Claims: []enforce.Setting{"usb.allowed"}, Policy: `{"usb":{"allowed":false}}`,
-		Breaks: `unshare -m sh -c 'mount --bind /sys/bus/usb/devices/usb1/authorized_default /sys/kernel/uevent_seqnum && echo 1 >/sys/kernel/uevent_seqnum'`,
+	{Name: "a root hub's default, by a bind mount in another mount namespace", Claims: []enforce.Setting{"usb.allowed"},
+		Policy: `{"usb":{"allowed":false}}`,
+		Breaks: `unshare -m sh -c 'mount --bind /sys/bus/usb/devices/usb1/authorized_default /sys/kernel/uevent_seqnum && echo 1 ` +
+			`>/sys/kernel/uevent_seqnum'`,
 		Mended: `test "$(cat /sys/bus/usb/devices/usb1/authorized_default)" = 0`, Subject: "usb.default/usb1"},
-	{Name: "what audit_only watches", Claims: []enforce.Setting{"usb.audit_only"}, Policy: `{"usb":{"allowed_classes":["hid"],"audit_only":true}}`, Plug: "usb-storage",
+	{Name: "what audit_only watches", Claims: []enforce.Setting{"usb.audit_only"},
+		Policy: `{"usb":{"allowed_classes":["hid"],"audit_only":true}}`, Plug: "usb-storage",
 		Left: true, Breaks: "echo 0 >/sys/bus/usb/devices/2-1/authorized", Mended: "false", Subject: device},
 
 	// On a machine of which all else is encrypted (TestEncryption): vdb is a LUKS volume that is open as enc1, the
 	// others are empty.
 	{Name: "a plain file system is mounted", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
-		Breaks: "mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a", Undo: "umount /run/a", Subject: `/run/a (ext4) is not encrypted: vdc is plain (path: vdc`},
+		Breaks: "mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a", Undo: "umount /run/a",
+		Subject: `/run/a (ext4) is not encrypted: vdc is plain (path: vdc`},
 	{Name: "a plain swap", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
-		Breaks: "mkswap -q /dev/vdc && swapon /dev/vdc", Undo: "swapoff /dev/vdc", Subject: `the swap on /dev/vdc is not encrypted: vdc is plain (path: vdc`},
+		Breaks: "mkswap -q /dev/vdc && swapon /dev/vdc", Undo: "swapoff /dev/vdc",
+		Subject: `the swap on /dev/vdc is not encrypted: vdc is plain (path: vdc`},
 	{Name: "a cipher that does nothing", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
-		Breaks:  `dmsetup create null --table "0 $(blockdev --getsz /dev/vdc) crypt cipher_null-ecb - 0 /dev/vdc 0" && mkfs.ext4 -q -F /dev/mapper/null && mount /dev/mapper/null /run/a`,
+		Breaks: `dmsetup create null --table "0 $(blockdev --getsz /dev/vdc) crypt cipher_null-ecb - 0 /dev/vdc 0" && mkfs.ext4 -q -F ` +
+			`/dev/mapper/null && mount /dev/mapper/null /run/a`,
 		Undo:    "umount /run/a; dmsetup remove null",
 		Subject: `/run/a (ext4) is not encrypted: vdc is plain (path: dm-[0-9]* (crypt cipher_null-ecb, which does not encrypt all of it)`},
-	{Name: "a logical volume that grew onto a plain disk", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
-		Breaks: luks("vdc", "enc2") + ` && pvcreate -q -y /dev/mapper/enc2 /dev/vdd && vgcreate -q vg /dev/mapper/enc2 /dev/vdd && lvcreate -y -Wn -Zn -l 100%FREE -n lv vg &&
+	{Name: "a logical volume that grew onto a plain disk", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted,
+		Seen: true,
+		Breaks: luks("vdc", "enc2") +
+			` && pvcreate -q -y /dev/mapper/enc2 /dev/vdd && vgcreate -q vg /dev/mapper/enc2 /dev/vdd && lvcreate -y -Wn -Zn -l 100%FREE -n lv vg &&
 			mkfs.ext4 -q -F /dev/vg/lv && mount /dev/vg/lv /run/a`,
-		Undo: "umount /run/a; vgremove -q -f vg; pvremove -q /dev/vdd; cryptsetup close enc2", Subject: `/run/a (ext4) is not encrypted: vdd is plain (path: dm-[0-9]* .*(crypt aes-xts-plain64) .*vdc, vdd}`},
+		Undo:    "umount /run/a; vgremove -q -f vg; pvremove -q /dev/vdd; cryptsetup close enc2",
+		Subject: `/run/a (ext4) is not encrypted: vdd is plain (path: dm-[0-9]* .*(crypt aes-xts-plain64) .*vdc, vdd}`},
 	{Name: "a mirror with a plain leg", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
-		Breaks: luks("vdc", "enc2") + ` && mdadm --create /dev/md0 --run --level=1 --metadata=1.0 --raid-devices=2 /dev/mapper/enc2 /dev/vdd 2>/dev/null && mkfs.ext4 -q -F /dev/md0 && mount /dev/md0 /run/a`,
-		Undo:   "umount /run/a; mdadm --stop /dev/md0; mdadm --zero-superblock /dev/vdd; cryptsetup close enc2", Subject: `/run/a (ext4) is not encrypted: vdd is plain (path: md0 .*(crypt aes-xts-plain64) .*vdc, vdd}`},
+		Breaks: luks("vdc", "enc2") +
+			` && mdadm --create /dev/md0 --run --level=1 --metadata=1.0 --raid-devices=2 /dev/mapper/enc2 /dev/vdd 2>/dev/null && ` +
+			`mkfs.ext4 -q -F /dev/md0 && mount /dev/md0 /run/a`,
+		Undo:    "umount /run/a; mdadm --stop /dev/md0; mdadm --zero-superblock /dev/vdd; cryptsetup close enc2",
+		Subject: `/run/a (ext4) is not encrypted: vdd is plain (path: md0 .*(crypt aes-xts-plain64) .*vdc, vdd}`},
 	{Name: "a second disk of btrfs that is plain", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
-		Breaks: luks("vde", "enc2") + ` && mkfs.btrfs -q -f /dev/mapper/enc2 /dev/vdf && mount /dev/mapper/enc2 /run/a`,
-		Undo:   "umount /run/a; wipefs -q -a /dev/vdf; cryptsetup close enc2", Subject: `/run/a (btrfs) is not encrypted: vdf is plain (path:`},
-	{Name: "a loop file whose name is one on the encrypted disk", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
-		Breaks: "mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a && mkdir -p /run/a/srv/enc && truncate -s 32M /run/a/srv/enc/img && mkfs.ext4 -q -F /run/a/srv/enc/img && mount -o loop /run/a/srv/enc/img /run/b && umount -l /run/a",
-		Undo:   "umount /run/b", Subject: `/run/b (ext4) is not encrypted: vdc is plain (path: loop`},
+		Breaks:  luks("vde", "enc2") + ` && mkfs.btrfs -q -f /dev/mapper/enc2 /dev/vdf && mount /dev/mapper/enc2 /run/a`,
+		Undo:    "umount /run/a; wipefs -q -a /dev/vdf; cryptsetup close enc2",
+		Subject: `/run/a (btrfs) is not encrypted: vdf is plain (path:`},
+	{Name: "a loop file whose name is one on the encrypted disk", Claims: []enforce.Setting{"storage.encryption_required"},
+		Policy: encrypted, Seen: true,
+		Breaks: "mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a && mkdir -p /run/a/srv/enc && truncate -s 32M /run/a/srv/enc/img && " +
+			"mkfs.ext4 -q -F /run/a/srv/enc/img && mount -o loop /run/a/srv/enc/img /run/b && umount -l /run/a",
+		Undo: "umount /run/b", Subject: `/run/b (ext4) is not encrypted: vdc is plain (path: loop`},
 }
 
 const encrypted = `{"storage":{"encryption_required":true}}`
 
 // luks makes a disk a LUKS volume and opens it. The key is nobody's.
 func luks(disk, name string) string {
-	return `echo -n key | cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/` + disk + ` - && echo -n key | cryptsetup open /dev/` + disk + ` ` + name + ` -d -`
+	return `echo -n key | cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/` + disk +
+		` - && echo -n key | cryptsetup open /dev/` + disk + ` ` + name + ` -d -`
 }

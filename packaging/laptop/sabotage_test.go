@@ -12,7 +12,8 @@ import (
 
 // drifts counts the server's drift events about a subject.
 func (r *rig) drifts(subject string) string {
-	return fmt.Sprintf(`D=$(cat /root/device); curl -sk -H "Authorization: Bearer $(cat /root/token)" "%s/devices/$D/events?page_size=100" | tr '{' '\n' | grep '"kind":"drift"' | grep -c '%s'`, api, subject)
+	return fmt.Sprintf(`D=$(cat /root/device); curl -sk -H "Authorization: Bearer $(cat /root/token)" `+
+		`"%s/devices/$D/events?page_size=100" | tr '{' '\n' | grep '"kind":"drift"' | grep -c '%s'`, api, subject)
 }
 
 // sabotage breaks something and waits until it is mended and told, where it is to be. It prints how long
@@ -34,7 +35,8 @@ for i in $(seq 150); do [ "$(%[1]s)" -gt $n ] || [ "%[6]s" = "" ] && { s=$(( $(d
 echo "mended ${m:-never} told ${s:-never}"`, count, s.Breaks, s.Mended, mends, look, s.Subject)
 	var m, d int64
 	if n, _ := fmt.Sscanf(res.Out, "mended %d told %d", &m, &d); n != 2 {
-		r.t.Errorf("%s%s\n%s", res.Out, res.Err, r.try("warder status; warder events --last 5; warder ledger; journalctl -u warder -n 20 --no-pager -o cat").Out)
+		r.t.Errorf("%s%s\n%s", res.Out, res.Err,
+			r.try("warder status; warder events --last 5; warder ledger; journalctl -u warder -n 20 --no-pager -o cat").Out)
 	}
 	return time.Duration(m).Round(time.Millisecond), time.Duration(d).Round(time.Millisecond)
 }
@@ -111,7 +113,9 @@ func sabotages(t *testing.T, o Options) {
 		// A program that does not give up.
 		r.sh(`systemd-run -q --unit=fighter sh -c 'while sleep 0.3; do echo 1 >/sys/bus/usb/devices/usb1/authorized_default; done'`)
 		r.wait("the status says so", `warder status --json | grep -q '"enforcement": "contended"'`)
-		r.wait("the server says so", `curl -sk -H "Authorization: Bearer $(cat /root/token)" "%s/devices/$(cat /root/device)" | grep -q '"enforcement":"contended"'`, api)
+		r.wait("the server says so",
+			`curl -sk -H "Authorization: Bearer $(cat /root/token)" "%s/devices/$(cat /root/device)" | grep -q '"enforcement":"contended"'`,
+			api)
 		contains(t, r.sh("warder events --last 20 --json | grep '\"kind\":\"drift\"' | tail -n 1"), "keeps being changed")
 		before := r.sh("warder status --json | grep -A2 '\"writes\"' | tr -d ' \\n'")
 		r.sh("sleep 10")

@@ -24,11 +24,13 @@ func TestSpeed(t *testing.T) {
 	r.wire()
 
 	r.sh("systemctl stop warder; systemctl disable -q warder")
-	r.sh(`cd /sys/bus/usb/devices; echo 'allow with-interface one-of { 03:*:* 09:*:* }' >/etc/usbguard/rules.conf; chmod 600 /etc/usbguard/rules.conf
+	r.sh(
+		`cd /sys/bus/usb/devices; echo 'allow with-interface one-of { 03:*:* 09:*:* }' >/etc/usbguard/rules.conf; chmod 600 /etc/usbguard/rules.conf
 		systemctl start usbguard; for i in $(seq 50); do systemctl is-active -q usbguard && break; sleep 0.2; done; sleep 2`)
 	theirs := r.plugs(plugs)
 	print(t, "usbguard: insert to decision", theirs)
-	t.Logf("usbguard resident: %s", r.try(`grep -h -E '^(Rss|Pss):' /proc/$(pgrep -x usbguard-daemon)/smaps_rollup | tr -s ' ' | tr '\n' ' '`).Out)
+	t.Logf("usbguard resident: %s",
+		r.try(`grep -h -E '^(Rss|Pss):' /proc/$(pgrep -x usbguard-daemon)/smaps_rollup | tr -s ' ' | tr '\n' ' '`).Out)
 	if len(ours) > 0 && len(theirs) > 0 {
 		for _, q := range []float64{0.5, 0.9, 1} {
 			t.Logf("ratio at %.1f: %.3f", q, float64(at(ours, q))/float64(at(theirs, q)))
@@ -56,7 +58,8 @@ func (r *rig) plugs(n int) []time.Duration {
 	echo mono >trace_clock; echo >trace; echo 1 >events/kprobes/enable; echo 1 >tracing_on`)
 	for i := range n {
 		r.plug("usb-tablet", "p", map[string]any{"port": "4"})
-		r.wait("plug "+strconv.Itoa(i)+" is decided", `test $(grep -c decided: /sys/kernel/tracing/trace) -ge %d && test "$(cat /sys/bus/usb/devices/1-4/authorized)" = 1`, i+1)
+		r.wait("plug "+strconv.Itoa(i)+" is decided",
+			`test $(grep -c decided: /sys/kernel/tracing/trace) -ge %d && test "$(cat /sys/bus/usb/devices/1-4/authorized)" = 1`, i+1)
 		if i%2 == 0 {
 			r.sh("sleep 1")
 			r.unplug("p")
@@ -67,7 +70,8 @@ func (r *rig) plugs(n int) []time.Duration {
 		r.gone("1-4")
 		r.sh("sleep 1.2")
 	}
-	out := r.sh(`cd /sys/kernel/tracing; echo 0 >tracing_on; echo 0 >events/kprobes/enable; grep -E 'adding:|seen:|decided:' trace; echo >kprobe_events`)
+	out := r.sh(`cd /sys/kernel/tracing; echo 0 >tracing_on; echo 0 >events/kprobes/enable; grep -E 'adding:|seen:|decided:' trace; ` +
+		`echo >kprobe_events`)
 	var list []time.Duration
 	var seen time.Duration
 	adding := ""
@@ -110,7 +114,8 @@ func print(t *testing.T, name string, d []time.Duration) {
 		return
 	}
 	round := func(q float64) time.Duration { return at(d, q).Round(10 * time.Microsecond) }
-	t.Logf("%s: n=%d, from the announcement; min %s median %s p90 %s p99 %s max %s", name, len(d), round(0), round(0.5), round(0.9), round(0.99), round(1))
+	t.Logf("%s: n=%d, from the announcement; min %s median %s p90 %s p99 %s max %s", name, len(d), round(0), round(0.5), round(0.9),
+		round(0.99), round(1))
 }
 
 // nudges: policy changes by push, as the agent measures them on its own clock.
@@ -140,7 +145,8 @@ func (r *rig) drift(n int) {
 	r.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p' >/root/device; sleep 2`)
 	var mended, told []time.Duration
 	for i := range n {
-		file := []string{"/sys/bus/usb/devices/usb1/authorized_default", "/sys/bus/usb/devices/usb2/authorized_default", "/sys/module/usbcore/parameters/authorized_default"}[i%3]
+		file := []string{"/sys/bus/usb/devices/usb1/authorized_default", "/sys/bus/usb/devices/usb2/authorized_default",
+			"/sys/module/usbcore/parameters/authorized_default"}[i%3]
 		subject := []string{"usb.default/usb1", "usb.default/usb2", "usb.param/authorized_default"}[i%3]
 		m, d := r.sabotage(Sabotage{Breaks: "echo 1 >" + file, Mended: `test "$(cat ` + file + `)" = 0`, Subject: subject}, true)
 		mended, told = append(mended, m), append(told, d)
@@ -149,7 +155,8 @@ func (r *rig) drift(n int) {
 	for _, list := range [][]time.Duration{mended, told} {
 		sort.Slice(list, func(i, j int) bool { return list[i] < list[j] })
 	}
-	r.t.Logf("another program's write, n=%d: set back after p50 %s p99 %s; told on the server after p50 %s p99 %s (a shell of the laptop asks, which takes 0.1 s and more itself)",
+	r.t.Logf("another program's write, n=%d: set back after p50 %s p99 %s; told on the server after p50 %s p99 %s (a shell of the "+
+		"laptop asks, which takes 0.1 s and more itself)",
 		n, at(mended, 0.5), at(mended, 0.99), at(told, 0.5), at(told, 0.99))
 }
 
@@ -157,13 +164,15 @@ func (r *rig) drift(n int) {
 func (r *rig) idle() {
 	r.t.Helper()
 	r.sh("sleep 20")
-	res, err := r.Run(6*minute, `p=$(systemctl show -P MainPID warder); s() { cat /proc/$p/task/*/status | awk '/^voluntary/{n+=$2} END{print n}'; }
+	res, err := r.Run(6*minute,
+		`p=$(systemctl show -P MainPID warder); s() { cat /proc/$p/task/*/status | awk '/^voluntary/{n+=$2} END{print n}'; }
 		c() { awk '{print $14+$15}' /proc/$p/stat; }; a=$(s); b=$(c); sleep 300; echo $(( ($(s)-a)/5 )) $(( $(c)-b )); grep -h -E '^(Rss|Pss|Pss_Anon|Pss_File):' /proc/$p/smaps_rollup; ls -l /usr/bin/warder | awk '{print $5}'`)
 	f := strings.Fields(res.Out)
 	if err != nil || len(f) < 4 {
 		r.t.Fatal(res, err)
 	}
-	r.t.Logf("idle agent: %s voluntary context switches a minute; %s ticks of 10 ms in 300 s (%.3f %% of a core)", f[0], f[1], atof(f[1])/30000*100)
+	r.t.Logf("idle agent: %s voluntary context switches a minute; %s ticks of 10 ms in 300 s (%.3f %% of a core)", f[0], f[1],
+		atof(f[1])/30000*100)
 	r.t.Logf("idle agent resident: %s; binary %s bytes", strings.Join(f[2:len(f)-1], " "), f[len(f)-1])
 }
 
@@ -172,8 +181,10 @@ func atof(s string) float64 { f, _ := strconv.ParseFloat(s, 64); return f }
 // wire: the bytes of a check-in without news, both ways with TLS, on the kept-alive connection.
 func (r *rig) wire() {
 	r.t.Helper()
-	out := r.sh(`warder check-in >/dev/null; sleep 6; a=$(awk '/lo:/{print $2}' /proc/net/dev); s=$(grep -c . /dev/null); warder check-in >/dev/null; b=$(awk '/lo:/{print $2}' /proc/net/dev); echo $((b-a))`)
+	out := r.sh(`warder check-in >/dev/null; sleep 6; a=$(awk '/lo:/{print $2}' /proc/net/dev); s=$(grep -c . /dev/null); warder ` +
+		`check-in >/dev/null; b=$(awk '/lo:/{print $2}' /proc/net/dev); echo $((b-a))`)
 	r.t.Logf("check-in without news: %s bytes on the wire both ways, with TCP and IP headers", out)
-	n := r.try(`p=$(systemctl show -P MainPID warder); timeout 20 strace -f -e trace=fsync,fdatasync,sync_file_range -o /tmp/fsync.log -p $p & sleep 3; warder check-in >/dev/null; sleep 1; kill %%1; wait; grep -c sync /tmp/fsync.log`).Out
+	n := r.try(`p=$(systemctl show -P MainPID warder); timeout 20 strace -f -e trace=fsync,fdatasync,sync_file_range -o /tmp/fsync.log ` +
+		`-p $p & sleep 3; warder check-in >/dev/null; sleep 1; kill %%1; wait; grep -c sync /tmp/fsync.log`).Out
 	r.t.Logf("check-in without news: %s fsyncs on the device", n)
 }

@@ -44,7 +44,8 @@ func TestUSB(t *testing.T) {
 		r.unplug("s1")
 		r.gone("2-1")
 
-		r.set(`{"policy_data":{"usb":{"allowed_classes":["hid"],"whitelist":["46f4:0001:SN-1"]},"storage":{"external_storage_allowed":false}}}`)
+		r.set(`{"policy_data":{"usb":{"allowed_classes":["hid"],"whitelist":["46f4:0001:SN-1"]},` +
+			`"storage":{"external_storage_allowed":false}}}`)
 		r.plug("usb-storage", "s1", map[string]any{"drive": "a", "port": "1", "serial": "SN-1"})
 		r.plug("usb-storage", "s2", map[string]any{"drive": "b", "port": "3", "serial": "SN-2"})
 		r.authorized("2-1", "1")
@@ -164,7 +165,8 @@ func (r *rig) gadgetDevice() string {
 
 func (r *rig) ungadget(name string) {
 	r.t.Helper()
-	r.sh(`cd /sys/kernel/config/usb_gadget/%s && echo "" >UDC; rm -f configs/c.1/*.0; rmdir configs/c.1/strings/0x409 configs/c.1 functions/* strings/0x409; cd ..; rmdir %s`, name, name)
+	r.sh(`cd /sys/kernel/config/usb_gadget/%s && echo "" >UDC; rm -f configs/c.1/*.0; rmdir configs/c.1/strings/0x409 configs/c.1 `+
+		`functions/* strings/0x409; cd ..; rmdir %s`, name, name)
 	r.wait("the gadget is gone", "! grep -l GADGET1 /sys/bus/usb/devices/*/serial")
 }
 
@@ -208,7 +210,8 @@ func (r *rig) functionFS(name string, files bool) {
 	system := ""
 	if files {
 		head = `\x03\x00\x00\x00\x69\x00\x00\x00\x0b\x00\x00\x00\x03\x00\x00\x00\x03\x00\x00\x00\x01\x00\x00\x00`
-		tail = `\x00\x23\x00\x00\x00\x01\x00\x04\x00\x01\x00` + `\x00\x01MTP\x00\x00\x00\x00\x00` + `\x00\x00\x00\x00\x00\x00\x00\x00` + `\x00\x00\x00\x00\x00\x00`
+		tail = `\x00\x23\x00\x00\x00\x01\x00\x04\x00\x01\x00` + `\x00\x01MTP\x00\x00\x00\x00\x00` + `\x00\x00\x00\x00\x00\x00\x00\x00` +
+			`\x00\x00\x00\x00\x00\x00`
 		system = `echo 1 >os_desc/use; echo 0x21 >os_desc/b_vendor_code; echo MSFT100 >os_desc/qw_sign; ln -s configs/c.1 os_desc/`
 	}
 	r.sh(`set -e
@@ -229,6 +232,7 @@ func (r *rig) functionFS(name string, files bool) {
 func (r *rig) unFunctionFS(name string) {
 	r.t.Helper()
 	r.sh(`cd /sys/kernel/config/usb_gadget/%s && echo "" >UDC; kill $(cat /run/ffs.pid); sleep 0.3; umount /run/ffs
-	rm -f os_desc/c.1 configs/c.1/ffs.*; rmdir configs/c.1/strings/0x409 configs/c.1 functions/* strings/0x409; cd ..; rmdir %s`, name, name)
+	rm -f os_desc/c.1 configs/c.1/ffs.*; rmdir configs/c.1/strings/0x409 configs/c.1 functions/* strings/0x409; cd ..; rmdir %s`,
+		name, name)
 	r.wait("the gadget is gone", "! grep -l GADGET1 /sys/bus/usb/devices/*/serial")
 }

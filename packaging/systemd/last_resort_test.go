@@ -12,7 +12,8 @@ import (
 )
 
 func descriptors(classes ...byte) string {
-	b := []byte{18, 1, 0, 2, 0, 0, 0, 64, 1, 0, 1, 0, 0, 0, 0, 0, 0, 1, 9, 2, byte(9 + 9*len(classes)), 0, byte(len(classes)), 1, 0, 0x80, 50}
+	b := []byte{18, 1, 0, 2, 0, 0, 0, 64, 1, 0, 1, 0, 0, 0, 0, 0, 0, 1, 9, 2, byte(9 + 9*len(classes)), 0, byte(len(classes)), 1,
+		0, 0x80, 50}
 	for i, c := range classes {
 		b = append(b, 9, 4, byte(i), 0, 0, c, 0, 0, 0)
 	}
@@ -27,7 +28,8 @@ func TestOpen(t *testing.T) {
 		classes    []byte
 		authorized string
 		want       string
-	}{{[]byte{3}, "0", "1"}, {[]byte{3, 3}, "0", "1"}, {[]byte{8}, "0", "0"}, {[]byte{3, 8}, "0", "0"}, {[]byte{9}, "0", "1"}, {nil, "0", "0"}, {[]byte{3, 9}, "0", "1"}, {[]byte{9, 8}, "0", "0"}, {[]byte{8}, "1", "1"}} {
+	}{{[]byte{3}, "0", "1"}, {[]byte{3, 3}, "0", "1"}, {[]byte{8}, "0", "0"}, {[]byte{3, 8}, "0", "0"}, {[]byte{9}, "0", "1"},
+		{nil, "0", "0"}, {[]byte{3, 9}, "0", "1"}, {[]byte{9, 8}, "0", "0"}, {[]byte{8}, "1", "1"}} {
 		dir := filepath.Join(root, "sys/bus/usb/devices", fmt.Sprintf("1-%d", i+1))
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -97,10 +99,12 @@ func TestEarly(t *testing.T) {
 		over         bool
 		want         string // parameter, default, keyboard, stick
 	}{
-		{"killed", "signal", false, "1 1 1 0"}, {"killed by a time-out", "timeout", false, "1 1 1 0"}, {"ended", "success", false, "0 0 0 0"}, {"taken over", "signal", true, "0 0 0 0"},
+		{"killed", "signal", false, "1 1 1 0"}, {"killed by a time-out", "timeout", false, "1 1 1 0"},
+		{"ended", "success", false, "0 0 0 0"}, {"taken over", "signal", true, "0 0 0 0"},
 	} {
 		root := t.TempDir()
-		files := []string{"sys/module/usbcore/parameters/authorized_default", "sys/bus/usb/devices/usb1/authorized_default", "sys/bus/usb/devices/1-1/authorized", "sys/bus/usb/devices/1-2/authorized"}
+		files := []string{"sys/module/usbcore/parameters/authorized_default", "sys/bus/usb/devices/usb1/authorized_default",
+			"sys/bus/usb/devices/1-1/authorized", "sys/bus/usb/devices/1-2/authorized"}
 		put := func(name, text string) {
 			path := filepath.Join(root, name)
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

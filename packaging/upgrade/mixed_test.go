@@ -32,7 +32,8 @@ func build(t *testing.T, tree, version string) (agent, server string) {
 	t.Helper()
 	to := t.TempDir()
 	for _, p := range []string{"warder", "warder-server"} {
-		cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-X main.version="+version, "-o", filepath.Join(to, p), "./cmd/"+p)
+		cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-X main.version="+version, "-o", filepath.Join(to, p),
+			"./cmd/"+p)
 		cmd.Dir = tree
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -230,7 +231,8 @@ func TestMixed(t *testing.T) {
 			p.until("a policy is in force", func() bool { s := p.status(); return s.Policy.State == "active" && s.Version == c.version })
 			p.until("the socket is up", func() bool { return p.status().CheckIn.Push })
 			id := p.status().DeviceID
-			p.admin("PUT", "/policies/policy-default", `{"compliance":"monitor","policy_data":{"usb":{"allowed_classes":["hid"]},"storage":{},"network":{},"dlp":{}}}`)
+			p.admin("PUT", "/policies/policy-default",
+				`{"compliance":"monitor","policy_data":{"usb":{"allowed_classes":["hid"]},"storage":{},"network":{},"dlp":{}}}`)
 			p.until("the next version", func() bool { return p.status().Policy.Version == 2 })
 			p.admin("POST", "/devices/"+id+"/exceptions", `{"usb":"46f4:0001:SN1","minutes":60,"reason":"slides"}`)
 			p.until("the exception", func() bool { return len(p.status().Exceptions) == 1 })

@@ -95,9 +95,11 @@ func (m *machine) start() (stop func()) {
 	ready := make(chan struct{})
 	// A minute after the fixture was made: its exceptions hold.
 	now := func() time.Time { return time.Now().Add(m.made.Add(time.Minute).Sub(begun)) }
-	a, err := agent.New(agent.Options{Paths: paths.Under(m.dir + "/agent"), Version: "new", SysRoot: m.dir + "/sys", Inputs: m.dir + "/none", Boot: "boot1", Machine: "m1",
-		Now: now, Seat: func() []uint32 { return nil }, Tell: func(string, []uint32) []string { return nil }, Source: func(*identity.Device) (agent.Source, error) { return away{}, nil },
-		Ready: func() { close(ready) }})
+	a, err := agent.New(agent.Options{Paths: paths.Under(m.dir + "/agent"), Version: "new", SysRoot: m.dir + "/sys",
+		Inputs: m.dir + "/none", Boot: "boot1", Machine: "m1",
+		Now: now, Seat: func() []uint32 { return nil }, Tell: func(string, []uint32) []string { return nil },
+		Source: func(*identity.Device) (agent.Source, error) { return away{}, nil },
+		Ready:  func() { close(ready) }})
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -139,7 +141,8 @@ func (m *machine) status() agent.Status {
 // reads gives what the machine holds: the parameter, the root hub's default, the two sticks.
 func (m *machine) reads() string {
 	var out []string
-	for _, f := range []string{"module/usbcore/parameters/authorized_default", "bus/usb/devices/usb1/authorized_default", "bus/usb/devices/1-1/authorized", "bus/usb/devices/1-2/authorized"} {
+	for _, f := range []string{"module/usbcore/parameters/authorized_default", "bus/usb/devices/usb1/authorized_default",
+		"bus/usb/devices/1-1/authorized", "bus/usb/devices/1-2/authorized"} {
 		b, _ := os.ReadFile(m.dir + "/sys/" + f)
 		out = append(out, strings.TrimSpace(string(b)))
 	}
@@ -187,7 +190,8 @@ func TestAgent(t *testing.T) {
 		if s.Policy == nil || s.Policy.Version != 2 || s.Policy.State != "active" || !s.Enrolled || s.Hold != nil {
 			t.Errorf("the policy is %+v", s.Policy)
 		}
-		if len(s.Exceptions) != 2 || s.Exceptions[0].Section != "usb" || !strings.HasPrefix(s.Exceptions[0].Subject, "46f4:0001") || s.Exceptions[0].Until.Before(made.Add(29*24*time.Hour)) {
+		if len(s.Exceptions) != 2 || s.Exceptions[0].Section != "usb" || !strings.HasPrefix(s.Exceptions[0].Subject, "46f4:0001") ||
+			s.Exceptions[0].Until.Before(made.Add(29*24*time.Hour)) {
 			t.Errorf("the exceptions are %+v", s.Exceptions)
 		}
 		for _, h := range s.Health {
@@ -268,7 +272,8 @@ func TestServer(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			ready, done := make(chan string, 1), make(chan error, 1)
 			go func() {
-				done <- server.Serve(ctx, server.Options{Data: data, Listen: "127.0.0.1:0", HTTP: true, Interval: time.Minute, Log: slog.New(slog.DiscardHandler), Ready: func(u string) { ready <- u }})
+				done <- server.Serve(ctx, server.Options{Data: data, Listen: "127.0.0.1:0", HTTP: true, Interval: time.Minute,
+					Log: slog.New(slog.DiscardHandler), Ready: func(u string) { ready <- u }})
 			}()
 			defer func() { cancel(); <-done }()
 			var url string
@@ -314,10 +319,13 @@ func TestServer(t *testing.T) {
 			}
 			id := devices.Data[0].ID
 			// It has not been heard of since: whatever it said then, it is not compliant now.
-			if got := get("/devices/" + id); !strings.Contains(got, `"compliance":"unknown"`) || !strings.Contains(got, `"compliance_reason":"last seen `) {
+			if got := get("/devices/" + id); !strings.Contains(got, `"compliance":"unknown"`) ||
+				!strings.Contains(got, `"compliance_reason":"last seen `) {
 				t.Errorf("how it stands: %s", got)
 			}
-			for path, want := range map[string]string{"/devices/" + id + "/events": "46f4:0001", "/devices/" + id + "/exceptions": "46f4:0001:SN1", "/policies/policy-default/history": `"version":2`, "/audit": "exception.granted"} {
+			for path, want := range map[string]string{"/devices/" + id + "/events": "46f4:0001",
+				"/devices/" + id + "/exceptions": "46f4:0001:SN1", "/policies/policy-default/history": `"version":2`,
+				"/audit": "exception.granted"} {
 				if got := get(path); !strings.Contains(got, want) {
 					t.Errorf("%s has no %s: %s", path, want, got)
 				}

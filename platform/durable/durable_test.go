@@ -151,7 +151,8 @@ func TestLeftovers(t *testing.T) {
 
 // The sum is of the text and not of its spaces: it is that of what earlier versions wrote.
 func TestSum(t *testing.T) {
-	if a, b := Sum([]byte(`{"a":1}`)), Sum([]byte("{ \"a\": 1 }\n")); a != b || a != "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862" {
+	if a, b := Sum([]byte(`{"a":1}`)), Sum([]byte("{ \"a\": 1 }\n")); a != b ||
+		a != "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862" {
 		t.Errorf("%s %s", a, b)
 	}
 	if Sum([]byte(`{"a":1}`)) == Sum([]byte(`{"a":2}`)) || Sum([]byte(`{"a"`)) != "" {

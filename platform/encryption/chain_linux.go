@@ -114,7 +114,8 @@ func (l *look) zram(dir string, a answer, depth int) answer {
 	}
 	to, err := l.node(back)
 	if err != nil {
-		a.unknown = fmt.Sprintf("%s writes back to %s, and that device cannot be determined: %v", filepath.Base(dir), enforce.Plain(back), err)
+		a.unknown = fmt.Sprintf("%s writes back to %s, and that device cannot be determined: %v", filepath.Base(dir),
+			enforce.Plain(back), err)
 		return a
 	}
 	b := l.follow(to, "", depth+1)

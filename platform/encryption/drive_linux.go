@@ -23,7 +23,8 @@ func opal(node string) bool {
 		lockingEnabled = 1 << 2
 	)
 	var status struct{ Flags, Reserved uint32 }
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), getStatus, uintptr(unsafe.Pointer(&status))) //nolint:gosec // the kernel's own layout
+	//nolint:gosec // the kernel's own layout
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), getStatus, uintptr(unsafe.Pointer(&status)))
 	return errno == 0 && status.Flags&lockingEnabled != 0
 }
 
@@ -48,5 +49,6 @@ func encrypts(sys, node, format string) bool {
 // hasEncrypt reads an ext4 superblock (Documentation/filesystems/ext4/super.rst).
 func hasEncrypt(super []byte) bool {
 	const magic, incompat, encrypt = 0x38, 0x60, 0x10000
-	return len(super) >= incompat+4 && binary.LittleEndian.Uint16(super[magic:]) == 0xef53 && binary.LittleEndian.Uint32(super[incompat:])&encrypt != 0
+	return len(super) >= incompat+4 && binary.LittleEndian.Uint16(super[magic:]) == 0xef53 &&
+		binary.LittleEndian.Uint32(super[incompat:])&encrypt != 0
 }

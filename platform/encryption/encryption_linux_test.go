@@ -188,7 +188,8 @@ func TestChains(t *testing.T) {
 		want string
 	}{
 		{"a plain partition", func(m *machine) { m.mount(m.part("p1"), "/", "ext4") }, "/", "no p1 by p1"},
-		{"LUKS", func(m *machine) { m.part("p1"); m.mount(m.dm("dm-0", aes, "p1"), "/", "ext4") }, "/", "yes dm-0 (crypt aes-xts-plain64) > p1"},
+		{"LUKS", func(m *machine) { m.part("p1"); m.mount(m.dm("dm-0", aes, "p1"), "/", "ext4") }, "/",
+			"yes dm-0 (crypt aes-xts-plain64) > p1"},
 		{"LVM on LUKS", func(m *machine) {
 			m.part("p1")
 			m.dm("dm-0", aes, "p1")
@@ -224,12 +225,17 @@ func TestChains(t *testing.T) {
 			m.dm("dm-0", aes, "p1")
 			m.mount(m.block("devices/virtual/block", "md0", "dm-0", "p2"), "/", "ext4")
 		}, "/", "no p2 by md0 > {dm-0 (crypt aes-xts-plain64) > p1, p2}"},
-		{"a cipher that does nothing", func(m *machine) { m.part("p1"); m.mount(m.dm("dm-0", "crypt:cipher_null-ecb", "p1"), "/", "ext4") }, "/",
+		{"a cipher that does nothing", func(m *machine) { m.part("p1"); m.mount(m.dm("dm-0", "crypt:cipher_null-ecb", "p1"), "/", "ext4") },
+			"/",
 			"no p1 by dm-0 (crypt cipher_null-ecb, which does not encrypt all of it) > p1"},
 		{"half of a table", func(m *machine) { m.part("p1"); m.mount(m.dm("dm-0", aes+" linear", "p1"), "/", "ext4") }, "/",
 			"no p1 by dm-0 (crypt aes-xts-plain64, which does not encrypt all of it) > p1"},
-		{"integrity and verity do not encrypt", func(m *machine) { m.part("p1"); m.mount(m.dm("dm-0", "integrity", "p1"), "/", "ext4") }, "/", "no p1 by dm-0 > p1"},
-		{"a table that cannot be read", func(m *machine) { m.part("p1"); m.mount(m.block("devices/virtual/block", "dm-0", "p1"), "/", "ext4") }, "/", "? the table of dm-0 cannot be read: no table"},
+		{"integrity and verity do not encrypt", func(m *machine) { m.part("p1"); m.mount(m.dm("dm-0", "integrity", "p1"), "/", "ext4") },
+			"/", "no p1 by dm-0 > p1"},
+		{"a table that cannot be read", func(m *machine) {
+			m.part("p1")
+			m.mount(m.block("devices/virtual/block", "dm-0", "p1"), "/", "ext4")
+		}, "/", "? the table of dm-0 cannot be read: no table"},
 		{"bcache with a plain cache", func(m *machine) {
 			m.part("p1")
 			m.part("p2")
@@ -255,9 +261,12 @@ func TestChains(t *testing.T) {
 			m.link("sys/fs/btrfs/1234/devices/p2", m.at("p2"))
 			m.mount("0:40", "/", "btrfs", "/dev/dm-0")
 		}, "/", "no p2 by dm-0 (crypt aes-xts-plain64) > p1, p2"},
-		{"btrfs that is not found", func(m *machine) { m.mount("0:40", "/", "btrfs", "/dev/dm-7") }, "/", "? cannot determine the disks of the btrfs file system on /dev/dm-7: it is not there"},
-		{"ZFS", func(m *machine) { m.mount("0:41", "/tank", "zfs", "tank") }, "/tank", "? ZFS encrypts by dataset, and Warder does not read which"},
-		{"OPAL", func(m *machine) { m.opal = "nvme0n1"; m.mount(m.part("p1"), "/", "ext4") }, "/", "? nvme0n1 encrypts itself (OPAL); how its key is protected cannot be read"},
+		{"btrfs that is not found", func(m *machine) { m.mount("0:40", "/", "btrfs", "/dev/dm-7") }, "/",
+			"? cannot determine the disks of the btrfs file system on /dev/dm-7: it is not there"},
+		{"ZFS", func(m *machine) { m.mount("0:41", "/tank", "zfs", "tank") }, "/tank",
+			"? ZFS encrypts by dataset, and Warder does not read which"},
+		{"OPAL", func(m *machine) { m.opal = "nvme0n1"; m.mount(m.part("p1"), "/", "ext4") }, "/",
+			"? nvme0n1 encrypts itself (OPAL); how its key is protected cannot be read"},
 		{"a loop file on an encrypted disk", func(m *machine) {
 			m.part("p1")
 			root := m.dm("dm-0", aes, "p1")
@@ -337,7 +346,8 @@ func TestChains(t *testing.T) {
 			m.swaps = append(m.swaps, "/dev/mapper/swap partition 1024 0 -2")
 			m.mount("0:5", "/", "overlay")
 		}, "swap", "yes dm-0 (crypt aes-xts-plain64) > p1"},
-		{"a swap that makes no sense", func(m *machine) { m.swaps = append(m.swaps, "what"); m.mount("0:5", "/", "overlay") }, "swap", "? line 2 of the list of swaps cannot be read"},
+		{"a swap that makes no sense", func(m *machine) { m.swaps = append(m.swaps, "what"); m.mount("0:5", "/", "overlay") }, "swap",
+			"? line 2 of the list of swaps cannot be read"},
 		{"a ring", func(m *machine) {
 			m.block("devices/virtual/block", "md0")
 			m.link("sys/devices/virtual/block/md0/slaves/md0", m.at("md0"))

@@ -88,7 +88,8 @@ func (r *Reader) volumes() ([]fact.Volume, error) {
 	out = append(out, swaps...)
 	if skipped > 0 {
 		// A line that cannot be read may be a disk's.
-		out = append(out, fact.Volume{Mount: "?", Encrypted: fact.Unread[bool](fmt.Sprintf("%d lines of the list of mounts cannot be read", skipped))})
+		out = append(out, fact.Volume{Mount: "?", Encrypted: fact.Unread[bool](fmt.Sprintf("%d lines of the list of mounts cannot be read",
+			skipped))})
 	}
 	for i := range out {
 		slices.Sort(out[i].Also)

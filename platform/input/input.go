@@ -77,7 +77,8 @@ func (o Observer) BuiltIn() (int, error) {
 	nodes, err := parse(f)
 	n := 0
 	for _, x := range nodes {
-		if x.keyboard && x.bus != busUSB && x.bus != busBluetooth && x.bus != busVirtual && !strings.HasPrefix(x.sysfs, "/devices/virtual/") {
+		if x.keyboard && x.bus != busUSB && x.bus != busBluetooth && x.bus != busVirtual &&
+			!strings.HasPrefix(x.sysfs, "/devices/virtual/") {
 			n++
 		}
 	}

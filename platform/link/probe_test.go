@@ -43,7 +43,8 @@ func TestProbe(t *testing.T) {
 			_, _ = io.Copy(from, to)
 			_ = from.Close()
 		}))
-		if err := Probe(context.Background(), s.URL, proxy.URL, false); err != nil || !strings.HasSuffix(asked, s.Listener.Addr().String()) {
+		if err := Probe(context.Background(), s.URL, proxy.URL, false); err != nil ||
+			!strings.HasSuffix(asked, s.Listener.Addr().String()) {
 			t.Errorf("tls %v: by the proxy: %v, which was asked %q", tls, err, asked)
 		}
 		s.Close()
@@ -71,8 +72,12 @@ func TestUpstreams(t *testing.T) {
 		}
 		return f
 	}
-	files := []string{dir + "/none", put("stub-only", "nameserver 127.0.0.1\n"), put("good", "# by resolved\nsearch x\nnameserver junk\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\n"), put("later", "nameserver 192.0.2.9\n")}
-	for in, want := range map[string]string{"127.0.0.53:53": "192.0.2.1:53 [fe80::1%eth0]:53", "127.0.0.1:53": "192.0.2.1:53 [fe80::1%eth0]:53", "[::1]:53": "192.0.2.1:53 [fe80::1%eth0]:53", "9.9.9.9:53": "9.9.9.9:53", "junk": "junk"} {
+	files := []string{dir + "/none", put("stub-only", "nameserver 127.0.0.1\n"),
+		put("good", "# by resolved\nsearch x\nnameserver junk\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\n"),
+		put("later", "nameserver 192.0.2.9\n")}
+	for in, want := range map[string]string{"127.0.0.53:53": "192.0.2.1:53 [fe80::1%eth0]:53",
+		"127.0.0.1:53": "192.0.2.1:53 [fe80::1%eth0]:53", "[::1]:53": "192.0.2.1:53 [fe80::1%eth0]:53", "9.9.9.9:53": "9.9.9.9:53",
+		"junk": "junk"} {
 		if got := strings.Join(upstreamsIn(in, files), " "); got != want {
 			t.Errorf("%s: %s", in, got)
 		}

@@ -14,7 +14,8 @@ func TestTell(t *testing.T) {
 	sessions, dev := t.TempDir(), t.TempDir()
 	for name, text := range map[string]string{
 		"1": "UID=1000\nUSER=ann\nTTY=tty1\nCLASS=user\n", "2": "UID=1001\nUSER=bob\nTTY=tty2\nCLASS=user\n",
-		"c3": "UID=1000\nUSER=ann\nCLASS=user\n", "4": "UID=1000\nUSER=gdm\nTTY=tty4\nCLASS=greeter\n", "5": "UID=1000\nUSER=eve\nTTY=../passwd\n",
+		"c3": "UID=1000\nUSER=ann\nCLASS=user\n", "4": "UID=1000\nUSER=gdm\nTTY=tty4\nCLASS=greeter\n",
+		"5": "UID=1000\nUSER=eve\nTTY=../passwd\n",
 		"6": "UID=x\nUSER=eve\nTTY=tty2\n", "7": "UID=1000\nUSER=ann\nTTY=stopped\n",
 	} {
 		if err := os.WriteFile(sessions+"/"+name, []byte(text), 0o644); err != nil {

@@ -22,7 +22,8 @@ const keptName = "warder.toml.good"
 
 // Under puts everything below one directory, for an agent that is not the installed service.
 func Under(state string) Paths {
-	return Paths{State: state, Run: filepath.Join(state, "run"), Config: filepath.Join(state, "config"), Kept: filepath.Join(state, keptName)}
+	return Paths{State: state, Run: filepath.Join(state, "run"), Config: filepath.Join(state, "config"),
+		Kept: filepath.Join(state, keptName)}
 }
 
 // Socket is the local API's.

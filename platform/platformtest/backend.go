@@ -31,7 +31,8 @@ type Fake struct {
 
 // NewFake makes one with some kinds.
 func NewFake(gate enforce.Gate, kinds ...platform.Kind) *Fake {
-	return &Fake{kinds: kinds, gate: gate, Has: map[enforce.Key]enforce.Reading{}, Refuse: map[enforce.Key]error{}, Stuck: map[enforce.Key]bool{}}
+	return &Fake{kinds: kinds, gate: gate, Has: map[enforce.Key]enforce.Reading{}, Refuse: map[enforce.Key]error{},
+		Stuck: map[enforce.Key]bool{}}
 }
 
 // Set puts a value there, without anybody being told.
@@ -215,8 +216,10 @@ func Conformance(t *testing.T, make func(*testing.T) Subject) {
 	t.Run("one change that fails does not stop the others", func(t *testing.T) {
 		s := make(t)
 		before := read(t, s)
-		bad := enforce.Change{Key: enforce.Key{Kind: s.Key.Kind, ID: "../../etc/passwd"}, To: enforce.Reading{Value: s.Other, State: enforce.Present}, Mode: enforce.Enforce}
-		if err := s.Backend.Apply(ctx, []enforce.Change{bad, change(s, enforce.Reading{Value: s.Other, State: enforce.Present})}); err[bad.Key] == nil || err[s.Key] != nil {
+		bad := enforce.Change{Key: enforce.Key{Kind: s.Key.Kind, ID: "../../etc/passwd"},
+			To: enforce.Reading{Value: s.Other, State: enforce.Present}, Mode: enforce.Enforce}
+		if err := s.Backend.Apply(ctx, []enforce.Change{bad,
+			change(s, enforce.Reading{Value: s.Other, State: enforce.Present})}); err[bad.Key] == nil || err[s.Key] != nil {
 			t.Errorf("a change of nothing passes, or its error is another's: %v", err)
 		}
 		if got := read(t, s); !got.Is(s.Other) {

@@ -10,7 +10,8 @@ func TestActive(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"seat0": "IS_SEAT0=1\nACTIVE=c2\nACTIVE_UID=1000\nSESSIONS=c2 c1\nUIDS=1000 1001\n",
-		"seat1": "ACTIVE=c3\nACTIVE_UID=1000\n", "seat2": "ACTIVE_UID=1002\n", "seat3": "CAN_GRAPHICAL=0\n", "seat4": "ACTIVE_UID=-1\n", "seat5": "ACTIVE_UID=root\n",
+		"seat1": "ACTIVE=c3\nACTIVE_UID=1000\n", "seat2": "ACTIVE_UID=1002\n", "seat3": "CAN_GRAPHICAL=0\n", "seat4": "ACTIVE_UID=-1\n",
+		"seat5": "ACTIVE_UID=root\n",
 	} {
 		if err := os.WriteFile(dir+"/"+name, []byte(text), 0o644); err != nil {
 			t.Fatal(err)

@@ -21,10 +21,14 @@ func TestSession(t *testing.T) {
 	put("run/users/1000", "NAME=ann\nDISPLAY=3\n")
 	put("run/users/1001", "NAME=bob\nDISPLAY=../../x\n")
 	for pid, group := range map[string]string{
-		"10": "0::/user.slice/user-1000.slice/session-3.scope\n", "11": "0::/user.slice/user-1000.slice/user@1000.service/app.slice/warder.service\n",
-		"12": "0::/system.slice/cron.service\n", "13": "0::/user.slice/user-1001.slice/session-c1.scope\n", "14": "12:pids:/x\n0::/user.slice/user-1000.slice/session-3.scope\n",
-		"15": "0::/user.slice/user-1001.slice/user@1001.service/x\n", "16": "0::/x/session-9.scope\n", "17": "0::/user.slice/user-1000.slice/session-3.scope/made-by-hand\n",
-		"18": "0::/user.slice/user-1000.slice/user@1000.service/app.slice/session-5.scope\n", "19": "0::/system.slice/foo.service/user@1000.service/x\n",
+		"10": "0::/user.slice/user-1000.slice/session-3.scope\n",
+		"11": "0::/user.slice/user-1000.slice/user@1000.service/app.slice/warder.service\n",
+		"12": "0::/system.slice/cron.service\n", "13": "0::/user.slice/user-1001.slice/session-c1.scope\n",
+		"14": "12:pids:/x\n0::/user.slice/user-1000.slice/session-3.scope\n",
+		"15": "0::/user.slice/user-1001.slice/user@1001.service/x\n", "16": "0::/x/session-9.scope\n",
+		"17": "0::/user.slice/user-1000.slice/session-3.scope/made-by-hand\n",
+		"18": "0::/user.slice/user-1000.slice/user@1000.service/app.slice/session-5.scope\n",
+		"19": "0::/system.slice/foo.service/user@1000.service/x\n",
 		"20": "0::/user.slice/user-1000.slice/user@1000.service/user@1001.service/x\n",
 	} {
 		put("proc/"+pid+"/cgroup", group)
@@ -33,7 +37,8 @@ func TestSession(t *testing.T) {
 		uid  uint32
 		pid  int
 		want string
-	}{{1000, 10, "3"}, {1000, 11, "3"}, {1000, 12, ""}, {1001, 13, "c1"}, {1000, 14, "3"}, {1001, 15, ""}, {1000, 16, ""}, {1001, 10, ""}, {1001, 11, ""}, {1000, 17, ""}, {1000, 18, "3"}, {1000, 19, ""}, {1001, 20, ""}, {1000, 99, ""}, {1000, 0, ""}, {1000, -1, ""}} {
+	}{{1000, 10, "3"}, {1000, 11, "3"}, {1000, 12, ""}, {1001, 13, "c1"}, {1000, 14, "3"}, {1001, 15, ""}, {1000, 16, ""}, {1001, 10, ""},
+		{1001, 11, ""}, {1000, 17, ""}, {1000, 18, "3"}, {1000, 19, ""}, {1001, 20, ""}, {1000, 99, ""}, {1000, 0, ""}, {1000, -1, ""}} {
 		if got := session(dir+"/proc", dir+"/run", c.uid, c.pid); got != c.want {
 			t.Errorf("user %d, process %d: %q, want %q", c.uid, c.pid, got, c.want)
 		}

@@ -40,7 +40,8 @@ func Why(ctx context.Context) Ending {
 	if err != nil {
 		return Stopped
 	}
-	if p, err := conn.GetServicePropertyContext(ctx, unit, "MainPID"); err != nil || p.Value.Value() != uint32(os.Getpid()) { //nolint:gosec // as above
+	if p, err := conn.GetServicePropertyContext(ctx, unit, "MainPID"); err != nil || p.Value.Value() != uint32(os.Getpid()) {
+		//nolint:gosec // as above
 		return Stopped // of somebody's terminal
 	}
 	jobs, err := conn.ListJobsContext(ctx)

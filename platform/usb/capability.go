@@ -9,14 +9,16 @@ import (
 const (
 	onlyLinux = "USB control is only carried on Linux in this version"
 	// elsewhere is what no signal tells of.
-	elsewhere   = "a kernel default that root changes through the sysfs of another network namespace is found within five minutes, not at once"
+	elsewhere = "a kernel default that root changes through the sysfs of another network namespace is found within five " +
+		"minutes, not at once"
 	partialDisk = "USB only: PCI card readers, Thunderbolt and USB4 disks and network shares are not held back"
 )
 
 // claims are what this package carries, on every system.
 func claims() []platform.Claim {
 	var out []platform.Claim
-	for _, s := range []enforce.Setting{"usb.allowed", "usb.whitelist", "usb.allowed_classes", "usb.audit_only", "storage.external_storage_allowed"} {
+	for _, s := range []enforce.Setting{"usb.allowed", "usb.whitelist", "usb.allowed_classes", "usb.audit_only",
+		"storage.external_storage_allowed"} {
 		c := platform.Claim{Setting: s, OS: "linux", Level: fact.Enforced, Limit: elsewhere, Exercised: true}
 		if s.Section() == "storage" {
 			c.Level, c.Limit = fact.Partial, partialDisk

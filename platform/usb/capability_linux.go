@@ -72,7 +72,8 @@ func (d *door) Listen(hand func(platform.Decision), look func(soon bool)) {
 func (d *door) Work() []platform.Work {
 	var out []platform.Work
 	for _, r := range d.Releases() {
-		out = append(out, platform.Work{Subject: r.Device, What: "emptying its disks before it is taken away", Since: r.Since, Step: r.Step})
+		out = append(out, platform.Work{Subject: r.Device, What: "emptying its disks before it is taken away", Since: r.Since,
+			Step: r.Step})
 	}
 	return out
 }

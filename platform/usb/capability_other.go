@@ -12,7 +12,8 @@ import (
 
 // Capability says that this system's devices are neither seen nor held.
 func Capability(platform.Host) platform.Capability {
-	return platform.Capability{Name: "usb", Claims: claims(), Observers: []platform.Observer{observer{}}, Inventory: func(context.Context) (any, error) { return Inventory() }}
+	return platform.Capability{Name: "usb", Claims: claims(), Observers: []platform.Observer{observer{}},
+		Inventory: func(context.Context) (any, error) { return Inventory() }}
 }
 
 type observer struct{}

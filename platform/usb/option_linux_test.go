@@ -12,7 +12,8 @@ import (
 
 func option(t *testing.T, remake error) Option {
 	dir := t.TempDir()
-	return Option{File: filepath.Join(dir, "warder-usb.conf"), Boot: filepath.Join(dir, "run", "usb-option"), Builtin: filepath.Join(dir, "modules.builtin"), Line: filepath.Join(dir, "cmdline"),
+	return Option{File: filepath.Join(dir, "warder-usb.conf"), Boot: filepath.Join(dir, "run", "usb-option"),
+		Builtin: filepath.Join(dir, "modules.builtin"), Line: filepath.Join(dir, "cmdline"),
 		Remake: func(context.Context, func(string)) error { return remake }}
 }
 
@@ -112,10 +113,12 @@ func TestBaselinesUnderTheOption(t *testing.T) {
 	b := Backend{&Ports{Root: root, Option: o}}
 	nothing := func(enforce.Key) (enforce.Reading, bool) { return enforce.Reading{}, false }
 	zero := enforce.Reading{Value: "0", State: enforce.Present}
-	param, hub, device := enforce.Key{Kind: kindParam, ID: "authorized_default"}, enforce.Key{Kind: kindDefault, ID: "usb1"}, enforce.Key{Kind: kindDevice, ID: "1-1@2"}
+	param, hub, device := enforce.Key{Kind: kindParam, ID: "authorized_default"}, enforce.Key{Kind: kindDefault, ID: "usb1"},
+		enforce.Key{Kind: kindDevice, ID: "1-1@2"}
 	is := func(what string, p, h, d enforce.Value) {
 		t.Helper()
-		if x, y, z := b.paramBaseline(param, zero, nothing).Value, b.hubBaseline(hub, zero, nothing).Value, b.deviceBaseline(device, zero, nothing).Value; x != p || y != h || z != d {
+		if x, y, z := b.paramBaseline(param, zero, nothing).Value, b.hubBaseline(hub, zero, nothing).Value, b.deviceBaseline(device, zero,
+			nothing).Value; x != p || y != h || z != d {
 			t.Errorf("%s: %s %s %s", what, x, y, z)
 		}
 	}

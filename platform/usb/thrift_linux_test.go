@@ -35,9 +35,12 @@ func TestThrift(t *testing.T) {
 	for _, hardwired := range []string{"unknown", "fixed", "removable"} {
 		put("1-2.3/removable", hardwired+"\n")
 		for _, doc := range []string{
-			`{"usb":{"allowed":true}}`, `{"usb":{"allowed":false}}`, `{"usb":{"allowed_classes":["hid"]}}`, `{"usb":{"allowed_classes":["mass_storage"]}}`,
-			`{"usb":{"allowed":false,"whitelist":["46f4:0001:SN"]}}`, `{"usb":{"allowed":false,"whitelist":["46f4:0001:OTHER"]}}`, `{"usb":{"whitelist":["46f4:*"]}}`,
-			`{"usb":{"allowed":true},"storage":{"external_storage_allowed":false}}`, `{"usb":{"allowed":true,"whitelist":["46f4:0001:SN"]},"storage":{"external_storage_allowed":false}}`,
+			`{"usb":{"allowed":true}}`, `{"usb":{"allowed":false}}`, `{"usb":{"allowed_classes":["hid"]}}`,
+			`{"usb":{"allowed_classes":["mass_storage"]}}`,
+			`{"usb":{"allowed":false,"whitelist":["46f4:0001:SN"]}}`, `{"usb":{"allowed":false,"whitelist":["46f4:0001:OTHER"]}}`,
+			`{"usb":{"whitelist":["46f4:*"]}}`,
+			`{"usb":{"allowed":true},"storage":{"external_storage_allowed":false}}`,
+			`{"usb":{"allowed":true,"whitelist":["46f4:0001:SN"]},"storage":{"external_storage_allowed":false}}`,
 		} {
 			for _, excepted := range []string{"", "46f4:0001:SN", "46f4:0001:OTHER"} {
 				d, err := policy.Decode([]byte(`{"policy_data":`+doc+`}`), policy.Options{Strict: true})
@@ -67,7 +70,8 @@ func TestThrift(t *testing.T) {
 						t.Fatal(err)
 					}
 					if got := j.Judge(&part); got != want {
-						t.Errorf("%s, excepted %q, %s, hardwired %s: %+v, and with all known %+v", doc, excepted, name, hardwired, got, want)
+						t.Errorf("%s, excepted %q, %s, hardwired %s: %+v, and with all known %+v", doc, excepted, name,
+							hardwired, got, want)
 					}
 				}
 			}
@@ -108,7 +112,8 @@ func TestKnownIsForgotten(t *testing.T) {
 	for _, action := range []string{"remove", "add"} {
 		put("1-2.3/descriptors", string(stick))
 		put("1-2.3/serial", action+"\n")
-		g.dispatch([]byte(action + "@/devices/x/1-2.3\x00ACTION=" + action + "\x00DEVPATH=/devices/x/1-2.3\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00"))
+		g.dispatch([]byte(action + "@/devices/x/1-2.3\x00ACTION=" + action +
+			"\x00DEVPATH=/devices/x/1-2.3\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00"))
 		if c, s := class(); c != 8 || s != action {
 			t.Errorf("after %s: %d %s", action, c, s)
 		}
@@ -150,7 +155,8 @@ func TestNoNeedlessWrite(t *testing.T) {
 	}
 	guard.ruling.Store(&Ruling{Judge: enforceusb.Compile(d, nil).Watch(), Act: true})
 	guard.handle(came{name: "1-1", at: time.Now()})
-	if len(got) != 1 || got[0].Changed || g.Asked != 0 || !got[0].Done.Is("1") || got[0].Device.Serial != "SN" || got[0].Device.Name == "" || !got[0].Verdict.Allow {
+	if len(got) != 1 || got[0].Changed || g.Asked != 0 || !got[0].Done.Is("1") || got[0].Device.Serial != "SN" ||
+		got[0].Device.Name == "" || !got[0].Verdict.Allow {
 		t.Errorf("asked %d times: %+v", g.Asked, got)
 	}
 }
@@ -165,7 +171,9 @@ func TestEachAnnouncementOnce(t *testing.T) {
 	}
 	guard.ruling.Store(&Ruling{Judge: enforceusb.Compile(d, nil).Watch()})
 	add := func(seq int) []byte {
-		return []byte(fmt.Sprintf("add@/devices/x/1-1\x00ACTION=add\x00DEVPATH=/devices/x/1-1\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00SEQNUM=%d\x00", seq))
+		return []byte(
+			fmt.Sprintf(
+				"add@/devices/x/1-1\x00ACTION=add\x00DEVPATH=/devices/x/1-1\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00SEQNUM=%d\x00", seq))
 	}
 	var readers sync.WaitGroup
 	for range 2 {
@@ -200,7 +208,8 @@ func TestSomebodyListens(t *testing.T) {
 	root := tree(t)
 	devices := []string{"1-4", "1-5", "1-6", "1-7", "1-8"}
 	for _, name := range devices {
-		if err := os.CopyFS(filepath.Join(root, "bus/usb/devices", name), os.DirFS(filepath.Join(root, "bus/usb/devices/1-1"))); err != nil {
+		if err := os.CopyFS(filepath.Join(root, "bus/usb/devices", name),
+			os.DirFS(filepath.Join(root, "bus/usb/devices/1-1"))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -244,7 +253,10 @@ func TestSomebodyListens(t *testing.T) {
 		}
 		for i, name := range devices {
 			for _, s := range sent {
-				s <- []byte(fmt.Sprintf("add@/devices/x/%s\x00ACTION=add\x00DEVPATH=/devices/x/%s\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00SEQNUM=%d\x00", name, name, i+1))
+				s <- []byte(
+					fmt.Sprintf(
+						"add@/devices/x/%s\x00ACTION=add\x00DEVPATH=/devices/x/%s\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00SEQNUM=%d\x00",
+						name, name, i+1))
 			}
 		}
 		<-last
@@ -298,7 +310,9 @@ func TestMeet(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "authorized"), []byte("1\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		in, ok := guard.dispatch([]byte(fmt.Sprintf("add@%s\x00ACTION=add\x00DEVPATH=%s\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00DEVNUM=%03d\x00", c.path, c.path, c.number)))
+		in, ok := guard.dispatch(
+			[]byte(fmt.Sprintf("add@%s\x00ACTION=add\x00DEVPATH=%s\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00DEVNUM=%03d\x00", c.path,
+				c.path, c.number)))
 		if !ok {
 			t.Fatal(c)
 		}
@@ -465,7 +479,9 @@ func TestVerdictOfTheOneBefore(t *testing.T) {
 	guard := tell(&Guard{Ports: &Ports{Root: root, Gate: (&platformtest.Gate{}).Pass}}, func(d Decision) { got = append(got, d) })
 	guard.ruling.Store(&Ruling{Judge: swapping{enforceusb.Compile(d, nil).Watch(), func() { stands(1) }}, Act: true})
 	defer guard.hubs.close()
-	in, ok := guard.dispatch([]byte("add@/devices/usb1/1-2.3\x00ACTION=add\x00DEVPATH=/devices/usb1/1-2.3\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00DEVNUM=007\x00"))
+	in, ok := guard.dispatch(
+		[]byte(
+			"add@/devices/usb1/1-2.3\x00ACTION=add\x00DEVPATH=/devices/usb1/1-2.3\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00DEVNUM=007\x00"))
 	if !ok {
 		t.Fatal("not dispatched")
 	}

@@ -96,7 +96,8 @@ func TestSynthetic(t *testing.T) {
 	p := &Ports{Root: tree(t), Gate: func(enforce.Change) error { return nil }}
 	g := tell(&Guard{Ports: p}, func(Decision) {})
 	event := func(more string) []byte {
-		return []byte("add@/devices/pci0000:00/usb1/1-1\x00ACTION=add\x00DEVPATH=/devices/pci0000:00/usb1/1-1\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00DEVNUM=002\x00" + more)
+		return []byte(
+			"add@/devices/pci0000:00/usb1/1-1\x00ACTION=add\x00DEVPATH=/devices/pci0000:00/usb1/1-1\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00DEVNUM=002\x00" + more)
 	}
 	p.saw("1-1", enforce.Reading{Value: "0", State: enforce.Present})
 	c, ok := g.dispatch(event("SYNTH_UUID=0\x00"))

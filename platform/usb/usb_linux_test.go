@@ -77,10 +77,12 @@ func TestConformance(t *testing.T) {
 			dir = tree(t)
 		}
 		g := &platformtest.Gate{}
-		s := platformtest.Subject{Backend: Backend{&Ports{Root: dir, Gate: g.Pass}}, Key: enforce.Key{Kind: kindDefault, ID: "usb1"}, Other: "0", Gate: g}
+		s := platformtest.Subject{Backend: Backend{&Ports{Root: dir, Gate: g.Pass}}, Key: enforce.Key{Kind: kindDefault, ID: "usb1"},
+			Other: "0", Gate: g}
 		if root != "" {
 			s.Elsewhere = func(t *testing.T, v enforce.Value) {
-				if out, err := exec.Command("sh", "-c", "echo "+string(v)+" >"+root+"/bus/usb/devices/usb1/authorized_default").CombinedOutput(); err != nil {
+				if out, err := exec.Command("sh", "-c", "echo "+string(v)+" >"+root+
+					"/bus/usb/devices/usb1/authorized_default").CombinedOutput(); err != nil {
 					t.Fatalf("%v: %s", err, out)
 				}
 			}
@@ -170,10 +172,11 @@ func TestGuardKeepsTheSystem(t *testing.T) {
 	if err := os.MkdirAll(root+"/bus/usb/devices/1-2.3/1-2.3:1.0/host0/block/sda", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p := &Ports{Root: root, Gate: gate.Pass, Carries: func(string) string { return "/home" }, Release: func(context.Context, string, func(string)) (platform.Released, func()) {
-		t.Error("it is emptied")
-		return platform.Released{}, func() {}
-	}}
+	p := &Ports{Root: root, Gate: gate.Pass, Carries: func(string) string { return "/home" },
+		Release: func(context.Context, string, func(string)) (platform.Released, func()) {
+			t.Error("it is emptied")
+			return platform.Released{}, func() {}
+		}}
 	var got Decision
 	guard := tell(&Guard{Ports: p}, func(d Decision) {
 		if d.Device.Path == "1-2.3" {
@@ -199,7 +202,8 @@ func TestReleasedBeforeTheRules(t *testing.T) {
 	guard := &Guard{Ports: p}
 	guard.Watch()
 	key := enforce.Key{Kind: kindDevice, ID: "1-2.3@3"}
-	err := Backend{p}.Apply(t.Context(), []enforce.Change{{Key: key, To: enforce.Reading{Value: "0", State: enforce.Present}, Mode: enforce.Enforce}})[key]
+	err := Backend{p}.Apply(t.Context(), []enforce.Change{{Key: key, To: enforce.Reading{Value: "0", State: enforce.Present},
+		Mode: enforce.Enforce}})[key]
 	var under *Releasing
 	if !errors.As(err, &under) {
 		t.Fatal(err)
@@ -236,7 +240,8 @@ func TestGuardReleases(t *testing.T) {
 				t.Fatal(err)
 			}
 			hold, finished := make(chan struct{}), make(chan struct{})
-			p := &Ports{Root: root, Gate: gate.Pass, Release: func(ctx context.Context, dir string, step func(string)) (platform.Released, func()) {
+			p := &Ports{Root: root, Gate: gate.Pass, Release: func(ctx context.Context, dir string,
+				step func(string)) (platform.Released, func()) {
 				if !strings.HasSuffix(dir, "1-2.3") {
 					t.Errorf("%s is released", dir)
 				}
@@ -259,14 +264,16 @@ func TestGuardReleases(t *testing.T) {
 			guard.Watch()
 			allow := func(yes bool) judge {
 				return func(u *fact.USB) enforce.Verdict {
-					return enforce.Verdict{Allow: yes || u.Interfaces[0].Class == 3, Rule: enforce.Rule{Setting: "usb.allowed_classes", Line: 4}}
+					return enforce.Verdict{Allow: yes || u.Interfaces[0].Class == 3,
+						Rule: enforce.Rule{Setting: "usb.allowed_classes", Line: 4}}
 				}
 			}
 			guard.Load(Ruling{Judge: allow(false), Act: true})
 			guard.Load(Ruling{Judge: allow(false), Act: true}) // one release, however often it is asked for
 			b := Backend{p}
 			key := enforce.Key{Kind: kindDevice, ID: "1-2.3@3"}
-			err := b.Apply(context.Background(), []enforce.Change{{Key: key, To: enforce.Reading{Value: "0", State: enforce.Present}, Mode: enforce.Enforce}})[key]
+			err := b.Apply(context.Background(), []enforce.Change{{Key: key, To: enforce.Reading{Value: "0", State: enforce.Present},
+				Mode: enforce.Enforce}})[key]
 			var under *Releasing
 			if !errors.As(err, &under) || under.Name != "1-2.3" {
 				t.Errorf("while it is emptied: %v", err)
@@ -287,7 +294,8 @@ func TestGuardReleases(t *testing.T) {
 			if r := reading(p.auth("1-2.3")); !r.Is(enforce.Value(c.want)) {
 				t.Errorf("in the end it reads %v, want %s", r, c.want)
 			}
-			if c.decided && (len(got) != 1 || !got[0].Done.Is("0") || !got[0].Changed || got[0].Released == nil || *got[0].Released != c.out) {
+			if c.decided && (len(got) != 1 || !got[0].Done.Is("0") || !got[0].Changed || got[0].Released == nil ||
+				*got[0].Released != c.out) {
 				t.Errorf("decisions %+v", got)
 			}
 			if c.turn && c.out.Forced {
@@ -322,9 +330,12 @@ func TestBaselines(t *testing.T) {
 	}{
 		{"a hub born under our parameter", b.hubBaseline(hub, zero, held(map[enforce.Key]enforce.Value{param: "-1"})), "1"},
 		{"a hub of an administrator's", b.hubBaseline(hub, zero, held(nil)), "0"},
-		{"a device refused by our default", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero, held(map[enforce.Key]enforce.Value{hub: "1"})), "1"},
-		{"a device whose hub was shut before us", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero, held(map[enforce.Key]enforce.Value{hub: "0"})), "0"},
-		{"an external device, internal ones only", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero, held(map[enforce.Key]enforce.Value{hub: "2"})), "0"},
+		{"a device refused by our default", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero,
+			held(map[enforce.Key]enforce.Value{hub: "1"})), "1"},
+		{"a device whose hub was shut before us", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero,
+			held(map[enforce.Key]enforce.Value{hub: "0"})), "0"},
+		{"an external device, internal ones only", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero,
+			held(map[enforce.Key]enforce.Value{hub: "2"})), "0"},
 		{"a device refused by somebody else", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero, held(nil)), "0"},
 	} {
 		if !c.got.Is(c.want) {
@@ -398,7 +409,8 @@ func TestDispatchActsOnAddAlone(t *testing.T) {
 	guard := tell(&Guard{Ports: &Ports{Root: tree(t), Gate: g.Pass}}, func(Decision) { n++ })
 	guard.ruling.Store(&Ruling{Judge: judge(func(*fact.USB) enforce.Verdict { return enforce.Verdict{Allow: true} }), Act: true})
 	for _, action := range []string{"change", "bind", "unbind", "remove", "move", "add"} {
-		if c, ok := guard.dispatch([]byte(action + "@/devices/x/1-1\x00ACTION=" + action + "\x00DEVPATH=/devices/x/1-1\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00")); ok {
+		if c, ok := guard.dispatch([]byte(action + "@/devices/x/1-1\x00ACTION=" + action +
+			"\x00DEVPATH=/devices/x/1-1\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00")); ok {
 			guard.handle(c)
 		}
 	}
@@ -411,10 +423,12 @@ func TestDispatchActsOnAddAlone(t *testing.T) {
 // as what was there before us when that is not known: it locks people out.
 func TestFreshParam(t *testing.T) {
 	for _, c := range []struct{ line, config, release, want string }{
-		{"quiet", "", "6.1.0-40-amd64", "-1"}, {"quiet", "", "6.12.48+deb13-amd64", "1"}, {"", "", "6.10.0", "-1"}, {"", "", "7.0", "1"}, {"", "", "weird", "-1"},
+		{"quiet", "", "6.1.0-40-amd64", "-1"}, {"quiet", "", "6.12.48+deb13-amd64", "1"}, {"", "", "6.10.0", "-1"}, {"", "", "7.0", "1"},
+		{"", "", "weird", "-1"},
 		{"quiet", "CONFIG_USB=m\nCONFIG_USB_DEFAULT_AUTHORIZATION_MODE=2\nCONFIG_X=y\n", "6.12.0", "2"},
 		{"quiet usbcore.authorized_default=2 x", "CONFIG_USB_DEFAULT_AUTHORIZATION_MODE=1\n", "6.12.0", "2"},
-		{"usbcore.authorized_default=0", "CONFIG_USB_DEFAULT_AUTHORIZATION_MODE=1\n", "6.12.0", "1"}, {"usbcore.authorized_default=", "", "6.1.0", "-1"},
+		{"usbcore.authorized_default=0", "CONFIG_USB_DEFAULT_AUTHORIZATION_MODE=1\n", "6.12.0", "1"},
+		{"usbcore.authorized_default=", "", "6.1.0", "-1"},
 	} {
 		if got := freshParamOf(c.line, c.config, c.release); string(got) != c.want {
 			t.Errorf("%+v: %s", c, got)

@@ -48,7 +48,9 @@ func TestTouchedByInode(t *testing.T) {
 	if _, err := b.List(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]string{"/bus/usb/devices/usb1/authorized_default": "usb.default/usb1", "/bus/usb/devices/1-2.3/authorized": "usb.device/1-2.3@3", "/module/usbcore/parameters/authorized_default": "usb.param/authorized_default"} {
+	for path, want := range map[string]string{"/bus/usb/devices/usb1/authorized_default": "usb.default/usb1",
+		"/bus/usb/devices/1-2.3/authorized":             "usb.device/1-2.3@3",
+		"/module/usbcore/parameters/authorized_default": "usb.param/authorized_default"} {
 		var st unix.Stat_t
 		if err := unix.Stat(root+path, &st); err != nil {
 			t.Fatal(err)
@@ -68,7 +70,8 @@ func TestInterfacesTell(t *testing.T) {
 	var told []string
 	f := func(x platform.Touch) { told = append(told, x.Key.String()) }
 	g.touch.Store(&f)
-	add := []byte("add@/devices/usb1/1-1/1-1:1.0\x00ACTION=add\x00DEVPATH=/devices/usb1/1-1/1-1:1.0\x00SUBSYSTEM=usb\x00DEVTYPE=usb_interface\x00SEQNUM=9\x00")
+	add := []byte(
+		"add@/devices/usb1/1-1/1-1:1.0\x00ACTION=add\x00DEVPATH=/devices/usb1/1-1/1-1:1.0\x00SUBSYSTEM=usb\x00DEVTYPE=usb_interface\x00SEQNUM=9\x00")
 	g.dispatch(add)
 	if len(told) != 0 {
 		t.Errorf("a device that nobody has read: %v", told)

@@ -25,7 +25,8 @@ func FuzzParseMaps(f *testing.F) {
 }
 
 func TestParseLeast(t *testing.T) {
-	for text, want := range map[string]int{"": 1000, "UID_MIN\t\t 500\n": 500, "#UID_MIN 5\nUID_MIN x\n": 1000, "UID_MIN 0": 1000, "SYS_UID_MIN 100\n": 1000} {
+	for text, want := range map[string]int{"": 1000, "UID_MIN\t\t 500\n": 500, "#UID_MIN 5\nUID_MIN x\n": 1000, "UID_MIN 0": 1000,
+		"SYS_UID_MIN 100\n": 1000} {
 		if got := parseLeast(text); got != want {
 			t.Errorf("%q: %d, want %d", text, got, want)
 		}

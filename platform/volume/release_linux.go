@@ -161,7 +161,8 @@ func (r Releaser) start(dir string) (*process, error) {
 	if r.Keep != "" {
 		keep = filepath.Join(r.Keep, fmt.Sprintf("%s%d", keepPrefix, cmd.Process.Pid))
 	}
-	c := &process{cmd: cmd, keep: keep, in: in, out: out, lines: make(chan message, 16), ended: make(chan struct{}), over: make(chan struct{})}
+	c := &process{cmd: cmd, keep: keep, in: in, out: out, lines: make(chan message, 16), ended: make(chan struct{}),
+		over: make(chan struct{})}
 	go c.read()
 	go func() {
 		_ = cmd.Wait()

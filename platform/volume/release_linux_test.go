@@ -378,7 +378,8 @@ func TestReleaseTypes(t *testing.T) {
 			s.mount()
 			_, _ = s.program("stubborn")
 			// Older kernels cannot cut btrfs off.
-			if r := s.release(); r.Clean || !r.Cut && (fstype != "btrfs" || !strings.Contains(r.Forced, "cannot be cut off")) || s.mounted() {
+			if r := s.release(); r.Clean || !r.Cut && (fstype != "btrfs" || !strings.Contains(r.Forced, "cannot be cut off")) ||
+				s.mounted() {
 				t.Errorf("with a writer: %+v, mounted %v", r, s.mounted())
 			}
 		})
@@ -392,7 +393,8 @@ func TestReleaseDeadlines(t *testing.T) {
 		r                  Releaser
 	}{
 		{"silent", "sleep 1000", "without progress", Releaser{Stall: time.Second}},
-		{"endless steps", `while :; do echo '{"step":"x"}'; sleep 0.05; done`, "was not empty after", Releaser{Stall: time.Second, Whole: 2 * time.Second}},
+		{"endless steps", `while :; do echo '{"step":"x"}'; sleep 0.05; done`, "was not empty after",
+			Releaser{Stall: time.Second, Whole: 2 * time.Second}},
 		{"dies", "exit 1", "has died", Releaser{}},
 		{"babbles", "echo nonsense; sleep 1000", "has died", Releaser{}},
 	} {
@@ -406,7 +408,8 @@ func TestReleaseDeadlines(t *testing.T) {
 			}
 		})
 	}
-	if r, finish := (Releaser{Command: []string{"/nonexistent"}}).Release(context.Background(), t.TempDir(), func(string) {}); !strings.Contains(r.Forced, "cannot start") {
+	if r, finish := (Releaser{Command: []string{"/nonexistent"}}).Release(context.Background(), t.TempDir(),
+		func(string) {}); !strings.Contains(r.Forced, "cannot start") {
 		t.Errorf("%+v", r)
 	} else {
 		finish()
@@ -433,7 +436,8 @@ func TestReleaseWithoutTheStuck(t *testing.T) {
 	}
 	defer fs.Close()
 	begun := time.Now()
-	r, finish := Releaser{Command: []string{os.Args[0], "stuck", mount}, Stall: time.Second}.Release(context.Background(), t.TempDir(), func(string) {})
+	r, finish := Releaser{Command: []string{os.Args[0], "stuck", mount}, Stall: time.Second}.Release(context.Background(), t.TempDir(),
+		func(string) {})
 	finish()
 	if !strings.Contains(r.Forced, "without progress") || time.Since(begun) > 20*time.Second {
 		t.Errorf("%+v after %s", r, time.Since(begun))
@@ -446,11 +450,13 @@ func TestReleaseManyAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 40 {
 		all.Go(func() {
-			r, finish := Releaser{Command: []string{"sh", "-c", `echo '{"step":"x"}'; sleep 0.2; echo '{"result":{"clean":true}}'; cat`}}.Release(context.Background(), t.TempDir(), func(s string) {
-				if s == "x" {
-					most.Store(max(most.Load(), running.Add(1)))
-				}
-			})
+			r, finish := Releaser{Command: []string{"sh", "-c",
+				`echo '{"step":"x"}'; sleep 0.2; echo '{"result":{"clean":true}}'; cat`}}.Release(context.Background(), t.TempDir(),
+				func(s string) {
+					if s == "x" {
+						most.Store(max(most.Load(), running.Add(1)))
+					}
+				})
 			running.Add(-1)
 			finish()
 			if !r.Clean {

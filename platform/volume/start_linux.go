@@ -125,7 +125,8 @@ var tags = map[string]string{"UUID": "by-uuid", "LABEL": "by-label", "PARTUUID":
 
 func isDisk(spec string) bool {
 	tag, _, ok := strings.Cut(spec, "=")
-	return ok && tags[tag] != "" || strings.HasPrefix(spec, "/dev/") && spec != "/dev/urandom" && spec != "/dev/random" && spec != "/dev/null"
+	return ok && tags[tag] != "" || strings.HasPrefix(spec, "/dev/") && spec != "/dev/urandom" && spec != "/dev/random" &&
+		spec != "/dev/null"
 }
 
 // node is the device node of a disk, which may not be there.

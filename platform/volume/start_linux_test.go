@@ -49,13 +49,15 @@ func TestNeeds(t *testing.T) {
 	for _, n := range append(list, more...) {
 		got = append(got, n.spec)
 	}
-	want := `UUID=11aa /dev/disk/by-uuid/22bb LABEL=my\040data PARTUUID="66FF" UUID=77aa /dev/sdb1 LABEL=KEYS UUID=88bb /dev/disk/by-id/usb-key UUID=99cc /dev/vg/swap`
+	want := `UUID=11aa /dev/disk/by-uuid/22bb LABEL=my\040data PARTUUID="66FF" UUID=77aa /dev/sdb1 LABEL=KEYS UUID=88bb ` +
+		`/dev/disk/by-id/usb-key UUID=99cc /dev/vg/swap`
 	if strings.Join(got, " ") != want {
 		t.Errorf("got  %s\nwant %s", strings.Join(got, " "), want)
 	}
 	s := starter{dev: "/D"}
 	for spec, node := range map[string]string{
-		`LABEL=my\040data`: `/D/disk/by-label/my\x20data`, `PARTUUID="66FF"`: "/D/disk/by-partuuid/66ff", "/dev/sdb1": "/D/sdb1", "ID=usb-x_y-0:0": "/D/disk/by-id/usb-x_y-0:0",
+		`LABEL=my\040data`: `/D/disk/by-label/my\x20data`, `PARTUUID="66FF"`: "/D/disk/by-partuuid/66ff", "/dev/sdb1": "/D/sdb1",
+		"ID=usb-x_y-0:0": "/D/disk/by-id/usb-x_y-0:0",
 	} {
 		if got := s.node(spec); got != node {
 			t.Errorf("%s: %s, want %s", spec, got, node)
@@ -119,7 +121,8 @@ func TestInside(t *testing.T) {
 		"nvme":  "devices/pci0000:00/0000:00:01.0/nvme/nvme0/nvme0n1",
 		"part":  "devices/pci0000:00/0000:00:01.0/nvme/nvme0/nvme0n1/nvme0n1p1",
 		"stick": "devices/pci0000:00/0000:00:14.0/usb1/1-2/1-2:1.0/host6/block/sda",
-		"lvm":   "devices/virtual/block/dm-0", "mixed": "devices/virtual/block/dm-1", "loop": "devices/virtual/block/loop0", "multipath": "devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1", "deep": "devices/virtual/block/dm-2",
+		"lvm":   "devices/virtual/block/dm-0", "mixed": "devices/virtual/block/dm-1", "loop": "devices/virtual/block/loop0",
+		"multipath": "devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1", "deep": "devices/virtual/block/dm-2",
 	}
 	for _, d := range dirs {
 		if err := os.MkdirAll(filepath.Join(sys, d, "slaves"), 0o755); err != nil {
@@ -136,7 +139,8 @@ func TestInside(t *testing.T) {
 	link("mixed", "part")
 	link("mixed", "stick")
 	link("deep", "lvm")
-	for name, want := range map[string]bool{"nvme": true, "part": true, "lvm": true, "deep": true, "multipath": true, "stick": false, "mixed": false, "loop": false} {
+	for name, want := range map[string]bool{"nvme": true, "part": true, "lvm": true, "deep": true, "multipath": true, "stick": false,
+		"mixed": false, "loop": false} {
 		if got := s.isInside(filepath.Join(sys, dirs[name]), 0); got != want {
 			t.Errorf("%s: %v", name, got)
 		}

@@ -109,7 +109,8 @@ func opened(pid int, devs map[uint64]bool) bool {
 			if unix.Statx(int(dir.Fd()), n, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &x) != nil {
 				continue
 			}
-			if devs[unix.Mkdev(x.Dev_major, x.Dev_minor)] || x.Mode&unix.S_IFMT == unix.S_IFBLK && devs[unix.Mkdev(x.Rdev_major, x.Rdev_minor)] {
+			if devs[unix.Mkdev(x.Dev_major, x.Dev_minor)] || x.Mode&unix.S_IFMT == unix.S_IFBLK &&
+				devs[unix.Mkdev(x.Rdev_major, x.Rdev_minor)] {
 				return true
 			}
 		}

@@ -160,7 +160,8 @@ func failed(status int, b []byte) error {
 
 // List calls each with every entry of a list, page after page, at most so many; 0 is all of them. It gives
 // how many there are in all, where the server says so.
-func (c *Client) List(ctx context.Context, path string, query url.Values, most int, each func(json.RawMessage) error) (total int, err error) {
+func (c *Client) List(ctx context.Context, path string, query url.Values, most int, each func(json.RawMessage) error) (total int,
+	err error) {
 	q := url.Values{}
 	for k, v := range query {
 		q[k] = v

@@ -118,7 +118,8 @@ func TestCounterGrows(t *testing.T) {
 		seen = append(seen, in.Counter)
 		if len(seen) == 2 {
 			w.WriteHeader(http.StatusConflict)
-			_ = json.NewEncoder(w).Encode(protocol.Problem{Error: &protocol.ProblemBody{Code: protocol.CodeCounter, Counter: in.Counter + 1_000_000_000_000}})
+			_ = json.NewEncoder(w).Encode(protocol.Problem{Error: &protocol.ProblemBody{Code: protocol.CodeCounter,
+				Counter: in.Counter + 1_000_000_000_000}})
 			return
 		}
 		_, _ = w.Write([]byte(`{}`))
@@ -176,13 +177,15 @@ func TestAnswers(t *testing.T) {
 
 // What a server says of times is bounded everywhere.
 func TestBounds(t *testing.T) {
-	for in, want := range map[int]time.Duration{0: DefaultInterval, -5: DefaultInterval, 1: 10 * time.Second, 60: time.Minute, 86_401: 24 * time.Hour, 1 << 62: 24 * time.Hour} {
+	for in, want := range map[int]time.Duration{0: DefaultInterval, -5: DefaultInterval, 1: 10 * time.Second, 60: time.Minute,
+		86_401: 24 * time.Hour, 1 << 62: 24 * time.Hour} {
 		if got := Bounded(in); got != want {
 			t.Errorf("interval %d: %s, want %s", in, got, want)
 		}
 	}
 	const day = 24 * time.Hour
-	for in, want := range map[string]time.Duration{"": 0, "60": time.Minute, "-1": 0, "9999999999": day, "9223372036854775807": day, "99999999999999999999": 0, "soon": 0,
+	for in, want := range map[string]time.Duration{"": 0, "60": time.Minute, "-1": 0, "9999999999": day, "9223372036854775807": day,
+		"99999999999999999999": 0, "soon": 0,
 		"Thu, 26 Nov 2026 12:00:00 GMT": time.Hour, "Thu, 26 Nov 9999 12:00:00 GMT": day, "Thu, 26 Nov 1998 12:00:00 GMT": 0} {
 		if got := retryAfter(in, "Thu, 26 Nov 2026 11:00:00 GMT"); got != want {
 			t.Errorf("Retry-After %q: %s, want %s", in, got, want)
@@ -191,7 +194,8 @@ func TestBounds(t *testing.T) {
 	// A counter, and a clock, that no server has.
 	c := &Client{Now: time.Now}
 	far := time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
-	for name, p := range map[string]protocol.ProblemBody{"counter": {Code: protocol.CodeCounter, Counter: 1 << 53}, "clock": {Code: protocol.CodeClock, ServerTime: &far}, "no clock": {Code: protocol.CodeClock}} {
+	for name, p := range map[string]protocol.ProblemBody{"counter": {Code: protocol.CodeCounter, Counter: 1 << 53},
+		"clock": {Code: protocol.CodeClock, ServerTime: &far}, "no clock": {Code: protocol.CodeClock}} {
 		if c.learn(&StatusError{Problem: p}) {
 			t.Errorf("%s: it is believed", name)
 		}
@@ -199,7 +203,8 @@ func TestBounds(t *testing.T) {
 }
 
 func TestCheckURL(t *testing.T) {
-	for url, ok := range map[string]bool{"https://x.example": true, "http://127.0.0.1:1": true, "http://localhost": true, "http://x.example": false, "ftp://x": false, "x.example": false, "": false} {
+	for url, ok := range map[string]bool{"https://x.example": true, "http://127.0.0.1:1": true, "http://localhost": true,
+		"http://x.example": false, "ftp://x": false, "x.example": false, "": false} {
 		if _, err := CheckURL(url); (err == nil) != ok {
 			t.Errorf("%q: %v", url, err)
 		}

@@ -93,7 +93,8 @@ func Canonical(raw string) string {
 func CheckURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(Canonical(raw))
 	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("server must be a URL like https://policy.example.com (%d bytes were received, which cannot be read)", len(raw))
+		return nil, fmt.Errorf("server must be a URL like https://policy.example.com (%d bytes were received, which cannot be read)",
+			len(raw))
 	}
 	if u.User != nil {
 		return nil, fmt.Errorf("server %q must have no user and no password in it", u.Host)
@@ -240,7 +241,8 @@ func (c *Client) mend(ctx context.Context, failure error) error {
 	}
 	if misjudged(failure) && c.Trusted != nil {
 		if err := c.askTime(ctx); err != nil {
-			return fmt.Errorf("%w (this machine's clock says %s; the server's time could not be had: %v)", failure, c.Now().UTC().Format(time.DateTime), err)
+			return fmt.Errorf("%w (this machine's clock says %s; the server's time could not be had: %v)", failure,
+				c.Now().UTC().Format(time.DateTime), err)
 		}
 		return nil
 	}
@@ -365,7 +367,8 @@ func beginning(b []byte) string { return string(b[:min(len(b), 120)]) }
 
 // Enroll registers this machine. pin, "sha256:…" of the authority's certificate, makes the server's
 // own authority the only one trusted from then on; without it the system's must vouch.
-func Enroll(ctx context.Context, s Server, pin, token string, key *jose.JSONWebKey, host protocol.Host, machine string) (protocol.EnrollResponse, Server, error) {
+func Enroll(ctx context.Context, s Server, pin, token string, key *jose.JSONWebKey, host protocol.Host,
+	machine string) (protocol.EnrollResponse, Server, error) {
 	var out protocol.EnrollResponse
 	u, err := CheckURL(s.URL)
 	if err != nil {
@@ -457,13 +460,15 @@ func unjudged(h *http.Client, to *url.URL, roots *x509.CertPool, judge func(tls.
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	shaken := false
-	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, VerifyConnection: func(state tls.ConnectionState) error { //nolint:gosec // see above
-		if proxy == nil || proxy.Scheme != "https" || shaken {
-			return judge(state)
-		}
-		shaken = true
-		return verified(state, proxy.Hostname(), roots, time.Time{})
-	}}
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true,
+		VerifyConnection: func(state tls.ConnectionState) error {
+			//nolint:gosec // see above
+			if proxy == nil || proxy.Scheme != "https" || shaken {
+				return judge(state)
+			}
+			shaken = true
+			return verified(state, proxy.Hostname(), roots, time.Time{})
+		}}
 	return t, nil
 }
 

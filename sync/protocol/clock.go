@@ -66,7 +66,8 @@ func Plausible(at, notBefore, notAfter time.Time) error {
 		return fmt.Errorf("%w: %s", ErrTime, at.Format(time.RFC3339))
 	}
 	if !notBefore.IsZero() && (at.Before(notBefore) || at.After(notAfter)) {
-		return fmt.Errorf("%w: %s, and its certificate is valid from %s to %s", ErrTime, at.Format(time.RFC3339), notBefore.Format(time.RFC3339), notAfter.Format(time.RFC3339))
+		return fmt.Errorf("%w: %s, and its certificate is valid from %s to %s", ErrTime, at.Format(time.RFC3339),
+			notBefore.Format(time.RFC3339), notAfter.Format(time.RFC3339))
 	}
 	return nil
 }

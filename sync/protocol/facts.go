@@ -93,7 +93,8 @@ func (f *Facts) MachineBy(read fact.Reader) (fact.Machine, error) {
 	m := fact.Machine{Capable: f.Capable}
 	// Agents up to 0.3 said what they can by section, and carried this one setting of another by USB.
 	const external = "storage.external_storage_allowed"
-	if c, has := f.Capable["usb"]; has && !slices.ContainsFunc(slices.Collect(maps.Keys(f.Capable)), func(s string) bool { return strings.Contains(s, ".") }) {
+	if c, has := f.Capable["usb"]; has && !slices.ContainsFunc(slices.Collect(maps.Keys(f.Capable)),
+		func(s string) bool { return strings.Contains(s, ".") }) {
 		m.Capable = maps.Clone(f.Capable)
 		if c.Level == fact.Enforced {
 			c = fact.Capability{Level: fact.Partial, Limit: "USB only"}

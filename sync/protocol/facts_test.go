@@ -11,20 +11,24 @@ import (
 // A report of version 0.3 is read as it was meant, and one of this version is read by 0.3: the names on
 // the wire are the same.
 func TestFactsOfVersion03(t *testing.T) {
-	const old = `{"host":{"name":"l","os":"linux","os_version":"","arch":"","serial":""},"usb":[{"path":"1-1","number":2,"vendor":1,"interfaces":[{"class":8}]}],"controllers":["usb1"],"inputs":{"keyboards":1,"pointers":0},"capable":{"usb":{"level":"enforced"},"storage":{"level":"unsupported","limit":"none"}},"health":["x"]}`
+	const old = `{"host":{"name":"l","os":"linux","os_version":"","arch":"","serial":""},"usb":[{"path":"1-1","number":2,"vendor":1,` +
+		`"interfaces":[{"class":8}]}],"controllers":["usb1"],"inputs":{"keyboards":1,"pointers":0},` +
+		`"capable":{"usb":{"level":"enforced"},"storage":{"level":"unsupported","limit":"none"}},"health":["x"]}`
 	var f Facts
 	if err := json.Unmarshal([]byte(old), &f); err != nil {
 		t.Fatal(err)
 	}
 	m, err := f.Machine()
-	if err != nil || len(m.USB.V) != 1 || m.Inputs.V.Keyboards != 1 || m.Can("usb.allowed").Level != fact.Enforced || m.Can("storage.external_storage_allowed").Level != fact.Partial || m.Can("storage.cloud_sync_allowed").Level != fact.Unsupported {
+	if err != nil || len(m.USB.V) != 1 || m.Inputs.V.Keyboards != 1 || m.Can("usb.allowed").Level != fact.Enforced ||
+		m.Can("storage.external_storage_allowed").Level != fact.Partial || m.Can("storage.cloud_sync_allowed").Level != fact.Unsupported {
 		t.Errorf("%+v %v", m, err)
 	}
 	b, err := json.Marshal(f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{`"usb":[{"path":"1-1"`, `"controllers":["usb1"]`, `"inputs":{"keyboards":1`, `"health":["x"]`, `"host":{"name":"l"`} {
+	for _, part := range []string{`"usb":[{"path":"1-1"`, `"controllers":["usb1"]`, `"inputs":{"keyboards":1`, `"health":["x"]`,
+		`"host":{"name":"l"`} {
 		if !strings.Contains(string(b), part) {
 			t.Errorf("%s lacks %s", b, part)
 		}
@@ -53,15 +57,18 @@ func TestExceptionOfVersion03(t *testing.T) {
 		t.Errorf("%s", b)
 	}
 	var x Exception
-	if json.Unmarshal([]byte(`{"id":"x","usb":"0951:1666","reason":"r"}`), &x) != nil || x.Section != "usb" || x.Subject != "0951:1666" || x.Reason != "r" {
+	if json.Unmarshal([]byte(`{"id":"x","usb":"0951:1666","reason":"r"}`), &x) != nil || x.Section != "usb" || x.Subject != "0951:1666" ||
+		x.Reason != "r" {
 		t.Errorf("%+v", x)
 	}
 }
 
 // A server of 0.3 finds what can be done by section, and this one by setting.
 func TestCapableForVersion03(t *testing.T) {
-	f := FactsOf(&fact.Machine{Capable: map[string]fact.Capability{"usb.allowed": {Level: fact.Enforced}, "usb.whitelist": {Level: fact.Enforced},
-		"storage.cloud_sync_allowed": {Level: fact.Unsupported, Limit: "x"}, "storage.external_storage_allowed": {Level: fact.Unsupported, Limit: "y"}}})
+	f := FactsOf(&fact.Machine{Capable: map[string]fact.Capability{"usb.allowed": {Level: fact.Enforced},
+		"usb.whitelist":                    {Level: fact.Enforced},
+		"storage.cloud_sync_allowed":       {Level: fact.Unsupported, Limit: "x"},
+		"storage.external_storage_allowed": {Level: fact.Unsupported, Limit: "y"}}})
 	if f.Capable["usb"].Level != fact.Enforced || f.Capable["storage"].Limit != "x" {
 		t.Errorf("%+v", f.Capable)
 	}

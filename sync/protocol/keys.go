@@ -198,14 +198,16 @@ const audience = "warder-server"
 
 // SignRequest makes the bearer token of one request. now is the server's time as the device knows it.
 func SignRequest(key *jose.JSONWebKey, device, method, path string, body []byte, now time.Time) (string, error) {
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(key.Algorithm), Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(key.Algorithm), Key: key},
+		(&jose.SignerOptions{}).WithType("JWT"))
 	if err != nil {
 		return "", err
 	}
 	h := sha256.Sum256(body)
 	return jwt.Signed(s).Claims(requestClaims{
-		Claims: jwt.Claims{Issuer: device, Audience: jwt.Audience{audience}, IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(requestLife - 5*time.Second))},
-		Body:   hex.EncodeToString(h[:]), Path: method + " " + path,
+		Claims: jwt.Claims{Issuer: device, Audience: jwt.Audience{audience}, IssuedAt: jwt.NewNumericDate(now),
+			Expiry: jwt.NewNumericDate(now.Add(requestLife - 5*time.Second))},
+		Body: hex.EncodeToString(h[:]), Path: method + " " + path,
 	}).Serialize()
 }
 

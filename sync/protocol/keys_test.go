@@ -23,7 +23,8 @@ func TestAssignment(t *testing.T) {
 	key, pinned := policyKey(t)
 	_, others := policyKey(t)
 	at := time.Now().UTC()
-	good, err := SignAssignment(key, Assignment{DeviceID: "d1", Serial: 7, IssuedAt: at, ExpiresAt: at.Add(time.Hour), Policy: json.RawMessage(`{"a":1}`)})
+	good, err := SignAssignment(key, Assignment{DeviceID: "d1", Serial: 7, IssuedAt: at, ExpiresAt: at.Add(time.Hour),
+		Policy: json.RawMessage(`{"a":1}`)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,15 +73,20 @@ func TestTrust(t *testing.T) {
 		{"recovery, dated years ago", enrolled, recovery.rotates(fresh, now.AddDate(-5, 0, 0), 1), nil, fresh, true},
 		{"recovery after a date that never comes", astray, recovery.rotates(fresh, now, 1), nil, fresh, true},
 		{"a recovery from before the enrolment", after, recovery.rotates(thief, now.AddDate(0, 0, -1), 49), ErrOlderKeys, policy, false},
-		{"the recovery that the enrolment followed, played again", after, recovery.rotates(policy, now.AddDate(0, 0, -1), 50), nil, policy, false},
-		{"a recovery without a counter from before the enrolment", enrolled, recovery.rotates(thief, now.AddDate(0, 0, -1), 0), ErrOlderKeys, policy, false},
+		{"the recovery that the enrolment followed, played again", after, recovery.rotates(policy, now.AddDate(0, 0, -1), 50), nil,
+			policy, false},
+		{"a recovery without a counter from before the enrolment", enrolled, recovery.rotates(thief, now.AddDate(0, 0, -1), 0),
+			ErrOlderKeys, policy, false},
 		{"a recovery after the enrolment", after, recovery.rotates(fresh, now, 51), nil, fresh, true},
-		{"upgraded: a recovery from before the enrolment", upgraded, recovery.rotates(thief, now.AddDate(0, 0, -1), 49), ErrOlderKeys, policy, false},
-		{"upgraded: one without a counter from before the last rotation", upgraded, recovery.rotates(thief, now.Add(-30*time.Minute), 0), ErrOlderKeys, policy, false},
+		{"upgraded: a recovery from before the enrolment", upgraded, recovery.rotates(thief, now.AddDate(0, 0, -1), 49), ErrOlderKeys,
+			policy, false},
+		{"upgraded: one without a counter from before the last rotation", upgraded, recovery.rotates(thief, now.Add(-30*time.Minute), 0),
+			ErrOlderKeys, policy, false},
 		{"upgraded: a recovery after the enrolment", upgraded, recovery.rotates(fresh, now.Add(-30*time.Minute), 49), nil, fresh, true},
 		{"upgraded: the recovery whose keys it has", upgraded, recovery.rotates(policy, now.Add(-30*time.Minute), 49), nil, policy, false},
 		{"recovery by a server of version 0.2.0", astray, recovery.rotates(fresh, now, 0), nil, fresh, true},
-		{"an honest rotation after a date that never comes", Trust{PolicyKeys: policy.list(), KeysAt: never}, policy.rotates(fresh, now, 0), nil, fresh, false},
+		{"an honest rotation after a date that never comes", Trust{PolicyKeys: policy.list(), KeysAt: never}, policy.rotates(fresh, now, 0),
+			nil, fresh, false},
 
 		{"the thief after the recovery", recovered, thief.rotates(thief, now.Add(time.Hour), 0), ErrSignature, fresh, false},
 		{"the recovery, played again", recovered, recovery.rotates(fresh, now, 100), nil, fresh, false},
@@ -111,19 +116,22 @@ func TestTime(t *testing.T) {
 	other, _ := SignTime(thief.key, "nonce-nonce-nonce", now)
 	assignment, _ := SignAssignment(policy.key, Assignment{DeviceID: "d"})
 	for name, c := range map[string][2]string{
-		"an old answer": {good, "another-question"}, "no question": {good, ""}, "another key": {other, "nonce-nonce-nonce"}, "an assignment": {assignment, "nonce-nonce-nonce"},
+		"an old answer": {good, "another-question"}, "no question": {good, ""}, "another key": {other, "nonce-nonce-nonce"},
+		"an assignment": {assignment, "nonce-nonce-nonce"},
 	} {
 		if _, err := VerifyTime(c[0], c[1], policy.list()); !errors.Is(err, ErrSignature) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for at, ok := range map[string]bool{"2026-11-25T00:00:00Z": true, "2024-12-31T00:00:00Z": false, "1970-01-01T00:00:00Z": false, "2126-01-01T00:00:00Z": false} {
+	for at, ok := range map[string]bool{"2026-11-25T00:00:00Z": true, "2024-12-31T00:00:00Z": false, "1970-01-01T00:00:00Z": false,
+		"2126-01-01T00:00:00Z": false} {
 		v, _ := time.Parse(time.RFC3339, at)
 		if err := Plausible(v, time.Time{}, time.Time{}); (err == nil) != ok {
 			t.Errorf("%s: %v", at, err)
 		}
 	}
-	if err := Plausible(now, now.Add(time.Hour), now.Add(2*time.Hour)); err == nil || !strings.Contains(err.Error(), "certificate is valid from") {
+	if err := Plausible(now, now.Add(time.Hour), now.Add(2*time.Hour)); err == nil ||
+		!strings.Contains(err.Error(), "certificate is valid from") {
 		t.Errorf("before its certificate: %v", err)
 	}
 }
@@ -151,7 +159,8 @@ func FuzzFollow(f *testing.F) {
 	theirs, _ := json.Marshal(other.Public())
 	f.Fuzz(func(t *testing.T, token string) {
 		trust := Trust{PolicyKeys: append(append([]byte("["), theirs...), ']')}
-		if next, _, err := trust.Follow(token, time.Unix(1_800_000_000, 0)); err == nil || string(next.PolicyKeys) != string(trust.PolicyKeys) {
+		if next, _, err := trust.Follow(token, time.Unix(1_800_000_000, 0)); err == nil ||
+			string(next.PolicyKeys) != string(trust.PolicyKeys) {
 			t.Fatalf("%q is followed", token)
 		}
 	})

@@ -29,7 +29,8 @@ func socket(t *testing.T, serve func(context.Context, *websocket.Conn)) (*Socket
 	}))
 	t.Cleanup(s.Close)
 	nudges, up := make(chan protocol.Nudge, 10), make(chan bool, 10)
-	return &Socket{URL: s.URL, Device: "d1", HTTP: s.Client(), Sign: func(m, p string, _ []byte) (string, error) { return m + " " + p, nil },
+	return &Socket{URL: s.URL, Device: "d1", HTTP: s.Client(),
+		Sign:   func(m, p string, _ []byte) (string, error) { return m + " " + p, nil },
 		Nudged: func(n protocol.Nudge) { nudges <- n }, Up: func(b bool) { up <- b }, random: func() float64 { return 0 }}, nudges, up
 }
 

@@ -15,7 +15,8 @@ import (
 // How a device stands is known for as long as it is heard of: ageing brings no report, and is seen by whoever
 // asks. A last word ends it at once. What cannot be verified on a device is no compliance.
 func TestAge(t *testing.T) {
-	for name, database := range map[string]func(testing.TB) string{"sqlite": func(testing.TB) string { return "" }, "postgres": postgrestest.URL} {
+	for name, database := range map[string]func(testing.TB) string{"sqlite": func(testing.TB) string { return "" },
+		"postgres": postgrestest.URL} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var ahead atomic.Int64
@@ -76,7 +77,8 @@ func TestAge(t *testing.T) {
 			}
 
 			// A last word.
-			for ended, why := range map[string]string{protocol.EndedStopped: "was stopped", protocol.EndedOff: "shut down", protocol.EndedUnenrolled: "was unenrolled locally", "eaten": "ended: eaten"} {
+			for ended, why := range map[string]string{protocol.EndedStopped: "was stopped", protocol.EndedOff: "shut down",
+				protocol.EndedUnenrolled: "was unenrolled locally", "eaten": "ended: eaten"} {
 				l.rep.Agent.Ended = ended
 				if a, err := l.c.Exchange(t.Context(), l.rep); err != nil || a.Assignment != "" {
 					t.Fatal(a, err)
@@ -102,7 +104,8 @@ func TestAge(t *testing.T) {
 			shows("back, with the clock set back", "compliant", "", "online")
 
 			// Not all can be verified there.
-			list := []enforce.Finding{{Setting: "usb.allowed", Mode: enforce.Enforce, Compliance: enforce.Compliant, Enforcement: enforce.Partial},
+			list := []enforce.Finding{{Setting: "usb.allowed", Mode: enforce.Enforce, Compliance: enforce.Compliant,
+				Enforcement: enforce.Partial},
 				{Setting: "dlp.print_allowed", Mode: enforce.Enforce, Compliance: enforce.Uncertain, Enforcement: enforce.Unsupported}}
 			l.rep.Findings, l.rep.FindingsDigest = &list, "some"
 			l.sync()

@@ -59,7 +59,8 @@ func (r *rig) laptop(name string) *laptop {
 		r.t.Fatal(err)
 	}
 	l := &laptop{r: r, c: c, out: out, keys: keys}
-	l.rep = protocol.Report{Epoch: "e", Agent: protocol.Agent{Machine: "machine of " + name, StartedAt: time.Unix(1_770_000_000, 0).UTC()}, Pinned: protocol.KeysDigest(keys)}
+	l.rep = protocol.Report{Epoch: "e", Agent: protocol.Agent{Machine: "machine of " + name, StartedAt: time.Unix(1_770_000_000, 0).UTC()},
+		Pinned: protocol.KeysDigest(keys)}
 	l.rep.Policy.State = "none"
 	return l
 }
@@ -126,14 +127,17 @@ func TestAssignments(t *testing.T) {
 		if base != "policy-default" || b.sync().ID != base {
 			t.Fatalf("%+v", base)
 		}
-		eng := r.policy("Engineering", `"compliance":"enforce","section_compliance":{"usb":"warn"},"policy_data":{"usb":{"allowed":true},"dlp":{"print_allowed":false}}`)
+		eng := r.policy("Engineering",
+			`"compliance":"enforce","section_compliance":{"usb":"warn"},"policy_data":{"usb":{"allowed":true},`+
+				`"dlp":{"print_allowed":false}}`)
 		byod := r.policy("BYOD", `"policy_data":{"usb":{"allowed":true}}`)
 		r.ok(200, "PATCH", "/devices/"+a.out.DeviceID, `{"tags":["eng","pilot"],"user":"ann@example.com","ownership":"BYOD"}`)
 		low := r.ok(201, "POST", "/assignments", `{"policy_id":"`+byod+`","target":{"ownership":"BYOD"},"priority":10}`)["id"].(string)
 		if got := a.sync().ID; got != byod {
 			t.Errorf("ownership: %s", got)
 		}
-		r.ok(201, "POST", "/assignments", `{"policy_id":"`+eng+`","target":{"tag":"eng","platform":"linux"},"priority":20,"compliance":"monitor"}`)
+		r.ok(201, "POST", "/assignments", `{"policy_id":"`+eng+
+			`","target":{"tag":"eng","platform":"linux"},"priority":20,"compliance":"monitor"}`)
 		if got := a.sync().ID; got != eng {
 			t.Errorf("priority: %s", got)
 		}
@@ -148,7 +152,8 @@ func TestAssignments(t *testing.T) {
 				t.Errorf("%s: device_count %v, want %v", id, got, want)
 			}
 		}
-		if list := r.ok(200, "GET", "/policies/"+eng+"/devices", ""); num(list, "total") != 1 || list["data"].([]any)[0].(map[string]any)["id"] != a.out.DeviceID {
+		if list := r.ok(200, "GET", "/policies/"+eng+"/devices", ""); num(list, "total") != 1 ||
+			list["data"].([]any)[0].(map[string]any)["id"] != a.out.DeviceID {
 			t.Errorf("%v", list)
 		}
 		if list := r.ok(200, "GET", "/devices?tag=pilot&policy_id="+eng, ""); num(list, "total") != 1 {
@@ -213,7 +218,9 @@ func TestRollout(t *testing.T) {
 			}
 			return n
 		}
-		o := r.ok(201, "POST", "/policies/policy-default/rollouts", `{"policy":{"compliance":"enforce","policy_data":{"usb":{"allowed":false}}},"stages":[{"percent":40,"wait_minutes":10},{"percent":100}],"groups":[{"tag":"pilot"}],"min_devices":2}`)
+		o := r.ok(201, "POST", "/policies/policy-default/rollouts",
+			`{"policy":{"compliance":"enforce","policy_data":{"usb":{"allowed":false}}},"stages":[{"percent":40,"wait_minutes":10},`+
+				`{"percent":100}],"groups":[{"tag":"pilot"}],"min_devices":2}`)
 		id := o["id"].(string)
 		moved := versions()
 		if moved < 2 || moved == len(list) || list[0].rep.Policy.Version != 2 {
@@ -267,7 +274,8 @@ func TestRollout(t *testing.T) {
 		}
 		// One that goes well ends by itself.
 		list = append(list, fresh)
-		o = r.ok(201, "POST", "/policies/policy-default/rollouts", `{"policy":{"policy_data":{"usb":{"allowed":true}}},"stages":[{"percent":50},{"percent":100}]}`)
+		o = r.ok(201, "POST", "/policies/policy-default/rollouts",
+			`{"policy":{"policy_data":{"usb":{"allowed":true}}},"stages":[{"percent":50},{"percent":100}]}`)
 		time.Sleep(time.Second)
 		if now := r.ok(200, "GET", "/rollouts/"+o["id"].(string), ""); now["state"] != "running" || num(now, "stage") != 1 {
 			t.Errorf("a stage is left without a report: %v", now)
@@ -293,7 +301,8 @@ func TestRollout(t *testing.T) {
 			`{"stages":[{"percent":100}]}`:                           "policy",
 			`{"policy":{"policy_data":{}},"stages":[{"percent":0}]}`: "stages[0].percent",
 		} {
-			if st, out := r.call(r.admin, "POST", "/policies/policy-default/rollouts", body); st != 400 || !strings.Contains(fmt.Sprint(out), want) {
+			if st, out := r.call(r.admin, "POST", "/policies/policy-default/rollouts", body); st != 400 ||
+				!strings.Contains(fmt.Sprint(out), want) {
 				t.Errorf("%s: %d %v", body, st, out)
 			}
 		}
@@ -304,25 +313,32 @@ func TestRollout(t *testing.T) {
 func TestWhatIf(t *testing.T) {
 	both(t, func(t *testing.T, r *rig) {
 		l := r.laptop("l")
-		stick := fact.USB{Path: "1-2", Number: 5, Vendor: 0x0951, Product: 0x1666, Serial: "S", Interfaces: []fact.Interface{{Class: 8}}, Hardwired: fact.Is(false), Authorized: fact.Is(true)}
-		facts := protocol.FactsOf(&fact.Machine{USB: fact.Is([]fact.USB{stick}), Controllers: fact.Is([]string{"usb1"}), Inputs: fact.Is(fact.Inputs{Keyboards: 1, Pointers: 1}), Capable: map[string]fact.Capability{"usb": {Level: "enforced"}}})
+		stick := fact.USB{Path: "1-2", Number: 5, Vendor: 0x0951, Product: 0x1666, Serial: "S", Interfaces: []fact.Interface{{Class: 8}},
+			Hardwired: fact.Is(false), Authorized: fact.Is(true)}
+		facts := protocol.FactsOf(&fact.Machine{USB: fact.Is([]fact.USB{stick}), Controllers: fact.Is([]string{"usb1"}),
+			Inputs: fact.Is(fact.Inputs{Keyboards: 1, Pointers: 1}), Capable: map[string]fact.Capability{"usb": {Level: "enforced"}}})
 		raw, _ := json.Marshal(stick)
 		l.rep.Device, l.rep.DeviceDigest = &facts, "f"
-		l.rep.Events = []enforce.Event{{Seq: 1, At: time.Now(), Kind: enforce.Allowed, Setting: "usb.allowed_classes", Subject: "usb 1-2 0951:1666 S", Facts: enforce.Facts(raw)}, {Seq: 2, Kind: "held"}}
+		l.rep.Events = []enforce.Event{{Seq: 1, At: time.Now(), Kind: enforce.Allowed, Setting: "usb.allowed_classes",
+			Subject: "usb 1-2 0951:1666 S", Facts: enforce.Facts(raw)}, {Seq: 2, Kind: "held"}}
 		l.sync()
 		other := r.laptop("without facts")
 		other.sync()
 		blind := r.laptop("cannot read its bus")
-		unread := protocol.FactsOf(&fact.Machine{USB: fact.Unread[[]fact.USB]("permission denied"), Controllers: fact.Is([]string{"usb1"}), Capable: map[string]fact.Capability{"usb.allowed": {Level: fact.Enforced}}})
+		unread := protocol.FactsOf(&fact.Machine{USB: fact.Unread[[]fact.USB]("permission denied"), Controllers: fact.Is([]string{"usb1"}),
+			Capable: map[string]fact.Capability{"usb.allowed": {Level: fact.Enforced}}})
 		blind.rep.Device, blind.rep.DeviceDigest = &unread, "f"
 		blind.sync()
-		out := r.ok(200, "POST", "/policies/policy-default/whatif", `{"compliance":"enforce","policy_data":{"usb":{"allowed_classes":["hid"]}}}`)
-		if num(out, "devices") != 3 || num(out, "judged") != 1 || num(out, "cannot_tell") != 2 || num(out, "affected") != 2 || num(out, "events_flipped") != 1 || num(out, "newly_denied", "0951:1666") != 1 {
+		out := r.ok(200, "POST", "/policies/policy-default/whatif",
+			`{"compliance":"enforce","policy_data":{"usb":{"allowed_classes":["hid"]}}}`)
+		if num(out, "devices") != 3 || num(out, "judged") != 1 || num(out, "cannot_tell") != 2 || num(out, "affected") != 2 ||
+			num(out, "events_flipped") != 1 || num(out, "newly_denied", "0951:1666") != 1 {
 			t.Fatalf("%v", out)
 		}
 		d := out["data"].([]any)[0].(map[string]any)
 		ev := d["events"].([]any)[0].(map[string]any)
-		if ev["now"] != "allow" || ev["then"] != "deny" || !strings.Contains(ev["reason"].(string), "mass_storage") || len(d["findings"].([]any)) == 0 {
+		if ev["now"] != "allow" || ev["then"] != "deny" || !strings.Contains(ev["reason"].(string), "mass_storage") ||
+			len(d["findings"].([]any)) == 0 {
 			t.Errorf("%v", d)
 		}
 		if h := r.ok(200, "GET", "/policies/policy-default/history", ""); num(h, "total") != 1 {
@@ -358,12 +374,14 @@ func TestExceptionsOnTheWire(t *testing.T) {
 		if got := l.sync(); got.Exceptions != "" {
 			t.Errorf("%+v", got)
 		}
-		for _, bad := range []string{`{"usb":"0951:*","minutes":5,"reason":"x"}`, `{"usb":"0951:1666","minutes":0,"reason":"x"}`, `{"usb":"0951:1666","minutes":5}`, `{"usb":"0951:1666","minutes":5,"reason":"x\u001b"}`} {
+		for _, bad := range []string{`{"usb":"0951:*","minutes":5,"reason":"x"}`, `{"usb":"0951:1666","minutes":0,"reason":"x"}`,
+			`{"usb":"0951:1666","minutes":5}`, `{"usb":"0951:1666","minutes":5,"reason":"x\u001b"}`} {
 			if st, out := r.call(r.admin, "POST", "/devices/"+l.out.DeviceID+"/exceptions", bad); st != 400 {
 				t.Errorf("%s: %d %v", bad, st, out)
 			}
 		}
-		code := r.ok(201, "POST", "/devices/"+l.out.DeviceID+"/exceptions", `{"usb":"0951:1666:S","minutes":60,"reason":"offline","offline":true}`)["code"].(string)
+		code := r.ok(201, "POST", "/devices/"+l.out.DeviceID+"/exceptions",
+			`{"usb":"0951:1666:S","minutes":60,"reason":"offline","offline":true}`)["code"].(string)
 		list := r.ok(200, "GET", "/devices/"+l.out.DeviceID+"/exceptions", "")["data"].([]any)
 		if x := list[0].(map[string]any); x["current"] != false || x["state"] != "code_issued" {
 			t.Errorf("a code that nobody has used yet is %v, %v", x["current"], x["state"])
@@ -474,10 +492,12 @@ func TestPreconditions(t *testing.T) {
 	if st, _ := r.call(r.admin, "PUT", "/policies/"+id, `{"name":"b"}`, "If-Match", "nonsense"); st != 412 {
 		t.Errorf("%d", st)
 	}
-	if st, _ := r.call(r.admin, "GET", "/policies", "", "X-Request-Id", "my-request.1"); st != 200 || r.answer.Get("X-Request-Id") != "my-request.1" {
+	if st, _ := r.call(r.admin, "GET", "/policies", "", "X-Request-Id", "my-request.1"); st != 200 ||
+		r.answer.Get("X-Request-Id") != "my-request.1" {
 		t.Errorf("%v", r.answer)
 	}
-	if r.call(r.admin, "GET", "/policies/none", "", "X-Request-Id", "bad id"); r.answer.Get("X-Request-Id") == "" || strings.Contains(r.answer.Get("X-Request-Id"), " ") {
+	if r.call(r.admin, "GET", "/policies/none", "", "X-Request-Id", "bad id"); r.answer.Get("X-Request-Id") == "" ||
+		strings.Contains(r.answer.Get("X-Request-Id"), " ") {
 		t.Errorf("%v", r.answer)
 	}
 }
@@ -516,8 +536,10 @@ func TestStrictBodies(t *testing.T) {
 		{"PUT", "/policies/policy-default", `{"policy_data":{"usb":{"alowed":true}}}`, "usb.alowed", 400},
 		{"PUT", "/policies/policy-default", `{"active":false}`, "default", 409},
 		{"POST", "/policies/from-template", `{"template_id":"none","name":"x"}`, "template_id", 400},
-		{"POST", "/policies/from-template", `{"template_id":"template-strict","name":"x","customizations":{"usb":{"allowed":"x"}}}`, "usb.allowed", 400},
-		{"POST", "/policies/from-template", `{"template_id":"template-strict","name":"x","customizations":{"usb":{"surprise":true}}}`, "usb.surprise", 400},
+		{"POST", "/policies/from-template", `{"template_id":"template-strict","name":"x","customizations":{"usb":{"allowed":"x"}}}`,
+			"usb.allowed", 400},
+		{"POST", "/policies/from-template", `{"template_id":"template-strict","name":"x","customizations":{"usb":{"surprise":true}}}`,
+			"usb.surprise", 400},
 		{"GET", "/policies?page=%zz", ``, "query", 400},
 		{"GET", "/policies?pages=1", ``, "pages", 400},
 		{"GET", "/devices?platform=beos", ``, "platform", 400},
@@ -538,9 +560,11 @@ func TestFromTemplate(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	whole := r.ok(200, "GET", "/templates/template-strict", "")
 	for _, rest := range []string{``, `,"compliance":null,"description":null,"organization_id":null,"section_compliance":null`} {
-		made := r.ok(201, "POST", "/policies/from-template", `{"template_id":"template-strict","name":"x"`+rest+`,"customizations":{"usb":{"whitelist":["046d:c52b"]}}}`)
+		made := r.ok(201, "POST", "/policies/from-template",
+			`{"template_id":"template-strict","name":"x"`+rest+`,"customizations":{"usb":{"whitelist":["046d:c52b"]}}}`)
 		p := r.ok(200, "GET", "/policies/"+made["id"].(string), "")
-		if p["name"] != "x" || p["description"] != whole["description"] || p["compliance"] != "monitor" || p["organization_id"] != "" || p["section_compliance"] != nil {
+		if p["name"] != "x" || p["description"] != whole["description"] || p["compliance"] != "monitor" || p["organization_id"] != "" ||
+			p["section_compliance"] != nil {
 			t.Errorf("%s: %v", rest, p)
 		}
 		usb := p["policy_data"].(map[string]any)["usb"].(map[string]any)
@@ -579,7 +603,8 @@ func TestTokens(t *testing.T) {
 		}
 		return out
 	}
-	good := AdminClaims{jwt.Claims{Subject: "ann", Audience: jwt.Audience{adminAudience}, Expiry: jwt.NewNumericDate(now.Add(time.Hour))}, "admin"}
+	good := AdminClaims{jwt.Claims{Subject: "ann", Audience: jwt.Audience{adminAudience},
+		Expiry: jwt.NewNumericDate(now.Add(time.Hour))}, "admin"}
 	other, expired, forever, foreign, role := good, good, good, good, good
 	other.Audience = jwt.Audience{"other"}
 	expired.Expiry = jwt.NewNumericDate(now.Add(-time.Minute))
@@ -650,7 +675,8 @@ func TestCompliance(t *testing.T) {
 		}
 		r.laptop("silent").sync()
 		out := r.ok(200, "GET", "/compliance", "")
-		if num(out, "devices") != 5 || num(out, "reported") != 4 || num(out, "compliant") != 2 || num(out, "noncompliant") != 1 || num(out, "unknown") != 1 {
+		if num(out, "devices") != 5 || num(out, "reported") != 4 || num(out, "compliant") != 2 || num(out, "noncompliant") != 1 ||
+			num(out, "unknown") != 1 {
 			t.Errorf("%v", out)
 		}
 		p := r.ok(200, "GET", "/policies/policy-default/compliance", "")
@@ -674,7 +700,9 @@ func TestWordsOfANewerAgent(t *testing.T) {
 		send := func(findings, events, device string) (int, string) {
 			counter++
 			held, _ := json.Marshal(l.rep.Policy)
-			body := fmt.Sprintf(`{"counter":%d,"policy":%s,"agent":{"version":"9","machine":"machine of newer","started_at":"2026-01-01T00:00:00Z"},"device_digest":"d%d","device":%s,"findings_digest":"f%d","findings":%s,"epoch":"e","events":%s,"more":{"x":[1]}}`,
+			body := fmt.Sprintf(`{"counter":%d,"policy":%s,"agent":{"version":"9","machine":"machine of newer",`+
+				`"started_at":"2026-01-01T00:00:00Z"},"device_digest":"d%d","device":%s,"findings_digest":"f%d","findings":%s,`+
+				`"epoch":"e","events":%s,"more":{"x":[1]}}`,
 				counter, held, counter, device, counter, findings, events)
 			token, err := l.c.Sign("POST", path, []byte(body))
 			if err != nil {
@@ -691,15 +719,20 @@ func TestWordsOfANewerAgent(t *testing.T) {
 			return res.StatusCode, string(b)
 		}
 		l.sync()
-		const finding = `{"setting":"quantum.cats","mode":"persuade","compliance":"half","enforcement":"dreamt","reason":"r","colour":"blue"}`
-		const known = `{"setting":"usb.allowed","mode":"enforce","compliance":"compliant","enforcement":"hoped","evidence":[{"key":"k","state":"wavering"}]}`
-		const event = `{"seq":1,"at":"2026-01-01T00:00:00Z","setting":"quantum.cats","mode":"persuade","kind":"meowed","subject":"s","verdict":{"allow":true,"rule":{"line":1},"would":{"line":1},"guard":"the_cat"},"done":{"state":"wavering"},"mood":7}`
-		if st, b := send("["+finding+","+known+"]", "["+event+"]", `{"host":{"name":"newer"},"cats":[{"name":"Tom"}],"capable":{"quantum.cats":{"level":"superb"}}}`); st != 200 {
+		const finding = `{"setting":"quantum.cats","mode":"persuade","compliance":"half","enforcement":"dreamt","reason":"r",` +
+			`"colour":"blue"}`
+		const known = `{"setting":"usb.allowed","mode":"enforce","compliance":"compliant","enforcement":"hoped","evidence":[{"key":"k",` +
+			`"state":"wavering"}]}`
+		const event = `{"seq":1,"at":"2026-01-01T00:00:00Z","setting":"quantum.cats","mode":"persuade","kind":"meowed","subject":"s",` +
+			`"verdict":{"allow":true,"rule":{"line":1},"would":{"line":1},"guard":"the_cat"},"done":{"state":"wavering"},"mood":7}`
+		if st, b := send("["+finding+","+known+"]", "["+event+"]",
+			`{"host":{"name":"newer"},"cats":[{"name":"Tom"}],"capable":{"quantum.cats":{"level":"superb"}}}`); st != 200 {
 			t.Fatalf("%d %s", st, b)
 		}
 		d := r.ok(200, "GET", "/devices/"+l.out.DeviceID, "")
 		text, _ := json.Marshal(d)
-		for _, word := range []string{`"persuade"`, `"half"`, `"dreamt"`, `"hoped"`, `"wavering"`, `"colour":"blue"`, `"rollup":{"compliance":"unknown"`} {
+		for _, word := range []string{`"persuade"`, `"half"`, `"dreamt"`, `"hoped"`, `"wavering"`, `"colour":"blue"`,
+			`"rollup":{"compliance":"unknown"`} {
 			if !strings.Contains(string(text), word) {
 				t.Errorf("the device lacks %s: %s", word, text)
 			}
@@ -712,14 +745,20 @@ func TestWordsOfANewerAgent(t *testing.T) {
 		}
 		c := r.ok(200, "GET", "/compliance", "")
 		text, _ = json.Marshal(c)
-		if num(c, "unknown") != 1 || num(c, "compliant") != 0 || !strings.Contains(string(text), `"setting":"other"`) || strings.Contains(string(text), "quantum") || strings.Contains(string(text), "persuade") || strings.Contains(string(text), "hoped") {
+		if num(c, "unknown") != 1 || num(c, "compliant") != 0 || !strings.Contains(string(text), `"setting":"other"`) ||
+			strings.Contains(string(text), "quantum") || strings.Contains(string(text), "persuade") ||
+			strings.Contains(string(text), "hoped") {
 			t.Errorf("%s", text)
 		}
 		// What is no word is no reason not to hear the device, and reaches nobody's terminal.
-		bad := strings.Replace(strings.Replace(strings.Replace(finding, "persuade", strings.Repeat("x", 65), 1), "dreamt", `\u001b[31m`, 1), "quantum", strings.Repeat("q", 80), 1)
-		worse := strings.Replace(strings.Replace(strings.Replace(event, `"seq":1`, `"seq":2`, 1), "the_cat", `a\u0007b`, 1), "wavering", strings.Repeat("w", 70), 1)
-		long := strings.Replace(strings.Replace(event, `"seq":1`, `"seq":3`, 1), `"subject":"s"`, `"subject":"`+strings.Repeat("s", 100_000)+`"`, 1)
-		longer := strings.Replace(strings.Replace(event, `"seq":1`, `"seq":4`, 1), `"mood":7`, `"mood":["`+strings.Repeat(strings.Repeat("m", 3000)+`","`, 30)+`"]`, 1)
+		bad := strings.Replace(strings.Replace(strings.Replace(finding, "persuade", strings.Repeat("x", 65), 1), "dreamt", `\u001b[31m`, 1),
+			"quantum", strings.Repeat("q", 80), 1)
+		worse := strings.Replace(strings.Replace(strings.Replace(event, `"seq":1`, `"seq":2`, 1), "the_cat", `a\u0007b`, 1), "wavering",
+			strings.Repeat("w", 70), 1)
+		long := strings.Replace(strings.Replace(event, `"seq":1`, `"seq":3`, 1), `"subject":"s"`,
+			`"subject":"`+strings.Repeat("s", 100_000)+`"`, 1)
+		longer := strings.Replace(strings.Replace(event, `"seq":1`, `"seq":4`, 1), `"mood":7`,
+			`"mood":["`+strings.Repeat(strings.Repeat("m", 3000)+`","`, 30)+`"]`, 1)
 		if st, b := send("["+bad+"]", "["+worse+","+long+","+longer+"]", "null"); st != 200 {
 			t.Fatalf("%d %s", st, b)
 		}
@@ -730,14 +769,17 @@ func TestWordsOfANewerAgent(t *testing.T) {
 				t.Errorf("%q is handed on: %s %s", word, text, more)
 			}
 		}
-		if !strings.Contains(string(more), "an event of 90") || len(more) > 12_000 || !strings.Contains(string(more), `sss…"`) || !strings.Contains(string(more), `"guard":"unknown"`) || !strings.Contains(string(text), `"setting":"unknown"`) {
+		if !strings.Contains(string(more), "an event of 90") || len(more) > 12_000 || !strings.Contains(string(more), `sss…"`) ||
+			!strings.Contains(string(more), `"guard":"unknown"`) || !strings.Contains(string(text), `"setting":"unknown"`) {
 			t.Errorf("%s %s", text, more)
 		}
 		// What is stored as it came is read as strictly as the rest.
 		for name, part := range map[string][2]string{
-			"a part twice": {`[` + known + `],"findings":[null]`, `[]`}, "in another spelling": {`[` + known + `],"Findings":[null]`, `[]`}, "null for a finding": {`[null]`, `[]`},
-			"null for an event": {`[]`, `[null]`}, "an event that is a number": {`[]`, `[5]`}, "a field twice": {`[` + strings.Replace(known, `"mode":"enforce"`, `"mode":"\u001b","mode":"enforce"`, 1) + `]`, `[]`},
-			"a deep one": {`[]`, `[{"seq":9,"x":` + strings.Repeat("[", 50) + strings.Repeat("]", 50) + `}]`},
+			"a part twice": {`[` + known + `],"findings":[null]`, `[]`}, "in another spelling": {`[` + known + `],"Findings":[null]`, `[]`},
+			"null for a finding": {`[null]`, `[]`},
+			"null for an event":  {`[]`, `[null]`}, "an event that is a number": {`[]`, `[5]`},
+			"a field twice": {`[` + strings.Replace(known, `"mode":"enforce"`, `"mode":"\u001b","mode":"enforce"`, 1) + `]`, `[]`},
+			"a deep one":    {`[]`, `[{"seq":9,"x":` + strings.Repeat("[", 50) + strings.Repeat("]", 50) + `}]`},
 		} {
 			if st, b := send(part[0], part[1], "null"); st != 400 {
 				t.Errorf("%s: %d %s", name, st, b)

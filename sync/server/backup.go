@@ -191,7 +191,8 @@ func whole(from string) error {
 	}); err != nil {
 		return err
 	}
-	for _, name := range []string{"manifest.json", "keys/policy.key", "keys/admin.key", "keys/codes.key", "keys/recovery.pub", "database.jsonl"} {
+	for _, name := range []string{"manifest.json", "keys/policy.key", "keys/admin.key", "keys/codes.key", "keys/recovery.pub",
+		"database.jsonl"} {
 		if have[name] == "" {
 			return fmt.Errorf("it is not whole: it has no %s", name)
 		}

@@ -54,7 +54,9 @@ func TestTimeIsSigned(t *testing.T) {
 	if err != nil || time.Since(at).Abs() > time.Minute {
 		t.Errorf("%s %v", at, err)
 	}
-	for _, bad := range []string{`{}`, `{"nonce":"short"}`, `{"nonce":"` + strings.Repeat("x", 65) + `"}`, `{"nonce":"0123456789abcde\u0000"}`, `{"nonce":7}`, `{"nonce":"0123456789abcdef","x":1}`, `x`, `{"nonce":"` + strings.Repeat("x", 2000) + `"}`} {
+	for _, bad := range []string{`{}`, `{"nonce":"short"}`, `{"nonce":"` + strings.Repeat("x", 65) + `"}`,
+		`{"nonce":"0123456789abcde\u0000"}`, `{"nonce":7}`, `{"nonce":"0123456789abcdef","x":1}`, `x`,
+		`{"nonce":"` + strings.Repeat("x", 2000) + `"}`} {
 		if st, out := r.call("", "POST", "/time", bad); st != 400 && st != 413 {
 			t.Errorf("%.40s: %d %v", bad, st, out)
 		}

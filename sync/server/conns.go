@@ -98,7 +98,8 @@ func (c *conns) room(conn net.Conn) bool {
 	}
 	c.mu.Unlock()
 	if full && c.said.Allow() {
-		c.log.Warn("as many connections are open as this process may have; those that wait make room (raise LimitNOFILE)", "connections", c.most)
+		c.log.Warn("as many connections are open as this process may have; those that wait make room (raise LimitNOFILE)",
+			"connections", c.most)
 	}
 	for _, v := range victims {
 		_ = v.Close()

@@ -49,7 +49,8 @@ func TestGuesserLocksNobodyOut(t *testing.T) {
 		}
 		token := r.ok(201, "POST", "/enrollments", `{}`)["token"].(string)
 		key, _ := protocol.NewDeviceKey()
-		if _, _, err := checkin.Enroll(context.Background(), checkin.Server{URL: r.url}, "", token, key, protocol.Host{Name: "new", OS: "linux"}, "m"); err != nil {
+		if _, _, err := checkin.Enroll(context.Background(), checkin.Server{URL: r.url}, "", token, key,
+			protocol.Host{Name: "new", OS: "linux"}, "m"); err != nil {
 			t.Errorf("a valid token: %v", err)
 		}
 		r.stop()
@@ -124,7 +125,8 @@ func TestConnectionsMakeRoom(t *testing.T) {
 				idle = append(idle, c)
 				defer c.Close()
 			}
-			fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, Timeout: 20 * time.Second}
+			fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+				TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, Timeout: 20 * time.Second}
 			for range 40 {
 				res, err := fresh.Get(r.url + "/healthz")
 				if err != nil {
@@ -152,7 +154,8 @@ func TestConnectionsMakeRoom(t *testing.T) {
 // One who only begins requests, or does not read the answers, keeps nobody else out.
 func TestPretendersMakeRoom(t *testing.T) {
 	for name, text := range map[string]string{
-		"a body that does not come":   "POST /api/v1/devices/enroll HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer wte_X\r\nContent-Length: 1000\r\n\r\n{",
+		"a body that does not come": "POST /api/v1/devices/enroll HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " +
+			"wte_X\r\nContent-Length: 1000\r\n\r\n{",
 		"refused, and no body":        "POST /api/v1/policies HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
 		"answers that nobody reads":   strings.Repeat("GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n", 200),
 		"the time, and nothing after": "POST /api/v1/time HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n{",
@@ -228,14 +231,17 @@ func TestContract(t *testing.T) {
 				"another method":             {"DELETE /api/v1/policies HTTP/1.1\r\n" + auth + "\r\n", 405},
 				"no HTTP at all":             {"nonsense\r\n\r\n", 400},
 				"a star for a path":          {"GET * HTTP/1.1\r\n" + auth + "\r\n", 404},
-				"an expectation":             {"POST /api/v1/policies HTTP/1.1\r\n" + auth + "Content-Length: 2\r\nExpect: banana\r\n\r\n{}", 417},
-				"headers without end":        {"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 40_000) + "\r\n\r\n", 431},
-				"a body that is announced as too large, and not sent": {"POST /api/v1/policies HTTP/1.1\r\n" + auth + "Content-Length: 9000000\r\nExpect: 100-continue\r\n\r\n", 413},
+				"an expectation": {"POST /api/v1/policies HTTP/1.1\r\n" + auth +
+					"Content-Length: 2\r\nExpect: banana\r\n\r\n{}", 417},
+				"headers without end": {"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 40_000) + "\r\n\r\n", 431},
+				"a body that is announced as too large, and not sent": {"POST /api/v1/policies HTTP/1.1\r\n" + auth +
+					"Content-Length: 9000000\r\nExpect: 100-continue\r\n\r\n", 413},
 				"no token": {"GET /api/v1/policies HTTP/1.1\r\nHost: x\r\n\r\n", 401},
 			} {
 				res, body := raw(c.text)
 				var p protocol.Problem
-				if res.StatusCode != c.status || res.Header.Get("Content-Type") != "application/json" || json.Unmarshal([]byte(body), &p) != nil || p.Error == nil || p.Error.Code == "" || p.Error.Message == "" {
+				if res.StatusCode != c.status || res.Header.Get("Content-Type") != "application/json" ||
+					json.Unmarshal([]byte(body), &p) != nil || p.Error == nil || p.Error.Code == "" || p.Error.Message == "" {
 					t.Errorf("%s: %s %q, want %d and a problem", name, res.Status, body, c.status)
 				}
 				if res.Header.Get("X-Content-Type-Options") != "nosniff" || res.Header.Get("Cache-Control") != "no-store" {
@@ -251,12 +257,14 @@ func TestContract(t *testing.T) {
 			}
 			for _, c := range []struct{ path, body, field string }{
 				{"/enrollments", `{"uses":1` + strings.Repeat("0", 5000) + `}`, "uses"},
-				{"/policies", `{"name":"n","policy_data":{"storage":{"max_file_size_mb":1` + strings.Repeat("0", 5000) + `}}}`, "storage.max_file_size_mb"},
+				{"/policies", `{"name":"n","policy_data":{"storage":{"max_file_size_mb":1` + strings.Repeat("0", 5000) + `}}}`,
+					"storage.max_file_size_mb"},
 				{"/assignments", `{"target":{},"priority":1}`, "policy_id"},
 				{"/devices/x/exceptions", `{}`, ""},
 			} {
 				st, out := r.call(r.admin, "POST", c.path, c.body)
-				if b, _ := json.Marshal(out); st/100 != 4 || len(b) > 2000 || !strings.Contains(fmt.Sprint(out["errors"]), "field:"+c.field) {
+				if b, _ := json.Marshal(out); st/100 != 4 || len(b) > 2000 ||
+					!strings.Contains(fmt.Sprint(out["errors"]), "field:"+c.field) {
 					t.Errorf("%s: %d, %d bytes: %.300s", c.path, st, len(b), b)
 				}
 			}
@@ -274,7 +282,8 @@ func TestContract(t *testing.T) {
 			if !strings.Contains(string(said), "https://") {
 				t.Errorf("plain HTTP to TLS: %q", said)
 			}
-			if c, err := tls.Dial("tcp", host, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA}}); err == nil {
+			if c, err := tls.Dial("tcp", host, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12,
+				CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA}}); err == nil {
 				_ = c.Close()
 				t.Error("a CBC suite is spoken")
 			}

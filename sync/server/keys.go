@@ -131,7 +131,8 @@ const leastSecret = 32
 func readSecret(path string) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	if err == nil && len(b) < leastSecret {
-		return nil, fmt.Errorf("%s has %d bytes, which is not a key: restore it from a backup (or remove it, if no device is enrolled yet)", path, len(b))
+		return nil, fmt.Errorf("%s has %d bytes, which is not a key: restore it from a backup (or remove it, if no device is enrolled yet)",
+			path, len(b))
 	}
 	return b, err
 }

@@ -87,7 +87,10 @@ func TestLists(t *testing.T) {
 		if n := num(list("/enrollments?state=used_up&created_by=ann@example.com"), "total"); n != 5 {
 			t.Errorf("%v enrolment tokens are used up", n)
 		}
-		for _, bad := range []string{"/devices?sort=colour", "/devices?status=maybe", "/audit?since=yesterday", "/devices?cursor=!!", "/policies?cursor=e30", "/audit?cursor=LTE", "/events?cursor=bnVsbA", "/devices?cursor=e30", "/devices?sort=name&cursor=eyJuIjoxfQ", "/policies/policy-default/history?cursor=eyJuIjoxLCJzIjoiYXVkaXQifQ", "/devices?q=" + strings.Repeat("x", 300), "/policies?q=%00"} {
+		for _, bad := range []string{"/devices?sort=colour", "/devices?status=maybe", "/audit?since=yesterday", "/devices?cursor=!!",
+			"/policies?cursor=e30", "/audit?cursor=LTE", "/events?cursor=bnVsbA", "/devices?cursor=e30",
+			"/devices?sort=name&cursor=eyJuIjoxfQ", "/policies/policy-default/history?cursor=eyJuIjoxLCJzIjoiYXVkaXQifQ",
+			"/devices?q=" + strings.Repeat("x", 300), "/policies?q=%00"} {
 			if st, out := r.call(r.view, "GET", bad, ""); st != 400 || out["errors"] == nil {
 				t.Errorf("%s: %d %v", bad, st, out)
 			}
@@ -118,12 +121,15 @@ func TestCursors(t *testing.T) {
 			l = r.laptop(fmt.Sprint("l", i))
 			l.rep.Events = nil
 			for k := range 5 {
-				l.rep.Events = append(l.rep.Events, enforce.Event{Seq: uint64(k + 1), At: time.Now(), Kind: enforce.Denied, Setting: "usb.allowed", Subject: fmt.Sprintf("usb %d-%d", i, k)})
+				l.rep.Events = append(l.rep.Events, enforce.Event{Seq: uint64(k + 1), At: time.Now(), Kind: enforce.Denied,
+					Setting: "usb.allowed", Subject: fmt.Sprintf("usb %d-%d", i, k)})
 			}
 			l.sync()
 		}
 		n := 0
-		for _, c := range []struct{ path, id string }{{"/audit", "sequence"}, {"/devices?sort=-name", "id"}, {"/devices", "id"}, {"/policies?sort=name", "id"}, {"/enrollments", "id"}, {"/events", "subject"}, {"/policies/policy-default/devices", "id"}, {"/policies/policy-default/history", "version"}} {
+		for _, c := range []struct{ path, id string }{{"/audit", "sequence"}, {"/devices?sort=-name", "id"}, {"/devices", "id"},
+			{"/policies?sort=name", "id"}, {"/enrollments", "id"}, {"/events", "subject"}, {"/policies/policy-default/devices", "id"},
+			{"/policies/policy-default/history", "version"}} {
 			join := "?"
 			if strings.Contains(c.path, "?") {
 				join = "&"
@@ -242,7 +248,8 @@ func TestQuota(t *testing.T) {
 	seq := uint64(0)
 	for range 240 {
 		seq++
-		l.rep.Events = append(l.rep.Events, enforce.Event{Seq: seq, At: time.Now(), Kind: enforce.Denied, Setting: "usb.allowed", Subject: "usb 1-1", Reason: strings.Repeat("x", 30_000)})
+		l.rep.Events = append(l.rep.Events, enforce.Event{Seq: seq, At: time.Now(), Kind: enforce.Denied, Setting: "usb.allowed",
+			Subject: "usb 1-1", Reason: strings.Repeat("x", 30_000)})
 	}
 	if a, err := l.c.Exchange(t.Context(), l.rep); err != nil || a.AckSeq != seq {
 		t.Fatal(a.AckSeq, err)
@@ -253,10 +260,12 @@ func TestQuota(t *testing.T) {
 		t.Errorf("a loud device is not governed any more: %+v", h)
 	}
 	// Texts are bounded, and act on nobody's terminal; invented names make no line of their own.
-	l.rep.Events = []enforce.Event{{Seq: seq + 1, At: time.Now(), Kind: "x\x1b[31m", Setting: enforce.Setting(strings.Repeat("s", 70_000)), Subject: "a\x1b]0;title\x07b" + strings.Repeat("y", 1_000_000)}}
+	l.rep.Events = []enforce.Event{{Seq: seq + 1, At: time.Now(), Kind: "x\x1b[31m", Setting: enforce.Setting(strings.Repeat("s", 70_000)),
+		Subject: "a\x1b]0;title\x07b" + strings.Repeat("y", 1_000_000)}}
 	list := []enforce.Finding{}
 	for i := range 200 {
-		list = append(list, enforce.Finding{Setting: enforce.Setting(fmt.Sprint("invented.", i)), Compliance: "bogus", Enforcement: "bogus", Reason: strings.Repeat("r", 1500) + "\u009b31m"})
+		list = append(list, enforce.Finding{Setting: enforce.Setting(fmt.Sprint("invented.", i)), Compliance: "bogus", Enforcement: "bogus",
+			Reason: strings.Repeat("r", 1500) + "\u009b31m"})
 	}
 	l.rep.Findings, l.rep.FindingsDigest = &list, "f"
 	l.sync()
@@ -264,7 +273,8 @@ func TestQuota(t *testing.T) {
 	if len(b) > 20_000 || strings.ContainsAny(string(b), "\x1b\x07") || strings.Contains(string(b), `\u001b`) {
 		t.Errorf("%d bytes: %.300s", len(b), b)
 	}
-	if settings := fmt.Sprint(r.ok(200, "GET", "/compliance", "")["policies"]); strings.Contains(settings, "invented") || !strings.Contains(settings, "setting:other") {
+	if settings := fmt.Sprint(r.ok(200, "GET", "/compliance", "")["policies"]); strings.Contains(settings, "invented") ||
+		!strings.Contains(settings, "setting:other") {
 		t.Errorf("%s", settings)
 	}
 	// One that reports without a pause is governed all the same, and not all of it is written.
@@ -291,7 +301,8 @@ func TestQuota(t *testing.T) {
 	l.rep.Policy.ID = "an invented one"
 	list = nil
 	for i := range 500 {
-		list = append(list, enforce.Finding{Setting: "usb.allowed", Compliance: []enforce.Compliance{enforce.Compliant, enforce.Noncompliant}[i%2], Enforcement: enforce.Enforced})
+		list = append(list, enforce.Finding{Setting: "usb.allowed",
+			Compliance: []enforce.Compliance{enforce.Compliant, enforce.Noncompliant}[i%2], Enforcement: enforce.Enforced})
 	}
 	time.Sleep(1100 * time.Millisecond) // a report a second
 	l.rep.Findings, l.rep.FindingsDigest = &list, "many"
@@ -299,7 +310,8 @@ func TestQuota(t *testing.T) {
 		t.Fatal(err)
 	}
 	sum := fmt.Sprint(r.ok(200, "GET", "/compliance", "")["policies"])
-	if strings.Contains(sum, "invented") || !strings.Contains(sum, "policy_id:unknown") || !strings.Contains(sum, "noncompliant:1 setting:usb.allowed") {
+	if strings.Contains(sum, "invented") || !strings.Contains(sum, "policy_id:unknown") ||
+		!strings.Contains(sum, "noncompliant:1 setting:usb.allowed") {
 		t.Errorf("%s", sum)
 	}
 	honest.says(enforce.Compliant)
@@ -348,7 +360,8 @@ func TestOldPolicyIsEdited(t *testing.T) {
 		t.Errorf("a name with a line break is taken: %d", st)
 	}
 	r.ok(200, "PUT", "/policies/"+id, `{"name":"better"}`)
-	if st, out := r.call(r.admin, "POST", "/policies", `{"name":"a\u001b[31mb","policy_data":{}}`); st != 400 || !strings.Contains(fmt.Sprint(out), "name") {
+	if st, out := r.call(r.admin, "POST", "/policies", `{"name":"a\u001b[31mb","policy_data":{}}`); st != 400 ||
+		!strings.Contains(fmt.Sprint(out), "name") {
 		t.Errorf("%d %v", st, out)
 	}
 }

@@ -127,7 +127,8 @@ func TestKillServer(t *testing.T) {
 					for ctx.Err() == nil {
 						rep, from := l.rep, acked[i].Load()
 						for n := range uint64(5) {
-							rep.Events = append(rep.Events, enforce.Event{Seq: from + n + 1, At: time.Now(), Kind: enforce.Denied, Subject: "x"})
+							rep.Events = append(rep.Events, enforce.Event{Seq: from + n + 1, At: time.Now(), Kind: enforce.Denied,
+								Subject: "x"})
 						}
 						a, err := l.c.Exchange(ctx, rep)
 						if err != nil {
@@ -186,7 +187,8 @@ func TestTwoNodes(t *testing.T) {
 	one := start(t, Options{HTTP: true, Database: db})
 	two := &rig{t: t, dir: t.TempDir(), database: db, admin: one.admin, view: one.view}
 	// A node with keys of its own is refused: devices would not believe it.
-	err := Serve(context.Background(), Options{Data: t.TempDir(), Database: db, Listen: "127.0.0.1:0", HTTP: true, Log: slog.New(slog.DiscardHandler)})
+	err := Serve(context.Background(), Options{Data: t.TempDir(), Database: db, Listen: "127.0.0.1:0", HTTP: true,
+		Log: slog.New(slog.DiscardHandler)})
 	if err == nil || !strings.Contains(err.Error(), "copy the key files") {
 		t.Fatalf("a node with other keys: %v", err)
 	}
@@ -208,7 +210,8 @@ func TestTwoNodes(t *testing.T) {
 	l.c = c
 	l.sync()
 	nudged, up := make(chan protocol.Nudge, 10), make(chan bool, 10)
-	s := &push.Socket{URL: two.url, Device: l.out.DeviceID, HTTP: c.HTTPClient(), Sign: c.Sign, Nudged: func(n protocol.Nudge) { nudged <- n }, Up: func(b bool) { up <- b }}
+	s := &push.Socket{URL: two.url, Device: l.out.DeviceID, HTTP: c.HTTPClient(), Sign: c.Sign,
+		Nudged: func(n protocol.Nudge) { nudged <- n }, Up: func(b bool) { up <- b }}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go s.Run(ctx)
@@ -388,7 +391,8 @@ func TestGracefulStop(t *testing.T) {
 	l := r.laptop("l")
 	l.sync()
 	up := make(chan bool, 10)
-	s := &push.Socket{URL: r.url, Device: l.out.DeviceID, HTTP: l.c.HTTPClient(), Sign: l.c.Sign, Nudged: func(protocol.Nudge) {}, Up: func(b bool) { up <- b }}
+	s := &push.Socket{URL: r.url, Device: l.out.DeviceID, HTTP: l.c.HTTPClient(), Sign: l.c.Sign, Nudged: func(protocol.Nudge) {},
+		Up: func(b bool) { up <- b }}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go s.Run(ctx)
@@ -470,7 +474,8 @@ func TestLimits(t *testing.T) {
 	up := make(chan bool, 10)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	s := &push.Socket{URL: r.url, Device: l.out.DeviceID, HTTP: l.c.HTTPClient(), Sign: l.c.Sign, Nudged: func(protocol.Nudge) {}, Up: func(b bool) { up <- b }}
+	s := &push.Socket{URL: r.url, Device: l.out.DeviceID, HTTP: l.c.HTTPClient(), Sign: l.c.Sign, Nudged: func(protocol.Nudge) {},
+		Up: func(b bool) { up <- b }}
 	go s.Run(ctx)
 	<-up
 	for range 100 { // the device hears that it is up a moment before the server is done with the request
@@ -507,7 +512,8 @@ func TestDirectory(t *testing.T) {
 	if _, err := OpenStore(context.Background(), dir, "mysql://x", time.Now()); err == nil {
 		t.Error("a database of another kind")
 	}
-	if _, err := OpenStore(context.Background(), dir, "postgres://u:hunter2@127.0.0.1:1/x", time.Now()); err == nil || strings.Contains(err.Error(), "hunter2") {
+	if _, err := OpenStore(context.Background(), dir, "postgres://u:hunter2@127.0.0.1:1/x", time.Now()); err == nil ||
+		strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("the password is in the error: %v", err)
 	}
 }
@@ -516,7 +522,8 @@ func TestDirectory(t *testing.T) {
 func TestOperational(t *testing.T) {
 	both(t, func(t *testing.T, r *rig) {
 		r.laptop("l").sync()
-		for path, want := range map[string]string{"/healthz": `"ok":true`, "/readyz": `"ready":true`, "/metrics": `warder_checkins_total{news="true"}`, "/docs": "List policies", "/openapi.json": `"openapi":"3.1.0"`} {
+		for path, want := range map[string]string{"/healthz": `"ok":true`, "/readyz": `"ready":true`,
+			"/metrics": `warder_checkins_total{news="true"}`, "/docs": "List policies", "/openapi.json": `"openapi":"3.1.0"`} {
 			res, err := http.Get(r.url + path)
 			if err != nil {
 				t.Fatal(err)

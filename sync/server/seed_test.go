@@ -103,8 +103,10 @@ func seedPolicies(t *testing.T, r *rig) {
 	}
 	defer s.Close()
 	for _, id := range []string{"policy-123", "policy-456", "policy-789", "550e8400-e29b-41d4-a716-446655440000"} {
-		p := &fleet.Policy{ID: id, Organization: "org-123", Name: "Engineering Team Policy", Description: "Security policy for engineering devices", Active: true, Version: 1,
-			Data: json.RawMessage(`{"dlp":{"clipboard_sharing":true},"usb":{"allowed":true}}`), CreatedAt: time.Now(), UpdatedAt: time.Now()}
+		p := &fleet.Policy{ID: id, Organization: "org-123", Name: "Engineering Team Policy",
+			Description: "Security policy for engineering devices", Active: true, Version: 1,
+			Data: json.RawMessage(`{"dlp":{"clipboard_sharing":true},"usb":{"allowed":true}}`), CreatedAt: time.Now(),
+			UpdatedAt: time.Now()}
 		d, err := policy.Decode(p.Document(), policy.Options{Strict: true})
 		if err != nil {
 			t.Fatal(err)
@@ -240,7 +242,8 @@ func (d *document) check(t *testing.T, method, path string, status int, body jso
 		t.Errorf("%s %s is not in the document", method, path)
 		return
 	}
-	base := "https://warder.invalid/openapi.json#/paths/" + strings.NewReplacer("~", "~0", "/", "~1", "{", "%7B", "}", "%7D").Replace(at) + "/" + strings.ToLower(method)
+	base := "https://warder.invalid/openapi.json#/paths/" + strings.NewReplacer("~", "~0", "/", "~1", "{", "%7B", "}", "%7D").Replace(at) +
+		"/" + strings.ToLower(method)
 	if len(body) > 0 && status != 400 {
 		s, err := d.c.Compile(base + "/requestBody/content/application~1json/schema")
 		if err != nil {
@@ -308,28 +311,40 @@ func TestAnswersFitTheDocument(t *testing.T) {
 	schemas := openAPI(t)
 	l := r.laptop("l")
 	l.sync()
-	facts := protocol.FactsOf(&fact.Machine{USB: fact.Is([]fact.USB{{Path: "1-1", Interfaces: []fact.Interface{{Class: 8}}}}), Controllers: fact.Is([]string{"usb1"}), Inputs: fact.Unread[fact.Inputs]("no"),
+	facts := protocol.FactsOf(&fact.Machine{USB: fact.Is([]fact.USB{{Path: "1-1", Interfaces: []fact.Interface{{Class: 8}}}}),
+		Controllers: fact.Is([]string{"usb1"}), Inputs: fact.Unread[fact.Inputs]("no"),
 		Capable: map[string]fact.Capability{"usb.allowed": {Level: fact.Enforced}}})
 	facts.Health, facts.Codes = []string{"x"}, []string{"clock-wrong"}
 	l.rep.Device, l.rep.DeviceDigest = &facts, "f"
-	l.rep.Events = []enforce.Event{{Seq: 1, At: time.Now(), Kind: enforce.Denied, Setting: "usb.allowed", Mode: enforce.Enforce, Subject: "s", Section: "usb", Verdict: enforce.Verdict{WouldMode: enforce.Enforce}}}
+	l.rep.Events = []enforce.Event{{Seq: 1, At: time.Now(), Kind: enforce.Denied, Setting: "usb.allowed", Mode: enforce.Enforce,
+		Subject: "s", Section: "usb", Verdict: enforce.Verdict{WouldMode: enforce.Enforce}}}
 	l.sync()
 	l.says("noncompliant")
 	dev := "/devices/" + l.out.DeviceID
 	id := r.policy("p", `"compliance":"warn","section_compliance":{"usb":"monitor"},"policy_data":{"usb":{"allowed":true}}`)
 	as := r.ok(201, "POST", "/assignments", `{"policy_id":"`+id+`","target":{"tag":"x"},"priority":1}`)["id"].(string)
 	ex := r.ok(201, "POST", dev+"/exceptions", `{"usb":"0951:1666","minutes":5,"reason":"x"}`)["id"].(string)
-	ro := r.ok(201, "POST", "/policies/"+id+"/rollouts", `{"policy":{"policy_data":{"usb":{"allowed":false}}},"stages":[{"percent":10,"wait_minutes":60},{"percent":100}],"window":{"from":"08:00","to":"18:00","days":["mon"]}}`)["id"].(string)
+	ro := r.ok(201, "POST", "/policies/"+id+"/rollouts",
+		`{"policy":{"policy_data":{"usb":{"allowed":false}}},"stages":[{"percent":10,"wait_minutes":60},{"percent":100}],`+
+			`"window":{"from":"08:00","to":"18:00","days":["mon"]}}`)["id"].(string)
 	en := r.ok(201, "POST", "/enrollments", `{"uses":3,"hours":5,"note":"n","tags":["a"]}`)["id"].(string)
 	for _, c := range []struct{ method, path, body string }{
-		{"GET", "/policies", ""}, {"GET", "/policies/" + id, ""}, {"GET", "/policies/default", ""}, {"GET", "/policies/templates", ""}, {"GET", "/templates/template-strict", ""},
-		{"GET", "/policies/" + id + "/devices", ""}, {"GET", "/policies/" + id + "/history", ""}, {"GET", "/policies/" + id + "/versions/1", ""}, {"GET", "/policies/" + id + "/compliance", ""},
-		{"POST", "/policies/" + id + "/whatif", `{"policy_data":{"usb":{"allowed":false}}}`}, {"GET", "/policies/" + id + "/rollouts", ""}, {"GET", "/rollouts/" + ro, ""},
-		{"POST", "/rollouts/" + ro + "/pause", ""}, {"POST", "/rollouts/" + ro + "/resume", ""}, {"POST", "/rollouts/" + ro + "/finish", ""}, {"POST", "/rollouts/" + ro + "/stop", ""},
-		{"GET", "/assignments", ""}, {"DELETE", "/assignments/" + as, ""}, {"GET", "/devices", ""}, {"GET", dev, ""}, {"PATCH", dev, `{"tags":["a"]}`}, {"GET", dev + "/events", ""},
-		{"GET", dev + "/exceptions", ""}, {"DELETE", dev + "/exceptions/" + ex, ""}, {"GET", dev + "/diagnostics", ""}, {"POST", dev + "/diagnostics", ""}, {"PUT", dev + "/policy", `{"policy_id":"` + id + `"}`},
-		{"GET", "/enrollments", ""}, {"DELETE", "/enrollments/" + en, ""}, {"GET", "/compliance", ""}, {"GET", "/audit", ""}, {"GET", "/latency", ""}, {"GET", "/policies/none", ""},
-		{"POST", "/policies", `{"policy_data":{"usb":{"x":1}}}`}, {"DELETE", "/policies/" + id, ""}, {"DELETE", dev, ""}, {"DELETE", "/policies/policy-default", ""},
+		{"GET", "/policies", ""}, {"GET", "/policies/" + id, ""}, {"GET", "/policies/default", ""}, {"GET", "/policies/templates", ""},
+		{"GET", "/templates/template-strict", ""},
+		{"GET", "/policies/" + id + "/devices", ""}, {"GET", "/policies/" + id + "/history", ""},
+		{"GET", "/policies/" + id + "/versions/1", ""}, {"GET", "/policies/" + id + "/compliance", ""},
+		{"POST", "/policies/" + id + "/whatif", `{"policy_data":{"usb":{"allowed":false}}}`}, {"GET", "/policies/" + id + "/rollouts", ""},
+		{"GET", "/rollouts/" + ro, ""},
+		{"POST", "/rollouts/" + ro + "/pause", ""}, {"POST", "/rollouts/" + ro + "/resume", ""},
+		{"POST", "/rollouts/" + ro + "/finish", ""}, {"POST", "/rollouts/" + ro + "/stop", ""},
+		{"GET", "/assignments", ""}, {"DELETE", "/assignments/" + as, ""}, {"GET", "/devices", ""}, {"GET", dev, ""},
+		{"PATCH", dev, `{"tags":["a"]}`}, {"GET", dev + "/events", ""},
+		{"GET", dev + "/exceptions", ""}, {"DELETE", dev + "/exceptions/" + ex, ""}, {"GET", dev + "/diagnostics", ""},
+		{"POST", dev + "/diagnostics", ""}, {"PUT", dev + "/policy", `{"policy_id":"` + id + `"}`},
+		{"GET", "/enrollments", ""}, {"DELETE", "/enrollments/" + en, ""}, {"GET", "/compliance", ""}, {"GET", "/audit", ""},
+		{"GET", "/latency", ""}, {"GET", "/policies/none", ""},
+		{"POST", "/policies", `{"policy_data":{"usb":{"x":1}}}`}, {"DELETE", "/policies/" + id, ""}, {"DELETE", dev, ""},
+		{"DELETE", "/policies/policy-default", ""},
 	} {
 		st, out := r.call(r.admin, c.method, c.path, c.body)
 		if st >= 500 || st == 401 {
@@ -382,7 +397,8 @@ func TestDocumentedExamples(t *testing.T) {
 			}
 			n++
 			at := strings.TrimPrefix(path, "/api/v1")
-			for from, to := range map[string]string{"/devices/{id}": "/devices/" + l.out.DeviceID, "/policies/{id}": "/policies/" + id, "/assignments/{id}": "/assignments/" + as} {
+			for from, to := range map[string]string{"/devices/{id}": "/devices/" + l.out.DeviceID, "/policies/{id}": "/policies/" + id,
+				"/assignments/{id}": "/assignments/" + as} {
 				at = strings.Replace(at, from, to, 1)
 			}
 			if !strings.Contains(page, "warder-server api "+method+" ") || !strings.Contains(page, "curl --cacert") {

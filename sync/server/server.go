@@ -102,7 +102,8 @@ func Serve(ctx context.Context, o Options) error {
 	}
 	// Sockets stay: a quarter of the connections is for everything else.
 	o.MaxSockets = max(min(o.MaxSockets, most*3/4), 1)
-	a := &api.API{Store: s, Keys: keys, Now: o.now, Log: o.Log, Interval: o.Interval, NoPush: o.NoPush, Retain: o.Retain, Version: o.Version,
+	a := &api.API{Store: s, Keys: keys, Now: o.now, Log: o.Log, Interval: o.Interval, NoPush: o.NoPush, Retain: o.Retain,
+		Version: o.Version,
 		Trusted: o.Trusted, TLS: tlsConfig != nil, MaxInFlight: o.MaxInFlight, MaxSockets: o.MaxSockets, Tick: o.tick}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -114,7 +115,8 @@ func Serve(ctx context.Context, o Options) error {
 	var beside sync.WaitGroup
 	beside.Go(func() { reloading(running, keys, s, tlsConfig, o.Log) })
 	h := &http.Server{
-		Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second, WriteTimeout: 90 * time.Second, IdleTimeout: 15 * time.Minute,
+		Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second, WriteTimeout: 90 * time.Second,
+		IdleTimeout:    15 * time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return running },
 	}
@@ -180,10 +182,12 @@ func sameKey(ctx context.Context, s *store.Store, k *Keys) error {
 		return err
 	}
 	if theirs != "" && !k.Follows(theirs) {
-		return fmt.Errorf("policy.key in this data directory is not the key that this database's devices trust (%s): copy the key files from the node that has it", theirs)
+		return fmt.Errorf("policy.key in this data directory is not the key that this database's devices trust (%s): copy the key files "+
+			"from the node that has it", theirs)
 	}
 	if theirs != "" {
-		if err := s.Note(ctx, "keys.rotated", mine, []string{"policies are signed with this key; it follows " + theirs}, clock()); err != nil {
+		if err := s.Note(ctx, "keys.rotated", mine, []string{"policies are signed with this key; it follows " + theirs},
+			clock()); err != nil {
 			return err
 		}
 	}

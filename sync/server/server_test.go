@@ -148,12 +148,17 @@ func TestPolicies(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	// A fresh server has a default policy, in monitor mode.
 	d := r.ok(200, "GET", "/policies/default", "")
-	if d["compliance"] != "monitor" || d["version"] != 1.0 || shape(d, "id", "name", "policy_data", "active", "device_count", "created_at", "updated_at", "organization_id", "description") != "" {
+	if d["compliance"] != "monitor" || d["version"] != 1.0 ||
+		shape(d, "id", "name", "policy_data", "active", "device_count", "created_at", "updated_at", "organization_id",
+			"description") != "" {
 		t.Errorf("%v", d)
 	}
-	made := r.ok(201, "POST", "/policies", `{"name":"Marketing Team Policy","description":"x","policy_data":{"dlp":{"clipboard_sharing":true,"clipboard_direction":"personal_to_work"},"usb":{"allowed":true,"allowed_classes":["hid","audio"],"audit_only":false}}}`)
+	made := r.ok(201, "POST", "/policies",
+		`{"name":"Marketing Team Policy","description":"x","policy_data":{"dlp":{"clipboard_sharing":true,`+
+			`"clipboard_direction":"personal_to_work"},"usb":{"allowed":true,"allowed_classes":["hid","audio"],"audit_only":false}}}`)
 	id := made["id"].(string)
-	if made["version"] != 1.0 || made["active"] != true || made["device_count"] != 0.0 || !strings.HasSuffix(made["created_at"].(string), "Z") {
+	if made["version"] != 1.0 || made["active"] != true || made["device_count"] != 0.0 ||
+		!strings.HasSuffix(made["created_at"].(string), "Z") {
 		t.Errorf("%v", made)
 	}
 	// A section given replaces that section; the rest stays; each update is a version.
@@ -163,7 +168,8 @@ func TestPolicies(t *testing.T) {
 	}
 	got := r.ok(200, "GET", "/policies/"+id, "")
 	data, _ := json.Marshal(got["policy_data"])
-	if want := `{"dlp":{"screenshot_allowed":false},"usb":{"allowed":true,"allowed_classes":["hid","audio"],"audit_only":false}}`; string(data) != want {
+	if want := `{"dlp":{"screenshot_allowed":false},"usb":{"allowed":true,"allowed_classes":["hid","audio"],"audit_only":false}}`; string(
+		data) != want {
 		t.Errorf("%s", data)
 	}
 	// What GET answers can be sent again; a stale version is 409.
@@ -181,7 +187,8 @@ func TestPolicies(t *testing.T) {
 		t.Error("the default is not changed")
 	}
 	status, bad := r.call(r.admin, "POST", "/policies/validate", `{"policy_data":{"dlp":{"clipboard_sharing":"invalid"}}}`)
-	if b, _ := json.Marshal(bad); status != 400 || string(b) != `{"errors":[{"field":"dlp.clipboard_sharing","message":"must be a boolean","received":"invalid"}],"valid":false}` {
+	if b, _ := json.Marshal(bad); status != 400 || string(
+		b) != `{"errors":[{"field":"dlp.clipboard_sharing","message":"must be a boolean","received":"invalid"}],"valid":false}` {
 		t.Errorf("%d %s", status, b)
 	}
 	good := r.ok(200, "POST", "/policies/validate", `{"policy_data":{"usb":{"whitelist":["046d:*"]}}}`)
@@ -198,10 +205,13 @@ func TestPolicies(t *testing.T) {
 	}{
 		{"", "GET", "/policies", "", 401}, {"nonsense", "GET", "/policies", "", 401}, {r.view, "GET", "/policies", "", 200},
 		{r.view, "POST", "/policies", `{"name":"x","policy_data":{}}`, 403}, {r.admin, "GET", "/policies/none", "", 404},
-		{r.admin, "POST", "/policies", `{"policy_data":{}}`, 400}, {r.admin, "POST", "/policies", `{"name":"x","policy_data":{"usb":{"alowed":1}}}`, 400},
+		{r.admin, "POST", "/policies", `{"policy_data":{}}`, 400},
+		{r.admin, "POST", "/policies", `{"name":"x","policy_data":{"usb":{"alowed":1}}}`, 400},
 		{r.admin, "POST", "/policies", `{"name":"x","policy_data":{},"surprise":1}`, 400}, {r.admin, "POST", "/policies", "not json", 400},
-		{r.admin, "PUT", "/policies/" + id, `{"policy_data":{"usb":{"allowed":"yes"}}}`, 400}, {r.admin, "PUT", "/policies/default", `{"policy_id":"none"}`, 404},
-		{r.admin, "GET", "/policies?page=0", "", 400}, {r.admin, "GET", "/nowhere", "", 404}, {r.admin, "POST", "/policies", strings.Repeat(" ", 2<<20), 413},
+		{r.admin, "PUT", "/policies/" + id, `{"policy_data":{"usb":{"allowed":"yes"}}}`, 400},
+		{r.admin, "PUT", "/policies/default", `{"policy_id":"none"}`, 404},
+		{r.admin, "GET", "/policies?page=0", "", 400}, {r.admin, "GET", "/nowhere", "", 404},
+		{r.admin, "POST", "/policies", strings.Repeat(" ", 2<<20), 413},
 	} {
 		if got, out := r.call(c.token, c.method, c.path, c.body); got != c.want {
 			t.Errorf("%s %s: %d %v, want %d", c.method, c.path, got, out, c.want)
@@ -214,11 +224,13 @@ func (r *rig) device(name, machine string) (*checkin.Client, protocol.EnrollResp
 	r.t.Helper()
 	token := r.ok(201, "POST", "/enrollments", `{}`)["token"].(string)
 	key, _ := protocol.NewDeviceKey()
-	out, server, err := checkin.Enroll(context.Background(), checkin.Server{URL: r.url}, r.ca, token, key, protocol.Host{Name: name, OS: "linux"}, machine)
+	out, server, err := checkin.Enroll(context.Background(), checkin.Server{URL: r.url}, r.ca, token, key,
+		protocol.Host{Name: name, OS: "linux"}, machine)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if _, _, err := checkin.Enroll(context.Background(), checkin.Server{URL: r.url}, r.ca, token, key, protocol.Host{Name: name}, machine); err == nil {
+	if _, _, err := checkin.Enroll(context.Background(), checkin.Server{URL: r.url}, r.ca, token, key, protocol.Host{Name: name},
+		machine); err == nil {
 		r.t.Error("a token is used twice")
 	}
 	c, err := checkin.NewClient(server, out.DeviceID, key, time.Now)
@@ -313,7 +325,8 @@ func TestDevices(t *testing.T) {
 		t.Error("no full report is asked for")
 	}
 	// A second machine with the same key: both are told to enrol anew.
-	if _, err := c.Exchange(context.Background(), protocol.Report{Policy: held, Agent: protocol.Agent{Machine: "m2"}}); err == nil || !strings.Contains(err.Error(), "enrol") {
+	if _, err := c.Exchange(context.Background(), protocol.Report{Policy: held, Agent: protocol.Agent{Machine: "m2"}}); err == nil ||
+		!strings.Contains(err.Error(), "enrol") {
 		t.Errorf("clone: %v", err)
 	}
 	if _, err := c.Exchange(context.Background(), protocol.Report{Policy: held, Agent: protocol.Agent{Machine: "m1"}}); err == nil {

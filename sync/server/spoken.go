@@ -75,7 +75,8 @@ func (s *speaker) Write(b []byte) (int, error) {
 	if len(b) > maxPlain {
 		return s.Conn.Write(b)
 	}
-	if status, rest, is := bytes.Cut(b, []byte(plainError)); is && bytes.HasPrefix(status, []byte("HTTP/1.1 ")) && bytes.IndexByte(status, '\n') < 0 {
+	if status, rest, is := bytes.Cut(b, []byte(plainError)); is && bytes.HasPrefix(status, []byte("HTTP/1.1 ")) &&
+		bytes.IndexByte(status, '\n') < 0 {
 		if _, err := s.Conn.Write(inShape(string(status), string(rest))); err != nil {
 			return 0, err
 		}
@@ -83,7 +84,8 @@ func (s *speaker) Write(b []byte) (int, error) {
 	}
 	// The only other answer past the handlers: an Expect that is not 100-continue.
 	if status, _, is := bytes.Cut(b, []byte("\r\n")); is && bytes.HasPrefix(status, []byte("HTTP/1.1 417 ")) {
-		if _, err := s.Conn.Write(shaped(string(status), "expectation_failed", "this server knows Expect: 100-continue alone")); err != nil {
+		if _, err := s.Conn.Write(shaped(string(status), "expectation_failed",
+			"this server knows Expect: 100-continue alone")); err != nil {
 			return 0, err
 		}
 		return len(b), nil
@@ -104,5 +106,7 @@ func inShape(status, text string) []byte {
 
 func shaped(status, code, message string) []byte {
 	body, _ := json.Marshal(protocol.Problem{Error: &protocol.ProblemBody{Code: code, Message: message}})
-	return fmt.Appendf(nil, "%s\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", status, len(body), body)
+	return fmt.Appendf(nil,
+		"%s\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nContent-Length: "+
+			"%d\r\nConnection: close\r\n\r\n%s", status, len(body), body)
 }

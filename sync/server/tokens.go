@@ -96,7 +96,8 @@ func (k *Keys) AdminToken(subject, role string, ttl time.Duration, now time.Time
 		return "", err
 	}
 	return jwt.Signed(s).Claims(AdminClaims{jwt.Claims{
-		ID: rand.Text()[:16], Subject: subject, Audience: jwt.Audience{adminAudience}, IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(ttl)),
+		ID: rand.Text()[:16], Subject: subject, Audience: jwt.Audience{adminAudience}, IssuedAt: jwt.NewNumericDate(now),
+		Expiry: jwt.NewNumericDate(now.Add(ttl)),
 	}, role}).Serialize()
 }
 
@@ -196,7 +197,8 @@ func (k *Keys) noteIssued(ctx context.Context, s *store.Store) error {
 		}
 		if json.Unmarshal(b, &x) == nil && !k.isNoted(x.ID) {
 			who := store.WithActor(ctx, store.Actor{By: x.By})
-			if nerr := s.Note(who, "token.created", x.Subject, []string{"id " + x.ID, "role " + x.Role, "until " + x.Until.Format(time.RFC3339)}, x.At); nerr != nil {
+			if nerr := s.Note(who, "token.created", x.Subject,
+				[]string{"id " + x.ID, "role " + x.Role, "until " + x.Until.Format(time.RFC3339)}, x.At); nerr != nil {
 				return errors.Join(err, nerr)
 			}
 			k.noted(x.ID) // also where the file cannot be removed

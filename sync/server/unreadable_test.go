@@ -32,7 +32,8 @@ func TestUnreadableReports(t *testing.T) {
 	path := "/api/v1/devices/" + out.DeviceID + "/checkin"
 	seen := func(when string) {
 		t.Helper()
-		for _, p := range []string{"/events", "/devices/" + out.DeviceID + "/events", "/devices/" + out.DeviceID, "/devices", "/compliance"} {
+		for _, p := range []string{"/events", "/devices/" + out.DeviceID + "/events", "/devices/" + out.DeviceID, "/devices",
+			"/compliance"} {
 			if code, m := r.call(r.view, "GET", p, ""); code != 200 {
 				t.Errorf("%s: GET %s: %d %v", when, p, code, m)
 			}
@@ -45,7 +46,8 @@ func TestUnreadableReports(t *testing.T) {
 		{`"events":[{"seq":1,"at":"2026/11/26T20:30:00Z"}]`, "parsing time"},
 		{`"findings_digest":"x","findings":[{"setting":"usb.allowed","since":"2026/11/26T20:30:00Z"}]`, "parsing time"},
 		{`"findings_digest":"x","findings":[{"setting":"usb.allowed","since":"2026-11-26T20:30:00+24:00"}]`, "findings[0].since"},
-		{`"findings_digest":"x","findings":[{"setting":"usb.allowed","compliance":"noncompliant","Compliance":"compliant"}]`, "must stand only once"},
+		{`"findings_digest":"x","findings":[{"setting":"usb.allowed","compliance":"noncompliant","Compliance":"compliant"}]`,
+			"must stand only once"},
 		{`"events":[{"seq":7,"Seq":3,"at":"2026-11-26T20:30:00Z","kind":"denied","Kind":"drift"}]`, "must stand only once"},
 		{`"x":{` + names.String() + `"last":0}`, "more than 4096 names"},
 		{`"agent":{"started_at":"2026-11-26T20:30:00+24:00","run":"r"}`, "agent.started_at"},
@@ -72,7 +74,8 @@ func TestUnreadableReports(t *testing.T) {
 	// Stored all the same, by whatever it was.
 	r.exchange(c, protocol.Report{Epoch: "e2", Counter: uint64(time.Now().UnixMilli())})
 	number := `(SELECT n FROM devices WHERE id = '` + out.DeviceID + `')`
-	execSQL(t, r.dir, `INSERT INTO events (device, epoch, first, last, received, body) VALUES (`+number+`, 'e3', 1, 2, 1, '[{"seq":1,"at":"2026/11/26"},{"seq":2,"at":"2026-11-26T20:30:00Z","subject":"fine"}]')`)
+	execSQL(t, r.dir, `INSERT INTO events (device, epoch, first, last, received, body) VALUES (`+number+
+		`, 'e3', 1, 2, 1, '[{"seq":1,"at":"2026/11/26"},{"seq":2,"at":"2026-11-26T20:30:00Z","subject":"fine"}]')`)
 	execSQL(t, r.dir, `INSERT INTO events (device, epoch, first, last, received, body) VALUES (`+number+`, 'e4', 1, 1, 2, '[,{}]')`)
 	seen("stored")
 	code, m := r.call(r.view, "GET", "/devices/"+out.DeviceID+"/events", "")
@@ -94,11 +97,14 @@ func TestBodiesThatDoNotEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := func() (io.Closer, *bufio.Reader) {
-		c, err := tls.Dial("tcp", strings.TrimPrefix(r.url, "https://"), &tls.Config{InsecureSkipVerify: true}) // who is asked is not what is tried
+		// who is asked is not what is tried
+		c, err := tls.Dial("tcp", strings.TrimPrefix(r.url, "https://"), &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, token, len(body))
+		fmt.Fprintf(c,
+			"POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path,
+			token, len(body))
 		_, _ = c.Write(body[:len(body)-1]) // all but the last byte
 		return c, bufio.NewReader(c)
 	}

@@ -79,7 +79,8 @@ func start(dir string) error {
 		return err
 	}
 	return files(filepath.Join(dir, devices, "usb1"), descriptors(0x1d6b, 0x0002, 9, 0, 0), map[string]string{
-		"authorized": "1", "authorized_default": "1", "devnum": "1", "busnum": "1", "speed": "480", "manufacturer": "SIMULATED", "product": "host controller",
+		"authorized": "1", "authorized_default": "1", "devnum": "1", "busnum": "1", "speed": "480", "manufacturer": "SIMULATED",
+		"product": "host controller",
 	})
 }
 
@@ -102,7 +103,8 @@ func plug(dir, port, id, class, serial, name string) error {
 		return err
 	}
 	if err := files(filepath.Join(dir, devices, port), descriptors(vendor, product, c[0], sub, protocol), map[string]string{
-		"authorized": strings.TrimSpace(string(standing)), "devnum": "2", "busnum": "1", "speed": "480", "manufacturer": "SIMULATED", "product": name, "serial": serial,
+		"authorized": strings.TrimSpace(string(standing)), "devnum": "2", "busnum": "1", "speed": "480", "manufacturer": "SIMULATED",
+		"product": name, "serial": serial,
 	}); err != nil {
 		return err
 	}
@@ -117,7 +119,8 @@ func announce(dir, action, port string) error {
 	}
 	defer conn.Close()
 	path := "/" + devices + "/" + port
-	text := []string{action + "@" + path, "ACTION=" + action, "DEVPATH=" + path, "SUBSYSTEM=usb", "DEVTYPE=usb_device", "DEVNUM=002", fmt.Sprintf("SEQNUM=%d", time.Now().UnixNano()), ""}
+	text := []string{action + "@" + path, "ACTION=" + action, "DEVPATH=" + path, "SUBSYSTEM=usb", "DEVTYPE=usb_device", "DEVNUM=002",
+		fmt.Sprintf("SEQNUM=%d", time.Now().UnixNano()), ""}
 	_, err = conn.Write([]byte(strings.Join(text, "\x00")))
 	return err
 }

@@ -337,7 +337,8 @@ func (a *API) answer(w http.ResponseWriter, id string, err error) (int, any) {
 	case errors.Is(err, store.ErrInUse):
 		return http.StatusConflict, body("in_use", err.Error(), nil)
 	case errors.Is(err, store.ErrReused):
-		return http.StatusConflict, body("idempotency_key_in_use", "a request with this Idempotency-Key was carried out at the same time; ask again", nil)
+		return http.StatusConflict, body("idempotency_key_in_use",
+			"a request with this Idempotency-Key was carried out at the same time; ask again", nil)
 	default:
 		if !errors.Is(err, context.Canceled) {
 			a.Log.Error("request failed", "request", id, "error", err)

@@ -90,7 +90,8 @@ func (a *API) exceptionsOf(q *request, e *entry) ([]protocol.Exception, error) {
 	}
 	e.exceptions, e.until = nil, q.now.Add(time.Hour)
 	for _, x := range list {
-		e.exceptions = append(e.exceptions, protocol.Exception{ID: x.ID, Section: x.Section, Subject: x.Subject, Reason: x.Reason, Until: x.Until, Seconds: int64(x.Until.Sub(x.CreatedAt) / time.Second)})
+		e.exceptions = append(e.exceptions, protocol.Exception{ID: x.ID, Section: x.Section, Subject: x.Subject, Reason: x.Reason,
+			Until: x.Until, Seconds: int64(x.Until.Sub(x.CreatedAt) / time.Second)})
 		if x.Until.Before(e.until) {
 			e.until = x.Until
 		}

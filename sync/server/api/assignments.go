@@ -42,7 +42,8 @@ var assignmentShelf = shelf[fleet.Assignment]{
 	},
 	takes: func(q *request, x fleet.Assignment) bool {
 		t := x.Target
-		for name, v := range map[string]string{"policy_id": x.Policy, "platform": t.Platform, "ownership": t.Ownership, "user": t.User, "tag": t.Tag} {
+		for name, v := range map[string]string{"policy_id": x.Policy, "platform": t.Platform, "ownership": t.Ownership, "user": t.User,
+			"tag": t.Tag} {
 			if want := q.params.Get(name); want != "" && want != v {
 				return false
 			}
@@ -87,7 +88,8 @@ func putAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, erro
 		return was, err
 	}
 	was.AssignmentBody = *in
-	return was, a.Store.EditAssignment(q.Context(), fleet.Assignment{ID: was.ID, Policy: in.PolicyID, Target: in.Target, Priority: in.Priority, Compliance: in.Compliance}, q.now)
+	return was, a.Store.EditAssignment(q.Context(), fleet.Assignment{ID: was.ID, Policy: in.PolicyID, Target: in.Target,
+		Priority: in.Priority, Compliance: in.Compliance}, q.now)
 }
 
 // maxAssignments bounds what each check-in asks.
@@ -115,7 +117,8 @@ func createAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, e
 	if err := invalid(errs); err != nil {
 		return assignmentView{}, err
 	}
-	x := fleet.Assignment{ID: "assignment-" + strings.ToLower(rand.Text()[:12]), Policy: in.PolicyID, Target: in.Target, Priority: in.Priority, Compliance: in.Compliance, CreatedAt: q.now, CreatedBy: q.by}
+	x := fleet.Assignment{ID: "assignment-" + strings.ToLower(rand.Text()[:12]), Policy: in.PolicyID, Target: in.Target,
+		Priority: in.Priority, Compliance: in.Compliance, CreatedAt: q.now, CreatedBy: q.by}
 	return viewAssignment(x), a.Store.AddAssignment(q.Context(), x)
 }
 

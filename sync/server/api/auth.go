@@ -30,7 +30,8 @@ func (a *API) admit(q *request) (hash string, err error) {
 	}
 	scheme, bearer, ok := strings.Cut(q.Header.Get("Authorization"), " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") || len(bearer) > 8<<10 {
-		return "", a.limit.failed(q.Request, &problem{status: http.StatusUnauthorized, code: "unauthorized", message: "an Authorization: Bearer token is needed"})
+		return "", a.limit.failed(q.Request, &problem{status: http.StatusUnauthorized, code: "unauthorized",
+			message: "an Authorization: Bearer token is needed"})
 	}
 	q.bearer = strings.TrimSpace(bearer)
 	switch q.route.access {
@@ -40,7 +41,8 @@ func (a *API) admit(q *request) (hash string, err error) {
 			return "", a.limit.failed(q.Request, &problem{status: http.StatusUnauthorized, code: "unauthorized", message: err.Error()})
 		}
 		if q.route.access == admin && role != "admin" {
-			return "", &problem{status: http.StatusForbidden, code: "forbidden", message: "this needs the role admin; the token has " + role}
+			return "", &problem{status: http.StatusForbidden, code: "forbidden",
+				message: "this needs the role admin; the token has " + role}
 		}
 		q.by = by
 	case device:
@@ -54,7 +56,8 @@ func (a *API) admit(q *request) (hash string, err error) {
 // admitToken keeps guesses of enrolment tokens from the database. One that this node knows is never kept waiting.
 func (a *API) admitToken(q *request) error {
 	if strings.Count(q.bearer, ".") == 2 {
-		return invalid(policy.Errors{{Field: "Authorization", Message: "must be an enrolment token (wte_…), and this is an administrator's or a device's", Received: "a signed token"}})
+		return invalid(policy.Errors{{Field: "Authorization",
+			Message: "must be an enrolment token (wte_…), and this is an administrator's or a device's", Received: "a signed token"}})
 	}
 	if a.tickets.has(q.bearer) || !a.limit.exhausted(q.Request) || a.limit.spare.Allow() {
 		return nil
@@ -85,7 +88,8 @@ func (a *API) admitDevice(q *request) (string, error) {
 	if errors.Is(err, protocol.ErrClock) {
 		at := q.now.UTC()
 		return "", &detailed{http.StatusUnauthorized, protocol.Problem{Error: &protocol.ProblemBody{
-			Code: protocol.CodeClock, Message: "the request expires at a time that is not within 60 s of the server's clock", ServerTime: &at,
+			Code: protocol.CodeClock, Message: "the request expires at a time that is not within 60 s of the server's clock",
+			ServerTime: &at,
 		}}}
 	}
 	if err != nil {
@@ -108,7 +112,8 @@ func (a *API) take(q *request) error {
 		}
 	}
 	if e.d.State == store.Cloned {
-		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned, message: "two machines use this device's key: enrol each of them again"}
+		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned,
+			message: "two machines use this device's key: enrol each of them again"}
 	}
 	return nil
 }
@@ -182,7 +187,8 @@ func (f *failures) failed(q *http.Request, p *problem) error {
 	if l.Allow() {
 		return p
 	}
-	return &problem{status: http.StatusTooManyRequests, code: "too_many_failures", message: "too many failed authentications from " + addr.String()}
+	return &problem{status: http.StatusTooManyRequests, code: "too_many_failures",
+		message: "too many failed authentications from " + addr.String()}
 }
 
 // client is the address that a request comes from: the last one that a trusted proxy did not write

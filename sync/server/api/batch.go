@@ -53,7 +53,8 @@ func (b *batch) put(ctx context.Context, rec *store.Record) error {
 	select {
 	case b.in <- p:
 	default:
-		return &problem{status: http.StatusServiceUnavailable, code: "busy", message: "more reports wait to be written than the server can take"}
+		return &problem{status: http.StatusServiceUnavailable, code: "busy",
+			message: "more reports wait to be written than the server can take"}
 	}
 	select {
 	case err := <-p.done:

@@ -69,7 +69,8 @@ func (v *visit) keys() error {
 
 // release is all that a retired device gets.
 func (v *visit) release() (err error) {
-	v.out.Release, err = protocol.SignRelease(v.a.Keys.Signing(), protocol.Release{DeviceID: v.e.d.ID, Release: true, IssuedAt: v.q.now.UTC()})
+	v.out.Release, err = protocol.SignRelease(v.a.Keys.Signing(),
+		protocol.Release{DeviceID: v.e.d.ID, Release: true, IssuedAt: v.q.now.UTC()})
 	return err
 }
 

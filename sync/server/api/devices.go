@@ -124,8 +124,10 @@ type deviceDetail struct {
 
 func (a *API) view(d *store.Device, st *fleet.State, now time.Time) DeviceView {
 	seen := a.book.seen(d)
-	v := DeviceView{ID: d.ID, Name: d.Name, Status: a.status(d, now), State: d.State, Platform: d.OS, Ownership: d.Ownership, User: d.User, Tags: d.Tags,
-		PolicyID: d.Policy, Held: heldOf(d), EnrolledAt: second(d.EnrolledAt), Enrollment: d.Enrollment, LastSync: a.lastSync(d, now), LookedAt: when(seen.Looked)}
+	v := DeviceView{ID: d.ID, Name: d.Name, Status: a.status(d, now), State: d.State, Platform: d.OS, Ownership: d.Ownership, User: d.User,
+		Tags:     d.Tags,
+		PolicyID: d.Policy, Held: heldOf(d), EnrolledAt: second(d.EnrolledAt), Enrollment: d.Enrollment, LastSync: a.lastSync(d, now),
+		LookedAt: when(seen.Looked)}
 	v.Compliance, v.Why = a.stands(d, now)
 	if v.Tags == nil {
 		v.Tags = []string{}
@@ -144,9 +146,11 @@ func (a *API) view(d *store.Device, st *fleet.State, now time.Time) DeviceView {
 
 func listDevices(a *API, q *request) (listView[DeviceView], error) {
 	var none listView[DeviceView]
-	f := roster.Filter{Policy: q.params.Get("policy_id"), Rollup: q.params.Get("compliance"), Name: q.params.Get("name"), State: q.params.Get("state"),
+	f := roster.Filter{Policy: q.params.Get("policy_id"), Rollup: q.params.Get("compliance"), Name: q.params.Get("name"),
+		State:  q.params.Get("state"),
 		Status: q.params.Get("status"), Text: q.params.Get("q"),
-		Target: fleet.Target{Platform: q.params.Get("platform"), Ownership: q.params.Get("ownership"), User: q.params.Get("user"), Tag: q.params.Get("tag")}}
+		Target: fleet.Target{Platform: q.params.Get("platform"), Ownership: q.params.Get("ownership"), User: q.params.Get("user"),
+			Tag: q.params.Get("tag")}}
 	st := a.state.Load()
 	if part := strings.ToLower(q.params.Get("policy_name")); part != "" {
 		f.Any = []string{}
@@ -231,12 +235,14 @@ func (f factsView) MarshalJSON() ([]byte, error) { return f.raw, nil }
 // Schema describes facts: the parts of the snapshot beside these fields.
 func (factsView) Schema(r huma.Registry) *huma.Schema {
 	texts := &huma.Schema{Type: "array", Items: &huma.Schema{Type: "string"}}
-	s := &huma.Schema{Type: "object", AdditionalProperties: true, Description: "what the device tells of itself: parts of its snapshot (usb, controllers, inputs, …) and these", Properties: map[string]*huma.Schema{
-		"host": r.Schema(reflect.TypeFor[protocol.Host](), true, ""), "health": texts, "health_codes": texts, "hold": {Type: "string"},
-		"capable":     {Type: "object", AdditionalProperties: r.Schema(reflect.TypeFor[fact.Capability](), true, "")},
-		"unread":      {Type: "object", AdditionalProperties: &huma.Schema{Type: "string"}},
-		"latency_hdr": {Type: "object", AdditionalProperties: &huma.Schema{Type: "string"}},
-	}}
+	s := &huma.Schema{Type: "object", AdditionalProperties: true,
+		Description: "what the device tells of itself: parts of its snapshot (usb, controllers, inputs, …) and these",
+		Properties: map[string]*huma.Schema{
+			"host": r.Schema(reflect.TypeFor[protocol.Host](), true, ""), "health": texts, "health_codes": texts, "hold": {Type: "string"},
+			"capable":     {Type: "object", AdditionalProperties: r.Schema(reflect.TypeFor[fact.Capability](), true, "")},
+			"unread":      {Type: "object", AdditionalProperties: &huma.Schema{Type: "string"}},
+			"latency_hdr": {Type: "object", AdditionalProperties: &huma.Schema{Type: "string"}},
+		}}
 	return closed(s)
 }
 
@@ -270,7 +276,8 @@ func getDevice(a *API, q *request) (deviceDetail, error) {
 	if err != nil {
 		return deviceDetail{}, err
 	}
-	out := deviceDetail{DeviceView: a.view(d, a.state.Load(), q.now), Findings: []storedFinding{}, FindingsAt: when(d.Report.FindingsAt), Exceptions: []exceptionView{}}
+	out := deviceDetail{DeviceView: a.view(d, a.state.Load(), q.now), Findings: []storedFinding{}, FindingsAt: when(d.Report.FindingsAt),
+		Exceptions: []exceptionView{}}
 	if d.Report.Findings != nil {
 		if json.Unmarshal(d.Report.Findings, &out.Findings) != nil {
 			out.Findings = []storedFinding{unreadableFinding}
@@ -306,7 +313,8 @@ type deviceEdit struct {
 func checkTags(tags []string, errs *policy.Errors) {
 	for i, t := range tags {
 		if t == "" || len(t) > 64 || strings.Trim(t, "abcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
-			*errs = append(*errs, policy.Error{Field: fmt.Sprintf("tags[%d]", i), Message: "must have 1 to 64 of a-z, 0-9, '.', '_' and '-'", Received: short(t)})
+			*errs = append(*errs, policy.Error{Field: fmt.Sprintf("tags[%d]", i),
+				Message: "must have 1 to 64 of a-z, 0-9, '.', '_' and '-'", Received: short(t)})
 		} else if slices.Index(tags, t) < i {
 			*errs = append(*errs, policy.Error{Field: fmt.Sprintf("tags[%d]", i), Message: "must stand only once", Received: t})
 		}

@@ -19,14 +19,16 @@ type modeText string
 
 // Schema describes a compliance mode.
 func (modeText) Schema(huma.Registry) *huma.Schema {
-	return &huma.Schema{Type: "string", Enum: []any{"enforce", "warn", "monitor"}, Description: "enforce: act and report; warn: tell the user and report; monitor: report"}
+	return &huma.Schema{Type: "string", Enum: []any{"enforce", "warn", "monitor"},
+		Description: "enforce: act and report; warn: tell the user and report; monitor: report"}
 }
 
 type sectionModes map[string]modeText
 
 // Schema describes modes by section.
 func (sectionModes) Schema(r huma.Registry) *huma.Schema {
-	s := &huma.Schema{Type: "object", Properties: map[string]*huma.Schema{}, AdditionalProperties: false, Description: "modes of single sections"}
+	s := &huma.Schema{Type: "object", Properties: map[string]*huma.Schema{}, AdditionalProperties: false,
+		Description: "modes of single sections"}
 	for _, name := range policy.Sections() {
 		s.Properties[name] = modeText("").Schema(r)
 	}
@@ -52,7 +54,8 @@ func (d *policyData) UnmarshalJSON(b []byte) error {
 
 // Schema describes every section with its settings.
 func (policyData) Schema(huma.Registry) *huma.Schema {
-	whole := &huma.Schema{Type: "object", AdditionalProperties: false, Description: "what devices are to hold; an absent setting is unmanaged", Properties: map[string]*huma.Schema{}}
+	whole := &huma.Schema{Type: "object", AdditionalProperties: false,
+		Description: "what devices are to hold; an absent setting is unmanaged", Properties: map[string]*huma.Schema{}}
 	for _, name := range policy.Sections() {
 		section := policy.Shape{Type: "object", Doc: policy.SectionDoc(name), Fields: map[string]policy.Shape{}}
 		for _, s := range policy.Section(name) {

@@ -44,7 +44,8 @@ func enroll(a *API, q *request) (protocol.EnrollResponse, error) {
 	}
 	var key jose.JSONWebKey
 	if err := json.Unmarshal(in.PublicKey, &key); err != nil || !key.IsPublic() || !key.Valid() || !protocol.DeviceKey(&key) {
-		return out, invalid(policy.Errors{{Field: "public_key", Message: "must be a public JWK of a key that can sign check-ins: Ed25519, or EC P-256", Received: short(string(in.PublicKey))}})
+		return out, invalid(policy.Errors{{Field: "public_key",
+			Message: "must be a public JWK of a key that can sign check-ins: Ed25519, or EC P-256", Received: short(string(in.PublicKey))}})
 	}
 	h := in.Device
 	text(&errs, "device.name", h.Name, 256)
@@ -67,7 +68,8 @@ func enroll(a *API, q *request) (protocol.EnrollResponse, error) {
 	if err != nil {
 		return out, err
 	}
-	d := &store.Device{Device: fleet.Device{ID: "device-" + rand.Text()[:16], OS: h.OS, Ownership: h.Ownership}, Name: h.Name, Key: jwk, Machine: in.Machine, Host: host}
+	d := &store.Device{Device: fleet.Device{ID: "device-" + rand.Text()[:16], OS: h.OS, Ownership: h.Ownership}, Name: h.Name, Key: jwk,
+		Machine: in.Machine, Host: host}
 	err = a.Store.Enroll(q.Context(), q.bearer, d, q.now)
 	if errors.Is(err, store.ErrUsed) {
 		return out, a.limit.failed(q.Request, &problem{status: http.StatusForbidden, code: "bad_enrollment", message: err.Error()})
@@ -76,6 +78,8 @@ func enroll(a *API, q *request) (protocol.EnrollResponse, error) {
 		return out, err
 	}
 	a.Log.Info("device enrolled", "device", d.ID, "name", d.Name, "enrollment", d.Enrollment)
-	return protocol.EnrollResponse{DeviceID: d.ID, PolicyKeys: a.Keys.PolicyKeys(), RecoveryKey: a.Keys.RecoveryKey(), Recovery: a.Keys.Recovery(),
-		Interval: int(a.Interval.Seconds()), ServerTime: q.now.UTC(), CodeSecret: base64.StdEncoding.EncodeToString(a.Keys.CodeSecret(d.ID))}, nil
+	return protocol.EnrollResponse{DeviceID: d.ID, PolicyKeys: a.Keys.PolicyKeys(), RecoveryKey: a.Keys.RecoveryKey(),
+		Recovery: a.Keys.Recovery(),
+		Interval: int(a.Interval.Seconds()), ServerTime: q.now.UTC(),
+		CodeSecret: base64.StdEncoding.EncodeToString(a.Keys.CodeSecret(d.ID))}, nil
 }

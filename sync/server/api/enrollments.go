@@ -44,12 +44,14 @@ func viewEnrollment(e store.Enrollment) enrollmentView {
 	if e.Tags == nil {
 		e.Tags = []string{}
 	}
-	return enrollmentView{e.ID, "", "", e.Uses, e.Used, second(e.Expires), e.Note, e.Ownership, e.User, e.Tags, e.Policy, second(e.CreatedAt), e.CreatedBy, when(e.RevokedAt), ""}
+	return enrollmentView{e.ID, "", "", e.Uses, e.Used, second(e.Expires), e.Note, e.Ownership, e.User, e.Tags, e.Policy,
+		second(e.CreatedAt), e.CreatedBy, when(e.RevokedAt), ""}
 }
 
 // NewEnrollment makes a token and its record.
 func NewEnrollment(uses int, life time.Duration, by string, now time.Time) (token string, e store.Enrollment) {
-	return "wte_" + rand.Text(), store.Enrollment{ID: "enrollment-" + strings.ToLower(rand.Text()[:12]), Uses: uses, Expires: now.Add(life), CreatedAt: now, CreatedBy: by}
+	return "wte_" + rand.Text(), store.Enrollment{ID: "enrollment-" + strings.ToLower(rand.Text()[:12]), Uses: uses, Expires: now.Add(life),
+		CreatedAt: now, CreatedBy: by}
 }
 
 func createEnrollment(a *API, q *request, in *enrollmentBody) (enrollmentView, error) {
@@ -202,7 +204,8 @@ type fleetEvents struct {
 // listEvents gives the events of all devices, newest first.
 func listEvents(a *API, q *request) (fleetEvents, error) {
 	out := fleetEvents{Data: []fleetEvent{}}
-	f := store.EventFilter{Kind: q.params.Get("kind"), Setting: q.params.Get("setting"), Text: q.params.Get("q"), Since: q.moment("since"), Until: q.moment("until")}
+	f := store.EventFilter{Kind: q.params.Get("kind"), Setting: q.params.Get("setting"), Text: q.params.Get("q"), Since: q.moment("since"),
+		Until: q.moment("until")}
 	r, err := a.ready(q.Context())
 	if err != nil {
 		return out, err

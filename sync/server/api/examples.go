@@ -19,9 +19,11 @@ var examples = map[string]string{
 	"PUT /policies/default":        `{"policy_id":"policy-default"}`,
 	"PUT /policies/{id}":           `{"policy_data":{"usb":{"allowed_classes":["hid","audio"]}}}`,
 	"POST /policies/{id}/whatif":   `{"policy_data":{"usb":{"allowed_classes":["hid"]}}}`,
-	"POST /policies/{id}/rollouts": `{"policy":{"compliance":"enforce"},"stages":[{"percent":5,"wait_minutes":1440},{"percent":50,"wait_minutes":1440},{"percent":100}],` +
+	"POST /policies/{id}/rollouts": `{"policy":{"compliance":"enforce"},"stages":[{"percent":5,"wait_minutes":1440},{"percent":50,` +
+		`"wait_minutes":1440},{"percent":100}],` +
 		`"groups":[{"tag":"it"}],"stop_above_percent":5,"min_devices":10}`,
-	"POST /assignments":             `{"policy_id":"policy-default","target":{"tag":"berlin","platform":"linux","ownership":"COPE"},"priority":100,"compliance":"warn"}`,
+	"POST /assignments": `{"policy_id":"policy-default","target":{"tag":"berlin","platform":"linux","ownership":"COPE"},` +
+		`"priority":100,"compliance":"warn"}`,
 	"PUT /assignments/{id}":         `{"policy_id":"policy-default","target":{"tag":"berlin"},"priority":200}`,
 	"PATCH /devices/{id}":           `{"user":"ann@example.com","ownership":"COPE","tags":["berlin","pilot"]}`,
 	"PUT /devices/{id}/policy":      `{"policy_id":"policy-default","priority":1000}`,
@@ -29,7 +31,8 @@ var examples = map[string]string{
 	"POST /enrollments":             `{"uses":500,"hours":168,"tags":["berlin"],"note":"autumn rollout"}`,
 	"POST /time":                    `{"nonce":"b3f1c0de7a55e11e"}`,
 	"POST /devices/enroll": `{"public_key":{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},` +
-		`"device":{"name":"laptop-17","os":"linux","version":"Debian GNU/Linux 13","arch":"amd64"},"machine":"6f1ed002ab5595859014ebf0951522d9"}`,
+		`"device":{"name":"laptop-17","os":"linux","version":"Debian GNU/Linux 13","arch":"amd64"},` +
+		`"machine":"6f1ed002ab5595859014ebf0951522d9"}`,
 	"POST /devices/{id}/checkin": `{"counter":1795730000000,"policy":{"policy_id":"policy-default","version":3,"serial":7},"epoch":"e1",` +
 		`"agent":{"version":"0.7.0","started_at":"2026-11-26T08:00:00Z"}}`,
 }

@@ -47,7 +47,8 @@ func viewException(x store.Exception, now time.Time) exceptionView {
 	case x.Offline:
 		state = "code_issued"
 	}
-	v := exceptionView{ID: x.ID, Section: x.Section, Subject: x.Subject, Reason: x.Reason, CreatedBy: x.CreatedBy, CreatedAt: second(x.CreatedAt), Until: second(x.Until),
+	v := exceptionView{ID: x.ID, Section: x.Section, Subject: x.Subject, Reason: x.Reason, CreatedBy: x.CreatedBy,
+		CreatedAt: second(x.CreatedAt), Until: second(x.Until),
 		EndedAt: when(x.EndedAt), Offline: x.Offline, Current: state == "current", State: state}
 	if x.Section == "usb" {
 		v.USB = x.Subject
@@ -97,7 +98,8 @@ func grantException(a *API, q *request, in *exceptionBody) (exceptionView, error
 		return exceptionView{}, &problem{status: http.StatusConflict, code: "device_state", message: "the device is " + d.State}
 	}
 	length := time.Duration(in.Minutes) * time.Minute
-	x := store.Exception{ID: "exception-" + strings.ToLower(rand.Text()[:12]), Device: d.N, Section: section, Subject: subject, Reason: in.Reason, CreatedBy: q.by, CreatedAt: q.now, Until: q.now.Add(length), Offline: in.Offline}
+	x := store.Exception{ID: "exception-" + strings.ToLower(rand.Text()[:12]), Device: d.N, Section: section, Subject: subject,
+		Reason: in.Reason, CreatedBy: q.by, CreatedAt: q.now, Until: q.now.Add(length), Offline: in.Offline}
 	code := ""
 	if in.Offline {
 		if code, err = protocol.NewCode(a.Keys.CodeSecret(d.ID), d.ID, protocol.CodeSubject(section, subject), length, q.now); err != nil {

@@ -16,8 +16,10 @@ func changesOf(before, after *policy.Document) []string {
 	if before == nil {
 		return changes
 	}
-	for _, c := range []struct{ field, was, is string }{{"name", before.Name, after.Name}, {"description", before.Description, after.Description},
-		{"organization_id", before.Organization, after.Organization}, {"active", strconv.FormatBool(before.Active), strconv.FormatBool(after.Active)}} {
+	for _, c := range []struct{ field, was, is string }{{"name", before.Name, after.Name},
+		{"description", before.Description, after.Description},
+		{"organization_id", before.Organization, after.Organization},
+		{"active", strconv.FormatBool(before.Active), strconv.FormatBool(after.Active)}} {
 		if c.was != c.is {
 			changes = append(changes, c.field+": "+strconv.Quote(short(c.was))+" → "+strconv.Quote(short(c.is)))
 		}

@@ -76,11 +76,14 @@ func (a *API) replay(q *request) (out any, status int, err error, done bool) {
 	case err != nil:
 		return nil, 0, err, true
 	case r.Request != q.fingerprint():
-		return nil, 0, &problem{status: http.StatusUnprocessableEntity, code: "idempotency_key_reused", message: "this Idempotency-Key was used for another request"}, true
+		return nil, 0, &problem{status: http.StatusUnprocessableEntity, code: "idempotency_key_reused",
+			message: "this Idempotency-Key was used for another request"}, true
 	case r.Status == 0 && q.now.Sub(r.At) < 30*time.Second:
 		return nil, 0, store.ErrReused, true // its answer is being written
 	case r.Status == 0:
-		return nil, 0, &problem{status: http.StatusConflict, code: "idempotency_answer_lost", message: fmt.Sprintf("the request was carried out as change %d of the audit log, and its answer was not kept", r.Sequence)}, true
+		return nil, 0, &problem{status: http.StatusConflict, code: "idempotency_answer_lost",
+				message: fmt.Sprintf("the request was carried out as change %d of the audit log, and its answer was not kept", r.Sequence)},
+			true
 	}
 	box, err := a.seal(q)
 	if err != nil {

@@ -38,7 +38,9 @@ var (
 	paging = []param{
 		{name: "page", doc: "from 1", kind: "integer", def: 1, most: 1 << 30},
 		{name: "page_size", doc: "at most 100", kind: "integer", def: 20, most: 100},
-		{name: "cursor", doc: "go on where an answer ended: its next. Unlike page it stays right while the list changes (sorted by last_sync, what changes its place meanwhile comes there)", kind: "string", most: 2048},
+		{name: "cursor",
+			doc: "go on where an answer ended: its next. Unlike page it stays right while the list changes (sorted by last_sync, what " +
+				"changes its place meanwhile comes there)", kind: "string", most: 2048},
 	}
 	textParam = param{name: "q", doc: "a text that is somewhere in it, in capitals or not", kind: "string"}
 	since     = param{name: "since", doc: "from this time on", kind: "string", format: "date-time"}
@@ -135,7 +137,8 @@ func (s shelf[T]) cut(q *request, all []T) (out []T, total int, next string, err
 }
 
 func badCursor(text string) error {
-	return invalid(policy.Errors{{Field: "?cursor", Message: "must be the next of an earlier answer to the same question, with the same sort", Received: short(text)}})
+	return invalid(policy.Errors{{Field: "?cursor", Message: "must be the next of an earlier answer to the same question, with " +
+		"the same sort", Received: short(text)}})
 }
 
 // sortable is a time as a text that sorts like it.

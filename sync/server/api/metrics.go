@@ -29,23 +29,35 @@ type stats struct {
 
 func newStats(a *API) *stats {
 	s := &stats{registry: prometheus.NewRegistry(),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "warder_http_requests_total", Help: "Requests by route and status."}, []string{"route", "status"}),
-		seconds:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "warder_http_request_seconds", Help: "Time to answer by route.", Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5}}, []string{"route"}),
-		checkins: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "warder_checkins_total", Help: "Check-ins, by whether they brought news."}, []string{"news"}),
-		events:   prometheus.NewCounter(prometheus.CounterOpts{Name: "warder_events_stored_total", Help: "Events that devices reported and that were stored."}),
-		shed:     prometheus.NewCounter(prometheus.CounterOpts{Name: "warder_requests_shed_total", Help: "Requests answered 503 because of the limit on requests in flight."}),
-		quota:    prometheus.NewCounter(prometheus.CounterOpts{Name: "warder_device_quota_total", Help: "Reports of devices that had more to say than a device may: refused, or taken without their events."}),
-		batches:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "warder_batch_reports", Help: "Reports written in one transaction.", Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256}}),
-		nudges:   prometheus.NewCounter(prometheus.CounterOpts{Name: "warder_nudges_total", Help: "Nudges sent on push sockets."}),
-		loads:    prometheus.NewCounter(prometheus.CounterOpts{Name: "warder_device_loads_total", Help: "Devices read from the database for a request."}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "warder_http_requests_total",
+			Help: "Requests by route and status."}, []string{"route", "status"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "warder_http_request_seconds", Help: "Time to answer by route.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5}}, []string{"route"}),
+		checkins: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "warder_checkins_total",
+			Help: "Check-ins, by whether they brought news."}, []string{"news"}),
+		events: prometheus.NewCounter(prometheus.CounterOpts{Name: "warder_events_stored_total",
+			Help: "Events that devices reported and that were stored."}),
+		shed: prometheus.NewCounter(prometheus.CounterOpts{Name: "warder_requests_shed_total",
+			Help: "Requests answered 503 because of the limit on requests in flight."}),
+		quota: prometheus.NewCounter(prometheus.CounterOpts{Name: "warder_device_quota_total",
+			Help: "Reports of devices that had more to say than a device may: refused, or taken without their events."}),
+		batches: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "warder_batch_reports", Help: "Reports written in one transaction.",
+			Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256}}),
+		nudges: prometheus.NewCounter(prometheus.CounterOpts{Name: "warder_nudges_total", Help: "Nudges sent on push sockets."}),
+		loads: prometheus.NewCounter(prometheus.CounterOpts{Name: "warder_device_loads_total",
+			Help: "Devices read from the database for a request."}),
 	}
 	s.news, s.quiet = s.checkins.WithLabelValues("true"), s.checkins.WithLabelValues("false")
 	s.registry.MustRegister(s.requests, s.seconds, s.checkins, s.events, s.shed, s.quota, s.batches, s.nudges, s.loads,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "warder_push_sockets", Help: "Push sockets that are up on this node."}, func() float64 { return float64(a.hub.count()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "warder_requests_in_flight", Help: "Requests that are being answered."}, func() float64 { return float64(len(a.inFlight)) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "warder_change_sequence", Help: "The last change that this node follows."}, func() float64 { return float64(a.state.Load().Sequence) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "warder_seen_waiting", Help: "Check-ins without news whose time is not written yet."}, func() float64 { return float64(a.batch.waiting()) }))
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "warder_push_sockets", Help: "Push sockets that are up on this node."},
+			func() float64 { return float64(a.hub.count()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "warder_requests_in_flight", Help: "Requests that are being answered."},
+			func() float64 { return float64(len(a.inFlight)) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "warder_change_sequence", Help: "The last change that this node follows."},
+			func() float64 { return float64(a.state.Load().Sequence) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "warder_seen_waiting",
+			Help: "Check-ins without news whose time is not written yet."}, func() float64 { return float64(a.batch.waiting()) }))
 	return s
 }
 

@@ -34,15 +34,20 @@ func (a *API) describe() error {
 // Describe is the API as an OpenAPI 3.1 document.
 func Describe(version string) *huma.OpenAPI {
 	doc := &huma.OpenAPI{OpenAPI: "3.1.0", Info: &huma.Info{Title: "Warder policy server", Version: version,
-		Description: "Policies, the devices that have them, and how these stand. Times are RFC 3339 in UTC. Errors have one shape, with every error of a request. " +
+		Description: "Policies, the devices that have them, and how these stand. Times are RFC 3339 in UTC. Errors have one shape, with " +
+			"every error of a request. " +
 			"Beside these there is the websocket on which the server nudges a device, GET /api/v1/devices/{id}/push.",
-		Contact: &huma.Contact{Name: "The Warder project"}, License: &huma.License{Name: "Apache 2.0", URL: "https://www.apache.org/licenses/LICENSE-2.0.html"}},
-		Servers: []*huma.Server{{URL: "https://{host}", Description: "this server", Variables: map[string]*huma.ServerVariable{"host": {Default: "localhost:8443"}}}},
-		Paths:   map[string]*huma.PathItem{},
+		Contact: &huma.Contact{Name: "The Warder project"},
+		License: &huma.License{Name: "Apache 2.0", URL: "https://www.apache.org/licenses/LICENSE-2.0.html"}},
+		Servers: []*huma.Server{{URL: "https://{host}", Description: "this server",
+			Variables: map[string]*huma.ServerVariable{"host": {Default: "localhost:8443"}}}},
+		Paths: map[string]*huma.PathItem{},
 		Components: &huma.Components{Schemas: registry, SecuritySchemes: map[string]*huma.SecurityScheme{
-			"administrator": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "HS256, with role admin or viewer and an expiry; made by warder-server token create"},
-			"device":        {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "signed by the device's key for one request: method, path and SHA-256 of the body"},
-			"enrolment":     {Type: "http", Scheme: "bearer", Description: "an enrolment token"},
+			"administrator": {Type: "http", Scheme: "bearer", BearerFormat: "JWT",
+				Description: "HS256, with role admin or viewer and an expiry; made by warder-server token create"},
+			"device": {Type: "http", Scheme: "bearer", BearerFormat: "JWT",
+				Description: "signed by the device's key for one request: method, path and SHA-256 of the body"},
+			"enrolment": {Type: "http", Scheme: "bearer", Description: "an enrolment token"},
 		}},
 	}
 	problem := &huma.Response{Description: "what is wrong", Content: content(reflect.TypeFor[protocol.Problem](), "Problem")}
@@ -60,8 +65,10 @@ func Describe(version string) *huma.OpenAPI {
 			item = &huma.PathItem{}
 			doc.Paths[path] = item
 		}
-		op := &huma.Operation{OperationID: operationID(r), Summary: r.summary, Tags: []string{tagOf(r)}, Responses: map[string]*huma.Response{}}
-		if scheme := []string{viewer: "administrator", admin: "administrator", device: "device", token: "enrolment", anyone: ""}[r.access]; scheme != "" {
+		op := &huma.Operation{OperationID: operationID(r), Summary: r.summary, Tags: []string{tagOf(r)},
+			Responses: map[string]*huma.Response{}}
+		if scheme := []string{viewer: "administrator", admin: "administrator", device: "device", token: "enrolment",
+			anyone: ""}[r.access]; scheme != "" {
 			op.Security = []map[string][]string{{scheme: {}}}
 		} else {
 			op.Security = []map[string][]string{{}}
@@ -79,16 +86,19 @@ func Describe(version string) *huma.OpenAPI {
 			op.Description = "For anybody."
 		}
 		for _, name := range valuesOf(r.path) {
-			op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Example: exampleOf(r, name), Schema: &huma.Schema{Type: "string"}})
+			op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Example: exampleOf(r, name),
+				Schema: &huma.Schema{Type: "string"}})
 		}
 		for _, p := range r.query {
 			op.Parameters = append(op.Parameters, &huma.Param{Name: p.name, In: "query", Description: p.doc, Schema: p.schema()})
 		}
 		if r.access == admin && r.method == http.MethodPost {
-			op.Parameters = append(op.Parameters, &huma.Param{Name: "Idempotency-Key", In: "header", Description: "a second request with the same key is answered and not carried out", Schema: &huma.Schema{Type: "string"}})
+			op.Parameters = append(op.Parameters, &huma.Param{Name: "Idempotency-Key", In: "header",
+				Description: "a second request with the same key is answered and not carried out", Schema: &huma.Schema{Type: "string"}})
 		}
 		if strings.HasPrefix(r.path, "/policies/{id}") && (r.method != http.MethodGet) {
-			op.Parameters = append(op.Parameters, &huma.Param{Name: "If-Match", In: "header", Description: "the ETag that was read: another one since is 412", Schema: &huma.Schema{Type: "string"}})
+			op.Parameters = append(op.Parameters, &huma.Param{Name: "If-Match", In: "header",
+				Description: "the ETag that was read: another one since is 412", Schema: &huma.Schema{Type: "string"}})
 		}
 		if r.in != nil {
 			op.RequestBody = &huma.RequestBody{Required: true, Content: withExample(r, content(r.in, operationID(r)+"Body"))}
@@ -106,8 +116,10 @@ func Describe(version string) *huma.OpenAPI {
 		}
 		op.Responses[strconv.Itoa(status)] = answer
 		if r.path == "/policies/validate" {
-			op.Responses["400"] = &huma.Response{Description: "the policy is not valid, with every error; or the request is not", Content: map[string]*huma.MediaType{"application/json": {
-				Schema: &huma.Schema{AnyOf: []*huma.Schema{registry.Schema(r.out, true, ""), registry.Schema(reflect.TypeFor[protocol.Problem](), true, "Problem")}}}}}
+			op.Responses["400"] = &huma.Response{Description: "the policy is not valid, with every error; or the request is not",
+				Content: map[string]*huma.MediaType{"application/json": {
+					Schema: &huma.Schema{AnyOf: []*huma.Schema{registry.Schema(r.out, true, ""),
+						registry.Schema(reflect.TypeFor[protocol.Problem](), true, "Problem")}}}}}
 		}
 		op.Responses["4XX"], op.Responses["default"] = problem, problem
 		switch r.method {
@@ -128,9 +140,12 @@ func Describe(version string) *huma.OpenAPI {
 
 // tagDocs say what the groups of routes are about.
 var tagDocs = map[string]string{
-	"Policies": "what devices are to hold", "Templates": "what a policy may begin with", "Rollouts": "a policy's next version, in stages", "Assignments": "policies for groups of devices",
-	"Devices": "the laptops, and how they stand", "Enrollments": "tokens by which devices come", "Compliance": "how the fleet stands", "Events": "what happened on devices",
-	"Audit": "what administrators changed", "Tokens": "administrators' tokens", "Latency": "how long changes take", "Device side": "what devices call",
+	"Policies": "what devices are to hold", "Templates": "what a policy may begin with", "Rollouts": "a policy's next version, in stages",
+	"Assignments": "policies for groups of devices",
+	"Devices":     "the laptops, and how they stand", "Enrollments": "tokens by which devices come", "Compliance": "how the fleet stands",
+	"Events": "what happened on devices",
+	"Audit":  "what administrators changed", "Tokens": "administrators' tokens", "Latency": "how long changes take",
+	"Device side": "what devices call",
 }
 
 // older30 is the document for generators that know no OpenAPI after 3.0.
@@ -215,9 +230,11 @@ func readable(doc *huma.OpenAPI) ([]byte, error) {
 	var groups []group
 	for i := range routes {
 		r := &routes[i]
-		o := operation{Method: r.method, Path: protocol.Base + r.path, Operation: &huma.Operation{Summary: r.summary, Description: "A websocket, for a device, signed by its key."}}
+		o := operation{Method: r.method, Path: protocol.Base + r.path,
+			Operation: &huma.Operation{Summary: r.summary, Description: "A websocket, for a device, signed by its key."}}
 		if item := doc.Paths[protocol.Base+r.path]; item != nil {
-			if op := map[string]*huma.Operation{"GET": item.Get, "POST": item.Post, "PUT": item.Put, "PATCH": item.Patch, "DELETE": item.Delete}[r.method]; op != nil {
+			if op := map[string]*huma.Operation{"GET": item.Get, "POST": item.Post, "PUT": item.Put, "PATCH": item.Patch,
+				"DELETE": item.Delete}[r.method]; op != nil {
 				o.Operation = op
 			}
 		}

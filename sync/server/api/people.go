@@ -38,7 +38,8 @@ const (
 )
 
 func (p *people) init(a *API) {
-	p.Roster, p.a, p.loaded, p.missed, p.bodies, p.taken = roster.New(), a, make(chan struct{}), map[int64]bool{}, map[string][]stood{}, map[int64]int64{}
+	p.Roster, p.a, p.loaded, p.missed, p.bodies, p.taken = roster.New(), a, make(chan struct{}), map[int64]bool{}, map[string][]stood{},
+		map[int64]int64{}
 	p.Now = func() int64 { return a.Now().UnixMilli() }
 }
 
@@ -135,7 +136,8 @@ func (p *people) stored(rec *store.Record) {
 	if rec.Moved != "" || rec.Old {
 		return
 	}
-	if !p.Stand(rec.Device, roster.Standing{Held: rec.HeldID, Version: rec.HeldVersion, Hash: rec.Standing, Rollup: rec.Rollup, Ended: rec.Ended, Counter: int64(rec.Counter)}, rec.Findings != nil) {
+	if !p.Stand(rec.Device, roster.Standing{Held: rec.HeldID, Version: rec.HeldVersion, Hash: rec.Standing, Rollup: rec.Rollup,
+		Ended: rec.Ended, Counter: int64(rec.Counter)}, rec.Findings != nil) {
 		p.miss(rec.Device)
 	}
 }

@@ -191,13 +191,15 @@ func (a *API) editable(p *fleet.Policy, d *policy.Document, fields map[string]an
 	_, named := fields["name"]
 	switch {
 	case d.Version != p.Version:
-		return &problem{status: http.StatusConflict, code: "stale_version", message: "the policy is at version " + strconv.Itoa(p.Version) + ", not " + strconv.Itoa(d.Version)}
+		return &problem{status: http.StatusConflict, code: "stale_version",
+			message: "the policy is at version " + strconv.Itoa(p.Version) + ", not " + strconv.Itoa(d.Version)}
 	case d.ID != p.ID:
 		return refusal(policy.Errors{{Field: "id", Message: "is another policy's than the path's", Received: d.ID}})
 	case named && d.Name == "":
 		return refusal(policy.Errors{{Field: "name", Message: "must not be empty", Received: ""}})
 	case !d.Active && a.state.Load().Default == p.ID:
-		return &problem{status: http.StatusConflict, code: "default_policy", message: "the default policy cannot be inactive: make another one the default first"}
+		return &problem{status: http.StatusConflict, code: "default_policy",
+			message: "the default policy cannot be inactive: make another one the default first"}
 	}
 	return nil
 }

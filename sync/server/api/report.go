@@ -35,7 +35,8 @@ func (v *visit) check() error {
 	text(&errs, "policy.exceptions", in.Policy.Exceptions, 64)
 	text(&errs, "pinned", in.Pinned, 64)
 	if in.Findings != nil && len(*in.Findings) > maxFindings {
-		errs = append(errs, policy.Error{Field: "findings", Message: fmt.Sprintf("must be at most %d", maxFindings), Received: len(*in.Findings)})
+		errs = append(errs, policy.Error{Field: "findings", Message: fmt.Sprintf("must be at most %d", maxFindings),
+			Received: len(*in.Findings)})
 	}
 	if in.Device != nil {
 		checkFacts(&errs, in.Device)
@@ -49,13 +50,15 @@ func (v *visit) check() error {
 		errs = append(errs, policy.Error{Field: "policy.reason", Message: "must have at most 65536 bytes", Received: len(in.Policy.Reason)})
 	}
 	if len(in.Events) > protocol.MaxEvents {
-		errs = append(errs, policy.Error{Field: "events", Message: fmt.Sprintf("must be at most %d", protocol.MaxEvents), Received: len(in.Events)})
+		errs = append(errs, policy.Error{Field: "events", Message: fmt.Sprintf("must be at most %d", protocol.MaxEvents),
+			Received: len(in.Events)})
 	}
 	checkTimes(&errs, in)
 	for i := range in.Events {
 		ev := &in.Events[i]
 		if ev.Seq == 0 || ev.Seq > maxNumber || i > 0 && ev.Seq <= in.Events[i-1].Seq {
-			errs = append(errs, policy.Error{Field: fmt.Sprintf("events[%d].seq", i), Message: "must grow from event to event", Received: ev.Seq})
+			errs = append(errs, policy.Error{Field: fmt.Sprintf("events[%d].seq", i), Message: "must grow from event to event",
+				Received: ev.Seq})
 			break
 		}
 	}
@@ -89,7 +92,8 @@ func (v *visit) check() error {
 			return err
 		}
 		e.d.State = store.Cloned
-		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned, message: "two machines use this device's key: enrol each of them again"}
+		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned,
+			message: "two machines use this device's key: enrol each of them again"}
 	}
 	return nil
 }
@@ -133,7 +137,8 @@ func checkFacts(errs *policy.Errors, f *protocol.Facts) {
 	for _, p := range fact.Parts() {
 		var list []json.RawMessage
 		if json.Unmarshal(f.Parts[p], &list) == nil && len(list) > maxEntries {
-			*errs = append(*errs, policy.Error{Field: "device." + string(p), Message: fmt.Sprintf("must have at most %d entries", maxEntries), Received: len(list)})
+			*errs = append(*errs, policy.Error{Field: "device." + string(p),
+				Message: fmt.Sprintf("must have at most %d entries", maxEntries), Received: len(list)})
 		}
 	}
 	for _, x := range []struct {
@@ -141,7 +146,8 @@ func checkFacts(errs *policy.Errors, f *protocol.Facts) {
 		n     int
 	}{{"health", len(f.Health)}, {"health_codes", len(f.Codes)}, {"capable", len(f.Capable)}} {
 		if x.n > maxLines {
-			*errs = append(*errs, policy.Error{Field: "device." + x.field, Message: fmt.Sprintf("must have at most %d entries", maxLines), Received: x.n})
+			*errs = append(*errs, policy.Error{Field: "device." + x.field, Message: fmt.Sprintf("must have at most %d entries", maxLines),
+				Received: x.n})
 		}
 	}
 }
@@ -168,7 +174,9 @@ func (a *API) record(q *request, e *entry, in *received, st *fleet.State) (*stor
 		}
 	}
 	if len(rec.Facts) > maxPart || len(rec.Findings) > maxPart {
-		return nil, &problem{status: http.StatusRequestEntityTooLarge, code: "too_large", message: fmt.Sprintf("facts and findings may have %d bytes each (received %d and %d)", maxPart, len(rec.Facts), len(rec.Findings))}
+		return nil, &problem{status: http.StatusRequestEntityTooLarge, code: "too_large",
+			message: fmt.Sprintf("facts and findings may have %d bytes each (received %d and %d)", maxPart, len(rec.Facts),
+				len(rec.Findings))}
 	}
 	return rec, a.outcome(q, e, &in.Report, rec, st)
 }

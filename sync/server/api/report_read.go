@@ -52,11 +52,13 @@ func receiveStrictly(body []byte) (*received, error) {
 		list, _ := top[part].([]any)
 		for i, v := range list {
 			if _, is := v.(map[string]any); !is {
-				errs = append(errs, policy.Error{Field: fmt.Sprintf("%s[%d]", part, i), Message: "must be an object", Received: fmt.Sprintf("%.40v", v)})
+				errs = append(errs, policy.Error{Field: fmt.Sprintf("%s[%d]", part, i), Message: "must be an object",
+					Received: fmt.Sprintf("%.40v", v)})
 				break
 			}
 			if name := respelled(v); name != "" {
-				errs = append(errs, policy.Error{Field: fmt.Sprintf("%s[%d].%s", part, i, short(name)), Message: "must stand only once, in whatever capitals", Received: short(name)})
+				errs = append(errs, policy.Error{Field: fmt.Sprintf("%s[%d].%s", part, i, short(name)),
+					Message: "must stand only once, in whatever capitals", Received: short(name)})
 				break
 			}
 		}

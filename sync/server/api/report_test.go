@@ -21,12 +21,15 @@ import (
 // aReport is one as an agent writes it.
 func aReport(events int, whole bool) []byte {
 	at := time.Date(2026, 11, 26, 20, 30, 0, 123456789, time.UTC)
-	r := protocol.Report{Counter: 7, Policy: protocol.Held{ID: "policy-default", Version: 3, Digest: strings.Repeat("ab", 32), Serial: 12, State: "active"},
+	r := protocol.Report{Counter: 7, Policy: protocol.Held{ID: "policy-default", Version: 3, Digest: strings.Repeat("ab", 32), Serial: 12,
+		State: "active"},
 		Agent:  protocol.Agent{Version: "0.6.0", StartedAt: at, Machine: strings.Repeat("m", 64), Run: "r1"},
 		Pinned: "pinned", DeviceDigest: strings.Repeat("cd", 32), FindingsDigest: strings.Repeat("ef", 32), LookedAt: &at, Epoch: "e1"}
 	if whole {
-		m := fact.Machine{Controllers: fact.Is([]string{"usb1", "usb2"}), Inputs: fact.Is(fact.Inputs{}), Capable: map[string]fact.Capability{"usb.allowed": {Level: fact.Enforced}}}
-		m.USB = fact.Is([]fact.USB{{Path: "1-1", Number: 2, Vendor: 0x46d, Product: 0xc077, Name: "Maus “größer”", Interfaces: []fact.Interface{{Class: 3, SubClass: 1, Protocol: 1}}, Authorized: fact.Is(true)}})
+		m := fact.Machine{Controllers: fact.Is([]string{"usb1", "usb2"}), Inputs: fact.Is(fact.Inputs{}),
+			Capable: map[string]fact.Capability{"usb.allowed": {Level: fact.Enforced}}}
+		m.USB = fact.Is([]fact.USB{{Path: "1-1", Number: 2, Vendor: 0x46d, Product: 0xc077, Name: "Maus “größer”",
+			Interfaces: []fact.Interface{{Class: 3, SubClass: 1, Protocol: 1}}, Authorized: fact.Is(true)}})
 		f := protocol.FactsOf(&m)
 		f.Host = protocol.Host{Name: "laptop", OS: "linux", OSVersion: "Debian GNU/Linux 13", Arch: "amd64", Serial: "S1"}
 		r.Device = &f
@@ -34,16 +37,21 @@ func aReport(events int, whole bool) []byte {
 	if whole || events > 0 {
 		var list []enforce.Finding
 		for _, s := range policy.Names()[:8] {
-			list = append(list, enforce.Finding{Setting: s, Mode: enforce.Monitor, Compliance: enforce.Compliant, Enforcement: enforce.Observed, Reason: `it says "so" – and 1 < 2`,
-				Evidence: []enforce.Evidence{{Key: "usb.default/usb1", State: enforce.Present, Value: "0", How: "/sys/bus/usb/devices/usb1/authorized_default"}}})
+			list = append(list, enforce.Finding{Setting: s, Mode: enforce.Monitor, Compliance: enforce.Compliant,
+				Enforcement: enforce.Observed, Reason: `it says "so" – and 1 < 2`,
+				Evidence: []enforce.Evidence{{Key: "usb.default/usb1", State: enforce.Present, Value: "0",
+					How: "/sys/bus/usb/devices/usb1/authorized_default"}}})
 		}
 		r.Findings = &list
 	}
 	for i := range events {
-		r.Events = append(r.Events, enforce.Event{Seq: uint64(i) + 1, At: at, Setting: "usb.allowed_classes", Mode: enforce.Enforce, Kind: enforce.Denied,
-			Subject: "usb 1-2 0951:1666 0019E06B9C85 (Kingston DataTraveler)", Reason: `mass_storage is not in usb.allowed_classes; to change it: add "0951:1666:0019E06B9C85" to usb.whitelist`,
-			Facts: `{"path":"1-2","number":9,"vendor":2385,"product":5734,"serial":"0019E06B9C85","interfaces":[{"class":8,"subclass":6,"protocol":80}],"authorized":{"value":false,"known":true}}`,
-			By:    &enforce.Program{PID: 12, Name: "bash"}})
+		r.Events = append(r.Events, enforce.Event{Seq: uint64(i) + 1, At: at, Setting: "usb.allowed_classes", Mode: enforce.Enforce,
+			Kind:    enforce.Denied,
+			Subject: "usb 1-2 0951:1666 0019E06B9C85 (Kingston DataTraveler)",
+			Reason:  `mass_storage is not in usb.allowed_classes; to change it: add "0951:1666:0019E06B9C85" to usb.whitelist`,
+			Facts: `{"path":"1-2","number":9,"vendor":2385,"product":5734,"serial":"0019E06B9C85","interfaces":[{"class":8,` +
+				`"subclass":6,"protocol":80}],"authorized":{"value":false,"known":true}}`,
+			By: &enforce.Program{PID: 12, Name: "bash"}})
 	}
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -90,7 +98,8 @@ func TestPlainReports(t *testing.T) {
 			t.Errorf("%s takes the short way", name)
 		}
 	}
-	for _, body := range []string{whole, strings.Replace(whole, "Kingston", "Кингстон", 1), strings.Replace(whole, `{"seq":1,`, `{"seq":1,"news":{"a":[1,2e9,null,true]},`, 1)} {
+	for _, body := range []string{whole, strings.Replace(whole, "Kingston", "Кингстон", 1),
+		strings.Replace(whole, `{"seq":1,`, `{"seq":1,"news":{"a":[1,2e9,null,true]},`, 1)} {
 		if receivePlain([]byte(body)) == nil {
 			t.Error("a report with words of a newer agent, or of another alphabet, takes the long way")
 		}
@@ -133,8 +142,11 @@ func alikeReports(t *testing.T, body []byte) {
 // Reports with a random edit or two: whatever still takes the short way is the same the long way.
 func TestEditedReports(t *testing.T) {
 	whole := aReport(2, true)
-	odd := []string{``, `21000000000000000000`, `"2026/11/26T20:30:00Z"`, `"2026-11-26T20:30:00+24:00"`, ` `, `"`, `,`, `:`, `{`, `}`, `[`, `]`, `{}`, `[]`, `null`, `true`, `tru`, `0`, `01`, `-`, `-0`, `1e9`, `1e999`, `1.`, `.5`, `18446744073709551616`, `NaN`, `"a":1,`, `"A":1,`, `,"a":{}`,
-		`"seq":3,`, `"events":[],`, `"findings":null,`, `"device":{},`, `\\`, `\u0041`, `\ud800`, `\ud83d\ude00`, `\n`, `\x`, "\n", "\x00", "\x7f", "é", "\u2028", "\xff", `"2026-11-26T20:30:00Z"`, `"2026-02-30T20:30:00Z"`, `"2026-11-26"`}
+	odd := []string{``, `21000000000000000000`, `"2026/11/26T20:30:00Z"`, `"2026-11-26T20:30:00+24:00"`, ` `, `"`, `,`, `:`, `{`, `}`, `[`,
+		`]`, `{}`, `[]`, `null`, `true`, `tru`, `0`, `01`, `-`, `-0`, `1e9`, `1e999`, `1.`, `.5`, `18446744073709551616`, `NaN`, `"a":1,`,
+		`"A":1,`, `,"a":{}`,
+		`"seq":3,`, `"events":[],`, `"findings":null,`, `"device":{},`, `\\`, `\u0041`, `\ud800`, `\ud83d\ude00`, `\n`, `\x`, "\n", "\x00",
+		"\x7f", "é", "\u2028", "\xff", `"2026-11-26T20:30:00Z"`, `"2026-02-30T20:30:00Z"`, `"2026-11-26"`}
 	rnd := rand.New(rand.NewPCG(1, 1))
 	plainly := 0
 	for range 5_000 {
@@ -162,7 +174,8 @@ func TestEditedReports(t *testing.T) {
 func FuzzReceive(f *testing.F) {
 	f.Add(aReport(0, false))
 	f.Add(aReport(2, true))
-	f.Add([]byte(`{"counter":1,"agent":{"started_at":"2026-11-26T20:30:00+01:00"},"findings":[],"events":[{"seq":1,"facts":"text","users":[1]}]}`))
+	f.Add([]byte(`{"counter":1,"agent":{"started_at":"2026-11-26T20:30:00+01:00"},"findings":[],"events":[{"seq":1,"facts":"text",` +
+		`"users":[1]}]}`))
 	f.Add([]byte(`{"events":[{"verdict":{"guard":"last_input","would_mode":"x"},"done":{"state":"absent"},"mode":"warn"}]}`))
 	f.Fuzz(func(t *testing.T, body []byte) { alikeReports(t, body) })
 }
@@ -188,15 +201,20 @@ func BenchmarkReceive(b *testing.B) {
 // is taken can be read again from the database.
 func TestBothWaysAgree(t *testing.T) {
 	var bodies []string
-	for _, number := range []string{"21000000000000000000", "18446744073709551616", "9223372036854775808", "-9223372036854775809", "4294967296", "1.0", "1e3", "-0", "01", "+1", "null", `"1"`} {
-		for _, form := range []string{`{"counter":%}`, `{"sequence":%}`, `{"policy":{"version":%}}`, `{"events":[{"seq":%}]}`, `{"events":[{"seq":1,"count":%}]}`,
+	for _, number := range []string{"21000000000000000000", "18446744073709551616", "9223372036854775808", "-9223372036854775809",
+		"4294967296", "1.0", "1e3", "-0", "01", "+1", "null", `"1"`} {
+		for _, form := range []string{`{"counter":%}`, `{"sequence":%}`, `{"policy":{"version":%}}`, `{"events":[{"seq":%}]}`,
+			`{"events":[{"seq":1,"count":%}]}`,
 			`{"events":[{"seq":1,"by":{"pid":%}}]}`, `{"events":[{"seq":1,"users":[%]}]}`} {
 			bodies = append(bodies, strings.ReplaceAll(form, "%", number))
 		}
 	}
-	for _, moment := range []string{"2026/11/26T20:30:00Z", "2026-11-26U20;30;00Z", "2026-11-26T20:30:00,5Z", "2026-11-26T2:30:00Z", "2026-11-26T20:30:60Z", "2026-11-26T20:30:00+24:00",
-		"2026-11-26T20:30:00+01:60", "2026-11-26 20:30:00Z", "2026-11-26T20:30:00.1234567891234Z", "2026-02-30T20:30:00Z", "0000-01-01T00:00:00Z", "20261-1-26T20:30:00Z", "2026-11-26T20:30:00z", ""} {
-		for _, form := range []string{`{"events":[{"seq":1,"at":"%"}]}`, `{"findings":[{"since":"%"}]}`, `{"findings":[{"read_at":"%"}]}`, `{"findings":[{"evidence":[{"at":"%"}]}]}`,
+	for _, moment := range []string{"2026/11/26T20:30:00Z", "2026-11-26U20;30;00Z", "2026-11-26T20:30:00,5Z", "2026-11-26T2:30:00Z",
+		"2026-11-26T20:30:60Z", "2026-11-26T20:30:00+24:00",
+		"2026-11-26T20:30:00+01:60", "2026-11-26 20:30:00Z", "2026-11-26T20:30:00.1234567891234Z", "2026-02-30T20:30:00Z",
+		"0000-01-01T00:00:00Z", "20261-1-26T20:30:00Z", "2026-11-26T20:30:00z", ""} {
+		for _, form := range []string{`{"events":[{"seq":1,"at":"%"}]}`, `{"findings":[{"since":"%"}]}`, `{"findings":[{"read_at":"%"}]}`,
+			`{"findings":[{"evidence":[{"at":"%"}]}]}`,
 			`{"agent":{"started_at":"%"}}`, `{"looked_at":"%"}`} {
 			bodies = append(bodies, strings.ReplaceAll(form, "%", moment))
 		}
@@ -214,7 +232,10 @@ func TestBothWaysAgree(t *testing.T) {
 			continue
 		}
 		if a, b := fmt.Sprintf("%+v", quickly.Report), fmt.Sprintf("%+v", strictly.Report); a != b {
-			if x, _ := json.Marshal(quickly.Report); string(x) != func() string { y, _ := json.Marshal(strictly.Report); return string(y) }() {
+			if x, _ := json.Marshal(quickly.Report); string(x) != func() string {
+				y, _ := json.Marshal(strictly.Report)
+				return string(y)
+			}() {
 				t.Errorf("%s is read as %s and as %s", body, a, b)
 			}
 		}

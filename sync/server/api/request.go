@@ -60,7 +60,8 @@ func (q *request) read(a *API, hash string) error {
 	}
 	if q.ContentLength > limit { // before it is asked for: who expects 100 Continue sends nothing
 		q.w.Header().Set("Connection", "close")
-		return &problem{status: http.StatusRequestEntityTooLarge, code: "too_large", message: fmt.Sprintf("the body is larger than %d bytes", limit)}
+		return &problem{status: http.StatusRequestEntityTooLarge, code: "too_large",
+			message: fmt.Sprintf("the body is larger than %d bytes", limit)}
 	}
 	if q.ContentLength == 0 {
 		q.body = []byte{}
@@ -105,7 +106,8 @@ func (a *API) room(q *request, limit int64) (done func(), err error) {
 	if e := q.sender; e != nil {
 		if e.coming.Add(1) > maxComing {
 			e.coming.Add(-1)
-			return nil, &problem{status: http.StatusTooManyRequests, code: "busy", message: "other requests of this device are on their way"}
+			return nil, &problem{status: http.StatusTooManyRequests, code: "busy",
+				message: "other requests of this device are on their way"}
 		}
 		leave = func() { e.coming.Add(-1) }
 	}
@@ -121,7 +123,8 @@ func (a *API) room(q *request, limit int64) (done func(), err error) {
 	if err := a.large.Acquire(ctx, size); err != nil {
 		leave()
 		a.stats.shed.Inc()
-		return nil, &problem{status: http.StatusServiceUnavailable, code: "busy", message: "the server reads as many large bodies as it can"}
+		return nil, &problem{status: http.StatusServiceUnavailable, code: "busy",
+			message: "the server reads as many large bodies as it can"}
 	}
 	return func() { a.large.Release(size); leave() }, nil
 }
@@ -129,7 +132,8 @@ func (a *API) room(q *request, limit int64) (done func(), err error) {
 func tooLarge(err error, limit int64) error {
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
-		return &problem{status: http.StatusRequestEntityTooLarge, code: "too_large", message: fmt.Sprintf("the body is larger than %d bytes", limit)}
+		return &problem{status: http.StatusRequestEntityTooLarge, code: "too_large",
+			message: fmt.Sprintf("the body is larger than %d bytes", limit)}
 	}
 	return &problem{status: http.StatusBadRequest, code: "bad_request", message: "the body cannot be read: " + err.Error()}
 }
@@ -229,7 +233,8 @@ func (q *request) decode(a *API, to any) error {
 		return bad("the body cannot be read: " + err.Error())
 	}
 	res := &huma.ValidateResult{}
-	huma.Validate(registry, registry.Schema(reflect.TypeOf(to).Elem(), true, ""), huma.NewPathBuffer([]byte{}, 0), huma.ModeWriteToServer, v, res)
+	huma.Validate(registry, registry.Schema(reflect.TypeOf(to).Elem(), true, ""), huma.NewPathBuffer([]byte{}, 0),
+		huma.ModeWriteToServer, v, res)
 	for _, err := range res.Errors {
 		var d *huma.ErrorDetail
 		if !errors.As(err, &d) {
@@ -251,7 +256,8 @@ func numbers(v any, field string, errs *policy.Errors) {
 	switch x := v.(type) {
 	case json.Number:
 		if _, err := x.Float64(); err != nil {
-			*errs = append(*errs, policy.Error{Field: field, Message: "must be a number that can be represented", Received: policy.Short(x)})
+			*errs = append(*errs, policy.Error{Field: field, Message: "must be a number that can be represented",
+				Received: policy.Short(x)})
 		}
 	case []any:
 		for i := range x {
@@ -284,14 +290,16 @@ func (q *request) ifMatch() (int, error) {
 	}
 	n, err := strconv.Atoi(strings.Trim(v, `"`))
 	if err != nil || n < 1 {
-		return 0, &problem{status: http.StatusPreconditionFailed, code: "precondition_failed", message: fmt.Sprintf("If-Match %.80q is not an ETag of this resource", v)}
+		return 0, &problem{status: http.StatusPreconditionFailed, code: "precondition_failed",
+			message: fmt.Sprintf("If-Match %.80q is not an ETag of this resource", v)}
 	}
 	return n, nil
 }
 
 func precondition(have, want int) error {
 	if want != 0 && have != want {
-		return &problem{status: http.StatusPreconditionFailed, code: "precondition_failed", message: fmt.Sprintf("it is at version %d, not %d", have, want)}
+		return &problem{status: http.StatusPreconditionFailed, code: "precondition_failed",
+			message: fmt.Sprintf("it is at version %d, not %d", have, want)}
 	}
 	return nil
 }

@@ -41,7 +41,8 @@ type rolloutView struct {
 
 func (a *API) viewRollout(ctx context.Context, o *fleet.Rollout) (rolloutView, error) {
 	t, err := a.Store.Tally(ctx, o.ID)
-	return rolloutView{o.ID, o.Policy, o.From, o.To, o.State, o.Stage + 1, second(o.StageSince), o.Reason, t, o.Plan, second(o.CreatedAt), o.CreatedBy, when(o.EndedAt)}, err
+	return rolloutView{o.ID, o.Policy, o.From, o.To, o.State, o.Stage + 1, second(o.StageSince), o.Reason, t, o.Plan, second(o.CreatedAt),
+		o.CreatedBy, when(o.EndedAt)}, err
 }
 
 // startRollout writes a new version and brings it to a share of the policy's devices at a time.
@@ -91,12 +92,14 @@ func startRollout(a *API, q *request) (rolloutView, error) {
 	p.Version, p.UpdatedAt = from+1, q.now
 	p.Digest = policy.DigestOf(p.Document())
 	if after.Active != before.Active {
-		return rolloutView{}, refusal(policy.Errors{{Field: "active", Message: "cannot change in stages: a policy is active for all or for none", Received: after.Active}})
+		return rolloutView{}, refusal(policy.Errors{{Field: "active",
+			Message: "cannot change in stages: a policy is active for all or for none", Received: after.Active}})
 	}
 	if p.Digest == before.Digest {
 		return rolloutView{}, bad("the change changes nothing on a device: there is nothing to roll out")
 	}
-	o := &fleet.Rollout{ID: "rollout-" + strings.ToLower(rand.Text()[:12]), Policy: p.ID, From: from, To: p.Version, Plan: plan, State: fleet.Running,
+	o := &fleet.Rollout{ID: "rollout-" + strings.ToLower(rand.Text()[:12]), Policy: p.ID, From: from, To: p.Version, Plan: plan,
+		State:      fleet.Running,
 		StageSince: q.now, CreatedAt: q.now, CreatedBy: q.by}
 	if err := a.Store.StartRollout(q.Context(), o, p, from, changesOf(before, after)); err != nil {
 		return rolloutView{}, err
@@ -160,7 +163,8 @@ func turnRollout(from []string, to, reason string) func(*API, *request) (rollout
 			ok = ok || o.State == s
 		}
 		if !ok {
-			return rolloutView{}, &problem{status: http.StatusConflict, code: "rollout_state", message: fmt.Sprintf("the rollout is %s", o.State)}
+			return rolloutView{}, &problem{status: http.StatusConflict, code: "rollout_state",
+				message: fmt.Sprintf("the rollout is %s", o.State)}
 		}
 		why := reason + " by " + q.by
 		if to == fleet.Stopped {
@@ -199,7 +203,8 @@ func (a *API) stopRollout(ctx context.Context, o *fleet.Rollout, reason string, 
 		return err
 	}
 	back.Digest = after.Digest
-	return a.Store.StopRollout(ctx, o, back, reason, append([]string{"rollout stopped, back to version " + fmt.Sprint(o.From)}, changesOf(before, after)...))
+	return a.Store.StopRollout(ctx, o, back, reason, append([]string{"rollout stopped, back to version " + fmt.Sprint(o.From)},
+		changesOf(before, after)...))
 }
 
 // advance brings rollouts to the stage that is due, and stops one in which too much went wrong. Any
@@ -231,7 +236,8 @@ func (a *API) advanceOne(ctx context.Context, st *fleet.State, o *fleet.Rollout,
 		return err
 	}
 	if o.Plan.Stop(t, size) {
-		reason := fmt.Sprintf("stopped by itself: of %d devices that reported, %d reverted and %d turned noncompliant", t.Good+t.Reverted+t.Noncompliant, t.Reverted, t.Noncompliant)
+		reason := fmt.Sprintf("stopped by itself: of %d devices that reported, %d reverted and %d turned noncompliant",
+			t.Good+t.Reverted+t.Noncompliant, t.Reverted, t.Noncompliant)
 		a.Log.Warn("rollout stopped", "rollout", o.ID, "policy", o.Policy, "reason", reason)
 		if err := a.stopRollout(ctx, o, reason, now); err != nil {
 			return err

@@ -20,7 +20,8 @@ var (
 		{name: "policy_name", doc: "a part of the name of the policy that they are to hold", kind: "string"},
 		textParam, sortParam("name", "last_sync", "enrolled_at"),
 	}, paging...)
-	policyFilter     = append([]param{{name: "active", doc: "whether they are", kind: "string", enum: []string{"true", "false"}}, textParam, sortParam("name", "created_at", "updated_at")}, paging...)
+	policyFilter = append([]param{{name: "active", doc: "whether they are", kind: "string", enum: []string{"true", "false"}}, textParam,
+		sortParam("name", "created_at", "updated_at")}, paging...)
 	assignmentFilter = append([]param{
 		{name: "policy_id", doc: "the policy that they give", kind: "string"},
 		{name: "platform", doc: "of their target", kind: "string", enum: []string{"linux", "windows", "darwin"}},
@@ -28,14 +29,16 @@ var (
 		{name: "user", doc: "of their target", kind: "string"},
 		{name: "tag", doc: "of their target", kind: "string"},
 		textParam, sortParam("priority", "created_at"),
-	}, paging[0], param{name: "page_size", doc: "at most 1000, which is as many as there can be", kind: "integer", def: 1000, most: 1000}, paging[2])
+	}, paging[0], param{name: "page_size", doc: "at most 1000, which is as many as there can be", kind: "integer", def: 1000,
+		most: 1000}, paging[2])
 	enrollmentFilter = append([]param{
 		{name: "state", doc: "whether they can be used", kind: "string", enum: []string{usable, usedUp, expired, revoked}},
 		{name: "created_by", doc: "who made them", kind: "string"},
 		textParam, sortParam("created_at", "expires_at"),
 	}, paging...)
-	rolloutFilter = append([]param{{name: "state", doc: "how far they are", kind: "string", enum: []string{fleet.Running, fleet.Paused, fleet.Done, fleet.Stopped}}, textParam, sortParam("created_at")}, paging...)
-	auditFilter   = append([]param{
+	rolloutFilter = append([]param{{name: "state", doc: "how far they are", kind: "string",
+		enum: []string{fleet.Running, fleet.Paused, fleet.Done, fleet.Stopped}}, textParam, sortParam("created_at")}, paging...)
+	auditFilter = append([]param{
 		{name: "subject", doc: "what was changed", kind: "string"},
 		{name: "actor", doc: "who changed it", kind: "string"},
 		{name: "action", doc: "what was done: policy.updated, or policy. for all that begins so", kind: "string"},
@@ -68,17 +71,23 @@ var routes = []route{
 	{"GET", "/policies/{id}/history", viewer, "List a policy's versions", get(policyHistory), 0, paging},
 	{"GET", "/policies/{id}/versions/{version}", viewer, "Get one version", get(policyVersion), 0, nil},
 	{"GET", "/policies/{id}/compliance", viewer, "Sum up how a policy's devices stand", get(policyCompliance), 0, nil},
-	{"POST", "/policies/{id}/whatif", viewer, "Ask what a change would do to devices", document[PolicyPatch](whatIf), 0, []param{paging[2]}},
+	{"POST", "/policies/{id}/whatif", viewer, "Ask what a change would do to devices", document[PolicyPatch](whatIf), 0,
+		[]param{paging[2]}},
 	{"GET", "/policies/{id}/rollouts", viewer, "List a policy's rollouts", get(listRollouts), 0, rolloutFilter},
 	{"POST", "/policies/{id}/rollouts", admin, "Update a policy in stages", document[rolloutBody](startRollout), 201, nil},
 
 	{"GET", "/rollouts/{id}", viewer, "Get a rollout", get(getRollout), 0, nil},
-	{"POST", "/rollouts/{id}/pause", admin, "Pause a rollout: no further device is moved", get(turnRollout([]string{fleet.Running}, fleet.Paused, "paused")), 0, nil},
-	{"POST", "/rollouts/{id}/resume", admin, "Resume a paused rollout", get(turnRollout([]string{fleet.Paused}, fleet.Running, "resumed")), 0, nil},
-	{"POST", "/rollouts/{id}/finish", admin, "Bring the new version to all now", get(turnRollout([]string{fleet.Running, fleet.Paused}, fleet.Done, "finished")), 0, nil},
-	{"POST", "/rollouts/{id}/stop", admin, "Stop a rollout and send devices back", get(turnRollout([]string{fleet.Running, fleet.Paused}, fleet.Stopped, "stopped")), 0, nil},
+	{"POST", "/rollouts/{id}/pause", admin, "Pause a rollout: no further device is moved",
+		get(turnRollout([]string{fleet.Running}, fleet.Paused, "paused")), 0, nil},
+	{"POST", "/rollouts/{id}/resume", admin, "Resume a paused rollout",
+		get(turnRollout([]string{fleet.Paused}, fleet.Running, "resumed")), 0, nil},
+	{"POST", "/rollouts/{id}/finish", admin, "Bring the new version to all now",
+		get(turnRollout([]string{fleet.Running, fleet.Paused}, fleet.Done, "finished")), 0, nil},
+	{"POST", "/rollouts/{id}/stop", admin, "Stop a rollout and send devices back",
+		get(turnRollout([]string{fleet.Running, fleet.Paused}, fleet.Stopped, "stopped")), 0, nil},
 
-	{"GET", "/assignments", viewer, "List assignments to groups, in the order in which they are asked", get(listAssignments), 0, assignmentFilter},
+	{"GET", "/assignments", viewer, "List assignments to groups, in the order in which they are asked", get(listAssignments), 0,
+		assignmentFilter},
 	{"GET", "/assignments/{id}", viewer, "Get an assignment", get(getAssignment), 0, nil},
 	{"PUT", "/assignments/{id}", admin, "Put another assignment in its place", with(putAssignment), 0, nil},
 	{"POST", "/assignments", admin, "Assign a policy to a group", with(createAssignment), 201, nil},
@@ -104,7 +113,8 @@ var routes = []route{
 	{"GET", "/compliance", viewer, "Sum up how the fleet stands, by policy and setting", get(getCompliance), 0, nil},
 	{"GET", "/events", viewer, "List the events of all devices, newest first", get(listEvents), 0, eventFilter},
 	{"GET", "/audit", viewer, "List changes, newest first", get(listAudit), 0, auditFilter},
-	{"GET", "/tokens", viewer, "List administrators' tokens that were made, newest first", get(listTokens), 0, append([]param{textParam, since, until}, paging...)},
+	{"GET", "/tokens", viewer, "List administrators' tokens that were made, newest first", get(listTokens), 0,
+		append([]param{textParam, since, until}, paging...)},
 	{"GET", "/latency", viewer, "How long changes took to be reported", get(getLatency), 0, nil},
 
 	{"POST", "/time", anyone, "Ask for the server's time, signed: for a device whose clock is wrong", with(serverTime), 0, nil},

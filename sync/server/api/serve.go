@@ -43,7 +43,8 @@ func (a *API) Handler() http.Handler {
 		}
 		other.HandleFunc(protocol.Base+path, func(w http.ResponseWriter, q *http.Request) {
 			w.Header().Set("Allow", strings.Join(list, ", "))
-			a.refuse(w, &problem{status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: fmt.Sprintf("method %.20q is not one of %s", q.Method, strings.Join(list, ", "))})
+			a.refuse(w, &problem{status: http.StatusMethodNotAllowed, code: "method_not_allowed",
+				message: fmt.Sprintf("method %.20q is not one of %s", q.Method, strings.Join(list, ", "))})
 		})
 	}
 	a.operational(mux)
@@ -107,8 +108,10 @@ func (a *API) serve(r *route, names []string, w http.ResponseWriter, hq *http.Re
 				panic(p)
 			}
 			id := newID()
-			a.Log.Error("a request ended in a panic", "route", r.method+" "+r.path, "request", id, "panic", p, "stack", string(debug.Stack()))
-			a.write(w, http.StatusInternalServerError, protocol.Problem{Error: &protocol.ProblemBody{Code: "internal", Message: "the server made a mistake", RequestID: id}})
+			a.Log.Error("a request ended in a panic", "route", r.method+" "+r.path, "request", id, "panic", p, "stack",
+				string(debug.Stack()))
+			a.write(w, http.StatusInternalServerError, protocol.Problem{Error: &protocol.ProblemBody{Code: "internal",
+				Message: "the server made a mistake", RequestID: id}})
 		}
 	}()
 	q := &request{Request: hq, w: w, now: a.Now(), route: r, names: names}

@@ -51,7 +51,8 @@ func fromTemplate(a *API, q *request) (createdView, error) {
 	}
 	t, ok := templates.Find(in.TemplateID)
 	if !ok {
-		return createdView{}, invalid(policy.Errors{{Field: "template_id", Message: "is not a template; GET /policies/templates lists them", Received: in.TemplateID}})
+		return createdView{}, invalid(policy.Errors{{Field: "template_id", Message: "is not a template; GET /policies/templates lists them",
+			Received: in.TemplateID}})
 	}
 	// In monitor mode, whatever the template is made for: nothing is enforced before somebody says so.
 	o := map[string]any{"description": t.Description, "compliance": enforce.Monitor.String()}

@@ -102,7 +102,8 @@ func whatIf(a *API, q *request) (whatIfView, error) {
 	case a.questions <- struct{}{}:
 		defer func() { <-a.questions }()
 	case <-waiting.Done():
-		return out, &problem{status: http.StatusServiceUnavailable, code: "busy", message: "another question of this kind is being answered"}
+		return out, &problem{status: http.StatusServiceUnavailable, code: "busy",
+			message: "another question of this kind is being answered"}
 	}
 	ctx, cancel := context.WithTimeout(q.Context(), whatIfTime)
 	defer cancel()
@@ -114,7 +115,8 @@ func whatIf(a *API, q *request) (whatIfView, error) {
 	out.Left -= out.Devices
 	if out.Left > 0 {
 		if out.Devices == 0 {
-			return out, &problem{status: http.StatusServiceUnavailable, code: "busy", message: "not one device could be looked at in " + whatIfTime.String()}
+			return out, &problem{status: http.StatusServiceUnavailable, code: "busy",
+				message: "not one device could be looked at in " + whatIfTime.String()}
 		}
 		out.Next = cursorOf(roster.Mark{N: last, Sort: "what-if"})
 		if out.Truncated == "" {

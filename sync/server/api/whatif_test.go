@@ -15,14 +15,17 @@ import (
 
 // laptop is what a laptop with a dozen USB devices reports.
 func laptop() json.RawMessage {
-	m := fact.Machine{Controllers: fact.Is([]string{"usb1", "usb2"}), Inputs: fact.Is(fact.Inputs{Keyboards: 1}), Capable: map[string]fact.Capability{}, Volumes: fact.Unread[[]fact.Volume]("no right")}
+	m := fact.Machine{Controllers: fact.Is([]string{"usb1", "usb2"}), Inputs: fact.Is(fact.Inputs{Keyboards: 1}),
+		Capable: map[string]fact.Capability{}, Volumes: fact.Unread[[]fact.Volume]("no right")}
 	for _, s := range policy.Section("usb") {
 		m.Capable[string(s.Name)] = fact.Capability{Level: fact.Enforced, Limit: "a \"limit\" → ü"}
 	}
 	var list []fact.USB
 	for i := range 12 {
-		list = append(list, fact.USB{Path: fmt.Sprintf("1-%d", i+1), Number: i + 2, Vendor: 0x046d, Product: uint16(0xc000 + i), Name: "A device of some maker \u0000 ü", Serial: "ÄÖ\\\"",
-			Interfaces: []fact.Interface{{Class: 3, SubClass: 1, Protocol: 1}, {Number: 1, Class: 255, MTP: fact.Is(true)}}, Authorized: fact.Is(true)})
+		list = append(list, fact.USB{Path: fmt.Sprintf("1-%d", i+1), Number: i + 2, Vendor: 0x046d, Product: uint16(0xc000 + i),
+			Name: "A device of some maker \u0000 ü", Serial: "ÄÖ\\\"",
+			Interfaces: []fact.Interface{{Class: 3, SubClass: 1, Protocol: 1}, {Number: 1, Class: 255, MTP: fact.Is(true)}},
+			Authorized: fact.Is(true)})
 	}
 	m.USB = fact.Is(list)
 	raw, _ := json.Marshal(protocol.FactsOf(&m))
@@ -31,14 +34,16 @@ func laptop() json.RawMessage {
 
 // The quick reader reads what the strict one does.
 func TestFactsOf(t *testing.T) {
-	for _, raw := range []string{string(laptop()), `{}`, `{"capable":null,"usb":null}`, `{"capable":{"usb":{"level":"enforced"}},"usb":[],"inputs":{"keyboards":1,"pointers":2},"more":[1,{"x":"y"}]}`,
+	for _, raw := range []string{string(laptop()), `{}`, `{"capable":null,"usb":null}`,
+		`{"capable":{"usb":{"level":"enforced"}},"usb":[],"inputs":{"keyboards":1,"pointers":2},"more":[1,{"x":"y"}]}`,
 		`{"host":{"name":"x"},"unread":{"usb":"why"},"capable":{"usb.allowed":{"level":"partial","limit":"l"}}}`} {
 		var want protocol.Facts
 		if err := json.Unmarshal([]byte(raw), &want); err != nil {
 			t.Fatal(err)
 		}
 		got, err := factsOf(json.RawMessage(raw))
-		if err != nil || !reflect.DeepEqual(got.Capable, want.Capable) || !reflect.DeepEqual(got.Unread, want.Unread) || !reflect.DeepEqual(got.Parts, want.Parts) {
+		if err != nil || !reflect.DeepEqual(got.Capable, want.Capable) || !reflect.DeepEqual(got.Unread, want.Unread) ||
+			!reflect.DeepEqual(got.Parts, want.Parts) {
 			t.Errorf("%.80s: %v\n%+v\n%+v", raw, err, got, want)
 		}
 		x, xerr := want.Machine()

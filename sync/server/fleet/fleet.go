@@ -43,7 +43,8 @@ type Object struct {
 
 // Object is the policy as JSON.
 func (p *Policy) Object() Object {
-	return Object{p.ID, p.Organization, p.Name, p.Description, p.Version, p.Active, json.RawMessage(p.Compliance), json.RawMessage(p.Sections), p.Data}
+	return Object{p.ID, p.Organization, p.Name, p.Description, p.Version, p.Active, json.RawMessage(p.Compliance),
+		json.RawMessage(p.Sections), p.Data}
 }
 
 // Document is the policy object that devices get.
@@ -59,7 +60,8 @@ func FromDocument(b json.RawMessage) (*Policy, error) {
 		return nil, err
 	}
 	return &Policy{ID: o.ID, Organization: o.Organization, Name: o.Name, Description: o.Description, Version: o.Version, Active: o.Active,
-		Compliance: string(Compact(o.Compliance)), Sections: string(Compact(o.Sections)), Data: Compact(o.Data), Digest: policy.DigestOf(b)}, nil
+		Compliance: string(Compact(o.Compliance)), Sections: string(Compact(o.Sections)), Data: Compact(o.Data),
+		Digest: policy.DigestOf(b)}, nil
 }
 
 // Device is what decides about a device's policy.
@@ -195,9 +197,10 @@ func (s *State) Assigned(d *Device) (id, compliance string) {
 
 // SameAssignments reports whether every device is assigned the same policy by both.
 func (s *State) SameAssignments(o *State) bool {
-	if s.Default != o.Default || len(s.Policies) != len(o.Policies) || !slices.EqualFunc(s.Assignments, o.Assignments, func(a, b Assignment) bool {
-		return a.ID == b.ID && a.Policy == b.Policy && a.Target == b.Target && a.Priority == b.Priority
-	}) {
+	if s.Default != o.Default || len(s.Policies) != len(o.Policies) ||
+		!slices.EqualFunc(s.Assignments, o.Assignments, func(a, b Assignment) bool {
+			return a.ID == b.ID && a.Policy == b.Policy && a.Target == b.Target && a.Priority == b.Priority
+		}) {
 		return false
 	}
 	for id, p := range s.Policies {

@@ -25,8 +25,10 @@ func TestWindow(t *testing.T) {
 		at   string
 		want bool
 	}{
-		{nil, "Sun 03:00", true}, {day, "Mon 07:59", false}, {day, "Mon 08:00", true}, {day, "Mon 15:59", true}, {day, "Mon 16:00", false}, {day, "Wed 12:00", false},
-		{night, "Fri 21:59", false}, {night, "Fri 22:00", true}, {night, "Sat 03:59", true}, {night, "Sat 04:00", false}, {night, "Fri 03:00", false}, {night, "Sat 23:00", false},
+		{nil, "Sun 03:00", true}, {day, "Mon 07:59", false}, {day, "Mon 08:00", true}, {day, "Mon 15:59", true}, {day, "Mon 16:00", false},
+		{day, "Wed 12:00", false},
+		{night, "Fri 21:59", false}, {night, "Fri 22:00", true}, {night, "Sat 03:59", true}, {night, "Sat 04:00", false},
+		{night, "Fri 03:00", false}, {night, "Sat 23:00", false},
 	} {
 		if got := c.w.Open(moment(c.at)); got != c.want {
 			t.Errorf("%+v at %s: %v", c.w, c.at, got)
@@ -39,7 +41,8 @@ func TestWindow(t *testing.T) {
 
 // A stage ends when its time is over in an open window and enough devices have said how they stand.
 func TestNext(t *testing.T) {
-	r := &Rollout{State: Running, StageSince: moment("Mon 15:30"), Plan: Plan{Stages: []Stage{{10, 60}, {100, 60}}, Window: &Window{From: "08:00", To: "16:00"}}}
+	r := &Rollout{State: Running, StageSince: moment("Mon 15:30"),
+		Plan: Plan{Stages: []Stage{{10, 60}, {100, 60}}, Window: &Window{From: "08:00", To: "16:00"}}}
 	enough := Tally{Sent: 9, Good: 5}
 	for _, c := range []struct {
 		at    string
@@ -48,8 +51,10 @@ func TestNext(t *testing.T) {
 		stage int
 		done  bool
 	}{
-		{"Mon 15:50", enough, 100, 0, false}, {"Mon 17:00", enough, 100, 0, false}, {"Tue 08:10", enough, 100, 0, false}, {"Tue 08:40", enough, 100, 1, false},
-		{"Tue 08:40", Tally{Sent: 100, Good: 4}, 100, 0, false}, {"Tue 08:40", Tally{Good: 3}, 3, 1, false}, {"Tue 08:40", Tally{}, 0, 1, false},
+		{"Mon 15:50", enough, 100, 0, false}, {"Mon 17:00", enough, 100, 0, false}, {"Tue 08:10", enough, 100, 0, false},
+		{"Tue 08:40", enough, 100, 1, false},
+		{"Tue 08:40", Tally{Sent: 100, Good: 4}, 100, 0, false}, {"Tue 08:40", Tally{Good: 3}, 3, 1, false},
+		{"Tue 08:40", Tally{}, 0, 1, false},
 	} {
 		if stage, done := r.Next(moment(c.at), c.t, c.size); stage != c.stage || done != c.done {
 			t.Errorf("%s %+v: stage %d, done %v", c.at, c.t, stage, done)
@@ -73,9 +78,11 @@ func TestStop(t *testing.T) {
 		stage int
 		want  bool
 	}{
-		{Plan{}, Tally{Good: 100}, 100, false}, {Plan{}, Tally{Good: 90, Reverted: 10}, 100, false}, {Plan{}, Tally{Good: 89, Reverted: 11}, 100, true},
+		{Plan{}, Tally{Good: 100}, 100, false}, {Plan{}, Tally{Good: 90, Reverted: 10}, 100, false},
+		{Plan{}, Tally{Good: 89, Reverted: 11}, 100, true},
 		{Plan{}, Tally{Reverted: 4}, 100, false}, {Plan{}, Tally{Reverted: 5}, 100, true}, {Plan{}, Tally{Noncompliant: 2}, 2, true},
-		{Plan{StopAbove: n(0), MinDevices: n(1)}, Tally{Noncompliant: 1}, 100, true}, {Plan{StopAbove: n(50)}, Tally{Good: 5, Noncompliant: 5}, 100, false},
+		{Plan{StopAbove: n(0), MinDevices: n(1)}, Tally{Noncompliant: 1}, 100, true},
+		{Plan{StopAbove: n(50)}, Tally{Good: 5, Noncompliant: 5}, 100, false},
 	} {
 		if got := c.p.Stop(c.t, c.stage); got != c.want {
 			t.Errorf("%+v of %d: %v", c.t, c.stage, got)
@@ -119,7 +126,8 @@ func TestShare(t *testing.T) {
 
 // The mode of an assignment takes the place of the policy's and caps its sections.
 func TestRender(t *testing.T) {
-	p := &Policy{ID: "p", Version: 3, Active: true, Compliance: `"warn"`, Sections: `{"dlp":"monitor","usb":"enforce"}`, Data: json.RawMessage(`{"usb":{"allowed":true}}`)}
+	p := &Policy{ID: "p", Version: 3, Active: true, Compliance: `"warn"`, Sections: `{"dlp":"monitor","usb":"enforce"}`,
+		Data: json.RawMessage(`{"usb":{"allowed":true}}`)}
 	for mode, want := range map[string]string{
 		"":        `"compliance":"warn","section_compliance":{"dlp":"monitor","usb":"enforce"}`,
 		"enforce": `"compliance":"enforce","section_compliance":{"dlp":"monitor","usb":"enforce"}`,

@@ -49,7 +49,8 @@ func (f *Filter) compile() *chosen {
 		return unique.Make(s)
 	}
 	t := &f.Target
-	c := &chosen{Filter: f, state: make(f.State), policy: make(f.Policy), platform: make(t.Platform), user: make(t.User), rollup: make(f.Rollup), ownership: nothing}
+	c := &chosen{Filter: f, state: make(f.State), policy: make(f.Policy), platform: make(t.Platform), user: make(t.User),
+		rollup: make(f.Rollup), ownership: nothing}
 	if t.Ownership != "ANY" {
 		c.ownership = make(t.Ownership)
 	}
@@ -84,7 +85,8 @@ func (f *chosen) takes(e *entry, at Clock) bool {
 }
 
 func (f *chosen) rest(e *entry) bool {
-	if f.platform != nothing && e.os != f.platform || f.ownership != nothing && e.ownership != f.ownership || f.user != nothing && e.user != f.user {
+	if f.platform != nothing && e.os != f.platform || f.ownership != nothing && e.ownership != f.ownership ||
+		f.user != nothing && e.user != f.user {
 		return false
 	}
 	if f.tag != "" {
@@ -298,7 +300,8 @@ func (r *Roster) Numbers(f Filter, from int64, most int) (out []int64) {
 
 // Device is what decides about one device's policy.
 func (e *entry) device() fleet.Device {
-	d := fleet.Device{ID: e.id, OS: e.os.Value(), Ownership: e.ownership.Value(), User: e.user.Value(), Policy: e.own.Value(), Priority: int(e.priority), Compliance: e.mode.Value(),
+	d := fleet.Device{ID: e.id, OS: e.os.Value(), Ownership: e.ownership.Value(), User: e.user.Value(), Policy: e.own.Value(),
+		Priority: int(e.priority), Compliance: e.mode.Value(),
 		Held: fleet.Variant{Policy: e.held.Value(), Version: int(e.version)}}
 	if t := strings.Trim(e.tags.Value(), ","); t != "" {
 		d.Tags = strings.Split(t, ",")

@@ -138,8 +138,10 @@ func (r *Roster) Put(rows []Row) {
 }
 
 func (r *Roster) put(x *Row, m *memo) {
-	e := entry{there: true, n: x.N, at: x.At, fresh: x.Fresh, enrolled: x.Enrolled, id: x.ID, name: x.Name, os: unique.Make(x.OS), ownership: unique.Make(x.Ownership), user: unique.Make(x.User),
-		tags: unique.Make(x.Tags), own: unique.Make(x.Policy), mode: unique.Make(x.Compliance), state: unique.Make(x.State), priority: int32(x.Priority)}
+	e := entry{there: true, n: x.N, at: x.At, fresh: x.Fresh, enrolled: x.Enrolled, id: x.ID, name: x.Name, os: unique.Make(x.OS),
+		ownership: unique.Make(x.Ownership), user: unique.Make(x.User),
+		tags: unique.Make(x.Tags), own: unique.Make(x.Policy), mode: unique.Make(x.Compliance), state: unique.Make(x.State),
+		priority: int32(x.Priority)}
 	e.stand(&x.Standing)
 	e.effective = m.of(&e)
 	c, i := r.at(x.N, true)
@@ -170,7 +172,8 @@ func (r *Roster) put(x *Row, m *memo) {
 }
 
 func (e *entry) stand(s *Standing) {
-	e.held, e.version, e.hash, e.rollup, e.ended = unique.Make(s.Held), int32(s.Version), unique.Make(s.Hash), unique.Make(s.Rollup), s.Ended
+	e.held, e.version, e.hash, e.rollup, e.ended = unique.Make(s.Held), int32(s.Version), unique.Make(s.Hash),
+		unique.Make(s.Rollup), s.Ended
 	e.counter = s.Counter
 }
 
@@ -279,7 +282,8 @@ func (m *memo) of(e *entry) text {
 	if m.seen == nil || len(m.seen) > 1<<16 {
 		m.seen, m.tags = map[alike]text{}, map[text][]string{}
 	}
-	d := fleet.Device{OS: e.os.Value(), Ownership: e.ownership.Value(), User: e.user.Value(), Policy: e.own.Value(), Priority: int(e.priority)}
+	d := fleet.Device{OS: e.os.Value(), Ownership: e.ownership.Value(), User: e.user.Value(), Policy: e.own.Value(),
+		Priority: int(e.priority)}
 	tags, ok := m.tags[e.tags]
 	if !ok {
 		if t := strings.Trim(e.tags.Value(), ","); t != "" {

@@ -15,9 +15,12 @@ import (
 )
 
 func row(n int64) Row {
-	return Row{N: n, ID: fmt.Sprintf("device-%05d", n), Name: fmt.Sprintf("Laptop %d", n*7919%1000), OS: []string{"linux", "windows"}[n%2], Ownership: "COPE", User: fmt.Sprint("user", n%50),
-		Tags: []string{"", ",eng,", ",eng,en,"}[n%3], State: []string{"enrolled", "enrolled", "enrolled", "cloned", "retired"}[n%5], Enrolled: n,
-		At: 1000 + n%400, Fresh: 2000 + n%400, Standing: Standing{Held: "policy-1", Hash: fmt.Sprint("h", n%4), Rollup: []string{"compliant", "noncompliant", "unverified", "unknown", ""}[n%5]}}
+	return Row{N: n, ID: fmt.Sprintf("device-%05d", n), Name: fmt.Sprintf("Laptop %d", n*7919%1000), OS: []string{"linux", "windows"}[n%2],
+		Ownership: "COPE", User: fmt.Sprint("user", n%50),
+		Tags: []string{"", ",eng,", ",eng,en,"}[n%3], State: []string{"enrolled", "enrolled", "enrolled", "cloned", "retired"}[n%5],
+		Enrolled: n,
+		At:       1000 + n%400, Fresh: 2000 + n%400, Standing: Standing{Held: "policy-1", Hash: fmt.Sprint("h", n%4),
+			Rollup: []string{"compliant", "noncompliant", "unverified", "unknown", ""}[n%5]}}
 }
 
 func full(n int64) *Roster {
@@ -52,12 +55,13 @@ func TestFilters(t *testing.T) {
 		"online":       {Filter{Status: "online"}, func(x Row) bool { return x.At > clock.Online }},
 		"offline":      {Filter{Status: "offline"}, func(x Row) bool { return x.At <= clock.Online }},
 		"tag":          {Filter{Target: fleet.Target{Tag: "en"}}, func(x Row) bool { return strings.Contains(x.Tags, ",en,") }},
-		"a group":      {Filter{Target: fleet.Target{Platform: "linux", Ownership: "ANY", User: "user4"}}, func(x Row) bool { return x.OS == "linux" && x.User == "user4" }},
-		"begins":       {Filter{Name: "lapTOP 9"}, func(x Row) bool { return strings.HasPrefix(x.Name, "Laptop 9") }},
-		"a text":       {Filter{Text: "TOP 77"}, func(x Row) bool { return strings.Contains(x.Name, "top 77") }},
-		"an id":        {Filter{Text: "DEVICE-0042"}, func(x Row) bool { return strings.Contains(x.ID, "device-0042") }},
-		"state":        {Filter{State: "cloned"}, func(x Row) bool { return x.State == "cloned" }},
-		"nobody":       {Filter{Policy: "policy-1"}, func(Row) bool { return false }},
+		"a group": {Filter{Target: fleet.Target{Platform: "linux", Ownership: "ANY", User: "user4"}},
+			func(x Row) bool { return x.OS == "linux" && x.User == "user4" }},
+		"begins": {Filter{Name: "lapTOP 9"}, func(x Row) bool { return strings.HasPrefix(x.Name, "Laptop 9") }},
+		"a text": {Filter{Text: "TOP 77"}, func(x Row) bool { return strings.Contains(x.Name, "top 77") }},
+		"an id":  {Filter{Text: "DEVICE-0042"}, func(x Row) bool { return strings.Contains(x.ID, "device-0042") }},
+		"state":  {Filter{State: "cloned"}, func(x Row) bool { return x.State == "cloned" }},
+		"nobody": {Filter{Policy: "policy-1"}, func(Row) bool { return false }},
 	} {
 		c.f.Clock = clock
 		var want []int64
@@ -69,7 +73,8 @@ func TestFilters(t *testing.T) {
 		if got := r.Numbers(c.f, 0, n); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %d, want %d", name, len(got), len(want))
 		}
-		for _, p := range []Page{{Size: 20}, {Sort: ByName, Size: 20}, {Sort: ByName, Descending: true, Size: 7, Skip: 14}, {Sort: ByLastSync, Size: 5}, {Sort: ByEnrolled, Descending: true, Size: 5}, {Descending: true, Size: 3}} {
+		for _, p := range []Page{{Size: 20}, {Sort: ByName, Size: 20}, {Sort: ByName, Descending: true, Size: 7, Skip: 14},
+			{Sort: ByLastSync, Size: 5}, {Sort: ByEnrolled, Descending: true, Size: 5}, {Descending: true, Size: 3}} {
 			sorted := slices.Clone(want)
 			slices.SortStableFunc(sorted, func(a, b int64) int {
 				x, y := row(a), row(b)
@@ -145,7 +150,8 @@ func TestMarks(t *testing.T) {
 func TestCounts(t *testing.T) {
 	r := full(2000)
 	states := []*fleet.State{{Default: "a", Policies: map[string]*fleet.Policy{"a": {ID: "a", Active: true}}},
-		{Default: "b", Policies: map[string]*fleet.Policy{"b": {ID: "b", Active: true}, "c": {ID: "c", Active: true}}, Assignments: []fleet.Assignment{{ID: "1", Policy: "c", Target: fleet.Target{Tag: "en"}}}}}
+		{Default: "b", Policies: map[string]*fleet.Policy{"b": {ID: "b", Active: true}, "c": {ID: "c", Active: true}},
+			Assignments: []fleet.Assignment{{ID: "1", Policy: "c", Target: fleet.Target{Tag: "en"}}}}}
 	var all sync.WaitGroup
 	for w := range 4 {
 		all.Go(func() {
@@ -226,7 +232,8 @@ func TestLateRow(t *testing.T) {
 	now := int64(1_000_000_000)
 	r := New()
 	r.Now = func() int64 { return now }
-	x := Row{N: 7, ID: "d", State: "enrolled", At: now - 5000, Fresh: now + 1000, Standing: Standing{Held: "p", Hash: "old", Rollup: "compliant", Counter: 4}}
+	x := Row{N: 7, ID: "d", State: "enrolled", At: now - 5000, Fresh: now + 1000,
+		Standing: Standing{Held: "p", Hash: "old", Rollup: "compliant", Counter: 4}}
 	r.Put([]Row{x})
 	r.Stand(7, Standing{Held: "p", Version: 2, Hash: "new", Rollup: "noncompliant", Counter: 5}, true)
 	r.Heard(7, now, now+2000)
@@ -272,7 +279,8 @@ func TestSums(t *testing.T) {
 	for i := range int64(n) {
 		r.Put([]Row{some(i + 1)})
 	}
-	states := []*fleet.State{{Default: "a", Policies: map[string]*fleet.Policy{"a": {ID: "a", Active: true}}}, {Default: "b", Policies: map[string]*fleet.Policy{"b": {ID: "b", Active: true}}}}
+	states := []*fleet.State{{Default: "a", Policies: map[string]*fleet.Policy{"a": {ID: "a", Active: true}}},
+		{Default: "b", Policies: map[string]*fleet.Policy{"b": {ID: "b", Active: true}}}}
 	kept := 0
 	for step := range 4000 {
 		m := rnd.Int64N(n+20) + 1
@@ -280,7 +288,8 @@ func TestSums(t *testing.T) {
 		case 0:
 			r.Put([]Row{some(m)})
 		case 1:
-			r.Stand(m, Standing{Held: "p", Hash: fmt.Sprint("h", rnd.IntN(3)), Rollup: words[rnd.IntN(5)], Ended: rnd.IntN(9) == 0, Counter: int64(step)}, rnd.IntN(2) == 0)
+			r.Stand(m, Standing{Held: "p", Hash: fmt.Sprint("h", rnd.IntN(3)), Rollup: words[rnd.IntN(5)], Ended: rnd.IntN(9) == 0,
+				Counter: int64(step)}, rnd.IntN(2) == 0)
 		case 2, 3:
 			r.Heard(m, now, now+900_000)
 		case 4:
@@ -307,7 +316,8 @@ func TestSums(t *testing.T) {
 				kept++
 			}
 		}
-		for _, f := range []Filter{{}, {Rollup: words[step/10%5]}, {Status: "online"}, {Status: "offline", State: "retired"}, {Policy: "b", Rollup: "unknown"}, {Any: []string{"a"}, Status: "online"}} {
+		for _, f := range []Filter{{}, {Rollup: words[step/10%5]}, {Status: "online"}, {Status: "offline", State: "retired"},
+			{Policy: "b", Rollup: "unknown"}, {Any: []string{"a"}, Status: "online"}} {
 			f.Clock = at
 			want, first := 0, []int64(nil)
 			r.each(false, func(e *entry) bool {
@@ -360,7 +370,8 @@ func BenchmarkList(b *testing.B) {
 		name string
 		f    Filter
 		p    Page
-	}{{"enrolment", Filter{}, Page{Size: 20}}, {"noncompliant", Filter{Rollup: "noncompliant", Clock: clock}, Page{Size: 20}}, {"by-name", Filter{}, Page{Sort: ByName, Size: 20}},
+	}{{"enrolment", Filter{}, Page{Size: 20}}, {"noncompliant", Filter{Rollup: "noncompliant", Clock: clock}, Page{Size: 20}},
+		{"by-name", Filter{}, Page{Sort: ByName, Size: 20}},
 		{"text", Filter{Text: "top 77"}, Page{Size: 20}}, {"page-4000", Filter{}, Page{Sort: ByName, Skip: 80_000, Size: 20}}} {
 		b.Run(c.name, func(b *testing.B) {
 			for b.Loop() {

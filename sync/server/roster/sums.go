@@ -84,7 +84,8 @@ func (s *sums) hold(c Clock) bool {
 	if s == nil || c == (Clock{}) { // whoever names no moment asks nothing that it changes
 		return s != nil
 	}
-	return c.Now >= s.clock.Now-backwards && c.Now <= s.until && c.Most-c.Now == s.clock.Most-s.clock.Now && c.Now-c.Online == s.clock.Now-s.clock.Online
+	return c.Now >= s.clock.Now-backwards && c.Now <= s.until && c.Most-c.Now == s.clock.Most-s.clock.Now &&
+		c.Now-c.Online == s.clock.Now-s.clock.Online
 }
 
 // sum gives a chunk's sums, which nobody changes.

@@ -23,7 +23,8 @@ func (s *Store) AddAssignment(ctx context.Context, a fleet.Assignment) error {
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM policies WHERE id = $1`, a.Policy).Scan(&n); err != nil || n == 0 {
 			return errors.Join(err, ErrNotFound)
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO assignments (id, policy, platform, ownership, username, tag, priority, compliance, created_at, created_by) VALUES `+s.values(1, 10), a.ID, a.Policy, a.Target.Platform, a.Target.Ownership, a.Target.User,
+		_, err := tx.ExecContext(ctx,
+			`INSERT INTO assignments (id, policy, platform, ownership, username, tag, priority, compliance, created_at, created_by) VALUES `+s.values(1, 10), a.ID, a.Policy, a.Target.Platform, a.Target.Ownership, a.Target.User,
 			a.Target.Tag, a.Priority, a.Compliance, ms(a.CreatedAt), a.CreatedBy)
 		return err
 	})
@@ -40,7 +41,9 @@ func (s *Store) EditAssignment(ctx context.Context, a fleet.Assignment, now time
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM policies WHERE id = $1`, a.Policy).Scan(&n); err != nil || n == 0 {
 			return errors.Join(err, ErrNotFound)
 		}
-		return one(tx.ExecContext(ctx, `UPDATE assignments SET policy = $1, platform = $2, ownership = $3, username = $4, tag = $5, priority = $6, compliance = $7 WHERE id = $8`,
+		return one(tx.ExecContext(ctx,
+			`UPDATE assignments SET policy = $1, platform = $2, ownership = $3, username = $4, tag = $5, priority = $6, compliance = $7 `+
+				`WHERE id = $8`,
 			a.Policy, a.Target.Platform, a.Target.Ownership, a.Target.User, a.Target.Tag, a.Priority, a.Compliance, a.ID))
 	})
 }
@@ -90,7 +93,8 @@ func (s *Store) State(ctx context.Context, before *fleet.State) (*fleet.State, e
 					changed = append(changed, subject)
 				}
 				return err
-			}, `SELECT action, subject FROM changes WHERE seq > $1 AND (action LIKE 'policy.%' OR action LIKE 'rollout.%') LIMIT $2`, before.Sequence, maxFollowed); err != nil {
+			}, `SELECT action, subject FROM changes WHERE seq > $1 AND (action LIKE 'policy.%' OR action LIKE 'rollout.%') LIMIT $2`,
+				before.Sequence, maxFollowed); err != nil {
 				return err
 			}
 			if whole || len(changed) == maxFollowed {
@@ -125,11 +129,13 @@ func (s *Store) State(ctx context.Context, before *fleet.State) (*fleet.State, e
 		if err := rows(ctx, tx, func(r scanner) error {
 			var a fleet.Assignment
 			var created int64
-			err := r.Scan(&a.ID, &a.Policy, &a.Target.Platform, &a.Target.Ownership, &a.Target.User, &a.Target.Tag, &a.Priority, &a.Compliance, &created, &a.CreatedBy)
+			err := r.Scan(&a.ID, &a.Policy, &a.Target.Platform, &a.Target.Ownership, &a.Target.User, &a.Target.Tag, &a.Priority,
+				&a.Compliance, &created, &a.CreatedBy)
 			a.CreatedAt = at(created)
 			st.Assignments = append(st.Assignments, a)
 			return err
-		}, `SELECT id, policy, platform, ownership, username, tag, priority, compliance, created_at, created_by FROM assignments`); err != nil {
+		},
+			`SELECT id, policy, platform, ownership, username, tag, priority, compliance, created_at, created_by FROM assignments`); err != nil {
 			return err
 		}
 		fleet.Order(st.Assignments)
@@ -143,7 +149,8 @@ func (s *Store) State(ctx context.Context, before *fleet.State) (*fleet.State, e
 		for _, o := range st.Rollouts {
 			var doc string
 			var when int64
-			if err := tx.QueryRowContext(ctx, `SELECT document, changed_at FROM versions WHERE policy = $1 AND version = $2`, o.Policy, o.From).Scan(&doc, &when); err != nil {
+			if err := tx.QueryRowContext(ctx, `SELECT document, changed_at FROM versions WHERE policy = $1 AND version = $2`, o.Policy,
+				o.From).Scan(&doc, &when); err != nil {
 				return err
 			}
 			p, err := fleet.FromDocument(json.RawMessage(doc))

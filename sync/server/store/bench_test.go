@@ -11,7 +11,8 @@ import (
 )
 
 func benchEach(b *testing.B, f func(b *testing.B, s *Store)) {
-	for name, db := range map[string]func() string{"sqlite": func() string { return filepath.Join(b.TempDir(), "x.db") }, "postgres": func() string { return postgrestest.URL(b) }} {
+	for name, db := range map[string]func() string{"sqlite": func() string { return filepath.Join(b.TempDir(), "x.db") },
+		"postgres": func() string { return postgrestest.URL(b) }} {
 		b.Run(name, func(b *testing.B) {
 			s, err := Open(ctx, db())
 			if err != nil {
@@ -47,9 +48,11 @@ func BenchmarkRecords(b *testing.B) {
 			n++
 			list := make([]*Record, 64)
 			for i := range list {
-				list[i] = &Record{Device: int64(i + 1), At: time.Now(), Counter: n, Held: json.RawMessage(`{}`), Agent: json.RawMessage(`{}`), Epoch: "e"}
+				list[i] = &Record{Device: int64(i + 1), At: time.Now(), Counter: n, Held: json.RawMessage(`{}`),
+					Agent: json.RawMessage(`{}`), Epoch: "e"}
 				for q := range uint64(10) {
-					list[i].Events = append(list[i].Events, raw(enforce.Event{Seq: n*10 + q, At: time.Now(), Kind: enforce.Denied, Subject: "usb 1-2 0951:1666", Reason: "mass_storage is not in usb.allowed_classes"})...)
+					list[i].Events = append(list[i].Events, raw(enforce.Event{Seq: n*10 + q, At: time.Now(), Kind: enforce.Denied,
+						Subject: "usb 1-2 0951:1666", Reason: "mass_storage is not in usb.allowed_classes"})...)
 				}
 			}
 			if err := s.PutRecords(ctx, list); err != nil {

@@ -74,12 +74,15 @@ func (s *Store) log(ctx context.Context, tx *sql.Tx, seq int64, now time.Time, a
 	if detail == nil {
 		detail = []string{}
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO changes (seq, at, actor, action, subject, detail, request) VALUES ($1,$2,$3,$4,$5,$6,$7)`, seq, ms(now), who.By, action, subject, encode(detail), who.Request)
+	_, err := tx.ExecContext(ctx, `INSERT INTO changes (seq, at, actor, action, subject, detail, request) VALUES ($1,$2,$3,$4,$5,$6,$7)`,
+		seq, ms(now), who.By, action, subject, encode(detail), who.Request)
 	if err != nil {
 		return err
 	}
 	if who.Key != "" {
-		r, err := tx.ExecContext(ctx, `INSERT INTO idempotency (actor, key, request, at, seq) VALUES ($1,$2,$3,$4,$5) ON CONFLICT DO NOTHING`, who.By, who.Key, who.Body, ms(now), seq)
+		r, err := tx.ExecContext(ctx,
+			`INSERT INTO idempotency (actor, key, request, at, seq) VALUES ($1,$2,$3,$4,$5) ON CONFLICT DO NOTHING`, who.By, who.Key,
+			who.Body, ms(now), seq)
 		if err != nil {
 			return err
 		}
@@ -192,7 +195,8 @@ func (s *Store) search(ctx context.Context, f AuditFilter, skip, size int) (out 
 	all.Before = 0
 	where, args := all.where()
 	part := strings.ToLower(f.Text)
-	r, err := s.read.QueryContext(ctx, `SELECT seq, at, actor, action, subject, detail, request FROM changes WHERE `+where+` ORDER BY seq DESC LIMIT $`+itoa(len(args)+1), append(args, maxAudited)...)
+	r, err := s.read.QueryContext(ctx, `SELECT seq, at, actor, action, subject, detail, request FROM changes WHERE `+where+
+		` ORDER BY seq DESC LIMIT $`+itoa(len(args)+1), append(args, maxAudited)...)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -234,7 +238,8 @@ func (s *Store) Audit(ctx context.Context, f AuditFilter, skip, size int) (out [
 	where, args = f.where()
 	n := len(args)
 	err = rows(ctx, s.read, func(r scanner) error { return scanChange(r, &out) },
-		`SELECT seq, at, actor, action, subject, detail, request FROM changes WHERE `+where+` ORDER BY seq DESC LIMIT $`+itoa(n+1)+` OFFSET $`+itoa(n+2), append(args, size, skip)...)
+		`SELECT seq, at, actor, action, subject, detail, request FROM changes WHERE `+where+` ORDER BY seq DESC LIMIT $`+itoa(n+1)+
+			` OFFSET $`+itoa(n+2), append(args, size, skip)...)
 	return out, total, err
 }
 
@@ -316,7 +321,8 @@ type Replay struct {
 // Replay looks up an idempotency key.
 func (s *Store) Replay(ctx context.Context, actor, key string) (r Replay, err error) {
 	var when int64
-	err = s.read.QueryRowContext(ctx, `SELECT request, status, response, seq, at FROM idempotency WHERE actor = $1 AND key = $2`, actor, key).
+	err = s.read.QueryRowContext(ctx, `SELECT request, status, response, seq, at FROM idempotency WHERE actor = $1 AND key = $2`,
+		actor, key).
 		Scan(&r.Request, &r.Status, &r.Response, &r.Sequence, &when)
 	r.At = at(when)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -327,6 +333,7 @@ func (s *Store) Replay(ctx context.Context, actor, key string) (r Replay, err er
 
 // Answered keeps the answer for a key.
 func (s *Store) Answered(ctx context.Context, actor, key string, status int, response string) error {
-	_, err := s.write.ExecContext(ctx, `UPDATE idempotency SET status = $1, response = $2 WHERE actor = $3 AND key = $4`, status, response, actor, key)
+	_, err := s.write.ExecContext(ctx, `UPDATE idempotency SET status = $1, response = $2 WHERE actor = $3 AND key = $4`, status, response,
+		actor, key)
 	return err
 }

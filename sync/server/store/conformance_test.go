@@ -53,7 +53,8 @@ func must(t *testing.T, err error) {
 
 func put(t *testing.T, s *Store, id string, expect int, active bool) *fleet.Policy {
 	t.Helper()
-	p := &fleet.Policy{ID: id, Name: "Name of " + id, Active: active, Version: expect + 1, Compliance: `"warn"`, Data: json.RawMessage(`{"usb":{"allowed":true}}`),
+	p := &fleet.Policy{ID: id, Name: "Name of " + id, Active: active, Version: expect + 1, Compliance: `"warn"`,
+		Data:   json.RawMessage(`{"usb":{"allowed":true}}`),
 		Digest: "sha256:x", CreatedAt: now, UpdatedAt: now.Add(time.Duration(expect) * time.Minute)}
 	must(t, s.PutPolicy(ctx, p, expect, []string{"usb.allowed: now managed: true (warn)"}))
 	return p
@@ -61,8 +62,10 @@ func put(t *testing.T, s *Store, id string, expect int, active bool) *fleet.Poli
 
 func enrolled(t *testing.T, s *Store, id string) *Device {
 	t.Helper()
-	must(t, s.AddEnrollment(ctx, "token-"+id, Enrollment{ID: "e-" + id, Uses: 1, Expires: now.Add(time.Hour), CreatedAt: now, CreatedBy: "ann"}))
-	d := &Device{Device: fleet.Device{ID: id, OS: "linux", Ownership: "COPE"}, Name: "laptop " + id, Key: json.RawMessage(`{}`), Host: json.RawMessage(`{}`)}
+	must(t, s.AddEnrollment(ctx, "token-"+id, Enrollment{ID: "e-" + id, Uses: 1, Expires: now.Add(time.Hour), CreatedAt: now,
+		CreatedBy: "ann"}))
+	d := &Device{Device: fleet.Device{ID: id, OS: "linux", Ownership: "COPE"}, Name: "laptop " + id, Key: json.RawMessage(`{}`),
+		Host: json.RawMessage(`{}`)}
 	must(t, s.Enroll(ctx, "token-"+id, d, now))
 	got, err := s.Device(ctx, id)
 	must(t, err)
@@ -131,13 +134,15 @@ func TestPolicies(t *testing.T) {
 func TestEnrollments(t *testing.T) {
 	each(t, func(t *testing.T, s *Store) {
 		put(t, s, "policy-1", 0, true)
-		must(t, s.AddEnrollment(ctx, "tok", Enrollment{ID: "e1", Uses: 2, Expires: now.Add(time.Hour), Tags: []string{"eng", "pilot"}, User: "ann", Ownership: "BYOD", Policy: "policy-1", CreatedAt: now}))
+		must(t, s.AddEnrollment(ctx, "tok", Enrollment{ID: "e1", Uses: 2, Expires: now.Add(time.Hour), Tags: []string{"eng", "pilot"},
+			User: "ann", Ownership: "BYOD", Policy: "policy-1", CreatedAt: now}))
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		passed := 0
 		for i := range 8 { // many at once: two pass
 			wg.Go(func() {
-				d := &Device{Device: fleet.Device{ID: fmt.Sprint("d", i), OS: "linux"}, Key: json.RawMessage(`{}`), Host: json.RawMessage(`{}`)}
+				d := &Device{Device: fleet.Device{ID: fmt.Sprint("d", i), OS: "linux"}, Key: json.RawMessage(`{}`),
+					Host: json.RawMessage(`{}`)}
 				err := s.Enroll(ctx, "tok", d, now)
 				mu.Lock()
 				defer mu.Unlock()
@@ -156,7 +161,8 @@ func TestEnrollments(t *testing.T) {
 			t.Errorf("%d of 2 uses", passed)
 		}
 		must(t, s.AddEnrollment(ctx, "old", Enrollment{ID: "e2", Uses: 1, Expires: now, CreatedAt: now.Add(time.Second)}))
-		must(t, s.AddEnrollment(ctx, "gone", Enrollment{ID: "e3", Uses: 1, Expires: now.Add(time.Hour), CreatedAt: now.Add(2 * time.Second)}))
+		must(t, s.AddEnrollment(ctx, "gone", Enrollment{ID: "e3", Uses: 1, Expires: now.Add(time.Hour),
+			CreatedAt: now.Add(2 * time.Second)}))
 		must(t, s.RevokeEnrollment(ctx, "e3", now))
 		for _, tok := range []string{"old", "gone", "never"} {
 			if err := s.Enroll(ctx, tok, &Device{Device: fleet.Device{ID: "x"}}, now); !errors.Is(err, ErrUsed) {
@@ -177,17 +183,20 @@ func TestReports(t *testing.T) {
 		other := enrolled(t, s, "d2")
 		ev := func(seqs ...uint64) (out []enforce.Event) {
 			for _, q := range seqs {
-				out = append(out, enforce.Event{Seq: q, At: now, Kind: enforce.Denied, Setting: "usb.allowed", Subject: fmt.Sprint(q, " \x00 ü")})
+				out = append(out, enforce.Event{Seq: q, At: now, Kind: enforce.Denied, Setting: "usb.allowed",
+					Subject: fmt.Sprint(q, " \x00 ü")})
 			}
 			return out
 		}
 		rec := func(n int64, counter uint64, epoch string, events []enforce.Event) *Record {
-			return &Record{Device: n, At: now.Add(time.Duration(counter) * time.Second), Counter: counter, HeldID: "policy-1", HeldVersion: 3, Held: json.RawMessage(`{"serial":4}`),
+			return &Record{Device: n, At: now.Add(time.Duration(counter) * time.Second), Counter: counter, HeldID: "policy-1",
+				HeldVersion: 3, Held: json.RawMessage(`{"serial":4}`),
 				Agent: json.RawMessage(`{}`), Epoch: epoch, Events: raw(events...)}
 		}
 		first := rec(d.N, 1, "e", ev(1, 2))
 		first.Facts, first.FactsDigest = json.RawMessage(`{"a":1}`), "f1"
-		first.Findings, first.FindingsDigest, first.Standing, first.StandingBody, first.Rollup = json.RawMessage(`[{}]`), "g1", "h1", `["x"]`, "noncompliant"
+		first.Findings, first.FindingsDigest, first.Standing, first.StandingBody, first.Rollup = json.RawMessage(`[{}]`), "g1", "h1",
+			`["x"]`, "noncompliant"
 		both := rec(other.N, 1, "e", ev(7))
 		must(t, s.PutRecords(ctx, []*Record{both, first}))
 		if first.Ack != 2 || both.Ack != 7 {
@@ -221,11 +230,14 @@ func TestReports(t *testing.T) {
 		if !old.Old || first.Old {
 			t.Error("an older report is not told from a newer one")
 		}
-		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now.Add(time.Hour), Counter: 9, Assigned: now, Fresh: now.Add(time.Hour), Looked: now}, {Device: other.N, At: now, Counter: 1, Fresh: now.Add(time.Hour)}}))
-		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now, Counter: 12, Fresh: now.Add(2 * time.Hour)}})) // the clock was set back since: what lies ahead is no time to show
+		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now.Add(time.Hour), Counter: 9, Assigned: now, Fresh: now.Add(time.Hour),
+			Looked: now}, {Device: other.N, At: now, Counter: 1, Fresh: now.Add(time.Hour)}}))
+		// the clock was set back since: what lies ahead is no time to show
+		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now, Counter: 12, Fresh: now.Add(2 * time.Hour)}}))
 		x, err := s.Device(ctx, "d1")
 		must(t, err)
-		if string(x.Report.Facts) != `{"a":1}` || x.Report.FindingsDigest != "g1" || x.Report.Rollup != "noncompliant" || x.Counter != 12 || !x.LastSeen.Equal(now) || !x.AssignedAt.Equal(now) {
+		if string(x.Report.Facts) != `{"a":1}` || x.Report.FindingsDigest != "g1" || x.Report.Rollup != "noncompliant" || x.Counter != 12 ||
+			!x.LastSeen.Equal(now) || !x.AssignedAt.Equal(now) {
 			t.Errorf("%+v", x)
 		}
 		if k, _ := s.Known(ctx, "d1"); k.Report.Facts != nil || k.Report.FactsDigest != "f1" {
@@ -258,7 +270,8 @@ func TestReports(t *testing.T) {
 			rollup string
 			at     time.Duration
 			want   int
-		}{{"noncompliant", 0, 1}, {"noncompliant", 3 * time.Hour, 0}, {"unknown", 0, 0}, {"unknown", 3 * time.Hour, 1}, {"compliant", 0, 0}} {
+		}{{"noncompliant", 0, 1}, {"noncompliant", 3 * time.Hour, 0}, {"unknown", 0, 0}, {"unknown", 3 * time.Hour, 1},
+			{"compliant", 0, 0}} {
 			if n := kept.Count(roster.Filter{Rollup: c.rollup, Clock: clock(c.at)}, nil); n != c.want {
 				t.Errorf("%+v: %d", c, n)
 			}
@@ -266,7 +279,8 @@ func TestReports(t *testing.T) {
 		// What an earlier version called compliant is reckoned anew, and what is compliant stays so.
 		mixed, fine := rec(d.N, 13, "", nil), rec(other.N, 13, "", nil)
 		mixed.Findings, mixed.FindingsDigest, mixed.Standing, mixed.Rollup = json.RawMessage(`[{}]`), "g2", "h2", "compliant"
-		mixed.StandingBody = `[{"s":"usb.allowed","m":"enforce","c":"compliant","e":"enforced"},{"s":"dlp.print_allowed","m":"enforce","c":"unknown","e":"unsupported"}]`
+		mixed.StandingBody = `[{"s":"usb.allowed","m":"enforce","c":"compliant","e":"enforced"},{"s":"dlp.print_allowed","m":"enforce",` +
+			`"c":"unknown","e":"unsupported"}]`
 		fine.Findings, fine.FindingsDigest, fine.Standing, fine.Rollup = json.RawMessage(`[{}]`), "g3", "h3", "compliant"
 		fine.StandingBody = `[{"s":"usb.allowed","m":"enforce","c":"compliant","e":"partial"}]`
 		must(t, s.PutRecords(ctx, []*Record{mixed, fine}))
@@ -306,7 +320,8 @@ func TestReportsAtOnce(t *testing.T) {
 				for round := range 25 {
 					var list []*Record
 					for _, i := range r.Perm(len(ids))[:4] {
-						x := &Record{Device: ids[i], At: now, Counter: uint64(round + 1), Held: json.RawMessage(`{}`), Agent: json.RawMessage(`{}`), Epoch: "e"}
+						x := &Record{Device: ids[i], At: now, Counter: uint64(round + 1), Held: json.RawMessage(`{}`),
+							Agent: json.RawMessage(`{}`), Epoch: "e"}
 						for q := uint64(1); q <= uint64(round+1); q++ {
 							x.Events = append(x.Events, raw(enforce.Event{Seq: q, Kind: enforce.Allowed})...)
 						}
@@ -347,15 +362,18 @@ func TestAssignedIsTheSame(t *testing.T) {
 		}
 		must(t, s.SetDefault(ctx, "policy-0", now))
 		for i := range 6 {
-			must(t, s.AddAssignment(ctx, fleet.Assignment{ID: fmt.Sprint("a", i), Policy: fmt.Sprint("policy-", r.IntN(5)), Priority: r.IntN(4) * 500, CreatedAt: now.Add(time.Duration(r.IntN(3)) * time.Second),
-				Target: fleet.Target{Platform: pick("", "linux", "windows"), Ownership: pick("", "ANY", "BYOD"), User: pick("", "", "ann's"), Tag: pick("", "eng", "en", "x_y")}}))
+			must(t, s.AddAssignment(ctx, fleet.Assignment{ID: fmt.Sprint("a", i), Policy: fmt.Sprint("policy-", r.IntN(5)),
+				Priority: r.IntN(4) * 500, CreatedAt: now.Add(time.Duration(r.IntN(3)) * time.Second),
+				Target: fleet.Target{Platform: pick("", "linux", "windows"), Ownership: pick("", "ANY", "BYOD"),
+					User: pick("", "", "ann's"), Tag: pick("", "eng", "en", "x_y")}}))
 		}
 		if err := s.AddAssignment(ctx, fleet.Assignment{ID: "z", Policy: "none", CreatedAt: now}); !errors.Is(err, ErrNotFound) {
 			t.Errorf("an assignment of no policy: %v", err)
 		}
 		must(t, s.AddEnrollment(ctx, "tok", Enrollment{ID: "e", Uses: 1000, Expires: now.Add(time.Hour), CreatedAt: now}))
 		for i := range 60 {
-			d := &Device{Device: fleet.Device{ID: fmt.Sprint("d", i), OS: pick("linux", "windows", "darwin"), Ownership: pick("BYOD", "COPE", "")}, Key: json.RawMessage(`{}`), Host: json.RawMessage(`{}`)}
+			d := &Device{Device: fleet.Device{ID: fmt.Sprint("d", i), OS: pick("linux", "windows", "darwin"),
+				Ownership: pick("BYOD", "COPE", "")}, Key: json.RawMessage(`{}`), Host: json.RawMessage(`{}`)}
 			must(t, s.Enroll(ctx, "tok", d, now))
 			user, tags := pick("", "ann's", "bob"), [][]string{nil, {"eng"}, {"en", "x_y"}, {"xzy", "engine"}}[r.IntN(4)]
 			must(t, s.Edit(ctx, d.ID, nil, &user, nil, &tags, now))
@@ -397,12 +415,14 @@ func TestAssignedIsTheSame(t *testing.T) {
 		rows, err = s.RosterOf(ctx, []string{"d1", "none"})
 		must(t, err)
 		kept.Put(rows)
-		if _, total := kept.Counts(); total != 59 || kept.Count(roster.Filter{}, nil) != 59 || kept.Count(roster.Filter{State: Retired}, nil) != 1 {
+		if _, total := kept.Counts(); total != 59 || kept.Count(roster.Filter{}, nil) != 59 ||
+			kept.Count(roster.Filter{State: Retired}, nil) != 1 {
 			t.Errorf("%d devices", total)
 		}
 		// Another state that differs in one assignment moves the same devices as reading it all anew.
 		must(t, s.RemoveAssignment(ctx, "a1", now))
-		must(t, s.PutPolicy(ctx, &fleet.Policy{ID: "policy-1", Version: 2, Active: false, Data: json.RawMessage(`{}`), CreatedAt: now, UpdatedAt: now}, 1, nil))
+		must(t, s.PutPolicy(ctx, &fleet.Policy{ID: "policy-1", Version: 2, Active: false, Data: json.RawMessage(`{}`), CreatedAt: now,
+			UpdatedAt: now}, 1, nil))
 		next, err := s.State(ctx, st)
 		must(t, err)
 		fresh, err := s.State(ctx, nil)
@@ -432,7 +452,8 @@ func TestRollouts(t *testing.T) {
 		d := enrolled(t, s, "d1")
 		next := *p
 		next.Version, next.UpdatedAt = 2, now.Add(time.Minute)
-		o := &fleet.Rollout{ID: "r1", Policy: p.ID, From: 1, To: 2, Plan: fleet.Plan{Stages: []fleet.Stage{{Percent: 10}, {Percent: 100}}}, State: fleet.Running, StageSince: now, CreatedAt: now, CreatedBy: "ann"}
+		o := &fleet.Rollout{ID: "r1", Policy: p.ID, From: 1, To: 2, Plan: fleet.Plan{Stages: []fleet.Stage{{Percent: 10}, {Percent: 100}}},
+			State: fleet.Running, StageSince: now, CreatedAt: now, CreatedBy: "ann"}
 		must(t, s.StartRollout(ctx, o, &next, 1, nil))
 		if err := s.StartRollout(ctx, o, &next, 1, nil); !errors.Is(err, ErrInUse) {
 			t.Errorf("two rollouts at once: %v", err)
@@ -450,7 +471,8 @@ func TestRollouts(t *testing.T) {
 		if was, _, err := s.Before(ctx, "r1", d.N); was != "compliant" || err != nil {
 			t.Error(was, err)
 		}
-		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1, Held: json.RawMessage(`{}`), Agent: json.RawMessage(`{}`), Rollout: "r1", Outcome: "reverted"}}))
+		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1, Held: json.RawMessage(`{}`), Agent: json.RawMessage(`{}`),
+			Rollout: "r1", Outcome: "reverted"}}))
 		if c, err := s.Tally(ctx, "r1"); err != nil || c != (fleet.Tally{Sent: 1, Reverted: 1}) {
 			t.Errorf("%+v %v", c, err)
 		}
@@ -477,8 +499,10 @@ func TestRollouts(t *testing.T) {
 func TestExceptionsAndBundles(t *testing.T) {
 	each(t, func(t *testing.T, s *Store) {
 		d := enrolled(t, s, "d1")
-		must(t, s.AddException(ctx, "d1", Exception{ID: "x1", Device: d.N, Section: "usb", Subject: "0951:1666:S", Reason: "why", CreatedBy: "ann", CreatedAt: now, Until: now.Add(time.Hour)}))
-		must(t, s.AddException(ctx, "d1", Exception{ID: "x2", Device: d.N, Section: "usb", Subject: "0951:1666", Reason: "code", CreatedAt: now.Add(1), Until: now.Add(9 * time.Hour), Offline: true}))
+		must(t, s.AddException(ctx, "d1", Exception{ID: "x1", Device: d.N, Section: "usb", Subject: "0951:1666:S", Reason: "why",
+			CreatedBy: "ann", CreatedAt: now, Until: now.Add(time.Hour)}))
+		must(t, s.AddException(ctx, "d1", Exception{ID: "x2", Device: d.N, Section: "usb", Subject: "0951:1666", Reason: "code",
+			CreatedAt: now.Add(1), Until: now.Add(9 * time.Hour), Offline: true}))
 		got, err := s.Device(ctx, "d1")
 		if err != nil || !got.Excepted.Equal(now.Add(time.Hour)) {
 			t.Errorf("%v %v", got.Excepted, err)
@@ -588,7 +612,8 @@ func TestWatch(t *testing.T) {
 
 // Many processes open a new database at once: one makes its tables.
 func TestOpenAtOnce(t *testing.T) {
-	for name, database := range map[string]func() string{"sqlite": func() string { return filepath.Join(t.TempDir(), "x.db") }, "postgres": func() string { return postgrestest.URL(t) }} {
+	for name, database := range map[string]func() string{"sqlite": func() string { return filepath.Join(t.TempDir(), "x.db") },
+		"postgres": func() string { return postgrestest.URL(t) }} {
 		t.Run(name, func(t *testing.T) {
 			db := database()
 			var wg sync.WaitGroup
@@ -621,7 +646,8 @@ func TestMigrateUnderAnOldNode(t *testing.T) {
 					return
 				default:
 				}
-				p := &fleet.Policy{ID: "policy-1", Active: true, Version: v + 1, Data: json.RawMessage(`{}`), CreatedAt: now, UpdatedAt: now}
+				p := &fleet.Policy{ID: "policy-1", Active: true, Version: v + 1, Data: json.RawMessage(`{}`), CreatedAt: now,
+					UpdatedAt: now}
 				if err := old.PutPolicy(ctx, p, v, nil); err != nil {
 					done <- err
 					return
@@ -638,7 +664,8 @@ func TestMigrateUnderAnOldNode(t *testing.T) {
 			b, err := migrations.ReadFile(name)
 			must(t, err)
 			next[name] = &fstest.MapFile{Data: b}
-			next["migrations/"+dir+"/00999_more.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\n" + widen + "CREATE TABLE more (x BIGINT);\n")}
+			next["migrations/"+dir+"/00999_more.sql"] = &fstest.MapFile{
+				Data: []byte("-- +goose Up\n" + widen + "CREATE TABLE more (x BIGINT);\n")}
 		}
 		newer := &Store{pg: old.pg, url: old.url, changed: make(chan struct{}, 1), standings: map[string]bool{}}
 		if newer.pg {
@@ -660,11 +687,13 @@ func TestMigrateUnderAnOldNode(t *testing.T) {
 		}
 		// Everything that an old node writes, it writes beside the new columns.
 		d := enrolled(t, again, "d1")
-		must(t, again.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1, Held: json.RawMessage(`{}`), Agent: json.RawMessage(`{}`), Epoch: "e",
+		must(t, again.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1, Held: json.RawMessage(`{}`),
+			Agent: json.RawMessage(`{}`), Epoch: "e",
 			Standing: "h", StandingBody: "[]", Findings: json.RawMessage(`[]`), Events: raw(enforce.Event{Seq: 1})}}))
 		must(t, again.PutSeen(ctx, []Seen{{Device: d.N, At: now, Counter: 2}}))
 		must(t, again.AddAssignment(ctx, fleet.Assignment{ID: "a", Policy: "policy-1", CreatedAt: now}))
-		must(t, again.AddException(WithActor(ctx, Actor{By: "ann", Key: "k"}), "d1", Exception{ID: "x", Device: d.N, Section: "usb", Subject: "0951:1666", CreatedAt: now, Until: now.Add(time.Hour)}))
+		must(t, again.AddException(WithActor(ctx, Actor{By: "ann", Key: "k"}), "d1",
+			Exception{ID: "x", Device: d.N, Section: "usb", Subject: "0951:1666", CreatedAt: now, Until: now.Add(time.Hour)}))
 		must(t, again.Diagnose(ctx, "d1", now))
 		must(t, again.PutBundle(ctx, "d1", d.N, "b", []byte{1}, now))
 		must(t, again.PutRecords(ctx, []*Record{{Device: d.N, Moved: "r1", Was: "compliant"}}))
@@ -695,7 +724,8 @@ func TestDump(t *testing.T) {
 		put(t, s, "policy-1", 0, true)
 		must(t, s.SetDefault(ctx, "policy-1", now))
 		d := enrolled(t, s, "d1")
-		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1 << 60, Held: json.RawMessage(`{"a":"ü\u0000"}`), Agent: json.RawMessage(`{}`), Epoch: "e", Events: raw(enforce.Event{Seq: 3})}}))
+		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1 << 60, Held: json.RawMessage(`{"a":"ü\u0000"}`),
+			Agent: json.RawMessage(`{}`), Epoch: "e", Events: raw(enforce.Event{Seq: 3})}}))
 		must(t, s.Diagnose(ctx, "d1", now))
 		must(t, s.PutBundle(ctx, "d1", d.N, "b", []byte{0, 1, 255}, now))
 		var first strings.Builder
@@ -714,7 +744,8 @@ func TestDump(t *testing.T) {
 			enrolled(t, other, "d2") // its number is free
 		}
 		empty := opened(t, filepath.Join(t.TempDir(), "z.db"))
-		for _, bad := range []string{`{"t":"users","c":["a"]}`, `{"t":"meta","c":["a;b"]}`, `{"r":[1]}`, `{"t":"meta","c":["name","value"]}` + "\n" + `{"r":["x"]}`, `{"t":`} {
+		for _, bad := range []string{`{"t":"users","c":["a"]}`, `{"t":"meta","c":["a;b"]}`, `{"r":[1]}`,
+			`{"t":"meta","c":["name","value"]}` + "\n" + `{"r":["x"]}`, `{"t":`} {
 			if empty.Load(ctx, strings.NewReader(bad)) == nil {
 				t.Errorf("%s passes", bad)
 			}

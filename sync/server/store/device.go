@@ -88,7 +88,8 @@ func scanDevice(r scanner) (*Device, error) {
 		p.Findings = json.RawMessage(findings)
 	}
 	d.Tags, d.Counter = splitTags(tags), max(counter, reported)
-	d.EnrolledAt, d.Excepted, d.Diagnose, d.LastSeen, d.AssignedAt, p.FindingsAt = at(enrolled), at(excepted), at(diagnose), at(seen), at(assigned), at(findingsAt)
+	d.EnrolledAt, d.Excepted, d.Diagnose, d.LastSeen, d.AssignedAt, p.FindingsAt = at(enrolled), at(excepted), at(diagnose), at(seen),
+		at(assigned), at(findingsAt)
 	d.Fresh, d.Looked = at(fresh), at(looked)
 	return &d, err
 }
@@ -131,7 +132,8 @@ func (s *Store) Assign(ctx context.Context, device, policy, compliance string, p
 				return errors.Join(err, ErrNotFound)
 			}
 		}
-		return one(tx.ExecContext(ctx, `UPDATE devices SET policy = nullif($1, ''), priority = $2, compliance = $3 WHERE id = $4`, policy, priority, compliance, device))
+		return one(tx.ExecContext(ctx, `UPDATE devices SET policy = nullif($1, ''), priority = $2, compliance = $3 WHERE id = $4`, policy,
+			priority, compliance, device))
 	})
 }
 
@@ -177,7 +179,8 @@ func (s *Store) SetState(ctx context.Context, device, state string, now time.Tim
 func (s *Store) Enroll(ctx context.Context, token string, d *Device, now time.Time) error {
 	// Looked up without the writers' lock first: a guess costs no transaction.
 	var n int
-	if err := s.device.QueryRowContext(ctx, `SELECT count(*) FROM enrollments WHERE hash = $1`, Hash(token)).Scan(&n); err != nil || n == 0 {
+	if err := s.device.QueryRowContext(ctx, `SELECT count(*) FROM enrollments WHERE hash = $1`, Hash(token)).Scan(&n); err != nil ||
+		n == 0 {
 		if err == nil {
 			err = ErrUsed
 		}
@@ -186,7 +189,8 @@ func (s *Store) Enroll(ctx context.Context, token string, d *Device, now time.Ti
 	return s.change(ctx, now, "device.enrolled", d.ID, []string{"name " + d.Name}, func(tx *sql.Tx) error {
 		var tags, ownership, user string
 		var own sql.NullString
-		err := tx.QueryRowContext(ctx, `UPDATE enrollments SET used = used + 1 WHERE hash = $1 AND used < uses AND expires > $2 AND revoked_at = 0
+		err := tx.QueryRowContext(ctx,
+			`UPDATE enrollments SET used = used + 1 WHERE hash = $1 AND used < uses AND expires > $2 AND revoked_at = 0
 			RETURNING id, ownership, username, tags, policy`, Hash(token), ms(now)).Scan(&d.Enrollment, &ownership, &user, &tags, &own)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrUsed
@@ -198,8 +202,10 @@ func (s *Store) Enroll(ctx context.Context, token string, d *Device, now time.Ti
 			d.Ownership = ownership
 		}
 		d.User, d.Tags, d.Policy, d.State, d.Priority, d.EnrolledAt = user, splitTags(tags), own.String, Enrolled, fleet.DevicePriority, now
-		_, err = tx.ExecContext(ctx, `INSERT INTO devices (id, name, key, machine, host, os, ownership, username, tags, policy, priority, compliance, state, enrolled_at, enrollment)
-			VALUES `+s.values(1, 15), d.ID, d.Name, string(d.Key), d.Machine, string(d.Host), d.OS, d.Ownership, d.User, tags, own, d.Priority, "", d.State, ms(now), d.Enrollment)
+		_, err = tx.ExecContext(ctx,
+			`INSERT INTO devices (id, name, key, machine, host, os, ownership, username, tags, policy, priority, compliance, state, enrolled_at, enrollment)
+			VALUES `+s.values(1, 15), d.ID, d.Name, string(d.Key), d.Machine, string(d.Host), d.OS, d.Ownership, d.User, tags, own,
+			d.Priority, "", d.State, ms(now), d.Enrollment)
 		return err
 	})
 }
@@ -257,10 +263,12 @@ func (s *Store) putSeen(ctx context.Context, tx *sql.Tx, list []Seen) error {
 	for _, x := range list {
 		args = append(args, x.Device, ms(x.At), int64(x.Counter), ms(x.Assigned), ms(x.Fresh), ms(x.Looked))
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO seen (device, at, counter, assigned, fresh, looked) VALUES `+s.values(len(list), 6)+` ON CONFLICT (device) DO UPDATE SET
+	_, err := tx.ExecContext(ctx, `INSERT INTO seen (device, at, counter, assigned, fresh, looked) VALUES `+s.values(len(list), 6)+
+		` ON CONFLICT (device) DO UPDATE SET
 				fresh = CASE WHEN excluded.counter > seen.counter OR excluded.counter IN (0, seen.counter) AND excluded.at >= seen.at THEN excluded.fresh ELSE seen.fresh END,
 				looked = CASE WHEN excluded.looked > 0 AND excluded.counter >= seen.counter THEN excluded.looked ELSE seen.looked END,
-				at = CASE WHEN excluded.at > seen.at OR seen.at > excluded.at + `+itoa(int(clockStep.Milliseconds()))+` AND excluded.counter > seen.counter THEN excluded.at ELSE seen.at END,
+				at = CASE WHEN excluded.at > seen.at OR seen.at > excluded.at + `+itoa(int(clockStep.Milliseconds()))+
+		` AND excluded.counter > seen.counter THEN excluded.at ELSE seen.at END,
 				counter = CASE WHEN excluded.counter > seen.counter THEN excluded.counter ELSE seen.counter END,
 				assigned = CASE WHEN excluded.assigned > seen.assigned THEN excluded.assigned ELSE seen.assigned END`, args...)
 	return err

@@ -13,7 +13,8 @@ import (
 )
 
 // tables is what a dump holds, in the order in which it is read back.
-var tables = []string{"meta", "changes", "policies", "versions", "assignments", "rollouts", "devices", "rollout_devices", "seen", "reports", "standings",
+var tables = []string{"meta", "changes", "policies", "versions", "assignments", "rollouts", "devices", "rollout_devices", "seen", "reports",
+	"standings",
 	"epochs", "events", "enrollments", "exceptions", "diagnostics"}
 
 // line is one row of a dump. The first line of a table has its columns and no row.
@@ -92,7 +93,9 @@ func (s *Store) Load(ctx context.Context, in io.Reader) error {
 	dec.UseNumber()
 	return s.once(ctx, func(tx *sql.Tx) error {
 		var n int
-		if err := tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM policies) + (SELECT count(*) FROM devices) + (SELECT count(*) FROM changes)`).Scan(&n); err != nil {
+		if err := tx.QueryRowContext(ctx,
+			`SELECT (SELECT count(*) FROM policies) + (SELECT count(*) FROM devices) + (SELECT count(*) FROM changes)`).Scan(
+			&n); err != nil {
 			return err
 		}
 		if n > 0 {
@@ -106,7 +109,8 @@ func (s *Store) Load(ctx context.Context, in io.Reader) error {
 			if len(batch) == 0 {
 				return nil
 			}
-			_, err := tx.ExecContext(ctx, `INSERT INTO `+table+` (`+strings.Join(columns, ", ")+`) VALUES `+s.values(len(batch)/len(columns), len(columns)), batch...)
+			_, err := tx.ExecContext(ctx, `INSERT INTO `+table+` (`+strings.Join(columns, ", ")+`) VALUES `+
+				s.values(len(batch)/len(columns), len(columns)), batch...)
 			batch, size = batch[:0], 0
 			if err != nil {
 				err = fmt.Errorf("table %s: %w", table, err)
@@ -157,7 +161,8 @@ func (s *Store) Load(ctx context.Context, in io.Reader) error {
 			return err
 		}
 		if s.pg {
-			_, err := tx.ExecContext(ctx, `SELECT setval(pg_get_serial_sequence('devices', 'n'), (SELECT coalesce(max(n), 0) + 1 FROM devices), false)`)
+			_, err := tx.ExecContext(ctx,
+				`SELECT setval(pg_get_serial_sequence('devices', 'n'), (SELECT coalesce(max(n), 0) + 1 FROM devices), false)`)
 			return err
 		}
 		return nil

@@ -24,8 +24,10 @@ type Enrollment struct {
 func (s *Store) AddEnrollment(ctx context.Context, token string, e Enrollment) error {
 	detail := []string{fmt.Sprintf("%d uses until %s", e.Uses, e.Expires.UTC().Format(time.RFC3339))}
 	return s.change(ctx, e.CreatedAt, "enrollment.created", e.ID, detail, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO enrollments (id, hash, uses, used, expires, note, ownership, username, tags, policy, created_at, created_by)
-			VALUES ($1,$2,$3,0,$4,$5,$6,$7,$8,nullif($9,''),$10,$11)`, e.ID, Hash(token), e.Uses, ms(e.Expires), e.Note, e.Ownership, e.User, joinTags(e.Tags),
+		_, err := tx.ExecContext(ctx,
+			`INSERT INTO enrollments (id, hash, uses, used, expires, note, ownership, username, tags, policy, created_at, created_by)
+			VALUES ($1,$2,$3,0,$4,$5,$6,$7,$8,nullif($9,''),$10,$11)`, e.ID, Hash(token), e.Uses, ms(e.Expires), e.Note, e.Ownership,
+			e.User, joinTags(e.Tags),
 			e.Policy, ms(e.CreatedAt), e.CreatedBy)
 		return err
 	})
@@ -41,7 +43,8 @@ func (s *Store) Enrollments(ctx context.Context) (out []Enrollment, err error) {
 		e.Expires, e.CreatedAt, e.RevokedAt, e.Tags = at(expires), at(created), at(revoked), splitTags(tags)
 		out = append(out, e)
 		return err
-	}, `SELECT id, note, uses, used, expires, ownership, username, tags, coalesce(policy, ''), created_at, created_by, revoked_at FROM enrollments
+	},
+		`SELECT id, note, uses, used, expires, ownership, username, tags, coalesce(policy, ''), created_at, created_by, revoked_at FROM enrollments
 		ORDER BY created_at DESC, id`)
 	return out, err
 }
@@ -64,6 +67,7 @@ func (s *Store) Usable(ctx context.Context, now time.Time) (map[string]bool, err
 		err := r.Scan(&h)
 		out[h] = true
 		return err
-	}, `SELECT hash FROM enrollments WHERE revoked_at = 0 AND used < uses AND expires > $1 ORDER BY created_at DESC LIMIT $2`, ms(now), maxUsable)
+	}, `SELECT hash FROM enrollments WHERE revoked_at = 0 AND used < uses AND expires > $1 ORDER BY created_at DESC LIMIT $2`,
+		ms(now), maxUsable)
 	return out, err
 }

@@ -26,12 +26,14 @@ type Exception struct {
 func (s *Store) AddException(ctx context.Context, device string, e Exception) error {
 	detail := []string{fmt.Sprintf("%s: %s %s until %s: %s", e.ID, e.Section, e.Subject, e.Until.UTC().Format(time.RFC3339), e.Reason)}
 	return s.change(ctx, e.CreatedAt, "exception.granted", device, detail, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO exceptions (id, device, section, usb, reason, created_by, created_at, until, offline) VALUES `+s.values(1, 9),
+		_, err := tx.ExecContext(ctx,
+			`INSERT INTO exceptions (id, device, section, usb, reason, created_by, created_at, until, offline) VALUES `+s.values(1, 9),
 			e.ID, e.Device, e.Section, e.Subject, e.Reason, e.CreatedBy, ms(e.CreatedAt), ms(e.Until), bit(e.Offline))
 		if err != nil || e.Offline {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE devices SET excepted = CASE WHEN excepted > $1 THEN excepted ELSE $1 END WHERE n = $2`, ms(e.Until), e.Device)
+		_, err = tx.ExecContext(ctx, `UPDATE devices SET excepted = CASE WHEN excepted > $1 THEN excepted ELSE $1 END WHERE n = $2`,
+			ms(e.Until), e.Device)
 		return err
 	})
 }
@@ -39,7 +41,8 @@ func (s *Store) AddException(ctx context.Context, device string, e Exception) er
 // EndException takes one back before its time.
 func (s *Store) EndException(ctx context.Context, device string, n int64, id string, now time.Time) error {
 	return s.change(ctx, now, "exception.ended", device, []string{id}, func(tx *sql.Tx) error {
-		return one(tx.ExecContext(ctx, `UPDATE exceptions SET ended_at = $1 WHERE id = $2 AND device = $3 AND ended_at = 0 AND offline = 0`, ms(now), id, n))
+		return one(tx.ExecContext(ctx, `UPDATE exceptions SET ended_at = $1 WHERE id = $2 AND device = $3 AND ended_at = 0 AND offline = 0`,
+			ms(now), id, n))
 	})
 }
 
@@ -58,7 +61,8 @@ func (s *Store) Exceptions(ctx context.Context, device int64, current bool, now 
 		e.Device, e.CreatedAt, e.Until, e.EndedAt = device, at(created), at(until), at(ended)
 		out = append(out, e)
 		return err
-	}, `SELECT id, section, usb, reason, created_by, created_at, until, ended_at, offline FROM exceptions WHERE device = $1`+where+` ORDER BY created_at DESC, id LIMIT 200`, args...)
+	}, `SELECT id, section, usb, reason, created_by, created_at, until, ended_at, offline FROM exceptions WHERE device = $1`+where+
+		` ORDER BY created_at DESC, id LIMIT 200`, args...)
 	return out, err
 }
 
@@ -85,10 +89,13 @@ func (s *Store) PutBundle(ctx context.Context, name string, device int64, id str
 		if err := one(tx.ExecContext(ctx, `UPDATE devices SET diagnose = 0 WHERE n = $1 AND diagnose > 0`, device)); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO diagnostics (id, device, at, size, body) VALUES ($1,$2,$3,$4,$5)`, id, device, ms(now), len(body), body); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO diagnostics (id, device, at, size, body) VALUES ($1,$2,$3,$4,$5)`, id, device,
+			ms(now), len(body), body); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM diagnostics WHERE device = $1 AND id NOT IN (SELECT id FROM diagnostics WHERE device = $1 ORDER BY at DESC, id LIMIT $2)`, device, keepBundles)
+		_, err := tx.ExecContext(ctx,
+			`DELETE FROM diagnostics WHERE device = $1 AND id NOT IN (SELECT id FROM diagnostics WHERE device = $1 ORDER BY at DESC, `+
+				`id LIMIT $2)`, device, keepBundles)
 		return err
 	})
 }

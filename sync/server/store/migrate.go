@@ -76,9 +76,11 @@ func busy(err error) bool {
 // foreign refuses a file that has tables and is not of this server.
 func (s *Store) foreign(ctx context.Context) error {
 	var tables, ours int
-	err := s.write.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(name = 'goose_db_version'), 0) FROM sqlite_master WHERE type = 'table'`).Scan(&tables, &ours)
+	err := s.write.QueryRowContext(ctx,
+		`SELECT count(*), coalesce(sum(name = 'goose_db_version'), 0) FROM sqlite_master WHERE type = 'table'`).Scan(&tables, &ours)
 	if err == nil && tables > 0 && ours == 0 {
-		return errors.New("it has tables that this version did not make (a server before 0.2.0, or another program): begin with an empty data directory, and keep the key files")
+		return errors.New("it has tables that this version did not make (a server before 0.2.0, or another program): begin with an " +
+			"empty data directory, and keep the key files")
 	}
 	return err
 }

@@ -17,7 +17,8 @@ func scanPolicy(r scanner) (*fleet.Policy, error) {
 	var p fleet.Policy
 	var data string
 	var created, updated int64
-	err := r.Scan(&p.ID, &p.Name, &p.Description, &p.Organization, &p.Active, &p.Version, &p.Compliance, &p.Sections, &data, &p.Digest, &created, &updated)
+	err := r.Scan(&p.ID, &p.Name, &p.Description, &p.Organization, &p.Active, &p.Version, &p.Compliance, &p.Sections, &data, &p.Digest,
+		&created, &updated)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, ErrNotFound
 	}
@@ -101,7 +102,9 @@ func (s *Store) putPolicy(ctx context.Context, tx *sql.Tx, p *fleet.Policy, expe
 		ms(p.CreatedAt), ms(p.UpdatedAt)); err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO versions (policy, version, changed_by, changed_at, changes, document) VALUES ($1,$2,$3,$4,$5,$6)`, p.ID, p.Version, actorOf(ctx).By, ms(p.UpdatedAt), encode(changes), string(p.Document()))
+	_, err = tx.ExecContext(ctx,
+		`INSERT INTO versions (policy, version, changed_by, changed_at, changes, document) VALUES ($1,$2,$3,$4,$5,$6)`, p.ID, p.Version,
+		actorOf(ctx).By, ms(p.UpdatedAt), encode(changes), string(p.Document()))
 	return err
 }
 
@@ -152,7 +155,9 @@ func (s *Store) History(ctx context.Context, id string, before, skip, size int) 
 		v, err := scanVersion(r)
 		out = append(out, v)
 		return err
-	}, `SELECT version, changed_by, changed_at, changes, document FROM versions WHERE policy = $1 AND ($2 = 0 OR version < $2) ORDER BY version DESC LIMIT $3 OFFSET $4`, id, before, size, skip)
+	},
+		`SELECT version, changed_by, changed_at, changes, document FROM versions WHERE policy = $1 AND ($2 = 0 OR version < $2) ORDER `+
+			`BY version DESC LIMIT $3 OFFSET $4`, id, before, size, skip)
 	return out, total, err
 }
 
@@ -168,7 +173,8 @@ func scanVersion(r scanner) (v Version, err error) {
 
 // PolicyVersion gives one version of a policy, also of a deleted one.
 func (s *Store) PolicyVersion(ctx context.Context, id string, version int) (Version, error) {
-	v, err := scanVersion(s.device.QueryRowContext(ctx, `SELECT version, changed_by, changed_at, changes, document FROM versions WHERE policy = $1 AND version = $2`, id, version))
+	v, err := scanVersion(s.device.QueryRowContext(ctx,
+		`SELECT version, changed_by, changed_at, changes, document FROM versions WHERE policy = $1 AND version = $2`, id, version))
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}
@@ -207,7 +213,8 @@ func (s *Store) SetDefault(ctx context.Context, id string, now time.Time) error 
 		case !active:
 			return fmt.Errorf("%w: an inactive policy cannot be the default", ErrInUse)
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO meta (name, value) VALUES ('default', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, id)
+		_, err = tx.ExecContext(ctx,
+			`INSERT INTO meta (name, value) VALUES ('default', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, id)
 		return err
 	})
 }
@@ -223,7 +230,8 @@ func (s *Store) Meta(ctx context.Context, name string) (v string, err error) {
 
 // SetMeta writes one.
 func (s *Store) SetMeta(ctx context.Context, name, v string) error {
-	_, err := s.write.ExecContext(ctx, `INSERT INTO meta (name, value) VALUES ($1,$2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, v)
+	_, err := s.write.ExecContext(ctx,
+		`INSERT INTO meta (name, value) VALUES ($1,$2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, v)
 	return err
 }
 

@@ -81,12 +81,15 @@ func (s *Store) PutRecords(ctx context.Context, list []*Record) error {
 		}
 		for _, r := range list {
 			if r.Moved != "" {
-				if _, err := tx.ExecContext(ctx, `INSERT INTO rollout_devices (rollout, device, was, outcome) VALUES ($1,$2,$3,'') ON CONFLICT DO NOTHING`, r.Moved, r.Device, r.Was); err != nil {
+				if _, err := tx.ExecContext(ctx,
+					`INSERT INTO rollout_devices (rollout, device, was, outcome) VALUES ($1,$2,$3,'') ON CONFLICT DO NOTHING`, r.Moved,
+					r.Device, r.Was); err != nil {
 					return err
 				}
 			}
 			if r.Outcome != "" {
-				if _, err := tx.ExecContext(ctx, `UPDATE rollout_devices SET outcome = $1 WHERE rollout = $2 AND device = $3`, r.Outcome, r.Rollout, r.Device); err != nil {
+				if _, err := tx.ExecContext(ctx, `UPDATE rollout_devices SET outcome = $1 WHERE rollout = $2 AND device = $3`, r.Outcome,
+					r.Rollout, r.Device); err != nil {
 					return err
 				}
 			}
@@ -160,15 +163,19 @@ func (s *Store) putEvents(ctx context.Context, tx *sql.Tx, list []*Record) error
 	if len(events) == 0 {
 		return nil
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO events (device, epoch, first, last, received, body) VALUES `+s.values(len(events)/6, 6)+` ON CONFLICT DO NOTHING`, events...); err != nil {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO events (device, epoch, first, last, received, body) VALUES `+s.values(len(events)/6, 6)+
+		` ON CONFLICT DO NOTHING`, events...); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO epochs (device, epoch, seq, at) VALUES `+s.values(len(epochs)/4, 4)+` ON CONFLICT (device, epoch) DO UPDATE SET seq = excluded.seq, at = excluded.at
+	if _, err := tx.ExecContext(ctx, `INSERT INTO epochs (device, epoch, seq, at) VALUES `+s.values(len(epochs)/4, 4)+
+		` ON CONFLICT (device, epoch) DO UPDATE SET seq = excluded.seq, at = excluded.at
 		WHERE excluded.seq > epochs.seq`, epochs...); err != nil {
 		return err
 	}
 	for _, device := range begun {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM epochs WHERE device = $1 AND epoch NOT IN (SELECT epoch FROM epochs WHERE device = $1 ORDER BY at DESC, epoch LIMIT $2)`, device, maxEpochs); err != nil {
+		if _, err := tx.ExecContext(ctx,
+			`DELETE FROM epochs WHERE device = $1 AND epoch NOT IN (SELECT epoch FROM epochs WHERE device = $1 ORDER BY at DESC, `+
+				`epoch LIMIT $2)`, device, maxEpochs); err != nil {
 			return err
 		}
 	}
@@ -191,7 +198,8 @@ func (s *Store) putStandings(ctx context.Context, tx *sql.Tx, list []*Record) (f
 	slices.Sort(fresh) // the same order on every node
 	for _, h := range fresh {
 		i := slices.IndexFunc(list, func(r *Record) bool { return r.Standing == h })
-		if _, err := tx.ExecContext(ctx, `INSERT INTO standings (hash, body) VALUES ($1,$2) ON CONFLICT (hash) DO NOTHING`, h, list[i].StandingBody); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO standings (hash, body) VALUES ($1,$2) ON CONFLICT (hash) DO NOTHING`, h,
+			list[i].StandingBody); err != nil {
 			return nil, err
 		}
 	}
@@ -215,7 +223,8 @@ func (s *Store) putReports(ctx context.Context, tx *sql.Tx, list []*Record) erro
 		if r.Findings != nil {
 			findingsAt = ms(r.At)
 		}
-		args = append(args, r.Device, int64(r.Counter), r.HeldID, r.HeldVersion, string(r.Held), string(r.Agent), r.Previous, r.FactsDigest, raw(r.Facts),
+		args = append(args, r.Device, int64(r.Counter), r.HeldID, r.HeldVersion, string(r.Held), string(r.Agent), r.Previous, r.FactsDigest,
+			raw(r.Facts),
 			r.FindingsDigest, raw(r.Findings), findingsAt, r.Standing, r.Rollup)
 	}
 	written := make(map[int64]bool, len(list))
@@ -225,7 +234,10 @@ func (s *Store) putReports(ctx context.Context, tx *sql.Tx, list []*Record) erro
 		err := r.Scan(&n)
 		written[n] = true
 		return err
-	}, `INSERT INTO reports (device, counter, held_id, held_version, held, agent, previous, facts_digest, facts, findings_digest, findings, findings_at, standing, rollup) VALUES `+s.values(len(list), width)+` ON CONFLICT (device) DO UPDATE SET counter = excluded.counter,
+	},
+		`INSERT INTO reports (device, counter, held_id, held_version, held, agent, previous, facts_digest, facts, findings_digest, `+
+			`findings, findings_at, standing, rollup) VALUES `+s.values(len(list), width)+
+			` ON CONFLICT (device) DO UPDATE SET counter = excluded.counter,
 		held_id = excluded.held_id, held_version = excluded.held_version, held = excluded.held, agent = excluded.agent, previous = excluded.previous,
 		facts_digest = CASE WHEN excluded.facts IS NULL THEN reports.facts_digest ELSE excluded.facts_digest END, facts = coalesce(excluded.facts, reports.facts),
 		findings_digest = CASE WHEN excluded.findings IS NULL THEN reports.findings_digest ELSE excluded.findings_digest END,
@@ -276,7 +288,8 @@ func readEvents(body []byte) []json.RawMessage {
 }
 
 // unreadable stands for an event that cannot be read.
-var unreadable = json.RawMessage(`{"seq":0,"at":"0001-01-01T00:00:00Z","subject":"unreadable","reason":"this event was stored and cannot be read"}`)
+var unreadable = json.RawMessage(`{"seq":0,"at":"0001-01-01T00:00:00Z","subject":"unreadable","reason":"this event was stored and ` +
+	`cannot be read"}`)
 
 // storedEvent is one of them.
 func storedEvent(epoch string, received time.Time, raw json.RawMessage) StoredEvent {
@@ -326,7 +339,8 @@ func (e StoredEvent) MarshalJSON() ([]byte, error) {
 // Events gives a device's newest events, newest first; device is its number.
 func (s *Store) Events(ctx context.Context, device int64, limit int) (out []StoredEvent, err error) {
 	// Each row has an event at least.
-	r, err := s.read.QueryContext(ctx, `SELECT epoch, received, body FROM events WHERE device = $1 ORDER BY received DESC, first DESC LIMIT $2`, device, limit)
+	r, err := s.read.QueryContext(ctx,
+		`SELECT epoch, received, body FROM events WHERE device = $1 ORDER BY received DESC, first DESC LIMIT $2`, device, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -426,7 +440,8 @@ func (s *Store) Fleet(ctx context.Context, f EventFilter, size int) (out []Fleet
 			}
 			m.Left--
 			e := storedEvent(m.Epoch, at(m.Received), append(json.RawMessage(nil), list[m.Left]...))
-			if f.Kind != "" && string(e.Kind) != f.Kind || f.Setting != "" && string(e.Setting) != f.Setting && !(strings.HasSuffix(f.Setting, ".") && strings.HasPrefix(string(e.Setting), f.Setting)) ||
+			if f.Kind != "" && string(e.Kind) != f.Kind || f.Setting != "" && string(e.Setting) != f.Setting &&
+				!(strings.HasSuffix(f.Setting, ".") && strings.HasPrefix(string(e.Setting), f.Setting)) ||
 				part != "" && !strings.Contains(strings.ToLower(e.Subject), part) && !strings.Contains(strings.ToLower(e.Reason), part) {
 				continue
 			}
@@ -450,7 +465,8 @@ type Plug struct {
 
 // Plugs gives the newest events of a device that have facts, of the newest so many.
 func (s *Store) Plugs(ctx context.Context, device int64, limit int) (out []Plug, err error) {
-	r, err := s.read.QueryContext(ctx, `SELECT body FROM events WHERE device = $1 ORDER BY received DESC, first DESC LIMIT $2`, device, limit)
+	r, err := s.read.QueryContext(ctx, `SELECT body FROM events WHERE device = $1 ORDER BY received DESC, first DESC LIMIT $2`,
+		device, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -479,7 +495,9 @@ func (s *Store) Prune(ctx context.Context, before time.Time) (more bool, err err
 	const most = 2000
 	var n int64
 	err = s.tx(ctx, func(tx *sql.Tx) error {
-		r, err := tx.ExecContext(ctx, `DELETE FROM events WHERE (device, epoch, first) IN (SELECT device, epoch, first FROM events WHERE received < $1 ORDER BY received LIMIT $2)`, ms(before), most)
+		r, err := tx.ExecContext(ctx,
+			`DELETE FROM events WHERE (device, epoch, first) IN (SELECT device, epoch, first FROM events WHERE received < $1 ORDER BY `+
+				`received LIMIT $2)`, ms(before), most)
 		if err == nil {
 			n, _ = r.RowsAffected()
 		}
@@ -500,7 +518,9 @@ func (s *Store) Reckon(ctx context.Context) error {
 			err := r.Scan(&device)
 			list = append(list, device)
 			return err
-		}, `SELECT device FROM reports WHERE rollup = 'compliant' AND standing IN (SELECT hash FROM standings WHERE body LIKE '%"e":"unsupported"%') LIMIT $1`, most)
+		},
+			`SELECT device FROM reports WHERE rollup = 'compliant' AND standing IN (SELECT hash FROM standings WHERE body LIKE `+
+				`'%"e":"unsupported"%') LIMIT $1`, most)
 		if err != nil || len(list) == 0 {
 			return err
 		}
@@ -508,7 +528,8 @@ func (s *Store) Reckon(ctx context.Context) error {
 		if s.pg {
 			in = strings.Replace(in, "($1", "(CAST($1 AS BIGINT)", 1)
 		}
-		if _, err := s.write.ExecContext(ctx, `UPDATE reports SET rollup = 'unverified' WHERE rollup = 'compliant' AND device IN `+in, list...); err != nil {
+		if _, err := s.write.ExecContext(ctx, `UPDATE reports SET rollup = 'unverified' WHERE rollup = 'compliant' AND device IN `+in,
+			list...); err != nil {
 			return err
 		}
 	}
@@ -516,7 +537,8 @@ func (s *Store) Reckon(ctx context.Context) error {
 
 // reckon is the same at once, for a database that nobody uses yet.
 func reckon(ctx context.Context, tx *sql.Tx) error {
-	_, err := tx.ExecContext(ctx, `UPDATE reports SET rollup = 'unverified' WHERE device IN (SELECT device FROM reports WHERE rollup = 'compliant' AND standing IN
+	_, err := tx.ExecContext(ctx,
+		`UPDATE reports SET rollup = 'unverified' WHERE device IN (SELECT device FROM reports WHERE rollup = 'compliant' AND standing IN
 		(SELECT hash FROM standings WHERE body LIKE '%"e":"unsupported"%'))`)
 	return err
 }

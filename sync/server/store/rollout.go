@@ -54,7 +54,8 @@ func (s *Store) StartRollout(ctx context.Context, o *fleet.Rollout, p *fleet.Pol
 		if err := s.putPolicy(ctx, tx, p, expect, changes); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO rollouts (`+rolloutColumns+`) VALUES `+s.values(1, 12), o.ID, o.Policy, o.From, o.To, encode(o.Plan),
+		_, err := tx.ExecContext(ctx, `INSERT INTO rollouts (`+rolloutColumns+`) VALUES `+s.values(1, 12), o.ID, o.Policy, o.From, o.To,
+			encode(o.Plan),
 			o.State, o.Stage, ms(o.StageSince), o.Reason, ms(o.CreatedAt), o.CreatedBy, 0)
 		return err
 	})
@@ -85,7 +86,8 @@ func stale(err error) error {
 func (s *Store) StopRollout(ctx context.Context, o *fleet.Rollout, back *fleet.Policy, reason string, changes []string) error {
 	now := back.UpdatedAt
 	return s.change(ctx, now, "rollout.stopped", o.ID, append([]string{reason}, changes...), func(tx *sql.Tx) error {
-		if err := stale(one(tx.ExecContext(ctx, `UPDATE rollouts SET state = 'stopped', reason = $1, ended_at = $2 WHERE id = $3 AND state IN ('running','paused')`,
+		if err := stale(one(tx.ExecContext(ctx, `UPDATE rollouts SET state = 'stopped', reason = $1, ended_at = $2 WHERE id = $3 AND `+
+			`state IN ('running','paused')`,
 			reason, ms(now), o.ID))); err != nil {
 			return err
 		}
@@ -95,7 +97,8 @@ func (s *Store) StopRollout(ctx context.Context, o *fleet.Rollout, back *fleet.P
 
 // Before is how a device stood when a rollout moved it; ErrNotFound when it did not.
 func (s *Store) Before(ctx context.Context, rollout string, device int64) (was, outcome string, err error) {
-	err = s.device.QueryRowContext(ctx, `SELECT was, outcome FROM rollout_devices WHERE rollout = $1 AND device = $2`, rollout, device).Scan(&was, &outcome)
+	err = s.device.QueryRowContext(ctx, `SELECT was, outcome FROM rollout_devices WHERE rollout = $1 AND device = $2`, rollout,
+		device).Scan(&was, &outcome)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}

@@ -93,7 +93,8 @@ func (s *Store) Stood(ctx context.Context, mark int64) (out []Stood, next int64,
 			out = append(out, x)
 			return err
 		}, `SELECT device, changed, counter, held_id, held_version, standing, rollup, agent LIKE '%"ended":%' FROM reports
-			WHERE changed >= $1 AND changed < txid_snapshot_xmax(txid_current_snapshot())`, mark) // above that, it is another cluster's, from a copy of its files
+			// above that, it is another cluster's, from a copy of its files
+			WHERE changed >= $1 AND changed < txid_snapshot_xmax(txid_current_snapshot())`, mark)
 	})
 	return out, next, err
 }

@@ -123,7 +123,8 @@ func (s *Store) openSQLite(path string) (err error) {
 	}
 	s.write.SetMaxOpenConns(1)
 	for _, db := range []**sql.DB{&s.read, &s.device} {
-		if *db, err = sql.Open("sqlite", name+"&_pragma=query_only(1)&_pragma=cache_size(-1024)"); err != nil { // beyond that the system's cache serves
+		if *db, err = sql.Open("sqlite", name+"&_pragma=query_only(1)&_pragma=cache_size(-1024)"); err != nil {
+			// beyond that the system's cache serves
 			return err
 		}
 		(*db).SetMaxOpenConns(4)
@@ -150,7 +151,9 @@ func (s *Store) Close() error {
 // Ping reports whether the database can be read and written now.
 func (s *Store) Ping(ctx context.Context) error {
 	return s.tx(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO meta (name, value) VALUES ('ping', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, time.Now().UTC().Format(time.RFC3339))
+		_, err := tx.ExecContext(ctx,
+			`INSERT INTO meta (name, value) VALUES ('ping', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value`,
+			time.Now().UTC().Format(time.RFC3339))
 		return err
 	})
 }

@@ -120,7 +120,8 @@ func Start() (*Server, error) {
 	if out, err := init.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("initdb: %w: %s", err, out)
 	}
-	s.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", dir, "-c", "listen_addresses=127.0.0.1", "-p", strconv.Itoa(s.Port),
+	s.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", dir, "-c", "listen_addresses=127.0.0.1", "-p",
+		strconv.Itoa(s.Port),
 		"-c", "max_connections=100", "-c", "shared_buffers=256MB", "-c", "log_min_messages=fatal")
 	s.cmd.Dir, s.cmd.SysProcAttr = dir, attr
 	if err := s.cmd.Start(); err != nil {
