@@ -2,42 +2,43 @@ package enforce
 
 import "time"
 
-// Compliance is the first answer of a finding: does the machine hold what the setting asks?
+// Compliance is a finding's first answer: does the machine comply with the setting?
 type Compliance string
 
 const (
 	Compliant    Compliance = "compliant"
 	Noncompliant Compliance = "noncompliant"
 	Uncertain    Compliance = "unknown" // could not be read; never counts as compliant
-	// Unverified is said by a rollup alone: what can be read here holds, and some managed setting cannot be.
+	// Unverified appears only in a rollup: what can be read here complies, and some managed setting cannot be read on
+	// this machine.
 	Unverified Compliance = "unverified"
 )
 
-// Enforcement is the second answer: what Warder does about it here.
+// Enforcement is a finding's second answer: what Warder does about it here.
 type Enforcement string
 
 const (
 	Enforced       Enforcement = "enforced"
 	Partial        Enforcement = "partial"     // the reason says what escapes
-	DetectOnly     Enforcement = "detect_only" // seen, never imposed
+	DetectOnly     Enforcement = "detect_only" // read, never changed
 	Observed       Enforcement = "observed"    // warn or monitor
-	Unconfirmed    Enforcement = "unconfirmed" // applied; no answer of the server has proved it yet
+	Unconfirmed    Enforcement = "unconfirmed" // applied, but not yet confirmed by an answer of the server
 	PendingRelogin Enforcement = "pending_relogin"
 	PendingReboot  Enforcement = "pending_reboot"
-	IsGuarded      Enforcement = "guarded"   // held back so that nobody is locked out
+	IsGuarded      Enforcement = "guarded"   // not applied, so that nobody is locked out
 	Contended      Enforcement = "contended" // another program keeps changing it back
-	Conflicting    Enforcement = "conflict"  // on release, found at a value of neither ours nor the baseline
+	Conflicting    Enforcement = "conflict"  // on release: the value is neither ours nor the baseline
 	NotEnforced    Enforcement = "failed"
 	Reverted       Enforcement = "reverted"
 	WrongMode      Enforcement = "wrong_mode"
 	Unsupported    Enforcement = "unsupported"
 )
 
-// Enforcements are all answers that this version knows.
+// Enforcements lists all answers that this version knows.
 var Enforcements = []Enforcement{Enforced, Partial, DetectOnly, Observed, Unconfirmed, PendingRelogin, PendingReboot, IsGuarded, Contended,
 	Conflicting, NotEnforced, Reverted, WrongMode, Unsupported}
 
-// Finding says for one managed setting how the machine stands.
+// Finding is the state of one managed setting on the machine.
 type Finding struct {
 	Setting     Setting     `json:"setting"`
 	Mode        Mode        `json:"mode"`
@@ -46,8 +47,8 @@ type Finding struct {
 	Reason      string      `json:"reason,omitempty"`
 	Evidence    []Evidence  `json:"evidence,omitempty"`
 	Since       time.Time   `json:"since,omitzero"`
-	// ReadAt is when the machine was last looked at for it. Like evidence it is no news by itself: a server has it
-	// from the last report with news, and the time of the device's last look beside it.
+	// ReadAt is when the machine was last read for it. Like evidence, a new ReadAt is not news by itself: the server
+	// has it from the last report with news, and separately the time of the device's last look.
 	ReadAt time.Time `json:"read_at,omitzero"`
 }
 
@@ -60,13 +61,13 @@ type Evidence struct {
 	At    time.Time `json:"at,omitzero"`
 }
 
-// Alike compares what two findings say, not since when or on which reading.
+// Alike compares what two findings say, without Since and evidence.
 func (f Finding) Alike(o Finding) bool {
 	return f.Setting == o.Setting && f.Mode == o.Mode && f.Compliance == o.Compliance &&
 		f.Enforcement == o.Enforcement && f.Reason == o.Reason
 }
 
-// Aged is a finding of which the evidence is too old to say anything: how the machine stands now is unknown.
+// Aged returns a finding whose evidence is too old: the machine's present state is unknown.
 func (f Finding) Aged(now time.Time) Finding {
 	if f.Enforcement == Unsupported {
 		return f
@@ -93,11 +94,11 @@ func (f Finding) rank() int {
 	case f.Compliance == Compliant:
 		return 1
 	}
-	return 2 // not known, or said in a newer version's words
+	return 2 // unknown, or a word of a newer version
 }
 
-// Rollup is the whole machine's answer: the worst finding. "compliant" means that every managed setting was read
-// back and holds; where one of them cannot be verified on this machine at all, it is "unverified".
+// Rollup is the answer for the whole machine: the worst finding. "compliant" means that every managed setting was read
+// back and complies; if one of them cannot be verified on this machine at all, the rollup is "unverified".
 type Rollup struct {
 	Compliance  Compliance `json:"compliance"`
 	WrongMode   bool       `json:"wrong_mode,omitempty"`
@@ -106,7 +107,7 @@ type Rollup struct {
 	Worst       Setting    `json:"worst,omitempty"`
 }
 
-// known is a compliance that this version knows: a newer one's word is an unknown state.
+// known returns a compliance that this version knows. A newer version's word counts as unknown.
 func known(c Compliance) Compliance {
 	if c == Compliant || c == Noncompliant {
 		return c

@@ -45,11 +45,11 @@ func ParseMode(s string) (Mode, bool) {
 // MarshalText writes the mode's name.
 func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
-// Strange is a mode of a newer version. Nothing is done in it.
+// Strange is a mode of a newer version. It permits nothing.
 const Strange Mode = 255
 
-// UnmarshalText reads a mode's name from a report; "off" and the empty text are Off, and what this version
-// does not know is Strange.
+// UnmarshalText reads a mode's name from a report. "off" and "" are Off; a name that this version does not know is
+// Strange.
 func (m *Mode) UnmarshalText(b []byte) error {
 	if *m = Off; len(b) == 0 || string(b) == "off" {
 		return nil

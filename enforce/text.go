@@ -5,8 +5,8 @@ import (
 	"unicode"
 )
 
-// Plain makes text from outside (a device's strings, a server's words, a person's reason) safe to
-// print: what is no printing character becomes a dot, so that it cannot be a command to a terminal.
+// Plain makes text from outside (a device's strings, a server's answer, a person's reason) safe to print: unprintable
+// characters become dots, so that they cannot control a terminal.
 func Plain(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

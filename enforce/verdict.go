@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Rule points at the line of a decision that answered. It holds no text, so that a verdict costs
-// no allocation; the section's Explain renders it.
+// Rule points at the line of a decision that answered. It contains no text, so that a verdict costs no allocation; the
+// section's Explain renders it.
 type Rule struct {
 	Setting Setting `json:"setting,omitempty"`
 	Line    int32   `json:"line"`            // the line of the section's decision order, from 1; 0: none
@@ -21,7 +21,7 @@ const (
 	NoGuard    Guard = iota
 	LastInput        // no other keyboard or pointer would be left
 	Hardwired        // the firmware says the port is inside the machine
-	Starting         // the machine starts up, and may need it to come up
+	Starting         // the machine is booting, and may need it for that
 	OtherGuard       // one of a newer version
 )
 
@@ -61,20 +61,20 @@ type Verdict struct {
 	WouldDeny bool  `json:"would_deny,omitempty"` // what all settings together say
 	WouldMode Mode  `json:"would_mode,omitempty"` // of the setting that Would names
 	Guard     Guard `json:"guard,omitempty"`      // why a deny was not carried out
-	Ask       bool  `json:"-"`                    // the answer turns on a fact that was not yet known
+	Ask       bool  `json:"-"`                    // the answer depends on a fact that was not yet known
 }
 
 // Judge answers events about one kind of fact, without allocating.
 type Judge[T any] interface {
 	Judge(*T) Verdict
-	// Reason says in one sentence why, and the nearest change to the policy that would turn it.
+	// Reason says in one sentence why, and the smallest change to the policy that would reverse it.
 	Reason(Verdict, *T) (reason, nearest string)
 }
 
-// Program is one that was seen to change something, by what the kernel said of it at that moment.
+// Program is a program that was seen changing something, as the kernel described it at that moment.
 type Program struct {
 	PID  int    `json:"pid"`
-	Name string `json:"name,omitempty"` // the file that it runs; empty where it was gone already
+	Name string `json:"name,omitempty"` // the file that it runs; empty if it was gone already
 }
 
 func (p Program) String() string {
@@ -87,7 +87,7 @@ func (p Program) String() string {
 	return fmt.Sprintf("%s (pid %d)", p.Name, p.PID)
 }
 
-// ErrContended: a resource is left alone for a while, because another program keeps changing it back.
+// ErrContended means that a resource is left alone for a while, because another program keeps changing it back.
 var ErrContended = errors.New("another program keeps changing it, so Warder has stopped repairing it for now")
 
 // EventKind names what happened.
@@ -98,12 +98,12 @@ const (
 	Denied    EventKind = "denied"     // judged, refused, and read back as refused
 	WouldDeny EventKind = "would_deny" // a mode below enforce let it pass
 	Guarded   EventKind = "guarded"    // a guard kept it
-	Failed    EventKind = "failed"     // the machine does not hold what was decided
+	Failed    EventKind = "failed"     // the machine's state is not what was decided
 	Forced    EventKind = "forced"     // a disk was taken away before all of it was known to be written
-	Drift     EventKind = "drift"      // another program changed what is held, or what a mode below enforce watches
+	Drift     EventKind = "drift"      // another program changed a resource that is enforced, or that a mode below enforce watches
 )
 
-// Event is one thing that happened and what was done about it.
+// Event is one thing that happened, and what was done about it.
 type Event struct {
 	Seq     uint64    `json:"seq,omitempty"` // given by the outbox
 	At      time.Time `json:"at"`
@@ -115,24 +115,24 @@ type Event struct {
 	Told    string    `json:"told,omitempty"`   // warn mode: whom, or "no session"
 	Verdict Verdict   `json:"verdict"`
 	Done    Reading   `json:"done"`            // read back after acting
-	Count   int       `json:"count,omitempty"` // more than one where older events were folded
+	Count   int       `json:"count,omitempty"` // more than one if older events were folded
 	Policy  string    `json:"policy,omitempty"`
-	// Users are the people who sat at the machine, on which it is shown to them and to root alone. It
-	// does not leave the machine.
+	// Users are the people who were at the machine; the event is shown to them and to root alone. It does not leave the
+	// machine.
 	Users []uint32 `json:"users,omitempty"`
-	Facts Facts    `json:"facts,omitempty"` // what was judged, for asking "what if" of it later
-	// Section is whose rules judged it: a stick refused by a storage setting was judged by "usb". Empty
-	// where nothing was judged, and from agents up to 0.3.
+	Facts Facts    `json:"facts,omitempty"` // what was judged, for asking "what if" about it later
+	// Section is the section whose rules judged it: a stick refused by a storage setting was judged by "usb". It is
+	// empty if nothing was judged, and from agents up to 0.3.
 	Section string `json:"section,omitempty"`
-	// By is the program that changed something; nil where none was seen.
+	// By is the program that changed something; nil if none was seen.
 	By *Program `json:"by,omitempty"`
 }
 
-// Personal reports whether an event tells what somebody does at the machine. The agent's own events
-// (holds, losses) do not.
+// Personal reports whether an event tells what somebody does at the machine. The agent's own events (holds, losses) do
+// not.
 func (e *Event) Personal() bool { return e.Setting.Section() != "agent" }
 
-// Facts are the facts of one event as JSON; which, is the section's that judged it.
+// Facts are the facts of one event as JSON. Which facts depends on the section that judged it.
 type Facts string
 
 // MarshalJSON writes the facts as they are.

@@ -8,16 +8,16 @@ type Key struct {
 
 func (k Key) String() string { return k.Kind + "/" + k.ID }
 
-// Value is the canonical text of a resource's value; each Kind says what it looks like.
+// Value is the canonical text of a resource's value; each Kind defines its format.
 type Value string
 
-// State tells what a reading is worth.
+// State says what a reading is worth.
 type State uint8
 
 const (
 	Unknown State = iota // could not be read; never acted on, never compliant
 	Absent               // read, and not there
-	Present              // read, and Value holds
+	Present              // read, and Value is valid
 )
 
 var stateNames = [...]string{Unknown: "unknown", Absent: "absent", Present: "present"}
@@ -45,7 +45,7 @@ type Reading struct {
 	How   string `json:"how,omitempty"` // the path or call, for evidence
 }
 
-// Is reports whether the resource was read and holds v.
+// Is reports whether the resource was read and has the value v.
 func (r Reading) Is(v Value) bool { return r.State == Present && r.Value == v }
 
 // Same compares what was read, not how.
@@ -58,8 +58,8 @@ func (r Reading) String() string {
 	return r.State.String()
 }
 
-// Phase orders the changes of a plan: what closes comes before the guards are loaded, what opens
-// after, so that no moment lies between the two in which neither holds.
+// Phase orders the changes of a plan: what closes comes before the guards are loaded, what opens after, so that there
+// is no moment in which neither is in force.
 type Phase int8
 
 const (
@@ -71,13 +71,12 @@ const (
 type Want struct {
 	Key   Key
 	Value Value
-	// Absent asks that the resource does not exist; what another program put there is removed, and comes
-	// back on release.
+	// Absent asks that the resource does not exist. What another program put there is removed, and restored on release.
 	Absent bool
-	By     []Setting // who asks; equal wants are joined, unequal ones go to the kind's Join
+	By     []Setting // who asks; equal wants are joined, different ones go to the kind's Join
 	Mode   Mode      // of the deciding setting; below Enforce it is planned and never applied
 	Phase  Phase
-	Guard  Guard // why a stricter value is not wanted, where a guard holds it back
+	Guard  Guard // why a stricter value is not wanted, if a guard prevents it
 }
 
 // To is the reading that is wanted.
@@ -99,6 +98,6 @@ type Change struct {
 	Baseline bool      `json:"baseline,omitempty"` // a return to what was there before us
 }
 
-// Gate stands before a back end's only write. It refuses, and counts, every change that the
-// mode in force does not permit: below Enforce only returns to the baseline pass.
+// Gate checks every write of a back end. It refuses, and counts, every change that the mode in force does not permit:
+// below Enforce only returns to the baseline pass.
 type Gate func(Change) error

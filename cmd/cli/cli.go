@@ -1,5 +1,5 @@
-// Package cli is what the command lines of warder and warder-server share: a safe way to the terminal
-// (screen.go), errors of usage (usage.go), and how a command ends (this file). It knows no command.
+// Package cli is what the command lines of warder and warder-server share: safe output to the terminal (screen.go),
+// usage errors (usage.go), and how a command ends (this file). It contains no command.
 //
 // Every command takes --json: then its result is JSON on standard output, and so is its error, as
 //
@@ -15,13 +15,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Exit is an error that stands for an exit code alone: what there was to say has been said.
+// Exit is an error that carries only an exit code: everything has been printed already.
 type Exit int
 
 func (e Exit) Error() string { return fmt.Sprintf("exit %d", int(e)) }
 
-// Failure is an error as a user is told of it: with a short code for programs, what the user can do, and
-// the exit code. Fields that are empty take their defaults: "failed", no hint, 1.
+// Failure is an error as a user sees it: with a short code for programs, a hint at what to do, and the exit code. Empty
+// fields take their defaults: "failed", no hint, 1.
 type Failure struct {
 	Err  error
 	Code string
@@ -31,33 +31,33 @@ type Failure struct {
 
 func (f *Failure) Error() string { return f.Err.Error() }
 
-// Unwrap gives the error itself.
+// Unwrap returns the error itself.
 func (f *Failure) Unwrap() error { return f.Err }
 
 // Program is one of the two command lines.
 type Program struct {
 	Root    *cobra.Command
 	Version string
-	// Explain turns an error that it knows into a Failure with a code and a hint; nil for others.
+	// Explain turns an error that it knows into a Failure with a code and a hint. It returns nil for others.
 	Explain func(error) *Failure
 	asJSON  bool
 }
 
-// New gives a command line its flags that every command has.
+// New adds the flags that every command has.
 func New(root *cobra.Command, version string) *Program {
 	p := &Program{Root: root, Version: version}
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.Version = version
 	root.SetVersionTemplate("{{.DisplayName}} {{.Version}}\n")
-	root.InitDefaultVersionFlag() // now: a flag that is not known yet is taken for one with a value
+	root.InitDefaultVersionFlag() // before parsing: the library takes an unknown flag for one with a value
 	root.PersistentFlags().BoolVar(&p.asJSON, "json", false, "print JSON, errors included")
 	return p
 }
 
-// JSON reports whether the answer is to be JSON.
+// JSON reports whether the answer has to be JSON.
 func (p *Program) JSON() bool { return p.asJSON }
 
-// Run runs the command line and gives the exit code of the process.
+// Run runs the command line and returns the exit code of the process.
 func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
 	p.Root.SetArgs(args)
 	p.Root.SetOut(stdout)
@@ -73,7 +73,7 @@ func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
 		return int(exit)
 	}
 	f := p.failure(err)
-	// A wrong flag may stand before --json, and then nobody has read it yet.
+	// If a wrong flag stands before --json, the library has not read --json yet.
 	if p.asJSON || isUsage(err) && asksJSON(args) {
 		type detail struct {
 			Code    string `json:"code"`
@@ -128,5 +128,5 @@ func asksJSON(args []string) bool {
 	return false
 }
 
-// Help is what a command does that only has commands below it.
+// Help is the action of a command that only groups other commands.
 func Help(cmd *cobra.Command, _ []string) error { return cmd.Help() }

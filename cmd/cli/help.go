@@ -7,9 +7,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// CheckHelp says what is wrong with the help of a command line: every command that people run has a short text and
-// an example, and every example is a command that the command line takes. It is for the tests of both programs; root
-// makes the command line anew, because flags keep what was parsed.
+// CheckHelp says what is wrong with the help of a command line: every command that people run needs a short text and an
+// example, and every example has to be a valid command. The tests of both programs use it. root makes a new command
+// line each time, because flags keep parsed values.
 func CheckHelp(root func() *cobra.Command) (wrong []string) {
 	walk(root(), func(c *cobra.Command) {
 		if c.Hidden || c.Name() == "help" || strings.Contains(c.CommandPath(), " completion") {
@@ -59,7 +59,7 @@ func checkExample(root *cobra.Command, line string) error {
 	return nil
 }
 
-// fields splits a line as a shell does, as far as examples need it: quotes hold words together.
+// fields splits a line as a shell does, as far as examples need it: it understands quotes.
 func fields(line string) (out []string) {
 	var word strings.Builder
 	quote, open := rune(0), false

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// addManual gives a build for packaging the command that writes man pages and completions from the commands
-// themselves: what is packaged is never another text than --help.
+// addManual adds, in a build for packaging, the command that writes man pages and completions from the commands
+// themselves, so that packaged text and --help never differ.
 func addManual(p *Program) {
 	p.Root.AddCommand(&cobra.Command{
 		Use: "manual DIR", Hidden: true, Args: cobra.ExactArgs(1),
@@ -26,7 +26,8 @@ func addManual(p *Program) {
 			}
 			root.InitDefaultHelpCmd()
 			root.DisableAutoGenTag = true
-			// The day of the version, so that two builds of it are the same: SOURCE_DATE_EPOCH, else none.
+			// The date of the version (SOURCE_DATE_EPOCH), so that two builds of it are identical; none if it is not
+			// set.
 			day := time.Unix(0, 0).UTC()
 			var seconds int64
 			if _, err := fmt.Sscan(os.Getenv("SOURCE_DATE_EPOCH"), &seconds); err == nil {

@@ -14,25 +14,25 @@ import (
 	"github.com/warderd/warder/enforce"
 )
 
-// Screen is the only way to a person's terminal. Text from outside (a device's strings, a server's words, a
-// person's reason) loses its control characters here, so that it cannot command the terminal of whoever
-// reads it, least of all root's. A test checks that no command prints in any other way.
+// Screen is the only way to a person's terminal. It removes control characters from text that comes from outside (a
+// device's strings, a server's answer, a person's reason), so that such text cannot control the terminal of the reader,
+// least of all root's. A test checks that no command prints in any other way.
 type Screen struct {
 	w  io.Writer
-	on bool // colours
+	on bool // whether to use colours
 }
 
-// Painted is text that is safe already, and may contain our own colours.
+// Painted is text that is already safe, and may contain our own colours.
 type Painted string
 
 // NewScreen prints to w, in colour if w is a terminal.
 func NewScreen(w io.Writer) Screen { return Screen{w, coloured(w)} }
 
-// Plain makes text safe. A line break becomes a dot, too: text from outside could otherwise add a line that
-// looks like ours.
+// Plain makes text safe. It also replaces line breaks by dots: otherwise text from outside could add a line that looks
+// like ours.
 func Plain(s string) Painted { return Painted(enforce.Plain(s)) }
 
-// Foreign is implemented by errors whose words are somebody else's: no line of theirs is shown as one of ours.
+// Foreign is implemented by errors whose text comes from somebody else: none of its lines is shown as one of ours.
 type Foreign interface{ Foreign() }
 
 // lines is Plain for errors of our own, which may have several lines.
@@ -44,12 +44,12 @@ func lines(s string) Painted {
 	return Painted(strings.Join(list, "\n"))
 }
 
-// Printf is fmt.Fprintf with every argument made plain that is not Painted or a number.
+// Printf is fmt.Fprintf, with Plain applied to every argument that is not Painted or a number.
 func (s Screen) Printf(format string, args ...any) {
 	_, _ = io.WriteString(s.w, string(s.Sprintf(format, args...)))
 }
 
-// Sprintf gives what Printf prints.
+// Sprintf returns what Printf would print.
 func (s Screen) Sprintf(format string, args ...any) Painted {
 	safe := make([]any, len(args))
 	for i, a := range args {
@@ -83,7 +83,7 @@ func safely(a any) any {
 	return string(Plain(fmt.Sprint(a)))
 }
 
-// Count is a number and its noun, in the plural where it is not one.
+// Count formats a number with its noun, in the plural if needed.
 func Count[N int | int64 | uint64](n N, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -94,8 +94,8 @@ func Count[N int | int64 | uint64](n N, noun string) string {
 // Clear begins an empty page.
 func (s Screen) Clear() { _, _ = io.WriteString(s.w, "\x1b[H\x1b[2J") }
 
-// JSON prints a value for programs, over several lines or in one. What is no printing character is
-// escaped, which changes nothing for who reads it as JSON.
+// JSON prints a value for programs, indented or on one line. Unprintable characters are escaped, which is still the
+// same JSON.
 func (s Screen) JSON(v any, indent bool) error {
 	var b []byte
 	var err error

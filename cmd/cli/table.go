@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// Table prints rows below headings, each column as wide as its longest cell. Cells are made safe here.
+// Table prints rows below headings, each column as wide as its longest cell. It makes the cells safe.
 func (s Screen) Table(headings []string, rows [][]string) {
 	widths := make([]int, len(headings))
 	table := append([][]string{headings}, rows...)

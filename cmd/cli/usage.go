@@ -9,20 +9,20 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// ExitUsage is the exit code of a command that was typed wrongly (EX_USAGE of sysexits.h), so that a
-// script does not take it for an answer.
+// ExitUsage is the exit code of a command that was typed wrongly (EX_USAGE of sysexits.h), so that a script can tell it
+// from an answer.
 const ExitUsage = 64
 
 // UsageError is the error of a command that was typed wrongly.
 type UsageError struct{ error }
 
-// Unwrap gives what was wrong.
+// Unwrap returns what was wrong.
 func (e UsageError) Unwrap() error { return e.error }
 
-// Usagef is the error of a flag or an argument that has a wrong value.
+// Usagef is the error of a flag or an argument with a wrong value.
 func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
-// markUsage makes every command below root return a UsageError for flags and arguments that it does not take.
+// markUsage makes every command below root return a UsageError for unknown flags and arguments.
 func markUsage(root *cobra.Command) {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{flagError(err)} })
 	walk(root, func(c *cobra.Command) {
@@ -45,7 +45,8 @@ func walk(c *cobra.Command, f func(*cobra.Command)) {
 	}
 }
 
-// flagError says what a flag takes, in words: the library names the Go function that could not read the value.
+// flagError says in words what a flag accepts. The library's own message names the Go function that could not read the
+// value.
 func flagError(err error) error {
 	var bad *pflag.InvalidValueError
 	if !errors.As(err, &bad) {
@@ -62,7 +63,7 @@ func flagError(err error) error {
 	return fmt.Errorf("--%s must be %s (received %q)", f.Name, takes, bad.GetValue())
 }
 
-// isUsage reports whether a command was typed wrongly. For two kinds of mistake the library has no type of error.
+// isUsage reports whether a command was typed wrongly. The library has no error type for two kinds of mistake.
 func isUsage(err error) bool {
 	var e UsageError
 	if errors.As(err, &e) {

@@ -10,7 +10,7 @@ import (
 	"github.com/warderd/warder/cmd/cli"
 )
 
-// maxBody bounds a body that is read from a file; the server takes less.
+// maxBody bounds a body that is read from a file; the server accepts less.
 const maxBody = 8 << 20
 
 func (a *app) api() *cobra.Command {

@@ -21,7 +21,7 @@ func (a *app) device() *cobra.Command {
 	return c
 }
 
-// listFlags are the flags of every list.
+// listFlags are the flags that every list command has.
 type listFlags struct {
 	text string
 	most int
@@ -34,7 +34,7 @@ func (l *listFlags) add(c *cobra.Command) {
 	c.Flags().BoolVar(&l.ids, "ids", false, "print the first column alone, one a line, for scripts")
 }
 
-// list fetches a list and prints it: as one JSON array, or as a table.
+// list fetches a list and prints it, as one JSON array or as a table.
 func (a *app) list(cmd *cobra.Command, path string, l listFlags, q url.Values, headings []string,
 	row func(json.RawMessage) ([]string, error)) error {
 	if l.most < 0 {
@@ -81,7 +81,7 @@ func (a *app) list(cmd *cobra.Command, path string, l listFlags, q url.Values, h
 	return nil
 }
 
-// decoded is a row of a list from its JSON.
+// decoded decodes one row of a list.
 func decoded[T any](cells func(T) []string) func(json.RawMessage) ([]string, error) {
 	return func(raw json.RawMessage) ([]string, error) {
 		var v T
@@ -92,7 +92,7 @@ func decoded[T any](cells func(T) []string) func(json.RawMessage) ([]string, err
 	}
 }
 
-// moment is a time as a person reads it, in this machine's zone.
+// moment formats a time for people, in this machine's zone.
 func moment(t *time.Time) string {
 	if t == nil || t.IsZero() {
 		return "never"

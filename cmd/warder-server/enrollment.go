@@ -56,7 +56,7 @@ func (a *app) enrollment() *cobra.Command {
 			if err := s.AddEnrollment(cmd.Context(), t, e); err != nil {
 				return err
 			}
-			if a.JSON() { // in one line, as scripts have had it since 0.1
+			if a.JSON() { // on one line: scripts rely on it since 0.1
 				return a.screen(cmd).JSON(map[string]any{"id": e.ID, "token": t, "ca_pin": ca.Fingerprint(), "uses": uses,
 					"expires_at": e.Expires.UTC().Truncate(time.Second)}, false)
 			}

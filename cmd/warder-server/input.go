@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// readInput reads a file, "-" for standard input, of at most so many bytes.
+// readInput reads a file ("-" for standard input) of at most the given number of bytes.
 func readInput(cmd *cobra.Command, path string, most int64) ([]byte, error) {
 	in := cmd.InOrStdin()
 	if path != "-" {

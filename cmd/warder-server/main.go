@@ -1,5 +1,5 @@
-// Command warder-server is the policy server that agents check in with, and the administrator's command line of
-// it. It holds flags and rendering; the server is in sync/server, the API's client in sync/admin.
+// Command warder-server is the policy server that agents check in with, and its administrator's command line. This
+// package has flags and output; the server is in sync/server, the API client in sync/admin.
 package main
 
 import (
@@ -67,7 +67,7 @@ func failure(err error) *cli.Failure {
 
 func (a *app) screen(cmd *cobra.Command) cli.Screen { return cli.NewScreen(cmd.OutOrStdout()) }
 
-// say prints the result of a command: as JSON, or as text.
+// say prints the result of a command, as JSON or as text.
 func (a *app) say(cmd *cobra.Command, result any, format string, args ...any) error {
 	if a.JSON() {
 		return a.screen(cmd).JSON(result, true)

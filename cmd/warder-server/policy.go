@@ -88,7 +88,7 @@ func (a *app) policyShow() *cobra.Command {
 	return a.targetFlags(c)
 }
 
-// find looks a policy up by its id, else by its whole name, and gives its ETag.
+// find looks a policy up by its id, or else by its full name, and returns its ETag.
 func find(cmd *cobra.Command, client *admin.Client, name string) (p policyObject, etag string, err error) {
 	if etag, err = client.Do(cmd.Context(), http.MethodGet, "/policies/"+url.PathEscape(name), nil, nil, &p); err == nil {
 		return p, etag, nil
@@ -126,13 +126,14 @@ func notFound(err error) bool {
 	return ok && e.Status == http.StatusNotFound
 }
 
-// filledIn are the fields of a policy that the server fills in: "policy show" prints them, and "policy apply" leaves them out.
+// filledIn are the fields of a policy that the server fills in: "policy show" prints them, and "policy apply" leaves
+// them out.
 var filledIn = []string{"id", "version", "device_count", "created_at", "updated_at", "rollout"}
 
-// known are those that a policy may say.
+// known are the fields that a policy may set.
 var known = []string{"name", "description", "organization_id", "active", "compliance", "section_compliance", "policy_data"}
 
-// maxPolicyFile bounds a policy's file; the server takes less.
+// maxPolicyFile bounds a policy file; the server accepts less.
 const maxPolicyFile = 4 << 20
 
 func (a *app) policyApply() *cobra.Command {
@@ -169,7 +170,8 @@ func (a *app) policyApply() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			// What the server fills in is not part of a change. Any other field that it does not know it refuses.
+			// Fields that the server fills in are not part of a change. The server refuses any other field that it does
+			// not know.
 			body := maps.Clone(object)
 			for _, field := range filledIn {
 				delete(body, field)
@@ -186,7 +188,7 @@ func (a *app) policyApply() *cobra.Command {
 	return a.targetFlags(c)
 }
 
-// lookup finds the policy that a file is to change; its zero value where one is to be created.
+// lookup finds the policy that a file changes; the zero value if it creates one.
 func lookup(cmd *cobra.Command, client *admin.Client, into, id, name string) (policyObject, string, error) {
 	if into != "" {
 		return find(cmd, client, into)
@@ -241,7 +243,7 @@ func (a *app) dryRun(cmd *cobra.Command, client *admin.Client, old policyObject,
 		old.ID, old.Version, cli.Count(effect.Total, "device"))
 }
 
-// warnings are those of a validation, a line each.
+// warnings formats the warnings of a validation, one per line.
 func warnings(s cli.Screen, valid json.RawMessage) cli.Painted {
 	var v struct {
 		Warnings []admin.FieldError `json:"warnings"`
@@ -254,8 +256,8 @@ func warnings(s cli.Screen, valid json.RawMessage) cli.Painted {
 	return out
 }
 
-// contains reports whether a policy says already what a change would make it say: applying the same file twice makes
-// no second version.
+// contains reports whether a policy already has what a change would set, so that applying a file twice makes no second
+// version.
 func contains(have json.RawMessage, change map[string]json.RawMessage) bool {
 	var old, now map[string]any
 	b, err := json.Marshal(change)

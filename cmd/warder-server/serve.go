@@ -58,8 +58,8 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 			default:
 				return cli.Usagef("--log-format must be text or json (received %q)", format)
 			}
-			// Thousands of kept connections are much to mark and little to free: collect less often, up to a
-			// limit. GOGC and GOMEMLIMIT say otherwise.
+			// Thousands of open connections are much to mark and little to free, so collect less often, up to a limit.
+			// GOGC and GOMEMLIMIT take precedence.
 			if os.Getenv("GOGC") == "" {
 				debug.SetGCPercent(400)
 			}
@@ -90,8 +90,8 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 	return c
 }
 
-// dataFlags are what every command takes. The database may hold a password, so that the environment
-// is the better place for it.
+// dataFlags are flags of every command. The database's address may contain a password, so the environment is the better
+// place for it.
 func dataFlags(c *cobra.Command, data, database *string) {
 	c.Flags().StringVar(data, "data", "", "directory of keys, certificates and the SQLite database")
 	_ = c.MarkFlagRequired("data")

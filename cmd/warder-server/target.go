@@ -21,7 +21,7 @@ const packagedData = "/var/lib/warder-server"
 // ownTokenLife is how long a token is valid that a command makes for itself.
 const ownTokenLife = 5 * time.Minute
 
-// target says which server an administrator's command asks, and with which token.
+// target says which server an administrator's command uses, and with which token.
 type target struct {
 	server, data, ca, tokenFile string
 }
@@ -41,7 +41,7 @@ func (a *app) targetFlags(c *cobra.Command) *cobra.Command {
 	return c
 }
 
-// first gives the first text that is not empty.
+// first returns the first text that is not empty.
 func first(list ...string) string {
 	for _, s := range list {
 		if s != "" {
@@ -69,14 +69,14 @@ func (a *app) client(cmd *cobra.Command, role string) (*admin.Client, error) {
 		to.CA = string(b)
 	}
 	if to.URL != "" && to.Token == "" {
-		// Not one that this command makes itself: it would go to whoever the address names.
+		// Never use a token made here: it would go to whoever the address names.
 		return nil, &cli.Failure{Err: errors.New("there is no token for " + to.URL), Code: "no_token", Exit: cli.ExitUsage,
 			Hint: "set WARDER_TOKEN, or name a file with --token-file; on the server's own machine leave --server and WARDER_SERVER out"}
 	}
 	data := first(a.to.data, os.Getenv("WARDER_DATA"), packagedData)
 	if to.URL == "" {
 		if err := fromData(data, role, &to); err != nil {
-			// Whoever named no server and has none here is told what can be named.
+			// No server was named and none is installed here: say how to name one.
 			if a.to.data == "" {
 				return nil, &cli.Failure{Err: err, Code: "no_server", Exit: cli.ExitUsage,
 					Hint: "name the server: --data DIR on its own machine, or --server URL with a token in WARDER_TOKEN"}
@@ -87,7 +87,7 @@ func (a *app) client(cmd *cobra.Command, role string) (*admin.Client, error) {
 	return admin.New(to)
 }
 
-// fromData fills in what a server's data directory tells: where it is, whom to trust, and a token.
+// fromData fills in what a server's data directory says: its address, its certificate authority, and a token.
 func fromData(dir, role string, to *admin.Server) error {
 	now := time.Now()
 	if err := become(dir); err != nil {
@@ -105,7 +105,7 @@ func fromData(dir, role string, to *admin.Server) error {
 	if err != nil {
 		return err
 	}
-	// It is not stored and not shown: what is done with it stands in the audit log under this name.
+	// The token is neither stored nor shown. The audit log records what is done with it under this name.
 	to.Token, err = keys.AdminToken(caller+" (on the server)", role, ownTokenLife, now)
 	return err
 }
@@ -113,8 +113,8 @@ func fromData(dir, role string, to *admin.Server) error {
 // caller is who runs this command, before it becomes the server's user.
 var caller = me()
 
-// become makes root the user to whom a data directory belongs, for the rest of this process: what that user has put
-// there (a link, a pipe) must not make root write, give away or read anything of its own.
+// become changes root into the user who owns the data directory, for the rest of this process. Whatever that user has
+// put there (a link, a pipe) must not make root write, give away or read files of its own.
 func become(dir string) error {
 	if err := server.Become(dir); err != nil {
 		return fmt.Errorf("cannot act as the user of %s: %w", dir, err)
@@ -122,7 +122,7 @@ func become(dir string) error {
 	return nil
 }
 
-// me is the user of this process; under sudo, who called sudo.
+// me is the user of this process; under sudo, the user who called sudo.
 func me() string {
 	name := "unknown"
 	if u, err := user.Current(); err == nil {

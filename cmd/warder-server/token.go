@@ -99,8 +99,8 @@ func (a *app) tokenRotate() *cobra.Command {
 	return c
 }
 
-// existing reads the keys of a directory in which a server has run: a typing error must not make
-// new ones elsewhere.
+// existing reads the keys of a directory in which a server has run. A typing error in the path must not create new keys
+// elsewhere.
 func existing(data string) (*server.Keys, error) {
 	if _, err := os.Stat(data); err != nil {
 		return nil, fmt.Errorf("no server has run with this data directory yet: %w", err)

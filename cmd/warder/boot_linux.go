@@ -13,7 +13,7 @@ import (
 	"github.com/warderd/warder/platform/usb"
 )
 
-// boot is what is done about the time before any program of the disk runs.
+// boot has the commands for the time before any program on the disk runs.
 func (a *app) boot() *cobra.Command {
 	c := &cobra.Command{
 		Use: "boot", Short: "Close USB from the first moment of a start, or leave it open", RunE: cli.Help,
@@ -59,7 +59,7 @@ func (a *app) bootStatus() *cobra.Command {
 	}
 }
 
-// bootRisk is said before USB is closed in the initramfs.
+// bootRisk is shown before USB is closed in the initramfs.
 const bootRisk = "From the next start on no USB device works until the programs on the disk run, keyboards included:\n" +
 	"a disk's passphrase must then be typed on a built-in (not USB) keyboard, and a USB disk or stick that the\n" +
 	"machine is started from is not found. Where Warder's service does not run, USB stays closed: in a rescue\n" +
@@ -109,7 +109,7 @@ func (a *app) openUSB() *cobra.Command {
 	}
 }
 
-// progress prints what a long command does; on standard error where the answer is JSON.
+// progress prints what a long command is doing; to standard error if the answer is JSON.
 func (a *app) progress(cmd *cobra.Command) func(string) {
 	out := a.screen(cmd)
 	if a.JSON() {
@@ -118,7 +118,8 @@ func (a *app) progress(cmd *cobra.Command) func(string) {
 	return func(s string) { out.Printf("%s\n", s) }
 }
 
-// leavesStart is asked before the service goes: nothing may hold, or close, the next start of the machine.
+// leavesStart is called before the service is removed: nothing may enforce, or close, anything at the next start of the
+// machine.
 func (a *app) leavesStart() error {
 	if a.option().Set() {
 		return errors.New("USB is closed in the initramfs, and without the service it would stay closed; first: sudo warder boot open-usb")

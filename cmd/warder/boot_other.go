@@ -4,8 +4,8 @@ package main
 
 import "github.com/spf13/cobra"
 
-// boot: there is no early start on this system, and no command.
+// boot adds no command: this system has no early start.
 func (a *app) boot() *cobra.Command { return nil }
 
-// leavesStart: nothing holds a start here.
+// leavesStart does nothing here.
 func (a *app) leavesStart() error { return nil }

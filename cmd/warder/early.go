@@ -12,14 +12,14 @@ import (
 	"github.com/warderd/warder/agent"
 )
 
-// early holds the machine from early in its start until the agent takes over; its unit runs it, and nobody by hand.
+// early puts the policy in force from early in the boot until the agent takes over. Its unit runs it; people do not.
 func (a *app) early() *cobra.Command {
 	return &cobra.Command{
 		Use: "early", Short: "Hold the machine while it starts up (the service does)", Args: cobra.NoArgs, Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			// Not the configuration's state directory: its disk may not be there yet, and nothing is kept there.
+			// Not the configured state directory: its disk may not be mounted yet, and nothing is stored there.
 			return agent.Early(ctx, agent.Options{
 				Paths: a.paths(), Version: version,
 				Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: untimed})),

@@ -25,13 +25,13 @@ func (a *app) enroll() *cobra.Command {
 			e.Token = secret.Text(token)
 			err := a.client().Do(ctx, "POST", "/v1/enroll", e, nil)
 			if err != nil && os.Getenv("HTTPS_PROXY")+os.Getenv("https_proxy") != "" && !errors.Is(err, localapi.ErrNoAgent) {
-				// The agent enrols, and it has the service's environment.
+				// A running agent enrols by itself: it has the service's environment.
 				err = fmt.Errorf("%w (HTTPS_PROXY is set in this shell; the agent does not see it: write proxy = \"…\" into %s)", err,
 					a.paths().ConfigFile())
 			}
 			running := true
 			if errors.Is(err, localapi.ErrNoAgent) {
-				// No agent runs: the enrolment is stored for its next start.
+				// No agent is running: store the enrolment for its next start.
 				running = false
 				err = agent.EnrollOffline(ctx, a.paths(), e)
 			}

@@ -101,7 +101,7 @@ func (a *app) explainUSB() *cobra.Command {
 	return c
 }
 
-// ask asks a section about a subject, of the agent or of what a dead one left.
+// ask asks a section about a subject. The agent answers, or what a dead one left.
 func (a *app) ask(cmd *cobra.Command, section string, subject any) (x agent.Explanation, dead bool, err error) {
 	in := agent.ExplainRequest{Section: section}
 	if in.Subject, err = json.Marshal(subject); err != nil {

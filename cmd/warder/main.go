@@ -1,10 +1,10 @@
 //go:debug updatemaxprocs=0
 
-// Command warder is the policy agent and its command line. It holds flags and rendering; what the
-// commands do is in agent.
+// Command warder is the policy agent and its command line. This package has flags and output; what the commands do is
+// in agent.
 //
-// The agent chooses its processors itself (agent.Tune); the directive above keeps the runtime from
-// waking it to look for more.
+// The agent chooses its number of processors itself (agent.Tune). The directive above keeps the runtime from waking it
+// to look for more.
 package main
 
 import (
@@ -54,7 +54,7 @@ func newApp() *app {
 	return a
 }
 
-// failure gives the errors that several commands have their code, exit code and hint.
+// failure gives errors that several commands share their code, exit code and hint.
 func (a *app) failure(err error) *cli.Failure {
 	switch {
 	case errors.Is(err, agent.ErrNotEnrolled) || localapi.Is(err, localapi.CodeNotEnrolled):
@@ -68,7 +68,7 @@ func (a *app) failure(err error) *cli.Failure {
 	return nil
 }
 
-// howToStart says how this machine's agent is started: there may be no service yet.
+// howToStart says how to start the agent on this machine: there may be no service yet.
 func (a *app) howToStart(ctx context.Context) string {
 	if a.state != "" {
 		return "start it with: warder run --state " + a.state
@@ -76,13 +76,13 @@ func (a *app) howToStart(ctx context.Context) string {
 	return service.HowToStart(ctx)
 }
 
-// paths are the agent's places: --state puts all below one directory.
+// paths are the agent's directories; --state puts all of them below one directory.
 func (a *app) paths() paths.Paths {
 	if a.state != "" {
 		return paths.Under(a.state)
 	}
 	p := paths.Default()
-	// A file that cannot be used must not make the agent look for its state elsewhere.
+	// An unusable configuration file must not make the agent look for its state elsewhere.
 	if c, _ := config.LoadKept(p.ConfigFile(), p.Kept); c.State != "" {
 		p.State = c.State
 	}
@@ -93,7 +93,7 @@ func (a *app) client() *localapi.Client { return localapi.NewClient(a.paths().So
 
 func (a *app) screen(cmd *cobra.Command) cli.Screen { return cli.NewScreen(cmd.OutOrStdout()) }
 
-// say prints the result of a command that did something: as JSON, or as a sentence.
+// say prints the result of a command that changed something, as JSON or as a sentence.
 func (a *app) say(cmd *cobra.Command, result any, format string, args ...any) error {
 	if a.JSON() {
 		return a.screen(cmd).JSON(result, true)

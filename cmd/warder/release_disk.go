@@ -8,7 +8,7 @@ import (
 	"github.com/warderd/warder/platform/volume"
 )
 
-// releaseDisk is the child in which the agent empties a disk; nobody calls it by hand.
+// releaseDisk is the child process in which the agent empties a disk. People do not call it.
 func (a *app) releaseDisk() *cobra.Command {
 	return &cobra.Command{
 		Use: "release-disk DIR", Short: "Empty the disks of a device (the agent does)", Args: cobra.ExactArgs(1), Hidden: true,

@@ -29,7 +29,7 @@ func (a *app) revert() *cobra.Command {
 			case ended && (agent.KeepAsked(a.paths()) || !service.Ended(cmd.Context())):
 				return nil
 			case now || ended:
-				// For the package's removal: give back what a dead agent left, and hold nothing.
+				// For the package's removal: give back what a dead agent left, and suspend nothing.
 				return a.offline(cmd, agent.OfflineRevert, agent.HoldRequest{})
 			case lift:
 				err := a.client().Do(cmd.Context(), "DELETE", "/v1/hold", nil, nil)
@@ -79,7 +79,7 @@ func plainUntil(length time.Duration) string {
 	return "for " + length.String()
 }
 
-// offline gives the machine back while no agent runs, and says what was left alone.
+// offline gives the machine back while no agent runs, and lists what was left alone.
 func (a *app) offline(cmd *cobra.Command, what agent.OfflineAction, h agent.HoldRequest) error {
 	left, err := agent.Offline(cmd.Context(), a.paths(), what, h)
 	for _, l := range left {

@@ -54,12 +54,12 @@ func (a *app) serve(ctx context.Context) error {
 	return err
 }
 
-// untimed leaves the time to the journal, which has its own.
+// untimed leaves the time out: the system journal adds its own.
 func untimed(groups []string, at slog.Attr) slog.Attr {
 	if len(groups) == 0 && at.Key == slog.TimeKey && os.Getenv("JOURNAL_STREAM") != "" {
 		return slog.Attr{}
 	}
-	// The log is the one place that takes texts as they come: passwords in addresses end here.
+	// Only the log receives text unchanged, so passwords in URLs are removed here.
 	switch v := at.Value.Any().(type) {
 	case string:
 		return slog.String(at.Key, secret.Scrub(v))

@@ -26,7 +26,7 @@ func (a *app) service() *cobra.Command {
 					if err := a.leavesStart(); err != nil {
 						return err
 					}
-					// Stopping reverts; what a killed agent left is given back here, before its files go.
+					// A stop gives the machine back. What a killed agent left is given back here, before its files go.
 					_ = service.Control("stop")
 					if err := a.offline(cmd, agent.OfflineRevert, agent.HoldRequest{}); err != nil {
 						return fmt.Errorf("the machine is not given back, so the service stays: %w", err)

@@ -8,7 +8,7 @@ import (
 	"github.com/warderd/warder/agent"
 )
 
-// simulated has an agent that was built for demonstrations use a simulated USB bus (packaging/dev/bus) in place of the
+// simulated makes an agent built for demonstrations use a simulated USB bus (packaging/dev/bus) instead of the
 // machine's. Its version says so, in the status and on the server.
 func simulated(o agent.Options) agent.Options {
 	if dir := os.Getenv("WARDER_SIMULATED_BUS"); dir != "" {

@@ -31,7 +31,7 @@ func (a *app) status() *cobra.Command {
 			out := a.screen(cmd)
 			for {
 				s, err := a.getStatus(cmd)
-				if err != nil && a.JSON() { // a program reads JSON in every state
+				if err != nil && a.JSON() { // programs get JSON in every state
 					s.At = time.Now().UTC()
 					s.Agent, s.Error, s.Findings = "unreachable", err.Error(), []enforce.Finding{}
 					s.Health, s.Rollup.Compliance = []agent.Problem{}, enforce.Uncertain
@@ -65,7 +65,7 @@ func (a *app) status() *cobra.Command {
 	return c
 }
 
-// statusWait is how long the agent is waited for; one that hangs has left its status, too.
+// statusWait is how long to wait for the agent. One that hangs has left its status in a file.
 const statusWait = 1900 * time.Millisecond
 
 // getStatus asks the agent, or reads what a dead one left.
@@ -231,7 +231,7 @@ func sectionLine(st cli.Screen, x agent.SectionStatus) cli.Painted {
 	return text
 }
 
-// singular is a count's name for one: buses, devices; refused.
+// singular returns a count's name for one of it: "buses" becomes "bus"; "refused" stays.
 func singular(name string) string {
 	if s, ok := strings.CutSuffix(name, "ses"); ok {
 		return s + "s"

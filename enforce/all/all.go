@@ -1,5 +1,5 @@
-// Package all is the list of policy sections. It owns the list alone; the agent and the server decide,
-// explain and ask "what if" through it, so that neither can forget one.
+// Package all lists the policy sections, and nothing else. Agent and server decide, explain and ask what-if through
+// this list, so that neither can forget a section.
 package all
 
 import (
@@ -12,10 +12,10 @@ import (
 	"github.com/warderd/warder/enforce/usb"
 )
 
-// Sections are all sections, in the order in which their findings are shown.
+// Sections lists all sections, in the order in which their findings are shown.
 var Sections = []section.Section{usb.Section, storage.Section, network.Section, dlp.Section}
 
-// Open compiles a policy for a machine, once for all that is asked of the two.
+// Open compiles a policy for a machine. Everything asked about the two uses the result.
 func Open(d *policy.Document, m *fact.Machine) *section.Case {
 	return section.Open(Sections, d, m)
 }
@@ -23,5 +23,5 @@ func Open(d *policy.Document, m *fact.Machine) *section.Case {
 // Decide asks every section.
 func Decide(c *section.Case) section.Outcome { return section.Decide(Sections, c) }
 
-// Find gives a section by name.
+// Find returns a section by name.
 func Find(name string) (section.Section, bool) { return section.Find(Sections, name) }

@@ -1,5 +1,5 @@
-// Package dlp decides the section "dlp". In this version no back end carries any of its settings:
-// each one that a policy manages is found unsupported, with that reason. It is pure.
+// Package dlp decides the section "dlp". In this version no back end supports any of its settings: each one that a
+// policy manages is reported as unsupported, with that reason. It is pure.
 package dlp
 
 import (

@@ -1,6 +1,6 @@
-// Package fact holds the nouns of what can be observed on a machine: USB devices, volumes, inputs.
-// It owns shapes only. Platform observers fill them, sections decide on them, and a device may
-// report them so that the server asks "what if" with the same code.
+// Package fact has the nouns of what can be observed on a machine: USB devices, volumes, inputs. It owns only their
+// shapes. Observers in platform fill them in, and sections decide on them. A device may report them, so that the server
+// can answer what-if with the same code.
 package fact
 
 import "fmt"
@@ -9,33 +9,33 @@ import "fmt"
 type Known[T any] struct {
 	V   T      `json:"value"`
 	OK  bool   `json:"known"`
-	Why string `json:"why,omitempty"` // why it is not known
+	Why string `json:"why,omitempty"` // why it is unknown
 }
 
 // Is makes a value known.
 func Is[T any](v T) Known[T] { return Known[T]{V: v, OK: true} }
 
-// Unread makes a value unknown, saying why.
+// Unread makes a value unknown, with the reason.
 func Unread[T any](why string) Known[T] { return Known[T]{Why: why} }
 
-// Machine is one snapshot; a section reads the parts that it needs.
+// Machine is one snapshot. Each section reads the parts that it needs.
 type Machine struct {
 	Boot    string          `json:"boot"` // changes with every boot
 	USB     Known[[]USB]    `json:"usb"`
 	Inputs  Known[Inputs]   `json:"inputs"`
 	Volumes Known[[]Volume] `json:"volumes"`
-	// Controllers are the root hubs' kernel names: "usb1".
+	// Controllers are the root hubs' kernel names, such as "usb1".
 	Controllers Known[[]string] `json:"controllers"`
-	// Starting stands while the machine starts up and nobody has logged in; nil afterwards.
+	// Starting is set while the machine boots and nobody has logged in; nil afterwards.
 	Starting *Starting `json:"-"`
-	// Capable says what this system's back ends can carry for each setting; see Can.
+	// Capable says what this system's back ends support for each setting; see Can.
 	Capable map[string]Capability `json:"capable,omitempty"`
 }
 
-// Starting is what is known of a machine that starts up.
+// Starting is what is known of a machine that is booting.
 type Starting struct {
-	// Waits names a disk that the start waits for and that is not there yet, "" for none: it may be on whatever
-	// comes.
+	// Waits names a disk that the boot is waiting for; "" for none. The disk may be on the next device that is plugged
+	// in.
 	Waits string
 }
 
@@ -51,22 +51,22 @@ type Inputs struct {
 	Pointers  int `json:"pointers"`
 }
 
-// Volume is one file system or swap that is written: on a disk of this machine, not in memory, not outside.
+// Volume is one writable file system or swap on an internal disk: not in memory, and not on external media.
 type Volume struct {
-	Dev       string      `json:"dev"`            // "254:1", or what it calls itself
-	Mount     string      `json:"mount"`          // where it stands; "swap"
-	Also      []string    `json:"also,omitempty"` // the other places
+	Dev       string      `json:"dev"`            // "254:1", or the file system's own id
+	Mount     string      `json:"mount"`          // mount point; "swap"
+	Also      []string    `json:"also,omitempty"` // other mount points
 	FS        string      `json:"fs"`
 	Swap      bool        `json:"swap,omitempty"`
 	External  Known[bool] `json:"external"`
 	Encrypted Known[bool] `json:"encrypted"` // every path down to a disk passes something that encrypts
-	// Chain is the way down from each of its devices: "dm-1 (crypt aes-xts-plain64) > sda3". Leaf is the first
+	// Chain is the path down from each of its devices, such as "dm-1 (crypt aes-xts-plain64) > sda3". Leaf is the first
 	// disk that is reached without encryption.
 	Chain []string `json:"chain,omitempty"`
 	Leaf  string   `json:"leaf,omitempty"`
 }
 
-// USB is one USB device as its descriptors and its port tell it.
+// USB is one USB device, as its descriptors and its port describe it.
 type USB struct {
 	Path       string      `json:"path"`   // the kernel's name, "1-2.3"; a root hub is "usb1"
 	Number     int         `json:"number"` // its address on the bus; a new one after each plug
@@ -77,7 +77,7 @@ type USB struct {
 	Serial     string      `json:"serial,omitempty"`
 	Name       string      `json:"name,omitempty"`      // manufacturer and product string, for people
 	Interfaces []Interface `json:"interfaces"`          // of every configuration and alternate setting
-	Truncated  string      `json:"truncated,omitempty"` // why the descriptors could not be read to the end
+	Truncated  string      `json:"truncated,omitempty"` // why the descriptors could not be read completely
 	Hardwired  Known[bool] `json:"hardwired"`
 	Authorized Known[bool] `json:"authorized"`
 	Root       bool        `json:"root,omitempty"`
@@ -94,17 +94,18 @@ type Interface struct {
 	SubClass  uint8 `json:"subclass"`
 	Protocol  uint8 `json:"protocol"`
 	Name      uint8 `json:"name_index,omitempty"` // index of its string descriptor
-	// MTP says that files are behind a vendor-specific interface, by its name or its device's; only a transfer tells.
+	// MTP says whether a vendor-specific interface gives access to files, by its name or its device's. Some devices
+	// only tell in a control transfer.
 	MTP Known[bool] `json:"mtp"`
 }
 
 // ID is vendor:product in lower-case hex.
 func (u *USB) ID() string { return fmt.Sprintf("%04x:%04x", u.Vendor, u.Product) }
 
-// Key is the device at its place: it changes when another device, or the same again, is plugged.
+// Key identifies the device in its place. It changes when another device, or the same one again, is plugged in.
 func (u *USB) Key() string { return fmt.Sprintf("%s@%d", u.Path, u.Number) }
 
-// InputOnly reports whether every interface is a human interface device or a hub, and one is the former.
+// InputOnly reports whether every interface is a human interface device or a hub, and at least one is the former.
 func (u *USB) InputOnly() bool {
 	input := false
 	for i := range u.Interfaces {
@@ -119,7 +120,7 @@ func (u *USB) InputOnly() bool {
 	return input && u.Truncated == ""
 }
 
-// MayBeMTP reports whether an interface has not said yet whether files are behind it.
+// MayBeMTP reports whether it is still unknown if an interface gives access to files.
 func (u *USB) MayBeMTP() bool {
 	for i := range u.Interfaces {
 		if u.Interfaces[i].Class == 0xff && !u.Interfaces[i].MTP.OK {

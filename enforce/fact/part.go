@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Part names one part of a snapshot, in reports and in what a section needs.
+// Part names one part of a snapshot, in reports and in a section's needs.
 type Part string
 
 // The parts that this version knows.
@@ -16,11 +16,11 @@ const (
 	PartVolumes     Part = "volumes"
 )
 
-// row is one line of the table of parts: a new part is its field of Machine and a line here.
+// row is one line of the table of parts. A new part is a field of Machine and a line here.
 type row struct {
 	part Part
 	what string // for people
-	// emptied: agents up to 0.3 left the part out of a report where it was an empty list.
+	// emptied: agents up to 0.3 left this part out of a report when it was an empty list.
 	emptied bool
 	read    func(*Machine) (why string, ok bool)
 	encode  func(*Machine) (json.RawMessage, error)
@@ -52,7 +52,7 @@ var parts = []row{
 	line(PartVolumes, "the volumes", false, func(m *Machine) *Known[[]Volume] { return &m.Volumes }),
 }
 
-// Unread says why a part of the snapshot is not known, and reports whether that is so.
+// Unread says why a part of the snapshot is unknown, and reports whether it is.
 func (m *Machine) Unread(p Part) (why string, unread bool) {
 	for _, r := range parts {
 		if r.part != p {
@@ -79,7 +79,7 @@ func (m *Machine) Forget(p Part, why string) {
 	}
 }
 
-// Encode gives the parts as a report carries them: those that are known, and why the others are not.
+// Encode returns the parts as a report carries them: the known ones, and the reasons for the others.
 func (m *Machine) Encode() (known map[Part]json.RawMessage, unread map[string]string) {
 	known, unread = map[Part]json.RawMessage{}, map[string]string{}
 	for _, r := range parts {
@@ -87,7 +87,7 @@ func (m *Machine) Encode() (known map[Part]json.RawMessage, unread map[string]st
 		if ok {
 			if b, err := r.encode(m); err == nil {
 				if string(b) == "null" {
-					b = json.RawMessage("[]") // a list without entries; the other parts are never nil
+					b = json.RawMessage("[]") // an empty list; the other parts are never nil
 				}
 				known[r.part] = b
 				continue
@@ -106,7 +106,7 @@ func (m *Machine) Encode() (known map[Part]json.RawMessage, unread map[string]st
 // Reader reads JSON as json.Unmarshal does.
 type Reader func([]byte, any) error
 
-// Decode reads the parts of a report. What it does not carry is unknown.
+// Decode reads the parts of a report. A missing part is unknown.
 func (m *Machine) Decode(known map[Part]json.RawMessage, unread map[string]string, read Reader) error {
 	for _, r := range parts {
 		if why, is := unread[string(r.part)]; is {
@@ -136,7 +136,7 @@ func Parts() []Part {
 	return out
 }
 
-// Can is what this system's back ends carry of a setting. Reports of agents up to 0.3 say it by section.
+// Can is what this system's back ends support for a setting. Reports of agents up to 0.3 say it by section.
 func (m *Machine) Can(setting string) Capability {
 	if c, ok := m.Capable[setting]; ok {
 		return c
@@ -154,7 +154,7 @@ func (m *Machine) Can(setting string) Capability {
 // NotCarried is the limit of a setting that no back end claims.
 const NotCarried = "no back end of this version carries it"
 
-// The levels of a capability, from the least.
+// The levels of a capability, lowest first.
 const (
 	Unsupported = "unsupported"
 	DetectOnly  = "detect_only"

@@ -12,13 +12,13 @@ import (
 
 // Options chooses how strict a decoder is.
 type Options struct {
-	// Strict refuses settings this version does not know. The server is strict; a device keeps
-	// the rest of a newer document and reports what it does not know as unsupported.
+	// Strict refuses settings that this version does not know. The server is strict. A device accepts a newer document
+	// and reports the settings that it does not know as unsupported.
 	Strict bool
 }
 
-// Decode reads a whole policy object: {"id", "name", "compliance", "policy_data", …}. Every error
-// of the document comes back at once, as Errors; the document is nil then.
+// Decode reads a whole policy object: {"id", "name", "compliance", "policy_data", …}. It returns all errors of the
+// document at once, as Errors; the document is nil then.
 func Decode(data []byte, o Options) (*Document, error) {
 	var errs Errors
 	tree, ok := parse(data, &errs)
@@ -36,7 +36,7 @@ func Decode(data []byte, o Options) (*Document, error) {
 		Mode    json.RawMessage `json:"compliance"`
 		Section json.RawMessage `json:"section_compliance"`
 	}
-	// The same bytes were parsed above: this cannot fail, and keeps the parts as they were received.
+	// The same bytes were parsed above, so this cannot fail. It keeps the parts exactly as received.
 	_ = json.Unmarshal(data, &raw)
 	d.Raw = raw.Data
 	d.envelope(top, o, &errs)
@@ -61,8 +61,8 @@ func sorted(errs Errors) Errors {
 	return errs
 }
 
-// envelopeNames are the policy object's own fields. The last ones are the server's to write and
-// come back unread, so that what GET answers can be sent again.
+// envelopeNames are the policy object's own fields. The last ones are written by the server and ignored here, so that
+// the answer to a GET can be sent back.
 var envelopeNames = map[string]bool{
 	"id": true, "organization_id": true, "name": true, "description": true, "version": true,
 	"active": true, "compliance": true, "section_compliance": true, "policy_data": true,
@@ -115,8 +115,8 @@ func (d *Document) envelope(top map[string]any, o Options, errs *Errors) {
 	}
 }
 
-// control reports whether a character acts on a terminal or on the order of a line instead of being shown: controls
-// (C0, DEL, C1), and those that turn the direction of text, by which one name can look like another.
+// control reports whether a character controls a terminal or the direction of text instead of being shown: controls
+// (C0, DEL, C1), and bidirectional formatting, which can make one name look like another.
 func control(r rune) bool {
 	return unicode.IsControl(r) || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0x2028 || r == 0x2029
 }
@@ -124,7 +124,7 @@ func control(r rune) bool {
 // Control reports whether a text has such a character.
 func Control(s string) bool { return strings.ContainsFunc(s, control) }
 
-// readModes gives the mode of each section; "" holds the policy's own.
+// readModes returns the mode of each section, and the policy's own under "".
 func readModes(top map[string]any, errs *Errors) map[string]enforce.Mode {
 	modes := map[string]enforce.Mode{"": enforce.Enforce}
 	read := func(field string, v any) (enforce.Mode, bool) {
@@ -214,7 +214,7 @@ func (d *Document) sections(sections map[string]any, modes map[string]enforce.Mo
 	sort.Slice(d.Unknown, func(i, j int) bool { return d.Unknown[i].Setting < d.Unknown[j].Setting })
 }
 
-// nearest names the setting that a misspelt one was probably meant to be.
+// nearest returns the setting that a misspelt one was probably meant to be.
 func nearest(s enforce.Setting) string {
 	best, cost := "", 4
 	for _, def := range settings {
@@ -228,7 +228,7 @@ func nearest(s enforce.Setting) string {
 	return "; did you mean " + best + "?"
 }
 
-// distance is the edit distance of two names, bounded because names come from outside.
+// distance is the edit distance of two names. It is bounded because names come from outside.
 func distance(a, b string) int {
 	if len(a) > 64 || strings.EqualFold(a, b) {
 		if len(a) > 64 {

@@ -7,8 +7,8 @@ import (
 	"github.com/warderd/warder/enforce"
 )
 
-// Diff says in one line each what changes from a to b; nil stands for no policy. Nothing that
-// takes effect is left out; a rename alone gives no line.
+// Diff describes what changes from a to b, one line each; nil stands for no policy. Everything that takes effect is
+// listed; a rename alone gives no line.
 func Diff(a, b *Document) []string {
 	if a == nil {
 		a = &Document{}
@@ -76,8 +76,8 @@ func (s Setting) text(d *Document) string {
 	return fmt.Sprint(v)
 }
 
-// maxDiff bounds how many entries of a list are named one by one, of those that came and of those that went: the
-// versions themselves hold them all.
+// maxDiff bounds how many added and how many removed entries of a list are named one by one; the versions themselves
+// contain them all.
 const maxDiff = 100
 
 func listDiff(name enforce.Setting, a, b []string) (out []string) {

@@ -6,9 +6,9 @@ import (
 	"encoding/json"
 )
 
-// digest is SHA-256 over policy_data and the modes as received, each followed by a newline; an
-// absent part is empty. It is never taken from a re-encoding: an agent that does not know a
-// setting must not differ from its server for ever. A rename changes no digest.
+// digest is SHA-256 over policy_data and the modes as received, each followed by a newline; an absent part is empty. It
+// is never computed from re-encoded data: otherwise an agent that does not know a setting would always differ from its
+// server. A rename does not change the digest.
 func digest(parts ...[]byte) string {
 	h := sha256.New()
 	for _, p := range parts {
@@ -18,8 +18,8 @@ func digest(parts ...[]byte) string {
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 
-// DigestOf is the digest of a policy object that need not decode: a device names with it what it
-// refused. It is empty where the bytes are not even an object.
+// DigestOf is the digest of a policy object that may not decode: a device uses it to name what it refused. It is empty
+// if the bytes are not an object.
 func DigestOf(data []byte) string {
 	var raw struct {
 		Data    json.RawMessage `json:"policy_data"`

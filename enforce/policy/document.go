@@ -1,8 +1,7 @@
-// Package policy is the policy document: every section's settings, strict decoding with all errors
-// at once, modes resolved per setting, the digest over the bytes received, diff and merge. It owns
-// the meaning of the document's text and nothing else: what a setting does to a machine is decided
-// in its section. Documents come from the signed assignment (sync/protocol) or an administrator
-// (sync/server); the shape is the Policies API's, with the compliance rule per policy and section.
+// Package policy is the policy document: every section's settings, strict decoding that reports all errors at once, the
+// mode of each setting, the digest over the bytes received, diff and merge. It owns what the document's text means;
+// what a setting does to a machine is decided in its section. Documents come from a signed assignment (sync/protocol)
+// or an administrator (sync/server). The shape is the Policies API's, with a compliance mode per policy and section.
 package policy
 
 import (
@@ -19,7 +18,7 @@ type Optional[T any] struct {
 	Set bool
 }
 
-// Or is the value, or d where it is absent.
+// Or returns the value, or d if it is absent.
 func (o Optional[T]) Or(d T) T {
 	if o.Set {
 		return o.V
@@ -45,16 +44,15 @@ type Document struct {
 	order     []enforce.Setting // present settings, in the table's order
 	Unknown   []Unknown         // settings of a newer document, reported unsupported
 	Sources   map[enforce.Setting]string
-	// Exceptions let single subjects pass for a time, by section. They are no part of the document as
-	// written: the agent adds those that hold now.
+	// Exceptions let single subjects pass for a time, by section. They are not part of the written document: the agent
+	// adds the current ones.
 	Exceptions map[string][]string
 
 	derived *derived
 }
 
-// InMode is the document as an assignment in that mode gives it: every setting has the document's mode
-// where that is lower and written for its section, and this one otherwise. It is for asking about a
-// document; a device gets the mode as text.
+// InMode returns the document as an assignment with this mode would deliver it: every setting has this mode, unless its
+// section is written with a lower one. It is for questions about a document; a device receives the mode as text.
 func (d *Document) InMode(mode enforce.Mode) *Document {
 	c := *d
 	c.modes = map[enforce.Setting]enforce.Mode{}
@@ -67,15 +65,15 @@ func (d *Document) InMode(mode enforce.Mode) *Document {
 	return &c
 }
 
-// derived is what was made of a document's values, shared with its copies in other modes.
+// derived is computed from a document's values, and shared with its copies in other modes.
 type derived struct {
 	mu  sync.Mutex
 	all map[string]any
 }
 
-// Derived gives what follows from the document's values alone, and neither from modes nor from exceptions: it is made
-// once, also for the copies that differ in these. A policy is compiled for one machine after the other, and a long
-// list is the same for all.
+// Derived returns what follows from the document's values alone, not from modes or exceptions. It is computed once and
+// shared with copies that differ only in these: a policy is compiled for many machines, and a long list is the same for
+// all.
 func (d *Document) Derived(name string, make func() any) any {
 	if d.derived == nil {
 		return make()
@@ -90,14 +88,14 @@ func (d *Document) Derived(name string, make func() any) any {
 	return v
 }
 
-// Excepted is the document with exceptions that hold now, by section.
+// Excepted returns the document with the given exceptions, by section.
 func (d *Document) Excepted(list map[string][]string) *Document {
 	c := *d
 	c.Exceptions = list
 	return &c
 }
 
-// Capped is the document with no setting in a higher mode than most gives for it.
+// Capped returns the document with no setting in a higher mode than most gives for it.
 func (d *Document) Capped(most func(enforce.Setting) enforce.Mode) *Document {
 	modes := map[enforce.Setting]enforce.Mode{}
 	capped := false
@@ -145,7 +143,7 @@ type Network struct {
 	VPN            Optional[VPN]
 }
 
-// VPN pins the tunnel that counts.
+// VPN identifies the tunnel that counts.
 type VPN struct {
 	Interface        string
 	Peer             string
@@ -169,7 +167,7 @@ type Zone struct {
 	Users, Slices, Executables []string
 }
 
-// Mode is the mode of one setting; Off where the document does not manage it.
+// Mode is the mode of one setting; Off if the document does not manage it.
 func (d *Document) Mode(s enforce.Setting) enforce.Mode { return d.modes[s] }
 
 // Managed lists the settings of a section that the document sets, in a fixed order.

@@ -6,9 +6,9 @@ import (
 	"github.com/warderd/warder/enforce"
 )
 
-// Merge joins documents setting by setting: the first that sets one, wins it with its mode. Each
-// setting remembers its source in Sources. audit_only travels with the usb section it was written
-// for, because it was resolved into that document's modes when it was decoded.
+// Merge joins documents setting by setting: the first document that sets a setting wins, together with its mode.
+// Sources records where each setting came from. audit_only stays with the usb section that it was written for, because
+// decoding has resolved it into that document's modes.
 func Merge(docs ...*Document) *Document {
 	out := &Document{Active: true, modes: map[enforce.Setting]enforce.Mode{}, Sources: map[enforce.Setting]string{},
 		derived: &derived{all: map[string]any{}}}

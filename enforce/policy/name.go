@@ -8,20 +8,20 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// Name is one entry of a domain list. A plain name is that name and all below it, "*.n" all below
-// and not n itself, "=n" that name alone; addresses and CIDRs stand for themselves.
+// Name is one entry of a domain list. A plain name covers that name and everything below it; "*.n" covers everything
+// below n but not n itself; "=n" only that name. Addresses and CIDRs cover themselves.
 type Name struct {
 	Host  string // lower-case A-label, no trailing dot
 	Scope Scope
-	Net   netip.Prefix // where the entry is an address or a CIDR; Host is empty then
+	Net   netip.Prefix // if the entry is an address or a CIDR; Host is empty then
 }
 
 // Scope says how far a name reaches.
 type Scope uint8
 
 const (
-	Subtree Scope = iota // the name and all below it
-	Below                // all below it
+	Subtree Scope = iota // the name and everything below it
+	Below                // everything below it
 	Exact                // that name alone
 )
 
@@ -56,15 +56,15 @@ func ParseName(s string) (Name, error) {
 	return n, nil
 }
 
-// lookup maps a name in another script as a browser does before it asks for it (UTS 46, not transitional). What may be
-// registered is another question: names with an underscore (services), with two hyphens in a row and with a hyphen at
-// an end are asked for every day.
+// lookup maps a name in another script as a browser does before it looks it up (UTS 46, not transitional). The rules
+// for registering names are stricter and not applied: names with an underscore (services), with two hyphens in a row or
+// with a hyphen at an end are looked up every day.
 var lookup = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(false),
 	idna.CheckHyphens(false),
 	idna.CheckJoiners(true))
 
-// asLookedUp is a host as it stands in a question. One that is ASCII already is asked for as it is, also where its
-// "xn--" means nothing.
+// asLookedUp is a host as it appears in a DNS question. A host that is already ASCII is looked up unchanged, even if
+// its "xn--" is not valid.
 func asLookedUp(host string) (string, error) {
 	for i := range len(host) {
 		if host[i] >= 0x80 {
@@ -74,8 +74,8 @@ func asLookedUp(host string) (string, error) {
 	return strings.ToLower(host), nil
 }
 
-// unmapped is an IPv4 network that is written as an IPv6 one ("::ffff:10.0.0.0/104") in its own family: no packet has
-// the other.
+// unmapped converts an IPv4 network written as IPv6 ("::ffff:10.0.0.0/104") to IPv4, because packets only have the IPv4
+// form.
 func unmapped(p netip.Prefix) netip.Prefix {
 	if p.Addr().Is4In6() && p.Bits() >= 96 {
 		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
@@ -83,8 +83,8 @@ func unmapped(p netip.Prefix) netip.Prefix {
 	return p
 }
 
-// labels checks the length of each label (RFC 1035, 2.3.4) and what it is made of: what names are made of that are
-// looked up, which is more than may be registered.
+// labels checks the length of each label (RFC 1035, 2.3.4) and its characters: those of names that are looked up, which
+// are more than may be registered.
 func labels(host string) bool {
 	for l := range strings.SplitSeq(host, ".") {
 		if l == "" || len(l) > 63 || strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
@@ -94,7 +94,7 @@ func labels(host string) bool {
 	return true
 }
 
-// never says why an entry can match nothing; "" where it can.
+// never says why an entry can match nothing; "" if it can match.
 func (n Name) never() string {
 	switch {
 	case n.Net.IsValid() && n.Net.IsSingleIP() && n.Net.Addr().IsUnspecified():
@@ -121,7 +121,8 @@ func (n Name) String() string {
 	return n.Host
 }
 
-// Matches reports whether the entry covers a host, and how specifically: the greater, the longer.
+// Matches reports whether the entry covers a host, and how specifically: the more specific entry has the greater
+// number.
 func (n Name) Matches(host string) (int, bool) {
 	if n.Host == "" {
 		return 0, false

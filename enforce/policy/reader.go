@@ -64,7 +64,7 @@ func (r reader) string() string {
 	return s
 }
 
-// list reads a list of strings through parse, which says what is wrong with an entry.
+// list reads a list of strings; parse says what is wrong with an entry.
 func listOf[T any](r reader, most int, parse func(string) (T, error)) (out Optional[[]T]) {
 	in, ok := r.v.([]any)
 	if !ok {
@@ -97,7 +97,7 @@ func listOf[T any](r reader, most int, parse func(string) (T, error)) (out Optio
 	return out
 }
 
-// object reads an object whose fields are all known.
+// object reads an object and refuses unknown fields.
 func (r reader) object(fields map[string]func(reader)) bool {
 	in, ok := r.v.(map[string]any)
 	if !ok {

@@ -12,26 +12,26 @@ import (
 	"github.com/warderd/warder/enforce"
 )
 
-// Setting is one line of the document's table: how it is read and checked, shown, copied, and described.
-// The schema on the API's pages, the README and "warder explain" all come from it.
+// Setting is one line of the document's table: how the setting is read and checked, shown, copied, and described. The
+// schema on the API's pages, the README and "warder explain" all come from it.
 type Setting struct {
 	Name  enforce.Setting
 	Shape Shape
 
 	decode func(*Document, reader)
-	show   func(*Document) []string // one text, or one a list entry; list settings diff by entry
+	show   func(*Document) []string // one text, or one per list entry; list settings are compared entry by entry
 	list   bool
 	copy   func(to, from *Document)
 }
 
-// Shape describes a value as JSON schema does, and no more of it than settings need.
+// Shape describes a value as JSON schema does, as far as settings need it.
 type Shape struct {
 	Type     string // boolean, integer, string, array, object
 	Doc      string // what it means, for people
 	Enum     []string
 	Min, Max int64            // of an integer
 	Items    string           // of an array of strings: what an entry looks like
-	Fields   map[string]Shape // of an object, which has no other ones
+	Fields   map[string]Shape // of an object; it has no others
 }
 
 func flag(name enforce.Setting, doc string, at func(*Document) *Optional[bool]) Setting {
@@ -72,7 +72,7 @@ var zoneShape = Shape{Type: "object", Doc: "who belongs to it", Fields: map[stri
 	"executables": {Type: "array", Items: "path of a program"},
 }}
 
-// settings is every setting that this version knows, in the order of its sections.
+// settings lists every setting that this version knows, in the order of its sections.
 var settings = []Setting{
 	flag("usb.allowed", "allow any USB device", func(d *Document) *Optional[bool] { return &d.USB.Allowed }),
 	entries("usb.whitelist", "devices that are allowed", "vendor:product, vendor:* or vendor:product:SERIAL", maxList, ParseUSBEntry,
@@ -143,7 +143,7 @@ var byName = func() map[enforce.Setting]Setting {
 	return m
 }()
 
-// sectionDocs say what each section is about; a section is known by its rows.
+// sectionDocs describe the sections. Which sections exist follows from the rows of settings.
 var sectionDocs = map[string]string{"usb": "USB device control", "storage": "storage", "network": "network and VPN",
 	"dlp": "data loss prevention"}
 
@@ -158,10 +158,10 @@ func Sections() []string {
 	return out
 }
 
-// SectionDoc says what a section is about.
+// SectionDoc describes a section.
 func SectionDoc(name string) string { return sectionDocs[name] }
 
-// Section gives the settings of a section.
+// Section returns the settings of a section.
 func Section(name string) []Setting {
 	var out []Setting
 	for _, s := range settings {
@@ -172,7 +172,7 @@ func Section(name string) []Setting {
 	return out
 }
 
-// Find gives a setting by name.
+// Find returns a setting by name.
 func Find(name enforce.Setting) (Setting, bool) {
 	s, ok := byName[name]
 	return s, ok

@@ -11,13 +11,12 @@ import (
 	"unicode/utf8"
 )
 
-// The bounds of a document. They are far above any policy written by hand and far below what
-// would hurt a laptop.
+// The bounds of a document. They are far above any policy written by hand, and far below what would slow a laptop down.
 const (
 	MaxBytes    = 1 << 20
 	maxDepth    = 16
 	maxList     = 100_000
-	maxNames    = 4096 // in one object; no object has more than some tens
+	maxNames    = 4096 // in one object; no real object has more than a few dozen
 	maxString   = 4096
 	maxErrors   = 200
 	maxReceived = 200
@@ -56,10 +55,10 @@ func (e *Errors) add(field, message string, received any) {
 	}
 }
 
-// Short keeps what is echoed to a sender bounded.
+// Short bounds what is echoed to a sender.
 func Short(v any) any { return shorten(v) }
 
-// shorten keeps what is echoed to a sender bounded and printable.
+// shorten bounds what is echoed to a sender, and makes it printable.
 func shorten(v any) any {
 	switch x := v.(type) {
 	case string:
@@ -87,8 +86,8 @@ func shorten(v any) any {
 	return v
 }
 
-// Parse reads one JSON value from outside with the bounds of a document, for bodies that are not
-// one: every error at once, and what encoding/json lets pass is refused.
+// Parse reads one JSON value from outside, with the bounds of a document, for bodies that are not documents. It reports
+// every error at once and refuses what encoding/json accepts by mistake.
 func Parse(data []byte) (any, Errors) { return ParseAtMost(data, MaxBytes) }
 
 // ParseAtMost is Parse with another bound on the size.
@@ -98,8 +97,8 @@ func ParseAtMost(data []byte, most int) (any, Errors) {
 	return v, sorted(errs)
 }
 
-// parse reads one JSON value with bounds on size, depth and lists, and refuses what
-// encoding/json lets pass: a name twice, trailing data, text that is not UTF-8.
+// parse reads one JSON value with bounds on size, depth and lists. It refuses what encoding/json accepts: duplicate
+// names, trailing data, text that is not UTF-8.
 func parse(data []byte, errs *Errors) (any, bool) { return parseAtMost(data, MaxBytes, errs) }
 
 func parseAtMost(data []byte, most int, errs *Errors) (any, bool) {

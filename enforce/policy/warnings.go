@@ -9,23 +9,23 @@ import (
 	"strings"
 )
 
-// Warning is what is legal and probably not meant.
+// Warning describes something that is valid but probably a mistake.
 type Warning struct {
 	Field   string `json:"field"`
 	Message string `json:"message"`
 }
 
-// maxAlike bounds how many warnings of one kind are told one by one.
+// maxAlike bounds how many warnings of one kind are listed one by one.
 const maxAlike = 20
 
-// warner collects warnings: of each kind the first few, and how many more there are.
+// warner collects warnings: the first few of each kind, and how many more there are.
 type warner struct {
 	out   []Warning
 	kinds []string
 	n     map[string]int
 }
 
-// add warns of a field. A kind is what is said without whom it is said of.
+// add adds a warning about a field. kind is the text without the subject, to count similar ones.
 func (w *warner) add(kind, field, format string, args ...any) {
 	if w.n == nil {
 		w.n = map[string]int{}
@@ -48,8 +48,8 @@ func (w *warner) all() []Warning {
 	return w.out
 }
 
-// Warnings reads a valid document with an administrator's eyes. server is the host that devices reach the policy
-// server by, with a port or without, or "".
+// Warnings checks a valid document for probable mistakes. server is the host at which devices reach the policy server,
+// with or without a port, or "".
 func Warnings(d *Document, server string) []Warning {
 	w := &warner{}
 	usbWarnings(d, w)
@@ -138,7 +138,7 @@ func networkWarnings(d *Document, server string, w *warner) {
 	}
 }
 
-// bothLists warns of entries that are allowed and blocked alike: a tie blocks.
+// bothLists warns of entries that are both allowed and blocked: blocked wins.
 func bothLists(allowed, blocked []Name, w *warner) {
 	first := make(map[Name]int, len(blocked))
 	for i := len(blocked) - 1; i >= 0; i-- {
@@ -203,7 +203,7 @@ func dlpWarnings(d *Document, w *warner) {
 
 var windowsPath = regexp.MustCompile(`^[A-Za-z]:\\`)
 
-// useless says why a pattern finds nothing, or finds it everywhere.
+// useless says why a pattern finds nothing, or matches everywhere.
 func useless(re *regexp.Regexp) string {
 	tree, err := syntax.Parse(re.String(), syntax.Perl)
 	if err != nil {
@@ -218,7 +218,7 @@ func useless(re *regexp.Regexp) string {
 	return ""
 }
 
-// impossible reports whether no text can match; it errs on the side of no.
+// impossible reports whether no text can match. If in doubt, it says no.
 func impossible(re *syntax.Regexp) bool {
 	switch re.Op {
 	case syntax.OpNoMatch:
@@ -235,7 +235,7 @@ func impossible(re *syntax.Regexp) bool {
 	case syntax.OpCapture, syntax.OpPlus:
 		return impossible(re.Sub[0])
 	case syntax.OpConcat:
-		eaten := false // something that is at least one character stands before
+		eaten := false // something that needs at least one character comes before
 		for i, s := range re.Sub {
 			switch {
 			case impossible(s), eaten && s.Op == syntax.OpBeginText:
@@ -270,7 +270,7 @@ func fed(list []*syntax.Regexp) bool {
 
 func at(list string, i int) string { return fmt.Sprintf("%s[%d]", list, i) }
 
-// hostOf is a host as a request names it, without its port and as names are compared.
+// hostOf returns the host of a URL's authority: without its port, in the form in which names are compared.
 func hostOf(server string) string {
 	host, _, _ := cutPort(server)
 	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))

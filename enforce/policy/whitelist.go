@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// USBEntry is one entry of usb.whitelist: "046d:c52b", "046d:*" for a whole vendor, or
-// "046d:c52b:SERIAL" for one device.
+// USBEntry is one entry of usb.whitelist: "046d:c52b", "046d:*" for a whole vendor, or "046d:c52b:SERIAL" for one
+// device.
 type USBEntry struct {
 	Vendor, Product uint16
 	AnyProduct      bool
-	Serial          string // "" takes any; the kernel's text, compared byte by byte
+	Serial          string // "" matches any; the kernel's text, compared byte by byte
 }
 
-// maxSerial is what a USB string descriptor can hold: 126 UTF-16 units, three bytes each in UTF-8.
+// maxSerial is what a USB string descriptor can contain: 126 UTF-16 units, three bytes each in UTF-8.
 const maxSerial = 126 * 3
 
 var errForm = errors.New(`must be "vvvv:pppp", "vvvv:*" or "vvvv:pppp:SERIAL" with four hex digits each`)
@@ -51,8 +51,8 @@ func ParseUSBEntry(s string) (USBEntry, error) {
 	return e, nil
 }
 
-// Never says why an entry can match no device; "" where it can. The kernel gives a serial as UTF-8 of what the device
-// sent, of which a string descriptor holds 126 units.
+// Never says why an entry can match no device; "" if it can. The kernel shows a serial as UTF-8, from a string
+// descriptor of at most 126 UTF-16 units.
 func (e USBEntry) Never() string {
 	units := 0
 	for _, r := range e.Serial {

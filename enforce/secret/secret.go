@@ -1,6 +1,6 @@
-// Package secret holds the types of what must not be shown: whatever prints, logs or encodes a value of
-// theirs gets "***", and only Reveal gives the value, so that every place that needs it can be found. It
-// owns these types and the removal of passwords from texts, and stores nothing.
+// Package secret has the types of values that must not be shown: printing, logging or encoding them gives "***". Only
+// Reveal returns the value, so that every use can be found. The package also removes passwords from texts. It stores
+// nothing.
 package secret
 
 import (
@@ -12,13 +12,13 @@ import (
 
 const stars = "***"
 
-// Text is a secret as a whole: a token, a key.
+// Text is entirely secret: a token, a key.
 type Text string
 
-// Reveal gives the value.
+// Reveal returns the value.
 func (t Text) Reveal() string { return string(t) }
 
-// String hides the value; an empty one shows that it is.
+// String hides the value; an empty one is shown as empty.
 func (t Text) String() string {
 	if t == "" {
 		return ""
@@ -35,21 +35,21 @@ func (t Text) LogValue() slog.Value { return slog.StringValue(t.String()) }
 // MarshalText hides the value from every encoder.
 func (t Text) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
-// UnmarshalText takes the value.
+// UnmarshalText stores the value.
 func (t *Text) UnmarshalText(b []byte) error {
 	*t = Text(b)
 	return nil
 }
 
-// URL is an address that may hold a password. It shows all but that.
+// URL is an address that may contain a password. Everything but the password is shown.
 type URL string
 
 // maxURL bounds an address.
 const maxURL = 2048
 
-// ParseProxy checks the address of a proxy. Its errors hold no password.
+// ParseProxy checks the address of a proxy. Its errors contain no password.
 func ParseProxy(raw string) (URL, error) {
-	// What was received is not repeated: where an address cannot be read, nobody knows what in it is secret.
+	// The input is not repeated: if an address cannot be read, nobody knows which part of it is secret.
 	bad := func(why string) (URL, error) {
 		return "",
 			fmt.Errorf("must be a URL like http://proxy.example.com:3128 (%s; %d bytes were received, which may hold a password and "+
@@ -70,7 +70,7 @@ func ParseProxy(raw string) (URL, error) {
 	return URL(raw), nil
 }
 
-// Reveal gives the value, with the password.
+// Reveal returns the value, with the password.
 func (u URL) Reveal() string { return string(u) }
 
 // String shows the address without its password.
@@ -85,7 +85,7 @@ func (u URL) LogValue() slog.Value { return slog.StringValue(u.String()) }
 // MarshalText hides the password from every encoder.
 func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 
-// UnmarshalText takes the address of a proxy; "" is none.
+// UnmarshalText reads the address of a proxy; "" is none.
 func (u *URL) UnmarshalText(b []byte) error {
 	if len(b) == 0 {
 		*u = ""
@@ -99,8 +99,8 @@ func (u *URL) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Redact hides user and password of one address, which need not be well-formed: all from the scheme to
-// the last @ before the path.
+// Redact hides user and password of one address, which may be malformed: everything from the scheme to the last @
+// before the path.
 func Redact(address string) string {
 	scheme, rest, ok := strings.Cut(address, "://")
 	if !ok {
@@ -116,7 +116,7 @@ func Redact(address string) string {
 	return scheme + "://" + stars + rest[i:]
 }
 
-// Scrub hides the passwords of all addresses in a text: an error of a library, say, that repeats one.
+// Scrub hides the passwords of all addresses in a text, such as a library's error that repeats one.
 func Scrub(text string) string {
 	if !strings.Contains(text, "@") || !strings.Contains(text, "://") {
 		return text

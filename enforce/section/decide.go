@@ -47,7 +47,7 @@ func Decide(sections []Section, c *Case) Outcome {
 	return out
 }
 
-// Unread is the finding of a setting that is carried and whose state is not known.
+// Unread is the finding of a setting that is supported here and whose state is unknown.
 func Unread(c *Case, s enforce.Setting, why string) enforce.Finding {
 	f := enforce.Finding{Setting: s, Mode: c.Document.Mode(s), Compliance: enforce.Uncertain, Enforcement: enforce.NotEnforced, Reason: why}
 	if f.Mode < enforce.Enforce {
@@ -56,8 +56,8 @@ func Unread(c *Case, s enforce.Setting, why string) enforce.Finding {
 	return f
 }
 
-// blind says why a section cannot be decided, or "". A section of which nothing is asked, or nothing carried,
-// needs nothing.
+// blind says why a section cannot be decided, or "". A section of which the policy asks nothing, or nothing that is
+// supported here, needs no facts.
 func (s Section) blind(c *Case) string {
 	concerned := len(c.Document.Managed(s.Name)) > 0
 	if s.Concerned != nil {
@@ -79,7 +79,7 @@ func (s Section) blind(c *Case) string {
 	return strings.Join(list, "; ")
 }
 
-// Find gives a section by name.
+// Find returns a section by name.
 func Find(sections []Section, name string) (Section, bool) {
 	i := slices.IndexFunc(sections, func(s Section) bool { return s.Name == name })
 	if i < 0 {

@@ -1,6 +1,6 @@
-// Package section is the one door that every policy section has: its settings, what it needs to know of
-// the machine, and pure decisions. It owns no list of sections (enforce/all does) and never does
-// anything to a machine. The agent and the server drive every section through it and import none.
+// Package section is the one door of every policy section: its settings, the facts it needs, and pure decisions. Agent
+// and server drive every section through it and import none. The list of sections is in enforce/all. The package never
+// does anything to a machine.
 package section
 
 import (
@@ -16,45 +16,44 @@ import (
 type Section struct {
 	Name     string
 	Settings []policy.Setting
-	// Needs are the parts of a snapshot without which nothing can be decided: where one cannot be read,
-	// this section is unknown, and only this one.
+	// Needs are the parts of a snapshot without which nothing can be decided. If one cannot be read, this section is
+	// unknown, and only this one.
 	Needs []fact.Part
-	// Concerned reports whether a document asks anything of this section; nil: where it manages one of its
-	// settings.
+	// Concerned reports whether a document asks anything of this section; nil: if it manages one of its settings.
 	Concerned func(*policy.Document) bool
 	// Compile prepares the rules that answer single events; nil: nothing is judged per event.
 	Compile func(*policy.Document, *fact.Machine) Rules
-	// Decide gives the standing state and a finding for each managed setting. It sees the whole document,
-	// the whole snapshot and every section's rules, because settings reach across sections.
+	// Decide returns the wanted state and a finding for each managed setting. It receives the whole document, the whole
+	// snapshot and every section's rules, because some settings affect other sections.
 	Decide func(*Case) Outcome
-	// Count says in figures what there is, for people; nil: nothing.
+	// Count returns figures for people; nil: none.
 	Count func(*Case) []Count
-	// Except is what an exception of this section names; nil: the section knows none.
+	// Except describes exceptions of this section; nil: it has none.
 	Except *Except
-	// Redact takes out of an event what must not be kept, before it is stored; nil: there is nothing.
+	// Redact removes from an event what must not be stored; nil: nothing.
 	Redact func(*enforce.Event)
 }
 
-// Rules are one section's part of a policy, compiled once for a document and a snapshot. Guard, explain,
-// status and what-if share them. They are read-only.
+// Rules are one section's part of a policy, compiled once for a document and a snapshot. Guard, explain, status and
+// what-if share them. They are read-only.
 type Rules interface {
-	// Explain answers a question about one subject; its form is the section's. ErrPresent: the subject
-	// is whatever is at some place now, and a snapshot of now is needed.
+	// Explain answers a question about one subject, in the section's own form. ErrPresent means that the subject is
+	// whatever is in some place now, and that a new snapshot is needed.
 	Explain(subject json.RawMessage, now *fact.Machine) (Answer, error)
-	// Replay answers for what an event was about; false where those are not facts of this section.
+	// Replay judges the subject of an earlier event; false if the facts are not of this section.
 	Replay(enforce.Facts) (Answer, bool)
-	// Present answers for all that the snapshot holds, in its order.
+	// Present judges everything in the snapshot, in its order.
 	Present() []Answer
-	// Public is the same without what monitor mode would do, which is not for everybody.
+	// Public returns these rules without what monitor mode would do, which not everybody may see.
 	Public() Rules
-	// CanDeny reports whether anything at all can be refused.
+	// CanDeny reports whether anything can be refused at all.
 	CanDeny() bool
 }
 
-// ErrPresent: the question is about what is there now.
+// ErrPresent means that the question is about what is there now.
 var ErrPresent = errors.New("a snapshot of the machine is needed")
 
-// ErrAbsent: there is nothing at the place that was asked about.
+// ErrAbsent means that there is nothing in the place that was asked about.
 var ErrAbsent = errors.New("nothing is there")
 
 // The answers to "may it?".
@@ -62,27 +61,28 @@ const (
 	Allow     = "allow"
 	Deny      = "deny"
 	WouldDeny = "would deny"
-	Depends   = "depends" // on what the question did not say
+	Depends   = "depends" // on something that the question did not say
 )
 
-// Answer says of one subject what the rules say of it.
+// Answer is what the rules say about one subject.
 type Answer struct {
 	Answer  string `json:"answer"` // Allow, Deny, WouldDeny, Depends
 	Subject string `json:"subject"`
 	Reason  string `json:"reason"`
-	Nearest string `json:"nearest,omitempty"` // the nearest change to the policy that would turn it
-	Now     string `json:"now,omitempty"`     // what the machine holds of it
-	// Group is what the subject is counted under in a fleet: a model, not one device.
+	Nearest string `json:"nearest,omitempty"` // the smallest change to the policy that would reverse the answer
+	Now     string `json:"now,omitempty"`     // the machine's present state of it
+	// Group is how the subject is counted in a fleet: by model, not by single device.
 	Group string `json:"-"`
 }
 
-// Outcome is the standing state a section wants and what it finds of each managed setting.
+// Outcome is the state that a section wants, and its finding of each managed setting.
 type Outcome struct {
 	Wants    []enforce.Want
 	Findings []enforce.Finding
-	// Ask says that the answer turned on a fact that only the thing itself can tell, and has not been asked for.
+	// Ask reports that the answer depends on a fact that only the device itself can tell, and that it was not asked for
+	// yet.
 	Ask bool
-	// Blind are the sections that could not be decided, and why. What they hold is left as it is.
+	// Blind are the sections that could not be decided, and why. Their resources are left as they are.
 	Blind map[string]string
 }
 
@@ -90,29 +90,29 @@ type Outcome struct {
 type Count struct {
 	Name string `json:"name"`
 	N    int    `json:"n"`
-	Bad  bool   `json:"bad,omitempty"` // worth a second look where it is not 0
+	Bad  bool   `json:"bad,omitempty"` // deserves attention if it is not 0
 }
 
 // Except is how exceptions of a section are named.
 type Except struct {
-	// Parse gives the canonical name of a subject, or says what is wrong with it.
+	// Parse returns the canonical name of a subject, or says what is wrong with it.
 	Parse func(subject string) (string, error)
-	// Names are the names under which an exception may have been given for a subject, the closest first.
+	// Names are the names under which an exception may have been given for a subject, most specific first.
 	Names func(subject string) []string
-	// Refused are the subjects that are there and refused.
+	// Refused are the subjects that are present and refused.
 	Refused func(*Case) []string
 }
 
 // Case is one policy on one snapshot of a machine, with the rules of every section compiled for it.
 type Case struct {
-	// Document is what is decided by: the policy as Written, but for settings that this machine can only
-	// see, which are in monitor mode at most.
+	// Document is the policy that decides: as Written, except that settings which this machine can only detect are at
+	// most in monitor mode.
 	Document, Written *policy.Document
 	Machine           *fact.Machine
 	rules             map[string]Rules
 }
 
-// Open compiles every section's rules, once for all that is asked of the two.
+// Open compiles every section's rules. Everything asked about the policy and the snapshot uses them.
 func Open(sections []Section, d *policy.Document, m *fact.Machine) *Case {
 	c := &Case{Written: d, Machine: m, rules: map[string]Rules{}}
 	c.Document = d.Capped(func(s enforce.Setting) enforce.Mode {
@@ -129,19 +129,19 @@ func Open(sections []Section, d *policy.Document, m *fact.Machine) *Case {
 	return c
 }
 
-// Rules are those of one section; nil where it has none.
+// Rules are those of one section; nil if it has none.
 func (c *Case) Rules(section string) Rules { return c.rules[section] }
 
-// Can is what this machine carries of a setting.
+// Can is what this machine supports of a setting.
 func (c *Case) Can(s enforce.Setting) fact.Capability { return c.Machine.Can(string(s)) }
 
-// NotYet is the finding of a setting that nothing on this machine carries.
+// NotYet is the finding of a setting that nothing on this machine supports.
 func NotYet(c *Case, s enforce.Setting) enforce.Finding {
 	return enforce.Finding{Setting: s, Mode: c.Document.Mode(s), Compliance: enforce.Uncertain,
 		Enforcement: enforce.Unsupported, Reason: c.Can(s).Limit}
 }
 
-// AllNotYet is the outcome of a section that no back end carries.
+// AllNotYet is the outcome of a section that no back end supports.
 func AllNotYet(name string) func(*Case) Outcome {
 	return func(c *Case) Outcome {
 		var out Outcome

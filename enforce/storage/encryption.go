@@ -12,14 +12,14 @@ import (
 
 const settingEncryption enforce.Setting = "storage.encryption_required"
 
-// exempt are the places where a machine keeps what starts it, before any key is there.
+// exempt are the mount points with what boots the machine, before any key is available.
 var exempt = []string{"/boot", "/boot/efi", "/efi"}
 
 // maxNamed bounds the volumes that a finding names as evidence; the ones that fail come first.
 const maxNamed = 16
 
-// encryption: every file system and swap that is written on this machine's own disks passes something that
-// encrypts, on every way down. It is seen and never imposed.
+// encryption checks that every writable file system and swap on this machine's own disks passes something that
+// encrypts, on every path down. It only detects.
 func encryption(c *section.Case) enforce.Finding {
 	s, d := settingEncryption, c.Document
 	f := enforce.Finding{Setting: s, Mode: d.Mode(s), Compliance: enforce.Compliant, Enforcement: enforce.DetectOnly}
@@ -74,7 +74,7 @@ func encryption(c *section.Case) enforce.Finding {
 	return f
 }
 
-// starts reports whether a volume stands only where a machine starts from.
+// starts reports whether a volume is only mounted where a machine boots from.
 func starts(v *fact.Volume) bool {
 	return !v.Swap && slices.Contains(exempt, v.Mount) &&
 		!slices.ContainsFunc(v.Also, func(at string) bool { return !slices.Contains(exempt, at) })

@@ -1,5 +1,5 @@
-// Package storage decides the section "storage": whether the disks of a machine are encrypted, and what the USB
-// guard carries of external_storage_allowed. The other settings have no back end in this version and say so. It is
+// Package storage decides the section "storage": whether the disks of a machine are encrypted, and what the USB guard
+// does for external_storage_allowed. The other settings have no back end in this version and are reported so. It is
 // pure.
 package storage
 

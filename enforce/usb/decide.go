@@ -10,10 +10,10 @@ import (
 	"github.com/warderd/warder/enforce/section"
 )
 
-// The kinds of resources this section wants.
+// The kinds of resources that this section wants.
 const (
 	KindDefault = "usb.default" // a root hub's authorized_default; ID "usb1"
-	KindParam   = "usb.param"   // the usbcore module's parameter, which later controllers inherit
+	KindParam   = "usb.param"   // the usbcore module's parameter, the default of later controllers
 	KindDevice  = "usb.device"  // a device's authorized; ID fact.USB.Key
 )
 
@@ -26,12 +26,12 @@ var Section = section.Section{
 	Decide:    decide, Count: count, Except: &section.Except{Parse: parseSubject, Names: names, Refused: refused},
 }
 
-// deniesStorage: a setting of another section is carried here.
+// deniesStorage reports whether storage.external_storage_allowed, which is enforced here, refuses storage.
 func deniesStorage(d *policy.Document) bool {
 	return d.Storage.ExternalStorageAllowed.Set && !d.Storage.ExternalStorageAllowed.V
 }
 
-// rulesOf are the rules that a case has of this section.
+// rulesOf are the rules of this section in a case.
 func rulesOf(c *section.Case) *Rules { return c.Rules("usb").(*Rules) }
 
 func decide(c *section.Case) section.Outcome {
@@ -64,8 +64,8 @@ func decide(c *section.Case) section.Outcome {
 	return out
 }
 
-// wants: when something can be refused, the kernel refuses by default and each device present is
-// authorised or not. Below enforce the same is planned, for what-if, and never applied.
+// wants: if something can be refused, the kernel refuses by default, and each present device is authorised or not.
+// Below enforce the same is planned, for what-if, but never applied.
 func (r *Rules) wants(d *policy.Document, m *fact.Machine) []enforce.Want {
 	mode, by := r.standing(d)
 	if mode == enforce.Off {
@@ -83,7 +83,7 @@ func (r *Rules) wants(d *policy.Document, m *fact.Machine) []enforce.Want {
 		}
 		v := r.Judge(u)
 		if v.Guard == enforce.LastInput && !(u.Authorized.OK && u.Authorized.V) {
-			r = r.WithoutNewcomer() // one new input is let in, not all that wait
+			r = r.WithoutNewcomer() // one new input is let in, not all that are waiting
 		}
 		w := enforce.Want{Key: enforce.Key{Kind: KindDevice, ID: u.Key()}, Value: "1", By: by, Mode: mode, Phase: enforce.Open,
 			Guard: v.Guard}
@@ -100,7 +100,7 @@ func (r *Rules) wants(d *policy.Document, m *fact.Machine) []enforce.Want {
 	return out
 }
 
-// standing gives the mode in which the kernel's default is wanted, and the settings that ask.
+// standing returns the mode in which the kernel's default is wanted, and the settings that ask for it.
 func (r *Rules) standing(d *policy.Document) (enforce.Mode, []enforce.Setting) {
 	mode := enforce.Off
 	var by []enforce.Setting
@@ -127,7 +127,7 @@ type standingDevice struct {
 	v enforce.Verdict
 }
 
-// refused groups the devices that are there although a setting refuses them, by that setting.
+// refused groups the present devices that a setting refuses, by that setting.
 func (r *Rules) refused() map[enforce.Setting][]standingDevice {
 	out := map[enforce.Setting][]standingDevice{}
 	for i := range r.machine.USB.V {
@@ -155,7 +155,7 @@ func (r *Rules) finding(s enforce.Setting, mode enforce.Mode, refused map[enforc
 	return standing(f, refused[s])
 }
 
-// standing adds to a finding the devices that a setting refuses and that work all the same.
+// standing adds to a finding the devices that a setting refuses and that work nevertheless.
 func standing(f enforce.Finding, devices []standingDevice) enforce.Finding {
 	if len(devices) == 0 {
 		return f
@@ -173,7 +173,7 @@ func standing(f enforce.Finding, devices []standingDevice) enforce.Finding {
 	return f
 }
 
-// Storage is what the USB guard finds for storage.external_storage_allowed, for that section.
+// Storage returns the USB guard's finding for storage.external_storage_allowed, for the storage section.
 func Storage(c *section.Case) enforce.Finding {
 	s, d := settingStorage, c.Document
 	f := enforce.Finding{Setting: s, Mode: d.Mode(s), Compliance: enforce.Compliant, Enforcement: enforce.Enforced}
@@ -202,7 +202,7 @@ func Storage(c *section.Case) enforce.Finding {
 	return f
 }
 
-// count says what is plugged in.
+// count returns figures about what is plugged in.
 func count(c *section.Case) []section.Count {
 	r := rulesOf(c)
 	devices, refused, guarded := 0, 0, 0
@@ -252,7 +252,7 @@ func subjectOf(u *fact.USB) string {
 	return policy.USBEntry{Vendor: u.Vendor, Product: u.Product, Serial: u.Serial}.String()
 }
 
-// refused are the devices that are there and refused.
+// refused are the devices that are present and refused.
 func refused(c *section.Case) (out []string) {
 	r := rulesOf(c)
 	for i := range c.Machine.USB.V {

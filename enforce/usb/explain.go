@@ -9,7 +9,7 @@ import (
 	"github.com/warderd/warder/enforce/policy"
 )
 
-// Reason renders a verdict: why, and the nearest change to the policy that would turn it.
+// Reason renders a verdict: why, and the smallest change to the policy that would reverse it.
 func (r *Rules) Reason(v enforce.Verdict, u *fact.USB) (reason, nearest string) {
 	rule, deny := v.Rule, !v.Allow || v.Guard != enforce.NoGuard
 	prefix := ""
@@ -29,7 +29,7 @@ func (r *Rules) Reason(v enforce.Verdict, u *fact.USB) (reason, nearest string) 
 	return reason, r.nearest(rule, u, deny)
 }
 
-// startNeeds says what the start of the machine may need a device for.
+// startNeeds says what the booting machine may need a device for.
 func (r *Rules) startNeeds(u *fact.USB) string {
 	if r.machine == nil || r.machine.Starting == nil || u.InputOnly() {
 		return "while the machine starts up, no input device is refused"
@@ -65,7 +65,7 @@ func (r *Rules) sentence(rule enforce.Rule, u *fact.USB, deny bool) string {
 	return "no setting in force refuses USB devices"
 }
 
-// entry is the whitelist entry of a rule; a verdict of other rules has none here.
+// entry is the whitelist entry of a rule; verdicts of other rules have none here.
 func (r *Rules) entry(rule enforce.Rule) string {
 	if i := int(rule.Entry) - 1; i >= 0 && i < len(r.doc.USB.Whitelist.V) {
 		return r.doc.USB.Whitelist.V[i].String()

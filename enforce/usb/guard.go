@@ -7,9 +7,9 @@ import (
 	"github.com/warderd/warder/enforce/fact"
 )
 
-// protect finds the input devices that stay although the policy refuses them, because no other
-// would be left, and whether a new one may still come. Where it cannot be told how many other
-// inputs there are, none is taken away, and none is let in for that reason.
+// protect finds the input devices that stay although the policy refuses them, because no other would be left, and
+// whether a new one may still be let in. If the number of other inputs cannot be read, none is taken away, and none is
+// let in for that reason.
 func (r *Rules) protect(m *fact.Machine) {
 	r.protected = map[place]enforce.Guard{}
 	if m == nil || !m.USB.OK {
@@ -43,9 +43,8 @@ func (r *Rules) protect(m *fact.Machine) {
 	}
 }
 
-// guard names why a refusal is not carried out. A newly plugged device is only let in as the
-// machine's one input if it is a human interface device and nothing else: claiming to be a
-// keyboard must not open the door for a disk.
+// guard names why a refusal is not carried out. A newly plugged device is let in as the machine's only input only if it
+// is a human interface device and nothing else: claiming to be a keyboard must not let a disk in.
 func (r *Rules) guard(u *fact.USB) enforce.Guard {
 	if u.Hardwired.OK && u.Hardwired.V {
 		return enforce.Hardwired
@@ -62,8 +61,8 @@ func (r *Rules) guard(u *fact.USB) enforce.Guard {
 	return enforce.NoGuard
 }
 
-// needed: while the machine starts up, somebody may have to type the passphrase of a disk, and the start may wait
-// for a disk of which nobody knows yet where it is.
+// needed: while the machine boots, somebody may have to type the passphrase of a disk, and the boot may wait for a disk
+// that nobody has found yet.
 func (r *Rules) needed(u *fact.USB) bool {
 	if r.machine == nil || r.machine.Starting == nil {
 		return false
@@ -75,8 +74,8 @@ func (r *Rules) needed(u *fact.USB) bool {
 		func(i fact.Interface) bool { return i.Class == classStorage })
 }
 
-// WithoutNewcomer is the same rules once a new input has been let in: the next one is judged as
-// any other device, until the machine is looked at again.
+// WithoutNewcomer returns these rules after a new input has been let in: until the next look at the machine, another
+// one is judged like any other device.
 func (r *Rules) WithoutNewcomer() *Rules {
 	c := *r
 	c.newcomer = roles{}

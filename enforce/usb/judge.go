@@ -5,7 +5,7 @@ import (
 	"github.com/warderd/warder/enforce/fact"
 )
 
-// Judge answers one device.
+// Judge judges one device.
 func (r *Rules) Judge(u *fact.USB) enforce.Verdict {
 	allow, rule, ask := r.decide(u, enforce.Enforce)
 	all, would, askAll := r.decide(u, enforce.Monitor)
@@ -19,8 +19,8 @@ func (r *Rules) Judge(u *fact.USB) enforce.Verdict {
 	return v
 }
 
-// decide walks the lines whose setting is at least in the given mode. A line below it is passed
-// over and the next one decides. ask says that a fact which only a transfer can tell would matter.
+// decide walks the lines whose setting is at least in the given mode. A line in a lower mode is skipped. ask reports
+// that a fact which only a control transfer can tell would matter.
 func (r *Rules) decide(u *fact.USB, least enforce.Mode) (allow bool, rule enforce.Rule, ask bool) {
 	if isHub(u) {
 		return true, enforce.Rule{Line: lineHub}, false
@@ -67,7 +67,7 @@ func (r *Rules) mode(s enforce.Setting) enforce.Mode {
 	return enforce.Off // no setting decided
 }
 
-// isHub takes only devices whose every interface is a hub: a hub with anything beside it is judged.
+// isHub accepts only devices whose every interface is a hub: a hub with any other interface is judged.
 func isHub(u *fact.USB) bool {
 	if u.Root {
 		return true
@@ -80,9 +80,8 @@ func isHub(u *fact.USB) bool {
 	return len(u.Interfaces) > 0 && u.Truncated == ""
 }
 
-// isStorage reports whether a device can hold files. Descriptors that cannot be read to the end,
-// and a vendor-specific interface that did not say in time whether it is MTP, count as yes; unsure
-// says that the answer turned on the latter.
+// isStorage reports whether a device can store files. Descriptors that cannot be read completely, and a vendor-specific
+// interface that did not answer in time whether it is MTP, count as yes; unsure reports the latter.
 func isStorage(u *fact.USB) (yes, unsure bool) {
 	for i := range u.Interfaces {
 		switch c := &u.Interfaces[i]; c.Class {
@@ -99,8 +98,8 @@ func isStorage(u *fact.USB) (yes, unsure bool) {
 	return unsure || u.Truncated != "", unsure
 }
 
-// allClasses: every interface of every configuration and alternate setting must be in the list, so
-// that a stick with a hidden keyboard is refused as a whole.
+// allClasses: every interface of every configuration and alternate setting must be in the list, so that a stick with a
+// hidden keyboard is refused as a whole.
 func (r *Rules) allClasses(u *fact.USB) bool {
 	for i := range u.Interfaces {
 		if !r.classAllowed(u.Interfaces[i].Class) {

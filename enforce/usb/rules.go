@@ -1,8 +1,7 @@
-// Package usb decides about USB devices: the order of usb.allowed, usb.whitelist,
-// usb.allowed_classes and storage.external_storage_allowed, and the guards that keep people from
-// being locked out. It is pure: a policy and a snapshot of the machine are compiled into Rules once,
-// and Judge answers each device in well under a microsecond without allocating. What it decides is
-// done by platform/usb.
+// Package usb decides about USB devices: the order of usb.allowed, usb.whitelist, usb.allowed_classes and
+// storage.external_storage_allowed, and the guards that keep people from being locked out. It is pure: a policy and a
+// snapshot of the machine are compiled into Rules once, and Judge then answers for each device in well under a
+// microsecond, without allocating. platform/usb carries its decisions out.
 package usb
 
 import (
@@ -12,7 +11,7 @@ import (
 	"github.com/warderd/warder/enforce/section"
 )
 
-// The lines of the decision order; the first that answers, wins. They are the Line of a Rule.
+// The lines of the decision order; the first that answers wins. They are the Line of a Rule.
 const (
 	lineHub       int32 = 1 // root hubs, and devices whose every interface is a hub
 	lineStorage   int32 = 2 // external storage is not allowed, and this is storage
@@ -29,7 +28,7 @@ const (
 	settingClasses   enforce.Setting = "usb.allowed_classes"
 	settingAudit     enforce.Setting = "usb.audit_only"
 	settingStorage   enforce.Setting = "storage.external_storage_allowed"
-	settingException enforce.Setting = "usb.exception" // no setting of the document: granted beside it
+	settingException enforce.Setting = "usb.exception" // not a setting of the document: granted beside it
 )
 
 // classHub and the rest are USB base class codes.
@@ -47,17 +46,17 @@ type Rules struct {
 	list        *list
 	classes     [4]uint64
 	denyStorage bool
-	exceptions  map[uint32][]pin // serial "" takes any
+	exceptions  map[uint32][]pin // serial "" matches any
 
 	modeAllowed, modeWhitelist, modeClasses, modeStorage enforce.Mode
 
 	machine   *fact.Machine // the snapshot these rules were compiled for
 	protected map[place]enforce.Guard
-	newcomer  roles // inputs of which the machine has none, so that a new one may come
+	newcomer  roles // inputs of which the machine has none, so that a new one may be let in
 	doc       *policy.Document
 }
 
-// list is a whitelist by what is looked up.
+// list is a whitelist, indexed for look-up.
 type list struct {
 	exact   map[uint32]int32 // vendor<<16 | product
 	vendors map[uint16]int32
@@ -92,8 +91,8 @@ type place struct {
 
 type roles struct{ keyboard, pointer bool }
 
-// Compile prepares a policy for judging. The machine is needed for the guards alone: which inputs
-// there are, and which of them the policy would take away.
+// Compile prepares a policy for judging. The snapshot is only needed for the guards: which inputs there are, and which
+// of them the policy would take away.
 func Compile(d *policy.Document, m *fact.Machine) *Rules {
 	if m == nil {
 		m = &fact.Machine{}
@@ -116,7 +115,7 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 	for i, subject := range d.Exceptions["usb"] {
 		e, err := policy.ParseUSBEntry(subject)
 		if err != nil || e.AnyProduct {
-			continue // none of ours: an exception is for one kind of device
+			continue // not ours: an exception needs both vendor and product
 		}
 		id := uint32(e.Vendor)<<16 | uint32(e.Product)
 		r.exceptions[id] = append(r.exceptions[id], pin{e.Serial, int32(i + 1)})
@@ -125,15 +124,14 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 	return r
 }
 
-// CanDeny reports whether anything at all can be refused in enforce mode. Only then is the kernel
-// told to refuse by default.
+// CanDeny reports whether anything can be refused in enforce mode. Only then is the kernel told to refuse by default.
 func (r *Rules) CanDeny() bool {
 	const e = enforce.Enforce
 	return r.modeStorage == e && r.denyStorage || r.modeClasses == e || r.modeWhitelist == e ||
 		r.modeAllowed == e && !r.allowed
 }
 
-// Public is these rules without what is below enforce: what may be told to anybody.
+// Public returns these rules without anything below enforce: what everybody may see.
 func (r *Rules) Public() section.Rules {
 	c := *r
 	for _, m := range []*enforce.Mode{&c.modeAllowed, &c.modeWhitelist, &c.modeClasses, &c.modeStorage} {
@@ -144,7 +142,7 @@ func (r *Rules) Public() section.Rules {
 	return &c
 }
 
-// whitelisted gives the entry that allows a device, and whether it pins the serial.
+// whitelisted returns the entry that allows a device, and whether it pins the serial.
 func (r *Rules) whitelisted(u *fact.USB) (entry int32, pinned bool) {
 	id := uint32(u.Vendor)<<16 | uint32(u.Product)
 	if u.Serial != "" {
@@ -160,7 +158,7 @@ func (r *Rules) whitelisted(u *fact.USB) (entry int32, pinned bool) {
 	return r.list.vendors[u.Vendor], false
 }
 
-// excepted gives the exception that lets a device pass, or 0.
+// excepted returns the exception that lets a device pass, or 0.
 func (r *Rules) excepted(u *fact.USB) int32 {
 	if len(r.exceptions) == 0 {
 		return 0

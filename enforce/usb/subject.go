@@ -12,8 +12,8 @@ import (
 	"github.com/warderd/warder/enforce/section"
 )
 
-// Subject is what explain is asked about: a device by its ids, with its classes where they are known, or
-// whatever is plugged in at a port.
+// Subject is the subject of a question: a device by its ids, with its classes if they are known, or whatever is plugged
+// in at a port.
 type Subject struct {
 	Vendor  uint16  `json:"vendor"`
 	Product uint16  `json:"product"`
@@ -22,7 +22,7 @@ type Subject struct {
 	Port    string  `json:"port,omitempty"`
 }
 
-// Name is a device for people and for the server.
+// Name names a device for people and for the server.
 func Name(u *fact.USB) string {
 	s := "usb " + u.Path + " " + u.ID()
 	if u.Serial != "" {
@@ -42,7 +42,7 @@ func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Ans
 	}
 	u := &fact.USB{Vendor: in.Vendor, Product: in.Product, Serial: in.Serial}
 	for _, class := range in.Classes {
-		// Most vendor-specific interfaces have no files behind them.
+		// Most vendor-specific interfaces give no access to files.
 		u.Interfaces = append(u.Interfaces, fact.Interface{Class: class, MTP: fact.Is(false)})
 	}
 	a := r.ask(u)
@@ -61,7 +61,7 @@ func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Ans
 	return a, nil
 }
 
-// phone is the same device with files behind its vendor-specific interfaces.
+// phone returns the same device with file access behind its vendor-specific interfaces.
 func phone(u *fact.USB) *fact.USB {
 	p := *u
 	p.Interfaces = slices.Clone(u.Interfaces)
@@ -108,7 +108,7 @@ func (r *Rules) Present() []section.Answer {
 	return out
 }
 
-// ask explains a device of which all is known that decides.
+// ask explains a device for which every deciding fact is known.
 func (r *Rules) ask(u *fact.USB) section.Answer {
 	v := r.Judge(u)
 	a := section.Answer{Answer: section.Allow, Subject: Name(u), Group: u.ID()}
@@ -122,8 +122,7 @@ func (r *Rules) ask(u *fact.USB) section.Answer {
 	return a
 }
 
-// askUnknown explains a device whose classes are not known: where they matter, the answer is that it
-// depends, and on what.
+// askUnknown explains a device whose classes are unknown. If they matter, the answer is that it depends, and on what.
 func (r *Rules) askUnknown(u *fact.USB) section.Answer {
 	by := map[string][]string{}
 	var last section.Answer

@@ -7,8 +7,8 @@ import (
 	"github.com/warderd/warder/enforce/fact"
 )
 
-// Watch is the judge that a guard goes by from one look at the machine to the next. It lets one new input
-// in where the machine has none, and from then on judges by rules without that exception.
+// Watch is the judge that a guard uses between two looks at the machine. If the machine has no input, it lets one new
+// input in, and from then on judges without that exception.
 func (r *Rules) Watch() enforce.Judge[fact.USB] {
 	w := &watch{rules: r}
 	w.now.Store(r)
@@ -16,7 +16,7 @@ func (r *Rules) Watch() enforce.Judge[fact.USB] {
 }
 
 type watch struct {
-	rules *Rules // for reasons; its entries are those of every verdict given
+	rules *Rules // for reasons; it has the entries of every verdict given
 	now   atomic.Pointer[Rules]
 }
 
@@ -39,7 +39,7 @@ func (w *watch) Pins(vendor, product uint16) bool {
 	return len(w.rules.list.pins[id]) > 0 || len(w.rules.exceptions[id]) > 0
 }
 
-// Refuses reports whether a device would be refused, were it not for a guard.
+// Refuses reports whether a device would be refused if there were no guard.
 func (w *watch) Refuses(u *fact.USB) bool {
 	allow, _, _ := w.rules.decide(u, enforce.Enforce)
 	return !allow
