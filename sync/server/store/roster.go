@@ -92,8 +92,9 @@ func (s *Store) Stood(ctx context.Context, mark int64) (out []Stood, next int64,
 			err := r.Scan(&x.Device, &x.Changed, &x.Counter, &x.Held, &x.Version, &x.Hash, &x.Rollup, &x.Ended)
 			out = append(out, x)
 			return err
-		}, `SELECT device, changed, counter, held_id, held_version, standing, rollup, agent LIKE '%"ended":%' FROM reports
-			// above that, it is another cluster's, from a copy of its files
+		},
+			// A mark above that number is another cluster's, from a copy of its files.
+			`SELECT device, changed, counter, held_id, held_version, standing, rollup, agent LIKE '%"ended":%' FROM reports
 			WHERE changed >= $1 AND changed < txid_snapshot_xmax(txid_current_snapshot())`, mark)
 	})
 	return out, next, err
