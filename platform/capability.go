@@ -19,16 +19,16 @@ type Host struct {
 	Run    string // the runtime directory; empty after a boot
 	Gate   enforce.Gate
 	Log    *slog.Logger
-	// Early is set while the machine starts up, before there is an agent: by capability, what each noted when
-	// there was one.
+	// Early is set while the machine boots, before the agent runs. It has, by capability, what each noted when the
+	// agent last ran.
 	Early *Notes
 }
 
-// Notes are what capabilities have to know of a machine while it starts up, and cannot find out then; by the
+// Notes are what capabilities have to know about a machine while it boots, and cannot find out then; by the
 // capability's name.
 type Notes map[string][]string
 
-// Of gives a capability's own.
+// Of returns one capability's notes.
 func (n *Notes) Of(capability string) []string {
 	if n == nil {
 		return nil
@@ -36,33 +36,33 @@ func (n *Notes) Of(capability string) []string {
 	return (*n)[capability]
 }
 
-// Capability is one capability of a system as a value: what it claims, and what it observes, changes and
-// guards. The agent drives all of them through this door and imports none.
+// Capability is one capability of a system as a value: what it claims, observes, changes and guards. The agent drives
+// every capability through this door and imports none.
 type Capability struct {
 	Name string
-	// Claims say what this version carries, for every system: the README's table comes from them.
+	// Claims say what this version supports, for every system. The README's table comes from them.
 	Claims []Claim
-	// Probe says what this machine has now. It may only lower the claims; nil: they stand.
+	// Probe says what this machine supports now. It may only lower the claims; nil: they stand.
 	Probe     func(context.Context) []Claim
 	Observers []Observer
-	// Ask asks what is there for facts that nothing else tells, and fills them in. It is called where a decision
-	// turns on one, and reports whether it has learnt anything; nil: there is nothing to ask.
+	// Ask obtains facts that only the devices themselves can tell, and fills them in. It is called when a decision
+	// depends on one. It reports whether it has learnt anything; nil: there is nothing to ask.
 	Ask      func(context.Context, *fact.Machine) bool
 	Backends []Backend
 	Guards   []Guard
-	// Provides are functions that other capabilities may use, Uses those of others that this one takes.
+	// Provides are functions that other capabilities may use; Uses are functions of others that this one needs.
 	Provides, Uses []Port
-	// Early says that it takes part in the early start: what its back ends hold is held from then on.
+	// Early says that it takes part in the early start: what its back ends enforce is enforced from then on.
 	Early bool
-	// Note gives what it has to know at the next early start; nil: nothing.
+	// Note returns what it has to know at the next early start; nil: nothing.
 	Note func() []string
 	// Inventory lists what there is, for support; nil: nothing.
 	Inventory func(context.Context) (any, error)
-	// Start is called once before anything else, to end what an earlier run left; nil: nothing.
+	// Start is called once, before anything else, to end what an earlier run left; nil: nothing.
 	Start func()
 }
 
-// Claim says what a capability carries of one setting on one system.
+// Claim says what a capability supports of one setting on one system.
 type Claim struct {
 	Setting   enforce.Setting
 	OS        string // as GOOS
@@ -74,8 +74,7 @@ type Claim struct {
 // Systems are the systems that Warder is built for.
 var Systems = []string{"linux", "windows", "darwin"}
 
-// ClaimOf gives what a list of capabilities carries of a setting on a system: the most that one of them
-// claims.
+// ClaimOf returns what a list of capabilities supports of a setting on a system: the highest claim among them.
 func ClaimOf(list []Capability, s enforce.Setting, os string) Claim {
 	best := Claim{Setting: s, OS: os, Level: fact.Unsupported, Limit: fact.NotCarried}
 	for _, c := range list {
@@ -98,8 +97,8 @@ func rank(level string) int {
 	return 0
 }
 
-// Lower gives the claims for one system as a probe leaves them: what it says beyond a claim, or of what
-// is not claimed, is not taken.
+// Lower returns the claims for one system as a probe leaves them. A probe's answer that exceeds its claim, or for a
+// setting without one, is ignored.
 func Lower(claims, probed []Claim, os string) []Claim {
 	var out []Claim
 	for _, c := range claims {
@@ -120,7 +119,7 @@ func Lower(claims, probed []Claim, os string) []Claim {
 type Port struct {
 	Name string
 	Func any                 // lent
-	Take func(any) (ok bool) // taken; false where it has another type
+	Take func(any) (ok bool) // taken; false if it has another type
 	Type reflect.Type        // of what is taken
 }
 
@@ -138,8 +137,8 @@ func Borrow[F any](name string, take func(F)) Port {
 	}}
 }
 
-// Join gives every capability the functions that it uses. It fails where one is missing, there twice, or
-// of another type: that is a mistake in the lists.
+// Join gives every capability the functions that it uses. It fails if one is missing, provided twice, or of another
+// type: that is a mistake in the lists.
 func Join(list []Capability) error {
 	lent := map[string]any{}
 	for _, c := range list {
@@ -164,23 +163,24 @@ func Join(list []Capability) error {
 	return nil
 }
 
-// Rules are what a guard is loaded with; it knows the judge of its own kind of event in them.
+// Rules are what a guard is loaded with; it finds the judge for its own kind of event in them.
 type Rules interface {
-	// CanDeny reports whether anything at all can be refused. Without it a guard watches and never writes.
+	// CanDeny reports whether anything can be refused at all. Otherwise a guard watches and never writes.
 	CanDeny() bool
 }
 
 // Guard answers events as they happen, by the rules that the agent loads.
 type Guard interface {
-	// Section names whose rules it goes by.
+	// Section names the section whose rules it uses.
 	Section() string
-	// Load swaps the rules, then judges again all that is there, and returns when what it could do at
-	// once is done and read back. nil: there is no policy, and everything passes.
+	// Load replaces the rules and judges everything present again. It returns when what can be done at once is done and
+	// read back. nil: there is no policy, and everything passes.
 	Load(Rules) error
-	// Listen says who is told, before anything is loaded. hand takes each decision and never waits; look asks
-	// for another look at the machine: soon, where something may have to be done, or when it has come to rest.
+	// Listen sets who is told; it is called before anything is loaded. hand receives each decision and never waits.
+	// look asks for another look at the machine: soon if something may have to be done, otherwise once the machine has
+	// come to rest.
 	Listen(hand func(Decision), look func(soon bool))
-	// Run answers events until the context ends.
+	// Run answers events until ctx ends.
 	Run(ctx context.Context) error
 	// Work lists what goes on in the background.
 	Work() []Work
@@ -194,21 +194,21 @@ type Decision struct {
 	Key     enforce.Key // of the resource
 	Subject string      // for people
 	Verdict enforce.Verdict
-	// Reason renders the verdict, later and elsewhere; nil where there was no policy to judge by.
+	// Reason renders the verdict, later and elsewhere; nil if there was no policy to judge by.
 	Reason  func() (reason, nearest string)
 	Fact    any             // what was judged
 	Done    enforce.Reading // as read back, after acting
-	Err     error           // why the machine does not hold the verdict
-	New     bool            // it has just come; else it was found by a rescan
+	Err     error           // why the machine's state is not the verdict
+	New     bool            // it has just arrived; otherwise a rescan found it
 	Changed bool            // the guard wrote
 	Quiet   bool            // not worth an event while it is allowed
 	Note    string          // what else became of it, a sentence
 	Forced  bool            // something may be lost: Note says what
-	// Usable is for how long at most a device that is refused now could be used before; 0: it could not.
+	// Usable is how long at most a device that is now refused could be used before; 0: it could not.
 	Usable time.Duration
 
-	// Clock names what is measured, "insert"; Received is when the announcement was read, and zero for a
-	// rescan. Decided is just before the write, Verified after the read-back.
+	// Clock names what is measured, "insert". Received is when the announcement was read, and zero for a rescan.
+	// Decided is just before the write, Verified after the read-back.
 	Clock                       string
 	Received, Decided, Verified time.Time
 }
@@ -221,7 +221,7 @@ type Work struct {
 	Step    string // may name a path, and so whose it is
 }
 
-// Released is what became of what had to be emptied before it was taken away.
+// Released is what became of the disks that had to be emptied before a device was taken away.
 type Released struct {
 	Forced bool   // not all is known to be written: the deadline came first
 	Note   string // a sentence for people: who was asked to end, what may be lost
@@ -229,9 +229,9 @@ type Released struct {
 
 // The functions that capabilities lend each other.
 type (
-	// ReleaseDisks empties the disks of a device before it is taken away. dir is the device's directory in
-	// sysfs; step is told what is being done. It returns when the device may go, at the latest after a
-	// deadline of its own; finish is called once the device has gone.
+	// ReleaseDisks empties the disks of a device before it is taken away. dir is the device's directory in sysfs; step
+	// is called with what is being done. It returns when the device may go, at the latest after a deadline of its own.
+	// finish is called once the device has gone.
 	ReleaseDisks func(ctx context.Context, dir string, step func(string)) (out Released, finish func())
 	// CarriesSystem names the part of the running system that is on a device's disk, "" for none.
 	CarriesSystem func(dir string) string

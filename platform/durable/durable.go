@@ -1,6 +1,6 @@
-// Package durable replaces files so that a power cut leaves the old one or the new one, whole, and nothing of a
-// third. It owns how that is done on each system, and nothing of what is in the files; agent and server
-// replace files by it and by nothing else.
+// Package durable replaces files so that after a power cut there is either the whole old file or the whole new one, and
+// nothing else. It owns how that is done on each system, and nothing about the contents. Agent and server replace files
+// only through it.
 package durable
 
 import (
@@ -16,7 +16,7 @@ import (
 // Write replaces a file as a whole and durably.
 func Write(path string, b []byte, mode os.FileMode) error { return WriteAt(path, b, mode, nil) }
 
-// Swap replaces a file as a whole and does not wait for the disk: for what a power cut may take.
+// Swap replaces a file as a whole without waiting for the disk, for files that a power cut may lose.
 func Swap(path string, b []byte, mode os.FileMode) error {
 	sweep(path, old)
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"*")
@@ -33,8 +33,8 @@ func Swap(path string, b []byte, mode os.FileMode) error {
 	return err
 }
 
-// Create makes a file that is not there yet, whole and durably; fs.ErrExist where it is. Of several at once, one
-// makes it. A file system that can neither link nor rename without replacing is refused.
+// Create creates a file, whole and durably. It returns fs.ErrExist if the file exists; of several concurrent calls, one
+// succeeds. A file system that can neither link nor rename without replacing is refused.
 func Create(path string, mode os.FileMode, fill func(io.Writer) error) error {
 	if _, err := os.Lstat(path); err == nil {
 		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
@@ -49,7 +49,7 @@ func Create(path string, mode os.FileMode, fill func(io.Writer) error) error {
 		return err
 	}
 	err = os.Link(f.Name(), path)
-	if err != nil && !errors.Is(err, fs.ErrExist) { // no hard links: a stick with vfat, for example
+	if err != nil && !errors.Is(err, fs.ErrExist) { // no hard links, for example on vfat
 		if again := renameNew(f.Name(), path); again == nil || errors.Is(again, fs.ErrExist) {
 			err = again
 		}
@@ -61,7 +61,7 @@ func Create(path string, mode os.FileMode, fill func(io.Writer) error) error {
 	return nil
 }
 
-// Move puts a file that is whole in another one's place, durably. Both are in one directory.
+// Move replaces a file by another, whole one of the same directory, durably.
 func Move(from, path string) error {
 	f, err := os.OpenFile(from, os.O_RDWR, 0)
 	if err != nil {
@@ -74,7 +74,7 @@ func Move(from, path string) error {
 	return nil
 }
 
-// flush makes names in a directory last. Some systems cannot; the files themselves are flushed.
+// flush makes the names in a directory durable. Some systems cannot; the files themselves are flushed.
 func flush(dir string) {
 	if d, err := os.Open(dir); err == nil {
 		_ = d.Sync()
@@ -82,8 +82,8 @@ func flush(dir string) {
 	}
 }
 
-// WriteAt is Write that says how far it is: "written" before the new file takes the old one's place, and
-// "renamed" after; nil: nobody asks.
+// WriteAt is Write that reports its progress: "written" before the new file replaces the old one, and "renamed"
+// afterwards. The function may be nil.
 func WriteAt(path string, b []byte, mode os.FileMode, at func(step string)) error {
 	if at == nil {
 		at = func(string) {}
@@ -92,7 +92,7 @@ func WriteAt(path string, b []byte, mode os.FileMode, at func(step string)) erro
 	return write(path, b, mode, at)
 }
 
-// Remove removes a file, and what writers of it that were killed have left: that may hold the same secret.
+// Remove removes a file, and what interrupted writes of it have left: that may contain the same secret.
 func Remove(path string) error {
 	sweep(path, 0)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -101,13 +101,13 @@ func Remove(path string) error {
 	return nil
 }
 
-// Sweep removes what killed writers of a file have left. Nobody may be writing it.
+// Sweep removes what interrupted writes of a file have left. Nobody may be writing it.
 func Sweep(path string) { sweep(path, 0) }
 
-// old is from when on a new file is one that was left: nobody takes that long to write it.
+// old is the age from which a temporary file counts as abandoned: no write takes that long.
 const old = time.Minute
 
-// sweep removes the new files of writers that were killed: "." and the name and a number.
+// sweep removes the temporary files of interrupted writes: ".", the name and a number.
 func sweep(path string, age time.Duration) {
 	list, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"[0-9]*"))
 	for _, f := range list {

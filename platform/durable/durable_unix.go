@@ -14,7 +14,7 @@ import (
 const nonblock = syscall.O_NONBLOCK
 
 func write(path string, b []byte, mode os.FileMode, at func(string)) error {
-	// Not world-readable for a moment either: the mode is the new file's from the beginning.
+	// The new file has its final mode from the beginning, so that it is never world-readable, not even for a moment.
 	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
 	if err != nil {
 		return err

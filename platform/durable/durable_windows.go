@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 )
 
-// nonblock is not needed where a pipe has no name among files.
+// nonblock is not needed here, because pipes are not files.
 const nonblock = 0
 
 // write: renameio does not build here, and a rename replaces (MoveFileEx).

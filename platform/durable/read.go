@@ -7,10 +7,10 @@ import (
 	"os"
 )
 
-// ErrNoFile: something else stands under the name.
+// ErrNoFile means that something other than a regular file has the name.
 var ErrNoFile = errors.New("it is not a regular file")
 
-// Read reads a whole file of at most so many bytes. A pipe under its name does not keep whoever asks.
+// Read reads a whole file of at most the given size. A pipe with that name does not block it.
 func Read(path string, most int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|nonblock, 0)
 	if err != nil {

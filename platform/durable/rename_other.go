@@ -4,5 +4,5 @@ package durable
 
 import "errors"
 
-// renameNew: none of the calls for it is tried here.
+// renameNew: this system's calls for it are not used.
 func renameNew(string, string) error { return errors.ErrUnsupported }

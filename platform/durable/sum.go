@@ -7,8 +7,8 @@ import (
 	"encoding/json"
 )
 
-// Sum is the checksum of a JSON text: SHA-256 in hex, of the text without its spaces. It finds damage, and proves
-// nothing about who wrote it. "" for what is no JSON.
+// Sum is the checksum of a JSON text: SHA-256 in hex, of the text without its spaces. It detects damage; it does not
+// prove who wrote it. It is "" for invalid JSON.
 func Sum(text []byte) string {
 	var compact bytes.Buffer
 	if json.Compact(&compact, text) != nil {

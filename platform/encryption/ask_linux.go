@@ -12,19 +12,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// asker asks the kernel which device something is. A name says nothing: the path of a loop device's file is of the
-// namespace in which it was made, a mount can be put over another, and a node can be called anything.
+// asker asks the kernel which device something is. A name is not enough: the path of a loop device's file belongs to
+// the namespace in which it was made, a mount can hide another one, and a node can have any name.
 type asker interface {
-	// node gives the number of a block device by its node below /dev.
+	// node returns the number of a block device by its node below /dev.
 	node(path string) (dev string, err error)
-	// backing gives the number of the file system that a loop device's file lies on, or of the block device that
-	// the file is.
+	// backing returns the number of the file system with a loop device's file, or of the block device that the file is.
 	backing(name string) (dev, device string, err error)
-	// swap reports whether a path is a swap file in use, and gives the number of its file system.
+	// swap reports whether a path is a swap file in use, and returns the number of its file system.
 	swap(path string) (dev string, err error)
 }
 
-// kernel asks the real one. What lies on a file system is asked for in time: a user's may never answer.
+// kernel asks the real kernel. Questions about a file system have a time limit, because a user's file system may never
+// answer.
 type kernel struct {
 	stuck atomic.Int32
 }
@@ -111,7 +111,7 @@ func (k *kernel) swap(path string) (string, error) {
 		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 			return "", "", err
 		}
-		// The kernel refuses every write to a swap file in use, one of nothing as well.
+		// The kernel refuses every write to a swap file in use, even one of zero bytes.
 		if _, err := unix.Pwrite(int(f.Fd()), nil, 0); st.Mode&unix.S_IFMT != unix.S_IFREG || err != unix.ETXTBSY {
 			return "", "", errors.New("a different file is at that path")
 		}

@@ -1,5 +1,5 @@
-// Package encryption finds out whether what is written on this machine's own disks is encrypted: for each
-// mounted file system and swap it follows every path down to the disks. It reads; it changes nothing.
+// Package encryption finds out whether the data on this machine's own disks is encrypted. For each mounted file system
+// and swap it follows every path down to the disks. It only reads.
 package encryption
 
 import (

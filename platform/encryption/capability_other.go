@@ -4,7 +4,7 @@ package encryption
 
 import "github.com/warderd/warder/platform"
 
-// Capability says that nothing is read here.
+// Capability reports that this system's disks are not examined.
 func Capability(platform.Host) platform.Capability {
 	return platform.Capability{Name: "encryption", Claims: claims()}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/warderd/warder/platform/mountinfo"
 )
 
-// judge says of a volume whether every path down from its devices passes one that encrypts.
+// judge reports whether every path down from a volume's devices passes one that encrypts.
 func (l *look) judge(v *fact.Volume, legs []string) {
 	v.Encrypted = fact.Is(true)
 	for _, dir := range legs {
@@ -27,14 +27,14 @@ func (l *look) judge(v *fact.Volume, legs []string) {
 	}
 }
 
-// answer is what was found beneath one device: the way down, and what ends it without encryption.
+// answer is what was found beneath one device: the path down, and the disk where it ends without encryption.
 type answer struct {
 	chain   string // "dm-1 (crypt aes-xts-plain64) > sda3"
 	plain   string // the disk that is reached without encryption
 	unknown string // why it cannot be told
 }
 
-// follow goes down from a block device. All that it stands on has to be encrypted, unless it encrypts itself.
+// follow goes down from a block device. Everything beneath it has to be encrypted, unless the device itself encrypts.
 func (l *look) follow(dir, format string, depth int) answer {
 	name := filepath.Base(dir)
 	a := answer{chain: name}
@@ -68,7 +68,7 @@ func (l *look) follow(dir, format string, depth int) answer {
 	return l.all(a, below, format, depth)
 }
 
-// all goes on below a device, or a file, that stands on several: each of them counts.
+// all continues below a device, or a file, that rests on several others: each of them counts.
 func (l *look) all(a answer, below []string, format string, depth int) answer {
 	var ways []string
 	for _, s := range below {
@@ -85,7 +85,7 @@ func (l *look) all(a answer, below []string, format string, depth int) answer {
 	return a
 }
 
-// over names what an encrypting device stands on, which matters no more.
+// over names what is beneath an encrypting device, which no longer matters.
 func (a answer) over(below []string) answer {
 	var names []string
 	for _, s := range below {
@@ -122,7 +122,7 @@ func (l *look) zram(dir string, a answer, depth int) answer {
 	return answer{a.chain + " (memory) > " + b.chain, b.plain, b.unknown}
 }
 
-// loop is a file, which lies on another file system; or, called by another name, a block device.
+// loop is a file on another file system, or a block device under another name.
 func (l *look) loop(dir string, a answer, depth int) answer {
 	whole := dir
 	if _, err := os.Stat(dir + "/partition"); err == nil {
@@ -139,11 +139,11 @@ func (l *look) loop(dir string, a answer, depth int) answer {
 	return l.file(dev, "the file of "+filepath.Base(whole), a, depth)
 }
 
-// file goes on below the file system that a file lies on, by its number.
+// file continues below the file system that contains a file, by its number.
 func (l *look) file(dev, what string, a answer, depth int) answer {
 	i := slices.IndexFunc(l.mounts, func(m mountinfo.Mount) bool { return m.Dev == dev })
 	to, err := l.block(dev)
-	if i < 0 && err == nil { // its mount was taken away, or is another namespace's
+	if i < 0 && err == nil { // its mount is gone, or belongs to another namespace
 		a.chain += " > a file"
 		return l.all(a, []string{to}, "", depth)
 	}
@@ -170,7 +170,7 @@ func (l *look) file(dev, what string, a answer, depth int) answer {
 	return a
 }
 
-// leaf is a disk or a partition that nothing above has encrypted.
+// leaf is a disk or a partition without encryption above it.
 func (l *look) leaf(dir, format string, a answer) answer {
 	name := filepath.Base(dir)
 	disk := name
@@ -195,8 +195,8 @@ func (l *look) leaf(dir, format string, a answer) answer {
 	return a
 }
 
-// crypt says which ciphers stand in the table of a device-mapper device, "" for none, and whether it encrypts
-// all of it.
+// crypt says which ciphers are in the table of a device-mapper device, "" for none, and whether all of the device is
+// encrypted.
 func (l *look) crypt(dir string) (ciphers string, all bool, err error) {
 	tables := l.r.Tables
 	if tables == nil {
@@ -213,7 +213,7 @@ func (l *look) crypt(dir string) (ciphers string, all bool, err error) {
 			all = false
 			continue
 		}
-		// Ciphers that leave everything as it is exist, for dm-crypt's own tests.
+		// dm-crypt has ciphers that change nothing, for its own tests.
 		all = all && t.Cipher != "" && !strings.Contains(t.Cipher, "cipher_null")
 		if !slices.Contains(named, t.Cipher) {
 			named = append(named, t.Cipher)

@@ -18,11 +18,11 @@ type Target struct {
 	Cipher string // of a crypt target, "aes-xts-plain64"
 }
 
-// maxTable bounds a table; one of LVM has 70 bytes a segment.
+// maxTable bounds a table; one of LVM has 70 bytes per segment.
 const maxTable = 1 << 20
 
-// dmTables asks the kernel for the table in use of a device, "254:1". The table of a crypt target names its
-// cipher, and after that may hold its key: what was read is wiped, and so is the kernel's copy.
+// dmTables asks the kernel for the active table of a device, "254:1". The table of a crypt target may contain its key
+// after the cipher's name, so both our buffer and the kernel's copy are wiped.
 func dmTables(dev string) ([]Target, error) {
 	var major, minor uint32
 	if n, err := fmt.Sscanf(dev, "%d:%d", &major, &minor); n != 2 || err != nil {
@@ -51,7 +51,7 @@ func table(control *os.File, dev uint64, size int) (list []Target, full bool, er
 	io := (*unix.DmIoctl)(unsafe.Pointer(&b[0])) //nolint:gosec // the kernel's own layout
 	io.Version = [3]uint32{4, 0, 0}
 	io.Data_size, io.Data_start = uint32(size), unix.SizeofDmIoctl //nolint:gosec // at most maxTable
-	// The kernel takes a number here as huge_encode_dev makes it, which is user space's for any number it uses.
+	// The kernel expects a number in the format of huge_encode_dev here, which user space uses everywhere.
 	io.Dev = dev
 	io.Flags = unix.DM_STATUS_TABLE_FLAG | unix.DM_SECURE_DATA_FLAG
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), unix.DM_TABLE_STATUS, uintptr(unsafe.Pointer(&b[0]))); errno != 0 {
@@ -67,8 +67,8 @@ func table(control *os.File, dev uint64, size int) (list []Target, full bool, er
 	return list, false, err
 }
 
-// parseTable reads the targets of a table: struct dm_target_spec, then its parameters as text, each ended by a
-// zero; "next" counts from the beginning.
+// parseTable reads the targets of a table: struct dm_target_spec, then its parameters as text, each ended by a zero;
+// "next" counts from the beginning.
 func parseTable(b []byte, count int) ([]Target, error) {
 	var out []Target
 	at := 0
@@ -81,7 +81,7 @@ func parseTable(b []byte, count int) ([]Target, error) {
 		kind, _, _ := bytes.Cut(spec[24:40], []byte{0})
 		t := Target{Type: string(kind)}
 		if t.Type == "crypt" {
-			// The first word alone: the second is the key, or its name.
+			// Only the first word: the second is the key, or its name.
 			text := spec[unix.SizeofDmTargetSpec:]
 			if end := bytes.IndexAny(text, " \x00"); end > 0 && end < 256 {
 				t.Cipher = strings.Clone(string(text[:end]))

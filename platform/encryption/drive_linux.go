@@ -28,8 +28,8 @@ func opal(node string) bool {
 	return errno == 0 && status.Flags&lockingEnabled != 0
 }
 
-// encrypts reports whether a file system can have encrypted directories: ext4 says so in its superblock (the
-// feature "encrypt"), f2fs in sysfs.
+// encrypts reports whether a file system can have encrypted directories. ext4 says so in its superblock (the feature
+// "encrypt"), f2fs in sysfs.
 func encrypts(sys, node, format string) bool {
 	if format == "f2fs" {
 		return strings.Contains(line(sys+"/fs/f2fs/"+filepath.Base(node)+"/features"), "encryption")

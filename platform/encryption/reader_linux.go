@@ -15,14 +15,14 @@ import (
 	"github.com/warderd/warder/platform/mountinfo"
 )
 
-// Reader reads the mounts, the swaps and the block devices beneath. It opens no file of a mounted file system,
-// which may be a user's and never answer.
+// Reader reads the mounts, the swaps and the block devices beneath. It opens no file on a mounted file system, which
+// may be a user's and never answer.
 type Reader struct {
 	Sys, Proc, Dev string
-	// Tables gives the targets of a device-mapper device; nil asks the kernel.
+	// Tables returns the targets of a device-mapper device; nil asks the kernel.
 	Tables func(dev string) ([]Target, error)
 	ask    asker
-	// Locks says of a disk that encrypts by itself; nil asks the drive.
+	// Locks reports whether a disk encrypts by itself; nil asks the drive.
 	Locks func(node string) bool
 }
 
@@ -33,8 +33,8 @@ const (
 	maxNodes   = 4096
 )
 
-// Observe fills the snapshot's volumes: every internal, writable, persistent file system that is mounted, and
-// every swap, each once with all the places where it stands.
+// Observe fills in the snapshot's volumes: every internal, writable, persistent file system that is mounted, and every
+// swap, each once with all its mount points.
 func (r *Reader) Observe(_ context.Context, m *fact.Machine) error {
 	list, err := r.volumes()
 	if err != nil {
@@ -59,7 +59,7 @@ func (r *Reader) volumes() ([]fact.Volume, error) {
 	}
 	l := look{r: r, mounts: mounts}
 	var out []fact.Volume
-	at := map[string]int{} // by device; -1: it is not looked at
+	at := map[string]int{} // by device; -1: not examined
 	for _, mnt := range mounts {
 		if mnt.ReadOnly {
 			continue
@@ -104,15 +104,15 @@ type look struct {
 	nodes  int
 }
 
-// The file systems that are not on a block device of this machine, or in memory alone. One that is not known
-// here and has no block device is no disk of this machine either; those that hide theirs are named.
+// The file systems that are not on a block device of this machine, or only in memory. An unknown one without a block
+// device is not on a disk of this machine either; those that hide their device are listed by name.
 var hidden = map[string]string{
 	"zfs":      "ZFS encrypts by dataset, and Warder does not read which",
 	"bcachefs": "bcachefs has its own encryption, and Warder does not read it",
 }
 
-// volume is a mount as far as it is looked at: false for what is not this machine's own, cannot be written, or
-// is in memory.
+// volume returns a mount that has to be examined; false if it is not this machine's own, cannot be written, or is in
+// memory.
 func (l *look) volume(m mountinfo.Mount) (fact.Volume, bool) {
 	v := fact.Volume{Dev: m.Dev, Mount: enforce.Plain(m.Point), FS: enforce.Plain(m.FS), External: fact.Is(false)}
 	if why, is := hidden[m.FS]; is {
@@ -140,15 +140,15 @@ func (l *look) volume(m mountinfo.Mount) (fact.Volume, bool) {
 	return v, true
 }
 
-// system are the places that are this machine's, wherever their disk hangs.
+// system are the mount points that are this machine's, wherever their disk is attached.
 var system = []string{"/", "/usr", "/var", "/home", "/boot", "/boot/efi", "/efi"}
 
 func (l *look) isSystem(dev string) bool {
 	return slices.ContainsFunc(l.mounts, func(m mountinfo.Mount) bool { return m.Dev == dev && slices.Contains(system, m.Point) })
 }
 
-// btrfs gives the block devices of a file system that has several. It mounts under a number of its own; its
-// source is one of them.
+// btrfs returns the block devices of a file system that has several. It is mounted under a number of its own; its
+// source is one of the devices.
 func (l *look) btrfs(source string) ([]string, error) {
 	unknown := func(why any) ([]string, error) {
 		return nil, fmt.Errorf("cannot determine the disks of the btrfs file system on %s: %v", enforce.Plain(source), why)
@@ -193,7 +193,8 @@ func (l *look) block(dev string) (string, error) {
 	return filepath.EvalSymlinks(l.r.Sys + "/dev/block/" + dev)
 }
 
-// external reports whether every leg hangs on a port outside: USB, a card, or PCI that says it is removable.
+// external reports whether every leg is attached to an external port: USB, a card slot, or a PCI slot that says it is
+// removable.
 func (l *look) external(legs []string) bool {
 	for _, dir := range legs {
 		if !l.outside(dir, 0) {
@@ -223,7 +224,7 @@ func (l *look) outside(dir string, depth int) bool {
 		if strings.HasPrefix(base, "mmc") && line(at+"/type") == "SD" {
 			return true
 		}
-		if line(at+"/removable") == "removable" { // a device's own word, and not a medium's "1"
+		if line(at+"/removable") == "removable" { // the device's own statement, not a medium's "1"
 			return true
 		}
 	}

@@ -13,11 +13,11 @@ import (
 	"github.com/warderd/warder/platform/mountinfo"
 )
 
-// swaps are those in use.
+// swaps returns the swaps in use.
 func (l *look) swaps() ([]fact.Volume, error) {
 	b, err := os.ReadFile(l.r.Proc + "/swaps")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // a kernel without
+		return nil, nil // a kernel without swap
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the swaps cannot be read: %w", err)

@@ -7,9 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watch tells of mounts, unmounts and swaps that come and go, until the context ends: the kernel's two lists can
-// be polled. What is changed beneath a mount (a table of device-mapper, a leg of a mirror) gives no such sign, and
-// is found by the look that comes round.
+// Watch reports mounts, unmounts and changed swaps until ctx ends: the kernel's two lists can be polled. Changes
+// beneath a mount (a table of device-mapper, a leg of a mirror) give no such signal, and are found by the regular look.
 func (r *Reader) Watch(ctx context.Context, changed func()) error {
 	end, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
@@ -20,7 +19,7 @@ func (r *Reader) Watch(ctx context.Context, changed func()) error {
 	for _, name := range []string{"/self/mountinfo", "/swaps"} {
 		fd, err := unix.Open(r.Proc+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err == unix.ENOENT && name == "/swaps" {
-			continue // a kernel without
+			continue // a kernel without swap
 		}
 		if err != nil {
 			return fmt.Errorf("cannot watch %s: %w", r.Proc+name, err)

@@ -1,5 +1,5 @@
-// Package host tells what this machine is: its boot, its id, its system's release and its serial number. It
-// owns these few readings, changes nothing and decides nothing; the agent asks it once at its start.
+// Package host describes this machine: its boot, its id, its system's release and its serial number. It owns these few
+// readings, changes nothing and decides nothing. The agent asks once, at its start.
 package host
 
 import (
@@ -13,19 +13,19 @@ import (
 // Host describes a machine.
 type Host struct {
 	Name, OS, Version, Arch string
-	Serial                  string // of the hardware; empty where only root may read it
+	Serial                  string // of the hardware; empty if only root may read it
 }
 
-// Describe reads it.
+// Describe reads the description.
 func Describe() Host {
 	name, _ := os.Hostname()
 	return Host{Name: name, OS: runtime.GOOS, Version: version(), Arch: runtime.GOARCH, Serial: serial()}
 }
 
-// Boot changes with every boot and with nothing else; empty where the system does not say.
+// Boot changes with every boot and never otherwise; empty if the system does not say.
 func Boot() string { return boot() }
 
-// Uptime is how long ago the system was started, sleep included; 0 where it does not say.
+// Uptime is how long ago the system was started, sleep included; 0 if it does not say.
 func Uptime() time.Duration { return uptime() }
 
 // Machine is a hash of the machine's own id, which is confidential (machine-id(5)).

@@ -14,12 +14,12 @@ func ask(name string) string {
 	return v
 }
 
-// boot is made by the kernel anew at each boot (bsd/kern/kern_mib.c in xnu).
+// boot is a new id that the kernel makes at each boot (bsd/kern/kern_mib.c in xnu).
 func boot() string    { return ask("kern.bootsessionuuid") }
 func machine() string { return ask("kern.uuid") }
 func version() string { return "macOS " + ask("kern.osproductversion") }
 
-// serial is in the I/O registry, which needs cgo or a child process; it is left out.
+// serial is in the I/O registry, which needs cgo or a child process, so it is left out.
 func serial() string { return "" }
 
-func uptime() time.Duration { return 0 } // nothing asks for it here
+func uptime() time.Duration { return 0 } // nothing needs it here

@@ -29,7 +29,7 @@ func boot() string    { return firstLine("/proc/sys/kernel/random/boot_id") }
 func machine() string { return firstLine("/etc/machine-id") }
 func serial() string  { return firstLine("/sys/class/dmi/id/product_serial") }
 
-// version is the release's own name for itself (os-release(5)).
+// version is the release's own name (os-release(5)).
 func version() string {
 	b, err := os.ReadFile("/etc/os-release")
 	if err != nil {

@@ -22,8 +22,8 @@ func text(path, name string) string {
 	return v
 }
 
-// boot is the number that the loader counts up at each boot; with "fast startup" a shutdown hibernates the
-// kernel, which then goes on under the same number, as it should.
+// boot is the number that the loader increases at each boot. With "fast startup", a shutdown hibernates the kernel,
+// which then continues under the same number, as it should.
 func boot() string {
 	const path = `SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management\PrefetchParameters`
 	k, err := registry.OpenKey(registry.LOCAL_MACHINE, path, registry.QUERY_VALUE|registry.WOW64_64KEY)
@@ -47,4 +47,4 @@ func version() string {
 
 func serial() string { return text(`HARDWARE\DESCRIPTION\System\BIOS`, "SystemSerialNumber") }
 
-func uptime() time.Duration { return 0 } // nothing asks for it here
+func uptime() time.Duration { return 0 } // nothing needs it here

@@ -1,6 +1,6 @@
-// Package input observes keyboards and pointers: how many are not on USB, and which USB devices
-// carry one that works. It owns the reading of /proc/bus/input/devices and changes nothing. The
-// guards in enforce/usb need it to know whom a refusal would lock out.
+// Package input observes keyboards and pointers: how many are not on USB, and which USB devices carry one that works.
+// It reads /proc/bus/input/devices and changes nothing. The guards in enforce/usb need it to know whom a refusal would
+// lock out.
 package input
 
 import (
@@ -32,8 +32,8 @@ type node struct {
 	keyboard, pointer bool
 }
 
-// Observe counts inputs that are not on USB, and marks the USB devices that carry one. It runs
-// after the USB devices were observed.
+// Observe counts inputs that are not on USB, and marks the USB devices that carry one. It runs after the USB devices
+// were observed.
 func (o Observer) Observe(_ context.Context, m *fact.Machine) error {
 	f, err := os.Open(o.File)
 	if err != nil {
@@ -52,7 +52,7 @@ func (o Observer) Observe(_ context.Context, m *fact.Machine) error {
 			mark(m, n)
 			continue
 		}
-		// A virtual device has nobody's hands on it: a program made it.
+		// A virtual device belongs to a program; nobody types on it.
 		if n.bus == busVirtual || strings.HasPrefix(n.sysfs, "/devices/virtual/") && !strings.Contains(n.sysfs, "/uhid/") {
 			continue
 		}
@@ -67,7 +67,7 @@ func (o Observer) Observe(_ context.Context, m *fact.Machine) error {
 	return nil
 }
 
-// BuiltIn counts the keyboards that work before any program of the disk runs: neither on USB nor by radio.
+// BuiltIn counts the keyboards that work before any program on the disk runs: neither on USB nor wireless.
 func (o Observer) BuiltIn() (int, error) {
 	f, err := os.Open(o.File)
 	if err != nil {
@@ -102,8 +102,8 @@ func mark(m *fact.Machine, n node) {
 // maxLine bounds a line of the list; the longest are key bitmaps of some 200 bytes.
 const maxLine = 64 << 10
 
-// parse reads the list: blocks of "X: …" lines, with an empty line between two (input_devices_seq_show
-// in drivers/input/input.c).
+// parse reads the list: blocks of "X: …" lines, separated by empty lines (input_devices_seq_show in
+// drivers/input/input.c).
 func parse(r io.Reader) ([]node, error) {
 	var out []node
 	var n node
@@ -176,8 +176,7 @@ const (
 	keyEnterCode = 28
 )
 
-// roles: a keyboard has a row of letters and Enter (a power button is no keyboard); a pointer moves
-// and has a button.
+// roles: a keyboard has a row of letters and Enter (a power button is no keyboard); a pointer moves and has a button.
 func roles(keys, rel, abs []uint64) (keyboard, pointer bool) {
 	keyboard = has(keys, keyEnterCode)
 	for k := keyQ; k <= keyP; k++ {

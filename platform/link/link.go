@@ -1,3 +1,3 @@
-// Package link tells when the machine gains a way to other networks. It owns the notice alone: the
-// agent checks in then, instead of waiting for its back-off.
+// Package link reports when the machine gets a route to other networks, so that the agent can check in at once instead
+// of waiting for its back-off. It owns only that notice.
 package link

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watch calls f each time a default route appears, until the context ends.
+// Watch calls f each time a default route appears, until ctx ends.
 func Watch(ctx context.Context, f func()) error {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE})
 	if err != nil {
@@ -22,7 +22,7 @@ func Watch(ctx context.Context, f func()) error {
 			return nil
 		}
 		if err != nil {
-			// Lost announcements are worth one look at the server, too.
+			// Messages were lost: a default route may have appeared.
 			f()
 			continue
 		}

@@ -19,9 +19,9 @@ const Mark = 0x57415244
 // probeLimit bounds one probe.
 const probeLimit = 10 * time.Second
 
-// Probe reports whether a server can be reached: as any program of this machine would, or with exempt past
-// our own rules, the question for its name included. It goes by the proxy, "" for the environment's. Any
-// answer counts; who answers is not asked, because nothing is sent.
+// Probe reports whether a server can be reached: as any program on this machine would, or, with exempt, past our own
+// rules, including the DNS question for its name. It uses the proxy; "" is the environment's. Any answer counts, and
+// the server's identity is not checked, because nothing is sent.
 func Probe(ctx context.Context, server, proxy string, exempt bool) error {
 	u, err := url.Parse(server)
 	if err != nil || u.Host == "" {
@@ -56,7 +56,7 @@ func Probe(ctx context.Context, server, proxy string, exempt bool) error {
 	return nil
 }
 
-// dialer is a plain one, or one whose connections, and questions for names, carry the mark.
+// dialer returns a plain dialer, or one whose connections and DNS questions carry the mark.
 func dialer(exempt bool) *net.Dialer {
 	d := &net.Dialer{Timeout: probeLimit}
 	if !exempt {
@@ -66,7 +66,7 @@ func dialer(exempt bool) *net.Dialer {
 	ask := &net.Dialer{Timeout: probeLimit, Control: d.Control}
 	var tries atomic.Uint32
 	d.Resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-		list := upstreams(address) // the resolver asks again: the next one then
+		list := upstreams(address) // the resolver asks again: use the next server then
 		return ask.DialContext(ctx, network, list[int(tries.Add(1)-1)%len(list)])
 	}}
 	return d

@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// stubs are where the programs that answer on this machine's own addresses write the servers that they ask
-// (systemd-resolved.service(8), NetworkManager.conf(5)).
+// stubs are the files in which local resolvers list the servers that they ask (systemd-resolved.service(8),
+// NetworkManager.conf(5)).
 var stubs = []string{"/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf", "/run/NetworkManager/resolv.conf"}
 
-// upstreams are the name servers behind a stub on this machine: what the stub asks in our place would not
-// carry our mark. Where they are not known, or there is no stub, it is the address itself.
+// upstreams returns the name servers behind a local stub resolver, because questions that the stub sends for us would
+// not carry our mark. If they are unknown, or there is no stub, it returns the address itself.
 func upstreams(address string) []string { return upstreamsIn(address, stubs) }
 
 func upstreamsIn(address string, files []string) (out []string) {

@@ -17,19 +17,18 @@ type Mount struct {
 	Point  string
 	FS     string
 	Source string
-	// ReadOnly: the file system itself takes no writes, through whatever mount.
+	// ReadOnly: the file system itself accepts no writes, through any mount.
 	ReadOnly bool
 }
 
-// The bounds of mountinfo. A user can make lines of any length, through overlay options for example,
-// and many of them: a line that is too long or makes no sense is left out, because it must not hide
-// the others.
+// The bounds of mountinfo. A user can make lines of any length, for example through overlay options, and many of them.
+// A line that is too long or malformed is left out, so that it cannot hide the others.
 const (
 	MaxLine = 64 << 10
 	most    = 100_000 // the kernel's own default (fs.mount-max)
 )
 
-// Parse reads the list and gives how many lines were left out.
+// Parse reads the list, and returns how many lines were left out.
 func Parse(r io.Reader) (out []Mount, skipped int, err error) {
 	in := bufio.NewReaderSize(r, MaxLine)
 	for len(out)+skipped < most {
@@ -74,7 +73,7 @@ func parseLine(line string) (Mount, bool) {
 	return m, true
 }
 
-// Unescape turns \040 and its like back into bytes.
+// Unescape turns octal escapes such as \040 back into bytes.
 func Unescape(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s

@@ -1,4 +1,4 @@
-// Package notify tells the people at the machine something. It owns finding their sessions; what
-// is said, and how often, is the agent's. Graphical sessions can only be told from inside, by a
-// helper that this version does not have: they count as not told.
+// Package notify sends a message to the people at the machine. It finds their sessions; the agent decides what is said
+// and how often. A graphical session can only be notified from inside, by a helper that this version does not have:
+// such a session counts as not told.
 package notify

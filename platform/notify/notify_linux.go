@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tell writes a message to each terminal on which one of the users is logged in, and says whom it
-// reached. Sessions are read from systemd-logind's state files (sd-login(3)).
+// Tell writes a message to each terminal on which one of the users is logged in, and returns whom it reached. Sessions
+// are read from systemd-logind's state files (sd-login(3)).
 func Tell(message string, users []uint32) []string {
 	return tell("/run/systemd/sessions", "/dev", message, users)
 }
@@ -45,8 +45,8 @@ func tell(sessions, dev, message string, users []uint32) []string {
 
 func fields(file string) map[string]string {
 	out := map[string]string{}
-	// Beside each session there is a pipe, which is held open for as long as it lasts: reading that would
-	// wait until then.
+	// Beside each session file is a pipe that stays open as long as the session lasts: reading it would block until
+	// then.
 	if info, err := os.Lstat(file); err != nil || !info.Mode().IsRegular() || info.Size() > 64<<10 {
 		return out
 	}

@@ -2,5 +2,5 @@
 
 package notify
 
-// Tell reaches nobody here yet.
+// Tell reaches nobody on this system yet.
 func Tell(string, []uint32) []string { return nil }

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Evict ends the process that has a lock: it is asked to, and killed where it has not after a while, or at once. It
-// reports whether the lock is free.
+// Evict ends the process that has a lock. It asks first and kills after a while, or kills at once. It reports whether
+// the lock is free.
 func Evict(path string, patience time.Duration, atOnce bool) bool {
 	signals := []unix.Signal{unix.SIGTERM, unix.SIGKILL}
 	if atOnce {
@@ -25,7 +25,7 @@ func Evict(path string, patience time.Duration, atOnce bool) bool {
 		if err != nil {
 			return free(path)
 		}
-		// The number may have been another one's before the descriptor was there.
+		// Another process may have had the number before the descriptor was opened.
 		if again, ok := holder(path); ok && again == pid {
 			_ = unix.PidfdSendSignal(fd, sig, nil, 0)
 		}

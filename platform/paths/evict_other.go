@@ -4,5 +4,5 @@ package paths
 
 import "time"
 
-// Evict reports whether a lock is free; nothing here holds one that would have to be ended.
+// Evict reports whether a lock is free. It ends no process on this system.
 func Evict(path string, _ time.Duration, _ bool) bool { return free(path) }

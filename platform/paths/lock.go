@@ -10,8 +10,8 @@ import (
 
 var errLocked = errors.New("another process has it")
 
-// Lock takes a file for this process alone, until unlock or the end of the process. The lock of a
-// process that was killed and is stuck in the kernel is taken over.
+// Lock locks a file for this process until unlock is called or the process ends. The lock of a process that was killed
+// and is stuck in the kernel is taken over.
 func Lock(path string) (unlock func(), err error) {
 	for range 10 {
 		l := flock.New(path, flock.SetPermissions(0o600))
@@ -21,7 +21,7 @@ func Lock(path string) (unlock func(), err error) {
 			return nil, err
 		case ok && named(l, path):
 			return func() { _ = l.Close() }, nil
-		case ok: // another has taken its place meanwhile
+		case ok: // the file was replaced meanwhile
 			_ = l.Close()
 		default:
 			_ = l.Close()
@@ -33,7 +33,7 @@ func Lock(path string) (unlock func(), err error) {
 	return nil, &os.PathError{Op: "lock", Path: path, Err: errLocked}
 }
 
-// free reports whether nobody has a lock. Its file is not made.
+// free reports whether nobody has a lock. It does not create the lock's file.
 func free(path string) bool {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return true

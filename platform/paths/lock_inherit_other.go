@@ -2,5 +2,5 @@
 
 package paths
 
-// inherit: whether a process can end is not asked here.
+// inherit does nothing here: this system cannot tell whether a process can end.
 func inherit(string) bool { return false }

@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// heirs of a lock take turns, so that none removes what another has just made.
+// Processes that take a lock over do so one at a time, so that none removes what another has just created.
 const turnSuffix = ".turn"
 
-// inherit makes the name of a lock free whose holder has been killed and cannot end: a thread of it
-// waits in the kernel for something that never answers, and keeps the file open. Such a process does
-// nothing more. It reports whether the name is free now.
+// inherit frees the name of a lock whose owner was killed and cannot end, because one of its threads waits in the
+// kernel for something that never answers and keeps the file open. Such a process does nothing more. inherit reports
+// whether the name is free now.
 func inherit(path string) bool {
 	turn := flock.New(path+turnSuffix, flock.SetPermissions(0o600))
 	if turn.Lock() != nil {
@@ -50,8 +50,8 @@ func holder(path string) (pid int, ok bool) {
 	return 0, false
 }
 
-// dying reports whether a process has been killed and has not ended yet: its first thread is gone, or
-// has a SIGKILL before it, which a process that lives never has for long.
+// dying reports whether a process was killed and has not ended yet: its first thread is gone, or has a pending SIGKILL,
+// which a living process never has for long.
 func dying(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -1,17 +1,17 @@
-// Package paths says where Warder keeps what on each system. It owns names, and creates nothing.
+// Package paths says where Warder stores what on each system. It owns names, and creates nothing.
 package paths
 
 import "path/filepath"
 
-// Paths are the places of one installation.
+// Paths are the directories and files of one installation.
 type Paths struct {
 	State  string // what must survive a reboot; 0700
-	Run    string // sockets, and what dies with the boot
+	Run    string // sockets, and what ends with the boot
 	Config string // the configuration file and a dropped enrolment file
-	Kept   string // the last configuration file that could be used; beside the state, wherever that is put
+	Kept   string // the last configuration file that could be used; beside the state, wherever that is
 }
 
-// Default is where the installed service lives.
+// Default is where the installed service has its files.
 func Default() Paths {
 	p := system
 	p.Kept = filepath.Join(p.State, keptName)
@@ -32,7 +32,7 @@ func (p Paths) Socket() string { return filepath.Join(p.Run, "warder.sock") }
 // ConfigFile is the configuration file.
 func (p Paths) ConfigFile() string { return filepath.Join(p.Config, "warder.toml") }
 
-// EarlyFile is what holds the machine while it starts up: on the root file system, which is there first.
+// EarlyFile has the policy for the early start: on the root file system, which is mounted first.
 func (p Paths) EarlyFile() string { return filepath.Join(p.Config, "early") }
 
 // EnrolmentFile is where mass deployment drops an enrolment.

@@ -1,5 +1,5 @@
-// Package platformtest holds what stands in for a system in tests, and the suites that both the
-// stand-ins and the real back ends pass. A fake that met only itself would prove nothing.
+// Package platformtest has stand-ins for a system in tests, and the suites that both the stand-ins and the real back
+// ends pass. A fake that passes only its own tests would prove nothing.
 package platformtest
 
 import (
@@ -29,20 +29,20 @@ type Fake struct {
 	told func(platform.Touch)
 }
 
-// NewFake makes one with some kinds.
+// NewFake makes a fake with some kinds.
 func NewFake(gate enforce.Gate, kinds ...platform.Kind) *Fake {
 	return &Fake{kinds: kinds, gate: gate, Has: map[enforce.Key]enforce.Reading{}, Refuse: map[enforce.Key]error{},
 		Stuck: map[enforce.Key]bool{}}
 }
 
-// Set puts a value there, without anybody being told.
+// Set sets a value without reporting it.
 func (f *Fake) Set(kind, id string, v enforce.Value) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.Has[enforce.Key{Kind: kind, ID: id}] = enforce.Reading{Value: v, State: enforce.Present, How: "fake"}
 }
 
-// Changed puts a value there as another program would, which is seen.
+// Changed sets a value as another program would, and reports it.
 func (f *Fake) Changed(kind, id string, v enforce.Value, by enforce.Program) {
 	f.Set(kind, id, v)
 	f.mu.Lock()
@@ -53,7 +53,7 @@ func (f *Fake) Changed(kind, id string, v enforce.Value, by enforce.Program) {
 	}
 }
 
-// Remove takes one away, as another program would.
+// Remove removes a resource, as another program would.
 func (f *Fake) Remove(kind, id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -92,7 +92,7 @@ func (f *Fake) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 	return out, nil
 }
 
-// Watch tells of Changed.
+// Watch reports calls of Changed.
 func (f *Fake) Watch(ctx context.Context, changed func(platform.Touch)) error {
 	f.mu.Lock()
 	f.told = changed
@@ -130,13 +130,13 @@ type Subject struct {
 	Backend platform.Backend
 	Key     enforce.Key
 	Other   enforce.Value // a value that it can be set to, other than the present one
-	// Elsewhere sets it as another program; nil where the suite cannot.
+	// Elsewhere sets it as another program; nil if the suite cannot.
 	Elsewhere func(*testing.T, enforce.Value)
-	// Gate is what the back end was made with; the suite closes it.
+	// Gate is the gate that the back end was made with; the suite closes it.
 	Gate *Gate
 }
 
-// Gate is a gate that can be shut.
+// Gate is a gate that can be closed.
 type Gate struct {
 	Shut  bool
 	Asked int
@@ -151,7 +151,7 @@ func (g *Gate) Pass(c enforce.Change) error {
 	return nil
 }
 
-// Conformance is what every back end must hold to. make gives a fresh one.
+// Conformance tests what every back end must do. make returns a fresh one.
 func Conformance(t *testing.T, make func(*testing.T) Subject) {
 	ctx := context.Background()
 	read := func(t *testing.T, s Subject) enforce.Reading {
@@ -249,7 +249,7 @@ func Conformance(t *testing.T, make func(*testing.T) Subject) {
 		told, done := goWatch(ctx, s.Backend)
 		defer func() { cancel(); <-done }()
 		for end := time.Now().Add(30 * time.Second); ; {
-			s.Elsewhere(t, s.Other) // again until the watch stands
+			s.Elsewhere(t, s.Other) // again until the watch has begun
 			select {
 			case got := <-told:
 				if got.Key != s.Key {

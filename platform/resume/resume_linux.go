@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watch calls f after each resume and each jump of the wall clock, until the context ends. The
-// kernel cancels a timer that asks for it when the clock is set or the machine resumes
-// (TFD_TIMER_CANCEL_ON_SET in timerfd_create(2)); the timer itself is far in the future.
+// Watch calls f after each resume and each jump of the wall clock, until ctx ends. The kernel cancels a timer with this
+// flag when the clock is set or the machine resumes (TFD_TIMER_CANCEL_ON_SET in timerfd_create(2)); the timer itself is
+// far in the future.
 func Watch(ctx context.Context, f func()) error {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {

@@ -4,5 +4,5 @@ package resume
 
 import "context"
 
-// Watch has no cheap notice here; check-ins run on their interval alone.
+// Watch has no cheap notice on this system; check-ins follow their interval alone.
 func Watch(ctx context.Context, _ func()) error { <-ctx.Done(); return nil }

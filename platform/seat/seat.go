@@ -1,4 +1,3 @@
-// Package seat says who sits at the machine: the users of the active session of each seat, as
-// systemd-logind knows them. What a USB port sees is theirs to see, and no other user's. It owns reading
-// that and decides nothing.
+// Package seat says who is at the machine: the users of the active session of each seat, as systemd-logind knows them.
+// Only they may see what is plugged into a USB port. The package reads that and decides nothing.
 package seat

@@ -13,8 +13,7 @@ const (
 	maxFile  = 64 << 10
 )
 
-// Active lists the user ids of the active sessions. It is empty where nobody sits at the machine, and
-// where there is no logind.
+// Active lists the user ids of the active sessions. It is empty if nobody is at the machine, or without logind.
 func Active() []uint32 { return active("/run/systemd/seats") }
 
 // active reads the state files from which sd_seat_get_active(3) answers.

@@ -2,8 +2,8 @@
 
 package seat
 
-// Active is not known here: what a USB port sees is shown to administrators.
+// Active is unknown on this system: what is plugged in is only shown to administrators.
 func Active() []uint32 { return nil }
 
-// Session: there is no logind here.
+// Session returns "": this system has no logind.
 func Session(uint32, int) string { return "" }

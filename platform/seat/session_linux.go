@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// Session names the logind session that a process of a user belongs to, "" for none: the one whose scope it
-// runs in, or, for whatever the user's own manager started, the session that logind shows for the user. Only
-// the places that logind itself makes count, from the root of the tree on: below its manager a user makes
+// Session names the logind session of a user's process, "" for none. It is the session whose scope the process runs in
+// or, for a process of the user's service manager, the session that logind shows for the user. Only control groups that
+// logind itself creates count, from the root of the tree down, because below the service manager a user can create
 // groups of any name. The session has to be that user's.
 func Session(uid uint32, pid int) string { return session("/proc", "/run/systemd", uid, pid) }
 
@@ -25,7 +25,7 @@ func session(proc, run string, uid uint32, pid int) string {
 	if pid <= 0 {
 		return ""
 	}
-	// One line for cgroup v2, "0::/path"; the kernel tells it of the whole machine (cgroups(7)).
+	// One line for cgroup v2, "0::/path"; the kernel reports it relative to the whole machine (cgroups(7)).
 	group := ""
 	for line := range strings.Lines(small(filepath.Join(proc, strconv.Itoa(pid), "cgroup"))) {
 		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
@@ -47,7 +47,7 @@ func session(proc, run string, uid uint32, pid int) string {
 	return name
 }
 
-// small reads a small regular file; "" where it is none.
+// small reads a small regular file; "" if it is not one.
 func small(path string) string {
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() {

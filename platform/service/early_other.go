@@ -2,6 +2,6 @@
 
 package service
 
-func installEarly(string) error { return nil } // there is no early start here
+func installEarly(string) error { return nil } // this system has no early start
 
 func removeEarly() error { return nil }

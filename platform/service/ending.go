@@ -4,7 +4,7 @@ package service
 type Ending int
 
 const (
-	Stopped    Ending = iota // by somebody; and whatever cannot be told
+	Stopped    Ending = iota // by somebody; also when it cannot be told
 	Restarting               // it is started again at once
 	Shutdown                 // with the machine
 )

@@ -8,7 +8,7 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 )
 
-// endingLimit bounds the question: the answer is wanted by one who is being stopped.
+// endingLimit bounds the question, because whoever stops the program waits for the answer.
 const endingLimit = 3 * time.Second
 
 // systemd reports whether it runs this machine (sd_booted(3)).
@@ -17,8 +17,8 @@ func systemd() bool {
 	return err == nil
 }
 
-// Why asks systemd why this program is being ended: by the job that is under way for its unit, which is
-// another one for "restart" than for "stop", and none for a signal. It is asked directly, and not over the bus, which ends with the
+// Why asks systemd why this program is being ended. The answer is the type of its unit's job, which differs between
+// "restart" and "stop"; a signal makes no job. systemd is asked directly and not over the bus, which ends with the
 // machine, too.
 func Why(ctx context.Context) Ending {
 	if !systemd() {
@@ -42,7 +42,7 @@ func Why(ctx context.Context) Ending {
 	}
 	if p, err := conn.GetServicePropertyContext(ctx, unit, "MainPID"); err != nil || p.Value.Value() != uint32(os.Getpid()) {
 		//nolint:gosec // as above
-		return Stopped // of somebody's terminal
+		return Stopped // from somebody's terminal
 	}
 	jobs, err := conn.ListJobsContext(ctx)
 	if err != nil {
@@ -53,15 +53,14 @@ func Why(ctx context.Context) Ending {
 			return ofJob(j.JobType)
 		}
 	}
-	// A signal, and no job: systemd starts a unit again that is to be there always.
+	// A signal, and no job: systemd starts a unit again that is always restarted.
 	if p, err := conn.GetServicePropertyContext(ctx, unit, "Restart"); err == nil && p.Value.Value() == "always" {
 		return Restarting
 	}
 	return Stopped
 }
 
-// ofJob is what a job of the unit under way means for the program that ends. A stop that became a start is one
-// that is followed by a start.
+// ofJob is what the unit's job means for the program that ends. A stop that became a start is followed by a start.
 func ofJob(kind string) Ending {
 	switch kind {
 	case "restart", "try-restart", "start":

@@ -9,8 +9,8 @@ import (
 )
 
 // Ended reports whether the unit of this process, which runs after the main one has ended (ExecStopPost), ends for
-// good: by a stop, and not for a start that follows. A restart that was begun and then stopped is such an end, and
-// so is a stop of a unit that could not be started.
+// good: by a stop that no start follows. That includes a restart that was begun and then stopped, and the stop of a
+// unit that could not be started.
 func Ended(ctx context.Context) bool {
 	if !systemd() {
 		return false

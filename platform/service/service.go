@@ -1,5 +1,5 @@
-// Package service installs Warder as a system service and runs it as one: systemd, the Windows
-// service manager, launchd. It owns the unit; what runs inside is the caller's.
+// Package service installs Warder as a system service and runs it as one: systemd, the Windows service manager,
+// launchd. It owns the unit; what runs inside is the caller's.
 package service
 
 import (
@@ -34,7 +34,7 @@ type Program struct {
 	done   chan error
 }
 
-// Start is called by the service manager's glue.
+// Start is called by the service manager's library.
 func (p *Program) Start(service.Service) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel, p.done = cancel, make(chan error, 1)
@@ -66,7 +66,7 @@ func config() *service.Config {
 		Name: Name, DisplayName: "Warder", Description: "Warder policy agent", Executable: exe, Arguments: []string{"run"},
 		Option: service.KeyValue{
 			"SystemdScript": Unit,
-			// Windows: start again after a second, for ever.
+			// Windows: always start again, after a second.
 			"OnFailure": "restart", "OnFailureDelayDuration": "1s", "OnFailureResetPeriod": 60,
 			"KeepAlive": true, "RunAtLoad": true,
 		},
@@ -82,10 +82,10 @@ func Run(p *Program) error {
 	return s.Run()
 }
 
-// ErrPackaged: the package owns the service.
+// ErrPackaged means that a package owns the service.
 var ErrPackaged = errors.New("the service belongs to the installed package: use the system's package manager")
 
-// packaged are the places where packages put their unit or init script; "warder service install" puts its own elsewhere.
+// packaged are the paths where packages put their unit or init script; "warder service install" puts its own elsewhere.
 var packaged = []string{"/lib/systemd/system/warder.service", "/usr/lib/systemd/system/warder.service", "/usr/lib/warder/package"}
 
 // Control does install, uninstall, start, stop or restart.
@@ -105,12 +105,12 @@ func Control(action string) error {
 		if err := checkExecutable(config().Executable); err != nil {
 			return err
 		}
-		if err := installEarly(config().Executable); err != nil { // before systemd reads its units anew
+		if err := installEarly(config().Executable); err != nil { // before systemd reloads its units
 			return fmt.Errorf("cannot install the early start: %w", err)
 		}
 	}
 	if action == "uninstall" {
-		if err := removeEarly(); err != nil { // before systemd reads its units anew
+		if err := removeEarly(); err != nil { // before systemd reloads its units
 			return fmt.Errorf("cannot remove the early start: %w", err)
 		}
 	}

@@ -7,10 +7,10 @@ import (
 	"github.com/kardianos/service"
 )
 
-// State is what the service manager says of the agent's service.
+// State is what the service manager says about the agent's service.
 type State struct {
 	Installed bool   `json:"installed"`
-	Enabled   bool   `json:"enabled"` // it starts with the machine; true where the manager cannot say
+	Enabled   bool   `json:"enabled"` // it starts with the machine; true if the manager cannot say
 	Running   bool   `json:"running"`
 	Detail    string `json:"detail,omitempty"` // in the service manager's own words
 }
@@ -31,13 +31,13 @@ func Query(ctx context.Context) (State, error) {
 	switch {
 	case errors.Is(err, service.ErrNotInstalled):
 		return State{}, nil
-	case err != nil: // the library's words for a service that is there and failed
+	case err != nil: // the library's text for a service that exists and has failed
 		return State{Installed: true, Enabled: true, Detail: err.Error()}, nil
 	}
 	return State{Installed: true, Enabled: true, Running: status == service.StatusRunning}, nil
 }
 
-// HowToStart says by which command the agent of this machine is started.
+// HowToStart says with which command to start this machine's agent.
 func HowToStart(ctx context.Context) string {
 	s, err := Query(ctx)
 	switch {

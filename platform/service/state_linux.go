@@ -7,7 +7,7 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 )
 
-// querySystemd asks systemd over the system bus, which any user may; ok is false where systemd does not run.
+// querySystemd asks systemd over the system bus, which any user may do; ok is false if systemd does not run.
 func querySystemd(ctx context.Context) (s State, ok bool, err error) {
 	if !systemd() {
 		return State{}, false, nil
@@ -16,7 +16,7 @@ func querySystemd(ctx context.Context) (s State, ok bool, err error) {
 	defer cancel()
 	conn, err := dbus.NewSystemConnectionContext(ctx)
 	if err != nil {
-		// Without a bus (a rescue shell, a container): root can reach systemd directly.
+		// Without a bus (a rescue shell, a container), root can reach systemd directly.
 		if conn, err = dbus.NewSystemdConnectionContext(ctx); err != nil {
 			return State{}, true, fmt.Errorf("cannot reach systemd: %w", err)
 		}

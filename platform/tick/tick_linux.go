@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Every calls f every d until the context ends. Time spent asleep does not count.
+// Every calls f every d until ctx ends. Time spent asleep does not count.
 func Every(ctx context.Context, d time.Duration, f func()) error {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {

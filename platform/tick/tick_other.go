@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Every calls f every d until the context ends.
+// Every calls f every d until ctx ends.
 func Every(ctx context.Context, d time.Duration, f func()) error {
 	t := time.NewTicker(d)
 	defer t.Stop()

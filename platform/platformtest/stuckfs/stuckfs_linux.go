@@ -1,7 +1,7 @@
-// Package stuckfs is a FUSE file system that a test mounts to make other programs wait for ever: it
-// gives its root and one file, "file", whose attributes and contents it never answers for. A program
-// that asks for them is stuck beyond SIGKILL until the file system is closed. It owns its mount and
-// serves tests alone, in which it plays the user who wants a privileged program to hang.
+// Package stuckfs is a FUSE file system that a test mounts to make other programs wait for ever. It has a root and one
+// file, "file", and never answers requests for the file's attributes and contents. A program that asks for them is
+// stuck beyond SIGKILL until the file system is closed. It is only for tests, in which it plays a user who wants a
+// privileged program to hang.
 package stuckfs
 
 import (
@@ -30,7 +30,7 @@ const (
 	opInit    = 26
 )
 
-// Mount mounts one at a directory.
+// Mount mounts a new one at a directory.
 func Mount(dir string) (*FS, error) {
 	dev, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -49,7 +49,7 @@ func Mount(dir string) (*FS, error) {
 // Close ends it, and with it every wait.
 func (f *FS) Close() {
 	f.once.Do(func() {
-		_ = unix.Unmount(f.dir, unix.MNT_FORCE) // ends the connection, also where the mount is busy
+		_ = unix.Unmount(f.dir, unix.MNT_FORCE) // ends the connection, also if the mount is busy
 		_ = unix.Unmount(f.dir, unix.MNT_DETACH)
 		<-f.done
 	})
@@ -113,5 +113,5 @@ func (f *FS) reply(unique uint64, body []byte) {
 func Wait(dir string) {
 	var st unix.Stat_t
 	_ = unix.Stat(dir+"/file", &st)
-	time.Sleep(time.Hour) // only when it was answered after all
+	time.Sleep(time.Hour) // only if it was answered after all
 }
