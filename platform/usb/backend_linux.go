@@ -14,10 +14,10 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// Backend is the standing state: the kernel's defaults and the devices that are there.
+// Backend handles the standing state: the kernel's defaults, and the devices that are present.
 type Backend struct{ *Ports }
 
-// Kinds: the kernel's defaults are fresh after a boot; a device's authorized ends with the plug.
+// Kinds: the kernel's defaults are reset by a boot; a device's authorized ends when it is unplugged.
 func (b Backend) Kinds() []platform.Kind {
 	return []platform.Kind{
 		{Name: kindParam, Life: platform.Boot, Safe: freshParam(), Ours: "0", Found: true, From: b.paramBaseline},
@@ -26,7 +26,7 @@ func (b Backend) Kinds() []platform.Kind {
 	}
 }
 
-// freshParam is what the parameter reads after a boot of this kernel, for the day on which the ledger is lost.
+// freshParam is the parameter's value after a boot of this kernel, needed if the ledger is lost.
 var freshParam = sync.OnceValue(func() enforce.Value {
 	var u unix.Utsname
 	_ = unix.Uname(&u)
@@ -36,8 +36,8 @@ var freshParam = sync.OnceValue(func() enforce.Value {
 	return freshParamOf(string(line), string(config), release)
 })
 
-// freshParamOf tells it by the kernel's command line, by its configuration (since 6.11), or by its release: 1 is
-// "all", and before 6.11 -1 was "all that are wired" (drivers/usb/core/hcd.c).
+// freshParamOf derives it from the kernel's command line, its configuration (since 6.11), or its release: 1 is "all";
+// before 6.11, -1 was "all that are wired" (drivers/usb/core/hcd.c).
 func freshParamOf(line, config, release string) enforce.Value {
 	value := func(s, name string) (string, bool) {
 		_, rest, ok := strings.Cut(s, name+"=")
@@ -61,7 +61,7 @@ func freshParamOf(line, config, release string) enforce.Value {
 	return "-1"
 }
 
-// paramBaseline: the option of the initramfs, which is ours, gave it the 0 that it reads.
+// paramBaseline: if the initramfs has our option, the 0 that the parameter reads is ours.
 func (b Backend) paramBaseline(_ enforce.Key, seen enforce.Reading, _ func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
 	if seen.Is("0") && b.Option.Closed() {
 		seen.Value = freshParam()
@@ -69,7 +69,7 @@ func (b Backend) paramBaseline(_ enforce.Key, seen enforce.Reading, _ func(enfor
 	return seen
 }
 
-// hubBaseline: a root hub that appeared while we held the parameter reads our 0.
+// hubBaseline: a root hub that appeared while our parameter was set reads our 0.
 func (b Backend) hubBaseline(_ enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
 	base, ok := held(enforce.Key{Kind: kindParam, ID: "authorized_default"})
 	if !ok && b.Option.Closed() {
@@ -84,8 +84,8 @@ func (b Backend) hubBaseline(_ enforce.Key, seen enforce.Reading, held func(enfo
 	return seen
 }
 
-// deviceBaseline: a device that came while we held its root hub's default would have been what that
-// default says.
+// deviceBaseline: a device that arrived while its root hub's default was ours would otherwise have been what that hub's
+// own default says.
 func (b Backend) deviceBaseline(k enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
 	name, _, _ := strings.Cut(k.ID, "@")
 	bus, _, _ := strings.Cut(name, "-")
@@ -158,8 +158,8 @@ func (b Backend) List(context.Context) (map[enforce.Key]enforce.Reading, error) 
 	return out, nil
 }
 
-// Apply writes each change. The first of a batch are the defaults, so that what is plugged in
-// meanwhile is already held.
+// Apply writes each change. The defaults come first in a batch, so that they already apply to what is plugged in
+// meanwhile.
 func (b Backend) Apply(_ context.Context, changes []enforce.Change) map[enforce.Key]error {
 	failed := map[enforce.Key]error{}
 	for _, c := range changes {
@@ -198,7 +198,7 @@ func (b Backend) apply(c enforce.Change) error {
 		}
 		defer d.close()
 		if n, err := d.text("devnum"); err != nil || n != number {
-			return nil // another device stands there now; it is judged on its own
+			return nil // another device is there now; it is judged separately
 		}
 		_, _, err = b.authorize(d, c)
 		return err

@@ -8,13 +8,13 @@ import (
 
 const (
 	onlyLinux = "USB control is only carried on Linux in this version"
-	// elsewhere is what no signal tells of.
+	// elsewhere is a change that no signal reports.
 	elsewhere = "a kernel default that root changes through the sysfs of another network namespace is found within five " +
 		"minutes, not at once"
 	partialDisk = "USB only: PCI card readers, Thunderbolt and USB4 disks and network shares are not held back"
 )
 
-// claims are what this package carries, on every system.
+// claims are what this package supports, on every system.
 func claims() []platform.Claim {
 	var out []platform.Claim
 	for _, s := range []enforce.Setting{"usb.allowed", "usb.whitelist", "usb.allowed_classes", "usb.audit_only",
@@ -31,7 +31,7 @@ func claims() []platform.Claim {
 	return out
 }
 
-// atMost lowers every claim of this system, for a probe.
+// atMost lowers every claim for this system, for a probe.
 func atMost(level, limit, os string) []platform.Claim {
 	var out []platform.Claim
 	for _, c := range claims() {

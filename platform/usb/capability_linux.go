@@ -10,8 +10,8 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// Capability is USB device control: the kernel's defaults and each device's authorized, held as a standing
-// state and by a guard that answers plugs.
+// Capability is USB device control: the kernel's defaults and each device's authorized, as a standing state and through
+// a guard that answers plugs.
 func Capability(h platform.Host) platform.Capability {
 	p := &Ports{Root: h.Sysfs, DevRoot: "/dev", Gate: h.Gate, Option: NewOption(h.Run)}
 	g := &Guard{Ports: p}
@@ -29,7 +29,7 @@ func Capability(h platform.Host) platform.Capability {
 	}
 }
 
-// probe looks whether the files can be written at all: in a container they often cannot.
+// probe checks whether the files can be written at all: in a container they often cannot.
 func (p *Ports) probe(context.Context) []platform.Claim {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(p.devices(), &fs); err == nil && fs.Flags&unix.ST_RDONLY != 0 {
@@ -38,18 +38,18 @@ func (p *Ports) probe(context.Context) []platform.Claim {
 	return nil
 }
 
-// door is the guard as the agent drives it.
+// door adapts the guard for the agent.
 type door struct{ *Guard }
 
-// Section names whose rules it goes by.
+// Section names the section whose rules it uses.
 func (d *door) Section() string { return "usb" }
 
-// watcher is what rules of that section can do.
+// watcher is the interface of that section's rules.
 type watcher interface {
 	Watch() enforce.Judge[fact.USB]
 }
 
-// Load swaps the rules, then judges again all that is present.
+// Load replaces the rules and judges everything present again.
 func (d *door) Load(r platform.Rules) error {
 	if r == nil {
 		d.Guard.Load(Ruling{Judge: nothing{}})
@@ -63,7 +63,7 @@ func (d *door) Load(r platform.Rules) error {
 	return nil
 }
 
-// Listen says who is told.
+// Listen sets who is told.
 func (d *door) Listen(hand func(platform.Decision), look func(soon bool)) {
 	d.told.Store(&told{hand: func(x Decision) { hand(x.neutral()) }, gone: func(_ string, came bool) { look(came) }})
 }
@@ -85,7 +85,7 @@ func (nothing) Judge(*fact.USB) enforce.Verdict { return enforce.Verdict{Allow: 
 
 func (nothing) Reason(enforce.Verdict, *fact.USB) (reason, nearest string) { return "", "" }
 
-// neutral is a decision as the agent takes it.
+// neutral is a decision in the agent's form.
 func (d Decision) neutral() platform.Decision {
 	u := d.Device
 	out := platform.Decision{

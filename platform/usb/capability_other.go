@@ -10,7 +10,7 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// Capability says that this system's devices are neither seen nor held.
+// Capability reports that this system's devices are neither observed nor controlled.
 func Capability(platform.Host) platform.Capability {
 	return platform.Capability{Name: "usb", Claims: claims(), Observers: []platform.Observer{observer{}},
 		Inventory: func(context.Context) (any, error) { return Inventory() }}

@@ -17,31 +17,30 @@ const (
 	lenConfig    = 9
 	lenInterface = 9
 
-	// maxConfigs is how many configurations Linux reads (USB_MAXCONFIG); a device that claims more
-	// hides some of them.
+	// maxConfigs is how many configurations Linux reads (USB_MAXCONFIG); a device that claims more hides some of them.
 	maxConfigs    = 8
 	maxInterfaces = 1024
-	maxGuess      = 32 // interfaces that room is made for by a device's own word
+	maxGuess      = 32 // how many interfaces to reserve room for, by the device's own count
 	// maxDescriptors is eight configurations of 64 KiB and the device descriptor.
 	maxDescriptors = maxConfigs<<16 + lenDevice
 )
 
-// ParseDescriptors reads the bytes of sysfs "descriptors": the device descriptor, then each configuration as far
-// as the kernel took it (usb_get_configuration and usb_parse_configuration in drivers/usb/core/config.c).
+// ParseDescriptors reads the bytes of sysfs "descriptors": the device descriptor, then each configuration as far as the
+// kernel accepted it (usb_get_configuration and usb_parse_configuration in drivers/usb/core/config.c).
 //
-// Many devices count wrongly, and the kernel takes them all the same. It walks a configuration from descriptor to
-// descriptor and stops where one cannot be: at excess bytes, at a length of zero, at the end of what was sent. What
-// it gives out ends there, whatever the configuration says of its own length. So these bytes are one row of whole
-// descriptors, and the walk over all of them meets every interface that a driver can be bound to. The
-// configuration's own words (total length, number of interfaces) are not believed, as the kernel does not; nor is
-// where one ends and the next begins needed, but for the number shown beside an interface.
+// Many devices count wrongly, and the kernel accepts them nevertheless. It walks a configuration from descriptor to
+// descriptor and stops where none can follow: at excess bytes, at a length of zero, at the end of what was sent. The
+// file ends there, whatever length the configuration claims. So these bytes are a sequence of whole descriptors, and a
+// walk over all of them finds every interface that a driver can be bound to. The configuration's own counts (total
+// length, number of interfaces) are ignored here, as in the kernel. Nor does it matter where one configuration ends and
+// the next begins, except for the number shown beside an interface.
 //
-// It meets some more: those that the kernel skips, since another has the same number and setting, or since there
-// are 32 already. Which one that is turns on where a configuration ends, which a device can blur. They are judged
-// like the others.
+// The walk finds some more interfaces: those that the kernel skips because another has the same number and setting, or
+// because there are 32 already. Which ones depends on where a configuration ends, which a device can blur. They are
+// judged like the others.
 //
-// Bytes that are no such row are not the whole file: that sets Truncated, and leaves the interfaces found so far.
-// Whoever decides must not take them for all.
+// Bytes that do not form such a sequence are not the whole file: that sets Truncated, and leaves the interfaces found
+// so far. A decision must not take them for all of them.
 func ParseDescriptors(b []byte, u *fact.USB) {
 	u.Interfaces, u.Truncated = u.Interfaces[:0], ""
 	if len(b) < lenDevice || b[0] < lenDevice || b[1] != typeDevice {
@@ -68,15 +67,15 @@ func ParseDescriptors(b []byte, u *fact.USB) {
 	}
 }
 
-// walk is a way along a device's descriptors.
+// walk is a position in a device's descriptors.
 type walk struct {
 	u       *fact.USB
 	claimed int // configurations, as the kernel counted them
-	configs int // met so far
+	configs int // found so far
 	config  uint8
 }
 
-// meet takes the descriptor at a place. It reports false where no more is taken.
+// meet processes the descriptor at an offset. It reports false when nothing more is accepted.
 func (w *walk) meet(d []byte, at int) bool {
 	u := w.u
 	if w.configs == 0 && (d[1] != typeConfig || len(d) < lenConfig) {
@@ -84,8 +83,8 @@ func (w *walk) meet(d []byte, at int) bool {
 		return false
 	}
 	if d[1] == typeConfig && len(d) >= lenConfig && w.configs < w.claimed {
-		// One that stands where it cannot begin a configuration is passed over by the kernel. It cannot be told for
-		// certain, and makes no difference but for this number.
+		// The kernel skips a configuration descriptor in the wrong place. This cannot be told apart with certainty, and
+		// it only affects this number.
 		w.configs++
 		w.config = d[5]
 		if u.Interfaces == nil {

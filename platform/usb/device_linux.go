@@ -12,21 +12,21 @@ import (
 	"github.com/warderd/warder/enforce"
 )
 
-// device is the directory of one device in sysfs, held open. It stays that device's, whatever comes to stand
-// at its port: of one that went away every file is gone. And its files are found without walking the path to
-// it again, which is what takes longest on the way from a plug to its decision.
+// device is the open directory of one device in sysfs. It always refers to that device: if the device goes away, its
+// files are gone, whatever is plugged into the port next. Opening files relative to it also avoids walking the path
+// again, which is the slowest part between a plug and its decision.
 type device struct {
 	name, dir string
 	fd        int
-	number    int      // as it was announced; 0: its file says
-	arrival   *arrival // until its own directory is opened; else nil
+	number    int      // as announced; 0: read it from its file
+	arrival   *arrival // until its own directory is opened; otherwise nil
 }
 
-// arrival is a device that has just come: its files are found in its hub's directory, by its name. What is read of
-// it by name is of one and the same device when authorized, opened before, can still be read after.
+// arrival is a device that has just arrived: its files are opened by name in its hub's directory. Everything read that
+// way belongs to one and the same device if authorized, opened first, can still be read afterwards.
 type arrival struct {
 	hub        *hub
-	authorized int // its file, open; -1 where nothing is to be written
+	authorized int // its open file; -1 if nothing has to be written
 }
 
 // open opens a device, or a root hub. The caller closes it.
@@ -39,8 +39,8 @@ func (p *Ports) open(name string) (device, error) {
 	return d, nil
 }
 
-// meet opens a device that came, from the directory of the hub that it came to: the path that its announcement
-// names is long. act: it may be written.
+// meet opens an arriving device through the directory of its hub, because the path in its announcement is long. act: it
+// may be written.
 func (p *Ports) meet(c came, act bool) (device, error) {
 	if at, name := path.Split(c.path); name == c.name && path.Clean(c.path) == c.path {
 		how, file := unix.O_RDONLY, "/descriptors"
@@ -58,8 +58,8 @@ func (p *Ports) meet(c came, act bool) (device, error) {
 	return p.open(c.name)
 }
 
-// settle opens the directory of what stands at the port now, be it the device that came or another. The caller
-// closes what it gives, and has no more need of d.
+// settle opens the directory of what is at the port now, the arriving device or another. The caller closes the result,
+// and no longer needs d.
 func (p *Ports) settle(d device) (device, error) {
 	if d.arrival == nil {
 		return d, nil
@@ -73,8 +73,7 @@ func (p *Ports) settle(d device) (device, error) {
 	return at, nil
 }
 
-// hubs are the directories of hubs that something came to, held open. That of a hub that went away has nothing
-// in it.
+// hubs are the open directories of hubs at which something arrived. The directory of a hub that went away is empty.
 type hubs struct {
 	mu   sync.Mutex
 	open map[string]*hub
@@ -83,13 +82,13 @@ type hubs struct {
 type hub struct {
 	of    *hubs
 	fd    int
-	users int // and one while it is in the list
+	users int // plus one while it is in the list
 }
 
 // maxHubs bounds them; most machines have fewer than ten.
 const maxHubs = 64
 
-// take opens a file below a hub, which is given back with put.
+// take opens a file below a hub; put returns the hub.
 func (s *hubs) take(root, at, file string, how int) (*hub, int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,7 +142,7 @@ func (s *hubs) dropAll() {
 	}
 }
 
-// close is called when no device is met any more.
+// close is called when no more devices arrive.
 func (s *hubs) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,7 +160,7 @@ func (d device) close() {
 	d.arrival.hub.put()
 }
 
-// at says where one of its files is opened.
+// at returns the directory and name with which to open one of its files.
 func (d device) at(file string) (int, string) {
 	if d.arrival != nil {
 		return d.arrival.hub.fd, d.name + "/" + file
@@ -202,13 +201,13 @@ func (d device) text(file string) (string, error) {
 	return string(bytes.TrimRight(b[:n], "\n")), nil
 }
 
-// reading is one of its files as evidence.
+// reading returns one of its files as evidence.
 func (d device) reading(file string) enforce.Reading {
 	v, err := d.text(file)
 	return readingOf(d.dir+"/"+file, v, err)
 }
 
-// edit gives its file authorized, open to be read and written, and what closes it.
+// edit returns its file authorized, open for reading and writing, and a function that closes it.
 func (d device) edit() (int, func(), error) {
 	if d.arrival != nil && d.arrival.authorized >= 0 {
 		return d.arrival.authorized, func() {}, nil
@@ -221,7 +220,7 @@ func (d device) edit() (int, func(), error) {
 	return fd, func() { _ = unix.Close(fd) }, nil
 }
 
-// reading is one file as evidence.
+// reading returns one file as evidence.
 func reading(path string) enforce.Reading {
 	b := make([]byte, 512)
 	n, err := slurp(unix.AT_FDCWD, path, b)
@@ -238,8 +237,8 @@ func readingOf(path, v string, err error) enforce.Reading {
 	return enforce.Reading{State: enforce.Unknown, How: path + ": " + err.Error()}
 }
 
-// slurp reads a sysfs file up to the size of b with three system calls: os.File would register each
-// one with the poller, which costs as much again on the path from a plug to its decision.
+// slurp reads a sysfs file up to the size of b with three system calls. os.File would register it with the poller,
+// which costs as much again between a plug and its decision.
 func slurp(at int, file string, b []byte) (int, error) {
 	fd, err := openat(at, file, unix.O_RDONLY)
 	if err != nil {

@@ -26,20 +26,20 @@ type Guard struct {
 	ruling atomic.Pointer[Ruling]
 	work   sync.WaitGroup
 	again  atomic.Bool // a rescan is about to begin
-	met    struct {    // the announcements that were acted on last, each at its number's remainder
+	met    struct {    // the last announcements acted on, indexed by their number modulo the length
 		sync.Mutex
 		last []uint64
 	}
 }
 
-// maxMet is how far the readers can be apart: more than fit into a socket, where each takes a kilobyte of 8 MiB.
+// maxMet is how far apart the readers can be. It is more than a socket of 8 MiB can queue, at a kilobyte each.
 const maxMet = 1 << 13
 
-// told is who hears of what the guard does; nil until somebody listens.
+// told receives what the guard does; nil until somebody listens.
 type told struct {
-	// hand takes each decision. It must not wait: it is called while the device's lock is held.
+	// hand receives each decision. It must not wait, because it is called with the device's lock.
 	hand func(Decision)
-	// gone is told of each device and root hub that went away, and of each root hub that came.
+	// gone is called for each device and root hub that went away, and each root hub that arrived.
 	gone func(name string, came bool)
 }
 
@@ -55,14 +55,14 @@ func (g *Guard) gone(name string, came bool) {
 	}
 }
 
-// Load swaps the ruling, then judges again all that is present. It returns when each of them has
-// been written and read back, but for those whose disks are being emptied first.
+// Load replaces the ruling and judges everything present again. It returns when each device has been written and read
+// back, except those whose disks are being emptied first.
 func (g *Guard) Load(r Ruling) {
 	g.ruling.Store(&r)
 	g.Rescan()
 }
 
-// Rescan judges all that is present: after an overflow of the announcements, and after sleep.
+// Rescan judges everything present: after announcements were lost, and after sleep.
 func (g *Guard) Rescan() {
 	names, _, err := g.names()
 	if err != nil {
@@ -78,10 +78,10 @@ func (g *Guard) Rescan() {
 	all.Wait()
 }
 
-// Run reads the kernel's announcements until the context ends: on two processors, where there are two. The
-// kernel wakes a reader on the processor on which it announces (a "sync" wake-up: it expects to sleep at
-// once), and then goes on there with binding the device, for milliseconds. The reader on the other one is
-// free, and the first of the two acts.
+// Run reads the kernel's announcements until ctx ends, on two processors if there are two. The kernel wakes a reader on
+// the processor that announces (a "sync" wake-up, because the announcer is expected to sleep at once), but then
+// continues there to bind the device, for milliseconds. The reader on the other processor is free, and the first of the
+// two acts.
 func (g *Guard) Run(ctx context.Context) error {
 	defer g.hubs.close()
 	defer g.work.Wait()
@@ -120,7 +120,7 @@ func (g *Guard) Run(ctx context.Context) error {
 	return err
 }
 
-// processors are those that readers are bound to: two, far from each other, or -1 for any.
+// processors are the processors that readers are bound to: two that share as little as possible, or -1 for any.
 func processors() []int {
 	var set unix.CPUSet
 	if unix.SchedGetaffinity(0, &set) != nil || set.Count() < 2 {
@@ -135,9 +135,8 @@ func processors() []int {
 	return []int{all[0], all[len(all)/2]}
 }
 
-// listeners read the sockets, each on a thread of its own. One that meets a device that came judges it there
-// and then: to hand it to another thread would take longer than the judging. Meanwhile somebody else always
-// listens.
+// listeners read the sockets, each on its own thread. A reader judges an arriving device itself, because handing it to
+// another thread would take longer than judging it. Meanwhile another reader always listens.
 type listeners struct {
 	g       *Guard
 	ctx     context.Context
@@ -156,7 +155,7 @@ func (l *listeners) fail(err error) {
 // announcements are read one by one.
 type announcements interface{ Read([]byte) (int, error) }
 
-// source is where announcements come from. Stop ends a Read that waits; Close comes when nobody reads any more.
+// source delivers announcements. Stop ends a Read that waits; Close is called when nobody reads any more.
 type source interface {
 	announcements
 	Stop()
@@ -166,18 +165,18 @@ type source interface {
 // openSource listens to the kernel. A build for demonstrations listens to a simulated bus (simulate_linux.go).
 var openSource = func(string) (source, error) { return openUevents() }
 
-// listen reads one socket until the context ends, or hands it over when it is the last that listens.
+// listen reads one socket until ctx ends. It hands the socket over if it is the last one listening.
 func (l *listeners) listen(s announcements, cpu int, all *sync.WaitGroup) {
 	if cpu >= 0 {
 		runtime.LockOSThread() // the thread ends with it
 		var set unix.CPUSet
 		set.Set(cpu)
-		_ = unix.SchedSetaffinity(0, &set) // without it, it is as quick as others
-		// Before whatever else a plug sets in motion: udev runs its rules on both processors.
+		_ = unix.SchedSetaffinity(0, &set) // without it, this thread is as fast as others
+		// A higher priority than whatever else a plug starts: udev runs its rules on both processors.
 		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -20)
 	}
-	// The collector halves a stack of which less than a quarter is used, and to grow it again takes longer than
-	// to judge.
+	// The collector halves a stack that is less than a quarter used, and growing it again takes longer than judging a
+	// device.
 	var room [16 << 10]byte
 	defer runtime.KeepAlive(&room)
 	g, b := l.g, make([]byte, maxUevent+1)
@@ -187,13 +186,13 @@ func (l *listeners) listen(s announcements, cpu int, all *sync.WaitGroup) {
 		case l.ctx.Err() != nil:
 			return
 		case errors.Is(err, unix.ENOBUFS):
-			// Announcements were lost: look at everything, anew.
+			// Announcements were lost: judge everything anew.
 			g.forget("")
 			if g.again.Swap(true) {
 				continue // the other reader has lost some, too
 			}
 			g.work.Go(func() {
-				g.again.Store(false) // what is lost from here on is looked for again
+				g.again.Store(false) // what is lost from here on causes another rescan
 				g.Rescan()
 			})
 			continue
@@ -217,7 +216,7 @@ func (l *listeners) listen(s announcements, cpu int, all *sync.WaitGroup) {
 	}
 }
 
-// first reports whether an announcement is met for the first time: each reader gets each.
+// first reports whether an announcement is new: each reader receives each.
 func (g *Guard) first(seq uint64) bool {
 	if seq == 0 {
 		return true
@@ -235,15 +234,15 @@ func (g *Guard) first(seq uint64) bool {
 	return true
 }
 
-// came is a device that has just come, as it was announced; or, with its name alone, one that is there.
+// came is a device that has just arrived, as announced; or a device that is present, with only its name.
 type came struct {
 	name, path string
 	number     int
 	at         time.Time // when the announcement was read; zero without one
 }
 
-// dispatch names a device that came, to be judged. "add" alone is that: acting on "change" would let a device in
-// again that was refused.
+// dispatch passes an arriving device on to be judged. Only "add" counts: acting on "change" would let a refused device
+// in again.
 func (g *Guard) dispatch(b []byte) (came, bool) {
 	u, err := parseUevent(b)
 	if err != nil || u.subsystem != "usb" {
@@ -277,8 +276,8 @@ func (g *Guard) dispatch(b []byte) (came, bool) {
 	return came{}, false
 }
 
-// handle judges one device and makes the machine hold the verdict. Where another one has come to its port since
-// it was announced, that one was judged, and is judged again under its own number.
+// handle judges one device and applies the verdict. If another device is at its port by now, that one is judged, and
+// again when its own announcement comes.
 func (g *Guard) handle(c came) {
 	if !g.judge(c) {
 		g.forget(c.name)
@@ -288,8 +287,8 @@ func (g *Guard) handle(c came) {
 
 // judge reports whether the device was the announced one.
 func (g *Guard) judge(c came) bool {
-	// The ruling is taken under the device's lock: whoever loads a new one judges the device again
-	// after this, and never before.
+	// The ruling is read with the device's lock, so that whoever loads a new one judges the device again after this,
+	// never before.
 	defer g.lock(c.name)()
 	r := g.ruling.Load()
 	if r == nil {
@@ -342,17 +341,16 @@ func (g *Guard) judge(c came) bool {
 	return true
 }
 
-// thrifty is a judge that says beforehand what it will not need to know: each file that is read stands
-// between a plug and its decision.
+// thrifty is a judge that says in advance what it will not need to know: each file read delays the decision.
 type thrifty interface {
 	// Pins reports whether the serial of such a device can matter.
 	Pins(vendor, product uint16) bool
-	// Refuses reports whether a device would be refused, were it not for a guard.
+	// Refuses reports whether a device would be refused if there were no guard.
 	Refuses(*fact.USB) bool
 }
 
-// look reads a device as far as its judge needs. Of one that has just come, the kernel's default says what
-// it is: not authorised yet.
+// look reads a device as far as its judge needs. A device that has just arrived has the kernel's default: not
+// authorised yet.
 func (g *Guard) look(d device, j enforce.Judge[fact.USB], fresh bool) (fact.USB, error) {
 	t, ok := j.(thrifty)
 	if !ok || !fresh {
@@ -372,13 +370,13 @@ func (g *Guard) look(d device, j enforce.Judge[fact.USB], fresh bool) (fact.USB,
 	return u, nil
 }
 
-// Watch makes the guard answer for releases as they end.
+// Watch makes the guard handle the ends of releases.
 func (g *Guard) Watch() {
 	g.Stays, g.Taken = g.allows, g.taken
 }
 
-// allows reports whether the ruling of now lets a device be. One that cannot be read is not known to be
-// allowed, and before the first ruling nothing is: what is taken away then is taken by a plan, whose rules come next.
+// allows reports whether the present ruling lets a device stay. An unreadable device is not known to be allowed. Before
+// the first ruling nothing is: what is taken away then is taken by a plan, whose rules come next.
 func (g *Guard) allows(name string) bool {
 	r := g.ruling.Load()
 	if r == nil {
@@ -391,8 +389,8 @@ func (g *Guard) allows(name string) bool {
 	return err == nil && r.Judge.Judge(&u).Allow
 }
 
-// taken hands on what became of a device whose disks were emptied, and judges anew what stands at its
-// port now: it may have been pulled, or the policy may have changed.
+// taken reports what became of a device whose disks were emptied, and judges what is at its port now: it may have been
+// pulled, or the policy may have changed.
 func (g *Guard) taken(was fact.USB, out platform.Released, err error) {
 	if !g.tell(was, out, err) {
 		g.handle(came{name: was.Path})
@@ -400,7 +398,7 @@ func (g *Guard) taken(was fact.USB, out platform.Released, err error) {
 	g.gone(was.Path, true) // another look: what was taken away may have to be given back
 }
 
-// tell hands the decision on, and reports whether it is about what stands at the port now.
+// tell passes the decision on, and reports whether it is about what is at the port now.
 func (g *Guard) tell(was fact.USB, out platform.Released, err error) bool {
 	r := g.ruling.Load()
 	if r == nil {
@@ -419,7 +417,7 @@ func (g *Guard) tell(was fact.USB, out platform.Released, err error) bool {
 	d.Verdict = r.Judge.Judge(&d.Device)
 	refused := r.Act && !d.Verdict.Allow
 	if !refused && !out.Forced {
-		return false // nothing to tell of it: it is judged as any other
+		return false // not reported: it is judged as another device
 	}
 	d.Changed = refused && there
 	if refused {

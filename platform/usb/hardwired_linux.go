@@ -7,10 +7,9 @@ import (
 	"github.com/warderd/warder/enforce/fact"
 )
 
-// hardwired reports whether a device is built into the machine, by the firmware's word alone. What a hub says of its
-// own ports is not believed where somebody can plug that hub in: the kernel fills "removable" from the hub's
-// descriptor wherever the firmware is silent (set_usb_port_removable in drivers/usb/core/hub.c), and a hub can say
-// what it likes.
+// hardwired reports whether a device is built into the machine, by the firmware's word alone. A hub's statements about
+// its own ports are not believed if that hub can be plugged in: the kernel fills "removable" from the hub's descriptor
+// if the firmware is silent (set_usb_port_removable in drivers/usb/core/hub.c), and a hub can claim anything.
 func (d device) hardwired() fact.Known[bool] {
 	kind, err := d.text("port/connect_type")
 	word, werr := d.text("removable")
@@ -23,7 +22,7 @@ func (d device) hardwired() fact.Known[bool] {
 	case kind != "hardwired" && word != "fixed":
 		return fact.Unread[bool]("the firmware does not know the port")
 	}
-	// Nothing between it and the machine may be pluggable, and "fixed" must come from all the way up.
+	// Nothing between the device and the machine may be pluggable, so every port up to the root has to be "fixed".
 	for at := parentPort(d.name); at != ""; at = parentPort(at) {
 		hub := filepath.Join(filepath.Dir(d.dir), at)
 		above, below := line(hub+"/port/connect_type"), line(hub+"/removable")
@@ -40,14 +39,14 @@ func (d device) hardwired() fact.Known[bool] {
 	return fact.Is(true)
 }
 
-// firmware reports whether the firmware calls the port hard-wired: what the kernel itself goes by where its default
-// is to let in what is internal (usb_dev_authorized in drivers/usb/core/hub.c).
+// firmware reports whether the firmware calls the port hard-wired. The kernel itself uses this if its default is to let
+// in what is internal (usb_dev_authorized in drivers/usb/core/hub.c).
 func (d device) firmware() bool {
 	kind, err := d.text("port/connect_type")
 	return err == nil && kind == "hardwired"
 }
 
-// controllerOutside reports whether the USB controller itself can be unplugged, as that of a Thunderbolt dock.
+// controllerOutside reports whether the USB controller itself can be unplugged, for example in a Thunderbolt dock.
 func (d device) controllerOutside() bool {
 	bus, _, _ := strings.Cut(d.name, "-")
 	at, err := filepath.EvalSymlinks(filepath.Join(filepath.Dir(d.dir), "usb"+bus))
@@ -66,7 +65,7 @@ func (d device) controllerOutside() bool {
 	return true
 }
 
-// parentPort is the hub that a device hangs on, "1-2" of "1-2.3"; "" where that is a root hub.
+// parentPort is the hub that a device is attached to, "1-2" of "1-2.3"; "" if that is a root hub.
 func parentPort(name string) string {
 	if i := strings.LastIndexByte(name, '.'); i > 0 {
 		return name[:i]
@@ -74,5 +73,5 @@ func parentPort(name string) string {
 	return ""
 }
 
-// line is a small file without its newline; "" where it cannot be read.
+// line reads a small file without its newline; "" if it cannot be read.
 func line(path string) string { return string(reading(path).Value) }

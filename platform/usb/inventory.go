@@ -1,6 +1,6 @@
 package usb
 
-// Item is one device as an inventory knows it, whatever it was read with.
+// Item is one device of an inventory, whatever it was read with.
 type Item struct {
 	Bus     int      `json:"bus"`
 	Address int      `json:"address"`

@@ -12,8 +12,8 @@ import (
 // InventorySource names what the inventory is read with.
 const InventorySource = "libusb"
 
-// Inventory lists the devices through libusb. Strings are read only from devices that can be
-// opened: an unprivileged caller, or a device that is not authorised, leaves them empty.
+// Inventory lists the devices through libusb. Strings can only be read from devices that can be opened: they are empty
+// for an unprivileged caller, or for a device that is not authorised.
 func Inventory() ([]Item, error) {
 	c := gousb.NewContext()
 	defer c.Close()
@@ -33,7 +33,7 @@ func Inventory() ([]Item, error) {
 		_ = d.Close()
 	}
 	if len(out) > 0 {
-		err = nil // devices that could not be opened are listed all the same
+		err = nil // devices that could not be opened are listed nevertheless
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot list USB devices through libusb: %w", err)

@@ -5,5 +5,5 @@ package usb
 // InventorySource names what the inventory is read with.
 const InventorySource = "none"
 
-// Inventory needs libusb here, and this build has none.
+// Inventory needs libusb on this system, and this build has none.
 func Inventory() ([]Item, error) { return nil, unsupported }

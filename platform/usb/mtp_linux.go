@@ -28,15 +28,15 @@ type controlTransfer struct {
 // ioctlControl is USBDEVFS_CONTROL: _IOWR('U', 0, struct usbdevfs_ctrltransfer).
 const ioctlControl = 3<<30 | unsafe.Sizeof(controlTransfer{})<<16 | 'U'<<8
 
-// errNoAnswer: a question was not answered, and nothing follows from that.
+// errNoAnswer means that a question was not answered, which proves nothing.
 var errNoAnswer = errors.New("the device did not answer in time")
 
-// transfer is one control transfer from the device: how many bytes came. unix.EPIPE is the device's "no" (USB 2.0,
-// 8.5.3.4).
+// transfer makes one control transfer from the device and returns how many bytes came. unix.EPIPE is the device's "no"
+// (USB 2.0, 8.5.3.4).
 type transfer func(requestType, request uint8, value, index uint16, buf []byte) (int, error)
 
-// askMTP asks the vendor-specific interfaces of a device whether they are MTP; it may be one that is not authorised.
-// It reports whether anything new is known.
+// askMTP asks the vendor-specific interfaces of a device whether they are MTP. The device need not be authorised. It
+// reports whether anything new is known.
 func (p *Ports) askMTP(d device, u *fact.USB) bool {
 	p.details(d, u)
 	f, err := os.OpenFile(filepath.Join(p.DevRoot, fmt.Sprintf("bus/usb/%03d/%03d", u.Bus, u.Number)), os.O_RDWR, 0)
@@ -58,10 +58,10 @@ func (p *Ports) askMTP(d device, u *fact.USB) bool {
 	return learnt
 }
 
-// answerMTP fills in which vendor-specific interfaces are MTP. A host finds MTP without the still-image class in
-// three ways, and so does this: an interface whose name holds "MTP" (Android's), an OS descriptor of Microsoft's that
-// says so (what phones with another name, or none, have), or its second version in the BOS descriptor. The last two
-// speak for the whole device: on which of its interfaces files are is not told apart.
+// answerMTP fills in which vendor-specific interfaces are MTP. A host finds MTP without the still-image class in three
+// ways, and so does this: an interface whose name contains "MTP" (Android), a Microsoft OS descriptor that says so
+// (phones with another name, or none), or version 2 of that descriptor in the BOS descriptor. The last two apply to the
+// whole device: they do not say which of its interfaces gives access to files.
 func answerMTP(u *fact.USB, ask transfer) (learnt bool) {
 	device, asked := fact.Known[bool]{}, false
 	for i := range u.Interfaces {
@@ -88,7 +88,7 @@ func answerMTP(u *fact.USB, ask transfer) (learnt bool) {
 	return learnt
 }
 
-// nameSaysMTP reads an interface's name in US English. A device that has the text in another language alone refuses
+// nameSaysMTP reads an interface's name in US English. A device that has the name only in another language refuses
 // that, and hosts do not see it either.
 func nameSaysMTP(index uint8, ask transfer) fact.Known[bool] {
 	buf := make([]byte, 255)
@@ -106,8 +106,8 @@ func nameSaysMTP(index uint8, ask transfer) fact.Known[bool] {
 	return fact.Is(strings.Contains(strings.ToUpper(name), "MTP"))
 }
 
-// deviceSaysMTP asks for both versions of the OS descriptor. Few devices that have none hang at the question; one that
-// answers another one after that lives, and has none.
+// deviceSaysMTP asks for both versions of the OS descriptor. Few devices without one hang at the question; one that
+// answers a later question is alive, and has none.
 func deviceSaysMTP(ask transfer) fact.Known[bool] {
 	first, err := osDescriptor(ask)
 	if err == nil && first {
@@ -169,7 +169,7 @@ func unlessRefused(err error) error {
 	return err
 }
 
-// control is one control transfer through the device's node.
+// control makes one control transfer through the device's node.
 func control(f *os.File, requestType, request uint8, value, index uint16, buf []byte, wait time.Duration) (int, error) {
 	if len(buf) == 0 {
 		return 0, nil
@@ -186,8 +186,8 @@ func control(f *os.File, requestType, request uint8, value, index uint16, buf []
 	return min(int(n), len(buf)), nil
 }
 
-// Ask asks the devices of a snapshot that may hold files what they are: those that a policy would take for storage
-// until they have said. It reports whether it has learnt anything.
+// Ask asks the devices of a snapshot that may give access to files what they are: those that a policy would treat as
+// storage until they have answered. It reports whether it has learnt anything.
 func (p *Ports) Ask(_ context.Context, m *fact.Machine) bool {
 	var all sync.WaitGroup
 	learnt := make([]bool, len(m.USB.V))

@@ -8,15 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// receiveBuffer holds several thousand announcements: a dock with forty devices sends hundreds.
+// receiveBuffer has room for several thousand announcements: a dock with forty devices sends hundreds.
 const receiveBuffer = 4 << 20
 
-// uevents is a socket on the kernel's own announcements, before udev's. It is read by a thread that does
-// nothing else, and waits for it in the kernel: the runtime's poller would be one more to wake.
+// uevents is a socket for the kernel's own announcements, before udev's. A thread reads it that does nothing else, and
+// waits in the kernel: the runtime's poller would be one more thread to wake.
 type uevents struct {
 	fd int
-	// port is the socket's own address. A message to itself ends a Read that waits in one system call. 0 without
-	// CAP_NET_ADMIN, which such a message takes: then end, an event counter, is waited for, too, and a Read is two.
+	// port is the socket's own address. A message to itself ends a waiting Read with one system call. It is 0 without
+	// CAP_NET_ADMIN, which sending such a message needs. Then end, an event counter, is waited for as well, and a Read
+	// takes two system calls.
 	port    uint32
 	end     int
 	closing sync.Mutex
@@ -28,7 +29,7 @@ func openUevents() (*uevents, error) {
 		return nil, err
 	}
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-		// Without CAP_NET_ADMIN the system's limit holds; an overflow ends in a rescan.
+		// Without CAP_NET_ADMIN the system's limit applies; an overflow leads to a rescan.
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
 	const kernelGroup = 1
@@ -50,15 +51,16 @@ func openUevents() (*uevents, error) {
 	return u, nil
 }
 
-// wake sends a socket a message of its own.
+// wake sends a message to a socket of our own.
 func wake(fd int, port uint32) error {
 	return unix.Sendto(fd, []byte{0}, unix.MSG_DONTWAIT, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: port})
 }
 
-// errEnded: Stop was called.
+// errEnded means that Stop was called.
 var errEnded = errors.New("the socket is being closed")
 
-// Read gives one announcement; 0 bytes for one that the kernel did not send, as Stop does, or that is too long.
+// Read returns one announcement. It returns 0 bytes for a message that the kernel did not send, such as Stop's, or that
+// is too long.
 func (u *uevents) Read(b []byte) (int, error) {
 	how := 0
 	if u.port == 0 {
@@ -89,14 +91,14 @@ func (u *uevents) Read(b []byte) (int, error) {
 	}
 }
 
-// Stop ends a Read that waits, and every later one. It may come at any time, after Close, too.
+// Stop ends a Read that waits, and every later one. It may be called at any time, also after Close.
 func (u *uevents) Stop() {
 	u.closing.Lock()
 	defer u.closing.Unlock()
-	if u.end >= 0 { // else the number may be somebody else's by now
+	if u.end >= 0 { // otherwise the number may be somebody else's by now
 		_, _ = unix.Write(u.end, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 		if u.port != 0 {
-			_ = wake(u.fd, u.port) // where there is no room for it, it does not wait either
+			_ = wake(u.fd, u.port) // if there is no room for it, nobody is waiting either
 		}
 	}
 }

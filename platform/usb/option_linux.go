@@ -18,18 +18,18 @@ import (
 	"github.com/warderd/warder/platform/durable"
 )
 
-// Option is the kernel's option that closes USB from the initramfs on, before any program of the disk runs
-// (modprobe.d(5)). It is somebody's choice: with it no USB keyboard works where a disk's passphrase is asked for.
+// Option is the kernel's option that closes USB from the initramfs on, before any program on the disk runs
+// (modprobe.d(5)). An administrator chooses it: with it, no USB keyboard works where a disk's passphrase is asked for.
 type Option struct {
-	File    string // the module's option; it stays, without the option, until the initramfs is known to have none
-	Boot    string // says of this boot what File does not: it was begun otherwise, or opened since
-	Builtin string // the kernel's list of what is no module
+	File    string // the file with the module's option; it stays, without the option, until no initramfs has the option
+	Boot    string // records for this boot when File no longer says how it began
+	Builtin string // the kernel's list of built-in modules
 	Line    string // the kernel's command line, which has the last word
-	// Remake makes the initramfs anew; nil: the system's program does.
+	// Remake builds the initramfs again; nil: with the system's program.
 	Remake func(context.Context, func(string)) error
 }
 
-// NewOption is this machine's.
+// NewOption is this machine's option.
 func NewOption(run string) Option {
 	var u unix.Utsname
 	_ = unix.Uname(&u)
@@ -40,29 +40,29 @@ func NewOption(run string) Option {
 const (
 	optionLine = "options usbcore authorized_default=0\n"
 	optionText = "# Written by \"warder boot close-usb\"; \"warder boot open-usb\" removes it.\n" + optionLine
-	makingText = "# The initramfs is being made.\n" + optionText // and was not, where it stays so
+	makingText = "# The initramfs is being made.\n" + optionText // it was not closed, and stays so
 	unsureText = "# An initramfs may still close USB. \"warder boot open-usb\" rebuilds it and removes this.\n"
 )
 
 // Set reports whether the initramfs is closed, or may be.
 func (o Option) Set() bool { _, err := os.Stat(o.File); return err == nil }
 
-// Sure reports whether it is known which of the two.
+// Sure reports whether it is known which.
 func (o Option) Sure() bool {
 	b, err := durable.Read(o.File, 1<<10)
 	return errors.Is(err, fs.ErrNotExist) || err == nil && string(b) == optionText
 }
 
-// What Boot holds. What was opened counts as closed for a while: something may have been on its way.
+// The values in Boot. What was opened counts as closed for a while, because a device may have been on its way.
 const (
 	begunClosed = "closed"
 	begunOpen   = "open"
-	opened      = "opened at " // and the time since the machine was started, in nanoseconds
+	opened      = "opened at " // plus the time since boot, in nanoseconds
 	openedFor   = 10 * time.Second
 )
 
-// Closed reports whether this boot was begun with it, and what it closed was not given back: what is closed after that
-// was closed by somebody else.
+// Closed reports whether this boot began closed by the option, and USB was not opened since. If USB is closed after
+// that, somebody else has closed it.
 func (o Option) Closed() bool {
 	line, _ := durable.Read(o.Line, 64<<10)
 	if strings.Contains(string(line), "usbcore.authorized_default=") {
@@ -86,7 +86,7 @@ func sinceBoot() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// undone: what it closed was opened.
+// undone records that what the option closed was opened.
 func (o Option) undone() {
 	b, _ := durable.Read(o.Boot, 64)
 	if o.Closed() && !strings.HasPrefix(string(b), opened) {
@@ -94,7 +94,7 @@ func (o Option) undone() {
 	}
 }
 
-// began remembers how this boot was begun.
+// began returns how this boot began.
 func (o Option) began(how string) error {
 	if err := os.MkdirAll(filepath.Dir(o.Boot), 0o755); err != nil {
 		return err
@@ -102,21 +102,21 @@ func (o Option) began(how string) error {
 	return durable.Swap(o.Boot, []byte(how), 0o644)
 }
 
-// keep remembers how this boot was begun before the file changes.
+// keep records how this boot began before the file changes.
 func (o Option) keep() error {
 	switch _, err := os.Stat(o.Boot); {
 	case err == nil:
-		return nil // it is remembered
+		return nil // it is recorded
 	case o.Closed():
 		return o.began(begunClosed)
 	}
 	return o.began(begunOpen)
 }
 
-// ErrBuiltin: the kernel reads no options of modprobe.d for what is no module.
+// ErrBuiltin means that the kernel ignores modprobe.d for usbcore, because it is built in.
 var ErrBuiltin = errors.New("USB is part of this kernel and no module of it, so it does not read the option")
 
-// Close sets the option and makes the initramfs anew; say is told what takes long.
+// Close sets the option and builds the initramfs again; say is called before each long step.
 func (o Option) Close(ctx context.Context, say func(string)) error {
 	f, err := os.Open(o.Builtin)
 	if err == nil {
@@ -139,14 +139,14 @@ func (o Option) Close(ctx context.Context, say func(string)) error {
 		return err
 	}
 	if err := o.remake(ctx, say); err != nil {
-		// One may have been made, and another not. Those that are made later are open.
+		// Some may have been built, and others not. Those built later are open.
 		return errors.Join(err, durable.Write(o.File, []byte(unsureText), 0o644))
 	}
 	return durable.Write(o.File, []byte(optionText), 0o644)
 }
 
-// Open drops the option and makes the initramfs anew. Where that fails it can be asked for again, and until then every
-// start counts as closed.
+// Open removes the option and builds the initramfs again. If that fails, it can be repeated, and until then every boot
+// counts as closed.
 func (o Option) Open(ctx context.Context, say func(string)) error {
 	if !o.Set() {
 		return nil
@@ -170,7 +170,7 @@ func (o Option) remake(ctx context.Context, say func(string)) error {
 	return remake(ctx, say)
 }
 
-// tools make an initramfs, with the options of modprobe.d in it.
+// tools build an initramfs that contains the options of modprobe.d.
 var tools = [][]string{{"update-initramfs", "-u", "-k", "all"}, {"dracut", "--force", "--regenerate-all"}, {"mkinitcpio", "-P"}}
 
 func initramfs() (path string, args []string, err error) {

@@ -21,14 +21,14 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// Ports is the one way to the files that say which devices the kernel may use. Guard and back end
-// share it, so that a device is never written by both at once.
+// Ports is the only way to the files that say which devices the kernel may use. Guard and back end share it, so that a
+// device is never written by both at once.
 type Ports struct {
 	Root    string                // of sysfs, "/sys"
 	Gate    enforce.Gate          // before each write
-	Release platform.ReleaseDisks // before a device with a disk is taken away; nil where nothing can be mounted
-	// Taken is told of each device whose release has ended, without the device's lock: what stands at its
-	// port now is judged anew. u is the device as it was, err why it could not be taken away.
+	Release platform.ReleaseDisks // before a device with a disk is taken away; nil if nothing can be mounted
+	// Taken is called for each device whose release has ended, without the device's lock: what is at its port now is
+	// judged again. u is the device as it was, err why it could not be taken away.
 	Taken func(u fact.USB, r platform.Released, err error)
 	// Carries names the part of the running system that is on a device's disk, "" for none; nil: none is.
 	Carries platform.CarriesSystem
@@ -39,13 +39,13 @@ type Ports struct {
 
 	mu      sync.Mutex
 	locks   map[string]*pathLock
-	answers map[string][]fact.Interface // of devices asked whether they are MTP
-	known   map[string]known            // what cannot change while a device stands at its port
-	idle    map[string]time.Time        // what was not authorised when it was last read
-	used    map[string]time.Time        // what was not authorised once and is now: since when at most
-	usables map[string]time.Duration    // for how long at most what was refused could be used before
+	answers map[string][]fact.Interface // answers about MTP
+	known   map[string]known            // what cannot change while a device stays at its port
+	idle    map[string]time.Time        // not authorised when last read
+	used    map[string]time.Time        // refused before and authorised now: since when, at the earliest
+	usables map[string]time.Duration    // how long at most a refused device could be used before
 	touch   atomic.Pointer[func(platform.Touch)]
-	inodes  map[uint64]enforce.Key // of the files that decide, as they were listed last
+	inodes  map[uint64]enforce.Key // the deciding files, as last listed
 
 	hubs hubs
 
@@ -59,7 +59,7 @@ type pathLock struct {
 	users int
 }
 
-// lock keeps two writers from one device.
+// lock prevents two concurrent writes to one device.
 func (p *Ports) lock(path string) func() {
 	p.mu.Lock()
 	if p.locks == nil {
@@ -90,7 +90,7 @@ func (p *Ports) param() string {
 }
 func (p *Ports) auth(n string) string { return p.dir(n) + "/authorized" }
 
-// names lists the devices and root hubs that are there.
+// names lists the devices and root hubs that are present.
 func (p *Ports) names() (devices, roots []string, err error) {
 	all, err := os.ReadDir(p.devices())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -106,7 +106,7 @@ func (p *Ports) names() (devices, roots []string, err error) {
 	return devices, roots, err
 }
 
-// read gives a device as its descriptors and its port tell it.
+// read returns a device as its descriptors and its port describe it.
 func (p *Ports) read(name string) (fact.USB, error) {
 	d, err := p.open(name)
 	if err != nil {
@@ -126,7 +126,7 @@ func (p *Ports) readAt(d device) (fact.USB, error) {
 	return u, nil
 }
 
-// readAll is read with what people want to see.
+// readAll is read, with what people want to see.
 func (p *Ports) readAll(name string) (fact.USB, error) {
 	d, err := p.open(name)
 	if err != nil {
@@ -140,9 +140,9 @@ func (p *Ports) readAll(name string) (fact.USB, error) {
 	return u, err
 }
 
-// known is what was read of a device. The kernel gives a device another number whenever it stands there
-// anew, with other descriptors too (usb_reset_and_verify_device in drivers/usb/core/hub.c); what came and
-// went without being announced is forgotten as a whole (Rescan).
+// known is what was read of a device. The kernel gives a device a new number whenever it appears anew, also with other
+// descriptors (usb_reset_and_verify_device in drivers/usb/core/hub.c). After lost announcements, everything is
+// forgotten (Rescan).
 type known struct {
 	u     fact.USB
 	is    bool
@@ -150,8 +150,8 @@ type known struct {
 	named bool // with details
 }
 
-// recollect gives what is known of a device. Of one that has just come, that is nothing: its number is the
-// announcement's, and what is remembered under it may be of one that stood there before.
+// recollect returns what is known of a device. For one that has just arrived that is nothing: its number comes from the
+// announcement, and what is remembered under it may belong to an earlier device.
 func (p *Ports) recollect(d device, number int) known {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -161,7 +161,7 @@ func (p *Ports) recollect(d device, number int) known {
 	return known{}
 }
 
-// glance gives what a device is by its descriptors alone.
+// glance reads a device's descriptors only.
 func (p *Ports) glance(d device) (fact.USB, error) {
 	n, err := d.which()
 	if err != nil {
@@ -185,7 +185,7 @@ func (p *Ports) glance(d device) (fact.USB, error) {
 	u := fact.USB{Path: d.name, Number: n}
 	_, u.Root = deviceName(d.name)
 	ParseDescriptors(raw[:m], &u)
-	if d.number == 0 { // else it is remembered when it is complete: after the decision
+	if d.number == 0 { // otherwise it is remembered when it is complete: after the decision
 		p.remember(u, false, false)
 	}
 	p.recall(&u)
@@ -204,13 +204,14 @@ func (p *Ports) complete(d device, u *fact.USB) {
 	p.remember(*u, true, k.named)
 }
 
-// remember keeps what was read. Interfaces are the caller's own; answers about MTP are kept elsewhere.
+// remember keeps what was read. Interfaces are copied, because the caller may change them; answers about MTP are kept
+// elsewhere.
 func (p *Ports) remember(u fact.USB, whole, named bool) {
 	u.Interfaces = append([]fact.Interface(nil), u.Interfaces...)
 	for i := range u.Interfaces {
 		u.Interfaces[i].MTP = fact.Known[bool]{}
 	}
-	u.Authorized = fact.Known[bool]{} // what the descriptors say of keyboards stays
+	u.Authorized = fact.Known[bool]{} // what the descriptors say about keyboards stays
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.known == nil || len(p.known) >= maxKnown {
@@ -219,10 +220,10 @@ func (p *Ports) remember(u fact.USB, whole, named bool) {
 	p.known[u.Path] = known{u, true, whole, named}
 }
 
-// maxKnown bounds what is remembered; a machine has at most 127 devices on a bus.
+// maxKnown bounds what is remembered; a bus has at most 127 devices.
 const maxKnown = 2048
 
-// forget drops what was read of a device, or with "" of all.
+// forget drops what was read of a device; of all devices if the name is "".
 func (p *Ports) forget(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -236,11 +237,11 @@ func (p *Ports) forget(name string) {
 	delete(p.usables, name)
 }
 
-// maxAnswers bounds what is remembered of devices that were asked whether they are MTP.
+// maxAnswers bounds the remembered answers about MTP.
 const maxAnswers = 256
 
-// learn remembers what a device said, and recall fills it in: the standing decision must not know
-// less than the guard's.
+// learn remembers a device's answers, and recall fills them in, so that the standing decision does not know less than
+// the guard's.
 func (p *Ports) learn(u *fact.USB) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -286,7 +287,7 @@ func (d device) authorized() fact.Known[bool] {
 	return fact.Is(v != "0")
 }
 
-// write and writeTo are the only writes to sysfs in this package. write is into the open file of a device.
+// write and writeTo are the only writes to sysfs in this package. write writes an open file of a device.
 func (p *Ports) write(fd int, path string, c enforce.Change) error {
 	if err := p.Gate(c); err != nil {
 		return err
@@ -297,7 +298,7 @@ func (p *Ports) write(fd int, path string, c enforce.Change) error {
 	return nil
 }
 
-// writeTo is into one of the kernel's defaults.
+// writeTo writes one of the kernel's defaults.
 func (p *Ports) writeTo(path string, c enforce.Change) error {
 	if err := p.Gate(c); err != nil {
 		return err
@@ -313,9 +314,9 @@ func (p *Ports) writeTo(path string, c enforce.Change) error {
 	return nil
 }
 
-// authorize makes the kernel use a device, or stop using it. One with a disk that works is emptied
-// first, in the background: the answer is then Releasing. wrote is false where it is so already. The caller
-// holds the device's lock.
+// authorize makes the kernel use a device, or stop using it. A device with a working disk is emptied first, in the
+// background: the answer is then Releasing. wrote is false if nothing had to be changed. The caller has the device's
+// lock.
 func (p *Ports) authorize(d device, c enforce.Change) (done enforce.Reading, wrote bool, err error) {
 	fd, shut, err := d.edit()
 	if err != nil {
@@ -371,7 +372,7 @@ func (p *Ports) set(d device, fd int, c enforce.Change) (enforce.Reading, error)
 	return after, nil
 }
 
-// bound names a driver that still holds an interface of a device, or "".
+// bound names a driver that is still bound to an interface of a device, or "".
 func (p *Ports) bound(name string) string {
 	dirs, _ := filepath.Glob(p.dir(name) + "/" + name + ":*/driver")
 	for _, d := range dirs {
@@ -387,7 +388,7 @@ func unplugged(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO)
 }
 
-// Observe fills the snapshot's USB part.
+// Observe fills in the snapshot's USB part.
 func (p *Ports) Observe(_ context.Context, m *fact.Machine) error {
 	names, roots, err := p.names()
 	if err != nil {
@@ -411,8 +412,8 @@ func (p *Ports) Observe(_ context.Context, m *fact.Machine) error {
 	return nil
 }
 
-// now is the clock for latencies: what it gives is to be subtracted, and not the time of day. It asks the
-// system once, where time.Now asks it twice.
+// now is the clock for latencies: only differences of its values mean anything. It makes one system call, where
+// time.Now makes two.
 func now() time.Time { return began.Add(time.Since(began)) }
 
 var began = time.Now()

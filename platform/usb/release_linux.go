@@ -20,7 +20,7 @@ type release struct {
 	cancel context.CancelFunc
 }
 
-// hasDisk reports whether a device of sysfs has a block device. Only the kernel is asked.
+// hasDisk reports whether a device of sysfs has a block device. It only asks the kernel.
 func hasDisk(dir string) bool {
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -39,7 +39,7 @@ func hasDisk(dir string) bool {
 
 var errStopping = errors.New("the agent is stopping")
 
-// begin starts a release, unless one of this device is under way. The caller holds the device's lock.
+// begin starts a release, unless one of this device is under way. The caller has the device's lock.
 func (p *Ports) begin(name string, c enforce.Change) error {
 	u, err := p.readAll(name)
 	if err != nil {
@@ -91,8 +91,8 @@ func (p *Ports) begin(name string, c enforce.Change) error {
 	return nil
 }
 
-// take is the end of a release: the device goes. Where it is to stay by now, it goes and comes back at
-// once, because its file systems were taken from under their mounts.
+// take ends a release by taking the device away. If it may stay by now, it goes and comes back at once, because its
+// file systems were taken from under their mounts.
 func (p *Ports) take(ctx context.Context, u *fact.USB, c enforce.Change) error {
 	name := u.Path
 	defer p.lock(name)()
@@ -119,8 +119,8 @@ func (p *Ports) take(ctx context.Context, u *fact.USB, c enforce.Change) error {
 	return err
 }
 
-// releasing reports whether a device is being emptied. Whoever looks at it then does not wait: it is
-// judged anew at the end.
+// releasing reports whether a device is being emptied. Other code does not wait for that: the device is judged again at
+// the end.
 func (p *Ports) releasing(name string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -10,9 +10,9 @@ import (
 // Announcements is the socket of a simulated bus, in its directory.
 const Announcements = "uevents"
 
-// A build with the tag "simulate" takes the directory of a simulated bus for sysfs, and what a program sends to the
-// socket in it for the kernel's announcements. No other build can: a program must not be able to tell an agent that
-// guards a machine what has been plugged in.
+// A build with the tag "simulate" uses the directory of a simulated bus as sysfs, and what a program sends to the
+// socket in it as the kernel's announcements. No other build can: a program must not be able to tell an agent that
+// protects a machine what has been plugged in.
 func init() {
 	kernel := openSource
 	openSource = func(root string) (source, error) {
@@ -32,5 +32,5 @@ type simulated struct{ *net.UnixConn }
 // Stop ends a Read that waits.
 func (s simulated) Stop() { _ = s.UnixConn.Close() }
 
-// Close was done by Stop.
+// Close has nothing left to do after Stop.
 func (simulated) Close() error { return nil }

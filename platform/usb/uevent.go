@@ -9,19 +9,19 @@ import (
 // maxUevent is the kernel's UEVENT_BUFFER_SIZE with room for its header.
 const maxUevent = 8192
 
-// uevent is the part of a kernel announcement that matters here.
+// uevent is the part of a kernel announcement that is used here.
 type uevent struct {
 	action    string
 	path      string // DEVPATH, below /sys
 	subsystem string
 	devtype   string
-	seq       uint64 // of this announcement, in all there are; 0 where it does not say
-	number    int    // of the device on its bus; 0 where it does not say
+	seq       uint64 // of this announcement, over all of them; 0 if it does not say
+	number    int    // of the device on its bus; 0 if it does not say
 	synthetic bool   // a program asked for it ("udevadm trigger"): nothing came or went
 }
 
-// parseUevent reads one message of NETLINK_KOBJECT_UEVENT's kernel group: "action@path", then
-// NAME=value, each ended by a zero (lib/kobject_uevent.c).
+// parseUevent reads one message of NETLINK_KOBJECT_UEVENT's kernel group: "action@path", then NAME=value, each ended by
+// a zero (lib/kobject_uevent.c).
 func parseUevent(b []byte) (uevent, error) {
 	if len(b) > maxUevent {
 		return uevent{}, fmt.Errorf("uevent of %d bytes is longer than %d", len(b), maxUevent)

@@ -7,7 +7,7 @@ import (
 	"github.com/warderd/warder/enforce"
 )
 
-// saw remembers how a device's authorized was read last.
+// saw remembers the last reading of a device's authorized.
 func (p *Ports) saw(name string, r enforce.Reading) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -22,8 +22,8 @@ func (p *Ports) saw(name string, r enforce.Reading) {
 	delete(p.used, name)
 }
 
-// usable says for how long at most a device that is authorised could be used: since it was connected, as the kernel
-// counts (Documentation/ABI/testing/sysfs-bus-usb), or since it was last seen refused. 0 where that is not known.
+// usable is how long at most an authorised device could be used: since it was connected, by the kernel's count
+// (Documentation/ABI/testing/sysfs-bus-usb), or since it was last seen refused. 0 if that is not known.
 func (p *Ports) usable(d device) time.Duration {
 	v, err := d.text("power/connected_duration")
 	if err != nil {
@@ -44,9 +44,9 @@ func (p *Ports) usable(d device) time.Duration {
 	return out
 }
 
-// refusing notes that a device's authorized is about to be written, before its interfaces come or go. The end of the
-// write is told to what it gives: a device that was refused could be used until then, and one that was not stands as
-// it did.
+// refusing records that a device's authorized is about to be written, before its interfaces come or go. The function it
+// returns is called after the write: a device that was refused could be used until then, and for another one nothing
+// changes.
 func (p *Ports) refusing(d device, to enforce.Reading) func(done bool) {
 	began, length := time.Now(), time.Duration(0)
 	if to.Is("0") {

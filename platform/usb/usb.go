@@ -1,8 +1,7 @@
-// Package usb is USB on this machine: which devices are there, which of them the kernel may use,
-// and a guard that answers each new one before a driver binds. It owns the sysfs files
-// authorized_default and authorized (Documentation/usb/authorization.rst in the kernel) and knows no
-// policy: the agent loads a judge. Facts go to the agent's snapshot; each decision is handed on with
-// what was read back.
+// Package usb is USB on this machine: which devices are present, which of them the kernel may use, and a guard that
+// answers each new one before a driver binds. It owns the sysfs files authorized_default and authorized
+// (Documentation/usb/authorization.rst in the kernel). It knows no policy: the agent loads a judge. Facts go to the
+// agent's snapshot; each decision is passed on with what was read back.
 package usb
 
 import (
@@ -20,10 +19,10 @@ const (
 	kindDevice  = "usb.device"
 )
 
-// Ruling is what a guard goes by.
+// Ruling is what a guard judges by.
 type Ruling struct {
 	Judge enforce.Judge[fact.USB]
-	// Act is whether anything can be refused at all. Without it the guard watches and never writes.
+	// Act says whether anything can be refused at all. Otherwise the guard watches and never writes.
 	Act bool
 }
 
@@ -32,16 +31,16 @@ type Decision struct {
 	Device  fact.USB
 	Verdict enforce.Verdict
 	Done    enforce.Reading // authorized as read back, after acting
-	Err     error           // why the machine does not hold the verdict
-	Plugged bool            // a device that was just plugged in; else one found by a rescan
+	Err     error           // why the machine's state is not the verdict
+	Plugged bool            // a device that was just plugged in; otherwise a rescan found it
 	Changed bool            // the guard wrote
 	By      enforce.Judge[fact.USB]
-	Usable  time.Duration // for how long at most it could be used before it was refused; 0: it could not
-	// Released is what became of its disks, where it had some and was taken away.
+	Usable  time.Duration // how long at most it could be used before it was refused; 0: it could not
+	// Released is what became of its disks, if it had some and was taken away.
 	Released *platform.Released
 
-	// Received is when the kernel's announcement was read; zero for a rescan. Decided is just
-	// before the write, Verified after the read-back.
+	// Received is when the kernel's announcement was read; zero for a rescan. Decided is just before the write,
+	// Verified after the read-back.
 	Received, Decided, Verified time.Time
 }
 
@@ -54,8 +53,7 @@ func Subject(u *fact.USB) string {
 	return s
 }
 
-// Releasing is the error of a device that is about to be taken away: its disks are being emptied,
-// in the background.
+// Releasing is the error of a device that is about to be taken away: its disks are being emptied, in the background.
 type Releasing struct{ Name string }
 
 func (r *Releasing) Error() string {
@@ -69,8 +67,8 @@ type Progress struct {
 	Step   string
 }
 
-// mtpWait bounds how long a device is asked whether it is MTP. Most have answered all of it in 5 ms.
+// mtpWait bounds how long a device is asked whether it is MTP. Most have answered everything within 5 ms.
 const mtpWait = 150 * time.Millisecond
 
-// mtpAnswer bounds one of the questions, so that a device that hangs at one can still show that it lives.
+// mtpAnswer bounds a single question, so that a device that hangs at one can still answer another.
 const mtpAnswer = 30 * time.Millisecond

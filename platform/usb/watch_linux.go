@@ -17,13 +17,13 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// Watch tells of what other programs write to the files that say which devices the kernel may use, and names
-// them: one mark on the whole of sysfs needs no renewal as devices come and go. Each network namespace can
-// have a sysfs of its own, of which the mark hears nothing: that a device was authorised there the guard hears
-// (see interfaces), and a default the next look finds.
+// Watch reports which programs write to the files that say which devices the kernel may use. One mark on the whole of
+// sysfs needs no renewal as devices come and go. Each network namespace can have a sysfs of its own, which the mark
+// does not cover: a device authorised there is noticed by the guard (see interfaces), a changed default by the next
+// look.
 func (b Backend) Watch(ctx context.Context, changed func(platform.Touch)) error {
 	b.touch.Store(&changed)
-	context.AfterFunc(ctx, func() { b.touch.Store(nil) }) // the guard tells also where the files cannot be watched
+	context.AfterFunc(ctx, func() { b.touch.Store(nil) }) // the guard still reports if the files cannot be watched
 	var fs unix.Statfs_t
 	if err := unix.Statfs(b.Root, &fs); err != nil || fs.Type != unix.SYSFS_MAGIC {
 		<-ctx.Done() // a stand-in, to which nobody else writes
@@ -47,8 +47,8 @@ func (b Backend) Watch(ctx context.Context, changed func(platform.Touch)) error 
 	return err
 }
 
-// touched says what a file of sysfs decides; false for one that matters to nobody here. "" is a file that
-// cannot be told, as of those that can only be written: which they are matters less than that somebody did.
+// touched says which resource a file of sysfs decides; false for an irrelevant file. "" stands for a file that is
+// unknown, such as one that can only be written: that somebody wrote matters more than which file.
 func (b Backend) touched(file string, inode uint64) (platform.Touch, bool) {
 	b.mu.Lock()
 	k, ours := b.inodes[inode]
@@ -60,7 +60,7 @@ func (b Backend) touched(file string, inode uint64) (platform.Touch, bool) {
 	of := path.Base(dir)
 	usb, root := deviceName(of)
 	switch {
-	case file == "" || !strings.HasPrefix(file, b.Root+"/"): // by another mount of the same: its name says nothing
+	case file == "" || !strings.HasPrefix(file, b.Root+"/"): // through another mount of the same file system: its path says nothing
 		return platform.Touch{}, true
 	case !strings.Contains(dir, "/usb"): // Thunderbolt names its devices alike
 	case name == "authorized_default" && usb && root:
@@ -94,7 +94,7 @@ func (b Backend) touchedDevice(name string) platform.Touch {
 	return platform.Touch{Key: enforce.Key{Kind: kindDevice, ID: name + "@" + n}}
 }
 
-// program says what a process runs, by its executable: its name anybody can choose.
+// program says what a process runs, by its executable: a process can choose its own name.
 func program(pid int) enforce.Program {
 	p := enforce.Program{PID: pid}
 	if exe, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe"); err == nil {
@@ -103,9 +103,9 @@ func program(pid int) enforce.Program {
 	return p
 }
 
-// interfaces tells of a device that was not authorised, and is: its interfaces came. It is heard from every
-// namespace, within milliseconds, and before a driver has made a disk of it. The interfaces of one that has
-// just come say nothing new.
+// interfaces notices a device that was refused and no longer is, because its interfaces appeared. This is announced for
+// every namespace, within milliseconds, and before a driver has created a disk. The interfaces of a device that has
+// just arrived say nothing new.
 func (g *Guard) interfaces(u *uevent) {
 	name, _, _ := strings.Cut(path.Base(u.path), ":")
 	if ok, root := deviceName(name); !ok || root {
@@ -119,7 +119,7 @@ func (g *Guard) interfaces(u *uevent) {
 	}
 }
 
-// writes is a fanotify group that hears of every write below one file system.
+// writes is a fanotify group that reports every write on one file system.
 type writes struct {
 	file *os.File
 	own  int
@@ -142,8 +142,8 @@ func (w *writes) close() { _ = w.file.Close() }
 // maxUntold is how many events in a row may come without a file before that counts as an error of the group.
 const maxUntold = 1000
 
-// run tells of each write of another process, with the file's path, or "" where the kernel could not open it
-// for us: files that can only be written, and an overflow of the queue.
+// run reports each write of another process, with the file's path, or "" if the kernel could not open the file for us:
+// files that can only be written, and an overflow of the queue.
 func (w *writes) run(f func(file string, inode uint64, by int)) error {
 	b := make([]byte, 32*int(unsafe.Sizeof(unix.FanotifyEventMetadata{})))
 	for untold := 0; ; {
@@ -152,7 +152,7 @@ func (w *writes) run(f func(file string, inode uint64, by int)) error {
 			return err
 		}
 		if err != nil {
-			// Files that can only be written are refused one by one: each is an event, and no trouble of the group.
+			// Files that can only be written are refused one by one: each is an event, and no error of the group.
 			if refused := errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL); refused {
 				untold = 0
 			} else if untold++; untold > maxUntold {

@@ -10,7 +10,7 @@ import (
 
 const name = "volume"
 
-// Capability lends the emptying of disks to who takes devices away. It claims no setting.
+// Capability provides the emptying of disks to capabilities that take devices away. It claims no setting.
 func Capability(h platform.Host) platform.Capability {
 	s := newStarter(h)
 	if h.Early != nil {
@@ -32,7 +32,7 @@ func Capability(h platform.Host) platform.Capability {
 	}
 }
 
-// lend is Release as others take it.
+// lend is Release in the form that others use.
 func (r Releaser) lend(h platform.Host) platform.ReleaseDisks {
 	return func(ctx context.Context, dir string, step func(string)) (platform.Released, func()) {
 		begun := time.Now()

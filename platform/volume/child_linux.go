@@ -13,19 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How long programs that write get to end after they were asked to, and how often the file system is
-// tried meanwhile.
+// How long writing programs have to end after they were asked to, and how often the file system is tried meanwhile.
 const (
 	askWait   = 4 * time.Second
-	quietWait = 300 * time.Millisecond // where nobody was found: a call may be under way
+	quietWait = 300 * time.Millisecond // if nobody was found: a call may be under way
 	tryEvery  = 2 * time.Millisecond
-	askAgain  = 700 * time.Millisecond // processes are looked at once more: some begin, some could not be seen
+	askAgain  = 700 * time.Millisecond // processes are looked at once more: some have just started, some could not be seen
 	// detachLimit bounds unmounting, whose paths may lead through a user's file system.
 	detachLimit = 2 * time.Second
 )
 
-// child empties the disks of one device. The work runs in a goroutine of its own, because any call of
-// it may never return; the main goroutine stays able to let stopped programs go on.
+// child empties the disks of one device. The work runs in a goroutine of its own, because any of its calls may never
+// return; the main goroutine stays able to resume stopped programs.
 type child struct {
 	saying sync.Mutex // of out; never taken together with mu
 	out    *json.Encoder
@@ -33,24 +32,24 @@ type child struct {
 	mu      sync.Mutex
 	stopped []Program
 
-	acked chan struct{} // the parent has kept what was said
+	acked chan struct{} // the parent has stored what was said
 
-	// Of the goroutine that works.
+	// Used by the working goroutine only.
 	asked []writer
 	stuck int // looks at processes that have not come back
-	// untold: there is a loop device whose file cannot be told, which may be on the disk.
+	// untold: there is a loop device whose file is unknown and may be on the disk.
 	untold bool
 }
 
-// Main is the child: it empties the disks of the device whose directory in sysfs is dir, writes steps
-// and one result as lines of JSON, and holds what it has stopped until its input ends: then the disk
-// has been taken away, or its parent has died.
+// Main is the child process. It empties the disks of the device whose directory in sysfs is dir, and writes steps and
+// one result as lines of JSON. It keeps programs stopped until its input ends, which means that the disk has been taken
+// away or the parent has died.
 func Main(dir string, in io.Reader, out io.Writer) error {
-	// When the service stops, every process of it is asked to; this one ends when its parent lets it.
+	// When the service stops, every process of it receives the signal; this one ends when its parent closes its input.
 	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
-	// Should memory run out, this program goes first and the agent stays.
+	// If memory runs out, this program goes first and the agent stays.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
-	// What the unit allows the guard's threads is not for a program that reads what strangers wrote.
+	// The unit allows the guard's threads a real-time priority, which a program that reads foreign data must not have.
 	_ = unix.Setrlimit(unix.RLIMIT_NICE, &unix.Rlimit{Cur: 20, Max: 20})
 	c := &child{out: json.NewEncoder(out), acked: make(chan struct{}, 1)}
 	go func() {
@@ -83,7 +82,7 @@ func (c *child) say(m message) {
 
 func (c *child) step(text string) { c.say(message{Step: text}) }
 
-// let ends what holds programs back.
+// let resumes the programs that are stopped.
 func (c *child) let() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -92,18 +91,18 @@ func (c *child) let() {
 	}
 }
 
-// level is a set of disks of which none stands on another: the device's own, and then, level by level,
-// the loop devices of files on them.
+// level is a set of disks of which none rests on another: first the device's own, and then, level by level, the loop
+// devices of files on them.
 type level struct {
 	disks  []disk
 	blocks []*superblock
-	claims []*os.File      // on disks that nobody uses, so that nobody begins to
+	claims []*os.File      // on disks that nobody uses, so that nobody starts to
 	devs   map[uint64]bool // the device numbers of the disks, and of the files on them
-	busy   bool            // something is in use, and no file system of the kernel's has it
+	busy   bool            // something is in use, but not by a file system of the kernel's
 	loops  bool
 }
 
-// empty does the work, from what stands highest down.
+// empty does the work, from the highest level down.
 func (c *child) empty(dir string) (r Result) {
 	c.step("looking at the disks")
 	own, whole := disksBelow(dir)
@@ -133,8 +132,8 @@ func (c *child) empty(dir string) (r Result) {
 	return r
 }
 
-// letGo gives loop devices back: what holds them is closed first. The device's own disks are held until
-// this process ends: a file system that nobody held could be mounted anew and written to.
+// letGo detaches loop devices, after closing what uses them. The device's own disks stay claimed until this process
+// ends: otherwise a file system that nobody uses could be mounted again and written to.
 func (l *level) letGo() {
 	for _, s := range l.blocks {
 		_, _ = unix.Close(s.root), unix.Close(s.tree)
@@ -157,8 +156,7 @@ func (r *Result) force(why string, lost int64) {
 // maxLevels: a loop device of a file on a loop device of a file on a stick.
 const maxLevels = 4
 
-// grab takes hold of the file systems on the disks and on the loop devices above them, and claims the
-// disks that nobody uses.
+// grab opens the file systems on the disks and on the loop devices above them, and claims the disks that nobody uses.
 func (c *child) grab(own []disk, r *Result) (out []level) {
 	types := fileSystems()
 	known := map[string]bool{}
@@ -182,7 +180,7 @@ func (c *child) grab(own []disk, r *Result) (out []level) {
 			}
 			s, err := grab(d, types)
 			if err != nil {
-				l.busy = true // or it is only in use by a part of it that is
+				l.busy = true // or only one of its partitions is in use
 				continue
 			}
 			l.blocks = append(l.blocks, s)
@@ -191,7 +189,7 @@ func (c *child) grab(own []disk, r *Result) (out []level) {
 				devs[st.Dev] = true // btrfs shows its files under a number of its own
 			}
 		}
-		// After all were looked at: a partition that is claimed makes its disk look used.
+		// After all were looked at: claiming a partition makes its disk look used.
 		for _, d := range idle {
 			if f, err := d.open(os.O_RDONLY | unix.O_EXCL); err == nil {
 				l.claims = append(l.claims, f)
@@ -217,8 +215,8 @@ func (c *child) grab(own []disk, r *Result) (out []level) {
 	return out
 }
 
-// readOnly makes every file system of a level read-only: by itself, after asking writers to end, or by
-// cutting them off.
+// readOnly makes every file system of a level read-only: directly, or after asking writers to end, or by cutting them
+// off.
 func (c *child) readOnly(l level, r *Result) {
 	c.step("flushing the file systems and making them read-only")
 	left := c.try(l.blocks, r)
@@ -245,7 +243,7 @@ func (c *child) readOnly(l level, r *Result) {
 		}
 	}
 	for _, m := range served {
-		// The daemon flushes before this returns, which may take long: the parent watches.
+		// The file system's daemon flushes before this returns, which may take long: the parent watches.
 		c.step("waiting for the daemon that serves " + m.Point)
 		if err := unmount(m, 0); err != nil {
 			r.force("a program still uses "+m.Point+", which a daemon serves", -1)
@@ -255,8 +253,8 @@ func (c *child) readOnly(l level, r *Result) {
 	c.cut(left, l.devs, r)
 }
 
-// ask looks at all processes, asks people's programs that write and have not been asked yet to end, and
-// gives how many of those it found.
+// ask looks at all processes, asks users' programs that write and have not been asked yet to end, and returns how many
+// of those it found.
 func (c *child) ask(devs map[uint64]bool, r *Result) (found int) {
 	for _, w := range c.writers(devs) {
 		known := func(list []Program) bool { return slices.Contains(list, w.Program) }
@@ -302,7 +300,7 @@ func running(asked []writer) bool {
 	return false
 }
 
-// try makes file systems read-only and gives those that somebody writes to.
+// try makes file systems read-only and returns those that are being written to.
 func (c *child) try(blocks []*superblock, r *Result) (left []*superblock) {
 	for _, s := range blocks {
 		switch err := s.readOnly(); {
@@ -319,16 +317,16 @@ func (c *child) try(blocks []*superblock, r *Result) (left []*superblock) {
 	return left
 }
 
-// rounds bounds how often programs are looked for and stopped while a file system is flushed.
+// rounds bounds how often programs are searched for and stopped while a file system is flushed.
 const rounds = 3
 
-// cut ends writing on what is left: the file system is shut down after a flush, or, where it has no
-// such call, its programs are stopped while it is flushed.
+// cut ends the remaining writes: the file system is shut down after a flush or, if it does not support that, its
+// programs are stopped while it is flushed.
 func (c *child) cut(left []*superblock, devs map[uint64]bool, r *Result) {
 	for _, s := range left {
 		c.step("flushing " + s.disk.name)
 		if len(c.asked) == 0 && len(r.Others) == 0 && c.untold {
-			// Nobody was found who writes: it may be a file system above, whose own data is not here yet.
+			// No writer was found: it may be a file system above, whose own data is not here yet.
 			_, _ = within(detachLimit, func() bool { unix.Sync(); return true })
 			r.force("something that cannot be told uses "+s.disk.name+", perhaps a loop device of a file on it", -1)
 		}
@@ -340,7 +338,7 @@ func (c *child) cut(left []*superblock, devs map[uint64]bool, r *Result) {
 		done := false
 		for i := 0; i < rounds && !done; i++ {
 			c.stop(c.asked)
-			if done = s.readOnly() == nil; done { // a program that has ended meanwhile was the last
+			if done = s.readOnly() == nil; done { // the last program has ended meanwhile
 				break
 			}
 			err = s.sync()
@@ -363,7 +361,7 @@ func (c *child) cut(left []*superblock, devs map[uint64]bool, r *Result) {
 // stopChunk is how many programs one message names.
 const stopChunk = 128
 
-// stop stops programs, once, after saying which: should this process die, its parent lets them go on.
+// stop stops programs, once, after naming them: if this process dies, its parent resumes them.
 func (c *child) stop(asked []writer) {
 	c.mu.Lock()
 	before := len(c.stopped)
@@ -396,7 +394,7 @@ func devices(disks []disk) map[uint64]bool {
 	return out
 }
 
-// within runs f for at most a time, and reports whether it ended.
+// within runs f for at most the given time, and reports whether it ended.
 func within[T any](limit time.Duration, f func() T) (T, bool) {
 	done := make(chan T, 1)
 	go func() { done <- f() }()

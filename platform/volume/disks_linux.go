@@ -15,24 +15,24 @@ import (
 	"github.com/warderd/warder/platform/mountinfo"
 )
 
-// disk is one block device of a USB device, or one that stands on it: a partition, dm-crypt, LVM, md,
-// a loop device of a file on it.
+// disk is one block device of a USB device, or one that rests on it: a partition, dm-crypt, LVM, md, a loop device of a
+// file on it.
 type disk struct {
 	dev   string // "8:1"
 	name  string // "sda1"
-	depth int    // 0 for the disk itself; what is deeper is emptied first
-	held  bool   // another block device stands on it
+	depth int    // 0 for the disk itself; the deepest is emptied first
+	held  bool   // another block device rests on it
 }
 
-// The bounds of what is followed of one device. Loop devices begin at a depth of their own.
+// The bounds of what is followed for one device. Loop devices have depths of their own.
 const (
 	maxDisks  = 4096
 	loopDepth = 16
 	maxDepth  = 24
 )
 
-// disksBelow lists the block devices of a USB device, what stands highest first. It reads sysfs alone.
-// whole is false where there is more than is followed.
+// disksBelow lists the block devices of a USB device, the highest first. It only reads sysfs. whole is false if there
+// are more than the bounds allow.
 func disksBelow(dir string) (out []disk, whole bool) {
 	whole = true
 	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -52,7 +52,7 @@ func sortDisks(list []disk) {
 	slices.SortStableFunc(list, func(a, b disk) int { return b.depth - a.depth })
 }
 
-// errTooMany: what stands on the disk cannot be followed to its end.
+// errTooMany means that there is more on the disk than the bounds allow.
 var errTooMany = errors.New("more stands on the disk than is followed")
 
 func addDisk(out []disk, dir string, depth int) (_ []disk, whole bool) {
@@ -85,11 +85,11 @@ func addDisk(out []disk, dir string, depth int) (_ []disk, whole bool) {
 	return out, whole
 }
 
-// system are the places without which the machine does not run.
+// system are the mount points without which the machine does not run.
 var system = []string{"/", "/usr", "/var", "/home", "/boot", "/boot/efi"}
 
-// Carries names the place of the running system that lies on a disk of a device, or "". It reads the
-// host's own list of mounts and asks no file system.
+// Carries names the mount point of the running system that is on a disk of a device, or "". It reads the host's own
+// list of mounts and asks no file system.
 func Carries(dir string) string {
 	disks, _ := disksBelow(dir)
 	if len(disks) == 0 {
@@ -121,8 +121,8 @@ func number(dev string) (uint64, bool) {
 	return unix.Mkdev(uint32(a), uint32(b)), ok && err1 == nil && err2 == nil
 }
 
-// open opens a disk's node, after looking that it is the disk's. The kernel makes these nodes, and
-// only root can put others there.
+// open opens a disk's node, after checking that it is the disk's. The kernel makes these nodes, and only root can put
+// others there.
 func (d disk) open(flags int) (*os.File, error) {
 	f, err := os.OpenFile("/dev/"+d.name, flags|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -140,8 +140,8 @@ func (d disk) open(flags int) (*os.File, error) {
 	return f, nil
 }
 
-// used reports whether a file system, swap or another block device has claimed a disk. That needs no
-// look at any list of mounts, so it holds for every namespace.
+// used reports whether a file system, swap or another block device has claimed a disk. It needs no list of mounts, so
+// it covers every namespace.
 func (d disk) used() bool {
 	f, err := d.open(os.O_RDONLY | unix.O_EXCL)
 	if err == nil {
@@ -150,7 +150,7 @@ func (d disk) used() bool {
 	return errors.Is(err, unix.EBUSY)
 }
 
-// written sums the sectors that the disks have taken so far (Documentation/block/stat.rst).
+// written sums the sectors written to the disks so far (Documentation/block/stat.rst).
 func written(disks []disk) (sectors uint64) {
 	for _, d := range disks {
 		b, err := os.ReadFile("/sys/dev/block/" + d.dev + "/stat")
@@ -165,8 +165,7 @@ func written(disks []disk) (sectors uint64) {
 	return sectors
 }
 
-// unwritten is how many KiB the kernel holds for the disks and has not written yet; -1 where debugfs
-// cannot be read.
+// unwritten is how many KiB the kernel has buffered for the disks and not written yet; -1 if debugfs cannot be read.
 func unwritten(disks []disk) int64 {
 	sum := int64(-1)
 	for _, d := range disks {
@@ -179,7 +178,7 @@ func unwritten(disks []disk) int64 {
 	return sum
 }
 
-// parseBacking reads what is dirty and what is under way of a backing device's statistics.
+// parseBacking reads the dirty and in-flight amounts of a backing device's statistics.
 func parseBacking(text string) (kib int64) {
 	for line := range strings.Lines(text) {
 		name, rest, _ := strings.Cut(line, ":")

@@ -16,19 +16,19 @@ import (
 	"time"
 )
 
-// Releaser starts the child. The zero value runs this very program as "release-disk DIR".
+// Releaser starts the child. The zero value runs this program as "release-disk DIR".
 type Releaser struct {
-	Command []string // instead; the directory is added to it
-	// Keep is a directory for the names of programs that are stopped, so that Resume finds them after both
-	// the child and its parent have died; "" keeps none.
+	Command []string // used instead; the directory is appended to it
+	// Keep is a directory for the names of stopped programs, so that Resume finds them after both the child and its
+	// parent have died; "" keeps none.
 	Keep string
 
-	// For tests; the deadlines above where they are zero.
+	// For tests; zero means the deadlines above.
 	Stall, Whole time.Duration
 }
 
-// The bounds of all releases together: each child has a dozen threads, and one that is stuck in the kernel
-// keeps them. Others wait for their turn, for as long as a release may take and no longer.
+// The bounds of all releases together. Each child has a dozen threads, and one that is stuck in the kernel keeps them.
+// Others wait for their turn, but no longer than a release may take.
 const (
 	maxChildren = 4
 	maxUnreaped = 8
@@ -42,16 +42,15 @@ var (
 // lookEvery is how often the disk's counters are read while a child works.
 const lookEvery = 250 * time.Millisecond
 
-// endWait is how long the child gets to let programs go on before it is killed.
+// endWait is how long the child has to resume programs before it is killed.
 const endWait = 5 * time.Second
 
-// maxLine bounds what the child may say in a line.
+// maxLine bounds a line of the child's output.
 const maxLine = 64 << 10
 
-// Release empties the disks of the device whose directory in sysfs is dir, and returns when that is
-// done, when a deadline has passed, or when the context has ended; never later. The device has to be
-// taken away before finish is called, which lets programs go on that were held back for that moment.
-// step is told what is being done.
+// Release empties the disks of the device whose directory in sysfs is dir. It returns when that is done, when a
+// deadline has passed, or when ctx has ended; never later. The device has to be taken away before finish is called,
+// which resumes the programs that were stopped for that moment. step is called with what is being done.
 func (r Releaser) Release(ctx context.Context, dir string, step func(string)) (res Result, finish func()) {
 	stall, whole := r.Stall, r.Whole
 	if stall == 0 {
@@ -61,7 +60,7 @@ func (r Releaser) Release(ctx context.Context, dir string, step func(string)) (r
 		whole = wholeLimit
 	}
 	disks, _ := disksBelow(dir)
-	begun := time.Now() // the whole time counts from here, waiting for a turn included
+	begun := time.Now() // the whole time counts from here, including the wait for a turn
 	wait := time.NewTimer(whole)
 	defer wait.Stop()
 	select {
@@ -96,7 +95,7 @@ func (r Releaser) Release(ctx context.Context, dir string, step func(string)) (r
 				return Result{Forced: "the program that empties the disk has died", Lost: unwritten(disks)}, c.finish
 			case m.Result != nil:
 				if m.Result.Forced != "" && m.Result.Lost >= 0 {
-					m.Result.Lost = max(m.Result.Lost, unwritten(disks)) // what came since
+					m.Result.Lost = max(m.Result.Lost, unwritten(disks)) // what arrived since
 				}
 				return *m.Result, c.finish
 			case m.Step != "":
@@ -119,8 +118,8 @@ func (r Releaser) Release(ctx context.Context, dir string, step func(string)) (r
 	}
 }
 
-// process is a child that runs. It is never waited for by anybody but its own reaper: a call of its
-// into a user's file system may last for ever, beyond SIGKILL.
+// process is a running child. Only its own reaper waits for it: a call of the child into a user's file system may last
+// for ever, beyond SIGKILL.
 type process struct {
 	cmd   *exec.Cmd
 	keep  string // the file of stopped programs; "" for none
@@ -192,23 +191,23 @@ func (c *process) read() {
 	}
 }
 
-// remember keeps the names of programs that are about to be stopped.
+// remember stores the names of programs that are about to be stopped.
 func (c *process) remember(list []Program) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stopped = append(c.stopped, list...)
 	if b, err := json.Marshal(c.stopped); err == nil && c.keep != "" {
-		_ = os.WriteFile(c.keep, b, 0o600) // in memory: it is for after a kill, not for after a power cut
+		_ = os.WriteFile(c.keep, b, 0o600) // in memory: it is needed after a kill, not after a power cut
 	}
 }
 
 const keepPrefix = "stopped."
 
-// Resume lets programs go on that a child of an earlier agent had stopped, when neither lived to do it.
+// Resume resumes programs that a child of an earlier agent had stopped, if neither lived to do it.
 func Resume(dir string) {
 	files, _ := filepath.Glob(filepath.Join(dir, keepPrefix+"*"))
 	for _, f := range files {
-		b, err := os.ReadFile(f) // our own, as long as the child's list of programs, which is bounded
+		b, err := os.ReadFile(f) // written by us, as long as the child's list of programs, which is bounded
 		var list []Program
 		if err == nil && json.Unmarshal(b, &list) == nil {
 			for _, p := range list {
@@ -219,8 +218,7 @@ func Resume(dir string) {
 	}
 }
 
-// finish ends the child in the background. Should it die before it has let programs go on, that is
-// done here.
+// finish ends the child in the background. If the child dies before it has resumed its programs, they are resumed here.
 func (c *process) finish() {
 	c.once.Do(func() {
 		close(c.over)

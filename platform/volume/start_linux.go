@@ -19,19 +19,18 @@ import (
 	"github.com/warderd/warder/platform/mountinfo"
 )
 
-// starter knows which disks the start of the machine waits for. Where one of them is refused, the start ends in a
-// shell for emergencies.
+// starter knows which disks the boot waits for. If one of them is refused, the boot ends in an emergency shell.
 type starter struct {
 	sys, proc, dev  string // of sysfs, procfs and the device nodes
 	fstab, crypttab string
-	inside          []string // disks that were found inside the machine when there was an agent
+	inside          []string // disks that were inside the machine when the agent last ran
 }
 
 func newStarter(h platform.Host) *starter {
 	return &starter{sys: h.Sysfs, proc: h.Proc, dev: "/dev", fstab: "/etc/fstab", crypttab: "/etc/crypttab", inside: h.Early.Of(name)}
 }
 
-// need is a disk that the start waits for: how it is named, and for what.
+// need is a disk that the boot waits for: how it is named, and what for.
 type need struct{ spec, what string }
 
 // The bounds of the two tables.
@@ -40,7 +39,7 @@ const (
 	maxNeeds = 1024
 )
 
-// needs reads both tables. One that cannot be read may name anything.
+// needs reads both tables. A table that cannot be read may name anything.
 func (s *starter) needs() (out []need, err error) {
 	read := func(path string, parse func(string) ([]need, error)) {
 		b, rerr := durable.Read(path, maxTable)
@@ -58,16 +57,15 @@ func (s *starter) needs() (out []need, err error) {
 	return out, err
 }
 
-// parseFstab gives what is mounted, and swapped to, at the start (fstab(5), systemd.mount(5)). What may be missing,
-// and what is mounted when it is first used, is waited for by nobody.
+// parseFstab returns what is mounted, and used as swap, at boot (fstab(5), systemd.mount(5)). The boot does not wait
+// for entries that may be missing, or that are mounted on first use.
 func parseFstab(text string) ([]need, error) {
 	return parseTable(text, 4, func(f []string) (specs []string, options, what string) {
 		return []string{f[0]}, f[3], f[1] + " of /etc/fstab"
 	})
 }
 
-// parseCrypttab gives the disks that are unlocked at the start, and those that a key or a header lies on
-// (crypttab(5)).
+// parseCrypttab returns the disks that are unlocked at boot, and those with a key or a header for them (crypttab(5)).
 func parseCrypttab(text string) ([]need, error) {
 	return parseTable(text, 2, func(f []string) (specs []string, options, what string) {
 		if len(f) > 3 {
@@ -129,7 +127,7 @@ func isDisk(spec string) bool {
 		spec != "/dev/null"
 }
 
-// node is the device node of a disk, which may not be there.
+// node is the device node of a disk, which may not exist.
 func (s *starter) node(spec string) string {
 	tag, v, ok := strings.Cut(spec, "=")
 	if !ok || tags[tag] == "" {
@@ -165,7 +163,7 @@ func udevName(s string) string {
 	return b.String()
 }
 
-// number is the number of the block device that a disk is; "" where it is not there.
+// number is the number of a disk's block device; "" if there is none.
 func (s *starter) number(spec string) string {
 	var st unix.Stat_t
 	if unix.Stat(s.node(spec), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
@@ -174,7 +172,7 @@ func (s *starter) number(spec string) string {
 	return fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
 }
 
-// Observe says what the start waits for and has not been seen.
+// Observe reports which disk the boot waits for that has not been seen.
 func (s *starter) Observe(_ context.Context, m *fact.Machine) error {
 	m.Starting = &fact.Starting{}
 	list, err := s.needs()
@@ -190,7 +188,7 @@ func (s *starter) Observe(_ context.Context, m *fact.Machine) error {
 	return nil
 }
 
-// Carries names what is on a device's disk and in use, or will be: nothing can be emptied yet.
+// Carries names what is on a device's disk and is in use, or will be: nothing can be emptied yet.
 func (s *starter) Carries(dir string) string {
 	if place := Carries(dir); place != "" {
 		return place
@@ -208,7 +206,7 @@ func (s *starter) Carries(dir string) string {
 	list, err := s.needs()
 	for _, n := range list {
 		if slices.Contains(s.inside, n.spec) {
-			continue // a stick that calls itself so is another one
+			continue // a stick with the same name is another disk
 		}
 		if dev := s.number(n.spec); slices.ContainsFunc(disks, func(d disk) bool { return d.dev == dev }) {
 			return n.what
@@ -252,8 +250,8 @@ func (s *starter) uses(disks []disk) string {
 	return ""
 }
 
-// Note lists the disks that the start waits for and that are inside: by their names of now, so that the next start
-// knows it before they are there.
+// Note lists the disks that the boot waits for and that are internal, by their present names, so that the next early
+// start knows this before they appear.
 func (s *starter) Note() (out []string) {
 	list, _ := s.needs()
 	for _, n := range list {
@@ -269,7 +267,7 @@ func (s *starter) Note() (out []string) {
 	return out
 }
 
-// isInside reports whether every disk below a block device is known, and none hangs on USB.
+// isInside reports whether every disk below a block device is known, and none is attached to USB.
 func (s *starter) isInside(dir string, depth int) bool {
 	if depth > maxDepth || onUSB(dir) {
 		return false
@@ -284,11 +282,11 @@ func (s *starter) isInside(dir string, depth int) bool {
 			return false
 		}
 	}
-	// The disks of NVMe with several paths stand on nothing.
+	// The disks of NVMe with several paths rest on nothing.
 	return len(below) > 0 || !strings.Contains(dir, "/virtual/") || strings.Contains(dir, "/virtual/nvme-subsystem/")
 }
 
-// onUSB reports whether a device of sysfs hangs on a USB bus.
+// onUSB reports whether a device of sysfs is attached to a USB bus.
 func onUSB(dir string) bool {
 	for e := range strings.SplitSeq(dir, "/") {
 		if n, ok := strings.CutPrefix(e, "usb"); ok && n != "" && strings.Trim(n, "0123456789") == "" {
@@ -298,7 +296,7 @@ func onUSB(dir string) bool {
 	return false
 }
 
-// drop is the release of the early start: what is in use is not taken away, so there is nothing to empty.
+// drop is the early start's release: disks in use are not taken away, so there is nothing to empty.
 func drop(context.Context, string, func(string)) (platform.Released, func()) {
 	return platform.Released{}, func() {}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/warderd/warder/platform/mountinfo"
 )
 
-// superblock is a file system that is in use, held by a mount of its own that nobody else sees. Making
-// it read-only reaches every mount of it, in every namespace.
+// superblock is a file system in use, opened through a detached mount that nobody else sees. Making it read-only
+// affects every mount of it, in every namespace.
 type superblock struct {
 	disk   disk
 	fstype string
@@ -23,15 +23,15 @@ type superblock struct {
 	ro     bool
 }
 
-// errNoFileSystem: a disk is in use, and not by a file system of the kernel's.
+// errNoFileSystem means that a disk is in use, but not by a file system of the kernel's.
 var errNoFileSystem = errors.New("something other than a mounted file system uses the disk")
 
-// fileSystems are the types that need a block device, as the running kernel knows them.
+// fileSystems are the types that need a block device, as the running kernel lists them.
 func fileSystems() (out []string) {
 	b, _ := os.ReadFile("/proc/filesystems")
 	for line := range strings.Lines(string(b)) {
 		kind, name, _ := strings.Cut(strings.TrimRight(line, "\n"), "\t")
-		// fuseblk needs its daemon's descriptor: it is released by its mounts.
+		// fuseblk needs its daemon's descriptor: it is released through its mounts.
 		if kind == "" && name != "" && name != "fuseblk" {
 			out = append(out, name)
 		}
@@ -39,9 +39,8 @@ func fileSystems() (out []string) {
 	return out
 }
 
-// grab takes hold of the file system that has claimed a disk. Creating a mount of a block device gives
-// the superblock that exists: the wrong type is refused with EBUSY, because another has the disk, and
-// nothing is read from it.
+// grab opens the file system that has claimed a disk. Mounting a block device again returns the existing superblock.
+// With the wrong type, it is refused with EBUSY because another one has the disk, and nothing is read from it.
 func grab(d disk, types []string) (*superblock, error) {
 	node, err := d.open(os.O_RDONLY)
 	if err != nil {
@@ -49,7 +48,7 @@ func grab(d disk, types []string) (*superblock, error) {
 	}
 	defer node.Close()
 	for _, t := range types {
-		// Read-only first: should the file system have gone meanwhile, the mount made here takes no writes.
+		// Read-only first: if the file system has gone meanwhile, the mount made here accepts no writes.
 		for _, ro := range []bool{true, false} {
 			tree, err := attach(t, fmt.Sprintf("/proc/self/fd/%d", node.Fd()), ro)
 			if err != nil {
@@ -86,7 +85,7 @@ func attach(fstype, source string, ro bool) (int, error) {
 	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 }
 
-// readOnly makes the file system read-only, which flushes it. EBUSY says that somebody writes.
+// readOnly makes the file system read-only, which flushes it. EBUSY means that somebody writes.
 func (s *superblock) readOnly() error {
 	if s.ro {
 		return nil
@@ -113,21 +112,21 @@ func (s *superblock) sync() error {
 	return nil
 }
 
-// fsShutdown is FS_IOC_SHUTDOWN, which ext4, exfat, xfs, f2fs and newer btrfs know; each header calls it by
-// a name of its own. A freeze (FIFREEZE) would do on more of them, but a file system whose thawer has
-// died holds its writers in the kernel for ever.
+// fsShutdown is FS_IOC_SHUTDOWN, which ext4, exfat, xfs, f2fs and newer btrfs support; each header has its own name for
+// it. More file systems support a freeze (FIFREEZE), but if the freezing process dies, writers stay blocked in the
+// kernel for ever.
 const fsShutdown = 0x8004587d
 
-// cut makes what is written from now on fail, after flushing what was written before. It reports
-// whether the file system can be cut at all: vfat cannot.
+// cut makes all further writes fail, after flushing what was written before. It reports whether the file system
+// supports that: vfat does not.
 func (s *superblock) cut() bool {
 	flush := uint32(0) // the default mode freezes, and so flushes, before it shuts down
 	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(s.root), fsShutdown, uintptr(unsafe.Pointer(&flush)))
 	return e == 0
 }
 
-// detach takes the mounts of the disks out of the host's own namespace, which is the child's. It asks
-// for the mount's id at each place, because a user may have put another over it.
+// detach unmounts the disks in the host's own namespace, which is the child's. It checks the mount's id at each mount
+// point, because a user may have mounted something else over it.
 func detach(disks []disk, step func(string)) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -149,9 +148,9 @@ func detach(disks []disk, step func(string)) {
 	}
 }
 
-// on reports whether a mount is of one of the disks: by its device number, and for file systems that
-// mount under a number of their own by the node that is their source (/dev/mapper/name, say), which only
-// root gives in this namespace.
+// on reports whether a mount is of one of the disks: by its device number or, for file systems that are mounted under a
+// number of their own, by the node that is their source (such as /dev/mapper/name), which only root can set in this
+// namespace.
 func on(disks []disk, m mountinfo.Mount) bool {
 	dev := m.Dev
 	if m.FS == "btrfs" || m.FS == "bcachefs" {
@@ -169,13 +168,13 @@ func on(disks []disk, m mountinfo.Mount) bool {
 	return false
 }
 
-// unmount takes one mount away, after looking that it is that one; EBUSY says that it is used.
+// unmount removes one mount, after checking that it is the right one; EBUSY means that it is in use.
 func unmount(m mountinfo.Mount, flags int) error {
 	fd, err := unix.Open(m.Point, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	// Not statx: a file system that was shut down answers that with an error.
+	// Not statx: a file system that was shut down answers it with an error.
 	info, err := readSome(fmt.Sprintf("/proc/thread-self/fdinfo/%d", fd))
 	_ = unix.Close(fd)
 	if id, ok := parseMountID(string(info)); err != nil || !ok || id != m.ID {
@@ -199,9 +198,8 @@ func blockFUSE(disks []disk) (out []mountinfo.Mount) {
 	return out
 }
 
-// loopsOn lists the loop devices whose file lies on one of the file systems, and what stands on them.
-// told is false where a loop device's file does not answer, or stands on a file system of several
-// layers, whose device number is nobody's.
+// loopsOn lists the loop devices whose file is on one of the file systems, and what rests on them. told is false if a
+// loop device's file does not answer, or is on a layered file system, whose device number says nothing.
 func loopsOn(devs map[uint64]bool) (out []disk, told bool) {
 	told, stuck := true, 0
 	all, _ := os.ReadDir("/sys/block")
@@ -213,7 +211,8 @@ func loopsOn(devs map[uint64]bool) (out []disk, told bool) {
 		if _, err := os.Stat("/sys/block/" + name + "/loop/backing_file"); err != nil {
 			continue
 		}
-		// The kernel asks the backing file's own system for this, which may be a user's: in time, or not.
+		// To answer this, the kernel asks the backing file's own file system, which may be a user's: hence the time
+		// limit.
 		dev, ok := inTime(func() uint64 { return backing(name) })
 		switch {
 		case !ok:
@@ -246,7 +245,7 @@ func backing(name string) uint64 {
 	return info.Device
 }
 
-// clearLoop lets go of a loop device's file, at once or when its last user does.
+// clearLoop detaches a loop device's file, at once or when its last user closes it.
 func clearLoop(d disk) {
 	if f, err := d.open(os.O_RDONLY); err == nil {
 		_ = unix.IoctlSetInt(int(f.Fd()), unix.LOOP_CLR_FD, 0)
@@ -254,7 +253,7 @@ func clearLoop(d disk) {
 	}
 }
 
-// swapOff stops swapping to the disks.
+// swapOff ends swapping to the disks.
 func swapOff(disks []disk) error {
 	b, err := os.ReadFile("/proc/swaps")
 	if err != nil {

@@ -1,9 +1,8 @@
-// Package volume empties a disk before it is taken away: it makes the file systems on it read-only,
-// which flushes them, and names the programs that were still writing. All of that happens in an
-// expendable child process (Main), because everything on a user's disk can be made to wait: the
-// agent only starts the child (Release), watches the disk's own counters, and stops waiting at a
-// deadline. It owns no policy, never enters a foreign mount namespace and never decides whether a
-// disk may stay: the disk is taken away in any case.
+// Package volume empties a disk before it is taken away: it makes the file systems on it read-only, which flushes them,
+// and names the programs that were still writing. All of that happens in an expendable child process (Main), because a
+// user's disk can make any call wait for ever. The agent only starts the child (Release), watches the disk's own
+// counters, and stops waiting at a deadline. The package owns no policy, never enters a foreign mount namespace, and
+// never decides whether a disk may stay: the disk is taken away in any case.
 package volume
 
 import (
@@ -12,7 +11,7 @@ import (
 	"time"
 )
 
-// The deadlines of one release. At either of them the disk is taken away as it is.
+// The deadlines of one release. When either passes, the disk is taken away as it is.
 const (
 	stallLimit = 15 * time.Second // without a sector written or a step made
 	wholeLimit = 5 * time.Minute
@@ -22,14 +21,12 @@ const (
 type Result struct {
 	// Clean: every file system was made read-only or unmounted, so that nothing can be lost.
 	Clean bool `json:"clean"`
-	// Cut: programs still had files open for writing. Everything that was written is on the disk; what
-	// they write from then on fails.
+	// Cut: programs still had files open for writing. Everything written so far is on the disk; further writes fail.
 	Cut bool `json:"cut,omitempty"`
-	// Forced says why the disk is taken away without all of it being known to be written; "" where it
-	// is not.
+	// Forced says why the disk is taken away although not all of it is known to be written; "" if it is not.
 	Forced string `json:"forced,omitempty"`
-	// Lost is how many KiB were not on the disk yet, of those that programs were told are written; -1
-	// where that cannot be read. It is only given with Forced.
+	// Lost is how many KiB were not on the disk yet although programs were told that they are written; -1 if that
+	// cannot be read. It is only set together with Forced.
 	Lost int64 `json:"lost_kib,omitempty"`
 	// Asked are the programs that were asked to end.
 	Asked []Program `json:"asked,omitempty"`
@@ -80,7 +77,7 @@ func names(list []Program) string {
 	return strings.Join(out, ", ")
 }
 
-// message is one line that the child writes: a step, the programs it has stopped, or the result.
+// message is one line of the child's output: a step, the programs it has stopped, or the result.
 type message struct {
 	Step    string    `json:"step,omitempty"`
 	Stopped []Program `json:"stopped,omitempty"`

@@ -8,7 +8,7 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// Main is the child, which this system does not need.
+// Main is the child process, which this system does not need.
 func Main(string, io.Reader, io.Writer) error {
 	return platform.Unsupported{Feature: "releasing a volume", Need: "Linux, in this version"}
 }

@@ -16,11 +16,11 @@ import (
 	"github.com/warderd/warder/platform/mountinfo"
 )
 
-// How long one look at one process, or at one loop device, may take. A user can make a process whose
-// memory map is locked for ever: it is left behind, with the thread that waits for it.
+// How long one look at one process, or at one loop device, may take. A user can create a process whose memory map is
+// locked for ever: it is abandoned, with the thread that waits for it.
 const lookLimit = 500 * time.Millisecond
 
-// maxStuck bounds the threads that are left behind by one child.
+// maxStuck bounds the threads that one child abandons.
 const maxStuck = 16
 
 // maxMaps bounds what is read of one process's memory map.
@@ -39,18 +39,17 @@ func inTime[T any](f func() T) (T, bool) {
 	}
 }
 
-// writer is a process with a file open for writing, and the descriptor that stands for that very
-// process, whoever gets its number later.
+// writer is a process with a file open for writing, and a descriptor that stays with that process even if its number is
+// reused.
 type writer struct {
 	Program
 	pidfd int
 	user  bool // every one of its user ids is a person's
 }
 
-// writers looks once at every process, for all disks at the same time. It reads the kernel's own /proc
-// and asks no file system: the attributes of a file are taken as the kernel knows them. A writer that
-// cannot be seen (a descriptor under way in a socket, a process that locks its memory map) is no
-// reason to keep the disk.
+// writers looks once at every process, for all disks at the same time. It reads the kernel's own /proc and asks no file
+// system: a file's attributes are read as the kernel has cached them. A writer that cannot be seen (a descriptor in
+// transit in a socket, a process that locks its memory map) is no reason to keep the disk.
 func (c *child) writers(devs map[uint64]bool) (out []writer) {
 	least := leastUser()
 	all, _ := os.ReadDir("/proc")
@@ -73,8 +72,8 @@ func (c *child) writers(devs map[uint64]bool) (out []writer) {
 	return out
 }
 
-// look gives a process when it writes to one of the devices. The descriptor comes first: what is read
-// after it is of this process or of none.
+// look returns a process if it writes to one of the devices. The descriptor is opened first: everything read after it
+// is about this process or none.
 func look(pid int, devs map[uint64]bool, least int) *writer {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
@@ -90,8 +89,8 @@ func look(pid int, devs map[uint64]bool, least int) *writer {
 	return w
 }
 
-// opened looks for a file open for writing. The permissions of the link in /proc say how it is open
-// (proc_pid_fd(5)), and its target's attributes are taken from the kernel's memory.
+// opened looks for a file open for writing. The permissions of the link in /proc say how it is open (proc_pid_fd(5)),
+// and its target's attributes are read from the kernel's cache.
 func opened(pid int, devs map[uint64]bool) bool {
 	dir, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
@@ -149,8 +148,8 @@ func parseMaps(r io.Reader, devs map[uint64]bool) bool {
 	return false
 }
 
-// status gives a process's name and owner, and whether all of its user ids (real, effective, saved,
-// file system) are people's: a program that took root's rights is not a user's any more.
+// status returns a process's name and owner, and whether all of its user ids (real, effective, saved, file system) are
+// people's: a program that acquired root's rights is no longer a user's.
 func status(pid, least int) (name string, uid int, user bool) {
 	b, err := readSome(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -176,13 +175,13 @@ func status(pid, least int) (name string, uid int, user bool) {
 	return name, uid, user
 }
 
-// started is field 22 of /proc/PID/stat: a process's start, which a reused number does not share.
+// started is field 22 of /proc/PID/stat: a process's start time, which differs if the number was reused.
 func started(pid int) uint64 {
 	b, err := readSome(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
-	i := bytes.LastIndexByte(b, ')') // the name may hold anything
+	i := bytes.LastIndexByte(b, ')') // the name may contain anything
 	if i < 0 {
 		return 0
 	}
@@ -209,7 +208,7 @@ const (
 	lastService  = 65535
 )
 
-// defaultLeast is where people's user ids begin when /etc/login.defs does not say (login.defs(5)).
+// defaultLeast is where people's user ids begin if /etc/login.defs does not say (login.defs(5)).
 const defaultLeast = 1000
 
 func leastUser() int {
@@ -231,10 +230,10 @@ func parseLeast(text string) int {
 	return defaultLeast
 }
 
-// signal reaches the process that was looked at, and no other.
+// signal sends a signal to the process that was looked at, and no other.
 func (w writer) signal(s unix.Signal) { _ = unix.PidfdSendSignal(w.pidfd, s, nil, 0) }
 
-// resume lets a program go on that was stopped, after looking that it is still that one.
+// resume resumes a stopped program, after checking that it is still the same one.
 func resume(p Program) {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if err != nil {
