@@ -1,6 +1,6 @@
 // Package admin is the administrator's side of the wire: a client of the server's API for the command line
-// (cmd/warder-server). It decodes nothing that a command does not print, so that it also works with a
-// server that is newer. The API itself is described by the server's own /openapi.json.
+// (cmd/warder-server). It only decodes what commands print, so it also works with a newer server. The API itself is
+// described by the server's own /openapi.json.
 package admin
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/warderd/warder/sync/checkin"
 )
 
-// Server says where the API is and how to be let in.
+// Server is an address of the API, with credentials.
 type Server struct {
 	URL   string // "https://policy.example.com:8443"
 	CA    string // PEM of the one authority to trust; "" for the system's
@@ -30,7 +30,7 @@ type Client struct {
 	http        *http.Client
 }
 
-// New makes a client. Plain HTTP is taken for loopback alone, as everywhere.
+// New makes a client. As everywhere, plain HTTP is only accepted for loopback.
 func New(s Server) (*Client, error) {
 	s.URL = strings.TrimSuffix(checkin.Canonical(s.URL), "/")
 	if _, err := checkin.CheckURL(s.URL); err != nil {
@@ -49,7 +49,7 @@ type Error struct {
 	Code    string
 	Message string
 	Field   string
-	// Errors has every error by field, where there are several.
+	// Errors lists every error by field, if there are several.
 	Errors []FieldError
 }
 
@@ -73,14 +73,14 @@ func (e *Error) Error() string {
 	return e.Message
 }
 
-// Foreign says that the words are the server's (cli.Foreign).
+// Foreign reports that the text is the server's (cli.Foreign).
 func (e *Error) Foreign() {}
 
-// maxAnswer bounds what is read of one answer: the longest page of the longest list is a part of it.
+// maxAnswer bounds one answer; even the longest list comes in pages below it.
 const maxAnswer = 16 << 20
 
-// Do calls one operation. path begins below /api/v1; in is nil, or is sent as JSON (json.RawMessage as it is); out is
-// nil, or decodes the answer. It gives the answer's ETag.
+// Do calls one operation. path begins below /api/v1. in is nil, or is sent as JSON (json.RawMessage unchanged). out is
+// nil, or receives the decoded answer. It returns the answer's ETag.
 func (c *Client) Do(ctx context.Context, method, path string, header http.Header, in, out any) (etag string, err error) {
 	var body io.Reader = http.NoBody
 	if in != nil {
@@ -158,8 +158,8 @@ func failed(status int, b []byte) error {
 	return e
 }
 
-// List calls each with every entry of a list, page after page, at most so many; 0 is all of them. It gives
-// how many there are in all, where the server says so.
+// List calls each with every entry of a list, page after page, at most the given number; 0 means all. It returns the
+// total, if the server says it.
 func (c *Client) List(ctx context.Context, path string, query url.Values, most int, each func(json.RawMessage) error) (total int,
 	err error) {
 	q := url.Values{}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The cadence of check-ins.
+// The timing of check-ins.
 const (
 	DefaultInterval = 300 * time.Second
 	PushedInterval  = 3600 * time.Second // while the push socket is up
@@ -16,16 +16,16 @@ const (
 	maxDelay        = 15 * time.Minute
 	refusedDelay    = time.Hour        // after 401 and 403
 	SpreadEvent     = 10 * time.Second // network-up, resume: at once, spread over this
-	// Pause is the least time between the beginnings of two check-ins. The first change is reported at
-	// once; whoever makes many, a server that nudges without end included, is heard once a second.
+	// Pause is the least time between the starts of two check-ins. The first change is reported at once. Whatever
+	// causes many check-ins, even a server that nudges without end, gets one per second.
 	Pause = time.Second
 
 	minInterval = 10 * time.Second
 	maxInterval = 24 * time.Hour
 )
 
-// Bounded is an interval as a server gives it, in seconds, within what a device goes along with. What
-// is not positive is the default's.
+// Bounded limits an interval from a server, in seconds, to what a device accepts. If it is not positive, it returns the
+// default.
 func Bounded(seconds int) time.Duration {
 	if seconds <= 0 {
 		return DefaultInterval
@@ -33,8 +33,8 @@ func Bounded(seconds int) time.Duration {
 	return min(max(time.Duration(min(seconds, int(maxInterval/time.Second)))*time.Second, minInterval), maxInterval)
 }
 
-// Cadence says when to check in next. Its intervals run on the monotonic clock: a jump of the wall
-// clock neither expires nor resurrects anything.
+// Cadence says when to check in next. Its intervals run on the monotonic clock, so a jump of the wall clock neither
+// delays nor triggers a check-in.
 type Cadence struct {
 	Interval time.Duration // as the server last said
 	Pushed   bool          // the push socket is up
@@ -42,7 +42,7 @@ type Cadence struct {
 	rand     func() float64
 }
 
-// NewCadence starts a cadence; random gives numbers in [0,1).
+// NewCadence starts a cadence; random returns numbers in [0,1).
 func NewCadence(random func() float64) *Cadence {
 	if random == nil {
 		random = rand.Float64
@@ -50,7 +50,7 @@ func NewCadence(random func() float64) *Cadence {
 	return &Cadence{Interval: DefaultInterval, rand: random}
 }
 
-// First is the delay of a device's first check-in after a start: a hash of its id, so that it is
+// First is the delay of a device's first check-in after a start. It is derived from a hash of its id, so that it is
 // predictable and a fleet that boots at once is spread.
 func First(device string, within time.Duration) time.Duration {
 	h := fnv.New64a()
@@ -58,7 +58,7 @@ func First(device string, within time.Duration) time.Duration {
 	return time.Duration(h.Sum64() % uint64(max(within, 1)))
 }
 
-// Done is the delay after a check-in that passed.
+// Done is the delay after a successful check-in.
 func (c *Cadence) Done() time.Duration {
 	c.failures = 0
 	if c.Pushed {
@@ -67,8 +67,8 @@ func (c *Cadence) Done() time.Duration {
 	return c.Interval
 }
 
-// Failed is the delay after one that did not. The jitter is added after the cap: a fleet that lost
-// its server must not come back in step.
+// Failed is the delay after a failed one. The jitter is added after the cap, so that a fleet that lost its server does
+// not come back all at once.
 func (c *Cadence) Failed(err error) time.Duration {
 	var s *StatusError
 	if errors.As(err, &s) {
@@ -78,7 +78,7 @@ func (c *Cadence) Failed(err error) time.Duration {
 		case s.Code == http.StatusUnauthorized || s.Code == http.StatusForbidden:
 			return refusedDelay + c.jitter(refusedDelay/10)
 		case s.Final():
-			// This request will never pass; the next one may, at its time.
+			// This request will never succeed; the next one may, at its time.
 			return c.Done() + c.jitter(firstDelay)
 		}
 	}
@@ -90,8 +90,7 @@ func (c *Cadence) Failed(err error) time.Duration {
 	return d + c.jitter(d)
 }
 
-// Told reports whether a failure is the server's own word on when to come again: until then nothing
-// brings a check-in forward.
+// Told reports whether the server itself said when to come again. Until then nothing brings a check-in forward.
 func (c *Cadence) Told(err error) bool {
 	var s *StatusError
 	return errors.As(err, &s) && (s.RetryAfter > 0 || s.Code == http.StatusUnauthorized || s.Code == http.StatusForbidden)
@@ -103,8 +102,8 @@ func (c *Cadence) Soon() time.Duration {
 	return c.jitter(SpreadEvent)
 }
 
-// Poll is the delay of the next check-in when the socket is lost: within an interval, and not all of a
-// fleet at the end of it.
+// Poll is the delay of the next check-in after the socket is lost: spread over an interval, so that a fleet does not
+// come all at its end.
 func (c *Cadence) Poll() time.Duration { return c.Interval/2 + c.jitter(c.Interval/2) }
 
 // Failures counts the failures in a row.

@@ -1,6 +1,6 @@
-// Package checkin is the device's side of the check-in: one client that signs and sends reports,
-// learns the server's clock, and says when to come again. It owns no policy and stores nothing; the
-// agent gives it the report and takes the answer.
+// Package checkin is the device's side of the check-in: a client that signs and sends reports, learns the server's
+// clock, and says when to come again. It owns no policy and stores nothing; the agent supplies the report and processes
+// the answer.
 package checkin
 
 import (
@@ -34,20 +34,20 @@ type Server struct {
 	URL   string     // "https://policy.example.com"
 	CA    string     // PEM of the one certificate authority to trust; empty for the system's
 	Proxy secret.URL // empty for the environment's
-	// Now judges certificates; nil is this machine's clock.
+	// Now is the clock for checking certificates; nil is this machine's clock.
 	Now func() time.Time
 }
 
 // requestLimit bounds one exchange.
 const requestLimit = 30 * time.Second
 
-// HTTP gives a client that trusts the pinned authority alone and keeps one connection alive.
+// HTTP returns a client that only trusts the pinned authority and keeps one connection alive.
 func (s Server) HTTP() (*http.Client, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost, t.IdleConnTimeout = 1, 10*time.Minute
 	t.ForceAttemptHTTP2 = false // one connection, one exchange: HTTP/2 would cost bytes and wake-ups
-	// A session that is resumed costs neither side a signature, and a kilobyte of certificates less: a
-	// device with a socket connects anew for each check-in.
+	// A resumed session costs neither side a signature, and saves a kilobyte of certificates: a device with a socket
+	// makes a new connection for each check-in.
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(4), Time: s.Now}
 	roots, err := s.roots()
 	if err != nil {
@@ -78,8 +78,8 @@ func (s Server) roots() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// Canonical is a server's URL as it is used from then on: a scheme and a host may be written in capitals, and not all
-// that is made of them may. What cannot be read stays as it is, for CheckURL to refuse.
+// Canonical normalises a server's URL: scheme and host may be written in capitals, and some later uses do not accept
+// that. An unreadable URL is returned unchanged, for CheckURL to refuse.
 func Canonical(raw string) string {
 	u, err := url.Parse(strings.TrimSpace(raw))
 	if err != nil || u.Host == "" {
@@ -89,7 +89,7 @@ func Canonical(raw string) string {
 	return strings.TrimRight(u.String(), "/")
 }
 
-// CheckURL accepts https, and http to this machine alone.
+// CheckURL accepts https, and http to this machine only.
 func CheckURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(Canonical(raw))
 	if err != nil || u.Host == "" {
@@ -111,14 +111,14 @@ func CheckURL(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// StatusError is an answer that is no success.
+// StatusError is an answer that reports a failure.
 type StatusError struct {
 	Code       int
 	Problem    protocol.ProblemBody
 	RetryAfter time.Duration
-	Body       string // the beginning of what it said, where that was no error of ours
+	Body       string // the beginning of the body, if it was not an error in our form
 
-	notBefore, notAfter time.Time // when the certificate it was shown under is valid; zero without one
+	notBefore, notAfter time.Time // validity of the certificate that the answer came under; zero without one
 }
 
 func (e *StatusError) Error() string {
@@ -140,7 +140,7 @@ func (e *StatusError) Final() bool {
 	return e.Code >= 400 && e.Code < 500 && e.Code != http.StatusRequestTimeout && e.Code != http.StatusTooManyRequests
 }
 
-// ErrGarbage: the server answered something that is not the protocol.
+// ErrGarbage means that the server's answer does not follow the protocol.
 var ErrGarbage = errors.New("the server's answer makes no sense")
 
 // Client exchanges reports for answers.
@@ -149,7 +149,7 @@ type Client struct {
 	Device string
 	Key    *jose.JSONWebKey
 	Now    func() time.Time
-	// Trusted gives the policy keys, which sign the server's time; nil where it cannot be asked for.
+	// Trusted returns the policy keys, which sign the server's time; nil if it cannot be asked for.
 	Trusted func() json.RawMessage
 
 	http *http.Client
@@ -161,7 +161,7 @@ type Client struct {
 
 // NewClient makes a client for an enrolled device.
 func NewClient(s Server, device string, key *jose.JSONWebKey, now func() time.Time) (*Client, error) {
-	s.URL = Canonical(s.URL) // one that an older version has stored may not be
+	s.URL = Canonical(s.URL) // one stored by an older version may not be
 	c := &Client{Server: s, Device: device, Key: key, Now: now}
 	c.Server.Now = func() time.Time { return c.Now().Add(c.Offset()) }
 	var err error
@@ -169,7 +169,7 @@ func NewClient(s Server, device string, key *jose.JSONWebKey, now func() time.Ti
 	return c, err
 }
 
-// Offset is what the server's clock is ahead of ours, as far as it had to be learnt.
+// Offset is how far the server's clock is ahead of ours. It is only learnt when it is needed.
 func (c *Client) Offset() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -179,7 +179,7 @@ func (c *Client) Offset() time.Duration {
 // Close drops the kept connection.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Sign gives the bearer token for a request of this device.
+// Sign returns the bearer token for a request of this device.
 func (c *Client) Sign(method, path string, body []byte) (string, error) {
 	c.mu.Lock()
 	at := c.Now().Add(c.offset)
@@ -187,20 +187,20 @@ func (c *Client) Sign(method, path string, body []byte) (string, error) {
 	return protocol.SignRequest(c.Key, c.Device, method, path, body, at)
 }
 
-// HTTPClient is the client's own, for the push socket: one trust, one proxy.
+// HTTPClient is the client's own, for the push socket: the same trust, the same proxy.
 func (c *Client) HTTPClient() *http.Client { return c.http }
 
 // maxTries of one exchange: the first, one after learning the clock, one after learning the counter.
 const maxTries = 3
 
-// Exchange sends a report. It counts it, and tries again where the server only differs on the clock or
-// the counter, or where this machine's clock is too wrong to judge the server's certificate.
+// Exchange sends a report. It numbers the report, and tries again if the server only disagrees about the clock or the
+// counter, or if this machine's clock is too wrong to check the server's certificate.
 func (c *Client) Exchange(ctx context.Context, r protocol.Report) (protocol.Answer, error) {
 	return c.exchange(ctx, c.http, r)
 }
 
-// ExchangeAnew is Exchange on a connection that is made for it and closed after it: the only kind that says
-// whether one can be made now.
+// ExchangeAnew is Exchange on a new connection that is closed afterwards: only that proves that a connection can be
+// made now.
 func (c *Client) ExchangeAnew(ctx context.Context, r protocol.Report) (protocol.Answer, error) {
 	h, err := c.Server.HTTP()
 	if err != nil {
@@ -224,8 +224,8 @@ func (c *Client) exchange(ctx context.Context, h *http.Client, r protocol.Report
 	}
 }
 
-// nextCounter only grows, also over restarts without being stored: it follows the clock, and a
-// server that has seen a higher one says so.
+// nextCounter always grows, also over restarts, without being stored. It follows the clock; a server that has seen a
+// higher counter says so.
 func (c *Client) nextCounter() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -233,7 +233,7 @@ func (c *Client) nextCounter() uint64 {
 	return c.counter
 }
 
-// mend learns what a failure says about the clock or the counter; nil when it is worth another try.
+// mend learns what a failure says about the clock or the counter. It returns nil if another try is worth it.
 func (c *Client) mend(ctx context.Context, failure error) error {
 	var s *StatusError
 	if errors.As(failure, &s) && c.learn(s) {
@@ -249,7 +249,7 @@ func (c *Client) mend(ctx context.Context, failure error) error {
 	return failure
 }
 
-// maxCounter is the highest counter that a server may give a device: it takes higher ones still.
+// maxCounter is the highest counter that a device accepts from a server; the server itself accepts higher ones.
 const maxCounter = 1 << 52
 
 func (c *Client) learn(s *StatusError) bool {
@@ -269,7 +269,7 @@ func (c *Client) learn(s *StatusError) bool {
 	return true
 }
 
-// Put sends bytes that are no report, signed as one.
+// Put sends bytes other than a report, signed in the same way.
 func (c *Client) Put(ctx context.Context, path string, body []byte) error {
 	for try := 0; ; try++ {
 		token, err := c.Sign(http.MethodPut, path, body)
@@ -345,8 +345,8 @@ func statusError(res *http.Response, raw []byte) error {
 	return e
 }
 
-// retryAfter reads both forms (RFC 9110, 10.2.3), bounded by a day. A date is taken by the server's own
-// clock, where it tells that: this machine's may be wrong.
+// retryAfter reads both forms (RFC 9110, 10.2.3), limited to a day. A date is compared with the server's clock, if the
+// answer has it, because this machine's may be wrong.
 func retryAfter(v, date string) time.Duration {
 	const most = 24 * time.Hour
 	if n, err := strconv.ParseInt(v, 10, 64); err == nil {
@@ -365,8 +365,8 @@ func retryAfter(v, date string) time.Duration {
 
 func beginning(b []byte) string { return string(b[:min(len(b), 120)]) }
 
-// Enroll registers this machine. pin, "sha256:…" of the authority's certificate, makes the server's
-// own authority the only one trusted from then on; without it the system's must vouch.
+// Enroll registers this machine. If pin ("sha256:…" of the authority's certificate) is given, only the server's own
+// authority is trusted from then on; otherwise the system's authorities have to vouch for the server.
 func Enroll(ctx context.Context, s Server, pin, token string, key *jose.JSONWebKey, host protocol.Host,
 	machine string) (protocol.EnrollResponse, Server, error) {
 	var out protocol.EnrollResponse
@@ -401,12 +401,12 @@ func Enroll(ctx context.Context, s Server, pin, token string, key *jose.JSONWebK
 	return out, s, err
 }
 
-// errShown ends a connection whose certificates have been seen.
+// errShown ends a connection after its certificates were seen.
 var errShown = errors.New("the certificates were shown")
 
-// fetchCA takes the certificate with the pinned fingerprint from the chain that the server shows, by the way that
-// everything after goes: through the proxy, where there is one. Nothing is sent to the server before it is found, and
-// everything after is verified against it.
+// fetchCA finds the certificate with the pinned fingerprint in the chain that the server shows. It uses the same path
+// as later requests: through the proxy, if there is one. Nothing is sent to the server before the certificate is found,
+// and everything afterwards is verified against it.
 func (s Server) fetchCA(ctx context.Context, u *url.URL, pin string) (string, error) {
 	want := strings.ToLower(strings.TrimPrefix(pin, "sha256:"))
 	if raw, err := hex.DecodeString(want); err != nil || len(raw) != sha256.Size {
@@ -417,7 +417,7 @@ func (s Server) fetchCA(ctx context.Context, u *url.URL, pin string) (string, er
 		return "", err
 	}
 	var found *x509.Certificate
-	// The chain is not trusted here; it is only searched for the pinned certificate, and the connection ends.
+	// The chain is not trusted here: it is only searched for the pinned certificate, and the connection ends.
 	t, err := unjudged(h, u, nil, func(state tls.ConnectionState) error {
 		for _, cert := range state.PeerCertificates {
 			sum := sha256.Sum256(cert.Raw)
@@ -450,8 +450,8 @@ func (s Server) fetchCA(ctx context.Context, u *url.URL, pin string) (string, er
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: found.Raw})), nil
 }
 
-// unjudged is a client's transport for one request, whose server's certificates are shown to judge instead of being
-// verified. A proxy that is spoken to by TLS is verified first, as ever, by the roots given (nil: the system's).
+// unjudged is a client's transport for one request, in which judge sees the server's certificates instead of their
+// being verified. A proxy reached over TLS is verified as usual, by the given roots (nil: the system's).
 func unjudged(h *http.Client, to *url.URL, roots *x509.CertPool, judge func(tls.ConnectionState) error) (*http.Transport, error) {
 	t := h.Transport.(*http.Transport).Clone()
 	t.DisableKeepAlives = true
@@ -472,7 +472,7 @@ func unjudged(h *http.Client, to *url.URL, roots *x509.CertPool, judge func(tls.
 	return t, nil
 }
 
-// verified judges a chain as crypto/tls does, at a time; the zero time is now.
+// verified verifies a chain as crypto/tls does, at a given time; the zero time is now.
 func verified(state tls.ConnectionState, host string, roots *x509.CertPool, at time.Time) error {
 	between := x509.NewCertPool()
 	for _, cert := range state.PeerCertificates[1:] {

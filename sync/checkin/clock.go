@@ -15,17 +15,16 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// misjudged reports whether a certificate was refused for its time alone. With a clock that is wrong
-// by years, that is every certificate.
+// misjudged reports whether a certificate was refused only because of its dates. If the clock is wrong by years, that
+// is every certificate.
 func misjudged(err error) bool {
 	var invalid x509.CertificateInvalidError
 	return errors.As(err, &invalid) && invalid.Reason == x509.Expired
 }
 
-// askTime learns the server's time from a server whose certificate this machine's clock cannot judge.
-// The certificate must be good in all else, the time must be signed by the policy key for this very
-// question, and it must be one at which the certificate is valid: whoever has an old certificate alone
-// cannot answer.
+// askTime learns the server's time from a server whose certificate this machine's clock cannot check. Everything else
+// about the certificate has to be right, the time has to be signed by the policy key for this very question, and the
+// certificate has to be valid at that time. So somebody who only has an old certificate cannot answer.
 func (c *Client) askTime(ctx context.Context) error {
 	u, err := url.Parse(c.Server.URL)
 	if err != nil {
@@ -36,7 +35,7 @@ func (c *Client) askTime(ctx context.Context) error {
 		return err
 	}
 	var leaf *x509.Certificate
-	// Verified at a time of the certificate's own.
+	// Verified at a time within the certificate's own validity.
 	t, err := unjudged(c.http, u, roots, func(state tls.ConnectionState) error {
 		leaf = state.PeerCertificates[0]
 		return verified(state, u.Hostname(), roots, leaf.NotBefore.Add(time.Minute))

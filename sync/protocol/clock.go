@@ -9,13 +9,13 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// TimeRequest is POST /time: a device whose clock is so wrong that it cannot judge the server's
-// certificate asks for the time. Nonce is made by the device for this one question.
+// TimeRequest is POST /time: a device whose clock is so wrong that it cannot check the server's certificate asks for
+// the time. The device makes a new Nonce for each question.
 type TimeRequest struct {
 	Nonce string `json:"nonce" minLength:"16" maxLength:"64" pattern:"^[A-Za-z0-9_-]+$" doc:"random, for this one question"`
 }
 
-// TimeResponse answers it.
+// TimeResponse is the answer.
 type TimeResponse struct {
 	Time string `json:"time" doc:"compact JWS of the nonce and the server's time, signed by the policy key"`
 }
@@ -28,12 +28,12 @@ type signedTime struct {
 
 const typTime = "warder-time"
 
-// SignTime answers for the server's time.
+// SignTime signs the server's time as an answer.
 func SignTime(key *jose.JSONWebKey, nonce string, at time.Time) (string, error) {
 	return sign(key, typTime, signedTime{nonce, at.UTC()})
 }
 
-// VerifyTime reads the server's time, which must be an answer to this very question.
+// VerifyTime reads the server's time, which has to be an answer to this very question.
 func VerifyTime(token, nonce string, keys json.RawMessage) (time.Time, error) {
 	pinned, err := ParseKeys(keys)
 	if err != nil {
@@ -49,18 +49,16 @@ func VerifyTime(token, nonce string, keys json.RawMessage) (time.Time, error) {
 	return s.Time, nil
 }
 
-// The years that a server's clock can show: this protocol is not older, and no certificate lasts
-// longer.
+// The years that a server's clock can show: the protocol is not older, and no certificate lasts longer.
 var (
 	earliest = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
 	latest   = time.Date(2125, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
-// ErrTime: a server's time that cannot be.
+// ErrTime means that a server's time is impossible.
 var ErrTime = errors.New("the server's time cannot be right")
 
-// Plausible checks a server's time against what is certain, and against when its certificate is valid,
-// where it showed one.
+// Plausible checks a server's time against these years, and against the validity of its certificate if it showed one.
 func Plausible(at, notBefore, notAfter time.Time) error {
 	if at.Before(earliest) || at.After(latest) {
 		return fmt.Errorf("%w: %s", ErrTime, at.Format(time.RFC3339))

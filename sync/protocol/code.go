@@ -13,22 +13,22 @@ import (
 	"unicode/utf8"
 )
 
-// An exception code is what support reads out to a person whose machine is offline: "this stick, on
-// this device, for so many minutes". It is made with a secret that the device got at enrolment, and
-// does not name its subject: the device tries it on what is there and refused.
+// An exception code is what support reads out to a person whose machine is offline: "this stick, on this device, for so
+// many minutes". It is made with a secret that the device received at enrolment. It does not name its subject: the
+// device tries it on everything that is plugged in and refused.
 //
 //	minutes u16 | hour of issue u24, since 2020 | nonce u16 | the first 9 bytes of HMAC-SHA256
 //
-// in base32 (RFC 4648), in groups of five characters. The HMAC is over the device, the subject and the
-// seven bytes before it.
+// in base32 (RFC 4648), in groups of five characters. The HMAC is over the device, the subject and the seven bytes
+// before it.
 const (
 	codeHead    = 7
 	codeMAC     = 9
 	codeLetters = 26 // 16 bytes in base32
-	// CodeLife is how long after it was issued a code can be redeemed, on the device's clock; as long
-	// before, for a clock that is behind.
+	// CodeLife is how long after its issue a code can be redeemed, by the device's clock; also how long before, for a
+	// clock that is behind.
 	CodeLife = 24 * time.Hour
-	// MaxException is the longest time that an exception may hold.
+	// MaxException is the longest time that an exception may last.
 	MaxException = 30 * 24 * time.Hour
 )
 
@@ -37,7 +37,7 @@ var (
 	codeText  = base32.StdEncoding.WithPadding(base32.NoPadding)
 )
 
-// Why a code is not taken.
+// Why a code is refused.
 var (
 	ErrCodeForm  = errors.New("the code must have 26 letters and digits")
 	ErrCodeTyped = errors.New("the code was misheard or mistyped")
@@ -73,7 +73,7 @@ func NewCode(secret []byte, device, subject string, length time.Duration, now ti
 	return strings.Join(append(groups, text), "-"), nil
 }
 
-// Code is a code as read, before it is known to be genuine.
+// Code is a code as read, before it is verified.
 type Code struct {
 	Length time.Duration
 	Issued time.Time
@@ -91,7 +91,7 @@ func ParseCode(text string) (Code, error) {
 		switch {
 		case r == '-' || r == ' ':
 			return -1
-		case r == '0': // not in the alphabet: what was read out as "oh"
+		case r == '0': // not in the alphabet: a 0 is an O
 			return 'O'
 		case r == '1':
 			return 'I'
@@ -116,7 +116,7 @@ func ParseCode(text string) (Code, error) {
 		ID: "code-" + strings.ToLower(codeText.EncodeToString(b[2:codeHead])), head: b[:codeHead], sum: b[codeHead:]}, nil
 }
 
-// Verify checks that a code was made for a device and a subject, and lately.
+// Verify checks that a code was made for a device and a subject, and recently.
 func (c Code) Verify(secret []byte, device, subject string, now time.Time) error {
 	if len(secret) == 0 || !hmac.Equal(c.sum, codeSum(secret, device, subject, c.head)) {
 		return ErrCodeWrong

@@ -12,12 +12,12 @@ type Exception struct {
 	Subject string    `json:"subject"` // as the section names it
 	Reason  string    `json:"reason"`
 	Until   time.Time `json:"until"`
-	// Seconds is what it was granted for. However the server's clock is set, it lasts no longer than that
-	// from when the device first met it. 0 from a server that does not say (0.2.0).
+	// Seconds is the granted length. Whatever the server's clock is set to, the exception lasts no longer than that
+	// from when the device first received it. 0 from a server that does not say (0.2.0).
 	Seconds int64 `json:"seconds,omitempty"`
 }
 
-// firstSection is the one that exceptions were for up to version 0.3, which named the subject after it.
+// firstSection is the only section that had exceptions up to version 0.3, which named the field after it.
 const firstSection = "usb"
 
 type plainException Exception
@@ -27,7 +27,7 @@ type oldException struct {
 	USB string `json:"usb,omitempty"`
 }
 
-// MarshalJSON writes the subject for older devices, too.
+// MarshalJSON also writes the subject in the form for older devices.
 func (e Exception) MarshalJSON() ([]byte, error) {
 	old := oldException{plainException: plainException(e)}
 	if e.Section == firstSection {
@@ -36,7 +36,7 @@ func (e Exception) MarshalJSON() ([]byte, error) {
 	return json.Marshal(old)
 }
 
-// UnmarshalJSON reads an older server's, too.
+// UnmarshalJSON also reads an older server's form.
 func (e *Exception) UnmarshalJSON(b []byte) error {
 	var old oldException
 	if err := json.Unmarshal(b, &old); err != nil {
@@ -49,7 +49,7 @@ func (e *Exception) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// CodeSubject is what an exception code is made for.
+// CodeSubject is the text that an exception code is made for.
 func CodeSubject(section, subject string) string {
 	if section == firstSection {
 		return subject // as in version 0.2

@@ -9,16 +9,16 @@ import (
 	"github.com/warderd/warder/enforce/fact"
 )
 
-// Facts are what a device tells of itself, when it changes: the parts of its snapshot that decisions go
-// by, so that the server can ask "what if" with the same code, and how it stands.
+// Facts are what a device reports about itself, when it changes: the parts of its snapshot that decisions use, so that
+// the server can answer what-if with the same code, and its state.
 type Facts struct {
 	Host Host
 	// Parts of the snapshot, each under its own name beside the fields below.
 	Parts   map[fact.Part]json.RawMessage
 	Capable map[string]fact.Capability
 	Unread  map[string]string // what could not be read, and why
-	// Latency holds histograms in microseconds, as HdrHistogram V2 compressed, in base64. They are no
-	// part of the digest: they go along when something else has changed.
+	// Latency has histograms in microseconds, as HdrHistogram V2 compressed, in base64. They are not part of the
+	// digest: they are sent when something else has changed.
 	Latency map[string]string
 	Health  []string // problems in words
 	Codes   []string // the same as health warnings' codes
@@ -36,10 +36,10 @@ type wireFacts struct {
 	Hold    string                     `json:"hold,omitempty"`
 }
 
-// FactsOf takes a snapshot apart.
+// FactsOf splits a snapshot into its parts.
 func FactsOf(m *fact.Machine) Facts {
 	f := Facts{Capable: maps.Clone(m.Capable)}
-	// Servers up to 0.3 read what can be done by section.
+	// Servers up to 0.3 read capabilities by section.
 	for _, s := range slices.Sorted(maps.Keys(m.Capable)) {
 		section, _, dotted := strings.Cut(s, ".")
 		if _, has := f.Capable[section]; dotted && !has {
@@ -85,13 +85,13 @@ func (f *Facts) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Machine is what a device reported, as decisions take it.
+// Machine is what a device reported, in the form for decisions.
 func (f *Facts) Machine() (fact.Machine, error) { return f.MachineBy(json.Unmarshal) }
 
-// MachineBy is Machine by another reader of JSON.
+// MachineBy is Machine with another reader of JSON.
 func (f *Facts) MachineBy(read fact.Reader) (fact.Machine, error) {
 	m := fact.Machine{Capable: f.Capable}
-	// Agents up to 0.3 said what they can by section, and carried this one setting of another by USB.
+	// Agents up to 0.3 reported capabilities by section, and enforced this one storage setting by USB.
 	const external = "storage.external_storage_allowed"
 	if c, has := f.Capable["usb"]; has && !slices.ContainsFunc(slices.Collect(maps.Keys(f.Capable)),
 		func(s string) bool { return strings.Contains(s, ".") }) {

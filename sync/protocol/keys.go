@@ -19,8 +19,8 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// NewDeviceKey makes a device's key (Ed25519) as a private JWK. A key in a TPM will be P-256, which
-// those have; in software Ed25519 costs the server half as much to verify (docs/decisions/0010).
+// NewDeviceKey makes a device's key (Ed25519) as a private JWK. A key in a TPM will be P-256, which TPMs support; in
+// software, Ed25519 costs the server half as much to verify (docs/decisions/0010).
 func NewDeviceKey() (*jose.JSONWebKey, error) { return NewPolicyKey() }
 
 // NewPolicyKey makes a server's signing key (Ed25519) as a private JWK.
@@ -57,8 +57,7 @@ func ParseKeys(raw json.RawMessage) ([]jose.JSONWebKey, error) {
 	return keys, nil
 }
 
-// sign makes a compact JWS whose type says what it is, so that one kind of message cannot be
-// taken for another.
+// sign makes a compact JWS with a type, so that one kind of message cannot be mistaken for another.
 func sign(key *jose.JSONWebKey, kind string, v any) (string, error) {
 	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(key.Algorithm), Key: key},
 		(&jose.SignerOptions{}).WithType(jose.ContentType(kind)))
@@ -76,7 +75,7 @@ func sign(key *jose.JSONWebKey, kind string, v any) (string, error) {
 	return out.CompactSerialize()
 }
 
-// ErrSignature: the signature is not one of a pinned key's.
+// ErrSignature means that no pinned key made the signature.
 var ErrSignature = errors.New("bad signature")
 
 func verify(token, kind string, keys []jose.JSONWebKey, v any) error {
@@ -118,19 +117,19 @@ func SignAssignment(key *jose.JSONWebKey, a Assignment) (string, error) {
 	return sign(key, typAssignment, a)
 }
 
-// Why an assignment is not taken.
+// Why an assignment is refused.
 var (
 	ErrOtherDevice = errors.New("the assignment is for another device")
 	ErrOlderSerial = errors.New("the assignment is older than one already seen")
 	ErrSerial      = errors.New("the assignment's serial is out of range")
 )
 
-// MaxSerial is the highest serial: every JSON reader holds it exactly, and a device that reported a
-// higher one could not check in any more.
+// MaxSerial is the highest serial: every JSON reader represents it exactly, and a device that reported a higher one
+// could no longer check in.
 const MaxSerial = 1 << 53
 
-// VerifyAssignment checks the signature, whom it is for and that it is not played back. A wrong
-// clock is no reason to refuse: expiry only makes a policy stale.
+// VerifyAssignment checks the signature, the device it is for, and that it is not replayed. A wrong clock is no reason
+// to refuse: expiry only makes a policy stale.
 func VerifyAssignment(token string, keys []jose.JSONWebKey, device string, highest int64) (*Assignment, error) {
 	var a Assignment
 	if err := verify(token, typAssignment, keys, &a); err != nil {
@@ -151,8 +150,8 @@ func VerifyAssignment(token string, keys []jose.JSONWebKey, device string, highe
 // SignRelease signs a release.
 func SignRelease(key *jose.JSONWebKey, r Release) (string, error) { return sign(key, typRelease, r) }
 
-// VerifyRelease checks a release for this device. It cannot be played again: a device that enrols anew
-// has another id.
+// VerifyRelease checks a release for this device. It cannot be replayed later, because a device that enrols again has
+// another id.
 func VerifyRelease(token string, keys []jose.JSONWebKey, device string) (*Release, error) {
 	var r Release
 	if err := verify(token, typRelease, keys, &r); err != nil {
@@ -193,7 +192,7 @@ type requestClaims struct {
 // requestLife is how far ahead a request may expire, in server time.
 const requestLife = 60 * time.Second
 
-// audience is the same for every server: the device's key is used with one server alone.
+// audience is the same for every server: the device's key is only used with one server.
 const audience = "warder-server"
 
 // SignRequest makes the bearer token of one request. now is the server's time as the device knows it.
@@ -211,11 +210,11 @@ func SignRequest(key *jose.JSONWebKey, device, method, path string, body []byte,
 	}).Serialize()
 }
 
-// ErrClock: the token is fine but for its time.
+// ErrClock means that only the token's time is wrong.
 var ErrClock = errors.New("the request's time is off")
 
-// VerifyRequest checks a device's token against its registered key, before the body is read. It
-// gives the hash that the body must have, for VerifyBody.
+// VerifyRequest checks a device's token against its registered key, before the body is read. It returns the hash that
+// the body must have, for VerifyBody.
 func VerifyRequest(token string, key jose.JSONWebKey, device, method, path string, now time.Time) (body string, err error) {
 	t, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256, jose.EdDSA})
 	if err != nil {
@@ -245,8 +244,7 @@ func VerifyBody(want string, body []byte) error {
 	return nil
 }
 
-// KeysDigest names a list of keys in a few bytes, for a server to see whether a device follows a
-// rotation.
+// KeysDigest identifies a list of keys in a few bytes, so that a server sees whether a device has followed a rotation.
 func KeysDigest(keys []jose.JSONWebKey) string {
 	h := sha256.New()
 	for _, k := range keys {
@@ -255,7 +253,7 @@ func KeysDigest(keys []jose.JSONWebKey) string {
 	return hex.EncodeToString(h.Sum(nil)[:4])
 }
 
-// ExceptionsDigest names a list of exceptions.
+// ExceptionsDigest identifies a list of exceptions.
 func ExceptionsDigest(list []Exception) string {
 	if len(list) == 0 {
 		return ""
@@ -268,14 +266,14 @@ func ExceptionsDigest(list []Exception) string {
 	return Digest(ids)[:8]
 }
 
-// Digest names the content of a part of a report, so that it is sent only when it changes.
+// Digest identifies the content of a part of a report, so that it is only sent when it changes.
 func Digest(v any) string {
 	b, _ := json.Marshal(v)
 	h := sha256.Sum256(b)
 	return hex.EncodeToString(h[:16])
 }
 
-// DeviceKey reports whether a device can sign its requests with such a key.
+// DeviceKey reports whether a key is of a kind with which a device can sign its requests.
 func DeviceKey(k *jose.JSONWebKey) bool {
 	if k.Use != "" && k.Use != "sig" {
 		return false

@@ -1,6 +1,6 @@
-// Package protocol is what agent and server say to each other: the messages of enrolment, check-in
-// and push, and how they are signed and verified. It owns shapes and signatures; it opens no
-// connection (sync/checkin, sync/push and sync/server do) and decides nothing.
+// Package protocol is what agent and server say to each other: the messages of enrolment, check-in and push, and how
+// they are signed and verified. It owns shapes and signatures. It opens no connection (sync/checkin, sync/push and
+// sync/server do) and decides nothing.
 package protocol
 
 import (
@@ -44,25 +44,25 @@ type EnrollResponse struct {
 	RecoveryKey json.RawMessage `json:"recovery_key"`
 	Interval    int             `json:"interval_seconds"`
 	ServerTime  time.Time       `json:"server_time"`
-	// Recovery is the counter of the recovery key's last statement (KeySet), so that none from before the
-	// enrolment can be played to the device.
+	// Recovery is the counter of the recovery key's last statement (KeySet), so that no statement from before the
+	// enrolment can be replayed to the device.
 	Recovery uint64 `json:"recovery,omitempty"`
-	// CodeSecret is what this device verifies offline exception codes with (code.go), in base64.
+	// CodeSecret is the secret with which this device verifies offline exception codes (code.go), in base64.
 	CodeSecret string `json:"code_secret,omitempty"`
 }
 
-// Held is the policy that a device holds, and how it stands with it.
+// Held is the device's policy, and its state.
 type Held struct {
 	ID      string `json:"id,omitempty"`
 	Version int    `json:"version,omitempty"`
 	Digest  string `json:"digest,omitempty"`
 	Serial  int64  `json:"serial"`
 	State   string `json:"state,omitempty"` // active, unconfirmed, held, refused, reverted, none
-	// Refused is the digest of a policy that the device could not take, with the reason; the server
-	// does not send it again.
+	// Refused is the digest of a policy that the device could not use, with the reason; the server does not send it
+	// again.
 	Refused string `json:"refused,omitempty"`
 	Reason  string `json:"reason,omitempty"`
-	// Exceptions is ExceptionsDigest of the server's exceptions that hold on the device; "" for none.
+	// Exceptions is ExceptionsDigest of the server's exceptions that the device has; "" for none.
 	Exceptions string `json:"exceptions,omitempty"`
 }
 
@@ -71,12 +71,13 @@ type Agent struct {
 	Version   string    `json:"version"`
 	StartedAt time.Time `json:"started_at"`
 	Machine   string    `json:"machine"`
-	// Run names this run of the agent, at random: a run that was over and is back is another machine's.
+	// Run is a random name of this run of the agent. If a run that had ended reappears, another machine uses the same
+	// key.
 	Run string `json:"run,omitempty"`
-	// Ended is the last word of an agent that ends, and why; "" while it runs. What it said before is no
-	// longer so.
+	// Ended is set in the last report of an agent that ends, and says why; "" while it runs. The state that it reported
+	// before no longer applies.
 	Ended string `json:"ended,omitempty"`
-	// Cut says what of its reports does not get through, "" for nothing.
+	// Cut says which parts of its reports do not get through, "" for none.
 	Cut string `json:"cut,omitempty" doc:"what of its reports does not get through to the server"`
 }
 
@@ -93,12 +94,12 @@ type Report struct {
 	Policy         Held               `json:"policy"`
 	Agent          Agent              `json:"agent"`
 	Pinned         string             `json:"pinned,omitempty"`   // KeysDigest of the policy keys that the device trusts
-	Sequence       int64              `json:"sequence,omitempty"` // of the nudge that this report follows
+	Sequence       int64              `json:"sequence,omitempty"` // of the nudge that caused this report
 	DeviceDigest   string             `json:"device_digest"`
 	Device         *Facts             `json:"device,omitempty"`
 	FindingsDigest string             `json:"findings_digest"`
 	Findings       *[]enforce.Finding `json:"findings,omitempty"` // present and empty: none are left
-	// LookedAt is when the device looked at itself last, on its own clock. It is no news by itself.
+	// LookedAt is when the device last looked at itself, by its own clock. It is not news by itself.
 	LookedAt *time.Time      `json:"looked_at,omitempty"`
 	Epoch    string          `json:"epoch"`
 	Events   []enforce.Event `json:"events,omitempty"`
@@ -130,12 +131,12 @@ type Assignment struct {
 	IssuedAt  time.Time       `json:"issued_at"`
 	ExpiresAt time.Time       `json:"expires_at"`
 	Policy    json.RawMessage `json:"policy"`
-	// Exceptions are all that hold for this device. Their ends are on the server's clock, as IssuedAt
-	// is: the device runs the difference on its own.
+	// Exceptions are all current exceptions of this device. Their ends are by the server's clock, like IssuedAt: the
+	// device measures the difference by its own.
 	Exceptions []Exception `json:"exceptions,omitempty"`
 }
 
-// Release tells one device to give everything back and forget.
+// Release tells one device to give everything back and forget its enrolment.
 type Release struct {
 	DeviceID string    `json:"device_id"`
 	Release  bool      `json:"release"`
@@ -146,7 +147,7 @@ type Release struct {
 type KeySet struct {
 	PolicyKeys json.RawMessage `json:"policy_keys"`
 	IssuedAt   time.Time       `json:"issued_at"`
-	// Recovery is the counter of statements of the recovery key, from 1; it only grows. 0 in all others.
+	// Recovery counts the statements of the recovery key, from 1; it only grows. It is 0 in all others.
 	Recovery uint64 `json:"recovery,omitempty"`
 }
 
@@ -154,7 +155,7 @@ type KeySet struct {
 const (
 	NudgeCheckIn = "check_in"
 	NudgePing    = "ping" // the device answers {"type":"pong"}
-	// NudgeReconnect: the server is going; connect anew at some moment within Within.
+	// NudgeReconnect: the server is stopping; connect again at a random moment within Within.
 	NudgeReconnect = "reconnect"
 )
 
@@ -162,10 +163,10 @@ const (
 type Nudge struct {
 	Type   string `json:"type"`
 	Reason string `json:"reason,omitempty"`
-	// Within is the time in milliseconds over which the server asks devices to spread themselves.
+	// Within is the time in milliseconds over which the server asks devices to spread.
 	Within int `json:"within_ms,omitempty"`
-	// Sequence is the change that the device is nudged for; it gives it back in its next report, so that
-	// a node which has not heard of it yet looks.
+	// Sequence is the change that the device is nudged for. The device returns it in its next report, so that a node
+	// that has not read this change yet does so.
 	Sequence int64 `json:"sequence,omitempty"`
 }
 
@@ -176,7 +177,7 @@ type Problem struct {
 	Errors any          `json:"errors,omitempty"`
 }
 
-// ProblemBody names what went wrong. Code is for programs.
+// ProblemBody says what went wrong. Code is for programs.
 type ProblemBody struct {
 	Code       string     `json:"code"`
 	Message    string     `json:"message"`

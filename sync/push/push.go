@@ -1,5 +1,5 @@
-// Package push is the device's end of the nudge socket. It owns one connection and says only
-// "check in now"; data stays on HTTP, and polling goes on where the socket cannot be had.
+// Package push is the device's end of the nudge socket. It owns one connection and only says "check in now". Data stays
+// on HTTP, and polling continues when the socket is not available.
 package push
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// Timing of the socket. The server asks whether the device lives, as a message and not as a
-// websocket ping: the library arms a timer for each pong, which wakes an idle laptop once more.
+// Timing of the socket. The server checks that the device is alive by a message and not by a websocket ping: the
+// library arms a timer for each pong, which wakes an idle laptop once more.
 const (
 	Silence  = 2 * time.Minute // a server silent for this long is dropped, at the next Check
 	minDelay = 5 * time.Second
@@ -26,7 +26,7 @@ const (
 	maxNudge = 4 << 10
 )
 
-// Socket keeps one connection up.
+// Socket maintains one connection.
 type Socket struct {
 	URL    string // of the server, http or https
 	Device string
@@ -41,11 +41,10 @@ type Socket struct {
 	mu     sync.Mutex
 	heard  time.Time
 	drop   context.CancelFunc
-	within time.Duration // the server went and asked to come back at some moment within this
+	within time.Duration // the server stopped and asked to come back at some moment within this
 }
 
-// Check drops a connection on which the server has been silent for too long. The agent calls it
-// when it is awake anyway.
+// Check drops the connection if the server has been silent for too long. The agent calls it when it is awake anyway.
 func (s *Socket) Check() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,7 +59,7 @@ func (s *Socket) beat(drop context.CancelFunc) {
 	s.heard, s.drop = s.Now(), drop
 }
 
-// Run connects, and reconnects with full jitter, until the context ends.
+// Run connects, and reconnects with full jitter, until ctx ends.
 func (s *Socket) Run(ctx context.Context) {
 	if s.random == nil {
 		s.random = rand.Float64

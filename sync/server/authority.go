@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// CAPin is the fingerprint of the server's own authority; "" where it has none.
+// CAPin is the fingerprint of the server's own authority; "" if it has none.
 func (k *Keys) CAPin() string {
 	if k.ca == nil {
 		return ""
@@ -32,7 +32,7 @@ type CA struct {
 	key  *ecdsa.PrivateKey
 }
 
-// CA reads the authority, and makes it on first use.
+// CA reads the authority, and creates it on first use.
 func (k *Keys) CA(now time.Time) (*CA, error) {
 	if k.ca != nil {
 		return k.ca, nil
@@ -42,7 +42,7 @@ func (k *Keys) CA(now time.Time) (*CA, error) {
 	return k.ca, err
 }
 
-// LoadCA reads the authority of a data directory, and makes it on first use.
+// LoadCA reads the authority of a data directory, and creates it on first use.
 func LoadCA(dir string, now time.Time) (*CA, error) {
 	b, err := secretFile(filepath.Join(dir, "ca.pem"), func() ([]byte, error) { return newCA(now) })
 	if err != nil {
@@ -93,7 +93,7 @@ func serial() *big.Int {
 	return n
 }
 
-// Fingerprint is what devices pin: sha256 over the authority's certificate.
+// Fingerprint is what devices pin: sha256 of the authority's certificate.
 func (c *CA) Fingerprint() string {
 	h := sha256.Sum256(c.cert.Raw)
 	return "sha256:" + hex.EncodeToString(h[:])

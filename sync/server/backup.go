@@ -21,7 +21,7 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-// keyFiles are what a fleet trusts a server by. recovery.key belongs offline and is not among them.
+// keyFiles are the keys by which a fleet trusts a server. recovery.key belongs offline and is not among them.
 var keyFiles = []string{"policy.key", "policy.past", "admin.key", "codes.key", "recovery.pub", "ca.pem"}
 
 // manifest is the first member of a backup.
@@ -31,7 +31,7 @@ type manifest struct {
 	From   string    `json:"from"`
 }
 
-// Backup writes keys and database as of one moment into a file of mode 0600, while servers run.
+// Backup writes keys and database, as of one moment, into a file of mode 0600, while servers run.
 func Backup(ctx context.Context, data, database, to string, now time.Time) error {
 	if _, err := os.Stat(filepath.Join(data, "policy.key")); err != nil {
 		return fmt.Errorf("no server has run with this data directory: %w", err)
@@ -41,7 +41,7 @@ func Backup(ctx context.Context, data, database, to string, now time.Time) error
 		return err
 	}
 	defer s.Close()
-	// The dump first, into a file beside: a member of a tar says its size before its content.
+	// The dump goes into a separate file first: a member of a tar states its size before its content.
 	dump, err := os.CreateTemp(filepath.Dir(to), ".backup-*")
 	if err != nil {
 		return err
@@ -102,13 +102,13 @@ func archive(out io.Writer, data string, dump *os.File, m manifest) error {
 	return errors.Join(t.Close(), z.Close())
 }
 
-// Restore makes a data directory and a database from a backup. Neither may be there before; on
-// failure nothing is left behind that a server would take for its own.
+// Restore makes a data directory and a database from a backup. Neither may exist before; after a failure nothing is
+// left that a server would use.
 func Restore(ctx context.Context, data, database, from string) error {
 	if list, err := os.ReadDir(data); err == nil && len(list) > 0 {
 		return fmt.Errorf("%s is not empty: a backup is restored into a new directory", data)
 	}
-	// Read once to the end before anything is written: a damaged backup restores nothing.
+	// Read to the end once before anything is written: a damaged backup restores nothing.
 	if err := whole(from); err != nil {
 		return fmt.Errorf("%s cannot be restored: %w", from, err)
 	}
@@ -127,7 +127,7 @@ func Restore(ctx context.Context, data, database, from string) error {
 		}
 	}()
 	if err := members(from, func(name string, r io.Reader) error {
-		if name == "database.jsonl" { // after the keys: a database that nobody's keys open is of no use
+		if name == "database.jsonl" { // after the keys: a database is useless without its keys
 			if _, err := LoadKeys(data); err != nil {
 				return err
 			}
@@ -143,8 +143,8 @@ func Restore(ctx context.Context, data, database, from string) error {
 // sumsName is the last member: the SHA-256 of each one before it.
 const sumsName = "sha256.json"
 
-// members gives each member of a backup in turn, and reads to the end of its compression, whose
-// checksum is there.
+// members returns each member of a backup in turn, and reads to the end of the compressed stream, where its checksum
+// is.
 func members(from string, use func(name string, r io.Reader) error) error {
 	in, err := os.Open(from)
 	if err != nil {

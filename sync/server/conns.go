@@ -13,11 +13,11 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// conns keeps a server's connections below what its process may have open: past that nothing could be answered at
-// all, and nothing written. Where one more comes than there may be, some make room: those that wait for nothing, of the
-// address that has the most of those, the longest first. Where each is in the middle of a request (or pretends to be:
-// one whose body does not come looks the same), those of the address that has the most do, if it has more than half, or
-// they have been at it for long. Nobody is kept out by somebody who only keeps connections open.
+// conns keeps a server's connections below the number of files that its process may open. Beyond that nothing could be
+// answered, and nothing written. When a new connection exceeds the limit, others make room: first idle ones, of the
+// address with the most of those, the longest idle first. If every connection is in the middle of a request (or
+// pretends to be: one whose body does not arrive looks the same), those of the address with the most make room if it
+// has more than half, or if they have taken long. So somebody who only keeps connections open locks nobody out.
 type conns struct {
 	net.Listener
 	most int
@@ -32,10 +32,10 @@ type conns struct {
 type kept struct {
 	addr  netip.Prefix
 	does  int8
-	since time.Time // that it does
+	since time.Time // what it is doing
 }
 
-// What a connection does.
+// What a connection is doing.
 const (
 	waits    int8 = iota // between two requests, or before the first
 	asks                 // a request is being read or answered
@@ -43,17 +43,16 @@ const (
 )
 
 const (
-	// young is how long a connection may wait before it makes room for another, as long as its address is not the
-	// one that has the most.
+	// young is how long a connection may be idle before it makes room for another, unless its address has the most.
 	young = 2 * time.Second
-	// long is more than most requests take.
+	// long is longer than most requests take.
 	long = 10 * time.Second
 
-	// openFiles is what a server needs beside its connections: databases, logs, its own requests.
+	// openFiles is what a server needs besides its connections: databases, logs, its own requests.
 	openFiles = 160
 )
 
-// connsOf gives how many connections there may be where a process may have so many files open.
+// connsOf returns how many connections there may be if a process may open the given number of files.
 func connsOf(files uint64) int {
 	return int(min(max(int64(min(files, 1<<24))-openFiles, int64(min(files, 1<<24))/2), 1<<24))
 }
@@ -62,7 +61,7 @@ func keep(l net.Listener, most int, log *slog.Logger) *conns {
 	return &conns{Listener: l, most: most, log: log, said: rate.NewLimiter(rate.Every(time.Minute), 1), open: map[net.Conn]*kept{}}
 }
 
-// Accept takes the next connection, and makes room for it where there is none.
+// Accept takes the next connection, and makes room for it if there is none.
 func (c *conns) Accept() (net.Conn, error) {
 	for {
 		conn, err := c.Listener.Accept()
@@ -85,7 +84,7 @@ func (c *conns) room(conn net.Conn) bool {
 	full := len(c.open) >= c.most
 	var victims []net.Conn
 	if full {
-		// Some at once: to find them takes a look at all.
+		// Several at once, because finding them costs a full scan.
 		if victims = c.victims(time.Now(), 1+c.most/64); len(victims) > 0 {
 			for _, v := range victims {
 				delete(c.open, v)
@@ -107,7 +106,7 @@ func (c *conns) room(conn net.Conn) bool {
 	return fits
 }
 
-// addressOf is whom a connection counts for: an address, or a network of IPv6 that is given to one customer.
+// addressOf is what a connection is counted under: an address, or the IPv6 network of one customer.
 func addressOf(conn net.Conn) netip.Prefix {
 	at, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
 	addr := at.Addr().Unmap().WithZone("")
@@ -119,7 +118,7 @@ func addressOf(conn net.Conn) netip.Prefix {
 	return p
 }
 
-// victims are the connections that make room, at most so many. The caller holds the lock.
+// victims are the connections that make room, at most the given number. The caller has the lock.
 func (c *conns) victims(now time.Time, most int) []net.Conn {
 	type count struct{ waiting, all int }
 	counts := map[netip.Prefix]*count{}
@@ -165,10 +164,10 @@ func (c *conns) victims(now time.Time, most int) []net.Conn {
 	return out
 }
 
-// state is told by the HTTP server what becomes of a connection. A socket that was taken over is counted until it is
-// closed, and never makes room.
+// state is called by the HTTP server when a connection changes its state. A socket that was taken over is counted until
+// it is closed, and never makes room.
 func (c *conns) state(conn net.Conn, s http.ConnState) {
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok { // that of TLS
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok { // the TLS connection
 		conn = t.NetConn()
 	}
 	if k, ok := conn.(*counted); ok {
@@ -192,7 +191,7 @@ func (c *conns) state(conn net.Conn, s http.ConnState) {
 	}
 }
 
-// counted tells when it is closed: of one that was taken over the HTTP server tells no more.
+// counted reports when it is closed: the HTTP server no longer reports that for a connection that was taken over.
 type counted struct {
 	net.Conn
 	once sync.Once
@@ -204,8 +203,8 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite lets the HTTP server end what it says before it stops listening: a client that still sends would lose
-// the answer otherwise.
+// CloseWrite lets the HTTP server finish sending before it stops receiving. Otherwise a client that is still sending
+// would lose the answer.
 func (c *counted) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

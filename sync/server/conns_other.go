@@ -2,5 +2,5 @@
 
 package server
 
-// openable is how many connections this process may have open: Windows has no bound of its own.
+// openable is how many connections this process may have open: Windows has no limit of its own.
 func openable() uint64 { return 1 << 16 }

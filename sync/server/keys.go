@@ -1,6 +1,5 @@
-// Package server is the policy server: it holds keys and certificates, wires the store to the API,
-// and listens. It owns the data directory. Devices reach it through sync/protocol's messages;
-// administrators through the Policies API.
+// Package server is the policy server: it has keys and certificates, connects the store to the API, and listens. It
+// owns the data directory. Devices reach it with sync/protocol's messages, administrators through the Policies API.
 package server
 
 import (
@@ -23,8 +22,8 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// Keys are the server's secrets, each in a file of its own with mode 0600. They may be rotated by
-// another process while a server runs: Reload takes what is new.
+// Keys are the server's secrets, each in a file of its own with mode 0600. Another process may rotate them while a
+// server runs: Reload reads new ones.
 type Keys struct {
 	dir string
 	ca  *CA
@@ -34,13 +33,13 @@ type Keys struct {
 	recovery *jose.JSONWebKey // public half; the private one belongs offline
 	past     past
 	admin    []adminKey // the first signs
-	codes    []byte     // what devices' code secrets are derived from
+	codes    []byte     // devices' code secrets are derived from it
 	stamp    string
 
-	issued sync.Map // ids of tokens that the audit log was told of
+	issued sync.Map // ids of tokens that are in the audit log
 }
 
-// LoadKeys reads the keys of a data directory, and makes them on first use.
+// LoadKeys reads the keys of a data directory, and creates them on first use.
 func LoadKeys(dir string) (*Keys, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -56,7 +55,7 @@ func (k *Keys) files() []string {
 
 func (k *Keys) file(name string) string { return filepath.Join(k.dir, name) }
 
-// Reload reads the files anew where they have changed.
+// Reload reads the files again if they have changed.
 func (k *Keys) Reload() error {
 	stamp := ""
 	for _, f := range k.files() {
@@ -108,7 +107,7 @@ func random32() ([]byte, error) {
 // replaceFile writes a secret whole or not at all.
 func replaceFile(path string, b []byte) error { return durable.Write(path, b, 0o600) }
 
-// secretFile reads a secret, or makes it. Two processes that start at once agree on one.
+// secretFile reads a secret, or creates it. Two processes that start at once agree on one.
 func secretFile(path string, make func() ([]byte, error)) ([]byte, error) {
 	b, err := readSecret(path)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -127,7 +126,7 @@ func secretFile(path string, make func() ([]byte, error)) ([]byte, error) {
 // leastSecret is the length of the shortest.
 const leastSecret = 32
 
-// readSecret reads one that is whole: with an empty one, anybody could make what it vouches for.
+// readSecret reads a secret and checks that it is whole: with an empty one, anybody could forge what it signs.
 func readSecret(path string) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	if err == nil && len(b) < leastSecret {
@@ -155,7 +154,7 @@ func jwkFile(path string) (*jose.JSONWebKey, error) {
 	return &k, nil
 }
 
-// loadRecovery keeps the public half on the server for ever; recovery.key is made beside it for the
+// loadRecovery keeps only the public half on the server. When it is created, recovery.key is written beside it for the
 // administrator to take away.
 func (k *Keys) loadRecovery() (*jose.JSONWebKey, error) {
 	pub := filepath.Join(k.dir, "recovery.pub")
@@ -199,7 +198,7 @@ func (k *Keys) PolicyKeys() json.RawMessage {
 	return b
 }
 
-// Pinned names that list.
+// Pinned is the digest of that list.
 func (k *Keys) Pinned() string { return protocol.KeysDigest([]jose.JSONWebKey{k.Signing().Public()}) }
 
 // RecoveryKey is the public half that devices pin.
@@ -208,15 +207,15 @@ func (k *Keys) RecoveryKey() json.RawMessage {
 	return b
 }
 
-// CodeSecret is what a device verifies exception codes with.
+// CodeSecret is the secret with which a device verifies exception codes.
 func (k *Keys) CodeSecret(device string) []byte {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	return protocol.CodeSecret(k.codes, device)
 }
 
-// tickets are the keys of TLS session tickets, today's and yesterday's: the same on every node and
-// after a restart, so that a fleet that comes back at once resumes its sessions.
+// tickets are the keys of TLS session tickets, today's and yesterday's. They are the same on every node and after a
+// restart, so that a fleet that comes back at once resumes its sessions.
 func (k *Keys) tickets(now time.Time) [][32]byte {
 	k.mu.RLock()
 	defer k.mu.RUnlock()

@@ -2,8 +2,8 @@
 
 package server
 
-// Become: files take their directory's rights here.
+// Become does nothing: files inherit their directory's permissions on this system.
 func Become(string) error { return nil }
 
-// OwnUser: as Become.
+// OwnUser does nothing, for the same reason.
 func OwnUser(string) error { return nil }

@@ -12,7 +12,7 @@ import (
 	"syscall"
 )
 
-// owner gives the user and group of a data directory; 0 where it is not there yet, or nobody's in particular.
+// owner returns the user and group of a data directory; 0 if it does not exist yet, or belongs to root.
 func owner(dir string) (uid, gid int, err error) {
 	info, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -28,8 +28,9 @@ func owner(dir string) (uid, gid int, err error) {
 	return int(st.Uid), int(st.Gid), nil
 }
 
-// Become makes root the user of a data directory, with no way back: the server runs as that user, has to read and write
-// what a command makes there, and may have put a link or a pipe in its way. It does nothing for anybody but root.
+// Become changes root into the user of a data directory, for good. The server runs as that user and has to read and
+// write what a command creates there, and that user may have put a link or a pipe in the way. It does nothing for other
+// users.
 func Become(dir string) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -47,7 +48,8 @@ func Become(dir string) error {
 	return syscall.Setuid(uid)
 }
 
-// OwnUser refuses root in a data directory that belongs to another user, for a command that also needs files elsewhere.
+// OwnUser refuses to run as root in a data directory that belongs to another user, for commands that also need files
+// elsewhere.
 func OwnUser(dir string) error {
 	if os.Geteuid() != 0 {
 		return nil

@@ -10,17 +10,16 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// past is what rotations left: the old private keys, to bring devices that still pin them on, and
-// the statements that do so.
+// past is what rotations left: the old private keys, with which devices that still pin them are updated, and the signed
+// statements for that.
 type past struct {
 	Old        []jose.JSONWebKey `json:"old"`
 	Statements map[string]string `json:"statements"`         // by protocol.KeysDigest of what is pinned; "*": any
 	Recovery   uint64            `json:"recovery,omitempty"` // the counter of the last statement of the recovery key
 }
 
-// RotatePolicy makes a new key to sign policies with. Devices follow because the old key says so;
-// or, with the recovery key, because that does: then the old one is forgotten, as it should be when it
-// may be in wrong hands.
+// RotatePolicy makes a new key to sign policies with. Devices follow because the old key signs the change; or, with the
+// recovery key, because that one does. In the latter case the old key is deleted, because it may have been stolen.
 func (k *Keys) RotatePolicy(recovery *jose.JSONWebKey, now time.Time) error {
 	fresh, err := protocol.NewPolicyKey()
 	if err != nil {
@@ -39,7 +38,7 @@ func (k *Keys) RotatePolicy(recovery *jose.JSONWebKey, now time.Time) error {
 		if recovery.KeyID != pub.KeyID {
 			return errors.New("the recovery key is not the one that this server's devices know")
 		}
-		// Above every one before it, also where the file that counts them is a backup's.
+		// Above every earlier one, even if the file that counts them comes from a backup.
 		set.Recovery = max(old.Recovery+1, uint64(max(now.Unix(), 1)))
 		next.Recovery = set.Recovery
 		if next.Statements["*"], err = protocol.SignKeys(recovery, set); err != nil {
@@ -47,7 +46,8 @@ func (k *Keys) RotatePolicy(recovery *jose.JSONWebKey, now time.Time) error {
 		}
 	} else {
 		next.Old = append([]jose.JSONWebKey{current}, old.Old...)
-		// What the recovery key said stays: devices away since then go by it, and from there on.
+		// The recovery key's statement is kept: devices that were away since then follow it first, and continue from
+		// there.
 		if s, ok := old.Statements["*"]; ok {
 			next.Statements["*"] = s
 		}
@@ -66,7 +66,7 @@ func (k *Keys) RotatePolicy(recovery *jose.JSONWebKey, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	// The statements first: a server that has the new key must be able to say how to come to it.
+	// The statements first: a server with the new key has to be able to tell devices how to get to it.
 	if err := replaceFile(k.file("policy.past"), b); err != nil {
 		return err
 	}
@@ -76,8 +76,7 @@ func (k *Keys) RotatePolicy(recovery *jose.JSONWebKey, now time.Time) error {
 	return k.Reload()
 }
 
-// Rotation is the statement that brings a device to the key of now; "" when there is none for what
-// it pins.
+// Rotation is the statement that brings a device to the present key; "" if there is none for the keys that it pins.
 func (k *Keys) Rotation(pinned string) string {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -87,7 +86,7 @@ func (k *Keys) Rotation(pinned string) string {
 	return k.past.Statements["*"]
 }
 
-// Follows reports whether the key of now came by rotation from another one.
+// Follows reports whether the present key came by rotation from another one.
 func (k *Keys) Follows(kid string) bool {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -99,7 +98,7 @@ func (k *Keys) Follows(kid string) bool {
 	return k.past.Statements["*"] != ""
 }
 
-// Recovery is the counter of the recovery key's last statement; 0 when there was none with one.
+// Recovery is the counter of the recovery key's last statement; 0 if none has a counter.
 func (k *Keys) Recovery() uint64 {
 	k.mu.RLock()
 	defer k.mu.RUnlock()

@@ -33,20 +33,20 @@ type Options struct {
 	Listen   string        // host:port
 	HTTP     bool          // plain HTTP; only on loopback
 	Cert     string        // PEM files of a certificate from elsewhere, instead of the server's own authority
-	CertKey  string        //
+	CertKey  string        // private key of Cert
 	Names    []string      // more names that devices reach it by
-	Interval time.Duration // devices poll at this
+	Interval time.Duration // how often devices poll
 	Retain   time.Duration // of events; 0 keeps them
-	Spread   time.Duration // over which sockets are told to connect anew when the server stops
+	Spread   time.Duration // time over which sockets are told to reconnect when the server stops
 	Trusted  []string      // proxies whose X-Forwarded-For is believed
 	Version  string
 	Log      *slog.Logger
 	NoPush   bool              // offer no socket; devices poll
 	Ready    func(addr string) // called once it listens
 
-	MaxInFlight, MaxSockets, MaxConns int // 0 is the default's
+	MaxInFlight, MaxSockets, MaxConns int // 0 means the default
 
-	tick time.Duration // how often rollouts are looked at; 0 is the default's
+	tick time.Duration // how often rollouts are checked; 0 means the default
 	now  func() time.Time
 }
 
@@ -56,7 +56,7 @@ var clock = time.Now
 // stopWait is how long requests under way may take when the server stops.
 const stopWait = 20 * time.Second
 
-// Serve runs until the context ends; then it answers what it has taken and writes what it knows.
+// Serve runs until ctx ends. Then it answers the requests it has accepted, and writes what is not stored yet.
 func Serve(ctx context.Context, o Options) error {
 	host, _, err := net.SplitHostPort(o.Listen)
 	if err != nil {
@@ -100,7 +100,7 @@ func Serve(ctx context.Context, o Options) error {
 	if o.MaxSockets == 0 {
 		o.MaxSockets = 50_000
 	}
-	// Sockets stay: a quarter of the connections is for everything else.
+	// Sockets stay open: a quarter of the connections is reserved for everything else.
 	o.MaxSockets = max(min(o.MaxSockets, most*3/4), 1)
 	a := &api.API{Store: s, Keys: keys, Now: o.now, Log: o.Log, Interval: o.Interval, NoPush: o.NoPush, Retain: o.Retain,
 		Version: o.Version,
@@ -140,7 +140,7 @@ func Serve(ctx context.Context, o Options) error {
 	case err = <-done:
 	case <-ctx.Done():
 		o.Log.Info("stopping")
-		_ = os.Remove(filepath.Join(o.Data, servingFile)) // the port may be somebody else's soon
+		_ = os.Remove(filepath.Join(o.Data, servingFile)) // the port may soon be somebody else's
 		a.Stop(o.Spread)
 		ending, cancel := context.WithTimeout(context.Background(), stopWait)
 		defer cancel()
@@ -156,8 +156,8 @@ func Serve(ctx context.Context, o Options) error {
 	return err
 }
 
-// alone keeps a second server from a directory with a SQLite database: two would not hear of each
-// other's devices in time.
+// alone prevents a second server on a directory with a SQLite database: the two would not learn of each other's devices
+// in time.
 func (o *Options) alone() (func(), error) {
 	if o.Database != "" {
 		return func() {}, nil
@@ -194,7 +194,7 @@ func sameKey(ctx context.Context, s *store.Store, k *Keys) error {
 	return s.SetMeta(ctx, name, mine)
 }
 
-// reloading takes keys that another process has rotated.
+// reloading reads keys that another process has rotated.
 func reloading(ctx context.Context, k *Keys, s *store.Store, c *tls.Config, log *slog.Logger) {
 	t := time.NewTicker(2 * time.Second)
 	defer t.Stop()
@@ -243,17 +243,17 @@ func (o *Options) conns() int {
 // servingFile, in the data directory, says how commands on this machine reach the server.
 const servingFile = "serving.json"
 
-// servingLock is held by a server on SQLite for as long as it runs.
+// servingLock is locked by a server on SQLite for as long as it runs.
 const servingLock = "serving.lock"
 
-// serving is its content.
+// serving is the content of servingFile.
 type serving struct {
 	URL string `json:"url"`
 	Own bool   `json:"own_authority"` // the certificate is one of the server's own authority
 }
 
-// reached says how a command on this machine reaches the server. A certificate from elsewhere is for a name, the
-// server's own also for this machine.
+// reached says how a command on this machine reaches the server. A certificate from elsewhere is for one name; the
+// server's own also covers this machine.
 func (o *Options) reached(scheme string, at net.Addr) serving {
 	host, port, _ := net.SplitHostPort(at.String())
 	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
@@ -273,8 +273,8 @@ func (o *Options) noteServing(scheme string, at net.Addr) error {
 	return replaceFile(filepath.Join(o.Data, servingFile), b)
 }
 
-// Local says how a command on the server's own machine reaches the server of a data directory: its URL, and the PEM
-// of the authority to trust, "" for the system's.
+// Local says how a command on the server's own machine reaches the server of a data directory: its URL, and the PEM of
+// the authority to trust, "" for the system's.
 func Local(dir string, now time.Time) (url, ca string, err error) {
 	b, err := durable.Read(filepath.Join(dir, servingFile), 4<<10)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -287,7 +287,7 @@ func Local(dir string, now time.Time) (url, ca string, err error) {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return "", "", fmt.Errorf("%s: %w", servingFile, err)
 	}
-	// Over TLS the server's certificate is asked for; without it, anybody on this machine may have taken the port since.
+	// Over TLS the server's certificate is checked. Without TLS, anybody on this machine may have taken the port since.
 	if lock := filepath.Join(dir, servingLock); strings.HasPrefix(s.URL, "http:") {
 		if _, err := os.Stat(lock); err == nil {
 			l := flock.New(lock)
@@ -307,15 +307,15 @@ func Local(dir string, now time.Time) (url, ca string, err error) {
 	return s.URL, authority.PEM(), nil
 }
 
-// aead are the cipher suites of TLS 1.2 that encrypt and authenticate in one; those of TLS 1.3 all do.
+// aead are the authenticated cipher suites of TLS 1.2; those of TLS 1.3 all are.
 var aead = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
-// tls gives the certificate that devices see: the administrator's own, or one of the server's
-// authority. Nil for plain HTTP.
+// tls returns the certificate that devices see: the administrator's own, or one of the server's authority. Nil for
+// plain HTTP.
 func (o *Options) tls(keys *Keys, host string) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: aead}
 	switch {
@@ -346,7 +346,7 @@ func (o *Options) tls(keys *Keys, host string) (*tls.Config, error) {
 	return c, nil
 }
 
-// fileCert reads a certificate anew when its file has changed: who renews it need not restart.
+// fileCert reads a certificate again when its file has changed, so that a renewal needs no restart.
 type fileCert struct {
 	cert, key string
 	mu        sync.Mutex
@@ -374,13 +374,12 @@ func (f *fileCert) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		}
 	}
 	if f.have != nil {
-		return f.have, nil // half written: the one before serves
+		return f.have, nil // half written: continue with the previous one
 	}
 	return nil, fmt.Errorf("certificate: %w", err)
 }
 
-// renewing issues the server's certificate anew before it ends: a server that runs for a year must
-// not lose its fleet.
+// renewing renews the server's certificate before it expires, because a server may run for years.
 type renewing struct {
 	ca    *CA
 	names []string
@@ -402,8 +401,8 @@ func (r *renewing) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return r.cert, nil
 }
 
-// OpenStore opens the database of a server. A fresh one gets the default policy; a file that is
-// there and empty was not left by a server, and is refused.
+// OpenStore opens the database of a server. A new one gets the default policy. An existing empty file was not left by a
+// server, and is refused.
 func OpenStore(ctx context.Context, data, database string, now time.Time) (*store.Store, error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, err
@@ -434,8 +433,8 @@ func OpenStore(ctx context.Context, data, database string, now time.Time) (*stor
 	return s, nil
 }
 
-// firstPolicy is the default of a fresh server: what most companies would begin with, in monitor
-// mode, so that nobody's machine changes before an administrator has looked.
+// firstPolicy is the default policy of a new server: what most companies would begin with, in monitor mode, so that
+// nobody's machine changes before an administrator has looked.
 func firstPolicy(ctx context.Context, s *store.Store, now time.Time) error {
 	t, _ := templates.Find("template-balanced")
 	p := &fleet.Policy{ID: "policy-default", Name: "Default Security Policy", Description: t.Description, Active: true, Version: 1,

@@ -12,9 +12,9 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// spoken is a listener on whose connections every error has the API's shape. What is no HTTP request (a path such as
-// "/%", headers that are too long) is answered by net/http itself, in plain text and past every handler; those answers
-// are rewritten here.
+// spoken is a listener on whose connections every error has the API's shape. Invalid HTTP (a path such as "/%", headers
+// that are too long) is answered by net/http itself, in plain text and without any handler; those answers are rewritten
+// here.
 type spoken struct{ net.Listener }
 
 func (s spoken) Accept() (net.Conn, error) {
@@ -35,11 +35,11 @@ func (s *speaker) NetConn() net.Conn {
 	return s.Conn
 }
 
-// plainError is how an error of net/http's own begins after its status, which comes in one write (badRequestError in
+// plainError is how net/http's own error begins after its status. It is written with one call (badRequestError in
 // net/http/server.go). No handler of ours writes text.
 const plainError = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
 
-// Read also answers who speaks HTTP without TLS.
+// Read also answers clients that speak HTTP without TLS.
 func (s *speaker) Read(b []byte) (int, error) {
 	n, err := s.Conn.Read(b)
 	var record tls.RecordHeaderError
@@ -60,10 +60,10 @@ func httpBegins(b [5]byte) bool {
 	return false
 }
 
-// maxPlain is more than any of them is long.
+// maxPlain is longer than any of these errors.
 const maxPlain = 512
 
-// CloseWrite ends what is said, and not what is heard.
+// CloseWrite ends sending, but not receiving.
 func (s *speaker) CloseWrite() error {
 	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -82,7 +82,7 @@ func (s *speaker) Write(b []byte) (int, error) {
 		}
 		return len(b), nil
 	}
-	// The only other answer past the handlers: an Expect that is not 100-continue.
+	// The only other answer without a handler: an Expect that is not 100-continue.
 	if status, _, is := bytes.Cut(b, []byte("\r\n")); is && bytes.HasPrefix(status, []byte("HTTP/1.1 417 ")) {
 		if _, err := s.Conn.Write(shaped(string(status), "expectation_failed",
 			"this server knows Expect: 100-continue alone")); err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-// adminKey is one HS256 secret of administrators' tokens.
+// adminKey is one HS256 secret for administrators' tokens.
 type adminKey struct {
 	ID  string `json:"kid"`
 	Key []byte `json:"k"`
@@ -46,8 +46,8 @@ func (k *Keys) loadAdmin() ([]adminKey, error) {
 	return list, nil
 }
 
-// RotateAdmin makes a new secret for tokens. Tokens of the one before stay valid until they expire;
-// with drop none but new ones do.
+// RotateAdmin makes a new secret for tokens. Tokens signed with the previous secret stay valid until they expire; with
+// drop, only new tokens are valid.
 func (k *Keys) RotateAdmin(drop bool) error {
 	key, err := random32()
 	if err != nil {
@@ -56,7 +56,7 @@ func (k *Keys) RotateAdmin(drop bool) error {
 	k.mu.RLock()
 	list := []adminKey{{ID: rand.Text()[:8], Key: key}}
 	if !drop {
-		list = append(list, k.admin[0]) // the one before it and no older
+		list = append(list, k.admin[0]) // the previous one and no older
 	}
 	k.mu.RUnlock()
 	b, _ := json.Marshal(list)
@@ -66,17 +66,17 @@ func (k *Keys) RotateAdmin(drop bool) error {
 	return k.Reload()
 }
 
-// adminID names the secret that signs tokens.
+// adminID identifies the secret that signs tokens.
 func (k *Keys) adminID() string {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	return k.admin[0].ID
 }
 
-// adminAudience keeps a token of another system's, signed with the same secret by mistake, out.
+// adminAudience refuses tokens of another system that were signed with the same secret by mistake.
 const adminAudience = "warder-api"
 
-// AdminClaims are what an administrator's token says.
+// AdminClaims are the claims of an administrator's token.
 type AdminClaims struct {
 	jwt.Claims
 	Role string `json:"role"`
@@ -101,13 +101,13 @@ func (k *Keys) AdminToken(subject, role string, ttl time.Duration, now time.Time
 	}, role}).Serialize()
 }
 
-// Admin gives the subject and role of a bearer token.
+// Admin returns the subject and role of a bearer token.
 func (k *Keys) Admin(token string, now time.Time) (subject, role string, err error) {
 	c, err := k.AdminOf(token, now)
 	return c.Subject, c.Role, err
 }
 
-// AdminOf checks a bearer token. Only HS256 is taken, and only with an expiry.
+// AdminOf checks a bearer token. It only accepts HS256, with an expiry.
 func (k *Keys) AdminOf(token string, now time.Time) (AdminClaims, error) {
 	var c AdminClaims
 	t, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.HS256})
@@ -137,7 +137,7 @@ func (k *Keys) AdminOf(token string, now time.Time) (AdminClaims, error) {
 	return c, nil
 }
 
-// issuedDir is where what is to stand in the audit log waits for a running server: who makes a token has the keys, and
+// issuedDir is where entries for the audit log wait for a running server: whoever makes a token has the keys, but
 // perhaps not the database.
 const issuedDir = "issued"
 
@@ -151,8 +151,8 @@ type issued struct {
 	Until   time.Time `json:"until"`
 }
 
-// Issue makes a token that the audit log tells of: a server notes it as soon as it runs. Without that there is no
-// token.
+// Issue makes a token and an entry for the audit log, which a server writes as soon as it runs. Without the entry there
+// is no token.
 func (k *Keys) Issue(subject, role, by string, ttl time.Duration, now time.Time) (string, error) {
 	token, err := k.AdminToken(subject, role, ttl, now)
 	if err != nil {
@@ -174,7 +174,7 @@ func (k *Keys) Issue(subject, role, by string, ttl time.Duration, now time.Time)
 	return token, nil
 }
 
-// noteIssued writes what waits into the audit log.
+// noteIssued writes waiting entries into the audit log.
 func (k *Keys) noteIssued(ctx context.Context, s *store.Store) error {
 	dir := k.file(issuedDir)
 	list, err := os.ReadDir(dir)
@@ -201,7 +201,7 @@ func (k *Keys) noteIssued(ctx context.Context, s *store.Store) error {
 				[]string{"id " + x.ID, "role " + x.Role, "until " + x.Until.Format(time.RFC3339)}, x.At); nerr != nil {
 				return errors.Join(err, nerr)
 			}
-			k.noted(x.ID) // also where the file cannot be removed
+			k.noted(x.ID) // also if the file cannot be removed
 		}
 		err = errors.Join(err, os.Remove(path))
 	}

@@ -1,5 +1,5 @@
-// Package templates holds the policies that an administrator can begin with, as documents beside the
-// code. It owns their text; a test holds each against the strict decoder.
+// Package templates has the policies that an administrator can begin with, as documents beside the code. It owns their
+// text; a test passes each through the strict decoder.
 package templates
 
 import (
@@ -31,14 +31,14 @@ var All = func() []Template {
 			err = json.Unmarshal(b, &t)
 		}
 		if err != nil {
-			panic(fmt.Sprintf("template %s: %v", name, err)) // built in: a test reads it first
+			panic(fmt.Sprintf("template %s: %v", name, err)) // embedded, and read by a test
 		}
 		out = append(out, t)
 	}
 	return out
 }()
 
-// Find gives one.
+// Find returns one.
 func Find(id string) (Template, bool) {
 	for _, t := range All {
 		if t.ID == id {
