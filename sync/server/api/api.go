@@ -1,8 +1,7 @@
-// Package api is the policy server's HTTP: the Policies API and what administrators need beside it,
-// and the device side of enrolment, check-in and push. routes.go is the whole of it on one page; the
-// OpenAPI document is made from the same table. It owns shapes, status codes and who may do what; it
-// keeps nothing (sync/server/store does) and decides nothing about who gets which policy
-// (sync/server/fleet does).
+// Package api is the policy server's HTTP interface: the Policies API with what administrators need beside it, and the
+// device side of enrolment, check-in and push. routes.go shows all of it on one page; the OpenAPI document is made from
+// the same table. The package owns shapes, status codes and who may do what. It stores nothing (sync/server/store does)
+// and does not decide who gets which policy (sync/server/fleet does).
 package api
 
 import (
@@ -32,41 +31,41 @@ type Keys interface {
 	RecoveryKey() json.RawMessage
 	// Recovery is the counter of the recovery key's last statement.
 	Recovery() uint64
-	// Pinned is protocol.KeysDigest of PolicyKeys. Rotation gives the signed statement that brings a
-	// device with another pin to them, or "".
+	// Pinned is protocol.KeysDigest of PolicyKeys. Rotation returns the signed statement that updates a device with
+	// another pin, or "".
 	Pinned() string
 	Rotation(pinned string) string
 	CodeSecret(device string) []byte
-	// Admin names the subject and role of a bearer token.
+	// Admin returns the subject and role of a bearer token.
 	Admin(token string, now time.Time) (subject, role string, err error)
 	CAPin() string
 }
 
 // API serves one store.
 type API struct {
-	beside sync.WaitGroup // what requests have begun and do not wait for
+	beside sync.WaitGroup // goroutines that requests have started and do not wait for
 
 	Store   *store.Store
 	Keys    Keys
 	Now     func() time.Time
 	Log     *slog.Logger
 	Version string
-	// Interval is what devices are told to poll at.
+	// Interval is how often devices are told to poll.
 	Interval time.Duration
 	NoPush   bool
-	TLS      bool          // the server speaks it
+	TLS      bool          // the server itself uses TLS
 	Retain   time.Duration // of events
-	// Limits; 0 is the default's.
+	// Limits; 0 means the default.
 	MaxInFlight, MaxSockets int
-	Tick                    time.Duration // how often rollouts are looked at
+	Tick                    time.Duration // how often rollouts are checked
 	// Trusted are the proxies whose X-Forwarded-For is believed.
 	Trusted []string
 
 	state    atomic.Pointer[fleet.State]
-	catching sync.Mutex   // one at a time follows the change sequence
+	catching sync.Mutex   // one goroutine at a time follows the change sequence
 	read     int64        // the last change that was read; guarded by catching
-	heard    atomic.Int64 // the last one that has taken effect here
-	dirty    bool         // one asks for a reload that has not passed yet; guarded by catching
+	heard    atomic.Int64 // the last change that is in effect here
+	dirty    bool         // a reload is wanted that has not succeeded yet; guarded by catching
 
 	book      book
 	batch     batch
@@ -90,8 +89,7 @@ type API struct {
 	pingError error
 }
 
-// Start reads who gets what and begins to follow changes. It returns when the context ends, with
-// everything written.
+// Start reads who gets what and begins to follow changes. It returns when ctx ends and everything is written.
 func (a *API) Start(ctx context.Context) (wait func(), err error) {
 	if a.MaxInFlight == 0 {
 		a.MaxInFlight = 2048
@@ -128,7 +126,7 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 	}
 	a.heard.Store(a.read)
 	var wg sync.WaitGroup
-	// What was taken is written, however the rest ends: the batch outlives the context until drained.
+	// Accepted reports are written however the rest ends: the batch outlives the context until it is empty.
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
 	go func() { defer close(done); a.batch.run(writing) }()
@@ -145,13 +143,13 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 	}, nil
 }
 
-// Stop tells sockets to connect elsewhere, spread over a time, and refuses new work.
+// Stop tells sockets to reconnect, spread over a time, and refuses new requests.
 func (a *API) Stop(spread time.Duration) {
 	a.stopping.Store(true)
 	a.hub.close(spread)
 }
 
-// follow reads the changes since the last, this node's and others', and does what they ask for.
+// follow reads the changes since the last one, this node's and others', and acts on them.
 func (a *API) follow(ctx context.Context) {
 	if err := a.catchUp(ctx); err != nil && ctx.Err() == nil {
 		a.Log.Error("cannot follow changes", "error", err)
@@ -186,7 +184,7 @@ func (a *API) catchUp(ctx context.Context) error {
 				tickets = true
 			case "keys.rotated", "tokens.rotated", "token.created", "diagnostics.downloaded":
 			default:
-				a.dirty = true // and stays so until a reload has passed
+				a.dirty = true // and stays so until a reload has succeeded
 			}
 		}
 		if err := a.people.follow(ctx, devices); err != nil {
@@ -210,12 +208,12 @@ func (a *API) catchUp(ctx context.Context) error {
 		}
 		a.dirty = false
 	}
-	// Not before: a check-in that was nudged for a change waits here until the change is in force.
+	// Not before: a check-in that was nudged for a change waits here until the change is in effect.
 	a.heard.Store(a.read)
 	return nil
 }
 
-// reload reads who gets what anew, of policies those that changed since, and nudges the connected devices for which it
+// reload reads again who gets what (only those policies that changed), and nudges the connected devices for which it
 // differs.
 func (a *API) reload(ctx context.Context) error {
 	st, err := a.Store.State(ctx, a.state.Load())
@@ -228,10 +226,10 @@ func (a *API) reload(ctx context.Context) error {
 	return nil
 }
 
-// changed is called after a change of this node's own, so that who asks next sees it.
+// changed is called after a change of this node's own, so that the next reader on this node sees it (read-your-writes).
 func (a *API) changed(ctx context.Context) error { return a.catchUp(context.WithoutCancel(ctx)) }
 
-// tend does what comes round: stages of rollouts, pruning, the online mark of connected devices.
+// tend does the regular work: stages of rollouts, pruning, the online mark of connected devices.
 func (a *API) tend(ctx context.Context) {
 	if a.Tick == 0 {
 		a.Tick = 5 * time.Second
@@ -283,12 +281,12 @@ func (a *API) prune(ctx context.Context) {
 type problem struct {
 	status        int
 	code, message string
-	errors        any // every error by field, where there is more to say
+	errors        any // every error by field, if there is more to say
 }
 
 func (p *problem) Error() string { return p.message }
 
-// detailed is an error whose body is more than code and message.
+// detailed is an error whose body has more than code and message.
 type detailed struct {
 	status int
 	body   any
@@ -296,13 +294,13 @@ type detailed struct {
 
 func (d *detailed) Error() string { return "refused" }
 
-// errHijacked: the handler took the connection over.
+// errHijacked means that the handler has taken the connection over.
 var errHijacked = errors.New("hijacked")
 
 func (a *API) write(w http.ResponseWriter, status int, v any) []byte {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false) // this is no HTML: "→" and ">" stay readable
+	enc.SetEscapeHTML(false) // this is not HTML: "→" and ">" stay readable
 	err := enc.Encode(v)
 	b := bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 	if err != nil {

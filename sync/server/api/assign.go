@@ -10,11 +10,10 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-// assignmentLife is how long a signed policy is fresh. It is renewed past half of that.
+// assignmentLife is how long a signed policy is fresh. It is renewed after half of that.
 const assignmentLife = 30 * 24 * time.Hour
 
-// assign signs what a device is to hold where it differs from what it has, or is past half of its
-// life.
+// assign signs what a device should have, if that differs from what it has, or is past half of its life.
 func (a *API) assign(q *request, e *entry, r *fleet.Rendered, in *protocol.Report, st *fleet.State) (string, error) {
 	held := in.Policy
 	exceptions, err := a.exceptionsOf(q, e)
@@ -26,7 +25,7 @@ func (a *API) assign(q *request, e *entry, r *fleet.Rendered, in *protocol.Repor
 		if excepted || held.Version == 0 {
 			return "", nil
 		}
-		// It goes on under the version before; its exceptions come and go with that.
+		// The device continues with the previous version; its exceptions are updated with that.
 		if r, err = a.rendered(q, e, held, st); err != nil || r == nil {
 			return "", err
 		}
@@ -35,12 +34,12 @@ func (a *API) assign(q *request, e *entry, r *fleet.Rendered, in *protocol.Repor
 	if same && q.now.Sub(e.d.AssignedAt) < assignmentLife/2 {
 		return "", nil
 	}
-	// Above what the device has, also when the server came back from a backup. What a device says is its
-	// own affair: it never raises the sequence of the rest.
+	// Above what the device has, also after the server was restored from a backup. A device's own serial never raises
+	// the sequence of the others.
 	serial := max(st.Sequence, held.Serial+1)
 	if held.Serial >= protocol.MaxSerial {
-		// Somebody signed it the highest there is. It takes this one after the recovery key's word, which
-		// comes in the same answer, and refuses it without.
+		// Somebody signed the highest serial there is. The device accepts this one after the recovery key's statement,
+		// which comes in the same answer; without it, it refuses.
 		serial = st.Sequence
 	}
 	if err := a.moved(q, e, r, st); err != nil {
@@ -55,7 +54,7 @@ func (a *API) assign(q *request, e *entry, r *fleet.Rendered, in *protocol.Repor
 	return s, nil
 }
 
-// rendered is the version that a device holds, as it was sent; nil where that is not known any more.
+// rendered is the version that a device has, as it was sent; nil if that is no longer known.
 func (a *API) rendered(q *request, e *entry, held protocol.Held, st *fleet.State) (*fleet.Rendered, error) {
 	v, err := a.Store.PolicyVersion(q.Context(), held.ID, held.Version)
 	if errors.Is(err, store.ErrNotFound) {
@@ -76,7 +75,7 @@ func (a *API) rendered(q *request, e *entry, held protocol.Held, st *fleet.State
 	return r, nil
 }
 
-// exceptionsOf are the server's exceptions that hold for a device now.
+// exceptionsOf are the server's current exceptions for a device.
 func (a *API) exceptionsOf(q *request, e *entry) ([]protocol.Exception, error) {
 	if !e.d.Excepted.After(q.now) {
 		return nil, nil
@@ -99,8 +98,8 @@ func (a *API) exceptionsOf(q *request, e *entry) ([]protocol.Exception, error) {
 	return lasting(e.exceptions, q.now), nil
 }
 
-// lasting gives exceptions as they are sent at a moment: where this server's clock was set back, none
-// lasts longer for that than it was granted for.
+// lasting returns exceptions as they are sent at a moment. If this server's clock was set back, none lasts longer than
+// it was granted for.
 func lasting(list []protocol.Exception, now time.Time) []protocol.Exception {
 	out := slices.Clone(list)
 	for i := range out {

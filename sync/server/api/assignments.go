@@ -35,7 +35,7 @@ var assignmentShelf = shelf[fleet.Assignment]{
 		return x.ID + "\n" + x.Policy + "\n" + x.Target.String() + "\n" + x.CreatedBy
 	},
 	orders: map[string]func(fleet.Assignment) string{
-		// The order in which they are asked (fleet.Order).
+		// In order of precedence (fleet.Order).
 		"":           func(x fleet.Assignment) string { return fmt.Sprintf("%010d", 1<<31-x.Priority) + sortable(x.CreatedAt) },
 		"priority":   func(x fleet.Assignment) string { return fmt.Sprintf("%010d", x.Priority) },
 		"created_at": func(x fleet.Assignment) string { return sortable(x.CreatedAt) },
@@ -52,7 +52,7 @@ var assignmentShelf = shelf[fleet.Assignment]{
 	},
 }
 
-// listAssignments gives them in the order in which they are asked.
+// listAssignments lists them in order of precedence.
 func listAssignments(a *API, q *request) (listView[assignmentView], error) {
 	list, total, next, err := assignmentShelf.cut(q, a.state.Load().Assignments)
 	data := make([]assignmentView, 0, len(list))
@@ -73,7 +73,7 @@ func getAssignment(a *API, q *request) (assignmentView, error) {
 	return assignmentView{}, store.ErrNotFound
 }
 
-// putAssignment puts another in the place of one.
+// putAssignment replaces one.
 func putAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, error) {
 	was, err := getAssignment(a, q)
 	if err != nil {
@@ -92,10 +92,10 @@ func putAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, erro
 		Priority: in.Priority, Compliance: in.Compliance}, q.now)
 }
 
-// maxAssignments bounds what each check-in asks.
+// maxAssignments bounds what each check-in has to compare.
 const maxAssignments = 1000
 
-// checkTarget says what is wrong with a group beyond its shape.
+// checkTarget checks a group beyond its shape.
 func checkTarget(field string, t fleet.Target, errs *policy.Errors) {
 	if t.Tag != "" {
 		var of policy.Errors

@@ -22,8 +22,7 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-// admit checks who calls, before the body is read. For a device it gives the hash that the body must
-// have.
+// admit checks the caller, before the body is read. For a device it returns the hash that the body must have.
 func (a *API) admit(q *request) (hash string, err error) {
 	if q.route.access == anyone {
 		return "", nil
@@ -53,7 +52,8 @@ func (a *API) admit(q *request) (hash string, err error) {
 	return "", nil
 }
 
-// admitToken keeps guesses of enrolment tokens from the database. One that this node knows is never kept waiting.
+// admitToken rate-limits unknown enrolment tokens before the database look-up. A token that this node knows is never
+// delayed.
 func (a *API) admitToken(q *request) error {
 	if strings.Count(q.bearer, ".") == 2 {
 		return invalid(policy.Errors{{Field: "Authorization",
@@ -62,7 +62,7 @@ func (a *API) admitToken(q *request) error {
 	if a.tickets.has(q.bearer) || !a.limit.exhausted(q.Request) || a.limit.spare.Allow() {
 		return nil
 	}
-	if a.tickets.again(q.Context(), a) && a.tickets.has(q.bearer) { // made by another process a moment ago
+	if a.tickets.again(q.Context(), a) && a.tickets.has(q.bearer) { // another process made it a moment ago
 		return nil
 	}
 	return a.limit.failed(q.Request, &problem{status: http.StatusForbidden, code: "bad_enrollment", message: store.ErrUsed.Error()})
@@ -75,7 +75,7 @@ func (a *API) admitDevice(q *request) (string, error) {
 		return "", a.limit.failed(q.Request, unknown)
 	}
 	if _, known := a.people.Number(id); !known && !a.book.knows(id) && a.limit.exhausted(q.Request) && !a.limit.spare.Allow() {
-		return "", a.limit.failed(q.Request, unknown) // who guesses does not cost the database a look
+		return "", a.limit.failed(q.Request, unknown) // rate-limit unknown tokens before the database look-up
 	}
 	e, err := a.book.find(q.Context(), id)
 	if errors.Is(err, store.ErrNotFound) {
@@ -99,7 +99,7 @@ func (a *API) admitDevice(q *request) (string, error) {
 	return hash, nil
 }
 
-// take holds the device that signed for the rest of the request.
+// take locks the device that signed for the rest of the request.
 func (a *API) take(q *request) error {
 	e := q.sender
 	if err := e.hold(q.Context()); err != nil {
@@ -118,11 +118,11 @@ func (a *API) take(q *request) error {
 	return nil
 }
 
-// failures limits guessing: who failed too often from one address is told to wait. What is valid is never kept
-// waiting, so that nobody behind the same address is locked out: an administrator's token and a device's signature
-// are verified whatever came before, and the devices and enrolment tokens there are this node knows. What it does
-// not know costs the database a look. An address with failures has few of these, and all of them together have
-// spare: enough for what another node has made a moment ago, or for a node that has just started.
+// failures limits guessing: an address that failed too often has to wait. A valid request is never delayed, so that
+// nobody behind the same address is locked out: administrators' tokens and devices' signatures are always verified, and
+// this node knows the existing devices and enrolment tokens. Only unknown ids cost a database look-up. An address with
+// failures gets few of these, and all of them together share spare: enough for what another node has just created, or
+// for a node that has just started.
 type failures struct {
 	spare   *rate.Limiter
 	mu      sync.Mutex
@@ -135,7 +135,7 @@ const (
 	failBurst = 20
 	failEvery = 3 * time.Second
 
-	spareRate  = 100 // a second
+	spareRate  = 100 // per second
 	spareBurst = 200
 )
 
@@ -156,7 +156,7 @@ func (f *failures) init(trusted []string) error {
 	return nil
 }
 
-// limiter is the one of the address that a request comes from; of IPv6, of its /64.
+// limiter is the one for a request's address; for IPv6, for its /64.
 func (f *failures) limiter(q *http.Request) (*rate.Limiter, netip.Addr) {
 	addr := f.client(q)
 	key := addr
@@ -175,13 +175,13 @@ func (f *failures) limiter(q *http.Request) (*rate.Limiter, netip.Addr) {
 	return l, addr
 }
 
-// exhausted reports whether an address has failed too often to be looked up for.
+// exhausted reports whether an address has failed too often for another look-up.
 func (f *failures) exhausted(q *http.Request) bool {
 	l, _ := f.limiter(q)
 	return l.Tokens() < 1
 }
 
-// failed counts a failure, and gives 401 or, past the limit, 429.
+// failed counts a failure and returns 401 or, past the limit, 429.
 func (f *failures) failed(q *http.Request, p *problem) error {
 	l, addr := f.limiter(q)
 	if l.Allow() {
@@ -191,8 +191,7 @@ func (f *failures) failed(q *http.Request, p *problem) error {
 		message: "too many failed authentications from " + addr.String()}
 }
 
-// client is the address that a request comes from: the last one that a trusted proxy did not write
-// itself.
+// client is the address that a request comes from: the last one that a trusted proxy did not write itself.
 func (f *failures) client(q *http.Request) netip.Addr {
 	host, _, _ := net.SplitHostPort(q.RemoteAddr)
 	addr, _ := netip.ParseAddr(host)
@@ -217,17 +216,17 @@ func (f *failures) trusts(a netip.Addr) bool {
 	return false
 }
 
-// later is a Retry-After that spreads those who are sent away.
+// later is a Retry-After that spreads the refused callers.
 func (a *API) later() string { return strconv.Itoa(5 + rand.IntN(20)) } //nolint:gosec // no secret
 
-// tickets are the enrolment tokens that can be used, as this node knows them.
+// tickets are the usable enrolment tokens, as this node knows them.
 type tickets struct {
 	mu     sync.Mutex
 	hashes map[string]bool
-	asked  time.Time // when it was read for somebody who was not known
+	asked  time.Time // when they were last read for an unknown one
 }
 
-// again reads them anew, once a second at most, and reports whether it did.
+// again reads them again, at most once a second, and reports whether it did.
 func (t *tickets) again(ctx context.Context, a *API) bool {
 	t.mu.Lock()
 	due := time.Since(t.asked) > time.Second
@@ -245,7 +244,7 @@ func (t *tickets) has(token string) bool {
 	return t.hashes[h]
 }
 
-// read takes them from the database.
+// read reads them from the database.
 func (t *tickets) read(ctx context.Context, a *API) error {
 	list, err := a.Store.Usable(ctx, a.Now())
 	if err != nil {

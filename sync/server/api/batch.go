@@ -11,13 +11,13 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-// Writing of reports. Those with news wait for their commit, many in one; those without leave only
-// the time at which they came, which is written now and then.
+// Writing of reports. A report with news waits for its commit, many in one transaction. A report without news leaves
+// only its time, which is written now and then.
 const (
 	maxBatch   = 256
 	maxWaiting = 4096
-	// The time of a check-in without news is written after seenEvery, with others whose turn it is: thirty thousand rows
-	// at once would keep reports waiting.
+	// The time of a check-in without news is written after seenEvery, spread over the ticks: thirty thousand rows at
+	// once would delay reports.
 	seenEvery = 10 * time.Second
 	seenTick  = 500 * time.Millisecond
 )
@@ -37,7 +37,7 @@ type batch struct {
 	order []turn // of seen, the oldest first
 }
 
-// turn is since when a device's time waits to be written.
+// turn is how long a device's time has waited to be written.
 type turn struct {
 	device int64
 	since  time.Time
@@ -93,7 +93,7 @@ func (b *batch) waiting() int {
 	return len(b.seen)
 }
 
-// run writes until the context ends, and then what is left.
+// run writes until ctx ends, and then what is left.
 func (b *batch) run(ctx context.Context) {
 	flushed := make(chan struct{})
 	go func() {
@@ -109,7 +109,7 @@ func (b *batch) run(ctx context.Context) {
 			}
 		}
 	}()
-	var kept []pending // of devices that were in the batch before
+	var kept []pending // of devices that were in the previous batch
 	for {
 		list := kept
 		if len(list) == 0 {
@@ -140,7 +140,7 @@ func (b *batch) run(ctx context.Context) {
 	}
 }
 
-// commit writes reports of different devices, and gives back the second ones of the same.
+// commit writes reports of different devices, and returns second reports of the same device.
 func (b *batch) commit(ctx context.Context, list []pending) (kept []pending) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -156,7 +156,7 @@ func (b *batch) commit(ctx context.Context, list []pending) (kept []pending) {
 	}
 	err := b.write(ctx, now)
 	if err != nil && len(now) > 1 && ctx.Err() == nil {
-		// One that cannot be stored must not keep the others from it.
+		// One report that cannot be stored must not prevent the others.
 		for _, p := range now {
 			p.done <- b.write(ctx, []pending{p})
 		}
@@ -185,8 +185,8 @@ func (b *batch) write(ctx context.Context, list []pending) error {
 	return err
 }
 
-// share is how many times are written at this tick: those that have waited for seenEvery. Each device has its own
-// turn so, and what it says meanwhile goes along.
+// share is how many times are written at this tick: those that have waited for seenEvery. So each device is written in
+// its own turn, with the latest time.
 func (b *batch) share() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -198,7 +198,7 @@ func (b *batch) share() int {
 	return n
 }
 
-// flush writes the times of at most so many check-ins without news, the oldest first.
+// flush writes up to the given number of times of check-ins without news, the oldest first.
 func (b *batch) flush(ctx context.Context, most int) {
 	if most == 0 {
 		return

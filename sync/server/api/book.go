@@ -14,18 +14,18 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-// bookSize is how many devices a node remembers, at about 2 KiB each. Another one costs a read.
+// bookSize is how many devices a node remembers, at about 2 KiB each. Any other device costs a read.
 const bookSize = 100_000
 
-// entry is what this node knows of a device. What another node or an administrator changed makes it
-// forgotten; what a device itself changed through another node is noticed by digests that differ,
-// and read again; and after an hour it is read again anyway.
+// entry is what this node knows of a device. It is dropped when another node or an administrator changes the device.
+// What the device itself changed through another node is noticed by different digests, and read again. After an hour it
+// is read again anyway.
 type entry struct {
-	lock   chan struct{} // one request of a device at a time; holds a token while it is free
+	lock   chan struct{} // one request of a device at a time; contains a token while free
 	queued atomic.Int32
 	coming atomic.Int32 // bodies of this device that are being read
 
-	id  string          // does not change, as the key
+	id  string          // never changes, nor does the key
 	key jose.JSONWebKey // set before ready is closed
 
 	ready chan struct{}
@@ -36,13 +36,13 @@ type entry struct {
 	run    protocol.Agent
 	loaded time.Time
 
-	exceptions []protocol.Exception // the server's own that hold; read when Excepted says there may be
+	exceptions []protocol.Exception // the server's current ones; read when Excepted says there may be some
 	until      time.Time            // of that list
 
 	quota quota
 }
 
-// Bounds of one device's requests at a time.
+// Limits on one device's concurrent requests.
 const (
 	maxQueued = 4
 	maxComing = 4 // an agent sends one report at a time, and sometimes a bundle beside it
@@ -50,7 +50,7 @@ const (
 	entryLife = time.Hour
 )
 
-// hold takes a device for one request.
+// hold locks a device for one request.
 func (e *entry) hold(ctx context.Context) error {
 	if e.queued.Add(1) > maxQueued {
 		e.queued.Add(-1)
@@ -79,15 +79,15 @@ type book struct {
 
 func (b *book) init(a *API) {
 	b.a = a
-	b.cache, _ = lru.New[string, *entry](bookSize) // fails for a size of 0 alone
+	b.cache, _ = lru.New[string, *entry](bookSize) // only fails for a size of 0
 }
 
-// find gives a device, which may be another's to load: it is in the book before it is read, so that a
-// change that comes meanwhile makes it forgotten.
+// find returns a device, which another request may be loading. It is in the book before it is read, so that a change
+// during the read drops it.
 func (b *book) find(ctx context.Context, id string) (*entry, error) {
 	e := &entry{lock: make(chan struct{}, 1), ready: make(chan struct{}), id: id}
 	if old, ok, _ := b.cache.PeekOrAdd(id, e); ok {
-		b.cache.Get(id) // is used lately
+		b.cache.Get(id) // marks it as recently used
 		select {
 		case <-old.ready:
 			return old, old.err
@@ -95,7 +95,7 @@ func (b *book) find(ctx context.Context, id string) (*entry, error) {
 			return nil, ctx.Err()
 		}
 	}
-	// Not this caller's context: others wait for the same.
+	// Not this caller's context: others wait for the same result.
 	load, cancel := context.WithTimeout(context.WithoutCancel(ctx), lockWait)
 	defer cancel()
 	e.err = b.load(load, e)
@@ -107,7 +107,7 @@ func (b *book) find(ctx context.Context, id string) (*entry, error) {
 	return e, e.err
 }
 
-// load reads a device, or reads it again. The caller holds it, or made it.
+// load reads a device, or reads it again. The caller has locked it, or created it.
 func (b *book) load(ctx context.Context, e *entry) error {
 	b.a.stats.loads.Inc()
 	d, err := b.a.Store.Known(ctx, e.id)
@@ -123,13 +123,13 @@ func (b *book) load(ctx context.Context, e *entry) error {
 	_ = json.Unmarshal(d.Report.Held, &e.held) // written by this server
 	_ = json.Unmarshal(d.Report.Agent, &e.run)
 	if e.d != nil {
-		// Not written yet, and newer than what is.
+		// Not written yet, and newer than what is stored.
 		d.Counter, d.LastSeen = max(d.Counter, e.d.Counter), later(d.LastSeen, e.d.LastSeen)
 		d.AssignedAt = later(d.AssignedAt, e.d.AssignedAt)
 	} else if s, ok := b.a.batch.seenOf(d.N); ok {
 		d.Counter, d.LastSeen, d.AssignedAt = max(d.Counter, s.Counter), later(d.LastSeen, s.At), later(d.AssignedAt, s.Assigned)
 	}
-	// Taken apart above; a hundred thousand of them need not be kept as text.
+	// Decoded above; the text of a hundred thousand of them need not be kept.
 	d.Key, d.Host, d.Report.Held, d.Report.Agent = nil, nil, nil, nil
 	e.d, e.until, e.loaded = d, time.Time{}, time.Now()
 	d.Held.Policy, d.Held.Version = e.held.ID, e.held.Version
@@ -147,7 +147,7 @@ func (b *book) knows(id string) bool { return b.cache.Contains(id) }
 
 func (b *book) forget(id string) { b.cache.Remove(id) }
 
-// seen is when a device was last heard of. That is newer here than in the database, where it waits to be written.
+// seen is when a device was last heard of. It is newer here than in the database, where it waits to be written.
 func (b *book) seen(d *store.Device) store.Seen {
 	out := store.Seen{Device: d.N, At: d.LastSeen, Counter: d.Counter, Assigned: d.AssignedAt, Fresh: d.Fresh, Looked: d.Looked}
 	if s, ok := b.a.batch.seenOf(d.N); ok {

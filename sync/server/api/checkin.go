@@ -13,19 +13,19 @@ import (
 
 var errStopping = &problem{status: http.StatusServiceUnavailable, code: "stopping", message: "this node is stopping; connect again"}
 
-// visit is one check-in on its way: what came, from whom, and the answer so far.
+// visit is one check-in in progress: what arrived, from whom, and the answer so far.
 type visit struct {
 	a   *API
 	q   *request
 	e   *entry
 	in  *received
 	st  *fleet.State
-	was protocol.Held // what the device held at its last visit
+	was protocol.Held // what the device had at its last visit
 	out protocol.Answer
 }
 
-// checkin takes a report and answers with what the device is to hold. A report without news costs no
-// database: what is compared is in memory.
+// checkin processes a report and answers with what the device should have. A report without news does not touch the
+// database: everything to compare is in memory.
 func checkin(a *API, q *request) (protocol.Answer, error) {
 	var none protocol.Answer
 	if a.stopping.Load() {
@@ -37,7 +37,7 @@ func checkin(a *API, q *request) (protocol.Answer, error) {
 	}
 	v := &visit{a: a, q: q, e: q.known, in: in, was: q.known.held, out: protocol.Answer{Interval: int(a.Interval.Seconds())}}
 	steps := []func() error{v.check, v.hear, v.keys, v.ask, v.keep, v.give, v.note}
-	if in.Agent.Ended != "" { // it is not there for an answer
+	if in.Agent.Ended != "" { // it does not wait for an answer
 		steps = []func() error{v.check, v.keep, v.note}
 	}
 	if v.e.d.State == store.Retired {
@@ -51,7 +51,7 @@ func checkin(a *API, q *request) (protocol.Answer, error) {
 	return v.out, nil
 }
 
-// hear looks for changes where the device was nudged for one that this node has not heard of yet.
+// hear reads changes if the device was nudged for one that this node has not read yet.
 func (v *visit) hear() error {
 	if v.in.Sequence <= v.a.heard.Load() {
 		return nil
@@ -59,7 +59,7 @@ func (v *visit) hear() error {
 	return v.a.catchUp(context.WithoutCancel(v.q.Context()))
 }
 
-// keys brings a device on that pins older ones.
+// keys updates a device that pins older keys.
 func (v *visit) keys() error {
 	if v.in.Pinned != "" && v.in.Pinned != v.a.Keys.Pinned() {
 		v.out.Keys = v.a.Keys.Rotation(v.in.Pinned)
@@ -74,14 +74,14 @@ func (v *visit) release() (err error) {
 	return err
 }
 
-// ask is what the server wants of the device: what it has not told, and diagnostics.
+// ask lists what the server wants from the device: what it has not reported, and diagnostics.
 func (v *visit) ask() error {
 	unknown := func() bool {
 		p := &v.e.d.Report
 		return v.in.Device == nil && v.in.DeviceDigest != p.FactsDigest || v.in.Findings == nil && v.in.FindingsDigest != p.FindingsDigest
 	}
 	if unknown() {
-		// It may have told another node.
+		// It may have reported to another node.
 		if err := v.a.book.load(v.q.Context(), v.e); err != nil {
 			return err
 		}
@@ -95,13 +95,13 @@ func (v *visit) ask() error {
 	return nil
 }
 
-// keep stores what is news, and notes the visit.
+// keep stores what is news, and records the visit.
 func (v *visit) keep() error {
 	in, e := v.in, v.e
 	v.st = v.a.state.Load()
 	news := in.Device != nil || in.Findings != nil || len(in.Events) > 0 || in.Policy != e.held || in.Agent != e.run
 	if news && !e.quota.report() {
-		// Nothing of it is stored: its digests differ then, and it is asked again. It is governed all the same.
+		// Nothing of it is stored, so its digests differ and it is asked again. It still receives its policy.
 		v.a.stats.quota.Inc()
 		news = false
 	}
@@ -110,7 +110,7 @@ func (v *visit) keep() error {
 		if err != nil {
 			return err
 		}
-		// The rest is taken: a device that has too much to tell is governed all the same, and keeps its events.
+		// The rest is accepted: a device that reports too much still receives its policy, and keeps its events.
 		if !e.quota.events(in.events) {
 			v.a.stats.quota.Inc()
 			if e.quota.say() {
@@ -123,7 +123,7 @@ func (v *visit) keep() error {
 			return err
 		}
 		if rec.Old {
-			// Another node has had a later one: this one's clock is behind, or it is played again.
+			// Another node has had a later report: this one is replayed, or this node's data is old.
 			if err := v.a.book.load(v.q.Context(), e); err != nil {
 				return err
 			}
@@ -138,12 +138,12 @@ func (v *visit) keep() error {
 	return nil
 }
 
-// give signs what the device is to hold, where that is something else.
+// give signs what the device should have, if that is something else.
 func (v *visit) give() error {
 	to, ok := v.st.Effective(&v.e.d.Device, v.q.now)
 	if ok && v.in.Policy.Serial >= v.st.Sequence && (v.in.Policy.ID != to.Policy || v.in.Policy.Version != to.Version) {
-		// The device has something newer than this node knows: it was at another one, or the server came
-		// back from a backup. Looking first keeps it from being sent back to the version before.
+		// The device has something newer than this node knows: it was at another node, or the server was restored from
+		// a backup. Read changes first, so that the device is not sent back to the previous version.
 		if err := v.a.catchUp(context.WithoutCancel(v.q.Context())); err != nil {
 			return err
 		}
@@ -165,13 +165,13 @@ func (v *visit) give() error {
 	return nil
 }
 
-// note remembers that the device came.
+// note records that the device came.
 func (v *visit) note() error {
 	v.a.batch.note(v.seen())
 	return nil
 }
 
-// seen is this visit as what it leaves behind.
+// seen is this visit's record.
 func (v *visit) seen() store.Seen {
 	seen := store.Seen{Device: v.e.d.N, At: v.q.now, Counter: v.in.Counter, Assigned: v.e.d.AssignedAt, Fresh: v.a.fresh(v.e.id, v.q.now)}
 	if v.in.Agent.Ended != "" {
@@ -189,9 +189,9 @@ func older(counter, last uint64) error {
 	}}}
 }
 
-// cloned tells two machines with one key from one: another machine id, or an agent run that was
-// over and is back. An image that copies the machine id too is found by the latter, at the third
-// check-in of the two. Start times would not do: a machine without a clock begins each boot alike.
+// cloned recognises two machines with one key: by another machine id, or by an agent run that had ended and is back.
+// The latter finds an image that copies the machine id, too, at the third check-in of the two. Start times would not
+// do: a machine without a clock begins each boot at the same time.
 func cloned(e *entry, in *received) string {
 	if in.Agent.Machine != "" && e.d.Machine != "" && in.Agent.Machine != e.d.Machine {
 		return "machine id"
@@ -202,7 +202,7 @@ func cloned(e *entry, in *received) string {
 	return ""
 }
 
-// learn takes a stored report into what this node knows.
+// learn updates what this node knows from a stored report.
 func (e *entry) learn(in *received, rec *store.Record) {
 	e.held, e.run = in.Policy, in.Agent
 	e.d.Held.Policy, e.d.Held.Version = in.Policy.ID, in.Policy.Version

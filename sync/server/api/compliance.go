@@ -11,7 +11,7 @@ import (
 	"github.com/warderd/warder/sync/server/roster"
 )
 
-// Tally counts devices by how they stand.
+// Tally counts devices by state.
 type Tally struct {
 	Compliant    int `json:"compliant"`
 	Unverified   int `json:"unverified" doc:"what can be read there holds, and some setting cannot be; of devices alone"`
@@ -40,7 +40,7 @@ type settingTally struct {
 	Modes       map[string]int              `json:"modes"`
 }
 
-// policyTally is one policy over the devices that hold it.
+// policyTally is one policy over the devices that have it.
 type policyTally struct {
 	PolicyID string `json:"policy_id"`
 	Name     string `json:"name"`
@@ -103,17 +103,17 @@ func (a *API) compliance(q *request, only string) (complianceView, error) {
 	}
 	for _, s := range list {
 		if st.Policies[s.Policy] == nil && !gone[s.Policy] {
-			s.Policy = inventedPolicy // no policy of this server's, whatever a device says
+			s.Policy = inventedPolicy // not a policy of this server, whatever a device says
 		}
 		p := byPolicy[s.Policy]
-		if p == nil { // deleted, and still held
+		if p == nil { // deleted, but devices still have it
 			p = &policyTally{PolicyID: s.Policy}
 			byPolicy[s.Policy] = p
 		}
 		if settings[s.Policy] == nil {
 			settings[s.Policy] = map[enforce.Setting]*settingTally{}
 		}
-		if s.Old { // last heard of too long ago: how they stand now nobody knows
+		if s.Old { // last heard of too long ago: the present state is unknown
 			s.Rollup = string(enforce.Uncertain)
 		}
 		out.Reported += s.Devices
@@ -134,10 +134,10 @@ func (a *API) compliance(q *request, only string) (complianceView, error) {
 	return out, nil
 }
 
-// inventedPolicy stands for policies that devices say they hold and that this server never had.
+// inventedPolicy stands for policies that devices report and that this server never had.
 const inventedPolicy = "unknown"
 
-// unknownPolicies are those that devices say they hold and that are not there now.
+// unknownPolicies are the reported policies that do not exist now.
 func unknownPolicies(list []roster.Sum, st *fleet.State) (out []string) {
 	for _, s := range list {
 		if st.Policies[s.Policy] == nil && !slices.Contains(out, s.Policy) {
@@ -149,12 +149,11 @@ func unknownPolicies(list []roster.Sum, st *fleet.State) (out []string) {
 	return out
 }
 
-// otherSettings sums up the settings that this version does not know: a newer agent's, or those that a newer
-// policy names.
+// otherSettings sums up the settings that this version does not know, because an agent or a policy is newer.
 const otherSettings enforce.Setting = "other"
 
-// readStanding reads what standing wrote, or an earlier version: of words that this one does not know, those of a
-// newer agent, it makes ours.
+// readStanding reads what standing wrote, also in an earlier version. Words that only a newer agent knows are replaced
+// by ours.
 func readStanding(body string) ([]stood, error) {
 	var list []stood
 	if err := json.Unmarshal([]byte(body), &list); err != nil {

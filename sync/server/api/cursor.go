@@ -8,16 +8,16 @@ import (
 	"github.com/warderd/warder/sync/server/roster"
 )
 
-// A cursor is a place in a list, for who reads it on: unlike a page's number it stays right while the list changes.
-// It is opaque to callers: what it holds may change.
+// A cursor is a position in a list, for reading on: unlike a page number, it stays valid while the list changes. It is
+// opaque to callers: its contents may change.
 
-// cursorOf writes a place as it stands in an answer.
+// cursorOf encodes a position for an answer.
 func cursorOf(m roster.Mark) string {
 	b, _ := json.Marshal(m)
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// cursor reads the one of a request; the zero place where there is none. of is the order that it must be a place in.
+// cursor decodes the one in a request; the zero position if there is none. of is the order that it has to belong to.
 func (q *request) cursor(of string) (m roster.Mark, err error) {
 	text := q.params.Get("cursor")
 	if text == "" {

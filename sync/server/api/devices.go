@@ -25,19 +25,20 @@ func heldOf(d *store.Device) (h protocol.Held) {
 	return h
 }
 
-// How long a word of a device counts: with a socket, of which a node hears every minute, ten minutes; of one that
-// polls, its interval and five minutes more.
+// How long a device's state counts as current: ten minutes for a device with a socket, which a node hears every minute;
+// for a polling device, its interval and five minutes more.
 const (
 	freshSocket = 10 * time.Minute
 	freshPoll   = 5 * time.Minute
-	// notedEvery is how often the word of a live socket is written down.
+	// notedEvery is how often the time of a live socket is stored.
 	notedEvery = 4 * time.Minute
 )
 
-// clockStep is more than clocks of nodes differ: what lies further ahead is of a clock that was set back since.
+// clockStep is more than the clocks of nodes differ. A time further ahead was written under a clock that has been set
+// back since.
 const clockStep = 2 * time.Minute
 
-// fresh is until when a word counts that came now.
+// fresh is until when a state that was reported now counts as current.
 func (a *API) fresh(device string, now time.Time) time.Time {
 	if a.hub.connected(device) {
 		return now.Add(freshSocket)
@@ -45,11 +46,11 @@ func (a *API) fresh(device string, now time.Time) time.Time {
 	return a.most(now)
 }
 
-// most is until when a word can count at all that came by now.
+// most is until when a state that was reported by now can count at most.
 func (a *API) most(now time.Time) time.Time { return now.Add(max(a.Interval+freshPoll, freshSocket)) }
 
-// status: a device is online while its socket is up, or it came within three intervals, and has not said that it
-// goes.
+// status: a device is online while its socket is up, or if it came within three intervals, and has not said that it is
+// stopping.
 func (a *API) status(d *store.Device, now time.Time) string {
 	seen := a.book.seen(d).At
 	if a.hub.connected(d.ID) || !seen.IsZero() && now.Sub(seen) < 3*a.Interval && seen.Sub(now) < clockStep && agentOf(d).Ended == "" {
@@ -63,8 +64,8 @@ func agentOf(d *store.Device) (p protocol.Agent) {
 	return p
 }
 
-// stands says how a device stands now: what it last said, for as long as that counts. Ageing brings no report,
-// so it is judged whenever somebody asks.
+// stands is a device's present state: what it last reported, for as long as that counts. It is computed whenever
+// somebody asks, because a state becomes old without a report.
 func (a *API) stands(d *store.Device, now time.Time) (rollup, why string) {
 	seen := a.book.seen(d)
 	switch ended := agentOf(d).Ended; {
@@ -173,8 +174,7 @@ func listDevices(a *API, q *request) (listView[DeviceView], error) {
 	return out, nil
 }
 
-// devices gives the part of the devices that a request asks for of those that a filter takes, how many it takes in
-// all, and where to go on.
+// devices returns the requested part of the devices that match a filter, how many match in all, and where to read on.
 func (a *API) devices(q *request, f roster.Filter) (list []*store.Device, total int, next string, err error) {
 	r, err := a.ready(q.Context())
 	if err != nil {
@@ -182,7 +182,7 @@ func (a *API) devices(q *request, f roster.Filter) (list []*store.Device, total 
 	}
 	f.Clock = a.clock(q.now)
 	page, size := q.page()
-	p := roster.Page{Skip: (page - 1) * size, Size: size + 1} // one more: is there more?
+	p := roster.Page{Skip: (page - 1) * size, Size: size + 1} // one more, to see whether there is more
 	p.Sort, p.Descending = q.order()
 	if q.params.Get("cursor") != "" {
 		m, err := q.cursor("devices " + q.params.Get("sort"))
@@ -206,7 +206,8 @@ func (a *API) devices(q *request, f roster.Filter) (list []*store.Device, total 
 	return list, total, next, err
 }
 
-// lastSync is when a device came last. What lies ahead is of a clock that was set back since, and is shown as now.
+// lastSync is when a device last came. A time in the future was written under a clock that has been set back since, and
+// is shown as now.
 func (a *API) lastSync(d *store.Device, now time.Time) *time.Time {
 	at := a.book.seen(d).At
 	if at.After(now) {
@@ -218,18 +219,17 @@ func (a *API) lastSync(d *store.Device, now time.Time) *time.Time {
 // Schema describes a finding; a newer agent may say more.
 func (storedFinding) Schema(r huma.Registry) *huma.Schema { return open[enforce.Finding](r) }
 
-// open is the schema of a type, of which more may be said than this version knows: a newer agent's fields, and
-// its words.
+// open is the schema of a type that may have more fields and words than this version knows, from a newer agent.
 func open[T any](r huma.Registry) *huma.Schema {
 	s := *huma.SchemaFromType(r, reflect.TypeFor[T]())
 	s.AdditionalProperties = true
 	return closed(&s)
 }
 
-// factsView are facts as the device said them.
+// factsView are facts as the device reported them.
 type factsView struct{ raw json.RawMessage }
 
-// MarshalJSON writes them as they came.
+// MarshalJSON writes them unchanged.
 func (f factsView) MarshalJSON() ([]byte, error) { return f.raw, nil }
 
 // Schema describes facts: the parts of the snapshot beside these fields.
@@ -246,16 +246,16 @@ func (factsView) Schema(r huma.Registry) *huma.Schema {
 	return closed(s)
 }
 
-// storedFinding is a finding as the device said it, in words that this version may not know.
+// storedFinding is a finding as the device reported it, in words that this version may not know.
 type storedFinding struct {
 	enforce.Finding
 	raw json.RawMessage
 }
 
-// MarshalJSON writes it as it came.
+// MarshalJSON writes it unchanged.
 func (f storedFinding) MarshalJSON() ([]byte, error) { return f.raw, nil }
 
-// UnmarshalJSON keeps it as it came.
+// UnmarshalJSON keeps it unchanged.
 func (f *storedFinding) UnmarshalJSON(b []byte) error {
 	f.raw = append(json.RawMessage(nil), b...)
 	if json.Unmarshal(b, &f.Finding) != nil {
@@ -264,7 +264,7 @@ func (f *storedFinding) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// unreadableFinding stands for one that was stored and cannot be read: the others are seen all the same.
+// unreadableFinding stands for a stored finding that cannot be read: the others are still shown.
 var unreadableFinding = func() (f storedFinding) {
 	f.Finding = enforce.Finding{Setting: "unreadable", Compliance: enforce.Uncertain, Reason: "this finding was stored and cannot be read"}
 	f.raw, _ = json.Marshal(f.Finding)
@@ -309,7 +309,7 @@ type deviceEdit struct {
 	Tags      *[]string `json:"tags,omitempty" maxItems:"50" doc:"take the place of those it has"`
 }
 
-// checkTags says what is wrong with tags: they are compared as they are, and found in a list.
+// checkTags checks tags: they are compared exactly, and searched for in a list.
 func checkTags(tags []string, errs *policy.Errors) {
 	for i, t := range tags {
 		if t == "" || len(t) > 64 || strings.Trim(t, "abcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
@@ -321,7 +321,7 @@ func checkTags(tags []string, errs *policy.Errors) {
 	}
 }
 
-// CheckTags says what is wrong with tags.
+// CheckTags checks tags.
 func CheckTags(tags []string) error {
 	var errs policy.Errors
 	checkTags(tags, &errs)

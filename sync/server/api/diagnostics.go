@@ -19,7 +19,7 @@ func requestDiagnostics(a *API, q *request) (messageView, error) {
 	return messageView{"the device is asked at its next check-in", id}, a.Store.Diagnose(q.Context(), id, q.now)
 }
 
-// putDiagnostics takes a bundle that was asked for: gzip of one JSON object, bounded both ways.
+// putDiagnostics accepts a bundle that was asked for: gzip of one JSON object, bounded both compressed and not.
 func putDiagnostics(a *API, q *request) (messageView, error) {
 	if len(q.body) > protocol.MaxBundle {
 		return messageView{}, &problem{status: http.StatusRequestEntityTooLarge, code: "too_large", message: "a bundle has at most 1 MiB"}
@@ -75,7 +75,7 @@ func getDiagnostics(a *API, q *request) (rawBody, error) {
 	if err != nil {
 		return rawBody{}, err
 	}
-	// What it holds of somebody's machine has been seen by somebody.
+	// Record in the audit log who has seen data from somebody's machine.
 	if err := a.Store.Note(q.Context(), "diagnostics.downloaded", d.ID, []string{q.PathValue("bundle")}, q.now); err != nil {
 		return rawBody{}, err
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/warderd/warder/enforce/policy"
 )
 
-// What follows describes the policy document for the OpenAPI page, from the table of settings that its
-// decoder reads by.
+// The following types describe the policy document for the OpenAPI page, from the table of settings that its decoder
+// uses.
 
 type modeText string
 
@@ -38,7 +38,7 @@ func (sectionModes) Schema(r huma.Registry) *huma.Schema {
 // policyData is policy_data as it was written.
 type policyData struct{ raw json.RawMessage }
 
-// MarshalJSON writes it as it is.
+// MarshalJSON writes it unchanged.
 func (d policyData) MarshalJSON() ([]byte, error) {
 	if d.raw == nil {
 		return []byte("{}"), nil
@@ -46,7 +46,7 @@ func (d policyData) MarshalJSON() ([]byte, error) {
 	return d.raw, nil
 }
 
-// UnmarshalJSON keeps it as it came.
+// UnmarshalJSON keeps it unchanged.
 func (d *policyData) UnmarshalJSON(b []byte) error {
 	d.raw = append(json.RawMessage(nil), b...)
 	return nil
@@ -87,31 +87,31 @@ func schemaOf(x policy.Shape) *huma.Schema {
 	return closed(s)
 }
 
-// closed prepares a schema made by hand for validation.
+// closed prepares a hand-made schema for validation.
 func closed(s *huma.Schema) *huma.Schema {
 	s.PrecomputeMessages()
 	return s
 }
 
-// PolicyBody is a policy object as an administrator writes it: what GET answers can be sent back.
+// PolicyBody is a policy object as an administrator writes it. The answer to a GET can be sent back.
 type PolicyBody struct{}
 
 // Schema describes it.
 func (PolicyBody) Schema(r huma.Registry) *huma.Schema { return writable(r, "name", "policy_data") }
 
-// PolicyPatch is the same for an update: a section given replaces that section, the rest stays.
+// PolicyPatch is the same for an update: a given section replaces that section, the rest stays.
 type PolicyPatch struct{}
 
 // Schema describes it.
 func (PolicyPatch) Schema(r huma.Registry) *huma.Schema { return writable(r) }
 
-// fromTemplateBody is a policy object of which a template gives what is left out.
+// fromTemplateBody is a policy object; a template supplies what is left out.
 type fromTemplateBody struct {
 	TemplateID     string          `json:"template_id" minLength:"1" maxLength:"64"`
 	Customizations json.RawMessage `json:"customizations,omitempty"`
 }
 
-// TransformSchema adds the fields of the policy object that a template does not decide alone.
+// TransformSchema adds the fields of the policy object that do not come from the template alone.
 func (fromTemplateBody) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
 	data := policyData{}.Schema(r)
 	data.Description = "laid over the template, setting by setting"
@@ -127,13 +127,13 @@ func (fromTemplateBody) TransformSchema(r huma.Registry, s *huma.Schema) *huma.S
 	return closed(s)
 }
 
-// candidateBody is a document to ask about.
+// candidateBody is a document for what-if.
 type candidateBody struct{}
 
 // Schema describes it.
 func (candidateBody) Schema(r huma.Registry) *huma.Schema { return writable(r, "policy_data") }
 
-// TransformSchema describes the fields that are kept as they were written.
+// TransformSchema describes the fields that are kept as written.
 func (policyView) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
 	s.Properties["compliance"] = modeText("").Schema(r)
 	s.Properties["section_compliance"] = sectionModes{}.Schema(r)
@@ -141,8 +141,8 @@ func (policyView) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema 
 	return closed(s)
 }
 
-// writable is the schema of the policy object as a body: of its fields only some have to be there, and the
-// server's own are not read.
+// writable is the schema of the policy object as a body: only some fields are required, and the server's own are
+// ignored.
 func writable(r huma.Registry, required ...string) *huma.Schema {
 	s := *huma.SchemaFromType(r, reflect.TypeFor[policyView]())
 	s.Required = required

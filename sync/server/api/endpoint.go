@@ -41,7 +41,7 @@ func with[I, O any](f func(*API, *request, *I) (O, error)) endpoint {
 	}}
 }
 
-// document is an endpoint whose body holds a policy: I documents it, the policy decoder reads it.
+// document is an endpoint whose body is a policy: I documents it, the policy decoder reads it.
 func document[I, O any](f func(*API, *request) (O, error)) endpoint {
 	e := get(f)
 	e.in, e.free = reflect.TypeFor[I](), true
@@ -63,17 +63,16 @@ type route struct {
 	access       access
 	summary      string
 	endpoint
-	status int // of success; 0 is 200
+	status int // of success; 0 means 200
 	query  []param
 }
 
-// registry holds the schemas of all bodies; the OpenAPI document and the checks share it.
+// registry has the schemas of all bodies; the OpenAPI document and the checks share it.
 //
-// Names of fields are taken as they are written: "Policy_ID" is another field than "policy_id".
+// Field names are case-sensitive: "Policy_ID" is another field than "policy_id".
 var registry huma.Registry = &locked{Registry: huma.NewMapRegistry("#/components/schemas/", schemaName)}
 
-// locked is a registry that two servers in one process may use at once: one makes its document while the other
-// answers.
+// locked is a registry that two servers in one process may use at once: one makes its document while the other answers.
 type locked struct {
 	mu sync.Mutex
 	huma.Registry
@@ -101,7 +100,7 @@ func init() {
 	huma.ValidateStrictCasing = true
 }
 
-// schemaName makes a type's name in the document: without the package, and with a capital.
+// schemaName makes a type's name in the document: without the package, and capitalised.
 func schemaName(t reflect.Type, hint string) string {
 	name := huma.DefaultSchemaNamer(t, hint)
 	return strings.ToUpper(name[:1]) + name[1:]

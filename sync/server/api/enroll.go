@@ -18,8 +18,8 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-// text is what a device says of itself in one line: bounded, and nothing that a terminal or a
-// database would stumble over.
+// text checks what a device says about itself in one line: bounded, and without characters that could harm a terminal
+// or a database.
 func text(errs *policy.Errors, field, v string, most int) {
 	if len(v) > most {
 		*errs = append(*errs, policy.Error{Field: field, Message: fmt.Sprintf("must have at most %d bytes", most), Received: len(v)})
@@ -38,7 +38,7 @@ func enroll(a *API, q *request) (protocol.EnrollResponse, error) {
 	if err := invalid(errs); err != nil {
 		return out, err
 	}
-	// Fields that this version does not know are a newer device's and no reason to keep it out.
+	// Unknown fields come from a newer device, and are no reason to refuse it.
 	if err := json.Unmarshal(q.body, &in); err != nil {
 		return out, bad("the body cannot be read: " + err.Error())
 	}
@@ -64,7 +64,7 @@ func enroll(a *API, q *request) (protocol.EnrollResponse, error) {
 		return out, err
 	}
 	host, _ := json.Marshal(h)
-	jwk, err := json.Marshal(key) // what was understood, and not what was sent
+	jwk, err := json.Marshal(key) // what was understood, not what was sent
 	if err != nil {
 		return out, err
 	}

@@ -181,11 +181,10 @@ func (a *API) audit(q *request, f store.AuditFilter) (listView[changeView], erro
 	return out, nil
 }
 
-// tokenIssued is how the making of an administrator's token stands in the audit log.
+// tokenIssued is the audit log's action for a new administrator's token.
 const tokenIssued = "token.created"
 
-// listTokens gives the administrators' tokens that were made here, newest first: the audit log is all that is kept of
-// them.
+// listTokens lists the administrators' tokens that were made here, newest first. The audit log is their only record.
 func listTokens(a *API, q *request) (listView[changeView], error) {
 	return a.audit(q, store.AuditFilter{Action: tokenIssued})
 }
@@ -201,7 +200,7 @@ type fleetEvents struct {
 	Next string       `json:"next,omitempty" doc:"the cursor that goes on after this answer; absent at the end. An answer may be short, or empty, and have one"`
 }
 
-// listEvents gives the events of all devices, newest first.
+// listEvents lists the events of all devices, newest first.
 func listEvents(a *API, q *request) (fleetEvents, error) {
 	out := fleetEvents{Data: []fleetEvent{}}
 	f := store.EventFilter{Kind: q.params.Get("kind"), Setting: q.params.Get("setting"), Text: q.params.Get("q"), Since: q.moment("since"),

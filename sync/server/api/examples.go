@@ -9,7 +9,7 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// examples are the bodies of the calls as a person would write them, by method and path; the document and its page show
+// examples are the bodies of the calls as a person would write them, by method and path. The document and its page show
 // them, and a test calls each against a real server.
 var examples = map[string]string{
 	"POST /policies": `{"name":"Engineering","description":"Laptops of engineers","compliance":"monitor",` +
@@ -42,7 +42,7 @@ var pathExamples = map[string]string{
 	"id": "policy-default", "version": "1", "exception": "exception-abcdefghijkl", "bundle": "bundle-abcdefghijkl",
 }
 
-// exampleOf is an id for a path's value.
+// exampleOf is an example id for a path's value.
 func exampleOf(r *route, name string) string {
 	if name == "id" {
 		switch first := strings.Split(r.path, "/")[1]; first {
@@ -57,7 +57,7 @@ func exampleOf(r *route, name string) string {
 	return pathExamples[name]
 }
 
-// callOf is an example of a call as the administrator's command line and curl make it; "" for what devices call.
+// callOf is an example of a call with the administrator's command line and with curl; "" for what devices call.
 func callOf(r *route) (command, curl string) {
 	if r.access != viewer && r.access != admin {
 		return "", ""
@@ -79,7 +79,7 @@ func callOf(r *route) (command, curl string) {
 	return command, curl
 }
 
-// withExample puts the example of a route into the description of its body.
+// withExample adds a route's example to the description of its body.
 func withExample(r *route, body map[string]*huma.MediaType) map[string]*huma.MediaType {
 	text := examples[r.method+" "+r.path]
 	if text == "" {

@@ -10,7 +10,7 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-// changesOf says what a version changes; a change that takes no effect on a device is said, too.
+// changesOf describes what a version changes, including changes without effect on a device.
 func changesOf(before, after *policy.Document) []string {
 	changes := policy.Diff(before, after)
 	if before == nil {
@@ -37,7 +37,7 @@ type HistoryItem struct {
 	Changes   []string  `json:"changes"`
 }
 
-// historyList has what the documented answer has, and beside it how much there is.
+// historyList has the fields of the documented answer, and the total beside them.
 type historyList struct {
 	Data     []HistoryItem `json:"data"`
 	Total    int           `json:"total,omitempty"`

@@ -18,7 +18,7 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-// keep stores an answer for its idempotency key, sealed: it may hold a token that is shown once.
+// keep stores the answer to an idempotency key, encrypted: it may contain a token that is only shown once.
 func (a *API) keep(q *request, status int, out any) error {
 	b, err := json.Marshal(out)
 	if err != nil {
@@ -36,8 +36,7 @@ func (a *API) keep(q *request, status int, out any) error {
 	return a.Store.Answered(context.WithoutCancel(q.Context()), q.by, q.key(), status, text)
 }
 
-// seal is the cipher of answers kept for one key: the database alone, or a copy of it, does not open
-// them.
+// seal is the cipher for the stored answer of one key: the database alone, or a copy of it, cannot decrypt it.
 func (a *API) seal(q *request) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(a.Keys.CodeSecret("idempotency\n" + q.by + "\n" + q.key()))
 	if err != nil {
@@ -54,7 +53,7 @@ func (q *request) key() string {
 	return q.Header.Get("Idempotency-Key")
 }
 
-// fingerprint is what a key stands for: the same request and nothing else.
+// fingerprint identifies the request that a key was used for.
 func (q *request) fingerprint() string {
 	h := sha256.Sum256(q.body)
 	return q.Method + " " + q.URL.RequestURI() + " " + hex.EncodeToString(h[:])

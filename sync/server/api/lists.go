@@ -13,8 +13,8 @@ import (
 	"github.com/warderd/warder/enforce/policy"
 )
 
-// Every list takes the same: page and page_size, or the cursor of an answer before; q, a text that is somewhere in
-// what a person sees; sort, a field's name, with a minus before it for the other way round; and filters of its own.
+// Every list takes the same parameters: page and page_size, or the cursor of an earlier answer; q, a text to find in
+// what a person sees; sort, a field's name, with a minus before it for the reverse order; and filters of its own.
 
 // listView is a page of anything.
 type listView[T any] struct {
@@ -47,7 +47,7 @@ var (
 	until     = param{name: "until", doc: "before this time", kind: "string", format: "date-time"}
 )
 
-// sortParam is the orders that a list knows.
+// sortParam lists the orders of a list.
 func sortParam(fields ...string) param {
 	p := param{name: "sort", doc: "the field to sort by; with - before it, descending", kind: "string"}
 	for _, f := range fields {
@@ -62,7 +62,7 @@ func (q *request) order() (field string, descending bool) {
 	return strings.TrimPrefix(s, "-"), strings.HasPrefix(s, "-")
 }
 
-// moment is a time parameter that parameters has checked; the zero time where it is absent.
+// moment is a time parameter that parameters has checked; the zero time if it is absent.
 func (q *request) moment(name string) time.Time {
 	t, _ := time.Parse(time.RFC3339, q.params.Get(name))
 	return t
@@ -71,22 +71,22 @@ func (q *request) moment(name string) time.Time {
 // shelf is a list that fits into memory: policies, assignments, tokens.
 type shelf[T any] struct {
 	id   func(T) string
-	text func(T) string // what q looks in
-	// orders give, for each field that it can be sorted by and "" for its own order, a text of an entry that sorts as
-	// the entry does. Entries with the same text are in the order of their ids.
+	text func(T) string // what q searches
+	// orders return, for each sortable field (and "" for the list's own order), a text that sorts like the entry.
+	// Entries with the same text are ordered by their ids.
 	orders map[string]func(T) string
-	takes  func(q *request, x T) (ok bool) // the list's own filters; nil takes all
+	takes  func(q *request, x T) (ok bool) // the list's own filters; nil accepts all
 }
 
-// shelfMark is a place in such a list: what an entry there is sorted by. The entry itself may be gone by then, or be
-// taken by the filters no more.
+// shelfMark is a position in such a list: the sort text of the entry there. The entry itself may be gone, or no longer
+// match the filters.
 type shelfMark struct {
 	Sort string `json:"s,omitempty"`
 	Key  string `json:"k"`
 	ID   string `json:"i"`
 }
 
-// cut gives the part of a list that a request asks for.
+// cut returns the requested part of the list.
 func (s shelf[T]) cut(q *request, all []T) (out []T, total int, next string, err error) {
 	part := strings.ToLower(q.params.Get("q"))
 	type entry struct {
@@ -144,5 +144,5 @@ func badCursor(text string) error {
 // sortable is a time as a text that sorts like it.
 func sortable(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000000Z") }
 
-// newestFirst is a time as a text that sorts the other way round.
+// newestFirst is a time as a text that sorts in reverse.
 func newestFirst(t time.Time) string { return fmt.Sprintf("%020d", math.MaxInt64-t.UnixNano()) }

@@ -61,7 +61,7 @@ func newStats(a *API) *stats {
 	return s
 }
 
-// checkin counts one, by whether it brought news.
+// checkin counts a check-in, by whether it brought news.
 func (s *stats) checkin(news bool) {
 	if news {
 		s.news.Inc()
@@ -70,7 +70,7 @@ func (s *stats) checkin(news bool) {
 	}
 }
 
-// route gives the counter of a route.
+// route returns the counter of a route.
 func (s *stats) route(r *route) func(status int, took time.Duration) {
 	name := r.method + " " + r.path
 	seconds := s.seconds.WithLabelValues(name)
@@ -88,7 +88,7 @@ func (s *stats) route(r *route) func(status int, took time.Duration) {
 	}
 }
 
-// operational serves what is for the operator: no token, nothing about devices.
+// operational serves what the operator needs: without a token, and without data about devices.
 func (a *API) operational(mux *http.ServeMux) {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.stats.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { a.write(w, http.StatusOK, map[string]bool{"ok": true}) })
@@ -114,14 +114,14 @@ func (a *API) operational(mux *http.ServeMux) {
 	})
 }
 
-// unready says why this node should get no requests now; "" when it should.
+// unready says why this node should get no requests now; "" if it should.
 func (a *API) unready(ctx context.Context) string {
 	if a.stopping.Load() {
 		return "stopping"
 	}
 	a.pinging.Lock()
 	defer a.pinging.Unlock()
-	// Once a second at most: whoever asks needs no token.
+	// At most once a second, because it needs no token.
 	if time.Since(a.pinged) > time.Second {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 		defer cancel()

@@ -54,7 +54,7 @@ func Describe(version string) *huma.OpenAPI {
 	for i := range routes {
 		r := &routes[i]
 		if r.out == reflect.TypeFor[struct{}]() {
-			continue // a socket, of which this kind of document knows nothing
+			continue // a socket, which OpenAPI cannot describe
 		}
 		if tag := tagOf(r); !slices.ContainsFunc(doc.Tags, func(t *huma.Tag) bool { return t.Name == tag }) {
 			doc.Tags = append(doc.Tags, &huma.Tag{Name: tag, Description: tagDocs[tag]})
@@ -138,7 +138,7 @@ func Describe(version string) *huma.OpenAPI {
 	return doc
 }
 
-// tagDocs say what the groups of routes are about.
+// tagDocs describe the groups of routes.
 var tagDocs = map[string]string{
 	"Policies": "what devices are to hold", "Templates": "what a policy may begin with", "Rollouts": "a policy's next version, in stages",
 	"Assignments": "policies for groups of devices",
@@ -148,7 +148,7 @@ var tagDocs = map[string]string{
 	"Device side": "what devices call",
 }
 
-// older30 is the document for generators that know no OpenAPI after 3.0.
+// older30 is the document for generators that only know OpenAPI 3.0.
 func older30(doc *huma.OpenAPI) ([]byte, error) {
 	b, err := doc.Downgrade()
 	if err != nil {
@@ -161,7 +161,7 @@ func older30(doc *huma.OpenAPI) ([]byte, error) {
 	return json.Marshal(plainRefs(tree))
 }
 
-// plainRefs makes of a document what 3.0 allows: nothing beside a reference, and no contentMediaType.
+// plainRefs reduces a document to what 3.0 allows: nothing beside a reference, and no contentMediaType.
 func plainRefs(v any) any {
 	switch x := v.(type) {
 	case []any:
@@ -215,7 +215,7 @@ func tagOf(r *route) string {
 //go:embed docs.html.tmpl
 var docsTemplate string
 
-// readable makes one page of the document, with no script and nothing from elsewhere.
+// readable makes one page of the document, without scripts or external resources.
 func readable(doc *huma.OpenAPI) ([]byte, error) {
 	type operation struct {
 		Method, Path string
@@ -260,7 +260,7 @@ func readable(doc *huma.OpenAPI) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// outline writes a schema as a person reads it: one line a field.
+// outline writes a schema for people, one line per field.
 func outline(s *huma.Schema, indent string, depth int) string {
 	if s.Ref != "" {
 		s = registry.SchemaFromRef(s.Ref)

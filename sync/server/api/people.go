@@ -13,25 +13,25 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-// people is all devices as this node keeps them in memory, and how it is kept.
+// people is this node's in-memory copy of all devices, and how it is kept current.
 type people struct {
 	*roster.Roster
 	a *API
 
-	loaded chan struct{} // closed once all devices are in
+	loaded chan struct{} // closed once all devices are loaded
 
 	mu     sync.Mutex
-	missed map[int64]bool // devices that something was heard of before they were in
+	missed map[int64]bool // devices that were heard of before they were loaded
 	bodies map[string][]stood
 
-	// Of what other nodes wrote; used by one goroutine at a time.
+	// Following other nodes; used by one goroutine at a time.
 	mark    int64
-	taken   map[int64]int64 // from the mark on: devices, and the transaction that was taken
+	taken   map[int64]int64 // read since the mark: devices, and the transaction that was seen
 	scanned time.Time       // when the times of all devices were last read
 }
 
-// How the roster follows other nodes: what they write of how devices stand every two seconds, by a mark; when
-// devices were heard of every minute. That is well within the minutes for which a word counts beyond its next.
+// How the roster follows other nodes: device states that they write are read every two seconds, from a mark; the times
+// at which devices were heard of every minute. That is well below the minutes for which a state counts as current.
 const (
 	rosterPage = 5000
 	scanEvery  = time.Minute
@@ -43,7 +43,7 @@ func (p *people) init(a *API) {
 	p.Now = func() int64 { return a.Now().UnixMilli() }
 }
 
-// load fills it. Devices do not wait for that; whoever reads the fleet does.
+// load fills it. Devices do not wait for that; readers of the fleet do.
 func (p *people) load(ctx context.Context) error {
 	began := time.Now()
 	p.Assign(p.a.state.Load())
@@ -95,7 +95,7 @@ func (p *people) begin(ctx context.Context) {
 // maxMissed bounds the devices that are read again one by one.
 const maxMissed = 100_000
 
-// miss notes a device that something was heard of while it was not in, or while its row may have been on its way.
+// miss records a device that was heard of while it was not loaded, or while its row may have been on its way.
 func (p *people) miss(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -121,7 +121,7 @@ func (p *people) mend(ctx context.Context) error {
 	return nil
 }
 
-// put takes rows, of which a socket may be up already.
+// put stores rows; a socket of theirs may be up already.
 func (p *people) put(list []roster.Row) {
 	p.Put(list)
 	for i := range list {
@@ -131,7 +131,7 @@ func (p *people) put(list []roster.Row) {
 	}
 }
 
-// stored takes a report that this node has written.
+// stored applies a report that this node has written.
 func (p *people) stored(rec *store.Record) {
 	if rec.Moved != "" || rec.Old {
 		return
@@ -142,7 +142,7 @@ func (p *people) stored(rec *store.Record) {
 	}
 }
 
-// noted takes when a device came, to this node.
+// noted records when a device came to this node.
 func (p *people) noted(s store.Seen) {
 	if !p.Heard(s.Device, milli(s.At), milli(s.Fresh)) {
 		p.miss(s.Device)
@@ -156,7 +156,7 @@ func milli(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
-// follow takes what changed of these devices, and what other nodes have written.
+// follow applies changes to these devices, and what other nodes have written.
 func (p *people) follow(ctx context.Context, changed []string) error {
 	if len(changed) > 0 {
 		list, err := p.a.Store.RosterOf(ctx, changed)
@@ -166,7 +166,7 @@ func (p *people) follow(ctx context.Context, changed []string) error {
 		p.put(list)
 		for _, x := range list {
 			if !p.in() {
-				p.miss(x.N) // a page that was read before may come after
+				p.miss(x.N) // a page that was read earlier may arrive later
 			}
 		}
 	}
@@ -197,7 +197,7 @@ func (p *people) follow(ctx context.Context, changed []string) error {
 	return nil
 }
 
-// in reports whether all devices are.
+// in reports whether all devices are loaded.
 func (p *people) in() bool {
 	select {
 	case <-p.loaded:
@@ -223,7 +223,7 @@ func (p *people) scan(ctx context.Context) {
 	p.scanned = now
 }
 
-// ready waits until all devices are in, and until what this node has changed is.
+// ready waits until all devices are loaded, with this node's own changes.
 func (a *API) ready(ctx context.Context) (*roster.Roster, error) {
 	if !a.people.in() {
 		t := time.NewTimer(lockWait)
@@ -245,12 +245,12 @@ func (a *API) ready(ctx context.Context) (*roster.Roster, error) {
 	return a.people.Roster, nil
 }
 
-// clock says what counts as heard of now.
+// clock says which times count as current now.
 func (a *API) clock(now time.Time) roster.Clock {
 	return roster.Clock{Now: now.UnixMilli(), Most: a.most(now).UnixMilli(), Online: now.Add(-3 * a.Interval).UnixMilli()}
 }
 
-// counts gives how many devices there are by policy, and in all.
+// counts returns how many devices there are by policy, and in all.
 func (a *API) counts(ctx context.Context) (map[string]int, int, error) {
 	r, err := a.ready(ctx)
 	if err != nil {
@@ -260,7 +260,7 @@ func (a *API) counts(ctx context.Context) (map[string]int, int, error) {
 	return by, total, nil
 }
 
-// said gives what findings with these hashes say.
+// said returns what findings with these hashes say.
 func (p *people) said(ctx context.Context, sums []roster.Sum) (map[string][]stood, error) {
 	out := map[string][]stood{}
 	var unknown []string
@@ -283,7 +283,7 @@ func (p *people) said(ctx context.Context, sums []roster.Sum) (map[string][]stoo
 	}
 	for _, hash := range unknown {
 		body, ok := bodies[hash]
-		if !ok { // dropped: a device that stands so has it
+		if !ok { // dropped, although a device still has this state
 			body, _ = p.again(ctx, hash)
 		}
 		if body != "" {
@@ -305,7 +305,7 @@ func (p *people) said(ctx context.Context, sums []roster.Sum) (map[string][]stoo
 	return out, nil
 }
 
-// again makes what findings say of a device's own, where its body was dropped.
+// again recomputes them from a device's own findings if they were dropped.
 func (p *people) again(ctx context.Context, hash string) (body string, ok bool) {
 	n, ok := p.First(hash)
 	if !ok {
@@ -320,7 +320,7 @@ func (p *people) again(ctx context.Context, hash string) (body string, ok bool) 
 	return body, got == hash
 }
 
-// dropStandings drops what no device says any more.
+// dropStandings drops states that no device has any more.
 func (p *people) dropStandings(ctx context.Context) {
 	r, err := p.a.ready(ctx)
 	if err == nil {

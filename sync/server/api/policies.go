@@ -14,7 +14,7 @@ import (
 
 func second(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 
-// when is a time that may not have been.
+// when is a time, or nil if it is zero.
 func when(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -64,7 +64,7 @@ type policyItem struct {
 
 // itemOf is a policy as a list shows it.
 func itemOf(p *fleet.Policy, devices int) policyItem {
-	mode, ok := enforce.ParseMode(strings.Trim(p.Compliance, `"`)) // it is kept as JSON, as it was written
+	mode, ok := enforce.ParseMode(strings.Trim(p.Compliance, `"`)) // kept as the JSON that was written
 	if !ok {
 		mode = enforce.Enforce
 	}

@@ -16,12 +16,12 @@ import (
 	"github.com/warderd/warder/sync/server/fleet"
 )
 
-// refusal is a policy that cannot be, with every error.
+// refusal reports an invalid policy, with every error.
 func refusal(errs policy.Errors) error {
 	return &problem{http.StatusBadRequest, "invalid_policy", errs.Error(), errs}
 }
 
-// decodePolicy reads a document as an administrator wrote it, strictly.
+// decodePolicy strictly reads a document as an administrator wrote it.
 func decodePolicy(body []byte) (*policy.Document, error) {
 	d, err := policy.Decode(body, policy.Options{Strict: true})
 	var errs policy.Errors
@@ -112,14 +112,14 @@ func putPolicy(a *API, q *request) (updatedView, error) {
 	return updatedView{p.ID, p.Name, p.Version, second(p.UpdatedAt), policy.Warnings(e.after, q.Host)}, nil
 }
 
-// edit is what an administrator wrote over a policy as it stands.
+// edit is an administrator's change to the present policy.
 type edit struct {
-	policy        *fleet.Policy // as it would be, still under its number
+	policy        *fleet.Policy // as it would be, still with the old version's number
 	before, after *policy.Document
 }
 
-// edit puts what an administrator wrote over a policy as it stands; nothing is stored. The document is
-// decoded once, as it would be: its errors name the fields that were sent, for the others were valid.
+// edit applies an administrator's change to the present policy, without storing it. The resulting document is decoded
+// once; its errors name the fields that were sent, because the others were valid.
 func (a *API) edit(q *request, body []byte) (e edit, err error) {
 	p, err := a.Store.Policy(q.Context(), q.PathValue("id"))
 	if err != nil {
@@ -160,8 +160,8 @@ func (a *API) edit(q *request, body []byte) (e edit, err error) {
 	return e, err
 }
 
-// decodeEdited reads a policy of which some fields were sent. What was stored before by a version that took it is no
-// reason to refuse another field: devices take it, too.
+// decodeEdited reads a policy of which some fields were sent. A stored field that an earlier version accepted is no
+// reason to refuse a change to another field: devices accept it, too.
 func decodeEdited(whole []byte, sent map[string]any) (*policy.Document, error) {
 	d, err := policy.Decode(whole, policy.Options{Strict: true})
 	var errs policy.Errors
@@ -186,7 +186,7 @@ func decodeEdited(whole []byte, sent map[string]any) (*policy.Document, error) {
 	return nil, refusal(errs)
 }
 
-// editable refuses an edit that is valid on its own and not of this policy as it stands.
+// editable refuses a change that is valid in itself but cannot apply to the present policy.
 func (a *API) editable(p *fleet.Policy, d *policy.Document, fields map[string]any) error {
 	_, named := fields["name"]
 	switch {
@@ -204,8 +204,7 @@ func (a *API) editable(p *fleet.Policy, d *policy.Document, fields map[string]an
 	return nil
 }
 
-// decoded is the document of a policy as it stands; nearly always devices have been given it, and it is
-// decoded already.
+// decoded is the present policy's document; it is nearly always decoded already, because devices have received it.
 func (a *API) decoded(p *fleet.Policy) (*policy.Document, error) {
 	st := a.state.Load()
 	if known := st.Policies[p.ID]; known != nil && known.Version == p.Version {
@@ -226,8 +225,8 @@ func (a *API) save(q *request, p *fleet.Policy, before, after *policy.Document) 
 	return a.Store.PutPolicy(q.Context(), p, was, changesOf(before, after))
 }
 
-// over lays an object over a policy's document: a field given replaces that field, and a section given that
-// section; the rest stays.
+// over applies an object to a policy's document: a given field replaces that field, and a given section that section;
+// the rest stays.
 func over(document, body []byte) ([]byte, error) {
 	have, given := map[string]json.RawMessage{}, map[string]json.RawMessage{}
 	if err := json.Unmarshal(document, &have); err != nil {

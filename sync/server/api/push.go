@@ -24,18 +24,18 @@ const (
 	silence    = 2 * time.Minute
 	nudgeEach  = 1700 * time.Microsecond // per device: a change for many is spread over their number
 	writeWait  = 10 * time.Second
-	closeWait  = 5 * time.Second // for telling all sockets that the server stops
+	closeWait  = 5 * time.Second // for telling all sockets that the server is stopping
 	maxInbound = 1 << 10
 	writers    = 16   // goroutines that write to all sockets
-	restAfter  = 1000 // sockets that came since memory was given back last
+	restAfter  = 1000 // sockets since memory was last given back
 )
 
-// socket is one device that is connected. Its goroutine only reads; what is to be written waits
-// here, the newest nudge in place of an older one.
+// socket is one connected device. Its goroutine only reads. The next message to write is stored here; a newer nudge
+// replaces an older one.
 type socket struct {
 	c       *websocket.Conn
 	heard   atomic.Int64
-	pinged  int64 // guarded by the hub, as what follows
+	pinged  int64 // guarded by the hub, like the following fields
 	noted   time.Time
 	device  fleet.Device
 	n       int64
@@ -48,19 +48,19 @@ type hub struct {
 	mu    sync.Mutex
 	conns map[string]*socket
 	queue chan *socket
-	open  map[string]bool // rollouts whose window was open when last looked at
+	open  map[string]bool // rollouts whose window was open at the last check
 
 	closed         bool
 	before, rested int // sockets at the last round, and when memory was given back
 	a              *API
-	beside         sync.WaitGroup // the sockets' readers, and those that are being closed
+	beside         sync.WaitGroup // the sockets' readers, and sockets that are being closed
 }
 
 func (h *hub) init(a *API) {
 	h.a, h.conns, h.queue = a, map[string]*socket{}, make(chan *socket, 1<<16)
 }
 
-// add takes a socket in; one a device: the newest.
+// add registers a socket; only the newest of a device is kept.
 func (h *hub) add(s *socket, most int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -77,9 +77,9 @@ func (h *hub) add(s *socket, most int) bool {
 	s.pinged = time.Now().UnixNano()
 	h.conns[s.device.ID] = s
 	h.a.people.Connected(s.n, true)
-	// In a goroutine of its own: that of the request has a stack that has grown in the handshake, and holds
-	// the request, which nobody needs while the socket is up. That halves what an idle socket costs. It
-	// begins under the lock, so that end finds it.
+	// In a goroutine of its own: the request's stack has grown during the handshake, and keeps the request alive, which
+	// is not needed while the socket is up. This halves the cost of an idle socket. It is started with the lock, so
+	// that end finds it.
 	h.beside.Go(func() { s.read(h) })
 	return true
 }
@@ -99,7 +99,7 @@ func (h *hub) connected(id string) bool {
 	return h.conns[id] != nil
 }
 
-// each goes through the devices that are connected, by number.
+// each visits the connected devices, by number.
 func (h *hub) each(f func(device int64)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -114,7 +114,7 @@ func (h *hub) count() int {
 	return len(h.conns)
 }
 
-// update keeps what decides about a connected device's policy.
+// update stores what decides about a connected device's policy.
 func (h *hub) update(d *fleet.Device) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -123,10 +123,10 @@ func (h *hub) update(d *fleet.Device) {
 	}
 }
 
-// send queues a nudge and never waits. The caller holds the lock.
+// send queues a nudge and never waits. The caller has the lock.
 func (h *hub) send(s *socket, n protocol.Nudge) {
 	if s.waiting != nil && n.Type == protocol.NudgePing {
-		return // what waits says that the server lives, too
+		return // a queued message already proves the server is alive
 	}
 	s.waiting = &n
 	if s.queued {
@@ -136,11 +136,11 @@ func (h *hub) send(s *socket, n protocol.Nudge) {
 	case h.queue <- s:
 		s.queued = true
 	default:
-		s.waiting = nil // as many writes wait as there can be sockets: polling finds it
+		s.waiting = nil // as many writes wait as there can be sockets: polling delivers it
 	}
 }
 
-// renew takes what changed about one connected device, and nudges it.
+// renew stores what changed about one connected device, and nudges it.
 func (h *hub) renew(ctx context.Context, a *API, change store.Change) {
 	id := change.Subject
 	if !h.connected(id) {
@@ -186,7 +186,7 @@ func (h *hub) nudge(sequence int64, differs func(*fleet.Device) bool) {
 	}
 }
 
-// windows nudges the devices that a rollout's window, which has opened, now reaches.
+// windows nudges the devices that a rollout reaches now because its window has opened.
 func (h *hub) windows(a *API) {
 	st, now := a.state.Load(), a.Now()
 	open, opened := map[string]bool{}, false
@@ -204,7 +204,7 @@ func (h *hub) windows(a *API) {
 	}
 }
 
-// ping runs the writers, asks the sockets whether they live, and drops the silent.
+// ping runs the writers, asks each socket for a sign of life, and drops silent ones.
 func (h *hub) ping(ctx context.Context) {
 	var wg sync.WaitGroup
 	for range writers {
@@ -245,7 +245,7 @@ func (h *hub) round(now time.Time) {
 			s.pinged = now.UnixNano()
 			h.send(s, protocol.Nudge{Type: protocol.NudgePing})
 			if s.noted.IsZero() || now.Sub(s.noted) >= min(h.a.Interval, notedEvery) {
-				// At the time at which it was heard.
+				// Dated when it was heard.
 				s.noted = now
 				heard := h.a.Now().Add(-now.Sub(time.Unix(0, s.heard.Load())))
 				alive = append(alive, store.Seen{Device: s.n, At: heard, Fresh: heard.Add(freshSocket)})
@@ -262,8 +262,8 @@ func (h *hub) round(now time.Time) {
 	}
 }
 
-// rest gives memory back once many sockets have come and no more do: handshakes leave several times
-// what the idle sockets keep.
+// rest gives memory back once many sockets have connected and no more do: handshakes leave several times the memory of
+// idle sockets.
 func (h *hub) rest() {
 	n := h.count()
 	grown, still := n-h.rested, n == h.before
@@ -277,7 +277,7 @@ func (h *hub) rest() {
 	}
 }
 
-// flush writes what waits for a socket.
+// flush writes a socket's queued message.
 func (h *hub) flush(s *socket) {
 	h.mu.Lock()
 	n := s.waiting
@@ -298,7 +298,7 @@ func (h *hub) flush(s *socket) {
 	}
 }
 
-// close tells all to connect anew within a time, and waits until they were told.
+// close tells all sockets to reconnect within a time, and waits until they were told.
 func (h *hub) close(spread time.Duration) {
 	h.mu.Lock()
 	h.closed = true
@@ -308,7 +308,7 @@ func (h *hub) close(spread time.Duration) {
 		s.waiting, s.queued = &protocol.Nudge{Type: protocol.NudgeReconnect, Within: int(spread.Milliseconds())}, true
 	}
 	h.mu.Unlock()
-	// The dead must not keep the stop waiting.
+	// Dead connections must not delay the stop.
 	t := time.AfterFunc(closeWait, func() {
 		for _, s := range all {
 			_ = s.c.CloseNow()
@@ -326,8 +326,8 @@ func (h *hub) close(spread time.Duration) {
 	wg.Wait()
 }
 
-// end closes every socket and waits for their readers. No more is taken in: the hub is closed, or the
-// context of all that could add one has ended.
+// end closes every socket and waits for their readers. No socket can be added any more: the hub is closed, or the
+// context of everything that could add one has ended.
 func (h *hub) end() {
 	h.mu.Lock()
 	h.closed = true
@@ -369,14 +369,14 @@ func push(a *API, q *request) (struct{}, error) {
 	c.SetReadLimit(maxInbound)
 	s.c = c
 	s.heard.Store(time.Now().UnixNano())
-	if !a.hub.add(s, a.MaxSockets) { // the last place went to another, or the server stops
+	if !a.hub.add(s, a.MaxSockets) { // the last place went to another, or the server is stopping
 		_ = c.CloseNow()
 		return none, errHijacked
 	}
 	return none, errHijacked
 }
 
-// read hears that the device lives, until it does not.
+// read reads signs of life until there are none.
 func (s *socket) read(h *hub) {
 	defer h.remove(s)
 	defer s.c.CloseNow() //nolint:errcheck // the connection is gone either way
@@ -388,7 +388,7 @@ func (s *socket) read(h *hub) {
 	}
 }
 
-// latency is change → report received, on the server's clock alone.
+// latency is the time from a change to its report, by the server's clock alone.
 type latency struct {
 	mu sync.Mutex
 	h  *hdrhistogram.Histogram
@@ -400,7 +400,7 @@ func (l *latency) record(d time.Duration) {
 	if l.h == nil {
 		l.h = hdrhistogram.New(1, int64(30*24*time.Hour/time.Millisecond), 2)
 	}
-	_ = l.h.RecordValue(max(d.Milliseconds(), 1)) // beyond a month it says nothing
+	_ = l.h.RecordValue(max(d.Milliseconds(), 1)) // after a month it means nothing
 }
 
 // latencyView sums up how long changes took to be reported, in milliseconds.

@@ -7,15 +7,15 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// quota bounds what one device may make this node write: it is somebody else's machine, and whoever owns it can send
-// what they like. A device that works as it should comes nowhere near: a report with news a second is what an agent
-// sends at most, and eight megabytes are ten thousand events a day.
+// quota bounds what one device may make this node write: whoever controls a device can send anything. A device that
+// works as it should stays far below: an agent sends at most one report with news a second, and eight megabytes are ten
+// thousand events a day.
 type quota struct {
 	reports, bytes *rate.Limiter
 	said           time.Time
 }
 
-// say reports whether it is to be told again.
+// say reports whether to log this again.
 func (q *quota) say() bool {
 	if time.Since(q.said) < time.Hour {
 		return false
@@ -39,7 +39,7 @@ func (q *quota) report() bool {
 	return q.reports.Allow()
 }
 
-// events counts the events of a report, and reports whether they may be kept.
+// events counts the events of a report, and reports whether they may be stored.
 func (q *quota) events(list []json.RawMessage) bool {
 	n := 0
 	for _, e := range list {

@@ -16,7 +16,7 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-// Bounds of a report. Numbers are those that every JSON reader holds exactly.
+// Bounds of a report. Numbers are limited to what every JSON reader represents exactly.
 const (
 	maxNumber   = 1 << 53
 	maxFindings = 1000
@@ -98,14 +98,14 @@ func (v *visit) check() error {
 	return nil
 }
 
-// The bounds of what a device tells of itself.
+// The bounds of what a device says about itself.
 const (
 	maxEntries = 1024 // in one part of its snapshot
 	maxLines   = 200  // of health, and of capabilities
 )
 
-// checkTimes refuses times that can be read and not be written again (a zone of 24 hours, a year of five digits): they
-// would make every answer fail that has them in it.
+// checkTimes refuses times that can be read but not be written again (a zone of 24 hours, a year of five digits): every
+// answer with one of them would fail.
 func checkTimes(errs *policy.Errors, in *received) {
 	var buf [64]byte
 	check := func(t time.Time, field string, at int) {
@@ -152,7 +152,7 @@ func checkFacts(errs *policy.Errors, f *protocol.Facts) {
 	}
 }
 
-// record is what of a report is stored.
+// record is what is stored of a report.
 func (a *API) record(q *request, e *entry, in *received, st *fleet.State) (*store.Record, error) {
 	rec := &store.Record{Device: e.d.N, At: q.now, Counter: in.Counter, HeldID: in.Policy.ID, HeldVersion: in.Policy.Version,
 		FactsDigest: in.DeviceDigest, FindingsDigest: in.FindingsDigest, Epoch: in.Epoch, Events: in.kept(), Previous: e.d.Report.Previous}
@@ -198,8 +198,8 @@ type stood struct {
 	Enforcement enforce.Enforcement `json:"e"`
 }
 
-// standing says in few words how a device stands. A newer agent's words are unknown in it, so that a fleet has
-// few distinct ones whatever its devices say.
+// standing is a short form of a device's state. It writes a newer agent's words as unknown, so that a fleet has few
+// distinct standings whatever its devices say.
 func standing(findings []enforce.Finding) (hash, body string) {
 	list := make([]stood, 0, min(len(findings), 64))
 	at := map[enforce.Setting]int{}
@@ -216,7 +216,7 @@ func standing(findings []enforce.Finding) (hash, body string) {
 			x.Enforcement = unknownWord
 		}
 		switch i, has := at[x.Setting]; {
-		case has && known: // a setting stands once; of two findings the worse one counts
+		case has && known: // each setting appears once; of two findings the worse one counts
 			if worse(x.Compliance) > worse(list[i].Compliance) {
 				list[i] = x
 			}
@@ -232,7 +232,7 @@ func standing(findings []enforce.Finding) (hash, body string) {
 	return protocol.Digest(list)[:16], string(b)
 }
 
-// worse orders what findings say.
+// worse orders findings.
 func worse(c enforce.Compliance) int {
 	return slices.Index([]enforce.Compliance{enforce.Compliant, enforce.Uncertain, enforce.Noncompliant}, c)
 }

@@ -13,11 +13,11 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// A plain report is one as agents write it: compact, no name twice, and nothing in it that would have to be changed
-// before it is stored. It is read in one pass, without a copy of each part; every other is left to receiveStrictly,
-// which gives the same of a plain one (FuzzReceive), and takes five times as long.
+// A plain report is one as agents write it: compact, without duplicate names, and storable unchanged. It is read in one
+// pass, without copying each part. Every other report is left to receiveStrictly, which gives the same result for a
+// plain one (FuzzReceive) and takes five times as long.
 
-// receivePlain reads a plain report; nil where it is none.
+// receivePlain reads a plain report; nil if it is not plain.
 func receivePlain(body []byte) *received {
 	if len(body) > protocol.MaxRequest || !utf8.Valid(body) {
 		return nil
@@ -42,13 +42,13 @@ func receivePlain(body []byte) *received {
 	return &in
 }
 
-// The bounds of a plain report beside those of any.
+// The bounds of a plain report, beside those of any report.
 const (
 	plainDepth = 16
 	plainNames = 64 // in one object
 )
 
-// part is what of a report a value belongs to.
+// part is the part of a report that a value belongs to.
 type part byte
 
 const (
@@ -60,7 +60,7 @@ const (
 
 var parts = map[string]part{"device": partDevice, "findings": partFindings, "events": partEvents}
 
-// plain is a plain report on its way through.
+// plain is a plain report being read.
 type plain struct {
 	body  []byte
 	tok   *quick.Tokenizer
@@ -73,7 +73,7 @@ type plain struct {
 	events           []json.RawMessage
 }
 
-// frame is an object or a list that is not at its end.
+// frame is an object or a list that is not finished.
 type frame struct {
 	object bool
 	start  int    // of the text
@@ -82,7 +82,7 @@ type frame struct {
 	count  int
 }
 
-// read goes through the tokens.
+// read reads the tokens.
 func (p *plain) read() bool {
 	end := 0
 	for p.tok.Next() {
@@ -117,15 +117,15 @@ func (p *plain) token() bool {
 	return p.value() && (p.part == partDevice || readAlike(raw)) && (p.part < partFindings || !raw.String() || p.text(raw))
 }
 
-// readAlike reports whether both readers understand a value alike, whatever field it is for: the quick one lets whole
-// numbers of more than 64 bits wrap, and takes times of the common form with other separators.
+// readAlike reports whether both readers understand a value in the same way, whatever field it is for. The quick one
+// lets whole numbers of more than 64 bits wrap, and accepts times of the common form with other separators.
 func readAlike(raw []byte) bool {
 	if raw[0] != '"' {
 		return len(raw) <= 18 // no whole number of 18 characters wraps
 	}
 	v := raw[1 : len(raw)-1]
 	if n := len(v); n < 20 || n > 30 || v[n-1] != 'Z' || v[0] < '0' || v[0] > '9' {
-		return true // what is no time of that form is read by the same code
+		return true // other forms of time are read by the same code
 	}
 	return v[4] == '-' && v[7] == '-' && v[10] == 'T' && v[13] == ':' && v[16] == ':'
 }
@@ -153,7 +153,7 @@ func (p *plain) shut() bool {
 	return true
 }
 
-// key takes a name: it stands once in its object, and in small letters where this version reads it.
+// key reads a name: it has to be unique in its object, and in small letters if this version knows it.
 func (p *plain) key(raw []byte) bool {
 	if len(p.open) == 0 || !p.open[len(p.open)-1].object || len(raw) < 2 || raw[0] != '"' || !ordinary(raw) || len(raw) > maxWord {
 		return false
@@ -176,7 +176,7 @@ func (p *plain) key(raw []byte) bool {
 	return p.part == partDevice || bytes.Equal(bytes.ToLower(name), name)
 }
 
-// value counts a value in, whatever it is: an entry of findings or events is an object.
+// value counts a value of any type: an entry of findings or events is an object.
 func (p *plain) value() bool {
 	if len(p.open) == 0 {
 		return p.tok.Delim == '{'
@@ -196,7 +196,7 @@ func (p *plain) value() bool {
 	return true
 }
 
-// text reports whether a text of findings or events is stored as it is.
+// text reports whether a text of findings or events can be stored unchanged.
 func (p *plain) text(raw []byte) bool {
 	if ordinary(raw) && len(raw) <= maxWord {
 		return true
@@ -220,7 +220,7 @@ func (p *plain) text(raw []byte) bool {
 	return ordinary(raw) || !policy.Control(string(quick.RawValue(raw).Unquote()))
 }
 
-// wordNames are the names of fields that hold a word of ours.
+// wordNames are the names of fields that contain one of our words.
 var wordNames = func() (out []string) {
 	for _, f := range append(append([]string(nil), findingWords...), eventWords...) {
 		out = append(out, f[strings.LastIndexByte(f, '.')+1:])

@@ -14,16 +14,16 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// received is a report as this version understands it, with its parts as they came: a newer agent's words
-// stay on its device, and count as unknown where devices are summed up.
+// received is a report as this version understands it, with its parts unchanged: a newer agent's words are kept with
+// its device, and count as unknown in sums over devices.
 type received struct {
 	protocol.Report
 	device, findings json.RawMessage
 	events           []json.RawMessage
 }
 
-// receive reads a report. Fields that this version does not know are a newer agent's. What is stored as it
-// came is read as strictly as any body before: no name twice, no name but in its own spelling, bounded depth.
+// receive reads a report. Unknown fields come from a newer agent. What is stored unchanged is read strictly: no
+// duplicate names, names only in their exact spelling, bounded depth.
 func receive(body []byte) (*received, error) {
 	if in := receivePlain(body); in != nil {
 		return in, nil
@@ -31,7 +31,7 @@ func receive(body []byte) (*received, error) {
 	return receiveStrictly(body)
 }
 
-// receiveStrictly takes every report, and says what is wrong with it.
+// receiveStrictly reads every report, and says what is wrong with it.
 func receiveStrictly(body []byte) (*received, error) {
 	tree, errs := policy.ParseAtMost(body, protocol.MaxRequest)
 	if err := invalid(errs); err != nil {
@@ -98,8 +98,8 @@ func receiveStrictly(body []byte) (*received, error) {
 	return &in, nil
 }
 
-// respelled gives a name that stands twice in an object, in other capitals: one reader takes one of them, and another
-// the other, so that what is shown is not what is counted.
+// respelled returns a name that appears twice in an object in different capitals. Readers differ in which of the two
+// they take, so what is shown would not be what is counted.
 func respelled(v any) string {
 	switch x := v.(type) {
 	case []any:
@@ -140,7 +140,7 @@ func compact(raw json.RawMessage) json.RawMessage {
 	return out.Bytes()
 }
 
-// maxEvent bounds an event as it is stored, in bytes. An agent's own have half of that at most.
+// maxEvent bounds an event as it is stored, in bytes. An agent's own have at most half of that.
 const maxEvent = 32 << 10
 
 // cut stands for an event that is too long.
@@ -148,7 +148,7 @@ func cut(e *enforce.Event, size int) json.RawMessage {
 	short := enforce.Event{Seq: e.Seq, At: e.At, Setting: word(e.Setting), Mode: e.Mode, Kind: word(e.Kind), Subject: "cut",
 		Reason: fmt.Sprintf("the device sent an event of %d bytes, which is more than %d", size, maxEvent), Count: e.Count}
 	b, err := json.Marshal(short)
-	if err != nil { // a time that can be read and not be written; the check of the report refuses it
+	if err != nil { // a time that can be read but not be written; the report's check refuses it
 		short.At = time.Time{}
 		b, _ = json.Marshal(short)
 	}
@@ -158,10 +158,10 @@ func cut(e *enforce.Event, size int) json.RawMessage {
 // maxWord bounds a word that only a newer agent knows.
 const maxWord = 64
 
-// unknownWord stands for what is no word.
+// unknownWord replaces an invalid word.
 const unknownWord = "unknown"
 
-// word is a text where it is a word: what is long, or not printable, is none.
+// word returns a text if it is a valid word: short and printable.
 func word[T ~string](v T) T {
 	if len(v) > maxWord || strings.ContainsFunc(string(v), func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return unknownWord
@@ -169,14 +169,14 @@ func word[T ~string](v T) T {
 	return v
 }
 
-// The fields of a finding and of an event that hold a word of ours, by where they are.
+// The fields of a finding and of an event that contain one of our words, by their path.
 var (
 	findingWords = []string{"setting", "mode", "compliance", "enforcement", "evidence.state"}
 	eventWords   = []string{"setting", "mode", "kind", "section", "verdict.guard", "verdict.would_mode", "done.state"}
 )
 
-// tame puts "unknown" in place of what is no word: one such text must not keep a device from being heard, and
-// none reaches a person's terminal.
+// tame replaces invalid words by "unknown": one of them must not make a device's whole report useless, and none may
+// reach a person's terminal.
 func tame(raw json.RawMessage, fields []string) json.RawMessage {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
@@ -196,21 +196,21 @@ func tame(raw json.RawMessage, fields []string) json.RawMessage {
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // as it came
+	enc.SetEscapeHTML(false) // unchanged
 	if enc.Encode(v) != nil {
 		return raw
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'})
 }
 
-// maxText bounds a text of a finding or an event, in bytes; maxFactsText what an event says of its subject, which is
-// JSON that is read again and must stay whole.
+// maxText bounds a text of a finding or an event, in bytes; maxFactsText bounds an event's facts about its subject,
+// which are JSON that is read again and have to stay whole.
 const (
 	maxText      = 4 << 10
 	maxFactsText = 16 << 10
 )
 
-// bounded cuts texts that are too long, and takes out what would act on a terminal: people read them.
+// bounded shortens texts that are too long, and removes what would control a terminal, because people read them.
 func bounded(v any, name string) (out any, changed bool) {
 	switch x := v.(type) {
 	case string:

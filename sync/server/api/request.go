@@ -36,12 +36,12 @@ type request struct {
 	bearer string
 	by     string // the administrator
 	sender *entry // the device that signed
-	known  *entry // the same, held for this request
-	status int    // where it is not the route's
-	leave  func() // counts the request out; a socket does so once it is up
+	known  *entry // the same, locked for this request
+	status int    // if it is not the route's
+	leave  func() // ends the request's count; a socket calls it once it is up
 }
 
-// read takes the body, within its bound, after the caller is known.
+// read reads the body, within its bound, after the caller is known.
 func (q *request) read(a *API, hash string) error {
 	limit := int64(1 << 20)
 	switch q.route.access {
@@ -58,7 +58,7 @@ func (q *request) read(a *API, hash string) error {
 	if q.route.access == token || q.route.access == anyone {
 		_ = http.NewResponseController(q.w).SetReadDeadline(time.Now().Add(smallBody))
 	}
-	if q.ContentLength > limit { // before it is asked for: who expects 100 Continue sends nothing
+	if q.ContentLength > limit { // before it is asked for: a client that expects 100 Continue sends nothing
 		q.w.Header().Set("Connection", "close")
 		return &problem{status: http.StatusRequestEntityTooLarge, code: "too_large",
 			message: fmt.Sprintf("the body is larger than %d bytes", limit)}
@@ -71,14 +71,14 @@ func (q *request) read(a *API, hash string) error {
 			return err
 		}
 		defer done()
-		// Of the size that is announced, as far as that is plausible: most reports are one kilobyte.
+		// Allocate the announced size if it is plausible: most reports have one kilobyte.
 		b := bytes.NewBuffer(make([]byte, 0, min(max(q.ContentLength, 0), 64<<10)+bytes.MinRead))
 		if _, err := b.ReadFrom(http.MaxBytesReader(q.w, q.Body, limit)); err != nil {
 			return tooLarge(err, limit)
 		}
 		q.body = b.Bytes()
 		if q.route.access == token || q.route.access == anyone {
-			_ = http.NewResponseController(q.w).SetReadDeadline(time.Now().Add(time.Minute)) // as it was
+			_ = http.NewResponseController(q.w).SetReadDeadline(time.Now().Add(time.Minute)) // unchanged
 		}
 	}
 	switch {
@@ -92,15 +92,15 @@ func (q *request) read(a *API, hash string) error {
 	return nil
 }
 
-// Bodies that are on their way take memory before anybody has a place: each device has a few at a time, and those that
-// are large share a bound. A large one is rare: a report has a kilobyte, and agents since 0.6 send 768 KiB at most.
+// Bodies use memory while they arrive, before their request has a place. Each device may send a few at a time, and
+// large ones share a limit. Large ones are rare: a report has a kilobyte, and agents since 0.6 send 768 KiB at most.
 const (
 	largeBody   = 64 << 10
-	largeBodies = 256 << 20 // bytes, as announced, of all large bodies at a time
+	largeBodies = 256 << 20 // announced bytes of all large bodies at a time
 	roomWait    = 5 * time.Second
 )
 
-// room waits until a body may be read; done says that it has been.
+// room waits until a body may be read; call done afterwards.
 func (a *API) room(q *request, limit int64) (done func(), err error) {
 	leave := func() {}
 	if e := q.sender; e != nil {
@@ -138,7 +138,7 @@ func tooLarge(err error, limit int64) error {
 	return &problem{status: http.StatusBadRequest, code: "bad_request", message: "the body cannot be read: " + err.Error()}
 }
 
-// parameters refuses what the route does not take.
+// parameters refuses what the route does not accept.
 func (q *request) parameters() error {
 	var err error
 	if q.params, err = url.ParseQuery(q.URL.RawQuery); err != nil {
@@ -185,11 +185,11 @@ func (p param) check(v string) string {
 }
 
 func bad(message string) error {
-	message = short(message) // a reader's words may repeat what was sent
+	message = short(message) // a parser's message may repeat the input
 	return &problem{status: http.StatusBadRequest, code: "bad_request", message: message}
 }
 
-// invalid is 400 with every error, or nil where there is none.
+// invalid is 400 with every error, or nil if there is none.
 func invalid(errs policy.Errors) error {
 	if len(errs) == 0 {
 		return nil
@@ -214,8 +214,8 @@ func (q *request) number(name string) int {
 
 func (q *request) page() (page, size int) { return q.number("page"), q.number("page_size") }
 
-// decode reads a body strictly: size, depth, UTF-8, double names, trailing data, then every field
-// against the schema, with all errors at once.
+// decode reads a body strictly: size, depth, UTF-8, duplicate names, trailing data, then every field against the
+// schema, with all errors at once.
 func (q *request) decode(a *API, to any) error {
 	tree, errs := policy.Parse(q.body)
 	if err := invalid(errs); err != nil {
@@ -251,7 +251,7 @@ func (q *request) decode(a *API, to any) error {
 	return nil
 }
 
-// numbers finds numbers that no reader of JSON holds.
+// numbers finds numbers that no JSON reader represents.
 func numbers(v any, field string, errs *policy.Errors) {
 	switch x := v.(type) {
 	case json.Number:
@@ -270,8 +270,8 @@ func numbers(v any, field string, errs *policy.Errors) {
 	}
 }
 
-// fieldError is an error of a schema as ours: what is missing is a field, too, and what was received is echoed in
-// short.
+// fieldError turns a schema's error into ours: a missing field is named as a field, and what was received is repeated
+// in short.
 func fieldError(d *huma.ErrorDetail) policy.Error {
 	e := policy.Error{Field: short(d.Location), Message: d.Message, Received: policy.Short(d.Value)}
 	if name, is := strings.CutPrefix(d.Message, "expected required property "); is {
@@ -282,7 +282,7 @@ func fieldError(d *huma.ErrorDetail) policy.Error {
 	return e
 }
 
-// ifMatch gives the version that a caller wants to change, from If-Match; 0 for any.
+// ifMatch returns the version that a caller wants to change, from If-Match; 0 for any.
 func (q *request) ifMatch() (int, error) {
 	v := strings.TrimSpace(q.Header.Get("If-Match"))
 	if v == "" || v == "*" {

@@ -45,7 +45,7 @@ func (a *API) viewRollout(ctx context.Context, o *fleet.Rollout) (rolloutView, e
 		o.CreatedBy, when(o.EndedAt)}, err
 }
 
-// startRollout writes a new version and brings it to a share of the policy's devices at a time.
+// startRollout writes a new version and gives it to a growing share of the policy's devices.
 func startRollout(a *API, q *request) (rolloutView, error) {
 	var shape struct {
 		Policy json.RawMessage `json:"policy"`
@@ -179,7 +179,7 @@ func turnRollout(from []string, to, reason string) func(*API, *request) (rollout
 	}
 }
 
-// stopRollout sends the devices back: what the policy was becomes its newest version.
+// stopRollout sends the devices back: the earlier content becomes the policy's newest version.
 func (a *API) stopRollout(ctx context.Context, o *fleet.Rollout, reason string, now time.Time) error {
 	was, err := a.Store.PolicyVersion(ctx, o.Policy, o.From)
 	if err != nil {
@@ -207,8 +207,8 @@ func (a *API) stopRollout(ctx context.Context, o *fleet.Rollout, reason string, 
 		changesOf(before, after)...))
 }
 
-// advance brings rollouts to the stage that is due, and stops one in which too much went wrong. Any
-// node may do so; the first one does.
+// advance moves rollouts to the stage that is due, and stops one in which too much went wrong. Every node tries; the
+// first one does it.
 func (a *API) advance(ctx context.Context) {
 	st, now := a.state.Load(), a.Now()
 	for _, o := range st.Rollouts {
@@ -259,8 +259,8 @@ func (a *API) advanceOne(ctx context.Context, st *fleet.State, o *fleet.Rollout,
 	return a.changed(ctx)
 }
 
-// countedFleet is up to how many devices a stage is counted one by one; of more, its share is near
-// enough and far above what is needed as evidence.
+// countedFleet is up to how many devices a stage is counted exactly. Above that, its share is close enough, and far
+// more than is needed as evidence.
 const countedFleet = 2000
 
 // stageSize is how many devices a stage is for.
@@ -275,7 +275,7 @@ func (a *API) stageSize(ctx context.Context, o *fleet.Rollout, devices int) (int
 	return r.Count(roster.Filter{Policy: o.Policy, State: store.Enrolled}, o.InStage), nil
 }
 
-// rolloutOf is the rollout that brings a device its version, if one does.
+// rolloutOf is the rollout that decides a device's version, if there is one.
 func rolloutOf(st *fleet.State, policy string, version int) *fleet.Rollout {
 	for _, o := range st.Rollouts {
 		if o.Policy == policy && o.To == version {
@@ -285,7 +285,7 @@ func rolloutOf(st *fleet.State, policy string, version int) *fleet.Rollout {
 	return nil
 }
 
-// moved notes, before a device is sent a rollout's version, how it stands.
+// moved records a device's state before it is sent a rollout's version.
 func (a *API) moved(q *request, e *entry, r *fleet.Rendered, st *fleet.State) error {
 	o := rolloutOf(st, r.Policy, r.Version)
 	if o == nil || e.held.ID == r.Policy && e.held.Version == r.Version {
@@ -309,7 +309,7 @@ func (a *API) outcome(q *request, e *entry, in *protocol.Report, rec *store.Reco
 		if err != nil {
 			return err
 		}
-		// A device that was cut off by a policy goes back and names it as refused, too.
+		// A device that was cut off by a policy goes back and reports it as refused.
 		refused := in.Policy.Refused == to.Digest
 		holds := in.Policy.ID == o.Policy && in.Policy.Version == o.To && !refused
 		if !holds && !refused {
@@ -331,7 +331,7 @@ func (a *API) outcome(q *request, e *entry, in *protocol.Report, rec *store.Reco
 		case refused:
 			now = "reverted"
 		case in.Findings == nil && in.FindingsDigest != e.d.Report.FindingsDigest:
-			continue // it has not said yet how it stands under it
+			continue // it has not reported its state under it yet
 		case was != string(enforce.Noncompliant) && rollup == string(enforce.Noncompliant):
 			now = "noncompliant"
 		}

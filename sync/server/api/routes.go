@@ -5,7 +5,7 @@ import (
 	"github.com/warderd/warder/sync/server/fleet"
 )
 
-// What many routes take.
+// What many routes use.
 var (
 	deviceFilter = append([]param{
 		{name: "policy_id", doc: "the policy that they are to hold", kind: "string"},

@@ -35,7 +35,7 @@ func (a *API) Handler() http.Handler {
 			seen(s.status, time.Since(began))
 		})
 	}
-	// What is there under another method is 405, and only what is not there at all 404.
+	// A path that exists with another method is 405; only an unknown path is 404.
 	other := http.NewServeMux()
 	for path, list := range methods {
 		if slices.Contains(list, http.MethodGet) {
@@ -62,7 +62,7 @@ func (a *API) Handler() http.Handler {
 		if a.TLS {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
-		// The mux would redirect to the clean path, with a page of HTML.
+		// The mux would redirect to the clean path, with an HTML page.
 		if p := q.URL.Path; !strings.HasPrefix(p, "/") || strings.TrimSuffix(p, "/") != strings.TrimSuffix(path.Clean("/"+p), "/") {
 			a.refuse(w, &problem{status: http.StatusNotFound, code: "not_found", message: fmt.Sprintf("no such resource: %.200q", p)})
 			return
@@ -92,7 +92,7 @@ func (a *API) refuse(w http.ResponseWriter, err error) {
 
 func newID() string { return strings.ToLower(rand.Text()[:16]) }
 
-// requestID takes the caller's where it is a plain one.
+// requestID uses the caller's id if it is a plain one.
 func requestID(q *http.Request) string {
 	id := q.Header.Get("X-Request-Id")
 	if id == "" || len(id) > 64 || strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
@@ -140,7 +140,7 @@ func (a *API) serve(r *route, names []string, w http.ResponseWriter, hq *http.Re
 		return
 	}
 	if err == nil && people && q.key() != "" && w.Header().Get("Idempotency-Replayed") == "" {
-		// Before it is sent, and also when the caller has gone: that is when it is asked for again.
+		// Before the answer is sent, and also if the caller has gone: then it will be asked for again.
 		if err := a.keep(q, status, out); err != nil {
 			a.Log.Error("an answer could not be kept for its idempotency key", "request", q.id, "error", err)
 		}
@@ -160,14 +160,14 @@ func (a *API) run(q *request) (out any, status int, err error) {
 			return nil, 0, store.ErrNotFound
 		}
 	}
-	// Who calls and what they send are known before a place is taken: a body that does not come holds
+	// The caller and the body are read before the request takes a place, so that a body that does not arrive occupies
 	// none.
 	hash, err := a.admit(q)
 	if err == nil {
 		err = q.read(a, hash)
 	}
 	if err != nil {
-		// What of the body has not come is not waited for long; net/http would for a minute.
+		// Do not wait long for the rest of the body; net/http would wait a minute.
 		_ = http.NewResponseController(q.w).SetReadDeadline(time.Now().Add(bodyGrace))
 		return nil, 0, err
 	}
@@ -201,7 +201,7 @@ func (a *API) run(q *request) (out any, status int, err error) {
 	}
 	out, err = q.route.call(a, q)
 	if err == nil && q.route.access == admin && q.Method != http.MethodGet {
-		// Who asks next, here, sees the change; other nodes hear of it by themselves.
+		// The next reader on this node sees the change; other nodes read it by themselves.
 		if cerr := a.changed(q.Context()); cerr != nil {
 			a.Log.Error("cannot follow a change", "request", q.id, "error", cerr)
 		}
@@ -215,7 +215,7 @@ func (a *API) run(q *request) (out any, status int, err error) {
 const (
 	// bodyGrace is how long the rest of a refused request's body may take.
 	bodyGrace = 2 * time.Second
-	// smallBody is how long a body may take that anybody may send.
+	// smallBody is how long the body of an unauthenticated request may take.
 	smallBody = 15 * time.Second
 )
 
@@ -229,7 +229,7 @@ func valuesOf(path string) (out []string) {
 	return out
 }
 
-// enter counts a request in; false when there are too many at once.
+// enter counts a request; false if there are too many at once.
 func (a *API) enter() bool {
 	select {
 	case a.inFlight <- struct{}{}:

@@ -42,8 +42,8 @@ func getTemplate(_ *API, q *request) (templateView, error) {
 	return templateView{TemplateItem{t.ID, t.Name, t.Description, t.RecommendedFor}, modeText(t.Compliance), policyData{raw: t.Data}}, nil
 }
 
-// fromTemplate makes a policy of what was written over a template. Customizations are laid over its settings,
-// however deep: an object is merged, anything else is replaced.
+// fromTemplate makes a policy from a template and an administrator's customizations. They are merged into its settings
+// at any depth: an object is merged, anything else is replaced.
 func fromTemplate(a *API, q *request) (createdView, error) {
 	var in fromTemplateBody
 	if err := q.decode(a, &in); err != nil {
@@ -65,7 +65,7 @@ func fromTemplate(a *API, q *request) (createdView, error) {
 		return createdView{}, bad("the body cannot be read: " + err.Error())
 	}
 	for name, v := range over {
-		if v != nil || name == "name" { // null is what the template says
+		if v != nil || name == "name" { // null leaves the template's value
 			o[name] = v
 		}
 	}

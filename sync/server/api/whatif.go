@@ -30,8 +30,8 @@ import (
 // The bounds of one question.
 const (
 	whatIfTime   = 20 * time.Second
-	whatIfMost   = 10_000 // devices looked at; the answer says where to go on
-	whatIfShown  = 500    // devices told of one by one; all are counted
+	whatIfMost   = 10_000 // devices examined; the answer says where to continue
+	whatIfShown  = 500    // devices listed one by one; all are counted
 	whatIfEvents = 200    // a device's newest
 )
 
@@ -74,9 +74,9 @@ type whatIfEvent struct {
 	Reason  string    `json:"reason"`
 }
 
-// whatIf asks what a candidate would change on the devices that have the policy: the same code that
-// decides on them, on the facts and events that they reported. Nothing is stored. Of a large fleet the answer is
-// about some thousands, and says where to go on.
+// whatIf answers what a candidate would change on the devices that have the policy. It runs the code that decides on
+// the devices, on the facts and events that they reported. Nothing is stored. For a large fleet, the answer covers some
+// thousands and says where to continue.
 func whatIf(a *API, q *request) (whatIfView, error) {
 	out := whatIfView{NewlyDenied: map[string]int{}, Data: []whatIfDevice{}}
 	from, err := q.cursor("what-if")
@@ -126,7 +126,7 @@ func whatIf(a *API, q *request) (whatIfView, error) {
 	return out, err
 }
 
-// whatIfWork is one question on its way.
+// whatIfWork is one question in progress.
 type whatIfWork struct {
 	a             *API
 	st            *fleet.State
@@ -136,8 +136,8 @@ type whatIfWork struct {
 // whatIfPart is how many devices are read and judged together.
 const whatIfPart = 100
 
-// run judges devices, a part on each processor, and adds up what comes in their order. It gives the last one that is
-// counted.
+// run judges devices, one part on each processor, and adds the results up in the devices' order. It returns the last
+// device that is counted.
 func (w *whatIfWork) run(ctx context.Context, numbers []int64, out *whatIfView) (last int64, err error) {
 	type part struct {
 		list []int64
@@ -192,7 +192,7 @@ func (v *whatIfView) add(p *whatIfView) {
 	v.Data = append(v.Data, p.Data[:min(len(p.Data), whatIfShown-len(v.Data))]...)
 }
 
-// safely is judge, of which a mistake ends the question and not the server.
+// safely is judge; a panic in it ends the question and not the server.
 func (w *whatIfWork) safely(ctx context.Context, numbers []int64) (out whatIfView, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -226,7 +226,7 @@ func (w *whatIfWork) judge(ctx context.Context, numbers []int64) (whatIfView, er
 
 func (w *whatIfWork) device(ctx context.Context, d *store.Device, out *whatIfView) (*whatIfDevice, error) {
 	before, after := w.before, w.after
-	// A mode that comes with the assignment holds for the candidate, too.
+	// A mode from the assignment applies to the candidate, too.
 	if _, mode := w.st.Assigned(&d.Device); mode != "" {
 		before, after = inMode(before, mode), inMode(after, mode)
 	}
@@ -237,7 +237,7 @@ func (w *whatIfWork) device(ctx context.Context, d *store.Device, out *whatIfVie
 	}
 	x, y := all.Decide(was), all.Decide(is)
 	if len(x.Blind) > 0 || len(y.Blind) > 0 {
-		out.CannotTell++ // what the other sections would do is told all the same
+		out.CannotTell++ // the other sections are answered nevertheless
 	} else {
 		out.Judged++
 	}
@@ -296,8 +296,8 @@ func (w *whatIfWork) device(ctx context.Context, d *store.Device, out *whatIfVie
 	return v, nil
 }
 
-// factsOf reads of a report what decisions go by. What is stored was read strictly when it came; ten thousand of them
-// are read here with a library that takes a quarter of the time.
+// factsOf reads from a report the facts for decisions. They were checked strictly when they arrived; ten thousand of
+// them are read here, with a library that takes a quarter of the time.
 func factsOf(raw json.RawMessage) (f protocol.Facts, err error) {
 	var all map[string]json.RawMessage
 	if err = quick.Unmarshal(raw, &all); err != nil {
@@ -317,13 +317,13 @@ func factsOf(raw json.RawMessage) (f protocol.Facts, err error) {
 	return f, err
 }
 
-// cases are both policies on what a device reported; nil where that says nothing.
+// cases are both policies on what a device reported; nil if that says nothing.
 func (a *API) cases(d *store.Device, before, after *policy.Document) (was, is *section.Case) {
 	if d.Report.Facts == nil {
 		return nil, nil
 	}
 	facts, err := factsOf(d.Report.Facts)
-	if err != nil || facts.Capable == nil { // of an agent before 0.2
+	if err != nil || facts.Capable == nil { // from an agent before 0.2
 		return nil, nil
 	}
 	m, err := facts.MachineBy(quick.Unmarshal)
@@ -333,8 +333,8 @@ func (a *API) cases(d *store.Device, before, after *policy.Document) (was, is *s
 	return all.Open(before, &m), all.Open(after, &m)
 }
 
-// replay asks both policies about an event: the rules of the section that judged it, or, of an agent that
-// did not say which, of whichever knows its facts.
+// replay asks both policies about an event: by the rules of the section that judged it, or, for an agent that did not
+// say which, of the section that recognises its facts.
 func replay(was, is *section.Case, of string, facts enforce.Facts) (now, then section.Answer, ok bool) {
 	for _, s := range all.Sections {
 		if of != "" && of != s.Name || was.Rules(s.Name) == nil {
@@ -353,7 +353,7 @@ func inMode(d *policy.Document, mode string) *policy.Document {
 	return d.InMode(m)
 }
 
-// flips lists the settings whose finding is another one.
+// flips lists the settings whose finding differs.
 func flips(now, then []enforce.Finding) []whatIfFinding {
 	out := []whatIfFinding{}
 	say := func(f *enforce.Finding) string {

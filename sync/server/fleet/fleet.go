@@ -1,6 +1,6 @@
-// Package fleet says who gets what: which policy, in which version and mode, a device is to hold.
-// It is pure: policies, assignments and rollouts come in as a State that sync/server/store reads in
-// one transaction; the same answer comes out on every node of the server.
+// Package fleet decides who gets what: which policy, in which version and mode, a device should have. It is pure:
+// policies, assignments and rollouts come in as a State that sync/server/store reads in one transaction, and every node
+// of the server computes the same answer.
 package fleet
 
 import (
@@ -16,19 +16,19 @@ import (
 	"github.com/warderd/warder/enforce/policy"
 )
 
-// Policy is one policy as it stands.
+// Policy is one policy at present.
 type Policy struct {
 	ID, Name, Description, Organization string
 	Active                              bool
 	Version                             int
-	Compliance, Sections                string // raw JSON; "" is absent
+	Compliance, Sections                string // raw JSON; "" means absent
 	Data                                json.RawMessage
 	Digest                              string
 	CreatedAt, UpdatedAt                time.Time
 }
 
-// Object is a policy as JSON: what devices get, what administrators read and write, and what is kept of each
-// version. Nothing else on the server spells it.
+// Object is a policy as JSON: what devices receive, what administrators read and write, and what is stored of each
+// version. It is the only place on the server that writes this form.
 type Object struct {
 	ID           string          `json:"id"`
 	Organization string          `json:"organization_id"`
@@ -47,7 +47,7 @@ func (p *Policy) Object() Object {
 		json.RawMessage(p.Sections), p.Data}
 }
 
-// Document is the policy object that devices get.
+// Document is the policy object that devices receive.
 func (p *Policy) Document() json.RawMessage {
 	b, _ := json.Marshal(p.Object())
 	return b
@@ -75,7 +75,7 @@ type Device struct {
 	Held                Variant
 }
 
-// Target names a group. What is empty matches everything; what is given must all match.
+// Target names a group. An empty field matches everything; all given fields have to match.
 type Target struct {
 	Platform  string `json:"platform,omitempty" enum:"linux,windows,darwin" doc:"operating system"`
 	Ownership string `json:"ownership,omitempty" enum:"ANY,BYOD,COPE" doc:"whose the machine is"`
@@ -113,10 +113,10 @@ type Assignment struct {
 	CreatedBy  string
 }
 
-// DevicePriority is the priority of a device's own policy where none is given: above any group's.
+// DevicePriority is the priority of a device's own policy if none is given: above any group's.
 const DevicePriority = 1000
 
-// Variant is one policy in one version and mode: what a device is to hold.
+// Variant is one policy in one version and mode: what a device should have.
 type Variant struct {
 	Policy     string
 	Version    int
@@ -128,7 +128,7 @@ type State struct {
 	Sequence    int64
 	Default     string
 	Policies    map[string]*Policy
-	Assignments []Assignment        // in the order in which they are asked; Order sorts them so
+	Assignments []Assignment        // in order of precedence; Order sorts them
 	Rollouts    []*Rollout          // running and paused
 	Old         map[Variant]*Policy // the versions that rollouts come from
 
@@ -136,8 +136,8 @@ type State struct {
 	rendered map[Variant]*Rendered
 }
 
-// Next is a state to be completed: it has the policies of this one but those that changed, and what was made of
-// them.
+// Next is a new state to be filled in: it has the policies of this one except those that changed, and their cached
+// documents.
 func (s *State) Next(changed []string) *State {
 	out := &State{Policies: maps.Clone(s.Policies), Old: map[Variant]*Policy{}}
 	s.mu.Lock()
@@ -167,14 +167,14 @@ func Order(list []Assignment) {
 	})
 }
 
-// active reports whether a policy can be held: it exists and is active.
+// active reports whether a policy can be used: it exists and is active.
 func (s *State) active(id string) bool {
 	p := s.Policies[id]
 	return p != nil && p.Active
 }
 
-// Assigned is the policy that a device is assigned, and the mode; rollouts are not looked at. One
-// policy a device: the one of the highest priority (docs/decisions/0007).
+// Assigned is the policy that a device is assigned, and the mode, without rollouts. A device has one policy: the one of
+// the highest priority (docs/decisions/0007).
 func (s *State) Assigned(d *Device) (id, compliance string) {
 	own := d.Policy != "" && s.active(d.Policy)
 	for i := range s.Assignments {
@@ -211,7 +211,7 @@ func (s *State) SameAssignments(o *State) bool {
 	return true
 }
 
-// Effective is what a device is to hold now; false where there is nothing.
+// Effective is what a device should have now; false if there is nothing.
 func (s *State) Effective(d *Device, now time.Time) (Variant, bool) {
 	id, mode := s.Assigned(d)
 	if id == "" {
@@ -226,7 +226,7 @@ func (s *State) Effective(d *Device, now time.Time) (Variant, bool) {
 	return v, true
 }
 
-// Rendered is a variant as devices get it.
+// Rendered is a variant as devices receive it.
 type Rendered struct {
 	Variant
 	Document json.RawMessage
@@ -235,7 +235,7 @@ type Rendered struct {
 	Decoded  *policy.Document
 }
 
-// Render gives the document of a variant, from a cache that lives as long as the state.
+// Render returns the document of a variant, from a cache that lives as long as the state.
 func (s *State) Render(v Variant) (*Rendered, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -266,8 +266,7 @@ func (e renderError) Error() string { return string(e) }
 
 const errNoVersion = renderError("the policy has no such version")
 
-// Render makes the document of a policy in a mode: the mode takes the place of the policy's, and no
-// section does more than it says.
+// Render makes the document of a policy in a mode: the mode replaces the policy's, and no section has a higher one.
 func Render(p *Policy, compliance string) (*Rendered, error) {
 	q := *p
 	if compliance != "" {

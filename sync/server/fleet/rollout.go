@@ -50,13 +50,13 @@ func (w *Window) Open(now time.Time) bool {
 	return len(w.Days) == 0 || slices.Contains(w.Days, strings.ToLower(day.Weekday().String()[:3]))
 }
 
-// openFor is how long the window was open between two moments, to ten minutes where there is a window.
+// openFor is how long the window was open between two moments, to ten minutes if there is a window.
 func (w *Window) openFor(from, to time.Time) (d time.Duration) {
 	if w == nil {
 		return to.Sub(from)
 	}
 	const step = 10 * time.Minute
-	from = later(from, to.AddDate(0, 0, -60)) // a bound, and more than any wait
+	from = later(from, to.AddDate(0, 0, -60)) // a bound, longer than any wait
 	for ; from.Before(to); from = from.Add(step) {
 		if w.Open(from) {
 			d += min(step, to.Sub(from))
@@ -72,7 +72,7 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// Plan is how a rollout goes, as an administrator writes it.
+// Plan is how a rollout proceeds, as an administrator writes it.
 type Plan struct {
 	Stages     []Stage  `json:"stages" minItems:"1" maxItems:"20"`
 	Groups     []Target `json:"groups,omitempty" maxItems:"50" doc:"get the new version from the first stage on"`
@@ -89,7 +89,7 @@ func (p *Plan) need() int {
 	return 5
 }
 
-// Check says what is wrong with a plan beyond its shape, as field and message.
+// Check checks a plan beyond its shape. It returns field and message.
 func (p *Plan) Check() (field, message string) {
 	last := 0
 	for i, s := range p.Stages {
@@ -121,7 +121,7 @@ type Rollout struct {
 	EndedAt    time.Time
 }
 
-// Includes reports whether a device gets the new version now. One that holds it keeps it.
+// Includes reports whether a device gets the new version now. A device that has it keeps it.
 func (r *Rollout) Includes(d *Device, now time.Time) bool {
 	if d.Held.Policy == r.Policy && d.Held.Version == r.To {
 		return true
@@ -142,7 +142,7 @@ func (r *Rollout) InStage(d *Device) bool {
 	return share(r.ID+"/"+d.ID) < r.Plan.Stages[r.Stage].Percent*100
 }
 
-// share is a device's place from 0 to 9999: the same on every node, another for each rollout.
+// share is a device's place from 0 to 9999: the same on every node, different for each rollout.
 func share(s string) int {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(s))
@@ -154,8 +154,8 @@ func share(s string) int {
 	return int(x % 10000)
 }
 
-// Next is the stage that is due, and whether the rollout is done. No stage is left on time alone: as
-// many devices as the plan wants, or as the stage has, must have said how they stand.
+// Next is the stage that is due, and whether the rollout is done. Time alone never ends a stage: as many devices as the
+// plan wants, or as the stage has, must have reported their state.
 func (r *Rollout) Next(now time.Time, t Tally, stageSize int) (stage int, done bool) {
 	stage = r.Stage
 	if r.State != Running || !r.Plan.Window.Open(now) {
@@ -181,8 +181,8 @@ type Tally struct {
 	Noncompliant int `json:"noncompliant" doc:"compliant before, noncompliant under it"`
 }
 
-// Stop reports whether too much went wrong. stage is how many devices the stage is for: a small one
-// need not wait for more reports than it has devices.
+// Stop reports whether too much went wrong. stage is how many devices the stage is for: a small one does not wait for
+// more reports than it has devices.
 func (p *Plan) Stop(t Tally, stage int) bool {
 	above := 10
 	if p.StopAbove != nil {

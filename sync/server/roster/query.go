@@ -11,34 +11,34 @@ import (
 	"github.com/warderd/warder/sync/server/fleet"
 )
 
-// Filter chooses devices. What is empty takes all.
+// Filter selects devices. An empty field matches all.
 type Filter struct {
-	Policy string       // that they are to hold
-	Any    []string     // one of these policies; nil takes all
+	Policy string       // the policy that they should have
+	Any    []string     // one of these policies; nil matches all
 	Target fleet.Target // a group
-	Rollup string       // how they stand now: compliant, unverified, noncompliant, unknown
+	Rollup string       // present state: compliant, unverified, noncompliant, unknown
 	State  string       // "" for all but the retired
 	Status string       // online, offline
-	Name   string       // begins so, whatever its case
-	Text   string       // is somewhere in the name, the id, the user or the tags, whatever its case
+	Name   string       // prefix, ignoring case
+	Text   string       // part of the name, the id, the user or the tags, ignoring case
 	Clock
 }
 
-// Clock says what counts as heard of, in ms.
+// Clock says which times count as current, in ms.
 type Clock struct {
 	Now    int64
-	Most   int64 // what counts for longer than that was said under a clock that was set back since
-	Online int64 // who was heard of since then is online
+	Most   int64 // a time that counts for longer was written under a clock that has been set back since
+	Online int64 // devices heard of since then are online
 }
 
-// chosen is a filter as it is applied: texts that many devices share are compared by their handles.
+// chosen is a filter in the form in which it is applied: texts that many devices share are compared by their handles.
 type chosen struct {
 	*Filter
 	state, policy, platform, ownership, user, rollup text
 	any                                              []text
 	tag                                              string
-	tagged                                           map[text]bool // tags that were looked at
-	narrow                                           bool          // it asks for more than a group says
+	tagged                                           map[text]bool // tags that were compared
+	narrow                                           bool          // it asks for more than a group knows
 }
 
 func (f *Filter) compile() *chosen {
@@ -67,7 +67,7 @@ func (f *Filter) compile() *chosen {
 	return c
 }
 
-// group reports whether devices that are alike in this may be taken: those of them that rest takes, too.
+// group reports whether devices of a group may match: those of them that rest accepts.
 func (f *chosen) group(g *group) bool {
 	if f.state == nothing && g.state == retired || f.state != nothing && g.state != f.state {
 		return false
@@ -78,7 +78,7 @@ func (f *chosen) group(g *group) bool {
 	return (f.rollup == nothing || g.stands() == f.rollup) && (f.Status == "" || g.online == (f.Status == "online"))
 }
 
-// takes reports whether a filter takes a device as it stands at a moment.
+// takes reports whether a filter matches a device at a moment.
 func (f *chosen) takes(e *entry, at Clock) bool {
 	g := e.group(at)
 	return f.group(&g) && (!f.narrow || f.rest(e))
@@ -115,7 +115,7 @@ func prefix(s, other string) string {
 	return s[:end]
 }
 
-// holds is strings.Contains whatever the case, without making a copy of each name.
+// holds is strings.Contains ignoring case, without copying each name.
 func holds(s, part string) bool {
 	for i := 0; i+len(part) <= len(s); i++ {
 		if c, d := s[i]|0x20, part[0]|0x20; c == d || s[i] >= 0x80 {
@@ -134,7 +134,7 @@ const (
 	ByEnrolled = "enrolled_at"
 )
 
-// Page chooses a part of a list.
+// Page selects a part of a list.
 type Page struct {
 	Sort       string // one of the orders
 	Descending bool
@@ -142,13 +142,13 @@ type Page struct {
 	Skip, Size int
 }
 
-// Mark is a place in a list: the value that it is sorted by, and the device's number, which is one of its own. A list
-// that is read on from a mark has every device once, whatever changes meanwhile but what it is sorted by.
+// Mark is a position in a list: the value that it is sorted by, and the device's number, which is unique. A list that
+// is read on from a mark contains every device once, as long as what it is sorted by does not change meanwhile.
 type Mark struct {
 	Text string `json:"t,omitempty"`
 	Int  int64  `json:"i,omitempty"`
 	N    int64  `json:"n"`
-	Sort string `json:"s,omitempty"` // the order that it is a place in, for whoever keeps it
+	Sort string `json:"s,omitempty"` // the order that it belongs to, for whoever stores it
 }
 
 func (p *Page) mark(e *entry) Mark {
@@ -163,7 +163,7 @@ func (p *Page) mark(e *entry) Mark {
 	return Mark{N: e.n}
 }
 
-// before reports whether a stands before b.
+// before reports whether a comes before b.
 func (p *Page) before(a, b Mark) bool {
 	c := fold(a.Text, b.Text)
 	if c == 0 {
@@ -175,7 +175,7 @@ func (p *Page) before(a, b Mark) bool {
 	return c < 0
 }
 
-// fold compares as people sort names: A and a stand together.
+// fold compares as people sort names: A and a are together.
 func fold(a, b string) int {
 	for i := 0; i < len(a) && i < len(b); i++ {
 		if c, d := lower(a[i]), lower(b[i]); c != d {
@@ -192,7 +192,7 @@ func lower(c byte) byte {
 	return c
 }
 
-// marks are the first of a list that were found so far, the last of them on top.
+// marks are the first of a list found so far, as a heap with the last of them on top.
 type marks struct {
 	list []Mark
 	page *Page
@@ -208,14 +208,14 @@ func (m *marks) Pop() any {
 	return x
 }
 
-// List gives the places of a part of the devices that a filter takes, in order, and how many it takes in all.
+// List returns the requested part of the matching devices, in order, and how many match in all.
 func (r *Roster) List(f Filter, p Page) (out []Mark, total int) {
 	if p.Sort == "" && !p.Descending {
 		return r.listPlain(f.compile(), p)
 	}
 	first := marks{page: &p}
 	most := p.Skip + p.Size
-	late := most > 2000 // of a late page all are sorted: that is quicker than to keep the first so many
+	late := most > 2000 // for a late page, sorting all is quicker than keeping the first so many
 	r.find(f.compile(), 0, func(e *entry) bool {
 		total++
 		m := p.mark(e)
@@ -242,8 +242,8 @@ func (r *Roster) List(f Filter, p Page) (out []Mark, total int) {
 	return out[min(p.Skip, len(out)):], total
 }
 
-// listPlain is List in the order of enrolment, in which devices are kept: what lies before the part and after it is
-// counted by the sums alone, where these say all that is asked for.
+// listPlain is List in the order of enrolment, in which devices are stored: what comes before and after the requested
+// part is counted from the sums alone, if these suffice.
 func (r *Roster) listPlain(f *chosen, p Page) (out []Mark, total int) {
 	skip := p.Skip
 	r.chunksFrom(0, func(k int, c *chunk) bool {
@@ -281,7 +281,7 @@ func (r *Roster) listPlain(f *chosen, p Page) (out []Mark, total int) {
 	return out, total
 }
 
-// find goes through the devices that a filter takes, from a number on, until do says stop. Chunks without any are passed over.
+// find visits the devices that match a filter, from a number on, until do says stop. Chunks without any are skipped.
 func (r *Roster) find(f *chosen, from int64, do func(*entry) bool) {
 	r.chunksFrom(from, func(_ int, c *chunk) bool {
 		n, at := c.count(f)
@@ -289,7 +289,7 @@ func (r *Roster) find(f *chosen, from int64, do func(*entry) bool) {
 	})
 }
 
-// Numbers gives the numbers of the devices that a filter takes, from one on, at most so many.
+// Numbers returns the numbers of the matching devices, from one on, at most the given number.
 func (r *Roster) Numbers(f Filter, from int64, most int) (out []int64) {
 	r.find(f.compile(), from, func(e *entry) bool {
 		out = append(out, e.n)
@@ -309,7 +309,7 @@ func (e *entry) device() fleet.Device {
 	return d
 }
 
-// Count counts the devices that a filter takes and that f agrees to; nil agrees to all.
+// Count counts the matching devices that f accepts; nil accepts all.
 func (r *Roster) Count(f Filter, agree func(*fleet.Device) bool) (n int) {
 	by := f.compile()
 	if agree == nil && !by.narrow {
@@ -331,14 +331,14 @@ func (r *Roster) Count(f Filter, agree func(*fleet.Device) bool) (n int) {
 	return n
 }
 
-// Sum is how many devices that hold a policy stand alike.
+// Sum is how many devices of one policy have the same state.
 type Sum struct {
 	Policy, Hash, Rollup string
-	Old                  bool // what they said counts no more
+	Old                  bool // their report is too old
 	Devices              int
 }
 
-// Standings sums up how the enrolled devices stand that hold a policy, "" for any.
+// Standings sums up the states of the enrolled devices of a policy, "" for any.
 func (r *Roster) Standings(policy string, c Clock) []Sum {
 	type key struct {
 		held, hash, rollup text
@@ -361,7 +361,7 @@ func (r *Roster) Standings(policy string, c Clock) []Sum {
 	return out
 }
 
-// Hashes are those of what findings say that a device stands by.
+// Hashes are the hashes of all devices' findings.
 func (r *Roster) Hashes() map[string]bool {
 	seen := map[text]bool{}
 	r.each(false, func(e *entry) bool { seen[e.hash] = true; return true })
@@ -372,7 +372,7 @@ func (r *Roster) Hashes() map[string]bool {
 	return out
 }
 
-// First gives a device that stands so.
+// First returns a device with this state.
 func (r *Roster) First(hash string) (n int64, ok bool) {
 	h := unique.Make(hash)
 	r.each(false, func(e *entry) bool {

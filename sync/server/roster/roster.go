@@ -1,11 +1,11 @@
-// Package roster is what a node keeps in memory of every device: who it is, which policy it is to hold, and how it
-// stands. Lists, filters and sums come from it, so that whoever reads the fleet costs the database nothing and
-// keeps no device waiting. It is filled by sync/server/store and kept by what this node writes and what others
-// have written; it stores nothing and decides nothing itself.
+// Package roster is a node's in-memory copy of every device: who it is, which policy it should have, and its state.
+// Lists, filters and sums come from it, so that reading the fleet costs no database queries and delays no device.
+// sync/server/store fills it; what this node and others write keeps it current. It stores nothing and decides nothing
+// itself.
 //
-// A device takes some 200 bytes, in chunks of some thousand that are locked at a time. Each chunk keeps sums of how its
-// devices stand, made by who asks first and good until one of them changes: what is asked about a hundred thousand
-// devices mostly looks at a hundred sums.
+// A device takes some 200 bytes, in chunks of some thousand that are locked at a time. Each chunk has sums over its
+// devices, computed by the first reader and valid until one of its devices changes: a question about a hundred thousand
+// devices mostly reads a hundred sums.
 package roster
 
 import (
@@ -39,18 +39,18 @@ type Row struct {
 	Enrolled  int64 // ms
 }
 
-// Standing is what a device last said of itself.
+// Standing is what a device last reported about itself.
 type Standing struct {
 	Held    string // the policy
 	Version int
-	Hash    string // of what its findings say
-	Rollup  string // "" where it has said nothing
-	Ended   bool   // its agent said that it ends
+	Hash    string // of its findings
+	Rollup  string // "" if it has reported nothing
+	Ended   bool   // its agent said that it is stopping
 	Counter int64  // of the report: the highest is the last
 }
 
-// entry is a device as it is kept. What most questions look at comes first and fills one line of a processor's cache;
-// the whole is three of them.
+// entry is a device as it is stored. The fields that most questions read come first and fill one cache line; the whole
+// takes three.
 type entry struct {
 	state, held, hash, rollup text
 	effective                 text
@@ -58,7 +58,7 @@ type entry struct {
 	version                   int32
 	there, ended, connected   bool
 
-	n, enrolled, counter int64 // counter is that of the report by which it stands
+	n, enrolled, counter int64 // counter is that of the report with this state
 	id, name             string
 	os, ownership, user  text
 	tags, own, mode      text
@@ -66,12 +66,11 @@ type entry struct {
 	_                    [20]byte
 }
 
-// chunk is a run of devices: those whose numbers follow each other. Numbers are given one after the other, so that
-// few places stay empty.
+// chunk is a run of devices with consecutive numbers. Numbers are given out in order, so that few places stay empty.
 type chunk struct {
 	list [chunkSize]entry
 	mu   sync.RWMutex
-	sums *sums // nil: to be made
+	sums *sums // nil: to be computed
 }
 
 // chunkSize is how many devices are locked at a time.
@@ -86,7 +85,7 @@ type Roster struct {
 	Now func() int64 // ms; nil: this machine's clock
 
 	assigning sync.Mutex
-	state     *fleet.State // by which effective was reckoned; guarded by assigning
+	state     *fleet.State // from which effective was computed; guarded by assigning
 
 	counting sync.Mutex
 	counts   map[text]int // devices that are not retired, by effective policy
@@ -104,7 +103,7 @@ var (
 	nothing  = unique.Make("")
 )
 
-// at gives a device's chunk and its place in it; nil where there is none, unless it is to be made.
+// at returns a device's chunk and its place in it; nil if there is none, unless it is to be created.
 func (r *Roster) at(n int64, make bool) (*chunk, int) {
 	k := int(n / chunkSize)
 	r.mu.RLock()
@@ -127,7 +126,7 @@ func (r *Roster) at(n int64, make bool) (*chunk, int) {
 	return r.chunks[k], int(n % chunkSize)
 }
 
-// Put takes devices as they are in the database, new ones and known ones. What this node has heard later stays.
+// Put stores devices as they are in the database, new ones and known ones. Later news that this node has heard is kept.
 func (r *Roster) Put(rows []Row) {
 	r.assigning.Lock()
 	defer r.assigning.Unlock()
@@ -177,8 +176,8 @@ func (e *entry) stand(s *Standing) {
 	e.counter = s.Counter
 }
 
-// clockStep is more than two clocks of a fleet's nodes differ; a moment that lies further ahead is of a clock that was
-// set back since. ms.
+// clockStep is more than two clocks of a fleet's nodes differ. A time further ahead was written under a clock that has
+// been set back since. ms.
 const clockStep = 2 * 60_000
 
 func (r *Roster) now() int64 {
@@ -188,7 +187,7 @@ func (r *Roster) now() int64 {
 	return time.Now().UnixMilli()
 }
 
-// count keeps the sums of devices by policy. The caller holds the chunk's lock.
+// count updates the sums of devices by policy. The caller has the chunk's lock.
 func (r *Roster) count(e *entry, by int) {
 	if e.state == retired {
 		return
@@ -201,7 +200,7 @@ func (r *Roster) count(e *entry, by int) {
 	}
 }
 
-// Counts gives how many devices that are not retired there are: by the policy that they are to hold, "" for none, and
+// Counts returns how many devices that are not retired there are: by the policy that they should have, "" for none, and
 // in all.
 func (r *Roster) Counts() (by map[string]int, total int) {
 	r.counting.Lock()
@@ -213,7 +212,7 @@ func (r *Roster) Counts() (by map[string]int, total int) {
 	return by, r.total
 }
 
-// with runs f on a device, and reports whether it is here.
+// with runs f on a device, and reports whether it is known.
 func (r *Roster) with(n int64, f func(*entry)) bool {
 	c, i := r.at(n, false)
 	if c == nil {
@@ -228,8 +227,8 @@ func (r *Roster) with(n int64, f func(*entry)) bool {
 	return true
 }
 
-// Stand takes what a device says of itself; without findings its hash and rollup stay. What an earlier report said
-// changes nothing. It reports whether the device is here.
+// Stand stores what a device reports; without findings, its hash and rollup stay. An earlier report changes nothing. It
+// reports whether the device is known.
 func (r *Roster) Stand(n int64, s Standing, findings bool) bool {
 	return r.with(n, func(e *entry) {
 		if s.Counter < e.counter {
@@ -242,13 +241,13 @@ func (r *Roster) Stand(n int64, s Standing, findings bool) bool {
 	})
 }
 
-// Heard takes when a device was heard of by this node, and until when that counts; both in ms. The last word counts,
-// whatever the clock says. It reports whether the device is here.
+// Heard stores when a device was heard of by this node, and until when that counts; both in ms. The latest call wins,
+// whatever the clock says. It reports whether the device is known.
 func (r *Roster) Heard(n, at, fresh int64) bool {
 	return r.with(n, func(e *entry) { e.at, e.fresh = at, fresh })
 }
 
-// Merge takes when a device was heard of by any node, as the database has it. An earlier word changes nothing.
+// Merge stores when a device was heard of by any node, as the database has it. An earlier time changes nothing.
 func (r *Roster) Merge(n, at, fresh int64) {
 	r.with(n, func(e *entry) {
 		if at > e.at || e.at > r.now()+clockStep {
@@ -257,12 +256,12 @@ func (r *Roster) Merge(n, at, fresh int64) {
 	})
 }
 
-// Connected takes whether a device has a socket to this node.
+// Connected stores whether a device has a socket to this node.
 func (r *Roster) Connected(n int64, is bool) {
 	r.with(n, func(e *entry) { e.connected = is })
 }
 
-// memo reckons which policy devices are to hold: many are alike in all that decides.
+// memo computes which policy devices should have: many are alike in everything that decides.
 type memo struct {
 	st   *fleet.State
 	seen map[alike]text
@@ -298,7 +297,7 @@ func (m *memo) of(e *entry) text {
 	return p
 }
 
-// Assign reckons anew which policy each device is to hold, where that may differ.
+// Assign computes again which policy each device should have, if that may differ.
 func (r *Roster) Assign(st *fleet.State) {
 	r.assigning.Lock()
 	defer r.assigning.Unlock()
@@ -321,7 +320,7 @@ func (r *Roster) Assign(st *fleet.State) {
 	})
 }
 
-// chunksFrom goes through the chunks, from the one of a number on, in their order, until f says stop.
+// chunksFrom visits the chunks in order, from the one of a number on, until f says stop.
 func (r *Roster) chunksFrom(from int64, f func(k int, c *chunk) bool) {
 	for k := int(max(from, 0) / chunkSize); ; k++ {
 		r.mu.RLock()
@@ -340,7 +339,7 @@ func (r *Roster) chunksFrom(from int64, f func(k int, c *chunk) bool) {
 	}
 }
 
-// each goes through all devices in their order. They are locked a chunk at a time.
+// each visits all devices in order, locking a chunk at a time.
 func (r *Roster) each(write bool, f func(*entry) bool) {
 	r.chunksFrom(0, func(_ int, c *chunk) bool { return c.each(0, write, f) })
 }
@@ -362,7 +361,7 @@ func (c *chunk) each(from int64, write bool, f func(*entry) bool) bool {
 	return true
 }
 
-// Number gives a device's.
+// Number returns a device's number.
 func (r *Roster) Number(id string) (int64, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -370,7 +369,7 @@ func (r *Roster) Number(id string) (int64, bool) {
 	return n, ok
 }
 
-// Name gives a device's id and name.
+// Name returns a device's id and name.
 func (r *Roster) Name(n int64) (id, name string) {
 	c, i := r.at(n, false)
 	if c == nil {

@@ -7,13 +7,13 @@ import (
 	"github.com/warderd/warder/enforce"
 )
 
-// group is all in which devices are alike for most questions. There are few of them.
+// group is everything in which devices are alike for most questions. There are few distinct ones.
 type group struct {
 	state, effective, held, hash, rollup text
 	ended, current, online               bool
 }
 
-// group is where a device belongs at a moment.
+// group is the group of a device at a moment.
 func (e *entry) group(c Clock) group {
 	return group{e.state, e.effective, e.held, e.hash, e.rollup, e.ended, e.heardOf(c), e.online(c)}
 }
@@ -28,7 +28,7 @@ func (e *entry) online(c Clock) bool {
 
 var uncertain = unique.Make(string(enforce.Uncertain))
 
-// stands is how devices stand now: what they last said, for as long as that counts.
+// stands is the devices' present state: what they last reported, for as long as that counts.
 func (g *group) stands() text {
 	switch {
 	case g.ended:
@@ -41,7 +41,7 @@ func (g *group) stands() text {
 	return g.rollup
 }
 
-// until is the last moment at which a device belongs where it does at another one, if nothing is heard of it.
+// until is the last moment at which a device stays in its group, if nothing is heard of it.
 func (e *entry) until(c Clock) int64 {
 	if e.connected {
 		return math.MaxInt64
@@ -68,27 +68,27 @@ type tally struct {
 	n int32
 }
 
-// sums are all devices of a chunk by their groups at a moment. They are made by who reads, and hold until a device
-// changes its group or until the time alone changes it: many questions in a row look at each device once.
+// sums are all devices of a chunk by their groups at a moment. A reader computes them, and they are valid until a
+// device changes its group, by news or by time alone: for many questions in a row, each device is read once.
 type sums struct {
 	list  []tally
 	clock Clock
 	until int64
 }
 
-// backwards is by how much a question may be older than sums and take them as they are, in ms: questions that are
-// asked at once come in any order.
+// backwards is how much older than the sums a question may be and still use them, in ms: concurrent questions arrive in
+// any order.
 const backwards = 1000
 
 func (s *sums) hold(c Clock) bool {
-	if s == nil || c == (Clock{}) { // whoever names no moment asks nothing that it changes
+	if s == nil || c == (Clock{}) { // a question without a moment does not depend on it
 		return s != nil
 	}
 	return c.Now >= s.clock.Now-backwards && c.Now <= s.until && c.Most-c.Now == s.clock.Most-s.clock.Now &&
 		c.Now-c.Online == s.clock.Now-s.clock.Online
 }
 
-// sum gives a chunk's sums, which nobody changes.
+// sum returns a chunk's sums, which are never modified.
 func (c *chunk) sum(cl Clock) *sums {
 	c.mu.RLock()
 	if s := c.sums; s.hold(cl) {
@@ -125,8 +125,8 @@ func (c *chunk) sum(cl Clock) *sums {
 	return s
 }
 
-// count is how many of a chunk's devices are in groups that a filter may take, and the moment of which that is true: who
-// looks at the devices one by one goes by the same, so that a list and its total agree.
+// count is how many of a chunk's devices are in groups that a filter may match, and the moment for which that holds. A
+// reader of single devices uses the same moment, so that a list and its total agree.
 func (c *chunk) count(f *chosen) (n int, at Clock) {
 	s := c.sum(f.Clock)
 	for _, t := range s.list {
@@ -137,7 +137,7 @@ func (c *chunk) count(f *chosen) (n int, at Clock) {
 	return n, s.clock
 }
 
-// change runs f on a device of a chunk, and drops the sums where that makes them wrong. The caller holds the chunk's lock.
+// change runs f on a device of a chunk, and drops the sums if that invalidates them. The caller has the chunk's lock.
 func (c *chunk) change(e *entry, f func(*entry)) {
 	s := c.sums
 	if s == nil {

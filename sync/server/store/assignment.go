@@ -30,7 +30,7 @@ func (s *Store) AddAssignment(ctx context.Context, a fleet.Assignment) error {
 	})
 }
 
-// EditAssignment puts another in the place of one; its age stays, by which equal ones are ordered.
+// EditAssignment replaces one. Its age stays, which orders equal priorities.
 func (s *Store) EditAssignment(ctx context.Context, a fleet.Assignment, now time.Time) error {
 	detail := []string{fmt.Sprintf("%s to %s, priority %d", a.Policy, a.Target, a.Priority)}
 	if a.Compliance != "" {
@@ -51,7 +51,7 @@ func (s *Store) EditAssignment(ctx context.Context, a fleet.Assignment, now time
 // maxFollowed bounds the policies that are read one by one.
 const maxFollowed = 500
 
-// RemoveAssignment takes it back.
+// RemoveAssignment removes it.
 func (s *Store) RemoveAssignment(ctx context.Context, id string, now time.Time) error {
 	return s.change(ctx, now, "assignment.deleted", id, nil, func(tx *sql.Tx) error {
 		return one(tx.ExecContext(ctx, `DELETE FROM assignments WHERE id = $1`, id))
@@ -69,8 +69,8 @@ func one(r sql.Result, err error) error {
 	return nil
 }
 
-// State reads all that decides who gets what, of one moment. Of policies it reads those that have changed since an
-// earlier state; all of them where there is none, or where more than policies alone may have changed them.
+// State reads everything that decides who gets what, at one moment. It only reads the policies that have changed since
+// an earlier state; all of them if there is none, or if more than policies may have changed.
 func (s *Store) State(ctx context.Context, before *fleet.State) (*fleet.State, error) {
 	st := &fleet.State{Policies: map[string]*fleet.Policy{}, Old: map[fleet.Variant]*fleet.Policy{}}
 	err := s.snapshotOf(ctx, s.device, func(tx *sql.Tx) error {
@@ -82,7 +82,7 @@ func (s *Store) State(ctx context.Context, before *fleet.State) (*fleet.State, e
 		_, _ = fmt.Sscan(seq, &st.Sequence)
 		var changed []string
 		if before != nil {
-			// Of the same moment as what is read below.
+			// At the same moment as what is read below.
 			whole := false
 			if err := rows(ctx, tx, func(r scanner) error {
 				var action, subject string

@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Actor is who changes something, and by which request. It travels in the context.
+// Actor is who changes something, and by which request. It is passed in the context.
 type Actor struct {
 	By      string
 	Request string
@@ -22,7 +22,7 @@ type Actor struct {
 
 type actorKey struct{}
 
-// WithActor names who acts in a context.
+// WithActor sets the actor in a context.
 func WithActor(ctx context.Context, a Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, a)
 }
@@ -45,12 +45,11 @@ type Change struct {
 	Request  string
 }
 
-// channel is where PostgreSQL tells the other nodes.
+// channel is where PostgreSQL notifies the other nodes.
 const channel = "warder_changes"
 
-// change runs f, takes the next number of the change sequence for it, and writes the audit line, all
-// or nothing. The numbers are committed in their order: the row that gives them stays locked until
-// then.
+// change runs f, takes the next number of the change sequence for it, and writes the audit line, all or nothing.
+// Numbers are committed in order: the row with the last number stays locked until then.
 func (s *Store) change(ctx context.Context, now time.Time, action, subject string, detail []string, f func(*sql.Tx) error) error {
 	var seq int64
 	err := s.tx(ctx, func(tx *sql.Tx) error {
@@ -122,25 +121,25 @@ func (s *Store) Last() int64 { return s.last.Load() }
 // Shared reports whether other nodes may write to the same database.
 func (s *Store) Shared() bool { return s.pg }
 
-// Note writes a line of the audit log for a change that is not of the database.
+// Note writes a line of the audit log for a change outside the database.
 func (s *Store) Note(ctx context.Context, action, subject string, detail []string, now time.Time) error {
 	return s.change(ctx, now, action, subject, detail, func(*sql.Tx) error { return nil })
 }
 
-// Changes gives up to n lines of the audit log after a number, oldest first.
+// Changes returns up to n lines of the audit log after a number, oldest first.
 func (s *Store) Changes(ctx context.Context, after int64, n int) (out []Change, err error) {
 	err = rows(ctx, s.device, func(r scanner) error { return scanChange(r, &out) },
 		`SELECT seq, at, actor, action, subject, detail, request FROM changes WHERE seq > $1 ORDER BY seq LIMIT $2`, after, n)
 	return out, err
 }
 
-// AuditFilter chooses lines of the audit log. What is empty takes all.
+// AuditFilter selects lines of the audit log. An empty field matches all.
 type AuditFilter struct {
 	Subject, Actor string
-	Action         string    // "policy.updated", or "policy." for all that begins so
-	Text           string    // is in the subject, the actor, the action or the details, whatever its case
+	Action         string    // "policy.updated", or the prefix "policy."
+	Text           string    // part of the subject, the actor, the action or the details, ignoring case
 	Since, Until   time.Time // the latter excluded
-	Before         int64     // of lower numbers alone; 0 for all
+	Before         int64     // only lower numbers; 0 for all
 }
 
 func (f AuditFilter) where() (string, []any) {
@@ -175,7 +174,7 @@ func (f AuditFilter) where() (string, []any) {
 	return strings.Join(conds, " AND "), args
 }
 
-// holds reports whether a line has a text in what people read of it, whatever the case.
+// holds reports whether what people read of a line contains a text, ignoring case.
 func (c *Change) holds(part string) bool {
 	for _, s := range append([]string{c.Subject, c.By, c.Action}, c.Detail...) {
 		if strings.Contains(strings.ToLower(s), part) {
@@ -188,8 +187,8 @@ func (c *Change) holds(part string) bool {
 // maxAudited bounds the lines that are searched for a text.
 const maxAudited = 200_000
 
-// search looks for a text in the audit log: here and not in SQL, where details are JSON and SQLite knows the case of A
-// to Z alone.
+// search looks for a text in the audit log: in Go and not in SQL, because details are JSON, and SQLite only folds the
+// case of A to Z.
 func (s *Store) search(ctx context.Context, f AuditFilter, skip, size int) (out []Change, total int, err error) {
 	all := f
 	all.Before = 0
@@ -224,7 +223,7 @@ func (s *Store) search(ctx context.Context, f AuditFilter, skip, size int) (out 
 	return out, total, r.Err()
 }
 
-// Audit gives a part of the audit log, newest first, and how much of it a filter takes in all.
+// Audit returns a part of the audit log, newest first, and how many lines match a filter.
 func (s *Store) Audit(ctx context.Context, f AuditFilter, skip, size int) (out []Change, total int, err error) {
 	if f.Text != "" {
 		return s.search(ctx, f, skip, size)
@@ -255,8 +254,8 @@ func scanChange(r scanner, out *[]Change) error {
 	return json.Unmarshal([]byte(detail), &(*out)[len(*out)-1].Detail)
 }
 
-// Watch calls f after changes, this process's and others', until the context ends: at once for its
-// own and for what PostgreSQL notifies, and every poll for what was missed.
+// Watch calls f after changes, this process's and others', until ctx ends: at once for its own and for what PostgreSQL
+// notifies, and every poll for what was missed.
 func (s *Store) Watch(ctx context.Context, poll time.Duration, f func(context.Context)) {
 	notified := make(chan struct{}, 1)
 	if s.pg {
@@ -278,10 +277,10 @@ func (s *Store) Watch(ctx context.Context, poll time.Duration, f func(context.Co
 	}
 }
 
-// listen waits for notifications on a connection of its own, and connects anew when that is lost.
+// listen waits for notifications on a connection of its own, and connects again when that is lost.
 func (s *Store) listen(ctx context.Context, notified chan<- struct{}) {
 	for ctx.Err() == nil {
-		_ = s.listening(ctx, notified) // what is missed meanwhile, the poll finds
+		_ = s.listening(ctx, notified) // the poll finds what is missed meanwhile
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):
@@ -312,7 +311,7 @@ func (s *Store) listening(ctx context.Context, notified chan<- struct{}) error {
 // Replay is what an idempotency key was answered with.
 type Replay struct {
 	Request  string
-	Status   int // 0: carried out, and the answer was lost
+	Status   int // 0: carried out, but the answer was lost
 	Response string
 	Sequence int64
 	At       time.Time
@@ -331,7 +330,7 @@ func (s *Store) Replay(ctx context.Context, actor, key string) (r Replay, err er
 	return r, err
 }
 
-// Answered keeps the answer for a key.
+// Answered stores the answer for a key.
 func (s *Store) Answered(ctx context.Context, actor, key string, status int, response string) error {
 	_, err := s.write.ExecContext(ctx, `UPDATE idempotency SET status = $1, response = $2 WHERE actor = $3 AND key = $4`, status, response,
 		actor, key)

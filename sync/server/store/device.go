@@ -29,27 +29,27 @@ type Device struct {
 	Machine    string
 	Host       json.RawMessage
 	State      string
-	Enrollment string // the token it came by
+	Enrollment string // the token it enrolled with
 	EnrolledAt time.Time
-	Excepted   time.Time // an exception may hold until then
-	Diagnose   time.Time // a bundle was asked for then and has not come
+	Excepted   time.Time // an exception may last until then
+	Diagnose   time.Time // a bundle was asked for then and has not arrived
 	LastSeen   time.Time
-	Fresh      time.Time // until when what it said counts
-	Looked     time.Time // when it looked at itself last, on its own clock
+	Fresh      time.Time // until when its last report counts
+	Looked     time.Time // when it last looked at itself, by its own clock
 	Counter    uint64
 	AssignedAt time.Time
 	Report     Report
 }
 
-// Report is what a device last said of itself.
+// Report is what a device last reported about itself.
 type Report struct {
 	Held           json.RawMessage
 	Agent          json.RawMessage
-	Previous       string // start of the agent run before this one
+	Previous       string // start of the previous agent run
 	FactsDigest    string
-	Facts          json.RawMessage // nil where not read
+	Facts          json.RawMessage // nil if not read
 	FindingsDigest string
-	Findings       json.RawMessage // nil where not read
+	Findings       json.RawMessage // nil if not read
 	FindingsAt     time.Time
 	Standing       string
 	Rollup         string
@@ -62,7 +62,7 @@ const deviceColumns = `d.n, d.id, d.name, d.key, d.machine, d.host, d.os, d.owne
 
 const deviceFrom = ` FROM devices d LEFT JOIN seen s ON s.device = d.n LEFT JOIN reports r ON r.device = d.n `
 
-// What is read of a report: its big parts only where they are wanted.
+// The columns of a report: large ones only if they are wanted.
 const (
 	brief = `'', ''`
 	whole = `coalesce(r.facts, ''), coalesce(r.findings, '')`
@@ -94,7 +94,7 @@ func scanDevice(r scanner) (*Device, error) {
 	return &d, err
 }
 
-// Tags are stored as ",a,b,": a tag is found with its commas, and never a part of one.
+// Tags are stored as ",a,b,": searching for a tag with its commas never finds a part of another.
 func joinTags(tags []string) string {
 	if len(tags) == 0 {
 		return ""
@@ -109,12 +109,12 @@ func splitTags(s string) []string {
 	return strings.Split(s, ",")
 }
 
-// Device gives one device, with the whole of its last report.
+// Device returns one device, with its whole last report.
 func (s *Store) Device(ctx context.Context, id string) (*Device, error) {
 	return scanDevice(s.read.QueryRowContext(ctx, `SELECT `+deviceColumns+whole+deviceFrom+`WHERE d.id = $1`, id))
 }
 
-// Known gives what a check-in needs to know of a device.
+// Known returns what a check-in needs to know of a device.
 func (s *Store) Known(ctx context.Context, id string) (*Device, error) {
 	return scanDevice(s.device.QueryRowContext(ctx, `SELECT `+deviceColumns+brief+deviceFrom+`WHERE d.id = $1`, id))
 }
@@ -137,7 +137,7 @@ func (s *Store) Assign(ctx context.Context, device, policy, compliance string, p
 	})
 }
 
-// Edit writes what an administrator may say about a device; nil stays.
+// Edit writes what an administrator may set on a device; nil stays.
 func (s *Store) Edit(ctx context.Context, device string, name, user, ownership *string, tags *[]string, now time.Time) error {
 	var detail []string
 	var sets []string
@@ -174,8 +174,7 @@ func (s *Store) SetState(ctx context.Context, device, state string, now time.Tim
 	})
 }
 
-// Enroll uses up one use of a token and registers a device, both or neither. What the token says of
-// its devices is taken over.
+// Enroll uses up one use of a token and registers a device, both or neither. The device gets what the token sets.
 func (s *Store) Enroll(ctx context.Context, token string, d *Device, now time.Time) error {
 	// Looked up without the writers' lock first: a guess costs no transaction.
 	var n int
@@ -210,26 +209,26 @@ func (s *Store) Enroll(ctx context.Context, token string, d *Device, now time.Ti
 	})
 }
 
-// Seen is a check-in without news: the only thing it leaves behind.
+// Seen is the record of a check-in without news.
 type Seen struct {
 	Device   int64
 	At       time.Time
 	Counter  uint64
 	Assigned time.Time
-	Fresh    time.Time // until when it counts; zero: it was a last word
-	Looked   time.Time // when the device looked at itself last, on its own clock; zero: as before
+	Fresh    time.Time // until when it counts; zero: the agent has ended
+	Looked   time.Time // when the device last looked at itself, by its own clock; zero: as before
 }
 
-// clockStep is more than any two words of a device can change places by on their way into the database.
+// clockStep is longer than two messages of a device can be reordered on their way into the database.
 const clockStep = 2 * time.Minute
 
-// Then is this one and an earlier one together.
+// Then combines this record with an earlier one.
 func (s Seen) Then(o Seen) Seen {
-	// The device's own counter says what is later, whatever the clock did; what is heard on a socket has none.
+	// The device's own counter decides which is later, whatever the clock did; messages on a socket have none.
 	if o.Counter > s.Counter || (o.Counter == 0 || o.Counter == s.Counter) && !o.At.Before(s.At) {
 		s.Fresh = o.Fresh
 	}
-	// A moment that lies ahead is of a clock that was set back since.
+	// A time in the future was written under a clock that has been set back since.
 	if o.At.After(s.At) || o.Counter > s.Counter && s.At.Sub(o.At) > clockStep {
 		s.At = o.At
 	}
@@ -246,7 +245,7 @@ func (s Seen) Then(o Seen) Seen {
 // PutSeen writes many at once.
 func (s *Store) PutSeen(ctx context.Context, list []Seen) error {
 	const most = 500
-	// In one order on every node, so that two that write the same devices do not block each other.
+	// In the same order on every node, so that two that write the same devices do not block each other.
 	slices.SortFunc(list, func(a, b Seen) int { return cmp.Compare(a.Device, b.Device) })
 	for len(list) > 0 {
 		part := list[:min(most, len(list))]

@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// tables is what a dump holds, in the order in which it is read back.
+// tables is what a dump contains, in the order in which it is read back.
 var tables = []string{"meta", "changes", "policies", "versions", "assignments", "rollouts", "devices", "rollout_devices", "seen", "reports",
 	"standings",
 	"epochs", "events", "enrollments", "exceptions", "diagnostics"}
@@ -24,8 +24,8 @@ type line struct {
 	Row     []any    `json:"r,omitempty"`
 }
 
-// Dump writes the whole database as of one moment, while others go on writing: JSON, one row a line,
-// the same from SQLite and from PostgreSQL.
+// Dump writes the whole database, as of one moment, while others go on writing: JSON, one row per line, the same from
+// SQLite and from PostgreSQL.
 func (s *Store) Dump(ctx context.Context, w io.Writer) error {
 	out := bufio.NewWriterSize(w, 1<<16)
 	enc := json.NewEncoder(out)
@@ -50,7 +50,7 @@ func dumpTable(ctx context.Context, tx *sql.Tx, table string, enc *json.Encoder)
 	if err != nil {
 		return err
 	}
-	// The number of a transaction means nothing in another database.
+	// A transaction's number means nothing in another database.
 	local := slices.Index(columns, "changed")
 	without := func(i int) bool { return i == local && table == "reports" }
 	if err := enc.Encode(line{Table: table, Columns: kept(columns, without)}); err != nil {
@@ -76,7 +76,7 @@ func dumpTable(ctx context.Context, tx *sql.Tx, table string, enc *json.Encoder)
 	return r.Err()
 }
 
-// kept is a list without some of its places.
+// kept is a list without some of its entries.
 func kept[T any](list []T, without func(int) bool) []T {
 	out := make([]T, 0, len(list))
 	for i, v := range list {
@@ -87,7 +87,7 @@ func kept[T any](list []T, without func(int) bool) []T {
 	return out
 }
 
-// Load reads a dump into an empty database: all of it or nothing.
+// Load reads a dump into an empty database, all or nothing.
 func (s *Store) Load(ctx context.Context, in io.Reader) error {
 	dec := json.NewDecoder(bufio.NewReaderSize(in, 1<<16))
 	dec.UseNumber()
@@ -157,7 +157,7 @@ func (s *Store) Load(ctx context.Context, in io.Reader) error {
 		if err := flush(); err != nil {
 			return err
 		}
-		if err := reckon(ctx, tx); err != nil { // of an earlier version, perhaps
+		if err := reckon(ctx, tx); err != nil { // perhaps of an earlier version
 			return err
 		}
 		if s.pg {
@@ -169,7 +169,7 @@ func (s *Store) Load(ctx context.Context, in io.Reader) error {
 	})
 }
 
-// known takes names from a backup into SQL only when they are names of ours.
+// known only lets names from a backup into SQL that are names of ours.
 func known(l line) (string, []string, error) {
 	ours := false
 	for _, t := range tables {

@@ -12,7 +12,7 @@ type Enrollment struct {
 	ID, Note        string
 	Uses, Used      int
 	Expires         time.Time
-	Ownership, User string // of the devices that come by it; "" for what they say
+	Ownership, User string // of the devices that enrol with it; "" for what they say
 	Tags            []string
 	Policy          string // their own; "" for what their groups say
 	CreatedAt       time.Time
@@ -33,7 +33,7 @@ func (s *Store) AddEnrollment(ctx context.Context, token string, e Enrollment) e
 	})
 }
 
-// Enrollments gives all of them, newest first.
+// Enrollments returns all of them, newest first.
 func (s *Store) Enrollments(ctx context.Context) (out []Enrollment, err error) {
 	err = rows(ctx, s.read, func(r scanner) error {
 		var e Enrollment
@@ -56,10 +56,10 @@ func (s *Store) RevokeEnrollment(ctx context.Context, id string, now time.Time) 
 	})
 }
 
-// maxUsable bounds how many tokens a node knows; of more it asks the database.
+// maxUsable bounds how many tokens a node knows; for others it asks the database.
 const maxUsable = 10_000
 
-// Usable gives the hashes of the tokens that can be used.
+// Usable returns the hashes of the usable tokens.
 func (s *Store) Usable(ctx context.Context, now time.Time) (map[string]bool, error) {
 	out := map[string]bool{}
 	err := rows(ctx, s.device, func(r scanner) error {

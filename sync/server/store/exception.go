@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Exception lets one device's policy pass for a time.
+// Exception lets a subject pass on one device for a time.
 type Exception struct {
 	ID        string
 	Device    int64
@@ -18,7 +18,7 @@ type Exception struct {
 	CreatedBy string
 	CreatedAt time.Time
 	Until     time.Time
-	EndedAt   time.Time // taken back before its time
+	EndedAt   time.Time // ended before its time
 	Offline   bool      // given as a code; the device redeems it by itself
 }
 
@@ -38,7 +38,7 @@ func (s *Store) AddException(ctx context.Context, device string, e Exception) er
 	})
 }
 
-// EndException takes one back before its time.
+// EndException ends one before its time.
 func (s *Store) EndException(ctx context.Context, device string, n int64, id string, now time.Time) error {
 	return s.change(ctx, now, "exception.ended", device, []string{id}, func(tx *sql.Tx) error {
 		return one(tx.ExecContext(ctx, `UPDATE exceptions SET ended_at = $1 WHERE id = $2 AND device = $3 AND ended_at = 0 AND offline = 0`,
@@ -46,8 +46,7 @@ func (s *Store) EndException(ctx context.Context, device string, n int64, id str
 	})
 }
 
-// Exceptions gives a device's, newest first; with current those alone that hold now and are the
-// server's to send.
+// Exceptions returns a device's, newest first; with current only the current ones that the server sends.
 func (s *Store) Exceptions(ctx context.Context, device int64, current bool, now time.Time) (out []Exception, err error) {
 	where := ``
 	args := []any{device}
@@ -80,10 +79,10 @@ type Bundle struct {
 	Size int
 }
 
-// keepBundles is how many a device may have: the newest.
+// keepBundles is how many of a device are kept: the newest.
 const keepBundles = 3
 
-// PutBundle stores what a device was asked for; ErrNotFound when it was not asked.
+// PutBundle stores what a device was asked for; ErrNotFound if it was not asked.
 func (s *Store) PutBundle(ctx context.Context, name string, device int64, id string, body []byte, now time.Time) error {
 	return s.change(ctx, now, "diagnostics.received", name, []string{fmt.Sprintf("%s: %d bytes", id, len(body))}, func(tx *sql.Tx) error {
 		if err := one(tx.ExecContext(ctx, `UPDATE devices SET diagnose = 0 WHERE n = $1 AND diagnose > 0`, device)); err != nil {
@@ -113,7 +112,7 @@ func (s *Store) Bundles(ctx context.Context, device int64) (out []Bundle, err er
 	return out, err
 }
 
-// Bundle gives one.
+// Bundle returns one.
 func (s *Store) Bundle(ctx context.Context, device int64, id string) (body []byte, err error) {
 	err = s.read.QueryRowContext(ctx, `SELECT body FROM diagnostics WHERE device = $1 AND id = $2`, device, id).Scan(&body)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -39,8 +39,8 @@ func (s *Store) migrate(ctx context.Context, all fs.FS) error {
 			return fmt.Errorf("another process has been changing its tables for two minutes: %w", err)
 		}
 		defer func() { _ = l.Unlock() }()
-		// Under that lock, as the first that touches the file: several that open a new one at once would be in each
-		// other's way when it is given its journal.
+		// With that lock, as the first statement on the file: several processes that open a new one at once would fail
+		// on setting its journal mode.
 		err := s.foreign(ctx)
 		for try := 0; busy(err) && try < 10; try++ {
 			time.Sleep(100 * time.Millisecond)
@@ -59,15 +59,15 @@ func (s *Store) migrate(ctx context.Context, all fs.FS) error {
 		return err
 	}
 	for try := 0; ; try++ {
-		// A node that writes may hold what the migration wants, and want what it holds.
+		// A node that writes may have locked what the migration wants, and want what it has locked.
 		if _, err = p.Up(ctx); err == nil || try >= 10 || !s.again(err) && !busy(err) {
 			return err
 		}
 	}
 }
 
-// busy reports whether a SQLite file was locked by another node for too long: one that writes without a
-// pause can keep a migration from its turn, which comes with another try.
+// busy reports whether a SQLite file was locked by another node for too long. A node that writes without a pause can
+// keep a migration waiting; another try helps.
 func busy(err error) bool {
 	var e *sqlite.Error
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_BUSY

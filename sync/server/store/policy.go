@@ -26,12 +26,12 @@ func scanPolicy(r scanner) (*fleet.Policy, error) {
 	return &p, err
 }
 
-// Policy gives one policy.
+// Policy returns one policy.
 func (s *Store) Policy(ctx context.Context, id string) (*fleet.Policy, error) {
 	return scanPolicy(s.read.QueryRowContext(ctx, `SELECT `+policyColumns+` FROM policies WHERE id = $1`, id))
 }
 
-// Policies gives a page of all policies, oldest first, and how many there are.
+// Policies returns a page of all policies, oldest first, and how many there are.
 func (s *Store) Policies(ctx context.Context, page, size int) (out []*fleet.Policy, total int, err error) {
 	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM policies`).Scan(&total); err != nil {
 		return nil, 0, err
@@ -44,8 +44,8 @@ func (s *Store) Policies(ctx context.Context, page, size int) (out []*fleet.Poli
 	return out, total, err
 }
 
-// PutPolicy writes a new version. expect is the version it was made from; 0 for a new policy. While
-// a rollout of it is under way it is ErrInUse.
+// PutPolicy writes a new version. expect is the version it was made from; 0 for a new policy. It returns ErrInUse while
+// a rollout of the policy is under way.
 func (s *Store) PutPolicy(ctx context.Context, p *fleet.Policy, expect int, changes []string) error {
 	action := "policy.updated"
 	if expect == 0 {
@@ -68,7 +68,7 @@ func (s *Store) noRollout(ctx context.Context, tx *sql.Tx, policy string) error 
 	return err
 }
 
-// forUpdate locks what a decision is based on; SQLite has one writer at a time anyway.
+// forUpdate locks the rows that a decision is based on; SQLite has one writer at a time anyway.
 func (s *Store) forUpdate() string {
 	if s.pg {
 		return " FOR UPDATE"
@@ -108,8 +108,8 @@ func (s *Store) putPolicy(ctx context.Context, tx *sql.Tx, p *fleet.Policy, expe
 	return err
 }
 
-// DeletePolicy removes a policy that is not the default (ErrInUse); its history stays. Devices that
-// have it fall back without being written to.
+// DeletePolicy removes a policy; its history stays. It returns ErrInUse for the default. Devices that have it get
+// another one without being written to.
 func (s *Store) DeletePolicy(ctx context.Context, id string, expect int, now time.Time) error {
 	return s.change(ctx, now, "policy.deleted", id, nil, func(tx *sql.Tx) error {
 		def, err := defaultID(ctx, tx, s.forUpdate())
@@ -146,7 +146,7 @@ type Version struct {
 	Document json.RawMessage
 }
 
-// History gives a part of a policy's versions, newest first: those before one, 0 for all.
+// History returns a part of a policy's versions, newest first: those before one, 0 for all.
 func (s *Store) History(ctx context.Context, id string, before, skip, size int) (out []Version, total int, err error) {
 	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM versions WHERE policy = $1`, id).Scan(&total); err != nil {
 		return nil, 0, err
@@ -171,7 +171,7 @@ func scanVersion(r scanner) (v Version, err error) {
 	return v, json.Unmarshal([]byte(changes), &v.Changes)
 }
 
-// PolicyVersion gives one version of a policy, also of a deleted one.
+// PolicyVersion returns one version of a policy, also of a deleted one.
 func (s *Store) PolicyVersion(ctx context.Context, id string, version int) (Version, error) {
 	v, err := scanVersion(s.device.QueryRowContext(ctx,
 		`SELECT version, changed_by, changed_at, changes, document FROM versions WHERE policy = $1 AND version = $2`, id, version))
@@ -200,7 +200,7 @@ func (s *Store) Default(ctx context.Context) (*fleet.Policy, error) {
 	return s.Policy(ctx, id)
 }
 
-// SetDefault makes an active policy the default: one line, however many devices follow it.
+// SetDefault makes an active policy the default: one row, however many devices follow it.
 func (s *Store) SetDefault(ctx context.Context, id string, now time.Time) error {
 	return s.change(ctx, now, "policy.default", id, nil, func(tx *sql.Tx) error {
 		var active bool
@@ -219,7 +219,7 @@ func (s *Store) SetDefault(ctx context.Context, id string, now time.Time) error 
 	})
 }
 
-// Meta reads a fact about the database itself; "" where it is not there.
+// Meta reads a fact about the database itself; "" if it is not there.
 func (s *Store) Meta(ctx context.Context, name string) (v string, err error) {
 	err = s.device.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = $1`, name).Scan(&v)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -235,7 +235,7 @@ func (s *Store) SetMeta(ctx context.Context, name, v string) error {
 	return err
 }
 
-// Deleted gives those of some ids that are of policies that were there once.
+// Deleted returns which of some ids belong to policies that once existed.
 func (s *Store) Deleted(ctx context.Context, ids []string) (map[string]bool, error) {
 	out := map[string]bool{}
 	if len(ids) == 0 {

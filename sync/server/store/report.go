@@ -31,33 +31,33 @@ type Record struct {
 	Facts          json.RawMessage
 	FindingsDigest string
 	Findings       json.RawMessage
-	Standing       string // hash of what the findings say, setting by setting
+	Standing       string // hash of the state that the findings describe, setting by setting
 	StandingBody   string
 	Rollup         string
 	Epoch          string
 	Events         []RawEvent
-	Rollout        string // the device was moved by this one
+	Rollout        string // the rollout that moved the device
 	Outcome        string // what became of it: "", good, reverted, noncompliant
-	// Moved is a rollout whose version is about to be sent to the device, which stands as Was says.
-	// Such a record holds nothing else.
+	// Moved is a rollout whose version is about to be sent to the device, whose state is Was. Such a record contains
+	// nothing else.
 	Moved, Was string
 	Seen       Seen // the check-in that brought it
-	Ended      bool // Agent says that it ends
+	Ended      bool // Agent says that it is stopping
 
-	Ack uint64 // set by PutRecords: the highest number of the epoch that is stored
-	// Old, set by PutRecords: a report with a higher counter is stored already, so that nothing of this
-	// one was but its events.
+	Ack uint64 // set by PutRecords: the highest stored number of the epoch
+	// Old is set by PutRecords: a report with a higher counter is stored already, so that only the events of this one
+	// were stored.
 	Old bool
 }
 
-// PutRecords writes reports of different devices in one transaction, all of it or nothing. Events
-// that came before are not stored again.
+// PutRecords writes reports of different devices in one transaction, all or nothing. Events that came before are not
+// stored again.
 func (s *Store) PutRecords(ctx context.Context, list []*Record) error {
-	// In one order on every node, so that two that write the same devices do not block each other.
+	// In the same order on every node, so that two that write the same devices do not block each other.
 	slices.SortFunc(list, func(a, b *Record) int { return int(a.Device - b.Device) })
 	var fresh []string
 	err := s.tx(ctx, func(tx *sql.Tx) error {
-		// First: it locks the devices' rows, so that another node at the same device waits here.
+		// First: it locks the devices' rows, so that another node with the same device waits here.
 		if err := s.putReports(ctx, tx, slices.DeleteFunc(slices.Clone(list), func(r *Record) bool { return r.Moved != "" })); err != nil {
 			return err
 		}
@@ -127,7 +127,7 @@ func (s *Store) putEvents(ctx context.Context, tx *sql.Tx, list []*Record) error
 		return nil
 	}
 	high := make(map[stream]uint64, n)
-	// The cast tells PostgreSQL the type of a parameter in VALUES; SQLite's is a plain mark.
+	// The cast tells PostgreSQL the type of a parameter in VALUES; SQLite needs none.
 	wanted := strings.Replace(s.values(n, 2), "($1,", "(CAST($1 AS BIGINT),", 1)
 	if err := rows(ctx, tx, func(r scanner) error {
 		var k stream
@@ -182,11 +182,12 @@ func (s *Store) putEvents(ctx context.Context, tx *sql.Tx, list []*Record) error
 	return nil
 }
 
-// maxEpochs is how many epochs of a device are known. It begins one with each start, and has events of few that are
-// not acknowledged; the oldest are dropped. Of what comes again of those, only what was pruned since is stored again.
+// maxEpochs is how many epochs of a device are remembered. A device begins one with each start, and has unacknowledged
+// events of few; the oldest are dropped. If events of a dropped epoch come again, those that were pruned since are
+// stored again.
 const maxEpochs = 64
 
-// putStandings keeps each distinct set of findings once: a fleet has few of them.
+// putStandings stores each distinct standing once: a fleet has few of them.
 func (s *Store) putStandings(ctx context.Context, tx *sql.Tx, list []*Record) (fresh []string, err error) {
 	s.mu.Lock()
 	for _, r := range list {
@@ -228,7 +229,7 @@ func (s *Store) putReports(ctx context.Context, tx *sql.Tx, list []*Record) erro
 			r.FindingsDigest, raw(r.Findings), findingsAt, r.Standing, r.Rollup)
 	}
 	written := make(map[int64]bool, len(list))
-	// A digest goes with its content: one without it stays what it was.
+	// A digest belongs to its content: without the content it stays what it was.
 	err := rows(ctx, tx, func(r scanner) error {
 		var n int64
 		err := r.Scan(&n)
@@ -252,13 +253,13 @@ func (s *Store) putReports(ctx context.Context, tx *sql.Tx, list []*Record) erro
 	return err
 }
 
-// RawEvent is an event as it came: what a newer agent says in it stays.
+// RawEvent is an event as it came, including what only a newer agent says.
 type RawEvent struct {
 	Seq  uint64
 	Body json.RawMessage
 }
 
-// joined is a list of events as JSON. Each of them is JSON already, and compact.
+// joined is a list of events as JSON. Each of them is compact JSON already.
 func joined(list []RawEvent) string {
 	size := 2
 	for _, e := range list {
@@ -277,8 +278,7 @@ func joined(list []RawEvent) string {
 	return b.String()
 }
 
-// readEvents reads the events of a stored row, each by itself: one that cannot be read must not keep the others from
-// being seen.
+// readEvents reads the events of a stored row one by one: an unreadable one must not hide the others.
 func readEvents(body []byte) []json.RawMessage {
 	var list []json.RawMessage
 	if json.Unmarshal(body, &list) != nil {
@@ -301,7 +301,7 @@ func storedEvent(epoch string, received time.Time, raw json.RawMessage) StoredEv
 	return e
 }
 
-// StoredEvent is an event as the server holds it: as far as this version knows its words, and as it came.
+// StoredEvent is an event as the server stores it: decoded as far as this version knows its words, and unchanged.
 type StoredEvent struct {
 	enforce.Event
 	Epoch    string    `json:"epoch"`
@@ -322,7 +322,7 @@ func (StoredEvent) Schema(r huma.Registry) *huma.Schema {
 	return &s
 }
 
-// MarshalJSON writes it as it came, with what the server adds.
+// MarshalJSON writes it unchanged, with what the server adds.
 func (e StoredEvent) MarshalJSON() ([]byte, error) {
 	out := map[string]json.RawMessage{}
 	if err := json.Unmarshal(e.raw, &out); err != nil {
@@ -336,9 +336,9 @@ func (e StoredEvent) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// Events gives a device's newest events, newest first; device is its number.
+// Events returns a device's newest events, newest first; device is its number.
 func (s *Store) Events(ctx context.Context, device int64, limit int) (out []StoredEvent, err error) {
-	// Each row has an event at least.
+	// Each row has at least one event.
 	r, err := s.read.QueryContext(ctx,
 		`SELECT epoch, received, body FROM events WHERE device = $1 ORDER BY received DESC, first DESC LIMIT $2`, device, limit)
 	if err != nil {
@@ -359,21 +359,21 @@ func (s *Store) Events(ctx context.Context, device int64, limit int) (out []Stor
 	return out, r.Err()
 }
 
-// EventFilter chooses events of the fleet. What is empty takes all.
+// EventFilter selects events of the fleet. An empty field matches all.
 type EventFilter struct {
 	Device       int64
 	Kind         string
 	Setting      string // "usb.allowed", or "usb." for a section
-	Text         string // is in the subject or the reason, whatever its case
+	Text         string // part of the subject or the reason, ignoring case
 	Since, Until time.Time
 	After        *EventMark
 }
 
-// EventMark is a place among the events, newest first.
+// EventMark is a position among the events, newest first.
 type EventMark struct {
 	Received, Device, First int64
 	Epoch                   string
-	Left                    int // events of that row that were not given yet
+	Left                    int // events of that row that were not returned yet
 }
 
 // FleetEvent is an event of one of the devices.
@@ -382,15 +382,15 @@ type FleetEvent struct {
 	StoredEvent
 }
 
-// The bounds of what one question looks at: rows, and bytes of them.
+// The bounds of what one question reads: rows, and bytes of them.
 const (
 	maxSearched      = 5000
 	maxSearchedBytes = 16 << 20
 )
 
-// Fleet gives up to so many events of all devices, newest first, and where to go on; nil at the end.
+// Fleet returns up to the given number of events of all devices, newest first, and where to read on; nil at the end.
 func (s *Store) Fleet(ctx context.Context, f EventFilter, size int) (out []FleetEvent, next *EventMark, err error) {
-	// A range of received, always: it makes SQLite walk that index instead of sorting the table.
+	// Always a range of received: it makes SQLite walk that index instead of sorting the table.
 	conds, args := []string{"received >= $1"}, []any{ms(f.Since)}
 	add := func(cond string, v ...any) {
 		for _, x := range v {
@@ -455,7 +455,7 @@ func (s *Store) Fleet(ctx context.Context, f EventFilter, size int) (out []Fleet
 	return out, next, nil
 }
 
-// Plug is what is asked of an event again.
+// Plug is what what-if needs of an event.
 type Plug struct {
 	At      time.Time     `json:"at"`
 	Subject string        `json:"subject"`
@@ -463,7 +463,7 @@ type Plug struct {
 	Facts   enforce.Facts `json:"facts"`
 }
 
-// Plugs gives the newest events of a device that have facts, of the newest so many.
+// Plugs returns a device's newest events that have facts, among its newest so many.
 func (s *Store) Plugs(ctx context.Context, device int64, limit int) (out []Plug, err error) {
 	r, err := s.read.QueryContext(ctx, `SELECT body FROM events WHERE device = $1 ORDER BY received DESC, first DESC LIMIT $2`,
 		device, limit)
@@ -489,8 +489,8 @@ func (s *Store) Plugs(ctx context.Context, device int64, limit int) (out []Plug,
 	return out, r.Err()
 }
 
-// Prune drops events received before a moment, a bounded number at a time, and says whether there
-// may be more. The highest number of each epoch stays: an old event cannot come back as a new one.
+// Prune deletes events received before a moment, a bounded number at a time, and reports whether there may be more. The
+// highest number of each epoch stays, so that an old event cannot come back as a new one.
 func (s *Store) Prune(ctx context.Context, before time.Time) (more bool, err error) {
 	const most = 2000
 	var n int64
@@ -506,9 +506,9 @@ func (s *Store) Prune(ctx context.Context, before time.Time) (more bool, err err
 	return n == most, err
 }
 
-// Reckon computes anew what earlier versions called compliant: a device with a setting that cannot be verified
-// there is unverified. Nodes of such a version may write it again while they run beside this one. It looks before it
-// writes, and writes some at a time: a million devices are not to wait for it.
+// Reckon corrects what earlier versions called compliant: a device with a setting that cannot be verified there is
+// unverified. Nodes of such a version may write it again while they run beside this one. It reads before it writes, and
+// writes some at a time, so that a million devices do not wait for it.
 func (s *Store) Reckon(ctx context.Context) error {
 	const most = 500
 	for {
@@ -543,8 +543,8 @@ func reckon(ctx context.Context, tx *sql.Tx) error {
 	return err
 }
 
-// DropStandings drops what findings say that no device says any more, where that has become much. used are the
-// hashes that devices stand by. One that is dropped too early is made again of a device's own findings.
+// DropStandings deletes standings that no device has any more, once there are many. used are the hashes in use. One
+// that is deleted too early is computed again from a device's own findings.
 func (s *Store) DropStandings(ctx context.Context, used map[string]bool) error {
 	const spare, most = 1000, 500
 	var list []any
@@ -569,8 +569,7 @@ func (s *Store) DropStandings(ctx context.Context, used map[string]bool) error {
 	return nil
 }
 
-// Tidy drops what is kept for a short time only: answers to idempotency keys for a day, diagnostics
-// for thirty days.
+// Tidy deletes what is only kept for a short time: answers to idempotency keys for a day, diagnostics for thirty days.
 func (s *Store) Tidy(ctx context.Context, now time.Time) error {
 	return s.tx(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM idempotency WHERE at < $1`, ms(now.Add(-24*time.Hour))); err != nil {

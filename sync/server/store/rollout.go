@@ -28,12 +28,12 @@ func scanRollout(r scanner) (*fleet.Rollout, error) {
 	return &o, json.Unmarshal([]byte(plan), &o.Plan)
 }
 
-// Rollout gives one rollout.
+// Rollout returns one rollout.
 func (s *Store) Rollout(ctx context.Context, id string) (*fleet.Rollout, error) {
 	return scanRollout(s.read.QueryRowContext(ctx, `SELECT `+rolloutColumns+` FROM rollouts WHERE id = $1`, id))
 }
 
-// Rollouts gives a page of a policy's rollouts, newest first.
+// Rollouts returns a page of a policy's rollouts, newest first.
 func (s *Store) Rollouts(ctx context.Context, policy string) (out []*fleet.Rollout, err error) {
 	err = rows(ctx, s.read, func(r scanner) error {
 		o, err := scanRollout(r)
@@ -43,8 +43,7 @@ func (s *Store) Rollouts(ctx context.Context, policy string) (out []*fleet.Rollo
 	return out, err
 }
 
-// StartRollout writes a policy's next version and the rollout that brings it to devices, both or
-// neither.
+// StartRollout writes a policy's next version and the rollout that brings it to devices, both or neither.
 func (s *Store) StartRollout(ctx context.Context, o *fleet.Rollout, p *fleet.Policy, expect int, changes []string) error {
 	detail := append([]string{fmt.Sprintf("%s: version %d to %d", p.ID, o.From, o.To)}, changes...)
 	return s.change(ctx, o.CreatedAt, "rollout.started", o.ID, detail, func(tx *sql.Tx) error {
@@ -61,7 +60,7 @@ func (s *Store) StartRollout(ctx context.Context, o *fleet.Rollout, p *fleet.Pol
 	})
 }
 
-// MoveRollout brings a rollout from a state and stage to the next; ErrStale when it has left them.
+// MoveRollout moves a rollout from a state and stage to the next; ErrStale if it has left them.
 func (s *Store) MoveRollout(ctx context.Context, o *fleet.Rollout, state string, stage int, reason string, now time.Time) error {
 	ended := int64(0)
 	if state == fleet.Done {
@@ -81,8 +80,7 @@ func stale(err error) error {
 	return err
 }
 
-// StopRollout ends a rollout and writes the version it came from as the policy's newest: the moved
-// devices go back.
+// StopRollout ends a rollout and writes the version it came from as the policy's newest: the moved devices go back.
 func (s *Store) StopRollout(ctx context.Context, o *fleet.Rollout, back *fleet.Policy, reason string, changes []string) error {
 	now := back.UpdatedAt
 	return s.change(ctx, now, "rollout.stopped", o.ID, append([]string{reason}, changes...), func(tx *sql.Tx) error {
@@ -95,7 +93,7 @@ func (s *Store) StopRollout(ctx context.Context, o *fleet.Rollout, back *fleet.P
 	})
 }
 
-// Before is how a device stood when a rollout moved it; ErrNotFound when it did not.
+// Before is a device's state when a rollout moved it; ErrNotFound if it did not.
 func (s *Store) Before(ctx context.Context, rollout string, device int64) (was, outcome string, err error) {
 	err = s.device.QueryRowContext(ctx, `SELECT was, outcome FROM rollout_devices WHERE rollout = $1 AND device = $2`, rollout,
 		device).Scan(&was, &outcome)

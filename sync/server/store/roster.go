@@ -22,7 +22,7 @@ func scanRoster(r scanner) (x roster.Row, err error) {
 	return x, err
 }
 
-// Roster gives up to so many devices after a number, as they are kept in memory.
+// Roster returns up to the given number of devices after a number, as they are kept in memory.
 func (s *Store) Roster(ctx context.Context, after int64, most int) (out []roster.Row, err error) {
 	err = rows(ctx, s.read, func(r scanner) error {
 		x, err := scanRoster(r)
@@ -32,7 +32,7 @@ func (s *Store) Roster(ctx context.Context, after int64, most int) (out []roster
 	return out, err
 }
 
-// RosterOf gives single devices, by id.
+// RosterOf returns single devices, by id.
 func (s *Store) RosterOf(ctx context.Context, ids []string) ([]roster.Row, error) {
 	args := make([]any, 0, len(ids))
 	for _, id := range ids {
@@ -41,7 +41,7 @@ func (s *Store) RosterOf(ctx context.Context, ids []string) ([]roster.Row, error
 	return s.rosterIn(ctx, "d.id", args)
 }
 
-// RosterNumbers gives single devices, by number.
+// RosterNumbers returns single devices, by number.
 func (s *Store) RosterNumbers(ctx context.Context, numbers []int64) ([]roster.Row, error) {
 	args := make([]any, 0, len(numbers))
 	for _, n := range numbers {
@@ -54,7 +54,7 @@ func (s *Store) rosterIn(ctx context.Context, column string, args []any) (out []
 	const most = 500
 	for part := range slices.Chunk(args, most) {
 		in := s.values(1, len(part))
-		if s.pg && column == "d.n" { // it takes a parameter for a text otherwise
+		if s.pg && column == "d.n" { // otherwise it takes a parameter for a text
 			in = strings.Replace(in, "($1", "(CAST($1 AS BIGINT)", 1)
 		}
 		if err := rows(ctx, s.device, func(r scanner) error {
@@ -68,17 +68,17 @@ func (s *Store) rosterIn(ctx context.Context, column string, args []any) (out []
 	return out, nil
 }
 
-// Stood is what a device says of itself since another node has written it.
+// Stood is what a device reports about itself, as another node has written it since.
 type Stood struct {
 	Device, Changed int64 // the latter is the transaction that wrote it
 	roster.Standing
 }
 
-// Stood gives what was written of devices by transactions from a mark on, and the next mark. Of a database with one
-// node there is nothing to tell.
+// Stood returns what transactions wrote about devices from a mark on, and the next mark. A database with one node has
+// nothing to report.
 //
-// PostgreSQL's numbers of transactions are given before they commit. The mark is the oldest that was still under way:
-// what it has written is seen the next time, and what others had is seen twice.
+// PostgreSQL numbers transactions before they commit. The mark is the oldest one that was still under way: what it
+// writes is seen the next time, and what later ones have written is seen twice.
 func (s *Store) Stood(ctx context.Context, mark int64) (out []Stood, next int64, err error) {
 	if !s.pg {
 		return nil, 0, nil
@@ -100,7 +100,7 @@ func (s *Store) Stood(ctx context.Context, mark int64) (out []Stood, next int64,
 	return out, next, err
 }
 
-// Heard gives when devices were heard of since a moment (ms), by any node.
+// Heard returns when devices were heard of since a moment (ms), by any node.
 func (s *Store) Heard(ctx context.Context, since int64, use func(device, at, fresh int64)) error {
 	return rows(ctx, s.read, func(r scanner) error {
 		var device, at, fresh int64
@@ -110,7 +110,7 @@ func (s *Store) Heard(ctx context.Context, since int64, use func(device, at, fre
 	}, `SELECT device, at, fresh FROM seen WHERE at >= $1`, since)
 }
 
-// Bodies gives what findings with a hash say, for those that are known.
+// Bodies returns the standings with the given hashes, as far as they are known.
 func (s *Store) Bodies(ctx context.Context, hashes []string) (map[string]string, error) {
 	out := map[string]string{}
 	const most = 500
@@ -133,7 +133,7 @@ func (s *Store) Bodies(ctx context.Context, hashes []string) (map[string]string,
 	return out, nil
 }
 
-// Devices gives devices by their numbers, in the order asked for; with facts, these too.
+// Devices returns devices by their numbers, in the order asked for; with facts, these too.
 func (s *Store) Devices(ctx context.Context, numbers []int64, facts bool) ([]*Device, error) {
 	if len(numbers) == 0 {
 		return nil, nil
@@ -147,7 +147,7 @@ func (s *Store) Devices(ctx context.Context, numbers []int64, facts bool) ([]*De
 		args = append(args, n)
 	}
 	in := s.values(1, len(numbers))
-	if s.pg { // it takes a parameter for a text otherwise
+	if s.pg { // otherwise it takes a parameter for a text
 		in = strings.Replace(in, "($1", "(CAST($1 AS BIGINT)", 1)
 	}
 	byN := make(map[int64]*Device, len(numbers))
@@ -167,7 +167,7 @@ func (s *Store) Devices(ctx context.Context, numbers []int64, facts bool) ([]*De
 	return out, err
 }
 
-// Findings gives what a device last said of each setting.
+// Findings returns what a device last reported for each setting.
 func (s *Store) Findings(ctx context.Context, device int64) (json.RawMessage, error) {
 	var text string
 	err := s.read.QueryRowContext(ctx, `SELECT coalesce(findings, '') FROM reports WHERE device = $1`, device).Scan(&text)

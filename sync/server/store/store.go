@@ -1,7 +1,7 @@
-// Package store is the policy server's database: policies and their versions, who is assigned what,
-// devices and what they reported, enrolment tokens, the audit log, and the one change sequence that
-// serials come from. The same statements run on SQLite and on PostgreSQL. It owns SQL and nothing
-// of the wire; what follows from what is stored is decided in sync/server/fleet.
+// Package store is the policy server's database: policies and their versions, assignments, devices and what they
+// reported, enrolment tokens, the audit log, and the one change sequence that serials come from. The same statements
+// run on SQLite and on PostgreSQL. It owns SQL and nothing of the wire; sync/server/fleet decides what follows from
+// what is stored.
 package store
 
 import (
@@ -39,8 +39,8 @@ var (
 // Store is the open database.
 type Store struct {
 	write  *sql.DB // SQLite: one connection, so that writers queue here and not on the file's lock
-	read   *sql.DB // of people, who may ask for much
-	device *sql.DB // of devices and of the nodes themselves, whom no reader keeps waiting
+	read   *sql.DB // for people, whose questions may be large
+	device *sql.DB // for devices and the nodes themselves, which must not wait for readers
 	pg     bool
 	url    string
 
@@ -56,8 +56,8 @@ func Postgres(database string) bool {
 	return strings.HasPrefix(database, "postgres://") || strings.HasPrefix(database, "postgresql://")
 }
 
-// Open opens a SQLite file, or a PostgreSQL database by its URL, makes its tables, and brings those
-// of an older version up to date.
+// Open opens a SQLite file, or a PostgreSQL database by its URL. It creates its tables, and migrates those of an older
+// version.
 func Open(ctx context.Context, database string) (*Store, error) {
 	s := &Store{pg: Postgres(database), url: database, changed: make(chan struct{}, 1), standings: map[string]bool{}}
 	var err error
@@ -81,7 +81,7 @@ func (s *Store) Name() string {
 	if !s.pg {
 		return s.url
 	}
-	// Named part by part: a password may stand in the URL in more than one place.
+	// Built from its parts: the URL may contain a password in more than one place.
 	c, err := pgx.ParseConfig(s.url)
 	if err != nil {
 		return "postgres"
@@ -91,7 +91,7 @@ func (s *Store) Name() string {
 
 func (s *Store) openPostgres() (err error) {
 	if _, err = pgx.ParseConfig(s.url); err != nil {
-		return errors.New("the URL cannot be read") // pgx's own message may hold the password
+		return errors.New("the URL cannot be read") // pgx's own message may contain the password
 	}
 	for _, pool := range []struct {
 		db **sql.DB
@@ -110,7 +110,7 @@ func (s *Store) openPostgres() (err error) {
 }
 
 func (s *Store) openSQLite(path string) (err error) {
-	// Made here first, for its mode: it holds what every device reported.
+	// Created here first, to set its mode: it contains what every device reported.
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600)
 	if err != nil {
 		return err
@@ -124,7 +124,7 @@ func (s *Store) openSQLite(path string) (err error) {
 	s.write.SetMaxOpenConns(1)
 	for _, db := range []**sql.DB{&s.read, &s.device} {
 		if *db, err = sql.Open("sqlite", name+"&_pragma=query_only(1)&_pragma=cache_size(-1024)"); err != nil {
-			// beyond that the system's cache serves
+			// A small cache: beyond that the system's page cache serves.
 			return err
 		}
 		(*db).SetMaxOpenConns(4)
@@ -168,7 +168,7 @@ func (s *Store) tx(ctx context.Context, f func(*sql.Tx) error) error {
 	}
 }
 
-// again reports whether another node was at the same rows, so that the whole is to be done anew.
+// again reports whether another node changed the same rows, so that the transaction has to be repeated.
 func (s *Store) again(err error) bool {
 	var p *pgconn.PgError
 	if !errors.As(err, &p) {
@@ -193,7 +193,7 @@ func (s *Store) once(ctx context.Context, f func(*sql.Tx) error) error {
 	return tx.Commit()
 }
 
-// snapshot runs f in one read transaction, so that all it reads is of one moment.
+// snapshot runs f in one read transaction, so that it reads everything as of one moment.
 func (s *Store) snapshot(ctx context.Context, f func(*sql.Tx) error) error {
 	return s.snapshotOf(ctx, s.read, f)
 }
@@ -213,7 +213,7 @@ func (s *Store) snapshotOf(ctx context.Context, db *sql.DB, f func(*sql.Tx) erro
 
 type scanner interface{ Scan(...any) error }
 
-// rows runs a query and gives each row to scan.
+// rows runs a query and passes each row to scan.
 func rows(ctx context.Context, q interface {
 	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
 }, scan func(scanner) error, query string, args ...any) error {
@@ -230,9 +230,8 @@ func rows(ctx context.Context, q interface {
 	return r.Err()
 }
 
-// values writes "($1,$2),($3,$4)" for rows of a width; for SQLite "(?,?),(?,?)", because it looks
-// each numbered parameter up in a list of all before it. A statement with values has no other
-// parameters.
+// values writes "($1,$2),($3,$4)" for rows of a width; for SQLite "(?,?),(?,?)", because it looks each numbered
+// parameter up in a list of all earlier ones. A statement with values has no other parameters.
 func (s *Store) values(n, width int) string {
 	var b strings.Builder
 	b.Grow(n * width * 5)
@@ -257,7 +256,7 @@ func (s *Store) values(n, width int) string {
 	return b.String()
 }
 
-// Hash is what of an enrolment token is kept.
+// Hash is what is stored of an enrolment token.
 func Hash(token string) string {
 	h := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(h[:])
@@ -277,7 +276,7 @@ func at(ms int64) time.Time {
 	return time.UnixMilli(ms).UTC()
 }
 
-// bit is how both databases hold a truth.
+// bit is how both databases represent a boolean.
 func bit(b bool) int64 {
 	if b {
 		return 1

@@ -1,5 +1,5 @@
-// Package postgrestest starts a real PostgreSQL for tests, in a directory and on a socket of its
-// own, and gives each test an empty database. It never touches a server that runs already.
+// Package postgrestest starts a real PostgreSQL for tests, in a directory and on a socket of its own, and gives each
+// test an empty database. It never touches a server that runs already.
 package postgrestest
 
 import (
@@ -37,8 +37,8 @@ var (
 	failed error
 )
 
-// URL gives a test an empty database on the server that all tests of the process share. Where there
-// is no PostgreSQL the test is skipped, and with CI=true fails.
+// URL gives a test an empty database on a server that all tests of the process share. Without PostgreSQL the test is
+// skipped, and with CI=true it fails.
 func URL(t testing.TB) string {
 	t.Helper()
 	once.Do(func() { shared, failed = Start() })
@@ -83,8 +83,8 @@ func major(path string) int {
 	return n
 }
 
-// Start starts one. The test's own user must not be root for PostgreSQL: as root it runs as the
-// user postgres, which Debian's package makes.
+// Start starts a server. PostgreSQL refuses to run as root: then it runs as the user postgres, which Debian's package
+// creates.
 func Start() (*Server, error) {
 	bin, err := bin()
 	if err != nil {
@@ -145,7 +145,7 @@ func (s *Server) url(database string) string {
 	return fmt.Sprintf("postgres://warder@127.0.0.1:%d/%s?sslmode=disable", s.Port, database)
 }
 
-// Database makes an empty database and gives its URL.
+// Database makes an empty database and returns its URL.
 func (s *Server) Database(ctx context.Context) (string, error) {
 	db, err := sql.Open("pgx", s.url("postgres"))
 	if err != nil {
