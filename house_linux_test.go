@@ -10,8 +10,8 @@ import (
 	"github.com/warderd/warder/packaging/laptop"
 )
 
-// TestEveryClaimHasItsSabotage: what is claimed for Linux in the README, whose table is the capabilities' own, has
-// a way to break it that the laptop tries.
+// TestEveryClaimHasItsSabotage: every claim for Linux in the README, whose table comes from the capabilities, has a row
+// that breaks it on the laptop.
 func TestEveryClaimHasItsSabotage(t *testing.T) {
 	b, err := os.ReadFile("README.md")
 	if err != nil {

@@ -85,8 +85,8 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// A capability is driven through its door: its package is imported by the lists of capabilities and by the
-// command line, and by nothing else; and the lists are lists.
+// A capability is driven through its door: only the lists of capabilities and the command line import its package, and
+// the lists are only lists.
 func TestCapabilitiesAreLists(t *testing.T) {
 	doors := map[string]bool{}
 	each(t, func(path string, _ []string) {
@@ -166,7 +166,7 @@ func TestNoClockInDecisions(t *testing.T) {
 	})
 }
 
-// Every package says once what it owns.
+// Every package has exactly one package comment.
 func TestPackageDocs(t *testing.T) {
 	docs := map[string]int{}
 	each(t, func(path string, _ []string) {

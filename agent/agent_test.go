@@ -41,7 +41,7 @@ type lab struct {
 	sys, url, dir string
 	token         string
 	pin           string
-	skew          time.Duration // of the agent's clock
+	skew          time.Duration // added to the agent's clock
 	source        func(*identity.Device) (Source, error)
 	reach         func(ctx context.Context, server, proxy string, exempt bool) error
 	sections      []section.Section
@@ -58,7 +58,7 @@ type lab struct {
 	down          func() // the server
 }
 
-// write writes a file in one step, as the kernel's are: a look at the machine must not meet half of it.
+// write replaces a file in one step, as the kernel's files change: a look at the machine must never see half of it.
 func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -77,7 +77,7 @@ const storageDescriptors = "\x12\x01\x00\x02\x00\x00\x00\x40\xf4\x46\x01\x00\x00
 
 func newLab(t *testing.T) *lab { return labWith(t, server.Options{HTTP: true}) }
 
-// newTLSLab is a lab whose server has a certificate of its own authority, as servers have.
+// newTLSLab is a lab whose server has a certificate of its own authority, as real servers have.
 func newTLSLab(t *testing.T) *lab { return labWith(t, server.Options{}) }
 
 func labWith(t *testing.T, o server.Options) *lab {
@@ -115,14 +115,14 @@ func labWith(t *testing.T, o server.Options) *lab {
 			t.Fatal(err)
 		}
 		l.pin = ca.Fingerprint()
-		// of the administrator, who is not tried here
+		// the administrator's connection, which is not under test
 		l.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 		t.Cleanup(l.client.CloseIdleConnections)
 	}
 	return l
 }
 
-// sits says who sits at the machine from now on.
+// sits sets who is at the machine from now on.
 func (l *lab) sits(users ...uint32) { l.seat.Store(&users) }
 
 func (l *lab) plug(name string, number int) {
@@ -214,7 +214,7 @@ func (l *lab) status() Status {
 func (l *lab) until(what string, ok func(Status) bool) Status {
 	l.t.Helper()
 	var s Status
-	for range 3000 { // a check-in that failed is tried again after seconds
+	for range 3000 { // a failed check-in is repeated after seconds
 		if s = l.status(); ok(s) {
 			return s
 		}
@@ -258,7 +258,7 @@ func version(v int) func(Status) bool {
 	return func(s Status) bool { return s.Policy != nil && s.Policy.Version == v && s.Policy.State == "active" }
 }
 
-// The tour of one policy, and of everything that takes it back.
+// One policy from enrolment on, and everything that takes it back.
 func TestTour(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -294,7 +294,7 @@ func TestTour(t *testing.T) {
 		t.Errorf("%d events on the server, %d here", len(data), len(events))
 	}
 
-	// A restart leaves nothing open at its end, and comes back to the same.
+	// A restart leaves nothing open, and returns to the same state.
 	l.stop()
 	l.reads("1", "1")
 	l.start()
@@ -335,8 +335,8 @@ func TestTour(t *testing.T) {
 		return strings.Contains(string(b), `"kind":"drift"`)
 	})
 
-	// A document that cannot be used leaves the last good one in force, which is said here and there. (The
-	// server would not send it: it is signed behind its back.)
+	// A document that cannot be used leaves the last good one in force, and both sides say so. (The server would not
+	// send it, so it is signed here.)
 	keys, err := server.LoadKeys(l.dir + "/server")
 	if err != nil {
 		t.Fatal(err)
@@ -367,7 +367,7 @@ func TestTour(t *testing.T) {
 	l.until("monitor gives everything back", version(3))
 	l.reads("1", "1")
 
-	// Retired: given back, and forgotten.
+	// Retired: given back, and the enrolment forgotten.
 	l.admin("PUT", "/policies/policy-default", deny)
 	l.until("enforced", version(4))
 	l.reads("0", "0")
@@ -377,7 +377,7 @@ func TestTour(t *testing.T) {
 	l.stop()
 }
 
-// What is running stops, agent and server: no goroutine is left behind.
+// After agent and server stop, no goroutine is left.
 func TestStops(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	l := newLab(t)
@@ -387,7 +387,7 @@ func TestStops(t *testing.T) {
 	l.stop()
 	l.down()
 	http.DefaultClient.CloseIdleConnections()
-	// The library that forgets failed callers has a goroutine without an end (expirable.LRU has no Close).
+	// The library that counts failed callers has a goroutine that never ends (expirable.LRU has no Close).
 	goleak.VerifyNone(t, before, goleak.IgnoreAnyFunction("github.com/hashicorp/golang-lru/v2/expirable.NewLRU[...].func1"))
 }
 
@@ -418,7 +418,7 @@ func TestDroppedFiles(t *testing.T) {
 	l.until("said", func(s Status) bool { return strings.Contains(said(s), `unknown setting "sever"`) })
 }
 
-// An ordinary user may ask, and is not shown what monitor mode saw.
+// An ordinary user may ask, but is not shown what monitor mode saw.
 func TestWhatUsersSee(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

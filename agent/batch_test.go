@@ -19,8 +19,8 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// A proxy on the way that takes no body above its limit keeps no device from its server: what is too much for one
-// report comes in several.
+// A proxy that accepts no body above its limit does not cut a device off: a report that is too large is sent in
+// several.
 func TestProxyWithALimit(t *testing.T) {
 	for _, limit := range []int64{1 << 20, 64 << 10, 4 << 10} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
@@ -73,7 +73,7 @@ func TestProxyWithALimit(t *testing.T) {
 				return err == nil && left == 0 || limit < 16<<10 &&
 					slices.ContainsFunc(s.Health, func(p Problem) bool { return p.Code == reportCut })
 			})
-			if limit < 16<<10 { // the policy still comes
+			if limit < 16<<10 { // the policy still arrives
 				l.admin("PUT", "/policies/policy-default", denyAll)
 				l.until("the newest policy", version(2))
 				if d := l.admin("GET", "/devices/"+l.agent.custody.device().DeviceID, ""); !strings.Contains(fmt.Sprint(d["agent"]),
@@ -98,7 +98,7 @@ func TestProxyWithALimit(t *testing.T) {
 	}
 }
 
-// What a report holds within a limit, part by part.
+// What a report contains within a limit, part by part.
 func TestFit(t *testing.T) {
 	now := time.Now()
 	facts := func(n int) *protocol.Facts { return &protocol.Facts{Hold: strings.Repeat("f", n)} }
@@ -141,7 +141,7 @@ func TestFit(t *testing.T) {
 			c.batch.more != c.more {
 			t.Errorf("%s: facts %v, findings %v, %d events, more %v", name, r.Device != nil, r.Findings != nil, len(r.Events), c.batch.more)
 		}
-		// What is left out is not said to be there.
+		// What is left out is not marked as sent.
 		if out := r.Device == nil && c.r.Device != nil; out != (r.DeviceDigest == "old") || out != (want.facts == "old") {
 			t.Errorf("%s: %q %+v", name, r.DeviceDigest, want)
 		}

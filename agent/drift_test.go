@@ -71,8 +71,9 @@ func (l *lab) events(kind string) (out []enforce.Event) {
 	return out
 }
 
-// What another program changes is repaired without waiting for a look, and told with who did it; a program
-// that does not stop is named and left alone, by the guard, too. Below enforce it is told and left.
+// What another program changes is repaired without waiting for the regular look, and reported with the program. A
+// program that does not stop is named and then left alone, by the guard, too. Below enforce it is reported and left
+// alone.
 func TestDriftIsAnnounced(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -116,7 +117,7 @@ func TestDriftIsAnnounced(t *testing.T) {
 		return strings.Contains(fmt.Sprint(l.admin("GET", "/devices/"+l.status().DeviceID, "")), "contended")
 	})
 	denied := len(l.events("denied"))
-	l.in(func(a *Agent) { a.look() }) // which loads the guard, and has it judge all that is there
+	l.in(func(a *Agent) { a.look() }) // which loads the guard, and makes it judge everything present
 	l.reads("0", "1")
 	if s := l.status(); !contended(s) {
 		t.Errorf("%+v", s.Findings)
@@ -125,7 +126,7 @@ func TestDriftIsAnnounced(t *testing.T) {
 		t.Errorf("the guard does not rest: %d failed", n)
 	}
 
-	// In monitor mode nothing is written but what was there before; another's change is told.
+	// In monitor mode only the earlier state is restored; another program's change is reported.
 	write(t, auth, "0\n")
 	l.in(func(a *Agent) { a.look() })
 	l.admin("PUT", "/policies/policy-default", strings.Replace(denyAll, "enforce", "monitor", 1))
@@ -147,7 +148,7 @@ func TestDriftIsAnnounced(t *testing.T) {
 	}
 }
 
-// State files that somebody removes or replaces under the agent are noticed, told and made again.
+// State files that somebody removes or replaces while the agent runs are noticed, reported and recreated.
 func TestStateFilesRemoved(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -182,7 +183,7 @@ func TestStateFilesRemoved(t *testing.T) {
 	if s := l.status(); len(s.Health) != 0 {
 		t.Errorf("%s", said(s))
 	}
-	// A kill, and all is known.
+	// After a kill, everything is known.
 	l.ending = service.Restarting
 	l.stop()
 	l.start()
@@ -195,8 +196,7 @@ func TestStateFilesRemoved(t *testing.T) {
 	l.reads("1", "1")
 }
 
-// A write that matters to nobody does not delay the look that one which does has asked for, nor does a burst of
-// plugs.
+// An unimportant write does not delay the look for an important one, nor does a burst of plugs.
 func TestDriftLookIsNotPutOff(t *testing.T) {
 	now := time.Unix(1_770_000_000, 0)
 	c := clocks{look: stopped(), looked: now, vain: 10}
@@ -220,8 +220,8 @@ func TestDriftLookIsNotPutOff(t *testing.T) {
 	}
 }
 
-// The kernel gives a device's number again after 127: what has just come is told, whatever was told of that number.
-// A switch from enforce to audit_only tells the same device's would_deny once.
+// The kernel reuses a device's number after 127: a device that has just arrived is reported, whatever was reported for
+// that number. A switch from enforce to audit_only reports the same device's would_deny once.
 func TestToldOnce(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

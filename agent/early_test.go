@@ -15,7 +15,7 @@ import (
 	"github.com/warderd/warder/platform/service"
 )
 
-// reboot is what a start of the machine leaves of its last run.
+// reboot leaves what a new boot would find.
 func (l *lab) reboot(boot string) {
 	l.t.Helper()
 	if err := os.RemoveAll(l.dir + "/agent/run"); err != nil {
@@ -56,7 +56,7 @@ func (l *lab) earlyOptions(ending service.Ending) Options {
 
 func (l *lab) earlyFile() string { return l.agent.o.Paths.EarlyFile() }
 
-// file waits until the early start's file is there, or is not.
+// file waits until the early start's file exists, or does not.
 func (l *lab) file(want bool, when string) {
 	l.t.Helper()
 	for range 600 {
@@ -68,8 +68,8 @@ func (l *lab) file(want bool, when string) {
 	l.t.Errorf("%s: the early start's file is there: %v", when, !want)
 }
 
-// The machine is held by the confirmed policy while it starts up; the agent takes over what was changed and what was
-// decided, each once, and gives back what was there before.
+// The confirmed policy is in force while the machine boots. The agent takes over what was changed and what was decided,
+// each once, and gives back what was there before.
 func TestEarlyStart(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -88,7 +88,7 @@ func TestEarlyStart(t *testing.T) {
 	l.reboot("boot2")
 	end := l.early(service.Stopped)
 	l.reads("0", "0")
-	if err := early.End(l.agent.o.Paths.Run, l.boot); err != nil { // the agent's word, which ends it by a signal besides
+	if err := early.End(l.agent.o.Paths.Run, l.boot); err != nil { // the agent's mark, after which a signal ends it
 		t.Fatal(err)
 	}
 	if err := end(); err != nil {
@@ -136,7 +136,8 @@ func TestEarlyStart(t *testing.T) {
 	}
 }
 
-// One that is told to end before an agent came leaves nothing closed; at a shutdown everything.
+// An early start that is told to end before an agent came opens everything again; at a shutdown it leaves everything as
+// it is.
 func TestEarlyAlone(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -163,8 +164,8 @@ func TestEarlyAlone(t *testing.T) {
 		l.reads("0", "0")
 	}
 
-	// A file that is not as the server signed it, or that others may write, holds nothing, is no reason not to start up,
-	// and is told.
+	// A file that the server did not sign like this, or that others may write, is not applied, does not prevent the
+	// start, and is reported.
 	good, err := os.ReadFile(l.earlyFile())
 	if err != nil {
 		t.Fatal(err)
@@ -198,8 +199,7 @@ func TestEarlyAlone(t *testing.T) {
 	}
 }
 
-// The file says what holds: a hold and the end of the enrolment take it away, and somebody who takes it away or changes
-// it is told of.
+// The file follows the policy: a hold and the end of the enrolment remove it, and removing or changing it is reported.
 func TestEarlyFile(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -273,7 +273,7 @@ func TestEarlyFile(t *testing.T) {
 	l.file(false, "unenrolled")
 }
 
-// What was decided before the agent ran reaches the journal, each once, and what did not fit is counted.
+// What was decided before the agent ran reaches the journal, each decision once, and what did not fit is counted.
 func TestEarlyRecord(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -299,7 +299,7 @@ func TestEarlyRecord(t *testing.T) {
 		if err != nil || r.Lost != 3 {
 			t.Fatalf("%+v %v", r, err)
 		}
-		for range 2 { // killed before it had forgotten it
+		for range 2 { // killed before it deleted the record
 			if !a.journalEarly(r) {
 				t.Error("not all was taken")
 			}

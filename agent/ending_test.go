@@ -13,8 +13,8 @@ import (
 	"github.com/warderd/warder/platform/service"
 )
 
-// A restart and a shutdown leave in force what is, a stop gives back; the server is told of the end, and knows at
-// once that how the device stood says nothing any more. Unenrolled is a word of its own.
+// A restart and a shutdown leave the policy in force, a stop gives it back. The server is told of the end, and knows at
+// once that the device's reported state no longer applies. Unenrolling has a reason of its own.
 func TestEnds(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -66,8 +66,7 @@ func TestEnds(t *testing.T) {
 	stands("unenrolled", "unenrolled", "unknown")
 }
 
-// Who asks how the machine stands, or has it reported, is told how it stands now, and not an hour ago; an agent
-// that is busy answers all the same.
+// Asking for the state, or for a report, gives the present state and not an old one; a busy agent answers nevertheless.
 func TestAskedIsLookedAt(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -95,7 +94,7 @@ func TestAskedIsLookedAt(t *testing.T) {
 		!s.Findings[0].ReadAt.Equal(s.LookedAt) {
 		t.Errorf("looked at %s, before %s, %+v", s.LookedAt, before.LookedAt, s.Findings)
 	}
-	// Asking again and again makes no more looks.
+	// Repeated questions cause no more looks.
 	looks := l.agent.machine.last().look
 	since := time.Now()
 	for range 20 {
@@ -118,7 +117,7 @@ func TestAskedIsLookedAt(t *testing.T) {
 		t.Errorf("it waited for the loop: %s", took)
 	}
 
-	// What was read too long ago is unknown, to whoever reads it.
+	// A reading that is too old is unknown to every reader.
 	s.Age(s.LookedAt.Add(evidenceGood - time.Second))
 	if s.Rollup.Compliance != enforce.Compliant {
 		t.Errorf("%+v", s.Rollup)

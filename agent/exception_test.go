@@ -22,8 +22,7 @@ import (
 const denyAll = `{"compliance":"enforce","policy_data":{"usb":{"allowed_classes":["hid"]},"storage":{"external_storage_allowed":false},` +
 	`"network":{},"dlp":{}}}`
 
-// An exception lets this stick pass on this device for its time, and no longer; the rest of the
-// policy stays as it is.
+// An exception lets this stick pass on this device for its time, and no longer; the rest of the policy is unchanged.
 func TestExceptionFromTheServer(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -41,7 +40,7 @@ func TestExceptionFromTheServer(t *testing.T) {
 		aboutUSB(`{"vendor":18164,"product":1,"serial":"SN2","classes":[8]}`)); err != nil || a.Answer.Answer != "deny" {
 		t.Errorf("%+v %v", a, err)
 	}
-	// It outlives a restart.
+	// It survives a restart.
 	l.stop()
 	l.start()
 	l.until("excepted after a restart", func(s Status) bool { return len(s.Exceptions) == 1 })
@@ -89,11 +88,11 @@ func TestExceptionByCode(t *testing.T) {
 		!strings.Contains(err.Error(), "moment ago") {
 		t.Errorf("guessing at full speed: %v", err)
 	}
-	// Its end: the clock is not asked beyond the length.
+	// Its end: the clock can shorten it, but not lengthen it.
 	if err := l.agent.call(context.Background(), func() {
 		st := l.agent.custody.state
 		for i := range st.Exceptions {
-			// The clock was set back by hours; what is left by the monotonic one is a moment.
+			// The clock was set back by hours, but only a moment is left by the monotonic clock.
 			st.Exceptions[i].Until = time.Now().Add(3 * time.Hour)
 			st.Exceptions[i].Since = time.Now().Add(-time.Hour)
 			l.agent.exceptions.mu.Lock()
@@ -109,7 +108,7 @@ func TestExceptionByCode(t *testing.T) {
 	l.until("refused again", func(Status) bool { return firstLine(l.sys+"/bus/usb/devices/1-1/authorized") == "0" })
 }
 
-// A bundle comes when it is asked for, and holds no secret.
+// A bundle arrives when it is asked for, and contains no secret.
 func TestDiagnostics(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -174,7 +173,7 @@ func TestKeyRotation(t *testing.T) {
 		if err := keys.RotatePolicy(key, time.Now()); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2500 * time.Millisecond) // the server looks every two seconds
+		time.Sleep(2500 * time.Millisecond) // the server reads changes every two seconds
 		l.admin("PUT", "/policies/policy-default", `{"policy_data":{"usb":{"allowed":`+[]string{"true", "false"}[i]+`}}}`)
 		l.until("a policy under the new key", version(i+2))
 		if l.agent.custody.pinned() != keys.Pinned() || l.agent.custody.pinned() == before {

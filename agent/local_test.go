@@ -24,7 +24,7 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// TestMain makes this program another user, too.
+// TestMain makes this program run as another user, too.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "slow-reader" {
 		slowReader(os.Args[2])
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// slowReader asks for all events over eight connections, as a user, and reads nothing.
+// slowReader asks for all events over eight connections, as a user, and never reads.
 func slowReader(socket string) {
 	if err := syscall.Setuid(65534); err != nil {
 		fmt.Println(err)
@@ -87,8 +87,7 @@ func fill(t *testing.T, l *lab, n int) {
 	}
 }
 
-// A user who asks for everything and reads nothing costs the agent next to nothing, and keeps root from
-// nothing.
+// A user who asks for everything and reads nothing costs the agent next to nothing, and does not delay root.
 func TestSlowReaders(t *testing.T) {
 	if os.Getuid() != 0 {
 		cannot(t, "only root can ask as another user")
@@ -136,7 +135,7 @@ func TestSlowReaders(t *testing.T) {
 	if slowest > 30*time.Second {
 		t.Errorf("root waited %s for the status", slowest)
 	}
-	// Root reads all the same, whole and in order.
+	// Root reads everything nevertheless, in order.
 	var events []enforce.Event
 	if err := l.api.Do(context.Background(), "GET", "/v1/events?last=10000", nil, &events); err != nil || len(events) < 3000 {
 		t.Fatalf("%d events, %v", len(events), err)
@@ -148,7 +147,7 @@ func TestSlowReaders(t *testing.T) {
 	}
 }
 
-// What is plugged in is shown to root and to who sat at the machine then; no serial goes to others.
+// What is plugged in is shown to root and to those who were at the machine then; others see no serials.
 func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -175,7 +174,7 @@ func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
 		}
 		return n
 	}
-	// Events may still come while it is counted.
+	// Events may still arrive during the count.
 	seesAll := func(uid string) {
 		t.Helper()
 		l.until("user "+uid+" sees what root sees", func(Status) bool {
@@ -191,7 +190,7 @@ func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
 	}
 	l.until("the stick is in use", func(Status) bool { return firstLine(l.sys+"/bus/usb/devices/1-1/authorized") == "1" })
 	seesAll("1000")
-	l.sits(1001) // the next one at the machine does not see what was before
+	l.sits(1001) // the next user at the machine does not see earlier events
 	before := count(caller{Root: true})
 	if n := count(caller{UID: "1001"}); n > count(caller{Root: true})-before {
 		t.Errorf("who came later sees %d events from before", n)
@@ -215,7 +214,7 @@ func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
 	if text := string(encode(l.agent.status(l.agent.viewOf(caller{UID: "1001"})))); !strings.Contains(text, "SN1") {
 		t.Errorf("the status hides the exception from who sits here: %s", text)
 	}
-	// Nor does a question tell a stranger for which stick there is an exception.
+	// Nor does a question tell a stranger which stick has an exception.
 	for uid, told := range map[string]bool{"65534": false, "1001": true} {
 		a, err := l.agent.explain(context.Background(), caller{UID: uid},
 			aboutUSB(`{"vendor":18164,"product":1,"serial":"SN1","classes":[8]}`))
@@ -223,7 +222,7 @@ func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
 			t.Errorf("user %s: %+v %v", uid, a, err)
 		}
 	}
-	// The doctor goes to the server now and then, however often it is asked.
+	// The doctor contacts the server now and then, however often it is asked.
 	asked := 0
 	l.in(func(a *Agent) {
 		a.o.Reach = func(context.Context, string, string, bool) error { asked++; return nil }
@@ -240,14 +239,14 @@ func TestWhoSeesWhatIsPluggedIn(t *testing.T) {
 	if err != nil || strings.Contains(string(flat), "SN1") {
 		t.Errorf("the flat status shows a serial: %s %v", flat, err)
 	}
-	// The server does not learn who sat there.
+	// The server does not learn who was at the machine.
 	b, _ := json.Marshal(l.admin("GET", "/devices/"+s.DeviceID+"/events", ""))
 	if strings.Contains(string(b), `"users"`) {
 		t.Errorf("the server is told: %s", b)
 	}
 }
 
-// What one user tries keeps nobody else from a code.
+// One user's attempts do not keep others from redeeming a code.
 func TestJunkCodes(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -276,8 +275,8 @@ func TestJunkCodes(t *testing.T) {
 	l.reads("0", "1")
 }
 
-// A proxy's password is shown nowhere, and a proxy that cannot be used leaves the last good
-// configuration in force, over a restart too.
+// A proxy's password is never shown, and an unusable proxy leaves the last good configuration in use, also over a
+// restart.
 func TestProxy(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -347,8 +346,8 @@ func TestProxy(t *testing.T) {
 	}
 }
 
-// A socket that somebody still holds, as an agent that was killed and is stuck in the kernel does, keeps the
-// next agent from nothing: the process lock alone says who is the agent.
+// A socket that is still open elsewhere, for example in an agent that was killed and is stuck in the kernel, does not
+// prevent the next agent: the process lock alone decides who is the agent.
 func TestSocketOfTheStuck(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -367,7 +366,7 @@ func TestSocketOfTheStuck(t *testing.T) {
 	}
 }
 
-// A server that lies at enrolment is not enrolled with.
+// A server that answers an enrolment with lies is refused.
 func TestPlausibleEnrolment(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

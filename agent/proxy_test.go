@@ -21,7 +21,7 @@ import (
 	"github.com/warderd/warder/sync/server"
 )
 
-// tunnel is a proxy as companies have: the only way out, and the only one that knows the server's name.
+// tunnel is a company's proxy: the only way out, and the only one that can resolve the server's name.
 func tunnel(t *testing.T) (proxy string, asked *atomic.Int64) {
 	asked = new(atomic.Int64)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
@@ -64,8 +64,8 @@ func hidden(t *testing.T) (l *lab, at string) {
 	return l, "https://policy.invalid:" + u.Port()
 }
 
-// A machine enrols by the proxy of warder.toml also while no agent runs, with the authority pinned; and by the one of
-// its environment, by command or by a dropped file.
+// A machine enrols through the proxy of warder.toml also while no agent runs, with the authority pinned; and through
+// that of its environment, by command or by a dropped file.
 func TestEnrollThroughProxy(t *testing.T) {
 	if os.Getenv("WARDER_TEST_ENROL") != "" { // the child below: the library reads its environment once
 		c := strings.Split(os.Getenv("WARDER_TEST_ENROL"), " ")
@@ -126,7 +126,7 @@ func TestEnrollThroughProxy(t *testing.T) {
 	})
 }
 
-// A server may be written in capitals: what is made of its address works all the same, the push socket too.
+// A server's address may be written in capitals, and still works everywhere, also for the push socket.
 func TestServerInCapitals(t *testing.T) {
 	t.Parallel()
 	l := newTLSLab(t)

@@ -13,8 +13,8 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// TestReadmeTable holds the README's table against the code's own capability data, so that it
-// cannot claim more. WARDER_UPDATE=1 writes it.
+// TestReadmeTable compares the README's table with the code's own capability data, so that it cannot claim more.
+// WARDER_UPDATE=1 writes it.
 func TestReadmeTable(t *testing.T) {
 	b, err := os.ReadFile("../README.md")
 	if err != nil {
@@ -80,7 +80,7 @@ func table() string {
 	return out.String()
 }
 
-// note is what the table says beneath it of a limit.
+// note is the table's footnote for a limit.
 type note struct {
 	level, os string
 	settings  []string

@@ -25,8 +25,8 @@ func (*loads) Run(ctx context.Context) error                            { <-ctx.
 func (*loads) Work() []platform.Work                                    { return nil }
 func (*loads) Stop()                                                    {}
 
-// A look that finds everything as it was reads it all again, and loads no guard; one after a change, a decision or
-// another policy does.
+// A look that finds no change reads everything again and loads no guard; one after a change, a decision or another
+// policy does.
 func TestRound(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

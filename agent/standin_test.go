@@ -25,8 +25,8 @@ import (
 	"github.com/warderd/warder/sync/server"
 )
 
-// A newest policy that cannot be read is stood in for by the confirmed one, and no check-in under that makes
-// it the confirmed one: the machine would be open the day both are needed.
+// If the newest policy cannot be read, the confirmed one replaces it, and no check-in under that one changes which is
+// confirmed: otherwise the machine would be open on the day when both are needed.
 func TestStandin(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -77,8 +77,8 @@ func TestStandin(t *testing.T) {
 	})
 }
 
-// The connection that was made before a policy proves nothing about it. Without a push socket there is one
-// that is kept, and passes a wall that lets no new one through.
+// A connection made before a policy proves nothing about it. Without a push socket a kept connection passes a wall that
+// lets no new one through.
 func TestKeptConnectionProvesNothing(t *testing.T) {
 	if !inNetwork(t) {
 		return
@@ -91,7 +91,7 @@ func TestKeptConnectionProvesNothing(t *testing.T) {
 	l.until("reverted", func(s Status) bool { return !l.isWalled() && strings.Contains(said(s), "was reverted") })
 }
 
-// A part of the machine that could not be read for a moment is looked at again, although the look ended well.
+// A part of the machine that could not be read for a moment is looked at again, although the look succeeded.
 func TestOneBadReading(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -119,7 +119,7 @@ func TestOneBadReading(t *testing.T) {
 	l.reads("0", "0") // nothing is given back meanwhile
 	l.until("it is over", func(s Status) bool { return len(s.Health) == 0 && s.Rollup.Compliance == enforce.Compliant })
 
-	// Only what needs that part is unknown, and a machine that stays so checks in at its own pace.
+	// Only what needs that part is unknown, and such a machine checks in at its usual pace.
 	fail.Store(1 << 40)
 	l.in(func(a *Agent) { a.look() })
 	s := l.until("unknown", func(s Status) bool { return s.Rollup.Compliance == enforce.Uncertain })
@@ -145,7 +145,7 @@ func TestOneBadReading(t *testing.T) {
 	if err := l.api.Do(context.Background(), "POST", "/v1/hold", HoldRequest{Reason: "x"}, nil); err != nil {
 		t.Errorf("a hold of a machine that cannot be read: %v", err)
 	}
-	l.reads("1", "1") // a hold asks for what was there before, which the ledger knows
+	l.reads("1", "1") // a hold asks for the baseline, which is in the ledger
 }
 
 type observe func(*fact.Machine)
@@ -160,7 +160,7 @@ func marked() *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: d.DialContext, DisableKeepAlives: true}}
 }
 
-// The history says what is in force after a kill before it was written, and after it was lost.
+// The history is right after a kill before it was written, and after it was lost.
 func TestHistoryOfWhatIsInForce(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -28,7 +28,7 @@ import (
 	"github.com/warderd/warder/sync/server"
 )
 
-// inNetwork runs the rest of a test in a network of its own, with real packets and a real firewall: this
+// inNetwork runs the rest of a test in a network namespace of its own, with real packets and a real firewall: this
 // program starts itself again there.
 func inNetwork(t *testing.T) bool {
 	t.Helper()
@@ -80,8 +80,8 @@ func nft(script string) error {
 	return nil
 }
 
-// wall is a back end that keeps every new connection from a port but those that carry our mark. What is
-// connected stays so: a kept connection would prove a policy that none can be made under.
+// wall is a back end that drops every new connection except from one port, unless it carries our mark. Existing
+// connections stay open: a kept connection would prove a policy under which none can be made.
 type wall struct {
 	port string
 	gate enforce.Gate
@@ -153,8 +153,8 @@ func walledWith(t *testing.T, o server.Options) *lab {
 			}
 			return c
 		})
-	// The administrator stands before the wall.
-	// Connections are known from the beginning: one that is met midway would count as new.
+	// The administrator's connections are exempt. Connections are tracked from the beginning: one first seen midway
+	// would count as new.
 	if err := nft(
 		"table inet tracked {\n chain out {\n  type filter hook output priority -20;\n  ct state new counter\n }\n}\n"); err != nil {
 		t.Fatal(err)
@@ -172,8 +172,8 @@ func (l *lab) isWalled() bool {
 
 const cutsOff = `{"compliance":"enforce","policy_data":{"usb":{},"storage":{},"network":{"vpn_required":true},"dlp":{}}}`
 
-// A policy under which the server cannot be reached, and past which it can, is taken back, from the packet
-// that is refused to what the server shows; its content is not tried again.
+// A policy under which the server cannot be reached, although it can be reached past our rules, is reverted, from the
+// dropped packet to what the server shows; its content is not tried again.
 func TestRefuted(t *testing.T) {
 	t.Parallel()
 	if !inNetwork(t) {
@@ -226,8 +226,8 @@ func TestRefuted(t *testing.T) {
 	}
 }
 
-// Where nothing can be proved the policy stays, also over a look, a restart and a boot; after a boot the
-// confirmed one comes first. Once it can be told that the policy is to blame, it is taken back.
+// While nothing can be proved the policy stays, also over a look, a restart and a boot; after a boot the confirmed one
+// comes first. Once the policy is known to be the cause, it is reverted.
 func TestUnprovable(t *testing.T) {
 	t.Parallel()
 	if !inNetwork(t) {
@@ -278,7 +278,7 @@ func TestUnprovable(t *testing.T) {
 	})
 }
 
-// A policy that changes the network and lets the server be reached is proved on a connection made under it.
+// A policy that changes the network but lets the server be reached is confirmed on a connection made under it.
 func TestProvedAnew(t *testing.T) {
 	t.Parallel()
 	if !inNetwork(t) {

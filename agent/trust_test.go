@@ -36,8 +36,8 @@ func list(keys ...*jose.JSONWebKey) json.RawMessage {
 	return b
 }
 
-// Somebody has the policy key: they rotate to a key of their own, and give the device a policy of theirs
-// under the highest serial. The recovery key takes the device back.
+// A thief has the policy key: they rotate to a key of their own, and give the device a policy under the highest serial.
+// The recovery key takes the device back.
 func TestStolenPolicyKey(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -117,8 +117,7 @@ func TestStolenPolicyKey(t *testing.T) {
 	l.until("later policies come", version(3))
 }
 
-// What was sent before, sent again, changes nothing: an exception that is over does not begin anew, and
-// one that goes on keeps its start.
+// A replay changes nothing: an exception that has ended does not begin again, and a current one keeps its start.
 func TestReplayedAssignment(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -157,7 +156,7 @@ func TestReplayedAssignment(t *testing.T) {
 		t.Errorf("after a restart, the assignment played again renews %+v", x)
 	}
 	l.reads("0", "0")
-	// The server, whose clock does not know that the time is up, sends it under a new serial.
+	// The server's clock does not know that the time is up: it sends the exception under a new serial.
 	l.admin("PUT", "/policies/policy-default", `{"description":"renewed"}`)
 	l.until("the next version", version(3))
 	if x := l.status().Exceptions; len(x) != 0 {
@@ -166,7 +165,7 @@ func TestReplayedAssignment(t *testing.T) {
 	l.reads("0", "0")
 }
 
-// However the clocks stand, an exception lasts no longer than it was granted for.
+// Whatever the clocks say, an exception lasts no longer than it was granted for.
 func TestExceptionLengths(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
@@ -212,7 +211,7 @@ func TestExceptionLengths(t *testing.T) {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 	}
-	// What no section could mean is left out, so that no event about it keeps the device from being heard.
+	// What no section could mean is left out, so that events about it do not spoil the device's reports.
 	odd := protocol.Assignment{IssuedAt: now, Exceptions: []protocol.Exception{
 		{ID: "a", Section: "\x1b[31m", Subject: "1:1", Until: now.Add(time.Hour)},
 		{ID: "b", Section: strings.Repeat("x", 80), Subject: "1:1", Until: now.Add(time.Hour)},
@@ -231,7 +230,7 @@ func TestExceptionLengths(t *testing.T) {
 	}
 }
 
-// Whatever this machine's clock says, over TLS too, it reaches its server, and says that it is wrong.
+// Whatever this machine's clock says, also over TLS, it reaches its server, and reports that the clock is wrong.
 func TestWrongClockOverTLS(t *testing.T) {
 	t.Parallel()
 	for _, skew := range []time.Duration{-3 * 24 * time.Hour, 3 * 24 * time.Hour, -40 * 365 * 24 * time.Hour, 40 * 365 * 24 * time.Hour} {
@@ -265,7 +264,7 @@ func (c *counting) Exchange(context.Context, protocol.Report) (protocol.Answer, 
 	return protocol.Answer{Interval: 3600}, nil
 }
 
-// A server that nudges without end is heard once a second, and the first change at once.
+// A server that nudges without end gets one check-in per second, and the first change is fetched at once.
 func TestNudgeFlood(t *testing.T) {
 	l := newLab(t)
 	l.start()

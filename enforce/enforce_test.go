@@ -12,8 +12,8 @@ func TestPlain(t *testing.T) {
 	}
 }
 
-// The rollup is the worst finding. Where something cannot be verified at all, the best that it says is
-// "unverified"; unknown never counts as compliant; the wrong mode is the worst of all.
+// The rollup is the worst finding. If something cannot be verified at all, it is at best "unverified"; unknown never
+// counts as compliant; the wrong mode is the worst of all.
 func TestRollUp(t *testing.T) {
 	good := Finding{Setting: "a", Compliance: Compliant, Enforcement: Enforced}
 	bad := Finding{Setting: "b", Compliance: Noncompliant, Enforcement: NotEnforced}
@@ -52,7 +52,7 @@ func TestNames(t *testing.T) {
 	if err := json.Unmarshal(b, &back); err != nil || !reflect.DeepEqual(back, e) {
 		t.Errorf("%+v, %v from %s", back, err, b)
 	}
-	// A newer version's words are read as unknown, and never as something that may be done.
+	// A newer version's words are read as unknown, and never permit anything.
 	if err := json.Unmarshal([]byte(`{"mode":"loud","verdict":{"guard":"cat"},"done":{"state":"gone"}}`), &back); err != nil ||
 		back.Mode != Strange || back.Verdict.Guard != OtherGuard || back.Done.State != Unknown {
 		t.Errorf("%+v %v", back, err)

@@ -48,7 +48,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// A file that is replaced, as editors do, is noticed once.
+// Replacing a file, as editors do, is noticed once.
 func TestWatch(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -40,7 +40,7 @@ func all(t *testing.T, f *File) string {
 	return s.String
 }
 
-// The pragmas are really in force: SQLite ignores other spellings in silence.
+// The pragmas are in force: SQLite silently ignores other spellings.
 func TestPragmas(t *testing.T) {
 	f, _ := open(t, t.TempDir())
 	for name, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "busy_timeout": "5000", "cache_size": "-512"} {
@@ -84,7 +84,7 @@ func TestDamage(t *testing.T) {
 				t.Errorf("holds %q", got)
 			}
 			if name == "empty" {
-				return // an empty file is an empty database, as after a first start that was cut off
+				return // an empty file is an empty database, as after an interrupted first start
 			}
 			if h := f.Health(); h.Lost == "" || *begun != 1 {
 				t.Errorf("health %+v, begun %d", h, *begun)
@@ -107,7 +107,7 @@ func other(path string) error {
 	return err
 }
 
-// A disk that cannot be written: the standby carries on with what was there, and is taken back.
+// When the disk cannot be written, the standby continues with the contents, and is moved back later.
 func TestStandby(t *testing.T) {
 	dir := t.TempDir()
 	f, _ := open(t, dir)
@@ -115,8 +115,7 @@ func TestStandby(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// A directory of the file's name cannot be opened as a database, whoever asks: root is not held
-	// by permissions.
+	// A directory with the file's name cannot be opened as a database, not even by root, whom permissions do not stop.
 	path := filepath.Join(dir, "state", "x.db")
 	if err := os.Rename(path, path+".kept"); err != nil {
 		t.Fatal(err)
@@ -151,7 +150,7 @@ func TestStandby(t *testing.T) {
 	}
 }
 
-// A caller's own mistake is no damage.
+// A caller's own mistake is not damage.
 func TestSoundErrors(t *testing.T) {
 	f, begun := open(t, t.TempDir())
 	put(t, f, "kept")
@@ -166,7 +165,7 @@ func TestSoundErrors(t *testing.T) {
 	}
 }
 
-// A file that is removed or replaced while it is in use is made again, with all that was in it.
+// A file that is removed or replaced while in use is recreated with all its contents.
 func TestRemovedUnderUs(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "x.db")
@@ -202,7 +201,7 @@ func TestRemovedUnderUs(t *testing.T) {
 	if what, err := f.Check(); what != "" || err != nil {
 		t.Error(what, err)
 	}
-	// Where it cannot be put back, the open one goes on, and it is tried again.
+	// If it cannot be put back, the open one is used, and recreating is tried again.
 	for _, end := range []string{"", "-wal", "-shm"} {
 		_ = os.Remove(path + end)
 	}
@@ -235,7 +234,7 @@ func TestRemovedUnderUs(t *testing.T) {
 	} {
 		add()
 		harm()
-		add() // which goes into the file that has no name any more
+		add() // into the file that no longer has a name
 		found, err := f.Check()
 		if err != nil || !strings.Contains(found, "x.db was re") {
 			t.Errorf("%s: %q %v", what, found, err)

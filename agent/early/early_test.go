@@ -71,7 +71,7 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// What is not the server's word for this device is not believed, and said by its field.
+// What the server did not sign for this device is refused, with the field named.
 func TestFileRefused(t *testing.T) {
 	other := signed(t, "d")
 	for want, spoil := range map[string]func(*File){

@@ -57,8 +57,7 @@ func TestSaveAndLoad(t *testing.T) {
 	}
 }
 
-// One damaged copy costs nothing, and is said; two are an error of their own, and never "not
-// enrolled".
+// One damaged copy costs nothing, and is reported; two are a distinct error, and never "not enrolled".
 func TestDamage(t *testing.T) {
 	for name, hurt := range map[string]func(string) error{
 		"truncated": func(p string) error { return os.Truncate(p, 50) },
@@ -130,7 +129,7 @@ func TestNewerCopyWins(t *testing.T) {
 	}
 }
 
-// What this version cannot read is not written over at its start.
+// A file that this version cannot read is not overwritten at its start.
 func TestUnreadableIsLeft(t *testing.T) {
 	dir := t.TempDir()
 	s := New(dir, dir+"/run")
@@ -149,7 +148,7 @@ func TestStandby(t *testing.T) {
 	disk := filepath.Join(dir, "disk")
 	s := New(disk, filepath.Join(dir, "run"))
 	_ = save(s, state(1))
-	// In place of the directory stands a file: nobody, not even root, can write into it.
+	// A file with the directory's name: nobody, not even root, can write into it.
 	if err := os.Rename(disk, disk+".away"); err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +175,7 @@ func TestStandby(t *testing.T) {
 	}
 }
 
-// A second copy that cannot be written is said, and the next one that can be is no news any more.
+// A second copy that cannot be written is reported, and the next successful write is no news.
 func TestSecondCopy(t *testing.T) {
 	dir := t.TempDir()
 	s := New(dir, dir+"/run")

@@ -15,7 +15,7 @@ func reads(v enforce.Value) enforce.Reading {
 	return enforce.Reading{Value: v, State: enforce.Present}
 }
 
-// What the early start wrote is the ledger's from then on, with the baselines that it found.
+// What the early start wrote becomes the ledger's, with its baselines.
 func TestEarlyIsTakenOver(t *testing.T) {
 	dir, key := t.TempDir(), enforce.Key{Kind: "usb.param", ID: "authorized_default"}
 	e, err := OpenEarly(dir, "boot1")
@@ -33,7 +33,7 @@ func TestEarlyIsTakenOver(t *testing.T) {
 	if err := e.Settle([]Row{row}, nil); err != nil {
 		t.Fatal(err)
 	}
-	// It was killed, and goes on.
+	// It was killed, and continues.
 	again, err := OpenEarly(dir, "boot1")
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func TestEarlyIsTakenOver(t *testing.T) {
 	}
 }
 
-// What cannot be read was lost, and is not taken for nothing; another boot's is nothing.
+// What cannot be read counts as lost, not as nothing; another boot's file is nothing.
 func TestEarlyDamaged(t *testing.T) {
 	for name, text := range map[string]string{
 		"half":      `{"boot":"boot1","rows":[{"Key":{"Kind":"usb.pa`,

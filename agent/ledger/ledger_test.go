@@ -14,7 +14,7 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// What the ledger remembers of its file is what the file says, whatever was done to it.
+// The ledger's cache is what the file says, whatever was done to the file.
 func TestRemembered(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		dir, err := os.MkdirTemp(t.TempDir(), "")
@@ -58,7 +58,7 @@ func TestRemembered(t *testing.T) {
 			case 4:
 				err = l.Found()
 			case 5:
-				_, _ = l.Rows() // read before the next step, so that there is something to remember
+				_, _ = l.Rows() // read before the next step, to fill the cache
 			}
 			if err != nil {
 				rt.Fatal(err)
@@ -80,8 +80,7 @@ func TestRemembered(t *testing.T) {
 	})
 }
 
-// Rows that the file in use does not have any more are written into the one that begins anew, which says that
-// rows may be missing.
+// Rows that the file in use no longer has are written into the new one, which says that rows may be missing.
 func TestRowsOutliveTheirFile(t *testing.T) {
 	dir := t.TempDir()
 	disk, run := filepath.Join(dir, "disk"), filepath.Join(dir, "run")
@@ -106,7 +105,7 @@ func TestRowsOutliveTheirFile(t *testing.T) {
 	for _, end := range []string{"", "-wal", "-shm"} {
 		_ = os.Remove(filepath.Join(disk, "ledger.db") + end)
 	}
-	// What SQLite says on a full disk, without one.
+	// What SQLite returns on a full disk.
 	_ = l.file.Do(func(db *sql.DB) error {
 		_, err := db.Exec(`PRAGMA max_page_count = 1; CREATE TABLE more (v); INSERT INTO more SELECT zeroblob(1000000)`)
 		return err

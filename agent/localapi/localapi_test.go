@@ -126,7 +126,7 @@ func TestAsNobody(t *testing.T) {
 	t.Log("asked as nobody")
 }
 
-// The ids that are assigned to a user share that user's part; those of a directory do not.
+// The subordinate ids assigned to a user share that user's limits; those of a directory service do not.
 func TestShares(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "subuid")
 	if err := os.WriteFile(file, []byte("ann:100000:65536\nnonsense\nbob:165536:65536\n"), 0o644); err != nil {
@@ -143,7 +143,7 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// One heavy request a user at a time: the next waits for a moment, and is then told to come again.
+// One heavy request per user at a time: the next waits for a moment, and is then told to come again.
 func TestTurns(t *testing.T) {
 	s := &turns{by: map[string]chan struct{}{}}
 	leave, ok := s.take(context.Background(), "ann", 1, 0)

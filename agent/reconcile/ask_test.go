@@ -13,8 +13,8 @@ import (
 	"github.com/warderd/warder/platform/platformtest"
 )
 
-// A policy may ask that something is not there: what another program put there is removed, again if need
-// be, and comes back on release. What was never there leaves no row.
+// A policy may ask that something does not exist: what another program put there is removed, again if needed, and
+// restored on release. What never existed leaves no row.
 func TestAbsent(t *testing.T) {
 	b := newBench(t, pass)
 	w := want("disk", "a", "", enforce.Enforce)
@@ -46,8 +46,8 @@ func TestAbsent(t *testing.T) {
 	}
 }
 
-// What was taken first is let go last: what opened before the guards go and what closed after, resources in
-// the reverse order of their kinds, and back ends in the reverse order of the list. Also after a restart.
+// Releases go in reverse: what opened before the guards closes before them, and what closed after opens after;
+// resources in the reverse order of their kinds, and back ends in the reverse order of the list. Also after a restart.
 func TestReleaseIsReversed(t *testing.T) {
 	b := newBench(t, pass)
 	var order []string
@@ -73,7 +73,7 @@ func TestReleaseIsReversed(t *testing.T) {
 	}
 }
 
-// Of a kind of which it is not known what is wanted, nothing is given back; others are.
+// Nothing is given back of a kind for which it is unknown what is wanted; others are.
 func TestBlind(t *testing.T) {
 	b := newBench(t, pass)
 	b.run(want("disk", "a", "0", enforce.Enforce), want("boot", "b", "0", enforce.Enforce))
@@ -112,8 +112,7 @@ func TestErrorsAreTheirKeys(t *testing.T) {
 	}
 }
 
-// Two settings that ask for one key: together where they can be joined, and where not the one that lost
-// says so, and of whom.
+// Two settings that ask for one key: joined if possible; otherwise the one that lost says so, and which one won.
 func TestTwoSettingsOneKey(t *testing.T) {
 	finding := func(s enforce.Setting) enforce.Finding {
 		return enforce.Finding{Setting: s, Mode: enforce.Enforce, Compliance: enforce.Compliant, Enforcement: enforce.Enforced}

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// spoil changes a database behind its owner's back.
+// spoil changes a database while it is open.
 func spoil(t *testing.T, path, statement string) {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)

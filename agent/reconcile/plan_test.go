@@ -42,7 +42,7 @@ func newBench(t *testing.T, gate enforce.Gate) *bench {
 	return b
 }
 
-// start is a fresh agent on the same files: after a stop, a kill or a reboot.
+// start is a new agent on the same files: after a stop, a kill or a reboot.
 func (b *bench) start(boot string) {
 	b.t.Helper()
 	if err := os.MkdirAll(filepath.Join(b.dir, "run"), 0o755); err != nil {
@@ -62,7 +62,7 @@ func (b *bench) run(wants ...enforce.Want) Result {
 	return b.loop.Run(context.Background(), Ask{Wants: wants, By: b.by}, func(context.Context) {})
 }
 
-// preview is the plan without doing it.
+// preview returns the plan without applying it.
 func (b *bench) preview(wants ...enforce.Want) (Plan, error) {
 	seen, err := b.loop.List(context.Background())
 	rows, lerr := b.ledger.Rows()
@@ -112,7 +112,7 @@ func TestHoldAndRelease(t *testing.T) {
 	}
 }
 
-// The first baseline wins, also when the agent dies between the intent and the write, or after it.
+// The first baseline is kept, also if the agent dies between the intent and the write, or after it.
 func TestCrash(t *testing.T) {
 	for _, written := range []bool{false, true} {
 		b := newBench(t, pass)
@@ -136,7 +136,7 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// What dies with the boot is not restored after it.
+// What ends with the boot is not restored after it.
 func TestReboot(t *testing.T) {
 	b := newBench(t, pass)
 	b.run(want("disk", "a", "0", enforce.Enforce), want("boot", "b", "0", enforce.Enforce))
@@ -158,7 +158,7 @@ func TestConflict(t *testing.T) {
 	}
 }
 
-// Another's change is repaired; after five repairs a minute it is left alone, and said to be.
+// Another program's change is repaired; after five repairs a minute the resource is reported and left alone.
 func TestDriftAndContention(t *testing.T) {
 	b := newBench(t, pass)
 	w := want("disk", "a", "0", enforce.Enforce)
@@ -181,7 +181,7 @@ func TestDriftAndContention(t *testing.T) {
 	if !r.Drifted[0].Contended || !b.loop.Rests(w.Key) || !r.Rested.Equal(b.now.Add(quiet)) {
 		t.Errorf("%+v", r)
 	}
-	// It stays so until nobody has touched it for five minutes, also where it is as wanted by then.
+	// It is left alone until nobody has touched it for five minutes, even if it reads as wanted by then.
 	for _, v := range []enforce.Value{"0", "9"} {
 		b.now = b.now.Add(quiet - time.Second)
 		b.fake.Set("disk", "a", v)
@@ -203,7 +203,7 @@ func TestDriftAndContention(t *testing.T) {
 	b.reads("0", "1")
 }
 
-// Below enforce another's change is told, once per change, and left.
+// Below enforce, another program's change is reported, once per change, and left.
 func TestDriftBelowEnforce(t *testing.T) {
 	b := newBench(t, pass)
 	w := want("disk", "a", "0", enforce.Monitor)
@@ -237,7 +237,7 @@ func TestDriftBelowEnforce(t *testing.T) {
 	if r := b.run(w); len(r.Drifted) != 0 {
 		t.Error("it is told for ever")
 	}
-	// That was no fight: enforce begins at once, and so does another value after one.
+	// That was no contention: enforce begins at once, and so does another value afterwards.
 	if b.loop.Rests(w.Key) {
 		t.Error("it rests without a repair")
 	}
@@ -255,7 +255,7 @@ func TestDriftBelowEnforce(t *testing.T) {
 	b.reads("3", "1")
 }
 
-// What another program changes while a run is under way is the next one's drift.
+// What another program changes during a run is drift of the next one.
 func TestDriftDuringARun(t *testing.T) {
 	b := newBench(t, pass)
 	w := want("disk", "a", "0", enforce.Enforce)
@@ -268,7 +268,7 @@ func TestDriftDuringARun(t *testing.T) {
 	b.reads("0", "1")
 }
 
-// Who puts a thing back before it is looked at is told, too, and that is no fight: it never rests.
+// A program that restores a value before we look is reported, too, and that is no contention.
 func TestPutBack(t *testing.T) {
 	b := newBench(t, pass)
 	w := want("disk", "a", "0", enforce.Enforce)
@@ -287,7 +287,7 @@ func TestPutBack(t *testing.T) {
 		t.Errorf("%+v", r.Drifted)
 	}
 	b.reads("0", "1")
-	// The announcement of what was just repaired, a little later, is nothing new.
+	// The announcement of a write that was just repaired, a little later, is not news.
 	b = newBench(t, pass)
 	b.run(w)
 	b.fake.Set("disk", "a", "9")
@@ -303,7 +303,7 @@ func TestPutBack(t *testing.T) {
 	}
 }
 
-// What was touched and is gone before it was looked at is told.
+// A resource that was touched and is gone before we look is reported.
 func TestDriftThatIsGone(t *testing.T) {
 	b := newBench(t, pass)
 	w := want("boot", "b", "0", enforce.Enforce)
@@ -318,7 +318,7 @@ func TestDriftThatIsGone(t *testing.T) {
 	}
 }
 
-// What a guard did and what we gave back ourselves is nobody's drift.
+// What a guard wrote, and what we gave back, is nobody's drift.
 func TestNoDrift(t *testing.T) {
 	b := newBench(t, pass)
 	w := want("disk", "a", "0", enforce.Enforce)
@@ -370,7 +370,7 @@ func TestProve(t *testing.T) {
 	b.reads("1", "1")
 }
 
-// With the ledger lost, what only we write goes back to the vendor's default.
+// If the ledger is lost, values that only we write go back to the vendor's default.
 func TestLostLedger(t *testing.T) {
 	b := newBench(t, pass)
 	b.run(want("disk", "a", "0", enforce.Enforce), want("boot", "b", "0", enforce.Enforce))
@@ -391,9 +391,8 @@ func TestLostLedger(t *testing.T) {
 	}
 }
 
-// A device that comes between the snapshot and the list is in no want. While the default that refused
-// it is held it stays refused, also with the ledger lost; once the default is released it is given
-// back.
+// A device that arrives between the snapshot and the list is in no want. While the default that refused it is in force
+// it stays refused, also without the ledger; once the default is released it is given back.
 func TestNewcomerBetweenSnapshotAndList(t *testing.T) {
 	from := func(_ enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
 		if base, ok := held(enforce.Key{Kind: "hub", ID: "h"}); ok {
@@ -425,9 +424,8 @@ func TestNewcomerBetweenSnapshotAndList(t *testing.T) {
 	}
 }
 
-// What was refused by a default that was given back is never taken for what was there before: neither by the
-// same run, which hears of it a moment later, nor by the next run of the same boot. What another program refused
-// before we came stays refused.
+// What was refused by a default that was given back never becomes a baseline: neither in the same run, which hears of
+// it a moment later, nor in the next run of the same boot. What another program refused before us stays refused.
 func TestRefusedWhileGivenBack(t *testing.T) {
 	from := func(_ enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
 		if base, ok := held(enforce.Key{Kind: "hub", ID: "h"}); ok {
@@ -452,7 +450,7 @@ func TestRefusedWhileGivenBack(t *testing.T) {
 	if !b.loop.Releasing() {
 		t.Error("it does not look again")
 	}
-	b.fake.Set("dev", "new", "0") // was on its way
+	b.fake.Set("dev", "new", "0") // it was on its way
 	b.run()
 	if got := dirs(b); got != "1 1" {
 		t.Errorf("what was on its way: %s", got)
@@ -524,8 +522,8 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// Whatever happens in between (policies, modes, kills, writes that fail, others' changes that are
-// taken back), a plan of nothing leaves the machine as it was.
+// Whatever happens in between (policies, modes, kills, failing writes, others' changes that are taken back), the empty
+// plan restores the machine exactly.
 func TestAlwaysBack(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		b := newBench(t, pass)

@@ -8,7 +8,7 @@ import (
 	"github.com/warderd/warder/enforce/policy"
 )
 
-// BenchmarkPutFindings is what a look that found something writes, between a nudge and its policy.
+// BenchmarkPutFindings measures the write of a look's findings, which delays a nudged policy.
 func BenchmarkPutFindings(b *testing.B) {
 	s, err := Open(filepath.Join(b.TempDir(), "store.db"), filepath.Join(b.TempDir(), "standby.db"))
 	if err != nil {

@@ -57,7 +57,7 @@ func TestOutbox(t *testing.T) {
 	}
 }
 
-// Past the bound the oldest are folded into counted summaries: nothing is dropped in silence.
+// Past the bound the oldest are folded into counted summaries: nothing is lost silently.
 func TestFold(t *testing.T) {
 	s := open(t)
 	for i := range 50 {
@@ -122,8 +122,8 @@ func TestPoliciesAndFindings(t *testing.T) {
 	}
 }
 
-// A database that began anew under a running store has a new epoch: its numbers begin anew, and the server would
-// take them for events that it has.
+// A database that began anew while in use has a new epoch: its numbers begin anew, and the server would mistake them
+// for events that it has.
 func TestNewEpochAfterLoss(t *testing.T) {
 	for _, how := range []string{"removed", "standby emptied"} {
 		t.Run(how, func(t *testing.T) {
@@ -235,7 +235,7 @@ func TestEpochsAfterAnyLoss(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			// deliver is what the server does: it takes what it has not.
+			// deliver acts as the server: it stores events that it does not have.
 			deliver := func(s *Store) {
 				for {
 					epoch, list, err := s.Pending(7)
@@ -303,7 +303,7 @@ func TestEpochsAfterAnyLoss(t *testing.T) {
 	}
 }
 
-// What is kept elsewhere is taken back while the store is open, and nothing is lost then by a reboot.
+// Events kept elsewhere are moved back while the store is open, and a reboot then loses none.
 func TestHome(t *testing.T) {
 	disk, run := t.TempDir(), filepath.Join(t.TempDir(), "run")
 	path := filepath.Join(disk, "store.db")
@@ -352,7 +352,7 @@ func TestHome(t *testing.T) {
 	}
 }
 
-// An event that a wrong clock has dated is kept as long as any other.
+// An event dated by a wrong clock is kept as long as any other.
 func TestKeptFromItsAcknowledgement(t *testing.T) {
 	s := open(t)
 	for _, at := range []time.Time{time.Unix(0, 0), time.Now(), time.Now().AddDate(40, 0, 0)} {

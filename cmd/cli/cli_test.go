@@ -41,7 +41,7 @@ func program() *Program {
 	return p
 }
 
-// Every way to end has its exit code, its text, and the same as JSON.
+// Every way to end has its exit code, its text, and its JSON.
 func TestRun(t *testing.T) {
 	for _, c := range []struct {
 		args string

@@ -15,7 +15,7 @@ import (
 // text that runs backwards.
 const evil = "Stick\x1b]0;owned\x07\x1b[2J\u009b31m\x9b\r\nPASSWORD:\u202eevil\x00"
 
-// harmless reports whether nothing in a text commands a terminal, beside what we paint ourselves.
+// harmless reports whether nothing in a text controls a terminal, apart from our own colours.
 func harmless(out string) bool {
 	for _, ours := range []string{"\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[31;1m"} {
 		out = strings.ReplaceAll(out, ours, "")
@@ -23,7 +23,7 @@ func harmless(out string) bool {
 	return !strings.ContainsFunc(out, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) && !strings.Contains(out, "\nPASSWORD")
 }
 
-// answered is an error in the words of somebody else.
+// answered is an error with somebody else's text.
 type answered struct{ error }
 
 func (answered) Foreign() {}
@@ -34,7 +34,7 @@ func TestScreen(t *testing.T) {
 		s := Screen{&out, on}
 		s.Printf("%s %-10s %q %v %d %s %s %s\n", evil, enforce.Setting(evil), evil, []string{evil}, 7, s.Warn(evil), errors.New(evil),
 			answered{errors.New(evil)})
-		if got := strings.Replace(out.String(), "\nPASSWORD", "", 1); !harmless(got) { // an error of our own may have lines
+		if got := strings.Replace(out.String(), "\nPASSWORD", "", 1); !harmless(got) { // an error of our own may have several lines
 			t.Errorf("%q", got)
 		}
 		out.Reset()

@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"warder-server": main})
 }
 
-// TestCommands runs the scripts in testdata against the real command line and a server that runs.
+// TestCommands runs the scripts in testdata against the real command line and a running server.
 func TestCommands(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ask": ask, "keep": keep, "until": until},
@@ -40,7 +40,7 @@ func keep(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 }
 
-// until is "until WORD COMMAND…": the command is run again until it prints the word.
+// until is "until WORD COMMAND…": repeats the command until it prints the word.
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	last := ""
 	for begun := time.Now(); time.Since(begun) < 30*time.Second; time.Sleep(100 * time.Millisecond) {
@@ -52,7 +52,7 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Fatalf("it did not come: %q\n%s", args[0], last)
 }
 
-// ask is "ask STATUS METHOD PORT PATH TOKEN [WORD]": again until the answer has the status and the word.
+// ask is "ask STATUS METHOD PORT PATH TOKEN [WORD]": repeats until the answer has the status and the word.
 func ask(ts *testscript.TestScript, _ bool, args []string) {
 	last := ""
 	for begun := time.Now(); time.Since(begun) < 30*time.Second; time.Sleep(100 * time.Millisecond) {

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// What root's commands make in the data directory of another user belongs to that user, who runs the server; and what
-// that user has put there (links, a pipe) makes root neither write, nor give away, nor wait.
+// What root's commands create in another user's data directory belongs to that user, who runs the server. What that
+// user has put there (links, a pipe) makes root neither write, nor give away, nor wait.
 func TestRootInTheServersDirectory(t *testing.T) {
 	if os.Getuid() != 0 {
 		if os.Getenv("CI") == "true" {
@@ -87,7 +87,7 @@ func TestRootInTheServersDirectory(t *testing.T) {
 	if out, err := run("backup", "--to", filepath.Join(dir, "b.tar.gz")); err == nil || !strings.Contains(out, "belongs to the user") {
 		t.Errorf("backup as root: %v %s", err, out)
 	}
-	// Now with links that lead to root's.
+	// Now with links that lead to root's files.
 	if err := os.RemoveAll(filepath.Join(theirs, "issued")); err != nil {
 		t.Fatal(err)
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/warderd/warder/sync/server"
 )
 
-// TestLive runs the scripts in testdata/live against an agent and a server that run. The agent runs on this
-// very machine: the policies are in monitor mode, in which it writes nothing.
+// TestLive runs the scripts in testdata/live against a running agent and server. The agent runs on this very machine;
+// the policies are in monitor mode, in which it writes nothing.
 func TestLive(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/live", Cmds: map[string]func(*testscript.TestScript, bool, []string){
 		"server": startServer, "api": callAPI, "until": until,
@@ -27,8 +27,7 @@ func TestLive(t *testing.T) {
 	}})
 }
 
-// startServer runs a server until the end of the script, and tells it $URL, $PIN, $TOKEN (to enrol with) and
-// $ADMIN.
+// startServer runs a server until the end of the script, and sets $URL, $PIN, $TOKEN (to enrol with) and $ADMIN.
 func startServer(ts *testscript.TestScript, _ bool, _ []string) {
 	data := ts.MkAbs("server")
 	ctx, cancel := context.WithCancel(context.Background())
@@ -59,7 +58,7 @@ func startServer(ts *testscript.TestScript, _ bool, _ []string) {
 }
 
 func ask(ts *testscript.TestScript, method, path, body string) string {
-	// Who asks here is not what is tried: the certificate is the server's own.
+	// This client's trust is not under test: the certificate is the server's own.
 	c := &http.Client{Transport: insecure()}
 	defer c.CloseIdleConnections()
 	req, err := http.NewRequest(method, ts.Getenv("URL")+"/api/v1"+path, strings.NewReader(body))
@@ -76,7 +75,7 @@ func ask(ts *testscript.TestScript, method, path, body string) string {
 	return string(b)
 }
 
-// callAPI is "api METHOD PATH [BODY [WORD]]": the answer has to hold the word.
+// callAPI is "api METHOD PATH [BODY [WORD]]": the answer has to contain the word.
 func callAPI(ts *testscript.TestScript, _ bool, args []string) {
 	body, word := "", ""
 	if len(args) > 2 {
@@ -90,7 +89,7 @@ func callAPI(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// until is "until WORD COMMAND…": the command is run again until it prints the word.
+// until is "until WORD COMMAND…": repeats the command until it prints the word.
 func until(ts *testscript.TestScript, neg bool, args []string) {
 	var out string
 	for begun := time.Now(); time.Since(begun) < 30*time.Second; time.Sleep(100 * time.Millisecond) {

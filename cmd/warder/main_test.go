@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"warder": main})
 }
 
-// A command that is typed wrongly exits with 64, one that fails with something else.
+// A command that is typed wrongly exits with 64, one that fails with another code.
 func TestExitCodes(t *testing.T) {
 	none := []string{"--state", t.TempDir()}
 	for _, c := range []struct {
@@ -40,7 +40,7 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// Help is complete, and its examples are commands; the code in the example of exception is one that could be.
+// Help is complete, and its examples are commands; the code in the example of exception is well-formed.
 func TestHelp(t *testing.T) {
 	for _, w := range cli.CheckHelp(func() *cobra.Command { return newApp().Root }) {
 		t.Error(w)
@@ -54,8 +54,8 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// A command that fails where nothing was ever enrolled leaves nothing behind, as root, too; and its error is JSON
-// where that was asked for.
+// A command that fails on a machine that was never enrolled leaves nothing behind, also as root; and its error is JSON
+// if that was asked for.
 func TestNothingLeftBehind(t *testing.T) {
 	for _, args := range []string{
 		"status", "doctor", "events", "ledger", "usb", "policy show", "policy diff", "check-in", "explain usb 0951:1666", "unenroll",

@@ -18,7 +18,7 @@ import (
 // text that runs backwards.
 const evil = "Stick\x1b]0;owned\x07\x1b[2J\u009b31m\x9b\r\nPASSWORD:\u202eevil\x00"
 
-// harmless reports whether nothing in a text commands a terminal, beside what we paint ourselves.
+// harmless reports whether nothing in a text controls a terminal, apart from our own colours.
 func harmless(out string) bool {
 	for _, ours := range []string{"\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[31;1m"} {
 		out = strings.ReplaceAll(out, ours, "")

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What a report carries comes back as it was: known, unknown with its reason, and never looked at.
+// A report's parts decode to what was encoded: known, unknown with the reason, and never observed.
 func TestParts(t *testing.T) {
 	for name, m := range map[string]Machine{
 		"all known": {USB: Is([]USB{{Path: "1-1", Vendor: 1}}), Controllers: Is([]string{"usb1"}), Inputs: Is(Inputs{Keyboards: 1}),
@@ -25,7 +25,7 @@ func TestParts(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v (%v)", name, got, m, err)
 		}
 	}
-	// Nothing has looked: unknown on both sides, and said where an older agent's silence means none.
+	// Never observed: unknown on both sides, and explicit where an older agent's silence means an empty list.
 	var none, got Machine
 	known, unread := none.Encode()
 	if err := got.Decode(known, unread, json.Unmarshal); err != nil || got.USB.OK || got.Volumes.OK || unread["usb"] == "" {

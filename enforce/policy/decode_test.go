@@ -125,8 +125,8 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// The digest is over the bytes received: a rename changes none, a mode and a setting do, and a
-// setting that this version does not know counts as any other.
+// The digest is over the bytes received: a rename does not change it, a mode and a setting do, and an unknown setting
+// counts like any other.
 func TestDigest(t *testing.T) {
 	of := func(s string) string {
 		d, err := Decode([]byte(s), Options{})
@@ -286,7 +286,7 @@ func TestWarnings(t *testing.T) {
 			t.Errorf("%s from %q:\n%s\nwant %s", c.data, c.server, got, c.want)
 		}
 	}
-	// Each kind is told a few times, and how often in all: a long list does not make an answer of megabytes.
+	// Each kind is listed a few times, and then counted: a long list does not make an answer of megabytes.
 	list := make([]string, 60_000)
 	for i := range list {
 		list[i] = fmt.Sprintf("%04x:*", i)
@@ -298,7 +298,7 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// What is looked up is matched, also where nobody could register it.
+// What can be looked up is matched, even if nobody could register it.
 func TestLookedUpNames(t *testing.T) {
 	for in, want := range map[string]string{
 		"_ldap._tcp.corp.example.com": "_ldap._tcp.corp.example.com", "*._tcp.example.com": "*._tcp.example.com",
@@ -320,7 +320,7 @@ func TestLookedUpNames(t *testing.T) {
 	}
 }
 
-// Names show as they are: nothing in them acts on a terminal, or turns the line around.
+// Names are shown safely: nothing in them controls a terminal, or reverses the line.
 func TestControlCharacters(t *testing.T) {
 	for _, field := range []string{"name", "organization_id", "id", "description"} {
 		for _, c := range []string{"\u0000", "\u001b[31m", "\u007f", "\u009b31m", "\u202e", "\u2066", "\u2028", "\n", "\t"} {
@@ -385,7 +385,7 @@ func FuzzDecode(f *testing.F) {
 				t.Fatalf("%s is set and has no mode", s)
 			}
 		}
-		// Strict never takes what lax refuses.
+		// Strict never accepts what lax refuses.
 		if s, err := Decode(in, Options{Strict: true}); err == nil && s.Digest != d.Digest {
 			t.Fatal("strict and lax disagree")
 		}

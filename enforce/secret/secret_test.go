@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Whatever is done with a secret, its value does not come out.
+// No way of printing or encoding a secret shows its value.
 func TestNothingShowsASecret(t *testing.T) {
 	type holder struct {
 		Token Text

@@ -123,7 +123,7 @@ func device(t *testing.T, s string) *fact.USB {
 	return u
 }
 
-// A verdict is given without allocating, whatever the length of the list.
+// A verdict needs no allocation, whatever the length of the list.
 func TestJudgeDoesNotAllocate(t *testing.T) {
 	r, u := large(t)
 	if n := testing.AllocsPerRun(1000, func() { r.Judge(u) }); n != 0 {
@@ -170,8 +170,7 @@ func BenchmarkDecodeAndCompile10000(b *testing.B) {
 	}
 }
 
-// Monitor mode plans what it would do and asks for nothing to be done; enforce holds the kernel's
-// default and each device.
+// Monitor mode plans what it would do and asks for no change; enforce sets the kernel's default and each device.
 func TestWants(t *testing.T) {
 	m := &fact.Machine{Controllers: fact.Is([]string{"usb1"}), Inputs: fact.Is(fact.Inputs{Keyboards: 1}),
 		Capable: map[string]fact.Capability{"usb": {Level: "enforced"}},
@@ -243,8 +242,8 @@ func TestAskUnknown(t *testing.T) {
 	}
 }
 
-// While a machine starts up, inputs are let in, and disks while the start waits for one; nothing else is, and nothing of
-// it once it has started.
+// While a machine boots, inputs are let in, and disks while the boot waits for one; nothing else is, and none of this
+// once it has started.
 func TestStarting(t *testing.T) {
 	d := document(t, `{"compliance":"enforce","policy_data":{"usb":{"allowed":false},"storage":{"external_storage_allowed":false}}}`)
 	device := func(classes ...uint8) *fact.USB {

@@ -33,7 +33,7 @@ func large(dir string) error {
 		return err
 	}
 	measure := func() (cold, warm, withNews *hdrhistogram.Histogram, err error) {
-		// Cold: the node was started anew and knows no device yet.
+		// Cold: the node has just started and has no device in memory.
 		t.nodes[0].stop(syscall.SIGTERM)
 		if err := t.nodes[0].start(*binary); err != nil {
 			return nil, nil, nil, err
@@ -113,7 +113,7 @@ func large(dir string) error {
 	return nil
 }
 
-// register writes devices straight into the database: as rows they are what enrolment makes.
+// register writes devices straight into the database, as the rows that enrolment makes.
 func register(path string, n int) error {
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=synchronous(OFF)&_pragma=journal_mode(WAL)&_txlock=immediate")
 	if err != nil {

@@ -1,6 +1,6 @@
-// Command fleet loads a policy server with thousands of simulated devices, which use the agent's own
-// client code (sync/checkin, sync/push), and prints what it held. It starts the server's binary, on
-// SQLite and on PostgreSQL with two nodes, on loopback; generator and servers share the machine.
+// Command fleet loads a policy server with thousands of simulated devices, which use the agent's own client code
+// (sync/checkin, sync/push), and prints what it achieved. It starts the server's binary, on SQLite and on PostgreSQL
+// with two nodes, on loopback; generator and servers share the machine.
 package main
 
 import (
@@ -41,7 +41,7 @@ var (
 
 func main() {
 	flag.Parse()
-	// The generator is a tool: its collector must not take the processors from what is measured.
+	// The generator is only a tool: its collector must not take processor time from what is measured.
 	debug.SetGCPercent(1000)
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "fleet:", err)
@@ -129,11 +129,11 @@ func suite(dir, database string, nodes int) error {
 	return sockets(ctx, t, devices)
 }
 
-// steady is check-ins without news: the rate asked for, then upwards until it does not hold.
+// steady is check-ins without news: at the requested rate, then upwards until the server falls behind.
 func steady(ctx context.Context, t *target, devices []*device) {
-	time.Sleep(12 * time.Second) // what enrolment left is written
+	time.Sleep(12 * time.Second) // let the writes of the enrolment finish
 	openLoop(ctx, devices, *rate/2, 5*time.Second, 0)
-	// At half the rate and at the whole one: what is between them is the queue for the processors.
+	// At half the rate and at the full one: the difference is the queue for the processors.
 	for _, x := range []float64{*rate / 2, *rate} {
 		before := t.used()
 		r := openLoop(ctx, devices, x, *length, 0)
@@ -205,9 +205,9 @@ func fleetUp(t *target, devices []*device, limit time.Duration) (time.Duration, 
 // sockets is the fleet on push: memory, a change for all, and all at once after a restart.
 func sockets(ctx context.Context, t *target, devices []*device) error {
 	for _, d := range devices {
-		d.client.Close() // the kept connections of the runs before are not what is measured
+		d.client.Close() // the kept connections of earlier runs are not what is measured
 	}
-	// Started anew: what the runs before left in memory is not the sockets'.
+	// Restarted, so that the memory of earlier runs is not counted.
 	for _, n := range t.nodes {
 		n.stop(syscall.SIGTERM)
 		if err := n.start(*binary); err != nil {
@@ -236,7 +236,7 @@ func sockets(ctx context.Context, t *target, devices []*device) error {
 			for range 20 {
 				err := d.exchange(ctx, 0)
 				if err == nil {
-					err = d.exchange(ctx, 0) // the report that it is held
+					err = d.exchange(ctx, 0) // the report that the device has it
 				}
 				if err == nil {
 					break
@@ -250,7 +250,7 @@ func sockets(ctx context.Context, t *target, devices []*device) error {
 				_ = lag.RecordValue(max(time.Since(changed).Milliseconds(), 1))
 				mu.Unlock()
 			}
-			d.client.Close() // an agent with a socket checks in once an hour; its other connection is gone by then
+			d.client.Close() // an agent with a socket checks in once an hour; its other connection is closed by then
 		}()
 	}
 	for i, d := range devices {
@@ -263,7 +263,7 @@ func sockets(ctx context.Context, t *target, devices []*device) error {
 	for _, d := range devices {
 		d.client.Close()
 	}
-	time.Sleep(20 * time.Second) // idle now; the server gives back what the handshakes left
+	time.Sleep(20 * time.Second) // idle now; the server gives back the memory of the handshakes
 	after := t.rss()
 	say("%d of %d sockets up in %s; idle: %.1f KiB of server memory each (RSS %d → %d MiB)", up, len(devices),
 		took.Round(100*time.Millisecond),

@@ -19,8 +19,8 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// readers measures a server that many people read: how long their questions take in a fleet with real reports, and
-// what they cost the devices; then the same of the version before, and the ratio.
+// readers measures a server that many people read: how long their questions take in a fleet with realistic reports, and
+// how much they slow the devices down; then the same with the base version, and the ratio.
 func readers(dir string) error {
 	now, err := read(filepath.Join(dir, "now"), *binary)
 	if err != nil {
@@ -108,7 +108,7 @@ func read(dir, binary string) (map[string]*hdrhistogram.Histogram, error) {
 	began := time.Now()
 	for err = t.call(0, "GET", "/api/v1/compliance", "", nil); err != nil &&
 		time.Since(began) < 3*time.Minute; err = t.call(0, "GET", "/api/v1/compliance", "", nil) {
-		time.Sleep(100 * time.Millisecond) // the node still reads the devices
+		time.Sleep(100 * time.Millisecond) // the node is still reading the devices
 	}
 	if err != nil {
 		return nil, err
@@ -123,7 +123,7 @@ func read(dir, binary string) (map[string]*hdrhistogram.Histogram, error) {
 			if err := t.call(0, method, "/api/v1"+path, strings.ReplaceAll(body, "%", fmt.Sprint(i)), &text); err != nil {
 				return err
 			}
-			if i > 0 { // the first one finds nothing warm
+			if i > 0 { // the first question finds cold caches
 				_ = h.RecordValue(time.Since(began).Microseconds())
 			}
 		}
@@ -139,7 +139,7 @@ func read(dir, binary string) (map[string]*hdrhistogram.Histogram, error) {
 		2); err != nil {
 		return nil, err
 	}
-	// Devices come at a fixed rate; each time is from when it was due.
+	// Devices come at a fixed rate; each time counts from when it was due.
 	come := func(name string, seconds int) {
 		h := out[name]
 		if h == nil {
@@ -175,9 +175,9 @@ func read(dir, binary string) (map[string]*hdrhistogram.Histogram, error) {
 			say("%s: %d of %d failed", name, failed, rate*seconds)
 		}
 	}
-	come("", 10) // what filling the database has left unwritten is written, and devices are known
+	come("", 10) // what filling the database left unwritten is written, and devices are in memory
 	asked := atomic.Int64{}
-	// In turn, so that what else the machine does in the meantime is in both.
+	// In turn, so that whatever else the machine does affects both.
 	for range 3 {
 		come(alone, 10)
 		var stop atomic.Bool
@@ -208,7 +208,7 @@ func read(dir, binary string) (map[string]*hdrhistogram.Histogram, error) {
 	return out, ask(creation, "POST", "/policies", `{"name":"one more %","policy_data":{"usb":{"allowed":true}}}`, 50)
 }
 
-// reported registers devices with reports as real ones have them: facts, nine findings of a dozen kinds, ten events.
+// reported registers devices with realistic reports: facts, nine findings of a dozen kinds, ten events.
 func reported(path string, n int, asked string) error {
 	if err := register(path, n); err != nil {
 		return err

@@ -33,14 +33,14 @@ type device struct {
 	held    protocol.Held
 	seq     uint64
 	started time.Time
-	whole   bool // facts and findings go along with the next
+	whole   bool // the next report includes facts and findings
 	round   int
 
 	socket *push.Socket
 	up     atomic.Bool
 }
 
-// facts are of the size of a real laptop's: a dozen USB devices.
+// facts are as large as a real laptop's: a dozen USB devices.
 func (d *device) facts() *protocol.Facts {
 	m := fact.Machine{Controllers: fact.Is([]string{"usb1", "usb2"}), Inputs: fact.Is(fact.Inputs{}), Capable: map[string]fact.Capability{}}
 	for _, s := range policy.Section("usb") {
@@ -100,7 +100,7 @@ func (d *device) report(events int) protocol.Report {
 	return r
 }
 
-// exchange is one check-in, and takes what comes as an agent does.
+// exchange is one check-in, and handles the answer as an agent does.
 func (d *device) exchange(ctx context.Context, events int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -136,7 +136,7 @@ func (d *device) exchange(ctx context.Context, events int) error {
 	return nil
 }
 
-// settle checks in until there is no news either way.
+// settle checks in until neither side has news.
 func (d *device) settle(ctx context.Context) error {
 	for range 4 {
 		before, whole := d.held, d.whole
@@ -234,8 +234,8 @@ func (r result) String() string {
 
 func us(n int64) string { return fmt.Sprintf("%.1fms", float64(n)/1000) }
 
-// openLoop starts check-ins at a fixed rate whether or not the ones before have been answered, and
-// measures from the moment each was due.
+// openLoop starts check-ins at a fixed rate whether or not earlier ones have been answered, and measures from the
+// moment each was due.
 func openLoop(ctx context.Context, devices []*device, rate float64, length time.Duration, events int) result {
 	total := int(rate * length.Seconds())
 	r := result{h: hdrhistogram.New(1, 60_000_000, 3)}
@@ -280,7 +280,7 @@ func openLoop(ctx context.Context, devices []*device, rate float64, length time.
 	return r
 }
 
-// connect keeps a push socket up, and does what a nudge asks for as the agent does.
+// connect maintains a push socket, and reacts to a nudge as the agent does.
 func (d *device) connect(ctx context.Context, url string, nudged func(*device, protocol.Nudge)) {
 	d.socket = &push.Socket{URL: url, Device: d.id, HTTP: d.client.HTTPClient(), Sign: d.client.Sign, Now: time.Now,
 		Nudged: func(n protocol.Nudge) { nudged(d, n) }, Up: func(up bool) { d.up.Store(up) }}

@@ -118,7 +118,7 @@ func newTarget(binary, dir, database string, nodes int, more ...string) (*target
 		if err := n.start(binary); err != nil {
 			return t, err
 		}
-		// It comes back where it was.
+		// It comes back at the same address.
 		for j, a := range n.args {
 			if a == "127.0.0.1:0" {
 				n.args[j] = strings.TrimPrefix(n.url, "https://")

@@ -9,13 +9,14 @@ import (
 	"time"
 )
 
-// usage is processor time that was spent, and when that was read.
+// usage is processor time used so far, and when it was read.
 type usage struct {
 	when                        time.Time
 	generator, servers, machine time.Duration
 }
 
-// used reads the processor time so far: of this process, of the servers, and of all that the machine ran, the database included.
+// used reads the processor time so far: of this process, of the servers, and of everything the machine ran, including
+// the database.
 func (t *target) used() usage {
 	u := usage{when: time.Now(), generator: spent(os.Getpid())}
 	for _, n := range t.nodes {
@@ -24,7 +25,7 @@ func (t *target) used() usage {
 	b, _ := os.ReadFile("/proc/stat")
 	line, _, _ := strings.Cut(string(b), "\n")
 	for i, f := range strings.Fields(line) {
-		// user nice system idle iowait irq softirq: what is not idle; steal and guests are not ours.
+		// user nice system idle iowait irq softirq: sum all but idle; steal and guests are not ours.
 		if i >= 1 && i <= 7 && i != 4 && i != 5 {
 			u.machine += ticks(f)
 		}
@@ -32,7 +33,7 @@ func (t *target) used() usage {
 	return u
 }
 
-// since says how many processors were busy on average since before.
+// since returns how many processors were busy on average since an earlier reading.
 func (u usage) since(before usage) string {
 	took := u.when.Sub(before.when).Seconds()
 	of := func(a, b time.Duration) float64 { return (a - b).Seconds() / took }

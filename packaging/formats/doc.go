@@ -1,4 +1,4 @@
-// Package formats tries the packages that packaging/build.sh makes: its tests install, upgrade and remove those of rpm and
-// pacman into a root directory with the formats' own tools, do what apk does by hand, and run lintian. The Debian packages
-// are installed on the test laptop (packaging/laptop).
+// Package formats tests the packages that packaging/build.sh makes. Its tests install, upgrade and remove those of rpm
+// and pacman in a root directory with the formats' own tools, do by hand what apk does, and run lintian. The Debian
+// packages are installed on the test laptop (packaging/laptop).
 package formats

@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// packages gives the packages of a format, in this version and in the next: WARDER_PACKAGES has the directory of the one
-// and of the other, as "make test" builds them.
+// packages returns the packages of a format, of this version and of the next: WARDER_PACKAGES names the two
+// directories, as "make test" builds them.
 func packages(t *testing.T, pattern string) (now, next []string) {
 	t.Helper()
 	dirs := strings.Split(os.Getenv("WARDER_PACKAGES"), ":")
@@ -67,8 +67,8 @@ func run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// root is a directory in which packages are installed: busybox for the scripts, the libraries that the programs ask for,
-// and a service manager that writes down what it is told. running says which services it takes for running.
+// root is a directory in which packages are installed: busybox for the scripts, the libraries that the programs need,
+// and a service manager that records its commands. running lists the services that it reports as running.
 type root struct {
 	t   *testing.T
 	dir string
@@ -88,7 +88,7 @@ func newRoot(t *testing.T, manager string) *root {
 	r.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n", 0o644)
 	r.write("etc/group", "root:x:0:\n", 0o644)
 	r.write("dev/null", "", 0o666)
-	// As shadow and busybox have them, as far as the scripts ask.
+	// As in shadow and busybox, as far as the scripts use them.
 	user := "#!/bin/sh\nfor last; do :; done\necho \"$last:x:990:990::/var/lib/$last:/sbin/nologin\" >>/etc/passwd\necho " +
 		"\"$last:x:990:\" >>/etc/group\n"
 	if manager == "openrc" {
@@ -145,7 +145,7 @@ func (r *root) copy(from, to string) {
 	r.write(to, string(b), 0o755)
 }
 
-// libraries copies what a program of a package asks the loader for.
+// libraries copies what a package's program needs from the loader.
 func (r *root) libraries(program string) {
 	r.t.Helper()
 	for _, word := range strings.Fields(run(r.t, "ldd", program)) {
@@ -155,7 +155,7 @@ func (r *root) libraries(program string) {
 	}
 }
 
-// calls gives what the service manager was told since the last time.
+// calls returns the service manager's commands since the last time.
 func (r *root) calls() string {
 	r.t.Helper()
 	path := filepath.Join(r.dir, "calls")
@@ -185,7 +185,7 @@ func (r *root) lacks(paths ...string) {
 	}
 }
 
-// in compares what the service manager was told with what it has to have been told, in this order.
+// in checks that the service manager received these commands, in this order.
 func in(t *testing.T, when, got string, want ...string) {
 	t.Helper()
 	rest := got
@@ -199,7 +199,7 @@ func in(t *testing.T, when, got string, want ...string) {
 	}
 }
 
-// life installs, upgrades and removes, and looks at what the service manager was told.
+// life installs, upgrades and removes, and checks the service manager's commands.
 func life(t *testing.T, r *root, now, next []string, install, upgrade func(files []string), remove func()) {
 	t.Helper()
 	install(now)
@@ -296,7 +296,7 @@ func TestArch(t *testing.T) {
 		func() { do("-Rdd", "warder", "warder-server") })
 }
 
-// TestAPK does by hand what apk does, which is not to be had here: unpack, and run the scripts by their names.
+// TestAPK does by hand what apk does, because apk is not available here: unpack, and run the scripts by their names.
 func TestAPK(t *testing.T) {
 	need(t, "busybox", "tar")
 	now, next := packages(t, "*.apk")
@@ -343,7 +343,7 @@ func TestAPK(t *testing.T) {
 	}
 }
 
-// static refuses a program that asks for a loader: Alpine has another one than the build has.
+// static refuses a program that needs a loader: Alpine's differs from the build machine's.
 func static(t *testing.T, path string) {
 	t.Helper()
 	f, err := elf.Open(path)

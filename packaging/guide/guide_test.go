@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// blocks are the fenced blocks of a Markdown text that a shell is to run ("sh"), in order, each with its first line's number.
+// blocks are the fenced blocks ("sh") of a Markdown text, in order, each with the number of its first line.
 func blocks(text string) (out []string, lines []int) {
 	var block []string
 	in := false
@@ -35,9 +35,9 @@ func blocks(text string) (out []string, lines []int) {
 	return out, lines
 }
 
-// TestGuide types the guide's commands. What it changes in them: the data directory, and the address, which are this
-// test's own. "sudo" runs the command as it is, "warder" has a state directory of the test, and after the enrolment its
-// agent is started, as the service would be.
+// TestGuide types the guide's commands. It changes the data directory and the address, which are this test's own.
+// "sudo" runs the command as it is, "warder" has a state directory of the test, and after the enrolment the test starts
+// the agent, as the service would.
 func TestGuide(t *testing.T) {
 	for _, tool := range []string{"bash", "curl", "sed"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -89,7 +89,7 @@ cat %s/agent.log >&2; exit 1`, bin, dir, dir, dir, dir))
 	t.Cleanup(func() {
 		b, _ := os.ReadFile(filepath.Join(dir, "pids"))
 		pids := strings.Fields(string(b))
-		for i := len(pids) - 1; i >= 0; i-- { // the agent before its server
+		for i := len(pids) - 1; i >= 0; i-- { // end the agent before its server
 			var pid int
 			if _, err := fmt.Sscan(pids[i], &pid); err == nil && pid > 1 {
 				_ = syscall.Kill(pid, syscall.SIGTERM)

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestAttack: a user without privileges works against the agent. Each attack worked once. The policy
-// wins each time, in seconds, and nobody else is harmed.
+// TestAttack: a user without privileges works against the agent. Each attack worked once. The policy wins each time,
+// within seconds, and nobody else is harmed.
 func TestAttack(t *testing.T) {
 	t.Parallel()
 	r := ready(t, Options{})
@@ -36,7 +36,7 @@ func TestAttack(t *testing.T) {
 		{"hidden", "hidden /mnt/stick/hidden", nil},
 		{"stubborn_writer", "writer /mnt/stick/data /tmp/attack/acked", nil},
 		{"pass_to_daemon", "pass /tmp/attack/daemon /mnt/stick/passed", func(r *rig) {
-			r.sh("systemctl is-active victim-daemon") // a descriptor that it was sent is no reason to end it
+			r.sh("systemctl is-active victim-daemon") // a descriptor sent to it is no reason to end it
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -66,7 +66,7 @@ func TestAttack(t *testing.T) {
 		})
 	}
 	t.Run("forced_is_counted", func(t *testing.T) { forcedIsCounted(t, &rig{r.Laptop, t, r.dir, r.policy}) })
-	if os.Getenv("WARDER_SOAK") != "" { // it waits for most of a minute, and the deadline is tried in platform/volume
+	if os.Getenv("WARDER_SOAK") != "" { // it takes most of a minute, and platform/volume tests the deadline
 		t.Run("stalled_disk", func(t *testing.T) { stalledDisk(t, &rig{r.Laptop, t, r.dir, r.policy}) })
 	}
 	t.Run("revert_meanwhile", func(t *testing.T) { revertMeanwhile(t, &rig{r.Laptop, t, r.dir, r.policy}) })
@@ -78,7 +78,7 @@ const (
 	sticks  = `{"policy_data":{"usb":{"allowed_classes":["hid","mass_storage"]}}}`
 )
 
-// stickIn plugs a stick that the policy allows and mounts it for mallory.
+// stickIn plugs an allowed stick and mounts it for mallory.
 func (r *rig) stickIn(medium string, n int) {
 	r.t.Helper()
 	r.set(sticks)
@@ -109,7 +109,7 @@ func (r *rig) attack(words string) {
 	r.wait("the attack is in place", "grep -q ready /tmp/attack/out")
 }
 
-// calm: the agent is the one that ran before, answers, and nothing of it waits in the kernel.
+// calm checks that the same agent still runs, answers, and is not stuck in the kernel.
 func (r *rig) calm() {
 	r.t.Helper()
 	r.wait("no release is left", `! warder status --json | grep -q '"work"' && ! pgrep -f '[r]elease-disk'`)
@@ -121,8 +121,8 @@ func (r *rig) calm() {
 	}
 }
 
-// forcedIsCounted: on vfat, which cannot be cut off, a program that does not end may lose what it was
-// told is written. That is reported as forced, and what is lost is no more than what was counted.
+// forcedIsCounted: on vfat, which cannot be cut off, a program that does not end may lose data although it was told
+// that it is written. That is reported as forced, and no more is lost than was counted.
 func forcedIsCounted(t *testing.T, r *rig) {
 	r.stickIn("b", 20)
 	r.sh("rm -f /tmp/attack/acked")
@@ -161,8 +161,8 @@ func forcedIsCounted(t *testing.T, r *rig) {
 	r.stickOut(21)
 }
 
-// stalledDisk: a disk that takes nothing any more is taken away after fifteen seconds without progress,
-// and the agent works on meanwhile: its status says what is under way.
+// stalledDisk: a disk that stops accepting writes is taken away after fifteen seconds without progress. Meanwhile the
+// agent works, and its status says what it is doing.
 func stalledDisk(t *testing.T, r *rig) {
 	file := filepath.Join(r.dir, "slow.img")
 	if err := copyFile(r.medium("unused", 48), file); err != nil {
@@ -177,8 +177,8 @@ func stalledDisk(t *testing.T, r *rig) {
 		t.Fatal(err)
 	}
 	r.stickIn("slow", 30)
-	// So slow that a request takes half a minute, and not for ever: the emulator itself waits for the one
-	// under way when the device goes.
+	// So slow that a request takes half a minute, but not for ever: the emulator itself waits for the request in
+	// progress when the device goes.
 	if _, err := r.qmp.do("qom-set", map[string]any{"path": "/objects/slow", "property": "limits",
 		"value": map[string]any{"bps-write": 4000}}); err != nil {
 		t.Fatal(err)
@@ -236,15 +236,14 @@ func revertMeanwhile(t *testing.T, r *rig) {
 	r.stickOut(40)
 }
 
-// attackAPI: users against the local API, and against each other, with a real logind that knows who sits
-// at the machine.
+// attackAPI: users against the local API, and against each other, with a real logind that knows who is at the machine.
 func attackAPI(t *testing.T, r *rig) {
 	as := func(user, script string) string {
 		t.Helper()
 		res := r.try("setpriv --reuid=%s --regid=%s --clear-groups bash -c '%s'", user, user, script)
 		return res.Out + res.Err
 	}
-	// alice sits at the machine; mallory is logged in from elsewhere, or runs a program.
+	// alice is at the machine; mallory is logged in from elsewhere, or runs a program.
 	r.sh(`systemd-run -q --unit=alice -p User=alice -p PAMName=login -p TTYPath=/dev/tty7 -p StandardInput=tty -p ` +
 		`StandardOutput=journal sleep infinity; for i in $(seq 100); do grep -q 1235 /run/systemd/seats/seat0 && break; sleep 0.1; ` +
 		`done; timeout 20 /host/attacker vt 7`)
@@ -265,7 +264,7 @@ func attackAPI(t *testing.T, r *rig) {
 	}
 	contains(t, as("mallory", "warder explain usb --port 2-1"), "who sits at the machine")
 
-	// Slow readers and junk codes from mallory; root asks meanwhile.
+	// mallory reads slowly and sends junk codes; meanwhile root asks.
 	before := r.sh("awk '/VmRSS/{print $2}' /proc/$(systemctl show -P MainPID warder)/status")
 	r.attack("slowreader /run/warder/warder.sock")
 	r.attack("codes /run/warder/warder.sock")

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// changeUnderWriter: a policy change on the server takes a present device away and gives it back, by
-// push and by polling alone. What a writer was told is written, is on the stick afterwards.
+// changeUnderWriter: a policy change on the server takes a present device away and gives it back, by push and by
+// polling alone. Everything that a writer was told is written is on the stick afterwards.
 func changeUnderWriter(t *testing.T, whole *rig) {
 	r := &rig{whole.Laptop, t, whole.dir, whole.policy}
 	r.set(`{"policy_data":{"usb":{"allowed_classes":["hid","mass_storage"]}}}`)
@@ -18,8 +18,8 @@ func changeUnderWriter(t *testing.T, whole *rig) {
 	r.wait("a disk", "ls /dev/sda")
 	r.sh("blkid /dev/sda >/dev/null || mkfs.vfat -F 32 -I /dev/sda >/dev/null; mount -o uid=1234,gid=1234 /dev/sda /mnt/stick")
 
-	// The writer notes each block on the laptop's own disk once write() has returned. 8 MB are dirty
-	// before the policy changes, and it goes on writing.
+	// The writer records each block on the laptop's own disk once write() has returned. 8 MB are dirty before the
+	// policy changes, and it goes on writing.
 	r.sh(`cat >/tmp/writer.sh <<'W'
 exec 3>/mnt/stick/data 4>/tmp/acked
 i=0
@@ -80,14 +80,14 @@ W
 	r.gone("2-1")
 }
 
-// countWrites: a probe on the kernel's own write path for sysfs files, filtered to the agent's
-// process tree, counts no write in warn, monitor and audit_only, and more than none in enforce.
+// countWrites: a probe on the kernel's own write path for sysfs files, filtered to the agent's process tree, counts no
+// write in warn, monitor and audit_only, and at least one in enforce.
 func countWrites(t *testing.T, whole *rig) {
 	r := &rig{whole.Laptop, t, whole.dir, whole.policy}
 	r.set(`{"compliance":"monitor","policy_data":{"usb":{"allowed_classes":["hid"]}}}`)
 	r.sh(`cd /sys/kernel/tracing; echo 'p:warderwrite kernfs_fop_write_iter' >>kprobe_events`)
-	// A server-side change reaches an agent that this shell started, so that the probe follows it and
-	// its children from its first instruction on.
+	// A server-side change reaches an agent that this shell started, so that the probe follows it and its children from
+	// the first instruction on.
 	count := func(body string) string {
 		r.set(body)
 		r.sh("systemctl stop warder")

@@ -9,9 +9,8 @@ import (
 	"testing"
 )
 
-// TestDamage is point 8: store, ledger and identity each truncated, filled with noise, read-only,
-// with the disk full: the agent comes up, says so and converges, and uninstalling after that still
-// equals a fresh boot.
+// TestDamage: store, ledger and identity are each truncated, overwritten with noise, made read-only, and left without
+// disk space. The agent starts, says so and converges, and uninstalling after that still equals a fresh boot.
 func TestDamage(t *testing.T) {
 	t.Parallel()
 	r := ready(t, Options{})
@@ -43,10 +42,10 @@ func TestDamage(t *testing.T) {
 		for _, d := range damages {
 			whole := d.name == "readonly" || d.name == "full"
 			if whole && name != "store" || d.name == "both_copies" && name != "identity" {
-				continue // the disk is one for all three; only the identity has two copies
+				continue // all three are on one disk; only the identity has two copies
 			}
 			if os.Getenv("WARDER_SOAK") == "" && (d.name == "truncated" || d.name == "readonly" || d.name == "noise" && name != "ledger") {
-				continue // they go the same way as the ledger's noise and a full disk; the soak does all
+				continue // like the ledger's noise and a full disk; the soak tries all
 			}
 			t.Run(name+"_"+d.name, func(t *testing.T) {
 				r := &rig{r.Laptop, t, r.dir, r.policy}
@@ -58,7 +57,7 @@ func TestDamage(t *testing.T) {
 					t.Errorf("it does not say what befell it: %s", health)
 				}
 				if d.name == "both_copies" {
-					// Without an identity there is no policy: the machine is given back, and says so.
+					// Without an identity there is no policy: the machine is given back, and the agent says so.
 					r.authorized("2-1", "1")
 					if res := r.try("warder status"); res.Code != 4 {
 						t.Errorf("exit %d: %s", res.Code, res.Out)
@@ -66,7 +65,7 @@ func TestDamage(t *testing.T) {
 				} else {
 					r.authorized("2-1", "0")
 					r.wait("it checks in", "warder check-in")
-					// Still governed, both ways.
+					// Still enforced, both ways.
 					r.set(`{"policy_data":{"usb":{"allowed_classes":["hid","mass_storage"]}}}`)
 					r.authorized("2-1", "1")
 					r.set(hid)
@@ -75,8 +74,8 @@ func TestDamage(t *testing.T) {
 				if d.name == "full" {
 					freed(r)
 				}
-				// Uninstalling after that equals a fresh boot. Once with all of dpkg, else with the script
-				// that it runs before the files go.
+				// Uninstalling after that equals a fresh boot. Once with dpkg, otherwise with the script that it runs
+				// before the files go.
 				if name == "ledger" {
 					r.sh("dpkg -r warder")
 				} else {
@@ -100,8 +99,8 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// freed gives the disk its room back under the running agent: what was kept in the runtime directory is taken home, and
-// a power cut after that, which the runtime directory does not survive, loses no event and tells none twice.
+// freed makes space on the disk while the agent runs: what was kept in the runtime directory moves back, and a power
+// cut after that, which the runtime directory does not survive, loses no event and reports none twice.
 func freed(r *rig) {
 	r.t.Helper()
 	for i := range 3 {
@@ -117,7 +116,7 @@ func freed(r *rig) {
 	r.wait("it is at home again",
 		`! ls /run/warder/store.db /run/warder/ledger.db /run/warder/identity.json 2>/dev/null && test "$(warder status --json | grep `+
 			`-c 'until it can')" = 0`)
-	// As a power cut: killed, and what was in memory alone is gone.
+	// Like a power cut: killed, and memory is lost.
 	r.sh("systemctl mask --runtime -q warder; systemctl kill -s KILL warder; sleep 0.5; mkdir -p /root/ends; cp -a /run/warder/holding " +
 		"/run/warder/held /root/ends/; rm -rf /run/warder/store.db* /run/warder/identity.json; systemctl unmask --runtime -q warder; " +
 		"systemctl reset-failed warder; systemctl start warder")

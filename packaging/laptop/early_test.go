@@ -9,13 +9,13 @@ import (
 	"testing"
 )
 
-// atStart are QEMU's arguments for a stick and a keyboard that are there when the laptop is switched on.
+// atStart are QEMU's arguments for a stick and a keyboard that are plugged in when the laptop is switched on.
 func atStart(file string) []string {
 	return []string{"-drive", "if=none,id=first,format=raw,file=" + file, "-device", "usb-storage,bus=xhci.0,port=1,drive=first", "-device",
 		"usb-kbd,bus=xhci.0,port=2"}
 }
 
-// reasons are those of the events that the server has of a subject.
+// reasons are those of the events that the server has about a subject.
 func (r *rig) reasons(subject string) string {
 	r.t.Helper()
 	return r.sh(`curl -sk -H "Authorization: Bearer $(cat /root/token)" "%s/devices/$(cat /root/device)/events?page_size=100" | tr '{' `+
@@ -33,8 +33,8 @@ func (r *rig) reached() {
 const startLog = `journalctl -b -u warder-early -u warder -o short-monotonic --no-pager | head -n 30; dmesg | grep -E ' sd[a-z]|New USB ` +
 	`device found|usb .*authorized'`
 
-// starts: what is there when a laptop is switched on is judged by the last confirmed policy before the agent runs, and
-// the agent takes over. Before that it is shut down.
+// starts: what is plugged in when a laptop is switched on is judged by the last confirmed policy before the agent runs,
+// and the agent takes over. Before that the laptop is shut down.
 func starts(t *testing.T, r *rig, o Options) {
 	with := func(initrd string, args []string) *rig {
 		next := o
@@ -49,7 +49,7 @@ func starts(t *testing.T, r *rig, o Options) {
 	file := r.medium("first", 48)
 	r.shutDown()
 
-	// A distribution's initramfs has let both in before any program of the disk runs.
+	// A distribution's initramfs has let both in before any program on the disk runs.
 	again := with("initrd-usb.gz", atStart(file))
 	again.reached()
 	out := again.sh("journalctl -b -1 -u warder --no-pager -o cat")
@@ -62,7 +62,8 @@ func starts(t *testing.T, r *rig, o Options) {
 	again.told("denied", "could be used for up to [0-9.]*s before that; decided before the agent ran")
 	t.Log(again.reasons("usb 2-1"))
 	contains(t, again.sh("journalctl -b -u warder-early -o cat --no-pager"), "the agent takes over")
-	// No keyboard is refused while somebody may have to type a passphrase. The agent refuses it: another one is there.
+	// No keyboard is refused while somebody may have to type a passphrase. The agent refuses it, because there is
+	// another one.
 	again.authorized("1-2", "0")
 	again.told("denied", "usb 1-2 0627:0001")
 	keyboard := again.reasons("usb 1-2")
@@ -86,7 +87,8 @@ func starts(t *testing.T, r *rig, o Options) {
 	if n := strings.Count(again.sh("journalctl -b -u warder-early -o cat --no-pager"), "in force while the machine starts up"); n != 1 {
 		t.Errorf("the early start ran %d times", n)
 	}
-	// An agent that does not come up: the early start holds on through all of its starts, and gives back when it is stopped.
+	// An agent that does not start: the early start stays through all of its attempts, and gives back when it is
+	// stopped.
 	again.sh(`systemctl stop warder warder-early; rm -rf /run/warder/*; mkdir -p /run/systemd/system/warder.service.d
 		printf '[Service]\nExecStart=\nExecStart=/bin/false\n' >/run/systemd/system/warder.service.d/broken.conf; systemctl daemon-reload; systemctl start --no-block warder`)
 	again.authorized("2-1", "0")
@@ -109,7 +111,7 @@ func starts(t *testing.T, r *rig, o Options) {
 		return // more boots are the soak's
 	}
 
-	// The controller's driver comes from the disk: the stick works at no time.
+	// The controller's driver is on the disk: the stick never works.
 	again.shutDown()
 	late := with("", atStart(file))
 	late.reached()
@@ -118,11 +120,11 @@ func starts(t *testing.T, r *rig, o Options) {
 		t.Error("the stick was a disk")
 	}
 	late.authorized("2-1", "0")
-	if out := late.reasons("usb 2-1"); strings.Count(out, "could be used") != 1 { // that of the boot before
+	if out := late.reasons("usb 2-1"); strings.Count(out, "could be used") != 1 { // the previous boot's
 		t.Error(out)
 	}
 
-	// A disk that the start waits for is not refused before it is done, wherever it is.
+	// A disk that the boot waits for is not refused before the boot is done, wherever it is.
 	late.sh("systemctl stop warder")
 	late.authorized("2-1", "1")
 	late.wait("the stick is a disk", "test -b /dev/sda")
@@ -139,15 +141,15 @@ func starts(t *testing.T, r *rig, o Options) {
 	waits.sh("sed -i /data/d /etc/fstab")
 }
 
-// closedInitramfs: with USB closed in the initramfs nothing on it works there, and where no policy holds anything
-// it works from the early start on.
+// closedInitramfs: with USB closed in the initramfs no USB device works there. If no policy is in force, they work from
+// the early start on.
 func closedInitramfs(t *testing.T) {
 	image, share := need(t)
 	o := overlay(t, image)
 	r := start(t, o)
 	file := r.medium("a", 48)
 	r.install()
-	// As the package manager has it: the programs of /usr/sbin make it.
+	// As the package manager has it: programs in /usr/sbin build it.
 	res, err := r.Run(25*minute, "time warder boot close-usb")
 	if err != nil || res.Code != 0 {
 		t.Fatalf("%v %+v", err, res)

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestEncryption: on real LUKS, LVM, md, btrfs and loop devices the report turns when something is written to a
-// plain disk, and back when it is not.
+// TestEncryption: with real LUKS, LVM, md, btrfs and loop devices, the report changes when something is mounted for
+// writing from a plain disk, and back when it no longer is.
 func TestEncryption(t *testing.T) {
 	t.Parallel()
 	var args []string
@@ -19,7 +19,7 @@ func TestEncryption(t *testing.T) {
 	for _, d := range []string{"b", "c", "d", "e", "f"} {
 		size := int64(64 << 20)
 		if d == "b" || d == "e" || d == "f" {
-			size = 192 << 20 // btrfs wants more
+			size = 192 << 20 // btrfs needs more
 		}
 		file := filepath.Join(dir, "vd"+d)
 		if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -35,7 +35,7 @@ func TestEncryption(t *testing.T) {
 	contains(t, whole.finding("storage.encryption_required"),
 		"noncompliant/detect_only: / (ext4) is not encrypted: vda is plain (path: vda)")
 
-	// All that is written moves onto an encrypted disk; the system's own is read-only from then on.
+	// Everything writable moves onto an encrypted disk; the system's own disk is read-only from then on.
 	whole.sh(luks("vdb", "enc1") +
 		` && mkfs.ext4 -q /dev/mapper/enc1 && mkdir -p /srv/enc /run/a /run/b && mount /dev/mapper/enc1 /srv/enc`)
 	whole.sh(

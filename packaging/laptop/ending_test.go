@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestEndings: what a restart, a stop, a hang and a shutdown leave behind, and what is said of them.
+// TestEndings: what a restart, a stop, a hang and a shutdown leave behind, and what is reported about them.
 func TestEndings(t *testing.T) {
 	t.Parallel()
 	image, _ := need(t)
@@ -19,7 +19,7 @@ func TestEndings(t *testing.T) {
 	t.Run("restart", func(t *testing.T) {
 		r := &rig{whole.Laptop, t, whole.dir, whole.policy}
 		r.set(`{"policy_data":{"usb":{"allowed_classes":["hid"]}}}`)
-		// A start that takes a while, so that something can be plugged in before it.
+		// A slow start, so that something can be plugged in before it is done.
 		r.sh(
 			`mkdir -p /run/systemd/system/warder.service.d; printf '[Service]\nExecStartPre=/bin/sleep 8\n' >/run/systemd/system/warder.service.d/slow.conf; systemctl daemon-reload
 			systemctl restart --no-block warder`)
@@ -34,7 +34,7 @@ func TestEndings(t *testing.T) {
 		r.authorized("1-2", "1")
 		r.authorized("2-1", "0")
 		r.sh("rm -r /run/systemd/system/warder.service.d; systemctl daemon-reload")
-		// What was there before us is a mouse that works.
+		// What was there before us is a working mouse.
 		t.Log(r.sh("warder revert --reason ticket; warder ledger"))
 		r.authorized("1-2", "1")
 		r.authorized("2-1", "1")
@@ -74,7 +74,7 @@ func TestEndings(t *testing.T) {
 
 	t.Run("start", func(t *testing.T) { starts(t, &rig{whole.Laptop, t, whole.dir, whole.policy}, o) })
 	if os.Getenv("WARDER_SOAK") == "" {
-		return // to make an initramfs takes many minutes under emulation
+		return // building an initramfs takes many minutes under emulation
 	}
 	t.Run("start_debian13", func(t *testing.T) {
 		o := overlay(t, image+"-trixie")

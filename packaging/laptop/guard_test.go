@@ -4,8 +4,8 @@ package laptop
 
 import "testing"
 
-// TestLastInput is point 4: the last keyboard stays, with the guard named; with a PS/2 one present
-// the USB one is refused; and what only claims to be a keyboard does not get in.
+// TestLastInput: the last keyboard stays, with the guard named; with a PS/2 one present the USB one is refused; and a
+// device that only claims to be a keyboard does not get in.
 func TestLastInput(t *testing.T) {
 	t.Parallel()
 	const deny = `{"policy_data":{"usb":{"allowed":false}}}`
@@ -33,7 +33,7 @@ func TestLastInput(t *testing.T) {
 		r.gone("1-1")
 		r.gone("1-2")
 		r.sh("sleep 1")
-		// As the only keyboard, what is also a disk is refused, and what is nothing but a keyboard is not.
+		// As the only keyboard, a device that is also a disk is refused, and one that is only a keyboard is not.
 		r.gadget("trojan", "hid mass_storage")
 		dev := r.gadgetDevice()
 		r.wait("it was judged", "warder explain usb --port %s", dev)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestHostileServer is point 6: whatever the server answers, the last good policy stays, and each
-// answer is reported in its own words.
+// TestHostileServer: whatever the server answers, the last good policy stays, and each kind of answer is reported with
+// its own message.
 func TestHostileServer(t *testing.T) {
 	t.Parallel()
 	r := start(t, Options{})
@@ -32,7 +32,7 @@ func TestHostileServer(t *testing.T) {
 	r.wait("nothing is left to report", `warder status --json | grep -q '"events_waiting": 0'`)
 	before := r.status()["policy"].(map[string]any)["digest"]
 
-	// On the server the stick is allowed by now: whatever of this reaches the device must not count.
+	// On the server the stick is allowed by now: none of these answers may have that effect on the device.
 	plain("PUT", "/policies/policy-default",
 		`{"compliance":"enforce","policy_data":{"usb":{"allowed":true},"storage":{},"network":{},"dlp":{}}}`)
 	for _, c := range []struct{ mode, says string }{
@@ -73,6 +73,6 @@ func TestHostileServer(t *testing.T) {
 			r.sh("warder check-in")
 		})
 	}
-	// And with the server back as it should be, the device follows: the stick is allowed now.
+	// With the server well again, the device follows: the stick is allowed now.
 	r.authorized("2-1", "1")
 }

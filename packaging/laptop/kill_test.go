@@ -14,9 +14,8 @@ import (
 	"github.com/warderd/warder/agent/killpoint"
 )
 
-// TestKill is point 5: SIGKILL under plugging and policy changes, at every named point of the code.
-// After each restart the machine equals the policy, the ledger the machine, and no journalled event
-// is lost or doubled on the server.
+// TestKill: SIGKILL under plugging and policy changes, at every named point of the code. After each restart the machine
+// equals the policy, the ledger equals the machine, and no journalled event is lost or duplicated on the server.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	r := start(t, Options{})
@@ -41,7 +40,8 @@ func TestKill(t *testing.T) {
 		} else {
 			r.sh("echo %s >/run/warder-killpoint", point)
 		}
-		// A policy change and a plug at once: between nothing and everything of what the section does.
+		// A policy change and a plug at once, from a policy that asks nothing to one that uses everything in the
+		// section.
 		enforce := i%2 == 0 || point == "guard.noted" // below enforce the guard writes nothing
 		body := `{"compliance":"monitor","policy_data":{"usb":{"allowed_classes":["hid"]}}}`
 		if enforce {
@@ -96,7 +96,7 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// ledgerEqualsMachine: each row's last value is what is read now, and nothing is under way.
+// ledgerEqualsMachine: each row's last value is what is read now, and nothing is intended.
 func (r *rig) ledgerEqualsMachine(when string) {
 	r.t.Helper()
 	r.wait(when+": the ledger equals the machine",

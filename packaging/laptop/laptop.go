@@ -1,8 +1,8 @@
 //go:build linux
 
-// Package laptop is the test laptop: a Debian machine in QEMU, without KVM, into which tests plug
-// real emulated USB devices. It owns the machine and the channel into it, and knows nothing of
-// policies. The image is made by build.sh; files of the test reach the guest as /host.
+// Package laptop is the test laptop: a Debian machine in QEMU, without KVM, into which tests plug real emulated USB
+// devices. It owns the machine and the channel into it, and knows nothing about policies. build.sh makes the image; the
+// guest sees the test's files as /host.
 package laptop
 
 import (
@@ -23,11 +23,11 @@ import (
 // Options of one boot.
 type Options struct {
 	Image  string   // directory that build.sh filled
-	Share  string   // directory that the guest sees as /host; holds the guest binary
+	Share  string   // directory that the guest sees as /host; contains the guest binary
 	Append string   // more of the kernel's command line
 	Args   []string // more of QEMU's arguments
-	Disk   string   // a writable overlay that survives a reboot; "" for a throw-away one
-	Initrd string   // another one than the image's; a name of the image's directory, or a path
+	Disk   string   // a writable overlay that survives a reboot; "" for a temporary one
+	Initrd string   // another kernel than the image's; a name in the image's directory, or a path
 }
 
 // Laptop is a running machine.
@@ -51,8 +51,8 @@ type reply struct {
 	Code int    `json:"code"`
 }
 
-// boots and bootLimit: under software emulation on a busy machine a kernel's first calibration of its
-// timers can stand still for ever. A boot that shows no life is begun again.
+// boots and bootLimit: under software emulation on a busy machine, a kernel's first calibration of its timers can hang
+// for ever. A boot without a sign of life is begun again.
 const (
 	boots     = 4
 	bootLimit = 100 * time.Second
@@ -93,9 +93,9 @@ func boot(o Options) (*Laptop, error) {
 		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
 		"-nographic", "-no-reboot", "-net", "none", "-monitor", "none",
 		"-kernel", filepath.Join(o.Image, "vmlinuz"), "-initrd", initrd,
-		// norandmaps: the emulator translates a program anew at each new place in memory. With places drawn at
-		// random, every curl is translated again; when its cache is full, all of it is thrown away, and the whole
-		// laptop is five times as slow for a second.
+		// norandmaps: the emulator translates a program again at each new place in memory. With random places, every
+		// curl is translated again; when its cache is full, all of it is dropped, and the whole laptop is five times as
+		// slow for a second.
 		"-append", "console=ttyS0 norandmaps no_timer_check panic=-1 quiet loglevel=4 systemd.show_status=false net.ifnames=0 " + o.Append,
 		"-drive", "file=" + disk + ",if=virtio,format=" + format + snapshot,
 		"-serial", "file:" + filepath.Join(dir, "console.log"),
@@ -194,7 +194,7 @@ type Result struct {
 	Code     int
 }
 
-// Run runs a shell script in the laptop as root, for at most a limit of time.
+// Run runs a shell script in the laptop as root, for at most the given time.
 func (l *Laptop) Run(limit time.Duration, script string) (Result, error) {
 	l.mu.Lock()
 	l.next++
@@ -216,13 +216,13 @@ func (l *Laptop) Run(limit time.Duration, script string) (Result, error) {
 	}
 }
 
-// Console is the end of what the laptop printed on its serial line.
+// Console is the end of the laptop's serial output.
 func (l *Laptop) Console() string {
 	b, _ := os.ReadFile(filepath.Join(l.dir, "console.log"))
 	return string(b[max(0, len(b)-4000):])
 }
 
-// Close stops the machine at once, as a pulled battery would.
+// Close stops the machine at once, like a power cut.
 func (l *Laptop) Close() {
 	if l.qemu.Process != nil {
 		_ = l.qemu.Process.Kill()

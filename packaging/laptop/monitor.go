@@ -77,13 +77,13 @@ func (l *Laptop) Plug(driver, id string, props map[string]any) error {
 	return err
 }
 
-// Unplug takes a device out, as a hand would.
+// Unplug unplugs a device.
 func (l *Laptop) Unplug(id string) error {
 	_, err := l.qmp.do("device_del", map[string]any{"id": id})
 	return err
 }
 
-// Stick makes a raw file on the host the medium of a stick to come, by node name.
+// Stick makes a raw file on the host the medium of a future stick, by node name.
 func (l *Laptop) Stick(node, file string) error {
 	_, err := l.qmp.do("blockdev-add", map[string]any{
 		"node-name": node, "driver": "raw", "file": map[string]any{"driver": "file", "filename": file},

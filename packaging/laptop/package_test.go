@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// packageLife is point 7: upgrade over a running agent with a stick plugged in, and removal, after
-// which every default equals a fresh boot and nothing of ours is left.
+// packageLife: an upgrade with a stick plugged in while the agent runs, and a removal, after which every default equals
+// a fresh boot and nothing of ours is left.
 func packageLife(t *testing.T, whole *rig) {
 	r := &rig{whole.Laptop, t, t.TempDir(), whole.policy}
 	r.medium("up", 16)
@@ -19,7 +19,7 @@ func packageLife(t *testing.T, whole *rig) {
 	t.Log(r.sh("systemd-analyze security warder.service --no-pager | tail -n 1"))
 	directives(t, r)
 
-	// While the package is upgraded, the stick must not be let in for a moment.
+	// During the upgrade, the stick must not be let in for a moment.
 	r.sh(
 		`(while :; do cat /sys/bus/usb/devices/2-2/authorized /sys/bus/usb/devices/usb2/authorized_default; sleep 0.01; done >/tmp/watch.log) & echo $! >/tmp/watch.pid
 		dpkg -i /host/warder-next.deb; kill $(cat /tmp/watch.pid)`)
@@ -57,7 +57,7 @@ func packageLife(t *testing.T, whole *rig) {
 	r.sh("warder revert --lift")
 	r.authorized("2-2", "0")
 
-	// The last resort: a program that cannot start opens the inputs, and only those.
+	// The last resort: if the program cannot start, it opens the inputs, and only those.
 	r.plug("usb-tablet", "m1", map[string]any{"port": "3"})
 	r.wait("the tablet is there", "ls -d /sys/bus/usb/devices/1-3")
 	r.authorized("1-3", "0")
@@ -123,7 +123,7 @@ func serverPackage(t *testing.T, whole *rig) {
 // fresh is what every kernel default of the laptop reads after a boot without Warder.
 const fresh = "usb1 1\nusb2 1\nparam -1"
 
-// directives compares the hardening of the unit as systemd took it with the exact list.
+// directives compares the unit's hardening, as systemd understood it, with the exact list.
 func directives(t *testing.T, r *rig) {
 	t.Helper()
 	want := map[string]string{

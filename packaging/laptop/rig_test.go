@@ -64,7 +64,7 @@ func start(t *testing.T, o Options) *rig {
 	return &rig{Laptop: l, t: t, dir: t.TempDir()}
 }
 
-// sh runs a script that must pass, and gives what it printed.
+// sh runs a script that must succeed, and returns what it printed.
 func (r *rig) sh(script string, args ...any) string {
 	r.t.Helper()
 	if len(args) > 0 {
@@ -93,7 +93,7 @@ func (r *rig) try(script string, args ...any) Result {
 	return res
 }
 
-// wait asks again until a script passes.
+// wait repeats a script until it succeeds.
 func (r *rig) wait(what, script string, args ...any) {
 	r.t.Helper()
 	if len(args) > 0 {
@@ -134,7 +134,7 @@ func (r *rig) enroll() {
 	r.wait("the policy is in force", `test "$(warder status --json | grep -c '"state": "active"')" = 1`)
 }
 
-// ready is a laptop that is enrolled.
+// ready is an enrolled laptop.
 func ready(t *testing.T, o Options) *rig {
 	r := start(t, o)
 	r.server("")
@@ -154,7 +154,7 @@ func overlay(t *testing.T, image string) Options {
 	return Options{Image: image, Disk: disk}
 }
 
-// lasting is a laptop on such a disk, enrolled, whose server and journal are there after a reboot, too.
+// lasting is an enrolled laptop on such a disk, whose server and journal survive a reboot, too.
 func lasting(t *testing.T, o Options) *rig {
 	t.Helper()
 	r := start(t, o)
@@ -204,7 +204,7 @@ func (r *rig) set(body string) {
 
 func (r *rig) change(body string) {
 	r.t.Helper()
-	// Every section each time: what one test sets must not stand in the next.
+	// Every section each time: one test's settings must not remain in the next.
 	var doc map[string]any
 	if err := json.Unmarshal([]byte(body), &doc); err != nil {
 		r.t.Fatal(err)
@@ -269,7 +269,7 @@ func (r *rig) unplug(id string) {
 	}
 }
 
-// authorized waits until a device is there and the kernel says so, or not, about it.
+// authorized waits until a device is present and the kernel has authorised it, or not.
 func (r *rig) authorized(path, want string) {
 	r.t.Helper()
 	r.wait(path+" authorized="+want, `test "$(cat /sys/bus/usb/devices/%s/authorized)" = %s`, path, want)
@@ -280,7 +280,7 @@ func (r *rig) gone(path string) {
 	r.wait(path+" is unplugged", "test ! -e /sys/bus/usb/devices/%s", path)
 }
 
-// unbound: no driver holds any interface of a device.
+// unbound: no driver is bound to any interface of a device.
 func (r *rig) unbound(path string) {
 	r.t.Helper()
 	if out := r.try("ls -d /sys/bus/usb/devices/%s:*/driver 2>/dev/null", path).Out; out != "" {
@@ -306,7 +306,7 @@ func (r *rig) status() map[string]any {
 	return s
 }
 
-// finding gives one finding of the status as "compliance/enforcement: reason".
+// finding returns one finding of the status as "compliance/enforcement: reason".
 func (r *rig) finding(setting string) string {
 	r.t.Helper()
 	list, _ := r.status()["findings"].([]any)
@@ -319,7 +319,7 @@ func (r *rig) finding(setting string) string {
 	return "none"
 }
 
-// defaults reads every default of the kernel, in a line each.
+// defaults reads every default of the kernel, one per line.
 func (r *rig) defaults() string {
 	r.t.Helper()
 	return r.sh("cd /sys/bus/usb/devices; for h in usb*; do echo $h $(cat $h/authorized_default); done; echo param $(cat " +

@@ -4,22 +4,22 @@ package laptop
 
 import "github.com/warderd/warder/enforce"
 
-// Sabotage is one way to break, behind the agent's back, what a capability claims to hold. The house's own test
-// wants one for each claim, and the laptop's does all of them: in enforce what was broken is mended and told, in
-// warn and monitor it is told and left.
+// Sabotage is one way to break, without the agent, what a capability claims to enforce. The house test requires one for
+// each claim, and the laptop's test does all of them: in enforce it has to be repaired and reported; in warn and
+// monitor reported and left.
 type Sabotage struct {
 	Name   string
 	Claims []enforce.Setting
 	Policy string // policy_data
 	Plug   string // a QEMU device on port 1; "" for none
-	// Left: what is only watched is told and not mended. Seen: what is never imposed; the report turns, and turns
-	// back when it is undone.
+	// Left: what is only watched is reported and not repaired. Seen: for what is only detected; the finding changes,
+	// and changes back when it is undone.
 	Left, Seen bool
 	Undo       string
 	Breaks     string // a script; it runs as root
-	Mended     string // passes while the machine holds what the policy asks
-	Subject    string // of the event, as a pattern of grep; "" where nothing is to be told: it changes nothing
-	// Silent breaks give no signal: the look that comes round finds them, and a check-in looks, too.
+	Mended     string // succeeds while the machine is as the policy asks
+	Subject    string // the event, as a pattern of grep; "" if nothing has to be reported: it changes nothing
+	// Silent changes give no signal: the regular look finds them, and a check-in looks, too.
 	Silent bool
 }
 
@@ -70,8 +70,8 @@ var Sabotages = []Sabotage{
 		Policy: `{"usb":{"allowed_classes":["hid"],"audit_only":true}}`, Plug: "usb-storage",
 		Left: true, Breaks: "echo 0 >/sys/bus/usb/devices/2-1/authorized", Mended: "false", Subject: device},
 
-	// On a machine of which all else is encrypted (TestEncryption): vdb is a LUKS volume that is open as enc1, the
-	// others are empty.
+	// On a machine on which everything else is encrypted (TestEncryption): vdb is a LUKS volume that is open as enc1,
+	// the others are empty.
 	{Name: "a plain file system is mounted", Claims: []enforce.Setting{"storage.encryption_required"}, Policy: encrypted, Seen: true,
 		Breaks: "mkfs.ext4 -q -F /dev/vdc && mount /dev/vdc /run/a", Undo: "umount /run/a",
 		Subject: `/run/a (ext4) is not encrypted: vdc is plain (path: vdc`},
@@ -109,7 +109,7 @@ var Sabotages = []Sabotage{
 
 const encrypted = `{"storage":{"encryption_required":true}}`
 
-// luks makes a disk a LUKS volume and opens it. The key is nobody's.
+// luks makes a disk a LUKS volume and opens it. Nobody keeps the key.
 func luks(disk, name string) string {
 	return `echo -n key | cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/` + disk +
 		` - && echo -n key | cryptsetup open /dev/` + disk + ` ` + name + ` -d -`

@@ -16,8 +16,7 @@ func (r *rig) drifts(subject string) string {
 		`"%s/devices/$D/events?page_size=100" | tr '{' '\n' | grep '"kind":"drift"' | grep -c '%s'`, api, subject)
 }
 
-// sabotage breaks something and waits until it is mended and told, where it is to be. It prints how long
-// both took.
+// sabotage breaks something and waits until it is repaired and reported, if it should be. It prints how long both took.
 func (r *rig) sabotage(s Sabotage, mends bool) (mended, told time.Duration) {
 	r.t.Helper()
 	count := "echo 0"
@@ -89,7 +88,7 @@ func sabotages(t *testing.T, o Options) {
 					t.Errorf("it says %s", last)
 				}
 				if !strings.Contains(s.Breaks, "unshare -n") {
-					contains(t, last, "(pid ") // who it was
+					contains(t, last, "(pid ") // which program it was
 				}
 			}
 			if i > 0 { // one row is enough for what is the same in all
@@ -98,7 +97,7 @@ func sabotages(t *testing.T, o Options) {
 			for _, mode := range []string{"warn", "monitor"} {
 				r.set(policy(mode))
 				r.authorized("2-1", "1")
-				r.sh("echo 0 >/sys/bus/usb/devices/2-1/authorized; sleep 2") // told, too, and left
+				r.sh("echo 0 >/sys/bus/usb/devices/2-1/authorized; sleep 2") // reported, too, and left
 				r.authorized("2-1", "0")
 				_, told := r.sabotage(s, false)
 				t.Logf("%s: told on the server after %s", mode, told)

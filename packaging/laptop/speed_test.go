@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TestSpeed prints the figures of the laptop; it bounds none of them, because these depend on the
-// machine beneath. USBGuard is measured in the same image, the same way, in the same run.
+// TestSpeed prints the laptop's figures. It sets no limits, because they depend on the machine beneath. USBGuard is
+// measured in the same image, in the same way, in the same run.
 func TestSpeed(t *testing.T) {
 	r := ready(t, Options{})
 	plugs := 100
@@ -46,12 +46,12 @@ func (r *rig) insertToDecision(n int, policy string) []time.Duration {
 	return r.plugs(n)
 }
 
-// plugs plugs a device so many times: every other one within 300 ms of the unplug before, and the rest on a
-// machine that has come to rest.
+// plugs plugs a device a number of times: every other one within 300 ms of the previous unplug, and the rest on an idle
+// machine.
 func (r *rig) plugs(n int) []time.Duration {
 	r.t.Helper()
-	// kobject_uevent_env itself cannot be probed on Debian's kernels ("notrace"). What it sends is the first
-	// broadcast of the task that is in device_add for this device; struct device begins with its name.
+	// kobject_uevent_env itself cannot be probed on Debian's kernels ("notrace"). It sends the first broadcast of the
+	// task that is in device_add for this device; struct device begins with its name.
 	r.sh(`set -e; cd /sys/kernel/tracing; echo 0 >tracing_on; echo >set_event_pid; echo >kprobe_events
 	echo 'p:adding device_add name=+0(+0(%di)):string' >>kprobe_events; echo 'p:seen netlink_broadcast' >>kprobe_events; echo 'p:decided usb_authorize_device' >>kprobe_events
 	echo 'name == "1-4"' >events/kprobes/adding/filter
@@ -91,7 +91,7 @@ func (r *rig) plugs(n int) []time.Duration {
 			now := time.Duration(sec * float64(time.Second))
 			if w == "seen:" {
 				seen, adding = now, ""
-			} else if seen != 0 { // a second decision on the same device is none on the plug
+			} else if seen != 0 { // a second decision on the same device does not count for the plug
 				list = append(list, now-seen)
 				seen = 0
 			}
@@ -118,7 +118,7 @@ func print(t *testing.T, name string, d []time.Duration) {
 		round(0.99), round(1))
 }
 
-// nudges: policy changes by push, as the agent measures them on its own clock.
+// nudges: policy changes by push, as the agent measures them by its own clock.
 func (r *rig) nudges(n int) {
 	r.t.Helper()
 	r.sh("systemctl restart warder")
@@ -126,7 +126,7 @@ func (r *rig) nudges(n int) {
 	for i := range n {
 		class := []string{"hid", "audio"}[i%2]
 		r.change(fmt.Sprintf(`{"policy_data":{"usb":{"allowed_classes":[%q]}}}`, class))
-		// Not asked for meanwhile: asking takes the laptop longer than what is measured.
+		// Do not ask meanwhile: asking takes the laptop longer than what is measured.
 		time.Sleep(2 * time.Second)
 		r.settled()
 		if i%2 == 0 {
@@ -137,8 +137,8 @@ func (r *rig) nudges(n int) {
 	r.t.Logf("server, change to report: %s", r.curl("GET", "/latency", ""))
 }
 
-// drift: what another program changes, until it reads as wanted again, and until the server has the event. As slowly
-// as not to count as contended.
+// drift: another program's changes, until they are repaired, and until the server has the event. Slow enough not to
+// count as contended.
 func (r *rig) drift(n int) {
 	r.t.Helper()
 	r.set(`{"policy_data":{"usb":{"allowed_classes":["hid"]}}}`)
@@ -160,7 +160,7 @@ func (r *rig) drift(n int) {
 		n, at(mended, 0.5), at(mended, 0.99), at(told, 0.5), at(told, 0.99))
 }
 
-// idle: the agent with its policy in force and nothing to do, for five minutes: a look that comes round is in them.
+// idle: the agent with its policy in force and nothing to do, for five minutes, including a regular look.
 func (r *rig) idle() {
 	r.t.Helper()
 	r.sh("sleep 20")

@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// TestUSB is points 1 to 3: what is refused and allowed, a policy change on a present device, and
-// the modes that write nothing.
+// TestUSB: what is refused and allowed, a policy change on a present device, and the modes that write nothing.
 func TestUSB(t *testing.T) {
 	t.Parallel()
 	r := ready(t, Options{})
@@ -132,7 +131,7 @@ func TestUSB(t *testing.T) {
 	}
 }
 
-// gadget makes a USB device of the guest's own, by dummy_hcd and configfs.
+// gadget makes a USB device of the guest's own, with dummy_hcd and configfs.
 func (r *rig) gadget(name, functions string) {
 	r.t.Helper()
 	r.sh(`set -e
@@ -156,7 +155,7 @@ func (r *rig) gadget(name, functions string) {
 	ls /sys/class/udc | head -1 >UDC`, name, functions, name, name, name)
 }
 
-// gadgetDevice is the kernel's name for the device that the gadget is on its host side.
+// gadgetDevice is the kernel's name for the gadget's device on the host side.
 func (r *rig) gadgetDevice() string {
 	r.t.Helper()
 	r.wait("the gadget is there", "grep -l GADGET1 /sys/bus/usb/devices/*/serial")
@@ -170,8 +169,8 @@ func (r *rig) ungadget(name string) {
 	r.wait("the gadget is gone", "! grep -l GADGET1 /sys/bus/usb/devices/*/serial")
 }
 
-// phones are vendor-specific devices: one that offers files by its system's descriptor alone, and one that does not.
-// Both have no name for their interface.
+// phones are vendor-specific devices: one that gives access to files only by its OS descriptor, and one that does not.
+// Neither has a name for its interface.
 func phones(t *testing.T, r *rig) {
 	r = &rig{r.Laptop, t, r.dir, r.policy}
 	const noFiles = `{"policy_data":{"usb":{"allowed":true},"storage":{"external_storage_allowed":false}}}`
@@ -185,7 +184,7 @@ func phones(t *testing.T, r *rig) {
 	r.functionFS("modem", false)
 	dev = r.gadgetDevice()
 	r.authorized(dev, "1")
-	// One that was there before the policy is asked before it is judged: it is not taken away for a moment.
+	// A phone that was there before the policy is asked before it is judged: it is not taken away for a moment.
 	r.set(`{"policy_data":{"usb":{"allowed":true}}}`)
 	r.authorized(dev, "1")
 	r.sh("systemctl restart warder && dmesg -C")
@@ -199,7 +198,7 @@ func phones(t *testing.T, r *rig) {
 	r.sh("rmmod usb_f_fs dummy_hcd || true")
 }
 
-// functionFS makes a gadget with one vendor-specific interface; with files, its system says that it is MTP.
+// functionFS makes a gadget with one vendor-specific interface; with files, its OS descriptor says MTP.
 func (r *rig) functionFS(name string, files bool) {
 	r.t.Helper()
 	// functionfs_descs_head_v2 (include/uapi/linux/usb/functionfs.h): full and high speed, an interface and two

@@ -1,4 +1,3 @@
-// Package systemd holds what runs when the agent cannot: the last resort, a shell script and its
-// unit. It owns no Go code beside the test of that script; the agent's own unit is in
-// platform/service.
+// Package systemd has what runs when the agent cannot: the last resort, a shell script and its unit. Its only Go code
+// is the test of that script; the agent's own unit is in platform/service.
 package systemd

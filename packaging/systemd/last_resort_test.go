@@ -20,7 +20,7 @@ func descriptors(classes ...byte) string {
 	return string(b)
 }
 
-// TestOpen: the last resort lets in what is an input and nothing else, and hubs before it.
+// TestOpen: the last resort lets in inputs and nothing else, and the hubs before them.
 func TestOpen(t *testing.T) {
 	root := t.TempDir()
 	want := map[string]string{}
@@ -57,8 +57,8 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// TestCount: five crashes without a healthy minute between them call for the last resort. Starts that
-// run into their time limit do not, however many.
+// TestCount: five crashes without a healthy minute between them call for the last resort. Starts that exceed their time
+// limit do not count.
 func TestCount(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -80,7 +80,7 @@ func TestCount(t *testing.T) {
 		for _, r := range c.results {
 			cmd := exec.Command("sh", "last-resort", "count")
 			cmd.Env = append(os.Environ(), "WARDER_RUN="+run, "SERVICE_RESULT="+r, "PATH="+bin+":"+os.Getenv("PATH"))
-			_, _ = cmd.CombinedOutput() // its exit code says only whether it called
+			_, _ = cmd.CombinedOutput() // its exit code only says whether it was called
 		}
 		ends, _ := os.ReadFile(run + "/ends")
 		n, _, _ := strings.Cut(string(ends), " ")
@@ -91,8 +91,8 @@ func TestCount(t *testing.T) {
 	}
 }
 
-// TestEarly: after an early start that was killed the kernel lets in what comes, and inputs that it refused are let in.
-// One that ended by itself, or was followed by an agent, is left as it is.
+// TestEarly: after an early start that was killed the kernel lets in new devices, and inputs that it refused are let
+// in. One that ended by itself, or was followed by an agent, is left as it is.
 func TestEarly(t *testing.T) {
 	for _, c := range []struct {
 		name, result string

@@ -1,7 +1,7 @@
-// Package upgrade holds what earlier versions stored, and the tests that the present version takes it:
-// nothing opens on the way, what was changed can be given back exactly, and versions talk to each other
-// in both directions. It owns no code beside tests.
+// Package upgrade has what earlier versions stored, and tests that the present version accepts it: nothing opens on the
+// way, what was changed can be given back exactly, and versions talk to each other in both directions. It only contains
+// tests.
 //
-// testdata/VERSION.tar.gz is made by the test in testdata/VERSION.go.txt, put into that version's package
-// agent (testdata/README.md says how). A version that others use gets one, and it is never made anew.
+// testdata/VERSION.tar.gz is made by the test in testdata/VERSION.go.txt, copied into that version's package agent
+// (testdata/README.md says how). Every version in use gets one, and it is never made again.
 package upgrade

@@ -21,13 +21,13 @@ import (
 	"time"
 )
 
-// old is the commit of the oldest version that is in use.
+// old is the commit of the oldest version in use.
 const (
 	oldCommit  = "1f64be4d6927ced3b326e29ba9df95ae8cc22784"
 	oldVersion = "0.2.0"
 )
 
-// build makes agent and server of a source tree.
+// build builds agent and server of a source tree.
 func build(t *testing.T, tree, version string) (agent, server string) {
 	t.Helper()
 	to := t.TempDir()
@@ -43,7 +43,7 @@ func build(t *testing.T, tree, version string) (agent, server string) {
 	return filepath.Join(to, "warder"), filepath.Join(to, "warder-server")
 }
 
-// oldTree checks the old version out. A shallow clone fetches it.
+// oldTree checks the old version out. In a shallow clone it is fetched first.
 func oldTree(t *testing.T) string {
 	t.Helper()
 	root, err := filepath.Abs("../..")
@@ -84,7 +84,7 @@ type pair struct {
 	token          string
 }
 
-// free gives a port that nobody listens on.
+// free returns a port that nobody listens on.
 func free(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -128,7 +128,7 @@ func (p *pair) agent(args ...string) string {
 	return p.run(p.warder, append([]string{"--state", p.dir + "/agent"}, args...)...)
 }
 
-// wait asks again for as long as half a minute.
+// wait repeats for as long as half a minute.
 func (p *pair) wait(what string, ok func() bool) {
 	p.t.Helper()
 	if !soon(ok) {
@@ -192,8 +192,8 @@ func (p *pair) status() (s struct {
 	return s
 }
 
-// TestMixed: an agent of 0.2.0 with the present server, and the reverse: policies, exceptions and
-// rotations of keys arrive, reports are taken.
+// TestMixed: an agent of 0.2.0 with the present server, and the reverse: policies, exceptions and rotations of keys
+// arrive, reports are accepted.
 func TestMixed(t *testing.T) {
 	oldAgent, oldServer := build(t, oldTree(t), oldVersion)
 	newAgent, newServer := build(t, "../..", "present")

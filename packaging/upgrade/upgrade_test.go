@@ -28,7 +28,7 @@ import (
 	"github.com/warderd/warder/sync/server"
 )
 
-// unpack puts a version's fixture into a directory, and says when it was made.
+// unpack unpacks a version's fixture into a directory, and returns when it was made.
 func unpack(t *testing.T, version string) (dir string, made time.Time) {
 	t.Helper()
 	f, err := os.Open("testdata/" + version + ".tar.gz")
@@ -93,7 +93,7 @@ func (m *machine) start() (stop func()) {
 	m.t.Helper()
 	begun := time.Now()
 	ready := make(chan struct{})
-	// A minute after the fixture was made: its exceptions hold.
+	// A minute after the fixture was made: its exceptions are current.
 	now := func() time.Time { return time.Now().Add(m.made.Add(time.Minute).Sub(begun)) }
 	a, err := agent.New(agent.Options{Paths: paths.Under(m.dir + "/agent"), Version: "new", SysRoot: m.dir + "/sys",
 		Inputs: m.dir + "/none", Boot: "boot1", Machine: "m1",
@@ -138,7 +138,7 @@ func (m *machine) status() agent.Status {
 	return s
 }
 
-// reads gives what the machine holds: the parameter, the root hub's default, the two sticks.
+// reads returns the machine's state: the parameter, the root hub's default, the two sticks.
 func (m *machine) reads() string {
 	var out []string
 	for _, f := range []string{"module/usbcore/parameters/authorized_default", "bus/usb/devices/usb1/authorized_default",
@@ -149,8 +149,7 @@ func (m *machine) reads() string {
 	return strings.Join(out, " ")
 }
 
-// watch looks at what must stay shut, again and again, until it is told to stop; it gives how often it
-// was open.
+// watch repeatedly looks at what must stay closed until it is told to stop; it returns how often it was open.
 func (m *machine) watch() (stop func() int64) {
 	var open atomic.Int64
 	quit, done := make(chan struct{}), make(chan struct{})
@@ -175,7 +174,7 @@ const (
 	baseline = "-1 1 1 1"
 )
 
-// TestAgent: the present version takes what 0.2.0 left in enforce, and under a hold.
+// TestAgent: the present version takes over what 0.2.0 left in enforce, and under a hold.
 func TestAgent(t *testing.T) {
 	t.Run("enforce", func(t *testing.T) {
 		dir, made := unpack(t, "0.2.0")
@@ -208,7 +207,7 @@ func TestAgent(t *testing.T) {
 		if now := m.events(); len(now) < len(events) || now[0].Seq != events[0].Seq {
 			t.Errorf("%d events were stored, %d are left", len(events), len(now))
 		}
-		// What 0.2.0 changed is given back exactly, to a hold, and after it shut again.
+		// What 0.2.0 changed is given back exactly: for a hold, and after it was closed again.
 		if err := m.api.Do(context.Background(), "POST", "/v1/hold", agent.HoldRequest{Reason: "test"}, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -260,7 +259,7 @@ func (m *machine) events() []enforce.Event {
 	return list
 }
 
-// TestServer: the present version takes 0.2.0's data directory, and its backup.
+// TestServer: the present version accepts 0.2.0's data directory, and its backup.
 func TestServer(t *testing.T) {
 	dir, _ := unpack(t, "0.2.0")
 	restored := t.TempDir()
@@ -318,7 +317,7 @@ func TestServer(t *testing.T) {
 				t.Fatalf("%+v %v", devices, err)
 			}
 			id := devices.Data[0].ID
-			// It has not been heard of since: whatever it said then, it is not compliant now.
+			// It has not been heard of since: whatever it reported then, it is not compliant now.
 			if got := get("/devices/" + id); !strings.Contains(got, `"compliance":"unknown"`) ||
 				!strings.Contains(got, `"compliance_reason":"last seen `) {
 				t.Errorf("how it stands: %s", got)

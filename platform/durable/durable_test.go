@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// The old file or the new one, whole, with the mode asked for, and nothing beside it.
+// The whole old file or the whole new one, with the right mode, and nothing beside it.
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
@@ -60,7 +60,7 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// Of many that make a file at once, one does, and the others are told; nobody sees half of it.
+// Of many that create a file at once, one succeeds, and the others are told; nobody sees half of it.
 func TestCreate(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
@@ -105,8 +105,8 @@ func TestCreate(t *testing.T) {
 	}
 }
 
-// What killed writers left goes with the next write once it is old, and at once when the file is removed;
-// nothing else does.
+// What interrupted writes left goes with the next write once it is old, and at once when the file is removed; nothing
+// else does.
 func TestLeftovers(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "identity.json")
@@ -149,7 +149,7 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
-// The sum is of the text and not of its spaces: it is that of what earlier versions wrote.
+// The sum is of the text without spaces, and equals that of earlier versions.
 func TestSum(t *testing.T) {
 	if a, b := Sum([]byte(`{"a":1}`)), Sum([]byte("{ \"a\": 1 }\n")); a != b ||
 		a != "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862" {

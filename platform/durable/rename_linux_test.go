@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The way without hard links makes a file only where there is none, too.
+// Without hard links, too, a file is only created if there is none.
 func TestRenameNew(t *testing.T) {
 	dir := t.TempDir()
 	one, two := filepath.Join(dir, "one"), filepath.Join(dir, "two")

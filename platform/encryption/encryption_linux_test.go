@@ -17,7 +17,7 @@ import (
 	"github.com/warderd/warder/enforce/fact"
 )
 
-// machine is a sysfs and a procfs of files.
+// machine is a sysfs and a procfs made of files.
 type machine struct {
 	t      *testing.T
 	root   string
@@ -84,7 +84,7 @@ func (m *machine) link(at, to string) {
 	}
 }
 
-// block makes a block device below a directory of sysfs, on others, and gives its number.
+// block makes a block device below a directory of sysfs, on others, and returns its number.
 func (m *machine) block(dir, name string, on ...string) string {
 	m.t.Helper()
 	m.n++
@@ -161,7 +161,7 @@ func (m *machine) look() []fact.Volume {
 	return out.Volumes.V
 }
 
-// stands is how one volume was found: "yes", "no LEAF" or "? WHY", and the chain.
+// stands is the result for one volume: "yes", "no LEAF" or "? WHY", and the chain.
 func stands(list []fact.Volume, mount string) string {
 	for _, v := range list {
 		if v.Mount != mount && !(v.Swap && mount == "swap") {
@@ -178,7 +178,7 @@ func stands(list []fact.Volume, mount string) string {
 	return "not listed"
 }
 
-// Every way down has to pass something that encrypts.
+// Every path down has to pass something that encrypts.
 func TestChains(t *testing.T) {
 	const aes = "crypt:aes-xts-plain64"
 	for _, c := range []struct {
@@ -388,7 +388,7 @@ func (m *machine) n1(name string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// One file system at several places is one volume; a line that cannot be read is not passed over.
+// One file system with several mount points is one volume; a line that cannot be read is not skipped.
 func TestPlaces(t *testing.T) {
 	m := newMachine(t)
 	dev := m.part("p1")
@@ -467,7 +467,7 @@ func TestHasEncrypt(t *testing.T) {
 	}
 }
 
-// A mount is told, and the watch ends with its context.
+// A mount is reported, and the watch ends with its context.
 func TestWatch(t *testing.T) {
 	r := &Reader{Sys: "/sys", Proc: "/proc", Dev: "/dev"}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -10,7 +10,7 @@ import (
 	"github.com/warderd/warder/enforce/fact"
 )
 
-// list is what a laptop in QEMU printed, with a touchpad on I²C and a Bluetooth keyboard besides.
+// list is what a laptop in QEMU printed, plus a touchpad on I²C and a Bluetooth keyboard.
 const list = `I: Bus=0011 Vendor=0001 Product=0001 Version=ab41
 N: Name="AT Translated Set 2 keyboard"
 S: Sysfs=/devices/platform/i8042/serio0/input/input0

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// A server is reached whatever it answers, directly and by a proxy; one that is not there is not.
+// A server counts as reached whatever it answers, directly and through a proxy; one that is not there does not.
 func TestProbe(t *testing.T) {
 	for _, tls := range []bool{false, true} {
 		h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusNotFound) })

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestTell: the people who are named are told, on their terminals; nobody else is, and neither the pipe
-// that logind keeps beside each session nor a terminal that is stopped makes it wait.
+// TestTell: the named people are notified, on their terminals, and nobody else; neither the pipe that logind keeps
+// beside each session nor a stopped terminal makes it wait.
 func TestTell(t *testing.T) {
 	sessions, dev := t.TempDir(), t.TempDir()
 	for name, text := range map[string]string{

@@ -31,8 +31,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A lock is one process's; when that is killed and a thread of it never returns from the kernel, the
-// next one takes the lock over, and while it lives, nobody does.
+// Only one process has a lock. If it is killed and one of its threads never returns from the kernel, the next process
+// takes the lock over; while it lives, nobody does.
 func TestLockOfTheStuck(t *testing.T) {
 	if os.Getuid() != 0 {
 		if os.Getenv("CI") == "true" {

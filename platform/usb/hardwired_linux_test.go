@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A hub's own word for its ports is not the firmware's.
+// A hub's own statement about its ports is not the firmware's.
 func TestHardwired(t *testing.T) {
 	const dev = "devices/pci0000:00/0000:00:14.0/usb1/"
 	for name, c := range map[string]struct {

@@ -94,8 +94,8 @@ func set2(id string) []byte {
 	return append(b, f...)
 }
 
-// A phone is known by its interface's name, or by an OS descriptor of either version; and what is none is not taken
-// for one.
+// A phone is recognised by its interface's name, or by an OS descriptor of either version; other devices are not
+// mistaken for one.
 func TestMTP(t *testing.T) {
 	for name, c := range map[string]struct {
 		phone phone

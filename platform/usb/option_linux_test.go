@@ -24,7 +24,7 @@ func (o Option) stands(t *testing.T, what string, set, sure, closed bool) {
 	}
 }
 
-// What the initramfs has closed is known for this boot, whatever is done with the option meanwhile, and is given back
+// What the initramfs has closed is known for this boot, whatever happens to the option meanwhile, and is given back
 // once.
 func TestOption(t *testing.T) {
 	o, say := option(t, nil), func(string) {}
@@ -61,7 +61,7 @@ func TestOption(t *testing.T) {
 	o.stands(t, "the kernel's command line has the last word", true, true, false)
 }
 
-// An initramfs that could not be made anew may be closed: that is not forgotten, and can be asked for again.
+// An initramfs that could not be built again may still be closed: that is remembered, and can be repeated.
 func TestOptionThatFails(t *testing.T) {
 	full, say := errors.New("/boot is full"), func(string) {}
 	o := option(t, full)

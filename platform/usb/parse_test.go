@@ -16,7 +16,7 @@ var descriptors = append([]byte{
 }, 0x09, 0x02, 0x1b, 0x00, 0x01, 0x02, 0x00, 0xc0, 0x00, 0x09, 0x04, 0x00, 0x00, 0x00, 0x03, 0x01, 0x01, 0x00, 0x09, 0x04, 0x00, 0x01, 0x00,
 	0xff, 0x00, 0x00, 0x05)
 
-// A keyboard hidden in the second configuration, and in an alternate setting, is seen.
+// A keyboard hidden in the second configuration, and in an alternate setting, is found.
 func TestDescriptors(t *testing.T) {
 	var u fact.USB
 	ParseDescriptors(descriptors, &u)
@@ -24,7 +24,7 @@ func TestDescriptors(t *testing.T) {
 		u.Interfaces[2].Alternate != 1 || u.Interfaces[2].Name != 5 || !u.Keyboard {
 		t.Errorf("%+v", u)
 	}
-	// Cut anywhere but between two descriptors of the last configuration, it is not the whole.
+	// Cut anywhere except between two descriptors of the last configuration, it is incomplete.
 	whole := map[int]bool{59: true, 68: true}
 	for n := range len(descriptors) {
 		var u fact.USB
@@ -49,8 +49,8 @@ func TestDescriptors(t *testing.T) {
 	}
 }
 
-// What the kernel takes with a shrug, as it gives it out: trimmed to whole descriptors, with the device's own words
-// about lengths and counts as they were.
+// What the kernel tolerates, as it passes it on: trimmed to whole descriptors, with the device's own lengths and counts
+// unchanged.
 func TestTrimmedDescriptors(t *testing.T) {
 	device := func(configs byte) []byte {
 		return []byte{0x12, 0x01, 0x00, 0x02, 0x00, 0x00, 0x00, 0x40, 0x51, 0x09, 0x66, 0x16, 0x00, 0x01, 0x01, 0x02, 0x03, configs}
@@ -143,7 +143,7 @@ func FuzzDescriptors(f *testing.F) {
 		if len(u.Interfaces) > maxInterfaces {
 			t.Fatalf("%d interfaces", len(u.Interfaces))
 		}
-		// Whatever follows whole descriptors makes them no longer whole.
+		// Anything that follows the whole descriptors makes them incomplete.
 		if u.Truncated == "" {
 			var v fact.USB
 			ParseDescriptors(append(bytes.Clone(in), 0), &v)

@@ -24,7 +24,7 @@ import (
 	"github.com/warderd/warder/platform/platformtest"
 )
 
-// What the guard reads of a device that has just come decides as all there is to know would.
+// The few facts that the guard reads of a device that has just arrived decide as all facts would.
 func TestThrift(t *testing.T) {
 	root := tree(t)
 	put := func(path, text string) {
@@ -79,8 +79,8 @@ func TestThrift(t *testing.T) {
 	}
 }
 
-// What was read of a device is not taken for another that stands at its port: not after an announcement,
-// and not where the number tells.
+// What was read of a device is never used for another one at its port: not after an announcement, and not if the number
+// differs.
 func TestKnownIsForgotten(t *testing.T) {
 	root := tree(t)
 	put := func(path, text string) {
@@ -121,7 +121,7 @@ func TestKnownIsForgotten(t *testing.T) {
 	}
 }
 
-// What is read again says all that was read at first: a keyboard that is not told as one would be taken away.
+// A second reading has everything that the first had: a keyboard that is not recognised would be taken away.
 func TestKnownIsWhole(t *testing.T) {
 	p := &Ports{Root: tree(t)}
 	for _, name := range []string{"1-1", "1-2.3", "usb1"} {
@@ -144,7 +144,7 @@ func TestKnownIsWhole(t *testing.T) {
 	}
 }
 
-// A device that is allowed and works already is not written to, and not said to have been.
+// A device that is allowed and works already is not written to, and not reported as written.
 func TestNoNeedlessWrite(t *testing.T) {
 	g := &platformtest.Gate{}
 	var got []Decision
@@ -161,7 +161,7 @@ func TestNoNeedlessWrite(t *testing.T) {
 	}
 }
 
-// Two readers get each announcement, and one acts.
+// Two readers receive each announcement, and one acts.
 func TestEachAnnouncementOnce(t *testing.T) {
 	var n atomic.Int64
 	guard := tell(&Guard{Ports: &Ports{Root: tree(t), Gate: (&platformtest.Gate{}).Pass}}, func(Decision) { n.Add(1) })
@@ -191,7 +191,7 @@ func TestEachAnnouncementOnce(t *testing.T) {
 	}
 }
 
-// said is a socket of a test's: it gives what is sent, and ends when it is closed.
+// said is a test's socket: it returns what is sent, and ends when it is closed.
 type said chan []byte
 
 func (s said) Read(b []byte) (int, error) {
@@ -202,8 +202,7 @@ func (s said) Read(b []byte) (int, error) {
 	return copy(b, text), nil
 }
 
-// While readers wait for devices that take their time, somebody listens: a device that came last is decided
-// before any of those is.
+// While readers wait for slow devices, another one listens: the last device to arrive is decided before any of those.
 func TestSomebodyListens(t *testing.T) {
 	root := tree(t)
 	devices := []string{"1-4", "1-5", "1-6", "1-7", "1-8"}
@@ -271,8 +270,8 @@ func TestSomebodyListens(t *testing.T) {
 	}
 }
 
-// A device is met by the path and the number that its announcement names. Where another one stands there by
-// then, it is told under its own number, and as one that nobody announced.
+// A device is opened by the path and the number in its announcement. If another one is there by then, that one is
+// reported under its own number, and as not announced.
 func TestMeet(t *testing.T) {
 	root := tree(t)
 	if err := os.MkdirAll(filepath.Join(root, "devices/usb1"), 0o755); err != nil {
@@ -326,7 +325,7 @@ func TestMeet(t *testing.T) {
 	}
 }
 
-// A hub that went away and came back, with what is plugged into it, is not taken for the one that is held open.
+// A hub that went away and came back, with what is plugged into it, is not mistaken for the one that is open.
 func TestHubsThatComeBack(t *testing.T) {
 	root := t.TempDir()
 	var h hubs
@@ -390,8 +389,8 @@ func TestHubsThatComeBack(t *testing.T) {
 	}
 }
 
-// What is remembered of a device that went away decides nothing on one that has come to its port, also where the
-// announcement that is acted on is the older one's.
+// What is remembered of a device that went away does not decide about a newer one at its port, even if the announcement
+// is the older one's.
 func TestNothingRememberedOfTheOneBefore(t *testing.T) {
 	root := tree(t)
 	dir := filepath.Join(root, "bus/usb/devices/1-2.3")
@@ -411,7 +410,7 @@ func TestNothingRememberedOfTheOneBefore(t *testing.T) {
 	if err != nil || stick.Serial != "SN" {
 		t.Fatal(stick, err)
 	}
-	// The stick is remembered; another one with another serial stands there by now.
+	// The stick is remembered; another one with another serial is there by now.
 	put("devnum", "77\n")
 	put("serial", "OTHER\n")
 	put("authorized", "0\n")
@@ -426,7 +425,7 @@ func TestNothingRememberedOfTheOneBefore(t *testing.T) {
 	}
 }
 
-// swapping is a judge during whose verdict another device comes to the port.
+// swapping is a judge that replaces the device during its verdict.
 type swapping struct {
 	of   enforce.Judge[fact.USB]
 	swap func()
@@ -440,7 +439,7 @@ func (s swapping) Judge(u *fact.USB) enforce.Verdict {
 	return v
 }
 
-// Nor does a verdict reach the one that comes to the port while it is found.
+// Nor is a verdict applied to the one that arrives at the port meanwhile.
 func TestVerdictOfTheOneBefore(t *testing.T) {
 	root := tree(t)
 	name := filepath.Join(root, "bus/usb/devices/1-2.3")

@@ -9,8 +9,8 @@ import (
 	"github.com/warderd/warder/enforce"
 )
 
-// How long a refused device could be used is counted from its plug, or from when it was last refused; what the
-// kernel does not say is not said.
+// The time for which a refused device could be used is counted from its plug, or from when it was last refused; what
+// the kernel does not say is not reported.
 func TestUsable(t *testing.T) {
 	root := tree(t)
 	p := &Ports{Root: root, Gate: func(enforce.Change) error { return nil }}
@@ -43,7 +43,7 @@ func TestUsable(t *testing.T) {
 	p.forget("1-1")
 	is("plugged anew", "250\n", 250*time.Millisecond, 250*time.Millisecond)
 
-	// What was written is what is told, until something else stands there.
+	// What was written is what is reported, until something else is there.
 	b := Backend{p}
 	if err := os.WriteFile(file, []byte("4000\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func TestUsable(t *testing.T) {
 	}
 }
 
-// A write that fails takes nothing away: the time goes on.
+// A write that fails refuses nothing: the time continues.
 func TestUsableAfterAFailedWrite(t *testing.T) {
 	root, fails := tree(t), true
 	p := &Ports{Root: root, Gate: func(enforce.Change) error {
@@ -90,8 +90,8 @@ func TestUsableAfterAFailedWrite(t *testing.T) {
 	}
 }
 
-// An announcement that a program asked for is of no plug: what is known of the device stays, and it is told as one that
-// was there.
+// An announcement that a program asked for is not a plug: what is known of the device stays, and it is reported as one
+// that was there.
 func TestSynthetic(t *testing.T) {
 	p := &Ports{Root: tree(t), Gate: func(enforce.Change) error { return nil }}
 	g := tell(&Guard{Ports: p}, func(Decision) {})

@@ -18,7 +18,7 @@ import (
 	"github.com/warderd/warder/platform/platformtest"
 )
 
-// keyboard and stick are descriptors as the kernel gave them for emulated devices.
+// keyboard and stick are descriptors as the kernel showed them for emulated devices.
 var keyboard = []byte{
 	0x12, 0x01, 0x00, 0x02, 0x00, 0x00, 0x00, 0x40, 0x27, 0x06, 0x01, 0x00, 0x00, 0x00, 0x01, 0x04, 0x0b, 0x01,
 	0x09, 0x02, 0x22, 0x00, 0x01, 0x01, 0x08, 0xa0, 0x32, 0x09, 0x04, 0x00, 0x00, 0x01, 0x03, 0x01, 0x01, 0x00,
@@ -31,7 +31,7 @@ var stick = []byte{
 	0x07, 0x05, 0x81, 0x02, 0x40, 0x00, 0x00, 0x07, 0x05, 0x02, 0x02, 0x40, 0x00, 0x00,
 }
 
-// tree is a sysfs of files: it holds what is written and does no more.
+// tree is a sysfs made of files: it stores what is written, and nothing more.
 func tree(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
@@ -119,13 +119,13 @@ func (j judge) Judge(u *fact.USB) enforce.Verdict { return j(u) }
 
 func (j judge) Reason(enforce.Verdict, *fact.USB) (string, string) { return "", "" }
 
-// tell makes a guard tell f of its decisions.
+// tell makes a guard call f with its decisions.
 func tell(g *Guard, f func(Decision)) *Guard {
 	g.told.Store(&told{hand: f})
 	return g
 }
 
-// The guard holds each device to its verdict, reads it back, and without Act writes nothing.
+// The guard applies its verdict to each device, reads it back, and without Act writes nothing.
 func TestGuard(t *testing.T) {
 	root := tree(t)
 	g := &platformtest.Gate{}
@@ -147,7 +147,7 @@ func TestGuard(t *testing.T) {
 	if d := got["1-1"]; !d.Done.Is("1") || d.Changed {
 		t.Errorf("keyboard: %+v", d)
 	}
-	// A driver that is still bound means that it is not held.
+	// A driver that is still bound means that the verdict is not in effect.
 	if err := os.MkdirAll(root+"/bus/usb/drivers/usb-storage", 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-// The disk that the system runs from is not taken away, and that is said.
+// The disk that the system runs from is not taken away, and that is reported.
 func TestGuardKeepsTheSystem(t *testing.T) {
 	root, gate := tree(t), &platformtest.Gate{}
 	if err := os.MkdirAll(root+"/bus/usb/devices/1-2.3/1-2.3:1.0/host0/block/sda", 0o755); err != nil {
@@ -217,8 +217,8 @@ func TestReleasedBeforeTheRules(t *testing.T) {
 	}
 }
 
-// A device with a disk is emptied in the background: nobody waits for it, it is still there meanwhile,
-// and in the end it goes, whatever came of it.
+// A device with a disk is emptied in the background: nobody waits for it, it is still there meanwhile, and in the end
+// it goes, whatever happened.
 func TestGuardReleases(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -358,7 +358,7 @@ func TestGuardRunStops(t *testing.T) {
 	}
 }
 
-// A Read that waits ends with Stop, with and without the right to send; and later ones do.
+// A Read that waits ends with Stop, with and without the right to send; and so do later ones.
 func TestReadStops(t *testing.T) {
 	for _, may := range []bool{true, false} {
 		s, err := openUevents()
@@ -419,8 +419,8 @@ func TestDispatchActsOnAddAlone(t *testing.T) {
 	}
 }
 
-// What a fresh boot reads: by the command line, the kernel's configuration, or its release. 0 is never given back
-// as what was there before us when that is not known: it locks people out.
+// What a fresh boot reads: by the command line, the kernel's configuration, or its release. If that is unknown, 0 is
+// never given back as the baseline: it locks people out.
 func TestFreshParam(t *testing.T) {
 	for _, c := range []struct{ line, config, release, want string }{
 		{"quiet", "", "6.1.0-40-amd64", "-1"}, {"quiet", "", "6.12.48+deb13-amd64", "1"}, {"", "", "6.10.0", "-1"}, {"", "", "7.0", "1"},

@@ -10,7 +10,7 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// What a file decides is told by its name, and what has no name may be anything.
+// A file's name says what it decides, and a file without a name may be anything.
 func TestTouched(t *testing.T) {
 	root := tree(t)
 	b := Backend{&Ports{Root: root}}
@@ -41,7 +41,7 @@ func TestTouched(t *testing.T) {
 	}
 }
 
-// A file of ours is ours under any name.
+// Our own file is recognised under any name.
 func TestTouchedByInode(t *testing.T) {
 	root := tree(t)
 	b := Backend{&Ports{Root: root}}
@@ -64,7 +64,7 @@ func TestTouchedByInode(t *testing.T) {
 	}
 }
 
-// A refused device whose interfaces come is told; one that just came, or is allowed, is not.
+// A refused device whose interfaces appear is reported; one that has just arrived, or is allowed, is not.
 func TestInterfacesTell(t *testing.T) {
 	g := &Guard{Ports: &Ports{Root: tree(t)}}
 	var told []string

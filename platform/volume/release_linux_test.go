@@ -20,7 +20,7 @@ import (
 	"github.com/warderd/warder/platform/platformtest/stuckfs"
 )
 
-// TestMain makes this program the child, and the programs that write, too.
+// TestMain makes this program the child, and the writing programs, too.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 {
 		switch os.Args[1] {
@@ -38,8 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// writerMain keeps a file open for writing in one of several ways, says so, and counts what write(2)
-// has acknowledged.
+// writerMain keeps a file open for writing in one of several ways, says so, and counts what write(2) has acknowledged.
 func writerMain(how, path string) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT, 0o666)
 	if err != nil {
@@ -60,7 +59,7 @@ func writerMain(how, path string) {
 		signal.Ignore(syscall.SIGTERM)
 	}
 	switch how {
-	case "hidden": // the only descriptor is under way in a socket
+	case "hidden": // the only descriptor is in transit in a socket
 		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 		if err == nil {
 			err = unix.Sendmsg(pair[0], []byte("x"), unix.UnixRights(fd), nil, 0)
@@ -151,7 +150,7 @@ func (s *stick) run(name string, args ...string) string {
 
 func (s *stick) mount() {
 	s.t.Helper()
-	for range 500 { // a child that has just been let go still holds the disk for a moment
+	for range 500 { // a child that has just ended still has the disk open for a moment
 		if exec.Command("mount", s.dev, s.point).Run() == nil {
 			break
 		}
@@ -208,7 +207,7 @@ func alive(pid int) bool {
 	return err == nil && !strings.Contains(string(b), ") Z ")
 }
 
-// What nobody writes to is made read-only and unmounted, and its data is on the disk; in another mount
+// A file system that nobody writes to is made read-only and unmounted, and its data is on the disk; in another mount
 // namespace, which is never entered, it is read-only, too.
 func TestReleaseReachesEveryNamespace(t *testing.T) {
 	s := newStick(t, "ext4")
@@ -240,8 +239,8 @@ func TestReleaseReachesEveryNamespace(t *testing.T) {
 	}
 }
 
-// No program can keep a file system: not one that ignores the request to end, not one that cannot be
-// seen, and not a root daemon, which is left alone.
+// No program can keep a file system: not one that ignores the request to end, not one that cannot be seen, and not a
+// root daemon, which is left alone.
 func TestReleaseWithWriters(t *testing.T) {
 	for _, c := range []struct {
 		how                string
@@ -297,8 +296,8 @@ func TestReleaseWithWriters(t *testing.T) {
 	}
 }
 
-// A part of the disk that nobody used cannot be mounted while the rest is emptied, nor can what was
-// mounted be mounted anew.
+// A part of the disk that nobody used cannot be mounted while the rest is emptied, nor can what was mounted be mounted
+// again.
 func TestReleaseKeepsTheDiskShut(t *testing.T) {
 	s := newStick(t, "ext4")
 	s.run("umount", s.point)
@@ -324,7 +323,7 @@ func TestReleaseKeepsTheDiskShut(t *testing.T) {
 	}
 }
 
-// The running system's own disk is told from others.
+// The running system's own disk is recognised.
 func TestCarries(t *testing.T) {
 	s := newStick(t, "ext4")
 	if got := Carries(s.sys); got != "" {
@@ -338,7 +337,7 @@ func TestCarries(t *testing.T) {
 	}
 }
 
-// A loop device of a file on the disk is emptied first, and let go of.
+// A loop device of a file on the disk is emptied first, and detached.
 func TestReleaseLoop(t *testing.T) {
 	s := newStick(t, "ext4")
 	inner := s.point + "/inner"
@@ -363,7 +362,7 @@ func TestReleaseLoop(t *testing.T) {
 	}
 }
 
-// The other file systems that such a kernel has; the laptop tries vfat, which most sticks have.
+// The other file systems of this kernel; the laptop tries vfat, which most sticks have.
 func TestReleaseTypes(t *testing.T) {
 	for _, fstype := range []string{"xfs", "btrfs"} {
 		t.Run(fstype, func(t *testing.T) {
@@ -386,7 +385,7 @@ func TestReleaseTypes(t *testing.T) {
 	}
 }
 
-// At the deadline the wait is over, whatever the child does; and it does not outlive that.
+// At the deadline the wait ends, whatever the child does; and the child does not outlive it.
 func TestReleaseDeadlines(t *testing.T) {
 	for _, c := range []struct {
 		name, script, want string
@@ -423,8 +422,8 @@ func TestReleaseDeadlines(t *testing.T) {
 	}
 }
 
-// A child that waits in the kernel beyond SIGKILL, as a user's file system can make it, keeps nobody: the
-// deadline comes, and what is left of the child is nobody's to wait for.
+// A child that is stuck in the kernel beyond SIGKILL, as a user's file system can cause, delays nobody: the deadline
+// comes, and nobody waits for the rest of the child.
 func TestReleaseWithoutTheStuck(t *testing.T) {
 	if os.Getuid() != 0 {
 		cannot(t, "mounting a file system needs root")
@@ -470,7 +469,7 @@ func TestReleaseManyAtOnce(t *testing.T) {
 	}
 }
 
-// Programs that were stopped go on after both the child and the agent have died: the next agent lets them.
+// Stopped programs continue after both the child and the agent have died: the next agent resumes them.
 func TestResume(t *testing.T) {
 	cmd := exec.Command("sleep", "1000")
 	if err := cmd.Start(); err != nil {
@@ -506,7 +505,7 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// lines gathers what a program prints.
+// lines collects what a program prints.
 type lines struct {
 	mu sync.Mutex
 	b  strings.Builder

@@ -35,7 +35,7 @@ later UUID=aadd none luks,nofail
 swap /dev/vg/swap /dev/urandom swap
 `
 
-// What the start waits for, and nothing else.
+// What the boot waits for, and nothing else.
 func TestNeeds(t *testing.T) {
 	list, err := parseFstab(fstab)
 	if err != nil {
@@ -68,7 +68,7 @@ func TestNeeds(t *testing.T) {
 	}
 }
 
-// A disk that is not there yet is waited for, but where it is known to be inside.
+// The boot waits for a disk that has not been seen, unless it is known to be internal.
 func TestWaits(t *testing.T) {
 	dir := t.TempDir()
 	s := starter{sys: dir, dev: dir + "/dev", proc: dir, fstab: dir + "/fstab", crypttab: dir + "/crypttab"}
@@ -113,7 +113,7 @@ func TestWaits(t *testing.T) {
 	}
 }
 
-// Where a disk hangs is told by the way down to it.
+// The path down to a disk says where it is attached.
 func TestInside(t *testing.T) {
 	sys := t.TempDir()
 	s := starter{sys: sys}
@@ -147,7 +147,8 @@ func TestInside(t *testing.T) {
 	}
 }
 
-// The machine that runs this: what is noted of it is in its tables, and the early door lends what the usual one does.
+// The machine that runs this test: what is noted of it is in its tables, and the early door lends what the usual one
+// does.
 func TestStartOfThisMachine(t *testing.T) {
 	h := platform.Host{Sysfs: "/sys", Proc: "/proc"}
 	list, _ := newStarter(h).needs()

@@ -31,7 +31,7 @@ func TestCadence(t *testing.T) {
 			t.Errorf("failure %d: %s, want %s", i, d, w*time.Second)
 		}
 	}
-	// Full jitter is added after the cap: a fleet must not come back in step.
+	// Full jitter is added after the cap: a fleet must not come back all at once.
 	random = 0.999
 	if d := c.Failed(down); d < 29*time.Minute || d > 30*time.Minute {
 		t.Errorf("jitter: %s", d)
@@ -139,7 +139,7 @@ func TestCounterGrows(t *testing.T) {
 	}
 }
 
-// Each way a server can misbehave is told in its own words.
+// Each way in which a server can misbehave has its own error.
 func TestAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer http.HandlerFunc
@@ -175,7 +175,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// What a server says of times is bounded everywhere.
+// All times from a server are bounded.
 func TestBounds(t *testing.T) {
 	for in, want := range map[int]time.Duration{0: DefaultInterval, -5: DefaultInterval, 1: 10 * time.Second, 60: time.Minute,
 		86_401: 24 * time.Hour, 1 << 62: 24 * time.Hour} {

@@ -73,7 +73,7 @@ func FuzzParseCode(f *testing.F) {
 	})
 }
 
-// A code that was misheard says what cannot be in it; one that is too short says how long it is.
+// A code with a wrong letter is refused with that letter; one that is too short, with its length.
 func TestMistypedCode(t *testing.T) {
 	for text, want := range map[string]string{
 		"ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-Z":      "no code ends in Z",

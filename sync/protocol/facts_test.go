@@ -8,8 +8,7 @@ import (
 	"github.com/warderd/warder/enforce/fact"
 )
 
-// A report of version 0.3 is read as it was meant, and one of this version is read by 0.3: the names on
-// the wire are the same.
+// This version reads a report of 0.3 correctly, and 0.3 one of this version: the names on the wire are the same.
 func TestFactsOfVersion03(t *testing.T) {
 	const old = `{"host":{"name":"l","os":"linux","os_version":"","arch":"","serial":""},"usb":[{"path":"1-1","number":2,"vendor":1,` +
 		`"interfaces":[{"class":8}]}],"controllers":["usb1"],"inputs":{"keyboards":1,"pointers":0},` +
@@ -45,7 +44,7 @@ func TestFactsOfVersion03(t *testing.T) {
 	}
 }
 
-// An exception of this version is read by 0.3, which knows sticks alone, and one of 0.3 by this.
+// Version 0.3, which only knows sticks, reads an exception of this version, and this one reads one of 0.3.
 func TestExceptionOfVersion03(t *testing.T) {
 	b, _ := json.Marshal(Exception{ID: "x", Section: "usb", Subject: "0951:1666"})
 	var old struct{ ID, USB string }
@@ -63,7 +62,7 @@ func TestExceptionOfVersion03(t *testing.T) {
 	}
 }
 
-// A server of 0.3 finds what can be done by section, and this one by setting.
+// A server of 0.3 finds capabilities by section, and this one by setting.
 func TestCapableForVersion03(t *testing.T) {
 	f := FactsOf(&fact.Machine{Capable: map[string]fact.Capability{"usb.allowed": {Level: fact.Enforced},
 		"usb.whitelist":                    {Level: fact.Enforced},

@@ -39,7 +39,7 @@ func (h holder) rotates(to holder, at time.Time, recovery uint64) string {
 	return s
 }
 
-// With the policy key stolen, the recovery key has the last word, whatever was signed meanwhile.
+// If the policy key was stolen, the recovery key has the last word, whatever was signed meanwhile.
 func TestTrust(t *testing.T) {
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	never := time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -12,8 +12,8 @@ import (
 	"github.com/warderd/warder/sync/server/store/postgrestest"
 )
 
-// How a device stands is known for as long as it is heard of: ageing brings no report, and is seen by whoever
-// asks. A last word ends it at once. What cannot be verified on a device is no compliance.
+// A device's state is known for as long as it is heard of. It becomes old without a report, and every reader sees that.
+// A last report ends it at once. What cannot be verified on a device does not count as compliant.
 func TestAge(t *testing.T) {
 	for name, database := range map[string]func(testing.TB) string{"sqlite": func(testing.TB) string { return "" },
 		"postgres": postgrestest.URL} {
@@ -76,7 +76,7 @@ func TestAge(t *testing.T) {
 				t.Errorf("%v", sum)
 			}
 
-			// A last word.
+			// A last report.
 			for ended, why := range map[string]string{protocol.EndedStopped: "was stopped", protocol.EndedOff: "shut down",
 				protocol.EndedUnenrolled: "was unenrolled locally", "eaten": "ended: eaten"} {
 				l.rep.Agent.Ended = ended
@@ -92,7 +92,7 @@ func TestAge(t *testing.T) {
 				shows("back after "+ended, "compliant", "", "online")
 			}
 
-			// A last word counts whatever the server's clock did, and so does the next word.
+			// A last report counts whatever the server's clock did, and so does the next report.
 			l.rep.Agent.Ended = strings.Repeat("x", 1000) + "\x1b"
 			ahead.Add(-int64(30 * time.Minute))
 			if _, err := l.c.Exchange(t.Context(), l.rep); err != nil {

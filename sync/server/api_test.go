@@ -65,7 +65,7 @@ func (r *rig) laptop(name string) *laptop {
 	return l
 }
 
-// sync checks in until it has what it is to hold.
+// sync checks in until it has what it should have.
 func (l *laptop) sync() protocol.Held {
 	l.r.t.Helper()
 	for range 3 {
@@ -119,7 +119,8 @@ func num(m map[string]any, path ...string) float64 {
 	return n
 }
 
-// Groups, priorities and modes decide who gets what; a delete falls back; the default is one write.
+// Groups, priorities and modes decide who gets what; after a delete the next one applies; changing the default is one
+// write.
 func TestAssignments(t *testing.T) {
 	both(t, func(t *testing.T, r *rig) {
 		a, b := r.laptop("a"), r.laptop("b")
@@ -168,7 +169,7 @@ func TestAssignments(t *testing.T) {
 		if got := a.sync().ID; got != eng {
 			t.Errorf("its own with a low priority: %s", got)
 		}
-		// An inactive policy is as absent; a deleted one too, and who had it falls back.
+		// An inactive policy counts as absent; a deleted one, too, and its devices get another.
 		r.ok(200, "PUT", "/policies/"+eng, `{"active":false}`)
 		if got := a.sync().ID; got != byod {
 			t.Errorf("inactive: %s", got)
@@ -199,11 +200,11 @@ func TestAssignments(t *testing.T) {
 	})
 }
 
-// A rollout reaches a share, stops by itself when too much goes wrong, and sends back.
+// A rollout reaches a share, stops by itself when too much goes wrong, and sends devices back.
 func TestRollout(t *testing.T) {
 	both(t, func(t *testing.T, r *rig) {
 		var list []*laptop
-		for i := range 18 { // so many that a share of none or all is no chance
+		for i := range 18 { // so many that a share of none or all cannot be chance
 			l := r.laptop(fmt.Sprint("l", i))
 			l.sync()
 			l.says(enforce.Compliant)
@@ -257,7 +258,7 @@ func TestRollout(t *testing.T) {
 		}
 		for _, l := range list {
 			held := l.sync()
-			for range 300 { // what a node's own round decides is read from the database before the node follows it
+			for range 300 { // what a node decides in the background is read from the database before the node follows it
 				if held.Version == 3 {
 					break
 				}
@@ -282,7 +283,7 @@ func TestRollout(t *testing.T) {
 		}
 		for range 100 {
 			for _, l := range list {
-				l.sync() // most have nothing new to say under it: they count as good
+				l.sync() // most have nothing new to report under it: they count as good
 			}
 			if o = r.ok(200, "GET", "/rollouts/"+o["id"].(string), ""); o["state"] == "done" {
 				break
@@ -309,7 +310,7 @@ func TestRollout(t *testing.T) {
 	})
 }
 
-// The question is answered with what devices reported: findings and events that would be others.
+// The answer is computed from what devices reported: findings and events that would differ.
 func TestWhatIf(t *testing.T) {
 	both(t, func(t *testing.T, r *rig) {
 		l := r.laptop("l")
@@ -406,7 +407,7 @@ func TestClones(t *testing.T) {
 			_, err := l.c.Exchange(context.Background(), rep)
 			return err
 		}
-		// Restarts are no clones.
+		// Restarts are not clones.
 		for _, name := range []string{"a", "b", "b", "c"} {
 			if err := run(name); err != nil {
 				t.Fatal(err)
@@ -428,7 +429,7 @@ func TestClones(t *testing.T) {
 	})
 }
 
-// A change is carried out once for an idempotency key, also by two at once.
+// A change is carried out once per idempotency key, also for two requests at once.
 func TestIdempotencyKeys(t *testing.T) {
 	both(t, func(t *testing.T, r *rig) {
 		body := `{"name":"once","policy_data":{}}`
@@ -502,7 +503,7 @@ func TestPreconditions(t *testing.T) {
 	}
 }
 
-// Whatever comes in a body is refused with the field named, and changes nothing.
+// Whatever is in a body, it is refused with the field named, and changes nothing.
 func TestStrictBodies(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	deep := strings.Repeat(`{"a":`, 30) + "1" + strings.Repeat("}", 30)
@@ -555,7 +556,8 @@ func TestStrictBodies(t *testing.T) {
 	}
 }
 
-// A template gives what a body leaves out, or says null to; but for the mode: it begins in monitor unless the body says otherwise.
+// A template supplies what a body leaves out, or sets to null; except the mode: it begins in monitor unless the body
+// says otherwise.
 func TestFromTemplate(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	whole := r.ok(200, "GET", "/templates/template-strict", "")
@@ -583,7 +585,7 @@ func TestFromTemplate(t *testing.T) {
 	}
 }
 
-// Which tokens open something, and which do not.
+// Which tokens are accepted, and for what.
 func TestTokens(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	keys, err := LoadKeys(r.dir)
@@ -630,7 +632,7 @@ func TestTokens(t *testing.T) {
 			t.Errorf("%s: %d %v", name, st, out)
 		}
 	}
-	// Rotated: the one before stays valid, the one before that not; with drop, none but new ones.
+	// Rotated: the previous one stays valid, the one before that does not; with drop, only new ones are.
 	if err := keys.RotateAdmin(false); err != nil {
 		t.Fatal(err)
 	}
@@ -690,8 +692,8 @@ func TestCompliance(t *testing.T) {
 	})
 }
 
-// A newer agent's words are stored and shown as they came; where devices are summed up they count as
-// unknown, and settings that this version does not know as "other". What is no word is refused.
+// A newer agent's words are stored and shown unchanged; in sums over devices they count as unknown, and settings that
+// this version does not know as "other". Invalid words are refused.
 func TestWordsOfANewerAgent(t *testing.T) {
 	both(t, func(t *testing.T, r *rig) {
 		l := r.laptop("newer")
@@ -750,7 +752,7 @@ func TestWordsOfANewerAgent(t *testing.T) {
 			strings.Contains(string(text), "hoped") {
 			t.Errorf("%s", text)
 		}
-		// What is no word is no reason not to hear the device, and reaches nobody's terminal.
+		// An invalid word does not make the device's report useless, and reaches nobody's terminal.
 		bad := strings.Replace(strings.Replace(strings.Replace(finding, "persuade", strings.Repeat("x", 65), 1), "dreamt", `\u001b[31m`, 1),
 			"quantum", strings.Repeat("q", 80), 1)
 		worse := strings.Replace(strings.Replace(strings.Replace(event, `"seq":1`, `"seq":2`, 1), "the_cat", `a\u0007b`, 1), "wavering",
@@ -773,7 +775,7 @@ func TestWordsOfANewerAgent(t *testing.T) {
 			!strings.Contains(string(more), `"guard":"unknown"`) || !strings.Contains(string(text), `"setting":"unknown"`) {
 			t.Errorf("%s %s", text, more)
 		}
-		// What is stored as it came is read as strictly as the rest.
+		// What is stored unchanged is read as strictly as the rest.
 		for name, part := range map[string][2]string{
 			"a part twice": {`[` + known + `],"findings":[null]`, `[]`}, "in another spelling": {`[` + known + `],"Findings":[null]`, `[]`},
 			"null for a finding": {`[null]`, `[]`},

@@ -9,8 +9,8 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// A server whose clock is set back by hours sends no exception that lasts longer than it was granted for,
-// to a device that knows it and to one that does not.
+// A server whose clock is set back by hours sends no exception that lasts longer than it was granted for, neither to a
+// device that knows it nor to one that does not.
 func TestServerClockSetBack(t *testing.T) {
 	var back atomic.Int64
 	r := start(t, Options{HTTP: true, now: func() time.Time { return time.Now().Add(-time.Duration(back.Load())) }})
@@ -42,7 +42,7 @@ func TestServerClockSetBack(t *testing.T) {
 	t.Error("no assignment came")
 }
 
-// The time is signed for whoever asks, for their question alone.
+// The time is signed for anybody, but only for their own question.
 func TestTimeIsSigned(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	keys := mustKeys(t, r.dir)

@@ -11,10 +11,10 @@ import (
 	"testing"
 )
 
-// generator makes a Go client of an OpenAPI document; it knows 3.0.
+// generator makes a Go client from an OpenAPI document; it knows 3.0.
 const generator = "github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen@v2.5.1"
 
-// A client that is generated from the document compiles, and talks to the server.
+// A client generated from the document compiles, and talks to the server.
 func TestGeneratedClient(t *testing.T) {
 	t.Parallel()
 	r := start(t, Options{HTTP: true})

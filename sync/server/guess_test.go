@@ -23,8 +23,8 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// One who guesses behind an address locks nobody out who is valid there: not a device, also not after a restart, not
-// an enrolment token, not an administrator.
+// Somebody who guesses from an address locks out nobody valid at that address: not a device, also not after a restart,
+// not an enrolment token, not an administrator.
 func TestGuesserLocksNobodyOut(t *testing.T) {
 	both(t, func(t *testing.T, r *rig) {
 		var laptops []*laptop
@@ -66,7 +66,7 @@ func TestGuesserLocksNobodyOut(t *testing.T) {
 	})
 }
 
-// What can never check in is refused before it costs the token its use, with the field that is wrong.
+// What can never check in is refused before the token is used up, with the wrong field named.
 func TestEnrolmentIsChecked(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	token := r.ok(201, "POST", "/enrollments", `{}`)["token"].(string)
@@ -100,14 +100,14 @@ func TestEnrolmentIsChecked(t *testing.T) {
 			t.Errorf("%s: %d %v, want 400 about %s", name, st, out, c.field)
 		}
 	}
-	// Its use is still there, for a key of either kind.
+	// The token is still usable, for a key of either kind.
 	if st, out := r.call(token, "POST", "/devices/enroll", body(jwk(&p256.PublicKey, ""), named)); st != 201 {
 		t.Errorf("%d %v", st, out)
 	}
 }
 
-// More connections than there may be: those that wait for nothing make room, so that whoever has something to ask is
-// answered; and none is counted after it is closed.
+// More connections than allowed: idle ones make room, so that a real request is answered; and none is counted after it
+// is closed.
 func TestConnectionsMakeRoom(t *testing.T) {
 	for _, plain := range []bool{true, false} {
 		t.Run(fmt.Sprint("http ", plain), func(t *testing.T) {
@@ -151,7 +151,7 @@ func TestConnectionsMakeRoom(t *testing.T) {
 	}
 }
 
-// One who only begins requests, or does not read the answers, keeps nobody else out.
+// Somebody who only begins requests, or does not read the answers, keeps nobody else out.
 func TestPretendersMakeRoom(t *testing.T) {
 	for name, text := range map[string]string{
 		"a body that does not come": "POST /api/v1/devices/enroll HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " +
@@ -271,7 +271,7 @@ func TestContract(t *testing.T) {
 			if plain {
 				return
 			}
-			// Plain HTTP is told where it is, and what does not encrypt and authenticate in one is not spoken.
+			// A plain HTTP request is told to use https, and unauthenticated cipher suites are refused.
 			c, err := net.Dial("tcp", host)
 			if err != nil {
 				t.Fatal(err)

@@ -113,7 +113,8 @@ func TestLists(t *testing.T) {
 	})
 }
 
-// A list that is read on from a cursor has everything once, whatever is written meanwhile; by page numbers it has not.
+// A list that is read on from a cursor contains everything once, whatever is written meanwhile; with page numbers it
+// does not.
 func TestCursors(t *testing.T) {
 	both(t, func(t *testing.T, r *rig) {
 		var l *laptop
@@ -183,7 +184,7 @@ func TestCursors(t *testing.T) {
 	})
 }
 
-// A list whose last entry is gone, or is taken by the filter no more, goes on behind its place.
+// A list whose last entry is gone, or no longer matches the filter, continues after its position.
 func TestCursorOfWhatIsGone(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	for range 10 {
@@ -210,8 +211,7 @@ func TestCursorOfWhatIsGone(t *testing.T) {
 	}
 }
 
-// A token that was made stands in the audit log once, also where it was made while no server ran; so does a bundle
-// that somebody took.
+// A token is in the audit log once, even if it was made while no server ran; so is the download of a bundle.
 func TestTokensAreAudited(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	keys := mustKeys(t, r.dir)
@@ -239,7 +239,7 @@ func TestTokensAreAudited(t *testing.T) {
 	}
 }
 
-// What a device says is bounded, and what it says too much of costs it nothing else: it is governed as before.
+// What a device reports is bounded, and an excess costs it nothing else: it receives its policy as before.
 func TestQuota(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	l, honest := r.laptop("loud"), r.laptop("honest")
@@ -259,7 +259,7 @@ func TestQuota(t *testing.T) {
 	if h := l.sync(); h.Version != 2 {
 		t.Errorf("a loud device is not governed any more: %+v", h)
 	}
-	// Texts are bounded, and act on nobody's terminal; invented names make no line of their own.
+	// Texts are bounded, and control nobody's terminal; invented names get no line of their own.
 	l.rep.Events = []enforce.Event{{Seq: seq + 1, At: time.Now(), Kind: "x\x1b[31m", Setting: enforce.Setting(strings.Repeat("s", 70_000)),
 		Subject: "a\x1b]0;title\x07b" + strings.Repeat("y", 1_000_000)}}
 	list := []enforce.Finding{}
@@ -277,7 +277,7 @@ func TestQuota(t *testing.T) {
 		!strings.Contains(settings, "setting:other") {
 		t.Errorf("%s", settings)
 	}
-	// One that reports without a pause is governed all the same, and not all of it is written.
+	// A device that reports without a pause receives its policy nevertheless, and not all of its reports are written.
 	for i := range 100 {
 		l.rep.Findings, l.rep.FindingsDigest = &[]enforce.Finding{}, fmt.Sprint(i)
 		if _, err := l.c.Exchange(t.Context(), l.rep); err != nil {
@@ -297,7 +297,7 @@ func TestQuota(t *testing.T) {
 	if strings.Contains(string(metrics), "warder_device_quota_total 0\n") {
 		t.Error("nothing was left unwritten")
 	}
-	// A setting is summed once, and a policy that never was makes no line of its own.
+	// A setting is counted once, and a policy that never existed gets no line of its own.
 	l.rep.Policy.ID = "an invented one"
 	list = nil
 	for i := range 500 {
@@ -317,7 +317,7 @@ func TestQuota(t *testing.T) {
 	honest.says(enforce.Compliant)
 }
 
-// A server whose clock was set back shows nothing that lies ahead, and counts what it hears.
+// A server whose clock was set back shows no times in the future, and counts what it hears.
 func TestNothingLiesAhead(t *testing.T) {
 	var back atomic.Int64
 	now := func() time.Time { return time.Now().Add(-time.Duration(back.Load())) }
@@ -348,7 +348,7 @@ func TestNothingLiesAhead(t *testing.T) {
 	}
 }
 
-// A stored policy that this version would not take new can be edited in every other field.
+// A stored policy that this version would no longer accept can be edited in every other field.
 func TestOldPolicyIsEdited(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	id := r.policy("good", `"policy_data":{"usb":{"allowed":true}}`)
@@ -366,7 +366,7 @@ func TestOldPolicyIsEdited(t *testing.T) {
 	}
 }
 
-// What-if goes through the fleet in parts, and says where to go on.
+// What-if goes through the fleet in parts, and says where to continue.
 func TestWhatIfSays(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	for i := range 3 {

@@ -95,8 +95,7 @@ func (p *process) end(sig syscall.Signal) {
 	_ = p.cmd.Wait()
 }
 
-// Killed at any moment, again and again, under load: what was acknowledged is there. Stopped in
-// order, too.
+// Killed at any moment, again and again, under load: what was acknowledged is there. The same after an orderly stop.
 func TestKillServer(t *testing.T) {
 	for _, database := range []string{"sqlite", "postgres"} {
 		t.Run(database, func(t *testing.T) {
@@ -186,7 +185,7 @@ func TestTwoNodes(t *testing.T) {
 	db := postgrestest.URL(t)
 	one := start(t, Options{HTTP: true, Database: db})
 	two := &rig{t: t, dir: t.TempDir(), database: db, admin: one.admin, view: one.view}
-	// A node with keys of its own is refused: devices would not believe it.
+	// A node with keys of its own is refused: devices would not trust it.
 	err := Serve(context.Background(), Options{Data: t.TempDir(), Database: db, Listen: "127.0.0.1:0", HTTP: true,
 		Log: slog.New(slog.DiscardHandler)})
 	if err == nil || !strings.Contains(err.Error(), "copy the key files") {
@@ -251,8 +250,8 @@ func TestTwoNodes(t *testing.T) {
 	if m.sync(); len(m.last.Request) > 0 {
 		t.Errorf("asked for %v", m.last.Request)
 	}
-	// What is said through one node is counted by both, be it findings, a word at the end, or a device's first word; so
-	// is what an older node writes, which knows nothing of that.
+	// Both nodes count what is reported through one of them: findings, a last report, or a device's first report; and
+	// also what an older node writes, which does not know about this.
 	agrees := func(what string, r *rig, field string, want float64) {
 		t.Helper()
 		began := time.Now()
@@ -293,8 +292,8 @@ func TestTwoNodes(t *testing.T) {
 	t.Error("a tag that was set through the other node is not found")
 }
 
-// A backup taken while devices come and go is restored elsewhere, on either database, and the fleet
-// takes the restored server for the one it knows.
+// A backup taken while devices come and go is restored elsewhere, on either database, and the fleet accepts the
+// restored server as the one it knows.
 func TestBackup(t *testing.T) {
 	both(t, func(t *testing.T, r *rig) {
 		l := r.laptop("l")
@@ -311,7 +310,7 @@ func TestBackup(t *testing.T) {
 		if err := Backup(context.Background(), r.dir, r.database, to, time.Now()); !errors.Is(err, os.ErrExist) {
 			t.Errorf("a backup over a backup: %v", err)
 		}
-		// Life goes on after the backup, and is lost: the device is ahead of the restored server.
+		// Changes after the backup are lost: the device is ahead of the restored server.
 		for range 3 {
 			r.ok(200, "PUT", "/policies/policy-default", `{"description":"`+time.Now().String()+`"}`)
 			l.sync()
@@ -328,7 +327,7 @@ func TestBackup(t *testing.T) {
 			}
 			back := &rig{t: t, dir: dir, database: database, admin: r.admin, view: r.view}
 			back.serve(Options{HTTP: true})
-			back.ok(200, "GET", "/policies/"+id, "") // the administrator's token is good, too
+			back.ok(200, "GET", "/policies/"+id, "") // the administrator's token is valid, too
 			c, err := checkin.NewClient(checkin.Server{URL: back.url}, l.out.DeviceID, l.c.Key, time.Now)
 			if err != nil {
 				t.Fatal(err)
@@ -346,7 +345,7 @@ func TestBackup(t *testing.T) {
 			fresh.sync()
 			back.stop()
 		}
-		// One that is cut off, or in which a bit fell over, restores nothing and leaves nothing.
+		// A truncated backup, or one with a flipped bit, restores nothing and leaves nothing.
 		b, _ := os.ReadFile(to)
 		bad := map[string][]byte{"half": b[:len(b)/2], "without its end": b[:len(b)-4], "empty": {}}
 		for i := range 40 {
@@ -385,7 +384,7 @@ func unzipped(b []byte) []byte {
 	return out
 }
 
-// A stop tells the sockets when to come back, answers what is under way, and writes what it knows.
+// A stop tells the sockets when to come back, answers requests in progress, and writes what it knows.
 func TestGracefulStop(t *testing.T) {
 	r := start(t, Options{HTTP: true, Spread: 300 * time.Millisecond})
 	l := r.laptop("l")
@@ -419,7 +418,7 @@ func TestLimits(t *testing.T) {
 	r := start(t, Options{HTTP: true, MaxInFlight: 1, MaxSockets: 1})
 	l := r.laptop("l")
 	l.sync()
-	// A request that waits for the database holds the only place; one whose body does not come holds none.
+	// A request that waits for the database has the only place; one whose body does not arrive has none.
 	path := "/api/v1/devices/" + l.out.DeviceID + "/checkin"
 	token, _ := l.c.Sign("POST", path, []byte("{}"))
 	slow, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
@@ -470,7 +469,7 @@ func TestLimits(t *testing.T) {
 		t.Errorf("the one that waited: %d", st)
 	}
 	r.ok(200, "GET", "/policies", "")
-	// A socket does not hold a place, and there is one at most.
+	// A socket does not take a place, and each device has at most one.
 	up := make(chan bool, 10)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -494,8 +493,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// One server a directory, a typing error makes no second fleet, and an empty file is not taken for
-// a new one.
+// One server per directory; a typing error does not create a second fleet; an empty file is not taken for a new one.
 func TestDirectory(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	err := Serve(context.Background(), Options{Data: r.dir, Listen: "127.0.0.1:0", HTTP: true, Log: slog.New(slog.DiscardHandler)})

@@ -26,8 +26,8 @@ import (
 	"github.com/warderd/warder/sync/server/fleet"
 )
 
-// example is one request of the Policies API's documentation, as it stands there, with the answer
-// that stands there. testdata/policies-api.json holds them all.
+// example is one request of the Policies API's documentation, unchanged, with its documented answer.
+// testdata/policies-api.json has them all.
 type example struct {
 	Name    string
 	Method  string
@@ -36,7 +36,7 @@ type example struct {
 	Body    json.RawMessage
 	Status  int
 	Answer  json.RawMessage
-	Exact   bool // the answer is the same to the letter
+	Exact   bool // the answer is identical
 }
 
 func examples(t *testing.T) (list []example) {
@@ -54,9 +54,9 @@ func examples(t *testing.T) (list []example) {
 	return list
 }
 
-// TestExamples sends every example verbatim, host and token apart, and holds the answers against
-// those of the documentation: the same fields with the same types, and what may not differ is the
-// same. Both are held against the OpenAPI document.
+// TestExamples sends every example verbatim, except host and token, and compares the answers with the documented ones:
+// the same fields with the same types, and equal where nothing may differ. Both are checked against the OpenAPI
+// document.
 func TestExamples(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	seedPolicies(t, r)
@@ -205,7 +205,7 @@ func openAPI(t *testing.T) *document {
 	return d
 }
 
-// find gives the operation of a request, with the path template that matches best.
+// find returns the operation of a request, with the path template that matches best.
 func (d *document) find(method, path string) (string, map[string]any) {
 	path, _, _ = strings.Cut(path, "?")
 	have := strings.Split(path, "/")
@@ -272,7 +272,7 @@ func (d *document) check(t *testing.T, method, path string, status int, body jso
 	}
 }
 
-// The schema of policy_data names the settings that the decoder knows, and no other.
+// The schema of policy_data names exactly the settings that the decoder knows.
 func TestSchemaKnowsTheSettings(t *testing.T) {
 	b, _ := api.Describe("test").MarshalJSON()
 	var doc struct {
@@ -358,8 +358,8 @@ func TestAnswersFitTheDocument(t *testing.T) {
 	}
 }
 
-// TestDocumentedExamples: every operation that takes a body has an example, in the document and on its page, and a real
-// server takes it.
+// TestDocumentedExamples: every operation with a body has an example, in the document and on its page, and a real
+// server accepts it.
 func TestDocumentedExamples(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	schemas := openAPI(t)

@@ -146,7 +146,7 @@ func shape(m map[string]any, names ...string) string {
 // The shapes of the Policies API.
 func TestPolicies(t *testing.T) {
 	r := start(t, Options{HTTP: true})
-	// A fresh server has a default policy, in monitor mode.
+	// A new server has a default policy, in monitor mode.
 	d := r.ok(200, "GET", "/policies/default", "")
 	if d["compliance"] != "monitor" || d["version"] != 1.0 ||
 		shape(d, "id", "name", "policy_data", "active", "device_count", "created_at", "updated_at", "organization_id",
@@ -161,7 +161,7 @@ func TestPolicies(t *testing.T) {
 		!strings.HasSuffix(made["created_at"].(string), "Z") {
 		t.Errorf("%v", made)
 	}
-	// A section given replaces that section; the rest stays; each update is a version.
+	// A given section replaces that section; the rest stays; each update is a version.
 	up := r.ok(200, "PUT", "/policies/"+id, `{"name":"Marketing Team Policy","policy_data":{"dlp":{"screenshot_allowed":false}}}`)
 	if up["version"] != 2.0 || shape(up, "id", "name", "updated_at") != "" {
 		t.Errorf("%v", up)
@@ -172,7 +172,7 @@ func TestPolicies(t *testing.T) {
 		data) != want {
 		t.Errorf("%s", data)
 	}
-	// What GET answers can be sent again; a stale version is 409.
+	// The answer to a GET can be sent back; a stale version is 409.
 	whole, _ := json.Marshal(got)
 	r.ok(200, "PUT", "/policies/"+id, string(whole))
 	if got, _ := r.call(r.admin, "PUT", "/policies/"+id, string(whole)); got != 409 {
@@ -308,7 +308,7 @@ func TestDevices(t *testing.T) {
 	if stored := r.ok(200, "GET", "/devices/"+out.DeviceID+"/events?page_size=100", "")["data"].([]any); len(stored) != 4 {
 		t.Errorf("%d events stored, want 4", len(stored))
 	}
-	// A device that reports a serial above the server's (a restored backup) still gets a higher one.
+	// A device that reports a serial above the server's (a restored backup) gets a still higher one.
 	ahead := held
 	ahead.Serial, ahead.Digest = 1_000_000, "sha256:other"
 	if as := verify(t, out, r.exchange(c, protocol.Report{Policy: ahead, Epoch: "e2"}), 1_000_000); as.Serial <= 1_000_000 {
@@ -320,11 +320,11 @@ func TestDevices(t *testing.T) {
 	if a := r.exchange(c, protocol.Report{Policy: refused, Epoch: "e2"}); a.Assignment != "" {
 		t.Error("a refused policy is sent again")
 	}
-	// Digests that the server does not have are asked for in full.
+	// Digests that the server does not know are asked for in full.
 	if a := r.exchange(c, protocol.Report{Policy: held, Epoch: "e2", DeviceDigest: "new", FindingsDigest: "new"}); len(a.Request) == 0 {
 		t.Error("no full report is asked for")
 	}
-	// A second machine with the same key: both are told to enrol anew.
+	// A second machine with the same key: both are told to enrol again.
 	if _, err := c.Exchange(context.Background(), protocol.Report{Policy: held, Agent: protocol.Agent{Machine: "m2"}}); err == nil ||
 		!strings.Contains(err.Error(), "enrol") {
 		t.Errorf("clone: %v", err)
@@ -401,7 +401,7 @@ func TestSecretsAndListen(t *testing.T) {
 	r.ok(200, "GET", "/policies/"+id, "")
 }
 
-// A key file that is empty, as a power cut may leave one, is refused, and not taken for a key that anybody has.
+// A key file that is empty, as a power cut may leave it, is refused, and not used as a key that anybody has.
 func TestEmptySecrets(t *testing.T) {
 	for _, f := range []string{"policy.key", "admin.key", "codes.key"} {
 		dir := t.TempDir()

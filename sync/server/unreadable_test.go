@@ -15,8 +15,8 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// What one device reports never keeps an administrator from seeing the others: what could not be read again is refused
-// with its field, and what an earlier version may have stored stands as unreadable.
+// What one device reports never hides the others from an administrator: what could not be read again is refused with
+// its field, and what an earlier version may have stored is shown as unreadable.
 func TestUnreadableReports(t *testing.T) {
 	r := start(t, Options{})
 	good, _ := r.device("good", "m0")
@@ -71,7 +71,7 @@ func TestUnreadableReports(t *testing.T) {
 		}
 		seen(x.field)
 	}
-	// Stored all the same, by whatever it was.
+	// Stored nevertheless, by another version.
 	r.exchange(c, protocol.Report{Epoch: "e2", Counter: uint64(time.Now().UnixMilli())})
 	number := `(SELECT n FROM devices WHERE id = '` + out.DeviceID + `')`
 	execSQL(t, r.dir, `INSERT INTO events (device, epoch, first, last, received, body) VALUES (`+number+
@@ -84,8 +84,8 @@ func TestUnreadableReports(t *testing.T) {
 	}
 }
 
-// A device that sends bodies which do not end takes a few places of its own, and nobody else's: another device checks in
-// meanwhile, and the memory that the bodies take is bounded.
+// A device that sends bodies which never end takes a few places of its own, and nobody else's: another device checks in
+// meanwhile, and the memory for bodies is bounded.
 func TestBodiesThatDoNotEnd(t *testing.T) {
 	r := start(t, Options{})
 	good, _ := r.device("good", "m0")
@@ -97,7 +97,7 @@ func TestBodiesThatDoNotEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := func() (io.Closer, *bufio.Reader) {
-		// who is asked is not what is tried
+		// this client's trust is not under test
 		c, err := tls.Dial("tcp", strings.TrimPrefix(r.url, "https://"), &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
 			t.Fatal(err)
@@ -130,7 +130,7 @@ func TestBodiesThatDoNotEnd(t *testing.T) {
 	for _, c := range open {
 		_ = c.Close()
 	}
-	// Its places are free again, as soon as the connections are.
+	// Its places are free again as soon as the connections are.
 	for begun := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 		if _, err := bad.Exchange(context.Background(), protocol.Report{Epoch: "e"}); err == nil {
 			return

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Command bus makes and changes a simulated USB bus for demonstrations: a directory of files as sysfs has them, and
-// announcements as the kernel sends them. An agent built with the tag "simulate" takes it for the machine's.
+// Command bus makes and changes a simulated USB bus for demonstrations: a directory of files as in sysfs, and
+// announcements as the kernel sends them. An agent built with the tag "simulate" uses it as the machine's bus.
 //
 //	bus init DIR
 //	bus plug DIR PORT VID:PID CLASS SERIAL NAME
@@ -42,7 +42,7 @@ func run(args []string) error {
 
 const devices = "bus/usb/devices"
 
-// write writes a file in one step, as the kernel's are.
+// write replaces a file in one step, as the kernel's files change.
 func write(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -53,7 +53,8 @@ func write(path string, content []byte) error {
 	return os.Rename(path+".new", path)
 }
 
-// files writes a device's files: the descriptors as read from the device (USB 2.0, 9.6), and one line each of the others.
+// files writes a device's files: the descriptors as read from the device (USB 2.0, 9.6), and the others with one line
+// each.
 func files(dir string, descriptors []byte, lines map[string]string) error {
 	for name, line := range lines {
 		if err := write(filepath.Join(dir, name), []byte(line+"\n")); err != nil {

@@ -1,8 +1,8 @@
 //go:build linux
 
-// Command attacker is the user who does not want a stick to be taken away, or wants to use the agent
-// against others. Each word it takes is one attack that was seen to work on a version of the agent; it
-// serves the laptop's tests alone, which run it without privileges but for "daemon", its victim.
+// Command attacker is a user who does not want a stick to be taken away, or wants to use the agent against others. Each
+// argument is one attack that once worked on a version of the agent. It is only for the laptop's tests, which run it
+// without privileges, except for "daemon", its victim.
 package main
 
 import (
@@ -27,7 +27,7 @@ import (
 	"github.com/warderd/warder/platform/platformtest/stuckfs"
 )
 
-// attacks by their word; each says "ready" once it is in place, and stays.
+// attacks by name; each prints "ready" once it is in place, and stays.
 var attacks = map[string]func(args []string) error{
 	"fakeproc":   inNamespace("fakeproc-inside"),
 	"fifo":       inNamespace("fifo-inside"),
@@ -59,7 +59,7 @@ func main() {
 	time.Sleep(time.Hour)
 }
 
-// inNamespace runs another attack in a user and a mount namespace of its own, as any user may make.
+// inNamespace runs another attack in a user and a mount namespace of its own, as any user may create.
 func inNamespace(word string) func([]string) error {
 	return func(args []string) error {
 		cmd := exec.Command("/proc/self/exe", append([]string{word}, args...)...)
@@ -77,8 +77,8 @@ func inNamespace(word string) func([]string) error {
 	}
 }
 
-// overProc puts a /proc of the user's own in place, in which whatever is open at any number is said to
-// be the mount that the agent looks for, and leads to what the user wants it to act on.
+// overProc mounts a /proc of the user's own, in which every open file claims to be the mount that the agent looks for,
+// and leads to what the user wants it to act on.
 func overProc(victim string, fdinfo func(path string, ids []int) error) error {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -131,7 +131,7 @@ func fuse([]string) error {
 	return err
 }
 
-// longline makes a line of mountinfo far longer than any buffer: paths have no end for who walks down.
+// longline makes a line of mountinfo far longer than any buffer: a directory tree can be arbitrarily deep.
 func longline([]string) error {
 	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", 0, ""); err != nil {
 		return err
@@ -171,7 +171,7 @@ func namespaces(args []string) error {
 	return nil
 }
 
-// hidden keeps a file open for writing where no search of processes finds it: under way in a socket.
+// hidden keeps a file open for writing where no search of processes finds it: in transit in a socket.
 func hidden(args []string) error {
 	fd, err := unix.Open(args[0], unix.O_RDWR|unix.O_CREAT, 0o666)
 	if err != nil {
@@ -187,7 +187,7 @@ func hidden(args []string) error {
 	return unix.Close(fd)
 }
 
-// pass gives a root daemon a file that is open for writing, so that it counts as who writes.
+// pass gives a root daemon a file that is open for writing, so that the daemon looks like a writer.
 func pass(args []string) error {
 	f, err := os.OpenFile(args[1], os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
@@ -202,7 +202,7 @@ func pass(args []string) error {
 	return err
 }
 
-// daemon is a root service that takes what it is sent, as many do.
+// daemon is a root service that accepts descriptors, as many do.
 func daemon(args []string) error {
 	_ = os.Remove(args[0])
 	l, err := net.Listen("unix", args[0])
@@ -225,8 +225,7 @@ func daemon(args []string) error {
 	return nil
 }
 
-// writer writes for ever, ignores every request to end, and says on the laptop's own disk what was
-// acknowledged.
+// writer writes for ever, ignores every request to end, and records on the laptop's own disk what was acknowledged.
 func writer(args []string) error {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
 	f, err := os.OpenFile(args[0], os.O_RDWR|os.O_CREATE, 0o666)
@@ -259,7 +258,7 @@ func writer(args []string) error {
 	return nil
 }
 
-// slowReader asks the agent for all it has, as often as it may, and reads nothing.
+// slowReader asks the agent for everything, as often as it may, and reads nothing.
 func slowReader(args []string) error {
 	for range 8 {
 		c, err := net.Dial("unix", args[0])
@@ -277,7 +276,7 @@ func slowReader(args []string) error {
 
 var keep []net.Conn
 
-// vt makes a virtual terminal the active one, as root, for who sits there (ioctl_vt(2)).
+// vt makes a virtual terminal the active one, as root, for the user there (ioctl_vt(2)).
 func vt(args []string) error {
 	n, err := strconv.Atoi(args[0])
 	if err != nil {

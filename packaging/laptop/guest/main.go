@@ -1,5 +1,5 @@
-// Command guest is the test's hand inside the laptop: it reads shell scripts from a virtio serial
-// port, runs them side by side as root, and answers with what they printed.
+// Command guest runs inside the laptop for the tests: it reads shell scripts from a virtio serial port, runs them side
+// by side as root, and answers with what they printed.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// Request is one script, and Reply what came of it.
+// Request is one script, and Reply its result.
 type Request struct {
 	ID      int    `json:"id"`
 	Script  string `json:"script"`
@@ -32,7 +32,7 @@ type Reply struct {
 
 func main() {
 	port, err := os.OpenFile("/dev/virtio-ports/laptop", os.O_RDWR, 0)
-	// udev makes the link, and on Debian 13 later than this starts: the driver is built into its kernel.
+	// udev makes the link, on Debian 13 only after this starts: the driver is built into its kernel.
 	for end := time.Now().Add(time.Minute); errors.Is(err, fs.ErrNotExist) && time.Now().Before(end); {
 		time.Sleep(50 * time.Millisecond)
 		port, err = os.OpenFile("/dev/virtio-ports/laptop", os.O_RDWR, 0)

@@ -1,5 +1,5 @@
-// Command hostile is a policy server that misbehaves on demand: a proxy before a real one, which
-// answers check-ins as the file MODE says. It serves the laptop's tests alone.
+// Command hostile is a policy server that misbehaves on demand: a proxy before a real one, which answers check-ins as
+// the file MODE says. It is only for the laptop's tests.
 package main
 
 import (

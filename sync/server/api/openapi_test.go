@@ -27,8 +27,8 @@ func TestDocuments(t *testing.T) {
 		if err := json.Unmarshal(c.b, &tree); err != nil || !strings.HasPrefix(tree["openapi"].(string), c.version) {
 			t.Errorf("%s: %v %v", name, err, tree["openapi"])
 		}
-		// What linters said once: a group without a description, a reference with something beside it, an operation that
-		// says nothing of who may call it.
+		// What linters once complained about: a group without a description, a reference with something beside it, an
+		// operation that does not say who may call it.
 		if tags, _ := tree["tags"].([]any); len(tags) < 8 {
 			t.Errorf("%s: tags %v", name, tags)
 		} else {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A device may tell a lot at once, and not without end; one that tells nothing is never over its quota.
+// A device may report a lot at once, but not without end; one without news never exceeds its quota.
 func TestQuota(t *testing.T) {
 	var q quota
 	batch := make([]json.RawMessage, 100)

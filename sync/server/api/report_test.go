@@ -60,7 +60,7 @@ func aReport(events int, whole bool) []byte {
 	return b
 }
 
-// Reports as agents write them take the short way, those with anything odd the long one, and both give the same.
+// Reports as agents write them take the short path, unusual ones the long one, and both give the same result.
 func TestPlainReports(t *testing.T) {
 	for _, c := range []struct{ events, whole int }{{0, 0}, {0, 1}, {1, 0}, {10, 1}} {
 		body := aReport(c.events, c.whole == 1)
@@ -106,7 +106,7 @@ func TestPlainReports(t *testing.T) {
 	}
 }
 
-// alikeReports holds what the short way gives to what the long way gives.
+// alikeReports compares the result of the short path with that of the long one.
 func alikeReports(t *testing.T, body []byte) {
 	t.Helper()
 	got := receivePlain(body)
@@ -139,7 +139,7 @@ func alikeReports(t *testing.T, body []byte) {
 	}
 }
 
-// Reports with a random edit or two: whatever still takes the short way is the same the long way.
+// Reports with a random edit or two: whatever still takes the short path gives the same on the long one.
 func TestEditedReports(t *testing.T) {
 	whole := aReport(2, true)
 	odd := []string{``, `21000000000000000000`, `"2026/11/26T20:30:00Z"`, `"2026-11-26T20:30:00+24:00"`, ` `, `"`, `,`, `:`, `{`, `}`, `[`,
@@ -197,8 +197,8 @@ func BenchmarkReceive(b *testing.B) {
 	}
 }
 
-// Values that a quick reader of JSON takes and a strict one does not, or the other way round: both ways agree, and what
-// is taken can be read again from the database.
+// Values that a quick JSON reader accepts and a strict one does not, or the other way round: both paths agree, and what
+// is accepted can be read again from the database.
 func TestBothWaysAgree(t *testing.T) {
 	var bodies []string
 	for _, number := range []string{"21000000000000000000", "18446744073709551616", "9223372036854775808", "-9223372036854775809",
@@ -255,7 +255,7 @@ func TestBothWaysAgree(t *testing.T) {
 	}
 }
 
-// The bound of what is stored is for the same bytes on both ways.
+// Both paths apply the bound of what is stored to the same bytes.
 func TestSameSize(t *testing.T) {
 	body := []byte(`{"findings":[{"setting":"usb.allowed","reason":"` + strings.Repeat("<&>", 100) + `"}]}`)
 	quickly := receivePlain(body)

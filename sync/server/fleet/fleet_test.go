@@ -39,7 +39,7 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// A stage ends when its time is over in an open window and enough devices have said how they stand.
+// A stage ends when its time is over in an open window and enough devices have reported their state.
 func TestNext(t *testing.T) {
 	r := &Rollout{State: Running, StageSince: moment("Mon 15:30"),
 		Plan: Plan{Stages: []Stage{{10, 60}, {100, 60}}, Window: &Window{From: "08:00", To: "16:00"}}}
@@ -90,8 +90,7 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// A share is of the size that is asked for, grows without losing anybody, and is another one for
-// another rollout.
+// A share has the requested size, grows without losing devices, and differs from rollout to rollout.
 func TestShare(t *testing.T) {
 	plan := Plan{Stages: []Stage{{Percent: 10}, {Percent: 50}, {Percent: 100}}}
 	one, two := &Rollout{ID: "one", Plan: plan}, &Rollout{ID: "two", Plan: plan}
@@ -124,7 +123,7 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// The mode of an assignment takes the place of the policy's and caps its sections.
+// The mode of an assignment replaces the policy's and caps its sections.
 func TestRender(t *testing.T) {
 	p := &Policy{ID: "p", Version: 3, Active: true, Compliance: `"warn"`, Sections: `{"dlp":"monitor","usb":"enforce"}`,
 		Data: json.RawMessage(`{"usb":{"allowed":true}}`)}

@@ -35,7 +35,7 @@ func full(n int64) *Roster {
 
 var clock = Clock{Now: 2100, Most: 3000, Online: 1200}
 
-// What a filter takes is what a plain loop over the rows takes.
+// A filter matches what a plain loop over the rows matches.
 func TestFilters(t *testing.T) {
 	const n = 3000
 	r := full(n)
@@ -105,7 +105,7 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// A list that is read on from a mark has every device once, whatever is renamed, added or retired meanwhile.
+// A list that is read on from a mark contains every device once, whatever is renamed, added or retired meanwhile.
 func TestMarks(t *testing.T) {
 	for _, p := range []Page{{Size: 13}, {Sort: ByName, Size: 13}, {Sort: ByName, Descending: true, Size: 13}} {
 		const n = 500
@@ -146,7 +146,7 @@ func TestMarks(t *testing.T) {
 	}
 }
 
-// Sums stay right while everything changes at once, and with another policy for everybody.
+// Sums stay right under concurrent changes, also when everybody gets another policy.
 func TestCounts(t *testing.T) {
 	r := full(2000)
 	states := []*fleet.State{{Default: "a", Policies: map[string]*fleet.Policy{"a": {ID: "a", Active: true}}},
@@ -192,7 +192,7 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// What a device says, and hears, is what stands; a report without findings leaves them.
+// A device's latest report and time count; a report without findings keeps the earlier ones.
 func TestStanding(t *testing.T) {
 	r := New()
 	if r.Stand(1, Standing{}, true) || r.Heard(1, 1, 1) {
@@ -203,7 +203,7 @@ func TestStanding(t *testing.T) {
 	if s := r.Standings("q", clock); len(s) != 1 || s[0] != (Sum{"q", "h", "compliant", false, 1}) {
 		t.Errorf("%+v", s)
 	}
-	r.Heard(1, 4, 100) // the clock was set back: the last word counts
+	r.Heard(1, 4, 100) // the clock was set back: the latest report counts
 	if s := r.Standings("", clock); len(s) != 1 || !s[0].Old {
 		t.Errorf("%+v", s)
 	}
@@ -211,7 +211,7 @@ func TestStanding(t *testing.T) {
 	if s := r.Standings("", clock); !s[0].Old {
 		t.Errorf("%+v", s)
 	}
-	r.Heard(1, clock.Now+5, clock.Most+5) // a moment after who asks read the clock
+	r.Heard(1, clock.Now+5, clock.Most+5) // a moment after the reader has read the clock
 	if s := r.Standings("", clock); s[0].Old {
 		t.Errorf("%+v", s)
 	}
@@ -226,8 +226,8 @@ func TestStanding(t *testing.T) {
 	}
 }
 
-// A row that was read before a report came does not take the report back, nor a socket that came meanwhile, nor when it
-// was heard of; what lies ahead of the clock is taken back.
+// A row that was read before a report arrived undoes neither the report, nor a socket that connected meanwhile, nor the
+// time at which it was heard of; a time in the future is corrected.
 func TestLateRow(t *testing.T) {
 	now := int64(1_000_000_000)
 	r := New()
@@ -262,7 +262,7 @@ func TestLateRow(t *testing.T) {
 	}
 }
 
-// Sums are what a look at each device gives, whatever changed since they were made, the time included.
+// Sums equal a count of each device, whatever changed since they were made, including the time.
 func TestSums(t *testing.T) {
 	const n = 3 * chunkSize
 	now := int64(1_000_000_000)

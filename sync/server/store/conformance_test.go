@@ -232,7 +232,7 @@ func TestReports(t *testing.T) {
 		}
 		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now.Add(time.Hour), Counter: 9, Assigned: now, Fresh: now.Add(time.Hour),
 			Looked: now}, {Device: other.N, At: now, Counter: 1, Fresh: now.Add(time.Hour)}}))
-		// the clock was set back since: what lies ahead is no time to show
+		// the clock was set back since: a time in the future is not shown
 		must(t, s.PutSeen(ctx, []Seen{{Device: d.N, At: now, Counter: 12, Fresh: now.Add(2 * time.Hour)}}))
 		x, err := s.Device(ctx, "d1")
 		must(t, err)
@@ -251,7 +251,7 @@ func TestReports(t *testing.T) {
 		if y, err := s.Device(ctx, "d1"); err != nil || !y.Fresh.Equal(now.Add(2*time.Hour)) {
 			t.Errorf("an earlier word counts: %s %v", y.Fresh, err)
 		}
-		// The same by what is kept in memory.
+		// The same from memory.
 		kept := roster.New()
 		people, err := s.Roster(ctx, 0, 100)
 		must(t, err)
@@ -276,7 +276,7 @@ func TestReports(t *testing.T) {
 				t.Errorf("%+v: %d", c, n)
 			}
 		}
-		// What an earlier version called compliant is reckoned anew, and what is compliant stays so.
+		// What an earlier version called compliant is corrected, and what is compliant stays so.
 		mixed, fine := rec(d.N, 13, "", nil), rec(other.N, 13, "", nil)
 		mixed.Findings, mixed.FindingsDigest, mixed.Standing, mixed.Rollup = json.RawMessage(`[{}]`), "g2", "h2", "compliant"
 		mixed.StandingBody = `[{"s":"usb.allowed","m":"enforce","c":"compliant","e":"enforced"},{"s":"dlp.print_allowed","m":"enforce",` +
@@ -305,7 +305,7 @@ func TestReports(t *testing.T) {
 	})
 }
 
-// Many writers at once, as two nodes make: nothing is lost and nothing stored twice.
+// Many writers at once, like two nodes: nothing is lost and nothing stored twice.
 func TestReportsAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, s *Store) {
 		second := opened(t, s.url)
@@ -352,7 +352,7 @@ func TestReportsAtOnce(t *testing.T) {
 	})
 }
 
-// What is kept in memory of who has which policy is what the fleet says of what is stored, for any fleet.
+// For any fleet, memory and database agree about who has which policy.
 func TestAssignedIsTheSame(t *testing.T) {
 	each(t, func(t *testing.T, s *Store) {
 		r := rand.New(rand.NewPCG(7, 7))
@@ -405,7 +405,7 @@ func TestAssignedIsTheSame(t *testing.T) {
 		}
 		for id, ns := range byID {
 			if id == "" {
-				continue // a filter of none takes all
+				continue // a filter with an empty list matches all
 			}
 			if have := kept.Numbers(roster.Filter{Policy: id}, 0, 1000); !reflect.DeepEqual(have, ns) {
 				t.Errorf("%s: %v, want %v", id, have, ns)
@@ -419,7 +419,7 @@ func TestAssignedIsTheSame(t *testing.T) {
 			kept.Count(roster.Filter{State: Retired}, nil) != 1 {
 			t.Errorf("%d devices", total)
 		}
-		// Another state that differs in one assignment moves the same devices as reading it all anew.
+		// A state that differs in one assignment moves the same devices as a full read.
 		must(t, s.RemoveAssignment(ctx, "a1", now))
 		must(t, s.PutPolicy(ctx, &fleet.Policy{ID: "policy-1", Version: 2, Active: false, Data: json.RawMessage(`{}`), CreatedAt: now,
 			UpdatedAt: now}, 1, nil))
@@ -632,8 +632,7 @@ func TestOpenAtOnce(t *testing.T) {
 	}
 }
 
-// A newer node adds to the tables while an older one works on, and the older one can be started
-// again beside it.
+// A newer node adds to the tables while an older one is running, and the older one can be started again beside it.
 func TestMigrateUnderAnOldNode(t *testing.T) {
 	each(t, func(t *testing.T, old *Store) {
 		put(t, old, "policy-1", 0, true)
@@ -718,7 +717,7 @@ func TestForeignFile(t *testing.T) {
 	}
 }
 
-// A dump of either database is read by either, and is the same again.
+// A dump of either database can be read by either, and is identical again.
 func TestDump(t *testing.T) {
 	each(t, func(t *testing.T, s *Store) {
 		put(t, s, "policy-1", 0, true)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// FuzzLoad reads what may be a backup: an error or a database, and never SQL of its own.
+// FuzzLoad reads what may be a backup: it gives an error or a database, and never runs SQL of its own.
 func FuzzLoad(f *testing.F) {
 	f.Add(`{"t":"meta","c":["name","value"]}` + "\n" + `{"r":["a","b"]}`)
 	f.Add(`{"t":"diagnostics","c":["id","device","at","size","body"]}` + "\n" + `{"r":["a",1,2,3,{"b":"AAEC"}]}`)

@@ -7,7 +7,7 @@ import (
 	"github.com/warderd/warder/enforce/policy"
 )
 
-// Each template is a policy that can be used as it is: no error and no warning.
+// Each template can be used unchanged: no error and no warning.
 func TestTemplates(t *testing.T) {
 	for _, x := range All {
 		doc, _ := json.Marshal(map[string]any{"name": x.Name, "compliance": x.Compliance, "policy_data": x.Data})
