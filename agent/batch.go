@@ -71,6 +71,7 @@ func (b *batch) refused(r *protocol.Report, now time.Time) bool {
 	return true
 }
 
+// most is how many bytes a report may have now. A limit that is old enough is forgotten, to try a larger report again.
 func (b *batch) most(now time.Time) int {
 	if b.limit == 0 || now.Sub(b.since) > max(b.retry, batchRetry) {
 		b.limit, b.without = batchMost, 0

@@ -75,6 +75,7 @@ func (c *contact) show(f func(*seen)) {
 	f(&c.seen)
 }
 
+// shown is what status shows of the contact.
 func (c *contact) shown() seen {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -241,6 +242,7 @@ func (a *Agent) connect() {
 	a.health.set(serverSetup, "")
 }
 
+// connectTo makes the client for an enrolled device and starts its push socket, unless a test supplies the source.
 func (a *Agent) connectTo(d *identity.Device) error {
 	c := a.contact
 	if a.o.Source != nil {
@@ -285,6 +287,7 @@ func (a *Agent) serverOf(d *identity.Device) checkin.Server {
 	return server
 }
 
+// deviceKey decodes a device's private key.
 func deviceKey(d *identity.Device) (*jose.JSONWebKey, error) {
 	var k jose.JSONWebKey
 	if err := k.UnmarshalJSON(d.Key); err != nil || !k.Valid() || k.IsPublic() {

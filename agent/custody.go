@@ -349,13 +349,13 @@ func (c *custody) pinned() string {
 	return protocol.KeysDigest(keys)
 }
 
-// held is what is reported of the policy in force.
-func (c *custody) held() protocol.Held {
+// reported is what is reported of the policy in force.
+func (c *custody) reported() protocol.PolicyState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// The highest serial seen, not the serial of the policy in force: the next one that the server issues must be
 	// higher.
-	h := protocol.Held{Serial: min(c.state.Highest, protocol.MaxSerial), State: "none"}
+	h := protocol.PolicyState{Serial: min(c.state.Highest, protocol.MaxSerial), State: "none"}
 	if c.doc == nil || c.state.Policy == nil {
 		return h
 	}

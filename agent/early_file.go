@@ -53,7 +53,7 @@ func (a *Agent) takeOver() error {
 		a.o.Log.Warn("cannot read what the early start did", "error", err)
 	}
 	if r != nil {
-		a.o.Log.Info("took over from the early start", "began", r.Began.Round(time.Millisecond), "held", r.Held.Round(time.Millisecond),
+		a.o.Log.Info("took over from the early start", "began", r.Began.Round(time.Millisecond), "held", r.InForce.Round(time.Millisecond),
 			"decisions", len(r.Told))
 		if !a.journalEarly(r) {
 			return nil // try again at the next start
@@ -75,7 +75,7 @@ func (a *Agent) journalEarly(r *early.Record) bool {
 		list = append(list, early.Told{Event: e, What: string(kind)})
 	}
 	if r.Problem != "" {
-		own(enforce.Failed, "the machine was not held while it started up: "+r.Problem, 0)
+		own(enforce.Failed, "the policy was not in force while the machine started up: "+r.Problem, 0)
 	}
 	if r.Lost > 0 {
 		own("dropped", "more was decided before the agent ran than can be kept", r.Lost)
@@ -106,7 +106,7 @@ func (a *Agent) unnoteEarly() error {
 	err := early.Remove(a.o.Paths.EarlyFile())
 	if err != nil {
 		a.health.set(earlyUnwritten, err.Error())
-		return fmt.Errorf("the next start of this machine is held all the same until the agent runs: %w", err)
+		return fmt.Errorf("the policy still applies at the next start of this machine, until the agent runs: %w", err)
 	}
 	return nil
 }
@@ -161,11 +161,11 @@ func (a *Agent) earlyText() (text []byte, known bool, err error) {
 	c := section.Open(a.o.Sections, a.with(&st, e.doc), &snapshot)
 	out := section.Decide(a.o.Sections, c)
 	kinds, notes := a.machine.early()
-	held := slices.ContainsFunc(out.Wants, func(w enforce.Want) bool { return w.Mode >= enforce.Enforce && kinds[w.Key.Kind] })
+	enforced := slices.ContainsFunc(out.Wants, func(w enforce.Want) bool { return w.Mode >= enforce.Enforce && kinds[w.Key.Kind] })
 	switch {
-	case !held && len(out.Blind) > 0:
+	case !enforced && len(out.Blind) > 0:
 		return nil, false, nil
-	case !held:
+	case !enforced:
 		return nil, true, nil
 	}
 	text, err = early.File{DeviceID: st.Device.DeviceID, JWS: st.Confirmed.JWS, Keys: st.Confirmed.Keys,
@@ -176,8 +176,8 @@ func (a *Agent) earlyText() (text []byte, known bool, err error) {
 	return text, true, nil
 }
 
-// HoldsEarly reports whether there is a file that puts a policy in force early at the next start of the machine.
-func HoldsEarly(p paths.Paths) (bool, error) {
+// EnforcesEarly reports whether there is a file that puts a policy in force early at the next start of the machine.
+func EnforcesEarly(p paths.Paths) (bool, error) {
 	err := early.Check(p.EarlyFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil

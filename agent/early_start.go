@@ -57,7 +57,7 @@ func Early(ctx context.Context, o Options) error {
 	}
 	book, err := ledger.OpenEarly(run, o.Boot)
 	if errors.Is(err, ledger.ErrTaken) {
-		o.Log.Info("something was held in this boot already: there is nothing for an early start to do")
+		o.Log.Info("an agent has run in this boot already: there is nothing for an early start to do")
 		ready()
 		return nil
 	}
@@ -74,7 +74,7 @@ func Early(ctx context.Context, o Options) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			o.Log.Info("no confirmed policy has to be in force while this machine starts up")
 		} else {
-			o.Log.Error("the machine is not held while it starts up", "error", err)
+			o.Log.Error("the policy is not in force while the machine starts up", "error", err)
 			s.record.Problem = err.Error()
 			s.save()
 		}
@@ -109,6 +109,7 @@ type starting struct {
 	record early.Record
 }
 
+// run applies the policy once, calls ready, and guards until it is told to end.
 func (s *starting) run(ctx context.Context, ready func()) error {
 	s.journal = &journal{boot: s.o.Boot, now: s.o.Now, store: s, sections: s.o.Sections, health: newHealth(s.o.Now), latency: &latencies{},
 		seat: func() []uint32 { return nil }, tell: func(string, []uint32) []string { return nil }, remember: s.machine.loop.Remember,
@@ -127,17 +128,17 @@ func (s *starting) run(ctx context.Context, ready func()) error {
 		}
 	})
 	late := time.AfterFunc(earlyReady, ready)
-	s.hold()
+	s.apply()
 	s.mu.Lock()
-	if s.record.Held == 0 {
-		s.record.Held = host.Uptime()
+	if s.record.InForce == 0 {
+		s.record.InForce = host.Uptime()
 	}
 	s.mu.Unlock()
 	s.save()
 	late.Stop()
 	ready()
 	s.o.Log.Info("the policy is in force while the machine starts up", "policy", s.doc.ID, "version", s.doc.Version, "after",
-		s.record.Held.Round(time.Millisecond))
+		s.record.InForce.Round(time.Millisecond))
 	err := s.wait(ctx, failed)
 	cancel()
 	all.Wait()
@@ -152,7 +153,7 @@ func (s *starting) run(ctx context.Context, ready func()) error {
 		return nil
 	case service.Restarting:
 		// Together with the agent, which could not start: the next early start goes on.
-		s.o.Log.Info("restarting: what is held stays so")
+		s.o.Log.Info("restarting: the policy stays in force")
 		return nil
 	}
 	// No guard would be left to answer for devices that are plugged in.
@@ -184,25 +185,25 @@ func (s *starting) wait(ctx context.Context, failed <-chan error) error {
 		case err := <-failed:
 			return err
 		case <-again:
-			s.hold()
+			s.apply()
 		case <-s.looks:
 			select { // one look at a time, not one per device
 			case <-ctx.Done():
 				return nil
 			case <-time.After(settleDelay):
 			}
-			s.hold()
+			s.apply()
 		}
 	}
 }
 
-// hold applies the policy, with the exceptions that are current.
-func (s *starting) hold() {
+// apply applies the policy, with the exceptions that are current.
+func (s *starting) apply() {
 	ctx, cancel := context.WithTimeout(context.Background(), earlyLimit)
 	defer cancel()
 	now := exceptions{now: s.o.Now}
 	doc := excepted(s.o.Sections, s.doc, now.current(s.file.Exceptions))
-	st := s.machine.hold(ctx, doc, nil)
+	st := s.machine.apply(ctx, doc, nil)
 	s.machine.put(st)
 	if err := st.notGivenBack(); err != nil {
 		s.o.Log.Warn("the machine is not as it should be", "error", err)

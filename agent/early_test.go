@@ -76,10 +76,10 @@ func TestEarlyStart(t *testing.T) {
 	l.ending = service.Shutdown
 	l.start()
 	l.enroll()
-	l.file(false, "nothing is held")
+	l.file(false, "nothing is enforced")
 	l.admin("PUT", "/policies/policy-default", denyAll)
 	l.until("enforced", version(2))
-	l.file(true, "a policy that holds something is confirmed")
+	l.file(true, "a policy that enforces something is confirmed")
 	if info, err := os.Stat(l.earlyFile()); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v %v", info, err)
 	}
@@ -222,11 +222,11 @@ func TestEarlyFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		spoiled++
-		if held, err := HoldsEarly(l.agent.o.Paths); held || err == nil {
+		if early, err := EnforcesEarly(l.agent.o.Paths); early || err == nil {
 			t.Error("it would not be believed, and that is not said")
 		}
 		l.in(func(a *Agent) { a.look() })
-		if held, err := HoldsEarly(l.agent.o.Paths); !held || err != nil {
+		if early, err := EnforcesEarly(l.agent.o.Paths); !early || err != nil {
 			t.Errorf("it is not mended: %v", err)
 		}
 	}
@@ -258,7 +258,7 @@ func TestEarlyFile(t *testing.T) {
 	if err := l.api.Do(ctx, "POST", "/v1/hold", HoldRequest{Reason: "r"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	l.file(false, "held")
+	l.file(false, "suspended")
 	if err := l.api.Do(ctx, "DELETE", "/v1/hold", nil, nil); err != nil {
 		t.Fatal(err)
 	}

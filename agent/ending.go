@@ -60,13 +60,13 @@ func (a *Agent) leave() {
 // letGo gives everything back and then looks again a few times: devices that arrived just before the kernel's defaults
 // were restored are still refused.
 func (m *machine) letGo(ctx context.Context, linger time.Duration) standing {
-	s := m.hold(ctx, nil, nil)
+	s := m.apply(ctx, nil, nil)
 	for range lingers {
 		if !m.loop.Releasing() {
 			break
 		}
 		time.Sleep(linger)
-		s = m.hold(ctx, nil, nil)
+		s = m.apply(ctx, nil, nil)
 	}
 	return s
 }

@@ -158,6 +158,7 @@ func (a *Agent) watchConfig(ctx context.Context) error {
 	})
 }
 
+// applyConfig puts a changed configuration into use, and keeps a copy of it; a file with a mistake changes nothing.
 func (a *Agent) applyConfig() {
 	c, err := config.Load(a.o.Paths.ConfigFile())
 	if err == nil && c.Server != "" {

@@ -142,6 +142,7 @@ func (e *exceptions) left(x identity.Exception, now time.Time) time.Duration {
 	return l
 }
 
+// forget drops what is remembered of an exception's monotonic start.
 func (e *exceptions) forget(id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -263,6 +264,7 @@ func (e *exceptions) paused(uid string, now time.Time) bool {
 	return false
 }
 
+// postException redeems an exception code.
 func (a *Agent) postException(ctx context.Context, c caller, _ *http.Request, body []byte) (any, error) {
 	var in ExceptionRequest
 	if err := json.Unmarshal(body, &in); err != nil {
@@ -325,17 +327,17 @@ func (a *Agent) redeem(uid string, in ExceptionRequest) (identity.Exception, err
 
 // candidates are the subjects that a code may have been made for.
 func (a *Agent) candidates(in ExceptionRequest) (out []identity.Exception) {
-	var held *section.Case
+	var current *section.Case
 	for _, s := range a.o.Sections {
 		if s.Except == nil || in.Section != "" && in.Section != s.Name {
 			continue
 		}
 		list := []string{in.Subject}
 		if in.Subject == "" {
-			if held == nil {
-				held = a.machine.opened(a.governing())
+			if current == nil {
+				current = a.machine.opened(a.governing())
 			}
-			list = s.Except.Refused(held)
+			list = s.Except.Refused(current)
 		}
 		for _, subject := range list {
 			for _, name := range s.Except.Names(subject) {

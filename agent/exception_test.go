@@ -148,7 +148,7 @@ func TestDiagnostics(t *testing.T) {
 	secret := string(encode(l.agent.custody.state.Device.CodeSecret))
 	for _, word := range []string{key.D, strings.Trim(secret, `"`), "code_secret", `"d":`} {
 		if word == "" || strings.Contains(string(raw), word) {
-			t.Errorf("the bundle holds %q", word)
+			t.Errorf("the bundle contains %q", word)
 		}
 	}
 }

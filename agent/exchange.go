@@ -228,6 +228,7 @@ func (a *Agent) reportSoon() {
 	})
 }
 
+// nudge handles the server's message that something has changed.
 func (a *Agent) nudge(n protocol.Nudge, at time.Time) {
 	c := a.contact
 	if c.source == nil {
@@ -244,6 +245,7 @@ func (a *Agent) nudge(n protocol.Nudge, at time.Time) {
 	a.checkIn()
 }
 
+// pushed handles the push socket coming up or going down.
 func (a *Agent) pushed(up bool) {
 	c := a.contact
 	c.cadence.Pushed = up
@@ -264,6 +266,7 @@ func (a *Agent) resumed() {
 	a.contact.soon(a.contact.cadence.Soon())
 }
 
+// linked handles a new route to other networks: check in soon.
 func (a *Agent) linked() {
 	if a.clocks.tries > 0 {
 		a.clocks.enrol.Reset(time.Second) // a dropped enrolment waits for the network
@@ -286,7 +289,7 @@ func (a *Agent) report() (protocol.Report, sent) {
 	stands := a.machine.last()
 	findings := stands.findings
 	now, has := a.o.Now(), a.contact.sent
-	r := protocol.Report{Policy: a.custody.held(), Epoch: epoch, Events: events, Pinned: a.custody.pinned(), Sequence: a.contact.nudgedFor,
+	r := protocol.Report{Policy: a.custody.reported(), Epoch: epoch, Events: events, Pinned: a.custody.pinned(), Sequence: a.contact.nudgedFor,
 		Agent: protocol.Agent{Version: a.o.Version, StartedAt: a.started.UTC().Truncate(time.Second), Machine: a.o.Machine, Run: a.run}}
 	if !stands.result.At.IsZero() {
 		at := stands.result.At.UTC().Truncate(time.Second)

@@ -23,6 +23,7 @@ type Explanation struct {
 	Policy string `json:"policy"`
 }
 
+// postExplain answers "warder explain".
 func (a *Agent) postExplain(ctx context.Context, c caller, _ *http.Request, body []byte) (any, error) {
 	var in ExplainRequest
 	if err := json.Unmarshal(body, &in); err != nil {
@@ -45,11 +46,11 @@ func (a *Agent) explain(ctx context.Context, c caller, in ExplainRequest) (Expla
 	if written == nil {
 		return none, noPolicy
 	}
-	held := a.machine.opened(a.with(&st, written))
+	inForce := a.machine.opened(a.with(&st, written))
 	if !c.Root && !a.seated(c) && len(st.Exceptions) > 0 {
-		held = a.machine.fresh(written) // not everybody may know which sticks have exceptions
+		inForce = a.machine.fresh(written) // not everybody may know which sticks have exceptions
 	}
-	rules := held.Rules(in.Section)
+	rules := inForce.Rules(in.Section)
 	if rules == nil {
 		return none, &localapi.Error{Status: http.StatusNotFound,
 			Message: fmt.Sprintf("no section %q answers for single things", in.Section)}

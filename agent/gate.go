@@ -14,6 +14,7 @@ type gate struct {
 	rests           func(enforce.Key) bool // contended resources
 }
 
+// pass reports whether a change may be made, as an error if not.
 func (g *gate) pass(c enforce.Change) error {
 	if !c.Baseline && g.rests != nil && g.rests(c.Key) {
 		return enforce.ErrContended // loop and guards leave it alone

@@ -64,6 +64,7 @@ func (j *journal) put(d platform.Decision) {
 	}
 }
 
+// run writes queued decisions until ctx ends, and then the rest.
 func (j *journal) run(ctx context.Context) error {
 	for {
 		select {
@@ -76,6 +77,7 @@ func (j *journal) run(ctx context.Context) error {
 	}
 }
 
+// drain writes every decision that is queued now.
 func (j *journal) drain() {
 	j.mu.Lock()
 	list, lost := j.list, j.lost

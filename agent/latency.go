@@ -18,6 +18,7 @@ type latencies struct {
 
 func (l *latencies) init() { l.h = map[string]*hdrhistogram.Histogram{} }
 
+// record adds one measurement, in microseconds.
 func (l *latencies) record(name string, d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -35,6 +36,7 @@ type Latency struct {
 	P99   int64 `json:"p99_us"`
 }
 
+// summary returns the percentiles by name.
 func (l *latencies) summary() map[string]Latency {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -355,11 +355,11 @@ func TestSocketOfTheStuck(t *testing.T) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	held, err := net.Listen("unix", path)
+	taken, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer held.Close()
+	defer taken.Close()
 	l.start()
 	if s := l.status(); s.Agent != "running" {
 		t.Errorf("%+v", s)

@@ -157,7 +157,7 @@ func (a *Agent) apply() bool {
 	if a.custody.state.Hold != nil {
 		doc = nil
 	}
-	s := a.machine.hold(ctx, doc, func(_ reconcile.Plan, network bool) {
+	s := a.machine.apply(ctx, doc, func(_ reconcile.Plan, network bool) {
 		if network {
 			_ = a.custody.risk(a.o.Boot) // custody reports what cannot be stored
 		}

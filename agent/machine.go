@@ -45,7 +45,7 @@ type machine struct {
 type standing struct {
 	look     int // counts
 	snapshot fact.Machine
-	held     *section.Case // without a policy, of an empty document
+	compiled *section.Case // without a policy, of an empty document
 	governed bool
 	asked    *policy.Document // the policy that was asked for; nil: none
 	loaded   bool             // every guard has taken its rules
@@ -124,6 +124,7 @@ func (m *machine) stop() {
 	}
 }
 
+// guards returns the guards of all capabilities.
 func (m *machine) guards() (out []platform.Guard) {
 	for _, c := range m.list {
 		out = append(out, c.Guards...)
@@ -146,9 +147,9 @@ func (m *machine) observe(ctx context.Context) fact.Machine {
 	return out
 }
 
-// hold applies a policy and returns the resulting state. nil means no policy, or a suspended one: the empty plan.
+// apply applies a policy and returns the resulting state. nil means no policy, or a suspended one: the empty plan.
 // before is called with the plan before it is carried out. The caller calls put with the result when it is complete.
-func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(reconcile.Plan, bool)) standing {
+func (m *machine) apply(ctx context.Context, doc *policy.Document, before func(reconcile.Plan, bool)) standing {
 	stirred := m.stirred.Swap(false)
 	by, written := m.touches() // set before the snapshot: whatever is written from here on asks for another look
 	snapshot := m.observe(ctx)
@@ -187,7 +188,7 @@ func (m *machine) hold(ctx context.Context, doc *policy.Document, before func(re
 		out = section.Decide(m.sections, c)
 		maps.Copy(blind, out.Blind)
 	}
-	s := standing{asked: doc, loaded: len(unloaded) == 0, snapshot: after, held: c, result: r, blind: blind, written: written,
+	s := standing{asked: doc, loaded: len(unloaded) == 0, snapshot: after, compiled: c, result: r, blind: blind, written: written,
 		governed: doc != nil,
 		findings: append(m.loop.Prove(out.Findings, out.Wants, r), reconcile.Conflicts(r)...)}
 	return s
@@ -380,7 +381,7 @@ func (m *machine) last() standing {
 func (m *machine) opened(doc *policy.Document) *section.Case {
 	s := m.last()
 	if s.governed {
-		return s.held
+		return s.compiled
 	}
 	return m.fresh(doc)
 }
@@ -424,8 +425,8 @@ func (m *machine) counts() map[string]SectionStatus {
 				x.Problem = why
 			}
 		}
-		if x.Problem == "" && s.held != nil { // before the first look there is nothing to count
-			x.Counts = sec.Count(s.held)
+		if x.Problem == "" && s.compiled != nil { // before the first look there is nothing to count
+			x.Counts = sec.Count(s.compiled)
 		}
 		out[sec.Name] = x
 	}
@@ -435,6 +436,7 @@ func (m *machine) counts() map[string]SectionStatus {
 // notGivenBack names what the last run could not restore.
 func (s standing) notGivenBack() error { return failures(s.result) }
 
+// failures joins the errors of a run.
 func failures(r reconcile.Result) error {
 	var errs []error
 	for _, k := range slices.SortedFunc(maps.Keys(r.Failed),

@@ -62,6 +62,7 @@ type Options struct {
 	Tuned bool
 }
 
+// defaults replaces zero values by the real machine's.
 func (o *Options) defaults() {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

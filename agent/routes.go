@@ -50,6 +50,7 @@ const (
 	lookRest = 2 * time.Second
 )
 
+// getStatus answers "warder status"; it looks at the machine first, unless a look has just been made.
 func (a *Agent) getStatus(ctx context.Context, c caller, r *http.Request, _ []byte) (any, error) {
 	if r.URL.Query().Get("look") == "1" {
 		ctx, cancel := context.WithTimeout(ctx, lookWait)
@@ -88,6 +89,7 @@ func visible(c caller, e *enforce.Event) bool {
 // MaxEvents is how many events one request may ask for.
 const MaxEvents = 10_000
 
+// getEvents sends the newest events that the caller may see.
 func (a *Agent) getEvents(ctx context.Context, c caller, q *http.Request, send func(any) error) error {
 	n, err := strconv.Atoi(q.URL.Query().Get("last"))
 	if err != nil || n < 1 || n > MaxEvents {
@@ -101,6 +103,7 @@ func (a *Agent) getEvents(ctx context.Context, c caller, q *http.Request, send f
 	})
 }
 
+// followEvents sends events as they come, until the caller leaves.
 func (a *Agent) followEvents(ctx context.Context, c caller, _ *http.Request, send func(any) error) error {
 	events, leave := a.journal.followed()
 	defer leave()
@@ -121,6 +124,7 @@ func (a *Agent) followEvents(ctx context.Context, c caller, _ *http.Request, sen
 	}
 }
 
+// getPolicy sends the policy in force as it was received.
 func (a *Agent) getPolicy(context.Context, caller, *http.Request, []byte) (any, error) {
 	_, _, issued := a.custody.view()
 	if issued == nil {
@@ -133,6 +137,7 @@ func (a *Agent) getPolicies(context.Context, caller, *http.Request, []byte) (any
 	return a.store.Policies()
 }
 
+// getInventory sends what a capability lists, such as all USB devices.
 func (a *Agent) getInventory(ctx context.Context, _ caller, q *http.Request, _ []byte) (any, error) {
 	v, known, err := a.machine.inventory(ctx, q.PathValue("name"))
 	if !known {
@@ -215,6 +220,7 @@ func (a *Agent) getLedger(ctx context.Context, _ caller, _ *http.Request, _ []by
 	return a.ledgerRows(ctx)
 }
 
+// ledgerRows returns the ledger, with what each resource reads now.
 func (a *Agent) ledgerRows(ctx context.Context) ([]LedgerRow, error) {
 	rows, err := a.ledger.Rows()
 	if err != nil {
@@ -287,6 +293,7 @@ func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []
 	return s, nil
 }
 
+// postEnroll enrols this machine.
 func (a *Agent) postEnroll(ctx context.Context, _ caller, _ *http.Request, body []byte) (any, error) {
 	var e Enrolment
 	if err := json.Unmarshal(body, &e); err != nil {
@@ -298,6 +305,7 @@ func (a *Agent) postEnroll(ctx context.Context, _ caller, _ *http.Request, body 
 	return a.status(everything), nil
 }
 
+// postUnenroll gives the machine back and forgets the enrolment.
 func (a *Agent) postUnenroll(ctx context.Context, _ caller, _ *http.Request, _ []byte) (any, error) {
 	if err := a.unenroll(ctx); err != nil {
 		return nil, refused(http.StatusConflict, err)
@@ -312,6 +320,7 @@ type HoldRequest struct {
 	Who     string `json:"who,omitempty"`     // who called sudo
 }
 
+// postHold suspends the policy.
 func (a *Agent) postHold(ctx context.Context, c caller, _ *http.Request, body []byte) (any, error) {
 	var h HoldRequest
 	if err := json.Unmarshal(body, &h); err != nil {
@@ -334,6 +343,7 @@ func (a *Agent) postHold(ctx context.Context, c caller, _ *http.Request, body []
 	return a.status(everything), nil
 }
 
+// deleteHold lifts a hold.
 func (a *Agent) deleteHold(ctx context.Context, _ caller, _ *http.Request, _ []byte) (any, error) {
 	var err error
 	if cerr := a.call(ctx, func() { err = a.lift("lifted by hand") }); cerr != nil {

@@ -135,7 +135,7 @@ func (a *Agent) status(v view) Status {
 		s.Server, _ = a.server()
 	}
 	if doc != nil && st.Policy != nil && issued != nil {
-		h := a.custody.held()
+		h := a.custody.reported()
 		s.Policy = &PolicyStatus{doc.ID, doc.Name, doc.Version, st.Policy.Serial, h.Digest, h.State, a.stale(), issued.ExpiresAt,
 			st.Policy.Received}
 	}

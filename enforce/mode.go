@@ -25,6 +25,7 @@ const (
 
 var modeNames = [...]string{Off: "off", Monitor: "monitor", Warn: "warn", Enforce: "enforce"}
 
+// String is the mode's name in a policy.
 func (m Mode) String() string {
 	if int(m) < len(modeNames) {
 		return modeNames[m]

@@ -25,6 +25,7 @@ const (
 	OtherGuard       // one of a newer version
 )
 
+// String is the guard's name.
 func (g Guard) String() string {
 	switch g {
 	case LastInput:
@@ -77,6 +78,7 @@ type Program struct {
 	Name string `json:"name,omitempty"` // the file that it runs; empty if it was gone already
 }
 
+// String names the program and its process id.
 func (p Program) String() string {
 	switch {
 	case p.PID == 0:

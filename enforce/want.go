@@ -51,6 +51,7 @@ func (r Reading) Is(v Value) bool { return r.State == Present && r.Value == v }
 // Same compares what was read, not how.
 func (r Reading) Same(o Reading) bool { return r.State == o.State && r.Value == o.Value }
 
+// String is the reading for people: its value, or why there is none.
 func (r Reading) String() string {
 	if r.State == Present {
 		return string(r.Value)

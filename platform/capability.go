@@ -88,6 +88,7 @@ func ClaimOf(list []Capability, s enforce.Setting, os string) Claim {
 	return best
 }
 
+// rank orders the levels of a claim.
 func rank(level string) int {
 	for i, l := range []string{fact.Unsupported, fact.DetectOnly, fact.Partial, fact.Enforced} {
 		if l == level {

@@ -59,9 +59,9 @@ type Kind struct {
 	// Join makes one want of two different ones; nil if they cannot be joined.
 	Join func(a, b enforce.Want) (enforce.Want, bool)
 	// From returns the baseline of a resource that appeared while we had changed another one: a root hub created under
-	// our parameter, a device refused by our default. nil: the value seen is the baseline. held looks up the baseline
+	// our parameter, a device refused by our default. nil: the value seen is the baseline. changed looks up the baseline
 	// of a resource that is in the ledger.
-	From func(key enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading
+	From func(key enforce.Key, seen enforce.Reading, changed func(enforce.Key) (enforce.Reading, bool)) enforce.Reading
 	// Found resources exist or not by themselves, and are never created by us: nothing is done about one that is
 	// absent.
 	Found bool

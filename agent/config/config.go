@@ -106,6 +106,7 @@ func LoadEnrolment(path string) (Enrolment, error) {
 	return e, nil
 }
 
+// read decodes a TOML file strictly: an unknown setting is an error that names it.
 func read(path string, v any) error {
 	b, err := regular(path)
 	if err != nil {

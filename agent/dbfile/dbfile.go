@@ -30,6 +30,7 @@ type Health struct {
 // OK reports whether nothing is wrong.
 func (h Health) OK() bool { return h == Health{} }
 
+// String says what happened to the file, "" if nothing did.
 func (h Health) String() string {
 	switch {
 	case h.Lost != "" && h.Standby != "":
@@ -113,6 +114,7 @@ func (f *File) Do(run func(*sql.DB) error) error { return f.do("FULL", run) }
 // survives a kill, but not a power cut.
 func (f *File) DoQuick(run func(*sql.DB) error) error { return f.do("NORMAL", run) }
 
+// do runs a function with the given "PRAGMA synchronous", and recovers the file if it is broken.
 func (f *File) do(sync string, run func(*sql.DB) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -176,6 +178,7 @@ func (f *File) Shrink() {
 	_, _ = f.db.Exec("PRAGMA shrink_memory") // nothing depends on it
 }
 
+// with runs a function with the given "PRAGMA synchronous", and sets it back to FULL.
 func (f *File) with(sync string, run func(*sql.DB) error) error {
 	if sync != "FULL" {
 		if _, err := f.db.Exec("PRAGMA synchronous=" + sync); err != nil {
@@ -306,6 +309,7 @@ const (
 	unwritable                  // the disk is full, read-only or failing
 )
 
+// kindOf tells from an error of SQLite's what is wrong with the file, if anything.
 func kindOf(err error) condition {
 	var b broken
 	if errors.As(err, &b) {
@@ -329,6 +333,7 @@ func misshapen(err error) bool {
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_ERROR
 }
 
+// recover sets the damaged file aside and begins a new one, or uses the standby if the disk cannot be written.
 func (f *File) recover(cause error) error {
 	if kindOf(cause) == unwritable {
 		return f.stand(cause)
@@ -347,6 +352,7 @@ func (f *File) recover(cause error) error {
 	return f.anew(cause)
 }
 
+// anew tells the owner that the contents were lost.
 func (f *File) anew(cause error) error {
 	if f.begun == nil {
 		return nil
@@ -429,6 +435,7 @@ func (f *File) carry(db *sql.DB) error {
 	return err
 }
 
+// dropStandby removes the standby after its contents are on the disk.
 func (f *File) dropStandby() {
 	for _, end := range []string{"", "-wal", "-shm"} {
 		_ = os.Remove(f.standby + end)
@@ -438,6 +445,7 @@ func (f *File) dropStandby() {
 // maxCopy bounds what is copied into the runtime directory, which is memory.
 const maxCopy = 256 << 20
 
+// copyFile copies at most maxCopy bytes.
 func copyFile(to, from string) error {
 	info, err := os.Stat(from)
 	if errors.Is(err, fs.ErrNotExist) {

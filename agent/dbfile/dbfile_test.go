@@ -81,7 +81,7 @@ func TestDamage(t *testing.T) {
 			f, begun := open(t, dir)
 			put(t, f, "new")
 			if got := all(t, f); got != "new" {
-				t.Errorf("holds %q", got)
+				t.Errorf("contains %q", got)
 			}
 			if name == "empty" {
 				return // an empty file is an empty database, as after an interrupted first start
@@ -133,7 +133,7 @@ func TestStandby(t *testing.T) {
 	}
 	f, _ = open(t, dir)
 	if got := all(t, f); got != "two" {
-		t.Errorf("a second start on the standby holds %q", got)
+		t.Errorf("a second start on the standby contains %q", got)
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func TestStandby(t *testing.T) {
 	}
 	f, _ = open(t, dir)
 	if got := all(t, f); got != "two" || !f.Health().OK() {
-		t.Errorf("back on the disk it holds %q, health %q", got, f.Health())
+		t.Errorf("back on the disk it contains %q, health %q", got, f.Health())
 	}
 	if _, err := os.Stat(filepath.Join(dir, "run", "x.db")); err == nil {
 		t.Error("the standby is left behind")
@@ -161,7 +161,7 @@ func TestSoundErrors(t *testing.T) {
 		t.Error(err)
 	}
 	if got := all(t, f); got != "kept" || *begun != 0 {
-		t.Errorf("holds %q, begun %d", got, *begun)
+		t.Errorf("contains %q, begun %d", got, *begun)
 	}
 }
 

@@ -115,12 +115,12 @@ func TestRecord(t *testing.T) {
 	if r, err := Recorded(run, "b"); r != nil || err != nil {
 		t.Fatalf("%v %v", r, err)
 	}
-	r := Record{Boot: "b", Held: time.Second, Told: []Told{{Key: "usb.device/1-1@2", What: "denied",
+	r := Record{Boot: "b", InForce: time.Second, Told: []Told{{Key: "usb.device/1-1@2", What: "denied",
 		Event: enforce.Event{Subject: "s", Kind: enforce.Denied}}}}
 	if err := r.Save(run); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := Recorded(run, "b"); err != nil || got.Held != time.Second || got.Told[0].Event.Subject != "s" {
+	if got, err := Recorded(run, "b"); err != nil || got.InForce != time.Second || got.Told[0].Event.Subject != "s" {
 		t.Errorf("%+v %v", got, err)
 	}
 	if got, err := Recorded(run, "other"); got != nil || err != nil {

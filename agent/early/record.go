@@ -22,11 +22,11 @@ type Told struct {
 
 // Record is what the early start did.
 type Record struct {
-	Boot  string        `json:"boot"`
-	Began time.Duration `json:"began"` // since the kernel started
-	Held  time.Duration `json:"held"`  // until the policy was in force
-	Told  []Told        `json:"told"`
-	Lost  int           `json:"lost,omitempty"` // decisions that did not fit
+	Boot    string        `json:"boot"`
+	Began   time.Duration `json:"began"` // since the kernel started
+	InForce time.Duration `json:"held"`  // until the policy was in force
+	Told    []Told        `json:"told"`
+	Lost    int           `json:"lost,omitempty"` // decisions that did not fit
 	// Problem is why the policy was not enforced.
 	Problem string `json:"problem,omitempty"`
 }
@@ -60,6 +60,7 @@ func Recorded(run, boot string) (*Record, error) {
 	return parseRecord(b, boot)
 }
 
+// parseRecord decodes a record; nil if it is of another boot.
 func parseRecord(b []byte, boot string) (*Record, error) {
 	var r Record
 	if err := json.Unmarshal(b, &r); err != nil {

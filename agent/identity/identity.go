@@ -199,6 +199,7 @@ type sealed struct {
 	State json.RawMessage `json:"state"`
 }
 
+// open reads one copy and verifies its checksum.
 func open(path string) (*sealed, error) {
 	b, err := durable.Read(path, maxFile)
 	if err != nil {
@@ -322,6 +323,7 @@ func (s *Store) Erase() error {
 	return errors.Join(errs...)
 }
 
+// write replaces one copy durably, with its directory made first.
 func write(path string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

@@ -52,7 +52,7 @@ func OpenEarly(standby, boot string) (*Early, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Lstat(e.path); err != nil && e.Held() {
+	if _, err := os.Lstat(e.path); err != nil && e.Changed() {
 		return nil, ErrTaken
 	}
 	for _, r := range rows {
@@ -77,6 +77,7 @@ func readEarly(path, boot string) ([]Row, error) {
 	return rows, nil
 }
 
+// parseEarly decodes the rows of this boot's file.
 func parseEarly(b []byte, boot string) ([]Row, error) {
 	var f earlyFile
 	if err := json.Unmarshal(b, &f); err != nil {
@@ -118,6 +119,7 @@ func (e *Early) Note(rows []Row) error { return e.change(rows, nil) }
 // Settle records what was read back after a plan.
 func (e *Early) Settle(rows []Row, forget []enforce.Key) error { return e.change(rows, forget) }
 
+// change adds and removes rows, and writes the file.
 func (e *Early) change(rows []Row, forget []enforce.Key) error {
 	if len(rows) == 0 && len(forget) == 0 {
 		return nil

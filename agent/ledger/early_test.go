@@ -22,8 +22,8 @@ func TestEarlyIsTakenOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e.Held() {
-		t.Error("held before anything was")
+	if e.Changed() {
+		t.Error("changed before anything was")
 	}
 	row := Row{Key: key, Life: platform.Boot, Baseline: reads("-1"), Last: reads("-1"), Next: reads("0"), Phase: enforce.Close}
 	if err := e.Intend([]Row{row}); err != nil {
@@ -38,7 +38,7 @@ func TestEarlyIsTakenOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rows, _ := again.Rows(); len(rows) != 1 || !rows[key].Baseline.Is("-1") || !rows[key].Last.Is("0") || !again.Held() {
+	if rows, _ := again.Rows(); len(rows) != 1 || !rows[key].Baseline.Is("-1") || !rows[key].Last.Is("0") || !again.Changed() {
 		t.Errorf("%+v", rows)
 	}
 	l, err := Open(filepath.Join(dir, "ledger.db"), dir, "boot1")
@@ -53,7 +53,7 @@ func TestEarlyIsTakenOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows, err := l.Rows()
-	if err != nil || len(rows) != 1 || !rows[key].Baseline.Is("-1") || !rows[key].Last.Is("0") || l.Lost() || !l.Held() {
+	if err != nil || len(rows) != 1 || !rows[key].Baseline.Is("-1") || !rows[key].Last.Is("0") || l.Lost() || !l.Changed() {
 		t.Fatalf("%+v %v, lost %v", rows, err, l.Lost())
 	}
 	if _, err := os.Stat(filepath.Join(dir, earlyName)); !os.IsNotExist(err) {

@@ -84,19 +84,20 @@ func (m *marks) look() bool {
 	return m.marked.Load()
 }
 
-func (m *marks) set(holding bool) {
-	if holding == m.marked.Load() {
+// set writes or removes the mark.
+func (m *marks) set(changed bool) {
+	if changed == m.marked.Load() {
 		return
 	}
-	if holding {
+	if changed {
 		m.marked.Store(os.WriteFile(m.past, []byte(m.boot), 0o600) == nil && os.WriteFile(m.mark, []byte(m.boot), 0o600) == nil)
 	} else if err := os.Remove(m.mark); err == nil || errors.Is(err, fs.ErrNotExist) {
 		m.marked.Store(false)
 	}
 }
 
-// Held reports whether anything was changed in this boot, even if it was given back.
-func (m *marks) Held() bool {
+// Changed reports whether anything was changed in this boot, even if it was given back.
+func (m *marks) Changed() bool {
 	b, err := os.ReadFile(m.past)
 	return m.marked.Load() || err == nil && string(b) == m.boot
 }
@@ -136,6 +137,8 @@ func Open(path, standby, boot string) (*Ledger, error) {
 	return l, l.checkMark(filepath.Join(standby, earlyName))
 }
 
+// checkMark notices that rows are lost: the mark stands, and neither the ledger nor the early start's file has any
+// row.
 func (l *Ledger) checkMark(early string) error {
 	if !l.look() {
 		return nil
@@ -271,6 +274,7 @@ func (l *Ledger) Rows() (map[enforce.Key]Row, error) {
 // text stores a value as JSON. A value that cannot be decoded damages only itself: it reads as unknown.
 type text struct{ v any }
 
+// Scan implements sql.Scanner.
 func (t text) Scan(src any) error {
 	s, _ := src.(string)
 	_ = json.Unmarshal([]byte(s), t.v)
@@ -313,6 +317,7 @@ func (l *Ledger) Note(rows []Row) error {
 	return nil
 }
 
+// put inserts or replaces rows; the baseline of an existing row is kept.
 func (l *Ledger) put(db *sql.DB, rows []Row) error {
 	tx, err := db.Begin()
 	if err != nil {

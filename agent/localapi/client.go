@@ -81,6 +81,7 @@ func (c *Client) Stream(ctx context.Context, path string, f func(json.RawMessage
 	}
 }
 
+// send makes the request, and tells an agent that is not there from one that cannot be asked.
 func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	var body []byte
 	if in != nil {

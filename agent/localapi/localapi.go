@@ -60,6 +60,7 @@ const (
 	leastSubordinate = 100_000
 )
 
+// shareOf is share, with the file of subordinate ids as an argument.
 func shareOf(uid, file string) string {
 	n, err := strconv.ParseUint(uid, 10, 32)
 	if err != nil || n < leastSubordinate {
@@ -169,6 +170,7 @@ func Serve(ctx context.Context, l net.Listener, routes []Route, asked func(), lo
 	return listen(ctx, l, mux, log)
 }
 
+// listen serves HTTP on a listener until ctx ends.
 func listen(ctx context.Context, l net.Listener, mux http.Handler, log *slog.Logger) error {
 	s := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
@@ -215,6 +217,7 @@ type turns struct {
 	by map[string]chan struct{}
 }
 
+// take waits for a turn, at most the given time. It reports whether there is one; leave ends it.
 func (t *turns) take(ctx context.Context, key string, most int, wait time.Duration) (leave func(), ok bool) {
 	t.mu.Lock()
 	turn := t.by[key]
@@ -242,6 +245,7 @@ func (t *turns) take(ctx context.Context, key string, most int, wait time.Durati
 	return nil, false
 }
 
+// serve answers one request in the form that its route has.
 func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 	c, _ := q.Context().Value(callerKey{}).(Caller)
 	rc := http.NewResponseController(w)
@@ -337,6 +341,7 @@ func list(r Route, w http.ResponseWriter, q *http.Request, c Caller) {
 	}
 }
 
+// fail answers with an error.
 func fail(w http.ResponseWriter, err error) {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -364,6 +369,7 @@ func bounded(l net.Listener) net.Listener {
 	return &boundedListener{Listener: l, by: map[string]int{}}
 }
 
+// Accept takes the next connection whose user has not too many.
 func (l *boundedListener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
@@ -379,6 +385,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 	}
 }
 
+// take counts a connection; false if there are too many.
 func (l *boundedListener) take(c Caller) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -390,6 +397,7 @@ func (l *boundedListener) take(c Caller) bool {
 	return true
 }
 
+// leave uncounts a connection.
 func (l *boundedListener) leave(c Caller) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -404,6 +412,7 @@ type boundedConn struct {
 	leave func()
 }
 
+// Close closes the connection and uncounts it once.
 func (c *boundedConn) Close() error {
 	defer c.leave()
 	return c.Conn.Close()

@@ -136,7 +136,7 @@ func TestTwoSettingsOneKey(t *testing.T) {
 		switch {
 		case joined && (f[1].Compliance != enforce.Compliant || b.fake.Get("k", "a") != "xy"):
 			t.Errorf("%+v %s", f[1], b.fake.Get("k", "a"))
-		case !joined && (f[1].Compliance != enforce.Noncompliant || !strings.Contains(f[1].Reason, "is held at x for s.x")):
+		case !joined && (f[1].Compliance != enforce.Noncompliant || !strings.Contains(f[1].Reason, "is x for s.x")):
 			t.Errorf("%+v", f[1])
 		}
 		rows, err := b.ledger.Rows()

@@ -152,14 +152,14 @@ func (w *watch) compare(r *Result, kinds Kinds, ask Ask, seen Seen, rows map[enf
 	}
 	for k, by := range ask.By {
 		// Changed, and gone before it was looked at.
-		want, held := w.asked[k]
+		want, wanted := w.asked[k]
 		was, known := w.last[k]
 		d := Drift{Change: enforce.Change{Key: k, From: seen.At(k), To: want.To(), By: want.By, Phase: want.Phase, Mode: want.Mode},
 			Was: was, By: by}
 		_, rests := w.resting[k]
 		_, hushed := w.hushed[k]
 		switch {
-		case !held || !known || was.State != enforce.Present:
+		case !wanted || !known || was.State != enforce.Present:
 		case d.From.State == enforce.Absent && kinds.kinds[k.Kind].Found:
 			w.drifted(r, d)
 		case want.Mode >= enforce.Enforce && want.Phase == enforce.Close && asked[k].To() == want.To() && was.Same(want.To()) &&

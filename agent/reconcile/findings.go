@@ -23,7 +23,7 @@ func (l *Loop) Prove(findings []enforce.Finding, wants []enforce.Want, r Result)
 		out[i] = l.prove(f, by[f.Setting], r)
 		if w, lost := over[f.Setting]; lost && f.Mode >= enforce.Enforce {
 			out[i].Compliance, out[i].Enforcement = enforce.Noncompliant, enforce.NotEnforced
-			out[i].Reason = fmt.Sprintf("%s is held at %s for %s, which asks otherwise", w.Key, w.To(), w.By[0])
+			out[i].Reason = fmt.Sprintf("%s is %s for %s, which asks otherwise", w.Key, w.To(), w.By[0])
 		}
 	}
 	return out
@@ -32,6 +32,7 @@ func (l *Loop) Prove(findings []enforce.Finding, wants []enforce.Want, r Result)
 // maxEvidence bounds how many agreeing readings a finding carries.
 const maxEvidence = 8
 
+// prove decides one finding from the readings of the resources that its setting asks for.
 func (l *Loop) prove(f enforce.Finding, wants []enforce.Want, r Result) enforce.Finding {
 	if f.Enforcement == enforce.Unsupported {
 		return f
@@ -66,6 +67,7 @@ func (l *Loop) prove(f enforce.Finding, wants []enforce.Want, r Result) enforce.
 	return f
 }
 
+// evidence adds a reading to a finding's evidence, up to maxEvidence.
 func evidence(list []enforce.Evidence, k enforce.Key, seen enforce.Reading, at time.Time) []enforce.Evidence {
 	if len(list) >= maxEvidence {
 		return list

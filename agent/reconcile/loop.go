@@ -30,8 +30,8 @@ type Loop struct {
 // Memory remembers what resources were before they were changed: the ledger, or the early start's.
 type Memory interface {
 	Rows() (map[enforce.Key]ledger.Row, error)
-	Lost() bool // rows of this boot may be missing
-	Held() bool // something was changed in this boot
+	Lost() bool    // rows of this boot may be missing
+	Changed() bool // something was changed in this boot
 	Intend([]ledger.Row) error
 	Note([]ledger.Row) error // does not wait for the disk
 	Settle(rows []ledger.Row, forget []enforce.Key) error
@@ -48,7 +48,7 @@ func (l *Loop) Releasing() bool {
 
 // past is what was in force earlier in this boot.
 func (l *Loop) past() Past {
-	out := Past{Held: l.Ledger.Held()}
+	out := Past{Changed: l.Ledger.Changed()}
 	if l.Releasing() {
 		out.Gone, out.There = l.gone.Gone, l.gone.There
 	}
@@ -139,6 +139,7 @@ func (l *Loop) Run(ctx context.Context, ask Ask, load func(context.Context)) Res
 	return r
 }
 
+// baselines returns the changes of a plan that give back.
 func baselines(all []enforce.Change) (out []enforce.Change) {
 	for _, c := range all {
 		if c.Baseline {
@@ -172,6 +173,7 @@ func (l *Loop) stragglers(ctx context.Context, r *Result, ask Ask, rows map[enfo
 	r.problem(err)
 }
 
+// problem adds an error to the result.
 func (r *Result) problem(err error) {
 	if err != nil {
 		r.Problems = append(r.Problems, err)

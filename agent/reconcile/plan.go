@@ -72,9 +72,9 @@ type planner struct {
 
 // Past is what was in force earlier in this boot.
 type Past struct {
-	// Held reports that something was. A resource that reads a value of ours without a row may then have been refused
+	// Changed reports that something was. A resource that reads a value of ours without a row may then have been refused
 	// by us, although the default that refused it was given back.
-	Held bool
+	Changed bool
 	// Gone are the baselines of defaults given back a moment ago; There is what was listed then. Whatever arrived since
 	// was on its way while they were in force.
 	Gone  map[enforce.Key]enforce.Reading
@@ -101,24 +101,24 @@ type Ask struct {
 // counts as ours.
 func Make(kinds Kinds, ask Ask, seen Seen, rows map[enforce.Key]ledger.Row, lost bool, past Past) Plan {
 	p := planner{kinds: kinds, seen: seen, rows: rows, lost: lost, blind: ask.Blind, past: past}
-	held := map[enforce.Key]bool{}
+	wanted := map[enforce.Key]bool{}
 	wants, _ := join(kinds, ask.Wants)
 	for _, w := range wants {
 		if w.Mode >= enforce.Enforce {
-			held[w.Key] = true
+			wanted[w.Key] = true
 			p.want(w)
 		} else if r := seen.At(w.Key); r.State != enforce.Unknown && !r.Same(w.To()) && !p.missing(w, r) {
 			p.plan.Would = append(p.plan.Would, enforce.Change{Key: w.Key, From: r, To: w.To(), By: w.By, Phase: w.Phase, Mode: w.Mode})
 		}
 	}
 	for k, row := range rows {
-		if !held[k] && !(seen.At(k).State == enforce.Present && p.spokenFor(k, held)) {
+		if !wanted[k] && !(seen.At(k).State == enforce.Present && p.spokenFor(k, wanted)) {
 			p.release(row)
 		}
 	}
-	p.strays(held)
+	p.strays(wanted)
 	if lost {
-		p.leftovers(held)
+		p.leftovers(wanted)
 	}
 	p.sort()
 	return p.plan
@@ -169,6 +169,7 @@ func join(kinds Kinds, wants []enforce.Want) (out []enforce.Want, over map[enfor
 	return out, over
 }
 
+// both joins two lists of settings without duplicates.
 func both(a, b []enforce.Setting) []enforce.Setting {
 	out := slices.Clone(a)
 	for _, s := range b {
@@ -194,8 +195,8 @@ func (p *planner) baseline(k enforce.Key, seen enforce.Reading) enforce.Reading 
 	if kind.From == nil {
 		return base
 	}
-	base = kind.From(k, base, p.held)
-	if p.past.Held && kind.Ours != "" && seen.Is(kind.Ours) && base.Same(seen) {
+	base = kind.From(k, base, p.owned)
+	if p.past.Changed && kind.Ours != "" && seen.Is(kind.Ours) && base.Same(seen) {
 		// No default of ours applies to it now. Earlier in this boot one may have refused it, and that value must not
 		// become its baseline: it would be refused again on the day it is given back. The baseline is what its default
 		// allows now, without us.
@@ -207,8 +208,8 @@ func (p *planner) baseline(k enforce.Key, seen enforce.Reading) enforce.Reading 
 	return base
 }
 
-// held is the baseline of a resource that we have changed.
-func (p *planner) held(k enforce.Key) (enforce.Reading, bool) {
+// owned is the baseline of a resource that we have changed.
+func (p *planner) owned(k enforce.Key) (enforce.Reading, bool) {
 	if r, ok := p.rows[k]; ok {
 		return r.Baseline, true
 	}
@@ -221,6 +222,7 @@ func (p *planner) held(k enforce.Key) (enforce.Reading, bool) {
 	return r, ok
 }
 
+// want plans one wanted resource.
 func (p *planner) want(w enforce.Want) {
 	seen := p.seen.At(w.Key)
 	row, known := p.rows[w.Key]
@@ -244,6 +246,7 @@ func (p *planner) want(w enforce.Want) {
 	}
 }
 
+// release plans the return of one resource that is no longer wanted.
 func (p *planner) release(row ledger.Row) {
 	seen, base := p.seen.At(row.Key), row.Baseline
 	if safe := p.kinds.kinds[row.Key.Kind].Safe; base.State == enforce.Unknown && safe != "" {
@@ -271,28 +274,28 @@ func (p *planner) release(row ledger.Row) {
 
 // strays gives back what our defaults refused before a row could be written for it: it reads a value of ours, and would
 // not without the default that we set.
-func (p *planner) strays(held map[enforce.Key]bool) {
+func (p *planner) strays(keep map[enforce.Key]bool) {
 	for k, seen := range p.seen.Has {
 		_, known := p.rows[k]
 		kind := p.kinds.kinds[k.Kind]
-		if held[k] || known || p.blind[k.Kind] || kind.From == nil || kind.Ours == "" || !seen.Is(kind.Ours) || p.spokenFor(k, held) {
+		if keep[k] || known || p.blind[k.Kind] || kind.From == nil || kind.Ours == "" || !seen.Is(kind.Ours) || p.spokenFor(k, keep) {
 			continue
 		}
 		if _, before := p.past.There[k]; before {
 			continue // it arrived before the last default was given back, and was given back with it
 		}
-		if base := kind.From(k, seen, p.held); !base.Same(seen) {
+		if base := kind.From(k, seen, p.owned); !base.Same(seen) {
 			p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: k, From: seen, To: base, Phase: enforce.Open, Baseline: true})
 		}
 	}
 }
 
 // leftovers gives back what only we can have written, after the ledger was lost.
-func (p *planner) leftovers(held map[enforce.Key]bool) {
+func (p *planner) leftovers(keep map[enforce.Key]bool) {
 	for k, seen := range p.seen.Has {
 		_, known := p.rows[k]
 		kind := p.kinds.kinds[k.Kind]
-		if held[k] || known || p.blind[k.Kind] || p.planned(k) || p.spokenFor(k, held) || kind.Safe == "" || kind.Ours == "" ||
+		if keep[k] || known || p.blind[k.Kind] || p.planned(k) || p.spokenFor(k, keep) || kind.Safe == "" || kind.Ours == "" ||
 			!seen.Is(kind.Ours) {
 			continue
 		}
@@ -302,17 +305,18 @@ func (p *planner) leftovers(held map[enforce.Key]bool) {
 
 // spokenFor reports that a default which this plan keeps applies to the resource. A device that arrived after the
 // snapshot is in no want, and must not be let in because of that: the next look decides about it.
-func (p *planner) spokenFor(k enforce.Key, held map[enforce.Key]bool) bool {
+func (p *planner) spokenFor(k enforce.Key, keep map[enforce.Key]bool) bool {
 	kind, spoken := p.kinds.kinds[k.Kind], false
 	if kind.From != nil {
 		kind.From(k, present(kind.Ours), func(by enforce.Key) (enforce.Reading, bool) {
-			spoken = spoken || held[by]
+			spoken = spoken || keep[by]
 			return enforce.Reading{}, false
 		})
 	}
 	return spoken
 }
 
+// planned reports whether a plan changes a resource already.
 func (p *planner) planned(k enforce.Key) bool {
 	for _, c := range p.plan.Apply {
 		if c.Key == k {

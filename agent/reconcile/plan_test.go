@@ -356,7 +356,7 @@ func TestProve(t *testing.T) {
 	delete(b.fake.Stuck, w.Key)
 	f = b.loop.Prove(found, []enforce.Want{w}, b.run(w))
 	if f[0].Compliance != enforce.Compliant || len(f[0].Evidence) != 1 || f[0].Evidence[0].Value != "0" {
-		t.Errorf("held: %+v", f[0])
+		t.Errorf("as wanted: %+v", f[0])
 	}
 	b.fake.Blind = errors.New("cannot look")
 	r := b.run(w)
@@ -394,8 +394,8 @@ func TestLostLedger(t *testing.T) {
 // A device that arrives between the snapshot and the list is in no want. While the default that refused it is in force
 // it stays refused, also without the ledger; once the default is released it is given back.
 func TestNewcomerBetweenSnapshotAndList(t *testing.T) {
-	from := func(_ enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
-		if base, ok := held(enforce.Key{Kind: "hub", ID: "h"}); ok {
+	from := func(_ enforce.Key, seen enforce.Reading, changed func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
+		if base, ok := changed(enforce.Key{Kind: "hub", ID: "h"}); ok {
 			return base
 		}
 		return seen
@@ -415,7 +415,7 @@ func TestNewcomerBetweenSnapshotAndList(t *testing.T) {
 		b.fake.Set("dev", "new", "0")
 		b.run(want("hub", "h", "0", enforce.Enforce))
 		if got := b.fake.Get("dev", "new"); got != "0" {
-			t.Errorf("lost %v: a refused newcomer reads %s while the default is held", lost, got)
+			t.Errorf("lost %v: a refused newcomer reads %s while the default is in force", lost, got)
 		}
 		b.run()
 		if h, d := b.fake.Get("hub", "h"), b.fake.Get("dev", "new"); h != "1" || d != "1" {
@@ -427,8 +427,8 @@ func TestNewcomerBetweenSnapshotAndList(t *testing.T) {
 // What was refused by a default that was given back never becomes a baseline: neither in the same run, which hears of
 // it a moment later, nor in the next run of the same boot. What another program refused before us stays refused.
 func TestRefusedWhileGivenBack(t *testing.T) {
-	from := func(_ enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
-		if base, ok := held(enforce.Key{Kind: "hub", ID: "h"}); ok {
+	from := func(_ enforce.Key, seen enforce.Reading, changed func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
+		if base, ok := changed(enforce.Key{Kind: "hub", ID: "h"}); ok {
 			return base
 		}
 		return seen

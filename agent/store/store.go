@@ -269,6 +269,7 @@ func (s *Store) Events(after uint64, n int) ([]enforce.Event, error) {
 	return s.query(`SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?`, after, n)
 }
 
+// query reads events through the store's own handle.
 func (s *Store) query(q string, args ...any) (out []enforce.Event, err error) {
 	err = s.file.Do(func(db *sql.DB) error {
 		out, err = eventsOf(context.Background(), db, q, args...)
@@ -277,6 +278,7 @@ func (s *Store) query(q string, args ...any) (out []enforce.Event, err error) {
 	return out, err
 }
 
+// eventsOf decodes the events of a query; one that cannot be decoded becomes a placeholder with its number.
 func eventsOf(ctx context.Context, db *sql.DB, q string, args ...any) (out []enforce.Event, err error) {
 	rows, err := db.QueryContext(ctx, q, args...)
 	if err != nil {
@@ -367,6 +369,7 @@ func prune(db *sql.DB, now time.Time) error {
 // Lost detail is counted, never silent.
 func (s *Store) Fold() error { return s.fold(maxPending) }
 
+// fold folds the oldest pending events until at most the given number are left.
 func (s *Store) fold(most int) error {
 	return s.file.Do(func(db *sql.DB) error {
 		var n int

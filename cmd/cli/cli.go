@@ -94,6 +94,7 @@ func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
 	return f.Exit
 }
 
+// failure is an error with the code, hint and exit code that the program gives it.
 func (p *Program) failure(err error) *Failure {
 	f := &Failure{Err: err}
 	var own *Failure
@@ -116,6 +117,7 @@ func (p *Program) failure(err error) *Failure {
 	return f
 }
 
+// asksJSON looks for --json in arguments that the library could not parse.
 func asksJSON(args []string) bool {
 	for _, a := range args {
 		if a == "--" {

@@ -58,6 +58,7 @@ func (s Screen) Sprintf(format string, args ...any) Painted {
 	return Painted(fmt.Sprintf(format, safe...))
 }
 
+// safely makes one argument of Printf safe.
 func safely(a any) any {
 	switch v := a.(type) {
 	case nil:
@@ -133,6 +134,7 @@ func coloured(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
+// paint adds a colour, if the terminal shows colours.
 func (s Screen) paint(code string, text any) Painted {
 	safe := Painted(fmt.Sprint(safely(text)))
 	if !s.on {
@@ -141,8 +143,17 @@ func (s Screen) paint(code string, text any) Painted {
 	return "\x1b[" + Painted(code) + "m" + safe + "\x1b[0m"
 }
 
+// Good paints what is as it should be.
 func (s Screen) Good(t any) Painted { return s.paint("32", t) }
-func (s Screen) Bad(t any) Painted  { return s.paint("31;1", t) }
+
+// Bad paints what needs attention now.
+func (s Screen) Bad(t any) Painted { return s.paint("31;1", t) }
+
+// Warn paints what may need attention.
 func (s Screen) Warn(t any) Painted { return s.paint("33", t) }
-func (s Screen) Dim(t any) Painted  { return s.paint("2", t) }
+
+// Dim paints what matters less.
+func (s Screen) Dim(t any) Painted { return s.paint("2", t) }
+
+// Bold paints a heading.
 func (s Screen) Bold(t any) Painted { return s.paint("1", t) }

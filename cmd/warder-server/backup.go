@@ -13,7 +13,7 @@ func (a *app) backup() *cobra.Command {
 	c := &cobra.Command{
 		Use: "backup --data DIR --to FILE", Short: "Write keys and database to a file, while the server runs", Args: cobra.NoArgs,
 		Long: "Writes what is needed to bring the server back: the key files that devices trust it by, and the whole database as " +
-			"of\none moment, the same from SQLite and from PostgreSQL. The file holds secrets: mode 0600.",
+			"of\none moment, the same from SQLite and from PostgreSQL. The file contains secrets: mode 0600.",
 		Example: "  warder-server backup --data /var/lib/warder-server --to /backup/warder.tar.gz",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := server.OwnUser(data); err != nil {

@@ -207,12 +207,14 @@ func lookup(cmd *cobra.Command, client *admin.Client, into, id, name string) (po
 	return policyObject{}, "", nil
 }
 
+// asFailure is errors.As for a Failure.
 func asFailure(err error, f **cli.Failure) bool {
 	x, ok := err.(*cli.Failure) //nolint:errorlint // as find gives it
 	*f = x
 	return ok
 }
 
+// dryRun validates a policy and prints what it would change, without storing it.
 func (a *app) dryRun(cmd *cobra.Command, client *admin.Client, old policyObject, body map[string]json.RawMessage) error {
 	var valid json.RawMessage
 	if old.ID == "" {
@@ -285,6 +287,7 @@ func contains(have json.RawMessage, change map[string]json.RawMessage) bool {
 	return true
 }
 
+// applyPolicy creates a policy, or updates the version that was read (by its ETag).
 func (a *app) applyPolicy(cmd *cobra.Command, client *admin.Client, old policyObject, etag string, body map[string]json.RawMessage,
 	asDefault bool) error {
 	var p policyObject

@@ -37,11 +37,11 @@ func (a *app) bootStatus() *cobra.Command {
 				Initramfs string `json:"initramfs"` // open, closed or unknown
 			}
 			start, initramfs := "", ""
-			held, err := agent.HoldsEarly(a.paths())
+			early, err := agent.EnforcesEarly(a.paths())
 			switch {
 			case err != nil:
 				s.Start, start = "broken", fmt.Sprintf("not protected before the agent runs: %s", err)
-			case held:
+			case early:
 				s.Start, start = "held", "the last confirmed policy is in force from early in the start on"
 			default:
 				s.Start, start = "open", "no policy is in force before the agent runs: none that was confirmed enforces USB or storage"

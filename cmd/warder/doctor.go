@@ -46,6 +46,7 @@ func (a *app) doctor() *cobra.Command {
 	return c
 }
 
+// checks prints the doctor's table: problems first, and with all what is in order, too.
 func checks(st cli.Screen, d agent.Doctor, all bool) {
 	wrong := 0
 	for _, c := range d.Checks {

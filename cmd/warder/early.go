@@ -15,7 +15,7 @@ import (
 // early puts the policy in force from early in the boot until the agent takes over. Its unit runs it; people do not.
 func (a *app) early() *cobra.Command {
 	return &cobra.Command{
-		Use: "early", Short: "Hold the machine while it starts up (the service does)", Args: cobra.NoArgs, Hidden: true,
+		Use: "early", Short: "Put the policy in force while the machine boots (the service does)", Args: cobra.NoArgs, Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()

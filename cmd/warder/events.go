@@ -67,6 +67,7 @@ func (a *app) events() *cobra.Command {
 	return c
 }
 
+// printEvent prints an event in two lines: what happened, and why.
 func printEvent(st cli.Screen, e enforce.Event) {
 	kind := st.Sprintf("%-10s", e.Kind)
 	switch e.Kind {

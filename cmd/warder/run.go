@@ -32,6 +32,7 @@ func (a *app) run() *cobra.Command {
 	}
 }
 
+// serve runs the agent until ctx ends.
 func (a *app) serve(ctx context.Context) error {
 	agent.Tune()
 	level := new(slog.LevelVar)

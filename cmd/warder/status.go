@@ -24,7 +24,7 @@ func (a *app) status() *cobra.Command {
 		Use: "status", Short: "How this machine stands with its policy", Args: cobra.NoArgs,
 		Long: "Reads the machine first, or shows the last reading if that takes longer than 1.5 seconds. Exits 0\n" +
 			"when healthy and compliant; 1 noncompliant; 2 stale, degraded, unknown, or unverified (what can be read\n" +
-			"here holds, and some setting cannot be); 3 when the agent cannot be reached; 4 not enrolled; 64 when the\n" +
+			"here complies, and some setting cannot be read); 3 when the agent cannot be reached; 4 not enrolled; 64 when the\n" +
 			"command is wrong. What monitor mode found is shown to root alone.",
 		Example: "  warder status\n  warder status --json | jq .rollup\n  warder status --watch",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -98,6 +98,7 @@ func (a *app) getStatus(cmd *cobra.Command) (agent.Status, error) {
 	return flat, nil
 }
 
+// compliance paints a compliance by what it means.
 func compliance(s cli.Screen, c enforce.Compliance) cli.Painted {
 	switch c {
 	case enforce.Compliant:
@@ -108,6 +109,7 @@ func compliance(s cli.Screen, c enforce.Compliance) cli.Painted {
 	return s.Warn(c)
 }
 
+// render prints the whole status.
 func render(st cli.Screen, s agent.Status) {
 	line := func(name, format string, args ...any) {
 		st.Printf("  %s %s\n", st.Dim(fmt.Sprintf("%-10s", name)), st.Sprintf(format, args...))
@@ -169,6 +171,7 @@ func render(st cli.Screen, s agent.Status) {
 	findings(st, s)
 }
 
+// headline is the state in a word or two.
 func headline(st cli.Screen, s agent.Status) cli.Painted {
 	switch {
 	case !s.Enrolled:
@@ -186,6 +189,7 @@ func headline(st cli.Screen, s agent.Status) cli.Painted {
 		s.Rollup.Unsupported))
 }
 
+// checkIn describes the last and the next check-in.
 func checkIn(st cli.Screen, s agent.Status) cli.Painted {
 	text := cli.Painted("never")
 	if !s.CheckIn.Last.IsZero() {
@@ -206,6 +210,7 @@ func checkIn(st cli.Screen, s agent.Status) cli.Painted {
 	return text
 }
 
+// sectionLine prints a section's figures.
 func sectionLine(st cli.Screen, x agent.SectionStatus) cli.Painted {
 	if x.Problem != "" {
 		return st.Warn(x.Problem)
@@ -243,6 +248,7 @@ func micros(us int64) string {
 	return (time.Duration(us) * time.Microsecond).Round(10 * time.Microsecond).String()
 }
 
+// findings prints the table of settings.
 func findings(st cli.Screen, s agent.Status) {
 	const row = "  %s%s %-34s %-8s %-15s %s\n"
 	if len(s.Findings) > 0 {

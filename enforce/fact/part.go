@@ -28,6 +28,7 @@ type row struct {
 	unread  func(*Machine, string)
 }
 
+// line makes a row for a part whose field is returned by at.
 func line[T any](part Part, what string, emptied bool, at func(*Machine) *Known[T]) row {
 	return row{
 		part: part, what: what, emptied: emptied,

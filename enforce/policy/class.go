@@ -41,6 +41,7 @@ func ParseClass(s string) (Class, error) {
 	return 0, fmt.Errorf("must be a USB class name (hid, audio, mass_storage, video, printer, cdc, …) or two hex digits")
 }
 
+// String is the class's name, or two hex digits.
 func (c Class) String() string {
 	if n, ok := classByCode[c]; ok {
 		return n

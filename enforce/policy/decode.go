@@ -69,6 +69,7 @@ var envelopeNames = map[string]bool{
 	"device_count": true, "created_at": true, "updated_at": true, "rollout": true,
 }
 
+// envelope reads the policy object's own fields.
 func (d *Document) envelope(top map[string]any, o Options, errs *Errors) {
 	text := func(name string, to *string) {
 		v, ok := top[name]
@@ -162,6 +163,7 @@ func readModes(top map[string]any, errs *Errors) map[string]enforce.Mode {
 	return modes
 }
 
+// sections reads every section's settings, and keeps unknown ones if the decoder is not strict.
 func (d *Document) sections(sections map[string]any, modes map[string]enforce.Mode, o Options, errs *Errors) {
 	mode := func(section string) enforce.Mode {
 		if m, ok := modes[section]; ok {

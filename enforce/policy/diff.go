@@ -80,6 +80,7 @@ func (s Setting) text(d *Document) string {
 // contain them all.
 const maxDiff = 100
 
+// listDiff lists the added and removed entries.
 func listDiff(name enforce.Setting, a, b []string) (out []string) {
 	had := make(map[string]bool, len(a))
 	for _, x := range a {

@@ -107,6 +107,7 @@ func (n Name) never() string {
 
 func numeric(label string) bool { return strings.Trim(label, "0123456789") == "" }
 
+// String is the entry in its canonical form.
 func (n Name) String() string {
 	switch {
 	case n.Net.IsValid() && n.Net.IsSingleIP():

@@ -15,6 +15,7 @@ type reader struct {
 
 func (r reader) fail(message string) { r.errs.add(r.field, message, r.v) }
 
+// bool reads true or false.
 func (r reader) bool() (b Optional[bool]) {
 	v, ok := r.v.(bool)
 	if !ok {
@@ -33,6 +34,7 @@ func integer(v any) (int64, bool) {
 	return i, err == nil
 }
 
+// int reads a whole number within bounds, both included.
 func (r reader) int(low, high int64) (n Optional[int64]) {
 	v, ok := integer(r.v)
 	if !ok || v < low || v > high {
@@ -42,6 +44,7 @@ func (r reader) int(low, high int64) (n Optional[int64]) {
 	return Optional[int64]{v, true}
 }
 
+// oneOf reads one of the given words.
 func (r reader) oneOf(words ...string) (s Optional[string]) {
 	v, ok := r.v.(string)
 	for _, w := range words {

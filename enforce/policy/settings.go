@@ -34,6 +34,7 @@ type Shape struct {
 	Fields   map[string]Shape // of an object; it has no others
 }
 
+// flag makes the row of a boolean setting.
 func flag(name enforce.Setting, doc string, at func(*Document) *Optional[bool]) Setting {
 	return Setting{
 		Name: name, Shape: Shape{Type: "boolean", Doc: doc},
@@ -43,6 +44,7 @@ func flag(name enforce.Setting, doc string, at func(*Document) *Optional[bool]) 
 	}
 }
 
+// entries makes the row of a list setting with at most the given number of entries.
 func entries[T fmt.Stringer](name enforce.Setting, doc, item string, most int, parse func(string) (T, error),
 	at func(*Document) *Optional[[]T]) Setting {
 	return Setting{
@@ -213,6 +215,7 @@ func parsePattern(s string) (*regexp.Regexp, error) {
 	return re, nil
 }
 
+// readVPN reads network.vpn.
 func readVPN(r reader) (out Optional[VPN]) {
 	v := VPN{}
 	ok := r.object(map[string]func(reader){
@@ -264,6 +267,7 @@ func cutPort(s string) (host, port string, ok bool) {
 	return s, "", false
 }
 
+// readZones reads dlp.zones.
 func readZones(r reader) (out Optional[map[string]Zone]) {
 	zones := map[string]Zone{}
 	zone := func(name string) func(reader) {

@@ -29,6 +29,7 @@ type Error struct {
 	Received any    `json:"received"`
 }
 
+// Error names the field, what is wrong, and the value received.
 func (e Error) Error() string {
 	got, _ := json.Marshal(e.Received)
 	return fmt.Sprintf("%s %s (received %s)", e.Field, e.Message, got)
@@ -37,6 +38,7 @@ func (e Error) Error() string {
 // Errors is every error of a document, ordered by field.
 type Errors []Error
 
+// Error joins the first errors and counts the others.
 func (e Errors) Error() string {
 	parts := make([]string, 0, min(len(e), 5))
 	for i, x := range e {
@@ -49,6 +51,7 @@ func (e Errors) Error() string {
 	return strings.Join(parts, "; ")
 }
 
+// add adds an error about a field; received is shortened.
 func (e *Errors) add(field, message string, received any) {
 	if len(*e) < maxErrors {
 		*e = append(*e, Error{field, message, shorten(received)})
@@ -101,6 +104,7 @@ func ParseAtMost(data []byte, most int) (any, Errors) {
 // names, trailing data, text that is not UTF-8.
 func parse(data []byte, errs *Errors) (any, bool) { return parseAtMost(data, MaxBytes, errs) }
 
+// parseAtMost is ParseAtMost that collects errors in a list.
 func parseAtMost(data []byte, most int, errs *Errors) (any, bool) {
 	if len(data) > most {
 		errs.add("", fmt.Sprintf("must be at most %d bytes", most), len(data))
@@ -125,6 +129,7 @@ func parseAtMost(data []byte, most int, errs *Errors) (any, bool) {
 	return v, len(*errs) == before
 }
 
+// value reads one JSON value below a field.
 func value(dec *json.Decoder, field string, depth int, errs *Errors) (any, error) {
 	if depth > maxDepth {
 		return nil, fmt.Errorf("%s is nested deeper than %d", field, maxDepth)
@@ -142,6 +147,7 @@ func value(dec *json.Decoder, field string, depth int, errs *Errors) (any, error
 	return tok, nil
 }
 
+// object reads the rest of an object, whose names have to be unique.
 func object(dec *json.Decoder, field string, depth int, errs *Errors) (any, error) {
 	out := map[string]any{}
 	for dec.More() {
@@ -167,6 +173,7 @@ func object(dec *json.Decoder, field string, depth int, errs *Errors) (any, erro
 	return out, err
 }
 
+// list reads the rest of a list of bounded length.
 func list(dec *json.Decoder, field string, depth int, errs *Errors) (any, error) {
 	out := []any{}
 	for dec.More() {
@@ -183,6 +190,7 @@ func list(dec *json.Decoder, field string, depth int, errs *Errors) (any, error)
 	return out, err
 }
 
+// join appends a name to a field's path.
 func join(field, name string) string {
 	if len(name) > maxReceived {
 		name = name[:maxReceived] + "…"

@@ -38,6 +38,7 @@ func (w *warner) add(kind, field, format string, args ...any) {
 	}
 }
 
+// all returns the warnings, with a line for each kind that was cut short.
 func (w *warner) all() []Warning {
 	for _, k := range w.kinds {
 		if more := w.n[k] - maxAlike; more > 0 {
@@ -58,6 +59,7 @@ func Warnings(d *Document, server string) []Warning {
 	return w.all()
 }
 
+// usbWarnings checks the section "usb".
 func usbWarnings(d *Document, w *warner) {
 	refuses := d.Storage.ExternalStorageAllowed.Set && !d.Storage.ExternalStorageAllowed.V
 	said := false
@@ -97,6 +99,7 @@ func usbWarnings(d *Document, w *warner) {
 	}
 }
 
+// networkWarnings checks the section "network".
 func networkWarnings(d *Document, server string, w *warner) {
 	n := d.Network
 	if n.VPNAlwaysOn.Or(false) && len(n.VPN.V.Endpoints) == 0 {
@@ -160,6 +163,7 @@ func bothLists(allowed, blocked []Name, w *warner) {
 	}
 }
 
+// dlpWarnings checks the section "dlp".
 func dlpWarnings(d *Document, w *warner) {
 	p := d.DLP
 	if p.ClipboardDirection.Set {

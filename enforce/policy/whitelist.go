@@ -72,6 +72,7 @@ func (e USBEntry) Never() string {
 	return ""
 }
 
+// hex4 reads exactly four hex digits.
 func hex4(s string) (uint16, error) {
 	if len(s) != 4 {
 		return 0, fmt.Errorf("not four hex digits")
@@ -80,6 +81,7 @@ func hex4(s string) (uint16, error) {
 	return uint16(n), err
 }
 
+// String is the entry in its canonical form.
 func (e USBEntry) String() string {
 	switch {
 	case e.AnyProduct:

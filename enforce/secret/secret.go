@@ -52,7 +52,7 @@ func ParseProxy(raw string) (URL, error) {
 	// The input is not repeated: if an address cannot be read, nobody knows which part of it is secret.
 	bad := func(why string) (URL, error) {
 		return "",
-			fmt.Errorf("must be a URL like http://proxy.example.com:3128 (%s; %d bytes were received, which may hold a password and "+
+			fmt.Errorf("must be a URL like http://proxy.example.com:3128 (%s; %d bytes were received, which may contain a password and "+
 				"are not shown)", why, len(raw))
 	}
 	if len(raw) > maxURL {

@@ -11,13 +11,13 @@ import (
 
 // No way of printing or encoding a secret shows its value.
 func TestNothingShowsASecret(t *testing.T) {
-	type holder struct {
+	type secrets struct {
 		Token Text
 		Proxy URL
 		Inner struct{ Key *Text }
 	}
 	key := Text("hunter2")
-	h := holder{Token: "hunter2", Proxy: "http://ann:hunter2@proxy.example.com:3128"}
+	h := secrets{Token: "hunter2", Proxy: "http://ann:hunter2@proxy.example.com:3128"}
 	h.Inner.Key = &key
 	var log bytes.Buffer
 	for _, handler := range []slog.Handler{slog.NewTextHandler(&log, nil), slog.NewJSONHandler(&log, nil)} {

@@ -80,6 +80,7 @@ func starts(v *fact.Volume) bool {
 		!slices.ContainsFunc(v.Also, func(at string) bool { return !slices.Contains(exempt, at) })
 }
 
+// name is a volume as a finding names it: its first mount point and type.
 func name(v *fact.Volume) string {
 	if v.Swap {
 		return "the swap on " + v.Dev
@@ -90,6 +91,7 @@ func name(v *fact.Volume) string {
 	return v.Mount + " (" + v.FS + ")"
 }
 
+// more says how many further volumes there are.
 func more(n int) string {
 	if n == 1 {
 		return ""
@@ -97,6 +99,7 @@ func more(n int) string {
 	return fmt.Sprintf("; and %d more", n-1)
 }
 
+// evidence is the path down from a volume, as evidence.
 func evidence(v *fact.Volume) enforce.Evidence {
 	e := enforce.Evidence{Key: "volume " + v.Mount, State: enforce.Present, How: strings.Join(v.Chain, ", ")}
 	if v.Swap {

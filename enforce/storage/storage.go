@@ -12,6 +12,7 @@ import (
 // Section is storage control.
 var Section = section.Section{Name: "storage", Settings: policy.Section("storage"), Decide: decide}
 
+// decide answers for every managed setting of "storage".
 func decide(c *section.Case) section.Outcome {
 	var out section.Outcome
 	for _, s := range c.Document.Managed("storage") {

@@ -34,6 +34,7 @@ func deniesStorage(d *policy.Document) bool {
 // rulesOf are the rules of this section in a case.
 func rulesOf(c *section.Case) *Rules { return c.Rules("usb").(*Rules) }
 
+// decide wants the kernel's defaults and each device's authorized, and finds every managed setting.
 func decide(c *section.Case) section.Outcome {
 	d := c.Document
 	managed := d.Managed("usb")
@@ -143,6 +144,7 @@ func (r *Rules) refused() map[enforce.Setting][]standingDevice {
 	return out
 }
 
+// finding is the finding of one setting, before anything is read back.
 func (r *Rules) finding(s enforce.Setting, mode enforce.Mode, refused map[enforce.Setting][]standingDevice) enforce.Finding {
 	f := enforce.Finding{Setting: s, Mode: mode, Compliance: enforce.Compliant, Enforcement: enforce.Enforced}
 	if mode < enforce.Enforce {

@@ -37,6 +37,7 @@ func (r *Rules) startNeeds(u *fact.USB) string {
 	return "the start waits for " + r.machine.Starting.Waits + ", which may be on it"
 }
 
+// sentence says which rule decided, and by which value.
 func (r *Rules) sentence(rule enforce.Rule, u *fact.USB, deny bool) string {
 	switch rule.Line {
 	case lineHub:
@@ -73,6 +74,7 @@ func (r *Rules) entry(rule enforce.Rule) string {
 	return "an entry"
 }
 
+// nearest is the smallest change to the policy that would reverse a rule's answer; "" if there is none.
 func (r *Rules) nearest(rule enforce.Rule, u *fact.USB, deny bool) string {
 	switch {
 	case deny && rule.Line == lineStorage && u.Serial != "":
@@ -93,6 +95,7 @@ func (r *Rules) nearest(rule enforce.Rule, u *fact.USB, deny bool) string {
 	return ""
 }
 
+// classesOf lists a device's classes by name, each once.
 func classesOf(u *fact.USB) []string {
 	var out []string
 	seen := map[uint8]bool{}
@@ -124,6 +127,7 @@ func (r *Rules) outside(u *fact.USB) []string {
 	return out
 }
 
+// storageClass names what makes a device storage.
 func storageClass(u *fact.USB) string {
 	for _, i := range u.Interfaces {
 		switch {

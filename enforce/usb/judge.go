@@ -51,6 +51,7 @@ func (r *Rules) decide(u *fact.USB, least enforce.Mode) (allow bool, rule enforc
 	return true, enforce.Rule{Line: lineRest}, false
 }
 
+// mode is the mode of a setting in these rules.
 func (r *Rules) mode(s enforce.Setting) enforce.Mode {
 	switch s {
 	case settingException:

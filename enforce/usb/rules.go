@@ -63,6 +63,7 @@ type list struct {
 	pins    map[uint32][]pin
 }
 
+// listOf indexes a whitelist.
 func listOf(entries []policy.USBEntry) *list {
 	l := &list{exact: make(map[uint32]int32, len(entries)), vendors: map[uint16]int32{}, pins: map[uint32][]pin{}}
 	for i, e := range entries {

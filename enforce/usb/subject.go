@@ -71,6 +71,7 @@ func phone(u *fact.USB) *fact.USB {
 	return &p
 }
 
+// explainPort answers for the device at a port, which needs a present snapshot.
 func (r *Rules) explainPort(port string, now *fact.Machine) (section.Answer, error) {
 	if now == nil {
 		return section.Answer{}, section.ErrPresent

@@ -20,6 +20,7 @@ type watch struct {
 	now   atomic.Pointer[Rules]
 }
 
+// Judge judges a device, and remembers that a new input was let in.
 func (w *watch) Judge(u *fact.USB) enforce.Verdict {
 	for {
 		r := w.now.Load()
@@ -45,6 +46,7 @@ func (w *watch) Refuses(u *fact.USB) bool {
 	return !allow
 }
 
+// Reason renders a verdict of this watch.
 func (w *watch) Reason(v enforce.Verdict, u *fact.USB) (reason, nearest string) {
 	return w.rules.Reason(v, u)
 }

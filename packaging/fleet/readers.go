@@ -280,15 +280,15 @@ func reported(path string, n int, asked string) error {
 		if i%5 == 0 {
 			at = now.Add(-time.Duration(r.IntN(1000)) * time.Hour) // a fifth is away
 		}
-		held := "policy-default"
+		current := "policy-default"
 		if i < 10_000 {
-			held = asked
+			current = asked
 			do(`UPDATE devices SET policy = ?, priority = 1000 WHERE n = ?`, asked, n)
 			do(`INSERT INTO events (device, epoch, first, last, received, body) VALUES (?,'e',1,10,?,?)`, n, at.UnixMilli(), string(events))
 		}
 		do(
 			`INSERT OR REPLACE INTO reports (device, counter, held_id, held_version, held, agent, previous, facts_digest, facts, findings_digest, findings, findings_at, standing, rollup)
-			VALUES (?,1,?,1,?,'{}','','f',?,'g',?,?,?,?)`, n, held, `{"id":"`+held+`","version":1}`, string(facts), s.findings,
+			VALUES (?,1,?,1,?,'{}','','f',?,'g',?,?,?,?)`, n, current, `{"id":"`+current+`","version":1}`, string(facts), s.findings,
 			at.UnixMilli(), s.hash, s.rollup)
 		if aged {
 			do(`INSERT OR REPLACE INTO seen (device, at, counter, assigned, fresh) VALUES (?,?,1,?,?)`, n, at.UnixMilli(), at.UnixMilli(),

@@ -30,7 +30,7 @@ type device struct {
 	pinned  string
 
 	mu      sync.Mutex
-	held    protocol.Held
+	current protocol.PolicyState
 	seq     uint64
 	started time.Time
 	whole   bool // the next report includes facts and findings
@@ -73,8 +73,9 @@ func (d *device) findings() []enforce.Finding {
 	return out
 }
 
+// report is the device's next report, with the given number of new events.
 func (d *device) report(events int) protocol.Report {
-	r := protocol.Report{Policy: d.held, Agent: protocol.Agent{Version: "bench", StartedAt: d.started, Machine: d.machine, Run: d.pinned},
+	r := protocol.Report{Policy: d.current, Agent: protocol.Agent{Version: "bench", StartedAt: d.started, Machine: d.machine, Run: d.pinned},
 		Epoch:  "e",
 		Pinned: d.pinned}
 	if events > 0 {
@@ -121,7 +122,7 @@ func (d *device) exchange(ctx context.Context, events int) error {
 	if a.Assignment == "" {
 		return nil
 	}
-	as, err := protocol.VerifyAssignment(a.Assignment, d.keys, d.id, d.held.Serial)
+	as, err := protocol.VerifyAssignment(a.Assignment, d.keys, d.id, d.current.Serial)
 	if err != nil {
 		return err
 	}
@@ -132,28 +133,29 @@ func (d *device) exchange(ctx context.Context, events int) error {
 	if err := json.Unmarshal(as.Policy, &p); err != nil {
 		return err
 	}
-	d.held = protocol.Held{ID: p.ID, Version: p.Version, Digest: policy.DigestOf(as.Policy), Serial: as.Serial, State: "active"}
+	d.current = protocol.PolicyState{ID: p.ID, Version: p.Version, Digest: policy.DigestOf(as.Policy), Serial: as.Serial, State: "active"}
 	return nil
 }
 
 // settle checks in until neither side has news.
 func (d *device) settle(ctx context.Context) error {
 	for range 4 {
-		before, whole := d.held, d.whole
+		before, whole := d.current, d.whole
 		if err := d.exchange(ctx, 0); err != nil {
 			return err
 		}
-		if before == d.held && !whole && !d.whole {
+		if before == d.current && !whole && !d.whole {
 			return nil
 		}
 	}
 	return errors.New("it does not come to rest")
 }
 
+// version is the version of the device's policy.
 func (d *device) version() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.held.Version
+	return d.current.Version
 }
 
 // enroll registers n devices, each with a key of its own.
@@ -185,13 +187,14 @@ func enroll(ctx context.Context, s *target, n int) ([]*device, error) {
 		}
 		d := &device{id: res.DeviceID, client: c, keys: keys, machine: machine, pinned: protocol.KeysDigest(keys),
 			started: time.Now().UTC().Truncate(time.Second), whole: true}
-		d.held.State = "none"
+		d.current.State = "none"
 		out[i] = d
 		return d.settle(ctx)
 	})
 	return out, err
 }
 
+// parallel calls f for 0 to n-1 from several goroutines, until one fails.
 func parallel(workers, n int, f func(int) error) error {
 	var wg sync.WaitGroup
 	var next atomic.Int64
@@ -227,6 +230,7 @@ type result struct {
 	worst    []int64 // with -v: milliseconds, by the second in which it was due
 }
 
+// String is a result on one line.
 func (r result) String() string {
 	return fmt.Sprintf("%.0f/s: p50 %s  p90 %s  p99 %s  max %s  (%d, %d errors)", r.achieved, us(r.h.ValueAtQuantile(50)),
 		us(r.h.ValueAtQuantile(90)), us(r.h.ValueAtQuantile(99)), us(r.h.Max()), r.done, r.errors)

@@ -139,6 +139,7 @@ func newTarget(binary, dir, database string, nodes int, more ...string) (*target
 	return t, err
 }
 
+// stop ends every node.
 func (t *target) stop() {
 	for _, n := range t.nodes {
 		if n.cmd != nil {
@@ -176,6 +177,7 @@ func (t *target) call(node int, method, path, body string, out any) error {
 	return json.Unmarshal(b, out)
 }
 
+// token makes an enrolment token.
 func (t *target) token(uses int) (string, error) {
 	var out struct {
 		Token string `json:"token"`
@@ -201,6 +203,7 @@ func (t *target) metric(name string) (sum float64) {
 	return sum
 }
 
+// rss is the resident memory of all nodes together, in KiB.
 func (t *target) rss() (kib int) {
 	for _, n := range t.nodes {
 		kib += n.rss()

@@ -241,7 +241,7 @@ func life(t *testing.T, r *root, now, next []string, install, upgrade func(files
 		t.Errorf("an upgrade gives the machine back:\n%s", second)
 	}
 	r.lacks("run/warder/keep")
-	r.write("etc/warder/early", "what holds the next start", 0o600)
+	r.write("etc/warder/early", "the policy of the next start", 0o600)
 	remove()
 	third := r.calls()
 	if openrc {

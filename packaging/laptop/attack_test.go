@@ -135,7 +135,7 @@ func forcedIsCounted(t *testing.T, r *rig) {
 	t.Log(note)
 	contains(t, note, "cannot be cut off")
 	contains(t, note, "attacker")
-	_, rest, _ := strings.Cut(note, "still held ")
+	_, rest, _ := strings.Cut(note, "still had ")
 	counted, err := strconv.ParseInt(strings.Fields(rest + " x")[0], 10, 64)
 	if err != nil {
 		t.Fatalf("how much may be lost is not counted: %v", err)

@@ -71,6 +71,7 @@ func Boot(o Options) (*Laptop, error) {
 	return nil, errors.Join(errs...)
 }
 
+// boot starts QEMU once.
 func boot(o Options) (*Laptop, error) {
 	dir, err := os.MkdirTemp("", "laptop")
 	if err != nil {
@@ -123,6 +124,7 @@ func boot(o Options) (*Laptop, error) {
 	return l, nil
 }
 
+// connect opens the channels to the guest and to QEMU.
 func (l *Laptop) connect() error {
 	conn, err := l.dial("qmp")
 	if err != nil {
@@ -145,6 +147,7 @@ func (l *Laptop) connect() error {
 	}
 }
 
+// dial connects to one of QEMU's sockets, which appear a moment after its start.
 func (l *Laptop) dial(name string) (net.Conn, error) {
 	var err error
 	for range 200 {
@@ -162,6 +165,7 @@ func (l *Laptop) dial(name string) (net.Conn, error) {
 	return nil, err
 }
 
+// read passes replies on to those who wait for them.
 func (l *Laptop) read() {
 	in := bufio.NewReaderSize(l.guest, 1<<20)
 	var once sync.Once

@@ -22,6 +22,7 @@ type event struct {
 	Data map[string]any `json:"data"`
 }
 
+// newMonitor reads the greeting and switches QMP to its command mode.
 func newMonitor(conn net.Conn) (*monitor, error) {
 	m := &monitor{conn: conn, dec: json.NewDecoder(conn), events: make(chan event, 256)}
 	var hello map[string]any
@@ -32,6 +33,7 @@ func newMonitor(conn net.Conn) (*monitor, error) {
 	return m, err
 }
 
+// do runs one command; events in between are skipped.
 func (m *monitor) do(command string, args any) (json.RawMessage, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

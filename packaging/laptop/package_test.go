@@ -51,7 +51,7 @@ func packageLife(t *testing.T, whole *rig) {
 	}
 	r.sh("systemctl unmask --runtime -q warder; systemctl start warder")
 	if res := r.try("warder status"); res.Code != 2 || !strings.Contains(res.Out, "ticket 4711") {
-		t.Errorf("status of a held agent: exit %d: %s", res.Code, res.Out)
+		t.Errorf("status of a suspended agent: exit %d: %s", res.Code, res.Out)
 	}
 	r.authorized("2-2", "1")
 	r.sh("warder revert --lift")

@@ -284,7 +284,7 @@ func (r *rig) gone(path string) {
 func (r *rig) unbound(path string) {
 	r.t.Helper()
 	if out := r.try("ls -d /sys/bus/usb/devices/%s:*/driver 2>/dev/null", path).Out; out != "" {
-		r.t.Errorf("a driver holds %s: %s", path, out)
+		r.t.Errorf("a driver is bound to %s: %s", path, out)
 	}
 }
 

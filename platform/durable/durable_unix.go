@@ -13,6 +13,7 @@ import (
 // nonblock opens a pipe without waiting for its other end.
 const nonblock = syscall.O_NONBLOCK
 
+// write writes a temporary file, flushes it, renames it, and flushes the directory.
 func write(path string, b []byte, mode os.FileMode, at func(string)) error {
 	// The new file has its final mode from the beginning, so that it is never world-readable, not even for a moment.
 	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))

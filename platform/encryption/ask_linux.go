@@ -37,6 +37,7 @@ const (
 
 var errStuck = errors.New("its file system does not answer")
 
+// inTime runs a question with a time limit, and refuses when too many are stuck.
 func (k *kernel) inTime(f func() (string, string, error)) (a, b string, err error) {
 	if k.stuck.Load() >= maxStuck {
 		return "", "", errStuck
@@ -60,6 +61,7 @@ func (k *kernel) inTime(f func() (string, string, error)) (a, b string, err erro
 	}
 }
 
+// numbers formats a device number as "major:minor".
 func numbers(dev uint64) string {
 	if dev == 0 {
 		return ""

@@ -15,6 +15,7 @@ const (
 	limit     = "mounts in other namespaces are not read; fscrypt directories, ZFS, bcachefs and self-encrypting drives (OPAL) are unknown"
 )
 
+// claims are what this package supports, on every system.
 func claims() []platform.Claim {
 	out := []platform.Claim{{Setting: setting, OS: "linux", Level: fact.DetectOnly, Limit: limit, Exercised: true}}
 	for _, os := range []string{"windows", "darwin"} {

@@ -97,6 +97,7 @@ func (a answer) over(below []string) answer {
 	return a
 }
 
+// group formats several paths as one.
 func group(list []string) string {
 	if len(list) == 1 {
 		return list[0]

@@ -45,6 +45,7 @@ func dmTables(dev string) ([]Target, error) {
 // bufferFull is DM_BUFFER_FULL_FLAG (linux/dm-ioctl.h).
 const bufferFull = 1 << 8
 
+// table reads a table into a buffer of the given size; full reports that it was too small.
 func table(control *os.File, dev uint64, size int) (list []Target, full bool, err error) {
 	b := make([]byte, size)
 	defer clear(b)

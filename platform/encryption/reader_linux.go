@@ -45,6 +45,7 @@ func (r *Reader) Observe(_ context.Context, m *fact.Machine) error {
 	return nil
 }
 
+// volumes reads the mounts and swaps.
 func (r *Reader) volumes() ([]fact.Volume, error) {
 	text, err := os.ReadFile(r.Proc + "/self/mountinfo")
 	if err != nil {
@@ -204,6 +205,7 @@ func (l *look) external(legs []string) bool {
 	return len(legs) > 0
 }
 
+// outside reports whether everything below a block device is attached to an external port.
 func (l *look) outside(dir string, depth int) bool {
 	if depth > maxDepth {
 		return false
@@ -243,6 +245,7 @@ func slaves(dir string) []string {
 	return out
 }
 
+// line reads a small file without surrounding space; "" if it cannot be read.
 func line(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {

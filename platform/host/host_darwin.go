@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ask reads a value by its sysctl name.
 func ask(name string) string {
 	v, err := unix.Sysctl(name)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// uptime reads the time since boot (CLOCK_BOOTTIME, which counts sleep).
 func uptime() time.Duration {
 	var t unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) != nil {
@@ -16,6 +17,7 @@ func uptime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
+// firstLine reads the first line of a small file.
 func firstLine(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/windows/registry"
 )
 
+// text reads a string of the registry.
 func text(path, name string) string {
 	k, err := registry.OpenKey(registry.LOCAL_MACHINE, path, registry.QUERY_VALUE|registry.WOW64_64KEY)
 	if err != nil {

@@ -85,6 +85,7 @@ func (o Observer) BuiltIn() (int, error) {
 	return n, err
 }
 
+// mark marks the USB device that carries an input.
 func mark(m *fact.Machine, n node) {
 	best := -1
 	for i := range m.USB.V {

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// mark sets the firewall mark (SO_MARK) on a socket.
 func mark(c syscall.RawConn) error {
 	var failed error
 	if err := c.Control(func(fd uintptr) {

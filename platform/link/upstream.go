@@ -14,6 +14,7 @@ var stubs = []string{"/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no
 // not carry our mark. If they are unknown, or there is no stub, it returns the address itself.
 func upstreams(address string) []string { return upstreamsIn(address, stubs) }
 
+// upstreamsIn is upstreams, with the files as an argument.
 func upstreamsIn(address string, files []string) (out []string) {
 	host, port, err := net.SplitHostPort(address)
 	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {

@@ -55,6 +55,7 @@ func Parse(r io.Reader) (out []Mount, skipped int, err error) {
 	return out, skipped, nil
 }
 
+// parseLine reads one line; false if it is malformed.
 func parseLine(line string) (Mount, bool) {
 	head, tail, ok := strings.Cut(line, " - ")
 	f, t := strings.Fields(head), strings.Fields(tail)

@@ -16,6 +16,7 @@ func Tell(message string, users []uint32) []string {
 	return tell("/run/systemd/sessions", "/dev", message, users)
 }
 
+// tell is Tell, with the directories as arguments.
 func tell(sessions, dev, message string, users []uint32) []string {
 	files, _ := filepath.Glob(sessions + "/*")
 	var told []string
@@ -43,6 +44,7 @@ func tell(sessions, dev, message string, users []uint32) []string {
 	return told
 }
 
+// fields reads the NAME=value lines of a session's file.
 func fields(file string) map[string]string {
 	out := map[string]string{}
 	// Beside each session file is a pipe that stays open as long as the session lasts: reading it would block until

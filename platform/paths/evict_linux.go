@@ -17,7 +17,7 @@ func Evict(path string, patience time.Duration, atOnce bool) bool {
 		if free(path) {
 			return true
 		}
-		pid, ok := holder(path)
+		pid, ok := owner(path)
 		if !ok || pid == unix.Getpid() {
 			return free(path)
 		}
@@ -26,7 +26,7 @@ func Evict(path string, patience time.Duration, atOnce bool) bool {
 			return free(path)
 		}
 		// Another process may have had the number before the descriptor was opened.
-		if again, ok := holder(path); ok && again == pid {
+		if again, ok := owner(path); ok && again == pid {
 			_ = unix.PidfdSendSignal(fd, sig, nil, 0)
 		}
 		_ = unix.Close(fd)

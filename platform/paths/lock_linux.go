@@ -22,15 +22,15 @@ func inherit(path string) bool {
 		return false
 	}
 	defer turn.Close()
-	pid, ok := holder(path)
+	pid, ok := owner(path)
 	if !ok || !dying(pid) {
 		return false
 	}
 	return os.Remove(path) == nil
 }
 
-// holder finds who has locked a file (proc_locks(5)).
-func holder(path string) (pid int, ok bool) {
+// owner finds who has locked a file (proc_locks(5)).
+func owner(path string) (pid int, ok bool) {
 	var st unix.Stat_t
 	if unix.Stat(path, &st) != nil {
 		return 0, false

@@ -104,6 +104,7 @@ func (f *Fake) Watch(ctx context.Context, changed func(platform.Touch)) error {
 	return nil
 }
 
+// Apply changes the values in memory, behind the gate.
 func (f *Fake) Apply(_ context.Context, changes []enforce.Change) map[enforce.Key]error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -280,6 +281,7 @@ func Conformance(t *testing.T, make func(*testing.T) Subject) {
 	})
 }
 
+// goWatch runs a back end's watch, and returns what it reports and its end.
 func goWatch(ctx context.Context, b platform.Backend) (told chan platform.Touch, done chan error) {
 	told, done = make(chan platform.Touch, 1000), make(chan error, 1)
 	go func() {

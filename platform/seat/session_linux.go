@@ -21,6 +21,7 @@ var (
 	sessionName  = regexp.MustCompile(`^[A-Za-z0-9]{1,64}$`)
 )
 
+// session is Session, with the directories as arguments.
 func session(proc, run string, uid uint32, pid int) string {
 	if pid <= 0 {
 		return ""
@@ -65,6 +66,7 @@ func small(path string) string {
 	return string(b)
 }
 
+// field returns a value of a NAME=value text.
 func field(text, name string) string {
 	for line := range strings.Lines(text) {
 		if v, ok := strings.CutPrefix(strings.TrimSpace(line), name+"="); ok {

@@ -55,6 +55,7 @@ func (p *Program) Stop(service.Service) error {
 	return <-p.done
 }
 
+// config describes the service to the service manager's library.
 func config() *service.Config {
 	exe, err := os.Executable()
 	if err == nil {

@@ -70,8 +70,8 @@ func (b Backend) paramBaseline(_ enforce.Key, seen enforce.Reading, _ func(enfor
 }
 
 // hubBaseline: a root hub that appeared while our parameter was set reads our 0.
-func (b Backend) hubBaseline(_ enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
-	base, ok := held(enforce.Key{Kind: kindParam, ID: "authorized_default"})
+func (b Backend) hubBaseline(_ enforce.Key, seen enforce.Reading, changed func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
+	base, ok := changed(enforce.Key{Kind: kindParam, ID: "authorized_default"})
 	if !ok && b.Option.Closed() {
 		base.Value, ok = freshParam(), true
 	}
@@ -86,10 +86,10 @@ func (b Backend) hubBaseline(_ enforce.Key, seen enforce.Reading, held func(enfo
 
 // deviceBaseline: a device that arrived while its root hub's default was ours would otherwise have been what that hub's
 // own default says.
-func (b Backend) deviceBaseline(k enforce.Key, seen enforce.Reading, held func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
+func (b Backend) deviceBaseline(k enforce.Key, seen enforce.Reading, changed func(enforce.Key) (enforce.Reading, bool)) enforce.Reading {
 	name, _, _ := strings.Cut(k.ID, "@")
 	bus, _, _ := strings.Cut(name, "-")
-	base, ok := held(enforce.Key{Kind: kindDefault, ID: "usb" + bus})
+	base, ok := changed(enforce.Key{Kind: kindDefault, ID: "usb" + bus})
 	if !ok && b.Option.Closed() {
 		base.Value, ok = "1", true
 	}
@@ -170,6 +170,7 @@ func (b Backend) Apply(_ context.Context, changes []enforce.Change) map[enforce.
 	return failed
 }
 
+// apply makes one change; a device is written with its lock.
 func (b Backend) apply(c enforce.Change) error {
 	switch c.Key.Kind {
 	case kindParam:

@@ -11,7 +11,7 @@ const (
 	// elsewhere is a change that no signal reports.
 	elsewhere = "a kernel default that root changes through the sysfs of another network namespace is found within five " +
 		"minutes, not at once"
-	partialDisk = "USB only: PCI card readers, Thunderbolt and USB4 disks and network shares are not held back"
+	partialDisk = "USB only: PCI card readers, Thunderbolt and USB4 disks and network shares are not blocked"
 )
 
 // claims are what this package supports, on every system.

@@ -111,6 +111,7 @@ func (d Decision) neutral() platform.Decision {
 	return out
 }
 
+// onlyHub reports whether every interface is a hub.
 func onlyHub(u *fact.USB) bool {
 	for _, i := range u.Interfaces {
 		if i.Class != 0x09 {

@@ -18,6 +18,7 @@ func Capability(platform.Host) platform.Capability {
 
 type observer struct{}
 
+// Observe leaves the USB part unknown.
 func (observer) Observe(_ context.Context, m *fact.Machine) error {
 	why := unsupported.Error() + ", and this is " + runtime.GOOS
 	m.Forget(fact.PartUSB, why)

@@ -119,12 +119,14 @@ func (s *hubs) take(root, at, file string, how int) (*hub, int, error) {
 	return h, got, nil
 }
 
+// put returns a hub that take has lent.
 func (h *hub) put() {
 	h.of.mu.Lock()
 	defer h.of.mu.Unlock()
 	h.leave()
 }
 
+// leave closes a hub's directory when its last user has left.
 func (h *hub) leave() {
 	if h.users--; h.users == 0 {
 		_ = unix.Close(h.fd)
@@ -136,6 +138,7 @@ func (s *hubs) drop(at string) {
 	delete(s.open, at)
 }
 
+// dropAll drops every hub from the list.
 func (s *hubs) dropAll() {
 	for at := range s.open {
 		s.drop(at)
@@ -149,6 +152,7 @@ func (s *hubs) close() {
 	s.dropAll()
 }
 
+// close closes a device's directory.
 func (d device) close() {
 	if d.arrival == nil {
 		_ = unix.Close(d.fd)
@@ -227,6 +231,7 @@ func reading(path string) enforce.Reading {
 	return readingOf(path, string(bytes.TrimRight(b[:n], "\n")), err)
 }
 
+// readingOf makes evidence of a file's content, or of the error.
 func readingOf(path, v string, err error) enforce.Reading {
 	switch {
 	case err == nil:
@@ -276,6 +281,7 @@ func spill(fd int, v enforce.Value) error {
 	}
 }
 
+// openat opens a file relative to a directory, and repeats after EINTR.
 func openat(at int, file string, flags int) (int, error) {
 	for {
 		fd, err := unix.Openat(at, file, flags|unix.O_CLOEXEC, 0)

@@ -43,12 +43,14 @@ type told struct {
 	gone func(name string, came bool)
 }
 
+// hand passes a decision to whoever listens.
 func (g *Guard) hand(d Decision) {
 	if t := g.told.Load(); t != nil && t.hand != nil {
 		t.hand(d)
 	}
 }
 
+// gone reports that a device went away, or that a root hub came or went.
 func (g *Guard) gone(name string, came bool) {
 	if t := g.told.Load(); t != nil && t.gone != nil {
 		t.gone(name, came)
@@ -145,6 +147,7 @@ type listeners struct {
 	failed  chan error
 }
 
+// fail ends all readers with the first error.
 func (l *listeners) fail(err error) {
 	select {
 	case l.failed <- err:
@@ -314,7 +317,7 @@ func (g *Guard) judge(c came) bool {
 		if v.Allow {
 			want = "1"
 		}
-		d.Done, d.Err, d.Changed = g.hold(at, &u, v, want)
+		d.Done, d.Err, d.Changed = g.carryOut(at, &u, v, want)
 	} else {
 		d.Done = at.reading("authorized")
 	}
@@ -427,7 +430,9 @@ func (g *Guard) tell(was fact.USB, out platform.Released, err error) bool {
 	return refused && there
 }
 
-func (g *Guard) hold(at device, u *fact.USB, v enforce.Verdict, want enforce.Value) (enforce.Reading, error, bool) {
+// carryOut writes a verdict, and returns what was read back, why it is not in effect, and whether anything was
+// written.
+func (g *Guard) carryOut(at device, u *fact.USB, v enforce.Verdict, want enforce.Value) (enforce.Reading, error, bool) {
 	if u.Authorized.OK && u.Authorized.V == (want == "1") {
 		return at.reading("authorized"), nil, false
 	}

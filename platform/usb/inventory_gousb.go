@@ -41,6 +41,7 @@ func Inventory() ([]Item, error) {
 	return out, nil
 }
 
+// itemOf describes a device by its descriptor.
 func itemOf(d *gousb.DeviceDesc) Item {
 	it := Item{Bus: d.Bus, Address: d.Address, Vendor: uint16(d.Vendor), Product: uint16(d.Product), Speed: d.Speed.String()}
 	seen := map[string]bool{}

@@ -162,6 +162,7 @@ func osDescriptor2(ask transfer) (mtp bool, err error) {
 	return os2MTP(set[:n]), nil
 }
 
+// unlessRefused drops the error of a device that answered "no" (EPIPE).
 func unlessRefused(err error) error {
 	if errors.Is(err, unix.EPIPE) {
 		return nil

@@ -23,6 +23,7 @@ type uevents struct {
 	closing sync.Mutex
 }
 
+// openUevents opens a socket for the kernel's announcements.
 func openUevents() (*uevents, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {

@@ -163,6 +163,7 @@ func (o Option) Open(ctx context.Context, say func(string)) error {
 	return durable.Remove(o.File)
 }
 
+// remake builds the initramfs with Remake, or with the system's program.
 func (o Option) remake(ctx context.Context, say func(string)) error {
 	if o.Remake != nil {
 		return o.Remake(ctx, say)
@@ -173,6 +174,7 @@ func (o Option) remake(ctx context.Context, say func(string)) error {
 // tools build an initramfs that contains the options of modprobe.d.
 var tools = [][]string{{"update-initramfs", "-u", "-k", "all"}, {"dracut", "--force", "--regenerate-all"}, {"mkinitcpio", "-P"}}
 
+// initramfs finds the system's program that builds the initramfs.
 func initramfs() (path string, args []string, err error) {
 	for _, t := range tools {
 		for _, dir := range []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
@@ -184,6 +186,7 @@ func initramfs() (path string, args []string, err error) {
 	return "", nil, errors.New("no program that makes an initramfs was found (update-initramfs, dracut or mkinitcpio)")
 }
 
+// remake runs the system's program.
 func remake(ctx context.Context, say func(string)) error {
 	path, args, err := initramfs()
 	if err != nil {

@@ -116,6 +116,7 @@ func (p *Ports) read(name string) (fact.USB, error) {
 	return p.readAt(d)
 }
 
+// readAt reads an open device as far as decisions need it.
 func (p *Ports) readAt(d device) (fact.USB, error) {
 	u, err := p.glance(d)
 	if err != nil {
@@ -251,6 +252,7 @@ func (p *Ports) learn(u *fact.USB) {
 	p.answers[u.Key()+" "+u.ID()] = append([]fact.Interface{}, u.Interfaces...)
 }
 
+// recall fills in a device's remembered answers about MTP.
 func (p *Ports) recall(u *fact.USB) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -279,6 +281,7 @@ func (p *Ports) details(d device, u *fact.USB) {
 	u.Bus, _ = strconv.Atoi(bus)
 }
 
+// authorized reads whether the kernel may use a device.
 func (d device) authorized() fact.Known[bool] {
 	v, err := d.text("authorized")
 	if err != nil {

@@ -379,7 +379,7 @@ func TestHubsThatComeBack(t *testing.T) {
 		}
 	}
 	if len(h.open) > maxHubs {
-		t.Errorf("%d are held open", len(h.open))
+		t.Errorf("%d are open", len(h.open))
 	}
 	for _, u := range used {
 		if err := unix.Faccessat(u.fd, "1-1", unix.F_OK, 0); err != nil {

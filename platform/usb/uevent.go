@@ -77,6 +77,7 @@ func deviceName(s string) (ok, root bool) {
 	return true, false
 }
 
+// digits reports whether a text has only decimal digits.
 func digits(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] < '0' || s[i] > '9' {

@@ -85,6 +85,7 @@ func put[V any](m map[string]V, name string, v V) map[string]V {
 	return m
 }
 
+// wasUsable is how long at most a refused device could be used.
 func (p *Ports) wasUsable(name string) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()

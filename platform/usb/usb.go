@@ -56,6 +56,7 @@ func Subject(u *fact.USB) string {
 // Releasing is the error of a device that is about to be taken away: its disks are being emptied, in the background.
 type Releasing struct{ Name string }
 
+// Error says that the device is being emptied.
 func (r *Releasing) Error() string {
 	return "the disks of " + r.Name + " are being emptied before it is taken away"
 }

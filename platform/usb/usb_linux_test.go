@@ -239,7 +239,7 @@ func TestGuardReleases(t *testing.T) {
 			if err := os.MkdirAll(root+"/bus/usb/devices/1-2.3/1-2.3:1.0/host0/block/sda", 0o755); err != nil {
 				t.Fatal(err)
 			}
-			hold, finished := make(chan struct{}), make(chan struct{})
+			block, finished := make(chan struct{}), make(chan struct{})
 			p := &Ports{Root: root, Gate: gate.Pass, Release: func(ctx context.Context, dir string,
 				step func(string)) (platform.Released, func()) {
 				if !strings.HasSuffix(dir, "1-2.3") {
@@ -247,7 +247,7 @@ func TestGuardReleases(t *testing.T) {
 				}
 				step("flushing sda")
 				select {
-				case <-hold:
+				case <-block:
 				case <-ctx.Done():
 				}
 				return c.out, func() { close(finished) }
@@ -287,7 +287,7 @@ func TestGuardReleases(t *testing.T) {
 			if c.stop {
 				p.Stop()
 			} else {
-				close(hold)
+				close(block)
 				p.running.Wait()
 			}
 			<-finished
@@ -315,7 +315,7 @@ func TestGuardReleases(t *testing.T) {
 
 func TestBaselines(t *testing.T) {
 	b := Backend{&Ports{Root: tree(t)}}
-	held := func(base map[enforce.Key]enforce.Value) func(enforce.Key) (enforce.Reading, bool) {
+	changed := func(base map[enforce.Key]enforce.Value) func(enforce.Key) (enforce.Reading, bool) {
 		return func(k enforce.Key) (enforce.Reading, bool) {
 			v, ok := base[k]
 			return enforce.Reading{Value: v, State: enforce.Present}, ok
@@ -328,15 +328,15 @@ func TestBaselines(t *testing.T) {
 		got  enforce.Reading
 		want enforce.Value
 	}{
-		{"a hub born under our parameter", b.hubBaseline(hub, zero, held(map[enforce.Key]enforce.Value{param: "-1"})), "1"},
-		{"a hub of an administrator's", b.hubBaseline(hub, zero, held(nil)), "0"},
+		{"a hub born under our parameter", b.hubBaseline(hub, zero, changed(map[enforce.Key]enforce.Value{param: "-1"})), "1"},
+		{"a hub of an administrator's", b.hubBaseline(hub, zero, changed(nil)), "0"},
 		{"a device refused by our default", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero,
-			held(map[enforce.Key]enforce.Value{hub: "1"})), "1"},
+			changed(map[enforce.Key]enforce.Value{hub: "1"})), "1"},
 		{"a device whose hub was shut before us", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero,
-			held(map[enforce.Key]enforce.Value{hub: "0"})), "0"},
+			changed(map[enforce.Key]enforce.Value{hub: "0"})), "0"},
 		{"an external device, internal ones only", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero,
-			held(map[enforce.Key]enforce.Value{hub: "2"})), "0"},
-		{"a device refused by somebody else", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero, held(nil)), "0"},
+			changed(map[enforce.Key]enforce.Value{hub: "2"})), "0"},
+		{"a device refused by somebody else", b.deviceBaseline(enforce.Key{Kind: kindDevice, ID: "1-1@2"}, zero, changed(nil)), "0"},
 	} {
 		if !c.got.Is(c.want) {
 			t.Errorf("%s: %v, want %s", c.name, c.got, c.want)

@@ -81,6 +81,7 @@ func (b Backend) touched(file string, inode uint64) (platform.Touch, bool) {
 	return platform.Touch{}, false
 }
 
+// touchedDevice names the device whose interfaces appeared, by its present number.
 func (b Backend) touchedDevice(name string) platform.Touch {
 	d, err := b.open(name)
 	if err != nil {
@@ -125,6 +126,7 @@ type writes struct {
 	own  int
 }
 
+// watchWrites marks the file system that contains root.
 func watchWrites(root string) (*writes, error) {
 	fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_LARGEFILE)
 	if err != nil {

@@ -74,6 +74,7 @@ func Main(dir string, in io.Reader, out io.Writer) error {
 	return nil
 }
 
+// say writes one message to the parent.
 func (c *child) say(m message) {
 	c.saying.Lock()
 	defer c.saying.Unlock()
@@ -146,6 +147,7 @@ func (l *level) letGo() {
 	}
 }
 
+// force records that the disk goes without all of it being known to be written.
 func (r *Result) force(why string, lost int64) {
 	if r.Forced == "" {
 		r.Forced = why
@@ -166,12 +168,12 @@ func (c *child) grab(own []disk, r *Result) (out []level) {
 			break
 		}
 		l := level{disks: disks, loops: len(out) > 0}
-		devs, held := devices(disks), false
+		devs, stacked := devices(disks), false
 		var idle []disk
 		for _, d := range disks {
 			known[d.dev] = true
-			held = held || d.held
-			if d.held {
+			stacked = stacked || d.stacked
+			if d.stacked {
 				continue
 			}
 			if !d.used() {
@@ -197,7 +199,7 @@ func (c *child) grab(own []disk, r *Result) (out []level) {
 				l.blocks = append(l.blocks, s) // mounted since
 			}
 		}
-		l.busy = l.busy && !held && len(l.blocks) == 0
+		l.busy = l.busy && !stacked && len(l.blocks) == 0
 		l.devs = devs
 		out = append(out, l)
 		for _, s := range l.blocks {
@@ -283,6 +285,7 @@ func (c *child) ask(devs map[uint64]bool, r *Result) (found int) {
 // maxPrograms bounds how many programs a result names.
 const maxPrograms = 64
 
+// named adds a program to a list, once and up to maxPrograms.
 func named(list []Program, p Program) []Program {
 	if len(list) >= maxPrograms {
 		return list
@@ -384,6 +387,7 @@ func (c *child) stop(asked []writer) {
 	}
 }
 
+// devices is the set of the disks' device numbers.
 func devices(disks []disk) map[uint64]bool {
 	out := map[uint64]bool{}
 	for _, d := range disks {

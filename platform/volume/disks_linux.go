@@ -18,10 +18,10 @@ import (
 // disk is one block device of a USB device, or one that rests on it: a partition, dm-crypt, LVM, md, a loop device of a
 // file on it.
 type disk struct {
-	dev   string // "8:1"
-	name  string // "sda1"
-	depth int    // 0 for the disk itself; the deepest is emptied first
-	held  bool   // another block device rests on it
+	dev     string // "8:1"
+	name    string // "sda1"
+	depth   int    // 0 for the disk itself; the deepest is emptied first
+	stacked bool   // another block device rests on it
 }
 
 // The bounds of what is followed for one device. Loop devices have depths of their own.
@@ -55,6 +55,7 @@ func sortDisks(list []disk) {
 // errTooMany means that there is more on the disk than the bounds allow.
 var errTooMany = errors.New("more stands on the disk than is followed")
 
+// addDisk adds a block device and what rests on it.
 func addDisk(out []disk, dir string, depth int) (_ []disk, whole bool) {
 	if depth > maxDepth || len(out) >= maxDisks {
 		return out, false
@@ -68,7 +69,7 @@ func addDisk(out []disk, dir string, depth int) (_ []disk, whole bool) {
 		return out, true
 	}
 	holders, _ := filepath.Glob(dir + "/holders/*")
-	d.held = len(holders) > 0
+	d.stacked = len(holders) > 0
 	out, whole = append(out, d), true
 	var all bool
 	parts, _ := filepath.Glob(dir + "/*/partition")

@@ -26,7 +26,7 @@ func TestResultSays(t *testing.T) {
 		{Result{Cut: true, Others: p},
 			"everything written is on the disk, and programs that went on writing were cut off; left alone: cp (7)"},
 		{Result{Forced: "15s without progress", Lost: 12},
-			"forced: 15s without progress; the kernel still held 12 KiB that were not written"},
+			"forced: 15s without progress; the kernel still had 12 KiB that were not written"},
 		{Result{Forced: "x", Lost: -1}, "forced: x; how much was not written yet is unknown"},
 	} {
 		if got := c.r.String(); got != c.want {

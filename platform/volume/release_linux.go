@@ -134,6 +134,7 @@ type process struct {
 	once    sync.Once
 }
 
+// start starts the child process.
 func (r Releaser) start(dir string) (*process, error) {
 	command := r.Command
 	if len(command) == 0 {
@@ -170,6 +171,7 @@ func (r Releaser) start(dir string) (*process, error) {
 	return c, nil
 }
 
+// read decodes the child's messages until it ends.
 func (c *process) read() {
 	defer close(c.lines)
 	dec := json.NewDecoder(bufio.NewReader(io.LimitReader(c.out, 64*maxLine)))

@@ -90,6 +90,7 @@ func parseCrypttab(text string) ([]need, error) {
 	})
 }
 
+// parseTable reads a table of at least so many fields per line; row returns the disks that a line names.
 func parseTable(text string, least int, row func([]string) (specs []string, options, what string)) (out []need, err error) {
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
@@ -121,6 +122,7 @@ func parseTable(text string, least int, row func([]string) (specs []string, opti
 // tags are the names by which a disk is found (fstab(5)), and where udev keeps them.
 var tags = map[string]string{"UUID": "by-uuid", "LABEL": "by-label", "PARTUUID": "by-partuuid", "PARTLABEL": "by-partlabel", "ID": "by-id"}
 
+// isDisk reports whether a specification names a disk, and not a network share or a pseudo file system.
 func isDisk(spec string) bool {
 	tag, _, ok := strings.Cut(spec, "=")
 	return ok && tags[tag] != "" || strings.HasPrefix(spec, "/dev/") && spec != "/dev/urandom" && spec != "/dev/random" &&
@@ -243,7 +245,7 @@ func (s *starter) uses(disks []disk) string {
 		}
 	}
 	for _, d := range disks {
-		if d.held {
+		if d.stacked {
 			return "something that stands on " + d.name
 		}
 	}

@@ -65,6 +65,7 @@ func grab(d disk, types []string) (*superblock, error) {
 	return nil, errNoFileSystem
 }
 
+// attach makes a detached mount of a block device (fsopen, fsconfig, fsmount).
 func attach(fstype, source string, ro bool) (int, error) {
 	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -105,6 +106,7 @@ func (s *superblock) readOnly() error {
 	return s.sync()
 }
 
+// sync flushes the file system (syncfs(2)).
 func (s *superblock) sync() error {
 	if err := unix.Syncfs(s.root); err != nil {
 		return fmt.Errorf("cannot flush %s on %s: %w", s.fstype, s.disk.name, err)
@@ -232,6 +234,7 @@ func loopsOn(devs map[uint64]bool) (out []disk, told bool) {
 // maxStuckLoops bounds the loop devices that are waited for, half a second each.
 const maxStuckLoops = 3
 
+// backing is the device number of the file system with a loop device's file; 0 if it does not answer.
 func backing(name string) uint64 {
 	f, err := os.OpenFile("/dev/"+name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {

@@ -52,7 +52,7 @@ func (r Result) String() string {
 	case r.Forced != "" && r.Lost < 0:
 		parts = append(parts, "forced: "+r.Forced+"; how much was not written yet is unknown")
 	case r.Forced != "":
-		parts = append(parts, fmt.Sprintf("forced: %s; the kernel still held %d KiB that were not written", r.Forced, r.Lost))
+		parts = append(parts, fmt.Sprintf("forced: %s; the kernel still had %d KiB that were not written", r.Forced, r.Lost))
 	case r.Cut:
 		parts = append(parts, "everything written is on the disk, and programs that went on writing were cut off")
 	}
@@ -65,6 +65,7 @@ func (r Result) String() string {
 	return strings.Join(parts, "; ")
 }
 
+// names lists programs for a sentence, up to maxNamed.
 func names(list []Program) string {
 	var out []string
 	for i, p := range list {

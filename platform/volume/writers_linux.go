@@ -193,6 +193,7 @@ func started(pid int) uint64 {
 	return n
 }
 
+// readSome reads a file of /proc up to maxMaps bytes.
 func readSome(path string) ([]byte, error) {
 	f, err := os.Open(filepath.Clean(path))
 	if err != nil {
@@ -211,6 +212,7 @@ const (
 // defaultLeast is where people's user ids begin if /etc/login.defs does not say (login.defs(5)).
 const defaultLeast = 1000
 
+// leastUser is the lowest user id of a person.
 func leastUser() int {
 	b, err := readSome("/etc/login.defs")
 	if err != nil {
@@ -219,6 +221,7 @@ func leastUser() int {
 	return parseLeast(string(b))
 }
 
+// parseLeast reads UID_MIN from the text of login.defs.
 func parseLeast(text string) int {
 	for line := range strings.Lines(text) {
 		if f := strings.Fields(line); len(f) >= 2 && f[0] == "UID_MIN" {

@@ -59,6 +59,7 @@ type FieldError struct {
 	Message string `json:"message"`
 }
 
+// Error is the server's message, with the fields that it names.
 func (e *Error) Error() string {
 	if len(e.Errors) > 0 {
 		var list []string
@@ -132,6 +133,7 @@ func (c *Client) Do(ctx context.Context, method, path string, header http.Header
 // maxEntries bounds what is read of one list: no fleet has so many devices.
 const maxEntries = 10_000_000
 
+// failed decodes an answer that is not 2xx.
 func failed(status int, b []byte) error {
 	var in struct {
 		Error struct {

@@ -121,6 +121,7 @@ type StatusError struct {
 	notBefore, notAfter time.Time // validity of the certificate that the answer came under; zero without one
 }
 
+// Error says what the server answered.
 func (e *StatusError) Error() string {
 	text := e.Problem.Message
 	if text == "" {
@@ -210,6 +211,7 @@ func (c *Client) ExchangeAnew(ctx context.Context, r protocol.Report) (protocol.
 	return c.exchange(ctx, h, r)
 }
 
+// exchange sends a report, with up to maxTries attempts.
 func (c *Client) exchange(ctx context.Context, h *http.Client, r protocol.Report) (protocol.Answer, error) {
 	var a protocol.Answer
 	for try := 0; ; try++ {
@@ -252,6 +254,7 @@ func (c *Client) mend(ctx context.Context, failure error) error {
 // maxCounter is the highest counter that a device accepts from a server; the server itself accepts higher ones.
 const maxCounter = 1 << 52
 
+// learn takes the server's clock from an error that reports a clock difference.
 func (c *Client) learn(s *StatusError) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -286,6 +289,7 @@ func (c *Client) Put(ctx context.Context, path string, body []byte) error {
 	}
 }
 
+// post sends JSON, signed, and decodes the answer.
 func (c *Client) post(ctx context.Context, h *http.Client, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -298,6 +302,7 @@ func (c *Client) post(ctx context.Context, h *http.Client, path string, in, out 
 	return do(ctx, h, http.MethodPost, c.Server.URL, path, token, body, out)
 }
 
+// do makes one request with a bounded answer.
 func do(ctx context.Context, h *http.Client, method, base, path, token string, body []byte, out any) error {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(base, "/")+path, bytes.NewReader(body))
 	if err != nil {
@@ -330,6 +335,7 @@ func do(ctx context.Context, h *http.Client, method, base, path, token string, b
 	return nil
 }
 
+// statusError decodes an answer that is not 2xx.
 func statusError(res *http.Response, raw []byte) error {
 	e := &StatusError{Code: res.StatusCode}
 	var p protocol.Problem

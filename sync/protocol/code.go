@@ -45,6 +45,7 @@ var (
 	ErrCodeOld   = errors.New("the code was not issued within the last day")
 )
 
+// codeSum is the HMAC of a code, cut to its length.
 func codeSum(secret []byte, device, subject string, head []byte) []byte {
 	h := hmac.New(sha256.New, secret)
 	fmt.Fprintf(h, "warder-exception\n%s\n%s\n", device, subject)

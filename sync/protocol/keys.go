@@ -78,6 +78,7 @@ func sign(key *jose.JSONWebKey, kind string, v any) (string, error) {
 // ErrSignature means that no pinned key made the signature.
 var ErrSignature = errors.New("bad signature")
 
+// verify checks a message's signature and type, and decodes its payload.
 func verify(token, kind string, keys []jose.JSONWebKey, v any) error {
 	if len(token) > MaxResponse {
 		return fmt.Errorf("%w: %d bytes are more than %d", ErrSignature, len(token), MaxResponse)

@@ -51,8 +51,8 @@ type EnrollResponse struct {
 	CodeSecret string `json:"code_secret,omitempty"`
 }
 
-// Held is the device's policy, and its state.
-type Held struct {
+// PolicyState is the device's policy, and its state.
+type PolicyState struct {
 	ID      string `json:"id,omitempty"`
 	Version int    `json:"version,omitempty"`
 	Digest  string `json:"digest,omitempty"`
@@ -91,7 +91,7 @@ const (
 // Report is POST /devices/{id}/checkin.
 type Report struct {
 	Counter        uint64             `json:"counter"` // only grows
-	Policy         Held               `json:"policy"`
+	Policy         PolicyState        `json:"policy"`
 	Agent          Agent              `json:"agent"`
 	Pinned         string             `json:"pinned,omitempty"`   // KeysDigest of the policy keys that the device trusts
 	Sequence       int64              `json:"sequence,omitempty"` // of the nudge that caused this report

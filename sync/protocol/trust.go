@@ -118,6 +118,7 @@ func sameKeys(a, b json.RawMessage) bool {
 	return true
 }
 
+// recovery is the recovery key as a list of at most one.
 func (t Trust) recovery() []jose.JSONWebKey {
 	keys, err := ParseKeys(bytes.Join([][]byte{[]byte("["), t.Recovery, []byte("]")}, nil))
 	if err != nil {

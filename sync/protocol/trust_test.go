@@ -10,18 +10,18 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// holder is a key with what it can sign.
-type holder struct {
+// signer is a key with what it can sign.
+type signer struct {
 	t   *testing.T
 	key *jose.JSONWebKey
 }
 
-func newHolder(t *testing.T) holder {
+func newSigner(t *testing.T) signer {
 	k, _ := policyKey(t)
-	return holder{t, k}
+	return signer{t, k}
 }
 
-func (h holder) public() json.RawMessage {
+func (h signer) public() json.RawMessage {
 	b, err := json.Marshal(h.key.Public())
 	if err != nil {
 		h.t.Fatal(err)
@@ -29,9 +29,9 @@ func (h holder) public() json.RawMessage {
 	return b
 }
 
-func (h holder) list() json.RawMessage { return append(append([]byte("["), h.public()...), ']') }
+func (h signer) list() json.RawMessage { return append(append([]byte("["), h.public()...), ']') }
 
-func (h holder) rotates(to holder, at time.Time, recovery uint64) string {
+func (h signer) rotates(to signer, at time.Time, recovery uint64) string {
 	s, err := SignKeys(h.key, KeySet{PolicyKeys: to.list(), IssuedAt: at, Recovery: recovery})
 	if err != nil {
 		h.t.Fatal(err)
@@ -43,7 +43,7 @@ func (h holder) rotates(to holder, at time.Time, recovery uint64) string {
 func TestTrust(t *testing.T) {
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	never := time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
-	policy, recovery, thief, fresh, second := newHolder(t), newHolder(t), newHolder(t), newHolder(t), newHolder(t)
+	policy, recovery, thief, fresh, second := newSigner(t), newSigner(t), newSigner(t), newSigner(t), newSigner(t)
 	hourAgo := now.Add(-time.Hour)
 	enrolled := Trust{PolicyKeys: policy.list(), Recovery: recovery.public(), Enrolled: hourAgo, KeysAt: hourAgo, CountAt: hourAgo}
 	// It enrolled after a recovery, and was told its counter.
@@ -58,7 +58,7 @@ func TestTrust(t *testing.T) {
 		trust     Trust
 		token     string
 		err       error
-		to        holder
+		to        signer
 		recovered bool
 	}{
 		{"a rotation by the key of now", enrolled, policy.rotates(fresh, now, 0), nil, fresh, false},
@@ -104,7 +104,7 @@ func TestTrust(t *testing.T) {
 }
 
 func TestTime(t *testing.T) {
-	policy, thief := newHolder(t), newHolder(t)
+	policy, thief := newSigner(t), newSigner(t)
 	now := time.Now().UTC().Truncate(time.Second)
 	good, err := SignTime(policy.key, "nonce-nonce-nonce", now)
 	if err != nil {

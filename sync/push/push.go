@@ -53,6 +53,7 @@ func (s *Socket) Check() {
 	}
 }
 
+// beat records a sign of life, and how to drop the present connection.
 func (s *Socket) beat(drop context.CancelFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,6 +136,7 @@ func (s *Socket) session(ctx context.Context) (up bool) {
 
 var pong = []byte(`{"type":"pong"}`)
 
+// parseNudge decodes a message; unknown types are ignored by the caller.
 func parseNudge(b []byte) (protocol.Nudge, error) {
 	var n protocol.Nudge
 	if err := json.Unmarshal(b, &n); err != nil {

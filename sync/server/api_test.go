@@ -66,7 +66,7 @@ func (r *rig) laptop(name string) *laptop {
 }
 
 // sync checks in until it has what it should have.
-func (l *laptop) sync() protocol.Held {
+func (l *laptop) sync() protocol.PolicyState {
 	l.r.t.Helper()
 	for range 3 {
 		a, err := l.c.Exchange(context.Background(), l.rep)
@@ -90,7 +90,7 @@ func (l *laptop) sync() protocol.Held {
 		if err != nil {
 			l.r.t.Fatal(err)
 		}
-		l.rep.Policy = heldOf(l.r.t, as)
+		l.rep.Policy = currentOf(l.r.t, as)
 		l.rep.Policy.Exceptions = protocol.ExceptionsDigest(as.Exceptions)
 		l.rules = string(as.Policy)
 	}
@@ -225,7 +225,7 @@ func TestRollout(t *testing.T) {
 		id := o["id"].(string)
 		moved := versions()
 		if moved < 2 || moved == len(list) || list[0].rep.Policy.Version != 2 {
-			t.Fatalf("%d of %d moved, the pilot holds %d", moved, len(list), list[0].rep.Policy.Version)
+			t.Fatalf("%d of %d moved, the pilot has %d", moved, len(list), list[0].rep.Policy.Version)
 		}
 		if again := versions(); again != moved {
 			t.Errorf("%d and then %d: the share is not stable", moved, again)
@@ -257,16 +257,16 @@ func TestRollout(t *testing.T) {
 			t.Fatalf("%v", o)
 		}
 		for _, l := range list {
-			held := l.sync()
+			now := l.sync()
 			for range 300 { // what a node decides in the background is read from the database before the node follows it
-				if held.Version == 3 {
+				if now.Version == 3 {
 					break
 				}
 				time.Sleep(100 * time.Millisecond)
-				held = l.sync()
+				now = l.sync()
 			}
-			if held.Version != 3 || strings.Contains(l.rules, `"allowed":false`) {
-				t.Errorf("holds version %d: %s", held.Version, l.rules)
+			if now.Version != 3 || strings.Contains(l.rules, `"allowed":false`) {
+				t.Errorf("has version %d: %s", now.Version, l.rules)
 			}
 		}
 		h := r.ok(200, "GET", "/policies/policy-default/history", "")["data"].([]any)
@@ -701,11 +701,11 @@ func TestWordsOfANewerAgent(t *testing.T) {
 		counter := uint64(time.Now().UnixMilli()) + 1_000_000
 		send := func(findings, events, device string) (int, string) {
 			counter++
-			held, _ := json.Marshal(l.rep.Policy)
+			current, _ := json.Marshal(l.rep.Policy)
 			body := fmt.Sprintf(`{"counter":%d,"policy":%s,"agent":{"version":"9","machine":"machine of newer",`+
 				`"started_at":"2026-01-01T00:00:00Z"},"device_digest":"d%d","device":%s,"findings_digest":"f%d","findings":%s,`+
 				`"epoch":"e","events":%s,"more":{"x":[1]}}`,
-				counter, held, counter, device, counter, findings, events)
+				counter, current, counter, device, counter, findings, events)
 			token, err := l.c.Sign("POST", path, []byte(body))
 			if err != nil {
 				t.Fatal(err)

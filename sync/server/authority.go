@@ -66,6 +66,7 @@ func LoadCA(dir string, now time.Time) (*CA, error) {
 	return &ca, nil
 }
 
+// newCA makes a certificate authority (ECDSA P-256), as PEM of its key and certificate.
 func newCA(now time.Time) ([]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -56,6 +56,7 @@ func Backup(ctx context.Context, data, database, to string, now time.Time) error
 	})
 }
 
+// archive writes the members of a backup.
 func archive(out io.Writer, data string, dump *os.File, m manifest) error {
 	z := gzip.NewWriter(out)
 	t := tar.NewWriter(z)
@@ -208,6 +209,7 @@ func whole(from string) error {
 	return nil
 }
 
+// restoreMember writes one member: a key file, or the database.
 func restoreMember(ctx context.Context, data, database, name string, r io.Reader) error {
 	if name == sumsName {
 		return nil

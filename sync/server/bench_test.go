@@ -15,8 +15,8 @@ func BenchmarkCheckin(b *testing.B) {
 	c, out := r.device("laptop", "m1")
 	started := time.Now().UTC().Truncate(time.Second)
 	a := r.exchange(c, protocol.Report{Epoch: "e1", Agent: protocol.Agent{StartedAt: started}})
-	held := heldOf(b, verify(b, out, a, 0))
-	rep := protocol.Report{Policy: held, Epoch: "e1", Agent: protocol.Agent{StartedAt: started}}
+	current := currentOf(b, verify(b, out, a, 0))
+	rep := protocol.Report{Policy: current, Epoch: "e1", Agent: protocol.Agent{StartedAt: started}}
 	r.exchange(c, rep)
 	b.ReportAllocs()
 	for b.Loop() {

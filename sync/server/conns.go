@@ -79,6 +79,7 @@ func (c *conns) Accept() (net.Conn, error) {
 	}
 }
 
+// room makes room for one more connection; false if nobody can.
 func (c *conns) room(conn net.Conn) bool {
 	c.mu.Lock()
 	full := len(c.open) >= c.most

@@ -136,6 +136,7 @@ func readSecret(path string) ([]byte, error) {
 	return b, err
 }
 
+// jwkFile reads a private key, or creates it.
 func jwkFile(path string) (*jose.JSONWebKey, error) {
 	b, err := secretFile(path, func() ([]byte, error) {
 		k, err := protocol.NewPolicyKey()

@@ -334,9 +334,9 @@ func TestBackup(t *testing.T) {
 			}
 			again := *l
 			again.r, again.c = back, c
-			held := again.sync()
-			if held.Serial <= ahead || held.Version != 1 {
-				t.Errorf("to %s: serial %d after %d, version %d", name, held.Serial, ahead, held.Version)
+			now := again.sync()
+			if now.Serial <= ahead || now.Version != 1 {
+				t.Errorf("to %s: serial %d after %d, version %d", name, now.Serial, ahead, now.Version)
 			}
 			if got := back.ok(200, "GET", "/devices/"+l.out.DeviceID+"/events", "")["data"].([]any); len(got) != 2 {
 				t.Errorf("to %s: %d events", name, len(got))

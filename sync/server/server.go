@@ -120,8 +120,8 @@ func Serve(ctx context.Context, o Options) error {
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return running },
 	}
-	held := keep(l, most, o.Log)
-	h.ConnState, l = held.state, held
+	open := keep(l, most, o.Log)
+	h.ConnState, l = open.state, open
 	scheme := "http"
 	if tlsConfig != nil {
 		scheme, l = "https", tls.NewListener(l, tlsConfig)
@@ -265,6 +265,7 @@ func (o *Options) reached(scheme string, at net.Addr) serving {
 	return serving{URL: scheme + "://" + net.JoinHostPort(host, port), Own: scheme == "https" && o.Cert == ""}
 }
 
+// noteServing writes servingFile.
 func (o *Options) noteServing(scheme string, at net.Addr) error {
 	b, err := json.Marshal(o.reached(scheme, at))
 	if err != nil {
@@ -355,6 +356,7 @@ type fileCert struct {
 	have      *tls.Certificate
 }
 
+// get returns the certificate, read again if its file has changed.
 func (f *fileCert) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -388,6 +390,7 @@ type renewing struct {
 	until time.Time
 }
 
+// get returns the certificate, renewed when it is close to its end.
 func (r *renewing) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -263,7 +263,7 @@ func verify(t testing.TB, out protocol.EnrollResponse, a protocol.Answer, highes
 	return as
 }
 
-func heldOf(t testing.TB, as *protocol.Assignment) protocol.Held {
+func currentOf(t testing.TB, as *protocol.Assignment) protocol.PolicyState {
 	t.Helper()
 	var p struct {
 		ID      string `json:"id"`
@@ -272,7 +272,7 @@ func heldOf(t testing.TB, as *protocol.Assignment) protocol.Held {
 	if err := json.Unmarshal(as.Policy, &p); err != nil {
 		t.Fatal(err)
 	}
-	return protocol.Held{ID: p.ID, Version: p.Version, Digest: digestOf(as.Policy), Serial: as.Serial, State: "active"}
+	return protocol.PolicyState{ID: p.ID, Version: p.Version, Digest: digestOf(as.Policy), Serial: as.Serial, State: "active"}
 }
 
 func TestDevices(t *testing.T) {
@@ -281,8 +281,8 @@ func TestDevices(t *testing.T) {
 
 	a := r.exchange(c, protocol.Report{Epoch: "e1"})
 	as := verify(t, out, a, 0)
-	held := heldOf(t, as)
-	if a := r.exchange(c, protocol.Report{Policy: held, Epoch: "e1"}); a.Assignment != "" {
+	current := currentOf(t, as)
+	if a := r.exchange(c, protocol.Report{Policy: current, Epoch: "e1"}); a.Assignment != "" {
 		t.Error("an assignment without news")
 	}
 	// Events are stored once, in order, by (epoch, seq).
@@ -293,43 +293,43 @@ func TestDevices(t *testing.T) {
 		}
 		return list
 	}
-	if a := r.exchange(c, protocol.Report{Policy: held, Epoch: "e1", Events: ev(1, 2)}); a.AckSeq != 2 {
+	if a := r.exchange(c, protocol.Report{Policy: current, Epoch: "e1", Events: ev(1, 2)}); a.AckSeq != 2 {
 		t.Errorf("ack %d", a.AckSeq)
 	}
-	if a := r.exchange(c, protocol.Report{Policy: held, Epoch: "e1", Events: ev(1, 2, 5)}); a.AckSeq != 5 {
+	if a := r.exchange(c, protocol.Report{Policy: current, Epoch: "e1", Events: ev(1, 2, 5)}); a.AckSeq != 5 {
 		t.Errorf("ack %d", a.AckSeq)
 	}
-	if a := r.exchange(c, protocol.Report{Policy: held, Epoch: "e2", Events: ev(1)}); a.AckSeq != 1 {
+	if a := r.exchange(c, protocol.Report{Policy: current, Epoch: "e2", Events: ev(1)}); a.AckSeq != 1 {
 		t.Errorf("a new epoch begins anew: ack %d", a.AckSeq)
 	}
-	if _, err := c.Exchange(context.Background(), protocol.Report{Policy: held, Epoch: "e2", Events: ev(9, 8)}); err == nil {
+	if _, err := c.Exchange(context.Background(), protocol.Report{Policy: current, Epoch: "e2", Events: ev(9, 8)}); err == nil {
 		t.Error("numbers that fall pass")
 	}
 	if stored := r.ok(200, "GET", "/devices/"+out.DeviceID+"/events?page_size=100", "")["data"].([]any); len(stored) != 4 {
 		t.Errorf("%d events stored, want 4", len(stored))
 	}
 	// A device that reports a serial above the server's (a restored backup) gets a still higher one.
-	ahead := held
+	ahead := current
 	ahead.Serial, ahead.Digest = 1_000_000, "sha256:other"
 	if as := verify(t, out, r.exchange(c, protocol.Report{Policy: ahead, Epoch: "e2"}), 1_000_000); as.Serial <= 1_000_000 {
 		t.Errorf("serial %d", as.Serial)
 	}
 	// What it refused is not sent again.
-	refused := held
-	refused.Digest, refused.Refused = "sha256:older", held.Digest
+	refused := current
+	refused.Digest, refused.Refused = "sha256:older", current.Digest
 	if a := r.exchange(c, protocol.Report{Policy: refused, Epoch: "e2"}); a.Assignment != "" {
 		t.Error("a refused policy is sent again")
 	}
 	// Digests that the server does not know are asked for in full.
-	if a := r.exchange(c, protocol.Report{Policy: held, Epoch: "e2", DeviceDigest: "new", FindingsDigest: "new"}); len(a.Request) == 0 {
+	if a := r.exchange(c, protocol.Report{Policy: current, Epoch: "e2", DeviceDigest: "new", FindingsDigest: "new"}); len(a.Request) == 0 {
 		t.Error("no full report is asked for")
 	}
 	// A second machine with the same key: both are told to enrol again.
-	if _, err := c.Exchange(context.Background(), protocol.Report{Policy: held, Agent: protocol.Agent{Machine: "m2"}}); err == nil ||
+	if _, err := c.Exchange(context.Background(), protocol.Report{Policy: current, Agent: protocol.Agent{Machine: "m2"}}); err == nil ||
 		!strings.Contains(err.Error(), "enrol") {
 		t.Errorf("clone: %v", err)
 	}
-	if _, err := c.Exchange(context.Background(), protocol.Report{Policy: held, Agent: protocol.Agent{Machine: "m1"}}); err == nil {
+	if _, err := c.Exchange(context.Background(), protocol.Report{Policy: current, Agent: protocol.Agent{Machine: "m1"}}); err == nil {
 		t.Error("the first machine goes on")
 	}
 

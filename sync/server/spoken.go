@@ -17,6 +17,7 @@ import (
 // here.
 type spoken struct{ net.Listener }
 
+// Accept wraps the next connection.
 func (s spoken) Accept() (net.Conn, error) {
 	c, err := s.Listener.Accept()
 	if err != nil {
@@ -71,6 +72,7 @@ func (s *speaker) CloseWrite() error {
 	return nil
 }
 
+// Write rewrites net/http's own plain-text errors.
 func (s *speaker) Write(b []byte) (int, error) {
 	if len(b) > maxPlain {
 		return s.Conn.Write(b)
@@ -93,6 +95,7 @@ func (s *speaker) Write(b []byte) (int, error) {
 	return s.Conn.Write(b)
 }
 
+// inShape is one of these errors in the API's shape.
 func inShape(status, text string) []byte {
 	code, message := "bad_request", "the request cannot be read as HTTP"
 	if _, more, is := strings.Cut(text, ": "); is {
@@ -104,6 +107,7 @@ func inShape(status, text string) []byte {
 	return shaped(status, code, message)
 }
 
+// shaped is a whole HTTP answer with an error.
 func shaped(status, code, message string) []byte {
 	body, _ := json.Marshal(protocol.Problem{Error: &protocol.ProblemBody{Code: code, Message: message}})
 	return fmt.Appendf(nil,

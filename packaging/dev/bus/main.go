@@ -25,6 +25,7 @@ func main() {
 	}
 }
 
+// run carries out one command.
 func run(args []string) error {
 	switch {
 	case len(args) == 2 && args[0] == "init":
@@ -75,6 +76,7 @@ func descriptors(vendor, product uint16, class, sub, protocol byte) []byte {
 	}
 }
 
+// start makes an empty bus with one root hub.
 func start(dir string) error {
 	if err := write(filepath.Join(dir, "module/usbcore/parameters/authorized_default"), []byte("-1\n")); err != nil {
 		return err
@@ -85,6 +87,7 @@ func start(dir string) error {
 	})
 }
 
+// plug adds a device to the bus and announces it.
 func plug(dir, port, id, class, serial, name string) error {
 	var vendor, product uint16
 	if _, err := fmt.Sscanf(id, "%04x:%04x", &vendor, &product); err != nil {

@@ -109,6 +109,7 @@ func overProc(victim string, fdinfo func(path string, ids []int) error) error {
 	return nil
 }
 
+// fakeproc serves a /proc of its own, in which an open file claims to be another.
 func fakeproc(args []string) error {
 	return overProc(args[0], func(path string, ids []int) error {
 		text := "pos:\t0\nflags:\t02\n"
@@ -123,6 +124,7 @@ func fifo([]string) error {
 	return overProc("/nowhere", func(path string, _ []int) error { return unix.Mkfifo(path, 0o666) })
 }
 
+// fuse mounts a file system that never answers.
 func fuse([]string) error {
 	if err := overProc("/nowhere", func(string, []int) error { return nil }); err != nil {
 		return err

@@ -65,6 +65,7 @@ func main() {
 	}
 }
 
+// run runs one script, and ends it at its limit.
 func run(r Request) Reply {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(r.Seconds)*time.Second)
 	defer cancel()

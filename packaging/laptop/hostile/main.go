@@ -70,6 +70,7 @@ func (h *hostile) now() string {
 	return strings.TrimSpace(string(b))
 }
 
+// ServeHTTP passes a request on to the real server, or answers it in the way that MODE says.
 func (h *hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasSuffix(r.URL.Path, "/push") {
 		http.Error(w, "", http.StatusNotFound)
@@ -92,6 +93,7 @@ func (h *hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.proxy.ServeHTTP(w, r)
 }
 
+// modify changes the real server's answer in the way that MODE says.
 func (h *hostile) modify(res *http.Response) error {
 	if !strings.HasSuffix(res.Request.URL.Path, "/checkin") || res.StatusCode != http.StatusOK {
 		return nil

@@ -55,6 +55,7 @@ func (f *FS) Close() {
 	})
 }
 
+// serve reads requests until the file system is closed.
 func (f *FS) serve() {
 	defer close(f.done)
 	defer unix.Close(f.dev)
@@ -71,6 +72,7 @@ func (f *FS) serve() {
 	}
 }
 
+// answer answers one request, or leaves it unanswered.
 func (f *FS) answer(q []byte) {
 	op, unique, node := binary.NativeEndian.Uint32(q[4:]), binary.NativeEndian.Uint64(q[8:]), binary.NativeEndian.Uint64(q[16:])
 	switch {
@@ -96,12 +98,14 @@ func (f *FS) answer(q []byte) {
 	}
 }
 
+// attributes writes a struct fuse_attr.
 func attributes(out []byte, inode uint64, mode uint32) {
 	binary.NativeEndian.PutUint64(out[0:], inode)
 	binary.NativeEndian.PutUint32(out[60:], mode)
 	binary.NativeEndian.PutUint32(out[64:], 1)
 }
 
+// reply writes an answer with its header.
 func (f *FS) reply(unique uint64, body []byte) {
 	out := make([]byte, 16, 16+len(body))
 	binary.NativeEndian.PutUint32(out[0:], uint32(16+len(body)))

@@ -156,6 +156,7 @@ func (a *API) follow(ctx context.Context) {
 	}
 }
 
+// catchUp reads the changes since the last one, and acts on them; catching makes it one at a time.
 func (a *API) catchUp(ctx context.Context) error {
 	a.catching.Lock()
 	defer a.catching.Unlock()
@@ -254,6 +255,7 @@ func (a *API) tend(ctx context.Context) {
 	}
 }
 
+// prune does the hourly work on the database: corrections, and the deletion of what is too old.
 func (a *API) prune(ctx context.Context) {
 	if err := a.Store.Reckon(ctx); err != nil && ctx.Err() == nil {
 		a.Log.Error("cannot reckon how devices stand", "error", err)
@@ -297,6 +299,7 @@ func (d *detailed) Error() string { return "refused" }
 // errHijacked means that the handler has taken the connection over.
 var errHijacked = errors.New("hijacked")
 
+// write encodes an answer, and returns the bytes for its idempotency key.
 func (a *API) write(w http.ResponseWriter, status int, v any) []byte {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)

@@ -15,29 +15,29 @@ const assignmentLife = 30 * 24 * time.Hour
 
 // assign signs what a device should have, if that differs from what it has, or is past half of its life.
 func (a *API) assign(q *request, e *entry, r *fleet.Rendered, in *protocol.Report, st *fleet.State) (string, error) {
-	held := in.Policy
+	current := in.Policy
 	exceptions, err := a.exceptionsOf(q, e)
 	if err != nil {
 		return "", err
 	}
-	excepted := held.Exceptions == protocol.ExceptionsDigest(exceptions)
-	if held.Refused == r.Digest {
-		if excepted || held.Version == 0 {
+	excepted := current.Exceptions == protocol.ExceptionsDigest(exceptions)
+	if current.Refused == r.Digest {
+		if excepted || current.Version == 0 {
 			return "", nil
 		}
 		// The device continues with the previous version; its exceptions are updated with that.
-		if r, err = a.rendered(q, e, held, st); err != nil || r == nil {
+		if r, err = a.rendered(q, e, current, st); err != nil || r == nil {
 			return "", err
 		}
 	}
-	same := held.Digest == r.Digest && held.ID == r.Policy && held.Version == r.Version && held.Serial > 0 && excepted
+	same := current.Digest == r.Digest && current.ID == r.Policy && current.Version == r.Version && current.Serial > 0 && excepted
 	if same && q.now.Sub(e.d.AssignedAt) < assignmentLife/2 {
 		return "", nil
 	}
 	// Above what the device has, also after the server was restored from a backup. A device's own serial never raises
 	// the sequence of the others.
-	serial := max(st.Sequence, held.Serial+1)
-	if held.Serial >= protocol.MaxSerial {
+	serial := max(st.Sequence, current.Serial+1)
+	if current.Serial >= protocol.MaxSerial {
 		// Somebody signed the highest serial there is. The device accepts this one after the recovery key's statement,
 		// which comes in the same answer; without it, it refuses.
 		serial = st.Sequence
@@ -55,8 +55,8 @@ func (a *API) assign(q *request, e *entry, r *fleet.Rendered, in *protocol.Repor
 }
 
 // rendered is the version that a device has, as it was sent; nil if that is no longer known.
-func (a *API) rendered(q *request, e *entry, held protocol.Held, st *fleet.State) (*fleet.Rendered, error) {
-	v, err := a.Store.PolicyVersion(q.Context(), held.ID, held.Version)
+func (a *API) rendered(q *request, e *entry, current protocol.PolicyState, st *fleet.State) (*fleet.Rendered, error) {
+	v, err := a.Store.PolicyVersion(q.Context(), current.ID, current.Version)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
@@ -69,7 +69,7 @@ func (a *API) rendered(q *request, e *entry, held protocol.Held, st *fleet.State
 	}
 	_, mode := st.Assigned(&e.d.Device)
 	r, err := fleet.Render(p, mode)
-	if err != nil || r.Digest != held.Digest {
+	if err != nil || r.Digest != current.Digest {
 		return nil, err
 	}
 	return r, nil

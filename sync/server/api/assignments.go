@@ -64,6 +64,7 @@ func listAssignments(a *API, q *request) (listView[assignmentView], error) {
 	return out, err
 }
 
+// getAssignment answers GET /assignments/{id}.
 func getAssignment(a *API, q *request) (assignmentView, error) {
 	for _, x := range a.state.Load().Assignments {
 		if x.ID == q.PathValue("id") {
@@ -108,6 +109,7 @@ func checkTarget(field string, t fleet.Target, errs *policy.Errors) {
 	text(errs, field+".user", t.User, 256)
 }
 
+// createAssignment answers POST /assignments.
 func createAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, error) {
 	var errs policy.Errors
 	checkTarget("target", in.Target, &errs)

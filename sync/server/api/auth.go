@@ -68,6 +68,7 @@ func (a *API) admitToken(q *request) error {
 	return a.limit.failed(q.Request, &problem{status: http.StatusForbidden, code: "bad_enrollment", message: store.ErrUsed.Error()})
 }
 
+// admitDevice verifies a device's token; it returns the hash that the body must have.
 func (a *API) admitDevice(q *request) (string, error) {
 	id := q.PathValue("id")
 	unknown := &problem{status: http.StatusUnauthorized, code: "unknown_device", message: "this device is not enrolled here"}
@@ -102,7 +103,7 @@ func (a *API) admitDevice(q *request) (string, error) {
 // take locks the device that signed for the rest of the request.
 func (a *API) take(q *request) error {
 	e := q.sender
-	if err := e.hold(q.Context()); err != nil {
+	if err := e.take(q.Context()); err != nil {
 		return err
 	}
 	q.known = e
@@ -139,6 +140,7 @@ const (
 	spareBurst = 200
 )
 
+// init parses the trusted proxies' addresses.
 func (f *failures) init(trusted []string) error {
 	f.spare = rate.NewLimiter(spareRate, spareBurst)
 	f.seen = expirable.NewLRU[netip.Addr, *rate.Limiter](10_000, nil, 10*time.Minute)
@@ -207,6 +209,7 @@ func (f *failures) client(q *http.Request) netip.Addr {
 	return addr
 }
 
+// trusts reports whether an address is a trusted proxy's.
 func (f *failures) trusts(a netip.Addr) bool {
 	for _, p := range f.trusted {
 		if p.Contains(a) {
@@ -237,6 +240,7 @@ func (t *tickets) again(ctx context.Context, a *API) bool {
 	return due && t.read(context.WithoutCancel(ctx), a) == nil
 }
 
+// has reports whether a token is known to be usable.
 func (t *tickets) has(token string) bool {
 	h := store.Hash(token)
 	t.mu.Lock()

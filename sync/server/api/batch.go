@@ -77,6 +77,7 @@ func (b *batch) note(s store.Seen) {
 	b.a.people.noted(s)
 }
 
+// seenOf returns a device's time that is not written yet.
 func (b *batch) seenOf(device int64) (store.Seen, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -87,6 +88,7 @@ func (b *batch) seenOf(device int64) (store.Seen, bool) {
 	return s, ok
 }
 
+// waiting is how many times wait to be written.
 func (b *batch) waiting() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -168,6 +170,7 @@ func (b *batch) commit(ctx context.Context, list []pending) (kept []pending) {
 	return kept
 }
 
+// write writes reports in one transaction, and completes those who wait for them.
 func (b *batch) write(ctx context.Context, list []pending) error {
 	recs, events := make([]*store.Record, len(list)), 0
 	for i, p := range list {

@@ -31,10 +31,10 @@ type entry struct {
 	ready chan struct{}
 	err   error
 
-	d      *store.Device
-	held   protocol.Held
-	run    protocol.Agent
-	loaded time.Time
+	d       *store.Device
+	current protocol.PolicyState
+	run     protocol.Agent
+	loaded  time.Time
 
 	exceptions []protocol.Exception // the server's current ones; read when Excepted says there may be some
 	until      time.Time            // of that list
@@ -50,8 +50,8 @@ const (
 	entryLife = time.Hour
 )
 
-// hold locks a device for one request.
-func (e *entry) hold(ctx context.Context) error {
+// take locks a device for one request.
+func (e *entry) take(ctx context.Context) error {
 	if e.queued.Add(1) > maxQueued {
 		e.queued.Add(-1)
 		return &problem{status: http.StatusServiceUnavailable, code: "busy", message: "other requests of this device are being answered"}
@@ -119,8 +119,8 @@ func (b *book) load(ctx context.Context, e *entry) error {
 			return err
 		}
 	}
-	e.held, e.run = protocol.Held{}, protocol.Agent{}
-	_ = json.Unmarshal(d.Report.Held, &e.held) // written by this server
+	e.current, e.run = protocol.PolicyState{}, protocol.Agent{}
+	_ = json.Unmarshal(d.Report.Current, &e.current) // written by this server
 	_ = json.Unmarshal(d.Report.Agent, &e.run)
 	if e.d != nil {
 		// Not written yet, and newer than what is stored.
@@ -130,12 +130,13 @@ func (b *book) load(ctx context.Context, e *entry) error {
 		d.Counter, d.LastSeen, d.AssignedAt = max(d.Counter, s.Counter), later(d.LastSeen, s.At), later(d.AssignedAt, s.Assigned)
 	}
 	// Decoded above; the text of a hundred thousand of them need not be kept.
-	d.Key, d.Host, d.Report.Held, d.Report.Agent = nil, nil, nil, nil
+	d.Key, d.Host, d.Report.Current, d.Report.Agent = nil, nil, nil, nil
 	e.d, e.until, e.loaded = d, time.Time{}, time.Now()
-	d.Held.Policy, d.Held.Version = e.held.ID, e.held.Version
+	d.Current.Policy, d.Current.Version = e.current.ID, e.current.Version
 	return nil
 }
 
+// later returns the later of two times.
 func later(a, b time.Time) time.Time {
 	if b.After(a) {
 		return b

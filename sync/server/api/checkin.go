@@ -20,7 +20,7 @@ type visit struct {
 	e   *entry
 	in  *received
 	st  *fleet.State
-	was protocol.Held // what the device had at its last visit
+	was protocol.PolicyState // what the device had at its last visit
 	out protocol.Answer
 }
 
@@ -35,7 +35,7 @@ func checkin(a *API, q *request) (protocol.Answer, error) {
 	if err != nil {
 		return none, err
 	}
-	v := &visit{a: a, q: q, e: q.known, in: in, was: q.known.held, out: protocol.Answer{Interval: int(a.Interval.Seconds())}}
+	v := &visit{a: a, q: q, e: q.known, in: in, was: q.known.current, out: protocol.Answer{Interval: int(a.Interval.Seconds())}}
 	steps := []func() error{v.check, v.hear, v.keys, v.ask, v.keep, v.give, v.note}
 	if in.Agent.Ended != "" { // it does not wait for an answer
 		steps = []func() error{v.check, v.keep, v.note}
@@ -99,7 +99,7 @@ func (v *visit) ask() error {
 func (v *visit) keep() error {
 	in, e := v.in, v.e
 	v.st = v.a.state.Load()
-	news := in.Device != nil || in.Findings != nil || len(in.Events) > 0 || in.Policy != e.held || in.Agent != e.run
+	news := in.Device != nil || in.Findings != nil || len(in.Events) > 0 || in.Policy != e.current || in.Agent != e.run
 	if news && !e.quota.report() {
 		// Nothing of it is stored, so its digests differ and it is asked again. It still receives its policy.
 		v.a.stats.quota.Inc()
@@ -183,6 +183,7 @@ func (v *visit) seen() store.Seen {
 	return seen
 }
 
+// older is the error of a report whose counter is not above the last; it tells the device the last one.
 func older(counter, last uint64) error {
 	return &detailed{http.StatusConflict, protocol.Problem{Error: &protocol.ProblemBody{
 		Code: protocol.CodeCounter, Message: fmt.Sprintf("counter %d is not above %d", counter, last), Counter: last,
@@ -204,8 +205,8 @@ func cloned(e *entry, in *received) string {
 
 // learn updates what this node knows from a stored report.
 func (e *entry) learn(in *received, rec *store.Record) {
-	e.held, e.run = in.Policy, in.Agent
-	e.d.Held.Policy, e.d.Held.Version = in.Policy.ID, in.Policy.Version
+	e.current, e.run = in.Policy, in.Agent
+	e.d.Current.Policy, e.d.Current.Version = in.Policy.ID, in.Policy.Version
 	p := &e.d.Report
 	p.Previous = rec.Previous
 	if rec.Facts != nil {

@@ -14,11 +14,12 @@ import (
 // Tally counts devices by state.
 type Tally struct {
 	Compliant    int `json:"compliant"`
-	Unverified   int `json:"unverified" doc:"what can be read there holds, and some setting cannot be; of devices alone"`
+	Unverified   int `json:"unverified" doc:"what can be read complies, and some setting cannot be read; of devices only"`
 	Noncompliant int `json:"noncompliant"`
 	Unknown      int `json:"unknown"`
 }
 
+// add counts n devices in a state.
 func (t *Tally) add(c enforce.Compliance, n int) {
 	switch c {
 	case enforce.Compliant:
@@ -59,6 +60,7 @@ type complianceView struct {
 
 func getCompliance(a *API, q *request) (complianceView, error) { return a.compliance(q, "") }
 
+// policyCompliance answers GET /policies/{id}/compliance.
 func policyCompliance(a *API, q *request) (policyTally, error) {
 	p, err := a.Store.Policy(q.Context(), q.PathValue("id"))
 	if err != nil {
@@ -76,6 +78,7 @@ func policyCompliance(a *API, q *request) (policyTally, error) {
 	return policyTally{PolicyID: p.ID, Name: p.Name, Settings: []settingTally{}}, nil
 }
 
+// compliance sums up the fleet, or one policy's devices.
 func (a *API) compliance(q *request, only string) (complianceView, error) {
 	var out complianceView
 	r, err := a.ready(q.Context())
@@ -171,6 +174,7 @@ func readStanding(body string) ([]stood, error) {
 	return list, nil
 }
 
+// addStanding counts the devices of one sum, setting by setting.
 func addStanding(to map[enforce.Setting]*settingTally, s roster.Sum, list []stood) {
 	for _, f := range list {
 		t := to[f.Setting]

@@ -20,8 +20,8 @@ import (
 	"github.com/warderd/warder/sync/server/store"
 )
 
-func heldOf(d *store.Device) (h protocol.Held) {
-	_ = json.Unmarshal(d.Report.Held, &h) // written by this server
+func currentOf(d *store.Device) (h protocol.PolicyState) {
+	_ = json.Unmarshal(d.Report.Current, &h) // written by this server
 	return h
 }
 
@@ -90,27 +90,27 @@ func (a *API) stands(d *store.Device, now time.Time) (rollup, why string) {
 
 // DeviceView is a device as administrators see it.
 type DeviceView struct {
-	ID         string         `json:"id"`
-	Name       string         `json:"device_name"`
-	Status     string         `json:"status" enum:"online,offline"`
-	State      string         `json:"state" enum:"enrolled,retired,cloned"`
-	Platform   string         `json:"platform"`
-	Ownership  string         `json:"ownership,omitempty" enum:"BYOD,COPE"`
-	User       string         `json:"user,omitempty"`
-	Tags       []string       `json:"tags"`
-	Compliance string         `json:"compliance,omitempty" doc:"the worst of its findings: compliant, unverified (what can be read there holds, and some setting cannot be), noncompliant or unknown"`
-	Why        string         `json:"compliance_reason,omitempty" doc:"why it is unknown, where its findings do not say"`
-	PolicyID   string         `json:"policy_id,omitempty" doc:"its own policy"`
-	Priority   int            `json:"priority,omitempty" doc:"of its own policy"`
-	Effective  string         `json:"effective_policy,omitempty" doc:"what it is to hold, its own or a group's"`
-	Version    int            `json:"effective_version,omitempty"`
-	Held       protocol.Held  `json:"policy" doc:"what it says that it holds"`
-	Agent      protocol.Agent `json:"agent"`
-	Host       protocol.Host  `json:"host"`
-	EnrolledAt time.Time      `json:"enrolled_at"`
-	Enrollment string         `json:"enrollment,omitempty" doc:"the token it came by"`
-	LastSync   *time.Time     `json:"last_sync"`
-	LookedAt   *time.Time     `json:"looked_at" doc:"when it last looked at itself, on its own clock"`
+	ID         string               `json:"id"`
+	Name       string               `json:"device_name"`
+	Status     string               `json:"status" enum:"online,offline"`
+	State      string               `json:"state" enum:"enrolled,retired,cloned"`
+	Platform   string               `json:"platform"`
+	Ownership  string               `json:"ownership,omitempty" enum:"BYOD,COPE"`
+	User       string               `json:"user,omitempty"`
+	Tags       []string             `json:"tags"`
+	Compliance string               `json:"compliance,omitempty" doc:"the worst of its findings: compliant, unverified (what can be read complies, and some setting cannot be read), noncompliant or unknown"`
+	Why        string               `json:"compliance_reason,omitempty" doc:"why it is unknown, where its findings do not say"`
+	PolicyID   string               `json:"policy_id,omitempty" doc:"its own policy"`
+	Priority   int                  `json:"priority,omitempty" doc:"of its own policy"`
+	Effective  string               `json:"effective_policy,omitempty" doc:"the policy it should have, its own or a group's"`
+	Version    int                  `json:"effective_version,omitempty"`
+	Current    protocol.PolicyState `json:"policy" doc:"the policy that it reports"`
+	Agent      protocol.Agent       `json:"agent"`
+	Host       protocol.Host        `json:"host"`
+	EnrolledAt time.Time            `json:"enrolled_at"`
+	Enrollment string               `json:"enrollment,omitempty" doc:"the token it came by"`
+	LastSync   *time.Time           `json:"last_sync"`
+	LookedAt   *time.Time           `json:"looked_at" doc:"when it last looked at itself, on its own clock"`
 }
 
 // deviceDetail is the same with what it reported.
@@ -123,11 +123,12 @@ type deviceDetail struct {
 	Exceptions []exceptionView `json:"exceptions"`
 }
 
+// view is a device with the policy that it should have and its present state.
 func (a *API) view(d *store.Device, st *fleet.State, now time.Time) DeviceView {
 	seen := a.book.seen(d)
 	v := DeviceView{ID: d.ID, Name: d.Name, Status: a.status(d, now), State: d.State, Platform: d.OS, Ownership: d.Ownership, User: d.User,
 		Tags:     d.Tags,
-		PolicyID: d.Policy, Held: heldOf(d), EnrolledAt: second(d.EnrolledAt), Enrollment: d.Enrollment, LastSync: a.lastSync(d, now),
+		PolicyID: d.Policy, Current: currentOf(d), EnrolledAt: second(d.EnrolledAt), Enrollment: d.Enrollment, LastSync: a.lastSync(d, now),
 		LookedAt: when(seen.Looked)}
 	v.Compliance, v.Why = a.stands(d, now)
 	if v.Tags == nil {
@@ -136,7 +137,7 @@ func (a *API) view(d *store.Device, st *fleet.State, now time.Time) DeviceView {
 	if d.Policy != "" {
 		v.Priority = d.Priority
 	}
-	d.Held.Policy, d.Held.Version = v.Held.ID, v.Held.Version
+	d.Current.Policy, d.Current.Version = v.Current.ID, v.Current.Version
 	if e, ok := st.Effective(&d.Device, now); ok {
 		v.Effective, v.Version = e.Policy, e.Version
 	}
@@ -145,6 +146,7 @@ func (a *API) view(d *store.Device, st *fleet.State, now time.Time) DeviceView {
 	return v
 }
 
+// listDevices answers GET /devices.
 func listDevices(a *API, q *request) (listView[DeviceView], error) {
 	var none listView[DeviceView]
 	f := roster.Filter{Policy: q.params.Get("policy_id"), Rollup: q.params.Get("compliance"), Name: q.params.Get("name"),
@@ -271,6 +273,7 @@ var unreadableFinding = func() (f storedFinding) {
 	return f
 }()
 
+// getDevice answers GET /devices/{id}.
 func getDevice(a *API, q *request) (deviceDetail, error) {
 	d, err := a.Store.Device(q.Context(), q.PathValue("id"))
 	if err != nil {
@@ -328,6 +331,7 @@ func CheckTags(tags []string) error {
 	return invalid(errs)
 }
 
+// editDevice answers PATCH /devices/{id}.
 func editDevice(a *API, q *request, in *deviceEdit) (deviceDetail, error) {
 	var errs policy.Errors
 	if in.Tags != nil {
@@ -354,6 +358,7 @@ type eventList struct {
 	Data []store.StoredEvent `json:"data"`
 }
 
+// deviceEvents answers GET /devices/{id}/events.
 func deviceEvents(a *API, q *request) (eventList, error) {
 	d, err := a.Store.Known(q.Context(), q.PathValue("id"))
 	if err != nil {
@@ -390,6 +395,7 @@ type ownPolicyView struct {
 	Compliance string `json:"compliance,omitempty"`
 }
 
+// assignDevice answers PUT /devices/{id}/policy.
 func assignDevice(a *API, q *request, in *ownPolicyBody) (ownPolicyView, error) {
 	out := ownPolicyView{q.PathValue("id"), in.PolicyID, fleet.DevicePriority, in.Compliance}
 	if in.Priority != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
+// requestDiagnostics answers POST /devices/{id}/diagnostics.
 func requestDiagnostics(a *API, q *request) (messageView, error) {
 	id := q.PathValue("id")
 	q.status = http.StatusAccepted
@@ -53,6 +54,7 @@ type bundleList struct {
 	Data      []bundleView `json:"data"`
 }
 
+// listDiagnostics answers GET /devices/{id}/diagnostics.
 func listDiagnostics(a *API, q *request) (bundleList, error) {
 	d, err := a.Store.Known(q.Context(), q.PathValue("id"))
 	if err != nil {
@@ -66,6 +68,7 @@ func listDiagnostics(a *API, q *request) (bundleList, error) {
 	return out, err
 }
 
+// getDiagnostics sends one bundle.
 func getDiagnostics(a *API, q *request) (rawBody, error) {
 	d, err := a.Store.Known(q.Context(), q.PathValue("id"))
 	if err != nil {

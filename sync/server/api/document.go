@@ -55,7 +55,7 @@ func (d *policyData) UnmarshalJSON(b []byte) error {
 // Schema describes every section with its settings.
 func (policyData) Schema(huma.Registry) *huma.Schema {
 	whole := &huma.Schema{Type: "object", AdditionalProperties: false,
-		Description: "what devices are to hold; an absent setting is unmanaged", Properties: map[string]*huma.Schema{}}
+		Description: "what devices should do; an absent setting is unmanaged", Properties: map[string]*huma.Schema{}}
 	for _, name := range policy.Sections() {
 		section := policy.Shape{Type: "object", Doc: policy.SectionDoc(name), Fields: map[string]policy.Shape{}}
 		for _, s := range policy.Section(name) {

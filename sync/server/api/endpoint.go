@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/warderd/warder/sync/protocol"
 )
 
 // access says who may call a route.
@@ -31,6 +33,7 @@ func get[O any](f func(*API, *request) (O, error)) endpoint {
 	return endpoint{out: reflect.TypeFor[O](), call: func(a *API, q *request) (any, error) { return f(a, q) }}
 }
 
+// with is an endpoint with a JSON body.
 func with[I, O any](f func(*API, *request, *I) (O, error)) endpoint {
 	return endpoint{in: reflect.TypeFor[I](), out: reflect.TypeFor[O](), call: func(a *API, q *request) (any, error) {
 		var in I
@@ -102,6 +105,9 @@ func init() {
 
 // schemaName makes a type's name in the document: without the package, and capitalised.
 func schemaName(t reflect.Type, hint string) string {
+	if t == reflect.TypeFor[protocol.PolicyState]() {
+		return "Held" // as generated clients have known it since 0.2
+	}
 	name := huma.DefaultSchemaNamer(t, hint)
 	return strings.ToUpper(name[:1]) + name[1:]
 }

@@ -28,6 +28,7 @@ func text(errs *policy.Errors, field, v string, most int) {
 	}
 }
 
+// enroll answers POST /devices/enroll.
 func enroll(a *API, q *request) (protocol.EnrollResponse, error) {
 	var out protocol.EnrollResponse
 	if a.stopping.Load() {

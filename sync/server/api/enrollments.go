@@ -40,6 +40,7 @@ type enrollmentView struct {
 	State     string     `json:"state,omitempty" enum:"usable,used_up,expired,revoked"`
 }
 
+// viewEnrollment is a token's record as the API shows it.
 func viewEnrollment(e store.Enrollment) enrollmentView {
 	if e.Tags == nil {
 		e.Tags = []string{}
@@ -54,6 +55,7 @@ func NewEnrollment(uses int, life time.Duration, by string, now time.Time) (toke
 		CreatedAt: now, CreatedBy: by}
 }
 
+// createEnrollment answers POST /enrollments. The token is in this answer only.
 func createEnrollment(a *API, q *request, in *enrollmentBody) (enrollmentView, error) {
 	var errs policy.Errors
 	checkTags(in.Tags, &errs)
@@ -83,6 +85,7 @@ const (
 	revoked = "revoked"
 )
 
+// stateOf is the state of a token at a moment.
 func stateOf(e store.Enrollment, now time.Time) string {
 	switch {
 	case !e.RevokedAt.IsZero():
@@ -111,6 +114,7 @@ var enrollmentShelf = shelf[store.Enrollment]{
 	},
 }
 
+// listEnrollments answers GET /enrollments.
 func listEnrollments(a *API, q *request) (listView[enrollmentView], error) {
 	all, err := a.Store.Enrollments(q.Context())
 	if err != nil {
@@ -151,6 +155,7 @@ func listAudit(a *API, q *request) (listView[changeView], error) {
 	return a.audit(q, store.AuditFilter{Subject: q.params.Get("subject"), Actor: q.params.Get("actor"), Action: q.params.Get("action")})
 }
 
+// audit is a page of the audit log.
 func (a *API) audit(q *request, f store.AuditFilter) (listView[changeView], error) {
 	var none listView[changeView]
 	f.Text, f.Since, f.Until = q.params.Get("q"), q.moment("since"), q.moment("until")

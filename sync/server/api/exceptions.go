@@ -29,14 +29,15 @@ type exceptionView struct {
 	Reason    string     `json:"reason"`
 	CreatedBy string     `json:"created_by"`
 	CreatedAt time.Time  `json:"created_at"`
-	Until     time.Time  `json:"until" doc:"for a code: the latest that it can hold"`
+	Until     time.Time  `json:"until" doc:"for a code: the latest time at which it can end"`
 	EndedAt   *time.Time `json:"ended_at,omitempty"`
 	Offline   bool       `json:"offline,omitempty"`
-	Current   bool       `json:"current" doc:"this server has the device hold it now; never of a code, which is in force when the device has taken it, and for which state says how it stands"`
+	Current   bool       `json:"current" doc:"the server sends it to the device now; false for a code, which is in force once the device has redeemed it, and for which state says how it stands"`
 	State     string     `json:"state" enum:"current,code_issued,ended,expired" doc:"code_issued: a code was given and can still be in use; the device's events say whether it was taken"`
 	Code      string     `json:"code,omitempty" doc:"shown once"`
 }
 
+// viewException is an exception as the API shows it.
 func viewException(x store.Exception, now time.Time) exceptionView {
 	state := "current"
 	switch {
@@ -80,6 +81,7 @@ func (in *exceptionBody) subject(errs *policy.Errors) (section, subject string) 
 	return section, name
 }
 
+// grantException answers POST /devices/{id}/exceptions: the server sends it, or answers a code.
 func grantException(a *API, q *request, in *exceptionBody) (exceptionView, error) {
 	d, err := a.Store.Known(q.Context(), q.PathValue("id"))
 	if err != nil {
@@ -116,6 +118,7 @@ type exceptionList struct {
 	Data []exceptionView `json:"data"`
 }
 
+// listExceptions answers GET /devices/{id}/exceptions.
 func listExceptions(a *API, q *request) (exceptionList, error) {
 	d, err := a.Store.Known(q.Context(), q.PathValue("id"))
 	if err != nil {
@@ -129,6 +132,7 @@ func listExceptions(a *API, q *request) (exceptionList, error) {
 	return out, err
 }
 
+// endException answers DELETE /devices/{id}/exceptions/{exception}.
 func endException(a *API, q *request) (messageView, error) {
 	d, err := a.Store.Known(q.Context(), q.PathValue("id"))
 	if err != nil {

@@ -46,6 +46,7 @@ type historyList struct {
 	Next     string        `json:"next,omitempty" doc:"the cursor that goes on after this answer; absent at the end"`
 }
 
+// policyHistory answers GET /policies/{id}/history.
 func policyHistory(a *API, q *request) (historyList, error) {
 	page, size := q.page()
 	skip := (page - 1) * size
@@ -77,6 +78,7 @@ type versionView struct {
 	Policy json.RawMessage `json:"policy" doc:"the policy object as it was"`
 }
 
+// policyVersion answers GET /policies/{id}/versions/{n}.
 func policyVersion(a *API, q *request) (versionView, error) {
 	n, err := strconv.Atoi(q.PathValue("version"))
 	if err != nil {

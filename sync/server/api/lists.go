@@ -25,6 +25,7 @@ type listView[T any] struct {
 	Next     string `json:"next,omitempty" doc:"the cursor that goes on after this answer; absent at the end"`
 }
 
+// listOf makes a page of a list.
 func listOf[T any](q *request, data []T, total int) listView[T] {
 	page, size := q.page()
 	if data == nil {

@@ -27,6 +27,7 @@ type stats struct {
 	news, quiet prometheus.Counter // of checkins
 }
 
+// newStats registers the metrics.
 func newStats(a *API) *stats {
 	s := &stats{registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "warder_http_requests_total",

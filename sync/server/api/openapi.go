@@ -140,7 +140,7 @@ func Describe(version string) *huma.OpenAPI {
 
 // tagDocs describe the groups of routes.
 var tagDocs = map[string]string{
-	"Policies": "what devices are to hold", "Templates": "what a policy may begin with", "Rollouts": "a policy's next version, in stages",
+	"Policies": "what devices should do", "Templates": "what a policy may begin with", "Rollouts": "a policy's next version, in stages",
 	"Assignments": "policies for groups of devices",
 	"Devices":     "the laptops, and how they stand", "Enrollments": "tokens by which devices come", "Compliance": "how the fleet stands",
 	"Events": "what happened on devices",
@@ -187,6 +187,7 @@ func content(t reflect.Type, hint string) map[string]*huma.MediaType {
 	return map[string]*huma.MediaType{"application/json": {Schema: registry.Schema(t, true, hint)}}
 }
 
+// schema is a query parameter's schema.
 func (p param) schema() *huma.Schema {
 	s := &huma.Schema{Type: p.kind, Format: p.format}
 	if p.kind == "integer" {
@@ -204,6 +205,7 @@ func operationID(r *route) string {
 	return strings.ToLower(r.method) + strings.NewReplacer("/", "-", "{", "", "}", "").Replace(r.path)
 }
 
+// tagOf is the group of a route, by its path.
 func tagOf(r *route) string {
 	if r.access == device || r.access == token || r.access == anyone {
 		return "Device side"

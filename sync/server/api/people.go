@@ -136,7 +136,7 @@ func (p *people) stored(rec *store.Record) {
 	if rec.Moved != "" || rec.Old {
 		return
 	}
-	if !p.Stand(rec.Device, roster.Standing{Held: rec.HeldID, Version: rec.HeldVersion, Hash: rec.Standing, Rollup: rec.Rollup,
+	if !p.Stand(rec.Device, roster.Standing{Current: rec.CurrentID, Version: rec.CurrentVersion, Hash: rec.Standing, Rollup: rec.Rollup,
 		Ended: rec.Ended, Counter: int64(rec.Counter)}, rec.Findings != nil) {
 		p.miss(rec.Device)
 	}
@@ -149,6 +149,7 @@ func (p *people) noted(s store.Seen) {
 	}
 }
 
+// milli is a time in ms; 0 for the zero time.
 func milli(t time.Time) int64 {
 	if t.IsZero() {
 		return 0

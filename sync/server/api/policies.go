@@ -38,6 +38,7 @@ type rolloutSummary struct {
 	From  int    `json:"from_version"`
 }
 
+// viewPolicy is a policy with the number of its devices and its rollout.
 func (a *API) viewPolicy(ctx context.Context, p *fleet.Policy) (policyView, error) {
 	count, _, err := a.counts(ctx)
 	if err != nil {
@@ -87,6 +88,7 @@ var policyShelf = shelf[*fleet.Policy]{
 	},
 }
 
+// listPolicies answers GET /policies.
 func listPolicies(a *API, q *request) (listView[policyItem], error) {
 	count, _, err := a.counts(q.Context())
 	if err != nil {
@@ -102,6 +104,7 @@ func listPolicies(a *API, q *request) (listView[policyItem], error) {
 	return out, err
 }
 
+// getPolicy answers GET /policies/{id}.
 func getPolicy(a *API, q *request) (policyView, error) {
 	p, err := a.Store.Policy(q.Context(), q.PathValue("id"))
 	if err != nil {
@@ -111,6 +114,7 @@ func getPolicy(a *API, q *request) (policyView, error) {
 	return a.viewPolicy(q.Context(), p)
 }
 
+// getDefault answers GET /policies/default.
 func getDefault(a *API, q *request) (policyView, error) {
 	p, err := a.Store.Default(q.Context())
 	if err != nil {
@@ -123,6 +127,7 @@ type defaultBody struct {
 	PolicyID string `json:"policy_id" minLength:"1" maxLength:"128"`
 }
 
+// putDefault answers PUT /policies/default.
 func putDefault(a *API, q *request, in *defaultBody) (policyView, error) {
 	if err := a.Store.SetDefault(q.Context(), in.PolicyID, q.now); err != nil {
 		return policyView{}, err
@@ -139,6 +144,7 @@ type deletedView struct {
 	Fallback string `json:"fallback_policy"`
 }
 
+// deletePolicy answers DELETE /policies/{id}.
 func deletePolicy(a *API, q *request) (deletedView, error) {
 	id := q.PathValue("id")
 	p, err := a.Store.Policy(q.Context(), id)
@@ -171,6 +177,7 @@ type policyDeviceView struct {
 	LastSync      *time.Time `json:"last_sync"`
 }
 
+// policyDevices answers GET /policies/{id}/devices.
 func policyDevices(a *API, q *request) (listView[policyDeviceView], error) {
 	var none listView[policyDeviceView]
 	id := q.PathValue("id")
@@ -183,7 +190,7 @@ func policyDevices(a *API, q *request) (listView[policyDeviceView], error) {
 	}
 	data := make([]policyDeviceView, 0, len(list))
 	for _, d := range list {
-		data = append(data, policyDeviceView{d.ID, d.Name, a.status(d, q.now), heldOf(d).Version, a.lastSync(d, q.now)})
+		data = append(data, policyDeviceView{d.ID, d.Name, a.status(d, q.now), currentOf(d).Version, a.lastSync(d, q.now)})
 	}
 	out := listOf(q, data, total)
 	out.Next = next

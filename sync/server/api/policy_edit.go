@@ -37,6 +37,7 @@ type validView struct {
 	Errors   []policy.Error   `json:"errors,omitempty"`
 }
 
+// validatePolicy answers POST /policies/validate.
 func validatePolicy(_ *API, q *request) (validView, error) {
 	d, err := policy.Decode(q.body, policy.Options{Strict: true})
 	var errs policy.Errors
@@ -99,6 +100,7 @@ type updatedView struct {
 	Warnings  []policy.Warning `json:"warnings,omitempty"`
 }
 
+// putPolicy answers PUT /policies/{id}.
 func putPolicy(a *API, q *request) (updatedView, error) {
 	e, err := a.edit(q, q.body)
 	if err != nil {

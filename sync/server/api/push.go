@@ -84,6 +84,7 @@ func (h *hub) add(s *socket, most int) bool {
 	return true
 }
 
+// remove removes a socket, unless a newer one of the device has replaced it.
 func (h *hub) remove(s *socket) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -93,6 +94,7 @@ func (h *hub) remove(s *socket) {
 	}
 }
 
+// connected reports whether a device has a socket to this node.
 func (h *hub) connected(id string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -108,6 +110,7 @@ func (h *hub) each(f func(device int64)) {
 	}
 }
 
+// count is how many sockets are up.
 func (h *hub) count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -147,9 +150,9 @@ func (h *hub) renew(ctx context.Context, a *API, change store.Change) {
 		return
 	}
 	if d, err := a.Store.Known(ctx, id); err == nil {
-		var held protocol.Held
-		_ = json.Unmarshal(d.Report.Held, &held)
-		d.Held.Policy, d.Held.Version = held.ID, held.Version
+		var current protocol.PolicyState
+		_ = json.Unmarshal(d.Report.Current, &current)
+		d.Current.Policy, d.Current.Version = current.ID, current.Version
 		h.update(&d.Device)
 	}
 	h.mu.Lock()
@@ -168,6 +171,7 @@ func (h *hub) changed(before, after *fleet.State, now time.Time) {
 	})
 }
 
+// nudge sends the change's number to the connected devices for which differs says yes, spread over their number.
 func (h *hub) nudge(sequence int64, differs func(*fleet.Device) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -199,7 +203,7 @@ func (h *hub) windows(a *API) {
 	if opened {
 		h.nudge(st.Sequence, func(d *fleet.Device) bool {
 			v, ok := st.Effective(d, now)
-			return ok && (v.Policy != d.Held.Policy || v.Version != d.Held.Version)
+			return ok && (v.Policy != d.Current.Policy || v.Version != d.Current.Version)
 		})
 	}
 }
@@ -232,6 +236,7 @@ func (h *hub) ping(ctx context.Context) {
 	}
 }
 
+// round asks each socket for a sign of life when it is due, and closes silent ones.
 func (h *hub) round(now time.Time) {
 	h.mu.Lock()
 	var dead []*socket
@@ -346,6 +351,7 @@ func (h *hub) end() {
 	h.beside.Wait()
 }
 
+// push answers GET /devices/{id}/push by taking the connection over as a websocket.
 func push(a *API, q *request) (struct{}, error) {
 	var none struct{}
 	if a.NoPush {
@@ -394,6 +400,7 @@ type latency struct {
 	h  *hdrhistogram.Histogram
 }
 
+// record adds one measurement.
 func (l *latency) record(d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -415,6 +422,7 @@ type latencyMS struct {
 	P99   int64 `json:"p99"`
 }
 
+// getLatency answers GET /latency.
 func getLatency(a *API, _ *request) (latencyView, error) {
 	l := &a.latency
 	l.mu.Lock()

@@ -133,6 +133,7 @@ func checkTimes(errs *policy.Errors, in *received) {
 	}
 }
 
+// checkFacts checks what a device says about itself.
 func checkFacts(errs *policy.Errors, f *protocol.Facts) {
 	for _, p := range fact.Parts() {
 		var list []json.RawMessage
@@ -154,12 +155,12 @@ func checkFacts(errs *policy.Errors, f *protocol.Facts) {
 
 // record is what is stored of a report.
 func (a *API) record(q *request, e *entry, in *received, st *fleet.State) (*store.Record, error) {
-	rec := &store.Record{Device: e.d.N, At: q.now, Counter: in.Counter, HeldID: in.Policy.ID, HeldVersion: in.Policy.Version,
+	rec := &store.Record{Device: e.d.N, At: q.now, Counter: in.Counter, CurrentID: in.Policy.ID, CurrentVersion: in.Policy.Version,
 		FactsDigest: in.DeviceDigest, FindingsDigest: in.FindingsDigest, Epoch: in.Epoch, Events: in.kept(), Previous: e.d.Report.Previous}
 	if was := e.run.Run; in.Agent.Run != was && was != "" {
 		rec.Previous = was
 	}
-	rec.Held, _ = json.Marshal(in.Policy)
+	rec.Current, _ = json.Marshal(in.Policy)
 	rec.Agent, _ = json.Marshal(in.Agent)
 	rec.Ended = in.Agent.Ended != ""
 	if in.Device != nil {

@@ -98,6 +98,7 @@ func (p *plain) read() bool {
 	return p.tok.Err == nil && end == len(p.body) && len(p.open) == 0
 }
 
+// token reads the next token; false at the end, or if the report is not plain.
 func (p *plain) token() bool {
 	switch d := p.tok.Delim; {
 	case d == ':' || d == ',':

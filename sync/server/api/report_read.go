@@ -132,6 +132,7 @@ func asBytes(list []json.RawMessage) [][]byte {
 	return out
 }
 
+// compact is JSON without white space.
 func compact(raw json.RawMessage) json.RawMessage {
 	var out bytes.Buffer
 	if json.Compact(&out, raw) != nil {
@@ -248,6 +249,7 @@ func bounded(v any, name string) (out any, changed bool) {
 	return v, changed
 }
 
+// tameField replaces an invalid word at a path; it reports whether anything was changed.
 func tameField(v any, path []string) (changed bool) {
 	switch x := v.(type) {
 	case []any:

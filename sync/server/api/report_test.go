@@ -21,7 +21,7 @@ import (
 // aReport is one as an agent writes it.
 func aReport(events int, whole bool) []byte {
 	at := time.Date(2026, 11, 26, 20, 30, 0, 123456789, time.UTC)
-	r := protocol.Report{Counter: 7, Policy: protocol.Held{ID: "policy-default", Version: 3, Digest: strings.Repeat("ab", 32), Serial: 12,
+	r := protocol.Report{Counter: 7, Policy: protocol.PolicyState{ID: "policy-default", Version: 3, Digest: strings.Repeat("ab", 32), Serial: 12,
 		State: "active"},
 		Agent:  protocol.Agent{Version: "0.6.0", StartedAt: at, Machine: strings.Repeat("m", 64), Run: "r1"},
 		Pinned: "pinned", DeviceDigest: strings.Repeat("cd", 32), FindingsDigest: strings.Repeat("ef", 32), LookedAt: &at, Epoch: "e1"}

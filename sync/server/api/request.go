@@ -129,6 +129,7 @@ func (a *API) room(q *request, limit int64) (done func(), err error) {
 	return func() { a.large.Release(size); leave() }, nil
 }
 
+// tooLarge is the error of a body above its limit.
 func tooLarge(err error, limit int64) error {
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
@@ -163,6 +164,7 @@ func (q *request) parameters() error {
 
 func short(s string) string { return policy.Short(s).(string) }
 
+// check says what is wrong with a parameter's value; "" for nothing.
 func (p param) check(v string) string {
 	if p.kind == "integer" {
 		if n, err := strconv.Atoi(v); err != nil || n < 1 || n > p.most {
@@ -296,6 +298,7 @@ func (q *request) ifMatch() (int, error) {
 	return n, nil
 }
 
+// precondition is the error if a caller's If-Match names another version.
 func precondition(have, want int) error {
 	if want != 0 && have != want {
 		return &problem{status: http.StatusPreconditionFailed, code: "precondition_failed",

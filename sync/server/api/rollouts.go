@@ -39,6 +39,7 @@ type rolloutView struct {
 	EndedAt    *time.Time  `json:"ended_at"`
 }
 
+// viewRollout is a rollout with its progress.
 func (a *API) viewRollout(ctx context.Context, o *fleet.Rollout) (rolloutView, error) {
 	t, err := a.Store.Tally(ctx, o.ID)
 	return rolloutView{o.ID, o.Policy, o.From, o.To, o.State, o.Stage + 1, second(o.StageSince), o.Reason, t, o.Plan, second(o.CreatedAt),
@@ -120,6 +121,7 @@ var rolloutShelf = shelf[*fleet.Rollout]{
 	},
 }
 
+// listRollouts answers GET /policies/{id}/rollouts.
 func listRollouts(a *API, q *request) (listView[rolloutView], error) {
 	none := listView[rolloutView]{}
 	all, err := a.Store.Rollouts(q.Context(), q.PathValue("id"))
@@ -143,6 +145,7 @@ func listRollouts(a *API, q *request) (listView[rolloutView], error) {
 	return out, nil
 }
 
+// getRollout answers GET /rollouts/{id}.
 func getRollout(a *API, q *request) (rolloutView, error) {
 	o, err := a.Store.Rollout(q.Context(), q.PathValue("id"))
 	if err != nil {
@@ -218,6 +221,7 @@ func (a *API) advance(ctx context.Context) {
 	}
 }
 
+// advanceOne moves one rollout on, or stops it.
 func (a *API) advanceOne(ctx context.Context, st *fleet.State, o *fleet.Rollout, now time.Time) error {
 	if o.State != fleet.Running {
 		return nil
@@ -288,7 +292,7 @@ func rolloutOf(st *fleet.State, policy string, version int) *fleet.Rollout {
 // moved records a device's state before it is sent a rollout's version.
 func (a *API) moved(q *request, e *entry, r *fleet.Rendered, st *fleet.State) error {
 	o := rolloutOf(st, r.Policy, r.Version)
-	if o == nil || e.held.ID == r.Policy && e.held.Version == r.Version {
+	if o == nil || e.current.ID == r.Policy && e.current.Version == r.Version {
 		return nil
 	}
 	was := e.d.Report.Rollup
@@ -311,8 +315,8 @@ func (a *API) outcome(q *request, e *entry, in *protocol.Report, rec *store.Reco
 		}
 		// A device that was cut off by a policy goes back and reports it as refused.
 		refused := in.Policy.Refused == to.Digest
-		holds := in.Policy.ID == o.Policy && in.Policy.Version == o.To && !refused
-		if !holds && !refused {
+		has := in.Policy.ID == o.Policy && in.Policy.Version == o.To && !refused
+		if !has && !refused {
 			continue
 		}
 		was, outcome, err := a.Store.Before(q.Context(), o.ID, e.d.N)

@@ -8,7 +8,7 @@ import (
 // What many routes use.
 var (
 	deviceFilter = append([]param{
-		{name: "policy_id", doc: "the policy that they are to hold", kind: "string"},
+		{name: "policy_id", doc: "the policy that they should have", kind: "string"},
 		{name: "compliance", doc: "how they stand", kind: "string", enum: []string{"compliant", "unverified", "noncompliant", "unknown"}},
 		{name: "platform", doc: "operating system", kind: "string", enum: []string{"linux", "windows", "darwin"}},
 		{name: "ownership", doc: "whose they are", kind: "string", enum: []string{"ANY", "BYOD", "COPE"}},
@@ -17,7 +17,7 @@ var (
 		{name: "name", doc: "how their name begins", kind: "string"},
 		{name: "state", doc: "all but the retired where absent", kind: "string", enum: []string{"enrolled", "cloned", "retired"}},
 		{name: "status", doc: "whether they are heard of now", kind: "string", enum: []string{"online", "offline"}},
-		{name: "policy_name", doc: "a part of the name of the policy that they are to hold", kind: "string"},
+		{name: "policy_name", doc: "a part of the name of the policy that they should have", kind: "string"},
 		textParam, sortParam("name", "last_sync", "enrolled_at"),
 	}, paging...)
 	policyFilter = append([]param{{name: "active", doc: "whether they are", kind: "string", enum: []string{"true", "false"}}, textParam,
@@ -119,7 +119,7 @@ var routes = []route{
 
 	{"POST", "/time", anyone, "Ask for the server's time, signed: for a device whose clock is wrong", with(serverTime), 0, nil},
 	{"POST", "/devices/enroll", token, "Enrol a device", document[protocol.EnrollRequest](enroll), 201, nil},
-	{"POST", "/devices/{id}/checkin", device, "Report, and get what is to be held", document[protocol.Report](checkin), 0, nil},
+	{"POST", "/devices/{id}/checkin", device, "Report, and get what the device should have", document[protocol.Report](checkin), 0, nil},
 	{"PUT", "/devices/{id}/diagnostics", device, "Send a bundle that was asked for (gzip)", get(putDiagnostics), 201, nil},
 	{"GET", "/devices/{id}/push", device, "The websocket on which the server nudges", get(push), 0, nil},
 }

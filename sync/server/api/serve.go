@@ -101,6 +101,7 @@ func requestID(q *http.Request) string {
 	return id
 }
 
+// serve answers one request: the caller, the body, a place, the handler.
 func (a *API) serve(r *route, names []string, w http.ResponseWriter, hq *http.Request) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -154,6 +155,7 @@ type rawBody struct {
 	body []byte
 }
 
+// run calls the handler, through the idempotency key if there is one.
 func (a *API) run(q *request) (out any, status int, err error) {
 	for _, name := range q.names {
 		if v := q.PathValue(name); len(v) > 256 || !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) {

@@ -20,6 +20,7 @@ type templateList struct {
 	Data []TemplateItem `json:"data"`
 }
 
+// listTemplates answers GET /policies/templates.
 func listTemplates(*API, *request) (templateList, error) {
 	var out templateList
 	for _, t := range templates.All {
@@ -34,6 +35,7 @@ type templateView struct {
 	Data       policyData `json:"policy_data"`
 }
 
+// getTemplate answers GET /templates/{id}.
 func getTemplate(_ *API, q *request) (templateView, error) {
 	t, ok := templates.Find(q.PathValue("id"))
 	if !ok {
@@ -82,6 +84,7 @@ func fromTemplate(a *API, q *request) (createdView, error) {
 	return a.create(q, body)
 }
 
+// overlay merges over into under.
 func overlay(under, over map[string]any) {
 	for name, v := range over {
 		o, oo := v.(map[string]any)

@@ -203,6 +203,7 @@ func (w *whatIfWork) safely(ctx context.Context, numbers []int64) (out whatIfVie
 	return w.judge(ctx, numbers)
 }
 
+// judge answers for some devices.
 func (w *whatIfWork) judge(ctx context.Context, numbers []int64) (whatIfView, error) {
 	out := whatIfView{NewlyDenied: map[string]int{}, Devices: len(numbers)}
 	list, err := w.a.Store.Devices(ctx, numbers, true)
@@ -224,6 +225,7 @@ func (w *whatIfWork) judge(ctx context.Context, numbers []int64) (whatIfView, er
 	return out, nil
 }
 
+// device answers for one device; nil if nothing would change on it.
 func (w *whatIfWork) device(ctx context.Context, d *store.Device, out *whatIfView) (*whatIfDevice, error) {
 	before, after := w.before, w.after
 	// A mode from the assignment applies to the candidate, too.

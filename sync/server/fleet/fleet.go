@@ -72,7 +72,7 @@ type Device struct {
 	Policy              string // its own; "" for none
 	Priority            int    // of its own policy
 	Compliance          string // mode of its own policy; "" for the policy's
-	Held                Variant
+	Current             Variant
 }
 
 // Target names a group. An empty field matches everything; all given fields have to match.
@@ -89,6 +89,7 @@ func (t Target) Matches(d *Device) bool {
 		(t.User == "" || t.User == d.User) && (t.Tag == "" || slices.Contains(d.Tags, t.Tag))
 }
 
+// String is the target for people.
 func (t Target) String() string {
 	var parts []string
 	for _, p := range [][2]string{{"platform", t.Platform}, {"ownership", t.Ownership}, {"user", t.User}, {"tag", t.Tag}} {

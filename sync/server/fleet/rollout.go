@@ -65,6 +65,7 @@ func (w *Window) openFor(from, to time.Time) (d time.Duration) {
 	return d
 }
 
+// later returns the later of two times.
 func later(a, b time.Time) time.Time {
 	if b.After(a) {
 		return b
@@ -123,7 +124,7 @@ type Rollout struct {
 
 // Includes reports whether a device gets the new version now. A device that has it keeps it.
 func (r *Rollout) Includes(d *Device, now time.Time) bool {
-	if d.Held.Policy == r.Policy && d.Held.Version == r.To {
+	if d.Current.Policy == r.Policy && d.Current.Version == r.To {
 		return true
 	}
 	if r.State != Running || !r.Plan.Window.Open(now) {
@@ -176,7 +177,7 @@ func (r *Rollout) Next(now time.Time, t Tally, stageSize int) (stage int, done b
 // Tally counts what became of the devices that a rollout moved.
 type Tally struct {
 	Sent         int `json:"sent" doc:"devices that were sent the new version"`
-	Good         int `json:"good" doc:"hold it, no worse than before"`
+	Good         int `json:"good" doc:"have it, and are no worse than before"`
 	Reverted     int `json:"reverted" doc:"refused it, or went back"`
 	Noncompliant int `json:"noncompliant" doc:"compliant before, noncompliant under it"`
 }

@@ -41,6 +41,7 @@ type chosen struct {
 	narrow                                           bool          // it asks for more than a group knows
 }
 
+// compile prepares a filter for many comparisons.
 func (f *Filter) compile() *chosen {
 	make := func(s string) text {
 		if s == "" {
@@ -84,6 +85,7 @@ func (f *chosen) takes(e *entry, at Clock) bool {
 	return f.group(&g) && (!f.narrow || f.rest(e))
 }
 
+// rest checks what a group does not know: tags, name and text.
 func (f *chosen) rest(e *entry) bool {
 	if f.platform != nothing && e.os != f.platform || f.ownership != nothing && e.ownership != f.ownership ||
 		f.user != nothing && e.user != f.user {
@@ -102,7 +104,7 @@ func (f *chosen) rest(e *entry) bool {
 	if f.Name != "" && (len(e.name) < len(f.Name) || !strings.EqualFold(prefix(e.name, f.Name), f.Name)) {
 		return false
 	}
-	return f.Text == "" || holds(e.name, f.Text) || holds(e.id, f.Text) || holds(e.user.Value(), f.Text) || holds(e.tags.Value(), f.Text)
+	return f.Text == "" || contains(e.name, f.Text) || contains(e.id, f.Text) || contains(e.user.Value(), f.Text) || contains(e.tags.Value(), f.Text)
 }
 
 // prefix is as much of s as the other has characters.
@@ -115,8 +117,8 @@ func prefix(s, other string) string {
 	return s[:end]
 }
 
-// holds is strings.Contains ignoring case, without copying each name.
-func holds(s, part string) bool {
+// contains is strings.Contains ignoring case, without copying each name.
+func contains(s, part string) bool {
 	for i := 0; i+len(part) <= len(s); i++ {
 		if c, d := s[i]|0x20, part[0]|0x20; c == d || s[i] >= 0x80 {
 			if strings.EqualFold(prefix(s[i:], part), part) {
@@ -151,6 +153,7 @@ type Mark struct {
 	Sort string `json:"s,omitempty"` // the order that it belongs to, for whoever stores it
 }
 
+// mark is a device's position in this list.
 func (p *Page) mark(e *entry) Mark {
 	switch p.Sort {
 	case ByName:
@@ -185,6 +188,7 @@ func fold(a, b string) int {
 	return cmp.Compare(len(a), len(b))
 }
 
+// lower is an ASCII letter in lower case.
 func lower(c byte) byte {
 	if c >= 'A' && c <= 'Z' {
 		return c + 'a' - 'A'
@@ -202,6 +206,8 @@ func (m *marks) Len() int           { return len(m.list) }
 func (m *marks) Less(i, j int) bool { return m.page.before(m.list[j], m.list[i]) }
 func (m *marks) Swap(i, j int)      { m.list[i], m.list[j] = m.list[j], m.list[i] }
 func (m *marks) Push(x any)         { m.list = append(m.list, x.(Mark)) }
+
+// Pop implements heap.Interface.
 func (m *marks) Pop() any {
 	x := m.list[len(m.list)-1]
 	m.list = m.list[:len(m.list)-1]
@@ -302,7 +308,7 @@ func (r *Roster) Numbers(f Filter, from int64, most int) (out []int64) {
 func (e *entry) device() fleet.Device {
 	d := fleet.Device{ID: e.id, OS: e.os.Value(), Ownership: e.ownership.Value(), User: e.user.Value(), Policy: e.own.Value(),
 		Priority: int(e.priority), Compliance: e.mode.Value(),
-		Held: fleet.Variant{Policy: e.held.Value(), Version: int(e.version)}}
+		Current: fleet.Variant{Policy: e.policy.Value(), Version: int(e.version)}}
 	if t := strings.Trim(e.tags.Value(), ","); t != "" {
 		d.Tags = strings.Split(t, ",")
 	}
@@ -341,22 +347,22 @@ type Sum struct {
 // Standings sums up the states of the enrolled devices of a policy, "" for any.
 func (r *Roster) Standings(policy string, c Clock) []Sum {
 	type key struct {
-		held, hash, rollup text
-		old                bool
+		policy, hash, rollup text
+		old                  bool
 	}
 	sums := map[key]int{}
 	only := unique.Make(policy)
 	r.chunksFrom(0, func(_ int, ch *chunk) bool {
 		for _, t := range ch.sum(c).list {
-			if t.state == enrolled && t.held != nothing && t.rollup != nothing && (only == nothing || t.held == only) {
-				sums[key{t.held, t.hash, t.rollup, t.ended || !t.current}] += int(t.n)
+			if t.state == enrolled && t.policy != nothing && t.rollup != nothing && (only == nothing || t.policy == only) {
+				sums[key{t.policy, t.hash, t.rollup, t.ended || !t.current}] += int(t.n)
 			}
 		}
 		return true
 	})
 	out := make([]Sum, 0, len(sums))
 	for k, n := range sums {
-		out = append(out, Sum{k.held.Value(), k.hash.Value(), k.rollup.Value(), k.old, n})
+		out = append(out, Sum{k.policy.Value(), k.hash.Value(), k.rollup.Value(), k.old, n})
 	}
 	return out
 }

@@ -41,7 +41,7 @@ type Row struct {
 
 // Standing is what a device last reported about itself.
 type Standing struct {
-	Held    string // the policy
+	Current string // the policy
 	Version int
 	Hash    string // of its findings
 	Rollup  string // "" if it has reported nothing
@@ -52,11 +52,11 @@ type Standing struct {
 // entry is a device as it is stored. The fields that most questions read come first and fill one cache line; the whole
 // takes three.
 type entry struct {
-	state, held, hash, rollup text
-	effective                 text
-	at, fresh                 int64
-	version                   int32
-	there, ended, connected   bool
+	state, policy, hash, rollup text
+	effective                   text
+	at, fresh                   int64
+	version                     int32
+	there, ended, connected     bool
 
 	n, enrolled, counter int64 // counter is that of the report with this state
 	id, name             string
@@ -136,6 +136,7 @@ func (r *Roster) Put(rows []Row) {
 	}
 }
 
+// put stores one row, and keeps later news that this node has heard.
 func (r *Roster) put(x *Row, m *memo) {
 	e := entry{there: true, n: x.N, at: x.At, fresh: x.Fresh, enrolled: x.Enrolled, id: x.ID, name: x.Name, os: unique.Make(x.OS),
 		ownership: unique.Make(x.Ownership), user: unique.Make(x.User),
@@ -157,7 +158,7 @@ func (r *Roster) put(x *Row, m *memo) {
 			e.at, e.fresh = old.at, old.fresh
 		}
 		if old.counter > e.counter {
-			e.held, e.version, e.hash, e.rollup, e.ended, e.counter = old.held, old.version, old.hash, old.rollup, old.ended, old.counter
+			e.policy, e.version, e.hash, e.rollup, e.ended, e.counter = old.policy, old.version, old.hash, old.rollup, old.ended, old.counter
 		}
 		e.connected = old.connected
 		r.count(old, -1)
@@ -170,8 +171,9 @@ func (r *Roster) put(x *Row, m *memo) {
 	r.count(old, 1)
 }
 
+// stand stores a standing in an entry.
 func (e *entry) stand(s *Standing) {
-	e.held, e.version, e.hash, e.rollup, e.ended = unique.Make(s.Held), int32(s.Version), unique.Make(s.Hash),
+	e.policy, e.version, e.hash, e.rollup, e.ended = unique.Make(s.Current), int32(s.Version), unique.Make(s.Hash),
 		unique.Make(s.Rollup), s.Ended
 	e.counter = s.Counter
 }
@@ -273,6 +275,7 @@ type alike struct {
 	priority                       int32
 }
 
+// of is the policy that a device should have.
 func (m *memo) of(e *entry) text {
 	k := alike{e.os, e.ownership, e.user, e.tags, e.own, e.priority}
 	if p, ok := m.seen[k]; ok {
@@ -344,6 +347,7 @@ func (r *Roster) each(write bool, f func(*entry) bool) {
 	r.chunksFrom(0, func(_ int, c *chunk) bool { return c.each(0, write, f) })
 }
 
+// each visits the devices of a chunk from a number on, with its lock, until f says stop.
 func (c *chunk) each(from int64, write bool, f func(*entry) bool) bool {
 	if write {
 		c.mu.Lock()

@@ -19,7 +19,7 @@ func row(n int64) Row {
 		Ownership: "COPE", User: fmt.Sprint("user", n%50),
 		Tags: []string{"", ",eng,", ",eng,en,"}[n%3], State: []string{"enrolled", "enrolled", "enrolled", "cloned", "retired"}[n%5],
 		Enrolled: n,
-		At:       1000 + n%400, Fresh: 2000 + n%400, Standing: Standing{Held: "policy-1", Hash: fmt.Sprint("h", n%4),
+		At:       1000 + n%400, Fresh: 2000 + n%400, Standing: Standing{Current: "policy-1", Hash: fmt.Sprint("h", n%4),
 			Rollup: []string{"compliant", "noncompliant", "unverified", "unknown", ""}[n%5]}}
 }
 
@@ -161,7 +161,7 @@ func TestCounts(t *testing.T) {
 				x := row(n)
 				x.State = []string{"enrolled", "retired"}[rnd.IntN(2)]
 				r.Put([]Row{x})
-				r.Stand(n, Standing{Held: "p", Hash: "h", Rollup: "compliant"}, true)
+				r.Stand(n, Standing{Current: "p", Hash: "h", Rollup: "compliant"}, true)
 				r.Heard(n, 1, 2)
 				if rnd.IntN(300) == 0 {
 					r.Assign(states[rnd.IntN(2)])
@@ -198,8 +198,8 @@ func TestStanding(t *testing.T) {
 	if r.Stand(1, Standing{}, true) || r.Heard(1, 1, 1) {
 		t.Error("a device that is not here")
 	}
-	r.Put([]Row{{N: 1, ID: "d", State: "enrolled", At: 5, Fresh: 2500, Standing: Standing{Held: "p", Hash: "h", Rollup: "compliant"}}})
-	r.Stand(1, Standing{Held: "q", Version: 2}, false)
+	r.Put([]Row{{N: 1, ID: "d", State: "enrolled", At: 5, Fresh: 2500, Standing: Standing{Current: "p", Hash: "h", Rollup: "compliant"}}})
+	r.Stand(1, Standing{Current: "q", Version: 2}, false)
 	if s := r.Standings("q", clock); len(s) != 1 || s[0] != (Sum{"q", "h", "compliant", false, 1}) {
 		t.Errorf("%+v", s)
 	}
@@ -220,7 +220,7 @@ func TestStanding(t *testing.T) {
 	if s := r.Standings("", clock); s[0].Old {
 		t.Errorf("%+v", s)
 	}
-	r.Stand(1, Standing{Held: "q", Ended: true}, false)
+	r.Stand(1, Standing{Current: "q", Ended: true}, false)
 	if n := r.Count(Filter{Rollup: "unknown", Clock: clock}, nil); n != 1 {
 		t.Error("an agent that has ended is counted by what it said before")
 	}
@@ -233,9 +233,9 @@ func TestLateRow(t *testing.T) {
 	r := New()
 	r.Now = func() int64 { return now }
 	x := Row{N: 7, ID: "d", State: "enrolled", At: now - 5000, Fresh: now + 1000,
-		Standing: Standing{Held: "p", Hash: "old", Rollup: "compliant", Counter: 4}}
+		Standing: Standing{Current: "p", Hash: "old", Rollup: "compliant", Counter: 4}}
 	r.Put([]Row{x})
-	r.Stand(7, Standing{Held: "p", Version: 2, Hash: "new", Rollup: "noncompliant", Counter: 5}, true)
+	r.Stand(7, Standing{Current: "p", Version: 2, Hash: "new", Rollup: "noncompliant", Counter: 5}, true)
 	r.Heard(7, now, now+2000)
 	r.Connected(7, true)
 	x.Name = "renamed"
@@ -247,7 +247,7 @@ func TestLateRow(t *testing.T) {
 	if n := r.Count(Filter{Status: "online", Text: "RENAMED", Clock: clock}, nil); n != 1 {
 		t.Error("the name did not come, or the socket went")
 	}
-	r.Stand(7, Standing{Held: "p", Hash: "older", Rollup: "compliant", Counter: 3}, true) // another node's, read late
+	r.Stand(7, Standing{Current: "p", Hash: "older", Rollup: "compliant", Counter: 3}, true) // another node's, read late
 	if s := r.Standings("", clock); s[0].Hash != "new" {
 		t.Errorf("%+v", s)
 	}
@@ -288,7 +288,7 @@ func TestSums(t *testing.T) {
 		case 0:
 			r.Put([]Row{some(m)})
 		case 1:
-			r.Stand(m, Standing{Held: "p", Hash: fmt.Sprint("h", rnd.IntN(3)), Rollup: words[rnd.IntN(5)], Ended: rnd.IntN(9) == 0,
+			r.Stand(m, Standing{Current: "p", Hash: fmt.Sprint("h", rnd.IntN(3)), Rollup: words[rnd.IntN(5)], Ended: rnd.IntN(9) == 0,
 				Counter: int64(step)}, rnd.IntN(2) == 0)
 		case 2, 3:
 			r.Heard(m, now, now+900_000)
@@ -312,7 +312,7 @@ func TestSums(t *testing.T) {
 		}
 		at := Clock{Now: now, Most: now + 900_000, Online: now - 600_000}
 		for _, c := range r.chunks {
-			if c.sums.hold(at) {
+			if c.sums.valid(at) {
 				kept++
 			}
 		}
@@ -343,7 +343,7 @@ func TestSums(t *testing.T) {
 			sum += s.Devices
 		}
 		r.each(false, func(e *entry) bool {
-			if e.state == enrolled && e.held != nothing && e.rollup != nothing {
+			if e.state == enrolled && e.policy != nothing && e.rollup != nothing {
 				sum--
 			}
 			return true
@@ -388,7 +388,7 @@ func FuzzHolds(f *testing.F) {
 		if part == "" {
 			return
 		}
-		if strings.Contains(s, part) && !holds(s, part) {
+		if strings.Contains(s, part) && !contains(s, part) {
 			t.Errorf("%q in %q", part, s)
 		}
 	})

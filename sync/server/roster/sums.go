@@ -9,13 +9,13 @@ import (
 
 // group is everything in which devices are alike for most questions. There are few distinct ones.
 type group struct {
-	state, effective, held, hash, rollup text
-	ended, current, online               bool
+	state, effective, policy, hash, rollup text
+	ended, current, online                 bool
 }
 
 // group is the group of a device at a moment.
 func (e *entry) group(c Clock) group {
-	return group{e.state, e.effective, e.held, e.hash, e.rollup, e.ended, e.heardOf(c), e.online(c)}
+	return group{e.state, e.effective, e.policy, e.hash, e.rollup, e.ended, e.heardOf(c), e.online(c)}
 }
 
 func (e *entry) heardOf(c Clock) bool {
@@ -80,7 +80,8 @@ type sums struct {
 // any order.
 const backwards = 1000
 
-func (s *sums) hold(c Clock) bool {
+// valid reports whether the sums hold at a moment.
+func (s *sums) valid(c Clock) bool {
 	if s == nil || c == (Clock{}) { // a question without a moment does not depend on it
 		return s != nil
 	}
@@ -91,14 +92,14 @@ func (s *sums) hold(c Clock) bool {
 // sum returns a chunk's sums, which are never modified.
 func (c *chunk) sum(cl Clock) *sums {
 	c.mu.RLock()
-	if s := c.sums; s.hold(cl) {
+	if s := c.sums; s.valid(cl) {
 		c.mu.RUnlock()
 		return s
 	}
 	c.mu.RUnlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s := c.sums; s.hold(cl) {
+	if s := c.sums; s.valid(cl) {
 		return s
 	}
 	s := &sums{clock: cl, until: math.MaxInt64}

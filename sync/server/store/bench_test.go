@@ -48,7 +48,7 @@ func BenchmarkRecords(b *testing.B) {
 			n++
 			list := make([]*Record, 64)
 			for i := range list {
-				list[i] = &Record{Device: int64(i + 1), At: time.Now(), Counter: n, Held: json.RawMessage(`{}`),
+				list[i] = &Record{Device: int64(i + 1), At: time.Now(), Counter: n, Current: json.RawMessage(`{}`),
 					Agent: json.RawMessage(`{}`), Epoch: "e"}
 				for q := range uint64(10) {
 					list[i].Events = append(list[i].Events, raw(enforce.Event{Seq: n*10 + q, At: time.Now(), Kind: enforce.Denied,

@@ -27,6 +27,7 @@ func WithActor(ctx context.Context, a Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, a)
 }
 
+// actorOf is the actor in a context; the server itself if there is none.
 func actorOf(ctx context.Context) Actor {
 	if a, ok := ctx.Value(actorKey{}).(Actor); ok {
 		return a
@@ -68,6 +69,7 @@ func (s *Store) change(ctx context.Context, now time.Time, action, subject strin
 	return err
 }
 
+// log writes a line of the audit log.
 func (s *Store) log(ctx context.Context, tx *sql.Tx, seq int64, now time.Time, action, subject string, detail []string) error {
 	who := actorOf(ctx)
 	if detail == nil {
@@ -102,6 +104,7 @@ func (s *Store) next(ctx context.Context, tx *sql.Tx) (n int64, err error) {
 	return n, err
 }
 
+// committed records the number of a committed change, and wakes Watch.
 func (s *Store) committed(seq int64) {
 	for {
 		old := s.last.Load()
@@ -142,6 +145,7 @@ type AuditFilter struct {
 	Before         int64     // only lower numbers; 0 for all
 }
 
+// where is the filter as SQL and its arguments.
 func (f AuditFilter) where() (string, []any) {
 	conds, args := []string{"1 = 1"}, []any(nil)
 	add := func(cond string, v ...any) {
@@ -174,8 +178,8 @@ func (f AuditFilter) where() (string, []any) {
 	return strings.Join(conds, " AND "), args
 }
 
-// holds reports whether what people read of a line contains a text, ignoring case.
-func (c *Change) holds(part string) bool {
+// contains reports whether what people read of a line contains a text, ignoring case.
+func (c *Change) contains(part string) bool {
 	for _, s := range append([]string{c.Subject, c.By, c.Action}, c.Detail...) {
 		if strings.Contains(strings.ToLower(s), part) {
 			return true
@@ -207,7 +211,7 @@ func (s *Store) search(ctx context.Context, f AuditFilter, skip, size int) (out 
 			return nil, 0, err
 		}
 		c := one[0]
-		if !c.holds(part) {
+		if !c.contains(part) {
 			continue
 		}
 		total++
@@ -242,6 +246,7 @@ func (s *Store) Audit(ctx context.Context, f AuditFilter, skip, size int) (out [
 	return out, total, err
 }
 
+// scanChange reads one row of changes.
 func scanChange(r scanner, out *[]Change) error {
 	var c Change
 	var when int64
@@ -288,6 +293,7 @@ func (s *Store) listen(ctx context.Context, notified chan<- struct{}) {
 	}
 }
 
+// listening waits for notifications until the connection is lost.
 func (s *Store) listening(ctx context.Context, notified chan<- struct{}) error {
 	c, err := pgx.Connect(ctx, s.url)
 	if err != nil {

@@ -189,8 +189,8 @@ func TestReports(t *testing.T) {
 			return out
 		}
 		rec := func(n int64, counter uint64, epoch string, events []enforce.Event) *Record {
-			return &Record{Device: n, At: now.Add(time.Duration(counter) * time.Second), Counter: counter, HeldID: "policy-1",
-				HeldVersion: 3, Held: json.RawMessage(`{"serial":4}`),
+			return &Record{Device: n, At: now.Add(time.Duration(counter) * time.Second), Counter: counter, CurrentID: "policy-1",
+				CurrentVersion: 3, Current: json.RawMessage(`{"serial":4}`),
 				Agent: json.RawMessage(`{}`), Epoch: epoch, Events: raw(events...)}
 		}
 		first := rec(d.N, 1, "e", ev(1, 2))
@@ -320,7 +320,7 @@ func TestReportsAtOnce(t *testing.T) {
 				for round := range 25 {
 					var list []*Record
 					for _, i := range r.Perm(len(ids))[:4] {
-						x := &Record{Device: ids[i], At: now, Counter: uint64(round + 1), Held: json.RawMessage(`{}`),
+						x := &Record{Device: ids[i], At: now, Counter: uint64(round + 1), Current: json.RawMessage(`{}`),
 							Agent: json.RawMessage(`{}`), Epoch: "e"}
 						for q := uint64(1); q <= uint64(round+1); q++ {
 							x.Events = append(x.Events, raw(enforce.Event{Seq: q, Kind: enforce.Allowed})...)
@@ -471,7 +471,7 @@ func TestRollouts(t *testing.T) {
 		if was, _, err := s.Before(ctx, "r1", d.N); was != "compliant" || err != nil {
 			t.Error(was, err)
 		}
-		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1, Held: json.RawMessage(`{}`), Agent: json.RawMessage(`{}`),
+		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1, Current: json.RawMessage(`{}`), Agent: json.RawMessage(`{}`),
 			Rollout: "r1", Outcome: "reverted"}}))
 		if c, err := s.Tally(ctx, "r1"); err != nil || c != (fleet.Tally{Sent: 1, Reverted: 1}) {
 			t.Errorf("%+v %v", c, err)
@@ -686,7 +686,7 @@ func TestMigrateUnderAnOldNode(t *testing.T) {
 		}
 		// Everything that an old node writes, it writes beside the new columns.
 		d := enrolled(t, again, "d1")
-		must(t, again.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1, Held: json.RawMessage(`{}`),
+		must(t, again.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1, Current: json.RawMessage(`{}`),
 			Agent: json.RawMessage(`{}`), Epoch: "e",
 			Standing: "h", StandingBody: "[]", Findings: json.RawMessage(`[]`), Events: raw(enforce.Event{Seq: 1})}}))
 		must(t, again.PutSeen(ctx, []Seen{{Device: d.N, At: now, Counter: 2}}))
@@ -723,7 +723,7 @@ func TestDump(t *testing.T) {
 		put(t, s, "policy-1", 0, true)
 		must(t, s.SetDefault(ctx, "policy-1", now))
 		d := enrolled(t, s, "d1")
-		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1 << 60, Held: json.RawMessage(`{"a":"ü\u0000"}`),
+		must(t, s.PutRecords(ctx, []*Record{{Device: d.N, At: now, Counter: 1 << 60, Current: json.RawMessage(`{"a":"ü\u0000"}`),
 			Agent: json.RawMessage(`{}`), Epoch: "e", Events: raw(enforce.Event{Seq: 3})}}))
 		must(t, s.Diagnose(ctx, "d1", now))
 		must(t, s.PutBundle(ctx, "d1", d.N, "b", []byte{0, 1, 255}, now))

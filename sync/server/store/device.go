@@ -43,7 +43,7 @@ type Device struct {
 
 // Report is what a device last reported about itself.
 type Report struct {
-	Held           json.RawMessage
+	Current        json.RawMessage
 	Agent          json.RawMessage
 	Previous       string // start of the previous agent run
 	FactsDigest    string
@@ -68,19 +68,20 @@ const (
 	whole = `coalesce(r.facts, ''), coalesce(r.findings, '')`
 )
 
+// scanDevice reads one row of deviceColumns.
 func scanDevice(r scanner) (*Device, error) {
 	var d Device
-	var key, host, tags, held, agent, facts, findings string
+	var key, host, tags, current, agent, facts, findings string
 	var enrolled, excepted, diagnose, seen, assigned, fresh, looked, findingsAt int64
 	var counter, reported uint64
 	p := &d.Report
 	err := r.Scan(&d.N, &d.ID, &d.Name, &key, &d.Machine, &host, &d.OS, &d.Ownership, &d.User, &tags, &d.Policy, &d.Priority,
 		&d.Compliance, &d.State, &d.Enrollment, &enrolled, &excepted, &diagnose, &seen, &counter, &assigned, &fresh, &looked,
-		&reported, &held, &agent, &p.Previous, &p.FactsDigest, &p.FindingsDigest, &findingsAt, &p.Standing, &p.Rollup, &facts, &findings)
+		&reported, &current, &agent, &p.Previous, &p.FactsDigest, &p.FindingsDigest, &findingsAt, &p.Standing, &p.Rollup, &facts, &findings)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, ErrNotFound
 	}
-	d.Key, d.Host, p.Held, p.Agent = json.RawMessage(key), json.RawMessage(host), json.RawMessage(held), json.RawMessage(agent)
+	d.Key, d.Host, p.Current, p.Agent = json.RawMessage(key), json.RawMessage(host), json.RawMessage(current), json.RawMessage(agent)
 	if facts != "" {
 		p.Facts = json.RawMessage(facts)
 	}
@@ -102,6 +103,7 @@ func joinTags(tags []string) string {
 	return "," + strings.Join(tags, ",") + ","
 }
 
+// splitTags turns ",a,b," into a list.
 func splitTags(s string) []string {
 	if s = strings.Trim(s, ","); s == "" {
 		return nil
@@ -257,6 +259,7 @@ func (s *Store) PutSeen(ctx context.Context, list []Seen) error {
 	return nil
 }
 
+// putSeen writes some times in one statement.
 func (s *Store) putSeen(ctx context.Context, tx *sql.Tx, list []Seen) error {
 	args := make([]any, 0, 6*len(list))
 	for _, x := range list {

@@ -40,6 +40,7 @@ func (s *Store) Dump(ctx context.Context, w io.Writer) error {
 	return errors.Join(err, out.Flush())
 }
 
+// dumpTable writes one table.
 func dumpTable(ctx context.Context, tx *sql.Tx, table string, enc *json.Encoder) error {
 	r, err := tx.QueryContext(ctx, `SELECT * FROM `+table)
 	if err != nil {
@@ -184,6 +185,7 @@ func known(l line) (string, []string, error) {
 	return l.Table, l.Columns, nil
 }
 
+// plain is a column's value in a form that both databases read back.
 func plain(v any) any {
 	switch x := v.(type) {
 	case json.Number:

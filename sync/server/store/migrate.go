@@ -21,6 +21,7 @@ import (
 //go:embed migrations
 var migrations embed.FS
 
+// migrate brings the tables up to date, one process at a time.
 func (s *Store) migrate(ctx context.Context, all fs.FS) error {
 	dir, dialect := "migrations/sqlite", goose.DialectSQLite3
 	opts := []goose.ProviderOption{goose.WithVerbose(false), goose.WithDisableGlobalRegistry(true)}

@@ -13,6 +13,7 @@ import (
 
 const policyColumns = `id, name, description, organization, active, version, compliance, sections, data, digest, created_at, updated_at`
 
+// scanPolicy reads one row of policies.
 func scanPolicy(r scanner) (*fleet.Policy, error) {
 	var p fleet.Policy
 	var data string
@@ -59,6 +60,7 @@ func (s *Store) PutPolicy(ctx context.Context, p *fleet.Policy, expect int, chan
 	})
 }
 
+// noRollout is ErrInUse while a rollout of the policy is under way.
 func (s *Store) noRollout(ctx context.Context, tx *sql.Tx, policy string) error {
 	var n int
 	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM rollouts WHERE policy = $1 AND state IN ('running','paused')`, policy).Scan(&n)
@@ -76,6 +78,7 @@ func (s *Store) forUpdate() string {
 	return ""
 }
 
+// putPolicy writes a version within a transaction.
 func (s *Store) putPolicy(ctx context.Context, tx *sql.Tx, p *fleet.Policy, expect int, changes []string) error {
 	var have int
 	err := tx.QueryRowContext(ctx, `SELECT version FROM policies WHERE id = $1`+s.forUpdate(), p.ID).Scan(&have)
@@ -161,6 +164,7 @@ func (s *Store) History(ctx context.Context, id string, before, skip, size int) 
 	return out, total, err
 }
 
+// scanVersion reads one row of versions.
 func scanVersion(r scanner) (v Version, err error) {
 	var when int64
 	var changes, document string
@@ -181,6 +185,7 @@ func (s *Store) PolicyVersion(ctx context.Context, id string, version int) (Vers
 	return v, err
 }
 
+// defaultID reads which policy is the default.
 func defaultID(ctx context.Context, q interface {
 	QueryRowContext(context.Context, string, ...any) *sql.Row
 }, lock string) (id string, err error) {

@@ -23,9 +23,9 @@ type Record struct {
 	Device         int64
 	At             time.Time
 	Counter        uint64
-	HeldID         string
-	HeldVersion    int
-	Held, Agent    json.RawMessage
+	CurrentID      string
+	CurrentVersion int
+	Current, Agent json.RawMessage
 	Previous       string
 	FactsDigest    string
 	Facts          json.RawMessage
@@ -207,6 +207,7 @@ func (s *Store) putStandings(ctx context.Context, tx *sql.Tx, list []*Record) (f
 	return fresh, nil
 }
 
+// putReports writes the rows of reports.
 func (s *Store) putReports(ctx context.Context, tx *sql.Tx, list []*Record) error {
 	if len(list) == 0 {
 		return nil
@@ -224,7 +225,7 @@ func (s *Store) putReports(ctx context.Context, tx *sql.Tx, list []*Record) erro
 		if r.Findings != nil {
 			findingsAt = ms(r.At)
 		}
-		args = append(args, r.Device, int64(r.Counter), r.HeldID, r.HeldVersion, string(r.Held), string(r.Agent), r.Previous, r.FactsDigest,
+		args = append(args, r.Device, int64(r.Counter), r.CurrentID, r.CurrentVersion, string(r.Current), string(r.Agent), r.Previous, r.FactsDigest,
 			raw(r.Facts),
 			r.FindingsDigest, raw(r.Findings), findingsAt, r.Standing, r.Rollup)
 	}

@@ -13,6 +13,7 @@ import (
 
 const rolloutColumns = `id, policy, from_version, to_version, plan, state, stage, stage_since, reason, created_at, created_by, ended_at`
 
+// scanRollout reads one row of rolloutColumns.
 func scanRollout(r scanner) (*fleet.Rollout, error) {
 	var o fleet.Rollout
 	var plan string
@@ -73,6 +74,7 @@ func (s *Store) MoveRollout(ctx context.Context, o *fleet.Rollout, state string,
 	})
 }
 
+// stale turns "no row was changed" into ErrStale.
 func stale(err error) error {
 	if errors.Is(err, ErrNotFound) {
 		return ErrStale

@@ -14,10 +14,11 @@ const rosterColumns = `d.n, d.id, d.name, d.os, d.ownership, d.username, d.tags,
 	coalesce(s.at, 0), coalesce(s.fresh, 0), coalesce(r.held_id, ''), coalesce(r.held_version, 0), coalesce(r.standing, ''), coalesce(r.rollup, ''),
 	CASE WHEN r.agent LIKE '%"ended":%' THEN 1 ELSE 0 END, coalesce(r.counter, 0)` + deviceFrom
 
+// scanRoster reads one row of rosterColumns.
 func scanRoster(r scanner) (x roster.Row, err error) {
 	var ended int
 	err = r.Scan(&x.N, &x.ID, &x.Name, &x.OS, &x.Ownership, &x.User, &x.Tags, &x.Policy, &x.Priority, &x.Compliance, &x.State, &x.Enrolled,
-		&x.At, &x.Fresh, &x.Held, &x.Version, &x.Hash, &x.Rollup, &ended, &x.Counter)
+		&x.At, &x.Fresh, &x.Current, &x.Version, &x.Hash, &x.Rollup, &ended, &x.Counter)
 	x.Ended = ended == 1
 	return x, err
 }
@@ -50,6 +51,7 @@ func (s *Store) RosterNumbers(ctx context.Context, numbers []int64) ([]roster.Ro
 	return s.rosterIn(ctx, "d.n", args)
 }
 
+// rosterIn reads the devices whose column has one of the given values.
 func (s *Store) rosterIn(ctx context.Context, column string, args []any) (out []roster.Row, err error) {
 	const most = 500
 	for part := range slices.Chunk(args, most) {
@@ -89,7 +91,7 @@ func (s *Store) Stood(ctx context.Context, mark int64) (out []Stood, next int64,
 		}
 		return rows(ctx, tx, func(r scanner) error {
 			var x Stood
-			err := r.Scan(&x.Device, &x.Changed, &x.Counter, &x.Held, &x.Version, &x.Hash, &x.Rollup, &x.Ended)
+			err := r.Scan(&x.Device, &x.Changed, &x.Counter, &x.Current, &x.Version, &x.Hash, &x.Rollup, &x.Ended)
 			out = append(out, x)
 			return err
 		},

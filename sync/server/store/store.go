@@ -89,6 +89,7 @@ func (s *Store) Name() string {
 	return "postgres://" + net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))) + "/" + c.Database
 }
 
+// openPostgres opens the connection pools of PostgreSQL.
 func (s *Store) openPostgres() (err error) {
 	if _, err = pgx.ParseConfig(s.url); err != nil {
 		return errors.New("the URL cannot be read") // pgx's own message may contain the password
@@ -109,6 +110,7 @@ func (s *Store) openPostgres() (err error) {
 	return nil
 }
 
+// openSQLite opens the handles of a SQLite file.
 func (s *Store) openSQLite(path string) (err error) {
 	// Created here first, to set its mode: it contains what every device reported.
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600)
@@ -181,6 +183,7 @@ func (s *Store) again(err error) bool {
 	return false
 }
 
+// once runs f in one write transaction, without a retry.
 func (s *Store) once(ctx context.Context, f func(*sql.Tx) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
@@ -198,6 +201,7 @@ func (s *Store) snapshot(ctx context.Context, f func(*sql.Tx) error) error {
 	return s.snapshotOf(ctx, s.read, f)
 }
 
+// snapshotOf is snapshot on a given handle.
 func (s *Store) snapshotOf(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) error {
 	o := &sql.TxOptions{ReadOnly: true}
 	if s.pg {
@@ -262,6 +266,7 @@ func Hash(token string) string {
 	return hex.EncodeToString(h[:])
 }
 
+// ms is a time as it is stored: Unix milliseconds; 0 for the zero time.
 func ms(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -269,6 +274,7 @@ func ms(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
+// at is a stored time; the zero time for 0.
 func at(ms int64) time.Time {
 	if ms == 0 {
 		return time.Time{}
