@@ -64,7 +64,7 @@ func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
 	p.Root.SetErr(stderr)
 	addManual(p)
 	markUsage(p.Root)
-	err := p.Root.Execute()
+	ran, err := p.Root.ExecuteC()
 	var exit Exit
 	switch {
 	case err == nil:
@@ -83,7 +83,7 @@ func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
 		_ = NewScreen(stdout).JSON(struct {
 			Error detail `json:"error"`
 			Exit  int    `json:"exit"`
-		}{detail{f.Code, f.Error(), f.Hint}, f.Exit}, true)
+		}{detail{f.Code, f.Error(), f.Hint}, f.Exit}, ran.Annotations[JSONLines] == "")
 		return f.Exit
 	}
 	out := NewScreen(stderr)
@@ -129,6 +129,9 @@ func asksJSON(args []string) bool {
 	}
 	return false
 }
+
+// JSONLines annotates a command that prints JSON line by line: its error is one line, too.
+const JSONLines = "json lines"
 
 // Help is the action of a command that only groups other commands.
 func Help(cmd *cobra.Command, _ []string) error { return cmd.Help() }

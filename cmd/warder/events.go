@@ -17,7 +17,7 @@ func (a *app) events() *cobra.Command {
 	var follow bool
 	var last int
 	c := &cobra.Command{
-		Use: "events", Short: "What happened on this machine", Args: cobra.NoArgs,
+		Use: "events", Short: "What happened on this machine", Args: cobra.NoArgs, Annotations: map[string]string{cli.JSONLines: "yes"},
 		Long: "Shows the journal of decisions, oldest first. Root sees every event. Other users see what was plugged in\n" +
 			"while they sat at the machine, unless the policy only monitors. With --json: one object a line.",
 		Example: "  warder events\n  sudo warder events --follow\n  sudo warder events --json --last 1000",

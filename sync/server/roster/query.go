@@ -38,6 +38,8 @@ type chosen struct {
 	any                                              []text
 	tag                                              string
 	tagged                                           map[text]bool // tags that were compared
+	sets                                             [256]bool     // of a chunk's sets of tags, which match
+	head, mask                                       uint64        // of the name's prefix
 	narrow                                           bool          // it asks for more than a group knows
 }
 
@@ -62,7 +64,10 @@ func (f *Filter) compile() *chosen {
 		}
 	}
 	if t.Tag != "" {
-		c.tag, c.tagged = ","+t.Tag+",", map[text]bool{nothing: false}
+		c.tag, c.tagged = ","+t.Tag+",", map[text]bool{}
+	}
+	if c.head, c.mask = head(f.Name); c.head == odd { // as far as it is ASCII
+		c.head, c.mask = head(f.Name[:strings.IndexFunc(f.Name, func(r rune) bool { return r >= 0x80 })])
 	}
 	c.narrow = c.platform != nothing || c.ownership != nothing || c.user != nothing || c.tag != "" || f.Name != "" || f.Text != ""
 	return c
@@ -91,15 +96,8 @@ func (f *chosen) rest(e *entry) bool {
 		f.user != nothing && e.user != f.user {
 		return false
 	}
-	if f.tag != "" {
-		has, known := f.tagged[e.tags]
-		if !known {
-			has = strings.Contains(e.tags.Value(), f.tag)
-			f.tagged[e.tags] = has
-		}
-		if !has {
-			return false
-		}
+	if f.tag != "" && !f.hasTag(e.tags) {
+		return false
 	}
 	if f.Name != "" && (len(e.name) < len(f.Name) || !strings.EqualFold(prefix(e.name, f.Name), f.Name)) {
 		return false
@@ -266,10 +264,7 @@ func (r *Roster) listPlain(f *chosen, p Page) (out []Mark, total int) {
 		} else if n == 0 {
 			return true
 		}
-		c.each(0, false, func(e *entry) bool {
-			if !f.takes(e, at) {
-				return true
-			}
+		c.match(f, at, 0, func(e *entry) bool {
 			if f.narrow {
 				total++
 			}
@@ -291,8 +286,25 @@ func (r *Roster) listPlain(f *chosen, p Page) (out []Mark, total int) {
 func (r *Roster) find(f *chosen, from int64, do func(*entry) bool) {
 	r.chunksFrom(from, func(_ int, c *chunk) bool {
 		n, at := c.count(f)
-		return n == 0 || c.each(from, false, func(e *entry) bool { return !f.takes(e, at) || do(e) })
+		return n == 0 || c.match(f, at, from, do)
 	})
+}
+
+// match visits the devices of a chunk that match a filter at a moment, from a number on, with its lock, until do says
+// stop.
+func (c *chunk) match(f *chosen, at Clock, from int64, do func(*entry) bool) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	c.look(f)
+	for i := range c.list {
+		if f.narrow && !c.maybe(f, i) {
+			continue
+		}
+		if e := &c.list[i]; e.there && e.n >= from && f.takes(e, at) && !do(e) {
+			return false
+		}
+	}
+	return true
 }
 
 // Numbers returns the numbers of the matching devices, from one on, at most the given number.

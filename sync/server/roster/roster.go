@@ -69,6 +69,7 @@ type entry struct {
 // chunk is a run of devices with consecutive numbers. Numbers are given out in order, so that few places stay empty.
 type chunk struct {
 	list [chunkSize]entry
+	index
 	mu   sync.RWMutex
 	sums *sums // nil: to be computed
 }
@@ -168,6 +169,7 @@ func (r *Roster) put(x *Row, m *memo) {
 	} else {
 		*old, c.sums = e, nil
 	}
+	c.set(i, old)
 	r.count(old, 1)
 }
 

@@ -372,6 +372,9 @@ func BenchmarkList(b *testing.B) {
 		p    Page
 	}{{"enrolment", Filter{}, Page{Size: 20}}, {"noncompliant", Filter{Rollup: "noncompliant", Clock: clock}, Page{Size: 20}},
 		{"by-name", Filter{}, Page{Sort: ByName, Size: 20}},
+		{"tag", Filter{Target: fleet.Target{Tag: "b"}, Clock: clock}, Page{Size: 20}},
+		{"user", Filter{Target: fleet.Target{User: "user77"}, Clock: clock}, Page{Size: 20}},
+		{"name", Filter{Name: "laptop 9", Clock: clock}, Page{Size: 20}},
 		{"text", Filter{Text: "top 77"}, Page{Size: 20}}, {"page-4000", Filter{}, Page{Sort: ByName, Skip: 80_000, Size: 20}}} {
 		b.Run(c.name, func(b *testing.B) {
 			for b.Loop() {
@@ -423,5 +426,39 @@ func TestOlderQuestion(t *testing.T) {
 		if len(list) != total || count != total {
 			t.Errorf("%s: %d listed, %d in all, %d counted", rollup, len(list), total, count)
 		}
+	}
+}
+
+// A name's prefix is found whatever its case, in any script; and what a row changes is found from then on.
+func TestNames(t *testing.T) {
+	names := []string{"Kiosk", "kiosk 2", "\u212aiosk 3", "\u017fales", "Sales", "SALES-berlin-1", "B\u00fcro", "b\u00dcro 2", "b", "",
+		"laptop-77", "LAPTOP-771", "laptop-\u00e9"}
+	r := New()
+	var list []Row
+	for i, name := range names {
+		list = append(list, Row{N: int64(i + 1), ID: fmt.Sprint("d", i), Name: name, State: "enrolled", User: "ann", Tags: ",a,"})
+	}
+	r.Put(list)
+	for _, begin := range []string{"k", "K", "\u212a", "kiosk ", "s", "\u017f", "sales-ber", "b\u00fc", "B\u00dcRO ", "laptop-7",
+		"laptop-77", "laptop-771", "laptop-\u00c9", "x"} {
+		var want []int64
+		for i, name := range names {
+			if runes := []rune(name); len(runes) >= len([]rune(begin)) && strings.EqualFold(string(runes[:len([]rune(begin))]), begin) {
+				want = append(want, int64(i+1))
+			}
+		}
+		if got := r.Numbers(Filter{Name: begin}, 0, 100); !slices.Equal(got, want) {
+			t.Errorf("%q: %v, want %v", begin, got, want)
+		}
+	}
+	list[4].Name, list[4].User, list[4].Tags = "moved", "bob", ",b,"
+	r.Put(list[4:5])
+	for _, f := range []Filter{{Name: "MOV"}, {Target: fleet.Target{User: "bob"}}, {Target: fleet.Target{Tag: "b"}}} {
+		if got := r.Numbers(f, 0, 100); !slices.Equal(got, []int64{5}) {
+			t.Errorf("%+v: %v", f, got)
+		}
+	}
+	if got := r.Numbers(Filter{Target: fleet.Target{User: "ann", Tag: "a"}}, 0, 100); len(got) != len(names)-1 {
+		t.Errorf("of the others: %v", got)
 	}
 }
