@@ -1,9 +1,3 @@
-# make run      a server and an agent on this machine, in monitor mode (MODE=enforce as root enforces; PORT=8443)
-# make demo     the same on a simulated USB bus: a stick is plugged in and refused
-# make test     every test, the laptop's included
-# make check    vet, staticcheck, golangci-lint, cross-builds
-# make bench    the figures        make soak  the long tests        make package  deb, rpm, apk and Arch packages
-# make bench-fleet   a server under thousands of simulated devices
 SHELL := /bin/bash
 VERSION ?= $(shell cat VERSION)
 ARCH ?= amd64
@@ -16,7 +10,17 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 LAPTOP := $(CURDIR)/.cache/laptop
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run demo build test test-unit check bench bench-fleet lint-api soak package laptop laptop13 deps clean
+.PHONY: help run demo build test test-unit check bench bench-fleet lint-api soak package laptop laptop13 deps clean
+
+help:
+	@echo "make demo       a server, an agent and a simulated USB bus: a stick is plugged in and refused"
+	@echo "make run        a server and an agent on this machine, in monitor mode (MODE=enforce with sudo, PORT=8443)"
+	@echo "make build      bin/warder and bin/warder-server"
+	@echo "make package    deb, rpm, apk and Arch packages in dist (FORMATS=deb for one)"
+	@echo "make test-unit  the tests that need no laptop"
+	@echo "make test       every test (root)"
+	@echo "make check      vet, staticcheck, golangci-lint, builds for other systems"
+	@echo "make bench      figures; HACKING.md has more"
 
 run:
 	@PORT=$(PORT) VERSION=$(VERSION) packaging/dev/run.sh $(MODE)

@@ -196,6 +196,7 @@ const droppedRetry = 30 * time.Second
 func (a *Agent) dropped(ctx context.Context) {
 	path := a.o.Paths.EnrolmentFile()
 	if _, err := os.Stat(path); err != nil {
+		a.health.set(enrolmentFailed, "")
 		return
 	}
 	e, err := config.LoadEnrolment(path)

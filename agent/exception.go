@@ -294,12 +294,12 @@ func (a *Agent) redeem(uid string, in ExceptionRequest) (identity.Exception, err
 	if len(st.Device.CodeSecret) == 0 {
 		return none, errors.New("this machine's server gave it no secret for codes; enrol it again")
 	}
-	if a.exceptions.paused(uid, now) {
-		return none, errors.New("you tried a code a moment ago; try again in " + codePause.String())
-	}
 	code, err := protocol.ParseCode(in.Code)
 	if err != nil {
-		return none, err
+		return none, err // not a code at all: this is no attempt
+	}
+	if a.exceptions.paused(uid, now) {
+		return none, errors.New("you tried a code a moment ago; try again in " + codePause.String())
 	}
 	if at, used := st.Redeemed[code.ID]; used {
 		return none, fmt.Errorf("the code was used at %s; ask for another one", at.Local().Format(time.DateTime))

@@ -85,7 +85,7 @@ var warnings = []Warning{
 	{Code: configRefused, Severity: Medium, Means: "the configuration file cannot be used; the last good one stays in force",
 		Do: "correct warder.toml; it is read again as soon as it is saved"},
 	{Code: enrolmentFailed, Severity: High, Means: "this machine could not be enrolled with the dropped enroll.toml",
-		Do: "check server, token and network; the agent tries again by itself", Depends: []string{configRefused}},
+		Do: "correct enroll.toml, or check the server, the token and the network; the agent tries again by itself"},
 	{Code: keysRefused, Severity: High, Means: "the server changed its policy keys, and this machine does not trust the new ones",
 		Do: "ask the administrator whether the keys were changed on purpose; if so, enrol this machine again"},
 	{Code: releaseRefused, Severity: Medium, Means: "the server released this machine, but the release could not be carried out",

@@ -179,7 +179,7 @@ func eventOf(now time.Time, d *platform.Decision) enforce.Event {
 	if d.Err != nil {
 		e.Reason += "; the machine does not show it: " + d.Err.Error()
 	} else if nearest != "" && e.Kind != enforce.Allowed {
-		e.Reason += "; to change it: " + nearest
+		e.Reason += "; to allow it: " + nearest
 	}
 	if d.Usable > 0 && !v.Allow {
 		e.Reason += fmt.Sprintf("; it could be used for up to %s before that", span(d.Usable))

@@ -39,6 +39,8 @@ type machine struct {
 	touched map[enforce.Key]enforce.Program // by whom, since the last look
 	written bool                            // something was changed, known or not
 	state   standing
+
+	way func() fact.Network // the way to the server, which no policy may cut off; nil: unknown
 }
 
 // standing is the state of the machine at the last look. Its parts are never changed afterwards.
@@ -137,6 +139,9 @@ func (m *machine) observe(ctx context.Context) fact.Machine {
 	m.mu.Lock()
 	out := fact.Machine{Boot: m.boot, Capable: m.can}
 	m.mu.Unlock()
+	if m.way != nil {
+		out.Network = fact.Is(m.way())
+	}
 	for _, c := range m.list {
 		for _, o := range c.Observers {
 			if err := o.Observe(ctx, &out); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os/user"
 	"slices"
 	"sort"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/secret"
 )
 
@@ -204,6 +206,26 @@ func (a *Agent) server() (url, proxy string) {
 		url = conf.Server
 	}
 	return url, conf.Proxy.Reveal()
+}
+
+// network is the way to the server as a fact: hosts only. It may be called concurrently with the loop.
+func (a *Agent) network() (out fact.Network) {
+	server, proxy := a.server()
+	u, err := url.Parse(server)
+	if err != nil || server == "" {
+		return out
+	}
+	out.Server = u.Hostname()
+	var through *url.URL
+	if proxy != "" {
+		through, err = url.Parse(proxy)
+	} else {
+		through, err = http.ProxyFromEnvironment(&http.Request{URL: u})
+	}
+	if err == nil && through != nil {
+		out.Proxy = through.Hostname()
+	}
+	return out
 }
 
 // LedgerRow is one resource that we have changed.

@@ -78,6 +78,7 @@ func New(o Options) (*Agent, error) {
 	if a.machine, err = newMachine(&a.o, a.ledger, nil); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
+	a.machine.way = a.network
 	a.journal = &journal{boot: o.Boot, now: o.Now, store: a.store, sections: o.Sections, health: a.health, latency: &a.latency,
 		seat: o.Seat, tell: o.Tell,
 		remember: a.machine.loop.Remember, look: a.soon, report: a.reportSoon, wake: make(chan struct{}, 1), told: map[string]time.Time{},

@@ -97,6 +97,7 @@ type Error struct {
 const (
 	CodeNotEnrolled = "not_enrolled"
 	CodeNoHold      = "no_hold"
+	CodeNeedsRoot   = "needs_root"
 )
 
 func (e *Error) Error() string { return e.Message }
@@ -252,7 +253,7 @@ func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 	// An answer has to be read within a moment, or the connection is closed.
 	defer func() { _ = rc.SetWriteDeadline(time.Now().Add(writeWait)) }()
 	if r.Access == Root && !c.Root {
-		fail(w, &Error{Status: http.StatusForbidden, Message: "this needs root: run it with sudo"})
+		fail(w, &Error{Status: http.StatusForbidden, Code: CodeNeedsRoot, Message: "this needs root: run it with sudo"})
 		return
 	}
 	c = inSession(c)

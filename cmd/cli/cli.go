@@ -72,7 +72,7 @@ func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &exit):
 		return int(exit)
 	}
-	f := p.failure(err)
+	f := p.failure(ran, err)
 	// If a wrong flag stands before --json, the library has not read --json yet.
 	if p.asJSON || isUsage(err) && asksJSON(args) {
 		type detail struct {
@@ -95,12 +95,12 @@ func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
 }
 
 // failure is an error with the code, hint and exit code that the program gives it.
-func (p *Program) failure(err error) *Failure {
+func (p *Program) failure(ran *cobra.Command, err error) *Failure {
 	f := &Failure{Err: err}
 	var own *Failure
 	switch {
 	case isUsage(err):
-		return &Failure{Err: err, Code: "usage", Hint: "see: " + p.Root.Name() + " --help", Exit: ExitUsage}
+		return &Failure{Err: inWords(err), Code: "usage", Hint: "see: " + ran.CommandPath() + " --help", Exit: ExitUsage}
 	case errors.As(err, &own):
 		*f = Failure{Err: err, Code: own.Code, Hint: own.Hint, Exit: own.Exit}
 	case p.Explain != nil:
@@ -133,5 +133,16 @@ func asksJSON(args []string) bool {
 // JSONLines annotates a command that prints JSON line by line: its error is one line, too.
 const JSONLines = "json lines"
 
-// Help is the action of a command that only groups other commands.
-func Help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+// Help is the action of a command that only groups other commands. A program that wants JSON has left the command out.
+func Help(cmd *cobra.Command, _ []string) error {
+	if as, err := cmd.Flags().GetBool("json"); err == nil && as {
+		var list []string
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() {
+				list = append(list, c.Name())
+			}
+		}
+		return Usagef("name a command after %q: %s", cmd.CommandPath(), strings.Join(list, ", "))
+	}
+	return cmd.Help()
+}

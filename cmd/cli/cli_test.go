@@ -34,6 +34,7 @@ func program() *Program {
 	must.Flags().String("name", "", "")
 	_ = must.MarkFlagRequired("name")
 	root.AddCommand(work, must,
+		&cobra.Command{Use: "take FILE [--x]", Args: cobra.ExactArgs(1), RunE: func(*cobra.Command, []string) error { return nil }},
 		&cobra.Command{Use: "away", RunE: func(*cobra.Command, []string) error { return errKnown }},
 		&cobra.Command{Use: "fail", RunE: func(*cobra.Command, []string) error { return errors.New("no luck") }},
 		&cobra.Command{Use: "silent", RunE: func(*cobra.Command, []string) error { return Exit(7) }},
@@ -53,14 +54,17 @@ func TestRun(t *testing.T) {
 		{"silent", 7, "", ""},
 		{"fail", 1, "failed", "tool: no luck\n"},
 		{"away", 3, "away", "tool: it is away\n  wait\n  and try again\n"},
-		{"wrong", 64, "usage", "tool: --x must be y\n  see: tool --help\n"},
-		{"work --count many", 64, "usage", "tool: --count must be a whole number (received \"many\")\n  see: tool --help\n"},
+		{"wrong", 64, "usage", "tool: --x must be y\n  see: tool wrong --help\n"},
+		{"work --count many", 64, "usage", "tool: --count must be a whole number (received \"many\")\n  see: tool work --help\n"},
 		{"work --count 99999999999999999999", 64, "usage", "--count must be a whole number"},
 		{"work --for soon", 64, "usage", "--for must be a duration such as 90s, 15m or 8h (received \"soon\")"},
 		{"work --count", 64, "usage", "flag needs an argument: --count"},
 		{"work more", 64, "usage", "unknown command \"more\""},
 		{"nope", 64, "usage", "unknown command \"nope\""},
-		{"must", 64, "usage", "required flag(s) \"name\" not set"},
+		{"wrk", 64, "usage", "tool: unknown command \"wrk\" for \"tool\"; did you mean work?\n"},
+		{"must", 64, "usage", "tool: --name is missing\n"},
+		{"take", 64, "usage", "tool: FILE is missing: tool take FILE\n"},
+		{"take a b", 64, "usage", "tool: \"b\" is one argument too many: tool take FILE\n"},
 		{"--nope work", 64, "usage", "unknown flag: --nope"},
 	} {
 		var out, errs bytes.Buffer

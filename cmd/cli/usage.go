@@ -29,7 +29,7 @@ func markUsage(root *cobra.Command) {
 		if check := c.Args; check != nil {
 			c.Args = func(cmd *cobra.Command, args []string) error {
 				if err := check(cmd, args); err != nil {
-					return UsageError{err}
+					return UsageError{argError(cmd, args, err)}
 				}
 				return nil
 			}
@@ -43,6 +43,45 @@ func walk(c *cobra.Command, f func(*cobra.Command)) {
 	for _, sub := range c.Commands() {
 		walk(sub, f)
 	}
+}
+
+// inWords puts two of the library's messages into one line: an unknown command with its suggestions, and missing flags.
+func inWords(err error) error {
+	if flags, ok := strings.CutPrefix(err.Error(), "required flag(s) "); ok {
+		list := strings.Split(strings.TrimSuffix(flags, " not set"), ", ")
+		for i, f := range list {
+			list[i] = "--" + strings.Trim(f, `"`)
+		}
+		if len(list) == 1 {
+			return fmt.Errorf("%s is missing", list[0])
+		}
+		return fmt.Errorf("%s are missing", strings.Join(list, " and "))
+	}
+	if text, like, ok := strings.Cut(err.Error(), "\n\nDid you mean this?\n"); ok {
+		return fmt.Errorf("%s; did you mean %s?", text, strings.Join(strings.Fields(like), " or "))
+	}
+	return err
+}
+
+// argError names the missing or superfluous argument, as the command's usage line calls it. The library only counts.
+func argError(cmd *cobra.Command, args []string, err error) error {
+	if strings.HasPrefix(err.Error(), "unknown command ") {
+		return inWords(err)
+	}
+	var wants []string
+	for _, w := range strings.Fields(cmd.Use)[1:] {
+		if strings.HasPrefix(strings.TrimPrefix(w, "["), "-") {
+			break
+		}
+		wants = append(wants, w)
+	}
+	switch {
+	case len(args) < len(wants) && !strings.ContainsAny(wants[len(args)], "[|"):
+		return fmt.Errorf("%s is missing: %s %s", wants[len(args)], cmd.CommandPath(), strings.Join(wants, " "))
+	case len(args) > len(wants):
+		return fmt.Errorf("%q is one argument too many: %s %s", args[len(wants)], cmd.CommandPath(), strings.Join(wants, " "))
+	}
+	return err
 }
 
 // flagError says in words what a flag accepts. The library's own message names the Go function that could not read the

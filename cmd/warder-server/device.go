@@ -2,19 +2,22 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/warderd/warder/cmd/cli"
+	"github.com/warderd/warder/sync/admin"
 )
 
 func (a *app) device() *cobra.Command {
 	c := &cobra.Command{
-		Use: "device", Short: "Devices, and how they stand", Args: cobra.NoArgs, RunE: cli.Help,
+		Use: "device", Short: "List and show devices and their compliance", Args: cobra.NoArgs, RunE: cli.Help,
 		Example: "  warder-server device list --compliance noncompliant\n  warder-server device show device-ABCDEFGHIJKLMNOP",
 	}
 	c.AddCommand(a.deviceList(), a.deviceShow())
@@ -29,16 +32,16 @@ type listFlags struct {
 }
 
 func (l *listFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&l.text, "q", "", "only those that have this text in what is shown")
-	c.Flags().IntVar(&l.most, "most", 100, "at most so many; 0 for all")
-	c.Flags().BoolVar(&l.ids, "ids", false, "print the first column alone, one a line, for scripts")
+	c.Flags().StringVar(&l.text, "q", "", "only rows with this text, in capitals or not")
+	c.Flags().IntVar(&l.most, "limit", 100, "maximum number of rows; 0 for all")
+	c.Flags().BoolVar(&l.ids, "ids", false, "print only the first column, one per line, for scripts")
 }
 
 // list fetches a list and prints it, as one JSON array or as a table.
 func (a *app) list(cmd *cobra.Command, path string, l listFlags, q url.Values, headings []string,
 	row func(json.RawMessage) ([]string, error)) error {
 	if l.most < 0 {
-		return cli.Usagef("--most must be 0 or more (received %d)", l.most)
+		return cli.Usagef("--limit must be 0 or more (received %d)", l.most)
 	}
 	client, err := a.client(cmd, "viewer")
 	if err != nil {
@@ -58,7 +61,7 @@ func (a *app) list(cmd *cobra.Command, path string, l listFlags, q url.Values, h
 		return err
 	})
 	if err != nil {
-		return err
+		return asFlag(cmd, err)
 	}
 	out := a.screen(cmd)
 	if a.JSON() {
@@ -76,9 +79,26 @@ func (a *app) list(cmd *cobra.Command, path string, l listFlags, q url.Values, h
 	}
 	out.Table(headings, rows)
 	if total > len(rows) {
-		out.Printf("%s\n", out.Dim(fmt.Sprintf("%d of %d; --most 0 shows all", len(rows), total)))
+		out.Printf("%s\n", out.Dim(fmt.Sprintf("%d of %d; --limit 0 shows all", len(rows), total)))
 	}
 	return nil
+}
+
+// asFlag turns the API's error about a query parameter into one about the flag that set it.
+func asFlag(cmd *cobra.Command, err error) error {
+	var e *admin.Error
+	if !errors.As(err, &e) || e.Status != http.StatusBadRequest {
+		return err
+	}
+	f := admin.FieldError{Field: e.Field, Message: e.Message}
+	if len(e.Errors) > 0 {
+		f = e.Errors[0]
+	}
+	name := strings.TrimSuffix(strings.TrimPrefix(f.Field, "?"), "_id")
+	if cmd.Flags().Lookup(name) == nil {
+		return err
+	}
+	return cli.Usagef("--%s %s", name, cli.Plain(f.Message))
 }
 
 // decoded decodes one row of a list.
@@ -127,9 +147,9 @@ func (a *app) deviceList() *cobra.Command {
 	l.add(c)
 	for _, f := range []struct{ flag, param, help string }{
 		{"compliance", "compliance", "compliant, unverified, noncompliant or unknown"}, {"status", "status", "online or offline"},
-		{"state", "state", "enrolled, retired or cloned"}, {"policy", "policy_id", "id of the policy that they are to have"},
-		{"user", "user", "their user"}, {"tag", "tag", "a tag of theirs"},
-		{"sort", "sort", "name, last_sync or enrolled_at; with - before it for the other way round"},
+		{"state", "state", "enrolled, retired or cloned"}, {"policy", "policy_id", "only devices that should have the policy with this id"},
+		{"user", "user", "only devices of this user"}, {"tag", "tag", "only devices with this tag"},
+		{"sort", "sort", "name, last_sync or enrolled_at; with - before it descending"},
 	} {
 		filters[f.param] = c.Flags().String(f.flag, "", f.help)
 	}
@@ -146,7 +166,10 @@ func (a *app) deviceShow() *cobra.Command {
 				return err
 			}
 			var raw json.RawMessage
-			if _, err := client.Do(cmd.Context(), http.MethodGet, "/devices/"+url.PathEscape(args[0]), nil, nil, &raw); err != nil {
+			if _, err := client.Do(cmd.Context(), http.MethodGet, "/devices/"+url.PathEscape(args[0]), nil, nil, &raw); notFound(err) {
+				return &cli.Failure{Err: fmt.Errorf("no device has the id %q", args[0]), Code: "not_found",
+					Hint: "the ids: warder-server device list"}
+			} else if err != nil {
 				return err
 			}
 			if a.JSON() {
@@ -160,8 +183,8 @@ func (a *app) deviceShow() *cobra.Command {
 				Effective                                     string     `json:"effective_policy"`
 				Version                                       int        `json:"effective_version"`
 				Policy                                        struct {
-					ID      string `json:"policy_id"`
-					Version int    `json:"version"`
+					ID, State string
+					Version   int
 				} `json:"policy"`
 				Findings []struct{ Setting, Mode, Compliance, Enforcement, Reason string } `json:"findings"`
 			}
@@ -173,14 +196,23 @@ func (a *app) deviceShow() *cobra.Command {
 			out.Printf("  state     %s, %s, last seen %s\n", d.State, d.Status, moment(d.Seen))
 			out.Printf("  user      %s\n", first(d.User, "none"))
 			out.Printf("  platform  %s\n", d.Platform)
-			out.Printf("  policy    is to have %s version %d, has %s version %d\n", first(d.Effective, "none"), d.Version,
-				first(d.Policy.ID, "none"), d.Policy.Version)
+			has := first(d.Policy.ID, "none")
+			if d.Policy.ID != "" {
+				has = fmt.Sprintf("%s, version %d, %s", d.Policy.ID, d.Policy.Version, d.Policy.State)
+			}
+			out.Printf("  policy    %s\n", has)
+			if d.Effective != "" && (d.Effective != d.Policy.ID || d.Version != d.Policy.Version) {
+				out.Printf("  should    have %s, version %d\n", d.Effective, d.Version)
+			}
 			if d.Why != "" {
 				out.Printf("  because   %s\n", d.Why)
 			}
 			if len(d.Findings) > 0 {
 				var rows [][]string
 				for _, f := range d.Findings {
+					if f.Enforcement == "unsupported" {
+						f.Compliance = f.Enforcement // as the device's own status shows it
+					}
 					rows = append(rows, []string{f.Compliance, f.Setting, f.Mode, f.Enforcement, f.Reason})
 				}
 				out.Printf("\n")

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -22,12 +21,12 @@ func (a *app) enrollment() *cobra.Command {
 	var ttl time.Duration
 	var tags []string
 	create := &cobra.Command{
-		Use: "create --data DIR", Short: "Print an enrolment token", Args: cobra.NoArgs,
+		Use: "create", Short: "Print an enrolment token", Args: cobra.NoArgs,
 		Long:    "Prints a token by which devices enrol. The API does the same: POST /api/v1/enrollments.",
 		Example: "  warder-server enrollment create --data ./var/server --uses 100 --ttl 168h --tag pilot --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if uses < 1 || ttl <= 0 {
-				return cli.Usagef("--uses and --ttl must be more than nothing (received %d, %s)", uses, ttl)
+				return cli.Usagef("--uses and --ttl must be more than 0 (received %d, %s)", uses, ttl)
 			}
 			if ownership != "" && ownership != "BYOD" && ownership != "COPE" {
 				return cli.Usagef("--ownership must be BYOD or COPE (received %q)", ownership)
@@ -35,10 +34,7 @@ func (a *app) enrollment() *cobra.Command {
 			if err := api.CheckTags(tags); err != nil {
 				return cli.Usagef("%w", err)
 			}
-			if _, err := os.Stat(data); err != nil {
-				return fmt.Errorf("no server has run with this data directory yet: %w", err)
-			}
-			if err := become(data); err != nil {
+			if err := ran(data); err != nil {
 				return err
 			}
 			now := time.Now()

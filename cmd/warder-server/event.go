@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,7 +24,7 @@ func (a *app) eventList() *cobra.Command {
 	var device, kind, setting string
 	c := &cobra.Command{
 		Use: "list", Short: "List the events of all devices, newest first", Args: cobra.NoArgs,
-		Example: "  warder-server event list --kind denied\n  warder-server event list --device device-ABCDEFGHIJKLMNOP --most 10",
+		Example: "  warder-server event list --kind denied\n  warder-server event list --device device-ABCDEFGHIJKLMNOP --limit 10",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := url.Values{}
 			for name, v := range map[string]string{"device_id": device, "kind": kind, "setting": setting} {
@@ -40,13 +41,16 @@ func (a *app) eventList() *cobra.Command {
 			}
 			return a.list(cmd, "/events", l, q, []string{"AT", "DEVICE", "KIND", "MODE", "SUBJECT", "REASON"},
 				decoded(func(e event) []string {
+					if e.Event.Setting == "agent" || strings.HasSuffix(e.Event.Setting, ".exception") {
+						e.Event.Mode = "-" // no setting decided it
+					}
 					return []string{moment(e.Event.At), e.Name, e.Event.Kind, e.Event.Mode, e.Event.Subject, e.Event.Reason}
 				}))
 		},
 	}
 	l.add(c)
-	c.Flags().StringVar(&device, "device", "", "id of a device")
-	c.Flags().StringVar(&kind, "kind", "", "denied, drift, failed, …")
-	c.Flags().StringVar(&setting, "setting", "", "usb.allowed, or usb. for a section")
+	c.Flags().StringVar(&device, "device", "", "only events of the device with this id")
+	c.Flags().StringVar(&kind, "kind", "", "only events of this kind: denied, drift, failed, …")
+	c.Flags().StringVar(&setting, "setting", "", "only events of this setting (usb.allowed), or of a section (usb.)")
 	return a.targetFlags(c)
 }

@@ -14,15 +14,15 @@ import (
 )
 
 func (a *app) keys() *cobra.Command {
-	c := &cobra.Command{Use: "keys", Short: "The key that policies are signed with", Args: cobra.NoArgs, RunE: cli.Help,
+	c := &cobra.Command{Use: "keys", Short: "Manage the keys that policies are signed with", Args: cobra.NoArgs, RunE: cli.Help,
 		Example: "  warder-server keys show --data /var/lib/warder-server"}
 	var data, recovery string
 	rotate := &cobra.Command{
-		Use: "rotate --data DIR", Short: "Sign policies with a new key", Args: cobra.NoArgs,
-		Long: `Makes a new key to sign policies with. Devices follow at their next check-in, because the key before says so.
-With --recovery-key, the file that was taken offline, they follow because that says so, and the key before is
-forgotten: do this when it may be in wrong hands. A running server takes the new key within seconds; other nodes need
-the files policy.key and policy.past.`,
+		Use: "rotate", Short: "Sign policies with a new key", Args: cobra.NoArgs,
+		Long: `Creates a new key to sign policies with. Devices follow at their next check-in, because the old key signs the change.
+If the old key may have been stolen, use --recovery-key with the file that you keep offline: then that key signs the
+change, and the old one is deleted. A running server uses the new key within seconds; other nodes need the files
+policy.key and policy.past.`,
 		Example: "  warder-server keys rotate --data /var/lib/warder-server\n  warder-server keys rotate --data /var/lib/warder-server " +
 			"--recovery-key /media/safe/recovery.key",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,13 +44,15 @@ the files policy.key and policy.past.`,
 			if err := k.RotatePolicy(r, time.Now()); err != nil {
 				return err
 			}
+			a.note(cmd,
+				"policies are signed with this new key; devices follow at their next check-in. Other nodes need policy.key and policy.past")
 			return a.say(cmd, map[string]string{"key_id": k.Signing().KeyID}, "%s\n", k.Signing().KeyID)
 		},
 	}
 	dataFlags(rotate, &data, nil)
 	rotate.Flags().StringVar(&recovery, "recovery-key", "", "file of the offline recovery key")
 	show := &cobra.Command{
-		Use: "show --data DIR", Short: "Print the public keys that devices trust", Args: cobra.NoArgs,
+		Use: "show", Short: "Print the public keys that devices trust", Args: cobra.NoArgs,
 		Example: "  warder-server keys show --data /var/lib/warder-server",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			k, err := existing(data)
@@ -62,7 +64,7 @@ the files policy.key and policy.past.`,
 	}
 	dataFlags(show, &data, nil)
 	ca := &cobra.Command{
-		Use: "ca --data DIR", Short: "Print the certificate of the server's authority (PEM)", Args: cobra.NoArgs,
+		Use: "ca", Short: "Print the certificate of the server's authority (PEM)", Args: cobra.NoArgs,
 		Long:    "Prints the certificate that curl takes as --cacert, and the commands from elsewhere as --ca. It is no secret.",
 		Example: "  warder-server keys ca --data /var/lib/warder-server > warder-ca.pem",
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -67,6 +67,13 @@ func failure(err error) *cli.Failure {
 
 func (a *app) screen(cmd *cobra.Command) cli.Screen { return cli.NewScreen(cmd.OutOrStdout()) }
 
+// note tells a person on standard error what a bare result on standard output means; programs read JSON instead.
+func (a *app) note(cmd *cobra.Command, format string, args ...any) {
+	if !a.JSON() {
+		cli.NewScreen(cmd.ErrOrStderr()).Printf(format+"\n", args...)
+	}
+}
+
 // say prints the result of a command, as JSON or as text.
 func (a *app) say(cmd *cobra.Command, result any, format string, args ...any) error {
 	if a.JSON() {

@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -58,6 +60,32 @@ func TestRootInTheServersDirectory(t *testing.T) {
 		defer late.Stop()
 		err := cmd.Wait()
 		return out.String(), err
+	}
+	// Before a server has run there, nothing is created; and root's server does not run in another user's directory.
+	for args, want := range map[string]string{"enrollment create": "no server has run", "token create": "no server has run",
+		"keys rotate": "no server has run", "keys ca": "no server has run", "token rotate": "no server has run",
+		"serve": "belongs to the user"} {
+		out, err := run(strings.Fields(args)...)
+		if list, _ := os.ReadDir(theirs); err == nil || !strings.Contains(out, want) || len(list) > 0 {
+			t.Errorf("%s: %v %s, leaves %v", args, err, out, list)
+		}
+	}
+	first := exec.Command(program, "serve", "--data", theirs, "--http", "--listen", "127.0.0.1:0")
+	first.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+	log, err := first.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(log)
+	for lines.Scan() && !strings.Contains(lines.Text(), "msg=serving") {
+	}
+	_ = first.Process.Signal(syscall.SIGTERM)
+	_, _ = io.Copy(io.Discard, log)
+	if err := first.Wait(); err != nil {
+		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"enrollment", "create"}, {"token", "create"}, {"keys", "rotate"}, {"token", "rotate"},
 		{"keys", "show"}} {

@@ -72,7 +72,10 @@ func (a *app) policyShow() *cobra.Command {
 			if number > 0 {
 				var v struct{ Policy json.RawMessage }
 				if _, err := client.Do(cmd.Context(), http.MethodGet, fmt.Sprintf("/policies/%s/versions/%d", url.PathEscape(p.ID), number),
-					nil, nil, &v); err != nil {
+					nil, nil, &v); notFound(err) {
+					return &cli.Failure{Err: fmt.Errorf("%q has no version %d; the newest is %d", p.Name, number, p.Version),
+						Code: "not_found"}
+				} else if err != nil {
 					return err
 				}
 				return a.screen(cmd).JSON(v.Policy, true)

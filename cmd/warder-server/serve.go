@@ -66,6 +66,9 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 			if os.Getenv("GOMEMLIMIT") == "" {
 				debug.SetMemoryLimit(2 << 30)
 			}
+			if err := server.OwnUser(o.Data); err != nil {
+				return err
+			}
 			o.Ready = func(string) { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }
 			return server.Serve(ctx, o)
 		},
@@ -90,11 +93,17 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 	return c
 }
 
-// dataFlags are flags of every command. The database's address may contain a password, so the environment is the better
-// place for it.
+// dataFlags are flags of the commands that read the data directory. serve and restore, which create one, take no default.
+// The database's address may contain a password, so the environment is the better place for it.
 func dataFlags(c *cobra.Command, data, database *string) {
-	c.Flags().StringVar(data, "data", "", "directory of keys, certificates and the SQLite database")
-	_ = c.MarkFlagRequired("data")
+	text := "directory of keys, certificates and the SQLite database"
+	c.Flags().StringVar(data, "data", "", text)
+	if c.Name() == "serve" || c.Name() == "restore" {
+		_ = c.MarkFlagRequired("data")
+	} else {
+		f := c.Flags().Lookup("data")
+		f.Usage, *data = text+" (default $WARDER_DATA, or "+packagedData+")", first(os.Getenv("WARDER_DATA"), packagedData)
+	}
 	if database != nil {
 		c.Flags().StringVar(database, "database", os.Getenv("WARDER_DATABASE"), "postgres:// URL; SQLite in --data without it")
 		c.Flags().Lookup("database").DefValue = "$WARDER_DATABASE"

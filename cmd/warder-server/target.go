@@ -26,9 +26,9 @@ type target struct {
 	server, data, ca, tokenFile string
 }
 
-const targetHelp = `On the server's own machine the command needs nothing but the right to read the data directory: it makes itself a
-token for five minutes. From elsewhere: --server (or WARDER_SERVER), WARDER_TOKEN or --token-file, and --ca (or
-WARDER_CA), a file with the certificate of the server's authority, where it has its own.`
+const targetHelp = `On the server's own machine no token is needed: it is enough that you can read the server's data directory.
+From elsewhere, use --server (or WARDER_SERVER) and WARDER_TOKEN or --token-file; if the server has its own authority,
+also --ca (or WARDER_CA) with a file that contains the authority's certificate.`
 
 // targetFlags adds the flags by which a command finds the server.
 func (a *app) targetFlags(c *cobra.Command) *cobra.Command {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -24,14 +27,14 @@ func (a *app) tokenCreate() *cobra.Command {
 	var data, role, subject string
 	var ttl time.Duration
 	c := &cobra.Command{
-		Use: "create --data DIR --role admin|viewer", Short: "Print a bearer token", Args: cobra.NoArgs,
+		Use: "create --role admin|viewer", Short: "Print a bearer token", Args: cobra.NoArgs,
 		Example: "  warder-server token create --data ./var/server --role admin --subject ann@example.com --ttl 8h",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if role != "admin" && role != "viewer" {
 				return cli.Usagef("--role must be admin or viewer (received %q)", role)
 			}
 			if ttl <= 0 || ttl > 366*24*time.Hour {
-				return cli.Usagef("--ttl must be more than nothing and at most a year (received %s)", ttl)
+				return cli.Usagef("--ttl must be more than 0 and at most a year (received %s)", ttl)
 			}
 			if subject == "" || len(subject) > 256 {
 				return cli.Usagef("--subject must have 1 to 256 bytes: it is what the audit log names")
@@ -44,6 +47,7 @@ func (a *app) tokenCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.note(cmd, "role %s, for %s, valid until %s", role, subject, time.Now().Add(ttl).Local().Format(time.DateTime))
 			return a.say(cmd, map[string]string{"token": t, "role": role, "subject": subject}, "%s\n", t)
 		},
 	}
@@ -79,10 +83,10 @@ func (a *app) tokenRotate() *cobra.Command {
 	var data string
 	var drop bool
 	c := &cobra.Command{
-		Use: "rotate --data DIR", Short: "Sign tokens with a new secret", Args: cobra.NoArgs,
+		Use: "rotate", Short: "Create a new secret for signing tokens", Args: cobra.NoArgs,
 		Example: "  warder-server token rotate --data /var/lib/warder-server --drop",
-		Long: "Makes a new secret for tokens. Those signed with the one before stay valid until they expire, unless --drop.\nA " +
-			"running server takes it within seconds; other nodes need the file admin.key.",
+		Long: "Creates a new secret for signing tokens. Tokens signed with the previous one stay valid until they expire,\n" +
+			"unless you add --drop. A running server uses the new secret within seconds; other nodes need the file admin.key.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			keys, err := existing(data)
 			if err != nil {
@@ -91,22 +95,36 @@ func (a *app) tokenRotate() *cobra.Command {
 			if err := keys.RotateAdmin(drop); err != nil {
 				return err
 			}
-			return a.say(cmd, map[string]bool{"rotated": true, "dropped": drop}, "rotated\n")
+			return a.say(cmd, map[string]bool{"rotated": true, "dropped": drop}, "Tokens are signed with a new secret from now on.\n")
 		},
 	}
 	dataFlags(c, &data, nil)
-	c.Flags().BoolVar(&drop, "drop", false, "no token made before is valid any more")
+	c.Flags().BoolVar(&drop, "drop", false, "end every token made so far")
 	return c
 }
 
 // existing reads the keys of a directory in which a server has run. A typing error in the path must not create new keys
 // elsewhere.
 func existing(data string) (*server.Keys, error) {
-	if _, err := os.Stat(data); err != nil {
-		return nil, fmt.Errorf("no server has run with this data directory yet: %w", err)
-	}
-	if err := become(data); err != nil {
+	if err := ran(data); err != nil {
 		return nil, err
 	}
 	return server.LoadKeys(data)
+}
+
+// ran refuses a data directory in which no server has run, and becomes its user.
+func ran(data string) error {
+	if err := become(data); err != nil {
+		return err
+	}
+	_, err := os.Stat(filepath.Join(data, "policy.key"))
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return &cli.Failure{Err: fmt.Errorf("the data directory %s can only be read by its owner", data), Code: "needs_root",
+			Hint: "repeat the command with sudo, or as the server's user"}
+	case err != nil:
+		return &cli.Failure{Err: fmt.Errorf("no server has run with the data directory %s", data), Code: "no_server",
+			Hint: "name the server's data directory with --data, or start a server there first: warder-server serve --data DIR"}
+	}
+	return nil
 }

@@ -73,6 +73,9 @@ func (a *app) closeUSB() *cobra.Command {
 		Long:    bootRisk,
 		Example: "  sudo warder boot close-usb\n  sudo warder boot close-usb --accept-risk",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := needsRoot(cmd); err != nil {
+				return err
+			}
 			out := a.screen(cmd)
 			builtin, err := input.Observer{File: "/proc/bus/input/devices"}.BuiltIn()
 			if !accept && (err != nil || builtin == 0) {
@@ -97,6 +100,9 @@ func (a *app) openUSB() *cobra.Command {
 	return &cobra.Command{
 		Use: "open-usb", Short: "Leave USB open in the initramfs", Args: cobra.NoArgs, Example: "  sudo warder boot open-usb",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := needsRoot(cmd); err != nil {
+				return err
+			}
 			open := map[string]string{"initramfs": "open"}
 			if !a.option().Set() {
 				return a.say(cmd, open, "USB is open in the initramfs already.\n")

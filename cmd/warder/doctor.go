@@ -42,7 +42,7 @@ func (a *app) doctor() *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().BoolVar(&all, "all", false, "also what is as it should be")
+	c.Flags().BoolVar(&all, "all", false, "also list what is in order")
 	return c
 }
 
@@ -52,7 +52,7 @@ func checks(st cli.Screen, d agent.Doctor, all bool) {
 	for _, c := range d.Checks {
 		switch {
 		case c.OK && all:
-			st.Printf("%s     %s\n", st.Good("fine"), c.Code)
+			st.Printf("%s     %-18s %s\n", st.Good("fine"), c.Code, st.Dim("would mean: "+c.Means))
 		case c.OK:
 		case c.By != "":
 			wrong++

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,8 +41,10 @@ func (a *app) events() *cobra.Command {
 			for _, e := range list {
 				show(e)
 			}
-			if len(list) == 0 && !follow && !a.JSON() {
-				if os.Geteuid() == 0 {
+			if len(list) == 0 && !a.JSON() {
+				if follow {
+					out.Printf("No events yet. New ones appear here; Ctrl-C ends this.\n")
+				} else if os.Geteuid() == 0 {
 					out.Printf("No events yet.\n")
 				} else {
 					out.Printf("No events that you may see. Root sees all of them (sudo warder events); other users see what was " +
@@ -62,8 +65,8 @@ func (a *app) events() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens now")
-	c.Flags().IntVar(&last, "last", 20, "how many of the newest to begin with")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "then show new events as they happen")
+	c.Flags().IntVar(&last, "last", 20, "how many of the newest events to show first")
 	return c
 }
 
@@ -85,5 +88,9 @@ func printEvent(st cli.Screen, e enforce.Event) {
 	if e.Told != "" {
 		more += "; told: " + e.Told
 	}
-	st.Printf("%s  %s %-7s %s%s\n    %s\n", st.Dim(e.At.Local().Format(time.DateTime)), kind, e.Mode, e.Subject, more, st.Dim(e.Reason))
+	mode := e.Mode.String()
+	if e.Setting == "agent" || strings.HasSuffix(string(e.Setting), ".exception") {
+		mode = "-" // no setting decided it
+	}
+	st.Printf("%s  %s %-7s %s%s\n    %s\n", st.Dim(e.At.Local().Format(time.DateTime)), kind, mode, e.Subject, more, st.Dim(e.Reason))
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/cmd/cli"
+	"github.com/warderd/warder/enforce/network"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
 	"github.com/warderd/warder/enforce/usb"
@@ -19,9 +20,9 @@ import (
 func (a *app) explain() *cobra.Command {
 	c := &cobra.Command{
 		Args: cobra.NoArgs, RunE: cli.Help, Use: "explain", Short: "Why something is allowed or refused, and what would change it",
-		Example: "  warder explain usb 0951:1666\n  warder explain usb --port 1-2",
+		Example: "  warder explain usb 0951:1666\n  warder explain usb --port 1-2\n  warder explain network docs.example.com",
 	}
-	c.AddCommand(a.explainUSB())
+	c.AddCommand(a.explainUSB(), a.explainNetwork())
 	return c
 }
 
@@ -56,49 +57,71 @@ func (a *app) explainUSB() *cobra.Command {
 				}
 				in.Classes = append(in.Classes, uint8(class))
 			}
-			x, dead, err := a.ask(cmd, "usb", in)
-			if err != nil {
-				return fmt.Errorf("cannot explain: %w", err)
-			}
-			st := a.screen(cmd)
-			if a.JSON() {
-				return st.JSON(x, true)
-			}
-			word := cli.Plain(strings.ToUpper(x.Answer.Answer))
-			switch x.Answer.Answer {
-			case "allow":
-				word = st.Good(word)
-			case "deny":
-				word = st.Bad(word)
-			default:
-				word = st.Warn(word)
-			}
-			line := func(name, text string) {
-				if text != "" {
-					st.Printf("  %-13s %s\n", name, text)
-				}
-			}
-			change := map[string]string{section.Allow: "to refuse it", section.Deny: "to allow it",
-				section.WouldDeny: "to allow it"}[x.Answer.Answer]
-			if change == "" {
-				change = "to know it"
-			}
-			st.Printf("%s  %s\n", word, x.Subject)
-			line("why", x.Reason)
-			line(change, x.Nearest)
-			if x.Now != "" {
-				line("now", x.Now+" (read back)")
-			}
-			line("policy", x.Policy)
-			if dead {
-				st.Printf("  %s\n", st.Warn("no agent runs; this is by the last policy that it stored"))
-			}
-			return nil
+			return a.explained(cmd, "usb", in)
 		},
 	}
 	c.Flags().StringSliceVar(&classes, "class", nil, "USB classes of the device's interfaces, as names or two hex digits")
 	c.Flags().StringVar(&port, "port", "", "the device plugged in here, as the kernel names it")
 	return c
+}
+
+func (a *app) explainNetwork() *cobra.Command {
+	return &cobra.Command{
+		Use: "network NAME | ADDRESS[:PORT]", Short: "Explain the verdict on a name or an address",
+		Long: "Explains whether a name or an address may be reached, by which entry of which list, and what would change it.\n" +
+			"It need not have been looked up.",
+		Example: "  warder explain network docs.example.com\n  warder explain network 192.0.2.10:443",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in, err := network.ParseSubject(args[0])
+			if err != nil {
+				return cli.Usagef("%w", err)
+			}
+			return a.explained(cmd, "network", in)
+		},
+	}
+}
+
+// explained asks a section about a subject, and prints the answer.
+func (a *app) explained(cmd *cobra.Command, sec string, subject any) error {
+	x, dead, err := a.ask(cmd, sec, subject)
+	if err != nil {
+		return fmt.Errorf("cannot explain: %w", err)
+	}
+	st := a.screen(cmd)
+	if a.JSON() {
+		return st.JSON(x, true)
+	}
+	word := cli.Plain(strings.ToUpper(x.Answer.Answer))
+	switch x.Answer.Answer {
+	case section.Allow:
+		word = st.Good(word)
+	case section.Deny:
+		word = st.Bad(word)
+	default:
+		word = st.Warn(word)
+	}
+	line := func(name, text string) {
+		if text != "" {
+			st.Printf("  %-13s %s\n", name, text)
+		}
+	}
+	change := map[string]string{section.Allow: "to refuse it", section.Deny: "to allow it",
+		section.WouldDeny: "to allow it"}[x.Answer.Answer]
+	if change == "" {
+		change = "to find out"
+	}
+	st.Printf("%s  %s\n", word, x.Subject)
+	line("why", x.Reason)
+	line(change, x.Nearest)
+	if x.Now != "" {
+		line("now", x.Now+" (read back)")
+	}
+	line("policy", x.Policy)
+	if dead {
+		st.Printf("  %s\n", st.Warn("no agent runs; this is by the last policy that it stored"))
+	}
+	return nil
 }
 
 // ask asks a section about a subject. The agent answers, or what a dead one left.

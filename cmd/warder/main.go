@@ -10,6 +10,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -62,10 +63,20 @@ func (a *app) failure(err error) *cli.Failure {
 			Hint: "nothing is managed on this machine; to enrol it: sudo warder enroll --server URL --token T"}
 	case errors.Is(err, localapi.ErrNoAgent):
 		return &cli.Failure{Err: err, Code: "no_agent", Exit: agent.ExitUnreachable, Hint: a.howToStart(context.Background())}
+	case localapi.Is(err, localapi.CodeNeedsRoot):
+		return &cli.Failure{Err: err, Code: localapi.CodeNeedsRoot}
 	case errors.Is(err, localapi.ErrUnreachable):
 		return &cli.Failure{Err: err, Code: "unreachable", Exit: agent.ExitUnreachable}
 	}
 	return nil
+}
+
+// needsRoot refuses a command that only root can carry out, before it does anything.
+func needsRoot(cmd *cobra.Command) error {
+	if os.Geteuid() <= 0 { // -1: the system does not say (Windows)
+		return nil
+	}
+	return &cli.Failure{Err: fmt.Errorf("%s needs root", cmd.CommandPath()), Code: "needs_root", Hint: "repeat it with sudo"}
 }
 
 // howToStart says how to start the agent on this machine: there may be no service yet.

@@ -23,6 +23,9 @@ func (a *app) run() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p := &service.Program{Run: a.serve}
 			if a.state == "" {
+				if err := needsRoot(cmd); err != nil {
+					return err
+				}
 				return service.Run(p)
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)

@@ -22,6 +22,9 @@ func (a *app) service() *cobra.Command {
 		c.AddCommand(&cobra.Command{
 			Use: action, Short: short, Args: cobra.NoArgs, Example: "  sudo warder service " + action,
 			RunE: func(cmd *cobra.Command, _ []string) error {
+				if err := needsRoot(cmd); err != nil {
+					return err
+				}
 				if action == "uninstall" {
 					if err := a.leavesStart(); err != nil {
 						return err
@@ -29,7 +32,7 @@ func (a *app) service() *cobra.Command {
 					// A stop gives the machine back. What a killed agent left is given back here, before its files go.
 					_ = service.Control("stop")
 					if err := a.offline(cmd, agent.OfflineRevert, agent.HoldRequest{}); err != nil {
-						return fmt.Errorf("the machine is not given back, so the service stays: %w", err)
+						return fmt.Errorf("nothing was changed, because the machine could not be given back first: %w", err)
 					}
 				}
 				if err := service.Control(action); err != nil {

@@ -24,7 +24,8 @@ func (a *app) status() *cobra.Command {
 		Use: "status", Short: "How this machine stands with its policy", Args: cobra.NoArgs,
 		Long: "Reads the machine first, or shows the last reading if that takes longer than 1.5 seconds. Exits 0\n" +
 			"when healthy and compliant; 1 noncompliant; 2 stale, degraded, unknown, or unverified (what can be read\n" +
-			"here complies, and some setting cannot be read); 3 when the agent cannot be reached; 4 not enrolled; 64 when the\n" +
+			"here complies, and some setting cannot be read) or suspended; 3 when the agent cannot be reached; 4 not enrolled; " +
+			"64 when the\n" +
 			"command is wrong. What monitor mode found is shown to root alone.",
 		Example: "  warder status\n  warder status --json | jq .rollup\n  warder status --watch",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -142,7 +143,7 @@ func render(st cli.Screen, s agent.Status) {
 	for _, x := range s.Exceptions {
 		name := x.Name()
 		if x.Subject == "" {
-			name = "of " + x.Section + ", which root sees,"
+			name = x.Section + " (only root sees for what)"
 		}
 		line("exception", "%s until %s  %s", name, x.Until.Local().Format(time.DateTime), st.Dim(x.Reason))
 	}
@@ -180,6 +181,9 @@ func headline(st cli.Screen, s agent.Status) cli.Painted {
 		return st.Warn("policy suspended")
 	case s.Policy == nil:
 		return st.Warn("no policy yet")
+	}
+	if s.Rollup.Managed == 0 && s.Hidden > 0 {
+		return st.Dim(fmt.Sprintf("%s in monitor mode; only root can see them", cli.Count(s.Hidden, "setting")))
 	}
 	text := compliance(st, s.Rollup.Compliance)
 	if s.Rollup.WrongMode {
@@ -267,6 +271,6 @@ func findings(st cli.Screen, s agent.Status) {
 		st.Printf(row, state, pad, f.Setting, f.Mode, how, st.Dim(f.Reason))
 	}
 	if s.Hidden > 0 {
-		st.Printf("  %s\n", st.Dim(fmt.Sprintf("%s in monitor mode: shown to root alone", cli.Count(s.Hidden, "setting"))))
+		st.Printf("  %s\n", st.Dim(fmt.Sprintf("%s in monitor mode; only root can see them", cli.Count(s.Hidden, "setting"))))
 	}
 }

@@ -26,10 +26,18 @@ type Machine struct {
 	Volumes Known[[]Volume] `json:"volumes"`
 	// Controllers are the root hubs' kernel names, such as "usb1".
 	Controllers Known[[]string] `json:"controllers"`
+	Network     Known[Network]  `json:"network"`
 	// Starting is set while the machine boots and nobody has logged in; nil afterwards.
 	Starting *Starting `json:"-"`
 	// Capable says what this system's back ends support for each setting; see Can.
 	Capable map[string]Capability `json:"capable,omitempty"`
+}
+
+// Network is the way of this machine to its server, and what it takes the time from: what a policy must not cut off.
+type Network struct {
+	Server string   `json:"server,omitempty"` // the policy server's host, a name or an address
+	Proxy  string   `json:"proxy,omitempty"`  // the host of the proxy to it; empty without one
+	Time   []string `json:"time,omitempty"`   // hosts of this machine's time servers, beside the usual ones
 }
 
 // Starting is what is known of a machine that is booting.

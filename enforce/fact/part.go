@@ -14,6 +14,7 @@ const (
 	PartControllers Part = "controllers"
 	PartInputs      Part = "inputs"
 	PartVolumes     Part = "volumes"
+	PartNetwork     Part = "network"
 )
 
 // row is one line of the table of parts. A new part is a field of Machine and a line here.
@@ -51,6 +52,7 @@ var parts = []row{
 	line(PartControllers, "the USB controllers", true, func(m *Machine) *Known[[]string] { return &m.Controllers }),
 	line(PartInputs, "the keyboards and pointers", false, func(m *Machine) *Known[Inputs] { return &m.Inputs }),
 	line(PartVolumes, "the volumes", false, func(m *Machine) *Known[[]Volume] { return &m.Volumes }),
+	line(PartNetwork, "the way to the server", false, func(m *Machine) *Known[Network] { return &m.Network }),
 }
 
 // Unread says why a part of the snapshot is unknown, and reports whether it is.
@@ -153,7 +155,7 @@ func (m *Machine) Can(setting string) Capability {
 }
 
 // NotCarried is the limit of a setting that no back end claims.
-const NotCarried = "no back end of this version carries it"
+const NotCarried = "not supported in this version"
 
 // The levels of a capability, lowest first.
 const (

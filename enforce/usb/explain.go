@@ -15,7 +15,7 @@ func (r *Rules) Reason(v enforce.Verdict, u *fact.USB) (reason, nearest string) 
 	prefix := ""
 	if v.WouldDeny {
 		rule, deny = v.Would, true
-		prefix = fmt.Sprintf("would be denied (%s is in %s mode): ", rule.Setting, v.WouldMode)
+		prefix = fmt.Sprintf("would be refused in enforce mode (%s is in %s mode): ", rule.Setting, v.WouldMode)
 	}
 	reason = prefix + r.sentence(rule, u, deny)
 	switch v.Guard {
@@ -78,7 +78,8 @@ func (r *Rules) entry(rule enforce.Rule) string {
 func (r *Rules) nearest(rule enforce.Rule, u *fact.USB, deny bool) string {
 	switch {
 	case deny && rule.Line == lineStorage && u.Serial != "":
-		return fmt.Sprintf("add %q to usb.whitelist: a pinned serial is the exception", u.ID()+":"+u.Serial)
+		return fmt.Sprintf("add %q to usb.whitelist (an entry with a serial overrides storage.external_storage_allowed)",
+			u.ID()+":"+u.Serial)
 	case deny && rule.Line == lineStorage:
 		return "set storage.external_storage_allowed to true: the device has no serial to pin"
 	case deny && u.Serial != "":

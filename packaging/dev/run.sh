@@ -19,13 +19,22 @@ if [ "$mode" = enforce ] && [ -z "$simulate" ] && [ "$(id -u)" != 0 ]; then
   echo "To see it without that: make demo (a simulated USB bus)" >&2
   exit 1
 fi
-case "$port" in '' | *[!0-9]*) echo "PORT must be a number (received $port)" >&2; exit 2 ;; esac
+case "$port" in '' | *[!0-9]* | ??????*) port=0 ;; esac
+if [ "$port" -lt 1 ] || [ "$port" -gt 65535 ]; then echo "PORT must be a number from 1 to 65535 (received ${PORT:-})" >&2; exit 2; fi
 if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
   echo "port $port is in use by another program; choose another one: make run PORT=$((port + 1000))" >&2
   exit 1
 fi
 if [ -e "$var" ]; then
-  echo "$var is there already: another run is going on, or one was cut off. Remove it to go on: rm -r $var" >&2
+  running=""
+  for pid in $(cat "$var/pids" 2>/dev/null); do
+    case "$(readlink "/proc/$pid/exe" 2>/dev/null)" in "$PWD"/bin/*) running="$running $pid" ;; esac
+  done
+  if [ -n "$running" ]; then
+    echo "another run is going on here; stop it with Ctrl-C in its terminal, or with: kill$running" >&2
+  else
+    echo "$var is left of a run that was cut off. Remove it to go on: rm -r $var" >&2
+  fi
   exit 1
 fi
 
@@ -36,9 +45,11 @@ agent_program=bin/warder
 mkdir -p "$var"
 server="" agent="" watch=""
 stop() {
-  trap - INT TERM EXIT
-  echo
-  echo "== stopping"
+  # The terminal, or whoever read the output, may be gone: that must not keep anything running.
+  set +e
+  trap - EXIT
+  trap '' INT TERM HUP PIPE
+  { echo; echo "== stopping"; } 2>/dev/null || exec >/dev/null 2>&1
   [ -n "$watch" ] && kill "$watch" 2>/dev/null || true
   # The agent first: it gives the machine back while its ledger is still there.
   [ -n "$agent" ] && kill "$agent" 2>/dev/null && wait "$agent" 2>/dev/null || true
@@ -50,11 +61,12 @@ stop() {
   echo "== nothing is left behind"
 }
 trap stop EXIT
-trap 'exit 0' INT TERM
+trap 'exit 0' INT TERM HUP PIPE
 
 echo "== starting the server on http://127.0.0.1:$port and the agent, with everything under ./var"
 bin/warder-server serve --data "$var/server" --listen "127.0.0.1:$port" --http --interval 30s 2>"$var/server.log" &
 server=$!
+echo "$server" >"$var/pids"
 url=http://127.0.0.1:$port
 for _ in $(seq 200); do
   # Our own server says so in its log; another's on this port is not ours to talk to.
@@ -83,6 +95,7 @@ fi
 bin/warder --state "$var/agent" enroll --server "$url" --token "$(admin enrollment create)" >/dev/null
 "$agent_program" --state "$var/agent" run 2>"$var/agent.log" &
 agent=$!
+echo "$agent" >>"$var/pids"
 warder() { bin/warder --state "$var/agent" "$@"; }
 for _ in $(seq 300); do
   warder status >"$var/status" 2>/dev/null && break
@@ -115,7 +128,7 @@ demo() {
     admin event list --json 2>/dev/null | grep -q SIMULATED-1 && break
     sleep 0.1
   done
-  shown "warder-server event list --most 1" admin event list --most 1
+  shown "warder-server event list --limit 1" admin event list --limit 1
   echo "$label That took $((SECONDS - began)) s. Plug in others: bin/bus plug var/bus 1-2 046d:c52b 03 SIMULATED-2 mouse"
   echo
 }

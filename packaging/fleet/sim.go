@@ -75,7 +75,8 @@ func (d *device) findings() []enforce.Finding {
 
 // report is the device's next report, with the given number of new events.
 func (d *device) report(events int) protocol.Report {
-	r := protocol.Report{Policy: d.current, Agent: protocol.Agent{Version: "bench", StartedAt: d.started, Machine: d.machine, Run: d.pinned},
+	r := protocol.Report{Policy: d.current, Agent: protocol.Agent{Version: "bench", StartedAt: d.started, Machine: d.machine,
+		Run: d.pinned},
 		Epoch:  "e",
 		Pinned: d.pinned}
 	if events > 0 {
@@ -93,7 +94,7 @@ func (d *device) report(events int) protocol.Report {
 		r.Events = append(r.Events, enforce.Event{Seq: d.seq + uint64(i) + 1, At: time.Now(), Setting: "usb.allowed_classes",
 			Mode: enforce.Enforce, Kind: enforce.Denied,
 			Subject: "usb 1-2 0951:1666 0019E06B9C85 (Kingston DataTraveler)",
-			Reason:  `mass_storage is not in usb.allowed_classes; to change it: add "0951:1666:0019E06B9C85" to usb.whitelist`,
+			Reason:  `mass_storage is not in usb.allowed_classes; to allow it: add "0951:1666:0019E06B9C85" to usb.whitelist`,
 			Facts: `{"path":"1-2","number":9,"vendor":2385,"product":5734,"class":0,"serial":"0019E06B9C85","interfaces":[{"config":1,` +
 				`"number":0,"alternate":0,"class":8,"subclass":6,"protocol":80,"mtp":{"value":false,"known":false}}],` +
 				`"hardwired":{"value":false,"known":true},"authorized":{"value":false,"known":true}}`})

@@ -116,6 +116,9 @@ func Control(action string) error {
 		}
 	}
 	if err := service.Control(s, action); err != nil {
+		if s.Platform() == "linux-systemd" && !systemd() {
+			return fmt.Errorf("cannot %s the service: systemd does not run this machine; run the agent by hand: sudo warder run", action)
+		}
 		return fmt.Errorf("cannot %s the service: %w", action, err)
 	}
 	return nil

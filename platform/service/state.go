@@ -31,6 +31,8 @@ func Query(ctx context.Context) (State, error) {
 	switch {
 	case errors.Is(err, service.ErrNotInstalled):
 		return State{}, nil
+	case s.Platform() == "linux-systemd" && !systemd():
+		return State{Installed: true, Enabled: true, Detail: "systemd does not run this machine"}, nil
 	case err != nil: // the library's text for a service that exists and has failed
 		return State{Installed: true, Enabled: true, Detail: err.Error()}, nil
 	}

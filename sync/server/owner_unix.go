@@ -62,6 +62,7 @@ func OwnUser(dir string) error {
 	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
 		name = u.Username
 	}
-	return fmt.Errorf("%s belongs to the user %s; run this as that user: sudo -u %s warder-server …, with a file that this user may use",
+	return fmt.Errorf("%s belongs to the user %s: run this command as that user (sudo -u %s warder-server …), with files that this "+
+		"user may use",
 		dir, name, name)
 }

@@ -13,9 +13,9 @@ import (
 
 type AssignmentBody struct {
 	PolicyID   string       `json:"policy_id" minLength:"1" maxLength:"128"`
-	Target     fleet.Target `json:"target" doc:"what is given must all match; empty: every device"`
-	Priority   int          `json:"priority" minimum:"0" maximum:"1000000" doc:"the highest wins; of equal ones the older"`
-	Compliance string       `json:"compliance,omitempty" enum:"enforce,warn,monitor" doc:"mode for these devices; the policy's own where absent"`
+	Target     fleet.Target `json:"target" doc:"a device has to match every given field; an empty target matches every device"`
+	Priority   int          `json:"priority" minimum:"0" maximum:"1000000" doc:"the highest wins; of equal ones, the oldest"`
+	Compliance string       `json:"compliance,omitempty" enum:"enforce,warn,monitor" doc:"mode for these devices; default: the policy's own"`
 }
 
 type assignmentView struct {

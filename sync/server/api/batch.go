@@ -54,7 +54,7 @@ func (b *batch) put(ctx context.Context, rec *store.Record) error {
 	case b.in <- p:
 	default:
 		return &problem{status: http.StatusServiceUnavailable, code: "busy",
-			message: "more reports wait to be written than the server can take"}
+			message: "too many reports are waiting to be written; try again later"}
 	}
 	select {
 	case err := <-p.done:

@@ -46,14 +46,14 @@ type policyTally struct {
 	PolicyID string `json:"policy_id"`
 	Name     string `json:"name"`
 	Devices  int    `json:"devices" doc:"devices that report this policy"`
-	Assigned int    `json:"assigned" doc:"devices that are to have it"`
+	Assigned int    `json:"assigned" doc:"devices that should have the policy"`
 	Tally
 	Settings []settingTally `json:"settings"`
 }
 
 type complianceView struct {
 	Devices  int `json:"devices"`
-	Reported int `json:"reported" doc:"devices that have a policy and reported how they stand"`
+	Reported int `json:"reported" doc:"devices that have a policy and have reported their compliance"`
 	Tally
 	Policies []policyTally `json:"policies"`
 }

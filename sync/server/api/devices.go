@@ -99,7 +99,7 @@ type DeviceView struct {
 	User       string               `json:"user,omitempty"`
 	Tags       []string             `json:"tags"`
 	Compliance string               `json:"compliance,omitempty" doc:"the worst of its findings: compliant, unverified (what can be read complies, and some setting cannot be read), noncompliant or unknown"`
-	Why        string               `json:"compliance_reason,omitempty" doc:"why it is unknown, where its findings do not say"`
+	Why        string               `json:"compliance_reason,omitempty" doc:"why the compliance is unknown, if its findings do not say"`
 	PolicyID   string               `json:"policy_id,omitempty" doc:"its own policy"`
 	Priority   int                  `json:"priority,omitempty" doc:"of its own policy"`
 	Effective  string               `json:"effective_policy,omitempty" doc:"the policy it should have, its own or a group's"`
@@ -108,9 +108,9 @@ type DeviceView struct {
 	Agent      protocol.Agent       `json:"agent"`
 	Host       protocol.Host        `json:"host"`
 	EnrolledAt time.Time            `json:"enrolled_at"`
-	Enrollment string               `json:"enrollment,omitempty" doc:"the token it came by"`
+	Enrollment string               `json:"enrollment,omitempty" doc:"id of the token it enrolled with"`
 	LastSync   *time.Time           `json:"last_sync"`
-	LookedAt   *time.Time           `json:"looked_at" doc:"when it last looked at itself, on its own clock"`
+	LookedAt   *time.Time           `json:"looked_at" doc:"when the device last looked at itself, by its own clock"`
 }
 
 // deviceDetail is the same with what it reported.
@@ -238,7 +238,7 @@ func (f factsView) MarshalJSON() ([]byte, error) { return f.raw, nil }
 func (factsView) Schema(r huma.Registry) *huma.Schema {
 	texts := &huma.Schema{Type: "array", Items: &huma.Schema{Type: "string"}}
 	s := &huma.Schema{Type: "object", AdditionalProperties: true,
-		Description: "what the device tells of itself: parts of its snapshot (usb, controllers, inputs, …) and these",
+		Description: "what the device reports about itself: parts of its snapshot (usb, controllers, inputs, …) and these fields",
 		Properties: map[string]*huma.Schema{
 			"host": r.Schema(reflect.TypeFor[protocol.Host](), true, ""), "health": texts, "health_codes": texts, "hold": {Type: "string"},
 			"capable":     {Type: "object", AdditionalProperties: r.Schema(reflect.TypeFor[fact.Capability](), true, "")},
@@ -309,7 +309,7 @@ type deviceEdit struct {
 	Name      *string   `json:"device_name,omitempty" minLength:"1" maxLength:"256"`
 	User      *string   `json:"user,omitempty" maxLength:"256"`
 	Ownership *string   `json:"ownership,omitempty" enum:"BYOD,COPE"`
-	Tags      *[]string `json:"tags,omitempty" maxItems:"50" doc:"take the place of those it has"`
+	Tags      *[]string `json:"tags,omitempty" maxItems:"50" doc:"replace the present tags"`
 }
 
 // checkTags checks tags: they are compared exactly, and searched for in a list.
@@ -319,7 +319,7 @@ func checkTags(tags []string, errs *policy.Errors) {
 			*errs = append(*errs, policy.Error{Field: fmt.Sprintf("tags[%d]", i),
 				Message: "must have 1 to 64 of a-z, 0-9, '.', '_' and '-'", Received: short(t)})
 		} else if slices.Index(tags, t) < i {
-			*errs = append(*errs, policy.Error{Field: fmt.Sprintf("tags[%d]", i), Message: "must stand only once", Received: t})
+			*errs = append(*errs, policy.Error{Field: fmt.Sprintf("tags[%d]", i), Message: "appears more than once", Received: t})
 		}
 	}
 }
@@ -383,9 +383,9 @@ func retireDevice(a *API, q *request) (messageView, error) {
 }
 
 type ownPolicyBody struct {
-	PolicyID   string `json:"policy_id" maxLength:"128" doc:"empty: no policy of its own, what its groups say"`
-	Priority   *int   `json:"priority,omitempty" minimum:"0" maximum:"1000000" doc:"against those of groups; 1000 where absent"`
-	Compliance string `json:"compliance,omitempty" enum:"enforce,warn,monitor" doc:"mode; the policy's own where absent"`
+	PolicyID   string `json:"policy_id" maxLength:"128" doc:"empty: no policy of its own, only those of its groups"`
+	Priority   *int   `json:"priority,omitempty" minimum:"0" maximum:"1000000" doc:"compared with the priorities of group assignments; default 1000"`
+	Compliance string `json:"compliance,omitempty" enum:"enforce,warn,monitor" doc:"mode; default: the policy's own"`
 }
 
 type ownPolicyView struct {

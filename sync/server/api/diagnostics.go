@@ -50,7 +50,7 @@ type bundleView struct {
 }
 
 type bundleList struct {
-	Requested *time.Time   `json:"requested_at" doc:"asked for and not come yet"`
+	Requested *time.Time   `json:"requested_at" doc:"a bundle was asked for and has not arrived yet"`
 	Data      []bundleView `json:"data"`
 }
 

@@ -13,18 +13,18 @@ import (
 )
 
 type enrollmentBody struct {
-	Uses      int      `json:"uses,omitempty" minimum:"1" maximum:"1000000" doc:"how many devices may use it; 1 where absent"`
-	Hours     int      `json:"hours,omitempty" minimum:"1" maximum:"8760" doc:"how long it is valid; 24 where absent"`
+	Uses      int      `json:"uses,omitempty" minimum:"1" maximum:"1000000" doc:"how many devices may use it; default 1"`
+	Hours     int      `json:"hours,omitempty" minimum:"1" maximum:"8760" doc:"how long it is valid; default 24"`
 	Note      string   `json:"note,omitempty" maxLength:"500"`
-	Ownership string   `json:"ownership,omitempty" enum:"BYOD,COPE" doc:"of the devices that come by it; what they say where absent"`
+	Ownership string   `json:"ownership,omitempty" enum:"BYOD,COPE" doc:"of the devices that enrol with it; default: as they report"`
 	User      string   `json:"user,omitempty" maxLength:"256"`
 	Tags      []string `json:"tags,omitempty" maxItems:"50"`
-	PolicyID  string   `json:"policy_id,omitempty" maxLength:"128" doc:"their own policy; what their groups say where absent"`
+	PolicyID  string   `json:"policy_id,omitempty" maxLength:"128" doc:"a policy of their own; default: those of their groups"`
 }
 
 type enrollmentView struct {
 	ID        string     `json:"id"`
-	Token     string     `json:"token,omitempty" doc:"shown once; the server keeps a hash"`
+	Token     string     `json:"token,omitempty" doc:"shown only once; the server keeps a hash"`
 	CAPin     string     `json:"ca_pin,omitempty" doc:"for warder enroll --ca-pin"`
 	Uses      int        `json:"uses"`
 	Used      int        `json:"used"`
@@ -202,7 +202,7 @@ type fleetEvent struct {
 
 type fleetEvents struct {
 	Data []fleetEvent `json:"data"`
-	Next string       `json:"next,omitempty" doc:"the cursor that goes on after this answer; absent at the end. An answer may be short, or empty, and have one"`
+	Next string       `json:"next,omitempty" doc:"cursor for the next answer; absent at the end. An answer may be short or empty and still have one"`
 }
 
 // listEvents lists the events of all devices, newest first.

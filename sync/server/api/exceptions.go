@@ -13,28 +13,28 @@ import (
 )
 
 type exceptionBody struct {
-	Section string `json:"section,omitempty" maxLength:"64" doc:"whose rules let it pass: usb"`
-	Subject string `json:"subject,omitempty" maxLength:"400" doc:"what passes; of usb: vendor:product or vendor:product:SERIAL, as warder status and events show it"`
+	Section string `json:"section,omitempty" maxLength:"64" doc:"the section that the exception belongs to: usb"`
+	Subject string `json:"subject,omitempty" maxLength:"400" doc:"what is let in; for usb vendor:product or vendor:product:SERIAL, as warder status and events show it"`
 	USB     string `json:"usb,omitempty" maxLength:"400" doc:"short for section usb and this subject"`
 	Minutes int    `json:"minutes" minimum:"1" maximum:"43200"`
 	Reason  string `json:"reason" minLength:"1" maxLength:"500"`
-	Offline bool   `json:"offline,omitempty" doc:"give a code to read out: the device is not reached, and redeems it by itself within a day"`
+	Offline bool   `json:"offline,omitempty" doc:"answer with a code to read out, for a device without a network; it has to be redeemed within a day"`
 }
 
 type exceptionView struct {
 	ID        string     `json:"id"`
 	Section   string     `json:"section"`
 	Subject   string     `json:"subject"`
-	USB       string     `json:"usb,omitempty" doc:"the subject, where the section is usb"`
+	USB       string     `json:"usb,omitempty" doc:"the subject, if the section is usb"`
 	Reason    string     `json:"reason"`
 	CreatedBy string     `json:"created_by"`
 	CreatedAt time.Time  `json:"created_at"`
 	Until     time.Time  `json:"until" doc:"for a code: the latest time at which it can end"`
 	EndedAt   *time.Time `json:"ended_at,omitempty"`
 	Offline   bool       `json:"offline,omitempty"`
-	Current   bool       `json:"current" doc:"the server sends it to the device now; false for a code, which is in force once the device has redeemed it, and for which state says how it stands"`
-	State     string     `json:"state" enum:"current,code_issued,ended,expired" doc:"code_issued: a code was given and can still be in use; the device's events say whether it was taken"`
-	Code      string     `json:"code,omitempty" doc:"shown once"`
+	Current   bool       `json:"current" doc:"the server sends it to the device now; false for a code, which takes effect once the device has redeemed it (see state)"`
+	State     string     `json:"state" enum:"current,code_issued,ended,expired" doc:"code_issued: a code was given out and may be in use; the device's events say whether it was redeemed"`
+	Code      string     `json:"code,omitempty" doc:"shown only once"`
 }
 
 // viewException is an exception as the API shows it.
@@ -63,14 +63,14 @@ func (in *exceptionBody) subject(errs *policy.Errors) (section, subject string) 
 	section, subject = in.Section, in.Subject
 	switch {
 	case in.USB != "" && (section != "" || subject != ""):
-		*errs = append(*errs, policy.Error{Field: "usb", Message: "must not stand beside section and subject", Received: short(in.USB)})
+		*errs = append(*errs, policy.Error{Field: "usb", Message: "cannot be combined with section and subject", Received: short(in.USB)})
 		return "", ""
 	case in.USB != "" || section == "" && subject == "":
 		section, subject, field = "usb", in.USB, "usb"
 	}
 	s, ok := all.Find(section)
 	if !ok || s.Except == nil {
-		*errs = append(*errs, policy.Error{Field: "section", Message: "must be a section that knows exceptions", Received: short(section)})
+		*errs = append(*errs, policy.Error{Field: "section", Message: "must be a section that has exceptions", Received: short(section)})
 		return "", ""
 	}
 	name, err := s.Except.Parse(subject)
@@ -91,7 +91,8 @@ func grantException(a *API, q *request, in *exceptionBody) (exceptionView, error
 	section, subject := in.subject(&errs)
 	text(&errs, "reason", in.Reason, 500)
 	if strings.TrimSpace(in.Reason) == "" {
-		errs = append(errs, policy.Error{Field: "reason", Message: "must say why", Received: in.Reason})
+		errs = append(errs, policy.Error{Field: "reason", Message: "must not be empty: it is shown to the user and in the audit log",
+			Received: in.Reason})
 	}
 	if err := invalid(errs); err != nil {
 		return exceptionView{}, err

@@ -43,7 +43,7 @@ type historyList struct {
 	Total    int           `json:"total,omitempty"`
 	Page     int           `json:"page,omitempty"`
 	PageSize int           `json:"page_size,omitempty"`
-	Next     string        `json:"next,omitempty" doc:"the cursor that goes on after this answer; absent at the end"`
+	Next     string        `json:"next,omitempty" doc:"cursor for the next answer; absent at the end"`
 }
 
 // policyHistory answers GET /policies/{id}/history.

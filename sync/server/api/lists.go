@@ -22,7 +22,7 @@ type listView[T any] struct {
 	Total    int    `json:"total"`
 	Page     int    `json:"page,omitempty"`
 	PageSize int    `json:"page_size,omitempty"`
-	Next     string `json:"next,omitempty" doc:"the cursor that goes on after this answer; absent at the end"`
+	Next     string `json:"next,omitempty" doc:"cursor for the next answer; absent at the end"`
 }
 
 // listOf makes a page of a list.
@@ -40,10 +40,10 @@ var (
 		{name: "page", doc: "from 1", kind: "integer", def: 1, most: 1 << 30},
 		{name: "page_size", doc: "at most 100", kind: "integer", def: 20, most: 100},
 		{name: "cursor",
-			doc: "go on where an answer ended: its next. Unlike page it stays right while the list changes (sorted by last_sync, what " +
-				"changes its place meanwhile comes there)", kind: "string", most: 2048},
+			doc: "continue an earlier answer: its next. Unlike page, it stays valid while the list changes (in a list sorted by " +
+				"last_sync, devices that check in meanwhile may be repeated)", kind: "string", most: 2048},
 	}
-	textParam = param{name: "q", doc: "a text that is somewhere in it, in capitals or not", kind: "string"}
+	textParam = param{name: "q", doc: "search text, ignoring case", kind: "string"}
 	since     = param{name: "since", doc: "from this time on", kind: "string", format: "date-time"}
 	until     = param{name: "until", doc: "before this time", kind: "string", format: "date-time"}
 )

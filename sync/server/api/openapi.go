@@ -94,11 +94,12 @@ func Describe(version string) *huma.OpenAPI {
 		}
 		if r.access == admin && r.method == http.MethodPost {
 			op.Parameters = append(op.Parameters, &huma.Param{Name: "Idempotency-Key", In: "header",
-				Description: "a second request with the same key is answered and not carried out", Schema: &huma.Schema{Type: "string"}})
+				Description: "a repeated request with the same key gets the same answer and is not carried out again",
+				Schema:      &huma.Schema{Type: "string"}})
 		}
 		if strings.HasPrefix(r.path, "/policies/{id}") && (r.method != http.MethodGet) {
 			op.Parameters = append(op.Parameters, &huma.Param{Name: "If-Match", In: "header",
-				Description: "the ETag that was read: another one since is 412", Schema: &huma.Schema{Type: "string"}})
+				Description: "the ETag that was read; 412 if there is a newer version", Schema: &huma.Schema{Type: "string"}})
 		}
 		if r.in != nil {
 			op.RequestBody = &huma.RequestBody{Required: true, Content: withExample(r, content(r.in, operationID(r)+"Body"))}
@@ -116,7 +117,7 @@ func Describe(version string) *huma.OpenAPI {
 		}
 		op.Responses[strconv.Itoa(status)] = answer
 		if r.path == "/policies/validate" {
-			op.Responses["400"] = &huma.Response{Description: "the policy is not valid, with every error; or the request is not",
+			op.Responses["400"] = &huma.Response{Description: "the policy or the request is not valid; every error is listed",
 				Content: map[string]*huma.MediaType{"application/json": {
 					Schema: &huma.Schema{AnyOf: []*huma.Schema{registry.Schema(r.out, true, ""),
 						registry.Schema(reflect.TypeFor[protocol.Problem](), true, "Problem")}}}}}
@@ -140,9 +141,9 @@ func Describe(version string) *huma.OpenAPI {
 
 // tagDocs describe the groups of routes.
 var tagDocs = map[string]string{
-	"Policies": "what devices should do", "Templates": "what a policy may begin with", "Rollouts": "a policy's next version, in stages",
+	"Policies": "what devices should do", "Templates": "policies to begin with", "Rollouts": "a policy's next version, in stages",
 	"Assignments": "policies for groups of devices",
-	"Devices":     "the laptops, and how they stand", "Enrollments": "tokens by which devices come", "Compliance": "how the fleet stands",
+	"Devices":     "laptops and their compliance", "Enrollments": "tokens with which devices enrol", "Compliance": "the fleet's compliance",
 	"Events": "what happened on devices",
 	"Audit":  "what administrators changed", "Tokens": "administrators' tokens", "Latency": "how long changes take",
 	"Device side": "what devices call",

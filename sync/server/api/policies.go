@@ -60,7 +60,7 @@ type policyItem struct {
 	Active    bool      `json:"active"`
 	CreatedAt time.Time `json:"created_at"`
 	Version   int       `json:"version,omitempty"`
-	Mode      string    `json:"compliance,omitempty" enum:"enforce,warn,monitor" doc:"the policy's mode; enforce where it says none"`
+	Mode      string    `json:"compliance,omitempty" enum:"enforce,warn,monitor" doc:"the policy's mode; default enforce"`
 }
 
 // itemOf is a policy as a list shows it.

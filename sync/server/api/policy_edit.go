@@ -196,7 +196,7 @@ func (a *API) editable(p *fleet.Policy, d *policy.Document, fields map[string]an
 		return &problem{status: http.StatusConflict, code: "stale_version",
 			message: "the policy is at version " + strconv.Itoa(p.Version) + ", not " + strconv.Itoa(d.Version)}
 	case d.ID != p.ID:
-		return refusal(policy.Errors{{Field: "id", Message: "is another policy's than the path's", Received: d.ID}})
+		return refusal(policy.Errors{{Field: "id", Message: "is not the id in the path", Received: d.ID}})
 	case named && d.Name == "":
 		return refusal(policy.Errors{{Field: "name", Message: "must not be empty", Received: ""}})
 	case !d.Active && a.state.Load().Default == p.ID:

@@ -366,7 +366,8 @@ func push(a *API, q *request) (struct{}, error) {
 	}
 	s := &socket{device: e.d.Device, n: e.d.N}
 	if a.hub.count() >= a.MaxSockets && !a.hub.connected(e.d.ID) {
-		return none, &problem{status: http.StatusServiceUnavailable, code: "busy", message: "this node has as many sockets as it can"}
+		return none, &problem{status: http.StatusServiceUnavailable, code: "busy",
+			message: "this node has the most sockets that it accepts"}
 	}
 	c, err := websocket.Accept(q.w, q.Request, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
 	if err != nil {

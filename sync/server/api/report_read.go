@@ -58,7 +58,7 @@ func receiveStrictly(body []byte) (*received, error) {
 			}
 			if name := respelled(v); name != "" {
 				errs = append(errs, policy.Error{Field: fmt.Sprintf("%s[%d].%s", part, i, short(name)),
-					Message: "must stand only once, in whatever capitals", Received: short(name)})
+					Message: "appears more than once, in different capitals", Received: short(name)})
 				break
 			}
 		}

@@ -21,8 +21,9 @@ import (
 // aReport is one as an agent writes it.
 func aReport(events int, whole bool) []byte {
 	at := time.Date(2026, 11, 26, 20, 30, 0, 123456789, time.UTC)
-	r := protocol.Report{Counter: 7, Policy: protocol.PolicyState{ID: "policy-default", Version: 3, Digest: strings.Repeat("ab", 32), Serial: 12,
-		State: "active"},
+	r := protocol.Report{Counter: 7, Policy: protocol.PolicyState{ID: "policy-default", Version: 3, Digest: strings.Repeat("ab", 32),
+		Serial: 12,
+		State:  "active"},
 		Agent:  protocol.Agent{Version: "0.6.0", StartedAt: at, Machine: strings.Repeat("m", 64), Run: "r1"},
 		Pinned: "pinned", DeviceDigest: strings.Repeat("cd", 32), FindingsDigest: strings.Repeat("ef", 32), LookedAt: &at, Epoch: "e1"}
 	if whole {
@@ -48,7 +49,7 @@ func aReport(events int, whole bool) []byte {
 		r.Events = append(r.Events, enforce.Event{Seq: uint64(i) + 1, At: at, Setting: "usb.allowed_classes", Mode: enforce.Enforce,
 			Kind:    enforce.Denied,
 			Subject: "usb 1-2 0951:1666 0019E06B9C85 (Kingston DataTraveler)",
-			Reason:  `mass_storage is not in usb.allowed_classes; to change it: add "0951:1666:0019E06B9C85" to usb.whitelist`,
+			Reason:  `mass_storage is not in usb.allowed_classes; to allow it: add "0951:1666:0019E06B9C85" to usb.whitelist`,
 			Facts: `{"path":"1-2","number":9,"vendor":2385,"product":5734,"serial":"0019E06B9C85","interfaces":[{"class":8,` +
 				`"subclass":6,"protocol":80}],"authorized":{"value":false,"known":true}}`,
 			By: &enforce.Program{PID: 12, Name: "bash"}})

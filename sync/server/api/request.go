@@ -107,7 +107,7 @@ func (a *API) room(q *request, limit int64) (done func(), err error) {
 		if e.coming.Add(1) > maxComing {
 			e.coming.Add(-1)
 			return nil, &problem{status: http.StatusTooManyRequests, code: "busy",
-				message: "other requests of this device are on their way"}
+				message: "too many requests of this device are in progress"}
 		}
 		leave = func() { e.coming.Add(-1) }
 	}
@@ -124,7 +124,7 @@ func (a *API) room(q *request, limit int64) (done func(), err error) {
 		leave()
 		a.stats.shed.Inc()
 		return nil, &problem{status: http.StatusServiceUnavailable, code: "busy",
-			message: "the server reads as many large bodies as it can"}
+			message: "the server is reading too many large bodies; try again later"}
 	}
 	return func() { a.large.Release(size); leave() }, nil
 }
@@ -150,9 +150,10 @@ func (q *request) parameters() error {
 		i := slices.IndexFunc(q.route.query, func(p param) bool { return p.name == name })
 		switch {
 		case i < 0:
-			errs = append(errs, policy.Error{Field: "?" + short(name), Message: "is not a parameter here", Received: short(v[0])})
+			errs = append(errs, policy.Error{Field: "?" + short(name), Message: "is not a parameter of this operation",
+				Received: short(v[0])})
 		case len(v) > 1:
-			errs = append(errs, policy.Error{Field: "?" + name, Message: "must stand only once", Received: len(v)})
+			errs = append(errs, policy.Error{Field: "?" + name, Message: "appears more than once", Received: len(v)})
 		default:
 			if m := q.route.query[i].check(v[0]); m != "" {
 				errs = append(errs, policy.Error{Field: "?" + name, Message: m, Received: short(v[0])})

@@ -112,7 +112,7 @@ func (a *API) serve(r *route, names []string, w http.ResponseWriter, hq *http.Re
 			a.Log.Error("a request ended in a panic", "route", r.method+" "+r.path, "request", id, "panic", p, "stack",
 				string(debug.Stack()))
 			a.write(w, http.StatusInternalServerError, protocol.Problem{Error: &protocol.ProblemBody{Code: "internal",
-				Message: "the server made a mistake", RequestID: id}})
+				Message: "internal error; the server's log has the details under this request's id", RequestID: id}})
 		}
 	}()
 	q := &request{Request: hq, w: w, now: a.Now(), route: r, names: names}
@@ -174,7 +174,7 @@ func (a *API) run(q *request) (out any, status int, err error) {
 		return nil, 0, err
 	}
 	if !a.enter() {
-		return nil, 0, &problem{status: http.StatusServiceUnavailable, code: "busy", message: "the server has as much to do as it can"}
+		return nil, 0, &problem{status: http.StatusServiceUnavailable, code: "busy", message: "the server is overloaded; try again later"}
 	}
 	q.leave = sync.OnceFunc(func() { <-a.inFlight })
 	defer q.leave()

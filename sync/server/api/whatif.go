@@ -38,17 +38,17 @@ const (
 type whatIfView struct {
 	Changes     []string       `json:"changes" doc:"what the candidate changes in the policy"`
 	Total       int            `json:"total" doc:"devices that have the policy"`
-	Devices     int            `json:"devices" doc:"of them looked at in this answer"`
-	Judged      int            `json:"judged" doc:"whose reported facts could be judged"`
-	CannotTell  int            `json:"cannot_tell" doc:"devices without a fact that the policy needs, or without any"`
-	Affected    int            `json:"affected" doc:"for which a finding or an event would be different"`
+	Devices     int            `json:"devices" doc:"devices that this answer covers"`
+	Judged      int            `json:"judged" doc:"devices whose reported facts could be judged"`
+	CannotTell  int            `json:"cannot_tell" doc:"devices for which a needed fact is missing"`
+	Affected    int            `json:"affected" doc:"devices for which a finding or an event would differ"`
 	Findings    int            `json:"findings_flipped"`
 	Events      int            `json:"events_flipped"`
 	EventsAsked int            `json:"events_judged"`
-	NewlyDenied map[string]int `json:"newly_denied" doc:"what would be refused and is not now, with the number of machines; beyond 500 kinds the rest is other, counted for each kind"`
-	Truncated   string         `json:"truncated,omitempty" doc:"why not all was looked at"`
-	Next        string         `json:"next,omitempty" doc:"the cursor that goes on after these devices; absent where all were looked at"`
-	Left        int            `json:"left" doc:"devices that the next answers are about"`
+	NewlyDenied map[string]int `json:"newly_denied" doc:"what would be refused and is not now, with the number of devices; beyond 500 kinds, the rest is counted as other"`
+	Truncated   string         `json:"truncated,omitempty" doc:"why not all devices are covered"`
+	Next        string         `json:"next,omitempty" doc:"cursor for the next devices; absent after the last"`
+	Left        int            `json:"left" doc:"devices that the next answers cover"`
 	Data        []whatIfDevice `json:"data"`
 }
 
@@ -116,7 +116,7 @@ func whatIf(a *API, q *request) (whatIfView, error) {
 	if out.Left > 0 {
 		if out.Devices == 0 {
 			return out, &problem{status: http.StatusServiceUnavailable, code: "busy",
-				message: "not one device could be looked at in " + whatIfTime.String()}
+				message: "no device could be examined within " + whatIfTime.String()}
 		}
 		out.Next = cursorOf(roster.Mark{N: last, Sort: "what-if"})
 		if out.Truncated == "" {
@@ -197,7 +197,8 @@ func (w *whatIfWork) safely(ctx context.Context, numbers []int64) (out whatIfVie
 	defer func() {
 		if p := recover(); p != nil {
 			w.a.Log.Error("a what-if ended in a panic", "panic", p, "stack", string(debug.Stack()))
-			err = &problem{status: http.StatusInternalServerError, code: "internal", message: "the server made a mistake"}
+			err = &problem{status: http.StatusInternalServerError, code: "internal",
+				message: "internal error; the server's log has the details under this request's id"}
 		}
 	}()
 	return w.judge(ctx, numbers)

@@ -78,7 +78,7 @@ type Device struct {
 // Target names a group. An empty field matches everything; all given fields have to match.
 type Target struct {
 	Platform  string `json:"platform,omitempty" enum:"linux,windows,darwin" doc:"operating system"`
-	Ownership string `json:"ownership,omitempty" enum:"ANY,BYOD,COPE" doc:"whose the machine is"`
+	Ownership string `json:"ownership,omitempty" enum:"ANY,BYOD,COPE" doc:"ownership of the device"`
 	User      string `json:"user,omitempty" maxLength:"256" doc:"the device's user"`
 	Tag       string `json:"tag,omitempty" maxLength:"64" doc:"one of the device's tags"`
 }

@@ -19,14 +19,14 @@ const (
 // Stage is one step of a rollout.
 type Stage struct {
 	Percent     int `json:"percent" minimum:"1" maximum:"100" doc:"share of the policy's devices that get the new version"`
-	WaitMinutes int `json:"wait_minutes,omitempty" minimum:"0" maximum:"43200" doc:"at least, before the next stage begins, or the last one ends; in an open window"`
+	WaitMinutes int `json:"wait_minutes,omitempty" minimum:"0" maximum:"43200" doc:"shortest duration of the stage, counting only time in the window"`
 }
 
 // Window is the time of day in which devices are moved.
 type Window struct {
 	From string   `json:"from" pattern:"^([01][0-9]|2[0-3]):[0-5][0-9]$" doc:"hours and minutes, UTC"`
-	To   string   `json:"to" pattern:"^([01][0-9]|2[0-3]):[0-5][0-9]$" doc:"hours and minutes, UTC; before from: over midnight"`
-	Days []string `json:"days,omitempty" doc:"mon to sun; all where absent" enum:"mon,tue,wed,thu,fri,sat,sun"`
+	To   string   `json:"to" pattern:"^([01][0-9]|2[0-3]):[0-5][0-9]$" doc:"hours and minutes, UTC; if earlier than from, the window spans midnight"`
+	Days []string `json:"days,omitempty" doc:"mon to sun; default: all" enum:"mon,tue,wed,thu,fri,sat,sun"`
 }
 
 // Open reports whether a moment lies in the window.
@@ -76,10 +76,10 @@ func later(a, b time.Time) time.Time {
 // Plan is how a rollout proceeds, as an administrator writes it.
 type Plan struct {
 	Stages     []Stage  `json:"stages" minItems:"1" maxItems:"20"`
-	Groups     []Target `json:"groups,omitempty" maxItems:"50" doc:"get the new version from the first stage on"`
-	Window     *Window  `json:"window,omitempty" doc:"when devices are moved; always where absent"`
-	StopAbove  *int     `json:"stop_above_percent,omitempty" minimum:"0" maximum:"100" doc:"stop when more than this share of the moved devices revert or turn noncompliant; 10 where absent"`
-	MinDevices *int     `json:"min_devices,omitempty" minimum:"1" maximum:"100000" doc:"reports needed before the share counts; 5 where absent, or all devices of a smaller stage"`
+	Groups     []Target `json:"groups,omitempty" maxItems:"50" doc:"groups that get the new version from the first stage on"`
+	Window     *Window  `json:"window,omitempty" doc:"when devices are moved; default: always"`
+	StopAbove  *int     `json:"stop_above_percent,omitempty" minimum:"0" maximum:"100" doc:"stop if more than this share of the moved devices revert the version or become noncompliant; default 10"`
+	MinDevices *int     `json:"min_devices,omitempty" minimum:"1" maximum:"100000" doc:"reports needed before stop_above_percent is checked; default 5, or all devices of a smaller stage"`
 }
 
 // need is how many reports count as evidence.
@@ -177,9 +177,9 @@ func (r *Rollout) Next(now time.Time, t Tally, stageSize int) (stage int, done b
 // Tally counts what became of the devices that a rollout moved.
 type Tally struct {
 	Sent         int `json:"sent" doc:"devices that were sent the new version"`
-	Good         int `json:"good" doc:"have it, and are no worse than before"`
-	Reverted     int `json:"reverted" doc:"refused it, or went back"`
-	Noncompliant int `json:"noncompliant" doc:"compliant before, noncompliant under it"`
+	Good         int `json:"good" doc:"devices that have it, and are no worse than before"`
+	Reverted     int `json:"reverted" doc:"devices that refused or reverted it"`
+	Noncompliant int `json:"noncompliant" doc:"compliant before and noncompliant under the new version"`
 }
 
 // Stop reports whether too much went wrong. stage is how many devices the stage is for: a small one does not wait for

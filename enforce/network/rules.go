@@ -1,0 +1,178 @@
+package network
+
+import (
+	"net/netip"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/enforce/section"
+)
+
+// The lines of the decision order; the first that answers wins. They are the Line of a Rule.
+const (
+	lineEssential int32 = iota + 1 // the machine could not be managed without it
+	lineMatch                      // the longest entry of both lists that covers it
+	lineRest                       // allowed_domains is there, and covers it not; or nothing is managed
+)
+
+const (
+	settingAllowed enforce.Setting = "network.allowed_domains"
+	settingBlocked enforce.Setting = "network.blocked_domains"
+)
+
+// Rules is one policy compiled for one machine. It is read-only after Compile.
+type Rules struct {
+	lists                    *lists
+	modeAllowed, modeBlocked enforce.Mode
+	essential                []essential
+	must                     *table // their names
+	doc                      *policy.Document
+	machine                  *fact.Machine
+}
+
+// lists are both lists, made once for a document.
+type lists struct {
+	names *table
+	nets  nets
+}
+
+// Compile prepares a policy for judging.
+func Compile(d *policy.Document, m *fact.Machine) *Rules {
+	if m == nil {
+		m = &fact.Machine{}
+	}
+	r := &Rules{doc: d, machine: m, essential: essentials(d, m), modeAllowed: mode(d, m, settingAllowed),
+		modeBlocked: mode(d, m, settingBlocked)}
+	b := newBuilder(len(r.essential))
+	for _, e := range r.essential {
+		b.add(e.name, true)
+	}
+	r.must = b.table()
+	r.lists = d.Derived("network.lists", func() any {
+		n := &d.Network
+		l := &lists{}
+		b := newBuilder(len(n.AllowedDomains.V) + len(n.BlockedDomains.V))
+		for _, e := range n.AllowedDomains.V {
+			b.add(e, true)
+			l.nets.add(e, netAllow)
+		}
+		for _, e := range n.BlockedDomains.V {
+			b.add(e, false)
+			l.nets.add(e, netBlock)
+		}
+		l.names = b.table()
+		return l
+	}).(*lists)
+	return r
+}
+
+// mode is the mode of a setting, at most monitor while nothing on this machine supports it.
+func mode(d *policy.Document, m *fact.Machine, s enforce.Setting) enforce.Mode {
+	if m.Can(string(s)).Level == fact.Unsupported {
+		return min(d.Mode(s), enforce.Monitor)
+	}
+	return d.Mode(s)
+}
+
+// CanDeny reports whether anything can be refused in enforce mode.
+func (r *Rules) CanDeny() bool {
+	return r.modeAllowed == enforce.Enforce || r.modeBlocked == enforce.Enforce && (r.lists.names.names > 0 || len(r.lists.nets.of) > 0)
+}
+
+// Public returns these rules without anything below enforce: what everybody may see.
+func (r *Rules) Public() section.Rules {
+	c := *r
+	for _, m := range []*enforce.Mode{&c.modeAllowed, &c.modeBlocked} {
+		if *m < enforce.Enforce {
+			*m = enforce.Off
+		}
+	}
+	return &c
+}
+
+// Subject is what is judged: a name as it is looked up (lower-case, A-labels, without a dot at its end), or an address.
+type Subject struct {
+	Name    string     `json:"name,omitempty"`
+	Address netip.Addr `json:"address,omitzero"`
+	Port    uint16     `json:"port,omitempty"`
+}
+
+// String is the subject for people.
+func (s *Subject) String() string {
+	switch {
+	case s.Name != "":
+		return enforce.Plain(s.Name)
+	case s.Port != 0:
+		return netip.AddrPortFrom(s.Address, s.Port).String()
+	}
+	return s.Address.String()
+}
+
+// Judge judges a name or an address. Of an address it says what the lists say: whether an allowed name has resolved to
+// it, the resolver knows.
+func (r *Rules) Judge(s *Subject) enforce.Verdict {
+	allow, rule := r.decide(s, enforce.Enforce)
+	all, would := r.decide(s, enforce.Monitor)
+	v := enforce.Verdict{Allow: allow, Rule: rule, Would: would, WouldDeny: allow && !all}
+	switch would.Setting {
+	case settingAllowed:
+		v.WouldMode = r.modeAllowed
+	case settingBlocked:
+		v.WouldMode = r.modeBlocked
+	}
+	return v
+}
+
+// decide walks the lines whose setting is at least in the given mode.
+func (r *Rules) decide(s *Subject, least enforce.Mode) (allow bool, rule enforce.Rule) {
+	allowed, blocked := r.modeAllowed >= least, r.modeBlocked >= least
+	if r.isEssential(s) {
+		return true, enforce.Rule{Line: lineEssential}
+	}
+	if !allowed && !blocked {
+		return true, enforce.Rule{Line: lineRest}
+	}
+	found, block := r.matches(s, allowed, blocked)
+	switch {
+	case found && block:
+		return false, enforce.Rule{Setting: settingBlocked, Line: lineMatch}
+	case found:
+		return true, enforce.Rule{Setting: settingAllowed, Line: lineMatch}
+	case allowed:
+		return false, enforce.Rule{Setting: settingAllowed, Line: lineRest}
+	}
+	return true, enforce.Rule{Line: lineRest}
+}
+
+// matches asks the lists.
+func (r *Rules) matches(s *Subject, allowed, blocked bool) (found, block bool) {
+	var of uint64
+	var ofNets uint8
+	if allowed {
+		of, ofNets = allows, netAllow
+	}
+	if blocked {
+		of, ofNets = of|blocks, ofNets|netBlock
+	}
+	if s.Name == "" {
+		_, block, found = r.lists.nets.match(s.Address.Unmap(), ofNets)
+		return found, block
+	}
+	from, block, _ := r.lists.names.match(s.Name, of)
+	return from >= 0, block
+}
+
+// isEssential reports whether a subject can be reached whatever the lists say.
+func (r *Rules) isEssential(s *Subject) bool {
+	if s.Name != "" {
+		from, _, _ := r.must.match(s.Name, allows)
+		return from >= 0
+	}
+	for i := range r.essential {
+		if n := r.essential[i].name.Net; n.IsValid() && n.Contains(s.Address.Unmap()) {
+			return true
+		}
+	}
+	return false
+}
