@@ -182,14 +182,15 @@ func headline(st cli.Screen, s agent.Status) cli.Painted {
 	case s.Policy == nil:
 		return st.Warn("no policy yet")
 	}
-	if s.Rollup.Managed == 0 && s.Hidden > 0 {
+	all := s.Rollup.Managed + s.Rollup.Unsupported
+	if all == 0 && s.Hidden > 0 {
 		return st.Dim(fmt.Sprintf("%s in monitor mode; only root can see them", cli.Count(s.Hidden, "setting")))
 	}
 	text := compliance(st, s.Rollup.Compliance)
 	if s.Rollup.WrongMode {
 		text = st.Bad("wrong mode")
 	}
-	return text + st.Dim(fmt.Sprintf("  %s managed, %d of them unsupported here", cli.Count(s.Rollup.Managed, "setting"),
+	return text + st.Dim(fmt.Sprintf("  %s managed, %d of them unsupported here", cli.Count(all, "setting"),
 		s.Rollup.Unsupported))
 }
 
