@@ -108,7 +108,7 @@ func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 			}
 		case <-a.exceptions.timer.C:
 			a.endExceptions()
-		case <-a.clocks.enrol.C:
+		case <-a.clocks.enroll.C:
 			a.background.Go(func() { a.dropped(ctx) })
 		case <-a.clocks.home.C:
 			a.goHome()

@@ -178,7 +178,7 @@ func (l *lab) start() {
 func (l *lab) enroll() {
 	l.t.Helper()
 	token := l.admin("POST", "/enrollments", `{}`)["token"].(string)
-	if err := l.api.Do(context.Background(), "POST", "/v1/enroll", Enrolment{Server: l.url, Token: secret.Text(token), CAPin: l.pin},
+	if err := l.api.Do(context.Background(), "POST", "/v1/enroll", Enrollment{Server: l.url, Token: secret.Text(token), CAPin: l.pin},
 		nil); err != nil {
 		l.t.Fatal(err)
 	}
@@ -258,7 +258,7 @@ func version(v int) func(Status) bool {
 	return func(s Status) bool { return s.Policy != nil && s.Policy.Version == v && s.Policy.State == "active" }
 }
 
-// One policy from enrolment on, and everything that takes it back.
+// One policy from enrollment on, and everything that takes it back.
 func TestTour(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -367,7 +367,7 @@ func TestTour(t *testing.T) {
 	l.until("monitor gives everything back", version(3))
 	l.reads("1", "1")
 
-	// Retired: given back, and the enrolment forgotten.
+	// Retired: given back, and the enrollment forgotten.
 	l.admin("PUT", "/policies/policy-default", deny)
 	l.until("enforced", version(4))
 	l.reads("0", "0")
@@ -391,7 +391,7 @@ func TestStops(t *testing.T) {
 	goleak.VerifyNone(t, before, goleak.IgnoreAnyFunction("github.com/hashicorp/golang-lru/v2/expirable.NewLRU[...].func1"))
 }
 
-// Mass enrolment by a dropped file, and a configuration that changes while it runs.
+// Mass enrollment by a dropped file, and a configuration that changes while it runs.
 func TestDroppedFiles(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -399,10 +399,10 @@ func TestDroppedFiles(t *testing.T) {
 	token := l.admin("POST", "/enrollments", `{"uses":5}`)["token"].(string)
 	var err error
 	p := paths.Under(l.dir + "/agent")
-	write(t, p.EnrolmentFile(), fmt.Sprintf("server = %q\ntoken = %q\n", l.url, token))
+	write(t, p.EnrollmentFile(), fmt.Sprintf("server = %q\ntoken = %q\n", l.url, token))
 	l.until("enrolled", func(s Status) bool { return s.Enrolled })
 	for range 100 {
-		if _, err = os.Stat(p.EnrolmentFile()); err != nil {
+		if _, err = os.Stat(p.EnrollmentFile()); err != nil {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)

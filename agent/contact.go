@@ -277,7 +277,7 @@ func (a *Agent) connectTo(d *identity.Device) error {
 	return nil
 }
 
-// serverOf is the server's address: from the configuration, or else from the enrolment.
+// serverOf is the server's address: from the configuration, or else from the enrollment.
 func (a *Agent) serverOf(d *identity.Device) checkin.Server {
 	conf := a.settings()
 	server := checkin.Server{URL: d.Server, CA: d.CA, Proxy: conf.Proxy}
@@ -291,7 +291,7 @@ func (a *Agent) serverOf(d *identity.Device) checkin.Server {
 func deviceKey(d *identity.Device) (*jose.JSONWebKey, error) {
 	var k jose.JSONWebKey
 	if err := k.UnmarshalJSON(d.Key); err != nil || !k.Valid() || k.IsPublic() {
-		return nil, errors.New("the device key cannot be read: enrol this machine again")
+		return nil, errors.New("the device key cannot be read: enroll this machine again")
 	}
 	return &k, nil
 }

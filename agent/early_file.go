@@ -144,7 +144,7 @@ func (a *Agent) noteEarly() {
 func (a *Agent) earlyText() (text []byte, known bool, err error) {
 	st := a.custody.state
 	if st.Device == nil {
-		return nil, false, nil // the files may be damaged; whatever ends an enrolment removes this file itself
+		return nil, false, nil // the files may be damaged; whatever ends an enrollment removes this file itself
 	}
 	if st.Hold != nil || st.Confirmed == nil {
 		return nil, true, nil

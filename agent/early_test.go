@@ -199,7 +199,7 @@ func TestEarlyAlone(t *testing.T) {
 	}
 }
 
-// The file follows the policy: a hold and the end of the enrolment remove it, and removing or changing it is reported.
+// The file follows the policy: a hold and the end of the enrollment remove it, and removing or changing it is reported.
 func TestEarlyFile(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -19,35 +19,35 @@ import (
 	"github.com/warderd/warder/sync/protocol"
 )
 
-// Enrolment contains what is needed to enrol.
-type Enrolment struct {
+// Enrollment contains what is needed to enroll.
+type Enrollment struct {
 	Server string
 	Token  secret.Text
 	CAPin  string
 }
 
-// wireEnrolment is an enrolment as root's command line sends it to the agent.
-type wireEnrolment struct {
+// wireEnrollment is an enrollment as root's command line sends it to the agent.
+type wireEnrollment struct {
 	Server string `json:"server"`
 	Token  string `json:"token"`
 	CAPin  string `json:"ca_pin,omitempty"`
 }
 
 // MarshalJSON includes the token in clear: it goes over the local API, to root only.
-func (e Enrolment) MarshalJSON() ([]byte, error) {
-	return json.Marshal(wireEnrolment{e.Server, e.Token.Reveal(), e.CAPin})
+func (e Enrollment) MarshalJSON() ([]byte, error) {
+	return json.Marshal(wireEnrollment{e.Server, e.Token.Reveal(), e.CAPin})
 }
 
 // UnmarshalJSON reads it there.
-func (e *Enrolment) UnmarshalJSON(b []byte) error {
-	var w wireEnrolment
+func (e *Enrollment) UnmarshalJSON(b []byte) error {
+	var w wireEnrollment
 	err := json.Unmarshal(b, &w)
-	*e = Enrolment{w.Server, secret.Text(w.Token), w.CAPin}
+	*e = Enrollment{w.Server, secret.Text(w.Token), w.CAPin}
 	return err
 }
 
 // Enroll registers this machine and returns the state to store. It stores nothing.
-func Enroll(ctx context.Context, e Enrolment, proxy secret.URL, machine string) (identity.State, error) {
+func Enroll(ctx context.Context, e Enrollment, proxy secret.URL, machine string) (identity.State, error) {
 	key, err := protocol.NewDeviceKey()
 	if err != nil {
 		return identity.State{}, err
@@ -88,7 +88,7 @@ func Enroll(ctx context.Context, e Enrolment, proxy secret.URL, machine string) 
 // deviceName is the pattern of a device id: ids become parts of paths.
 var deviceName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// plausible refuses an enrolment that a device could not work with: an invalid id, an impossible time, or a recovery
+// plausible refuses an enrollment that a device could not work with: an invalid id, an impossible time, or a recovery
 // counter so high that no recovery could follow.
 func plausible(out protocol.EnrollResponse) error {
 	if !deviceName.MatchString(out.DeviceID) {
@@ -106,7 +106,7 @@ func plausible(out protocol.EnrollResponse) error {
 }
 
 // enroll is Enroll for a running agent.
-func (a *Agent) enroll(ctx context.Context, e Enrolment) error {
+func (a *Agent) enroll(ctx context.Context, e Enrollment) error {
 	d, proxy := a.custody.device(), a.settings().Proxy
 	if d != nil {
 		return fmt.Errorf("this machine is enrolled with %s already; unenroll it first", d.Server)
@@ -128,23 +128,23 @@ func (a *Agent) enroll(ctx context.Context, e Enrolment) error {
 	return again
 }
 
-// adopt puts a new enrolment into use.
+// adopt puts a new enrollment into use.
 func (a *Agent) adopt(st identity.State) {
 	if a.custody.save(st) != nil {
 		return
 	}
 	a.contact.sent = sent{}
 	a.health.set(identityDamaged, "")
-	a.health.set(enrolmentFailed, "")
+	a.health.set(enrollmentFailed, "")
 	a.connect()
 	a.checkIn()
 	a.flatten("running")
 }
 
-// watchConfig follows the configuration file, and enrols when an enrolment file is dropped beside it.
+// watchConfig follows the configuration file, and enrolls when an enrollment file is dropped beside it.
 func (a *Agent) watchConfig(ctx context.Context) error {
 	dir := a.o.Paths.Config
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // configuration is no secret; the enrolment file is removed
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // configuration is no secret; the enrollment file is removed
 		return err
 	}
 	a.applyConfig()
@@ -189,35 +189,35 @@ func (a *Agent) applyConfig() {
 	})
 }
 
-// droppedRetry is the pause before a dropped enrolment that failed is tried again; it doubles.
+// droppedRetry is the pause before a dropped enrollment that failed is tried again; it doubles.
 const droppedRetry = 30 * time.Second
 
-// dropped enrols with a file placed by mass deployment, and removes the file, because its token is a secret.
+// dropped enrolls with a file placed by mass deployment, and removes the file, because its token is a secret.
 func (a *Agent) dropped(ctx context.Context) {
-	path := a.o.Paths.EnrolmentFile()
+	path := a.o.Paths.EnrollmentFile()
 	if _, err := os.Stat(path); err != nil {
-		a.health.set(enrolmentFailed, "")
+		a.health.set(enrollmentFailed, "")
 		return
 	}
-	e, err := config.LoadEnrolment(path)
+	e, err := config.LoadEnrollment(path)
 	if err == nil {
 		if a.custody.device() == nil {
-			err = a.enroll(ctx, Enrolment{e.Server, e.Token, e.CAPin})
+			err = a.enroll(ctx, Enrollment{e.Server, e.Token, e.CAPin})
 		}
 	}
 	if err != nil {
-		a.o.Log.Warn("dropped enrolment failed", "error", err)
-		a.health.set(enrolmentFailed, err.Error())
+		a.o.Log.Warn("dropped enrollment failed", "error", err)
+		a.health.set(enrollmentFailed, err.Error())
 		// The network may not be up yet, or the server may be away.
 		a.do(func() {
-			a.clocks.enrol.Reset(min(droppedRetry<<min(a.clocks.tries, 5), 15*time.Minute))
+			a.clocks.enroll.Reset(min(droppedRetry<<min(a.clocks.tries, 5), 15*time.Minute))
 			a.clocks.tries++
 		})
 		return
 	}
 	a.do(func() { a.clocks.tries = 0 })
 	if err := os.Remove(path); err != nil {
-		a.health.set(enrolmentFailed, "enrolled, and the file with its token cannot be removed: "+err.Error())
+		a.health.set(enrollmentFailed, "enrolled, and the file with its token cannot be removed: "+err.Error())
 	}
 }
 

@@ -292,7 +292,7 @@ func (a *Agent) redeem(uid string, in ExceptionRequest) (identity.Exception, err
 		return none, errors.New("no policy is in force")
 	}
 	if len(st.Device.CodeSecret) == 0 {
-		return none, errors.New("this machine's server gave it no secret for codes; enrol it again")
+		return none, errors.New("this machine's server gave it no secret for codes; enroll it again")
 	}
 	code, err := protocol.ParseCode(in.Code)
 	if err != nil {

@@ -269,7 +269,7 @@ func (a *Agent) resumed() {
 // linked handles a new route to other networks: check in soon.
 func (a *Agent) linked() {
 	if a.clocks.tries > 0 {
-		a.clocks.enrol.Reset(time.Second) // a dropped enrolment waits for the network
+		a.clocks.enroll.Reset(time.Second) // a dropped enrollment waits for the network
 	}
 	if a.contact.cadence.Failures() > 0 {
 		a.contact.soon(a.contact.cadence.Soon())
@@ -289,8 +289,9 @@ func (a *Agent) report() (protocol.Report, sent) {
 	stands := a.machine.last()
 	findings := stands.findings
 	now, has := a.o.Now(), a.contact.sent
-	r := protocol.Report{Policy: a.custody.reported(), Epoch: epoch, Events: events, Pinned: a.custody.pinned(), Sequence: a.contact.nudgedFor,
-		Agent: protocol.Agent{Version: a.o.Version, StartedAt: a.started.UTC().Truncate(time.Second), Machine: a.o.Machine, Run: a.run}}
+	r := protocol.Report{Policy: a.custody.reported(), Epoch: epoch, Events: events, Pinned: a.custody.pinned(),
+		Sequence: a.contact.nudgedFor,
+		Agent:    protocol.Agent{Version: a.o.Version, StartedAt: a.started.UTC().Truncate(time.Second), Machine: a.o.Machine, Run: a.run}}
 	if !stands.result.At.IsZero() {
 		at := stands.result.At.UTC().Truncate(time.Second)
 		r.LookedAt = &at

@@ -47,7 +47,7 @@ const (
 	serverAway       = "server-away"
 	clockWrong       = "clock-wrong"
 	configRefused    = "config-refused"
-	enrolmentFailed  = "enrolment-failed"
+	enrollmentFailed = "enrolment-failed"
 	keysRefused      = "keys-refused"
 	releaseRefused   = "release-refused"
 	bundleFailed     = "diagnostics-failed"
@@ -59,7 +59,7 @@ const (
 // warnings lists every warning.
 var warnings = []Warning{
 	{Code: identityDamaged, Severity: High, Means: "the files that say who this machine is cannot be used",
-		Do: "enrol this machine again: sudo warder enroll"},
+		Do: "enroll this machine again: sudo warder enroll"},
 	{Code: identityStandby, Severity: Medium, Means: "the files that say who this machine is cannot be written reliably",
 		Do: "check for a full or broken disk (df -h /var/lib/warder); the agent recovers by itself once the disk can be written"},
 	{Code: ledgerBad, Severity: High, Means: "the record of this machine's original settings cannot be written reliably",
@@ -76,7 +76,7 @@ var warnings = []Warning{
 	{Code: policyRefused, Severity: Medium, Means: "the newest policy was refused; the last good one stays in force",
 		Do: "tell the administrator the reason; a corrected policy is picked up by itself"},
 	{Code: serverSetup, Severity: High, Means: "the server that this machine is enrolled with cannot be used",
-		Do: "check the server's address and the keys; if they are gone, enrol this machine again", Depends: []string{identityDamaged}},
+		Do: "check the server's address and the keys; if they are gone, enroll this machine again", Depends: []string{identityDamaged}},
 	{Code: serverAway, Severity: Medium, Means: "the server has not been reached for a while; the last policy stays in force",
 		Do: "check the network and the proxy in warder.toml; try: warder check-in", Depends: []string{serverSetup}, After: 15 * time.Minute,
 		Local: true},
@@ -84,10 +84,10 @@ var warnings = []Warning{
 		Do: "set the clock, or let it be set: timedatectl set-ntp true"},
 	{Code: configRefused, Severity: Medium, Means: "the configuration file cannot be used; the last good one stays in force",
 		Do: "correct warder.toml; it is read again as soon as it is saved"},
-	{Code: enrolmentFailed, Severity: High, Means: "this machine could not be enrolled with the dropped enroll.toml",
+	{Code: enrollmentFailed, Severity: High, Means: "this machine could not be enrolled with the dropped enroll.toml",
 		Do: "correct enroll.toml, or check the server, the token and the network; the agent tries again by itself"},
 	{Code: keysRefused, Severity: High, Means: "the server changed its policy keys, and this machine does not trust the new ones",
-		Do: "ask the administrator whether the keys were changed on purpose; if so, enrol this machine again"},
+		Do: "ask the administrator whether the keys were changed on purpose; if so, enroll this machine again"},
 	{Code: releaseRefused, Severity: Medium, Means: "the server released this machine, but the release could not be carried out",
 		Do: "see the reason; the agent tries again at each check-in"},
 	{Code: bundleFailed, Severity: Low, Means: "the diagnostics that support asked for could not be sent", Do: "ask for them again",

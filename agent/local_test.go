@@ -366,8 +366,8 @@ func TestSocketOfTheStuck(t *testing.T) {
 	}
 }
 
-// A server that answers an enrolment with lies is refused.
-func TestPlausibleEnrolment(t *testing.T) {
+// A server that answers an enrollment with lies is refused.
+func TestPlausibleEnrollment(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	good := protocol.EnrollResponse{DeviceID: "device-ABC_1", ServerTime: now, Recovery: uint64(now.Unix())}

@@ -17,16 +17,16 @@ type mailbox struct {
 
 // clocks are the loop's timers.
 type clocks struct {
-	look  *time.Timer // the next look at the machine
-	due   time.Time   // of that look, if it collects a burst
-	asked time.Time   // when the burst began
-	hold  *time.Timer // the end of a hold
-	idle  *time.Timer // when memory is given back
-	enrol *time.Timer // the next try of a dropped enrolment
-	home  *time.Timer // the next try to move the state files back to the disk
-	away  time.Duration
-	tries int // of that try
-	blind time.Duration
+	look   *time.Timer // the next look at the machine
+	due    time.Time   // of that look, if it collects a burst
+	asked  time.Time   // when the burst began
+	hold   *time.Timer // the end of a hold
+	idle   *time.Timer // when memory is given back
+	enroll *time.Timer // the next try of a dropped enrollment
+	home   *time.Timer // the next try to move the state files back to the disk
+	away   time.Duration
+	tries  int // of that try
+	blind  time.Duration
 	// blinded is when that was set; unrestored is the state file that could not be recreated.
 	blinded    time.Time
 	unrestored string

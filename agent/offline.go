@@ -20,7 +20,7 @@ type OfflineAction int
 const (
 	OfflineRevert   OfflineAction = iota // give back, once
 	OfflineHold                          // give back, and suspend the policy
-	OfflineUnenroll                      // give back, and forget the enrolment
+	OfflineUnenroll                      // give back, and forget the enrollment
 )
 
 // Offline gives the machine back while no agent runs. It applies the empty plan through the same planner and ledger.
@@ -100,8 +100,8 @@ func (a *Agent) offline(what OfflineAction, h HoldRequest) error {
 	return nil
 }
 
-// EnrollOffline enrols while no agent runs.
-func EnrollOffline(ctx context.Context, p paths.Paths, e Enrolment) error {
+// EnrollOffline enrolls while no agent runs.
+func EnrollOffline(ctx context.Context, p paths.Paths, e Enrollment) error {
 	ids := identity.New(p.State, p.Run)
 	st, err := ids.Load()
 	if err == nil && st.Device != nil {

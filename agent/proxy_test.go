@@ -49,7 +49,7 @@ func tunnel(t *testing.T) (proxy string, asked *atomic.Int64) {
 	return s.URL, asked
 }
 
-// ticket is an enrolment token.
+// ticket is an enrollment token.
 func (l *lab) ticket() string {
 	return l.admin("POST", "/enrollments", `{"uses":9}`)["token"].(string)
 }
@@ -64,13 +64,13 @@ func hidden(t *testing.T) (l *lab, at string) {
 	return l, "https://policy.invalid:" + u.Port()
 }
 
-// A machine enrols through the proxy of warder.toml also while no agent runs, with the authority pinned; and through
+// A machine enrolls through the proxy of warder.toml also while no agent runs, with the authority pinned; and through
 // that of its environment, by command or by a dropped file.
 func TestEnrollThroughProxy(t *testing.T) {
 	if os.Getenv("WARDER_TEST_ENROL") != "" { // the child below: the library reads its environment once
 		c := strings.Split(os.Getenv("WARDER_TEST_ENROL"), " ")
 		if err := EnrollOffline(context.Background(), paths.Under(c[0]),
-			Enrolment{Server: c[1], Token: secret.Text(c[2]), CAPin: c[3]}); err != nil {
+			Enrollment{Server: c[1], Token: secret.Text(c[2]), CAPin: c[3]}); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -81,7 +81,7 @@ func TestEnrollThroughProxy(t *testing.T) {
 		proxy, asked := tunnel(t)
 		p := paths.Under(l.dir + "/agent")
 		write(t, p.ConfigFile(), "proxy = \""+proxy+"\"\n")
-		if err := EnrollOffline(context.Background(), p, Enrolment{Server: at, Token: secret.Text(l.ticket()), CAPin: l.pin}); err != nil {
+		if err := EnrollOffline(context.Background(), p, Enrollment{Server: at, Token: secret.Text(l.ticket()), CAPin: l.pin}); err != nil {
 			t.Fatal(err)
 		}
 		if asked.Load() < 2 {
@@ -106,7 +106,7 @@ func TestEnrollThroughProxy(t *testing.T) {
 		proxy, asked := tunnel(t)
 		p := paths.Under(l.dir + "/agent")
 		write(t, p.ConfigFile(), "proxy = \""+proxy+"\"\n")
-		write(t, p.EnrolmentFile(), "server = \""+at+"\"\ntoken = \""+l.ticket()+"\"\nca_pin = \""+l.pin+"\"\n")
+		write(t, p.EnrollmentFile(), "server = \""+at+"\"\ntoken = \""+l.ticket()+"\"\nca_pin = \""+l.pin+"\"\n")
 		l.start()
 		l.until("it is enrolled", func(s Status) bool { return s.Enrolled && !s.CheckIn.Last.IsZero() && s.CheckIn.Push })
 		if asked.Load() < 2 {
@@ -118,7 +118,7 @@ func TestEnrollThroughProxy(t *testing.T) {
 		proxy, _ := tunnel(t)
 		p := paths.Under(l.dir + "/agent")
 		write(t, p.ConfigFile(), "proxy = \""+proxy+"\"\n")
-		err := EnrollOffline(context.Background(), p, Enrolment{Server: at, Token: secret.Text(l.ticket()),
+		err := EnrollOffline(context.Background(), p, Enrollment{Server: at, Token: secret.Text(l.ticket()),
 			CAPin: "sha256:" + strings.Repeat("0", 64)})
 		if err == nil || !strings.Contains(err.Error(), "no certificate authority with the pinned fingerprint") {
 			t.Error(err)
@@ -132,7 +132,7 @@ func TestServerInCapitals(t *testing.T) {
 	l := newTLSLab(t)
 	l.start()
 	at := strings.Replace(strings.Replace(l.url, "https://", "HTTPS://", 1), "127.0.0.1", "LOCALHOST", 1) + "/"
-	if err := l.agent.enroll(context.Background(), Enrolment{Server: at, Token: secret.Text(l.ticket()), CAPin: l.pin}); err != nil {
+	if err := l.agent.enroll(context.Background(), Enrollment{Server: at, Token: secret.Text(l.ticket()), CAPin: l.pin}); err != nil {
 		t.Fatal(err)
 	}
 	l.until("push is up", func(s Status) bool { return !s.CheckIn.Last.IsZero() && s.CheckIn.Push })

@@ -315,9 +315,9 @@ func (a *Agent) postCheckIn(ctx context.Context, c caller, _ *http.Request, _ []
 	return s, nil
 }
 
-// postEnroll enrols this machine.
+// postEnroll enrolls this machine.
 func (a *Agent) postEnroll(ctx context.Context, _ caller, _ *http.Request, body []byte) (any, error) {
-	var e Enrolment
+	var e Enrollment
 	if err := json.Unmarshal(body, &e); err != nil {
 		return nil, &localapi.Error{Status: http.StatusBadRequest, Message: err.Error()}
 	}
@@ -327,7 +327,7 @@ func (a *Agent) postEnroll(ctx context.Context, _ caller, _ *http.Request, body 
 	return a.status(everything), nil
 }
 
-// postUnenroll gives the machine back and forgets the enrolment.
+// postUnenroll gives the machine back and forgets the enrollment.
 func (a *Agent) postUnenroll(ctx context.Context, _ caller, _ *http.Request, _ []byte) (any, error) {
 	if err := a.unenroll(ctx); err != nil {
 		return nil, refused(http.StatusConflict, err)

@@ -57,7 +57,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{o: o, started: o.Now(), run: rand.Text()[:8],
 		mailbox: mailbox{wake: make(chan func(), 64), looks: make(chan struct{}, 1), rests: make(chan struct{}, 1),
 			drifts: make(chan bool, 1), ctx: context.Background()},
-		clocks: clocks{look: stopped(), hold: stopped(), idle: stopped(), enrol: stopped(), home: stopped()}}
+		clocks: clocks{look: stopped(), hold: stopped(), idle: stopped(), enroll: stopped(), home: stopped()}}
 	a.health = newHealth(o.Now)
 	a.latency.init()
 	a.custody = &custody{ids: identity.New(o.Paths.State, o.Paths.Run), health: a.health, now: o.Now}

@@ -1,4 +1,4 @@
-// Package config reads the agent's configuration file and the dropped enrolment file. Both are TOML, both are optional,
+// Package config reads the agent's configuration file and the dropped enrollment file. Both are TOML, both are optional,
 // and both are read strictly. The package owns their shape and watches them; the agent decides what a change means.
 package config
 
@@ -23,14 +23,14 @@ import (
 
 // Config is warder.toml. A missing file is an empty one.
 type Config struct {
-	Server   string     `toml:"server"`    // replaces the server of the enrolment, for example after it moved
+	Server   string     `toml:"server"`    // replaces the server of the enrollment, for example after it moved
 	Proxy    secret.URL `toml:"proxy"`     // empty: from the environment
 	LogLevel string     `toml:"log_level"` // debug, info, warn, error
 	State    string     `toml:"state"`     // directory; read at start only
 }
 
-// Enrolment is enroll.toml, dropped by mass deployment and removed once used.
-type Enrolment struct {
+// Enrollment is enroll.toml, dropped by mass deployment and removed once used.
+type Enrollment struct {
 	Server string      `toml:"server"`
 	Token  secret.Text `toml:"token"`
 	CAPin  string      `toml:"ca_pin"`
@@ -94,14 +94,14 @@ func (c Config) Level() (slog.Level, error) {
 	return l, nil
 }
 
-// LoadEnrolment reads a dropped enrolment.
-func LoadEnrolment(path string) (Enrolment, error) {
-	var e Enrolment
+// LoadEnrollment reads a dropped enrollment.
+func LoadEnrollment(path string) (Enrollment, error) {
+	var e Enrollment
 	if err := read(path, &e); err != nil {
-		return Enrolment{}, err
+		return Enrollment{}, err
 	}
 	if e.Server == "" || e.Token == "" {
-		return Enrolment{}, fmt.Errorf("%s: server and token must both be given", path)
+		return Enrollment{}, fmt.Errorf("%s: server and token must both be given", path)
 	}
 	return e, nil
 }

@@ -43,8 +43,8 @@ func TestLoad(t *testing.T) {
 		}
 	}
 	put(t, path, "server = \"https://x\"\n")
-	if _, err := LoadEnrolment(path); err == nil {
-		t.Error("an enrolment without a token passes")
+	if _, err := LoadEnrollment(path); err == nil {
+		t.Error("an enrollment without a token passes")
 	}
 }
 

@@ -31,8 +31,8 @@ type Device struct {
 	EnrolledAt  time.Time       `json:"enrolled_at"`
 	CodeSecret  []byte          `json:"code_secret,omitempty"` // verifies offline exception codes
 	KeysAt      time.Time       `json:"keys_at,omitzero"`      // when the last rotation was signed
-	// The last recovery that was followed, or that the server reported at enrolment: its counter, and its date or the
-	// enrolment's.
+	// The last recovery that was followed, or that the server reported at enrollment: its counter, and its date or the
+	// enrollment's.
 	Recovered   uint64    `json:"recovered,omitempty"`
 	RecoveredAt time.Time `json:"recovered_at,omitzero"`
 }
@@ -176,7 +176,7 @@ func (s *Store) Load() (State, error) {
 		}
 	}
 	if best == nil && found > 0 {
-		s.health = ErrDamaged.Error() + ": enrol this machine again"
+		s.health = ErrDamaged.Error() + ": enroll this machine again"
 		return State{}, fmt.Errorf("%w (%d of %d copies in %s)", ErrDamaged, broken, found, s.dir)
 	}
 	if best == nil {

@@ -14,15 +14,15 @@ import (
 )
 
 func (a *app) enrollment() *cobra.Command {
-	c := &cobra.Command{Use: "enrollment", Short: "Enrolment tokens", Args: cobra.NoArgs, RunE: cli.Help,
+	c := &cobra.Command{Use: "enrollment", Short: "Enrollment tokens", Args: cobra.NoArgs, RunE: cli.Help,
 		Example: "  warder-server enrollment create --data /var/lib/warder-server --json"}
 	var data, database, user, ownership string
 	var uses int
 	var ttl time.Duration
 	var tags []string
 	create := &cobra.Command{
-		Use: "create", Short: "Print an enrolment token", Args: cobra.NoArgs,
-		Long:    "Prints a token by which devices enrol. The API does the same: POST /api/v1/enrollments.",
+		Use: "create", Short: "Print an enrollment token", Args: cobra.NoArgs,
+		Long:    "Prints a token by which devices enroll. The API does the same: POST /api/v1/enrollments.",
 		Example: "  warder-server enrollment create --data ./var/server --uses 100 --ttl 168h --tag pilot --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if uses < 1 || ttl <= 0 {
@@ -74,7 +74,7 @@ func (a *app) enrollmentList() *cobra.Command {
 	var l listFlags
 	var state string
 	c := &cobra.Command{
-		Use: "list", Short: "List enrolment tokens, newest first", Args: cobra.NoArgs,
+		Use: "list", Short: "List enrollment tokens, newest first", Args: cobra.NoArgs,
 		Long:    "Lists the tokens by their ids: the server keeps only a hash of a token.",
 		Example: "  warder-server enrollment list --state usable",
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -27,7 +27,7 @@ func TestLive(t *testing.T) {
 	}})
 }
 
-// startServer runs a server until the end of the script, and sets $URL, $PIN, $TOKEN (to enrol with) and $ADMIN.
+// startServer runs a server until the end of the script, and sets $URL, $PIN, $TOKEN (to enroll with) and $ADMIN.
 func startServer(ts *testscript.TestScript, _ bool, _ []string) {
 	data := ts.MkAbs("server")
 	ctx, cancel := context.WithCancel(context.Background())

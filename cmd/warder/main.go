@@ -60,7 +60,7 @@ func (a *app) failure(err error) *cli.Failure {
 	switch {
 	case errors.Is(err, agent.ErrNotEnrolled) || localapi.Is(err, localapi.CodeNotEnrolled):
 		return &cli.Failure{Err: err, Code: "not_enrolled", Exit: agent.ExitNotEnrolled,
-			Hint: "nothing is managed on this machine; to enrol it: sudo warder enroll --server URL --token T"}
+			Hint: "nothing is managed on this machine; to enroll it: sudo warder enroll --server URL --token T"}
 	case errors.Is(err, localapi.ErrNoAgent):
 		return &cli.Failure{Err: err, Code: "no_agent", Exit: agent.ExitUnreachable, Hint: a.howToStart(context.Background())}
 	case localapi.Is(err, localapi.CodeNeedsRoot):

@@ -120,7 +120,7 @@ func render(st cli.Screen, s agent.Status) {
 		line("agent", "%s; this is how it stood at %s", st.Bad("is "+s.Agent), s.At.Local().Format(time.DateTime))
 	}
 	if !s.Enrolled {
-		line("enrolment", "none; nothing is managed. Enrol with: sudo warder enroll --server URL --token T")
+		line("enrollment", "none; nothing is managed. Enroll with: sudo warder enroll --server URL --token T")
 	} else {
 		line("server", "%s  %s", s.Server, st.Dim(s.DeviceID))
 		line("check-in", "%s", checkIn(st, s))

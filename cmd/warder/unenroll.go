@@ -22,7 +22,7 @@ func (a *app) unenroll() *cobra.Command {
 				err = a.offline(cmd, agent.OfflineUnenroll, agent.HoldRequest{})
 			}
 			if err != nil {
-				return fmt.Errorf("cannot unenrol: %w", err)
+				return fmt.Errorf("cannot unenroll: %w", err)
 			}
 			return a.say(cmd, map[string]bool{"enrolled": false}, "Unenrolled. The machine is as it was before Warder.\n")
 		},

@@ -113,7 +113,7 @@ func large(dir string) error {
 	return nil
 }
 
-// register writes devices straight into the database, as the rows that enrolment makes.
+// register writes devices straight into the database, as the rows that enrollment makes.
 func register(path string, n int) error {
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=synchronous(OFF)&_pragma=journal_mode(WAL)&_txlock=immediate")
 	if err != nil {

@@ -133,7 +133,7 @@ func suite(dir, database string, nodes int) error {
 
 // steady is check-ins without news: at the requested rate, then upwards until the server falls behind.
 func steady(ctx context.Context, t *target, devices []*device) {
-	time.Sleep(12 * time.Second) // let the writes of the enrolment finish
+	time.Sleep(12 * time.Second) // let the writes of the enrollment finish
 	openLoop(ctx, devices, *rate/2, 5*time.Second, 0)
 	// At half the rate and at the full one: the difference is the queue for the processors.
 	for _, x := range []float64{*rate / 2, *rate} {

@@ -177,7 +177,7 @@ func (t *target) call(node int, method, path, body string, out any) error {
 	return json.Unmarshal(b, out)
 }
 
-// token makes an enrolment token.
+// token makes an enrollment token.
 func (t *target) token(uses int) (string, error) {
 	var out struct {
 		Token string `json:"token"`

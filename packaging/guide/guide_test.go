@@ -36,7 +36,7 @@ func blocks(text string) (out []string, lines []int) {
 }
 
 // TestGuide types the guide's commands. It changes the data directory and the address, which are this test's own.
-// "sudo" runs the command as it is, "warder" has a state directory of the test, and after the enrolment the test starts
+// "sudo" runs the command as it is, "warder" has a state directory of the test, and after the enrollment the test starts
 // the agent, as the service would.
 func TestGuide(t *testing.T) {
 	for _, tool := range []string{"bash", "curl", "sed"} {

@@ -7,7 +7,7 @@ import "path/filepath"
 type Paths struct {
 	State  string // what must survive a reboot; 0700
 	Run    string // sockets, and what ends with the boot
-	Config string // the configuration file and a dropped enrolment file
+	Config string // the configuration file and a dropped enrollment file
 	Kept   string // the last configuration file that could be used; beside the state, wherever that is
 }
 
@@ -35,5 +35,5 @@ func (p Paths) ConfigFile() string { return filepath.Join(p.Config, "warder.toml
 // EarlyFile has the policy for the early start: on the root file system, which is mounted first.
 func (p Paths) EarlyFile() string { return filepath.Join(p.Config, "early") }
 
-// EnrolmentFile is where mass deployment drops an enrolment.
-func (p Paths) EnrolmentFile() string { return filepath.Join(p.Config, "enroll.toml") }
+// EnrollmentFile is where mass deployment drops an enrollment.
+func (p Paths) EnrollmentFile() string { return filepath.Join(p.Config, "enroll.toml") }

@@ -14,7 +14,7 @@ import (
 )
 
 // An exception code is what support reads out to a person whose machine is offline: "this stick, on this device, for so
-// many minutes". It is made with a secret that the device received at enrolment. It does not name its subject: the
+// many minutes". It is made with a secret that the device received at enrollment. It does not name its subject: the
 // device tries it on everything that is plugged in and refused.
 //
 //	minutes u16 | hour of issue u24, since 2020 | nonce u16 | the first 9 bytes of HMAC-SHA256

@@ -151,7 +151,7 @@ func VerifyAssignment(token string, keys []jose.JSONWebKey, device string, highe
 // SignRelease signs a release.
 func SignRelease(key *jose.JSONWebKey, r Release) (string, error) { return sign(key, typRelease, r) }
 
-// VerifyRelease checks a release for this device. It cannot be replayed later, because a device that enrols again has
+// VerifyRelease checks a release for this device. It cannot be replayed later, because a device that enrolls again has
 // another id.
 func VerifyRelease(token string, keys []jose.JSONWebKey, device string) (*Release, error) {
 	var r Release

@@ -1,4 +1,4 @@
-// Package protocol is what agent and server say to each other: the messages of enrolment, check-in and push, and how
+// Package protocol is what agent and server say to each other: the messages of enrollment, check-in and push, and how
 // they are signed and verified. It owns shapes and signatures. It opens no connection (sync/checkin, sync/push and
 // sync/server do) and decides nothing.
 package protocol
@@ -20,7 +20,7 @@ const (
 	MaxEvents   = 1000 // in one check-in
 )
 
-// Host describes a machine at enrolment, and when it changes.
+// Host describes a machine at enrollment, and when it changes.
 type Host struct {
 	Name      string `json:"name"`
 	OS        string `json:"os"`
@@ -45,7 +45,7 @@ type EnrollResponse struct {
 	Interval    int             `json:"interval_seconds"`
 	ServerTime  time.Time       `json:"server_time"`
 	// Recovery is the counter of the recovery key's last statement (KeySet), so that no statement from before the
-	// enrolment can be replayed to the device.
+	// enrollment can be replayed to the device.
 	Recovery uint64 `json:"recovery,omitempty"`
 	// CodeSecret is the secret with which this device verifies offline exception codes (code.go), in base64.
 	CodeSecret string `json:"code_secret,omitempty"`
@@ -136,7 +136,7 @@ type Assignment struct {
 	Exceptions []Exception `json:"exceptions,omitempty"`
 }
 
-// Release tells one device to give everything back and forget its enrolment.
+// Release tells one device to give everything back and forget its enrollment.
 type Release struct {
 	DeviceID string    `json:"device_id"`
 	Release  bool      `json:"release"`

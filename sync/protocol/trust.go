@@ -18,8 +18,8 @@ type Trust struct {
 	Recovery   json.RawMessage // one public JWK, or empty
 	Enrolled   time.Time       // when the device enrolled
 	KeysAt     time.Time       // the date of the statement followed last
-	// Count is the counter of the recovery key's last statement that the device followed, or was told at enrolment;
-	// CountAt is that statement's date, or the enrolment's. Both are zero on a device that enrolled with version 0.2.0
+	// Count is the counter of the recovery key's last statement that the device followed, or was told at enrollment;
+	// CountAt is that statement's date, or the enrollment's. Both are zero on a device that enrolled with version 0.2.0
 	// and has followed none since.
 	Count   uint64
 	CountAt time.Time
@@ -87,8 +87,8 @@ func (t Trust) recover(set *KeySet) (Trust, bool, error) {
 }
 
 // outdates reports whether a statement of the recovery key was made before what the device knows. A device that
-// enrolled with version 0.2.0 was not told the counter, so a statement older than its enrolment could be replayed to
-// it. Until it has followed one, statements have to be later than its enrolment, and those without a counter also later
+// enrolled with version 0.2.0 was not told the counter, so a statement older than its enrollment could be replayed to
+// it. Until it has followed one, statements have to be later than its enrollment, and those without a counter also later
 // than the rotation followed last.
 func (t Trust) outdates(set *KeySet) bool {
 	if t.Count > 0 || !t.CountAt.IsZero() {

@@ -417,7 +417,7 @@ func TestClones(t *testing.T) {
 		if err := run("d"); err != nil {
 			t.Fatal(err)
 		}
-		if err := run("c"); err == nil || !strings.Contains(err.Error(), "enrol") {
+		if err := run("c"); err == nil || !strings.Contains(err.Error(), "enroll") {
 			t.Errorf("a run that was over is back: %v", err)
 		}
 		if err := run("d"); err == nil {

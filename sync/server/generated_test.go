@@ -90,6 +90,6 @@ func main() {
 		t.Errorf("%s", out)
 	}
 	if n := num(r.ok(200, "GET", "/enrollments?q=generated", ""), "total"); n != 1 {
-		t.Error(fmt.Sprint(n, " enrolment tokens"))
+		t.Error(fmt.Sprint(n, " enrollment tokens"))
 	}
 }

@@ -24,7 +24,7 @@ import (
 )
 
 // Somebody who guesses from an address locks out nobody valid at that address: not a device, also not after a restart,
-// not an enrolment token, not an administrator.
+// not an enrollment token, not an administrator.
 func TestGuesserLocksNobodyOut(t *testing.T) {
 	both(t, func(t *testing.T, r *rig) {
 		var laptops []*laptop
@@ -67,7 +67,7 @@ func TestGuesserLocksNobodyOut(t *testing.T) {
 }
 
 // What can never check in is refused before the token is used up, with the wrong field named.
-func TestEnrolmentIsChecked(t *testing.T) {
+func TestEnrollmentIsChecked(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	token := r.ok(201, "POST", "/enrollments", `{}`)["token"].(string)
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)

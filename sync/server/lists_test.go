@@ -85,7 +85,7 @@ func TestLists(t *testing.T) {
 			}
 		}
 		if n := num(list("/enrollments?state=used_up&created_by=ann@example.com"), "total"); n != 5 {
-			t.Errorf("%v enrolment tokens are used up", n)
+			t.Errorf("%v enrollment tokens are used up", n)
 		}
 		for _, bad := range []string{"/devices?sort=colour", "/devices?status=maybe", "/audit?since=yesterday", "/devices?cursor=!!",
 			"/policies?cursor=e30", "/audit?cursor=LTE", "/events?cursor=bnVsbA", "/devices?cursor=e30",

@@ -324,9 +324,9 @@ func TestDevices(t *testing.T) {
 	if a := r.exchange(c, protocol.Report{Policy: current, Epoch: "e2", DeviceDigest: "new", FindingsDigest: "new"}); len(a.Request) == 0 {
 		t.Error("no full report is asked for")
 	}
-	// A second machine with the same key: both are told to enrol again.
+	// A second machine with the same key: both are told to enroll again.
 	if _, err := c.Exchange(context.Background(), protocol.Report{Policy: current, Agent: protocol.Agent{Machine: "m2"}}); err == nil ||
-		!strings.Contains(err.Error(), "enrol") {
+		!strings.Contains(err.Error(), "enroll") {
 		t.Errorf("clone: %v", err)
 	}
 	if _, err := c.Exchange(context.Background(), protocol.Report{Policy: current, Agent: protocol.Agent{Machine: "m1"}}); err == nil {

@@ -25,7 +25,7 @@ func main() {
 	listen := flag.String("listen", "127.0.0.1:9443", "")
 	behind := flag.String("behind", "http://127.0.0.1:8443", "")
 	mode := flag.String("mode", "/tmp/hostile.mode", "")
-	token := flag.String("token", "", "an enrolment token, for a second device")
+	token := flag.String("token", "", "an enrollment token, for a second device")
 	flag.Parse()
 	to, err := url.Parse(*behind)
 	if err != nil {
@@ -36,7 +36,7 @@ func main() {
 	log.Fatal(http.ListenAndServe(*listen, h))
 }
 
-// otherAssignment enrols a second device and takes its signed policy.
+// otherAssignment enrolls a second device and takes its signed policy.
 func otherAssignment(server, token string) string {
 	key, err := protocol.NewDeviceKey()
 	if err != nil {

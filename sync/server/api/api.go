@@ -1,5 +1,5 @@
 // Package api is the policy server's HTTP interface: the Policies API with what administrators need beside it, and the
-// device side of enrolment, check-in and push. routes.go shows all of it on one page; the OpenAPI document is made from
+// device side of enrollment, check-in and push. routes.go shows all of it on one page; the OpenAPI document is made from
 // the same table. The package owns shapes, status codes and who may do what. It stores nothing (sync/server/store does)
 // and does not decide who gets which policy (sync/server/fleet does).
 package api

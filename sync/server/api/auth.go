@@ -52,12 +52,12 @@ func (a *API) admit(q *request) (hash string, err error) {
 	return "", nil
 }
 
-// admitToken rate-limits unknown enrolment tokens before the database look-up. A token that this node knows is never
+// admitToken rate-limits unknown enrollment tokens before the database look-up. A token that this node knows is never
 // delayed.
 func (a *API) admitToken(q *request) error {
 	if strings.Count(q.bearer, ".") == 2 {
 		return invalid(policy.Errors{{Field: "Authorization",
-			Message: "must be an enrolment token (wte_…), and this is an administrator's or a device's", Received: "a signed token"}})
+			Message: "must be an enrollment token (wte_…), and this is an administrator's or a device's", Received: "a signed token"}})
 	}
 	if a.tickets.has(q.bearer) || !a.limit.exhausted(q.Request) || a.limit.spare.Allow() {
 		return nil
@@ -114,14 +114,14 @@ func (a *API) take(q *request) error {
 	}
 	if e.d.State == store.Cloned {
 		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned,
-			message: "two machines use this device's key: enrol each of them again"}
+			message: "two machines use this device's key: enroll each of them again"}
 	}
 	return nil
 }
 
 // failures limits guessing: an address that failed too often has to wait. A valid request is never delayed, so that
 // nobody behind the same address is locked out: administrators' tokens and devices' signatures are always verified, and
-// this node knows the existing devices and enrolment tokens. Only unknown ids cost a database look-up. An address with
+// this node knows the existing devices and enrollment tokens. Only unknown ids cost a database look-up. An address with
 // failures gets few of these, and all of them together share spare: enough for what another node has just created, or
 // for a node that has just started.
 type failures struct {
@@ -222,7 +222,7 @@ func (f *failures) trusts(a netip.Addr) bool {
 // later is a Retry-After that spreads the refused callers.
 func (a *API) later() string { return strconv.Itoa(5 + rand.IntN(20)) } //nolint:gosec // no secret
 
-// tickets are the usable enrolment tokens, as this node knows them.
+// tickets are the usable enrollment tokens, as this node knows them.
 type tickets struct {
 	mu     sync.Mutex
 	hashes map[string]bool

@@ -18,7 +18,7 @@ const (
 	viewer access = iota // an administrator's token of either role
 	admin
 	device // signed by the device's key
-	token  // an enrolment token, checked by the handler
+	token  // an enrollment token, checked by the handler
 	anyone // no token: the answer says nothing about anybody
 )
 

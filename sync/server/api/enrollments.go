@@ -16,7 +16,7 @@ type enrollmentBody struct {
 	Uses      int      `json:"uses,omitempty" minimum:"1" maximum:"1000000" doc:"how many devices may use it; default 1"`
 	Hours     int      `json:"hours,omitempty" minimum:"1" maximum:"8760" doc:"how long it is valid; default 24"`
 	Note      string   `json:"note,omitempty" maxLength:"500"`
-	Ownership string   `json:"ownership,omitempty" enum:"BYOD,COPE" doc:"of the devices that enrol with it; default: as they report"`
+	Ownership string   `json:"ownership,omitempty" enum:"BYOD,COPE" doc:"of the devices that enroll with it; default: as they report"`
 	User      string   `json:"user,omitempty" maxLength:"256"`
 	Tags      []string `json:"tags,omitempty" maxItems:"50"`
 	PolicyID  string   `json:"policy_id,omitempty" maxLength:"128" doc:"a policy of their own; default: those of their groups"`
@@ -77,7 +77,7 @@ func createEnrollment(a *API, q *request, in *enrollmentBody) (enrollmentView, e
 	return v, a.Store.AddEnrollment(q.Context(), token, e)
 }
 
-// The states of an enrolment token.
+// The states of an enrollment token.
 const (
 	usable  = "usable"
 	usedUp  = "used_up"
@@ -134,7 +134,7 @@ func listEnrollments(a *API, q *request) (listView[enrollmentView], error) {
 
 func revokeEnrollment(a *API, q *request) (messageView, error) {
 	id := q.PathValue("id")
-	return messageView{"enrolment token revoked", id}, a.Store.RevokeEnrollment(q.Context(), id, q.now)
+	return messageView{"enrollment token revoked", id}, a.Store.RevokeEnrollment(q.Context(), id, q.now)
 }
 
 type changeView struct {

@@ -47,7 +47,7 @@ func Describe(version string) *huma.OpenAPI {
 				Description: "HS256, with role admin or viewer and an expiry; made by warder-server token create"},
 			"device": {Type: "http", Scheme: "bearer", BearerFormat: "JWT",
 				Description: "signed by the device's key for one request: method, path and SHA-256 of the body"},
-			"enrolment": {Type: "http", Scheme: "bearer", Description: "an enrolment token"},
+			"enrollment": {Type: "http", Scheme: "bearer", Description: "an enrollment token"},
 		}},
 	}
 	problem := &huma.Response{Description: "what is wrong", Content: content(reflect.TypeFor[protocol.Problem](), "Problem")}
@@ -67,7 +67,7 @@ func Describe(version string) *huma.OpenAPI {
 		}
 		op := &huma.Operation{OperationID: operationID(r), Summary: r.summary, Tags: []string{tagOf(r)},
 			Responses: map[string]*huma.Response{}}
-		if scheme := []string{viewer: "administrator", admin: "administrator", device: "device", token: "enrolment",
+		if scheme := []string{viewer: "administrator", admin: "administrator", device: "device", token: "enrollment",
 			anyone: ""}[r.access]; scheme != "" {
 			op.Security = []map[string][]string{{scheme: {}}}
 		} else {
@@ -81,7 +81,7 @@ func Describe(version string) *huma.OpenAPI {
 		case device:
 			op.Description = "For a device, signed by its key."
 		case token:
-			op.Description = "For a device that enrols, with an enrolment token."
+			op.Description = "For a device that enrolls, with an enrollment token."
 		case anyone:
 			op.Description = "For anybody."
 		}
@@ -143,9 +143,10 @@ func Describe(version string) *huma.OpenAPI {
 var tagDocs = map[string]string{
 	"Policies": "what devices should do", "Templates": "policies to begin with", "Rollouts": "a policy's next version, in stages",
 	"Assignments": "policies for groups of devices",
-	"Devices":     "laptops and their compliance", "Enrollments": "tokens with which devices enrol", "Compliance": "the fleet's compliance",
-	"Events": "what happened on devices",
-	"Audit":  "what administrators changed", "Tokens": "administrators' tokens", "Latency": "how long changes take",
+	"Devices":     "laptops and their compliance", "Enrollments": "tokens with which devices enroll",
+	"Compliance": "the fleet's compliance",
+	"Events":     "what happened on devices",
+	"Audit":      "what administrators changed", "Tokens": "administrators' tokens", "Latency": "how long changes take",
 	"Device side": "what devices call",
 }
 

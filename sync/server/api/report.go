@@ -93,7 +93,7 @@ func (v *visit) check() error {
 		}
 		e.d.State = store.Cloned
 		return &problem{status: http.StatusForbidden, code: protocol.CodeCloned,
-			message: "two machines use this device's key: enrol each of them again"}
+			message: "two machines use this device's key: enroll each of them again"}
 	}
 	return nil
 }

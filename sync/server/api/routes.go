@@ -108,9 +108,9 @@ var routes = []route{
 	{"POST", "/devices/{id}/diagnostics", admin, "Ask a device for a diagnostics bundle", get(requestDiagnostics), 202, nil},
 	{"GET", "/devices/{id}/diagnostics/{bundle}", viewer, "Download a bundle", get(getDiagnostics), 0, nil},
 
-	{"GET", "/enrollments", viewer, "List enrolment tokens", get(listEnrollments), 0, enrollmentFilter},
-	{"POST", "/enrollments", admin, "Create an enrolment token", with(createEnrollment), 201, nil},
-	{"DELETE", "/enrollments/{id}", admin, "Revoke an enrolment token", get(revokeEnrollment), 0, nil},
+	{"GET", "/enrollments", viewer, "List enrollment tokens", get(listEnrollments), 0, enrollmentFilter},
+	{"POST", "/enrollments", admin, "Create an enrollment token", with(createEnrollment), 201, nil},
+	{"DELETE", "/enrollments/{id}", admin, "Revoke an enrollment token", get(revokeEnrollment), 0, nil},
 
 	{"GET", "/compliance", viewer, "Sum up the fleet's compliance, by policy and setting", get(getCompliance), 0, nil},
 	{"GET", "/events", viewer, "List the events of all devices, newest first", get(listEvents), 0, eventFilter},
@@ -120,7 +120,7 @@ var routes = []route{
 	{"GET", "/latency", viewer, "Get how long changes took to be reported", get(getLatency), 0, nil},
 
 	{"POST", "/time", anyone, "Ask for the server's time, signed: for a device whose clock is wrong", with(serverTime), 0, nil},
-	{"POST", "/devices/enroll", token, "Enrol a device", document[protocol.EnrollRequest](enroll), 201, nil},
+	{"POST", "/devices/enroll", token, "Enroll a device", document[protocol.EnrollRequest](enroll), 201, nil},
 	{"POST", "/devices/{id}/checkin", device, "Check in: report, and get the policy", document[protocol.Report](checkin), 0, nil},
 	{"PUT", "/devices/{id}/diagnostics", device, "Send a diagnostics bundle that was asked for (gzip)", get(putDiagnostics), 201, nil},
 	{"GET", "/devices/{id}/push", device, "The websocket on which the server nudges", get(push), 0, nil},

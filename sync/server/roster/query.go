@@ -102,7 +102,8 @@ func (f *chosen) rest(e *entry) bool {
 	if f.Name != "" && (len(e.name) < len(f.Name) || !strings.EqualFold(prefix(e.name, f.Name), f.Name)) {
 		return false
 	}
-	return f.Text == "" || contains(e.name, f.Text) || contains(e.id, f.Text) || contains(e.user.Value(), f.Text) || contains(e.tags.Value(), f.Text)
+	return f.Text == "" || contains(e.name, f.Text) || contains(e.id, f.Text) || contains(e.user.Value(), f.Text) ||
+		contains(e.tags.Value(), f.Text)
 }
 
 // prefix is as much of s as the other has characters.
@@ -127,7 +128,7 @@ func contains(s, part string) bool {
 	return len(part) > len(s) && part[0] >= 0x80 && strings.Contains(strings.ToLower(s), strings.ToLower(part))
 }
 
-// Orders of a list; "" is that of enrolment.
+// Orders of a list; "" is that of enrollment.
 const (
 	ByName     = "name"
 	ByLastSync = "last_sync"
@@ -246,7 +247,7 @@ func (r *Roster) List(f Filter, p Page) (out []Mark, total int) {
 	return out[min(p.Skip, len(out)):], total
 }
 
-// listPlain is List in the order of enrolment, in which devices are stored: what comes before and after the requested
+// listPlain is List in the order of enrollment, in which devices are stored: what comes before and after the requested
 // part is counted from the sums alone, if these suffice.
 func (r *Roster) listPlain(f *chosen, p Page) (out []Mark, total int) {
 	skip := p.Skip

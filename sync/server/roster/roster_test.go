@@ -370,7 +370,7 @@ func BenchmarkList(b *testing.B) {
 		name string
 		f    Filter
 		p    Page
-	}{{"enrolment", Filter{}, Page{Size: 20}}, {"noncompliant", Filter{Rollup: "noncompliant", Clock: clock}, Page{Size: 20}},
+	}{{"enrollment", Filter{}, Page{Size: 20}}, {"noncompliant", Filter{Rollup: "noncompliant", Clock: clock}, Page{Size: 20}},
 		{"by-name", Filter{}, Page{Sort: ByName, Size: 20}},
 		{"tag", Filter{Target: fleet.Target{Tag: "b"}, Clock: clock}, Page{Size: 20}},
 		{"user", Filter{Target: fleet.Target{User: "user77"}, Clock: clock}, Page{Size: 20}},

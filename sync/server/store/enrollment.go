@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// Enrollment is a token by which devices enrol; the token itself is not stored.
+// Enrollment is a token by which devices enroll; the token itself is not stored.
 type Enrollment struct {
 	ID, Note        string
 	Uses, Used      int
 	Expires         time.Time
-	Ownership, User string // of the devices that enrol with it; "" for what they say
+	Ownership, User string // of the devices that enroll with it; "" for what they say
 	Tags            []string
 	Policy          string // their own; "" for what their groups say
 	CreatedAt       time.Time

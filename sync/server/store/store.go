@@ -1,5 +1,5 @@
 // Package store is the policy server's database: policies and their versions, assignments, devices and what they
-// reported, enrolment tokens, the audit log, and the one change sequence that serials come from. The same statements
+// reported, enrollment tokens, the audit log, and the one change sequence that serials come from. The same statements
 // run on SQLite and on PostgreSQL. It owns SQL and nothing of the wire; sync/server/fleet decides what follows from
 // what is stored.
 package store
@@ -30,7 +30,7 @@ import (
 // Errors that callers act on.
 var (
 	ErrNotFound = errors.New("not found")
-	ErrUsed     = errors.New("the enrolment token is used up, expired, revoked or unknown")
+	ErrUsed     = errors.New("the enrollment token is used up, expired, revoked or unknown")
 	ErrStale    = errors.New("it has been changed since")
 	ErrInUse    = errors.New("it is in use")
 	ErrReused   = errors.New("the idempotency key was used before")
@@ -260,7 +260,7 @@ func (s *Store) values(n, width int) string {
 	return b.String()
 }
 
-// Hash is what is stored of an enrolment token.
+// Hash is what is stored of an enrollment token.
 func Hash(token string) string {
 	h := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(h[:])
