@@ -67,10 +67,11 @@ func failure(err error) *cli.Failure {
 
 func (a *app) screen(cmd *cobra.Command) cli.Screen { return cli.NewScreen(cmd.OutOrStdout()) }
 
-// note tells a person on standard error what a bare result on standard output means; programs read JSON instead.
+// note tells a person at a terminal what a bare result on standard output means. Scripts, which may collect both outputs,
+// are not told.
 func (a *app) note(cmd *cobra.Command, format string, args ...any) {
-	if !a.JSON() {
-		cli.NewScreen(cmd.ErrOrStderr()).Printf(format+"\n", args...)
+	if err := cmd.ErrOrStderr(); !a.JSON() && cli.IsTerminal(err) {
+		cli.NewScreen(err).Printf(format+"\n", args...)
 	}
 }
 
