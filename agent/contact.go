@@ -37,7 +37,7 @@ type contact struct {
 	paced   bool      // the next exchange waits only for the pause between two
 	notYet  time.Time // the server asked not to be called before this time
 
-	nudgedFor int64     // the change that the server sent a nudge for, until a check-in brings it
+	nudgedFor int64     // the change that the server sent a nudge for, until a report that names it was answered
 	nudged    time.Time // the nudge whose policy is not yet verified
 	bundling  bool      // a diagnostics bundle is being sent
 	sent      sent

@@ -148,6 +148,8 @@ func ExplainOffline(ctx context.Context, p paths.Paths, in ExplainRequest) (Expl
 	if a.machine, err = newMachine(&a.o, nil, nil); err != nil {
 		return Explanation{}, err
 	}
+	a.config, _ = config.LoadKept(p.ConfigFile(), p.Kept) // without it the enrollment names the server
+	a.machine.way = a.network
 	a.machine.put(standing{snapshot: a.machine.observe(ctx)})
 	return a.explain(ctx, caller{Root: true}, in)
 }

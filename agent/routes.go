@@ -338,7 +338,7 @@ func (a *Agent) postUnenroll(ctx context.Context, _ caller, _ *http.Request, _ [
 // HoldRequest is the request of "warder revert".
 type HoldRequest struct {
 	Reason  string `json:"reason"`
-	Seconds int64  `json:"seconds,omitempty"` // in minutes; 0: until lifted
+	Seconds int64  `json:"seconds,omitempty"` // 0: until lifted
 	Who     string `json:"who,omitempty"`     // who called sudo
 }
 

@@ -62,6 +62,9 @@ func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
 	p.Root.SetArgs(args)
 	p.Root.SetOut(stdout)
 	p.Root.SetErr(stderr)
+	if p.Root.RunE == nil {
+		p.Root.RunE, p.Root.Args = Help, unknown
+	}
 	addManual(p)
 	markUsage(p.Root)
 	ran, err := p.Root.ExecuteC()
@@ -128,6 +131,14 @@ func asksJSON(args []string) bool {
 		}
 	}
 	return false
+}
+
+// Note tells a person at a terminal what a bare result on standard output means. Scripts, which may collect both outputs,
+// are not told.
+func (p *Program) Note(cmd *cobra.Command, format string, args ...any) {
+	if err := cmd.ErrOrStderr(); !p.asJSON && IsTerminal(err) {
+		NewScreen(err).Printf(format+"\n", args...)
+	}
 }
 
 // JSONLines annotates a command that prints JSON line by line: its error is one line, too.

@@ -45,6 +45,19 @@ func walk(c *cobra.Command, f func(*cobra.Command)) {
 	}
 }
 
+// unknown refuses a command that does not exist, with suggestions.
+func unknown(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2 // as the library has it elsewhere
+	text := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		text += "; did you mean " + strings.Join(like, " or ") + "?"
+	}
+	return errors.New(text)
+}
+
 // inWords puts two of the library's messages into one line: an unknown command with its suggestions, and missing flags.
 func inWords(err error) error {
 	if flags, ok := strings.CutPrefix(err.Error(), "required flag(s) "); ok {
@@ -69,14 +82,19 @@ func argError(cmd *cobra.Command, args []string, err error) error {
 		return inWords(err)
 	}
 	var wants []string
+	or := false // what follows a "|" takes the place of what comes before it
 	for _, w := range strings.Fields(cmd.Use)[1:] {
 		if strings.HasPrefix(strings.TrimPrefix(w, "["), "-") {
 			break
 		}
+		if alternative := w == "|" || or; alternative {
+			or = w == "|"
+			continue
+		}
 		wants = append(wants, w)
 	}
 	switch {
-	case len(args) < len(wants) && !strings.ContainsAny(wants[len(args)], "[|"):
+	case len(args) < len(wants) && !strings.HasPrefix(wants[len(args)], "["):
 		return fmt.Errorf("%s is missing: %s %s", wants[len(args)], cmd.CommandPath(), strings.Join(wants, " "))
 	case len(args) > len(wants):
 		return fmt.Errorf("%q is one argument too many: %s %s", args[len(wants)], cmd.CommandPath(), strings.Join(wants, " "))

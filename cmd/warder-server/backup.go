@@ -19,10 +19,13 @@ func (a *app) backup() *cobra.Command {
 			if err := server.OwnUser(data); err != nil {
 				return err
 			}
+			if err := ran(data); err != nil {
+				return err
+			}
 			if err := server.Backup(cmd.Context(), data, database, to, time.Now()); err != nil {
 				return err
 			}
-			a.note(cmd, "the backup is written; it contains secrets")
+			a.Note(cmd, "the backup is written; it contains secrets")
 			return a.say(cmd, map[string]string{"file": to}, "%s\n", to)
 		},
 	}

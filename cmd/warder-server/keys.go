@@ -44,7 +44,7 @@ policy.key and policy.past.`,
 			if err := k.RotatePolicy(r, time.Now()); err != nil {
 				return err
 			}
-			a.note(cmd,
+			a.Note(cmd,
 				"policies are signed with this new key; devices follow at their next check-in. Other nodes need policy.key and policy.past")
 			return a.say(cmd, map[string]string{"key_id": k.Signing().KeyID}, "%s\n", k.Signing().KeyID)
 		},

@@ -67,14 +67,6 @@ func failure(err error) *cli.Failure {
 
 func (a *app) screen(cmd *cobra.Command) cli.Screen { return cli.NewScreen(cmd.OutOrStdout()) }
 
-// note tells a person at a terminal what a bare result on standard output means. Scripts, which may collect both outputs,
-// are not told.
-func (a *app) note(cmd *cobra.Command, format string, args ...any) {
-	if err := cmd.ErrOrStderr(); !a.JSON() && cli.IsTerminal(err) {
-		cli.NewScreen(err).Printf(format+"\n", args...)
-	}
-}
-
 // say prints the result of a command, as JSON or as text.
 func (a *app) say(cmd *cobra.Command, result any, format string, args ...any) error {
 	if a.JSON() {

@@ -66,6 +66,9 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 			if os.Getenv("GOMEMLIMIT") == "" {
 				debug.SetMemoryLimit(2 << 30)
 			}
+			if o.Data == "" {
+				return cli.Usagef("--data must name a directory")
+			}
 			if err := server.OwnUser(o.Data); err != nil {
 				return err
 			}

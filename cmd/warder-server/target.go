@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"strings"
@@ -77,7 +78,8 @@ func (a *app) client(cmd *cobra.Command, role string) (*admin.Client, error) {
 	if to.URL == "" {
 		if err := fromData(data, role, &to); err != nil {
 			// No server was named and none is installed here: say how to name one.
-			if a.to.data == "" {
+			var known *cli.Failure
+			if a.to.data == "" && !errors.As(err, &known) {
 				return nil, &cli.Failure{Err: err, Code: "no_server", Exit: cli.ExitUsage,
 					Hint: "name the server: --data DIR on its own machine, or --server URL with a token in WARDER_TOKEN"}
 			}
@@ -94,6 +96,9 @@ func fromData(dir, role string, to *admin.Server) error {
 		return err
 	}
 	url, ca, err := server.Local(dir, now)
+	if errors.Is(err, fs.ErrPermission) {
+		return unreadable(dir)
+	}
 	if err != nil {
 		return err
 	}

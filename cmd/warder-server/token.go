@@ -47,7 +47,7 @@ func (a *app) tokenCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.note(cmd, "role %s, for %s, valid until %s", role, subject, time.Now().Add(ttl).Local().Format(time.DateTime))
+			a.Note(cmd, "role %s, for %s, valid until %s", role, subject, time.Now().Add(ttl).Local().Format(time.DateTime))
 			return a.say(cmd, map[string]string{"token": t, "role": role, "subject": subject}, "%s\n", t)
 		},
 	}
@@ -120,11 +120,16 @@ func ran(data string) error {
 	_, err := os.Stat(filepath.Join(data, "policy.key"))
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return &cli.Failure{Err: fmt.Errorf("the data directory %s can only be read by its owner", data), Code: "needs_root",
-			Hint: "repeat the command with sudo, or as the server's user"}
+		return unreadable(data)
 	case err != nil:
-		return &cli.Failure{Err: fmt.Errorf("no server has run with the data directory %s", data), Code: "no_server",
+		return &cli.Failure{Err: fmt.Errorf("no server has run with the data directory %q", data), Code: "no_server", Exit: cli.ExitUsage,
 			Hint: "name the server's data directory with --data, or start a server there first: warder-server serve --data DIR"}
 	}
 	return nil
+}
+
+// unreadable is the error of a data directory that another user has.
+func unreadable(data string) error {
+	return &cli.Failure{Err: fmt.Errorf("the data directory %s can only be read by its owner", data), Code: "needs_root",
+		Hint: "repeat the command with sudo, or as the server's user"}
 }

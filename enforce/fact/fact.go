@@ -33,11 +33,10 @@ type Machine struct {
 	Capable map[string]Capability `json:"capable,omitempty"`
 }
 
-// Network is the way of this machine to its server, and what it takes the time from: what a policy must not cut off.
+// Network is the way of this machine to its server, which a policy must not cut off.
 type Network struct {
-	Server string   `json:"server,omitempty"` // the policy server's host, a name or an address
-	Proxy  string   `json:"proxy,omitempty"`  // the host of the proxy to it; empty without one
-	Time   []string `json:"time,omitempty"`   // hosts of this machine's time servers, beside the usual ones
+	Server string `json:"server,omitempty"` // the policy server's host, a name or an address
+	Proxy  string `json:"proxy,omitempty"`  // the host of the proxy to it; empty without one
 }
 
 // Starting is what is known of a machine that is booting.

@@ -1,7 +1,9 @@
 package network
 
 import (
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
@@ -12,6 +14,7 @@ import (
 type essential struct {
 	name policy.Name
 	why  string
+	vpn  bool // from network.vpn
 }
 
 // The hosts from which certificates are checked (OCSP responders, revocation lists, missing intermediates) of the
@@ -28,36 +31,38 @@ var (
 	timeHosts = []string{"pool.ntp.org", "time.cloudflare.com", "ntp.ubuntu.com", "time.windows.com", "time.apple.com", "time.google.com"}
 )
 
-// essentials lists them: the policy server and the proxy to it, what brings the tunnel up, time, and certificates.
-func essentials(d *policy.Document, m *fact.Machine) (out []essential) {
-	add := func(why string, list ...string) {
+// usual are the hosts above, read once.
+var usual = sync.OnceValue(func() (out []essential) {
+	for why, list := range map[string][]string{"the time comes from there": timeHosts, "certificates are checked there": certificateHosts} {
 		for _, s := range list {
 			if n, err := policy.ParseName(s); err == nil {
-				out = append(out, essential{n, why})
+				out = append(out, essential{name: n, why: why})
 			}
 		}
 	}
-	only := func(why, host string) {
+	return out
+})
+
+// essentials lists what can always be reached: the policy server and the proxy to it, what brings the tunnel up, the usual
+// time servers, and the hosts at which certificates are checked.
+func essentials(d *policy.Document, m *fact.Machine) []essential {
+	out := slices.Clone(usual())
+	only := func(why string, vpn bool, host string) {
 		if n, err := policy.ParseName(host); err == nil {
 			n.Scope = policy.Exact
-			out = append(out, essential{n, why})
+			out = append(out, essential{n, why, vpn})
 		}
 	}
-	if m != nil && m.Network.OK {
-		only("it is the policy server", m.Network.V.Server)
-		only("it is the proxy to the policy server", m.Network.V.Proxy)
-		for _, t := range m.Network.V.Time {
-			only("it is a time server of this machine", t)
-		}
+	if m.Network.OK {
+		only("it is the way to the policy server", false, m.Network.V.Server)
+		only("it is the way to the policy server", false, m.Network.V.Proxy)
 	}
 	for _, n := range d.Network.VPN.V.BootstrapDomains {
-		out = append(out, essential{n, "it is in network.vpn.bootstrap_domains"})
+		out = append(out, essential{n, "it is in network.vpn.bootstrap_domains", true})
 	}
 	for _, e := range d.Network.VPN.V.Endpoints {
-		only("it is an endpoint of network.vpn", hostOf(e))
+		only("it is an endpoint of network.vpn", true, hostOf(e))
 	}
-	add("the time comes from there", timeHosts...)
-	add("certificates are checked there", certificateHosts...)
 	return out
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,10 +16,18 @@ import (
 
 // ParseSubject reads what somebody asks about: a name, an address, or an address with a port.
 func ParseSubject(s string) (Subject, error) {
-	if ap, err := netip.ParseAddrPort(s); err == nil {
+	wrong := fmt.Errorf("%q must be a domain name, an address, or an address with a port", enforce.Plain(s))
+	if strings.ContainsAny(s, "/%@?#") {
+		return Subject{}, wrong
+	}
+	if ap, err := netip.ParseAddrPort(s); err == nil && ap.Port() != 0 {
 		return Subject{Address: ap.Addr().Unmap(), Port: ap.Port()}, nil
 	}
-	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil && a.Zone() == "" {
+	bare := s
+	if in, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(in, "]") {
+		bare = strings.TrimSuffix(in, "]")
+	}
+	if a, err := netip.ParseAddr(bare); err == nil {
 		return Subject{Address: a.Unmap()}, nil
 	}
 	host := s
@@ -30,7 +39,7 @@ func ParseSubject(s string) (Subject, error) {
 	}
 	n, err := policy.ParseName(host)
 	if err != nil || n.Host == "" || n.Scope != policy.Subtree {
-		return Subject{}, fmt.Errorf("%q must be a domain name, an address, or an address with a port", s)
+		return Subject{}, wrong
 	}
 	return Subject{Name: n.Host}, nil
 }
@@ -53,6 +62,7 @@ func (r *Rules) Explain(subject json.RawMessage, _ *fact.Machine) (section.Answe
 	} else if !in.Address.IsValid() {
 		return section.Answer{}, fmt.Errorf("a name or an address is needed")
 	}
+	in.plain()
 	return r.ask(&in), nil
 }
 
@@ -76,6 +86,7 @@ func (r *Rules) Replay(facts enforce.Facts) (section.Answer, bool) {
 	if facts == "" || json.Unmarshal([]byte(facts), &s) != nil || s.Name == "" && !s.Address.IsValid() {
 		return section.Answer{}, false
 	}
+	s.plain()
 	return r.ask(&s), true
 }
 
@@ -84,10 +95,10 @@ func (r *Rules) Present() []section.Answer { return nil }
 
 // Reason renders a verdict: why, and the smallest change to the policy that would reverse it.
 func (r *Rules) Reason(v enforce.Verdict, s *Subject) (reason, nearest string) {
-	rule, deny := v.Rule, !v.Allow
+	rule, deny, least := v.Rule, !v.Allow, enforce.Enforce
 	prefix := ""
 	if v.WouldDeny {
-		rule, deny = v.Would, true
+		rule, deny, least = v.Would, true, enforce.Monitor
 		prefix = "would be refused in enforce mode ("
 		if c := r.machine.Can(string(rule.Setting)); c.Level == fact.Unsupported {
 			prefix += c.Limit
@@ -96,7 +107,7 @@ func (r *Rules) Reason(v enforce.Verdict, s *Subject) (reason, nearest string) {
 		}
 		prefix += "): "
 	}
-	return prefix + r.sentence(rule, s, deny), r.nearest(rule, s, deny)
+	return prefix + r.sentence(rule, s, deny), r.nearest(rule, s, deny, least)
 }
 
 // sentence says which rule decided, and by which entry.
@@ -120,36 +131,90 @@ func (r *Rules) sentence(rule enforce.Rule, s *Subject, deny bool) string {
 		if deny {
 			return "no entry of network.allowed_domains covers it"
 		}
-		if r.doc.Network.BlockedDomains.Set {
+		if r.modeBlocked > enforce.Off {
 			return "no entry of network.blocked_domains covers it"
 		}
 	}
 	return "nothing in the policy is about it"
 }
 
-// nearest is the smallest change to the policy that would reverse a rule's answer; "" if there is none.
-func (r *Rules) nearest(rule enforce.Rule, s *Subject, deny bool) string {
-	own := s.Name
-	if own == "" {
-		own = s.Address.String()
-	}
-	switch {
-	case rule.Line == lineEssential:
+// nearest is the smallest change to the policy's lists that would reverse the answer, "" if there is none: each candidate
+// is tried. Those who may not see everything are only told how to be let in.
+func (r *Rules) nearest(rule enforce.Rule, s *Subject, deny bool, least enforce.Mode) string {
+	if rule.Line == lineEssential || r.public && !deny {
 		return ""
-	case rule.Line == lineMatch && deny:
-		list := r.doc.Network.BlockedDomains.V
-		if i := longest(list, s); i >= 0 && (list[i].Host == s.Name && s.Name != "" || list[i].Net.IsSingleIP()) {
-			text := fmt.Sprintf("remove %q from network.blocked_domains", list[i])
-			if a := r.doc.Network.AllowedDomains; a.Set && longest(a.V, s) < 0 {
-				text += fmt.Sprintf(", and add %q to network.allowed_domains", own)
-			}
-			return text
-		}
-		return fmt.Sprintf("add %q to network.allowed_domains: the longer entry wins%s", own, r.opens())
-	case deny:
-		return fmt.Sprintf("add %q to network.allowed_domains", own)
 	}
-	return fmt.Sprintf("add %q to network.blocked_domains", own)
+	own := policy.Name{Host: s.Name}
+	if s.Name == "" {
+		own = policy.Name{Net: netip.PrefixFrom(s.Address, s.Address.BitLen())}
+	}
+	exact := own
+	exact.Scope = policy.Exact
+	n := &r.doc.Network
+	allowed, blocked := n.AllowedDomains, n.BlockedDomains
+	adding := func(o policy.Optional[[]policy.Name], e policy.Name) policy.Optional[[]policy.Name] {
+		return policy.Optional[[]policy.Name]{V: append(slices.Clone(o.V), e), Set: true}
+	}
+	if !deny {
+		for _, e := range []policy.Name{own, exact} {
+			if !r.lets(s, least, allowed, adding(blocked, e)) {
+				return fmt.Sprintf("add %q to network.blocked_domains", e)
+			}
+		}
+		return ""
+	}
+	if i := longest(blocked.V, s); i >= 0 && (blocked.V[i] == own || blocked.V[i] == exact) {
+		less := policy.Optional[[]policy.Name]{V: slices.Delete(slices.Clone(blocked.V), i, i+1), Set: true}
+		if r.lets(s, least, allowed, less) {
+			return fmt.Sprintf("remove %q from network.blocked_domains", blocked.V[i])
+		}
+		if r.lets(s, least, adding(allowed, own), less) {
+			return fmt.Sprintf("remove %q from network.blocked_domains, and add %q to network.allowed_domains%s", blocked.V[i],
+				own, r.opens())
+		}
+	}
+	for _, e := range []policy.Name{own, exact} {
+		if r.lets(s, least, adding(allowed, e), blocked) {
+			return fmt.Sprintf("add %q to network.allowed_domains%s", e, r.opens())
+		}
+	}
+	return ""
+}
+
+// lets reports whether a subject would pass with other lists: what decide says, without compiling them.
+func (r *Rules) lets(s *Subject, least enforce.Mode, allowed, blocked policy.Optional[[]policy.Name]) bool {
+	in := func(o policy.Optional[[]policy.Name], setting enforce.Setting) (how int, is bool) {
+		if !o.Set || r.modeOf(setting) < least {
+			return -1, false
+		}
+		if i := longest(o.V, s); i >= 0 {
+			return specific(o.V[i], s), true
+		}
+		return -1, true
+	}
+	a, only := in(allowed, settingAllowed)
+	b, _ := in(blocked, settingBlocked)
+	return a > b || a < 0 && b < 0 && !only
+}
+
+// modeOf is the mode of a list; of one that is absent, the mode that it would have beside the policy's other settings.
+func (r *Rules) modeOf(s enforce.Setting) enforce.Mode {
+	if r.doc.Mode(s) != enforce.Off {
+		return mode(r.doc, r.machine, s)
+	}
+	would := enforce.Off
+	for _, other := range r.doc.Settings() {
+		if m := r.doc.Mode(other); other.Section() == "network" || would == enforce.Off {
+			would = m
+		}
+	}
+	if would == enforce.Off {
+		would = enforce.Enforce
+	}
+	if r.machine.Can(string(s)).Level == fact.Unsupported {
+		return min(would, enforce.Monitor)
+	}
+	return would
 }
 
 // opens warns that a first entry of allowed_domains would refuse everything else.
@@ -160,6 +225,15 @@ func (r *Rules) opens() string {
 	return " (as its only entry it would refuse everything else)"
 }
 
+// specific is how specifically an entry covers a subject: the greater, the more.
+func specific(n policy.Name, s *Subject) int {
+	if n.Host == "" {
+		return n.Net.Bits()
+	}
+	how, _ := n.Matches(s.Name)
+	return how
+}
+
 // longest is the place of the longest entry of a list that covers a subject; -1 if none does.
 func longest(list []policy.Name, s *Subject) int {
 	best, at := -1, -1
@@ -167,11 +241,7 @@ func longest(list []policy.Name, s *Subject) int {
 		if !covers(n, s) {
 			continue
 		}
-		how := n.Net.Bits()
-		if n.Host != "" {
-			how, _ = n.Matches(s.Name)
-		}
-		if how > best {
+		if how := specific(n, s); how > best {
 			best, at = how, i
 		}
 	}

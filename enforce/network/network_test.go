@@ -7,6 +7,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -265,4 +268,85 @@ func BenchmarkBuild(b *testing.B) {
 		t.table()
 	}
 	b.ReportMetric(time.Since(began).Seconds()/float64(b.N), "s/million")
+}
+
+var proposal = regexp.MustCompile(`(add|remove) ("(?:[^"\\]|\\.)*") (?:to|from) network\.(allowed|blocked)_domains`)
+
+// What is proposed reverses the answer: each proposal is carried out, and asked about again.
+func TestNearestWorks(t *testing.T) {
+	names := rapid.SampledFrom([]string{"a", "b.a", "c.b.a", "=a", "=b.a", "*.a", "10.0.0.0/8", "10.0.2.2", "2001:db8::/32", "d"})
+	rapid.Check(t, func(t *rapid.T) {
+		lists := map[string][]string{}
+		for _, l := range []string{"allowed", "blocked"} {
+			if rapid.Bool().Draw(t, l+" is there") {
+				lists[l] = rapid.SliceOfNDistinct(names, 0, 5, rapid.ID[string]).Draw(t, l)
+			}
+		}
+		modes := rapid.SampledFrom([]string{"enforce", "warn", "monitor"}).Draw(t, "mode")
+		m := can()
+		if rapid.Bool().Draw(t, "one list is not supported") {
+			m.Capable["network.allowed_domains"] = fact.Capability{Level: fact.Unsupported}
+		}
+		compile := func() *Rules {
+			data := map[string]any{}
+			for l, v := range lists {
+				data[l+"_domains"] = v
+			}
+			text, _ := json.Marshal(map[string]any{"name": "p", "compliance": modes, "policy_data": map[string]any{"network": data}})
+			d, err := policy.Decode(text, policy.Options{Strict: true})
+			if err != nil {
+				t.Fatal(err, string(text))
+			}
+			return Compile(d, m)
+		}
+		s, err := ParseSubject(rapid.SampledFrom([]string{"a", "b.a", "c.b.a", "x.c.b.a", "d", "e", "10.0.2.2", "10.9.9.9",
+			"2001:db8::1"}).Draw(t, "asked"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := compile().ask(&s)
+		if was.Nearest == "" {
+			return
+		}
+		for _, p := range proposal.FindAllStringSubmatch(was.Nearest, -1) {
+			e, err := strconv.Unquote(p[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p[1] == "add" {
+				lists[p[3]] = append(slices.Clone(lists[p[3]]), e)
+			} else {
+				lists[p[3]] = slices.DeleteFunc(slices.Clone(lists[p[3]]), func(x string) bool { return x == e })
+			}
+		}
+		if is := compile().ask(&s); is.Answer == was.Answer || was.Answer != "allow" && is.Answer != "allow" {
+			t.Fatalf("%s: %s; %s | %s; and then %s; %s", s.String(), was.Answer, was.Reason, was.Nearest, is.Answer, is.Reason)
+		}
+	})
+}
+
+// Others than root are told nothing of what is below enforce, and nothing false; a zone or an IPv6 form changes no answer.
+func TestForOthers(t *testing.T) {
+	d := decode(t, `{"name":"p","compliance":"monitor","policy_data":{"network":{"blocked_domains":["secret-rival.com"],
+		"vpn":{"endpoints":["hidden-vpn.example.net"],"bootstrap_domains":["sso.example.net"]}}}}`)
+	r := Compile(d, can()).Public()
+	for _, name := range []string{"secret-rival.com", "hidden-vpn.example.net", "login.sso.example.net", "other.example.net"} {
+		a, err := r.Explain(json.RawMessage(fmt.Sprintf(`{"name":%q}`, name)), nil)
+		if err != nil || a.Answer != "allow" || a.Reason != "nothing in the policy is about it" || a.Nearest != "" {
+			t.Errorf("%s: %+v %v", name, a, err)
+		}
+	}
+	r = Compile(decode(t, `{"name":"p","policy_data":{"network":{"blocked_domains":["fe80::/10","1.2.3.4"]}}}`), can())
+	for _, in := range []string{`{"address":"fe80::1%\u001b[31mX\nfoo"}`, `{"address":"::ffff:1.2.3.4"}`} {
+		a, err := r.Explain(json.RawMessage(in), nil)
+		if err != nil || a.Answer != "deny" || !strings.Contains(a.Reason, "blocks") ||
+			strings.ContainsAny(a.Subject+a.Nearest, "\x1b\n%") {
+			t.Errorf("%s: %+v %v", in, a, err)
+		}
+	}
+	for _, s := range []string{"https://example.com/", "fe80::1%eth0", "1.2.3.4:0", "]1.2.3.4[", "a:0", "*.a", ""} {
+		if got, err := ParseSubject(s); err == nil || !strings.Contains(err.Error(), "must be") {
+			t.Errorf("%q: %+v %v", s, got, err)
+		}
+	}
 }

@@ -2,6 +2,7 @@ package network
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -19,6 +20,7 @@ const (
 const (
 	settingAllowed enforce.Setting = "network.allowed_domains"
 	settingBlocked enforce.Setting = "network.blocked_domains"
+	settingVPN     enforce.Setting = "network.vpn"
 )
 
 // Rules is one policy compiled for one machine. It is read-only after Compile.
@@ -29,6 +31,7 @@ type Rules struct {
 	must                     *table // their names
 	doc                      *policy.Document
 	machine                  *fact.Machine
+	public                   bool // for those who may not see what is below enforce
 }
 
 // lists are both lists, made once for a document.
@@ -44,11 +47,7 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 	}
 	r := &Rules{doc: d, machine: m, essential: essentials(d, m), modeAllowed: mode(d, m, settingAllowed),
 		modeBlocked: mode(d, m, settingBlocked)}
-	b := newBuilder(len(r.essential))
-	for _, e := range r.essential {
-		b.add(e.name, true)
-	}
-	r.must = b.table()
+	r.must = tableOf(r.essential)
 	r.lists = d.Derived("network.lists", func() any {
 		n := &d.Network
 		l := &lists{}
@@ -83,12 +82,26 @@ func (r *Rules) CanDeny() bool {
 // Public returns these rules without anything below enforce: what everybody may see.
 func (r *Rules) Public() section.Rules {
 	c := *r
+	c.public = true
 	for _, m := range []*enforce.Mode{&c.modeAllowed, &c.modeBlocked} {
 		if *m < enforce.Enforce {
 			*m = enforce.Off
 		}
 	}
+	if mode(r.doc, r.machine, settingVPN) < enforce.Enforce {
+		c.essential = slices.DeleteFunc(slices.Clone(r.essential), func(e essential) bool { return e.vpn })
+		c.must = tableOf(c.essential)
+	}
 	return &c
+}
+
+// tableOf is a table of names that are allowed.
+func tableOf(list []essential) *table {
+	b := newBuilder(len(list))
+	for _, e := range list {
+		b.add(e.name, true)
+	}
+	return b.table()
 }
 
 // Subject is what is judged: a name as it is looked up (lower-case, A-labels, without a dot at its end), or an address.
@@ -107,6 +120,11 @@ func (s *Subject) String() string {
 		return netip.AddrPortFrom(s.Address, s.Port).String()
 	}
 	return s.Address.String()
+}
+
+// plain is the subject as it is judged: a link's zone says nothing about an address, nor does its form as IPv6.
+func (s *Subject) plain() {
+	s.Address = s.Address.WithZone("").Unmap()
 }
 
 // Judge judges a name or an address. Of an address it says what the lists say: whether an allowed name has resolved to

@@ -63,8 +63,8 @@ var lookup = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRu
 	idna.CheckHyphens(false),
 	idna.CheckJoiners(true))
 
-// asLookedUp is a host as it appears in a DNS question. A host that is already ASCII is looked up unchanged, even if
-// its "xn--" is not valid.
+// asLookedUp is a host as it appears in a DNS question. A host that is already ASCII is only put into lower case, even
+// if its "xn--" is not valid.
 func asLookedUp(host string) (string, error) {
 	for i := range len(host) {
 		if host[i] >= 0x80 {

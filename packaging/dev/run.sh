@@ -25,10 +25,14 @@ if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
   echo "port $port is in use by another program; choose another one: make run PORT=$((port + 1000))" >&2
   exit 1
 fi
-if [ -e "$var" ]; then
+# Whoever makes the directory has it, before anything is built: two runs at once must not share it.
+if ! mkdir "$var" 2>/dev/null; then
+  [ -e "$var" ] || { mkdir "$var" || exit 1; }
   running=""
   for pid in $(cat "$var/pids" 2>/dev/null); do
-    case "$(readlink "/proc/$pid/exe" 2>/dev/null)" in "$PWD"/bin/*) running="$running $pid" ;; esac
+    case "$(readlink "/proc/$pid/exe" 2>/dev/null) $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)" in
+      "$PWD"/bin/* | *packaging/dev/run.sh*) running="$running $pid" ;;
+    esac
   done
   if [ -n "$running" ]; then
     echo "another run is going on here; stop it with Ctrl-C in its terminal, or with: kill$running" >&2
@@ -37,13 +41,8 @@ if [ -e "$var" ]; then
   fi
   exit 1
 fi
-
-packaging/dev/build.sh ${simulate:+simulate}
-
-agent_program=bin/warder
-[ -n "$simulate" ] && agent_program=bin/warder-simulated
-mkdir -p "$var"
 server="" agent="" watch=""
+echo $$ >"$var/pids"
 stop() {
   # The terminal, or whoever read the output, may be gone: that must not keep anything running.
   set +e
@@ -63,10 +62,14 @@ stop() {
 trap stop EXIT
 trap 'exit 0' INT TERM HUP PIPE
 
+packaging/dev/build.sh ${simulate:+simulate}
+
+agent_program=bin/warder
+[ -n "$simulate" ] && agent_program=bin/warder-simulated
 echo "== starting the server on http://127.0.0.1:$port and the agent, with everything under ./var"
 bin/warder-server serve --data "$var/server" --listen "127.0.0.1:$port" --http --interval 30s 2>"$var/server.log" &
 server=$!
-echo "$server" >"$var/pids"
+echo "$server" >>"$var/pids"
 url=http://127.0.0.1:$port
 for _ in $(seq 200); do
   # Our own server says so in its log; another's on this port is not ours to talk to.

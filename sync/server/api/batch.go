@@ -37,7 +37,7 @@ type batch struct {
 	order []turn // of seen, the oldest first
 }
 
-// turn is how long a device's time has waited to be written.
+// turn is a device, and since when its time waits to be written.
 type turn struct {
 	device int64
 	since  time.Time

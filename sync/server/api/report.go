@@ -102,6 +102,7 @@ func (v *visit) check() error {
 const (
 	maxEntries = 1024 // in one part of its snapshot
 	maxLines   = 200  // of health, and of capabilities
+	maxNetwork = 1024 // bytes of the part "network"
 )
 
 // checkTimes refuses times that can be read but not be written again (a zone of 24 hours, a year of five digits): every
@@ -135,6 +136,10 @@ func checkTimes(errs *policy.Errors, in *received) {
 
 // checkFacts checks what a device says about itself.
 func checkFacts(errs *policy.Errors, f *protocol.Facts) {
+	if n := len(f.Parts[fact.PartNetwork]); n > maxNetwork {
+		*errs = append(*errs, policy.Error{Field: "device." + string(fact.PartNetwork),
+			Message: fmt.Sprintf("must have at most %d bytes: two host names", maxNetwork), Received: n})
+	}
 	for _, p := range fact.Parts() {
 		var list []json.RawMessage
 		if json.Unmarshal(f.Parts[p], &list) == nil && len(list) > maxEntries {

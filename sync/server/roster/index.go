@@ -22,12 +22,33 @@ func (x *index) set(i int, e *entry) {
 	x.user[i] = e.user
 	x.head[i], _ = head(e.name)
 	k := slices.Index(x.sets, e.tags)
+	if k < 0 && len(x.sets) == many {
+		x.rebuild(i)
+	}
 	if k < 0 && len(x.sets) < many {
 		k = len(x.sets)
 		x.sets = append(x.sets, e.tags)
 	}
 	if x.tags[i] = many; k >= 0 {
 		x.tags[i] = uint8(k)
+	}
+}
+
+// rebuild drops the sets of tags that no device of the chunk has any more, but for the device in a place, whose tags are
+// about to change. Devices without a place in sets stay so until they are set again.
+func (x *index) rebuild(except int) {
+	old := x.sets
+	var place [many]int // in the new list, from 1
+	x.sets = make([]text, 0, len(old))
+	for i, k := range x.tags {
+		if k == many || i == except || x.user[i] == (text{}) {
+			continue
+		}
+		if place[k] == 0 {
+			x.sets = append(x.sets, old[k])
+			place[k] = len(x.sets)
+		}
+		x.tags[i] = uint8(place[k] - 1)
 	}
 }
 

@@ -462,3 +462,29 @@ func TestNames(t *testing.T) {
 		t.Errorf("of the others: %v", got)
 	}
 }
+
+// Sets of tags that no device has any more make room for others.
+func TestTagSets(t *testing.T) {
+	r := New()
+	one := func(n int64, tags string) {
+		r.Put([]Row{{N: n, ID: fmt.Sprint("d", n), State: "enrolled", Tags: tags}})
+	}
+	for n := range int64(chunkSize) {
+		one(n, ",a,")
+	}
+	for i := range 1000 {
+		one(7, fmt.Sprintf(",x%d,", i))
+	}
+	for n := range int64(chunkSize) {
+		one(n, fmt.Sprintf(",b,c%d,", n%3))
+	}
+	x := &r.chunks[0].index
+	if slices.Contains(x.tags[:], many) || len(x.sets) > many {
+		t.Errorf("%d sets, and some devices are in none", len(x.sets))
+	}
+	for tag, want := range map[string]int{"a": 0, "b": chunkSize, "c0": 342, "x999": 0} {
+		if got := r.Count(Filter{Target: fleet.Target{Tag: tag}}, nil); got != want {
+			t.Errorf("%s: %d devices, want %d", tag, got, want)
+		}
+	}
+}
