@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/tools/txtar"
 	"pgregory.net/rapid"
@@ -259,15 +258,13 @@ func BenchmarkBuild(b *testing.B) {
 	for i := range names {
 		names[i] = policy.Name{Host: blockedName(i)}
 	}
-	began := time.Now()
-	for b.Loop() {
+	for b.Loop() { // ns/op is for a million
 		t := newBuilder(len(names))
 		for _, n := range names {
 			t.add(n, false)
 		}
 		t.table()
 	}
-	b.ReportMetric(time.Since(began).Seconds()/float64(b.N), "s/million")
 }
 
 var proposal = regexp.MustCompile(`(add|remove) ("(?:[^"\\]|\\.)*") (?:to|from) network\.(allowed|blocked)_domains`)

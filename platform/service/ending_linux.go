@@ -40,8 +40,8 @@ func Why(ctx context.Context) Ending {
 	if err != nil {
 		return Stopped
 	}
-	if p, err := conn.GetServicePropertyContext(ctx, unit, "MainPID"); err != nil || p.Value.Value() != uint32(os.Getpid()) {
-		//nolint:gosec // as above
+	p, err := conn.GetServicePropertyContext(ctx, unit, "MainPID")
+	if err != nil || p.Value.Value() != uint32(os.Getpid()) { //nolint:gosec // as above
 		return Stopped // from somebody's terminal
 	}
 	jobs, err := conn.ListJobsContext(ctx)
