@@ -69,22 +69,24 @@ func (r *Rules) Explain(subject json.RawMessage, _ *fact.Machine) (section.Answe
 // ask explains one subject.
 func (r *Rules) ask(s *Subject) section.Answer {
 	v := r.Judge(s)
-	a := section.Answer{Answer: section.Allow, Subject: s.String(), Group: s.String()}
-	switch {
-	case !v.Allow:
-		a.Answer = section.Deny
-	case v.WouldDeny:
-		a.Answer = section.WouldDeny
-	}
+	a := section.Answer{Answer: section.Word(v), Subject: s.String(), Group: s.String()}
 	a.Reason, a.Nearest = r.Reason(v, s)
 	return a
 }
 
-// Replay answers for the name or address of an event.
+// Replay answers for the name or address of an event. Facts with any other field are another section's: a USB device has
+// a name, too.
 func (r *Rules) Replay(facts enforce.Facts) (section.Answer, bool) {
 	var s Subject
-	if facts == "" || json.Unmarshal([]byte(facts), &s) != nil || s.Name == "" && !s.Address.IsValid() {
+	strict := json.NewDecoder(strings.NewReader(string(facts)))
+	strict.DisallowUnknownFields()
+	if strict.Decode(&s) != nil || (s.Name == "") == !s.Address.IsValid() {
 		return section.Answer{}, false
+	}
+	if s.Name != "" {
+		if as, err := ParseSubject(s.Name); err != nil || as.Name != s.Name {
+			return section.Answer{}, false
+		}
 	}
 	s.plain()
 	return r.ask(&s), true

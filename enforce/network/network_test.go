@@ -16,6 +16,7 @@ import (
 	"golang.org/x/tools/txtar"
 	"pgregory.net/rapid"
 
+	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
 )
@@ -345,5 +346,23 @@ func TestForOthers(t *testing.T) {
 		if got, err := ParseSubject(s); err == nil || !strings.Contains(err.Error(), "must be") {
 			t.Errorf("%q: %+v %v", s, got, err)
 		}
+	}
+}
+
+// The facts of an event are a name or an address and nothing else: what another section judged is not taken for either.
+func TestReplay(t *testing.T) {
+	r := Compile(decode(t, `{"name":"p","policy_data":{"network":{"allowed_domains":["a.example"]}}}`), can())
+	for facts, want := range map[string]string{`{"name":"x.a.example"}`: "allow", `{"name":"b.example"}`: "deny",
+		`{"address":"192.0.2.1","port":443}`:          "deny",
+		`{"path":"1-1","vendor":2385,"name":"stick"}`: "", `{"name":"Two Words"}`: "", `{"name":"A.example"}`: "",
+		`{"name":"a","address":"192.0.2.1"}`: "",
+		`{}`:                                 "", ``: "", `[]`: ""} {
+		if a, ok := r.Replay(enforce.Facts(facts)); ok != (want != "") || a.Answer != want {
+			t.Errorf("%s: %v %+v", facts, ok, a)
+		}
+	}
+	// Each of the hosts that always pass is a name.
+	if got := len(usual()); got != len(certificateHosts)+len(timeHosts) {
+		t.Errorf("%d of %d", got, len(certificateHosts)+len(timeHosts))
 	}
 }

@@ -64,6 +64,17 @@ const (
 	Depends   = "depends" // on something that the question did not say
 )
 
+// Word is a verdict as an answer.
+func Word(v enforce.Verdict) string {
+	switch {
+	case !v.Allow:
+		return Deny
+	case v.WouldDeny:
+		return WouldDeny
+	}
+	return Allow
+}
+
 // Answer is what the rules say about one subject.
 type Answer struct {
 	Answer  string `json:"answer"` // Allow, Deny, WouldDeny, Depends

@@ -112,13 +112,7 @@ func (r *Rules) Present() []section.Answer {
 // ask explains a device for which every deciding fact is known.
 func (r *Rules) ask(u *fact.USB) section.Answer {
 	v := r.Judge(u)
-	a := section.Answer{Answer: section.Allow, Subject: Name(u), Group: u.ID()}
-	switch {
-	case !v.Allow:
-		a.Answer = section.Deny
-	case v.WouldDeny:
-		a.Answer = section.WouldDeny
-	}
+	a := section.Answer{Answer: section.Word(v), Subject: Name(u), Group: u.ID()}
 	a.Reason, a.Nearest = r.Reason(v, u)
 	return a
 }

@@ -11,7 +11,7 @@ type index struct {
 	user [chunkSize]text
 	head [chunkSize]uint64
 	tags [chunkSize]uint8 // place in sets, or many
-	sets []text           // the chunk's distinct sets of tags; only grows
+	sets []text           // distinct sets of tags; rebuilt when it is full
 }
 
 // many stands for the sets of tags that found no place in sets.
