@@ -32,7 +32,7 @@ func (a *app) service() *cobra.Command {
 					// A stop gives the machine back. What a killed agent left is given back here, before its files go.
 					_ = service.Control("stop")
 					if err := a.offline(cmd, agent.OfflineRevert, agent.HoldRequest{}); err != nil {
-						return fmt.Errorf("nothing was changed, because the machine could not be given back first: %w", err)
+						return fmt.Errorf("the machine could not be given back, so the service stays installed: %w", err)
 					}
 				}
 				if err := service.Control(action); err != nil {
