@@ -37,6 +37,7 @@ import (
 
 // lab is a real server, a real agent and a sysfs of files.
 type lab struct {
+	network       bool // the network of this process is governed, too
 	t             *testing.T
 	sys, url, dir string
 	token         string
@@ -140,7 +141,7 @@ func (l *lab) start() {
 		Inputs: l.dir + "/inputs", Boot: l.boot,
 		Machine: cmp.Or(l.machine, "m1"), Tell: func(string, []uint32) []string { return nil },
 		Seat: func() []uint32 { return *l.seat.Load() }, Random: func() float64 { return 0 }, Source: l.source, Reach: l.reach,
-		Sections: l.sections, Capabilities: l.capabilities,
+		Sections: l.sections, Capabilities: l.capabilities, Network: l.network,
 		Ending: func(context.Context) service.Ending { return l.ending }, Linger: 10 * time.Millisecond,
 		Now: func() time.Time { return time.Now().Add(skew) }})
 	if err != nil {

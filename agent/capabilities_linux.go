@@ -3,10 +3,13 @@ package agent
 import (
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/encryption"
+	"github.com/warderd/warder/platform/firewall"
 	"github.com/warderd/warder/platform/input"
+	"github.com/warderd/warder/platform/resolver"
 	"github.com/warderd/warder/platform/usb"
 	"github.com/warderd/warder/platform/volume"
 )
 
 // capabilities lists what this system has, in the order in which it is observed and enforced.
-var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability}
+var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability,
+	firewall.Capability, resolver.Capability}

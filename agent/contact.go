@@ -46,6 +46,7 @@ type contact struct {
 	described described
 
 	socket   *push.Socket
+	renewed  bool // it was dropped because the network was changed
 	stopPush context.CancelFunc
 	sockets  sync.WaitGroup // the push socket, and earlier ones that are still ending
 

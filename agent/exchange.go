@@ -250,8 +250,9 @@ func (a *Agent) pushed(up bool) {
 	c := a.contact
 	c.cadence.Pushed = up
 	c.show(func(s *seen) { s.Pushed = up })
-	if up && c.cadence.Failures() > 0 {
-		c.soon(c.cadence.Soon())
+	if up && (c.cadence.Failures() > 0 || c.renewed) {
+		c.renewed = false
+		c.soon(c.cadence.Soon()) // while there was no socket, a nudge may have been missed
 	}
 	if !up && c.source != nil {
 		// Poll again at the usual interval from now.

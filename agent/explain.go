@@ -73,6 +73,9 @@ func (a *Agent) explain(ctx context.Context, c caller, in ExplainRequest) (Expla
 	case err != nil:
 		return none, &localapi.Error{Status: http.StatusBadRequest, Message: err.Error()}
 	}
+	if answer.Now == "" && (c.Root || a.seated(c)) {
+		answer.Now = a.machine.present(in.Section, answer.Subject)
+	}
 	if st.Hold != nil {
 		answer.Reason = "the policy is suspended (" + st.Hold.Reason + "), so everything is allowed now; without that: " + answer.Reason
 	}

@@ -162,6 +162,10 @@ func (a *Agent) apply() bool {
 			_ = a.custody.risk(a.o.Boot) // custody reports what cannot be stored
 		}
 	})
+	if c := a.contact; s.result.Network && c.socket != nil {
+		c.renewed = true
+		c.socket.Renew()
+	}
 	problem := ""
 	if err := errors.Join(s.result.Problems...); err != nil {
 		problem = err.Error()

@@ -60,7 +60,8 @@ type standing struct {
 // newMachine makes a machine of this system's capabilities; with early, of those that take part in the early start.
 func newMachine(o *Options, l reconcile.Memory, early *platform.Notes) (*machine, error) {
 	m := &machine{boot: o.Boot, now: o.Now, log: o.Log, sections: o.Sections, can: map[string]fact.Capability{}}
-	h := platform.Host{Sysfs: o.SysRoot, Proc: o.ProcRoot, Inputs: o.Inputs, Run: o.Paths.Run, Gate: m.gate.pass, Log: o.Log, Early: early}
+	h := platform.Host{Sysfs: o.SysRoot, Proc: o.ProcRoot, Inputs: o.Inputs, Run: o.Paths.Run,
+		Network: o.Network || o.SysRoot == "/sys", Gate: m.gate.pass, Log: o.Log, Early: early}
 	var backends []platform.Backend
 	for _, f := range o.Capabilities {
 		c := f(h)
@@ -406,6 +407,19 @@ func (m *machine) inventory(ctx context.Context, name string) (any, bool, error)
 		}
 	}
 	return nil, false, nil
+}
+
+// present says what the machine's present state of a subject is.
+func (m *machine) present(section, subject string) string {
+	for _, c := range m.list {
+		if c.Now == nil {
+			continue
+		}
+		if s := c.Now(section, subject); s != "" {
+			return s
+		}
+	}
+	return ""
 }
 
 // work lists the work in the background.

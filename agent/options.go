@@ -30,6 +30,8 @@ type Options struct {
 	Version string
 	Log     *slog.Logger
 	Level   *slog.LevelVar
+	// Network lets the network of this process be governed although sysfs is another tree: for tests in a network of their own.
+	Network bool
 	SysRoot string // of sysfs
 	// ProcRoot is procfs, where mounts and swaps are read.
 	ProcRoot string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"reflect"
 	"time"
 
@@ -17,8 +18,10 @@ type Host struct {
 	Proc   string // where procfs is, "/proc"
 	Inputs string // the kernel's list of input devices
 	Run    string // the runtime directory; empty after a boot
-	Gate   enforce.Gate
-	Log    *slog.Logger
+	// Network says that the network of this process may be governed. It is not for a machine made of files.
+	Network bool
+	Gate    enforce.Gate
+	Log     *slog.Logger
 	// Early is set while the machine boots, before the agent runs. It has, by capability, what each noted when the
 	// agent last ran.
 	Early *Notes
@@ -58,6 +61,9 @@ type Capability struct {
 	Note func() []string
 	// Inventory lists what there is, for support; nil: nothing.
 	Inventory func(context.Context) (any, error)
+	// Now says what the machine's present state of a section's subject is, in the section's own words for it; "" if there
+	// is nothing to say. nil: never.
+	Now func(section, subject string) string
 	// Start is called once, before anything else, to end what an earlier run left; nil: nothing.
 	Start func()
 }
@@ -228,18 +234,41 @@ type Released struct {
 	Note   string // a sentence for people: who was asked to end, what may be lost
 }
 
+// Admission is an address that an allowed name has resolved to.
+type Admission struct {
+	Name    string // the name that was asked for
+	Address netip.Addr
+	For     time.Duration // how long from now
+}
+
 // The functions that capabilities lend each other.
 type (
 	// ReleaseDisks empties the disks of a device before it is taken away. dir is the device's directory in sysfs; step
 	// is called with what is being done. It returns when the device may go, at the latest after a deadline of its own.
 	// finish is called once the device has gone.
 	ReleaseDisks func(ctx context.Context, dir string, step func(string)) (out Released, finish func())
+	// Fill tells the firewall what a reach consists of, before the planner asks for it by its description. keep reports
+	// whether open connections to an address may go on.
+	Fill func(reach fact.Reach, keep func(netip.Addr) bool) error
+	// Admit lets addresses be reached for a time, and returns when the kernel has taken them; Admitted lists them.
+	Admit    func([]Admission) error
+	Admitted func() ([]Admission, error)
+	// Left says what an earlier run left: what it had admitted, and for which lists; "" if it left nothing.
+	Left func() (list []Admission, lists string, err error)
+	// Asked tells which server a question that was redirected to our resolver had been sent to; proto is the number of
+	// UDP or TCP.
+	Asked func(proto uint8, from, at netip.AddrPort) (netip.AddrPort, bool)
 	// CarriesSystem names the part of the running system that is on a device's disk, "" for none.
 	CarriesSystem func(dir string) string
 )
 
 // The names of the ports.
 const (
-	PortRelease = "volume.release"
-	PortCarries = "volume.carries"
+	PortRelease  = "volume.release"
+	PortCarries  = "volume.carries"
+	PortFill     = "firewall.fill"
+	PortAdmit    = "firewall.admit"
+	PortAdmitted = "firewall.admitted"
+	PortLeft     = "firewall.left"
+	PortAsked    = "firewall.asked"
 )

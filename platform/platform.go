@@ -62,6 +62,9 @@ type Kind struct {
 	// our parameter, a device refused by our default. nil: the value seen is the baseline. changed looks up the baseline
 	// of a resource that is in the ledger.
 	From func(key enforce.Key, seen enforce.Reading, changed func(enforce.Key) (enforce.Reading, bool)) enforce.Reading
+	// Made resources exist only because we made them, under a name that nobody else uses. Their baseline is that they are
+	// absent, and whatever is found under that name is ours to remove.
+	Made bool
 	// Found resources exist or not by themselves, and are never created by us: nothing is done about one that is
 	// absent.
 	Found bool

@@ -117,6 +117,7 @@ func Make(kinds Kinds, ask Ask, seen Seen, rows map[enforce.Key]ledger.Row, lost
 		}
 	}
 	p.strays(wanted)
+	p.orphans(wanted)
 	if lost {
 		p.leftovers(wanted)
 	}
@@ -188,6 +189,9 @@ func (p *planner) missing(w enforce.Want, seen enforce.Reading) bool {
 // baseline is what to give back later for a resource that has no row yet.
 func (p *planner) baseline(k enforce.Key, seen enforce.Reading) enforce.Reading {
 	kind := p.kinds.kinds[k.Kind]
+	if kind.Made {
+		return enforce.Reading{State: enforce.Absent}
+	}
 	base := seen
 	if p.lost && kind.Safe != "" {
 		base.Value, base.State = kind.Safe, enforce.Present
@@ -265,7 +269,7 @@ func (p *planner) release(row ledger.Row) {
 		p.plan.Forget = append(p.plan.Forget, row.Key)
 	case seen.Same(base):
 		p.plan.Forget = append(p.plan.Forget, row.Key)
-	case row.Ours(seen) && base.State != enforce.Unknown:
+	case (row.Ours(seen) || p.kinds.kinds[row.Key.Kind].Made) && base.State != enforce.Unknown:
 		p.plan.Apply = append(p.plan.Apply, c)
 	default:
 		p.plan.Conflict = append(p.plan.Conflict, c)
@@ -287,6 +291,18 @@ func (p *planner) strays(keep map[enforce.Key]bool) {
 		if base := kind.From(k, seen, p.owned); !base.Same(seen) {
 			p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: k, From: seen, To: base, Phase: enforce.Open, Baseline: true})
 		}
+	}
+}
+
+// orphans removes what only we make, if nothing asks for it and no row is left of it.
+func (p *planner) orphans(keep map[enforce.Key]bool) {
+	for k, seen := range p.seen.Has {
+		_, known := p.rows[k]
+		if keep[k] || known || p.blind[k.Kind] || !p.kinds.kinds[k.Kind].Made || seen.State != enforce.Present {
+			continue
+		}
+		p.plan.Apply = append(p.plan.Apply, enforce.Change{Key: k, From: seen, To: enforce.Reading{State: enforce.Absent},
+			Phase: enforce.Close, Baseline: true})
 	}
 }
 

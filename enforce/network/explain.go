@@ -62,14 +62,14 @@ func (r *Rules) Explain(subject json.RawMessage, _ *fact.Machine) (section.Answe
 	} else if !in.Address.IsValid() {
 		return section.Answer{}, fmt.Errorf("a name or an address is needed")
 	}
-	in.plain()
+	plain(&in)
 	return r.ask(&in), nil
 }
 
 // ask explains one subject.
 func (r *Rules) ask(s *Subject) section.Answer {
 	v := r.Judge(s)
-	a := section.Answer{Answer: section.Word(v), Subject: s.String(), Group: s.String()}
+	a := section.Answer{Answer: section.Word(v), Subject: text(s), Group: text(s)}
 	a.Reason, a.Nearest = r.Reason(v, s)
 	return a
 }
@@ -88,7 +88,7 @@ func (r *Rules) Replay(facts enforce.Facts) (section.Answer, bool) {
 			return section.Answer{}, false
 		}
 	}
-	s.plain()
+	plain(&s)
 	return r.ask(&s), true
 }
 
@@ -121,6 +121,10 @@ func (r *Rules) sentence(rule enforce.Rule, s *Subject, deny bool) string {
 				return "it can always be reached: " + e.why
 			}
 		}
+	case lineException:
+		return "an exception for it is in force"
+	case lineResolver:
+		return "it is another way to look up names, past the policy"
 	case lineMatch:
 		list, verb := r.doc.Network.AllowedDomains.V, "allows"
 		if deny {
@@ -143,7 +147,7 @@ func (r *Rules) sentence(rule enforce.Rule, s *Subject, deny bool) string {
 // nearest is the smallest change to the policy's lists that would reverse the answer, "" if there is none: each candidate
 // is tried. Those who may not see everything are only told how to be let in.
 func (r *Rules) nearest(rule enforce.Rule, s *Subject, deny bool, least enforce.Mode) string {
-	if rule.Line == lineEssential || r.public && !deny {
+	if rule.Line == lineEssential || rule.Line == lineException || r.public && !deny {
 		return ""
 	}
 	own := policy.Name{Host: s.Name}

@@ -1,16 +1,110 @@
 // Package network decides the section "network": which names and addresses may be reached. It is pure: the lists of a
 // policy are compiled into Rules once, and Judge then answers for a name in some hundred nanoseconds, without allocating.
-// The policy server, and what time and certificates need, can always be reached (essential.go). In this version no back
-// end supports any of its settings: each one that a policy manages is reported as unsupported, with that reason, and
-// rules are at most in monitor mode, for questions.
+// The policy server, and what time and certificates need, can always be reached (essential.go). Reach is what a firewall
+// has to know of the lists. The settings about VPN have no back end in this version and are reported so.
 package network
 
 import (
+	"errors"
+	"strings"
+
+	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
 )
 
 // Section answers for every managed setting of "network".
-var Section = section.Section{Name: "network", Settings: policy.Section("network"), Decide: section.AllNotYet("network"),
-	Compile: func(d *policy.Document, m *fact.Machine) section.Rules { return Compile(d, m) }}
+var Section = section.Section{Name: "network", Settings: policy.Section("network"), Needs: []fact.Part{fact.PartNetwork}, Decide: decide,
+	Compile: func(d *policy.Document, m *fact.Machine) section.Rules { return Compile(d, m) },
+	Except:  &section.Except{Parse: parseException, Names: exceptionNames, Refused: func(*section.Case) []string { return nil }}}
+
+// names is the resource that enforces the lists.
+var names = enforce.Key{Kind: "firewall", ID: "names"}
+
+// decide answers for every managed setting, and wants the firewall as the lists say.
+func decide(c *section.Case) section.Outcome {
+	var out section.Outcome
+	r, _ := c.Rules("network").(*Rules)
+	if r == nil {
+		return section.AllNotYet("network")(c)
+	}
+	want := enforce.Want{Key: names, Phase: enforce.Open}
+	for _, s := range c.Document.Managed("network") {
+		can := c.Can(s)
+		if s != settingAllowed && s != settingBlocked || can.Level == fact.Unsupported {
+			out.Findings = append(out.Findings, section.NotYet(c, s))
+			continue
+		}
+		f := enforce.Finding{Setting: s, Mode: c.Document.Mode(s)}
+		switch {
+		case f.Mode == enforce.Enforce:
+			f.Compliance, f.Enforcement = enforce.Compliant, enforce.Enforced
+			if can.Level == fact.Partial {
+				f.Enforcement, f.Reason = enforce.Partial, "partial: "+can.Limit
+			}
+		default:
+			f.Compliance, f.Enforcement = enforce.Uncertain, enforce.Observed
+			f.Reason = "partial: names are judged as programs look them up, and nothing is refused; connections to addresses are not seen"
+		}
+		out.Findings = append(out.Findings, f)
+		if s == settingBlocked && f.Mode == enforce.Enforce && !r.CanDeny() {
+			continue // an empty list refuses nothing
+		}
+		want.By, want.Mode = append(want.By, s), max(want.Mode, f.Mode)
+	}
+	if len(want.By) > 0 {
+		if want.Mode == enforce.Enforce {
+			want.By = enforced(want.By, c.Document)
+		}
+		want.Value = enforce.Value(r.Reach(want.Mode).String())
+		out.Wants = append(out.Wants, want)
+	}
+	return out
+}
+
+// enforced are those settings that are in enforce mode.
+func enforced(list []enforce.Setting, d *policy.Document) (out []enforce.Setting) {
+	for _, s := range list {
+		if d.Mode(s) == enforce.Enforce {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// parseException: an exception is for a name with all below it, or for one address.
+func parseException(s string) (string, error) {
+	n, err := policy.ParseName(s)
+	switch {
+	case err != nil || n.Scope == policy.Below:
+		return "", errors.New("must be a domain name (with all names below it), or an address")
+	case n.Net.IsValid() && !n.Net.IsSingleIP():
+		return "", errors.New("must be a domain name or one address, not a network")
+	case n.Net.IsValid():
+		return n.Net.Addr().String(), nil
+	case !strings.Contains(n.Host, "."):
+		return "", errors.New("must be below a top-level domain")
+	}
+	return n.Host, nil
+}
+
+// exceptionNames: a code may have been made for the name itself or for one above it.
+func exceptionNames(subject string) (out []string) {
+	name, err := parseException(subject)
+	if err != nil {
+		return nil
+	}
+	out = append(out, name)
+	if n, err := policy.ParseName(name); err != nil || n.Net.IsValid() {
+		return out
+	}
+	for {
+		_, up, below := strings.Cut(name, ".")
+		if !below || !strings.Contains(up, ".") {
+			return out
+		}
+		name = up
+		out = append(out, name)
+	}
+}

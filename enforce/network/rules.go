@@ -1,6 +1,9 @@
 package network
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
 	"net/netip"
 	"slices"
 
@@ -15,12 +18,16 @@ const (
 	lineEssential int32 = iota + 1 // the machine could not be managed without it
 	lineMatch                      // the longest entry of both lists that covers it
 	lineRest                       // allowed_domains is there, and covers it not; or nothing is managed
+	lineException                  // asked after what is essential: a time-boxed exception for this name
+	lineResolver                   // asked when no entry covers it: another way to look up names
 )
 
 const (
 	settingAllowed enforce.Setting = "network.allowed_domains"
 	settingBlocked enforce.Setting = "network.blocked_domains"
 	settingVPN     enforce.Setting = "network.vpn"
+	// settingException is not a setting of the document: it is granted beside it.
+	settingException enforce.Setting = "network.exception"
 )
 
 // Rules is one policy compiled for one machine. It is read-only after Compile.
@@ -29,6 +36,8 @@ type Rules struct {
 	modeAllowed, modeBlocked enforce.Mode
 	essential                []essential
 	must                     *table // their names
+	excepted                 *table // names with an exception; nil: none
+	exceptedNets             nets
 	doc                      *policy.Document
 	machine                  *fact.Machine
 	public                   bool // for those who may not see what is below enforce
@@ -38,6 +47,7 @@ type Rules struct {
 type lists struct {
 	names *table
 	nets  nets
+	sum   [2]string // of the entries allowed and blocked
 }
 
 // Compile prepares a policy for judging.
@@ -48,6 +58,7 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 	r := &Rules{doc: d, machine: m, essential: essentials(d, m), modeAllowed: mode(d, m, settingAllowed),
 		modeBlocked: mode(d, m, settingBlocked)}
 	r.must = tableOf(r.essential)
+	r.except(d.Exceptions["network"])
 	r.lists = d.Derived("network.lists", func() any {
 		n := &d.Network
 		l := &lists{}
@@ -61,9 +72,47 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 			l.nets.add(e, netBlock)
 		}
 		l.names = b.table()
+		l.sum = [2]string{sum(n.AllowedDomains.V), sum(n.BlockedDomains.V)}
 		return l
 	}).(*lists)
 	return r
+}
+
+// sum stands for a list's entries.
+func sum(list []policy.Name) string {
+	h := sha256.New()
+	for _, e := range list {
+		_, _ = io.WriteString(h, e.String())
+		_, _ = h.Write([]byte{'\n'})
+	}
+	return hex.EncodeToString(h.Sum(nil))[:8]
+}
+
+// except adds the exceptions of this machine.
+func (r *Rules) except(list []string) {
+	b := newBuilder(len(list))
+	for _, s := range list {
+		if n, err := policy.ParseName(s); err == nil {
+			b.add(n, true)
+			r.exceptedNets.add(n, netAllow)
+		}
+	}
+	if len(list) > 0 {
+		r.excepted = b.table()
+	}
+}
+
+// isExcepted reports whether an exception lets a subject pass.
+func (r *Rules) isExcepted(s *Subject) bool {
+	if r.excepted == nil {
+		return false
+	}
+	if s.Name == "" {
+		_, _, found := r.exceptedNets.match(s.Address.Unmap(), netAllow)
+		return found
+	}
+	from, _, _ := r.excepted.match(s.Name, allows)
+	return from >= 0
 }
 
 // mode is the mode of a setting, at most monitor while nothing on this machine supports it.
@@ -104,15 +153,11 @@ func tableOf(list []essential) *table {
 	return b.table()
 }
 
-// Subject is what is judged: a name as it is looked up (lower-case, A-labels, without a dot at its end), or an address.
-type Subject struct {
-	Name    string     `json:"name,omitempty"`
-	Address netip.Addr `json:"address,omitzero"`
-	Port    uint16     `json:"port,omitempty"`
-}
+// Subject is what is judged.
+type Subject = fact.Destination
 
-// String is the subject for people.
-func (s *Subject) String() string {
+// text is the subject for people.
+func text(s *Subject) string {
 	switch {
 	case s.Name != "":
 		return enforce.Plain(s.Name)
@@ -123,9 +168,26 @@ func (s *Subject) String() string {
 }
 
 // plain is the subject as it is judged: a link's zone says nothing about an address, nor does its form as IPv6.
-func (s *Subject) plain() {
-	s.Address = s.Address.WithZone("").Unmap()
+func plain(s *Subject) { s.Address = s.Address.WithZone("").Unmap() }
+
+// Names judges what is looked up.
+func (r *Rules) Names() enforce.Judge[fact.Destination] { return r }
+
+// Named reports whether a name may be reached because the policy names it, or because it must be reachable, and not only
+// because nothing is against it.
+func (r *Rules) Named(s *Subject) bool {
+	if r.isEssential(s) || r.isExcepted(s) {
+		return true
+	}
+	found, block := r.matches(s, true, true)
+	return found && !block
 }
+
+// Essential reports whether a name can be reached whatever the lists say, with all that its answer leads to.
+func (r *Rules) Essential(s *Subject) bool { return r.isEssential(s) }
+
+// Looked reports whether names have to be looked at: a list is managed in some mode.
+func (r *Rules) Looked() bool { return r.modeAllowed > enforce.Off || r.modeBlocked > enforce.Off }
 
 // Judge judges a name or an address. Of an address it says what the lists say: whether an allowed name has resolved to
 // it, the resolver knows.
@@ -148,6 +210,9 @@ func (r *Rules) decide(s *Subject, least enforce.Mode) (allow bool, rule enforce
 	if r.isEssential(s) {
 		return true, enforce.Rule{Line: lineEssential}
 	}
+	if r.isExcepted(s) {
+		return true, enforce.Rule{Setting: settingException, Line: lineException}
+	}
 	if !allowed && !blocked {
 		return true, enforce.Rule{Line: lineRest}
 	}
@@ -157,10 +222,25 @@ func (r *Rules) decide(s *Subject, least enforce.Mode) (allow bool, rule enforce
 		return false, enforce.Rule{Setting: settingBlocked, Line: lineMatch}
 	case found:
 		return true, enforce.Rule{Setting: settingAllowed, Line: lineMatch}
-	case allowed:
+	case r.CanDeny() && isOtherResolver(s):
+		rule = enforce.Rule{Setting: settingBlocked, Line: lineResolver}
+		if r.modeAllowed == enforce.Enforce {
+			rule.Setting = settingAllowed
+		}
+		return false, rule
+	case allowed && !s.Link:
 		return false, enforce.Rule{Setting: settingAllowed, Line: lineRest}
 	}
 	return true, enforce.Rule{Line: lineRest}
+}
+
+// isOtherResolver reports whether a name is another way to look up names.
+func isOtherResolver(s *Subject) bool {
+	if s.Name == "" {
+		return false
+	}
+	from, _, _ := otherNames().match(s.Name, blocks)
+	return from >= 0
 }
 
 // matches asks the lists.

@@ -19,6 +19,8 @@ type Sabotage struct {
 	Breaks     string // a script; it runs as root
 	Mended     string // succeeds while the machine is as the policy asks
 	Subject    string // the event, as a pattern of grep; "" if nothing has to be reported: it changes nothing
+	// Network rows need the network outside (TestNames).
+	Network bool
 	// Silent changes give no signal: the regular look finds them, and a check-in looks, too.
 	Silent bool
 }
@@ -69,6 +71,14 @@ var Sabotages = []Sabotage{
 	{Name: "what audit_only watches", Claims: []enforce.Setting{"usb.audit_only"},
 		Policy: `{"usb":{"allowed_classes":["hid"],"audit_only":true}}`, Plug: "usb-storage",
 		Left: true, Breaks: "echo 0 >/sys/bus/usb/devices/2-1/authorized", Mended: "false", Subject: device},
+
+	{Name: "the table is deleted", Claims: []enforce.Setting{"network.blocked_domains"}, Network: true,
+		Policy: `{"network":{"blocked_domains":["blocked.example"]}}`,
+		Breaks: "nft delete table inet warder", Mended: `test -z "$(getent ahostsv4 www.blocked.example)"`, Subject: "firewall/names"},
+	{Name: "a rule is put before the others", Claims: []enforce.Setting{"network.allowed_domains"}, Network: true,
+		Policy: `{"network":{"allowed_domains":["example.com"]}}`,
+		Breaks: "nft insert rule inet warder out accept",
+		Mended: `! timeout 3 bash -c 'exec 3<>/dev/tcp/203.0.113.20/443'`, Subject: "firewall/names"},
 
 	// On a machine on which everything else is encrypted (TestEncryption): vdb is a LUKS volume that is open as enc1,
 	// the others are empty.

@@ -56,6 +56,11 @@ func Probe(ctx context.Context, server, proxy string, exempt bool) error {
 	return nil
 }
 
+// Exempt returns a dialer whose connections carry the mark, without looking up names.
+func Exempt(timeout time.Duration) *net.Dialer {
+	return &net.Dialer{Timeout: timeout, Control: func(_, _ string, c syscall.RawConn) error { return mark(c) }}
+}
+
 // dialer returns a plain dialer, or one whose connections and DNS questions carry the mark.
 func dialer(exempt bool) *net.Dialer {
 	d := &net.Dialer{Timeout: probeLimit}

@@ -53,6 +53,17 @@ func (s *Socket) Check() {
 	}
 }
 
+// Renew drops the connection and makes a new one soon. The agent calls it when the machine's network was changed: a
+// connection from before may look alive and hear of nothing any more.
+func (s *Socket) Renew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.drop != nil {
+		s.within = time.Millisecond
+		s.drop()
+	}
+}
+
 // beat records a sign of life, and how to drop the present connection.
 func (s *Socket) beat(drop context.CancelFunc) {
 	s.mu.Lock()

@@ -102,7 +102,7 @@ var routes = []route{
 	{"PUT", "/devices/{id}/policy", admin, "Assign a policy to a device", with(assignDevice), 0, nil},
 	{"GET", "/devices/{id}/events", viewer, "List a device's newest events", get(deviceEvents), 0, newest},
 	{"GET", "/devices/{id}/exceptions", viewer, "List a device's exceptions", get(listExceptions), 0, nil},
-	{"POST", "/devices/{id}/exceptions", admin, "Let a stick pass on a device for a time", with(grantException), 201, nil},
+	{"POST", "/devices/{id}/exceptions", admin, "Let a device or a name pass on a device for a time", with(grantException), 201, nil},
 	{"DELETE", "/devices/{id}/exceptions/{exception}", admin, "End an exception", get(endException), 0, nil},
 	{"GET", "/devices/{id}/diagnostics", viewer, "List a device's diagnostics bundles", get(listDiagnostics), 0, nil},
 	{"POST", "/devices/{id}/diagnostics", admin, "Ask a device for a diagnostics bundle", get(requestDiagnostics), 202, nil},

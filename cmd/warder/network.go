@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/cmd/cli"
+	"github.com/warderd/warder/platform/resolver"
+)
+
+func (a *app) network() *cobra.Command {
+	return &cobra.Command{
+		Use: "network", Short: "What names were refused, and which servers are asked", Args: cobra.NoArgs,
+		Example: "  sudo warder network\n  sudo warder network --json",
+		Long: "Shows what the policy does about names: whether they are judged, which servers were asked, what was refused\n" +
+			"lately, and which addresses can be reached because an allowed name resolved to them.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var s resolver.State
+			if err := a.client().Do(cmd.Context(), "GET", "/v1/inventory/network", nil, &s); err != nil {
+				return fmt.Errorf("cannot show the network: %w", err)
+			}
+			st := a.screen(cmd)
+			if a.JSON() {
+				return st.JSON(s, true)
+			}
+			now := time.Now()
+			switch s.Mode {
+			case "enforce":
+				st.Printf("Names are judged, and refused as the policy says.\n  questions go to  %s\n", strings.Join(s.Listening, ", "))
+				st.Printf("  firewall         %s\n", cli.Plain(s.Reach))
+				st.Printf("  so far           %d refused, %d answered from memory, %d answers kept\n", s.Counts["refused"], s.Counts["cached"], s.Cached)
+				if len(s.Domains) > 0 {
+					st.Printf("  local domains    %s\n", cli.Plain(strings.Join(s.Domains, ", ")))
+				}
+			case "observe":
+				st.Printf("Names are judged as programs look them up, and nothing is refused (the policy is not in enforce mode).\n")
+			default:
+				st.Printf("The policy says nothing about names.\n")
+			}
+			if len(s.Servers) > 0 {
+				st.Printf("\nServers that were asked\n")
+			}
+			for _, x := range s.Servers {
+				st.Printf("  %-28s %d questions, %d failed, the last %s ago", cli.Plain(x.Server), x.Asked, x.Failed, since(now, x.Last))
+				if x.Problem != "" {
+					st.Printf(": %s", st.Warn(cli.Plain(x.Problem)))
+				}
+				st.Printf("\n")
+			}
+			if len(s.Refused) > 0 {
+				st.Printf("\nRefused lately\n")
+			}
+			for i, x := range s.Refused {
+				if i == 20 {
+					st.Printf("  … and %d more (--json shows them)\n", len(s.Refused)-i)
+					break
+				}
+				word := ""
+				if x.Would {
+					word = "would be refused: "
+				}
+				st.Printf("  %-28s %s%d times, the last %s ago: %s\n", cli.Plain(x.Name), word, x.Count, since(now, x.Last), cli.Plain(x.Reason))
+			}
+			if len(s.Admitted) > 0 {
+				st.Printf("\nCan be reached, because an allowed name resolved to it\n")
+			}
+			for i, x := range s.Admitted {
+				if i == 20 {
+					st.Printf("  … and %d more (--json shows them)\n", len(s.Admitted)-i)
+					break
+				}
+				st.Printf("  %-28s %s, for another %s\n", x.Address, cli.Plain(x.Name), time.Duration(x.Seconds)*time.Second)
+			}
+			return nil
+		},
+	}
+}
+
+// since is how long ago something was, in whole seconds.
+func since(now, then time.Time) time.Duration { return max(0, now.Sub(then)).Round(time.Second) }

@@ -1,0 +1,407 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+)
+
+// Firewall writes and reads the table.
+type Firewall struct {
+	gate enforce.Gate
+	log  *slog.Logger
+
+	off   bool // this process's network is not the machine's
+	mu    sync.Mutex
+	conn  *nftables.Conn // kept open, and opened when first needed
+	own   uint32         // our port at netlink, by which our own messages are told from others'
+	told  map[enforce.Value]filling
+	order []enforce.Value // of told, oldest first
+	now   filling         // what is in force, or was asked for last
+	only  bool            // as last read or written
+	made  string          // the lists that the table was made for, as last read
+
+	track    sync.Mutex
+	tracker  int // a netlink socket for Asked, opened when first needed; 0: none
+	sequence uint32
+}
+
+// filling is a reach, and which addresses may still be reached by open connections.
+type filling struct {
+	reach fact.Reach
+	keep  func(netip.Addr) bool
+}
+
+// New makes a firewall. It touches nothing yet.
+func New(gate enforce.Gate, log *slog.Logger) *Firewall {
+	return &Firewall{gate: gate, log: log, told: map[enforce.Value]filling{}}
+}
+
+// Kinds is the one kind. It ends with a boot, and can cut the machine off from its server.
+func (f *Firewall) Kinds() []platform.Kind {
+	return []platform.Kind{{Name: kind, Life: platform.Boot, Made: true, Network: true}}
+}
+
+// open returns the connection to the kernel. The caller has the lock.
+func (f *Firewall) open() (*nftables.Conn, error) {
+	if f.conn != nil {
+		return f.conn, nil
+	}
+	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(n *netlink.Conn) error {
+		f.own = n.PID()
+		return errors.Join(n.SetReadBuffer(socketBuffer), n.SetWriteBuffer(socketBuffer))
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach the kernel's packet filter: %w", err)
+	}
+	f.conn = c
+	return c, nil
+}
+
+// socketBuffer is the size of the netlink socket's buffers: a transaction of a long list is one message.
+const socketBuffer = 8 << 20
+
+// broken closes a connection on which something failed, because its answers may be out of step.
+func (f *Firewall) broken() {
+	if f.conn != nil {
+		_ = f.conn.CloseLasting()
+		f.conn = nil
+	}
+}
+
+// Fill says what a reach consists of, before it is wanted by its description. keep reports whether an address may still
+// be reached by connections that are open already. If that reach is in force, connections that may no longer be open are
+// ended now.
+func (f *Firewall) Fill(reach fact.Reach, keep func(netip.Addr) bool) error {
+	if f.off {
+		return errors.New("this machine is made of files")
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v, x := enforce.Value(reach.String()), filling{reach, keep}
+	if _, again := f.told[v]; !again {
+		if f.order = append(f.order, v); len(f.order) > 4 {
+			delete(f.told, f.order[0])
+			f.order = f.order[1:]
+		}
+	}
+	f.told[v] = x
+	now, err := f.read()
+	if err != nil || !now.Is(v) {
+		return err
+	}
+	f.now = x
+	return f.end(x, false)
+}
+
+// List reads the table.
+func (f *Firewall) List(ctx context.Context) (map[enforce.Key]enforce.Reading, error) {
+	if f.off {
+		return nil, nil
+	}
+	f.mu.Lock()
+	r, err := f.read()
+	f.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if r.State == enforce.Absent {
+		return map[enforce.Key]enforce.Reading{}, nil
+	}
+	if strings.HasPrefix(string(r.Value), changed) {
+		return map[enforce.Key]enforce.Reading{names: r}, nil // it is known not to be in force
+	}
+	if why := prove(ctx, f.lists()); why != "" {
+		r.Value += enforce.Value("; but " + why)
+	}
+	return map[enforce.Key]enforce.Reading{names: r}, nil
+}
+
+func (f *Firewall) lists() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.made
+}
+
+// how is the evidence's source.
+const how = "the kernel's nftables, table inet " + Table
+
+// read reads the table's sets, chains and rules. A table that has more or less than it should is described as that.
+func (f *Firewall) read() (enforce.Reading, error) {
+	absent := enforce.Reading{State: enforce.Absent, How: how}
+	c, err := f.open()
+	if err != nil {
+		return absent, err
+	}
+	r, err := f.readWith(c)
+	if errors.Is(err, fs.ErrNotExist) {
+		return absent, nil
+	}
+	if err != nil {
+		f.broken()
+		return absent, fmt.Errorf("cannot read nftables: %w", err)
+	}
+	return r, nil
+}
+
+func (f *Firewall) readWith(c *nftables.Conn) (enforce.Reading, error) {
+	// A transaction of another program in between makes the kernel interrupt a list; it is begun again.
+	for try := 0; ; try++ {
+		r, err := f.readOnce(c)
+		if err == nil || try == 5 || !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+			return r, err
+		}
+	}
+}
+
+func (f *Firewall) readOnce(c *nftables.Conn) (enforce.Reading, error) {
+	t := &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
+	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return enforce.Reading{}, err
+	}
+	at := slices.IndexFunc(tables, func(x *nftables.Table) bool { return x.Name == Table })
+	if at < 0 {
+		return enforce.Reading{}, fs.ErrNotExist
+	}
+	wrong := func(format string, args ...any) (enforce.Reading, error) {
+		return enforce.Reading{State: enforce.Present, Value: enforce.Value(changed + fmt.Sprintf(format, args...)), How: how}, nil
+	}
+	if tables[at].Flags != 0 {
+		return wrong("the table has flags, and may be dormant")
+	}
+	reach := fact.Reach{}
+	known, err := c.GetSets(t)
+	if err != nil {
+		return enforce.Reading{}, err
+	}
+	has := map[string]*nftables.Set{}
+	for _, s := range known {
+		has[s.Name] = s
+	}
+	for _, want := range sets(t) {
+		s := has[want.Name]
+		if s == nil || s.KeyType.Bytes != want.KeyType.Bytes || s.Interval != want.Interval || s.HasTimeout != want.HasTimeout {
+			return wrong("set %s is not as it was made", want.Name)
+		}
+		if want.HasTimeout {
+			continue
+		}
+		list, err := c.GetSetElements(s)
+		if err != nil {
+			return enforce.Reading{}, err
+		}
+		found, err := ranges(list)
+		if err != nil {
+			return wrong("set %s: %v", want.Name, err)
+		}
+		switch want.Name[:len(want.Name)-1] {
+		case "allow":
+			reach.Allow = append(reach.Allow, found...)
+		case "refuse":
+			reach.Refuse = append(reach.Refuse, found...)
+		default:
+			reach.Resolvers = append(reach.Resolvers, found...)
+		}
+	}
+	if len(has) != len(sets(t)) {
+		return wrong("it has %d sets, not %d", len(has), len(sets(t)))
+	}
+	all, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return enforce.Reading{}, err
+	}
+	there := map[string]*nftables.Chain{}
+	for _, x := range all {
+		if x.Table.Name == Table {
+			there[x.Name] = x
+		}
+	}
+	full := chains(t, true)
+	if len(there) != len(full) {
+		return wrong("it has %d chains, not %d", len(there), len(full))
+	}
+	for i, want := range full {
+		x := there[want.Name]
+		if x == nil || x.Type != want.Type || !same(x.Hooknum, want.Hooknum) || !same(x.Priority, want.Priority) ||
+			want.Policy != nil && !same(x.Policy, want.Policy) {
+			return wrong("chain %s is not as it was made", want.Name)
+		}
+		rules, err := c.GetRules(t, x)
+		if err != nil {
+			return enforce.Reading{}, err
+		}
+		if want.Name == chainNames {
+			reach.Names = listsOf(rules)
+		}
+		expected := want.rules
+		if want.Name == chainOut {
+			// With Only it has more rules; whichever matches is what it was made for.
+			if open := chains(t, false)[i].rules; len(rules) == len(open) {
+				expected = open
+			} else {
+				reach.Only = true
+			}
+		}
+		if len(rules) != len(expected) {
+			return wrong("chain %s has %d rules, not %d", want.Name, len(rules), len(expected))
+		}
+		for n := range rules {
+			if print(rules[n].Exprs) != print(expected[n]) {
+				return wrong("rule %d of chain %s is not as it was made", n+1, want.Name)
+			}
+		}
+	}
+	f.only, f.made = reach.Only, reach.Names
+	return enforce.Reading{State: enforce.Present, Value: enforce.Value(reach.String()), How: how}, nil
+}
+
+// changed begins the description of a table that is not as it was made.
+const changed = "changed: "
+
+func same[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }
+
+// Apply makes or removes the table, in one transaction.
+func (f *Firewall) Apply(_ context.Context, changes []enforce.Change) map[enforce.Key]error {
+	failed := map[enforce.Key]error{}
+	for _, c := range changes {
+		if err := f.change(c); err != nil {
+			failed[c.Key] = err
+		}
+	}
+	return failed
+}
+
+func (f *Firewall) change(c enforce.Change) error {
+	if c.Key != names || f.off {
+		return fmt.Errorf("there is no %s", c.Key)
+	}
+	if err := f.gate(c); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	conn, err := f.open()
+	if err != nil {
+		return err
+	}
+	t := &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
+	if c.To.State == enforce.Absent {
+		if r, err := f.read(); err != nil || r.State == enforce.Absent {
+			return err
+		}
+		conn.DelTable(t)
+		f.now, f.only = filling{}, false
+		return f.flush(conn)
+	}
+	x, ok := f.told[c.To.Value]
+	if !ok {
+		return errors.New("nothing says what it consists of: the resolver does not run")
+	}
+	if err := f.write(conn, t, x.reach); err != nil {
+		return err
+	}
+	f.now, f.only = x, x.reach.Only
+	return f.end(x, true)
+}
+
+// write replaces the table. What allowed names have resolved to stays.
+func (f *Firewall) write(c *nftables.Conn, t *nftables.Table, r fact.Reach) error {
+	named, err := f.named(c)
+	if err != nil {
+		f.broken()
+		return err
+	}
+	if err := put(c, t, r, named); err != nil {
+		f.broken()
+		return err
+	}
+	return f.flush(c)
+}
+
+// put adds the messages of one transaction that makes the table anew.
+func put(c *nftables.Conn, t *nftables.Table, r fact.Reach, named map[string][]nftables.SetElement) error {
+	c.AddTable(t) // so that there is one to delete
+	c.DelTable(t)
+	c.AddTable(t)
+	fixed := content(r)
+	for _, s := range sets(t) {
+		if err := c.AddSet(s, nil); err != nil {
+			return err
+		}
+		list := named[s.Name]
+		if s.Interval {
+			list = elements(fixed[s.Name])
+		}
+		for part := range slices.Chunk(list, perMessage) {
+			if err := c.SetAddElements(s, part); err != nil {
+				return err
+			}
+		}
+	}
+	for _, x := range chains(t, r.Only) {
+		added := c.AddChain(&x.Chain)
+		for i, exprs := range x.rules {
+			rule := &nftables.Rule{Table: t, Chain: added, Exprs: slices.Clone(exprs)}
+			if x.Name == chainNames && i == 0 {
+				rule.UserData = userdata.AppendString(nil, userdata.TypeComment, r.Names)
+			}
+			c.AddRule(rule)
+		}
+	}
+	return nil
+}
+
+// listsOf are the lists of names that the table was made for: the comment of the first rule of the chain for names.
+func listsOf(rules []*nftables.Rule) string {
+	if len(rules) == 0 {
+		return ""
+	}
+	s, _ := userdata.GetString(rules[0].UserData, userdata.TypeComment)
+	return enforce.Plain(s)
+}
+
+// perMessage bounds the elements in one message: a nested attribute has at most 64 KiB.
+const perMessage = 256
+
+func (f *Firewall) flush(c *nftables.Conn) error {
+	if err := c.Flush(); err != nil {
+		f.broken()
+		return fmt.Errorf("nftables: %w", err)
+	}
+	return nil
+}
+
+// try makes a table of another name with the same content, and removes it in the same transaction.
+func (f *Firewall) try() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer f.broken() // a probe leaves nothing open
+	t := &nftables.Table{Name: Table + "-probe", Family: nftables.TableFamilyINet}
+	if err := put(c, t, fact.Reach{Only: true}, nil); err != nil {
+		return err
+	}
+	c.DelTable(t)
+	return f.flush(c)
+}
+
+func sortAddrs(list []netip.Addr) { slices.SortFunc(list, netip.Addr.Compare) }

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package firewall
+
+import "github.com/warderd/warder/platform"
+
+// Capability only claims: there is no back end for this system.
+func Capability(platform.Host) platform.Capability {
+	return platform.Capability{Name: "firewall", Claims: claims()}
+}

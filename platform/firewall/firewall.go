@@ -1,0 +1,42 @@
+// Package firewall owns Warder's own nftables table, "inet warder", and nothing else of the machine's packet filter: which
+// addresses can be reached, the ports by which names could be looked up past our resolver, and the redirection of every
+// question about a name to that resolver. Everything is written in one transaction, and read back rule by rule. Packets
+// with our mark (link.Mark) always pass: the resolver's own questions, and the probe that tells whether a policy cut this
+// machine off. Source of the format: nftables' netlink messages (linux/netfilter/nf_tables.h).
+package firewall
+
+import (
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+)
+
+const (
+	kind = "firewall"
+	// Table is the name of our table, of the family inet.
+	Table = "warder"
+
+	onlyLinux = "names and addresses are only governed on Linux in this version"
+	// allowedLimit and blockedLimit say what escapes; docs/network.md has each with its test.
+	ungoverned = "not governed are containers and virtual machines, what root sends past the packet filter or with Warder's packet mark, " +
+		"and a boot until the agent runs"
+	allowedLimit = "another name at an allowed address can be reached, too (shared hosting); " + ungoverned
+	blockedLimit = "names are refused, not addresses: programs that know an address, or ask an unknown resolver over HTTPS, get " +
+		"through; " + ungoverned
+)
+
+// claims are what this package supports, on every system, together with the resolver.
+func claims() (out []platform.Claim) {
+	for _, c := range []platform.Claim{{Setting: "network.allowed_domains", Limit: allowedLimit},
+		{Setting: "network.blocked_domains", Limit: blockedLimit}} {
+		c.OS, c.Level, c.Exercised = "linux", fact.Partial, true
+		out = append(out, c)
+		for _, os := range []string{"windows", "darwin"} {
+			out = append(out, platform.Claim{Setting: c.Setting, OS: os, Level: fact.Unsupported, Limit: onlyLinux})
+		}
+	}
+	return out
+}
+
+// names is the one resource: the table with what names need.
+var names = enforce.Key{Kind: kind, ID: "names"}

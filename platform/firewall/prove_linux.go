@@ -1,0 +1,96 @@
+package firewall
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/warderd/warder/platform/link"
+)
+
+var bigEndian = binary.BigEndian
+
+// The proof's destinations are addresses that nobody has (RFC 5737), so that a packet which gets out reaches nobody.
+const (
+	provePort = "192.0.2.1:853"
+	proveName = "192.0.2.53:53"
+)
+
+// proveWithin is how long each proof may take; in force it takes well under a millisecond.
+const proveWithin = 2 * time.Second
+
+// prove tries what must not succeed, from a socket without our mark: a connection that must be refused, and a question to
+// another server, which our own resolver must answer, by the lists that the table was made for. It says what went wrong, or "". A machine without a route proves
+// nothing and leaks nothing.
+func prove(ctx context.Context, lists string) string {
+	ctx, cancel := context.WithTimeout(ctx, proveWithin)
+	defer cancel()
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", provePort)
+	if err == nil {
+		_ = c.Close()
+		return "a connection that must be refused was made (" + provePort + ")"
+	}
+	if errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) {
+		return ""
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Sprintf("a connection that must be refused was not (%s: %v)", provePort, err)
+	}
+	if err := ask(ctx, lists); err != nil {
+		return "a question to another name server was not answered by this machine's resolver (" + err.Error() + ")"
+	}
+	return ""
+}
+
+// ask sends a question for a name that only our resolver answers to a server that is not there.
+func ask(ctx context.Context, lists string) error {
+	name := strings.ToLower(rand.Text()[:16]) + link.ProofDomain
+	q := dnsmessage.Message{Header: dnsmessage.Header{ID: 0x5744}, Questions: []dnsmessage.Question{{
+		Name: dnsmessage.MustNewName(name), Type: dnsmessage.TypeTXT, Class: dnsmessage.ClassINET}}}
+	b, err := q.Pack()
+	if err != nil {
+		return err
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "udp", proveName)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	deadline, _ := ctx.Deadline()
+	_ = c.SetDeadline(deadline)
+	// One question may be lost while a burst fills the resolver's queue.
+	for try := 0; ; try++ {
+		if _, err := c.Write(b); err != nil {
+			return err
+		}
+		_ = c.SetReadDeadline(time.Now().Add(proveWithin / 4))
+		got := make([]byte, 1500)
+		n, err := c.Read(got)
+		var late net.Error
+		if errors.As(err, &late) && late.Timeout() && try < 3 {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		var a dnsmessage.Message
+		if err := a.Unpack(got[:n]); err != nil || a.ID != q.ID || len(a.Answers) != 1 {
+			return errors.New("another server has answered")
+		}
+		txt, ok := a.Answers[0].Body.(*dnsmessage.TXTResource)
+		if !ok || len(txt.TXT) != 1 || txt.TXT[0] != link.ProofText(name, lists) {
+			return errors.New("another server has answered")
+		}
+		return nil
+	}
+}

@@ -1,0 +1,268 @@
+package firewall
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform/link"
+)
+
+// The sets of the table. The first six have the policy's own networks; what allowed names resolved to is in the last two,
+// each element with a time-out, and with the name as its comment.
+const (
+	setAllow4, setAllow6         = "allow4", "allow6"
+	setRefuse4, setRefuse6       = "refuse4", "refuse6"
+	setResolvers4, setResolvers6 = "resolvers4", "resolvers6"
+	setNamed4, setNamed6         = "named4", "named6"
+)
+
+// The chains: what goes out, where it ends if it is refused, and where questions about names go.
+const (
+	chainOut, chainRefuse, chainNames = "out", "refuse", "names"
+)
+
+// maxNamed bounds the addresses in one of the two named sets.
+const maxNamed = 65536
+
+// chain is one chain with its rules.
+type chain struct {
+	nftables.Chain
+	rules [][]expr.Any
+}
+
+// chains are the chains of a table, for a reach with or without Only.
+func chains(t *nftables.Table, only bool) []chain {
+	accept := nftables.ChainPolicyAccept
+	out := chain{Chain: nftables.Chain{Name: chainOut, Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput,
+		Priority: nftables.ChainPriorityFilter, Policy: &accept}}
+	refuse := chain{Chain: nftables.Chain{Name: chainRefuse, Table: t}}
+	names := chain{Chain: nftables.Chain{Name: chainNames, Table: t, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookOutput,
+		Priority: nftables.ChainPriorityNATDest, Policy: &accept}}
+
+	refuse.add(proto(unix.IPPROTO_TCP), counted(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
+	refuse.add(counted(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}))
+	refused := verdict(expr.VerdictGoto, chainRefuse)
+
+	out.add(marked(), verdict(expr.VerdictAccept, ""))
+	out.add(loopback(), verdict(expr.VerdictAccept, ""))
+	// A question that was just redirected still names the interface that it was meant for.
+	out.add(family(unix.NFPROTO_IPV4), to(16, []byte{127}), verdict(expr.VerdictAccept, ""))
+	out.add(family(unix.NFPROTO_IPV6), to(24, link.Resolver6.Addr().AsSlice()), verdict(expr.VerdictAccept, ""))
+	out.add(established(), verdict(expr.VerdictAccept, ""))
+	for _, p := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+		out.add(proto(p), toPort(853), refused) // DNS over TLS and over QUIC
+		out.add(proto(p), toPort(443), to4(setResolvers4), refused)
+		out.add(proto(p), toPort(443), to6(setResolvers6), refused)
+	}
+	out.add(to4(setRefuse4), refused)
+	out.add(to6(setRefuse6), refused)
+	if only {
+		for _, to := range [][]expr.Any{to4(setAllow4), to6(setAllow6), to4(setNamed4), to6(setNamed6)} {
+			out.add(to, verdict(expr.VerdictAccept, ""))
+		}
+		// DHCP in both families, and the neighbour and router discovery of IPv6, which may be sent to any address.
+		out.add(family(unix.NFPROTO_IPV4), proto(unix.IPPROTO_UDP), fromPort(68), toPort(67), verdict(expr.VerdictAccept, ""))
+		out.add(family(unix.NFPROTO_IPV6), proto(unix.IPPROTO_UDP), fromPort(546), toPort(547), verdict(expr.VerdictAccept, ""))
+		out.add(proto(unix.IPPROTO_ICMPV6), discovery(), verdict(expr.VerdictAccept, ""))
+		out.add(refused)
+	}
+
+	names.add(marked(), verdict(expr.VerdictAccept, ""))
+	names.add(loopback(), verdict(expr.VerdictAccept, ""))
+	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+		names.add(family(unix.NFPROTO_IPV4), proto(p), toPort(53), redirect(link.Resolver4))
+		names.add(family(unix.NFPROTO_IPV6), proto(p), toPort(53), redirect(link.Resolver6))
+	}
+	return []chain{refuse, out, names}
+}
+
+func (c *chain) add(parts ...[]expr.Any) {
+	var all []expr.Any
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	c.rules = append(c.rules, all)
+}
+
+func verdict(k expr.VerdictKind, chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: k, Chain: chain}}
+}
+
+func counted(e expr.Any) []expr.Any { return []expr.Any{&expr.Counter{}, e} }
+
+func equal(data []byte) *expr.Cmp { return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data} }
+
+func marked() []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, equal(binaryutil.NativeEndian.PutUint32(link.Mark))}
+}
+
+func loopback() []expr.Any {
+	name := make([]byte, unix.IFNAMSIZ)
+	copy(name, "lo")
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, equal(name)}
+}
+
+func established() []expr.Any {
+	bits := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
+	return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: bits, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)}}
+}
+
+func family(f byte) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, equal([]byte{f})}
+}
+
+func proto(p byte) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{p})}
+}
+
+func fromPort(p uint16) []expr.Any { return port(0, p) }
+
+func toPort(p uint16) []expr.Any { return port(2, p) }
+
+func port(offset uint32, p uint16) []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
+		equal(binaryutil.BigEndian.PutUint16(p))}
+}
+
+// discovery matches the ICMPv6 types 133 to 137 (RFC 4861, section 4).
+func discovery() []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: []byte{133}}, &expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: []byte{137}}}
+}
+
+// to compares the beginning of the destination, which is at that offset of the IP header.
+func to(offset uint32, begins []byte) []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(begins))},
+		equal(begins)}
+}
+
+func to4(set string) []expr.Any {
+	return append(family(unix.NFPROTO_IPV4), &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+		&expr.Lookup{SourceRegister: 1, SetName: set})
+}
+
+func to6(set string) []expr.Any {
+	return append(family(unix.NFPROTO_IPV6), &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 24, Len: 16},
+		&expr.Lookup{SourceRegister: 1, SetName: set})
+}
+
+// redirect sends a packet to our resolver instead.
+func redirect(to netip.AddrPort) []expr.Any {
+	f := uint32(unix.NFPROTO_IPV6)
+	if to.Addr().Is4() {
+		f = unix.NFPROTO_IPV4
+	}
+	return []expr.Any{&expr.Counter{}, &expr.Immediate{Register: 1, Data: to.Addr().AsSlice()},
+		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(to.Port())},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: f, RegAddrMin: 1, RegAddrMax: 1, RegProtoMin: 2, RegProtoMax: 2, Specified: true}}
+}
+
+// sets are the table's sets.
+func sets(t *nftables.Table) (out []*nftables.Set) {
+	for _, name := range []string{setAllow4, setRefuse4, setResolvers4, setAllow6, setRefuse6, setResolvers6} {
+		s := &nftables.Set{Table: t, Name: name, KeyType: nftables.TypeIPAddr, Interval: true}
+		if strings.HasSuffix(name, "6") {
+			s.KeyType = nftables.TypeIP6Addr
+		}
+		out = append(out, s)
+	}
+	return append(out, &nftables.Set{Table: t, Name: setNamed4, KeyType: nftables.TypeIPAddr, HasTimeout: true, Size: maxNamed},
+		&nftables.Set{Table: t, Name: setNamed6, KeyType: nftables.TypeIP6Addr, HasTimeout: true, Size: maxNamed})
+}
+
+// content is what belongs into the fixed sets, by name.
+func content(r fact.Reach) map[string][]fact.Range {
+	out := map[string][]fact.Range{}
+	for name, list := range map[string][]fact.Range{"allow": r.Allow, "refuse": r.Refuse, "resolvers": r.Resolvers} {
+		for _, x := range list {
+			if x.First.Is4() {
+				out[name+"4"] = append(out[name+"4"], x)
+			} else {
+				out[name+"6"] = append(out[name+"6"], x)
+			}
+		}
+	}
+	return out
+}
+
+// elements are ranges as a set of intervals takes them: where each begins, and the first address after it.
+func elements(list []fact.Range) (out []nftables.SetElement) {
+	for _, r := range list {
+		out = append(out, nftables.SetElement{Key: r.First.AsSlice()})
+		if end := r.Last.Next(); end.IsValid() {
+			out = append(out, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+		}
+	}
+	return out
+}
+
+// ranges reads such elements back. The kernel lists them from the last to the first.
+func ranges(list []nftables.SetElement) (out []fact.Range, err error) {
+	begins, ends := map[netip.Addr]bool{}, map[netip.Addr]bool{}
+	var edges []netip.Addr
+	for _, e := range list {
+		a, ok := netip.AddrFromSlice(e.Key)
+		if !ok {
+			return nil, fmt.Errorf("an element of %d bytes is no address", len(e.Key))
+		}
+		if e.IntervalEnd {
+			ends[a] = true
+		} else {
+			begins[a] = true
+		}
+		edges = append(edges, a)
+	}
+	sortAddrs(edges)
+	var from netip.Addr
+	for _, a := range edges {
+		if ends[a] && from.IsValid() {
+			out, from = append(out, fact.Range{First: from, Last: a.Prev()}), netip.Addr{}
+		}
+		if begins[a] && !from.IsValid() {
+			from = a
+		}
+	}
+	if from.IsValid() {
+		out = append(out, fact.Range{First: from, Last: lastOf(from)})
+	}
+	return out, nil
+}
+
+// lastOf is the last address of a family.
+func lastOf(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	}
+	b := [16]byte{}
+	for i := range b {
+		b[i] = 255
+	}
+	return netip.AddrFrom16(b)
+}
+
+// print describes a rule for comparison, without what changes by itself: counters, and the numbers of sets.
+func print(rule []expr.Any) string {
+	var b strings.Builder
+	for _, e := range rule {
+		switch x := e.(type) {
+		case *expr.Counter:
+			b.WriteString("counter;")
+		case *expr.Lookup:
+			c := *x
+			c.SetID = 0
+			fmt.Fprintf(&b, "lookup %+v;", c)
+		default:
+			fmt.Fprintf(&b, "%T %+v;", e, e)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,386 @@
+package resolver
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+)
+
+// Resolver answers questions about names.
+type Resolver struct {
+	Log      *slog.Logger
+	Fill     platform.Fill
+	Admit    platform.Admit
+	Admitted platform.Admitted
+	Left     platform.Left
+	Asked    platform.Asked
+
+	hand  func(platform.Decision)
+	now   atomic.Pointer[standing] // nil: no rules yet, nothing is answered
+	cache cache
+	room  chan struct{} // one for each question on its way to a server
+	told  refusals
+
+	load    sync.Mutex // one Load at a time
+	sockets *sockets
+	lists   atomic.Pointer[string] // for which an earlier run made the table, until there are rules
+	watch   *observer
+
+	asking  sync.Mutex
+	heard   time.Time // when domains were read
+	domains []string
+
+	mu     sync.Mutex
+	looked time.Time // when known was read
+	known  []netip.AddrPort
+	stats  map[netip.AddrPort]*ServerState
+	tally  map[string]int
+	// admitted remembers which names an address was admitted for, longer than the firewall does: open connections go on.
+	admitted map[netip.Addr][]string
+	order    []netip.Addr
+
+	counts struct{ refused, cached atomic.Int64 }
+}
+
+// standing is what is in force.
+type standing struct {
+	rules rules
+	judge enforce.Judge[fact.Destination]
+	reach fact.Reach
+	acts  bool // something is refused
+}
+
+// New makes a resolver that does nothing yet.
+func New(log *slog.Logger) *Resolver {
+	return &Resolver{Log: log, room: make(chan struct{}, maxAsked), stats: map[netip.AddrPort]*ServerState{}, tally: map[string]int{},
+		admitted: map[netip.Addr][]string{}}
+}
+
+// Section names the section whose rules it uses.
+func (r *Resolver) Section() string { return "network" }
+
+// Listen sets who is told.
+func (r *Resolver) Listen(hand func(platform.Decision), _ func(bool)) { r.hand = hand }
+
+// Start listens at once if an earlier run's table still redirects questions here, and remembers what that run admitted.
+// Nothing is answered until there are rules.
+func (r *Resolver) Start() {
+	list, lists, err := r.Left()
+	if err != nil || lists == "" {
+		return
+	}
+	r.remember(list)
+	r.lists.Store(&lists)
+	r.load.Lock()
+	defer r.load.Unlock()
+	if r.sockets, err = r.listen(); err != nil {
+		r.Log.Warn("the resolver does not run", "error", err)
+		r.sockets = nil
+	}
+}
+
+// left are the lists that an earlier run's table was made for.
+func (r *Resolver) left() string {
+	if s := r.lists.Load(); s != nil {
+		return *s
+	}
+	return ""
+}
+
+// Load replaces the rules.
+func (r *Resolver) Load(in platform.Rules) error {
+	r.load.Lock()
+	defer r.load.Unlock()
+	var s *standing
+	if in != nil {
+		n, ok := in.(rules)
+		if !ok {
+			return platform.Unsupported{Feature: "judging names", Need: "rules that judge names"}
+		}
+		if n.Looked() {
+			s = &standing{rules: n, judge: n.Names(), acts: n.CanDeny()}
+		}
+	}
+	if s == nil || !s.acts {
+		r.now.Store(nil)
+		if r.sockets != nil {
+			r.sockets.close()
+			r.sockets = nil
+		}
+		r.cache.clear()
+		return r.observe(s)
+	}
+	if err := r.observe(nil); err != nil {
+		return err
+	}
+	s.reach = s.rules.Reach(enforce.Enforce)
+	if r.sockets == nil {
+		var err error
+		if r.sockets, err = r.listen(); err != nil {
+			r.now.Store(nil)
+			return err
+		}
+	}
+	r.now.Store(s)
+	r.cache.clear()
+	if err := r.Fill(s.reach, func(a netip.Addr) bool { return r.keeps(s, a) }); err != nil {
+		return fmt.Errorf("the firewall: %w", err)
+	}
+	go forgetCached() // what the system's own resolver has cached was not judged
+	return nil
+}
+
+// observe starts or stops listening to the questions on the wire.
+func (r *Resolver) observe(s *standing) error {
+	if s == nil {
+		if r.watch != nil {
+			r.watch.close()
+			r.watch = nil
+		}
+		return nil
+	}
+	if r.watch != nil {
+		r.watch.rules.Store(s)
+		return nil
+	}
+	w, err := r.eavesdrop(s)
+	if err != nil {
+		return fmt.Errorf("names cannot be observed: %w", err)
+	}
+	r.watch = w
+	return nil
+}
+
+// Run waits: the loops run while there are rules.
+func (r *Resolver) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+
+// Work lists nothing.
+func (r *Resolver) Work() []platform.Work { return nil }
+
+// Stop closes the sockets. The firewall stays as it is.
+func (r *Resolver) Stop() {
+	r.load.Lock()
+	defer r.load.Unlock()
+	_ = r.observe(nil)
+	if r.sockets != nil {
+		r.sockets.close()
+		r.sockets = nil
+	}
+}
+
+// maxAdmitted bounds how many addresses are remembered; the oldest go first.
+const maxAdmitted = 16384
+
+// remember keeps which names addresses were admitted for.
+func (r *Resolver) remember(list []platform.Admission) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range list {
+		names := r.admitted[a.Address]
+		if names == nil {
+			r.order = append(r.order, a.Address)
+			if len(r.order) > maxAdmitted {
+				delete(r.admitted, r.order[0])
+				r.order = r.order[1:]
+			}
+		}
+		if !slices.Contains(names, a.Name) && len(names) < 16 {
+			r.admitted[a.Address] = append(names, a.Name)
+		}
+	}
+}
+
+// keeps reports whether an open connection to an address may go on: a name that is still allowed had it.
+func (r *Resolver) keeps(s *standing, a netip.Addr) bool {
+	if s.judge.Judge(&fact.Destination{Address: a}).Allow {
+		return true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range r.admitted[a.Unmap()] {
+		if s.judge.Judge(&fact.Destination{Name: name}).Allow {
+			return true
+		}
+	}
+	return false
+}
+
+// verdict judges the name of a question. A reverse name is judged as the address that it asks about.
+func (r *Resolver) verdict(s *standing, d *fact.Destination) enforce.Verdict {
+	if !strings.HasSuffix(d.Name, ".arpa") {
+		return s.judge.Judge(d)
+	}
+	if a, ok := reversed(d.Name); ok {
+		if isPrivate(a) {
+			return enforce.Verdict{Allow: true}
+		}
+		r.mu.Lock()
+		known := len(r.admitted[a]) > 0
+		r.mu.Unlock()
+		if known {
+			return enforce.Verdict{Allow: true}
+		}
+		return s.judge.Judge(&fact.Destination{Address: a})
+	}
+	return s.judge.Judge(d)
+}
+
+// refuse answers a question whose name is refused; nil if it is not.
+func (r *Resolver) refuse(out, p []byte, q *question, s *standing) []byte {
+	name := q.text()
+	if isProof(name) {
+		return nil
+	}
+	q.dest = fact.Destination{Name: name}
+	v := r.verdict(s, &q.dest)
+	if v.Allow && !v.WouldDeny {
+		return nil
+	}
+	if !v.Allow {
+		r.counts.refused.Add(1)
+	}
+	if now := time.Now(); !r.told.enough(name, v.Allow, now) {
+		d := fact.Destination{Name: string(q.name)}
+		r.refused(s, d, v, d.Name)
+	}
+	if v.Allow {
+		return nil
+	}
+	return q.reply(out, p, rcodeNoName, edeBlocked, s.words(&v))
+}
+
+// words is the text of an extended error. It is the same for all names of one setting, so that it costs nothing.
+func (s *standing) words(v *enforce.Verdict) string {
+	if v.Rule.Setting == "network.allowed_domains" {
+		return "refused by this organization's policy: network.allowed_domains"
+	}
+	return "refused by this organization's policy: network.blocked_domains"
+}
+
+// refused remembers a refusal, and makes an event of it if it is one worth telling. asked is the name that was asked for,
+// which is not always the one that is refused.
+func (r *Resolver) refused(s *standing, d fact.Destination, v enforce.Verdict, asked string) {
+	why, _ := s.judge.Reason(v, &d)
+	if !r.told.add(d.Name, v.Allow, why, time.Now()) || r.hand == nil {
+		return
+	}
+	out := platform.Decision{Section: "network", Key: enforce.Key{Kind: "name", ID: d.Name}, Subject: d.Name, Verdict: v,
+		Fact: &fact.Destination{Name: d.Name}, Reason: func() (string, string) { return s.judge.Reason(v, &d) },
+		Done: enforce.Reading{State: enforce.Present, Value: "refused", How: "the resolver's answer"}}
+	if v.Allow {
+		out.Done = enforce.Reading{State: enforce.Present, Value: "answered", How: "the question, as it was seen"}
+	}
+	if asked != d.Name {
+		out.Note = "it stands in the answer for " + asked
+	}
+	r.hand(out)
+}
+
+// first is the server that a question sent to us goes to; invalid if it has to be looked up.
+func (r *Resolver) first() netip.AddrPort {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.known) == 0 || time.Since(r.looked) > lookAgain {
+		return netip.AddrPort{}
+	}
+	return r.known[0]
+}
+
+// asked notes what became of asking a server.
+func (r *Resolver) asked(server netip.AddrPort, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x := r.stats[server]
+	if x == nil {
+		if len(r.stats) >= 64 {
+			clear(r.stats)
+		}
+		x = &ServerState{Server: server.String()}
+		r.stats[server] = x
+	}
+	x.Asked++
+	x.Last, x.Problem = time.Now(), ""
+	if err != nil {
+		x.Failed++
+		x.Problem = err.Error()
+	}
+}
+
+// count counts what goes wrong.
+func (r *Resolver) count(what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tally[what]++
+}
+
+// present says which answer let an address be reached and when that ends, or when a name was refused last.
+func (r *Resolver) present(section, subject string) string {
+	if section != r.Section() {
+		return ""
+	}
+	if ap, err := netip.ParseAddrPort(subject); err == nil {
+		subject = ap.Addr().String()
+	}
+	addr, err := netip.ParseAddr(subject)
+	if err != nil {
+		return r.told.of(subject, time.Now())
+	}
+	list, err := r.Admitted()
+	if err != nil {
+		return ""
+	}
+	for _, a := range list {
+		if a.Address == addr.Unmap() {
+			return fmt.Sprintf("can be reached, because %s resolved to it, for another %s", enforce.Plain(a.Name), a.For.Round(time.Second))
+		}
+	}
+	if s := r.now.Load(); s != nil && s.reach.Only {
+		return "no allowed name has resolved to it lately"
+	}
+	return ""
+}
+
+// State is what support staff are shown.
+func (r *Resolver) State() State {
+	out := State{Mode: "off", Listening: []string{}, Servers: []ServerState{}, Domains: []string{}, Refused: r.told.all(),
+		Cached: r.cache.len(), Counts: map[string]int{}, Admitted: []Admitted{}}
+	r.load.Lock()
+	if r.sockets != nil {
+		out.Listening = append(out.Listening, r.sockets.at...)
+	}
+	if r.watch != nil {
+		out.Mode = "observe"
+	}
+	r.load.Unlock()
+	if s := r.now.Load(); s != nil {
+		out.Mode, out.Reach = "enforce", s.reach.String()
+		out.Domains = append(out.Domains, r.own()...)
+	}
+	r.mu.Lock()
+	for _, x := range r.stats {
+		out.Servers = append(out.Servers, *x)
+	}
+	for k, n := range r.tally {
+		out.Counts[k] = n
+	}
+	r.mu.Unlock()
+	out.Counts["refused"], out.Counts["cached"] = int(r.counts.refused.Load()), int(r.counts.cached.Load())
+	slices.SortFunc(out.Servers, func(a, b ServerState) int { return b.Last.Compare(a.Last) })
+	if list, err := r.Admitted(); err == nil {
+		for _, a := range list {
+			out.Admitted = append(out.Admitted, Admitted{a.Address, a.Name, int(a.For / time.Second)})
+		}
+		slices.SortFunc(out.Admitted, func(a, b Admitted) int { return a.Address.Compare(b.Address) })
+	}
+	return out
+}

@@ -1,0 +1,258 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/platform/link"
+)
+
+// Sizes of the loop: packets in one system call, bytes of one question, questions on their way to servers, connections.
+const (
+	batch    = 64
+	packet   = 1536
+	maxAsked = 512
+	maxConns = 64
+	maxLoops = 4
+)
+
+// sockets are where questions come in. They are open while names are judged in enforce mode.
+type sockets struct {
+	cancel context.CancelFunc
+	all    sync.WaitGroup
+	closed []interface{ Close() error }
+	at     []string
+}
+
+// packets reads and writes many packets at a time. ipv4's and ipv6's messages are the same type.
+type packets interface {
+	ReadBatch([]ipv4.Message, int) (int, error)
+	WriteBatch([]ipv4.Message, int) (int, error)
+}
+
+// listen opens the sockets and answers until they are closed. IPv6 may be missing on this machine.
+func (r *Resolver) listen() (*sockets, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &sockets{cancel: cancel}
+	shared := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		if err := c.Control(func(fd uintptr) {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		}); err != nil {
+			return err
+		}
+		return failed
+	}}
+	fail := func(err error) (*sockets, error) {
+		s.close()
+		return nil, fmt.Errorf("the resolver cannot listen: %w", err)
+	}
+	// Not shared: if something else listens there already, this fails.
+	for _, at := range []netip.AddrPort{link.Resolver4, link.Resolver6} {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", at.String())
+		if err != nil && at == link.Resolver6 && missing(err) {
+			continue
+		}
+		if err != nil {
+			return fail(err)
+		}
+		s.closed = append(s.closed, l)
+		s.all.Go(func() { r.accept(ctx, l, at) })
+		loops := 1
+		if at == link.Resolver4 {
+			loops = min(maxLoops, runtime.GOMAXPROCS(0))
+		}
+		for range loops {
+			c, err := shared.ListenPacket(ctx, "udp", at.String())
+			if err != nil {
+				return fail(err)
+			}
+			s.closed = append(s.closed, c)
+			_ = c.(*net.UDPConn).SetReadBuffer(1 << 20)
+			var p packets = ipv4.NewPacketConn(c)
+			if at == link.Resolver6 {
+				p = ipv6.NewPacketConn(c)
+			}
+			s.all.Go(func() { r.loop(ctx, p, at) })
+		}
+		s.at = append(s.at, at.String())
+	}
+	return s, nil
+}
+
+// missing reports whether an address does not exist here: IPv6 is off.
+func missing(err error) bool {
+	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
+}
+
+func (s *sockets) close() {
+	s.cancel()
+	for _, c := range s.closed {
+		_ = c.Close()
+	}
+	s.all.Wait()
+}
+
+// loop answers questions that come by UDP: what is refused and what is cached at once, and the rest in goroutines.
+func (r *Resolver) loop(ctx context.Context, p packets, at netip.AddrPort) {
+	in, out := make([]ipv4.Message, batch), make([]ipv4.Message, batch)
+	outs := make([][]byte, batch)
+	for i := range in {
+		in[i].Buffers = [][]byte{make([]byte, packet)}
+		outs[i] = make([]byte, 0, 2*packet)
+		out[i].Buffers = make([][]byte, 1)
+	}
+	var scratch [256]byte
+	var key [320]byte
+	var q question
+	for {
+		n, err := p.ReadBatch(in, 0)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			r.count("socket errors")
+			time.Sleep(time.Millisecond) // an error of one answer must not become a busy loop
+			continue
+		}
+		ready := 0
+		for i := range n {
+			m := &in[i]
+			from, ok := m.Addr.(*net.UDPAddr)
+			if !ok || m.N >= packet {
+				continue
+			}
+			b := m.Buffers[0][:m.N]
+			if a := r.fast(outs[ready], b, from, at, &q, &scratch, key[:]); a != nil {
+				outs[ready] = a
+				out[ready].Buffers[0], out[ready].Addr = a, m.Addr
+				ready++
+				continue
+			}
+			r.later(ctx, p, append([]byte(nil), b...), from, at)
+		}
+		for sent := 0; sent < ready; {
+			k, err := p.WriteBatch(out[sent:ready], 0)
+			if err != nil {
+				k = 1 // that one cannot be sent; the others can
+			}
+			sent += max(k, 1)
+		}
+	}
+}
+
+// fast answers what needs no other server: refusals, and cached answers. nil: it takes longer, or is dropped.
+func (r *Resolver) fast(out, p []byte, from *net.UDPAddr, at netip.AddrPort, q *question, scratch *[256]byte, key []byte) []byte {
+	s := r.now.Load()
+	if s == nil {
+		return nil
+	}
+	if rcode, answer := q.parse(p, scratch); !answer || rcode != rcodeOK || !q.plain {
+		return nil
+	}
+	if a := r.refuse(out, p, q, s); a != nil {
+		return a
+	}
+	var server netip.AddrPort
+	if from.IP.IsLoopback() {
+		server = r.first()
+	} else {
+		server, _ = r.Asked(unix.IPPROTO_UDP, plainPort(from), at)
+	}
+	if !server.IsValid() {
+		return nil
+	}
+	if a := r.cache.get(out, p, q, q.key(key, server), min(q.size, packet), time.Now()); a != nil {
+		r.counts.cached.Add(1)
+		return a
+	}
+	return nil
+}
+
+// plainPort is a sender's address.
+func plainPort(a *net.UDPAddr) netip.AddrPort {
+	p := a.AddrPort()
+	return netip.AddrPortFrom(p.Addr().Unmap().WithZone(""), p.Port())
+}
+
+// later answers a question in a goroutine of its own. Beyond a bound, questions are dropped: programs ask again.
+func (r *Resolver) later(ctx context.Context, p packets, b []byte, from *net.UDPAddr, at netip.AddrPort) {
+	select {
+	case r.room <- struct{}{}:
+	default:
+		r.count("dropped")
+		return
+	}
+	to := *from
+	go func() {
+		defer func() { <-r.room }()
+		a := r.serve(ctx, b, plainPort(&to), at, false)
+		if a == nil || ctx.Err() != nil {
+			return
+		}
+		_, _ = p.WriteBatch([]ipv4.Message{{Buffers: [][]byte{a}, Addr: &to}}, 0)
+	}()
+}
+
+// idle is how long a connection may be silent.
+const idle = 10 * time.Second
+
+// accept answers questions that come by TCP.
+func (r *Resolver) accept(ctx context.Context, l net.Listener, at netip.AddrPort) {
+	room := make(chan struct{}, maxConns)
+	var all sync.WaitGroup
+	defer all.Wait()
+	for {
+		c, err := l.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				_ = c.Close()
+			}
+			return
+		}
+		if err != nil {
+			r.count("socket errors")
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		select {
+		case room <- struct{}{}:
+		default:
+			_ = c.Close()
+			continue
+		}
+		all.Go(func() {
+			defer func() { <-room }()
+			defer c.Close()
+			defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+			from, ok := c.RemoteAddr().(*net.TCPAddr)
+			if !ok {
+				return
+			}
+			a := from.AddrPort()
+			who := netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
+			for {
+				_ = c.SetDeadline(time.Now().Add(idle))
+				b, err := readTCP(c)
+				if err != nil {
+					return
+				}
+				_ = c.SetDeadline(time.Now().Add(idle + tcpWait))
+				if a := r.serve(ctx, b, who, at, true); a == nil || writeTCP(c, a) != nil {
+					return
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,633 @@
+package resolver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/all"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/enforce/section"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/firewall"
+	"github.com/warderd/warder/platform/platformtest"
+)
+
+// laptop is a machine in a network of its own, with the firewall and the resolver joined as the agent joins them.
+type laptop struct {
+	*platformtest.Outside
+	t        *testing.T
+	list     []platform.Capability
+	guard    platform.Guard
+	backend  platform.Backend
+	mu       sync.Mutex
+	events   []platform.Decision
+	capables map[string]fact.Capability
+	gate     enforce.Gate
+}
+
+func newLaptop(t *testing.T) *laptop {
+	t.Helper()
+	l := &laptop{Outside: platformtest.NewOutside(t), t: t}
+	l.Zone("docs.example.com. 300 IN A "+platformtest.Web4, "docs.example.com. 300 IN AAAA "+platformtest.Web6,
+		"www.blocked.example. 300 IN A "+platformtest.Other4, "www.blocked.example. 300 IN AAAA "+platformtest.Other6,
+		"other.example.net. 300 IN A "+platformtest.Other4, "other.example.net. 300 IN AAAA "+platformtest.Other6,
+		"server.corp.example. 300 IN A "+platformtest.Web4,
+		"cdn.example.com. 300 IN CNAME edge.blocked.example.", "edge.blocked.example. 300 IN A "+platformtest.Other4,
+		"alias.example.com. 300 IN CNAME docs.example.com.",
+		"rebind.example.net. 300 IN A 192.168.1.1", "rebind.example.net. 300 IN A "+platformtest.Other4,
+		"svc.example.com. 300 IN HTTPS 1 edge.blocked.example. alpn=h2 ipv4hint="+platformtest.Other4,
+		"good.example.com. 300 IN HTTPS 1 . alpn=h2 ipv4hint="+platformtest.Web4)
+	for i := range 200 {
+		l.Zone(fmt.Sprintf("big.example.com. 300 IN TXT \"%03d %s\"", i, strings.Repeat("x", 200)))
+	}
+	l.Names(platformtest.DNS4, platformtest.DNS6, platformtest.Router4)
+	if out, err := l.Run("ip", "addr", "add", knownResolver+"/32", "dev", "lo"); err != nil {
+		t.Fatal(out, err)
+	}
+	l.Web(net.JoinHostPort(knownResolver, "443"), net.JoinHostPort(knownResolver, "80"))
+	for _, a := range []string{platformtest.Web4, platformtest.Web6, platformtest.Other4, platformtest.Other6} {
+		l.Web(net.JoinHostPort(a, "443"), net.JoinHostPort(a, "853"))
+	}
+	l.start()
+	return l
+}
+
+// start is what the agent does at its start.
+func (l *laptop) start() {
+	if l.gate == nil {
+		l.gate = func(enforce.Change) error { return nil }
+	}
+	h := platform.Host{Network: true, Gate: l.gate, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	l.list = []platform.Capability{firewall.Capability(h), Capability(h)}
+	if err := platform.Join(l.list); err != nil {
+		l.t.Fatal(err)
+	}
+	l.capables = map[string]fact.Capability{}
+	for _, c := range platform.Lower(l.list[0].Claims, l.list[0].Probe(context.Background()), "linux") {
+		l.capables[string(c.Setting)] = fact.Capability{Level: c.Level, Limit: c.Limit}
+	}
+	l.backend, l.guard = l.list[0].Backends[0], l.list[1].Guards[0]
+	l.guard.Listen(func(d platform.Decision) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.events = append(l.events, d)
+	}, nil)
+	l.list[1].Start()
+	l.t.Cleanup(l.guard.Stop)
+}
+
+// kill stops answering at once, and leaves the firewall as it is, as SIGKILL does.
+func (l *laptop) kill() { l.guard.Stop() }
+
+// load puts a policy in force as the planner does, and returns its want.
+func (l *laptop) load(network string) {
+	l.t.Helper()
+	for _, c := range l.plan(network) {
+		if err := l.backend.Apply(context.Background(), []enforce.Change{c}); len(err) > 0 {
+			l.t.Fatal(err)
+		}
+	}
+	r := l.reads()
+	if want := l.want(network); want == nil && r.State == enforce.Present || want != nil && !r.Is(want.Value) {
+		l.t.Fatalf("%s: reads %v, wanted %v", network, r, want)
+	}
+}
+
+func (l *laptop) compiled(network string) *section.Case {
+	l.t.Helper()
+	mode, network, found := strings.Cut(network, " ")
+	if !found {
+		mode, network = "enforce", mode
+	}
+	d, err := policy.Decode([]byte(`{"name":"p","compliance":"`+mode+`","policy_data":{"network":`+network+`}}`), policy.Options{})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return section.Open(all.Sections, d, &fact.Machine{Capable: l.capables, Network: fact.Is(fact.Network{Server: "server.corp.example"})})
+}
+
+func (l *laptop) want(network string) *enforce.Want {
+	if network == "" {
+		return nil
+	}
+	for _, w := range section.Decide(all.Sections, l.compiled(network)).Wants {
+		if w.Mode == enforce.Enforce {
+			return &w
+		}
+	}
+	return nil
+}
+
+// plan loads the guard, and returns what the planner would change after it; what it gives back is done before.
+func (l *laptop) plan(network string) []enforce.Change {
+	l.t.Helper()
+	w := l.want(network)
+	if w == nil {
+		if r := l.reads(); r.State == enforce.Present {
+			c := enforce.Change{Key: enforce.Key{Kind: "firewall", ID: "names"}, From: r, To: enforce.Reading{State: enforce.Absent}, Baseline: true}
+			if err := l.backend.Apply(context.Background(), []enforce.Change{c}); len(err) > 0 {
+				l.t.Fatal(err)
+			}
+		}
+	}
+	var rules platform.Rules
+	if network != "" {
+		rules = l.compiled(network).Rules("network")
+	}
+	if err := l.guard.Load(rules); err != nil {
+		l.t.Fatal(err)
+	}
+	if w == nil || l.reads().Is(w.Value) {
+		return nil
+	}
+	return []enforce.Change{{Key: w.Key, To: w.To(), Mode: w.Mode, By: w.By}}
+}
+
+func (l *laptop) reads() enforce.Reading {
+	l.t.Helper()
+	m, err := l.backend.List(context.Background())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	r, ok := m[enforce.Key{Kind: "firewall", ID: "names"}]
+	if !ok {
+		r.State = enforce.Absent
+	}
+	return r
+}
+
+// ask asks a name server over UDP or TCP, as any program does.
+func (l *laptop) ask(server, name, kind string) *dns.Msg {
+	l.t.Helper()
+	m, err := ask(server, name, kind, "udp")
+	if err != nil {
+		l.t.Fatalf("%s %s at %s: %v", name, kind, server, err)
+	}
+	return m
+}
+
+func ask(server, name, kind, network string) (*dns.Msg, error) {
+	m := new(dns.Msg)
+	m.SetQuestion(dns.Fqdn(name), dns.StringToType[kind])
+	m.SetEdns0(1232, false)
+	c := dns.Client{Net: network, Timeout: 5 * time.Second}
+	got, _, err := c.Exchange(m, net.JoinHostPort(server, "53"))
+	return got, err
+}
+
+// gives checks an answer: its records' data, or the name of its error.
+func (l *laptop) gives(server, name, kind string, want ...string) {
+	l.t.Helper()
+	got := said(l.ask(server, name, kind))
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		l.t.Errorf("%s %s at %s: %v, wanted %v", name, kind, server, got, want)
+	}
+}
+
+func said(m *dns.Msg) (out []string) {
+	if m.Rcode != dns.RcodeSuccess {
+		return []string{dns.RcodeToString[m.Rcode]}
+	}
+	for _, rr := range m.Answer {
+		out = append(out, strings.TrimPrefix(rr.String(), rr.Header().String()))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// ede is the extended error of an answer.
+func ede(m *dns.Msg) string {
+	if opt := m.IsEdns0(); opt != nil {
+		for _, o := range opt.Option {
+			if e, ok := o.(*dns.EDNS0_EDE); ok {
+				return fmt.Sprint(e.InfoCode, " ", e.ExtraText)
+			}
+		}
+	}
+	return ""
+}
+
+// reach connects, and says how it went: "ok", "refused", or the error.
+func reach(addr, port string) string {
+	start := time.Now()
+	c, err := net.DialTimeout("tcp", net.JoinHostPort(addr, port), 5*time.Second)
+	if err == nil {
+		defer c.Close()
+		if !echoes(c) {
+			return "silent"
+		}
+		return "ok"
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) && time.Since(start) < time.Second {
+		return "refused"
+	}
+	return err.Error()
+}
+
+// echoes sends and reads a byte.
+func echoes(c net.Conn) bool {
+	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+	if _, err := c.Write([]byte("x")); err != nil {
+		return false
+	}
+	_, err := io.ReadFull(c, make([]byte, 1))
+	return err == nil
+}
+
+func (l *laptop) reaches(addr, port, want string) {
+	l.t.Helper()
+	if got := reach(addr, port); got != want {
+		l.t.Errorf("%s port %s: %s, wanted %s", addr, port, got, want)
+	}
+}
+
+func (l *laptop) nft(line string) {
+	l.t.Helper()
+	if out, err := exec.Command("nft", strings.Fields(line)...).CombinedOutput(); err != nil {
+		l.t.Fatalf("%s: %v\n%s", line, err, out)
+	}
+}
+
+func ruleset(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("nft", "-s", "list", "ruleset").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+// knownResolver answers DNS over HTTPS.
+const knownResolver = "9.9.9.9"
+
+const (
+	blockList = `{"blocked_domains":["blocked.example"]}`
+	allowList = `{"allowed_domains":["example.com"]}`
+)
+
+// Whatever server a program asks, over UDP or TCP, IPv4 or IPv6: a blocked name does not exist, and every other answer is
+// that server's own.
+func TestBlocked(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	before := ruleset(t)
+	l.load(blockList)
+	for _, server := range []string{platformtest.DNS4, platformtest.DNS6, platformtest.Router4} {
+		l.Asked()
+		l.gives(server, "www.blocked.example", "A", "NXDOMAIN")
+		l.gives(server, "WWW.Blocked.Example", "AAAA", "NXDOMAIN")
+		l.gives(server, "blocked.example", "MX", "NXDOMAIN")
+		if list := l.Asked(); len(list) > 0 {
+			t.Errorf("the server was asked: %v", list)
+		}
+		l.gives(server, "docs.example.com", "A", platformtest.Web4)
+		l.gives(server, "docs.example.com", "AAAA", platformtest.Web6)
+		if list := l.Asked(); len(list) != 2 || !strings.HasSuffix(list[0], " "+server) {
+			t.Errorf("asked of others: %v", list)
+		}
+		m, err := ask(server, "www.blocked.example", "A", "tcp")
+		if err != nil || m.Rcode != dns.RcodeNameError {
+			t.Errorf("over TCP: %v %v", m, err)
+		}
+		if m, err = ask(server, "docs.example.com", "A", "tcp"); err != nil || len(m.Answer) != 1 {
+			t.Errorf("over TCP: %v %v", m, err)
+		}
+	}
+	m := l.ask(platformtest.DNS4, "www.blocked.example", "A")
+	if got := ede(m); !strings.HasPrefix(got, "15 ") || !strings.Contains(got, "network.blocked_domains") {
+		t.Errorf("the extended error is %q", got)
+	}
+	// A CNAME and a service that lead to a blocked name are refused with it; another way to look up names, too.
+	l.gives(platformtest.DNS4, "cdn.example.com", "A", "NXDOMAIN")
+	l.gives(platformtest.DNS4, "svc.example.com", "HTTPS", "NXDOMAIN")
+	l.gives(platformtest.DNS4, "dns.google", "A", "NXDOMAIN")
+	l.gives(platformtest.DNS4, "use-application-dns.net", "A", "NXDOMAIN")
+	l.gives(platformtest.DNS4, "alias.example.com", "A", "docs.example.com.", platformtest.Web4)
+	// A public name has no private address.
+	l.gives(platformtest.DNS4, "rebind.example.net", "A", platformtest.Other4)
+	if m := l.ask(platformtest.DNS4, "big.example.com", "TXT"); !m.Truncated {
+		t.Error("40 KiB fit over UDP")
+	}
+	if m, err := ask(platformtest.DNS4, "big.example.com", "TXT", "tcp"); err != nil || len(m.Answer) != 200 {
+		t.Errorf("over TCP: %v", err)
+	}
+	l.reaches(platformtest.Other4, "443", "ok") // only names are refused
+	l.reaches(knownResolver, "443", "refused")
+	l.reaches(knownResolver, "80", "ok")
+	l.reaches(platformtest.Other4, "853", "refused")
+	l.reaches(platformtest.Other6, "853", "refused")
+	l.load("")
+	if after := ruleset(t); after != before {
+		t.Errorf("the ruleset after it:\n%s\nbefore:\n%s", after, before)
+	}
+	l.gives(platformtest.DNS4, "www.blocked.example", "A", platformtest.Other4)
+	if len(l.events) == 0 || l.events[0].Verdict.Allow || l.events[0].Subject != "www.blocked.example" {
+		t.Errorf("the events: %+v", l.events)
+	}
+}
+
+// With allowed_domains nothing can be reached but what an allowed name resolved to, in both families, and what is refused is
+// refused at once.
+func TestAllowed(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	old, err := net.Dial("tcp", net.JoinHostPort(platformtest.Other4, "443"))
+	if err != nil || !echoes(old) {
+		t.Fatal("before the policy: ", err)
+	}
+	defer old.Close()
+	l.load(allowList)
+	if echoes(old) {
+		t.Error("a connection from before goes on to an address that no allowed name has")
+	}
+	for _, a := range []string{platformtest.Web4, platformtest.Web6, platformtest.Other4, platformtest.Other6} {
+		l.reaches(a, "443", "refused")
+	}
+	l.gives(platformtest.DNS4, "other.example.net", "A", "NXDOMAIN")
+	l.gives(platformtest.DNS4, "docs.example.com", "A", platformtest.Web4)
+	l.reaches(platformtest.Web4, "443", "ok")
+	l.reaches(platformtest.Web6, "443", "refused")
+	l.gives(platformtest.DNS6, "docs.example.com", "AAAA", platformtest.Web6)
+	l.reaches(platformtest.Web6, "443", "ok")
+	l.reaches(platformtest.Other4, "443", "refused")
+	kept, err := net.Dial("tcp", net.JoinHostPort(platformtest.Web4, "443"))
+	if err != nil || !echoes(kept) {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	// An open connection outlives the time-out, and a change that still allows its name; it ends with the name.
+	l.nft("flush set inet warder named4")
+	l.reaches(platformtest.Web4, "443", "refused")
+	if !echoes(kept) {
+		t.Error("an open connection ended with the time-out")
+	}
+	l.gives(platformtest.DNS4, "docs.example.com", "A", platformtest.Web4)
+	l.load(`{"allowed_domains":["example.com","example.org"]}`)
+	l.gives(platformtest.DNS4, "docs.example.com", "A", platformtest.Web4)
+	if !echoes(kept) {
+		t.Error("an open connection ended although its name is still allowed")
+	}
+	l.load(`{"allowed_domains":["example.org"]}`)
+	if echoes(kept) {
+		t.Error("an open connection goes on although the policy took its name away")
+	}
+	l.reaches(platformtest.Web4, "443", "refused")
+	// The policy server's name is always resolved and reached.
+	l.gives(platformtest.DNS4, "server.corp.example", "A", platformtest.Web4)
+	l.reaches(platformtest.Web4, "443", "ok")
+	// Addresses in the lists: the longest entry wins.
+	l.load(`{"allowed_domains":["203.0.113.0/24"],"blocked_domains":["203.0.113.16/28"]}`)
+	l.reaches(platformtest.Web4, "443", "ok")
+	l.reaches(platformtest.Other4, "443", "refused")
+	l.load("")
+	l.reaches(platformtest.Other4, "443", "ok")
+}
+
+// What a killed agent left goes on: questions wait for the next one, what was admitted stays, and the next one knows it.
+func TestKilled(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	l.load(allowList)
+	l.gives(platformtest.DNS4, "docs.example.com", "A", platformtest.Web4)
+	kept, err := net.Dial("tcp", net.JoinHostPort(platformtest.Web4, "443"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	l.kill()
+	l.reaches(platformtest.Web4, "443", "ok")
+	l.reaches(platformtest.Other4, "443", "refused")
+	if _, err := ask(platformtest.DNS4, "docs.example.com", "A", "udp"); err == nil {
+		t.Error("a dead resolver answers")
+	}
+	l.start()
+	if w := l.want(allowList); !l.reads().Is(w.Value) {
+		t.Errorf("the next agent reads %v, wanted %s: it would tell of a change by another program", l.reads(), w.Value)
+	}
+	l.load(allowList)
+	if !echoes(kept) {
+		t.Error("an open connection ended with the agent")
+	}
+	l.reaches(platformtest.Web4, "443", "ok")
+	l.gives(platformtest.DNS4, "docs.example.com", "A", platformtest.Web4)
+	l.load("")
+}
+
+// Whatever another program does to the table is noticed, named with the program, and told from what we do ourselves.
+func TestSabotage(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	told := make(chan platform.Touch, 1000)
+	done := make(chan error, 1)
+	go func() { done <- l.backend.Watch(ctx, func(x platform.Touch) { told <- x }) }()
+	defer func() { cancel(); <-done }()
+	time.Sleep(300 * time.Millisecond)
+	l.load(allowList)
+	l.gives(platformtest.DNS4, "docs.example.com", "A", platformtest.Web4)
+	select {
+	case x := <-told:
+		t.Errorf("told of our own writes: %+v", x)
+	case <-time.After(300 * time.Millisecond):
+	}
+	want := l.want(allowList)
+	for _, line := range []string{"flush ruleset", "delete table inet warder", "flush table inet warder", "flush chain inet warder out",
+		"insert rule inet warder out accept", "add rule inet warder names accept", "add chain inet warder more",
+		"insert rule inet warder names udp dport 53 accept", "add table inet warder { flags dormant ; }",
+		"add element inet warder allow4 { 203.0.113.0/24 }", "flush set inet warder resolvers4",
+		"add set inet warder more { type ipv4_addr ; }", "add element inet warder refuse4 { 10.0.0.0/8 }"} {
+		start := time.Now()
+		l.nft(line)
+		select {
+		case x := <-told:
+			if x.By.Name != "nft" || x.By.PID == 0 {
+				t.Errorf("%s: told of %+v", line, x)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%s: nothing is told", line)
+		}
+		seen := time.Since(start)
+		if r := l.reads(); r.Is(want.Value) {
+			t.Errorf("%s: reads as if nothing had been changed", line)
+		}
+		l.load(allowList)
+		t.Logf("%s: told after %v, repaired after %v", line, seen, time.Since(start))
+		for len(told) > 0 {
+			<-told
+		}
+	}
+	// What stands before our table in another one's chain is found by trying.
+	for _, rules := range []string{
+		"add table ip x ; add chain ip x y { type nat hook output priority -150 ; } ; add rule ip x y udp dport 53 dnat to 198.51.100.53",
+		"add table ip x ; add chain ip x y { type filter hook output priority -300 ; } ; add rule ip x y tcp dport 853 meta mark set 0x57415244",
+	} {
+		out, err := exec.Command("nft", rules).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if r := l.reads(); !strings.Contains(string(r.Value), "; but ") {
+			t.Errorf("%s: reads %v", rules, r)
+		}
+		l.nft("delete table ip x")
+		if r := l.reads(); !r.Is(want.Value) {
+			t.Errorf("after it reads %v", r)
+		}
+	}
+	l.load("")
+}
+
+// Below enforce nothing is written, and what would be refused is told.
+func TestObserved(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	for _, mode := range []string{"monitor", "warn"} {
+		l := newLaptop(t)
+		before := ruleset(t)
+		l.load(mode + ` {"blocked_domains":["blocked.example"]}`)
+		l.gives(platformtest.DNS4, "www.blocked.example", "A", platformtest.Other4)
+		l.gives(platformtest.DNS6, "x.blocked.example", "A", "NXDOMAIN")
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			l.mu.Lock()
+			n := len(l.events)
+			l.mu.Unlock()
+			if n == 2 {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%d events", n)
+			}
+		}
+		if d := l.events[0]; d.Subject != "www.blocked.example" || !d.Verdict.WouldDeny || d.Verdict.WouldMode.String() != mode {
+			t.Errorf("%+v", d)
+		}
+		if after := ruleset(t); after != before {
+			t.Errorf("the ruleset was changed:\n%s", after)
+		}
+		b, _ := json.Marshal(l.events[0].Fact)
+		if string(b) != `{"name":"www.blocked.example"}` {
+			t.Errorf("facts %s", b)
+		}
+		l.load("")
+		l.Close()
+	}
+}
+
+// The suite that every back end passes, with the real table.
+func TestConformance(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	platformtest.Conformance(t, func(t *testing.T) platformtest.Subject {
+		gate := &platformtest.Gate{}
+		l.guard.Stop()
+		l.t, l.gate = t, gate.Pass
+		l.start()
+		l.load(blockList)
+		other := l.compiled(blockList).Rules("network").(rules).Reach(enforce.Enforce)
+		other.Refuse = []fact.Range{{First: netip.MustParseAddr("192.0.2.0"), Last: netip.MustParseAddr("192.0.2.9")}}
+		if err := l.guard.(*Resolver).Fill(other, func(netip.Addr) bool { return true }); err != nil {
+			t.Fatal(err)
+		}
+		return platformtest.Subject{Backend: l.backend, Key: enforce.Key{Kind: "firewall", ID: "names"}, Other: enforce.Value(other.String()),
+			Gate: gate, Elsewhere: func(t *testing.T, _ enforce.Value) { l.nft("add element inet warder refuse4 { 192.0.2.0-192.0.2.9 }") }}
+	})
+}
+
+// A server that lies is not believed: answers to other questions, with other numbers, that cannot be read or go in circles
+// lead to an error in bounded time, and others are answered meanwhile.
+func TestLyingServer(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	l.load(blockList)
+	reply := func(q []byte, change func(m *dns.Msg)) []byte {
+		m, r := new(dns.Msg), new(dns.Msg)
+		if m.Unpack(q) != nil {
+			return nil
+		}
+		r.SetReply(m)
+		rr, _ := dns.NewRR(m.Question[0].Name + " 300 IN A " + platformtest.Web4)
+		r.Answer = append(r.Answer, rr)
+		change(r)
+		b, _ := r.Pack()
+		return b
+	}
+	lies := map[string]func(q []byte) []byte{
+		"another number":   func(q []byte) []byte { return reply(q, func(m *dns.Msg) { m.Id++ }) },
+		"another question": func(q []byte) []byte { return reply(q, func(m *dns.Msg) { m.Question[0].Name = "evil.example." }) },
+		"a question":       func(q []byte) []byte { return reply(q, func(m *dns.Msg) { m.Response = false }) },
+		"half":             func(q []byte) []byte { b := reply(q, func(*dns.Msg) {}); return b[:len(b)-3] },
+		"a circle": func(q []byte) []byte {
+			b := reply(q, func(m *dns.Msg) { m.Answer = nil })
+			b[7] = 1
+			return append(b, 0xc0, byte(len(b)), 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 1, 2, 3, 4)
+		},
+		"zeros":   func(q []byte) []byte { return make([]byte, 4000) },
+		"nothing": func([]byte) []byte { return nil },
+	}
+	for name, lie := range lies {
+		l.Lie(lie)
+		start := time.Now()
+		m, err := ask(platformtest.DNS4, strings.ReplaceAll(name, " ", "-")+".example.net", "A", "udp")
+		if err != nil || m.Rcode != dns.RcodeServerFailure {
+			t.Errorf("%s: %v %v", name, m, err)
+		}
+		if d := time.Since(start); d > 4*time.Second {
+			t.Errorf("%s: %v", name, d)
+		}
+		l.gives(platformtest.DNS4, "www.blocked.example", "A", "NXDOMAIN")
+	}
+	l.Lie(nil)
+	l.gives(platformtest.DNS4, "docs.example.com", "A", platformtest.Web4)
+	// Many questions to a server that is silent do not keep others waiting for ever.
+	l.Lie(func([]byte) []byte { return nil })
+	for i := range 2 * maxAsked {
+		c, err := net.Dial("udp", net.JoinHostPort(platformtest.DNS4, "53"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Write(packed(t, fmt.Sprintf("n%d.example.net", i), dns.TypeA, false))
+		_ = c.Close()
+	}
+	l.gives(platformtest.DNS4, "www.blocked.example", "A", "NXDOMAIN")
+	l.Lie(nil)
+	for end := time.Now().Add(30 * time.Second); ; {
+		if m, err := ask(platformtest.DNS4, "docs.example.com", "AAAA", "udp"); err == nil && len(m.Answer) == 1 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("after a silence nothing is answered any more")
+		}
+	}
+	l.load("")
+}

@@ -1,0 +1,300 @@
+package resolver
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform/link"
+)
+
+// Time-outs of a question to a server. Programs ask again by themselves after some seconds.
+const (
+	udpWait = 2 * time.Second
+	tcpWait = 5 * time.Second
+)
+
+// serve answers a question that the fast path does not: it asks the server, and judges what comes back.
+func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort, tcp bool) []byte {
+	var scratch [256]byte
+	var q question
+	rcode, answer := q.parse(p, &scratch)
+	if !answer {
+		return nil
+	}
+	s := r.now.Load()
+	if s == nil {
+		return r.local(p, &q, r.left()) // no rules yet: whoever asks will ask again
+	}
+	if rcode != rcodeOK {
+		return q.reply(nil, p, rcode, 0, "")
+	}
+	if out := r.refuse(nil, p, &q, s); out != nil {
+		return out
+	}
+	if out := r.local(p, &q, s.reach.Names); out != nil {
+		return out
+	}
+	servers := r.servers(from, at, tcp)
+	if len(servers) == 0 {
+		return q.reply(nil, p, rcodeFail, edeNetwork, "this machine has no name server")
+	}
+	most := 65535
+	if !tcp {
+		most = min(q.size, 4096)
+	}
+	key := q.key(nil, servers[0])
+	if out := r.cache.get(nil, p, &q, key, most, time.Now()); out != nil {
+		return out
+	}
+	var got []byte
+	var m dns.Msg
+	var err error
+	for _, server := range servers {
+		got, err = exchange(ctx, server, p, &q, tcp)
+		if err == nil {
+			if err = m.Unpack(got); err == nil {
+				err = unusable(&m)
+			}
+		}
+		r.asked(server, err)
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil {
+		r.count("failed")
+		return q.reply(nil, p, rcodeFail, edeNetwork, clip(err.Error()))
+	}
+	if m.Truncated {
+		return got // the program asks again, over TCP
+	}
+	name := string(q.name)
+	by := s.judge
+	if s.rules.Essential(&fact.Destination{Name: name}) {
+		by = anything{} // whatever the name of the policy server leads to can be reached, too
+	}
+	j := judge(&m, name, by, func() bool { return r.mayBePrivate(s, name) })
+	if j.refused != nil {
+		if !r.told.enough(j.refused.Name, false, time.Now()) {
+			r.refused(s, *j.refused, j.verdict, name)
+		}
+		return q.reply(nil, p, rcodeNoName, edeBlocked, s.words(&j.verdict))
+	}
+	if j.private {
+		r.count("private")
+	}
+	out := got
+	if !j.unchanged {
+		m.Compress = true
+		if out, err = m.Pack(); err != nil {
+			return q.reply(nil, p, rcodeFail, 0, "")
+		}
+	}
+	if s.reach.Only && len(j.admit) > 0 {
+		r.remember(j.admit)
+		if err := r.Admit(j.admit); err != nil {
+			r.Log.Warn("cannot admit what a name resolved to", "error", err)
+			return q.reply(nil, p, rcodeFail, edeNetwork, "the firewall did not take the address")
+		}
+	}
+	if r.now.Load() != s {
+		return r.serve(ctx, p, from, at, tcp) // other rules came meanwhile
+	}
+	r.cache.put(key, out, j.life, time.Now())
+	if len(out) > most {
+		m.Truncate(most)
+		if out, err = m.Pack(); err != nil {
+			return q.reply(nil, p, rcodeFail, 0, "")
+		}
+	}
+	return out
+}
+
+// anything allows everything.
+type anything struct{}
+
+func (anything) Judge(*fact.Destination) enforce.Verdict { return enforce.Verdict{Allow: true} }
+
+func (anything) Reason(enforce.Verdict, *fact.Destination) (reason, nearest string) { return "", "" }
+
+// clip shortens an error for an answer.
+func clip(s string) string { return s[:min(len(s), 100)] }
+
+// unusable says why an answer cannot be passed on.
+func unusable(m *dns.Msg) error {
+	if len(m.Answer) > 4096 {
+		return fmt.Errorf("the answer has %d records", len(m.Answer))
+	}
+	return nil
+}
+
+// local answers what is never asked of a server: the proof that questions reach this resolver, and this machine's own
+// name (RFC 6761). nil: ask.
+func (r *Resolver) local(p []byte, q *question, lists string) []byte {
+	name := string(q.name) + "."
+	var m dns.Msg
+	switch {
+	case strings.HasSuffix(name, link.ProofDomain):
+		m.Answer = []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{link.ProofText(name, lists)}}}
+	case name == "localhost." || strings.HasSuffix(name, ".localhost."):
+		switch q.qtype {
+		case dns.TypeA:
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(127, 0, 0, 1)}}
+		case dns.TypeAAAA:
+			m.Answer = []dns.RR{&dns.AAAA{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeAAAA, Class: dns.ClassINET}, AAAA: net.IPv6loopback}}
+		}
+	default:
+		return nil
+	}
+	m.Id, m.Response, m.RecursionAvailable = binary.BigEndian.Uint16(p), true, true
+	m.RecursionDesired = q.flags&0x100 != 0
+	m.Question = []dns.Question{{Name: name, Qtype: q.qtype, Qclass: q.class}}
+	out, err := m.Pack()
+	if err != nil {
+		return nil
+	}
+	if len(out) >= q.end {
+		copy(out[headerLen:q.end], p[headerLen:q.end]) // as it was written
+	}
+	return out
+}
+
+// servers are whom a question is passed on to: the server that it was meant for; for a question that was sent to us, the
+// machine's own.
+func (r *Resolver) servers(from, at netip.AddrPort, tcp bool) []netip.AddrPort {
+	if from.Addr().IsLoopback() {
+		return r.usual()
+	}
+	proto := uint8(unix.IPPROTO_UDP)
+	if tcp {
+		proto = unix.IPPROTO_TCP
+	}
+	to, ok := r.Asked(proto, from, at)
+	if !ok {
+		return r.usual()
+	}
+	if to.Addr().IsLinkLocalUnicast() && to.Addr().Is6() {
+		// Its link is not known here. The machine's own list names it.
+		for _, s := range r.usual() {
+			if s.Addr().WithZone("") == to.Addr() {
+				return []netip.AddrPort{netip.AddrPortFrom(s.Addr(), to.Port())}
+			}
+		}
+		return r.usual()
+	}
+	return []netip.AddrPort{to}
+}
+
+// usual are the servers in the machine's configuration, read anew after a few seconds.
+func (r *Resolver) usual() []netip.AddrPort {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if time.Since(r.looked) > lookAgain {
+		r.known, r.looked = link.Servers(), time.Now()
+	}
+	return slices.Clone(r.known)
+}
+
+// lookAgain is how long the machine's lists of servers and domains are believed.
+const lookAgain = 5 * time.Second
+
+// own are the domains of this machine's links, read anew after a few seconds.
+func (r *Resolver) own() []string {
+	r.asking.Lock() // others wait for the answer that is under way
+	defer r.asking.Unlock()
+	if time.Since(r.heard) > lookAgain {
+		r.domains, r.heard = append(link.Domains(), resolvedDomains()...), time.Now()
+	}
+	return slices.Clone(r.domains)
+}
+
+// isProof reports whether a name is one of the firewall's proofs.
+func isProof(name string) bool { return strings.HasSuffix(name, proofs) }
+
+var proofs = strings.TrimSuffix(link.ProofDomain, ".")
+
+// mayBePrivate reports whether a name may have private addresses: it is local by its form, below a domain of one of the
+// machine's links, or the policy names it.
+func (r *Resolver) mayBePrivate(s *standing, name string) bool {
+	return !strings.Contains(name, ".") || below(name, localNames) || s.rules.Named(&fact.Destination{Name: name}) || below(name, r.own())
+}
+
+// exchange asks one server, past our own rules, with a number and a port of its own for each question. What does not
+// answer this very question is not listened to.
+func exchange(ctx context.Context, server netip.AddrPort, p []byte, q *question, tcp bool) ([]byte, error) {
+	id, ask := dns.Id(), slices.Clone(p)
+	binary.BigEndian.PutUint16(ask, id)
+	mine := func(got []byte) bool {
+		return len(got) >= q.end && binary.BigEndian.Uint16(got) == id && got[2]&0x80 != 0 && got[4] == 0 && got[5] == 1 &&
+			strings.EqualFold(string(got[headerLen:q.end]), string(p[headerLen:q.end]))
+	}
+	back := func(got []byte) []byte { copy(got, p[:2]); copy(got[headerLen:q.end], p[headerLen:q.end]); return got }
+	if tcp {
+		c, err := link.Exempt(tcpWait).DialContext(ctx, "tcp", server.String())
+		if err != nil {
+			return nil, err
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(tcpWait))
+		if err := writeTCP(c, ask); err != nil {
+			return nil, err
+		}
+		got, err := readTCP(c)
+		if err != nil || mine(got) {
+			return back(got), err
+		}
+		return nil, errors.New("the server has answered another question")
+	}
+	c, err := link.Exempt(udpWait).DialContext(ctx, "udp", server.String())
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+	_ = c.SetDeadline(time.Now().Add(udpWait))
+	if _, err := c.Write(ask); err != nil {
+		return nil, err
+	}
+	buf := make([]byte, 4096)
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return nil, err
+		}
+		if mine(buf[:n]) {
+			return back(slices.Clone(buf[:n])), nil
+		}
+	}
+}
+
+// readTCP reads one message with its length before it (RFC 1035, section 4.2.2).
+func readTCP(c net.Conn) ([]byte, error) {
+	var l [2]byte
+	if _, err := io.ReadFull(c, l[:]); err != nil {
+		return nil, err
+	}
+	b := make([]byte, binary.BigEndian.Uint16(l[:]))
+	_, err := io.ReadFull(c, b)
+	return b, err
+}
+
+func writeTCP(c net.Conn, b []byte) error {
+	if len(b) > 65535 {
+		return errors.New("the message is longer than 64 KiB")
+	}
+	_, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...))
+	return err
+}
