@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
+	"sync"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -35,7 +37,8 @@ type Rules struct {
 	lists                    *lists
 	modeAllowed, modeBlocked enforce.Mode
 	essential                []essential
-	must                     *table // their names
+	must                     *table        // their names
+	aboveMust                func() *table // those above them; made when first asked for
 	excepted                 *table // names with an exception; nil: none
 	exceptedNets             nets
 	doc                      *policy.Document
@@ -46,6 +49,7 @@ type Rules struct {
 // lists are both lists, made once for a document.
 type lists struct {
 	names *table
+	above func() *table // the names above those that are allowed; made when first asked for
 	nets  nets
 	sum   [2]string // of the entries allowed and blocked
 }
@@ -58,6 +62,7 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 	r := &Rules{doc: d, machine: m, essential: essentials(d, m), modeAllowed: mode(d, m, settingAllowed),
 		modeBlocked: mode(d, m, settingBlocked)}
 	r.must = tableOf(r.essential)
+	r.aboveMust = sync.OnceValue(func() *table { return aboveOf(hosts(r.essential)) })
 	r.except(d.Exceptions["network"])
 	r.lists = d.Derived("network.lists", func() any {
 		n := &d.Network
@@ -72,6 +77,7 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 			l.nets.add(e, netBlock)
 		}
 		l.names = b.table()
+		l.above = sync.OnceValue(func() *table { return aboveOf(n.AllowedDomains.V) })
 		l.sum = [2]string{sum(n.AllowedDomains.V), sum(n.BlockedDomains.V)}
 		return l
 	}).(*lists)
@@ -86,6 +92,40 @@ func sum(list []policy.Name) string {
 		_, _ = h.Write([]byte{'\n'})
 	}
 	return hex.EncodeToString(h.Sum(nil))[:8]
+}
+
+// aboveOf are the names above those of a list.
+func aboveOf(list []policy.Name) *table {
+	seen := map[string]bool{}
+	b := newBuilder(len(list))
+	for _, e := range list {
+		for name := e.Host; ; {
+			_, up, ok := strings.Cut(name, ".")
+			if !ok || seen[up] {
+				break
+			}
+			seen[up] = true
+			b.add(policy.Name{Host: up, Scope: policy.Exact}, true)
+			name = up
+		}
+	}
+	return b.table()
+}
+
+// Above reports whether a name stands above one that is allowed (the root stands above all), and no entry blocks it.
+func (r *Rules) Above(s *Subject) bool {
+	if s.Name == "" {
+		return true
+	}
+	if _, block := r.matches(s, false, r.modeBlocked == enforce.Enforce); block {
+		return false
+	}
+	for _, t := range []*table{r.lists.above(), r.aboveMust()} {
+		if from, _, _ := t.match(s.Name, allows); from >= 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // except adds the exceptions of this machine.
@@ -142,6 +182,14 @@ func (r *Rules) Public() section.Rules {
 		c.must = tableOf(c.essential)
 	}
 	return &c
+}
+
+// hosts are the names of a list.
+func hosts(list []essential) (out []policy.Name) {
+	for _, e := range list {
+		out = append(out, e.name)
+	}
+	return out
 }
 
 // tableOf is a table of names that are allowed.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -26,11 +27,12 @@ func Cannot(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// InNetwork runs the rest of a test in a network namespace of its own, with real packets and a real firewall: this program
-// starts itself again there, and true is returned in that process alone.
+// InNetwork runs the rest of a test in a network namespace of its own, with real packets and a real firewall, and with mounts
+// of its own: this program starts itself again there, and true is returned in that process alone.
 func InNetwork(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv("WARDER_TEST_NETWORK") != "" {
+		run(t, "mount", "--make-rprivate", "/")
 		run(t, "ip", "link", "set", "lo", "up")
 		return true
 	}
@@ -44,7 +46,7 @@ func InNetwork(t *testing.T) bool {
 	}
 	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.count=1")
 	cmd.Env = append(os.Environ(), "WARDER_TEST_NETWORK=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
@@ -106,6 +108,8 @@ func NewOutside(t testing.TB) *Outside {
 	}
 	o.Close = sync.OnceFunc(func() {
 		_ = exec.Command("ip", "link", "del", "eth0").Run()
+		for exec.Command("umount", "/etc/resolv.conf").Run() == nil {
+		}
 		close(o.work)
 	})
 	t.Cleanup(o.Close)
@@ -121,9 +125,24 @@ func NewOutside(t testing.TB) *Outside {
 			run(t, "ip", strings.Fields(line)...)
 		}
 	})
+	o.Use(DNS4, DNS6)
 	run(t, "ip", "route", "add", "default", "via", Router4)
 	run(t, "ip", "-6", "route", "add", "default", "via", Router6)
 	return o
+}
+
+// Use sets the name servers of the machine, and its search domain.
+func (o *Outside) Use(servers ...string) {
+	o.t.Helper()
+	text := "search corp.example\n"
+	for _, s := range servers {
+		text += "nameserver " + s + "\n"
+	}
+	f := filepath.Join(o.t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(f, []byte(text), 0o644); err != nil { //nolint:gosec // everybody reads it
+		o.t.Fatal(err)
+	}
+	run(o.t, "mount", "--bind", f, "/etc/resolv.conf")
 }
 
 // in runs f on the thread that is in the other namespace.
@@ -227,6 +246,7 @@ func (o *Outside) Names(addrs ...string) {
 		}
 		h := dns.HandlerFunc(func(w dns.ResponseWriter, m *dns.Msg) { o.answer(w, m, a) })
 		for _, s := range []*dns.Server{{PacketConn: p, Handler: h}, {Listener: l, Handler: h}} {
+			s.MsgAcceptFunc = func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }
 			go func() { _ = s.ActivateAndServe() }()
 			o.t.Cleanup(func() { _ = s.Shutdown() })
 		}

@@ -57,8 +57,13 @@ func judge(m *dns.Msg, name string, by enforce.Judge[fact.Destination], private 
 		return may
 	}
 	var admit []netip.Addr
+	chain := chained(m.Answer, name)
 	keep := m.Answer[:0:0]
 	for _, rr := range m.Answer {
+		if !chain[lowered(rr.Header().Name)] {
+			out.unchanged = false // it answers another question
+			continue
+		}
 		ok := true
 		switch r := rr.(type) {
 		case *dns.CNAME:
@@ -111,6 +116,36 @@ func judge(m *dns.Msg, name string, by enforce.Judge[fact.Destination], private 
 	}
 	return out
 }
+
+// chained are the names that an answer is about: the one that was asked for, and those that its CNAMEs and DNAMEs lead to.
+func chained(list []dns.RR, name string) map[string]bool {
+	in := map[string]bool{name: true}
+	for again := true; again; {
+		again = false
+		for _, rr := range list {
+			from := lowered(rr.Header().Name)
+			switch r := rr.(type) {
+			case *dns.CNAME:
+				if to := lowered(r.Target); in[from] && !in[to] {
+					in[to], again = true, true
+				}
+			case *dns.DNAME:
+				for n := range in {
+					if rest, ok := strings.CutSuffix(n, "."+from); ok && !(in[from] && in[rest+"."+lowered(r.Target)]) {
+						in[from], in[rest+"."+lowered(r.Target)], again = true, true, true
+					}
+				}
+			}
+		}
+		if len(in) > maxChain {
+			return map[string]bool{}
+		}
+	}
+	return in
+}
+
+// maxChain bounds the names in one answer.
+const maxChain = 32
 
 // hints takes private addresses out of a service's hints, and admits the others.
 func hints(r *dns.SVCB, allowed func(netip.Addr) bool, admit *[]netip.Addr, out *judged) bool {

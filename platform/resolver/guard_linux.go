@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -243,7 +246,7 @@ func (r *Resolver) refuse(out, p []byte, q *question, s *standing) []byte {
 	}
 	q.dest = fact.Destination{Name: name}
 	v := r.verdict(s, &q.dest)
-	if v.Allow && !v.WouldDeny {
+	if v.Allow && !v.WouldDeny || q.signs() && s.rules.Above(&q.dest) {
 		return nil
 	}
 	if !v.Allow {
@@ -286,12 +289,22 @@ func (r *Resolver) refused(s *standing, d fact.Destination, v enforce.Verdict, a
 	r.hand(out)
 }
 
-// first is the server that a question sent to us goes to; invalid if it has to be looked up.
-func (r *Resolver) first() netip.AddrPort {
+// first is the server that a question goes to first; invalid if that has to be looked up.
+func (r *Resolver) first(s *standing, from *net.UDPAddr, at netip.AddrPort) netip.AddrPort {
+	var asked netip.AddrPort
+	if !from.IP.IsLoopback() {
+		asked, _ = r.Asked(unix.IPPROTO_UDP, plainPort(from), at)
+		if !s.reach.Only {
+			return asked
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.known) == 0 || time.Since(r.looked) > lookAgain {
+	switch {
+	case len(r.known) == 0 || time.Since(r.looked) > lookAgain:
 		return netip.AddrPort{}
+	case slices.Contains(r.known, asked):
+		return asked
 	}
 	return r.known[0]
 }

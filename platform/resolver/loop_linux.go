@@ -164,12 +164,7 @@ func (r *Resolver) fast(out, p []byte, from *net.UDPAddr, at netip.AddrPort, q *
 	if a := r.refuse(out, p, q, s); a != nil {
 		return a
 	}
-	var server netip.AddrPort
-	if from.IP.IsLoopback() {
-		server = r.first()
-	} else {
-		server, _ = r.Asked(unix.IPPROTO_UDP, plainPort(from), at)
-	}
+	server := r.first(s, from, at)
 	if !server.IsValid() {
 		return nil
 	}

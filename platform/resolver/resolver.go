@@ -27,6 +27,8 @@ type rules interface {
 	Named(*fact.Destination) bool
 	// Essential reports whether a name can be reached whatever the lists say.
 	Essential(*fact.Destination) bool
+	// Above reports whether a name stands above one that is allowed, and no entry blocks it.
+	Above(*fact.Destination) bool
 	// Looked reports whether names have to be looked at in any mode.
 	Looked() bool
 	// Reach is what the firewall has to know of the settings in that mode and above.

@@ -52,7 +52,7 @@ func newLaptop(t *testing.T) *laptop {
 		"server.corp.example. 300 IN A "+platformtest.Web4,
 		"cdn.example.com. 300 IN CNAME edge.blocked.example.", "edge.blocked.example. 300 IN A "+platformtest.Other4,
 		"alias.example.com. 300 IN CNAME docs.example.com.",
-		"rebind.example.net. 300 IN A 192.168.1.1", "rebind.example.net. 300 IN A "+platformtest.Other4,
+		"intern.corp.example. 300 IN A 10.1.2.3", "rebind.example.net. 300 IN A 192.168.1.1", "rebind.example.net. 300 IN A "+platformtest.Other4,
 		"svc.example.com. 300 IN HTTPS 1 edge.blocked.example. alpn=h2 ipv4hint="+platformtest.Other4,
 		"good.example.com. 300 IN HTTPS 1 . alpn=h2 ipv4hint="+platformtest.Web4)
 	for i := range 200 {
@@ -324,7 +324,8 @@ func TestBlocked(t *testing.T) {
 	l.gives(platformtest.DNS4, "dns.google", "A", "NXDOMAIN")
 	l.gives(platformtest.DNS4, "use-application-dns.net", "A", "NXDOMAIN")
 	l.gives(platformtest.DNS4, "alias.example.com", "A", "docs.example.com.", platformtest.Web4)
-	// A public name has no private address.
+	// A name of the search domain may have a private address, a public one not.
+	l.gives(platformtest.DNS4, "intern.corp.example", "A", "10.1.2.3")
 	l.gives(platformtest.DNS4, "rebind.example.net", "A", platformtest.Other4)
 	if m := l.ask(platformtest.DNS4, "big.example.com", "TXT"); !m.Truncated {
 		t.Error("40 KiB fit over UDP")
@@ -395,6 +396,14 @@ func TestAllowed(t *testing.T) {
 		t.Error("an open connection goes on although the policy took its name away")
 	}
 	l.reaches(platformtest.Web4, "443", "refused")
+	// A server that the machine does not use is not asked: whoever chooses it would choose what can be reached.
+	l.Asked()
+	l.gives(platformtest.Router4, "server.corp.example", "A", platformtest.Web4)
+	for _, q := range l.Asked() {
+		if strings.HasSuffix(q, " "+platformtest.Router4) {
+			t.Errorf("asked of a server that is not the machine's: %s", q)
+		}
+	}
 	// The policy server's name is always resolved and reached.
 	l.gives(platformtest.DNS4, "server.corp.example", "A", platformtest.Web4)
 	l.reaches(platformtest.Web4, "443", "ok")
@@ -560,6 +569,59 @@ func TestConformance(t *testing.T) {
 		return platformtest.Subject{Backend: l.backend, Key: enforce.Key{Kind: "firewall", ID: "names"}, Other: enforce.Value(other.String()),
 			Gate: gate, Elsewhere: func(t *testing.T, _ enforce.Value) { l.nft("add element inet warder refuse4 { 192.0.2.0-192.0.2.9 }") }}
 	})
+}
+
+// Records about other names are not part of an answer, and what a validating resolver has to know of the zones above an
+// allowed name is answered.
+func TestForeignRecords(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	l.Zone("com. 300 IN NS ns.example.com.", "com. 300 IN DS 1 8 2 0000000000000000000000000000000000000000000000000000000000000000",
+		"elsewhere. 300 IN NS ns.elsewhere.")
+	l.load(allowList)
+	l.Lie(func(q []byte) []byte {
+		m, r := new(dns.Msg), new(dns.Msg)
+		if m.Unpack(q) != nil {
+			return nil
+		}
+		r.SetReply(m)
+		for _, s := range []string{m.Question[0].Name + " 300 IN A " + platformtest.Web4, "evil.example.net. 300 IN A " + platformtest.Other4} {
+			rr, _ := dns.NewRR(s)
+			r.Answer, r.Extra = append(r.Answer, rr), append(r.Extra, rr)
+		}
+		b, _ := r.Pack()
+		return b
+	})
+	l.gives(platformtest.DNS4, "docs.example.com", "A", platformtest.Web4)
+	l.reaches(platformtest.Web4, "443", "ok")
+	l.reaches(platformtest.Other4, "443", "refused")
+	l.Lie(nil)
+	l.gives(platformtest.DNS4, "com", "DS", "1 8 2 0000000000000000000000000000000000000000000000000000000000000000")
+	l.gives(platformtest.DNS4, "com", "A", "NXDOMAIN")
+	l.gives(platformtest.DNS4, "elsewhere", "NS", "NXDOMAIN") // no allowed name is below it
+	l.load("")
+}
+
+// What is no question is passed on to the machine's own servers alone: an update of a machine's name in its domain.
+func TestUpdate(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	l.load(blockList)
+	m := new(dns.Msg)
+	m.SetUpdate("corp.example.")
+	rr, _ := dns.NewRR("laptop.corp.example. 300 IN A " + platformtest.Machine4)
+	m.Insert([]dns.RR{rr})
+	for server, want := range map[string]int{platformtest.DNS4: dns.RcodeNameError, platformtest.Router4: dns.RcodeNotImplemented} {
+		got, err := dns.Exchange(m, net.JoinHostPort(server, "53"))
+		if err != nil || got.Rcode != want || got.Opcode != dns.OpcodeUpdate {
+			t.Errorf("%s: %v %v", server, got, err)
+		}
+	}
+	l.load("")
 }
 
 // A server that lies is not believed: answers to other questions, with other numbers, that cannot be read or go in circles

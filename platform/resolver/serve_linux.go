@@ -41,13 +41,16 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort,
 	if rcode != rcodeOK {
 		return q.reply(nil, p, rcode, 0, "")
 	}
+	if q.other {
+		return r.pass(ctx, p, &q, from, at, tcp)
+	}
 	if out := r.refuse(nil, p, &q, s); out != nil {
 		return out
 	}
 	if out := r.local(p, &q, s.reach.Names); out != nil {
 		return out
 	}
-	servers := r.servers(from, at, tcp)
+	servers := r.servers(s, from, at, tcp)
 	if len(servers) == 0 {
 		return q.reply(nil, p, rcodeFail, edeNetwork, "this machine has no name server")
 	}
@@ -172,30 +175,51 @@ func (r *Resolver) local(p []byte, q *question, lists string) []byte {
 	return out
 }
 
-// servers are whom a question is passed on to: the server that it was meant for; for a question that was sent to us, the
-// machine's own.
-func (r *Resolver) servers(from, at netip.AddrPort, tcp bool) []netip.AddrPort {
-	if from.Addr().IsLoopback() {
-		return r.usual()
+// pass passes on what is no question, such as an update of a machine's own name in its domain, if it is meant for one of
+// the machine's own servers. Nobody learns an address from it.
+func (r *Resolver) pass(ctx context.Context, p []byte, q *question, from, at netip.AddrPort, tcp bool) []byte {
+	to, ok := r.meant(from, at, tcp)
+	if !ok || !slices.Contains(r.usual(), to) {
+		return q.reply(nil, p, rcodeNot, 0, "")
 	}
-	proto := uint8(unix.IPPROTO_UDP)
-	if tcp {
-		proto = unix.IPPROTO_TCP
+	got, err := exchange(ctx, to, p, q, tcp)
+	r.asked(to, err)
+	if err != nil {
+		return q.reply(nil, p, rcodeFail, 0, "")
 	}
-	to, ok := r.Asked(proto, from, at)
+	return got
+}
+
+// servers are whom a question is passed on to. That is the server that it was meant for, if it is one of the machine's own.
+// With allowed_domains it is never another one: whoever chooses the server chooses the addresses that an allowed name has,
+// and so what can be reached. A question that was sent to us goes to the machine's own.
+func (r *Resolver) servers(s *standing, from, at netip.AddrPort, tcp bool) []netip.AddrPort {
+	to, ok := r.meant(from, at, tcp)
 	if !ok {
 		return r.usual()
 	}
-	if to.Addr().IsLinkLocalUnicast() && to.Addr().Is6() {
-		// Its link is not known here. The machine's own list names it.
-		for _, s := range r.usual() {
-			if s.Addr().WithZone("") == to.Addr() {
-				return []netip.AddrPort{netip.AddrPortFrom(s.Addr(), to.Port())}
-			}
+	usual := r.usual()
+	for _, u := range usual {
+		// The link of a link-local server is not known here. The machine's own list names it.
+		if u == to || to.Addr().Is6() && u.Addr().WithZone("") == to.Addr() && u.Port() == to.Port() {
+			return []netip.AddrPort{u}
 		}
-		return r.usual()
+	}
+	if s.reach.Only || to.Addr().IsLinkLocalUnicast() {
+		return usual
 	}
 	return []netip.AddrPort{to}
+}
+
+// meant is the server that a question was sent to; false if it was sent to us.
+func (r *Resolver) meant(from, at netip.AddrPort, tcp bool) (netip.AddrPort, bool) {
+	if from.Addr().IsLoopback() {
+		return netip.AddrPort{}, false
+	}
+	if tcp {
+		return r.Asked(unix.IPPROTO_TCP, from, at)
+	}
+	return r.Asked(unix.IPPROTO_UDP, from, at)
 }
 
 // usual are the servers in the machine's configuration, read anew after a few seconds.
@@ -238,10 +262,20 @@ func exchange(ctx context.Context, server netip.AddrPort, p []byte, q *question,
 	id, ask := dns.Id(), slices.Clone(p)
 	binary.BigEndian.PutUint16(ask, id)
 	mine := func(got []byte) bool {
+		if len(got) == headerLen && binary.BigEndian.Uint16(got) == id && got[2]&0x80 != 0 && got[3]&0xf != 0 {
+			return true // an error, from a server that does not repeat the question with it
+		}
 		return len(got) >= q.end && binary.BigEndian.Uint16(got) == id && got[2]&0x80 != 0 && got[4] == 0 && got[5] == 1 &&
 			strings.EqualFold(string(got[headerLen:q.end]), string(p[headerLen:q.end]))
 	}
-	back := func(got []byte) []byte { copy(got, p[:2]); copy(got[headerLen:q.end], p[headerLen:q.end]); return got }
+	back := func(got []byte) []byte {
+		if len(got) < q.end {
+			return q.reply(nil, p, uint16(got[3]&0xf), 0, "")
+		}
+		copy(got, p[:2])
+		copy(got[headerLen:q.end], p[headerLen:q.end])
+		return got
+	}
 	if tcp {
 		c, err := link.Exempt(tcpWait).DialContext(ctx, "tcp", server.String())
 		if err != nil {
@@ -253,8 +287,11 @@ func exchange(ctx context.Context, server netip.AddrPort, p []byte, q *question,
 			return nil, err
 		}
 		got, err := readTCP(c)
-		if err != nil || mine(got) {
-			return back(got), err
+		if err != nil {
+			return nil, err
+		}
+		if mine(got) {
+			return back(got), nil
 		}
 		return nil, errors.New("the server has answered another question")
 	}

@@ -19,6 +19,8 @@ const (
 	edeBlocked  = 15
 	edeNetwork  = 23
 	optionEDE   = 15
+	// maxExtra bounds the records beside a question: EDNS, and a signature.
+	maxExtra = 2
 	// ourSize is the largest answer over UDP that we offer (DNS flag day 2020).
 	ourSize = 1232
 )
@@ -32,11 +34,18 @@ type question struct {
 	edns, do     bool
 	size         int // the largest answer over UDP that the sender takes
 	plain        bool
+	other        bool             // it is no question but another operation, such as an update
 	dest         fact.Destination // to judge it by, so that this costs no allocation
 }
 
 // text is the name as a string that is valid as long as the question.
 func (q *question) text() string { return unsafe.String(unsafe.SliceData(q.name), len(q.name)) }
+
+// signs reports whether a question is for what a validating resolver has to know of the zones above a name: DS, DNSKEY, NS
+// and SOA (RFC 4035). Their answers have no addresses.
+func (q *question) signs() bool {
+	return q.qtype == 43 || q.qtype == 48 || q.qtype == 2 || q.qtype == 6
+}
 
 // parse reads a question. It returns the error code to answer with, and false if nothing should be answered at all.
 // plain is set if the question has nothing unusual: then the fast path may answer it.
@@ -53,10 +62,8 @@ func (q *question) parse(p []byte, scratch *[256]byte) (rcode uint16, answer boo
 	for i := range counts {
 		counts[i] = binary.BigEndian.Uint16(p[4+2*i:])
 	}
-	if q.flags>>11&0xf != 0 {
-		return rcodeNot, true
-	}
-	if counts[0] != 1 || counts[1] != 0 || counts[2] != 0 || counts[3] > 1 {
+	q.other = q.flags>>11&0xf != 0
+	if counts[0] != 1 || !q.other && (counts[1] != 0 || counts[2] != 0) || counts[3] > maxExtra {
 		return rcodeFormat, true
 	}
 	at, n := headerLen, 0
@@ -93,18 +100,21 @@ func (q *question) parse(p []byte, scratch *[256]byte) (rcode uint16, answer boo
 	}
 	q.name, q.qtype, q.class = scratch[:n], binary.BigEndian.Uint16(p[at:]), binary.BigEndian.Uint16(p[at+2:])
 	q.end = at + 4
+	if q.other {
+		return rcodeOK, true
+	}
 	if counts[3] == 0 {
 		q.plain = q.end == len(p)
 		return rcodeOK, true
 	}
-	// The one additional record: for the fast path it is an EDNS record at the root.
+	// The first additional record: for the fast path it is an EDNS record at the root, and the only one.
 	r := p[q.end:]
 	if len(r) < 11 || r[0] != 0 || binary.BigEndian.Uint16(r[1:]) != typeOPT {
 		return rcodeOK, true
 	}
 	q.edns, q.do = true, r[7]&0x80 != 0
 	q.size = max(512, int(binary.BigEndian.Uint16(r[3:])))
-	q.plain = r[6] == 0 && 11+int(binary.BigEndian.Uint16(r[9:])) == len(r)
+	q.plain = counts[3] == 1 && r[6] == 0 && 11+int(binary.BigEndian.Uint16(r[9:])) == len(r)
 	return rcodeOK, true
 }
 
