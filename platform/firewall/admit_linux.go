@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -69,6 +70,12 @@ func (f *Firewall) admit(c *nftables.Conn, list []platform.Admission) error {
 // prints no more). A longer name is cut at its beginning: what is above it says more.
 func comment(name string) string {
 	const most = 120
+	name = strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '.' || c == '-' || c == '_' {
+			return c
+		}
+		return '?' // it is printed on root's terminal, and loaded again by nft
+	}, name)
 	if len(name) > most {
 		return name[len(name)-most:]
 	}

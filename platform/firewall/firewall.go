@@ -21,8 +21,8 @@ const (
 	ungoverned = "not governed are containers and virtual machines, what root sends past the packet filter or with Warder's packet mark, " +
 		"and a boot until the agent runs"
 	allowedLimit = "another name at an allowed address can be reached, too (shared hosting); " + ungoverned
-	blockedLimit = "names are refused, not addresses: programs that know an address, or ask an unknown resolver over HTTPS, get " +
-		"through; " + ungoverned
+	blockedLimit = "names are refused, not addresses: programs that know an address, or ask an unknown resolver over HTTPS or at " +
+		"another port, get through; " + ungoverned
 )
 
 // claims are what this package supports, on every system, together with the resolver.

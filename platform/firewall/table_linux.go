@@ -53,8 +53,12 @@ func chains(t *nftables.Table, only bool) []chain {
 	out.add(marked(), verdict(expr.VerdictAccept, ""))
 	out.add(loopback(), verdict(expr.VerdictAccept, ""))
 	// A question that was just redirected still names the interface that it was meant for.
-	out.add(family(unix.NFPROTO_IPV4), to(16, []byte{127}), verdict(expr.VerdictAccept, ""))
-	out.add(family(unix.NFPROTO_IPV6), to(24, link.Resolver6.Addr().AsSlice()), verdict(expr.VerdictAccept, ""))
+	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+		out.add(family(unix.NFPROTO_IPV4), proto(p), to(16, link.Resolver4.Addr().AsSlice()), toPort(link.Resolver4.Port()),
+			verdict(expr.VerdictAccept, ""))
+		out.add(family(unix.NFPROTO_IPV6), proto(p), to(24, link.Resolver6.Addr().AsSlice()), toPort(link.Resolver6.Port()),
+			verdict(expr.VerdictAccept, ""))
+	}
 	out.add(established(), verdict(expr.VerdictAccept, ""))
 	for _, p := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		out.add(proto(p), toPort(853), refused) // DNS over TLS and over QUIC

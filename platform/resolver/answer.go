@@ -111,41 +111,44 @@ func judge(m *dns.Msg, name string, by enforce.Judge[fact.Destination], private 
 	}
 	m.Extra = extra
 	out.times(m)
-	for _, a := range admit {
+	for _, a := range admit[:min(len(admit), maxAddresses)] {
 		out.admit = append(out.admit, platform.Admission{Name: name, Address: a, For: max(out.life+grace, leastFor)})
 	}
 	return out
 }
 
-// chained are the names that an answer is about: the one that was asked for, and those that its CNAMEs and DNAMEs lead to.
+// chained are the names that an answer is about: the one that was asked for, and those that its CNAMEs and DNAMEs lead to,
+// one after the other. The owner of a DNAME is among them.
 func chained(list []dns.RR, name string) map[string]bool {
 	in := map[string]bool{name: true}
-	for again := true; again; {
-		again = false
+	for now, n := name, 0; n < maxChain; n++ {
+		next := ""
 		for _, rr := range list {
 			from := lowered(rr.Header().Name)
 			switch r := rr.(type) {
 			case *dns.CNAME:
-				if to := lowered(r.Target); in[from] && !in[to] {
-					in[to], again = true, true
+				if from == now {
+					next = lowered(r.Target)
 				}
 			case *dns.DNAME:
-				for n := range in {
-					if rest, ok := strings.CutSuffix(n, "."+from); ok && !(in[from] && in[rest+"."+lowered(r.Target)]) {
-						in[from], in[rest+"."+lowered(r.Target)], again = true, true, true
-					}
+				if rest, ok := strings.CutSuffix(now, "."+from); ok && next == "" {
+					in[from], next = true, rest+"."+lowered(r.Target)
 				}
 			}
 		}
-		if len(in) > maxChain {
-			return map[string]bool{}
+		if next == "" || in[next] || len(next) > 253 {
+			break
 		}
+		in[next], now = true, next
 	}
 	return in
 }
 
-// maxChain bounds the names in one answer.
-const maxChain = 32
+// maxChain bounds the names in one answer, and maxAddresses what one answer admits.
+const (
+	maxChain     = 32
+	maxAddresses = 64
+)
 
 // hints takes private addresses out of a service's hints, and admits the others.
 func hints(r *dns.SVCB, allowed func(netip.Addr) bool, admit *[]netip.Addr, out *judged) bool {
@@ -215,8 +218,29 @@ func (out *judged) times(m *dns.Msg) {
 	}
 }
 
-// lowered is a name of a record as it is judged.
-func lowered(n string) string { return strings.ToLower(strings.TrimSuffix(n, ".")) }
+// lowered is a name of a record as it is judged: the library writes unusual bytes as \DDD and \X.
+func lowered(n string) string {
+	n = strings.TrimSuffix(n, ".")
+	if !strings.Contains(n, `\`) {
+		return strings.ToLower(n)
+	}
+	out := make([]byte, 0, len(n))
+	for i := 0; i < len(n); i++ {
+		c := n[i]
+		if c == '\\' && i+1 < len(n) {
+			if v, err := strconv.ParseUint(n[i+1:min(i+4, len(n))], 10, 8); err == nil && i+3 < len(n) {
+				c, i = byte(v), i+3
+			} else {
+				c, i = n[i+1], i+1
+			}
+		}
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		out = append(out, c)
+	}
+	return string(out)
+}
 
 // own are the addresses that are private to a machine, a link or a site: they never belong to a public name.
 var own = []netip.Prefix{

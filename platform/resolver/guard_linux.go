@@ -32,7 +32,10 @@ type Resolver struct {
 	now   atomic.Pointer[standing] // nil: no rules yet, nothing is answered
 	cache cache
 	room  chan struct{} // one for each question on its way to a server
-	told  refusals
+	// foreign has one for each question on its way to a server that is not the machine's own, and large for each long answer
+	// that is being read.
+	foreign, large chan struct{}
+	told           refusals
 
 	load    sync.Mutex // one Load at a time
 	sockets *sockets
@@ -65,7 +68,8 @@ type standing struct {
 
 // New makes a resolver that does nothing yet.
 func New(log *slog.Logger) *Resolver {
-	return &Resolver{Log: log, room: make(chan struct{}, maxAsked), stats: map[netip.AddrPort]*ServerState{}, tally: map[string]int{},
+	return &Resolver{Log: log, room: make(chan struct{}, maxAsked), foreign: make(chan struct{}, maxAsked/4),
+		large: make(chan struct{}, 2), stats: map[netip.AddrPort]*ServerState{}, tally: map[string]int{},
 		admitted: map[netip.Addr][]string{}}
 }
 
@@ -295,6 +299,9 @@ func (r *Resolver) first(s *standing, from *net.UDPAddr, at netip.AddrPort) neti
 	if !from.IP.IsLoopback() {
 		asked, _ = r.Asked(unix.IPPROTO_UDP, plainPort(from), at)
 		if !s.reach.Only {
+			if !s.judge.Judge(&fact.Destination{Address: asked.Addr()}).Allow {
+				return netip.AddrPort{} // it may not be reached, by its answers either
+			}
 			return asked
 		}
 	}

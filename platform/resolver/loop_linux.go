@@ -161,6 +161,9 @@ func (r *Resolver) fast(out, p []byte, from *net.UDPAddr, at netip.AddrPort, q *
 	if rcode, answer := q.parse(p, scratch); !answer || rcode != rcodeOK || !q.plain {
 		return nil
 	}
+	if isProof(q.text()) {
+		return r.local(p, q, s.reach.Names) // whatever else goes on, the firewall has to know
+	}
 	if a := r.refuse(out, p, q, s); a != nil {
 		return a
 	}
@@ -201,7 +204,7 @@ func (r *Resolver) later(ctx context.Context, p packets, b []byte, from *net.UDP
 }
 
 // idle is how long a connection may be silent.
-const idle = 10 * time.Second
+const idle = 3 * time.Second
 
 // accept answers questions that come by TCP.
 func (r *Resolver) accept(ctx context.Context, l net.Listener, at netip.AddrPort) {

@@ -25,7 +25,9 @@ type observer struct {
 // questions is the socket's filter, on packets that begin with their IP header: UDP to port 53, over IPv4 without options
 // that are not there and unfragmented, or over IPv6 without extension headers.
 var questions = []bpf.Instruction{
-	bpf.LoadAbsolute{Off: 0, Size: 1}, // 0
+	bpf.LoadExtension{Num: bpf.ExtType},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.PACKET_OUTGOING, SkipTrue: 14}, // what others send is not ours
+	bpf.LoadAbsolute{Off: 0, Size: 1},                                           // 0 of what follows
 	bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf0},
 	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x60, SkipTrue: 7}, // 2: to 10
 	bpf.LoadAbsolute{Off: 9, Size: 1},

@@ -55,6 +55,10 @@ func newLaptop(t *testing.T) *laptop {
 		"intern.corp.example. 300 IN A 10.1.2.3", "rebind.example.net. 300 IN A 192.168.1.1", "rebind.example.net. 300 IN A "+platformtest.Other4,
 		"svc.example.com. 300 IN HTTPS 1 edge.blocked.example. alpn=h2 ipv4hint="+platformtest.Other4,
 		"good.example.com. 300 IN HTTPS 1 . alpn=h2 ipv4hint="+platformtest.Web4)
+	l.Zone("many.example.com. 300 IN CNAME many.blocked.example.")
+	for i := range 100 {
+		l.Zone(fmt.Sprintf("many.blocked.example. 300 IN A 203.0.113.%d", i))
+	}
 	for i := range 200 {
 		l.Zone(fmt.Sprintf("big.example.com. 300 IN TXT \"%03d %s\"", i, strings.Repeat("x", 200)))
 	}
@@ -313,6 +317,17 @@ func TestBlocked(t *testing.T) {
 		if m, err = ask(server, "docs.example.com", "A", "tcp"); err != nil || len(m.Answer) != 1 {
 			t.Errorf("over TCP: %v %v", m, err)
 		}
+	}
+	// The same in a question that does not take a long answer, and in an operation that a server may take for a question.
+	many := new(dns.Msg)
+	many.SetQuestion("many.example.com.", dns.TypeA)
+	if got, err := dns.Exchange(many, net.JoinHostPort(platformtest.DNS4, "53")); err != nil || len(got.Answer) > 0 || !got.Truncated {
+		t.Errorf("a truncated answer that leads to a blocked name: %v %v", got, err)
+	}
+	many.SetQuestion("www.blocked.example.", dns.TypeA)
+	many.Opcode = dns.OpcodeNotify
+	if got, err := dns.Exchange(many, net.JoinHostPort(platformtest.DNS4, "53")); err != nil || got.Rcode != dns.RcodeNotImplemented {
+		t.Errorf("NOTIFY: %v %v", got, err)
 	}
 	m := l.ask(platformtest.DNS4, "www.blocked.example", "A")
 	if got := ede(m); !strings.HasPrefix(got, "15 ") || !strings.Contains(got, "network.blocked_domains") {

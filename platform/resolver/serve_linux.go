@@ -42,7 +42,7 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort,
 		return q.reply(nil, p, rcode, 0, "")
 	}
 	if q.other {
-		return r.pass(ctx, p, &q, from, at, tcp)
+		return r.pass(ctx, p, &q, s, from, at, tcp)
 	}
 	if out := r.refuse(nil, p, &q, s); out != nil {
 		return out
@@ -59,8 +59,20 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort,
 		most = min(q.size, 4096)
 	}
 	key := q.key(nil, servers[0])
-	if out := r.cache.get(nil, p, &q, key, most, time.Now()); out != nil {
-		return out
+	if q.plain { // an option, such as a client's subnet, may make the answer another
+		if out := r.cache.get(nil, p, &q, key, most, time.Now()); out != nil {
+			return out
+		}
+	}
+	if !slices.Contains(r.usual(), servers[0]) {
+		// A server of somebody's choice may be silent; it must not take all places.
+		select {
+		case r.foreign <- struct{}{}:
+			defer func() { <-r.foreign }()
+		default:
+			r.count("dropped")
+			return q.reply(nil, p, rcodeFail, 0, "")
+		}
 	}
 	var got []byte
 	var m dns.Msg
@@ -68,7 +80,7 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort,
 	for _, server := range servers {
 		got, err = exchange(ctx, server, p, &q, tcp)
 		if err == nil {
-			if err = m.Unpack(got); err == nil {
+			if err = r.unpack(&m, got); err == nil {
 				err = unusable(&m)
 			}
 		}
@@ -82,7 +94,12 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort,
 		return q.reply(nil, p, rcodeFail, edeNetwork, clip(err.Error()))
 	}
 	if m.Truncated {
-		return got // the program asks again, over TCP
+		if tcp {
+			return q.reply(nil, p, rcodeFail, 0, "")
+		}
+		out := q.reply(nil, p, rcodeOK, 0, "") // without its records, which nobody has judged; the program asks again over TCP
+		out[2] |= 2
+		return out
 	}
 	name := string(q.name)
 	by := s.judge
@@ -116,7 +133,9 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort,
 	if r.now.Load() != s {
 		return r.serve(ctx, p, from, at, tcp) // other rules came meanwhile
 	}
-	r.cache.put(key, out, j.life, time.Now())
+	if q.plain {
+		r.cache.put(key, out, j.life, time.Now())
+	}
 	if len(out) > most {
 		m.Truncate(most)
 		if out, err = m.Pack(); err != nil {
@@ -124,6 +143,15 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort,
 		}
 	}
 	return out
+}
+
+// unpack reads an answer. Long ones can expand a hundredfold, so few are read at a time.
+func (r *Resolver) unpack(m *dns.Msg, got []byte) error {
+	if len(got) > 4096 {
+		r.large <- struct{}{}
+		defer func() { <-r.large }()
+	}
+	return m.Unpack(got)
 }
 
 // anything allows everything.
@@ -175,12 +203,16 @@ func (r *Resolver) local(p []byte, q *question, lists string) []byte {
 	return out
 }
 
-// pass passes on what is no question, such as an update of a machine's own name in its domain, if it is meant for one of
-// the machine's own servers. Nobody learns an address from it.
-func (r *Resolver) pass(ctx context.Context, p []byte, q *question, from, at netip.AddrPort, tcp bool) []byte {
+// pass passes on an update of a machine's name in its domain (RFC 2136), if it is meant for one of the machine's own
+// servers and the domain is not refused. Any other operation is not supported: a server may answer it as if it were a
+// question.
+func (r *Resolver) pass(ctx context.Context, p []byte, q *question, s *standing, from, at netip.AddrPort, tcp bool) []byte {
 	to, ok := r.meant(from, at, tcp)
-	if !ok || !slices.Contains(r.usual(), to) {
+	if !ok || q.flags>>11&0xf != dns.OpcodeUpdate || !slices.Contains(r.usual(), to) {
 		return q.reply(nil, p, rcodeNot, 0, "")
+	}
+	if out := r.refuse(nil, p, q, s); out != nil {
+		return out
 	}
 	got, err := exchange(ctx, to, p, q, tcp)
 	r.asked(to, err)
@@ -205,7 +237,7 @@ func (r *Resolver) servers(s *standing, from, at netip.AddrPort, tcp bool) []net
 			return []netip.AddrPort{u}
 		}
 	}
-	if s.reach.Only || to.Addr().IsLinkLocalUnicast() {
+	if s.reach.Only || to.Addr().IsLinkLocalUnicast() || !s.judge.Judge(&fact.Destination{Address: to.Addr()}).Allow {
 		return usual
 	}
 	return []netip.AddrPort{to}

@@ -114,7 +114,7 @@ func (q *question) parse(p []byte, scratch *[256]byte) (rcode uint16, answer boo
 	}
 	q.edns, q.do = true, r[7]&0x80 != 0
 	q.size = max(512, int(binary.BigEndian.Uint16(r[3:])))
-	q.plain = counts[3] == 1 && r[6] == 0 && 11+int(binary.BigEndian.Uint16(r[9:])) == len(r)
+	q.plain = counts[3] == 1 && r[6] == 0 && binary.BigEndian.Uint16(r[9:]) == 0 && len(r) == 11
 	return rcodeOK, true
 }
 

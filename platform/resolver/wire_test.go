@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -238,6 +239,31 @@ func TestNoAllocation(t *testing.T) {
 		}
 	}); n > 0 {
 		t.Errorf("a refusal allocates %v times", n)
+	}
+}
+
+// A chain is followed one name at a time: what leads to many names costs no more than what leads to one.
+func TestChained(t *testing.T) {
+	list := []dns.RR{}
+	for i := range 60 {
+		rr, err := dns.NewRR(fmt.Sprintf("z. 1 IN DNAME a%d.z.", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, rr)
+	}
+	if in := chained(list, "x.z"); len(in) > 2*maxChain+2 || !in["x.z"] {
+		t.Errorf("%d names", len(in))
+	}
+	for _, s := range []string{"A.example. 1 IN CNAME b.example.", "b.example. 1 IN CNAME a.example.", "c.example. 1 IN CNAME d.example."} {
+		rr, _ := dns.NewRR(s)
+		list = append(list, rr)
+	}
+	if in := chained(list, "a.example"); !in["b.example"] || in["d.example"] {
+		t.Errorf("%v", in)
+	}
+	if got := lowered(`B\195\188ro\ x.Corp.example.`); got != "b\xc3\xbcro x.corp.example" {
+		t.Errorf("%q", got)
 	}
 }
 
