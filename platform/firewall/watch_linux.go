@@ -31,7 +31,9 @@ func (f *Firewall) Watch(ctx context.Context, changed func(platform.Touch)) erro
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-	if err := c.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+	if err := c.JoinGroup(unix.NFNLGRP_NFTABLES); ctx.Err() != nil {
+		return nil
+	} else if err != nil {
 		return fmt.Errorf("cannot watch nftables: %w", err)
 	}
 	concerned := false
