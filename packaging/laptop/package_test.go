@@ -132,7 +132,7 @@ func directives(t *testing.T, r *rig) {
 		"OnFailure": "warder-last-resort.service", "NoNewPrivileges": "yes", "MemoryDenyWriteExecute": "yes", "LockPersonality": "yes",
 		"RestrictRealtime": "yes", "RestrictSUIDSGID": "yes", "SystemCallArchitectures": "native",
 		"RestrictAddressFamilies": "AF_INET AF_INET6 AF_NETLINK AF_PACKET AF_UNIX",
-		"CapabilityBoundingSet":   "cap_dac_override cap_dac_read_search cap_kill cap_net_admin cap_sys_ptrace cap_sys_admin",
+		"CapabilityBoundingSet":   "cap_dac_override cap_dac_read_search cap_kill cap_net_bind_service cap_net_admin cap_net_raw cap_sys_ptrace cap_sys_admin",
 		"MemoryMax":               "268435456", "TasksMax": "512", "OOMPolicy": "continue", "RestrictNamespaces": "yes",
 		"StateDirectoryMode": "0700", "PrivateTmp": "no", "PrivateDevices": "no", "ProtectSystem": "no", "ProtectHome": "no",
 		"ProtectKernelTunables": "no", "PrivateMounts": "no", "ReadWritePaths": "",
