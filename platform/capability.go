@@ -248,8 +248,8 @@ type (
 	// finish is called once the device has gone.
 	ReleaseDisks func(ctx context.Context, dir string, step func(string)) (out Released, finish func())
 	// Fill tells the firewall what a reach consists of, before the planner asks for it by its description. keep reports
-	// whether open connections to an address may go on.
-	Fill func(reach fact.Reach, keep func(netip.Addr) bool) error
+	// whether open connections to an address may go on; known lists what may be reached because it was resolved.
+	Fill func(reach fact.Reach, keep func(netip.Addr) bool, known func() []Admission) error
 	// Admit lets addresses be reached for a time, and returns when the kernel has taken them; Admitted lists them.
 	Admit    func([]Admission) error
 	Admitted func() ([]Admission, error)
@@ -257,7 +257,7 @@ type (
 	Left func() (list []Admission, lists string, err error)
 	// Asked tells which server a question that was redirected to our resolver had been sent to; proto is the number of
 	// UDP or TCP.
-	Asked func(proto uint8, from, at netip.AddrPort) (netip.AddrPort, bool)
+	Asked func(proto uint8, from netip.AddrPort) (netip.AddrPort, bool)
 	// CarriesSystem names the part of the running system that is on a device's disk, "" for none.
 	CarriesSystem func(dir string) string
 )

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -53,6 +54,7 @@ func (r *Rules) ranges(least enforce.Mode) (allow, refuse []fact.Range) {
 		}
 	}
 	all = append(all, onLink...)
+	all = append(all, slices.Collect(maps.Keys(r.exceptedNets.of))...)
 	for p, f := range r.lists.nets.of {
 		if f&of != 0 {
 			all = append(all, p)
@@ -75,7 +77,7 @@ func (r *Rules) ranges(least enforce.Mode) (allow, refuse []fact.Range) {
 		}
 		_, block, found := r.lists.nets.match(from, of)
 		switch {
-		case r.isEssential(&Subject{Address: from}), found && !block:
+		case r.isEssential(&Subject{Address: from}), r.isExcepted(&Subject{Address: from}), found && !block:
 			allow = extend(allow, from, to)
 		case found:
 			refuse = extend(refuse, from, to)

@@ -39,7 +39,7 @@ type Rules struct {
 	essential                []essential
 	must                     *table        // their names
 	aboveMust                func() *table // those above them; made when first asked for
-	excepted                 *table // names with an exception; nil: none
+	excepted                 *table        // names with an exception; nil: none
 	exceptedNets             nets
 	doc                      *policy.Document
 	machine                  *fact.Machine
@@ -145,7 +145,7 @@ func (r *Rules) except(list []string) {
 // isExcepted reports whether an exception lets a subject pass.
 func (r *Rules) isExcepted(s *Subject) bool {
 	if r.excepted == nil {
-		return false
+		return false // no exception at all
 	}
 	if s.Name == "" {
 		_, _, found := r.exceptedNets.match(s.Address.Unmap(), netAllow)

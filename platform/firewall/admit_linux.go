@@ -1,11 +1,11 @@
 package firewall
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/nftables"
 
@@ -13,22 +13,69 @@ import (
 )
 
 // Admit lets addresses be reached for a time, and returns when the kernel has taken them. An address that is there already
-// gets the new time. Without Only nothing needs to be admitted. The whole list is one transaction.
+// gets the new time. Without a table nothing needs to be admitted: the next one begins with all that is known. The whole list
+// is one transaction. If there is no room, what would end soonest makes some.
 func (f *Firewall) Admit(list []platform.Admission) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.only || len(list) == 0 {
+	if !f.there || len(list) == 0 {
 		return nil
 	}
+	var errs []error
+	for range 2 {
+		c, err := f.open()
+		if err != nil {
+			return err
+		}
+		if err = f.admit(c, list); err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+		f.broken()
+		if err := f.makeRoom(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// makeRoom removes the quarter of the admitted addresses that would end soonest, from each set that is nearly full.
+func (f *Firewall) makeRoom() error {
 	c, err := f.open()
 	if err != nil {
 		return err
 	}
-	if err := f.admit(c, list); err != nil {
+	named, err := f.named(c)
+	if err != nil {
 		f.broken()
 		return err
 	}
+	for set, list := range named {
+		if len(list) < maxNamed*3/4 {
+			continue
+		}
+		slices.SortFunc(list, func(a, b nftables.SetElement) int { return cmp.Compare(a.Timeout, b.Timeout) })
+		if err := f.remove(c, set, list[:len(list)/4]); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// remove removes elements of a named set. One may have ended meanwhile, and to delete it would fail the transaction: so each
+// is added once more before.
+func (f *Firewall) remove(c *nftables.Conn, set string, list []nftables.SetElement) error {
+	s := &nftables.Set{Table: &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}, Name: set, HasTimeout: true}
+	for part := range slices.Chunk(list, perMessage) {
+		keys := make([]nftables.SetElement, len(part))
+		for i := range part {
+			keys[i] = nftables.SetElement{Key: part[i].Key}
+		}
+		if err := errors.Join(c.SetAddElements(s, part), c.SetDeleteElements(s, keys)); err != nil {
+			return err
+		}
+	}
+	return f.flush(c)
 }
 
 // admit adds elements. Adding one again does not change its time-out in older kernels, and deleting one that is not there
@@ -163,7 +210,7 @@ func (f *Firewall) named(c *nftables.Conn) (map[string][]nftables.SetElement, er
 	}
 	out := map[string][]nftables.SetElement{}
 	for _, s := range sets(t) {
-		if !s.HasTimeout || has[s.Name] == nil {
+		if s.Name != setNamed4 && s.Name != setNamed6 || has[s.Name] == nil {
 			continue
 		}
 		list, err := c.GetSetElements(s)
@@ -174,7 +221,7 @@ func (f *Firewall) named(c *nftables.Conn) (map[string][]nftables.SetElement, er
 			if e.Expires > 0 {
 				e.Timeout = e.Expires
 			}
-			out[s.Name] = append(out[s.Name], nftables.SetElement{Key: e.Key, Timeout: max(e.Timeout, time.Second), Comment: e.Comment})
+			out[s.Name] = append(out[s.Name], nftables.SetElement{Key: e.Key, Timeout: e.Timeout, Comment: e.Comment})
 		}
 	}
 	return out, nil

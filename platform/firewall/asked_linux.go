@@ -8,6 +8,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/platform/link"
 )
 
 // The attributes of a connection that are needed here (linux/netfilter/nfnetlink_conntrack.h).
@@ -22,10 +24,11 @@ const (
 	ctGet        = 1 // IPCTNL_MSG_CT_GET
 )
 
-// Asked tells which server a question was sent to before it was redirected to us: from is its sender, at is where we
-// received it. false if it was not redirected. It is asked for every question, so it is one small message each way.
-func (f *Firewall) Asked(proto uint8, from, at netip.AddrPort) (netip.AddrPort, bool) {
+// Asked tells which server a question was sent to before it was redirected to us; from is its sender, and its address is
+// where we received it. false if it was not redirected. It is asked for every question, so it is one small message each way.
+func (f *Firewall) Asked(proto uint8, from netip.AddrPort) (netip.AddrPort, bool) {
 	none := netip.AddrPort{}
+	at := netip.AddrPortFrom(from.Addr(), link.ResolverPort)
 	f.track.Lock()
 	defer f.track.Unlock()
 	if f.tracker == 0 {

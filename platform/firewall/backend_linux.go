@@ -32,8 +32,8 @@ type Firewall struct {
 	own   uint32         // our port at netlink, by which our own messages are told from others'
 	told  map[enforce.Value]filling
 	order []enforce.Value // of told, oldest first
-	now   filling         // what is in force, or was asked for last
-	only  bool            // as last read or written
+	now   filling         // what is in force, as far as we have made it
+	there bool            // the table, as last read or written
 	made  string          // the lists that the table was made for, as last read
 
 	track    sync.Mutex
@@ -41,10 +41,11 @@ type Firewall struct {
 	sequence uint32
 }
 
-// filling is a reach, and which addresses may still be reached by open connections.
+// filling is a reach, which addresses may still be reached by open connections, and what is known of resolved addresses.
 type filling struct {
 	reach fact.Reach
 	keep  func(netip.Addr) bool
+	known func() []platform.Admission
 }
 
 // New makes a firewall. It touches nothing yet.
@@ -85,15 +86,15 @@ func (f *Firewall) broken() {
 }
 
 // Fill says what a reach consists of, before it is wanted by its description. keep reports whether an address may still
-// be reached by connections that are open already. If that reach is in force, connections that may no longer be open are
-// ended now.
-func (f *Firewall) Fill(reach fact.Reach, keep func(netip.Addr) bool) error {
+// be reached by connections that are open already; known lists the addresses that were resolved lately, with which a table
+// that is made anew begins. If that reach is in force, connections that may no longer be open are ended now.
+func (f *Firewall) Fill(reach fact.Reach, keep func(netip.Addr) bool, known func() []platform.Admission) error {
 	if f.off {
 		return errors.New("this machine is made of files")
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	v, x := enforce.Value(reach.String()), filling{reach, keep}
+	v, x := enforce.Value(reach.String()), filling{reach, keep, known}
 	if _, again := f.told[v]; !again {
 		if f.order = append(f.order, v); len(f.order) > 4 {
 			delete(f.told, f.order[0])
@@ -106,7 +107,11 @@ func (f *Firewall) Fill(reach fact.Reach, keep func(netip.Addr) bool) error {
 		return err
 	}
 	f.now = x
-	return f.end(x, false)
+	if err := f.end(x, false); err != nil {
+		f.broken()
+		return err
+	}
+	return nil
 }
 
 // List reads the table.
@@ -149,6 +154,7 @@ func (f *Firewall) read() (enforce.Reading, error) {
 		return absent, err
 	}
 	r, err := f.readWith(c)
+	f.there = err == nil
 	if errors.Is(err, fs.ErrNotExist) {
 		return absent, nil
 	}
@@ -199,12 +205,18 @@ func (f *Firewall) readOnce(c *nftables.Conn) (enforce.Reading, error) {
 		if s == nil || s.KeyType.Bytes != want.KeyType.Bytes || s.Interval != want.Interval || s.HasTimeout != want.HasTimeout {
 			return wrong("set %s is not as it was made", want.Name)
 		}
-		if want.HasTimeout {
-			continue
+		if want.Concatenation {
+			continue // it only refuses
 		}
 		list, err := c.GetSetElements(s)
 		if err != nil {
 			return enforce.Reading{}, err
+		}
+		if want.HasTimeout {
+			if a := f.stranger(list); a.IsValid() {
+				return wrong("%s is in set %s, and no allowed name resolved to it", a, want.Name)
+			}
+			continue
 		}
 		found, err := ranges(list)
 		if err != nil {
@@ -267,8 +279,20 @@ func (f *Firewall) readOnce(c *nftables.Conn) (enforce.Reading, error) {
 			}
 		}
 	}
-	f.only, f.made = reach.Only, reach.Names
+	f.made = reach.Names
 	return enforce.Reading{State: enforce.Present, Value: enforce.Value(reach.String()), How: how}, nil
+}
+
+// stranger is an admitted address that no answer admitted: another program put it there. As long as we have not made the
+// table ourselves, what an earlier run admitted is believed.
+func (f *Firewall) stranger(list []nftables.SetElement) netip.Addr {
+	for _, e := range list {
+		a, ok := netip.AddrFromSlice(e.Key)
+		if ok && (e.Timeout == 0 || f.now.keep != nil && !f.now.keep(a)) {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 // changed begins the description of a table that is not as it was made.
@@ -306,28 +330,43 @@ func (f *Firewall) change(c enforce.Change) error {
 			return err
 		}
 		conn.DelTable(t)
-		f.now, f.only = filling{}, false
-		return f.flush(conn)
+		f.now = filling{}
+		if err := f.flush(conn); err != nil {
+			return err
+		}
+		f.there = false
+		return nil
 	}
 	x, ok := f.told[c.To.Value]
 	if !ok {
 		return errors.New("nothing says what it consists of: the resolver does not run")
 	}
-	if err := f.write(conn, t, x.reach); err != nil {
+	if err := f.write(conn, t, x); err != nil {
 		return err
 	}
-	f.now, f.only = x, x.reach.Only
-	return f.end(x, true)
-}
-
-// write replaces the table. What allowed names have resolved to stays.
-func (f *Firewall) write(c *nftables.Conn, t *nftables.Table, r fact.Reach) error {
-	named, err := f.named(c)
-	if err != nil {
+	f.now, f.there = x, true
+	if err := f.end(x, true); err != nil {
 		f.broken()
 		return err
 	}
-	if err := put(c, t, r, named); err != nil {
+	return nil
+}
+
+// write replaces the table. What allowed names have resolved to stays, or is there again.
+func (f *Firewall) write(c *nftables.Conn, t *nftables.Table, x filling) error {
+	named := map[string][]nftables.SetElement{}
+	if x.reach.Only && x.known != nil {
+		for _, a := range x.known() {
+			set := setNamed6
+			if a.Address.Is4() {
+				set = setNamed4
+			}
+			if len(named[set]) < maxNamed*3/4 {
+				named[set] = append(named[set], nftables.SetElement{Key: a.Address.AsSlice(), Timeout: a.For, Comment: comment(a.Name)})
+			}
+		}
+	}
+	if err := put(c, t, x.reach, named); err != nil {
 		f.broken()
 		return err
 	}

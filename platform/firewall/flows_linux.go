@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/ti-mo/conntrack"
@@ -48,19 +49,68 @@ func (f *Firewall) end(x filling, fresh bool) error {
 		}
 	}
 	var errs []error
+	var over []connection
+	for _, o := range outgoing("/proc/thread-self/net") {
+		if to := o.far.Addr(); !local[to] && !to.IsLoopback() && x.ends(o.proto, to, o.far.Port(), fresh) {
+			over = append(over, o)
+		}
+	}
 	for _, w := range flows {
 		to, port := w.TupleOrig.IP.DestinationAddress, w.TupleOrig.Proto.DestinationPort
-		if !local[w.TupleOrig.IP.SourceAddress] || local[to] || to.IsLoopback() || w.TupleReply.IP.SourceAddress.IsLoopback() {
+		if !local[w.TupleOrig.IP.SourceAddress] || local[to] || to.IsLoopback() || local[w.TupleReply.IP.SourceAddress] {
 			continue // it stays on this machine; the last are questions that were redirected already
 		}
 		if !x.ends(w.TupleOrig.Proto.Protocol, to, port, fresh) {
 			continue
 		}
+		from := w.TupleOrig
+		over = append(over, connection{from.Proto.Protocol, netip.AddrPortFrom(from.IP.SourceAddress, from.Proto.SourcePort),
+			netip.AddrPortFrom(to, port)})
 		if err := c.Delete(conntrack.Flow{TupleOrig: w.TupleOrig, TupleReply: w.TupleReply, Zone: w.Zone}); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, f.bury(over))...)
+}
+
+// endedFor is how long an ended connection stays refused. The other side gives up long before.
+const endedFor = 10 * time.Minute
+
+// bury remembers ended connections in the kernel.
+func (f *Firewall) bury(list []connection) error {
+	c, err := f.open()
+	if err != nil {
+		return err
+	}
+	t := &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
+	by := map[string][]nftables.SetElement{}
+	seen := map[string]bool{}
+	for _, w := range list {
+		set, to := setEnded6, w.far.Addr().Unmap()
+		if to.Is4() {
+			set = setEnded4
+		}
+		key := to.AsSlice()
+		for _, p := range []uint16{w.far.Port(), w.own.Port()} {
+			key = append(key, byte(p>>8), byte(p), 0, 0) // each part of a key is filled up to four bytes
+		}
+		if seen[string(key)] || len(by[set]) >= maxEnded/2 {
+			continue
+		}
+		seen[string(key)] = true
+		by[set] = append(by[set], nftables.SetElement{Key: key, Timeout: endedFor})
+	}
+	for _, s := range sets(t) {
+		for part := range slices.Chunk(by[s.Name], perMessage) {
+			if err := c.SetAddElements(s, part); err != nil {
+				return err
+			}
+		}
+	}
+	if len(by) == 0 {
+		return nil
+	}
+	return f.flush(c)
 }
 
 // ends reports whether an open connection has to end.
@@ -90,23 +140,17 @@ func (f *Firewall) revoke(x filling) error {
 		f.broken()
 		return err
 	}
-	t := &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
 	for set, list := range named {
 		var gone []nftables.SetElement
 		for _, e := range list {
 			if a, ok := netip.AddrFromSlice(e.Key); ok && !x.keep(a) {
-				gone = append(gone, nftables.SetElement{Key: e.Key})
+				gone = append(gone, e)
 			}
 		}
-		for part := range slices.Chunk(gone, perMessage) {
-			if err := c.SetDeleteElements(&nftables.Set{Table: t, Name: set}, part); err != nil {
+		if len(gone) > 0 {
+			if err := f.remove(c, set, gone); err != nil {
 				return err
 			}
-		}
-		// One that ended in between fails the message: the others are tried on the next occasion, and it is gone.
-		if err := c.Flush(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			f.broken()
-			return err
 		}
 	}
 	return nil

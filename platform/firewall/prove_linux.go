@@ -18,41 +18,50 @@ import (
 
 var bigEndian = binary.BigEndian
 
-// The proof's destinations are addresses that nobody has (RFC 5737), so that a packet which gets out reaches nobody.
-const (
-	provePort = "192.0.2.1:853"
-	proveName = "192.0.2.53:53"
-)
+// The proof's destinations are addresses that nobody has (RFC 5737, RFC 3849), so that a packet which gets out reaches
+// nobody: what must be refused, and what must be redirected, in each family.
+var proofsOf = [][2]string{{"192.0.2.1:853", "192.0.2.53:53"}, {"[2001:db8::1]:853", "[2001:db8::53]:53"}}
 
 // proveWithin is how long each proof may take; in force it takes well under a millisecond.
 const proveWithin = 2 * time.Second
 
 // prove tries what must not succeed, from a socket without our mark: a connection that must be refused, and a question to
-// another server, which our own resolver must answer, by the lists that the table was made for. It says what went wrong, or "". A machine without a route proves
-// nothing and leaks nothing.
+// another server, which our own resolver must answer, by the lists that the table was made for. It says what went wrong, or
+// "". A family without a route proves nothing and leaks nothing.
 func prove(ctx context.Context, lists string) string {
+	for _, p := range proofsOf {
+		if why := proveOne(ctx, p[0], p[1], lists); why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
+func proveOne(ctx context.Context, port, name, lists string) string {
 	ctx, cancel := context.WithTimeout(ctx, proveWithin)
 	defer cancel()
 	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", provePort)
+	c, err := d.DialContext(ctx, "tcp", port)
 	if err == nil {
 		_ = c.Close()
-		return "a connection that must be refused was made (" + provePort + ")"
+		return "a connection that must be refused was made (" + port + ")"
 	}
-	if errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) {
-		return ""
+	for _, none := range []error{syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT} {
+		if errors.Is(err, none) {
+			return ""
+		}
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Sprintf("a connection that must be refused was not (%s: %v)", provePort, err)
+		return fmt.Sprintf("a connection that must be refused was not (%s: %v)", port, err)
 	}
-	if err := ask(ctx, lists); err != nil {
+	if err := ask(ctx, name, lists); err != nil {
 		return "a question to another name server was not answered by this machine's resolver (" + err.Error() + ")"
 	}
 	return ""
 }
 
 // ask sends a question for a name that only our resolver answers to a server that is not there.
-func ask(ctx context.Context, lists string) error {
+func ask(ctx context.Context, server, lists string) error {
 	name := strings.ToLower(rand.Text()[:16]) + link.ProofDomain
 	q := dnsmessage.Message{Header: dnsmessage.Header{ID: 0x5744}, Questions: []dnsmessage.Question{{
 		Name: dnsmessage.MustNewName(name), Type: dnsmessage.TypeTXT, Class: dnsmessage.ClassINET}}}
@@ -61,7 +70,7 @@ func ask(ctx context.Context, lists string) error {
 		return err
 	}
 	var d net.Dialer
-	c, err := d.DialContext(ctx, "udp", proveName)
+	c, err := d.DialContext(ctx, "udp", server)
 	if err != nil {
 		return err
 	}

@@ -21,15 +21,22 @@ const (
 	setRefuse4, setRefuse6       = "refuse4", "refuse6"
 	setResolvers4, setResolvers6 = "resolvers4", "resolvers6"
 	setNamed4, setNamed6         = "named4", "named6"
+	// Connections that were ended: the other side's address and port, and ours. Without it, a packet of the other side would
+	// begin the connection anew, as one that it had begun.
+	setEnded4, setEnded6 = "ended4", "ended6"
 )
 
-// The chains: what goes out, where it ends if it is refused, and where questions about names go.
+// The chains: what goes out, where it ends if it is refused, where questions about names go, and what may come in to our
+// resolver.
 const (
-	chainOut, chainRefuse, chainNames = "out", "refuse", "names"
+	chainOut, chainRefuse, chainNames, chainIn = "out", "refuse", "names", "in"
 )
 
-// maxNamed bounds the addresses in one of the two named sets.
-const maxNamed = 65536
+// maxNamed bounds the addresses in one of the two named sets, and maxEnded the connections in one of the two ended sets.
+const (
+	maxNamed = 16384
+	maxEnded = 65536
+)
 
 // chain is one chain with its rules.
 type chain struct {
@@ -46,6 +53,9 @@ func chains(t *nftables.Table, only bool) []chain {
 	names := chain{Chain: nftables.Chain{Name: chainNames, Table: t, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookOutput,
 		Priority: nftables.ChainPriorityNATDest, Policy: &accept}}
 
+	in := chain{Chain: nftables.Chain{Name: chainIn, Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput,
+		Priority: nftables.ChainPriorityFilter, Policy: &accept}}
+
 	refuse.add(proto(unix.IPPROTO_TCP), counted(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
 	refuse.add(counted(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}))
 	refused := verdict(expr.VerdictGoto, chainRefuse)
@@ -54,11 +64,10 @@ func chains(t *nftables.Table, only bool) []chain {
 	out.add(loopback(), verdict(expr.VerdictAccept, ""))
 	// A question that was just redirected still names the interface that it was meant for.
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-		out.add(family(unix.NFPROTO_IPV4), proto(p), to(16, link.Resolver4.Addr().AsSlice()), toPort(link.Resolver4.Port()),
-			verdict(expr.VerdictAccept, ""))
-		out.add(family(unix.NFPROTO_IPV6), proto(p), to(24, link.Resolver6.Addr().AsSlice()), toPort(link.Resolver6.Port()),
-			verdict(expr.VerdictAccept, ""))
+		out.add(toSelf(), proto(p), toPort(link.ResolverPort), verdict(expr.VerdictAccept, ""))
 	}
+	out.add(flow4(setEnded4), refused)
+	out.add(flow6(setEnded6), refused)
 	out.add(established(), verdict(expr.VerdictAccept, ""))
 	for _, p := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		out.add(proto(p), toPort(853), refused) // DNS over TLS and over QUIC
@@ -81,10 +90,11 @@ func chains(t *nftables.Table, only bool) []chain {
 	names.add(marked(), verdict(expr.VerdictAccept, ""))
 	names.add(loopback(), verdict(expr.VerdictAccept, ""))
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-		names.add(family(unix.NFPROTO_IPV4), proto(p), toPort(53), redirect(link.Resolver4))
-		names.add(family(unix.NFPROTO_IPV6), proto(p), toPort(53), redirect(link.Resolver6))
+		names.add(family(unix.NFPROTO_IPV4), proto(p), toPort(53), toOwn(unix.NFPROTO_IPV4, 12, 4))
+		names.add(family(unix.NFPROTO_IPV6), proto(p), toPort(53), toOwn(unix.NFPROTO_IPV6, 8, 16))
+		in.add(fromOutside(), proto(p), toPort(link.ResolverPort), verdict(expr.VerdictDrop, ""))
 	}
-	return []chain{refuse, out, names}
+	return []chain{refuse, out, names, in}
 }
 
 func (c *chain) add(parts ...[]expr.Any) {
@@ -111,6 +121,19 @@ func loopback() []expr.Any {
 	name := make([]byte, unix.IFNAMSIZ)
 	copy(name, "lo")
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, equal(name)}
+}
+
+// fromOutside matches what did not come from this machine.
+func fromOutside() []expr.Any {
+	name := make([]byte, unix.IFNAMSIZ)
+	copy(name, "lo")
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: name}}
+}
+
+// toSelf matches what goes to an address of this machine.
+func toSelf() []expr.Any {
+	return []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
+		equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))}
 }
 
 func established() []expr.Any {
@@ -143,12 +166,6 @@ func discovery() []expr.Any {
 		&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: []byte{133}}, &expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: []byte{137}}}
 }
 
-// to compares the beginning of the destination, which is at that offset of the IP header.
-func to(offset uint32, begins []byte) []expr.Any {
-	return []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(begins))},
-		equal(begins)}
-}
-
 func to4(set string) []expr.Any {
 	return append(family(unix.NFPROTO_IPV4), &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
 		&expr.Lookup{SourceRegister: 1, SetName: set})
@@ -159,15 +176,30 @@ func to6(set string) []expr.Any {
 		&expr.Lookup{SourceRegister: 1, SetName: set})
 }
 
-// redirect sends a packet to our resolver instead.
-func redirect(to netip.AddrPort) []expr.Any {
-	f := uint32(unix.NFPROTO_IPV6)
-	if to.Addr().Is4() {
-		f = unix.NFPROTO_IPV4
-	}
-	return []expr.Any{&expr.Counter{}, &expr.Immediate{Register: 1, Data: to.Addr().AsSlice()},
-		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(to.Port())},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: f, RegAddrMin: 1, RegAddrMax: 1, RegProtoMin: 2, RegProtoMax: 2, Specified: true}}
+// flow4 and flow6 match connections by the other side's address and port, and ours. The parts lie side by side in the
+// kernel's registers: number 1 is 16 bytes long, and from 8 on each has 4.
+func flow4(set string) []expr.Any {
+	return append(family(unix.NFPROTO_IPV4), &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+		&expr.Payload{DestRegister: 9, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Payload{DestRegister: 10, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+		&expr.Lookup{SourceRegister: 1, SetName: set})
+}
+
+func flow6(set string) []expr.Any {
+	return append(family(unix.NFPROTO_IPV6), &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 24, Len: 16},
+		&expr.Payload{DestRegister: 2, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Payload{DestRegister: 13, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+		&expr.Lookup{SourceRegister: 1, SetName: set})
+}
+
+// toOwn sends a packet to the address that it comes from instead: our resolver listens there, too. That address can be
+// reached from a socket that is bound to an interface, and from a link-local one; 127.0.0.1 cannot.
+func toOwn(family byte, source, length uint32) []expr.Any {
+	return []expr.Any{&expr.Counter{},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: source, Len: length},
+		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(link.ResolverPort)},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(family), RegAddrMin: 1, RegAddrMax: 1, RegProtoMin: 2, RegProtoMax: 2,
+			Specified: true}}
 }
 
 // sets are the table's sets.
@@ -179,6 +211,11 @@ func sets(t *nftables.Table) (out []*nftables.Set) {
 		}
 		out = append(out, s)
 	}
+	flow := func(name string, addr nftables.SetDatatype) *nftables.Set {
+		return &nftables.Set{Table: t, Name: name, Concatenation: true, HasTimeout: true, Size: maxEnded,
+			KeyType: nftables.MustConcatSetType(addr, nftables.TypeInetService, nftables.TypeInetService)}
+	}
+	out = append(out, flow(setEnded4, nftables.TypeIPAddr), flow(setEnded6, nftables.TypeIP6Addr))
 	return append(out, &nftables.Set{Table: t, Name: setNamed4, KeyType: nftables.TypeIPAddr, HasTimeout: true, Size: maxNamed},
 		&nftables.Set{Table: t, Name: setNamed6, KeyType: nftables.TypeIP6Addr, HasTimeout: true, Size: maxNamed})
 }

@@ -5,16 +5,13 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"net/netip"
 	"sync"
 )
 
-// Where our own resolver listens. The port is privileged, so that nobody but root can take its place, and it is not 53, so
-// that another resolver on this machine is not in the way.
-var (
-	Resolver4 = netip.MustParseAddrPort("127.0.0.83:353")
-	Resolver6 = netip.MustParseAddrPort("[::1]:353")
-)
+// ResolverPort is where our own resolver listens, on every address of this machine and for this machine alone. It is
+// privileged, so that nobody but root can take its place (unless net.ipv4.ip_unprivileged_port_start was lowered), and it is
+// not 53, so that another resolver on this machine is not in the way.
+const ResolverPort = 353
 
 // ProofDomain ends the names by which the firewall finds out whether questions reach our resolver. No network answers
 // below "invalid" (RFC 2606).

@@ -142,6 +142,7 @@ func (o *Outside) Use(servers ...string) {
 	if err := os.WriteFile(f, []byte(text), 0o644); err != nil { //nolint:gosec // everybody reads it
 		o.t.Fatal(err)
 	}
+	_ = exec.Command("umount", "/etc/resolv.conf").Run() // of an earlier call
 	run(o.t, "mount", "--bind", f, "/etc/resolv.conf")
 }
 

@@ -27,12 +27,14 @@ type judged struct {
 	private   bool // addresses were taken out
 	admit     []platform.Admission
 	life      time.Duration // how long it may be kept
+	longest   time.Duration // how long another resolver may keep a part of it
 	unchanged bool
 }
 
 // judge applies the policy to an answer: every name in its chain, the private addresses in it, its times. It changes m.
-// private reports whether the asked name may have private addresses.
-func judge(m *dns.Msg, name string, by enforce.Judge[fact.Destination], private func() bool) judged {
+// private reports whether the asked name may have private addresses. glue says that addresses beside an answer without any
+// may stay: a resolver on this machine that asks all zones itself needs them.
+func judge(m *dns.Msg, name string, by enforce.Judge[fact.Destination], glue bool, private func() bool) judged {
 	out := judged{life: maxTTL, unchanged: true}
 	link := func(n string) bool {
 		d := fact.Destination{Name: lowered(n), Link: true}
@@ -102,8 +104,14 @@ func judge(m *dns.Msg, name string, by enforce.Judge[fact.Destination], private 
 	// Addresses beside the answer are hints that nobody has asked for, and are not admitted.
 	extra := m.Extra[:0:0]
 	for _, rr := range m.Extra {
-		switch rr.(type) {
-		case *dns.A, *dns.AAAA:
+		var a netip.Addr
+		switch r := rr.(type) {
+		case *dns.A:
+			a, _ = netip.AddrFromSlice(r.A.To4())
+		case *dns.AAAA:
+			a, _ = netip.AddrFromSlice(r.AAAA)
+		}
+		if a.IsValid() && !(glue && len(m.Answer) == 0 && allowed(a)) {
 			out.unchanged = false
 			continue
 		}
@@ -112,7 +120,7 @@ func judge(m *dns.Msg, name string, by enforce.Judge[fact.Destination], private 
 	m.Extra = extra
 	out.times(m)
 	for _, a := range admit[:min(len(admit), maxAddresses)] {
-		out.admit = append(out.admit, platform.Admission{Name: name, Address: a, For: max(out.life+grace, leastFor)})
+		out.admit = append(out.admit, platform.Admission{Name: name, Address: a, For: max(out.longest+grace, leastFor)})
 	}
 	return out
 }
@@ -121,17 +129,17 @@ func judge(m *dns.Msg, name string, by enforce.Judge[fact.Destination], private 
 // one after the other. The owner of a DNAME is among them.
 func chained(list []dns.RR, name string) map[string]bool {
 	in := map[string]bool{name: true}
-	for now, n := name, 0; n < maxChain; n++ {
+	for last, n := name, 0; n < maxChain; n++ {
 		next := ""
 		for _, rr := range list {
 			from := lowered(rr.Header().Name)
 			switch r := rr.(type) {
 			case *dns.CNAME:
-				if from == now {
+				if from == last {
 					next = lowered(r.Target)
 				}
 			case *dns.DNAME:
-				if rest, ok := strings.CutSuffix(now, "."+from); ok && next == "" {
+				if rest, ok := strings.CutSuffix(last, "."+from); ok && next == "" {
 					in[from], next = true, rest+"."+lowered(r.Target)
 				}
 			}
@@ -139,7 +147,7 @@ func chained(list []dns.RR, name string) map[string]bool {
 		if next == "" || in[next] || len(next) > 253 {
 			break
 		}
-		in[next], now = true, next
+		in[next], last = true, next
 	}
 	return in
 }
@@ -198,6 +206,7 @@ func (out *judged) times(m *dns.Msg) {
 				h.Ttl, out.unchanged = most, false
 			}
 			least = min(least, h.Ttl)
+			out.longest = max(out.longest, time.Duration(h.Ttl)*time.Second)
 		}
 	}
 	out.life = time.Duration(least) * time.Second

@@ -7,10 +7,12 @@ import (
 	"time"
 )
 
-// Bounds of the cache: entries and bytes. One of the oldest goes when it is full.
+// Bounds of the cache: entries and bytes. One of the oldest goes when it is full. An answer is kept for a minute at most: the
+// same server's address may be another server on the next network.
 const (
 	maxEntries = 4096
 	maxCached  = 4 << 20
+	maxKept    = time.Minute
 	maxTTL     = time.Hour
 	maxNegTTL  = time.Minute
 )
@@ -55,7 +57,8 @@ func (c *cache) get(out, p []byte, q *question, key []byte, most int, now time.T
 	c.mu.RLock()
 	e := c.has[string(key)]
 	c.mu.RUnlock()
-	if e == nil || !now.Before(e.expires) || len(e.msg) > most || len(e.msg) < q.end {
+	now = now.Round(0)
+	if e == nil || !now.Before(e.expires) || now.Before(e.born) || len(e.msg) > most || len(e.msg) < q.end {
 		return nil
 	}
 	n := append(out[:0], e.msg...)
@@ -73,6 +76,7 @@ func (c *cache) get(out, p []byte, q *question, key []byte, most int, now time.T
 // put keeps an answer for a time.
 func (c *cache) put(key, msg []byte, life time.Duration, now time.Time) {
 	at, ok := ttls(msg)
+	life, now = min(life, maxKept), now.Round(0) // the monotonic clock stands still while the machine sleeps
 	if !ok || life <= 0 || len(msg) > maxCached/16 {
 		return
 	}

@@ -12,8 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
@@ -52,7 +50,7 @@ type Resolver struct {
 	stats  map[netip.AddrPort]*ServerState
 	tally  map[string]int
 	// admitted remembers which names an address was admitted for, longer than the firewall does: open connections go on.
-	admitted map[netip.Addr][]string
+	admitted map[netip.Addr]*admission
 	order    []netip.Addr
 
 	counts struct{ refused, cached atomic.Int64 }
@@ -66,11 +64,17 @@ type standing struct {
 	acts  bool // something is refused
 }
 
+// admission is what is known of an admitted address.
+type admission struct {
+	names []string // the last one is first in the firewall's comment
+	until time.Time
+}
+
 // New makes a resolver that does nothing yet.
 func New(log *slog.Logger) *Resolver {
 	return &Resolver{Log: log, room: make(chan struct{}, maxAsked), foreign: make(chan struct{}, maxAsked/4),
 		large: make(chan struct{}, 2), stats: map[netip.AddrPort]*ServerState{}, tally: map[string]int{},
-		admitted: map[netip.Addr][]string{}}
+		admitted: map[netip.Addr]*admission{}}
 }
 
 // Section names the section whose rules it uses.
@@ -140,7 +144,8 @@ func (r *Resolver) Load(in platform.Rules) error {
 	}
 	r.now.Store(s)
 	r.cache.clear()
-	if err := r.Fill(s.reach, func(a netip.Addr) bool { return r.keeps(s, a) }); err != nil {
+	if err := r.Fill(s.reach, func(a netip.Addr) bool { return r.keeps(s, a) },
+		func() []platform.Admission { return r.stillAdmitted(s) }); err != nil {
 		return fmt.Errorf("the firewall: %w", err)
 	}
 	go forgetCached() // what the system's own resolver has cached was not judged
@@ -185,26 +190,48 @@ func (r *Resolver) Stop() {
 	}
 }
 
-// maxAdmitted bounds how many addresses are remembered; the oldest go first.
-const maxAdmitted = 16384
+// maxAdmitted bounds how many addresses are remembered: as many as the firewall's two sets have. The oldest go first.
+const maxAdmitted = 32768
 
 // remember keeps which names addresses were admitted for.
 func (r *Resolver) remember(list []platform.Admission) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := time.Now()
 	for _, a := range list {
-		names := r.admitted[a.Address]
-		if names == nil {
+		x := r.admitted[a.Address]
+		if x == nil {
+			x = &admission{}
+			r.admitted[a.Address] = x
 			r.order = append(r.order, a.Address)
 			if len(r.order) > maxAdmitted {
 				delete(r.admitted, r.order[0])
 				r.order = r.order[1:]
 			}
 		}
-		if !slices.Contains(names, a.Name) && len(names) < 16 {
-			r.admitted[a.Address] = append(names, a.Name)
+		if until := now.Add(a.For); until.After(x.until) {
+			x.until = until
+		}
+		if !slices.Contains(x.names, a.Name) && len(x.names) < 16 {
+			x.names = append(x.names, a.Name)
 		}
 	}
+}
+
+// stillAdmitted lists what was resolved lately, under a name that the rules allow.
+func (r *Resolver) stillAdmitted(s *standing) (out []platform.Admission) {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range slices.Backward(r.order) {
+		x := r.admitted[a]
+		if left := x.until.Sub(now); left > time.Second {
+			if i := slices.IndexFunc(x.names, func(n string) bool { return s.judge.Judge(&fact.Destination{Name: n}).Allow }); i >= 0 {
+				out = append(out, platform.Admission{Name: x.names[i], Address: a, For: left})
+			}
+		}
+	}
+	return out
 }
 
 // keeps reports whether an open connection to an address may go on: a name that is still allowed had it.
@@ -214,10 +241,8 @@ func (r *Resolver) keeps(s *standing, a netip.Addr) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, name := range r.admitted[a.Unmap()] {
-		if s.judge.Judge(&fact.Destination{Name: name}).Allow {
-			return true
-		}
+	if x := r.admitted[a.Unmap()]; x != nil {
+		return slices.ContainsFunc(x.names, func(n string) bool { return s.judge.Judge(&fact.Destination{Name: n}).Allow })
 	}
 	return false
 }
@@ -232,7 +257,7 @@ func (r *Resolver) verdict(s *standing, d *fact.Destination) enforce.Verdict {
 			return enforce.Verdict{Allow: true}
 		}
 		r.mu.Lock()
-		known := len(r.admitted[a]) > 0
+		known := r.admitted[a] != nil
 		r.mu.Unlock()
 		if known {
 			return enforce.Verdict{Allow: true}
@@ -245,9 +270,6 @@ func (r *Resolver) verdict(s *standing, d *fact.Destination) enforce.Verdict {
 // refuse answers a question whose name is refused; nil if it is not.
 func (r *Resolver) refuse(out, p []byte, q *question, s *standing) []byte {
 	name := q.text()
-	if isProof(name) {
-		return nil
-	}
 	q.dest = fact.Destination{Name: name}
 	v := r.verdict(s, &q.dest)
 	if v.Allow && !v.WouldDeny || q.signs() && s.rules.Above(&q.dest) {
@@ -294,11 +316,11 @@ func (r *Resolver) refused(s *standing, d fact.Destination, v enforce.Verdict, a
 }
 
 // first is the server that a question goes to first; invalid if that has to be looked up.
-func (r *Resolver) first(s *standing, from *net.UDPAddr, at netip.AddrPort) netip.AddrPort {
+func (r *Resolver) first(s *standing, from *net.UDPAddr) netip.AddrPort {
 	var asked netip.AddrPort
 	if !from.IP.IsLoopback() {
-		asked, _ = r.Asked(unix.IPPROTO_UDP, plainPort(from), at)
-		if !s.reach.Only {
+		var ok bool
+		if asked, ok = r.meant(from.AddrPort(), false); ok && !s.reach.Only {
 			if !s.judge.Judge(&fact.Destination{Address: asked.Addr()}).Allow {
 				return netip.AddrPort{} // it may not be reached, by its answers either
 			}

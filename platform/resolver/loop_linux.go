@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -27,7 +27,8 @@ const (
 	maxLoops = 4
 )
 
-// sockets are where questions come in. They are open while names are judged in enforce mode.
+// sockets are where questions come in: on every address of this machine, because a redirected question goes to the address
+// that it comes from. The firewall lets nobody else in. They are open while names are judged in enforce mode.
 type sockets struct {
 	cancel context.CancelFunc
 	all    sync.WaitGroup
@@ -58,35 +59,37 @@ func (r *Resolver) listen() (*sockets, error) {
 		s.close()
 		return nil, fmt.Errorf("the resolver cannot listen: %w", err)
 	}
-	// Not shared: if something else listens there already, this fails.
-	for _, at := range []netip.AddrPort{link.Resolver4, link.Resolver6} {
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", at.String())
-		if err != nil && at == link.Resolver6 && missing(err) {
+	for _, family := range []string{"4", "6"} {
+		at := map[string]string{"4": "0.0.0.0", "6": "::"}[family]
+		at = net.JoinHostPort(at, strconv.Itoa(link.ResolverPort))
+		// Not shared: if something else listens there already, this fails.
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp"+family, at)
+		if err != nil && family == "6" && missing(err) {
 			continue
 		}
 		if err != nil {
 			return fail(err)
 		}
 		s.closed = append(s.closed, l)
-		s.all.Go(func() { r.accept(ctx, l, at) })
+		s.all.Go(func() { r.accept(ctx, l) })
 		loops := 1
-		if at == link.Resolver4 {
+		if family == "4" {
 			loops = min(maxLoops, runtime.GOMAXPROCS(0))
 		}
 		for range loops {
-			c, err := shared.ListenPacket(ctx, "udp", at.String())
+			c, err := shared.ListenPacket(ctx, "udp"+family, at)
 			if err != nil {
 				return fail(err)
 			}
 			s.closed = append(s.closed, c)
 			_ = c.(*net.UDPConn).SetReadBuffer(1 << 20)
 			var p packets = ipv4.NewPacketConn(c)
-			if at == link.Resolver6 {
+			if family == "6" {
 				p = ipv6.NewPacketConn(c)
 			}
-			s.all.Go(func() { r.loop(ctx, p, at) })
+			s.all.Go(func() { r.loop(ctx, p) })
 		}
-		s.at = append(s.at, at.String())
+		s.at = append(s.at, at)
 	}
 	return s, nil
 }
@@ -105,7 +108,7 @@ func (s *sockets) close() {
 }
 
 // loop answers questions that come by UDP: what is refused and what is cached at once, and the rest in goroutines.
-func (r *Resolver) loop(ctx context.Context, p packets, at netip.AddrPort) {
+func (r *Resolver) loop(ctx context.Context, p packets) {
 	in, out := make([]ipv4.Message, batch), make([]ipv4.Message, batch)
 	outs := make([][]byte, batch)
 	for i := range in {
@@ -134,13 +137,13 @@ func (r *Resolver) loop(ctx context.Context, p packets, at netip.AddrPort) {
 				continue
 			}
 			b := m.Buffers[0][:m.N]
-			if a := r.fast(outs[ready], b, from, at, &q, &scratch, key[:]); a != nil {
+			if a := r.fast(outs[ready], b, from, &q, &scratch, key[:]); a != nil {
 				outs[ready] = a
 				out[ready].Buffers[0], out[ready].Addr = a, m.Addr
 				ready++
 				continue
 			}
-			r.later(ctx, p, append([]byte(nil), b...), from, at)
+			r.later(ctx, p, append([]byte(nil), b...), from)
 		}
 		for sent := 0; sent < ready; {
 			k, err := p.WriteBatch(out[sent:ready], 0)
@@ -153,7 +156,7 @@ func (r *Resolver) loop(ctx context.Context, p packets, at netip.AddrPort) {
 }
 
 // fast answers what needs no other server: refusals, and cached answers. nil: it takes longer, or is dropped.
-func (r *Resolver) fast(out, p []byte, from *net.UDPAddr, at netip.AddrPort, q *question, scratch *[256]byte, key []byte) []byte {
+func (r *Resolver) fast(out, p []byte, from *net.UDPAddr, q *question, scratch *[256]byte, key []byte) []byte {
 	s := r.now.Load()
 	if s == nil {
 		return nil
@@ -161,13 +164,13 @@ func (r *Resolver) fast(out, p []byte, from *net.UDPAddr, at netip.AddrPort, q *
 	if rcode, answer := q.parse(p, scratch); !answer || rcode != rcodeOK || !q.plain {
 		return nil
 	}
-	if isProof(q.text()) {
+	if isLocal(q.text()) {
 		return r.local(p, q, s.reach.Names) // whatever else goes on, the firewall has to know
 	}
 	if a := r.refuse(out, p, q, s); a != nil {
 		return a
 	}
-	server := r.first(s, from, at)
+	server := r.first(s, from)
 	if !server.IsValid() {
 		return nil
 	}
@@ -178,14 +181,8 @@ func (r *Resolver) fast(out, p []byte, from *net.UDPAddr, at netip.AddrPort, q *
 	return nil
 }
 
-// plainPort is a sender's address.
-func plainPort(a *net.UDPAddr) netip.AddrPort {
-	p := a.AddrPort()
-	return netip.AddrPortFrom(p.Addr().Unmap().WithZone(""), p.Port())
-}
-
 // later answers a question in a goroutine of its own. Beyond a bound, questions are dropped: programs ask again.
-func (r *Resolver) later(ctx context.Context, p packets, b []byte, from *net.UDPAddr, at netip.AddrPort) {
+func (r *Resolver) later(ctx context.Context, p packets, b []byte, from *net.UDPAddr) {
 	select {
 	case r.room <- struct{}{}:
 	default:
@@ -195,7 +192,7 @@ func (r *Resolver) later(ctx context.Context, p packets, b []byte, from *net.UDP
 	to := *from
 	go func() {
 		defer func() { <-r.room }()
-		a := r.serve(ctx, b, plainPort(&to), at, false)
+		a := r.serve(ctx, b, to.AddrPort(), false)
 		if a == nil || ctx.Err() != nil {
 			return
 		}
@@ -207,7 +204,7 @@ func (r *Resolver) later(ctx context.Context, p packets, b []byte, from *net.UDP
 const idle = 3 * time.Second
 
 // accept answers questions that come by TCP.
-func (r *Resolver) accept(ctx context.Context, l net.Listener, at netip.AddrPort) {
+func (r *Resolver) accept(ctx context.Context, l net.Listener) {
 	room := make(chan struct{}, maxConns)
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -238,16 +235,14 @@ func (r *Resolver) accept(ctx context.Context, l net.Listener, at netip.AddrPort
 			if !ok {
 				return
 			}
-			a := from.AddrPort()
-			who := netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 			for {
 				_ = c.SetDeadline(time.Now().Add(idle))
 				b, err := readTCP(c)
 				if err != nil {
 					return
 				}
-				_ = c.SetDeadline(time.Now().Add(idle + tcpWait))
-				if a := r.serve(ctx, b, who, at, true); a == nil || writeTCP(c, a) != nil {
+				_ = c.SetDeadline(time.Now().Add(idle + maxServers*tcpWait))
+				if a := r.serve(ctx, b, from.AddrPort(), true); a == nil || writeTCP(c, a) != nil {
 					return
 				}
 			}

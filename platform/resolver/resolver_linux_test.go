@@ -41,6 +41,7 @@ type laptop struct {
 	events   []platform.Decision
 	capables map[string]fact.Capability
 	gate     enforce.Gate
+	excepted []string
 }
 
 func newLaptop(t *testing.T) *laptop {
@@ -125,6 +126,7 @@ func (l *laptop) compiled(network string) *section.Case {
 	if err != nil {
 		l.t.Fatal(err)
 	}
+	d = d.Excepted(map[string][]string{"network": l.excepted})
 	return section.Open(all.Sections, d, &fact.Machine{Capable: l.capables, Network: fact.Is(fact.Network{Server: "server.corp.example"})})
 }
 
@@ -486,7 +488,9 @@ func TestSabotage(t *testing.T) {
 		"insert rule inet warder out accept", "add rule inet warder names accept", "add chain inet warder more",
 		"insert rule inet warder names udp dport 53 accept", "add table inet warder { flags dormant ; }",
 		"add element inet warder allow4 { 203.0.113.0/24 }", "flush set inet warder resolvers4",
-		"add set inet warder more { type ipv4_addr ; }", "add element inet warder refuse4 { 10.0.0.0/8 }"} {
+		"add set inet warder more { type ipv4_addr ; }", "add element inet warder refuse4 { 10.0.0.0/8 }",
+		"add element inet warder named4 { 203.0.113.20 }", "add element inet warder named4 { 203.0.113.20 timeout 1h }",
+		"flush chain inet warder in"} {
 		start := time.Now()
 		l.nft(line)
 		select {
@@ -511,6 +515,7 @@ func TestSabotage(t *testing.T) {
 	for _, rules := range []string{
 		"add table ip x ; add chain ip x y { type nat hook output priority -150 ; } ; add rule ip x y udp dport 53 dnat to 198.51.100.53",
 		"add table ip x ; add chain ip x y { type filter hook output priority -300 ; } ; add rule ip x y tcp dport 853 meta mark set 0x57415244",
+		"add table ip x ; add table ip6 x ; add chain ip6 x y { type nat hook output priority -150 ; } ; add rule ip6 x y udp dport 53 dnat to 2001:db8:53::53",
 	} {
 		out, err := exec.Command("nft", rules).CombinedOutput()
 		if err != nil {
@@ -520,6 +525,7 @@ func TestSabotage(t *testing.T) {
 			t.Errorf("%s: reads %v", rules, r)
 		}
 		l.nft("delete table ip x")
+		_ = exec.Command("nft", "delete", "table", "ip6", "x").Run()
 		if r := l.reads(); !r.Is(want.Value) {
 			t.Errorf("after it reads %v", r)
 		}
@@ -578,12 +584,219 @@ func TestConformance(t *testing.T) {
 		l.load(blockList)
 		other := l.compiled(blockList).Rules("network").(rules).Reach(enforce.Enforce)
 		other.Refuse = []fact.Range{{First: netip.MustParseAddr("192.0.2.0"), Last: netip.MustParseAddr("192.0.2.9")}}
-		if err := l.guard.(*Resolver).Fill(other, func(netip.Addr) bool { return true }); err != nil {
+		if err := l.guard.(*Resolver).Fill(other, func(netip.Addr) bool { return true }, nil); err != nil {
 			t.Fatal(err)
 		}
 		return platformtest.Subject{Backend: l.backend, Key: enforce.Key{Kind: "firewall", ID: "names"}, Other: enforce.Value(other.String()),
 			Gate: gate, Elsewhere: func(t *testing.T, _ enforce.Value) { l.nft("add element inet warder refuse4 { 192.0.2.0-192.0.2.9 }") }}
 	})
+}
+
+// boundTo asks from a socket that is bound to an interface, as local resolvers and VPN clients do.
+func boundTo(dev, server, name, network string) string {
+	m := new(dns.Msg)
+	m.SetQuestion(dns.Fqdn(name), dns.TypeA)
+	c := dns.Client{Net: network, Timeout: 3 * time.Second, Dialer: &net.Dialer{Timeout: 3 * time.Second,
+		Control: func(_, _ string, c syscall.RawConn) error {
+			var failed error
+			err := c.Control(func(fd uintptr) { failed = syscall.BindToDevice(int(fd), dev) })
+			return errors.Join(err, failed)
+		}}}
+	a, _, err := c.Exchange(m, net.JoinHostPort(server, "53"))
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Join(said(a), " ")
+}
+
+// Sockets that are bound to an interface, and servers with link-local addresses, are judged and answered like all others, and
+// nobody outside is.
+func TestBound(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	if out, err := l.Run("ip", "-6", "addr", "add", "fe80::53/64", "dev", "out0", "nodad"); err != nil {
+		t.Fatal(out, err)
+	}
+	l.Names("fe80::53%out0")
+	link := "fe80::53%eth0"
+	for _, list := range []string{blockList, allowList} {
+		l.Use(platformtest.DNS4, platformtest.DNS6, link)
+		l.load(list)
+		for _, server := range []string{platformtest.DNS4, platformtest.DNS6, link} {
+			for _, network := range []string{"udp", "tcp"} {
+				l.Asked()
+				if got := boundTo("eth0", server, "www.blocked.example", network); got != "NXDOMAIN" {
+					t.Errorf("%s %s %s: %s", list, server, network, got)
+				}
+				if got := boundTo("eth0", server, "docs.example.com", network); got != platformtest.Web4 {
+					t.Errorf("%s %s %s: %s", list, server, network, got)
+				}
+				if asked := l.Asked(); len(asked) > 0 && !strings.HasPrefix(asked[0], "docs.example.com A "+strings.TrimSuffix(server, "%eth0")) {
+					t.Errorf("%s %s %s: asked %v", list, server, network, asked)
+				}
+			}
+		}
+		l.reaches(platformtest.Other4, "443", map[string]string{blockList: "ok", allowList: "refused"}[list])
+		for _, at := range []string{platformtest.Machine4, platformtest.Machine6} {
+			if out, err := l.Run("timeout", "1", "bash", "-c", "exec 3<>/dev/tcp/"+at+"/353"); err == nil {
+				t.Errorf("our resolver can be reached from outside at %s: %s", at, out)
+			}
+		}
+	}
+	l.load("")
+}
+
+// A connection ends although it is the server that goes on sending on it.
+func TestStream(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	at := net.JoinHostPort(platformtest.Other4, "8080")
+	server, err := l.Listen(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		for {
+			c, err := server.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				for {
+					if _, err := c.Write(make([]byte, 1000)); err != nil {
+						return
+					}
+					time.Sleep(time.Millisecond)
+				}
+			}()
+		}
+	}()
+	c, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.ReadFull(c, make([]byte, 10_000)); err != nil {
+		t.Fatal(err)
+	}
+	l.load(allowList)
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	start := time.Now()
+	n, err := io.Copy(io.Discard, c)
+	var late net.Error
+	if errors.As(err, &late) && late.Timeout() || err == nil {
+		t.Errorf("%d bytes came after the policy, and then %v", n, err)
+	}
+	t.Logf("it ended after %v and %d bytes: %v", time.Since(start).Round(time.Millisecond), n, err)
+	l.load("")
+}
+
+// What was resolved between the rules and the table, or before the table was destroyed, can be reached; an exception for an
+// address, too.
+func TestKnownBefore(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	for range 5 {
+		l.load(blockList)
+		plan := l.plan(allowList)
+		l.gives(platformtest.DNS4, "docs.example.com", "A", platformtest.Web4)
+		if err := l.backend.Apply(context.Background(), plan); len(err) > 0 {
+			t.Fatal(err)
+		}
+		l.reaches(platformtest.Web4, "443", "ok")
+		l.gives(platformtest.DNS4, "docs.example.com", "A", platformtest.Web4)
+		l.reaches(platformtest.Web4, "443", "ok")
+	}
+	l.nft("flush ruleset")
+	l.load(allowList)
+	l.reaches(platformtest.Web4, "443", "ok")
+	for _, list := range []string{`{"allowed_domains":["example.com"]}`, `{"blocked_domains":["203.0.113.0/24"]}`} {
+		l.excepted = nil
+		l.load(list)
+		l.reaches(platformtest.Other4, "443", "refused")
+		l.excepted = []string{platformtest.Other4}
+		l.load(list)
+		l.reaches(platformtest.Other4, "443", "ok")
+	}
+	l.excepted = nil
+	l.load("")
+}
+
+// A resolver on this machine that asks all zones itself gets the addresses of their servers under blocked_domains, and one that
+// the machine forwards to does not go in circles.
+func TestOwnResolvers(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	l.load(blockList)
+	l.Lie(func(q []byte) []byte {
+		m, r := new(dns.Msg), new(dns.Msg)
+		if m.Unpack(q) != nil {
+			return nil
+		}
+		r.SetReply(m)
+		ns, _ := dns.NewRR("example.com. 300 IN NS ns1.example.com.")
+		for _, s := range []string{"ns1.example.com. 300 IN A " + platformtest.Web4, "ns1.example.com. 300 IN A 192.168.1.1"} {
+			rr, _ := dns.NewRR(s)
+			r.Extra = append(r.Extra, rr)
+		}
+		r.Ns = []dns.RR{ns}
+		b, _ := r.Pack()
+		return b
+	})
+	m := l.ask(platformtest.DNS4, "docs.example.com", "A")
+	glue := 0
+	for _, rr := range m.Extra {
+		if a, ok := rr.(*dns.A); ok {
+			glue++
+			if a.A.String() != platformtest.Web4 {
+				t.Errorf("glue %v", a)
+			}
+		}
+	}
+	if glue != 1 || len(m.Ns) != 1 {
+		t.Errorf("a referral became %v", m)
+	}
+	l.Lie(nil)
+
+	// A forwarder at an address of this machine, which asks the server outside.
+	l.Use(platformtest.Machine4)
+	p, err := net.ListenPacket("udp", platformtest.Machine4+":53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	forwarded := make(chan struct{}, 10_000)
+	s := &dns.Server{PacketConn: p, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, m *dns.Msg) {
+		forwarded <- struct{}{}
+		a, _, err := (&dns.Client{Timeout: 2 * time.Second}).Exchange(m, platformtest.DNS4+":53")
+		if err == nil {
+			_ = w.WriteMsg(a)
+		}
+	})}
+	go func() { _ = s.ActivateAndServe() }()
+	defer func() { _ = s.Shutdown() }()
+	l.gives(platformtest.Machine4, "docs.example.com", "A", platformtest.Web4)
+	l.gives(platformtest.Machine4, "www.blocked.example", "A", "NXDOMAIN")
+	time.Sleep(lookAgain)
+	l.load(allowList)
+	m, err = ask(platformtest.Machine4, "docs.example.com", "A", "udp")
+	if err != nil || m.Rcode != dns.RcodeServerFailure {
+		t.Errorf("with allowed_domains: %v %v", m, err)
+	}
+	if n := len(forwarded); n > 5 {
+		t.Errorf("three questions were forwarded %d times", n)
+	}
+	l.gives(platformtest.DNS4, "localhost", "A", "127.0.0.1")
+	l.load("")
 }
 
 // Records about other names are not part of an answer, and what a validating resolver has to know of the zones above an

@@ -24,10 +24,16 @@ import (
 const (
 	udpWait = 2 * time.Second
 	tcpWait = 5 * time.Second
+	maxUDP  = 4096 // bytes of an answer over UDP
+	// maxServers bounds how many servers are asked one question, one after the other.
+	maxServers = 3
+	// essentialFor is how long the addresses of what must always be reachable are admitted: time is asked of one address for
+	// hours.
+	essentialFor = 24 * time.Hour
 )
 
 // serve answers a question that the fast path does not: it asks the server, and judges what comes back.
-func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort, tcp bool) []byte {
+func (r *Resolver) serve(ctx context.Context, p []byte, from netip.AddrPort, tcp bool) []byte {
 	var scratch [256]byte
 	var q question
 	rcode, answer := q.parse(p, &scratch)
@@ -42,21 +48,21 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort,
 		return q.reply(nil, p, rcode, 0, "")
 	}
 	if q.other {
-		return r.pass(ctx, p, &q, s, from, at, tcp)
+		return r.pass(ctx, p, &q, s, from, tcp)
+	}
+	if isLocal(q.text()) {
+		return r.local(p, &q, s.reach.Names)
 	}
 	if out := r.refuse(nil, p, &q, s); out != nil {
 		return out
 	}
-	if out := r.local(p, &q, s.reach.Names); out != nil {
-		return out
-	}
-	servers := r.servers(s, from, at, tcp)
+	servers := r.servers(s, from, tcp)
 	if len(servers) == 0 {
-		return q.reply(nil, p, rcodeFail, edeNetwork, "this machine has no name server")
+		return q.reply(nil, p, rcodeFail, edeNetwork, "this machine has no name server that can be asked past its own")
 	}
 	most := 65535
 	if !tcp {
-		most = min(q.size, 4096)
+		most = min(q.size, maxUDP)
 	}
 	key := q.key(nil, servers[0])
 	if q.plain { // an option, such as a client's subnet, may make the answer another
@@ -77,9 +83,11 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort,
 	var got []byte
 	var m dns.Msg
 	var err error
-	for _, server := range servers {
+	cut := false
+	for _, server := range servers[:min(len(servers), maxServers)] {
 		got, err = exchange(ctx, server, p, &q, tcp)
-		if err == nil {
+		cut = err == nil && got[2]&2 != 0 // truncated, perhaps in the middle of a record
+		if err == nil && !cut {
 			if err = r.unpack(&m, got); err == nil {
 				err = unusable(&m)
 			}
@@ -93,7 +101,7 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort,
 		r.count("failed")
 		return q.reply(nil, p, rcodeFail, edeNetwork, clip(err.Error()))
 	}
-	if m.Truncated {
+	if cut {
 		if tcp {
 			return q.reply(nil, p, rcodeFail, 0, "")
 		}
@@ -102,11 +110,16 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort,
 		return out
 	}
 	name := string(q.name)
-	by := s.judge
-	if s.rules.Essential(&fact.Destination{Name: name}) {
+	by, essential := s.judge, s.rules.Essential(&fact.Destination{Name: name})
+	if essential {
 		by = anything{} // whatever the name of the policy server leads to can be reached, too
 	}
-	j := judge(&m, name, by, func() bool { return r.mayBePrivate(s, name) })
+	j := judge(&m, name, by, !s.reach.Only, func() bool { return r.mayBePrivate(s, name) })
+	for i := range j.admit {
+		if essential {
+			j.admit[i].For = essentialFor
+		}
+	}
 	if j.refused != nil {
 		if !r.told.enough(j.refused.Name, false, time.Now()) {
 			r.refused(s, *j.refused, j.verdict, name)
@@ -118,7 +131,7 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort,
 	}
 	out := got
 	if !j.unchanged {
-		m.Compress = true
+		m.Compress, m.AuthenticatedData = true, false // what is left is not what was validated
 		if out, err = m.Pack(); err != nil {
 			return q.reply(nil, p, rcodeFail, 0, "")
 		}
@@ -131,7 +144,7 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from, at netip.AddrPort,
 		}
 	}
 	if r.now.Load() != s {
-		return r.serve(ctx, p, from, at, tcp) // other rules came meanwhile
+		return r.serve(ctx, p, from, tcp) // other rules came meanwhile
 	}
 	if q.plain {
 		r.cache.put(key, out, j.life, time.Now())
@@ -206,8 +219,8 @@ func (r *Resolver) local(p []byte, q *question, lists string) []byte {
 // pass passes on an update of a machine's name in its domain (RFC 2136), if it is meant for one of the machine's own
 // servers and the domain is not refused. Any other operation is not supported: a server may answer it as if it were a
 // question.
-func (r *Resolver) pass(ctx context.Context, p []byte, q *question, s *standing, from, at netip.AddrPort, tcp bool) []byte {
-	to, ok := r.meant(from, at, tcp)
+func (r *Resolver) pass(ctx context.Context, p []byte, q *question, s *standing, from netip.AddrPort, tcp bool) []byte {
+	to, ok := r.meant(from, tcp)
 	if !ok || q.flags>>11&0xf != dns.OpcodeUpdate || !slices.Contains(r.usual(), to) {
 		return q.reply(nil, p, rcodeNot, 0, "")
 	}
@@ -225,33 +238,42 @@ func (r *Resolver) pass(ctx context.Context, p []byte, q *question, s *standing,
 // servers are whom a question is passed on to. That is the server that it was meant for, if it is one of the machine's own.
 // With allowed_domains it is never another one: whoever chooses the server chooses the addresses that an allowed name has,
 // and so what can be reached. A question that was sent to us goes to the machine's own.
-func (r *Resolver) servers(s *standing, from, at netip.AddrPort, tcp bool) []netip.AddrPort {
-	to, ok := r.meant(from, at, tcp)
-	if !ok {
-		return r.usual()
-	}
+func (r *Resolver) servers(s *standing, from netip.AddrPort, tcp bool) []netip.AddrPort {
+	to, ok := r.meant(from, tcp)
 	usual := r.usual()
-	for _, u := range usual {
-		// The link of a link-local server is not known here. The machine's own list names it.
-		if u == to || to.Addr().Is6() && u.Addr().WithZone("") == to.Addr() && u.Port() == to.Port() {
-			return []netip.AddrPort{u}
-		}
+	if !ok {
+		return usual
 	}
-	if s.reach.Only || to.Addr().IsLinkLocalUnicast() || !s.judge.Judge(&fact.Destination{Address: to.Addr()}).Allow {
+	if slices.Contains(usual, to) {
+		return []netip.AddrPort{to}
+	}
+	if s.reach.Only || !s.judge.Judge(&fact.Destination{Address: to.Addr()}).Allow {
 		return usual
 	}
 	return []netip.AddrPort{to}
 }
 
-// meant is the server that a question was sent to; false if it was sent to us.
-func (r *Resolver) meant(from, at netip.AddrPort, tcp bool) (netip.AddrPort, bool) {
+// meant is the server that a question was sent to; false if it was sent to us. A link-local server is on the link that the
+// question came from, or, if that has a global address, on the one that the machine's list names.
+func (r *Resolver) meant(from netip.AddrPort, tcp bool) (netip.AddrPort, bool) {
 	if from.Addr().IsLoopback() {
 		return netip.AddrPort{}, false
 	}
+	proto := uint8(unix.IPPROTO_UDP)
 	if tcp {
-		return r.Asked(unix.IPPROTO_TCP, from, at)
+		proto = unix.IPPROTO_TCP
 	}
-	return r.Asked(unix.IPPROTO_UDP, from, at)
+	to, ok := r.Asked(proto, netip.AddrPortFrom(from.Addr().WithZone(""), from.Port()))
+	if ok && to.Addr().Is6() && to.Addr().IsLinkLocalUnicast() {
+		zone := from.Addr().Zone()
+		for _, u := range r.usual() {
+			if zone == "" && u.Addr().WithZone("") == to.Addr() {
+				zone = u.Addr().Zone()
+			}
+		}
+		to = netip.AddrPortFrom(to.Addr().WithZone(zone), to.Port())
+	}
+	return to, ok
 }
 
 // usual are the servers in the machine's configuration, read anew after a few seconds.
@@ -260,6 +282,7 @@ func (r *Resolver) usual() []netip.AddrPort {
 	defer r.mu.Unlock()
 	if time.Since(r.looked) > lookAgain {
 		r.known, r.looked = link.Servers(), time.Now()
+		r.known = r.known[:min(len(r.known), maxServers*4)]
 	}
 	return slices.Clone(r.known)
 }
@@ -277,8 +300,10 @@ func (r *Resolver) own() []string {
 	return slices.Clone(r.domains)
 }
 
-// isProof reports whether a name is one of the firewall's proofs.
-func isProof(name string) bool { return strings.HasSuffix(name, proofs) }
+// isLocal reports whether a name is never asked of a server: one of the firewall's proofs, or this machine's own.
+func isLocal(name string) bool {
+	return strings.HasSuffix(name, proofs) || name == "localhost" || strings.HasSuffix(name, ".localhost")
+}
 
 var proofs = strings.TrimSuffix(link.ProofDomain, ".")
 
@@ -293,6 +318,9 @@ func (r *Resolver) mayBePrivate(s *standing, name string) bool {
 func exchange(ctx context.Context, server netip.AddrPort, p []byte, q *question, tcp bool) ([]byte, error) {
 	id, ask := dns.Id(), slices.Clone(p)
 	binary.BigEndian.PutUint16(ask, id)
+	if q.plain && q.size > maxUDP {
+		binary.BigEndian.PutUint16(ask[q.end+3:], maxUDP)
+	}
 	mine := func(got []byte) bool {
 		if len(got) == headerLen && binary.BigEndian.Uint16(got) == id && got[2]&0x80 != 0 && got[3]&0xf != 0 {
 			return true // an error, from a server that does not repeat the question with it
@@ -314,6 +342,7 @@ func exchange(ctx context.Context, server netip.AddrPort, p []byte, q *question,
 			return nil, err
 		}
 		defer c.Close()
+		defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 		_ = c.SetDeadline(time.Now().Add(tcpWait))
 		if err := writeTCP(c, ask); err != nil {
 			return nil, err
@@ -337,7 +366,7 @@ func exchange(ctx context.Context, server netip.AddrPort, p []byte, q *question,
 	if _, err := c.Write(ask); err != nil {
 		return nil, err
 	}
-	buf := make([]byte, 4096)
+	buf := make([]byte, maxUDP)
 	for {
 		n, err := c.Read(buf)
 		if err != nil {
