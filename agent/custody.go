@@ -198,10 +198,11 @@ func (c *custody) adopt(x *candidate, exceptions []identity.Exception) error {
 }
 
 // risk records durably, before it happens, that the policy in force changes something which can cut this machine off
-// from its server. If it cannot be stored, it is kept for this run only.
-func (c *custody) risk(boot string) error {
+// from its server. If it cannot be stored, it is kept for this run only. A policy that was confirmed before that was in force
+// goes on trial with it, if closes says that it adds something: giving back cuts nobody off.
+func (c *custody) risk(boot string, closes bool) error {
 	p := c.state.Policy
-	if p == nil || p.Confirmed || c.standin || c.state.Hold != nil {
+	if p == nil || p.Confirmed && (p.Network || !closes || c.withoutNetwork()) || c.standin || c.state.Hold != nil {
 		return nil
 	}
 	if t := c.state.Trial; t != nil && t.Serial == p.Serial && t.Network && t.Boot == boot {
@@ -209,11 +210,25 @@ func (c *custody) risk(boot string) error {
 	}
 	st := c.state
 	st.Trial = &identity.Trial{Serial: p.Serial, Network: true, Boot: boot}
+	if p.Confirmed {
+		again := *p
+		again.Confirmed = false
+		st.Policy, st.Confirmed = &again, p
+	}
 	err := c.save(st)
 	c.mu.Lock()
-	c.state.Trial = st.Trial
+	c.state.Trial, c.state.Policy, c.state.Confirmed = st.Trial, st.Policy, st.Confirmed
 	c.mu.Unlock()
 	return err
+}
+
+// withoutNetwork reports whether the policy in force is not to change the network: that was refuted, or, after a boot, it is
+// on trial and the first check-in has not passed yet.
+func (c *custody) withoutNetwork() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, good := c.state.Policy, c.state.Confirmed
+	return p != nil && p.Serial == c.state.Refuted || c.waiting && p != nil && good != nil && good.Serial == p.Serial
 }
 
 // onTrial reports whether the policy in force is not yet confirmed, and whether it may be refuted.
@@ -254,6 +269,7 @@ func (c *custody) confirm() (serial int64, changed bool) {
 	st := c.state
 	proved := *p
 	proved.Confirmed = true
+	proved.Network = c.state.Trial != nil && c.state.Trial.Serial == p.Serial && c.state.Trial.Network
 	st.Policy, st.Confirmed, st.Trial = &proved, &proved, nil
 	return proved.Serial, c.save(st) == nil
 }

@@ -187,10 +187,18 @@ func (a *Agent) governing() *policy.Document {
 	return a.with(&st, doc)
 }
 
-// with is a policy with the exceptions that are current.
+// with is a policy with the exceptions that are current. If it may not change the network, it only watches what would.
 func (a *Agent) with(st *identity.State, doc *policy.Document) *policy.Document {
 	if doc == nil {
 		return nil
+	}
+	if a.custody.withoutNetwork() {
+		doc = doc.Capped(func(s enforce.Setting) enforce.Mode {
+			if a.machine.networked(s) {
+				return enforce.Monitor
+			}
+			return enforce.Enforce
+		})
 	}
 	return excepted(a.o.Sections, doc, a.exceptions.current(st.Exceptions))
 }

@@ -157,9 +157,9 @@ func (a *Agent) apply() bool {
 	if a.custody.state.Hold != nil {
 		doc = nil
 	}
-	s := a.machine.apply(ctx, doc, func(_ reconcile.Plan, network bool) {
+	s := a.machine.apply(ctx, doc, func(p reconcile.Plan, network bool) {
 		if network {
-			_ = a.custody.risk(a.o.Boot) // custody reports what cannot be stored
+			_ = a.custody.risk(a.o.Boot, a.machine.closes(p)) // custody reports what cannot be stored
 		}
 	})
 	if c := a.contact; s.result.Network && c.socket != nil {

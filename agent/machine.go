@@ -256,6 +256,34 @@ func (m *machine) early() (kinds map[string]bool, notes platform.Notes) {
 	return kinds, notes
 }
 
+// networked reports whether what a setting asks for can cut this machine off from its server.
+func (m *machine) networked(s enforce.Setting) bool {
+	return slices.ContainsFunc(m.list, func(c platform.Capability) bool {
+		return slices.ContainsFunc(c.Claims, func(x platform.Claim) bool { return x.Setting == s }) && len(networkKinds(c)) > 0
+	})
+}
+
+// closes reports whether a plan adds something that can cut this machine off, and does not only give back.
+func (m *machine) closes(p reconcile.Plan) bool {
+	return slices.ContainsFunc(p.Apply, func(change enforce.Change) bool {
+		return !change.Baseline && slices.ContainsFunc(m.list, func(c platform.Capability) bool {
+			return slices.Contains(networkKinds(c), change.Key.Kind)
+		})
+	})
+}
+
+// networkKinds are a capability's kinds that can cut this machine off from its server.
+func networkKinds(c platform.Capability) (out []string) {
+	for _, b := range c.Backends {
+		for _, k := range b.Kinds() {
+			if k.Network {
+				out = append(out, k.Name)
+			}
+		}
+	}
+	return out
+}
+
 // kindsOf lists the kinds of resources that capabilities enforce for sections.
 func (m *machine) kindsOf(sections map[string]string) map[string]bool {
 	out := map[string]bool{}

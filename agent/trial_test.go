@@ -308,6 +308,65 @@ func TestProvedAnew(t *testing.T) {
 	})
 }
 
+// A policy that was confirmed before this machine could do what it asks of the network goes on trial when it can: as a policy
+// does that an older version had stored. What cuts the machine off is taken back, and the rest of the policy stays.
+func TestConfirmedBefore(t *testing.T) {
+	t.Parallel()
+	if !inNetwork(t) {
+		return
+	}
+	l := walled(t)
+	l.stop()
+	with := l.capabilities
+	l.capabilities = nil // as an older version
+	l.start()
+	l.admin("PUT", "/policies/policy-default", cutsOff)
+	l.until("confirmed", func(s Status) bool { return version(2)(s) && s.Policy.State == "active" })
+	l.in(func(a *Agent) {
+		if p := a.custody.state.Policy; !p.Confirmed || p.Network {
+			t.Errorf("%+v", p)
+		}
+	})
+	l.stop()
+	l.capabilities = with
+	l.start()
+	l.in(func(a *Agent) { a.contact.notYet = time.Time{}; a.checkIn() })
+	refuted := func(s Status) bool { return !l.isWalled() && strings.Contains(said(s), "was reverted") }
+	l.until("taken back", refuted)
+	for range 2 {
+		if s := l.status(); s.Policy == nil || s.Policy.Version != 2 {
+			t.Errorf("the policy is %+v", s.Policy)
+		}
+		l.in(func(a *Agent) { a.look() })
+		if l.isWalled() {
+			t.Error("the wall is up again")
+		}
+		for _, f := range l.status().Findings {
+			if f.Setting == "network.vpn_required" && f.Mode != enforce.Monitor {
+				t.Errorf("%+v", f)
+			}
+		}
+		l.stop()
+		l.boot += "x"
+		l.start()
+	}
+
+	// The next version is a policy like any other.
+	l.in(func(a *Agent) {
+		if err := nft(fmt.Sprintf("table inet door {\n chain out {\n  type filter hook output priority -10;\n  tcp dport %s meta mark "+
+			"set %d\n }\n}\n", portOf(l.url), link.Mark)); err != nil {
+			t.Error(err)
+		}
+	})
+	l.admin("PUT", "/policies/policy-default", strings.Replace(cutsOff, `"usb":{}`, `"usb":{"allowed":true}`, 1))
+	l.until("proved", func(s Status) bool { return l.isWalled() && s.Policy.State == "active" && s.Policy.Version == 3 })
+	l.in(func(a *Agent) {
+		if p := a.custody.state.Policy; !p.Confirmed || !p.Network {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
 func portOf(raw string) string {
 	u, _ := url.Parse(raw)
 	return u.Port()

@@ -44,6 +44,9 @@ type Assignment struct {
 	Serial    int64           `json:"serial"`
 	Received  time.Time       `json:"received"`
 	Confirmed bool            `json:"confirmed"`
+	// Network says that what it changes of the network was in force when it was confirmed. It was not if an older version
+	// confirmed it, or this machine could not do it then.
+	Network bool `json:"network,omitempty"`
 }
 
 // Hold is a person's decision to suspend the policy.
