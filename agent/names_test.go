@@ -105,13 +105,15 @@ func TestNames(t *testing.T) {
 	}
 	s := l.until("confirmed", func(s Status) bool { return version(2)(s) && s.Policy.State == "active" })
 	for _, f := range s.Findings {
-		if f.Setting == "network.blocked_domains" && (f.Compliance != enforce.Compliant || f.Enforcement != enforce.Partial || len(f.Evidence) == 0) {
+		if f.Setting == "network.blocked_domains" &&
+			(f.Compliance != enforce.Compliant || f.Enforcement != enforce.Partial || len(f.Evidence) == 0) {
 			t.Errorf("%+v", f)
 		}
 	}
 	// An exception for one name, with all below it, and its end.
 	device := "/devices/" + l.agent.custody.device().DeviceID
-	id := l.admin("POST", device+"/exceptions", `{"section":"network","subject":"www.blocked.example","reason":"a fair","minutes":5}`)["id"].(string)
+	id := l.admin("POST", device+"/exceptions",
+		`{"section":"network","subject":"www.blocked.example","reason":"a fair","minutes":5}`)["id"].(string)
 	becomes(t, "an excepted name", platformtest.Other4, blocked)
 	l.admin("DELETE", device+"/exceptions/"+id, "")
 	becomes(t, "after the exception", "NXDOMAIN", blocked)
@@ -143,7 +145,8 @@ func TestNames(t *testing.T) {
 	var x Explanation
 	ask := func(subject string) Explanation {
 		var x Explanation
-		if err := l.api.Do(context.Background(), "POST", "/v1/explain", ExplainRequest{Section: "network", Subject: json.RawMessage(subject)}, &x); err != nil {
+		in := ExplainRequest{Section: "network", Subject: json.RawMessage(subject)}
+		if err := l.api.Do(context.Background(), "POST", "/v1/explain", in, &x); err != nil {
 			t.Fatal(err)
 		}
 		return x

@@ -29,9 +29,10 @@ func (a *app) network() *cobra.Command {
 			now := time.Now()
 			switch s.Mode {
 			case "enforce":
-				st.Printf("Names are judged, and refused as the policy says.\n  questions go to  %s\n", strings.Join(s.Listening, ", "))
+				st.Printf("Names are judged, and refused as the policy says.\n")
 				st.Printf("  firewall         %s\n", cli.Plain(s.Reach))
-				st.Printf("  so far           %d refused, %d answered from memory, %d answers kept\n", s.Counts["refused"], s.Counts["cached"], s.Cached)
+				st.Printf("  so far           %d refused, %d answered from memory, %d answers kept\n", s.Counts["refused"],
+					s.Counts["cached"], s.Cached)
 				if len(s.Domains) > 0 {
 					st.Printf("  local domains    %s\n", cli.Plain(strings.Join(s.Domains, ", ")))
 				}
@@ -53,11 +54,7 @@ func (a *app) network() *cobra.Command {
 			if len(s.Refused) > 0 {
 				st.Printf("\nRefused lately\n")
 			}
-			for i, x := range s.Refused {
-				if i == 20 {
-					st.Printf("  … and %d more (--json shows them)\n", len(s.Refused)-i)
-					break
-				}
+			for _, x := range first(st, s.Refused) {
 				word := ""
 				if x.Would {
 					word = "would be refused: "
@@ -67,16 +64,21 @@ func (a *app) network() *cobra.Command {
 			if len(s.Admitted) > 0 {
 				st.Printf("\nCan be reached, because an allowed name resolved to it\n")
 			}
-			for i, x := range s.Admitted {
-				if i == 20 {
-					st.Printf("  … and %d more (--json shows them)\n", len(s.Admitted)-i)
-					break
-				}
+			for _, x := range first(st, s.Admitted) {
 				st.Printf("  %-28s %s, for another %s\n", x.Address, cli.Plain(x.Name), time.Duration(x.Seconds)*time.Second)
 			}
 			return nil
 		},
 	}
+}
+
+// first is the beginning of a list; how long it is, is printed before it.
+func first[T any](st cli.Screen, list []T) []T {
+	const most = 20
+	if len(list) > most {
+		st.Printf("  the first %d of %d (--json shows all)\n", most, len(list))
+	}
+	return list[:min(len(list), most)]
 }
 
 // since is how long ago something was, in whole seconds.

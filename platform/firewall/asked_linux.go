@@ -81,7 +81,8 @@ func (f *Firewall) Asked(proto uint8, from netip.AddrPort) (netip.AddrPort, bool
 // answer as a part of many.
 func (f *Firewall) exchange(data []byte) ([]byte, error) {
 	f.sequence++
-	m := netlink.Message{Header: netlink.Header{Length: uint32(16 + len(data)), Type: unix.NFNL_SUBSYS_CTNETLINK<<8 | ctGet, //nolint:gosec // some 100 bytes
+	length := uint32(16 + len(data)) //nolint:gosec // some 100 bytes
+	m := netlink.Message{Header: netlink.Header{Length: length, Type: unix.NFNL_SUBSYS_CTNETLINK<<8 | ctGet,
 		Flags: netlink.Request, Sequence: f.sequence}, Data: data}
 	b, err := m.MarshalBinary()
 	if err != nil {

@@ -18,9 +18,10 @@ const (
 
 	onlyLinux = "names and addresses are only governed on Linux in this version"
 	// allowedLimit and blockedLimit say what escapes; docs/network.md has each with its test.
-	ungoverned = "not governed are containers and virtual machines, what root sends past the packet filter or with Warder's packet mark, " +
-		"and a boot until the agent runs"
-	allowedLimit = "another name at an allowed address can be reached, too (shared hosting); " + ungoverned
+	ungoverned = "not governed are containers and virtual machines, connections that the other side begins, IPv4 addresses behind " +
+		"a translating prefix (NAT64), what root sends past the packet filter or with Warder's packet mark, and a boot until the agent runs"
+	allowedLimit = "another name at an allowed address (shared hosting) and every port of a host in the public time pool can be " +
+		"reached, too; whoever runs the machine's name server decides what an allowed name resolves to; " + ungoverned
 	blockedLimit = "names are refused, not addresses: programs that know an address, or ask an unknown resolver over HTTPS or at " +
 		"another port, get through; " + ungoverned
 )

@@ -66,7 +66,8 @@ func (f *Firewall) end(x filling, fresh bool) error {
 		from := w.TupleOrig
 		over = append(over, connection{from.Proto.Protocol, netip.AddrPortFrom(from.IP.SourceAddress, from.Proto.SourcePort),
 			netip.AddrPortFrom(to, port)})
-		if err := c.Delete(conntrack.Flow{TupleOrig: w.TupleOrig, TupleReply: w.TupleReply, Zone: w.Zone}); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		gone := conntrack.Flow{TupleOrig: w.TupleOrig, TupleReply: w.TupleReply, Zone: w.Zone}
+		if err := c.Delete(gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}

@@ -269,7 +269,8 @@ func isPrivate(a netip.Addr) bool {
 }
 
 // localNames end the names that are never public (RFC 6761, 6762, 8375, 9476; "internal" is reserved by ICANN).
-var localNames = []string{"local", "localhost", "home.arpa", "internal", "lan", "localdomain", "intranet", "corp", "home", "private", "test"}
+var localNames = []string{"local", "localhost", "home.arpa", "internal", "lan", "localdomain", "intranet", "corp", "home", "private",
+	"test"}
 
 // below reports whether a name is one of the domains or below it.
 func below(name string, domains []string) bool {

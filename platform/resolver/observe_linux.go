@@ -15,7 +15,8 @@ import (
 	"github.com/warderd/warder/enforce/fact"
 )
 
-// observer listens to the questions that leave this machine over UDP, also those that it forwards for others, for the modes below enforce. It changes nothing.
+// observer listens to the questions that leave this machine over UDP, for the modes below enforce: its own, and those that it
+// forwards for containers. It changes nothing.
 type observer struct {
 	rules atomic.Pointer[standing]
 	file  *os.File

@@ -192,7 +192,8 @@ func (r *Resolver) local(p []byte, q *question, lists string) []byte {
 	var m dns.Msg
 	switch {
 	case strings.HasSuffix(name, link.ProofDomain):
-		m.Answer = []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{link.ProofText(name, lists)}}}
+		m.Answer = []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET},
+			Txt: []string{link.ProofText(name, lists)}}}
 	case name == "localhost." || strings.HasSuffix(name, ".localhost."):
 		switch q.qtype {
 		case dns.TypeA:
