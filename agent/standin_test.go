@@ -22,6 +22,7 @@ import (
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/link"
 	"github.com/warderd/warder/platform/paths"
+	"github.com/warderd/warder/platform/platformtest"
 	"github.com/warderd/warder/sync/server"
 )
 
@@ -80,7 +81,7 @@ func TestStandin(t *testing.T) {
 // A connection made before a policy proves nothing about it. Without a push socket a kept connection passes a wall that
 // lets no new one through.
 func TestKeptConnectionProvesNothing(t *testing.T) {
-	if !inNetwork(t) {
+	if !platformtest.InNetwork(t) {
 		return
 	}
 	l := walledWith(t, server.Options{HTTP: true, NoPush: true})

@@ -7,16 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"os/exec"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/all"
@@ -25,51 +20,9 @@ import (
 	"github.com/warderd/warder/enforce/section"
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/link"
+	"github.com/warderd/warder/platform/platformtest"
 	"github.com/warderd/warder/sync/server"
 )
-
-// inNetwork runs the rest of a test in a network namespace of its own, with real packets and a real firewall: this
-// program starts itself again there.
-func inNetwork(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv("WARDER_TEST_NETWORK") != "" {
-		up(t)
-		return true
-	}
-	if os.Getuid() != 0 {
-		cannot(t, "only root can make a network of its own")
-	}
-	if _, err := exec.LookPath("nft"); err != nil {
-		cannot(t, "nft is not installed")
-	}
-	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.count=1")
-	cmd.Env = append(os.Environ(), "WARDER_TEST_NETWORK=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-	return false
-}
-
-// up brings the loopback interface up (netdevice(7)).
-func up(t *testing.T) {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	req := struct {
-		name  [unix.IFNAMSIZ]byte
-		flags uint16
-		_     [22]byte
-	}{flags: unix.IFF_UP | unix.IFF_RUNNING}
-	copy(req.name[:], "lo")
-	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&req))); e != 0 {
-		t.Fatal(e)
-	}
-}
 
 func nft(script string) error {
 	cmd := exec.Command("nft", "-f", "-")
@@ -176,7 +129,7 @@ const cutsOff = `{"compliance":"enforce","policy_data":{"usb":{},"storage":{},"n
 // dropped packet to what the server shows; its content is not tried again.
 func TestRefuted(t *testing.T) {
 	t.Parallel()
-	if !inNetwork(t) {
+	if !platformtest.InNetwork(t) {
 		return
 	}
 	l := walled(t)
@@ -236,7 +189,7 @@ func TestRefuted(t *testing.T) {
 // comes first. Once the policy is known to be the cause, it is reverted.
 func TestUnprovable(t *testing.T) {
 	t.Parallel()
-	if !inNetwork(t) {
+	if !platformtest.InNetwork(t) {
 		return
 	}
 	l := walled(t)
@@ -287,7 +240,7 @@ func TestUnprovable(t *testing.T) {
 // A policy that changes the network but lets the server be reached is confirmed on a connection made under it.
 func TestProvedAnew(t *testing.T) {
 	t.Parallel()
-	if !inNetwork(t) {
+	if !platformtest.InNetwork(t) {
 		return
 	}
 	l := walled(t)
@@ -312,7 +265,7 @@ func TestProvedAnew(t *testing.T) {
 // does that an older version had stored. What cuts the machine off is taken back, and the rest of the policy stays.
 func TestConfirmedBefore(t *testing.T) {
 	t.Parallel()
-	if !inNetwork(t) {
+	if !platformtest.InNetwork(t) {
 		return
 	}
 	l := walled(t)

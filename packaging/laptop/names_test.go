@@ -17,7 +17,8 @@ ip addr add 10.77.0.2/24 dev eth0; ip link set eth0 up
 ip -n outside link set lo up; ip -n outside addr add 10.77.0.1/24 dev out0; ip -n outside link set out0 up
 for a in 198.51.100.53 203.0.113.10 203.0.113.20; do ip -n outside addr add $a/32 dev lo; done
 ip route add default via 10.77.0.1
-systemd-run -q --unit=outside ip netns exec outside /host/guest outside 198.51.100.53 docs.example.com=203.0.113.10 www.blocked.example=203.0.113.20 other.example.net=203.0.113.20`)
+systemd-run -q --unit=outside ip netns exec outside /host/guest outside 198.51.100.53 \
+  docs.example.com=203.0.113.10 www.blocked.example=203.0.113.20 other.example.net=203.0.113.20`)
 	r.wait("the network outside is up", `bash -c 'exec 3<>/dev/tcp/203.0.113.10/443'`)
 }
 
@@ -36,9 +37,9 @@ func TestNames(t *testing.T) {
 	ways := []struct{ name, set, unset string }{
 		{"resolv.conf", `echo nameserver 198.51.100.53 >/etc/resolv.conf`, `: >/etc/resolv.conf`},
 		{"systemd-resolved", `rm -f /etc/systemd/system/systemd-resolved.service; systemctl daemon-reload
-mkdir -p /run/systemd/resolved.conf.d; printf '[Resolve]\nDNS=198.51.100.53\nDomains=~.\n' >/run/systemd/resolved.conf.d/t.conf
-systemctl start systemd-resolved; rm /etc/resolv.conf; ln -s /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf`,
-			`systemctl stop systemd-resolved; rm /etc/resolv.conf; : >/etc/resolv.conf`},
+systemctl start systemd-resolved; resolvectl dns eth0 198.51.100.53; resolvectl domain eth0 '~.'
+rm /etc/resolv.conf; ln -s /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf`,
+			`resolvectl revert eth0; systemctl stop systemd-resolved; rm /etc/resolv.conf; : >/etc/resolv.conf`},
 		{"NetworkManager", `rm -f /etc/systemd/system/NetworkManager.service; systemctl daemon-reload
 mkdir -p /etc/NetworkManager/conf.d; printf '[main]\ndns=default\nrc-manager=file\n[device]\nmatch-device=interface-name:eth0\nmanaged=1\n' >/etc/NetworkManager/conf.d/t.conf
 systemctl start NetworkManager

@@ -44,7 +44,7 @@ func InNetwork(t *testing.T) bool {
 			Cannot(t, tool+" is not installed")
 		}
 	}
-	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.count=1")
+	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.count=1") //nolint:gosec // this very test
 	cmd.Env = append(os.Environ(), "WARDER_TEST_NETWORK=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
