@@ -90,7 +90,7 @@ func (f *Firewall) broken() {
 // that is made anew begins. If that reach is in force, connections that may no longer be open are ended now.
 func (f *Firewall) Fill(reach fact.Reach, keep func(netip.Addr) bool, known func() []platform.Admission) error {
 	if f.off {
-		return errors.New("this machine is made of files")
+		return errors.New("on a simulated machine the network is left alone")
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

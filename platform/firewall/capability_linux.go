@@ -2,7 +2,6 @@ package firewall
 
 import (
 	"context"
-	"errors"
 
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
@@ -26,16 +25,17 @@ func Capability(h platform.Host) platform.Capability {
 
 // probe checks whether this kernel takes the rules at all, with a table of another name that exists for a moment.
 func (f *Firewall) probe(context.Context) []platform.Claim {
-	err := errors.New("this machine is made of files")
+	limit := "on a simulated machine the network is left alone"
 	if !f.off {
-		err = f.try()
-	}
-	if err == nil {
-		return nil
+		err := f.try()
+		if err == nil {
+			return nil
+		}
+		limit = "this kernel does not take the rules that are needed: " + err.Error()
 	}
 	out := claims()
 	for i := range out {
-		out[i].Level, out[i].Limit = fact.Unsupported, "this kernel does not take the rules that are needed: "+err.Error()
+		out[i].Level, out[i].Limit = fact.Unsupported, limit
 	}
 	return out
 }
