@@ -130,18 +130,33 @@ func (r *Rules) sentence(rule enforce.Rule, s *Subject, deny bool) string {
 		if deny {
 			list, verb = r.doc.Network.BlockedDomains.V, "blocks"
 		}
-		if i := longest(list, s); i >= 0 {
+		i := longest(list, s)
+		if in, n, how := r.longest(s, !deny); in != nil && (i < 0 || how > specific(list[i], s)) {
+			return fmt.Sprintf("list %q of %s %s %s", in.use.ID, in.use.Setting, verb, n)
+		}
+		if i >= 0 {
 			return fmt.Sprintf("%s[%d] %s %s", rule.Setting, i, verb, list[i])
 		}
 	case lineRest:
 		if deny {
-			return "no entry of network.allowed_domains covers it"
+			return "no entry of " + r.both(settingAllowed, settingAllowedLists) + " covers it"
 		}
 		if r.modeBlocked > enforce.Off {
-			return "no entry of network.blocked_domains covers it"
+			return "no entry of " + r.both(settingBlocked, settingBlockedLists) + " covers it"
 		}
 	}
 	return "nothing in the policy is about it"
+}
+
+// both names those of two settings that the policy has.
+func (r *Rules) both(short, long enforce.Setting) string {
+	switch {
+	case r.doc.Mode(long) == enforce.Off:
+		return string(short)
+	case r.doc.Mode(short) == enforce.Off:
+		return string(long)
+	}
+	return string(short) + " and " + string(long)
 }
 
 // nearest is the smallest change to the policy's lists that would reverse the answer, "" if there is none: each candidate
@@ -179,6 +194,10 @@ func (r *Rules) nearest(rule enforce.Rule, s *Subject, deny bool, least enforce.
 				own, r.opens())
 		}
 	}
+	if in, n, _ := r.longest(s, false); in != nil && (n == own || n == exact) && longest(blocked.V, s) < 0 &&
+		!r.lets(s, least, adding(allowed, exact), blocked) {
+		return r.takenOut(in, n, s, least)
+	}
 	for _, e := range []policy.Name{own, exact} {
 		if r.lets(s, least, adding(allowed, e), blocked) {
 			return fmt.Sprintf("add %q to network.allowed_domains%s", e, r.opens())
@@ -187,19 +206,60 @@ func (r *Rules) nearest(rule enforce.Rule, s *Subject, deny bool, least enforce.
 	return ""
 }
 
+// takenOut proposes to take a name out of the one long list that blocks it: what is left of the lists must not block it.
+func (r *Rules) takenOut(in *longList, n policy.Name, s *Subject, least enforce.Mode) string {
+	for i := range r.lists.long {
+		if l := &r.lists.long[i]; !l.allow {
+			if e, ok := l.entry(s.Name); ok && (l != in && e.Host == n.Host) {
+				return ""
+			}
+		}
+	}
+	flag := flagOf[n.Scope]
+	if from, _, _ := in.list.names.match(s.Name, blocks&^flag); from == 0 {
+		return "" // it stands there twice, once with all names below it
+	}
+	out := fmt.Sprintf("take %q out of list %q", n, in.use.ID)
+	above := -1
+	if _, up, below := strings.Cut(s.Name, "."); below {
+		_, _, above = r.longest(&Subject{Name: "\x00." + up}, false) // a name that stands in no list, beside it
+	}
+	counts := r.modeOf(settingAllowed) >= least // what is allowed
+	by, only := -1, false
+	if counts {
+		_, _, by = r.longest(s, true)
+		if i := longest(r.doc.Network.AllowedDomains.V, s); i >= 0 {
+			by = max(by, specific(r.doc.Network.AllowedDomains.V[i], s))
+		}
+		only = r.doc.Network.AllowedDomains.Set || r.doc.Network.AllowedLists.Set
+	}
+	switch {
+	case by < 0 && !only && above < 0 || by > above+1:
+		return out
+	case !counts:
+		return ""
+	}
+	return out + fmt.Sprintf(", and add %q to network.allowed_domains%s", n.Host, r.opens())
+}
+
 // lets reports whether a subject would pass with other lists: what decide says, without compiling them.
 func (r *Rules) lets(s *Subject, least enforce.Mode, allowed, blocked policy.Optional[[]policy.Name]) bool {
-	in := func(o policy.Optional[[]policy.Name], setting enforce.Setting) (how int, is bool) {
-		if !o.Set || r.modeOf(setting) < least {
-			return -1, false
+	in := func(o policy.Optional[[]policy.Name], short, long enforce.Setting) (how int, is bool) {
+		how = -1
+		if r.doc.Mode(long) != enforce.Off && mode(r.doc, r.machine, long) >= least {
+			_, _, how = r.longest(s, long == settingAllowedLists)
+			is = true
+		}
+		if !o.Set || r.modeOf(short) < least {
+			return how, is
 		}
 		if i := longest(o.V, s); i >= 0 {
-			return specific(o.V[i], s), true
+			how = max(how, specific(o.V[i], s))
 		}
-		return -1, true
+		return how, true
 	}
-	a, only := in(allowed, settingAllowed)
-	b, _ := in(blocked, settingBlocked)
+	a, only := in(allowed, settingAllowed, settingAllowedLists)
+	b, _ := in(blocked, settingBlocked, settingBlockedLists)
 	return a > b || a < 0 && b < 0 && !only
 }
 
@@ -225,7 +285,7 @@ func (r *Rules) modeOf(s enforce.Setting) enforce.Mode {
 
 // opens warns that a first entry of allowed_domains would refuse everything else.
 func (r *Rules) opens() string {
-	if r.doc.Network.AllowedDomains.Set {
+	if r.doc.Network.AllowedDomains.Set || r.doc.Network.AllowedLists.Set {
 		return ""
 	}
 	return " (as its only entry it would refuse everything else)"

@@ -6,6 +6,7 @@ package network
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/warderd/warder/enforce"
@@ -16,8 +17,12 @@ import (
 
 // Section answers for every managed setting of "network".
 var Section = section.Section{Name: "network", Settings: policy.Section("network"), Needs: []fact.Part{fact.PartNetwork}, Decide: decide,
-	Compile: func(d *policy.Document, m *fact.Machine) section.Rules { return Compile(d, m) },
-	Except:  &section.Except{Parse: parseException, Names: exceptionNames, Refused: func(*section.Case) []string { return nil }}}
+	Compile:  func(d *policy.Document, m *fact.Machine) section.Rules { return Compile(d, m) },
+	ReadList: ReadList,
+	Except:   &section.Except{Parse: parseException, Names: exceptionNames, Refused: func(*section.Case) []string { return nil }}}
+
+// ofNames are the settings that the resolver and the firewall enforce together.
+var ofNames = []enforce.Setting{settingAllowed, settingBlocked, settingAllowedLists, settingBlockedLists}
 
 // names is the resource that enforces the lists.
 var names = enforce.Key{Kind: "firewall", ID: "names"}
@@ -32,7 +37,7 @@ func decide(c *section.Case) section.Outcome {
 	want := enforce.Want{Key: names, Phase: enforce.Open}
 	for _, s := range c.Document.Managed("network") {
 		can := c.Can(s)
-		if s != settingAllowed && s != settingBlocked || can.Level == fact.Unsupported {
+		if !slices.Contains(ofNames, s) || can.Level == fact.Unsupported {
 			out.Findings = append(out.Findings, section.NotYet(c, s))
 			continue
 		}
@@ -47,8 +52,17 @@ func decide(c *section.Case) section.Outcome {
 			f.Compliance, f.Enforcement = enforce.Uncertain, enforce.Observed
 			f.Reason = "partial: names are judged as programs look them up, and nothing is refused; connections to addresses are not seen"
 		}
+		if why, none := r.missing(s); why != "" {
+			// Never more open than with it: what an allowed list would add is refused meanwhile.
+			f.Compliance, f.Reason = enforce.Uncertain, why
+			if f.Mode == enforce.Enforce && none {
+				f.Enforcement = enforce.NotEnforced
+			} else if f.Mode == enforce.Enforce {
+				f.Enforcement = enforce.Partial
+			}
+		}
 		out.Findings = append(out.Findings, f)
-		if s == settingBlocked && f.Mode == enforce.Enforce && !r.CanDeny() {
+		if blocking := s == settingBlocked || s == settingBlockedLists; blocking && f.Mode == enforce.Enforce && !r.CanDeny() {
 			continue // an empty list refuses nothing
 		}
 		want.By, want.Mode = append(want.By, s), max(want.Mode, f.Mode)

@@ -27,7 +27,10 @@ const (
 const (
 	settingAllowed enforce.Setting = "network.allowed_domains"
 	settingBlocked enforce.Setting = "network.blocked_domains"
-	settingVPN     enforce.Setting = "network.vpn"
+	// The long lists are judged together with the short ones.
+	settingAllowedLists enforce.Setting = "network.allowed_lists"
+	settingBlockedLists enforce.Setting = "network.blocked_lists"
+	settingVPN          enforce.Setting = "network.vpn"
 	// settingException is not a setting of the document: it is granted beside it.
 	settingException enforce.Setting = "network.exception"
 )
@@ -36,6 +39,7 @@ const (
 type Rules struct {
 	lists                    *lists
 	modeAllowed, modeBlocked enforce.Mode
+	onlyLong                 [2]bool // of those allowed and blocked there are long lists alone
 	essential                []essential
 	must                     *table        // their names
 	aboveMust                func() *table // those above them; made when first asked for
@@ -48,8 +52,9 @@ type Rules struct {
 
 // lists are both lists, made once for a document.
 type lists struct {
-	names *table
-	above func() *table // the names above those that are allowed; made when first asked for
+	names layers
+	above func() *layers // the names above those that are allowed; made when first asked for
+	long  []longList
 	nets  nets
 	sum   [2]string // of the entries allowed and blocked
 }
@@ -59,8 +64,10 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 	if m == nil {
 		m = &fact.Machine{}
 	}
-	r := &Rules{doc: d, machine: m, essential: essentials(d, m), modeAllowed: mode(d, m, settingAllowed),
-		modeBlocked: mode(d, m, settingBlocked)}
+	r := &Rules{doc: d, machine: m, essential: essentials(d, m),
+		modeAllowed: max(mode(d, m, settingAllowed), mode(d, m, settingAllowedLists)),
+		modeBlocked: max(mode(d, m, settingBlocked), mode(d, m, settingBlockedLists))}
+	r.onlyLong = [2]bool{d.Mode(settingAllowed) == enforce.Off, d.Mode(settingBlocked) == enforce.Off}
 	r.must = tableOf(r.essential)
 	r.aboveMust = sync.OnceValue(func() *table { return aboveOf(hosts(r.essential)) })
 	r.except(d.Exceptions["network"])
@@ -76,20 +83,40 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 			b.add(e, false)
 			l.nets.add(e, netBlock)
 		}
-		l.names = b.table()
-		l.above = sync.OnceValue(func() *table { return aboveOf(n.AllowedDomains.V) })
-		l.sum = [2]string{sum(n.AllowedDomains.V), sum(n.BlockedDomains.V)}
+		l.names.on(b.table(), 0, false)
+		l.long = longLists(d)
+		for _, x := range l.long {
+			if x.list != nil {
+				l.names.on(x.list.names, x.shift(), true)
+			}
+		}
+		l.above = sync.OnceValue(func() *layers {
+			var out layers
+			out.on(aboveOf(n.AllowedDomains.V), 0, false)
+			for _, x := range l.long {
+				if x.allow && x.list != nil {
+					out.on(x.list.above, 0, true)
+				}
+			}
+			return &out
+		})
+		l.sum = [2]string{sum(n.AllowedDomains.V, l.long, true), sum(n.BlockedDomains.V, l.long, false)}
 		return l
 	}).(*lists)
 	return r
 }
 
-// sum stands for a list's entries.
-func sum(list []policy.Name) string {
+// sum stands for the entries of one kind, and for those versions of the long lists that are here.
+func sum(list []policy.Name, long []longList, allow bool) string {
 	h := sha256.New()
 	for _, e := range list {
 		_, _ = io.WriteString(h, e.String())
 		_, _ = h.Write([]byte{'\n'})
+	}
+	for _, l := range long {
+		if l.allow == allow {
+			_, _ = io.WriteString(h, "@"+l.content.SHA256+"\n")
+		}
 	}
 	return hex.EncodeToString(h.Sum(nil))[:8]
 }
@@ -117,15 +144,14 @@ func (r *Rules) Above(s *Subject) bool {
 	if s.Name == "" {
 		return true
 	}
-	if _, block := r.matches(s, false, r.modeBlocked == enforce.Enforce); block {
+	if _, block, _ := r.matches(s, false, r.modeBlocked == enforce.Enforce); block {
 		return false
 	}
-	for _, t := range []*table{r.lists.above(), r.aboveMust()} {
-		if from, _, _ := t.match(s.Name, allows); from >= 0 {
-			return true
-		}
+	if from, _, _, _ := r.lists.above().match(s.Name, allows); from >= 0 {
+		return true
 	}
-	return false
+	from, _, _ := r.aboveMust().match(s.Name, allows)
+	return from >= 0
 }
 
 // except adds the exceptions of this machine.
@@ -165,7 +191,7 @@ func mode(d *policy.Document, m *fact.Machine, s enforce.Setting) enforce.Mode {
 
 // CanDeny reports whether anything can be refused in enforce mode.
 func (r *Rules) CanDeny() bool {
-	return r.modeAllowed == enforce.Enforce || r.modeBlocked == enforce.Enforce && (r.lists.names.names > 0 || len(r.lists.nets.of) > 0)
+	return r.modeAllowed == enforce.Enforce || r.modeBlocked == enforce.Enforce && (len(r.lists.names.list) > 0 || len(r.lists.nets.of) > 0)
 }
 
 // Public returns these rules without anything below enforce: what everybody may see.
@@ -227,7 +253,7 @@ func (r *Rules) Named(s *Subject) bool {
 	if r.isEssential(s) || r.isExcepted(s) {
 		return true
 	}
-	found, block := r.matches(s, true, true)
+	found, block, _ := r.matches(s, true, true)
 	return found && !block
 }
 
@@ -241,16 +267,22 @@ func (r *Rules) Looked() bool { return r.modeAllowed > enforce.Off || r.modeBloc
 // it, the resolver knows.
 func (r *Rules) Judge(s *Subject) enforce.Verdict {
 	allow, rule := r.decide(s, enforce.Enforce)
-	all, would := r.decide(s, enforce.Monitor)
+	all, would := allow, rule
+	if below(r.modeAllowed) || below(r.modeBlocked) {
+		all, would = r.decide(s, enforce.Monitor)
+	}
 	v := enforce.Verdict{Allow: allow, Rule: rule, Would: would, WouldDeny: allow && !all}
 	switch would.Setting {
-	case settingAllowed:
+	case settingAllowed, settingAllowedLists:
 		v.WouldMode = r.modeAllowed
-	case settingBlocked:
+	case settingBlocked, settingBlockedLists:
 		v.WouldMode = r.modeBlocked
 	}
 	return v
 }
+
+// below reports whether a setting is judged without being enforced.
+func below(m enforce.Mode) bool { return m > enforce.Off && m < enforce.Enforce }
 
 // decide walks the lines whose setting is at least in the given mode.
 func (r *Rules) decide(s *Subject, least enforce.Mode) (allow bool, rule enforce.Rule) {
@@ -264,22 +296,30 @@ func (r *Rules) decide(s *Subject, least enforce.Mode) (allow bool, rule enforce
 	if !allowed && !blocked {
 		return true, enforce.Rule{Line: lineRest}
 	}
-	found, block := r.matches(s, allowed, blocked)
+	found, block, long := r.matches(s, allowed, blocked)
 	switch {
 	case found && block:
-		return false, enforce.Rule{Setting: settingBlocked, Line: lineMatch}
+		return false, enforce.Rule{Setting: either(long, settingBlocked, settingBlockedLists), Line: lineMatch}
 	case found:
-		return true, enforce.Rule{Setting: settingAllowed, Line: lineMatch}
+		return true, enforce.Rule{Setting: either(long, settingAllowed, settingAllowedLists), Line: lineMatch}
 	case r.CanDeny() && isOtherResolver(s):
-		rule = enforce.Rule{Setting: settingBlocked, Line: lineResolver}
+		rule = enforce.Rule{Setting: either(r.onlyLong[1], settingBlocked, settingBlockedLists), Line: lineResolver}
 		if r.modeAllowed == enforce.Enforce {
-			rule.Setting = settingAllowed
+			rule.Setting = either(r.onlyLong[0], settingAllowed, settingAllowedLists)
 		}
 		return false, rule
 	case allowed && !s.Link:
-		return false, enforce.Rule{Setting: settingAllowed, Line: lineRest}
+		return false, enforce.Rule{Setting: either(r.onlyLong[0], settingAllowed, settingAllowedLists), Line: lineRest}
 	}
 	return true, enforce.Rule{Line: lineRest}
+}
+
+// either is the setting that a rule is of.
+func either(isLong bool, short, long enforce.Setting) enforce.Setting {
+	if isLong {
+		return long
+	}
+	return short
 }
 
 // isOtherResolver reports whether a name is another way to look up names.
@@ -291,8 +331,8 @@ func isOtherResolver(s *Subject) bool {
 	return from >= 0
 }
 
-// matches asks the lists.
-func (r *Rules) matches(s *Subject, allowed, blocked bool) (found, block bool) {
+// matches asks the lists; long: it is a long one that answers.
+func (r *Rules) matches(s *Subject, allowed, blocked bool) (found, block, long bool) {
 	var of uint64
 	var ofNets uint8
 	if allowed {
@@ -303,10 +343,10 @@ func (r *Rules) matches(s *Subject, allowed, blocked bool) (found, block bool) {
 	}
 	if s.Name == "" {
 		_, block, found = r.lists.nets.match(s.Address.Unmap(), ofNets)
-		return found, block
+		return found, block, false
 	}
-	from, block, _ := r.lists.names.match(s.Name, of)
-	return from >= 0, block
+	from, block, _, long := r.lists.names.match(s.Name, of)
+	return from >= 0, block, long
 }
 
 // isEssential reports whether a subject can be reached whatever the lists say.

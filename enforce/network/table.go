@@ -15,9 +15,9 @@ import (
 // itself, the name and everything below it, and everything below it. Slots are in the order of the hashes (a hash's place
 // is its share of the table, or a little after it), so that a search ends at the first greater one. Seven slots of ten
 // are used: 11.4 bytes a name. A name that is in no list is taken for one of a million others with probability 4e-12; the
-// key is random in each process, so that nobody can make such a name on purpose.
+// key is random in each process, so that nobody can make such a name on purpose. All tables have the same key: a name that
+// is searched in several is hashed once.
 type table struct {
-	seed  maphash.Seed
 	slots []uint64
 	place uint64 // of how many slots a hash's place is a share
 	names int
@@ -26,7 +26,11 @@ type table struct {
 	deep uint64
 }
 
-// What the lists say about a name.
+// seed is the key of all hashes of this process.
+var seed = maphash.MakeSeed()
+
+// What the lists say about a name. In the table of a long list, which does not say what it is for, the blocking ones mean
+// "listed".
 const (
 	blockTree uint64 = 1 << iota // the name and everything below it is blocked
 	blockBelow
@@ -39,6 +43,8 @@ const (
 
 	blocks = blockTree | blockBelow | blockExact
 	allows = allowTree | allowBelow | allowExact
+	// toAllow makes allowing flags of the blocking ones.
+	toAllow = 3
 )
 
 // used is how many of a hundred slots are in use.
@@ -46,27 +52,27 @@ const used = 70
 
 // builder collects the names of a table.
 type builder struct {
-	seed  maphash.Seed
 	slots []uint64
 	deep  uint64
 }
 
-func newBuilder(room int) *builder {
-	return &builder{seed: maphash.MakeSeed(), slots: make([]uint64, 0, room)}
-}
+func newBuilder(room int) *builder { return &builder{slots: make([]uint64, 0, room)} }
 
 // add adds an entry of the allowed or the blocked list; addresses are not names and are passed over.
 func (b *builder) add(n policy.Name, allow bool) {
 	if n.Host == "" {
 		return
 	}
-	flag := [...]uint64{policy.Subtree: blockTree, policy.Below: blockBelow, policy.Exact: blockExact}[n.Scope]
+	flag := flagOf[n.Scope]
 	if allow {
-		flag <<= 3
+		flag <<= toAllow
 	}
-	b.slots = append(b.slots, maphash.String(b.seed, n.Host)&^flagMask|flag)
+	b.slots = append(b.slots, maphash.String(seed, n.Host)&^flagMask|flag)
 	b.deep |= depthBit(strings.Count(n.Host, ".") + 1)
 }
+
+// flagOf is the flag of an entry that blocks.
+var flagOf = [...]uint64{policy.Subtree: blockTree, policy.Below: blockBelow, policy.Exact: blockExact}
 
 func depthBit(labels int) uint64 { return 1 << min(labels, 63) }
 
@@ -81,7 +87,7 @@ func (b *builder) table() *table {
 		}
 		list = append(list, s)
 	}
-	t := &table{seed: b.seed, names: len(list), deep: b.deep}
+	t := &table{names: len(list), deep: b.deep}
 	if len(list) == 0 {
 		return t
 	}
@@ -106,9 +112,8 @@ func (t *table) at(h uint64) uint64 {
 	return hi
 }
 
-// find returns the flags of a name, 0 if it is in no list.
-func (t *table) find(name string) uint64 {
-	h := maphash.String(t.seed, name)
+// find returns the flags of a name by its hash, 0 if it is not in the table.
+func (t *table) find(h uint64) uint64 {
 	for i := t.at(h); ; i++ {
 		switch s := t.slots[i]; {
 		case s>>flagBits == h>>flagBits:
@@ -119,34 +124,77 @@ func (t *table) find(name string) uint64 {
 	}
 }
 
-// match finds the longest entry that covers a host, among the lists whose flags are in of: where in the host it begins
-// (-1: none does), whether it blocks, and its flag. Of two equally long ones the blocking one wins.
+// layer is a table that is asked together with others. The flags of a long list that allows are shifted.
+type layer struct {
+	*table
+	shift uint8
+	long  bool // it is of a long list
+}
+
+// layers are tables that answer as one.
+type layers struct {
+	list []layer
+	deep uint64
+}
+
+// on adds a table.
+func (l *layers) on(t *table, shift uint8, long bool) {
+	if t.names > 0 {
+		l.list, l.deep = append(l.list, layer{t, shift, long}), l.deep|t.deep
+	}
+}
+
+// match finds the longest entry of a table that covers a host.
 func (t *table) match(host string, of uint64) (from int, block bool, flag uint64) {
 	if t.names == 0 {
 		return -1, false, 0
 	}
+	one := [1]layer{{table: t}}
+	from, block, flag, _ = match(one[:], t.deep, host, of)
+	return from, block, flag
+}
+
+// match finds the longest entry of all tables that covers a host.
+func (l *layers) match(host string, of uint64) (from int, block bool, flag uint64, long bool) {
+	return match(l.list, l.deep, host, of)
+}
+
+// match finds the longest entry that covers a host, among the lists whose flags are in of: where in the host it begins
+// (-1: none does), whether it blocks, its flag, and whether it stands in a long list alone. Of two equally long ones the
+// blocking one wins.
+func match(list []layer, deep uint64, host string, of uint64) (from int, block bool, flag uint64, long bool) {
+	if len(list) == 0 {
+		return -1, false, 0, false
+	}
 	labels := strings.Count(host, ".") + 1
-	for from = 0; ; labels-- {
-		if t.deep&depthBit(labels) != 0 {
-			if f := t.find(host[from:]) & of; f != 0 {
-				if from == 0 {
-					if x := f & (blockExact | allowExact); x != 0 {
-						return 0, x&blockExact != 0, choose(x)
+	for {
+		if bit := depthBit(labels); deep&bit != 0 {
+			h, f, short := maphash.String(seed, host[from:]), uint64(0), uint64(0)
+			for i := range list {
+				if t := &list[i]; t.deep&bit != 0 {
+					x := t.find(h) << t.shift
+					if f |= x; !t.long {
+						short |= x
 					}
-					f &= blockTree | allowTree // "*.name" does not cover the name itself
-				} else {
-					f &^= blockExact | allowExact
 				}
-				if f != 0 {
-					return from, f&blocks != 0, choose(f)
-				}
+			}
+			if f &= of; from > 0 {
+				f &^= blockExact | allowExact
+			} else if exact := f & (blockExact | allowExact); exact != 0 {
+				f = exact
+			} else {
+				f &= blockTree | allowTree // "*.name" does not cover the name itself
+			}
+			if f != 0 {
+				flag = choose(f)
+				return from, flag&blocks != 0, flag, short&flag == 0
 			}
 		}
 		dot := strings.IndexByte(host[from:], '.')
 		if dot < 0 {
-			return -1, false, 0
+			return -1, false, 0, false
 		}
-		from += dot + 1
+		from, labels = from+dot+1, labels-1
 	}
 }
 

@@ -48,7 +48,8 @@ type Document struct {
 	// adds the current ones.
 	Exceptions map[string][]string
 
-	derived *derived
+	contents map[ListUse]Content // of its lists
+	derived  *derived
 }
 
 // InMode returns the document as an assignment with this mode would deliver it: every setting has this mode, unless its
@@ -139,6 +140,8 @@ type Network struct {
 	VPNAlwaysOn    Optional[bool]
 	AllowedDomains Optional[[]Name]
 	BlockedDomains Optional[[]Name]
+	AllowedLists   Optional[[]ListRef] // too long for a document
+	BlockedLists   Optional[[]ListRef]
 	SplitTunnel    Optional[bool]
 	VPN            Optional[VPN]
 }

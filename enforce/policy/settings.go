@@ -31,7 +31,7 @@ type Shape struct {
 	Enum     []string
 	Min, Max int64            // of an integer
 	Items    string           // of an array of strings: what an entry looks like
-	Fields   map[string]Shape // of an object; it has no others
+	Fields   map[string]Shape // of an object, or of each entry of an array of objects; it has no others
 }
 
 // flag makes the row of a boolean setting.
@@ -50,6 +50,23 @@ func entries[T fmt.Stringer](name enforce.Setting, doc, item string, most int, p
 	return Setting{
 		Name: name, list: true, Shape: Shape{Type: "array", Doc: doc, Items: item},
 		decode: func(d *Document, r reader) { *at(d) = listOf(r, most, parse) },
+		show: func(d *Document) []string {
+			out := make([]string, 0, len(at(d).V))
+			for _, e := range at(d).V {
+				out = append(out, e.String())
+			}
+			return out
+		},
+		copy: func(to, from *Document) { *at(to) = *at(from) },
+	}
+}
+
+// lists makes the row of a setting that names long lists.
+func lists(name enforce.Setting, doc string, at func(*Document) *Optional[[]ListRef]) Setting {
+	return Setting{
+		Name: name, list: true, Shape: Shape{Type: "array", Doc: doc, Fields: map[string]Shape{
+			"id": {Type: "string", Doc: "of the list"}, "sha256": {Type: "string", Doc: "which version of it"}}},
+		decode: func(d *Document, r reader) { *at(d) = readLists(r) },
 		show: func(d *Document) []string {
 			out := make([]string, 0, len(at(d).V))
 			for _, e := range at(d).V {
@@ -104,6 +121,10 @@ var settings = []Setting{
 		func(d *Document) *Optional[[]Name] { return &d.Network.AllowedDomains }),
 	entries("network.blocked_domains", "names that may not be reached", nameItem, maxList, ParseName,
 		func(d *Document) *Optional[[]Name] { return &d.Network.BlockedDomains }),
+	lists("network.allowed_lists", "long lists of names that may be reached",
+		func(d *Document) *Optional[[]ListRef] { return &d.Network.AllowedLists }),
+	lists("network.blocked_lists", "long lists of names that may not be reached",
+		func(d *Document) *Optional[[]ListRef] { return &d.Network.BlockedLists }),
 	flag("network.split_tunnel", "allow routes beside the tunnel", func(d *Document) *Optional[bool] { return &d.Network.SplitTunnel }),
 	{
 		Name: "network.vpn", Shape: Shape{Type: "object", Doc: "the tunnel that counts", Fields: map[string]Shape{

@@ -290,8 +290,13 @@ func (r *Resolver) refuse(out, p []byte, q *question, s *standing) []byte {
 
 // words is the text of an extended error. It is the same for all names of one setting, so that it costs nothing.
 func (s *standing) words(v *enforce.Verdict) string {
-	if v.Rule.Setting == "network.allowed_domains" {
+	switch v.Rule.Setting {
+	case "network.allowed_domains":
 		return "refused by this organization's policy: network.allowed_domains"
+	case "network.allowed_lists":
+		return "refused by this organization's policy: network.allowed_lists"
+	case "network.blocked_lists":
+		return "refused by this organization's policy: network.blocked_lists"
 	}
 	return "refused by this organization's policy: network.blocked_domains"
 }

@@ -78,6 +78,11 @@ func schemaOf(x policy.Shape) *huma.Schema {
 		s.Minimum, s.Maximum = &least, &most
 	case "array":
 		s.Items = closed(&huma.Schema{Type: "string", Description: x.Items})
+		if x.Fields != nil {
+			s.Items = schemaOf(policy.Shape{Type: "object", Fields: x.Fields})
+			s.Items.Required = slices.Sorted(maps.Keys(x.Fields))
+			s.Items = closed(s.Items)
+		}
 	case "object":
 		s.AdditionalProperties, s.Properties = false, map[string]*huma.Schema{}
 		for name, f := range x.Fields {
