@@ -33,7 +33,7 @@ func (l *List) bytes() int { return l.names.bytes() + l.above.bytes() }
 func ReadList(in io.Reader, u policy.ListUse) (policy.List, error) {
 	sum := sha256.New()
 	text := bufio.NewReaderSize(io.TeeReader(io.LimitReader(in, policy.MaxListBytes+1), sum), 64<<10)
-	names, above := newBuilder(0), newBuilder(0)
+	var names, above builder
 	parents := map[uint64]struct{}{}
 	allow := u.Setting == settingAllowedLists
 	var last []byte
@@ -74,8 +74,7 @@ func ReadList(in io.Reader, u policy.ListUse) (policy.List, error) {
 		if !ok {
 			return nil, fmt.Errorf("line %d, %q, is no name", line, enforce.Plain(string(b[:min(len(b), 80)])))
 		}
-		names.slots = append(names.slots, maphash.Bytes(seed, host)&^flagMask|flag)
-		names.deep |= depthBit(labels)
+		names.put(maphash.Bytes(seed, host), flag, labels)
 		for up := host; allow && labels > 1; {
 			up = up[bytes.IndexByte(up, '.')+1:]
 			labels--
@@ -84,8 +83,7 @@ func ReadList(in io.Reader, u policy.ListUse) (policy.List, error) {
 				break
 			}
 			parents[h] = struct{}{}
-			above.slots = append(above.slots, h|allowExact)
-			above.deep |= depthBit(labels)
+			above.put(h, allowExact, labels)
 		}
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != u.SHA256 {

@@ -93,7 +93,7 @@ func TestLongestWins(t *testing.T) {
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		allowed, blocked := rapid.SliceOfN(entry, 0, 12).Draw(t, "allowed"), rapid.SliceOfN(entry, 0, 12).Draw(t, "blocked")
-		b := newBuilder(0)
+		b := &builder{}
 		for _, n := range allowed {
 			b.add(n, true)
 		}

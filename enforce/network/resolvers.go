@@ -54,7 +54,7 @@ var (
 
 // otherNames are those names, hashed.
 var otherNames = sync.OnceValue(func() *table {
-	b := newBuilder(len(resolverNames) + len(canaries))
+	b := &builder{}
 	for _, list := range [][]string{resolverNames, canaries} {
 		for _, s := range list {
 			if n, err := policy.ParseName(s); err == nil {

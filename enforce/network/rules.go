@@ -74,7 +74,7 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 	r.lists = d.Derived("network.lists", func() any {
 		n := &d.Network
 		l := &lists{}
-		b := newBuilder(len(n.AllowedDomains.V) + len(n.BlockedDomains.V))
+		b := &builder{}
 		for _, e := range n.AllowedDomains.V {
 			b.add(e, true)
 			l.nets.add(e, netAllow)
@@ -124,7 +124,7 @@ func sum(list []policy.Name, long []longList, allow bool) string {
 // aboveOf are the names above those of a list.
 func aboveOf(list []policy.Name) *table {
 	seen := map[string]bool{}
-	b := newBuilder(len(list))
+	b := &builder{}
 	for _, e := range list {
 		for name := e.Host; ; {
 			_, up, ok := strings.Cut(name, ".")
@@ -156,7 +156,7 @@ func (r *Rules) Above(s *Subject) bool {
 
 // except adds the exceptions of this machine.
 func (r *Rules) except(list []string) {
-	b := newBuilder(len(list))
+	b := &builder{}
 	for _, s := range list {
 		if n, err := policy.ParseName(s); err == nil {
 			b.add(n, true)
@@ -220,7 +220,7 @@ func hosts(list []essential) (out []policy.Name) {
 
 // tableOf is a table of names that are allowed.
 func tableOf(list []essential) *table {
-	b := newBuilder(len(list))
+	b := &builder{}
 	for _, e := range list {
 		b.add(e.name, true)
 	}

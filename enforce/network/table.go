@@ -50,13 +50,13 @@ const (
 // used is how many of a hundred slots are in use.
 const used = 70
 
-// builder collects the names of a table.
+// builder collects the names of a table, sorted by the first byte of their hashes, in pieces that are never copied: a long
+// list needs 8 bytes a name beside its table while it is read.
 type builder struct {
-	slots []uint64
+	parts [256][][]uint64
+	n     int
 	deep  uint64
 }
-
-func newBuilder(room int) *builder { return &builder{slots: make([]uint64, 0, room)} }
 
 // add adds an entry of the allowed or the blocked list; addresses are not names and are passed over.
 func (b *builder) add(n policy.Name, allow bool) {
@@ -67,8 +67,21 @@ func (b *builder) add(n policy.Name, allow bool) {
 	if allow {
 		flag <<= toAllow
 	}
-	b.slots = append(b.slots, maphash.String(seed, n.Host)&^flagMask|flag)
-	b.deep |= depthBit(strings.Count(n.Host, ".") + 1)
+	b.put(maphash.String(seed, n.Host), flag, strings.Count(n.Host, ".")+1)
+}
+
+// put adds a hash.
+func (b *builder) put(h, flag uint64, labels int) {
+	s := h&^flagMask | flag
+	part := &b.parts[s>>56]
+	last := len(*part) - 1
+	if last < 0 || len((*part)[last]) == cap((*part)[last]) {
+		*part = append(*part, make([]uint64, 0, 8<<min(7, last+1)))
+		last++
+	}
+	(*part)[last] = append((*part)[last], s)
+	b.n++
+	b.deep |= depthBit(labels)
 }
 
 // flagOf is the flag of an entry that blocks.
@@ -76,32 +89,40 @@ var flagOf = [...]uint64{policy.Subtree: blockTree, policy.Below: blockBelow, po
 
 func depthBit(labels int) uint64 { return 1 << min(labels, 63) }
 
-// table is what was collected. The builder is of no use afterwards.
+// table is what was collected. The builder is empty afterwards.
 func (b *builder) table() *table {
-	slices.Sort(b.slots)
-	list := b.slots[:0]
-	for _, s := range b.slots {
-		if n := len(list); n > 0 && list[n-1]>>flagBits == s>>flagBits {
-			list[n-1] |= s
-			continue
-		}
-		list = append(list, s)
-	}
-	t := &table{names: len(list), deep: b.deep}
-	if len(list) == 0 {
+	t := &table{deep: b.deep}
+	if b.n == 0 {
 		return t
 	}
-	t.place = uint64(len(list))*100/used + 1
-	t.slots = make([]uint64, t.place+64)
+	t.place = uint64(b.n)*100/used + 1
+	t.slots = make([]uint64, t.place+64, t.place+65)
 	next := uint64(0)
-	for _, s := range list {
-		next = max(next, t.at(s))
-		if next >= uint64(len(t.slots)) { // hashes crowd at the end: rare
-			t.slots = append(t.slots, 0)
+	var list []uint64
+	for i := range b.parts {
+		list = list[:0]
+		for _, piece := range b.parts[i] {
+			list = append(list, piece...)
 		}
-		t.slots[next] = s
-		next++
+		b.parts[i] = nil
+		slices.Sort(list)
+		last := uint64(0)
+		for _, s := range list {
+			if last != 0 && last>>flagBits == s>>flagBits {
+				t.slots[next-1] |= s
+				continue
+			}
+			last = s
+			next = max(next, t.at(s))
+			if next >= uint64(len(t.slots)) { // hashes crowd at the end: rare
+				t.slots = append(t.slots, 0)
+			}
+			t.slots[next] = s
+			next++
+			t.names++
+		}
 	}
+	b.n = 0
 	t.slots = append(t.slots, 0) // a search ends here at the latest
 	return t
 }
