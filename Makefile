@@ -90,7 +90,9 @@ check: deps
 
 bench: deps
 	@packaging/dev/deps.sh test
+	@packaging/dev/deps.sh bench
 	go test -run '^$$' -bench . -benchmem ./enforce/... ./platform/usb ./agent/... ./sync/...
+	WARDER_BENCH=1 go test -count=1 -v -timeout 20m -run '^TestSpeed$$' ./platform/resolver
 	$(MAKE) --no-print-directory share
 	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_BENCH=1 go test -count=1 -v -timeout 60m -run 'TestSpeed' ./packaging/laptop
 

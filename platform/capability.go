@@ -258,6 +258,9 @@ type (
 	// Asked tells which server a question that was redirected to our resolver had been sent to; proto is the number of
 	// UDP or TCP.
 	Asked func(proto uint8, from netip.AddrPort) (netip.AddrPort, bool)
+	// Forget ends a connection of our own with a name server in the kernel's memory, so that the next program that gets
+	// its port is not taken for us.
+	Forget func(proto uint8, own, far netip.AddrPort)
 	// CarriesSystem names the part of the running system that is on a device's disk, "" for none.
 	CarriesSystem func(dir string) string
 )
@@ -271,4 +274,5 @@ const (
 	PortAdmitted = "firewall.admitted"
 	PortLeft     = "firewall.left"
 	PortAsked    = "firewall.asked"
+	PortForget   = "firewall.forget"
 )

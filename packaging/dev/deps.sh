@@ -1,8 +1,10 @@
 #!/bin/bash
-# Installs what is missing by apt, and says so. "build" is for building; "test" for the tests too.
+# Installs what is missing by apt, and says so. "build" is for building; "test" for the tests too; "bench" for what speed is
+# compared with.
 set -euo pipefail
 need=(libusb-1.0-0-dev pkg-config)
 [ "${1:-build}" = test ] && need+=(qemu-system-x86 debootstrap busybox-static cpio e2fsprogs kmod dosfstools xfsprogs btrfs-progs nftables postgresql qemu-utils curl lintian rpm pacman-package-manager)
+[ "${1:-build}" = bench ] && need+=(nftables dnsperf unbound dnsmasq-base iperf3)
 missing=()
 for p in "${need[@]}"; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
@@ -15,4 +17,10 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "== installing what is missing: ${missing[*]}"
 $sudo apt-get update -qq
+if [ "${1:-build}" = bench ] && [ ! -e /usr/sbin/policy-rc.d ]; then
+  # unbound is started by the benchmark alone, and not as this machine's own name server.
+  printf '#!/bin/sh\nexit 101\n' | $sudo tee /usr/sbin/policy-rc.d >/dev/null
+  $sudo chmod 755 /usr/sbin/policy-rc.d
+  trap '$sudo rm -f /usr/sbin/policy-rc.d' EXIT
+fi
 DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

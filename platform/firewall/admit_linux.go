@@ -79,8 +79,13 @@ func (f *Firewall) remove(c *nftables.Conn, set string, list []nftables.SetEleme
 }
 
 // admit adds elements. Adding one again does not change its time-out in older kernels, and deleting one that is not there
-// fails the transaction: so each is added, deleted, and added.
+// fails the transaction: so each that may be there is added, deleted, and added.
 func (f *Firewall) admit(c *nftables.Conn, list []platform.Admission) error {
+	if f.has == nil || len(f.has) > 4*maxNamed {
+		if err := f.know(c); err != nil {
+			return err
+		}
+	}
 	t := &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
 	four, six := &nftables.Set{Table: t, Name: setNamed4, HasTimeout: true}, &nftables.Set{Table: t, Name: setNamed6, HasTimeout: true}
 	four.KeyType, six.KeyType = nftables.TypeIPAddr, nftables.TypeIP6Addr
@@ -99,18 +104,49 @@ func (f *Firewall) admit(c *nftables.Conn, list []platform.Admission) error {
 		by[s] = append(by[s], nftables.SetElement{Key: addr.AsSlice(), Timeout: a.For, Comment: comment(a.Name)})
 	}
 	for s, elems := range by {
-		for i := 0; i < len(elems); i += perMessage {
-			part := elems[i:min(i+perMessage, len(elems))]
-			keys := make([]nftables.SetElement, len(part))
-			for n := range part {
-				keys[n] = nftables.SetElement{Key: part[n].Key}
+		for part := range slices.Chunk(elems, perMessage) {
+			var again, keys []nftables.SetElement
+			for _, e := range part {
+				if a, _ := netip.AddrFromSlice(e.Key); f.may(a) {
+					again, keys = append(again, e), append(keys, nftables.SetElement{Key: e.Key})
+				}
 			}
-			if err := errors.Join(c.SetAddElements(s, part), c.SetDeleteElements(s, keys), c.SetAddElements(s, part)); err != nil {
+			err := c.SetAddElements(s, part)
+			if len(again) > 0 {
+				err = errors.Join(err, c.SetDeleteElements(s, keys), c.SetAddElements(s, again))
+			}
+			if err != nil {
 				return err
 			}
 		}
 	}
-	return c.Flush()
+	if err := c.Flush(); err != nil {
+		return err
+	}
+	for a := range seen {
+		f.has[a] = struct{}{}
+	}
+	return nil
+}
+
+// may reports whether an address may be in a named set.
+func (f *Firewall) may(a netip.Addr) bool { _, ok := f.has[a]; return ok }
+
+// know reads which addresses are in the named sets.
+func (f *Firewall) know(c *nftables.Conn) error {
+	named, err := f.named(c)
+	if err != nil {
+		return err
+	}
+	f.has = map[netip.Addr]struct{}{}
+	for _, list := range named {
+		for _, e := range list {
+			if a, ok := netip.AddrFromSlice(e.Key); ok {
+				f.has[a] = struct{}{}
+			}
+		}
+	}
+	return nil
 }
 
 // comment is a name as an element's comment, which has at most 128 bytes with its end (NFT_USERDATA_MAXLEN is 256, and nft

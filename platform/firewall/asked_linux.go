@@ -22,6 +22,7 @@ const (
 	ctV6Src      = 3
 	ctProtoNum   = 1 // CTA_PROTO_NUM; then SRC_PORT, DST_PORT
 	ctGet        = 1 // IPCTNL_MSG_CT_GET
+	ctDelete     = 2 // IPCTNL_MSG_CT_DELETE
 )
 
 // Asked tells which server a question was sent to before it was redirected to us; from is its sender, and its address is
@@ -29,46 +30,8 @@ const (
 func (f *Firewall) Asked(proto uint8, from netip.AddrPort) (netip.AddrPort, bool) {
 	none := netip.AddrPort{}
 	at := netip.AddrPortFrom(from.Addr(), link.ResolverPort)
-	f.track.Lock()
-	defer f.track.Unlock()
-	if f.tracker == 0 {
-		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
-		if err != nil {
-			return none, false
-		}
-		f.tracker = fd
-	}
-	family, first := byte(unix.AF_INET), uint16(ctV4Src)
-	if from.Addr().Is6() {
-		family, first = unix.AF_INET6, ctV6Src
-	}
 	// The reply's tuple is the one that we see: it goes from us to the sender.
-	e := netlink.NewAttributeEncoder()
-	e.ByteOrder = bigEndian
-	e.Nested(ctTupleReply, func(t *netlink.AttributeEncoder) error {
-		t.Nested(ctIP, func(n *netlink.AttributeEncoder) error {
-			n.Bytes(first, at.Addr().AsSlice())
-			n.Bytes(first+1, from.Addr().AsSlice())
-			return nil
-		})
-		t.Nested(ctProto, func(n *netlink.AttributeEncoder) error {
-			n.ByteOrder = bigEndian
-			n.Uint8(ctProtoNum, proto)
-			n.Uint16(ctProtoNum+1, at.Port())
-			n.Uint16(ctProtoNum+2, from.Port())
-			return nil
-		})
-		return nil
-	})
-	b, err := e.Encode()
-	if err != nil {
-		return none, false
-	}
-	list, err := f.exchange(append([]byte{family, 0, 0, 0}, b...))
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		_ = unix.Close(f.tracker)
-		f.tracker = 0
-	}
+	list, err := f.tracked(ctGet, 0, ctTupleReply, proto, at, from)
 	if err != nil || len(list) < 4 {
 		return none, false
 	}
@@ -76,14 +39,64 @@ func (f *Firewall) Asked(proto uint8, from netip.AddrPort) (netip.AddrPort, bool
 	return to, to.IsValid() && to != at
 }
 
+// Forget makes the kernel forget a connection that we have begun.
+func (f *Firewall) Forget(proto uint8, own, far netip.AddrPort) {
+	plain := func(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().WithZone("").Unmap(), a.Port()) }
+	_, _ = f.tracked(ctDelete, netlink.Acknowledge, ctTupleOrig, proto, plain(own), plain(far)) // it may be forgotten already
+}
+
+// tracked asks the kernel's connection tracking about the connection with one of its tuples.
+func (f *Firewall) tracked(message uint16, flags netlink.HeaderFlags, tuple uint16, proto uint8, src, dst netip.AddrPort) ([]byte, error) {
+	family, first := byte(unix.AF_INET), uint16(ctV4Src)
+	if src.Addr().Is6() {
+		family, first = unix.AF_INET6, ctV6Src
+	}
+	e := netlink.NewAttributeEncoder()
+	e.ByteOrder = bigEndian
+	e.Nested(tuple, func(t *netlink.AttributeEncoder) error {
+		t.Nested(ctIP, func(n *netlink.AttributeEncoder) error {
+			n.Bytes(first, src.Addr().AsSlice())
+			n.Bytes(first+1, dst.Addr().AsSlice())
+			return nil
+		})
+		t.Nested(ctProto, func(n *netlink.AttributeEncoder) error {
+			n.ByteOrder = bigEndian
+			n.Uint8(ctProtoNum, proto)
+			n.Uint16(ctProtoNum+1, src.Port())
+			n.Uint16(ctProtoNum+2, dst.Port())
+			return nil
+		})
+		return nil
+	})
+	b, err := e.Encode()
+	if err != nil {
+		return nil, err
+	}
+	f.track.Lock()
+	defer f.track.Unlock()
+	if f.tracker == 0 {
+		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
+		if err != nil {
+			return nil, err
+		}
+		f.tracker = fd
+	}
+	list, err := f.exchange(message, flags, append([]byte{family, 0, 0, 0}, b...))
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		_ = unix.Close(f.tracker)
+		f.tracker = 0
+	}
+	return list, err
+}
+
 // exchange sends one request, and reads its answer, which is there when the request has been sent: the kernel answers in
 // the sender's own call. The library waits for the end of a list that never comes, because the kernel marks this one
 // answer as a part of many.
-func (f *Firewall) exchange(data []byte) ([]byte, error) {
+func (f *Firewall) exchange(message uint16, flags netlink.HeaderFlags, data []byte) ([]byte, error) {
 	f.sequence++
 	length := uint32(16 + len(data)) //nolint:gosec // some 100 bytes
-	m := netlink.Message{Header: netlink.Header{Length: length, Type: unix.NFNL_SUBSYS_CTNETLINK<<8 | ctGet,
-		Flags: netlink.Request, Sequence: f.sequence}, Data: data}
+	m := netlink.Message{Header: netlink.Header{Length: length, Type: netlink.HeaderType(unix.NFNL_SUBSYS_CTNETLINK<<8 | message),
+		Flags: netlink.Request | flags, Sequence: f.sequence}, Data: data}
 	b, err := m.MarshalBinary()
 	if err != nil {
 		return nil, err
@@ -107,7 +120,9 @@ func (f *Firewall) exchange(data []byte) ([]byte, error) {
 		if len(got.Data) < 4 {
 			return nil, errors.New("the error is short")
 		}
-		return nil, unix.Errno(-int32(binary.NativeEndian.Uint32(got.Data))) //nolint:gosec // the kernel's negative errno
+		if code := int32(binary.NativeEndian.Uint32(got.Data)); code != 0 { //nolint:gosec // the kernel's negative errno
+			return nil, unix.Errno(-code)
+		}
 	}
 	return slices.Clone(got.Data), nil
 }

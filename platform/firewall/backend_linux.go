@@ -35,6 +35,8 @@ type Firewall struct {
 	now   filling         // what is in force, as far as we have made it
 	there bool            // the table, as last read or written
 	made  string          // the lists that the table was made for, as last read
+	// has are addresses that may be in the named sets: others can be added without being removed before. nil: not known.
+	has map[netip.Addr]struct{}
 
 	track    sync.Mutex
 	tracker  int // a netlink socket for Asked, opened when first needed; 0: none
@@ -79,6 +81,7 @@ const socketBuffer = 8 << 20
 
 // broken closes a connection on which something failed, because its answers may be out of step.
 func (f *Firewall) broken() {
+	f.has = nil
 	if f.conn != nil {
 		_ = f.conn.CloseLasting()
 		f.conn = nil
@@ -354,6 +357,7 @@ func (f *Firewall) change(c enforce.Change) error {
 
 // write replaces the table. What allowed names have resolved to stays, or is there again.
 func (f *Firewall) write(c *nftables.Conn, t *nftables.Table, x filling) error {
+	f.has = nil
 	named := map[string][]nftables.SetElement{}
 	if x.reach.Only && x.known != nil {
 		for _, a := range x.known() {

@@ -19,6 +19,7 @@ func Capability(h platform.Host) platform.Capability {
 			platform.Lend[platform.Admitted](platform.PortAdmitted, f.Admitted),
 			platform.Lend[platform.Left](platform.PortLeft, f.Left),
 			platform.Lend[platform.Asked](platform.PortAsked, f.Asked),
+			platform.Lend[platform.Forget](platform.PortForget, f.Forget),
 		},
 	}
 }

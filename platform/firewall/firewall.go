@@ -29,7 +29,8 @@ const (
 // claims are what this package supports, on every system, together with the resolver.
 func claims() (out []platform.Claim) {
 	for _, c := range []platform.Claim{{Setting: "network.allowed_domains", Limit: allowedLimit},
-		{Setting: "network.blocked_domains", Limit: blockedLimit}} {
+		{Setting: "network.blocked_domains", Limit: blockedLimit}, {Setting: "network.allowed_lists", Limit: allowedLimit},
+		{Setting: "network.blocked_lists", Limit: blockedLimit}} {
 		c.OS, c.Level, c.Exercised = "linux", fact.Partial, true
 		out = append(out, c)
 		for _, os := range []string{"windows", "darwin"} {

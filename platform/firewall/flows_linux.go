@@ -51,7 +51,7 @@ func (f *Firewall) end(x filling, fresh bool) error {
 	var errs []error
 	var over []connection
 	for _, o := range outgoing("/proc/thread-self/net") {
-		if to := o.far.Addr(); !local[to] && !to.IsLoopback() && x.ends(o.proto, to, o.far.Port(), fresh) {
+		if to := o.far.Addr(); !local[to] && !to.IsLoopback() && o.far.Port() != 53 && x.ends(o.proto, to, o.far.Port(), fresh) {
 			over = append(over, o)
 		}
 	}
@@ -63,9 +63,11 @@ func (f *Firewall) end(x filling, fresh bool) error {
 		if !x.ends(w.TupleOrig.Proto.Protocol, to, port, fresh) {
 			continue
 		}
-		from := w.TupleOrig
-		over = append(over, connection{from.Proto.Protocol, netip.AddrPortFrom(from.IP.SourceAddress, from.Proto.SourcePort),
-			netip.AddrPortFrom(to, port)})
+		// Those on port 53 need no burial: their packets are refused unless they are redirected.
+		if from := w.TupleOrig; port != 53 {
+			over = append(over, connection{from.Proto.Protocol, netip.AddrPortFrom(from.IP.SourceAddress, from.Proto.SourcePort),
+				netip.AddrPortFrom(to, port)})
+		}
 		gone := conntrack.Flow{TupleOrig: w.TupleOrig, TupleReply: w.TupleReply, Zone: w.Zone}
 		if err := c.Delete(gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)

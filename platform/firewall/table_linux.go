@@ -64,7 +64,11 @@ func chains(t *nftables.Table, only bool) []chain {
 	out.add(loopback(), verdict(expr.VerdictAccept, ""))
 	// A question that was just redirected still names the interface that it was meant for.
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-		out.add(toSelf(), proto(p), toPort(link.ResolverPort), verdict(expr.VerdictAccept, ""))
+		out.add(proto(p), toPort(link.ResolverPort), toSelf(), verdict(expr.VerdictAccept, ""))
+	}
+	// A question that was not redirected belongs to a connection from before, or to one that began as our own.
+	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+		out.add(proto(p), toPort(53), refused)
 	}
 	out.add(flow4(setEnded4), refused)
 	out.add(flow6(setEnded6), refused)

@@ -18,6 +18,7 @@ func Capability(h platform.Host) platform.Capability {
 			platform.Borrow(platform.PortAdmitted, func(f platform.Admitted) { r.Admitted = f }),
 			platform.Borrow(platform.PortLeft, func(f platform.Left) { r.Left = f }),
 			platform.Borrow(platform.PortAsked, func(f platform.Asked) { r.Asked = f }),
+			platform.Borrow(platform.PortForget, func(f platform.Forget) { r.Forget = f }),
 		},
 		Now:       r.present,
 		Inventory: func(context.Context) (any, error) { return r.State(), nil },

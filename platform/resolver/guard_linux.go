@@ -25,6 +25,7 @@ type Resolver struct {
 	Admitted platform.Admitted
 	Left     platform.Left
 	Asked    platform.Asked
+	Forget   platform.Forget
 
 	hand  func(platform.Decision)
 	now   atomic.Pointer[standing] // nil: no rules yet, nothing is answered

@@ -19,14 +19,17 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/all"
 	"github.com/warderd/warder/enforce/fact"
+	networks "github.com/warderd/warder/enforce/network"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/firewall"
+	"github.com/warderd/warder/platform/link"
 	"github.com/warderd/warder/platform/platformtest"
 )
 
@@ -42,6 +45,8 @@ type laptop struct {
 	capables map[string]fact.Capability
 	gate     enforce.Gate
 	excepted []string
+	lists    map[string]string // files of long lists, by digest
+	read     map[policy.ListUse]policy.Content
 }
 
 func newLaptop(t *testing.T) *laptop {
@@ -127,7 +132,31 @@ func (l *laptop) compiled(network string) *section.Case {
 		l.t.Fatal(err)
 	}
 	d = d.Excepted(map[string][]string{"network": l.excepted})
+	d = d.WithLists(l.contents(d))
 	return section.Open(all.Sections, d, &fact.Machine{Capable: l.capables, Network: fact.Is(fact.Network{Server: "server.corp.example"})})
+}
+
+// contents reads the lists of a document that are here.
+func (l *laptop) contents(d *policy.Document) map[policy.ListUse]policy.Content {
+	for _, u := range d.Lists() {
+		if _, known := l.read[u]; known || l.lists[u.SHA256] == "" {
+			continue
+		}
+		f, err := os.Open(l.lists[u.SHA256])
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		list, err := networks.ReadList(f, u)
+		_ = f.Close()
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		if l.read == nil {
+			l.read = map[policy.ListUse]policy.Content{}
+		}
+		l.read[u] = policy.Content{List: list, SHA256: u.SHA256}
+	}
+	return l.read
 }
 
 func (l *laptop) want(network string) *enforce.Want {
@@ -920,4 +949,58 @@ func TestLyingServer(t *testing.T) {
 		}
 	}
 	l.load("")
+}
+
+// A program that gets the port of one of our own questions does not pass as we do: the kernel decides once for a connection
+// whether its packets are redirected. Our own are forgotten as soon as they are answered; and what still escapes the redirection
+// is refused.
+func TestOwnPort(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	l.load(blockList)
+	for i := range 20 {
+		l.Zone(fmt.Sprintf("n%d.example.com. 300 IN A %s", i, platformtest.Web4))
+		l.gives(platformtest.DNS4, fmt.Sprintf("n%d.example.com", i), "A", platformtest.Web4)
+	}
+	if b, err := os.ReadFile("/proc/net/nf_conntrack"); err != nil {
+		t.Logf("not shown by this kernel: %v", err)
+	} else if strings.Contains(string(b), "src="+platformtest.DNS4+" dst="+platformtest.Machine4+" sport=53") {
+		t.Errorf("the kernel remembers our own questions:\n%s", b)
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		const port = 41234
+		at := func(exempt bool) *net.Dialer {
+			d := &net.Dialer{Timeout: 3 * time.Second, LocalAddr: &net.UDPAddr{Port: port}}
+			if network == "tcp" {
+				d.LocalAddr = &net.TCPAddr{Port: port}
+			}
+			d.Control = func(_, _ string, c syscall.RawConn) error {
+				return c.Control(func(fd uintptr) {
+					_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+					if exempt {
+						_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, link.Mark)
+					}
+				})
+			}
+			return d
+		}
+		ask := func(exempt bool) (string, error) {
+			m := new(dns.Msg)
+			m.SetQuestion("www.blocked.example.", dns.TypeA)
+			c := dns.Client{Net: network, Timeout: 3 * time.Second, Dialer: at(exempt)}
+			got, _, err := c.Exchange(m, net.JoinHostPort(platformtest.DNS4, "53"))
+			if err != nil {
+				return "", err
+			}
+			return strings.Join(said(got), " "), nil
+		}
+		if got, err := ask(true); err != nil || got != platformtest.Other4 {
+			t.Fatalf("%s: as the agent itself: %q %v", network, got, err)
+		}
+		if got, err := ask(false); err == nil && got != "NXDOMAIN" {
+			t.Errorf("%s: from the agent's port a program gets %q", network, got)
+		}
+	}
 }

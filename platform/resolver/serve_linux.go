@@ -85,7 +85,7 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from netip.AddrPort, tcp
 	var err error
 	cut := false
 	for _, server := range servers[:min(len(servers), maxServers)] {
-		got, err = exchange(ctx, server, p, &q, tcp)
+		got, err = r.exchange(ctx, server, p, &q, tcp)
 		cut = err == nil && got[2]&2 != 0 // truncated, perhaps in the middle of a record
 		if err == nil && !cut {
 			if err = r.unpack(&m, got); err == nil {
@@ -228,7 +228,7 @@ func (r *Resolver) pass(ctx context.Context, p []byte, q *question, s *standing,
 	if out := r.refuse(nil, p, q, s); out != nil {
 		return out
 	}
-	got, err := exchange(ctx, to, p, q, tcp)
+	got, err := r.exchange(ctx, to, p, q, tcp)
 	r.asked(to, err)
 	if err != nil {
 		return q.reply(nil, p, rcodeFail, 0, "")
@@ -316,7 +316,7 @@ func (r *Resolver) mayBePrivate(s *standing, name string) bool {
 
 // exchange asks one server, past our own rules, with a number and a port of its own for each question. What does not
 // answer this very question is not listened to.
-func exchange(ctx context.Context, server netip.AddrPort, p []byte, q *question, tcp bool) ([]byte, error) {
+func (r *Resolver) exchange(ctx context.Context, server netip.AddrPort, p []byte, q *question, tcp bool) ([]byte, error) {
 	id, ask := dns.Id(), slices.Clone(p)
 	binary.BigEndian.PutUint16(ask, id)
 	if q.plain && q.size > maxUDP {
@@ -343,6 +343,7 @@ func exchange(ctx context.Context, server netip.AddrPort, p []byte, q *question,
 			return nil, err
 		}
 		defer c.Close()
+		defer r.forget(unix.IPPROTO_TCP, c)
 		defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 		_ = c.SetDeadline(time.Now().Add(tcpWait))
 		if err := writeTCP(c, ask); err != nil {
@@ -362,6 +363,7 @@ func exchange(ctx context.Context, server netip.AddrPort, p []byte, q *question,
 		return nil, err
 	}
 	defer c.Close()
+	defer r.forget(unix.IPPROTO_UDP, c)
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 	_ = c.SetDeadline(time.Now().Add(udpWait))
 	if _, err := c.Write(ask); err != nil {
@@ -376,6 +378,16 @@ func exchange(ctx context.Context, server netip.AddrPort, p []byte, q *question,
 		if mine(buf[:n]) {
 			return back(slices.Clone(buf[:n])), nil
 		}
+	}
+}
+
+// forget makes the kernel forget a connection with a server while its port is still ours. Whether a packet is redirected is
+// decided once for a connection: a program that got the port next would pass as we do, for as long as the kernel remembers.
+func (r *Resolver) forget(proto uint8, c net.Conn) {
+	own, err := netip.ParseAddrPort(c.LocalAddr().String())
+	far, errFar := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err == nil && errFar == nil && !far.Addr().IsLoopback() {
+		r.Forget(proto, own, far)
 	}
 }
 
