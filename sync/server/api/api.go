@@ -17,8 +17,10 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server/fleet"
 	"github.com/warderd/warder/sync/server/store"
@@ -82,6 +84,9 @@ type API struct {
 	inFlight  chan struct{}
 	large     *semaphore.Weighted // bytes of large bodies that are being read
 	questions chan struct{}       // what-if, one at a time
+	uploads   chan struct{}       // of long lists, one at a time
+	downloads downloads
+	contents  *lru.Cache[policy.ListUse, policy.List] // long lists that questions were about
 	stopping  atomic.Bool
 
 	pinging   sync.Mutex
@@ -100,6 +105,8 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 	a.inFlight = make(chan struct{}, a.MaxInFlight)
 	a.large = semaphore.NewWeighted(largeBodies)
 	a.questions = make(chan struct{}, 1)
+	a.uploads = make(chan struct{}, 1)
+	a.contents, _ = lru.New[policy.ListUse, policy.List](4) // an error only of sizes below 1
 	a.stats = newStats(a)
 	a.book.init(a)
 	a.batch.init(a)

@@ -26,6 +26,7 @@ const (
 type endpoint struct {
 	in, out reflect.Type
 	free    bool // the body is a policy document: its own decoder checks it
+	stream  bool // the handler reads the body itself: text that is too long to be held
 	call    func(*API, *request) (any, error)
 }
 

@@ -40,6 +40,7 @@ var examples = map[string]string{
 // pathExamples are ids as the server makes them.
 var pathExamples = map[string]string{
 	"id": "policy-default", "version": "1", "exception": "exception-abcdefghijkl", "bundle": "bundle-abcdefghijkl",
+	"sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
 }
 
 // exampleOf is an example id for a path's value.
@@ -50,7 +51,7 @@ func exampleOf(r *route, name string) string {
 			return "template-strict"
 		case "devices":
 			return "device-ABCDEFGHIJKLMNOP"
-		case "rollouts", "assignments", "enrollments":
+		case "rollouts", "assignments", "enrollments", "lists":
 			return strings.TrimSuffix(first, "s") + "-abcdefghijkl"
 		}
 	}
@@ -72,6 +73,14 @@ func callOf(r *route) (command, curl string) {
 		curl += " -X " + r.method
 	}
 	curl += " $URL" + protocol.Base + path
+	if r.stream {
+		command, curl = "warder-server list upload tracker.txt", curl+" --data-binary @tracker.txt"
+		if r.method == "PUT" {
+			command += " --id " + exampleOf(r, "id")
+		} else {
+			command, curl = command+" --name Trackers", strings.Replace(curl, path, path+"?name=Trackers", 1)
+		}
+	}
 	if body := examples[r.method+" "+r.path]; body != "" {
 		command += " '" + body + "'"
 		curl += " -d '" + body + "'"

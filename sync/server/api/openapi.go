@@ -92,7 +92,7 @@ func Describe(version string) *huma.OpenAPI {
 		for _, p := range r.query {
 			op.Parameters = append(op.Parameters, &huma.Param{Name: p.name, In: "query", Description: p.doc, Schema: p.schema()})
 		}
-		if r.access == admin && r.method == http.MethodPost {
+		if r.access == admin && r.method == http.MethodPost && !r.stream {
 			op.Parameters = append(op.Parameters, &huma.Param{Name: "Idempotency-Key", In: "header",
 				Description: "a repeated request with the same key gets the same answer and is not carried out again",
 				Schema:      &huma.Schema{Type: "string"}})
@@ -100,6 +100,10 @@ func Describe(version string) *huma.OpenAPI {
 		if strings.HasPrefix(r.path, "/policies/{id}") && (r.method != http.MethodGet) {
 			op.Parameters = append(op.Parameters, &huma.Param{Name: "If-Match", In: "header",
 				Description: "the ETag that was read; 412 if there is a newer version", Schema: &huma.Schema{Type: "string"}})
+		}
+		if r.stream {
+			op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"text/plain": {
+				Schema: &huma.Schema{Type: "string"}, Example: "tracker.example\n*.ads.example\n"}}}
 		}
 		if r.in != nil {
 			op.RequestBody = &huma.RequestBody{Required: true, Content: withExample(r, content(r.in, operationID(r)+"Body"))}
@@ -112,6 +116,12 @@ func Describe(version string) *huma.OpenAPI {
 		switch r.out {
 		case reflect.TypeFor[rawBody]():
 			answer.Content = map[string]*huma.MediaType{"application/gzip": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}
+		case reflect.TypeFor[streamed]():
+			kind := "text/plain"
+			if r.access == device {
+				kind = "application/zstd"
+			}
+			answer.Content = map[string]*huma.MediaType{kind: {Schema: &huma.Schema{Type: "string", Format: "binary"}}}
 		default:
 			answer.Content = content(r.out, operationID(r)+"Answer")
 		}
@@ -142,8 +152,8 @@ func Describe(version string) *huma.OpenAPI {
 // tagDocs describe the groups of routes.
 var tagDocs = map[string]string{
 	"Policies": "what devices should do", "Templates": "policies to begin with", "Rollouts": "a policy's next version, in stages",
-	"Assignments": "policies for groups of devices",
-	"Devices":     "laptops and their compliance", "Enrollments": "tokens with which devices enroll",
+	"Assignments": "policies for groups of devices", "Lists": "lists of names that are too long for a policy",
+	"Devices": "laptops and their compliance", "Enrollments": "tokens with which devices enroll",
 	"Compliance": "the fleet's compliance",
 	"Events":     "what happened on devices",
 	"Audit":      "what administrators changed", "Tokens": "administrators' tokens", "Latency": "how long changes take",
@@ -246,7 +256,7 @@ func readable(doc *huma.OpenAPI) ([]byte, error) {
 		if r.in != nil {
 			o.Body = outline(registry.Schema(r.in, true, ""), "", 0)
 		}
-		if r.out != reflect.TypeFor[struct{}]() && r.out != reflect.TypeFor[rawBody]() {
+		if r.out != reflect.TypeFor[struct{}]() && r.out != reflect.TypeFor[rawBody]() && r.out != reflect.TypeFor[streamed]() {
 			o.Answer = outline(registry.Schema(r.out, true, ""), "", 0)
 		}
 		n := slices.IndexFunc(groups, func(g group) bool { return g.Name == tagOf(r) })

@@ -38,9 +38,17 @@ type validView struct {
 }
 
 // validatePolicy answers POST /policies/validate.
-func validatePolicy(_ *API, q *request) (validView, error) {
+func validatePolicy(a *API, q *request) (validView, error) {
 	d, err := policy.Decode(q.body, policy.Options{Strict: true})
+	if err == nil {
+		err = a.listsThere(q.Context(), d)
+	}
 	var errs policy.Errors
+	var no *problem
+	if errors.As(err, &no) {
+		errs, _ = no.errors.(policy.Errors)
+		err = errs
+	}
 	if errors.As(err, &errs) {
 		q.status = http.StatusBadRequest
 		return validView{Errors: errs}, nil
@@ -68,6 +76,9 @@ func createPolicy(a *API, q *request) (createdView, error) { return a.create(q, 
 // create makes a policy of a document.
 func (a *API) create(q *request, body []byte) (createdView, error) {
 	d, err := decodePolicy(body)
+	if err == nil {
+		err = a.listsThere(q.Context(), d)
+	}
 	if err != nil {
 		return createdView{}, err
 	}
@@ -150,6 +161,9 @@ func (a *API) edit(q *request, body []byte) (e edit, err error) {
 		return e, err
 	}
 	if err := a.editable(p, e.after, fields); err != nil {
+		return e, err
+	}
+	if err := a.listsThere(q.Context(), e.after); err != nil {
 		return e, err
 	}
 	if e.before, err = a.decoded(p); err != nil {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/protocol"
+	"github.com/warderd/warder/sync/server/namelist"
 )
 
 // request is what a handler works on.
@@ -43,6 +44,15 @@ type request struct {
 
 // read reads the body, within its bound, after the caller is known.
 func (q *request) read(a *API, hash string) error {
+	if q.route.stream {
+		if q.ContentLength > namelist.MaxUpload {
+			q.w.Header().Set("Connection", "close")
+			return &problem{status: http.StatusRequestEntityTooLarge, code: "too_large",
+				message: fmt.Sprintf("the body is larger than %d bytes", namelist.MaxUpload)}
+		}
+		q.body = []byte{}
+		return nil
+	}
 	limit := int64(1 << 20)
 	switch q.route.access {
 	case device:

@@ -78,6 +78,16 @@ var routes = []route{
 	{"GET", "/policies/{id}/rollouts", viewer, "List a policy's rollouts", get(listRollouts), 0, rolloutFilter},
 	{"POST", "/policies/{id}/rollouts", admin, "Update a policy in stages", document[rolloutBody](startRollout), 201, nil},
 
+	{"GET", "/lists", viewer, "List long lists of names", get(listNameLists), 0, append([]param{textParam, sortParam("name", "updated_at")},
+		paging...)},
+	{"POST", "/lists", admin, "Upload a long list: one name a line, a hosts file, or ||name^", upload(createNameList), 201,
+		append([]param{{name: "name", doc: "of the list", kind: "string"}}, uploadParams...)},
+	{"GET", "/lists/{id}", viewer, "Get a long list's versions", get(getNameList), 0, nil},
+	{"PUT", "/lists/{id}", admin, "Upload a long list's next version", upload(putNameList), 0,
+		append([]param{{name: "name", doc: "a new name for the list", kind: "string"}}, uploadParams...)},
+	{"DELETE", "/lists/{id}", admin, "Delete a long list that no policy names", get(deleteNameList), 0, nil},
+	{"GET", "/lists/{id}/versions/{version}", viewer, "Download a version of a long list", get(getNameListText), 0, nil},
+
 	{"GET", "/rollouts/{id}", viewer, "Get a rollout", get(getRollout), 0, nil},
 	{"POST", "/rollouts/{id}/pause", admin, "Pause a rollout: no further device is moved",
 		get(turnRollout([]string{fleet.Running}, fleet.Paused, "paused")), 0, nil},
@@ -123,5 +133,6 @@ var routes = []route{
 	{"POST", "/devices/enroll", token, "Enroll a device", document[protocol.EnrollRequest](enroll), 201, nil},
 	{"POST", "/devices/{id}/checkin", device, "Check in: report, and get the policy", document[protocol.Report](checkin), 0, nil},
 	{"PUT", "/devices/{id}/diagnostics", device, "Send a diagnostics bundle that was asked for (gzip)", get(putDiagnostics), 201, nil},
+	{"GET", "/devices/{id}/lists/{sha256}", device, "Fetch a long list that a policy names (zstd), or a part of it", get(fetchList), 0, nil},
 	{"GET", "/devices/{id}/push", device, "The websocket on which the server nudges", get(push), 0, nil},
 }

@@ -133,6 +133,11 @@ func (a *API) serve(r *route, names []string, w http.ResponseWriter, hq *http.Re
 		status, body = a.answer(w, q.id, err)
 		out = body
 	}
+	if s, is := out.(streamed); is {
+		w.Header().Set("Content-Type", s.kind)
+		s.send(w, hq)
+		return
+	}
 	raw, is := out.(rawBody)
 	if is {
 		w.Header().Set("Content-Type", raw.kind)

@@ -107,7 +107,13 @@ func whatIf(a *API, q *request) (whatIfView, error) {
 	}
 	ctx, cancel := context.WithTimeout(q.Context(), whatIfTime)
 	defer cancel()
-	w := &whatIfWork{a: a, st: a.state.Load(), before: e.before, after: e.after}
+	w := &whatIfWork{a: a, st: a.state.Load()}
+	if w.before, err = a.withLists(ctx, e.before); err == nil {
+		w.after, err = a.withLists(ctx, e.after)
+	}
+	if err != nil {
+		return out, err
+	}
 	last, err := w.run(ctx, numbers[:min(len(numbers), whatIfMost)], &out)
 	if err != nil && ctx.Err() != nil && q.Context().Err() == nil {
 		out.Truncated, err = fmt.Sprintf("%d devices were looked at in %s; go on with the cursor in next", out.Devices, whatIfTime), nil
