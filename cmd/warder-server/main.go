@@ -38,7 +38,7 @@ func newApp() *app {
 	}
 	a.Program = cli.New(root, version)
 	a.Explain = failure
-	root.AddCommand(a.serve(), a.token(), a.enrollment(), a.device(), a.event(), a.policy(), a.api(), a.keys(), a.backup(), a.restore(),
+	root.AddCommand(a.serve(), a.token(), a.enrollment(), a.device(), a.event(), a.policy(), a.namelist(), a.api(), a.keys(), a.backup(), a.restore(),
 		a.version())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return a

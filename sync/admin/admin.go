@@ -130,6 +130,66 @@ func (c *Client) Do(ctx context.Context, method, path string, header http.Header
 	return res.Header.Get("ETag"), nil
 }
 
+// Upload sends text of any length to one operation, and decodes the answer.
+func (c *Client) Upload(ctx context.Context, method, path string, in io.Reader, out any) error {
+	res, err := c.long(ctx, method, path, in)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return err
+	case len(b) > maxAnswer:
+		return fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
+	case res.StatusCode/100 != 2:
+		return failed(res.StatusCode, b)
+	}
+	return json.Unmarshal(b, out)
+}
+
+// Download writes the answer of one operation as it comes.
+func (c *Client) Download(ctx context.Context, path string, to io.Writer) error {
+	res, err := c.long(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode/100 != 2 {
+		b, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+		return failed(res.StatusCode, b)
+	}
+	_, err = io.Copy(to, res.Body)
+	return err
+}
+
+// long makes a request that may take as long as it takes.
+func (c *Client) long(ctx context.Context, method, path string, in io.Reader) (*http.Response, error) {
+	if in != nil {
+		in = io.NopCloser(in) // a file is closed by its owner
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, in)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	if in != nil {
+		req.Header.Set("Content-Type", "text/plain; charset=utf-8")
+	}
+	h := *c.http
+	h.Timeout = 0
+	res, err := h.Do(req)
+	var outer *url.Error
+	if errors.As(err, &outer) {
+		err = outer.Err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach %s: %w", strings.TrimSuffix(c.base, "/api/v1"), err)
+	}
+	return res, nil
+}
+
 // maxEntries bounds what is read of one list: no fleet has so many devices.
 const maxEntries = 10_000_000
 

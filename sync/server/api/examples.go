@@ -74,7 +74,7 @@ func callOf(r *route) (command, curl string) {
 	}
 	curl += " $URL" + protocol.Base + path
 	if r.stream {
-		command, curl = "warder-server list upload tracker.txt", curl+" --data-binary @tracker.txt"
+		command, curl = "warder-server namelist upload tracker.txt", curl+" --data-binary @tracker.txt"
 		if r.method == "PUT" {
 			command += " --id " + exampleOf(r, "id")
 		} else {
