@@ -55,6 +55,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	p.start("resume", false, func(ctx context.Context) error { return resume.Watch(ctx, func() { a.do(a.resumed) }) })
 	p.start("link", false, func(ctx context.Context) error { return link.Watch(ctx, func() { a.do(a.linked) }) })
 	p.start("config", false, a.watchConfig)
+	a.keepLists()
+	a.fetchLists()
 	a.firstCheckIn()
 	if a.o.Ready != nil {
 		a.o.Ready()
@@ -110,6 +112,8 @@ func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 			a.endExceptions()
 		case <-a.clocks.enroll.C:
 			a.background.Go(func() { a.dropped(ctx) })
+		case <-a.shelf.timer.C:
+			a.fetchLists()
 		case <-a.clocks.home.C:
 			a.goHome()
 		case <-a.clocks.idle.C:

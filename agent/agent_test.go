@@ -56,6 +56,7 @@ type lab struct {
 	api           *localapi.Client
 	stop          func()
 	machine       string
+	options       server.Options
 	down          func() // the server
 }
 
@@ -96,14 +97,10 @@ func labWith(t *testing.T, o server.Options) *lab {
 		"I: Bus=0011 Vendor=0001 Product=0001 Version=ab41\nS: Sysfs=/devices/platform/i8042/serio0/input/input0\nB: EV=120013\nB: "+
 			"KEY=402000002 3803078f800d001 feffffdfffefffff fffffffffffffffe\n\n")
 
-	ctx, cancel := context.WithCancel(context.Background())
-	ready, done := make(chan string, 1), make(chan error, 1)
 	data := l.dir + "/server"
-	o.Data, o.Listen, o.Interval, o.Log, o.Ready = data, "127.0.0.1:0", time.Minute, slog.New(slog.DiscardHandler),
-		func(u string) { ready <- u }
-	go func() { done <- server.Serve(ctx, o) }()
-	l.url = <-ready
-	l.down = sync.OnceFunc(func() { cancel(); <-done })
+	o.Data, o.Listen, o.Interval, o.Log = data, "127.0.0.1:0", time.Minute, slog.New(slog.DiscardHandler)
+	l.options = o
+	l.serve()
 	t.Cleanup(func() { l.down() })
 	keys, err := server.LoadKeys(data)
 	if err != nil {
@@ -121,6 +118,24 @@ func labWith(t *testing.T, o server.Options) *lab {
 		t.Cleanup(l.client.CloseIdleConnections)
 	}
 	return l
+}
+
+// serve starts the server, where it was before if it was running before.
+func (l *lab) serve() {
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, done := make(chan string, 1), make(chan error, 1)
+	o := l.options
+	o.Ready = func(u string) { ready <- u }
+	if u, err := url.Parse(l.url); err == nil && u.Host != "" {
+		o.Listen = u.Host
+	}
+	go func() { done <- server.Serve(ctx, o) }()
+	select {
+	case l.url = <-ready:
+	case err := <-done:
+		l.t.Fatal(err)
+	}
+	l.down = sync.OnceFunc(func() { cancel(); <-done })
 }
 
 // sits sets who is at the machine from now on.

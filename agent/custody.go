@@ -17,6 +17,7 @@ type custody struct {
 	ids    *identity.Store
 	health *health
 	now    func() time.Time
+	shelf  *shelf // the long lists of documents
 
 	mu     sync.Mutex
 	state  identity.State
@@ -48,7 +49,7 @@ func (c *custody) load(boot string) {
 		}
 		issued, doc, err := c.read(as)
 		if err == nil {
-			c.issued, c.doc = issued, doc
+			c.issued, c.doc = issued, c.shelf.attach(doc)
 			c.waiting = c.waiting && i == 0
 			c.standin = st.Policy != nil && as != st.Policy && as.JWS != st.Policy.JWS
 			return
@@ -108,10 +109,14 @@ func (c *custody) device() *identity.Device {
 
 // put makes a document the one in force.
 func (c *custody) put(doc *policy.Document, issued *protocol.Assignment) {
+	doc = c.shelf.attach(doc)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.doc, c.issued = doc, issued
 }
+
+// refill gives the document in force its long lists again: others are here now.
+func (c *custody) refill() { c.put(c.doc, c.issued) }
 
 // refutedFor is how long a policy that cut the machine off is not tried again. The server side may be repaired
 // meanwhile.
@@ -343,7 +348,7 @@ func (c *custody) released(jws string) error {
 
 // erase erases the identity.
 func (c *custody) erase() error {
-	if err := c.ids.Erase(); err != nil {
+	if err := errors.Join(c.ids.Erase(), c.shelf.library.Clear()); err != nil {
 		return err
 	}
 	c.mu.Lock()

@@ -184,6 +184,7 @@ func (a *Agent) proved(x *exchange) {
 	if serial, changed := a.custody.confirm(); changed {
 		a.stored(serial, "active", "")
 		a.noteEarly()
+		a.keepLists()
 	}
 }
 
@@ -275,6 +276,8 @@ func (a *Agent) linked() {
 	if a.contact.cadence.Failures() > 0 {
 		a.contact.soon(a.contact.cadence.Soon())
 	}
+	a.shelf.listsSoon()
+	a.fetchLists()
 }
 
 // report describes the machine, and contains only what the server does not have yet.

@@ -73,6 +73,11 @@ func (a *Agent) explain(ctx context.Context, c caller, in ExplainRequest) (Expla
 	case err != nil:
 		return none, &localapi.Error{Status: http.StatusBadRequest, Message: err.Error()}
 	}
+	if l := answer.Listed; l != nil {
+		if l.Line = a.shelf.library.Line(l.ListRef, l.Entry); l.Line > 0 {
+			answer.Reason += fmt.Sprintf(" (line %d of version %s)", l.Line, l.Short())
+		}
+	}
 	if answer.Now == "" && (c.Root || a.seated(c)) {
 		answer.Now = a.machine.present(in.Section, answer.Subject)
 	}

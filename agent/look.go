@@ -166,6 +166,7 @@ func (a *Agent) apply() bool {
 		c.renewed = true
 		c.socket.Renew()
 	}
+	a.fetchLists()
 	problem := ""
 	if err := errors.Join(s.result.Problems...); err != nil {
 		problem = err.Error()

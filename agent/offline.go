@@ -129,8 +129,8 @@ func EnrollOffline(ctx context.Context, p paths.Paths, e Enrollment) error {
 func ExplainOffline(ctx context.Context, p paths.Paths, in ExplainRequest) (Explanation, error) {
 	o := Options{Paths: p}
 	o.defaults()
-	a := &Agent{o: o, health: newHealth(o.Now), exceptions: &exceptions{now: o.Now}}
-	a.custody = &custody{ids: identity.New(p.State, p.Run), health: a.health, now: o.Now}
+	a := &Agent{o: o, health: newHealth(o.Now), exceptions: &exceptions{now: o.Now}, shelf: newShelf(p.Lists(), o.Sections)}
+	a.custody = &custody{ids: identity.New(p.State, p.Run), health: a.health, now: o.Now, shelf: a.shelf}
 	a.custody.load(o.Boot)
 	if a.custody.doc == nil {
 		st, err := a.custody.ids.Load()

@@ -35,6 +35,7 @@ func (a *Agent) routes() []localapi.Route {
 		{Method: "GET", Path: "/v1/policy", Access: localapi.Root, Handle: a.getPolicy},
 		{Method: "GET", Path: "/v1/policies", Access: localapi.Root, Heavy: true, Handle: a.getPolicies},
 		{Method: "GET", Path: "/v1/inventory/{name}", Access: localapi.Root, Heavy: true, Handle: a.getInventory},
+		{Method: "GET", Path: "/v1/lists", Access: localapi.Root, Handle: a.getLists},
 		{Method: "GET", Path: "/v1/ledger", Access: localapi.Root, Heavy: true, Handle: a.getLedger},
 		{Method: "POST", Path: "/v1/check-in", Access: localapi.User, Handle: a.postCheckIn},
 		{Method: "POST", Path: "/v1/enroll", Access: localapi.Root, Handle: a.postEnroll},

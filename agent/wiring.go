@@ -29,6 +29,7 @@ type Agent struct {
 	store  *store.Store
 
 	custody    *custody
+	shelf      *shelf
 	machine    *machine
 	contact    *contact
 	exceptions *exceptions
@@ -60,7 +61,8 @@ func New(o Options) (*Agent, error) {
 		clocks: clocks{look: stopped(), hold: stopped(), idle: stopped(), enroll: stopped(), home: stopped()}}
 	a.health = newHealth(o.Now)
 	a.latency.init()
-	a.custody = &custody{ids: identity.New(o.Paths.State, o.Paths.Run), health: a.health, now: o.Now}
+	a.shelf = newShelf(o.Paths.Lists(), o.Sections)
+	a.custody = &custody{ids: identity.New(o.Paths.State, o.Paths.Run), health: a.health, now: o.Now, shelf: a.shelf}
 	a.exceptions = &exceptions{now: o.Now, timer: stopped()}
 	a.contact = &contact{now: o.Now, cadence: checkin.NewCadence(o.Random), timer: stopped()}
 	var err error

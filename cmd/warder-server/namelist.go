@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -275,7 +276,7 @@ func (a *app) namelistDownload() *cobra.Command {
 				}
 				number = n.Version
 			}
-			err = client.Download(cmd.Context(), fmt.Sprintf("/lists/%s/versions/%d", url.PathEscape(args[0]), number), cmd.OutOrStdout())
+			err = client.Download(cmd.Context(), fmt.Sprintf("/lists/%s/versions/%d", url.PathEscape(args[0]), number), &lineWriter{st: a.screen(cmd)})
 			if notFound(err) {
 				return &cli.Failure{Err: fmt.Errorf("no list %q has a version %d", args[0], number), Code: "not_found",
 					Hint: "see: warder-server namelist show"}
@@ -285,6 +286,25 @@ func (a *app) namelistDownload() *cobra.Command {
 	}
 	c.Flags().IntVar(&number, "version-number", 0, "an earlier version")
 	return a.targetFlags(c)
+}
+
+// lineWriter prints whole lines, safely.
+type lineWriter struct {
+	st   cli.Screen
+	rest []byte
+}
+
+// Write prints what is complete. The last line of a list has an end, too.
+func (w *lineWriter) Write(b []byte) (int, error) {
+	w.rest = append(w.rest, b...)
+	for {
+		line, rest, found := bytes.Cut(w.rest, []byte("\n"))
+		if !found {
+			return len(b), nil
+		}
+		w.st.Printf("%s\n", cli.Plain(string(line)))
+		w.rest = rest
+	}
 }
 
 func (a *app) namelistDelete() *cobra.Command {

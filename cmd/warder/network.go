@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/cmd/cli"
 	"github.com/warderd/warder/platform/resolver"
 )
@@ -22,9 +23,16 @@ func (a *app) network() *cobra.Command {
 			if err := a.client().Do(cmd.Context(), "GET", "/v1/inventory/network", nil, &s); err != nil {
 				return fmt.Errorf("cannot show the network: %w", err)
 			}
+			var lists []agent.ListStatus
+			if err := a.client().Do(cmd.Context(), "GET", "/v1/lists", nil, &lists); err != nil {
+				return fmt.Errorf("cannot show the lists: %w", err)
+			}
 			st := a.screen(cmd)
 			if a.JSON() {
-				return st.JSON(s, true)
+				return st.JSON(struct {
+					resolver.State
+					Lists []agent.ListStatus `json:"lists"`
+				}{s, lists}, true)
 			}
 			now := time.Now()
 			switch s.Mode {
@@ -41,6 +49,7 @@ func (a *app) network() *cobra.Command {
 			default:
 				st.Printf("The policy says nothing about names.\n")
 			}
+			showLists(st, lists)
 			if len(s.Servers) > 0 {
 				st.Printf("\nServers that were asked\n")
 			}
@@ -69,6 +78,26 @@ func (a *app) network() *cobra.Command {
 			}
 			return nil
 		},
+	}
+}
+
+// showLists prints the long lists that the policy names.
+func showLists(st cli.Screen, lists []agent.ListStatus) {
+	if len(lists) > 0 {
+		st.Printf("\nLong lists\n")
+	}
+	for _, l := range lists {
+		kind := strings.TrimSuffix(strings.TrimPrefix(l.Setting, "network."), "_lists")
+		st.Printf("  %-28s %s, ", cli.Plain(l.ID), cli.Plain(kind))
+		switch {
+		case l.InForce == l.SHA256:
+			st.Printf("%d names, version %s\n", l.Names, cli.Plain(l.Short()))
+		case l.InForce != "":
+			st.Printf("%s\n", st.Warn(cli.Plain(fmt.Sprintf("version %s: %s; version %.12s with %d names is in force meanwhile", l.Short(), l.Problem,
+				l.InForce, l.Names))))
+		default:
+			st.Printf("%s\n", st.Warn(cli.Plain(fmt.Sprintf("version %s: %s", l.Short(), l.Problem))))
+		}
 	}
 }
 

@@ -71,6 +71,15 @@ func (r *Rules) ask(s *Subject) section.Answer {
 	v := r.Judge(s)
 	a := section.Answer{Answer: section.Word(v), Subject: text(s), Group: text(s)}
 	a.Reason, a.Nearest = r.Reason(v, s)
+	rule, deny := v.Rule, !v.Allow
+	if v.WouldDeny {
+		rule, deny = v.Would, true
+	}
+	if rule.Line == lineMatch {
+		if in, n := r.listed(s, deny); in != nil {
+			a.Listed = &section.Listed{ListRef: policy.ListRef{ID: in.use.ID, SHA256: in.content.SHA256}, Entry: n.String()}
+		}
+	}
 	return a
 }
 
@@ -126,15 +135,14 @@ func (r *Rules) sentence(rule enforce.Rule, s *Subject, deny bool) string {
 	case lineResolver:
 		return "it is another way to look up names, past the policy"
 	case lineMatch:
-		list, verb := r.doc.Network.AllowedDomains.V, "allows"
+		list, verb := r.short(deny), "allows"
 		if deny {
-			list, verb = r.doc.Network.BlockedDomains.V, "blocks"
+			verb = "blocks"
 		}
-		i := longest(list, s)
-		if in, n, how := r.longest(s, !deny); in != nil && (i < 0 || how > specific(list[i], s)) {
+		if in, n := r.listed(s, deny); in != nil {
 			return fmt.Sprintf("list %q of %s %s %s", in.use.ID, in.use.Setting, verb, n)
 		}
-		if i >= 0 {
+		if i := longest(list, s); i >= 0 {
 			return fmt.Sprintf("%s[%d] %s %s", rule.Setting, i, verb, list[i])
 		}
 	case lineRest:
@@ -146,6 +154,24 @@ func (r *Rules) sentence(rule enforce.Rule, s *Subject, deny bool) string {
 		}
 	}
 	return "nothing in the policy is about it"
+}
+
+// short is the list in the document that blocks or allows.
+func (r *Rules) short(blocks bool) []policy.Name {
+	if blocks {
+		return r.doc.Network.BlockedDomains.V
+	}
+	return r.doc.Network.AllowedDomains.V
+}
+
+// listed is the entry of a long list that decides about a subject, and its list; nil if a short one does.
+func (r *Rules) listed(s *Subject, deny bool) (*longList, policy.Name) {
+	in, n, how := r.longest(s, !deny)
+	list := r.short(deny)
+	if i := longest(list, s); i >= 0 && specific(list[i], s) >= how {
+		return nil, n
+	}
+	return in, n
 }
 
 // both names those of two settings that the policy has.

@@ -18,8 +18,8 @@ import (
 
 // ListRef names one version of a list.
 type ListRef struct {
-	ID     string
-	SHA256 string // 64 lower-case hex digits
+	ID     string `json:"id"`
+	SHA256 string `json:"sha256"` // 64 lower-case hex digits
 }
 
 // Short is the beginning of the digest, for people.

@@ -85,8 +85,17 @@ type Answer struct {
 	Reason  string `json:"reason"`
 	Nearest string `json:"nearest,omitempty"` // the smallest change to the policy that would reverse the answer
 	Now     string `json:"now,omitempty"`     // the machine's present state of it
+	// Listed is the entry of a long list that decided; nil if none did.
+	Listed *Listed `json:"listed,omitempty"`
 	// Group is how the subject is counted in a fleet: by model, not by single device.
 	Group string `json:"-"`
+}
+
+// Listed is one entry of a long list.
+type Listed struct {
+	policy.ListRef
+	Entry string `json:"entry"`          // as it stands there
+	Line  int    `json:"line,omitempty"` // 0 while it was not looked up
 }
 
 // Outcome is the state that a section wants, and its finding of each managed setting.

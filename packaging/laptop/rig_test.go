@@ -218,6 +218,21 @@ func (r *rig) change(body string) {
 	if doc["compliance"] == nil {
 		doc["compliance"] = "enforce"
 	}
+	network, _ := data["network"].(map[string]any)
+	for _, s := range []string{"allowed_lists", "blocked_lists"} {
+		list, _ := network[s].([]any)
+		for i, x := range list { // "@name" is a long list of that name alone
+			if name, is := x.(string); is {
+				var out struct{ ID, SHA256 string }
+				text := r.sh(`echo %s | curl -sk -H "Authorization: Bearer $(cat /root/token)" --data-binary @- "%s/lists?name=%s"`,
+					strings.TrimPrefix(name, "@"), api, strings.TrimPrefix(name, "@"))
+				if err := json.Unmarshal([]byte(text), &out); err != nil || out.ID == "" {
+					r.t.Fatalf("%s: %v", text, err)
+				}
+				list[i] = map[string]string{"id": out.ID, "sha256": out.SHA256}
+			}
+		}
+	}
 	b, _ := json.Marshal(doc)
 	r.curl("PUT", "/policies/"+r.policy, string(b))
 }

@@ -79,6 +79,13 @@ var Sabotages = []Sabotage{
 		Policy: `{"network":{"allowed_domains":["example.com"]}}`,
 		Breaks: "nft insert rule inet warder out accept",
 		Mended: `! timeout 3 bash -c 'exec 3<>/dev/tcp/203.0.113.20/443'`, Subject: "firewall/names"},
+	{Name: "the table of a long list is flushed", Claims: []enforce.Setting{"network.blocked_lists"}, Network: true,
+		Policy: `{"network":{"blocked_lists":["@blocked.example"]}}`,
+		Breaks: "nft flush chain inet warder names", Mended: `test -z "$(getent ahostsv4 www.blocked.example)"`, Subject: "firewall/names"},
+	{Name: "an address is added to a long list's own", Claims: []enforce.Setting{"network.allowed_lists"}, Network: true,
+		Policy: `{"network":{"allowed_lists":["@example.com"]}}`,
+		Breaks: "nft add element inet warder named4 '{ 203.0.113.20 timeout 1h }'",
+		Mended: `! timeout 3 bash -c 'exec 3<>/dev/tcp/203.0.113.20/443'`, Subject: "firewall/names"},
 
 	// On a machine on which everything else is encrypted (TestEncryption): vdb is a LUKS volume that is open as enc1,
 	// the others are empty.

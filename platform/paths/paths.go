@@ -29,6 +29,9 @@ func Under(state string) Paths {
 // Socket is the local API's.
 func (p Paths) Socket() string { return filepath.Join(p.Run, "warder.sock") }
 
+// Lists is where the long lists of names are that policies refer to.
+func (p Paths) Lists() string { return filepath.Join(p.State, "lists") }
+
 // ConfigFile is the configuration file.
 func (p Paths) ConfigFile() string { return filepath.Join(p.Config, "warder.toml") }
 

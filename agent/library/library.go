@@ -1,0 +1,249 @@
+// Package library keeps the long lists of names that policies refer to, as files below the state directory: one directory for
+// each list, and in it the packed text of each version that is needed, named by the digest of that text. A file is verified
+// against its digest whenever it is read, so that nothing which is damaged or changed is ever used. It decides nothing: the
+// agent says what is needed.
+package library
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/platform/durable"
+	"github.com/warderd/warder/sync/checkin"
+	"github.com/warderd/warder/sync/protocol"
+)
+
+// Library is the lists of one device.
+type Library struct {
+	Dir string
+	// Read reads the text of a list, as its section does.
+	Read func(io.Reader, policy.ListUse) (policy.List, error)
+
+	mu   sync.Mutex
+	open map[policy.ListUse]policy.List // read, and in use or about to be
+}
+
+const (
+	packed = ".zst"
+	part   = ".part" // after the digest and the ETag of what it is a part of
+)
+
+func (l *Library) file(r policy.ListRef) string { return filepath.Join(l.Dir, r.ID, r.SHA256+packed) }
+
+// Attach returns the document with its lists: each in the version that the document names, or else in the one that was used
+// last. why says why a version is not here. It also returns the lists that have to be fetched.
+func (l *Library) Attach(d *policy.Document, why func(policy.ListRef) string) (*policy.Document, []policy.ListUse) {
+	uses := d.Lists()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(uses) == 0 {
+		l.open = nil
+		return d, nil
+	}
+	used, have := map[policy.ListUse]policy.List{}, map[policy.ListUse]policy.Content{}
+	var missing []policy.ListUse
+	for _, u := range uses {
+		if list, err := l.get(u); err == nil {
+			used[u], have[u] = list, policy.Content{List: list, SHA256: u.SHA256}
+			continue
+		}
+		missing = append(missing, u)
+		c := policy.Content{Why: why(u.ListRef)}
+		for _, older := range l.older(u.ListRef) {
+			o := policy.ListUse{ListRef: older, Setting: u.Setting}
+			if list, err := l.get(o); err == nil {
+				used[o], c.List, c.SHA256 = list, list, older.SHA256
+				break
+			}
+		}
+		have[u] = c
+	}
+	l.open = used
+	return d.WithLists(have), missing
+}
+
+// get reads a version of a list that is here, unless it has been read already. A file that cannot be used is removed.
+func (l *Library) get(u policy.ListUse) (policy.List, error) {
+	if list, ok := l.open[u]; ok {
+		return list, nil
+	}
+	list, err := l.read(l.file(u.ListRef), u)
+	var unread *fs.PathError // the file may be good
+	if err != nil && !errors.As(err, &unread) {
+		_ = os.Remove(l.file(u.ListRef))
+	}
+	return list, err
+}
+
+// read reads a packed file, and verifies it.
+func (l *Library) read(path string, u policy.ListUse) (policy.List, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := protocol.UnpackList(f)
+	if err != nil {
+		return nil, err
+	}
+	defer text.Close()
+	return l.Read(text, u)
+}
+
+// older are the other versions of a list that are here, the newest first.
+func (l *Library) older(r policy.ListRef) (out []policy.ListRef) {
+	entries, err := os.ReadDir(filepath.Join(l.Dir, r.ID))
+	if err != nil {
+		return nil
+	}
+	type dated struct {
+		policy.ListRef
+		at int64
+	}
+	var list []dated
+	for _, e := range entries {
+		digest, is := strings.CutSuffix(e.Name(), packed)
+		if info, err := e.Info(); is && err == nil && digest != r.SHA256 {
+			list = append(list, dated{policy.ListRef{ID: r.ID, SHA256: digest}, info.ModTime().UnixNano()})
+		}
+	}
+	slices.SortFunc(list, func(a, b dated) int { return int(max(-1, min(1, b.at-a.at))) })
+	for _, x := range list {
+		out = append(out, x.ListRef)
+	}
+	return out
+}
+
+// Fetch brings a version of a list here. What an earlier try has brought is not fetched again. The text is verified before it
+// gets its name; the list is then ready to be attached.
+func (l *Library) Fetch(ctx context.Context, u policy.ListUse,
+	from func(context.Context, string, checkin.Part, func(checkin.Part) (io.Writer, error)) error) error {
+	dir := filepath.Join(l.Dir, u.ID)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	path, have := l.begun(u.ListRef)
+	var f *os.File
+	err := from(ctx, u.SHA256, have, func(p checkin.Part) (io.Writer, error) {
+		next := filepath.Join(dir, u.SHA256+"."+strings.Trim(p.ETag, `"`)+part)
+		if path != "" && path != next {
+			_ = os.Remove(path)
+		}
+		path = next
+		if f != nil {
+			_ = f.Close()
+		}
+		var err error
+		if f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+			return nil, err
+		}
+		if err := f.Truncate(p.Size); err != nil {
+			return nil, err
+		}
+		_, err = f.Seek(p.Size, io.SeekStart)
+		return onlyWriter{f}, err
+	})
+	if f != nil {
+		err = errors.Join(err, f.Sync(), f.Close())
+	}
+	if err != nil {
+		return err
+	}
+	list, err := l.read(path, u)
+	if err != nil {
+		_ = os.Remove(path) // the next try begins anew
+		return fmt.Errorf("what came is not the list: %w", err)
+	}
+	if err := durable.Move(path, l.file(u.ListRef)); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open == nil {
+		l.open = map[policy.ListUse]policy.List{}
+	}
+	l.open[u] = list
+	return nil
+}
+
+// onlyWriter hides what else a file can do, so that a transfer is seen to go on.
+type onlyWriter struct{ io.Writer }
+
+// begun is what an earlier try has brought of a list.
+func (l *Library) begun(r policy.ListRef) (path string, have checkin.Part) {
+	list, _ := filepath.Glob(filepath.Join(l.Dir, r.ID, r.SHA256+".*"+part))
+	for _, p := range list {
+		tag := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(p), r.SHA256+"."), part)
+		if info, err := os.Stat(p); err == nil && path == "" {
+			path, have = p, checkin.Part{ETag: `"` + tag + `"`, Size: info.Size()}
+			continue
+		}
+		_ = os.Remove(p)
+	}
+	return path, have
+}
+
+// Keep removes every file that is not of one of these lists, except versions that are in use now.
+func (l *Library) Keep(needed []policy.ListUse) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	keep := map[string]bool{}
+	for _, u := range needed {
+		keep[u.ID+"/"+u.SHA256] = true
+	}
+	for u := range l.open {
+		keep[u.ID+"/"+u.SHA256] = true
+	}
+	lists, _ := os.ReadDir(l.Dir)
+	for _, dir := range lists {
+		files, _ := os.ReadDir(filepath.Join(l.Dir, dir.Name()))
+		for _, f := range files {
+			digest, _, _ := strings.Cut(f.Name(), ".")
+			if !keep[dir.Name()+"/"+digest] {
+				_ = os.Remove(filepath.Join(l.Dir, dir.Name(), f.Name()))
+			}
+		}
+		_ = os.Remove(filepath.Join(l.Dir, dir.Name())) // if it is empty
+	}
+}
+
+// Clear removes all lists.
+func (l *Library) Clear() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open = nil
+	return os.RemoveAll(l.Dir)
+}
+
+// Here is how many bytes of a list are here, and whether that is all of it.
+func (l *Library) Here(r policy.ListRef) (bytes int64, whole bool) {
+	if info, err := os.Stat(l.file(r)); err == nil {
+		return info.Size(), true
+	}
+	_, have := l.begun(r)
+	return have.Size, false
+}
+
+// Line is the line of a list's text on which a name stands; 0 if it does not.
+func (l *Library) Line(r policy.ListRef, name string) (line int) {
+	f, err := os.Open(l.file(r))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	text, err := protocol.UnpackList(f)
+	if err != nil {
+		return 0
+	}
+	defer text.Close()
+	return lineOf(text, name)
+}
