@@ -112,6 +112,8 @@ func (a *Agent) serve(ctx context.Context, failed <-chan error) error {
 			a.endExceptions()
 		case <-a.clocks.enroll.C:
 			a.background.Go(func() { a.dropped(ctx) })
+		case <-a.portal.timer.C:
+			a.closePortal("its time is up")
 		case <-a.shelf.timer.C:
 			a.fetchLists()
 		case <-a.clocks.home.C:

@@ -119,6 +119,9 @@ func (a *Agent) exchanged(x *exchange) {
 			a.revertPolicy("under it the server could not be reached, and past it it could")
 		}
 		c.failed(x.err)
+		if !a.portal.open().IsZero() {
+			c.soon(portalTry)
+		}
 		a.health.set(serverAway, x.err.Error())
 		a.flatten("running")
 	default:
@@ -131,6 +134,7 @@ func (a *Agent) exchanged(x *exchange) {
 func (a *Agent) answered(x *exchange) {
 	c := a.contact
 	c.succeeded(&x.report, x.sent, &x.answer)
+	a.closePortal("the policy server was reached")
 	a.acknowledge(x)
 	a.proved(x)
 	a.settled(x)

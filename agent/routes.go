@@ -38,6 +38,7 @@ func (a *Agent) routes() []localapi.Route {
 		{Method: "GET", Path: "/v1/lists", Access: localapi.Root, Handle: a.getLists},
 		{Method: "GET", Path: "/v1/ledger", Access: localapi.Root, Heavy: true, Handle: a.getLedger},
 		{Method: "POST", Path: "/v1/check-in", Access: localapi.User, Handle: a.postCheckIn},
+		{Method: "POST", Path: "/v1/portal", Access: localapi.User, Heavy: true, Handle: a.postPortal},
 		{Method: "POST", Path: "/v1/enroll", Access: localapi.Root, Handle: a.postEnroll},
 		{Method: "POST", Path: "/v1/unenroll", Access: localapi.Root, Handle: a.postUnenroll},
 		{Method: "POST", Path: "/v1/exceptions", Access: localapi.User, Handle: a.postException},

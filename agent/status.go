@@ -30,6 +30,7 @@ type Status struct {
 	Hold      *identity.Hold    `json:"hold,omitempty"`
 	// Exceptions that are current.
 	Exceptions []identity.Exception `json:"exceptions,omitempty"`
+	Portal     *PortalStatus        `json:"portal,omitempty"` // the way to a captive portal is open
 	CheckIn    CheckInStatus        `json:"check_in"`
 	// Sections has figures by section.
 	Sections map[string]SectionStatus `json:"sections"`
@@ -114,6 +115,9 @@ func (a *Agent) status(v view) Status {
 		Findings: []enforce.Finding{}, Hold: st.Hold, Latency: a.latency.summary(), Sections: a.machine.counts(),
 		CheckIn: CheckInStatus{seen.LastOK, seen.Next, seen.Pushed, seen.Error, backlog, int64(seen.Offset.Seconds())},
 		Writes:  WriteStatus{a.machine.gate.passed.Load(), a.machine.gate.refused.Load()}}
+	if until := a.portal.open(); !until.IsZero() {
+		s.Portal = &PortalStatus{until.UTC(), len(used(st.Portals, a.o.Now())), portalMost}
+	}
 	s.Exceptions = a.exceptions.current(st.Exceptions)
 	for i := range s.Exceptions {
 		if x := &s.Exceptions[i]; !v.root && !v.seated {

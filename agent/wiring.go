@@ -30,6 +30,7 @@ type Agent struct {
 
 	custody    *custody
 	shelf      *shelf
+	portal     portal
 	machine    *machine
 	contact    *contact
 	exceptions *exceptions
@@ -59,6 +60,7 @@ func New(o Options) (*Agent, error) {
 		mailbox: mailbox{wake: make(chan func(), 64), looks: make(chan struct{}, 1), rests: make(chan struct{}, 1),
 			drifts: make(chan bool, 1), ctx: context.Background()},
 		clocks: clocks{look: stopped(), hold: stopped(), idle: stopped(), enroll: stopped(), home: stopped()}}
+	a.portal.timer = stopped()
 	a.health = newHealth(o.Now)
 	a.latency.init()
 	a.shelf = newShelf(o.Paths.Lists(), o.Sections)

@@ -73,6 +73,9 @@ type State struct {
 	Trial *Trial `json:"trial,omitempty"`
 	Hold  *Hold  `json:"hold,omitempty"`
 
+	// Portals are the times at which the way to a captive portal was opened, of the last day.
+	Portals []time.Time `json:"portals,omitempty"`
+
 	Exceptions []Exception          `json:"exceptions,omitempty"`
 	Redeemed   map[string]time.Time `json:"redeemed,omitempty"` // codes used, so that none is used twice
 	Ended      map[string]time.Time `json:"ended,omitempty"`    // exceptions that have ended here, and when

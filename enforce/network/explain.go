@@ -130,6 +130,8 @@ func (r *Rules) sentence(rule enforce.Rule, s *Subject, deny bool) string {
 				return "it can always be reached: " + e.why
 			}
 		}
+	case linePortal:
+		return "the way to a captive portal is open, until " + r.doc.Portal.UTC().Format("15:04 UTC")
 	case lineException:
 		return "an exception for it is in force"
 	case lineResolver:
@@ -188,7 +190,7 @@ func (r *Rules) both(short, long enforce.Setting) string {
 // nearest is the smallest change to the policy's lists that would reverse the answer, "" if there is none: each candidate
 // is tried. Those who may not see everything are only told how to be let in.
 func (r *Rules) nearest(rule enforce.Rule, s *Subject, deny bool, least enforce.Mode) string {
-	if rule.Line == lineEssential || rule.Line == lineException || r.public && !deny {
+	if rule.Line == lineEssential || rule.Line == lineException || rule.Line == linePortal || r.public && !deny {
 		return ""
 	}
 	own := policy.Name{Host: s.Name}

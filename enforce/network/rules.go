@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -22,6 +23,7 @@ const (
 	lineRest                       // allowed_domains is there, and covers it not; or nothing is managed
 	lineException                  // asked after what is essential: a time-boxed exception for this name
 	lineResolver                   // asked when no entry covers it: another way to look up names
+	linePortal                     // instead of lineRest: the way to a captive portal is open
 )
 
 const (
@@ -260,6 +262,9 @@ func (r *Rules) Named(s *Subject) bool {
 // Essential reports whether a name can be reached whatever the lists say, with all that its answer leads to.
 func (r *Rules) Essential(s *Subject) bool { return r.isEssential(s) }
 
+// Portal is until when the way to a captive portal is open; zero if it is not.
+func (r *Rules) Portal() time.Time { return r.doc.Portal }
+
 // Looked reports whether names have to be looked at: a list is managed in some mode.
 func (r *Rules) Looked() bool { return r.modeAllowed > enforce.Off || r.modeBlocked > enforce.Off }
 
@@ -308,6 +313,8 @@ func (r *Rules) decide(s *Subject, least enforce.Mode) (allow bool, rule enforce
 			rule.Setting = either(r.onlyLong[0], settingAllowed, settingAllowedLists)
 		}
 		return false, rule
+	case allowed && !s.Link && s.Name != "" && !r.doc.Portal.IsZero():
+		return true, enforce.Rule{Setting: either(r.onlyLong[0], settingAllowed, settingAllowedLists), Line: linePortal}
 	case allowed && !s.Link:
 		return false, enforce.Rule{Setting: either(r.onlyLong[0], settingAllowed, settingAllowedLists), Line: lineRest}
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"regexp"
 	"sync"
+	"time"
 
 	"github.com/warderd/warder/enforce"
 )
@@ -47,6 +48,8 @@ type Document struct {
 	// Exceptions let single subjects pass for a time, by section. They are not part of the written document: the agent
 	// adds the current ones.
 	Exceptions map[string][]string
+	// Portal is until when the way to a captive portal is open; zero if it is not. The agent adds it, too.
+	Portal time.Time
 
 	contents map[ListUse]Content // of its lists
 	derived  *derived
@@ -93,6 +96,13 @@ func (d *Document) Derived(name string, make func() any) any {
 func (d *Document) Excepted(list map[string][]string) *Document {
 	c := *d
 	c.Exceptions = list
+	return &c
+}
+
+// Ajar returns the document with the way to a captive portal open.
+func (d *Document) Ajar(until time.Time) *Document {
+	c := *d
+	c.Portal = until
 	return &c
 }
 

@@ -41,7 +41,9 @@ func (f *Firewall) Asked(proto uint8, from netip.AddrPort) (netip.AddrPort, bool
 
 // Forget makes the kernel forget a connection that we have begun.
 func (f *Firewall) Forget(proto uint8, own, far netip.AddrPort) {
-	plain := func(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().WithZone("").Unmap(), a.Port()) }
+	plain := func(a netip.AddrPort) netip.AddrPort {
+		return netip.AddrPortFrom(a.Addr().WithZone("").Unmap(), a.Port())
+	}
 	_, _ = f.tracked(ctDelete, netlink.Acknowledge, ctTupleOrig, proto, plain(own), plain(far)) // it may be forgotten already
 }
 

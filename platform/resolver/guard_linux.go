@@ -15,6 +15,7 @@ import (
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/link"
 )
 
 // Resolver answers questions about names.
@@ -63,6 +64,9 @@ type standing struct {
 	judge enforce.Judge[fact.Destination]
 	reach fact.Reach
 	acts  bool // something is refused
+	// portal is until when a captive portal can be reached, and doors are the addresses at which it may be.
+	portal time.Time
+	doors  []netip.Addr
 }
 
 // admission is what is known of an admitted address.
@@ -136,6 +140,12 @@ func (r *Resolver) Load(in platform.Rules) error {
 		return err
 	}
 	s.reach = s.rules.Reach(enforce.Enforce)
+	if s.portal = s.rules.Portal(); !s.portal.IsZero() {
+		s.doors = link.Gateways()
+		for _, server := range link.Servers() {
+			s.doors = append(s.doors, server.Addr())
+		}
+	}
 	if r.sockets == nil {
 		var err error
 		if r.sockets, err = r.listen(); err != nil {
@@ -149,8 +159,23 @@ func (r *Resolver) Load(in platform.Rules) error {
 		func() []platform.Admission { return r.stillAdmitted(s) }); err != nil {
 		return fmt.Errorf("the firewall: %w", err)
 	}
+	if err := r.Admit(s.opened()); err != nil {
+		return fmt.Errorf("the firewall: %w", err)
+	}
 	go forgetCached() // what the system's own resolver has cached was not judged
 	return nil
+}
+
+// opened admits the addresses at which a captive portal may be, while the way to it is open.
+func (s *standing) opened() (out []platform.Admission) {
+	left := time.Until(s.portal)
+	if !s.reach.Only || left < time.Second {
+		return nil
+	}
+	for _, a := range s.doors {
+		out = append(out, platform.Admission{Name: "portal", Address: a.WithZone(""), For: left})
+	}
+	return out
 }
 
 // observe starts or stops listening to the questions on the wire.
@@ -222,6 +247,7 @@ func (r *Resolver) remember(list []platform.Admission) {
 // stillAdmitted lists what was resolved lately, under a name that the rules allow.
 func (r *Resolver) stillAdmitted(s *standing) (out []platform.Admission) {
 	now := time.Now()
+	out = s.opened()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range slices.Backward(r.order) {
@@ -237,7 +263,7 @@ func (r *Resolver) stillAdmitted(s *standing) (out []platform.Admission) {
 
 // keeps reports whether an open connection to an address may go on: a name that is still allowed had it.
 func (r *Resolver) keeps(s *standing, a netip.Addr) bool {
-	if s.judge.Judge(&fact.Destination{Address: a}).Allow {
+	if s.judge.Judge(&fact.Destination{Address: a}).Allow || slices.Contains(s.doors, a) {
 		return true
 	}
 	r.mu.Lock()

@@ -29,6 +29,8 @@ type rules interface {
 	Essential(*fact.Destination) bool
 	// Above reports whether a name stands above one that is allowed, and no entry blocks it.
 	Above(*fact.Destination) bool
+	// Portal is until when the way to a captive portal is open; zero if it is not.
+	Portal() time.Time
 	// Looked reports whether names have to be looked at in any mode.
 	Looked() bool
 	// Reach is what the firewall has to know of the settings in that mode and above.

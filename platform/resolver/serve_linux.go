@@ -114,11 +114,18 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from netip.AddrPort, tcp
 	if essential {
 		by = anything{} // whatever the name of the policy server leads to can be reached, too
 	}
-	j := judge(&m, name, by, !s.reach.Only, func() bool { return r.mayBePrivate(s, name) })
+	j := judge(&m, name, by, !s.reach.Only, func() bool { return !s.portal.IsZero() || r.mayBePrivate(s, name) })
 	for i := range j.admit {
 		if essential {
 			j.admit[i].For = essentialFor
 		}
+	}
+	if !s.portal.IsZero() && !s.rules.Named(&fact.Destination{Name: name}) { // it is allowed for the portal alone
+		left := time.Until(s.portal)
+		for i := range j.admit {
+			j.admit[i].For = max(min(j.admit[i].For, left), time.Second)
+		}
+		j.life = min(j.life, left)
 	}
 	if j.refused != nil {
 		if !r.told.enough(j.refused.Name, false, time.Now()) {
