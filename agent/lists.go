@@ -129,7 +129,7 @@ func (a *Agent) fetched(errs map[policy.ListUse]error) {
 			wait = min(max(told.RetryAfter, time.Second), listMost)
 		} else {
 			now.why = enforce.Plain(secret.Scrub(err.Error()))
-			wait += rand.N(wait / 4)
+			wait += rand.N(wait / 4) //nolint:gosec // no secret
 			a.o.Log.Warn("a list cannot be fetched", "list", u.ID, "version", u.Short(), "error", err)
 		}
 		now.next = a.o.Now().Add(wait)

@@ -34,7 +34,7 @@ var examples = map[string]string{
 		`"device":{"name":"laptop-17","os":"linux","version":"Debian GNU/Linux 13","arch":"amd64"},` +
 		`"machine":"6f1ed002ab5595859014ebf0951522d9"}`,
 	"POST /devices/{id}/checkin": `{"counter":1795730000000,"policy":{"policy_id":"policy-default","version":3,"serial":7},"epoch":"e1",` +
-		`"agent":{"version":"0.8.0","started_at":"2026-11-26T08:00:00Z"}}`,
+		`"agent":{"version":"0.9.0","started_at":"2026-11-26T08:00:00Z"}}`,
 }
 
 // pathExamples are ids as the server makes them.
