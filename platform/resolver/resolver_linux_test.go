@@ -1004,3 +1004,63 @@ func TestOwnPort(t *testing.T) {
 		}
 	}
 }
+
+// The rules of other programs stay as they are while ours come, are refilled and go, and names are judged beside them. Those of
+// ufw and firewalld were recorded from the programs of Debian 12 (ufw default with port 22 open; firewalld's zone "public"); those
+// of docker are what its daemon adds for one published port.
+func TestOtherRulesets(t *testing.T) {
+	for _, name := range []string{"docker", "ufw", "firewalld"} {
+		t.Run(name, func(t *testing.T) {
+			if !platformtest.InNetwork(t) {
+				return
+			}
+			if _, err := exec.LookPath("iptables-nft-restore"); err != nil {
+				platformtest.Cannot(t, "iptables is not installed")
+			}
+			l := newLaptop(t)
+			found := 0
+			for end, command := range map[string]string{".iptables": "iptables-nft-restore", ".ip6tables": "ip6tables-nft-restore", ".nft": "nft -f -"} {
+				text, err := os.ReadFile("testdata/rulesets/" + name + end)
+				if err != nil {
+					continue
+				}
+				found++
+				words := strings.Fields(command)
+				cmd := exec.Command(words[0], words[1:]...) //nolint:gosec // one of the three above
+				cmd.Stdin = strings.NewReader(string(text))
+				if out, err := cmd.CombinedOutput(); err != nil {
+					t.Fatalf("%s: %v %s", command, err, out)
+				}
+			}
+			before := ruleset(t)
+			if found == 0 || !strings.Contains(strings.ToLower(before), name[:3]) {
+				t.Fatalf("%d files; the rules of %s are not there", found, name)
+			}
+			for _, p := range []string{blockList, allowList, blockList} {
+				l.load(p)
+				for _, server := range []string{platformtest.DNS4, platformtest.DNS6} {
+					l.gives(server, "www.blocked.example", "A", "NXDOMAIN")
+					l.gives(server, "docs.example.com", "A", platformtest.Web4)
+				}
+				l.reaches(platformtest.Web4, "443", "ok")
+				if others := othersOf(ruleset(t)); others != before {
+					t.Errorf("%s: the other rules are\n%s\nand were\n%s", p, others, before)
+				}
+			}
+			l.load("")
+			if after := ruleset(t); after != before {
+				t.Errorf("after it:\n%s\nbefore:\n%s", after, before)
+			}
+		})
+	}
+}
+
+// othersOf is a ruleset without our table.
+func othersOf(rules string) string {
+	const begin, end = "table inet warder {\n", "\n}\n"
+	i := strings.Index(rules, begin)
+	if i < 0 {
+		return rules
+	}
+	return rules[:i] + rules[i+strings.Index(rules[i:], end)+len(end):]
+}
