@@ -54,6 +54,7 @@ step() {
 [ -x bin/warder ] || echo "== the first build fetches and compiles everything, SQLite and the C library for USB included: two to four minutes on two cores"
 step "the server (bin/warder-server)" env CGO_ENABLED=0 go build "${flags[@]}" -o bin/warder-server ./cmd/warder-server
 step "the agent (bin/warder)" env CGO_ENABLED=1 go build -tags gousb "${flags[@]}" -o bin/warder ./cmd/warder
+[ "${1:-}" = names ] && CGO_ENABLED=0 go build -o bin/outside ./packaging/laptop/guest
 if [ "${1:-}" = simulate ]; then
   step "the agent for the demonstration (bin/warder-simulated, bin/bus)" env CGO_ENABLED=0 go build -tags simulate "${flags[@]}" -o bin/warder-simulated ./cmd/warder
   CGO_ENABLED=0 go build -o bin/bus ./packaging/dev/bus

@@ -62,7 +62,12 @@ stop() {
 trap stop EXIT
 trap 'exit 0' INT TERM HUP PIPE
 
-packaging/dev/build.sh ${simulate:+simulate}
+names=""
+[ -z "$simulate" ] && [ "$(id -u)" = 0 ] && [ "$(uname -s)" = Linux ] && names=names
+packaging/dev/build.sh ${simulate:+simulate}$names
+if [ -n "$names" ]; then
+  packaging/dev/names.sh || echo "== names could not be shown (var/names has the logs until the end)"
+fi
 
 agent_program=bin/warder
 [ -n "$simulate" ] && agent_program=bin/warder-simulated
@@ -82,6 +87,7 @@ admin() { bin/warder-server "$@" --data "$var/server"; }
 
 cat >"$var/policy.json" <<JSON
 {"name": "Engineering Team Policy", "description": "Security policy for engineering devices", "compliance": "$mode",
+ "section_compliance": {"network": "monitor"},
  "policy_data": {
   "dlp": {"clipboard_sharing": false, "screenshot_allowed": false, "print_allowed": true},
   "network": {"vpn_required": true, "allowed_domains": ["*.company.com", "github.com"]},
