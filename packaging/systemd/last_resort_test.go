@@ -4,11 +4,17 @@ package systemd
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/warderd/warder/platform/platformtest"
 )
 
 func descriptors(classes ...byte) string {
@@ -133,5 +139,78 @@ func TestEarly(t *testing.T) {
 		if strings.Join(got, " ") != c.want {
 			t.Errorf("%s: %s, want %s (%s)", c.name, strings.Join(got, " "), c.want, out)
 		}
+	}
+}
+
+// TestOpenServer: with a list of what is allowed in force and nobody to answer, the policy server's name is looked up, and
+// no other, and that server can be reached.
+func TestOpenServer(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	o := platformtest.NewOutside(t)
+	const server = "policy-server.a-rather-long-name-of-a-company.example.com"
+	o.Zone(server+". 300 IN A "+platformtest.Web4, "xpolicy-server.a-rather-long-name-of-a-company.example.com. 300 IN A "+platformtest.Other4,
+		server+".evil.example. 300 IN A "+platformtest.Other4, "other.example.net. 300 IN A "+platformtest.Other4)
+	o.Names(platformtest.DNS4)
+	o.Use(platformtest.DNS4)
+	o.Web(platformtest.Web4+":443", platformtest.Other4+":443")
+	// As the agent makes it, as far as it matters here.
+	nft := exec.Command("nft", "-f", "-")
+	nft.Stdin = strings.NewReader(`table inet warder {
+		set named4 { type ipv4_addr; size 16384; flags timeout; }
+		set named6 { type ipv6_addr; size 16384; flags timeout; }
+		chain refuse { meta l4proto tcp counter reject with tcp reset; counter reject with icmpx admin-prohibited; }
+		chain out { type filter hook output priority filter; policy accept; oifname "lo" accept
+			fib daddr type local udp dport 353 accept
+			udp dport 53 goto refuse; ct state established,related accept
+			ip daddr @named4 accept; ip6 daddr @named6 accept; goto refuse; }
+		chain names { type nat hook output priority -100; policy accept; oifname "lo" accept
+			meta nfproto ipv4 udp dport 53 counter dnat ip to ip saddr:353; }
+	}`)
+	if out, err := nft.CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	looked := func(name string) string {
+		m := new(dns.Msg)
+		m.SetQuestion(name+".", dns.TypeA)
+		a, _, err := (&dns.Client{Timeout: time.Second}).Exchange(m, platformtest.DNS4+":53")
+		if err != nil || len(a.Answer) == 0 {
+			return "nothing"
+		}
+		return strings.TrimPrefix(a.Answer[0].String(), a.Answer[0].Header().String())
+	}
+	reached := func(addr string) bool {
+		c, err := net.DialTimeout("tcp", addr+":443", time.Second)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	}
+	if looked(server) != "nothing" || reached(platformtest.Web4) {
+		t.Fatal("the table closes nothing")
+	}
+	root := t.TempDir()
+	if err := os.MkdirAll(root+"/run", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	status := fmt.Sprintf(`{"agent":"running","server":"https://%s:8443","policy":{"name":"\"server\":\"https://other.example.net\""}}`, server)
+	if err := os.WriteFile(root+"/run/status.json", []byte(status), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "last-resort", "open")
+	cmd.Env = append(os.Environ(), "WARDER_SYS="+root+"/sys", "WARDER_RUN="+root+"/run")
+	out, err := cmd.CombinedOutput()
+	if err != nil && !strings.Contains(string(out), "logger") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for name, want := range map[string]string{server: platformtest.Web4, "x" + server: "nothing", server + ".evil.example": "nothing",
+		"other.example.net": "nothing"} {
+		if got := looked(name); got != want {
+			t.Errorf("%s: %s, wanted %s\n%s", name, got, want, out)
+		}
+	}
+	if !reached(platformtest.Web4) || reached(platformtest.Other4) {
+		t.Errorf("the server: %v, another: %v\n%s", reached(platformtest.Web4), reached(platformtest.Other4), out)
 	}
 }
