@@ -50,7 +50,8 @@ func decide(c *section.Case) section.Outcome {
 			}
 		default:
 			f.Compliance, f.Enforcement = enforce.Uncertain, enforce.Observed
-			f.Reason = "partial: names are judged as programs look them up, and nothing is refused; connections to addresses are not seen"
+			f.Reason = "partial: names and new TCP connections are judged as they are seen, and nothing is refused; not seen are names that are " +
+				"looked up over HTTPS or TLS, UDP such as QUIC, and what began before"
 		}
 		if why, none := r.missing(s); why != "" {
 			// Never more open than with it: what an allowed list would add is refused meanwhile.

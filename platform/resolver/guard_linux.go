@@ -128,6 +128,9 @@ func (r *Resolver) Load(in platform.Rules) error {
 		}
 	}
 	if s == nil || !s.acts {
+		if s != nil {
+			s.reach = s.rules.Reach(enforce.Monitor)
+		}
 		r.now.Store(nil)
 		if r.sockets != nil {
 			r.sockets.close()

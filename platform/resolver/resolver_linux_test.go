@@ -1064,3 +1064,45 @@ func othersOf(rules string) string {
 	}
 	return rules[:i] + rules[i+strings.Index(rules[i:], end)+len(end):]
 }
+
+// Below enforce, a TCP connection to an address that no allowed name was seen to resolve to is told; one that such a name has is
+// not, nor what is forwarded for others. At the beginning, when it is not known what was resolved before, nothing is.
+func TestConnectionsObserved(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	defer func(d time.Duration) { settle = d }(settle)
+	before := ruleset(t)
+	l.load("monitor " + allowList)
+	l.reaches(platformtest.Other4, "443", "ok") // too early to be judged
+	l.load("")
+	settle = 0
+	l.load("monitor " + allowList)
+	l.gives(platformtest.DNS4, "docs.example.com", "A", platformtest.Web4)
+	l.gives(platformtest.DNS6, "docs.example.com", "AAAA", platformtest.Web6)
+	time.Sleep(50 * time.Millisecond) // the answers are heard beside the program
+	for _, a := range []string{platformtest.Web4, platformtest.Web6, platformtest.Other4, platformtest.Other6} {
+		l.reaches(a, "443", "ok")
+	}
+	want := []string{net.JoinHostPort(platformtest.Other4, "443"), net.JoinHostPort(platformtest.Other6, "443")}
+	var got []string
+	for end := time.Now().Add(30 * time.Second); len(got) < len(want) && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		got = nil
+		l.mu.Lock()
+		for _, d := range l.events {
+			got = append(got, d.Subject)
+			b, _ := json.Marshal(d.Fact)
+			if !d.Verdict.WouldDeny || d.Verdict.WouldMode.String() != "monitor" || !strings.Contains(string(b), `"port":443`) {
+				t.Errorf("%+v %s", d, b)
+			}
+		}
+		l.mu.Unlock()
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("told: %v, wanted %v", got, want)
+	}
+	if after := ruleset(t); after != before {
+		t.Errorf("the ruleset was changed:\n%s", after)
+	}
+}
