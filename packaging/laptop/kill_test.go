@@ -45,7 +45,7 @@ func TestKill(t *testing.T) {
 		enforce := i%2 == 0 || point == "guard.noted" // below enforce the guard writes nothing
 		body := `{"compliance":"monitor","policy_data":{"usb":{"allowed_classes":["hid"]}}}`
 		if enforce {
-			body = `{"policy_data":{"usb":{"allowed_classes":["hid"]}}}`
+			body = `{"policy_data":{"usb":{"allowed_classes":["hid"]},"network":{"blocked_domains":["blocked.example"]}}}`
 		}
 		r.change(body)
 		if plugged {
@@ -69,12 +69,14 @@ func TestKill(t *testing.T) {
 			if got := r.defaults(); got != "usb1 0\nusb2 0\nparam 0" {
 				t.Errorf("kill %d at %s: the defaults are %q under enforce", i, point, got)
 			}
+			r.wait("the table is there", "nft list table inet warder >/dev/null")
 		} else {
 			r.authorized("2-1", "1")
 			r.authorized("1-2", "1")
 			if got := r.defaults(); got != fresh {
 				t.Errorf("kill %d at %s: the defaults are %q under monitor", i, point, got)
 			}
+			r.wait("no table is left", "! nft list table inet warder 2>/dev/null")
 		}
 		r.ledgerEqualsMachine(fmt.Sprintf("kill %d at %s", i, point))
 	}

@@ -203,9 +203,61 @@ func (r *Resolver) later(ctx context.Context, p packets, b []byte, from *net.UDP
 // idle is how long a connection may be silent.
 const idle = 3 * time.Second
 
+// callers are the connections that are open. When there are too many, the one that has waited longest for a question makes room:
+// somebody who holds connections open shuts nobody out.
+type callers struct {
+	mu   sync.Mutex
+	list map[net.Conn]*caller
+}
+
+// caller is one of them.
+type caller struct {
+	since  time.Time // of its last question, or of its beginning
+	served bool      // it waits for an answer, not we for a question
+}
+
+// enter adds a connection; false if all others are being served.
+func (c *callers) enter(conn net.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.list == nil {
+		c.list = map[net.Conn]*caller{}
+	}
+	if len(c.list) >= maxConns {
+		var longest net.Conn
+		for x, s := range c.list {
+			if !s.served && (longest == nil || s.since.Before(c.list[longest].since)) {
+				longest = x
+			}
+		}
+		if longest == nil {
+			return false
+		}
+		_ = longest.Close()
+		delete(c.list, longest)
+	}
+	c.list[conn] = &caller{since: time.Now()}
+	return true
+}
+
+// serving notes whether a connection is being served.
+func (c *callers) serving(conn net.Conn, served bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.list[conn]; s != nil {
+		s.since, s.served = time.Now(), served
+	}
+}
+
+func (c *callers) leave(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.list, conn)
+}
+
 // accept answers questions that come by TCP.
 func (r *Resolver) accept(ctx context.Context, l net.Listener) {
-	room := make(chan struct{}, maxConns)
+	var room callers
 	var all sync.WaitGroup
 	defer all.Wait()
 	for {
@@ -221,14 +273,12 @@ func (r *Resolver) accept(ctx context.Context, l net.Listener) {
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
-		select {
-		case room <- struct{}{}:
-		default:
+		if !room.enter(c) {
 			_ = c.Close()
 			continue
 		}
 		all.Go(func() {
-			defer func() { <-room }()
+			defer room.leave(c)
 			defer c.Close()
 			defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 			from, ok := c.RemoteAddr().(*net.TCPAddr)
@@ -242,9 +292,11 @@ func (r *Resolver) accept(ctx context.Context, l net.Listener) {
 					return
 				}
 				_ = c.SetDeadline(time.Now().Add(idle + maxServers*tcpWait))
+				room.serving(c, true)
 				if a := r.serve(ctx, b, from.AddrPort(), true); a == nil || writeTCP(c, a) != nil {
 					return
 				}
+				room.serving(c, false)
 			}
 		})
 	}

@@ -1106,3 +1106,25 @@ func TestConnectionsObserved(t *testing.T) {
 		t.Errorf("the ruleset was changed:\n%s", after)
 	}
 }
+
+// Somebody who holds as many connections open as there may be, and asks nothing, shuts nobody out.
+func TestHeldConnections(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	l.load(blockList)
+	for range 2 * maxConns {
+		c, err := net.DialTimeout("tcp", platformtest.DNS4+":53", 5*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	for range 10 {
+		m, err := ask(platformtest.DNS4, "docs.example.com", "A", "tcp")
+		if err != nil || strings.Join(said(m), " ") != platformtest.Web4 {
+			t.Fatalf("%v %v", m, err)
+		}
+	}
+}
