@@ -28,6 +28,21 @@ type shelf struct {
 	missing  []policy.ListUse
 	failed   map[policy.ListRef]listFailure
 	fetching bool
+	// holds is told how many bytes the lists use, before one is read and afterwards; nil: nobody.
+	holds func(bytes int64, reading bool)
+	used  int64
+}
+
+// reading reads lists, with the memory that takes.
+func (s *shelf) reading(read func()) {
+	if s.holds == nil {
+		read()
+		return
+	}
+	s.holds(s.used, true)
+	read()
+	s.used = 12 * int64(s.library.Names())
+	s.holds(s.used, false)
 }
 
 // listFailure is a list that could not be fetched.
@@ -55,7 +70,11 @@ func (s *shelf) attach(d *policy.Document) *policy.Document {
 		s.missing = nil
 		return nil
 	}
-	d, s.missing = s.library.Attach(d, s.why)
+	if len(d.Lists()) == 0 && s.used == 0 {
+		d, s.missing = s.library.Attach(d, s.why)
+		return d
+	}
+	s.reading(func() { d, s.missing = s.library.Attach(d, s.why) })
 	return d
 }
 
@@ -98,6 +117,9 @@ func (a *Agent) fetchLists() {
 	}
 	s.fetching = true
 	s.timer.Stop()
+	if s.holds != nil {
+		s.holds(s.used, true) // until it is attached
+	}
 	a.background.Go(func() {
 		errs := map[policy.ListUse]error{}
 		for _, u := range list {
@@ -135,6 +157,9 @@ func (a *Agent) fetched(errs map[policy.ListUse]error) {
 		now.next = a.o.Now().Add(wait)
 		news = news || now.why != was.why
 		s.failed[u.ListRef] = now
+	}
+	if !news && s.holds != nil {
+		s.holds(s.used, false)
 	}
 	if news {
 		a.custody.refill()

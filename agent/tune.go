@@ -40,6 +40,25 @@ type pace struct {
 	relaxed bool // memory was given back, and the collector has no clock
 	resting bool // and nobody has asked for anything since
 	busy    *time.Timer
+	lists   int64 // bytes that long lists use
+}
+
+// readRoom is what reading a long list takes beside it: half of the longest one's table, and what is not collected yet.
+const readRoom = 96 << 20
+
+// holds says what long lists use, and whether one is being read: the collector must not run without end because of them.
+func (p *pace) holds(bytes int64, reading bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lists = bytes
+	if reading {
+		p.relaxed = false
+		bytes += readRoom
+	}
+	if !p.relaxed {
+		debug.SetMemoryLimit(memoryNet + bytes)
+		debug.SetGCPercent(busyGC)
+	}
 }
 
 // work is called before anything that uses memory.
@@ -60,7 +79,7 @@ func (p *pace) quicken() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.relaxed {
-		debug.SetMemoryLimit(memoryNet)
+		debug.SetMemoryLimit(memoryNet + p.lists)
 		debug.SetGCPercent(busyGC)
 	}
 }

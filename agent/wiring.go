@@ -64,6 +64,9 @@ func New(o Options) (*Agent, error) {
 	a.health = newHealth(o.Now)
 	a.latency.init()
 	a.shelf = newShelf(o.Paths.Lists(), o.Sections)
+	if o.Tuned {
+		a.shelf.holds = a.pace.holds
+	}
 	a.custody = &custody{ids: identity.New(o.Paths.State, o.Paths.Run), health: a.health, now: o.Now, shelf: a.shelf}
 	a.exceptions = &exceptions{now: o.Now, timer: stopped()}
 	a.contact = &contact{now: o.Now, cadence: checkin.NewCadence(o.Random), timer: stopped()}

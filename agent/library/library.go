@@ -192,6 +192,16 @@ func (l *Library) begun(r policy.ListRef) (path string, have checkin.Part) {
 	return path, have
 }
 
+// Names is how many names the lists have that are read.
+func (l *Library) Names() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, list := range l.open {
+		n += list.Len()
+	}
+	return n
+}
+
 // Keep removes every file that is not of one of these lists, except versions that are in use now.
 func (l *Library) Keep(needed []policy.ListUse) {
 	l.mu.Lock()

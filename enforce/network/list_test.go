@@ -4,6 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -171,4 +174,54 @@ func FuzzList(f *testing.F) {
 			}
 		}
 	})
+}
+
+// endless yields the text of a list without holding it.
+type endless struct {
+	n, most int
+	rest    []byte
+}
+
+func (g *endless) Read(b []byte) (n int, err error) {
+	if len(g.rest) == 0 {
+		if g.n >= g.most {
+			return 0, io.EOF
+		}
+		for range min(4096, g.most-g.n) {
+			g.rest = fmt.Appendf(g.rest, "n%07d.ex\n", g.n)
+			g.n++
+		}
+	}
+	n = copy(b, g.rest)
+	g.rest = g.rest[n:]
+	return n, nil
+}
+
+// The longest list takes less than half of what the service may have, also while it is read beside the one before it.
+func TestLongest(t *testing.T) {
+	sum := sha256.New()
+	if _, err := io.Copy(sum, &endless{most: policy.MaxListNames}); err != nil {
+		t.Fatal(err)
+	}
+	u := policy.ListUse{ListRef: policy.ListRef{ID: "x", SHA256: hex.EncodeToString(sum.Sum(nil))}, Setting: settingBlockedLists}
+	debug.SetGCPercent(50) // as the service has it, more or less
+	defer debug.SetGCPercent(100)
+	var kept []policy.List
+	var peak uint64
+	for range 2 {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		l, err := ReadList(&endless{most: policy.MaxListNames}, u)
+		if err != nil || l.Len() != policy.MaxListNames {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		peak = max(peak, after.HeapAlloc)
+		kept = append(kept, l)
+	}
+	if per := float64(kept[0].(*List).bytes()) / policy.MaxListNames; per > 12 || peak > 128<<20 {
+		t.Errorf("%.1f bytes a name; %d MiB with two of them", per, peak>>20)
+	}
+	runtime.KeepAlive(kept)
 }
