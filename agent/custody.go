@@ -348,9 +348,10 @@ func (c *custody) released(jws string) error {
 
 // erase erases the identity.
 func (c *custody) erase() error {
-	if err := errors.Join(c.ids.Erase(), c.shelf.library.Clear()); err != nil {
+	if err := c.ids.Erase(); err != nil {
 		return err
 	}
+	_ = c.shelf.library.Clear() // what is left is removed at the next start
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.state, c.doc, c.issued, c.waiting, c.standin = identity.State{}, nil, nil, false, false

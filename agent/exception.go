@@ -200,7 +200,7 @@ func (a *Agent) with(st *identity.State, doc *policy.Document) *policy.Document 
 			return enforce.Enforce
 		})
 	}
-	return excepted(a.o.Sections, a.portal.ajar(doc), a.exceptions.current(st.Exceptions))
+	return excepted(a.o.Sections, a.portal.with(doc, a.o.Now()), a.exceptions.current(st.Exceptions))
 }
 
 // excepted is a policy with the given exceptions.

@@ -119,7 +119,7 @@ func (a *Agent) exchanged(x *exchange) {
 			a.revertPolicy("under it the server could not be reached, and past it it could")
 		}
 		c.failed(x.err)
-		if !a.portal.open().IsZero() {
+		if !a.portal.open(a.o.Now()).IsZero() {
 			c.soon(portalTry)
 		}
 		a.health.set(serverAway, x.err.Error())
@@ -135,6 +135,7 @@ func (a *Agent) answered(x *exchange) {
 	c := a.contact
 	c.succeeded(&x.report, x.sent, &x.answer)
 	a.closePortal("the policy server was reached")
+	a.countPortals()
 	a.acknowledge(x)
 	a.proved(x)
 	a.settled(x)
@@ -268,6 +269,7 @@ func (a *Agent) pushed(up bool) {
 
 // resumed runs after a suspend: devices and policy may have changed while the machine slept.
 func (a *Agent) resumed() {
+	a.closePortal("the machine slept")
 	a.clocks.look.Reset(settleDelay)
 	a.contact.soon(a.contact.cadence.Soon())
 }
@@ -279,6 +281,9 @@ func (a *Agent) linked() {
 	}
 	if a.contact.cadence.Failures() > 0 {
 		a.contact.soon(a.contact.cadence.Soon())
+	}
+	if !a.portal.open(a.o.Now()).IsZero() {
+		a.contact.soon(checkin.Pause)
 	}
 	a.shelf.listsSoon()
 	a.fetchLists()

@@ -54,12 +54,12 @@ type listFailure struct {
 
 // newShelf makes the shelf of a state directory.
 func newShelf(dir string, sections []section.Section) *shelf {
-	read := func(in io.Reader, u policy.ListUse) (policy.List, error) {
+	read := func(in io.Reader, u policy.ListUse, most int) (policy.List, error) {
 		s, ok := section.Find(sections, u.Setting.Section())
 		if !ok || s.ReadList == nil {
 			return nil, fmt.Errorf("%s reads no lists", u.Setting)
 		}
-		return s.ReadList(in, u)
+		return s.ReadList(in, u, most)
 	}
 	return &shelf{library: &library.Library{Dir: dir, Read: read}, timer: stopped(), failed: map[policy.ListRef]listFailure{}}
 }

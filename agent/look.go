@@ -167,6 +167,9 @@ func (a *Agent) apply() bool {
 		c.socket.Renew()
 	}
 	a.fetchLists()
+	if until := a.portal.until.Load(); until != nil && a.portal.open(a.o.Now()).IsZero() {
+		a.portal.timer.Reset(0) // the clock was changed, or the machine slept
+	}
 	problem := ""
 	if err := errors.Join(s.result.Problems...); err != nil {
 		problem = err.Error()

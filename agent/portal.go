@@ -2,14 +2,19 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/platform/link"
+	"github.com/warderd/warder/sync/checkin"
 )
 
 // In a hotel or a train, a portal answers instead of every server until its terms are accepted, and a policy about names may
@@ -36,22 +41,32 @@ type PortalStatus struct {
 	Most  int       `json:"most"`
 }
 
-// open says until when the window is open; the zero time if it is closed.
-func (p *portal) open() time.Time {
-	if t := p.until.Load(); t != nil {
+// open says until when the window is open; the zero time if it is closed. It is by the wall clock, which does not stand still
+// while the machine sleeps.
+func (p *portal) open(now time.Time) time.Time {
+	if t := p.until.Load(); t != nil && now.Round(0).Before(*t) {
 		return *t
 	}
 	return time.Time{}
 }
 
-// used are the times of the last day at which a window was opened. Those after now count, too: the clock was changed.
-func used(list []time.Time, now time.Time) (out []time.Time) {
-	for _, t := range list {
-		if now.Sub(t).Abs() < portalDay {
-			out = append(out, t)
+// countPortals forgets the windows that are older than a day by the server's clock. Only a check-in that got through does that:
+// whoever controls the network can move this machine's clock.
+func (a *Agent) countPortals() {
+	st, now := a.custody.state, a.contact.serverNow()
+	var kept []time.Time
+	for _, t := range st.Portals {
+		if t.After(now) {
+			t = now.UTC() // the clock was ahead then
+		}
+		if now.Sub(t) < portalDay {
+			kept = append(kept, t)
 		}
 	}
-	return out
+	if !slices.EqualFunc(kept, st.Portals, time.Time.Equal) {
+		st.Portals = kept
+		_ = a.custody.save(st) // custody reports what cannot be stored
+	}
 }
 
 // postPortal opens the window. It asks first whether there can be a portal at all.
@@ -66,15 +81,25 @@ func (a *Agent) postPortal(ctx context.Context, c caller, _ *http.Request, _ []b
 	case doc == nil:
 		return nil, noPolicy
 	case st.Hold != nil:
-		return conflict("the policy is suspended: it is in the way of no portal")
+		return conflict("the policy is suspended, so it blocks no sign-in page")
 	}
 	if rules := a.machine.opened(a.with(&st, doc)).Rules("network"); rules == nil || !rules.CanDeny() {
-		return conflict("the policy refuses no names: it is in the way of no portal")
+		return conflict("the policy refuses no names, so it blocks no sign-in page")
 	}
-	if a.portal.open().IsZero() {
-		server, proxy := a.server()
-		if a.o.Reach(ctx, server, proxy, true) == nil {
-			return conflict("the policy server can be reached, so there is no portal in the way")
+	if a.portal.open(a.o.Now()).IsZero() {
+		client := (*checkin.Client)(nil)
+		if err := a.call(ctx, func() { client = a.contact.client }); err != nil {
+			return nil, err
+		}
+		var err error
+		if client != nil {
+			err = client.Reached(ctx, link.Past())
+		}
+		switch {
+		case err == nil:
+			return conflict("the policy server can be reached, so no sign-in page is in the way")
+		case exhausted(err):
+			return conflict("this machine cannot ask for the policy server now: %s", err)
 		}
 	}
 	var out PortalStatus
@@ -85,24 +110,34 @@ func (a *Agent) postPortal(ctx context.Context, c caller, _ *http.Request, _ []b
 	return out, err
 }
 
+// exhausted reports whether a connection failed for want of something on this machine, such as ports: any user can bring that
+// about, and it says nothing about the network.
+func exhausted(err error) bool {
+	for _, no := range []error{syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.EPERM, syscall.EACCES, context.Canceled} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
+}
+
 // openPortal opens the window, if it may be opened once more. That it was is stored before.
 func (a *Agent) openPortal(by string) (PortalStatus, error) {
 	now := a.o.Now()
 	st := a.custody.state
-	st.Portals = used(st.Portals, now)
-	if until := a.portal.open(); !until.IsZero() {
+	if until := a.portal.open(now); !until.IsZero() {
 		return PortalStatus{until.UTC(), len(st.Portals), portalMost}, nil
 	}
 	if n := len(st.Portals); n >= portalMost {
 		return PortalStatus{}, &localapi.Error{Status: http.StatusTooManyRequests, Message: fmt.Sprintf(
-			"the way to a portal was opened %d times in the last 24 hours; the next time is possible in %s", n,
-			roughly(max(portalDay-now.Sub(st.Portals[0]), time.Minute)))}
+			"it was opened %d times in a day; it can be opened again 24 hours after the first time, once the policy server was reached", n)}
 	}
-	st.Portals = append(st.Portals, now.UTC())
+	st.Portals = append(slices.Clone(st.Portals), now.UTC())
 	if err := a.custody.save(st); err != nil {
 		return PortalStatus{}, fmt.Errorf("that it was opened cannot be stored, so it stays closed: %w", err)
 	}
-	until := now.Add(portalFor)
+	until := now.Add(portalFor).Round(0)
 	a.portal.until.Store(&until)
 	a.portal.by = by
 	a.portal.timer.Reset(portalFor)
@@ -110,13 +145,13 @@ func (a *Agent) openPortal(by string) (PortalStatus, error) {
 	a.journal.record(enforce.Event{At: now.UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "portal", Subject: "uid " + by,
 		Reason: fmt.Sprintf("names that are not blocked can be reached for %d minutes (%d of %d in a day)", int(portalFor.Minutes()),
 			len(st.Portals), portalMost)})
-	a.contact.soon(portalTry)
+	a.contact.soon(checkin.Pause)
 	return PortalStatus{until.UTC(), len(st.Portals), portalMost}, nil
 }
 
 // closePortal ends the window.
 func (a *Agent) closePortal(why string) {
-	if a.portal.open().IsZero() {
+	if a.portal.until.Load() == nil {
 		return
 	}
 	a.portal.until.Store(nil)
@@ -126,10 +161,10 @@ func (a *Agent) closePortal(why string) {
 		Subject: "uid " + a.portal.by, Reason: why})
 }
 
-// ajar is a document with the window, if it is open.
-func (p *portal) ajar(d *policy.Document) *policy.Document {
-	if until := p.open(); !until.IsZero() {
-		return d.Ajar(until)
+// with is a document with the window, if it is open.
+func (p *portal) with(d *policy.Document, now time.Time) *policy.Document {
+	if until := p.open(now); !until.IsZero() {
+		return d.WithPortal(until)
 	}
 	return d
 }

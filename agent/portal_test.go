@@ -4,9 +4,7 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,15 +21,6 @@ func TestPortal(t *testing.T) {
 	l, o := online(t)
 	o.Zone("login.hotel.example. 300 IN A "+platformtest.Router4, "www.hotel.example. 300 IN A "+platformtest.Other4)
 	o.Web(platformtest.Router4 + ":80")
-	var away atomic.Bool
-	l.stop()
-	l.reach = func(context.Context, string, string, bool) error {
-		if away.Load() {
-			return errors.New("another server answers")
-		}
-		return nil
-	}
-	l.start()
 	l.admin("PUT", "/policies/policy-default", network("enforce", `{"allowed_domains":["example.com"],"blocked_domains":["blocked.example"]}`))
 	login := func() string { return resolves("login.hotel.example") }
 	door := func() string { return connects(platformtest.Router4 + ":80") }
@@ -47,12 +36,11 @@ func TestPortal(t *testing.T) {
 		}
 		return err
 	}
-	if err := open(); err == nil || !strings.Contains(err.Error(), "there is no portal in the way") {
+	if err := open(); err == nil || !strings.Contains(err.Error(), "no sign-in page is in the way") {
 		t.Errorf("while the server can be reached: %v", err)
 	}
 
 	l.down()
-	away.Store(true)
 	if err := open(); err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +59,6 @@ func TestPortal(t *testing.T) {
 	if err := open(); err != nil { // it is open
 		t.Error(err)
 	}
-	away.Store(false)
 	l.serve()
 	l.in(func(a *Agent) { a.contact.soon(0) })
 	becomes(t, "once the server is reached", "NXDOMAIN", login)
@@ -88,7 +75,6 @@ func TestPortal(t *testing.T) {
 	})
 
 	l.down()
-	away.Store(true)
 	for range 2 {
 		if err := open(); err != nil {
 			t.Fatal(err)
@@ -97,11 +83,23 @@ func TestPortal(t *testing.T) {
 		l.in(func(a *Agent) { a.closePortal("its time is up") })
 		becomes(t, "its time is up", "NXDOMAIN", login)
 	}
-	for _, when := range []string{"a fourth time", "after a restart"} {
-		if err := open(); err == nil || !strings.Contains(err.Error(), "opened 3 times in the last 24 hours") {
+	for _, when := range []string{"a fourth time", "after a restart", "with the clock a day ahead", "once the server was reached with it", "and back"} {
+		if err := open(); err == nil || !strings.Contains(err.Error(), "it was opened 3 times in a day") {
 			t.Errorf("%s: %v", when, err)
 		}
 		l.stop()
+		switch when {
+		case "after a restart":
+			l.skew = 25 * time.Hour
+		case "with the clock a day ahead":
+			l.serve()
+			l.start()
+			l.until("it has checked in", func(s Status) bool { return !s.CheckIn.Last.IsZero() })
+			l.down()
+			continue
+		case "once the server was reached with it":
+			l.skew = 0
+		}
 		l.start()
 	}
 	if f := finding(l.status(), "network.allowed_domains"); f.Mode != enforce.Enforce {

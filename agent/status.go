@@ -115,8 +115,8 @@ func (a *Agent) status(v view) Status {
 		Findings: []enforce.Finding{}, Hold: st.Hold, Latency: a.latency.summary(), Sections: a.machine.counts(),
 		CheckIn: CheckInStatus{seen.LastOK, seen.Next, seen.Pushed, seen.Error, backlog, int64(seen.Offset.Seconds())},
 		Writes:  WriteStatus{a.machine.gate.passed.Load(), a.machine.gate.refused.Load()}}
-	if until := a.portal.open(); !until.IsZero() {
-		s.Portal = &PortalStatus{until.UTC(), len(used(st.Portals, a.o.Now())), portalMost}
+	if until := a.portal.open(a.o.Now()); !until.IsZero() {
+		s.Portal = &PortalStatus{until.UTC(), len(st.Portals), portalMost}
 	}
 	s.Exceptions = a.exceptions.current(st.Exceptions)
 	for i := range s.Exceptions {

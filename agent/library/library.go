@@ -1,7 +1,8 @@
 // Package library keeps the long lists of names that policies refer to, as files below the state directory: one directory for
 // each list, and in it the packed text of each version that is needed, named by the digest of that text. A file is verified
-// against its digest whenever it is read, so that nothing which is damaged or changed is ever used. It decides nothing: the
-// agent says what is needed.
+// against its digest whenever it is read, so that nothing which is damaged or changed is ever used. All lists of a document
+// together have a bound, because they are in memory; and a list is not stored where that would fill the disk. It decides
+// nothing: the agent says what is needed.
 package library
 
 import (
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/platform/durable"
@@ -26,7 +28,7 @@ import (
 type Library struct {
 	Dir string
 	// Read reads the text of a list, as its section does.
-	Read func(io.Reader, policy.ListUse) (policy.List, error)
+	Read func(in io.Reader, u policy.ListUse, most int) (policy.List, error)
 
 	mu   sync.Mutex
 	open map[policy.ListUse]policy.List // read, and in use or about to be
@@ -51,17 +53,28 @@ func (l *Library) Attach(d *policy.Document, why func(policy.ListRef) string) (*
 	}
 	used, have := map[policy.ListUse]policy.List{}, map[policy.ListUse]policy.Content{}
 	var missing []policy.ListUse
+	room := policy.MaxListNames
 	for _, u := range uses {
-		if list, err := l.get(u); err == nil {
+		list, err := l.get(u, room)
+		if err == nil {
 			used[u], have[u] = list, policy.Content{List: list, SHA256: u.SHA256}
+			room -= list.Len()
+			if _, err := os.Stat(l.mark(u)); err != nil {
+				_ = os.WriteFile(l.mark(u), nil, 0o600) // it was in force for this setting
+			}
 			continue
 		}
-		missing = append(missing, u)
 		c := policy.Content{Why: why(u.ListRef)}
-		for _, older := range l.older(u.ListRef) {
+		if errors.Is(err, policy.ErrTooMany) {
+			c.Why = err.Error()
+		} else {
+			missing = append(missing, u)
+		}
+		for _, older := range l.older(u) {
 			o := policy.ListUse{ListRef: older, Setting: u.Setting}
-			if list, err := l.get(o); err == nil {
+			if list, err := l.get(o, room); err == nil {
 				used[o], c.List, c.SHA256 = list, list, older.SHA256
+				room -= list.Len()
 				break
 			}
 		}
@@ -71,21 +84,34 @@ func (l *Library) Attach(d *policy.Document, why func(policy.ListRef) string) (*
 	return d.WithLists(have), missing
 }
 
-// get reads a version of a list that is here, unless it has been read already. A file that cannot be used is removed.
-func (l *Library) get(u policy.ListUse) (policy.List, error) {
-	if list, ok := l.open[u]; ok {
+// get reads a version of a list that is here, unless it has been read already. A damaged file is removed. The same text may
+// be here as another list's: the digest is what counts.
+func (l *Library) get(u policy.ListUse, most int) (policy.List, error) {
+	if list, ok := l.open[u]; ok && list.Len() <= most {
 		return list, nil
 	}
-	list, err := l.read(l.file(u.ListRef), u)
+	list, err := l.read(l.file(u.ListRef), u, most)
+	if err == nil {
+		return list, nil
+	}
 	var unread *fs.PathError // the file may be good
-	if err != nil && !errors.As(err, &unread) {
+	if !errors.As(err, &unread) && !errors.Is(err, policy.ErrTooMany) {
 		_ = os.Remove(l.file(u.ListRef))
 	}
-	return list, err
+	same, _ := filepath.Glob(filepath.Join(l.Dir, "*", u.SHA256+packed))
+	for _, path := range same {
+		if path == l.file(u.ListRef) {
+			continue
+		}
+		if list, err := l.read(path, u, most); err == nil {
+			return list, nil
+		}
+	}
+	return nil, err
 }
 
 // read reads a packed file, and verifies it.
-func (l *Library) read(path string, u policy.ListUse) (policy.List, error) {
+func (l *Library) read(path string, u policy.ListUse, most int) (policy.List, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -96,11 +122,18 @@ func (l *Library) read(path string, u policy.ListUse) (policy.List, error) {
 		return nil, err
 	}
 	defer text.Close()
-	return l.Read(text, u)
+	return l.Read(text, u, most)
 }
 
-// older are the other versions of a list that are here, the newest first.
-func (l *Library) older(r policy.ListRef) (out []policy.ListRef) {
+// mark is the file that says that a version was in force for a setting: what was blocked must not be allowed while the next
+// version is on its way.
+func (l *Library) mark(u policy.ListUse) string {
+	return filepath.Join(l.Dir, u.ID, u.SHA256+"."+string(u.Setting))
+}
+
+// older are the other versions of a list that are here and were in force for the same setting, the newest first.
+func (l *Library) older(u policy.ListUse) (out []policy.ListRef) {
+	r := u.ListRef
 	entries, err := os.ReadDir(filepath.Join(l.Dir, r.ID))
 	if err != nil {
 		return nil
@@ -112,7 +145,14 @@ func (l *Library) older(r policy.ListRef) (out []policy.ListRef) {
 	var list []dated
 	for _, e := range entries {
 		digest, is := strings.CutSuffix(e.Name(), packed)
-		if info, err := e.Info(); is && err == nil && digest != r.SHA256 {
+		if !is || digest == r.SHA256 {
+			continue
+		}
+		was := policy.ListUse{ListRef: policy.ListRef{ID: r.ID, SHA256: digest}, Setting: u.Setting}
+		if _, err := os.Stat(l.mark(was)); err != nil {
+			continue
+		}
+		if info, err := e.Info(); err == nil {
 			list = append(list, dated{policy.ListRef{ID: r.ID, SHA256: digest}, info.ModTime().UnixNano()})
 		}
 	}
@@ -150,15 +190,18 @@ func (l *Library) Fetch(ctx context.Context, u policy.ListUse,
 			return nil, err
 		}
 		_, err = f.Seek(p.Size, io.SeekStart)
-		return onlyWriter{f}, err
+		return &careful{f: f}, err
 	})
 	if f != nil {
 		err = errors.Join(err, f.Sync(), f.Close())
 	}
+	if errors.Is(err, errNoRoom) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		_ = os.Remove(path) // others need what is left
+	}
 	if err != nil {
 		return err
 	}
-	list, err := l.read(path, u)
+	list, err := l.read(path, u, policy.MaxListNames)
 	if err != nil {
 		_ = os.Remove(path) // the next try begins anew
 		return fmt.Errorf("what came is not the list: %w", err)
@@ -175,8 +218,28 @@ func (l *Library) Fetch(ctx context.Context, u policy.ListUse,
 	return nil
 }
 
-// onlyWriter hides what else a file can do, so that a transfer is seen to go on.
-type onlyWriter struct{ io.Writer }
+// reserve is what has to stay free on the disk: identity, ledger and events are written there, too, and so is the policy that
+// takes a list away.
+const reserve = 32 << 20
+
+var errNoRoom = fmt.Errorf("there is no room for it on the disk: %d MiB have to stay free", reserve>>20)
+
+// careful writes a file as long as there is room on the disk.
+type careful struct {
+	f       *os.File
+	checked int64 // bytes until it is looked at again
+}
+
+// Write writes.
+func (c *careful) Write(b []byte) (int, error) {
+	if c.checked -= int64(len(b)); c.checked <= 0 {
+		if free, known := durable.Free(c.f.Name()); known && free < reserve {
+			return 0, errNoRoom
+		}
+		c.checked = 1 << 20
+	}
+	return c.f.Write(b)
+}
 
 // begun is what an earlier try has brought of a list.
 func (l *Library) begun(r policy.ListRef) (path string, have checkin.Part) {
@@ -208,17 +271,17 @@ func (l *Library) Keep(needed []policy.ListUse) {
 	defer l.mu.Unlock()
 	keep := map[string]bool{}
 	for _, u := range needed {
-		keep[u.ID+"/"+u.SHA256] = true
+		keep[u.SHA256] = true
 	}
 	for u := range l.open {
-		keep[u.ID+"/"+u.SHA256] = true
+		keep[u.SHA256] = true
 	}
 	lists, _ := os.ReadDir(l.Dir)
 	for _, dir := range lists {
 		files, _ := os.ReadDir(filepath.Join(l.Dir, dir.Name()))
 		for _, f := range files {
 			digest, _, _ := strings.Cut(f.Name(), ".")
-			if !keep[dir.Name()+"/"+digest] {
+			if !keep[digest] {
 				_ = os.Remove(filepath.Join(l.Dir, dir.Name(), f.Name()))
 			}
 		}

@@ -20,17 +20,17 @@ func (a *app) network() *cobra.Command {
 
 func (a *app) networkPortal() *cobra.Command {
 	return &cobra.Command{
-		Use: "portal", Short: "Open the way to a hotel's or a train's sign-in page for five minutes", Args: cobra.NoArgs,
+		Use: "portal", Short: "Open access to a hotel's or a train's sign-in page for five minutes", Args: cobra.NoArgs,
 		Example: "  warder network portal",
-		Long: "Where a sign-in page stands before the network, the policy may keep it out of reach. This opens the way to it for\n" +
+		Long: "Where a sign-in page stands before the network, the policy may keep it out of reach. This opens access to it for\n" +
 			"five minutes, at most three times a day, and only while the policy server cannot be reached. Names that the policy\n" +
 			"blocks stay refused. It ends as soon as the policy server is reached, and your company is told.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var s agent.PortalStatus
 			if err := a.client().Do(cmd.Context(), "POST", "/v1/portal", nil, &s); err != nil {
-				return fmt.Errorf("the way stays closed: %w", err)
+				return fmt.Errorf("cannot open access to the sign-in page: %w", err)
 			}
-			return a.say(cmd, s, "The way to a sign-in page is open until %s (%d of %d in a day). Open any page in your browser.\n",
+			return a.say(cmd, s, "You can reach the sign-in page until %s (%d of %d times in a day). Open any page in your browser.\n",
 				s.Until.Local().Format("15:04:05"), s.Used, s.Most)
 		},
 	}

@@ -148,7 +148,7 @@ func render(st cli.Screen, s agent.Status) {
 		line("exception", "%s until %s  %s", name, x.Until.Local().Format(time.DateTime), st.Dim(x.Reason))
 	}
 	if p := s.Portal; p != nil {
-		line("portal", "%s", st.Warn(fmt.Sprintf("the way to a sign-in page is open until %s (%d of %d in a day)",
+		line("portal", "%s", st.Warn(fmt.Sprintf("access to a sign-in page is open until %s (%d of %d times in a day)",
 			p.Until.Local().Format(time.TimeOnly), p.Used, p.Most)))
 	}
 	if h := s.Hold; h != nil {

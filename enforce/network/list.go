@@ -28,13 +28,17 @@ func (l *List) Len() int { return l.lines }
 // bytes is its size in memory.
 func (l *List) bytes() int { return l.names.bytes() + l.above.bytes() }
 
-// ReadList reads the text of a list (enforce/policy/list.go) that is used by a setting. It is an error if the text has another
-// digest, or breaks the form of a list in any line: then nothing of it is used.
-func ReadList(in io.Reader, u policy.ListUse) (policy.List, error) {
+// maxAbove bounds the names above those of an allowed list that are kept. Beyond it, a program that validates names itself
+// cannot validate those that are left.
+const maxAbove = 500_000
+
+// ReadList reads the text of a list (enforce/policy/list.go) of at most so many names that is used by a setting. It is an
+// error if the text has another digest, or breaks the form of a list in any line: then nothing of it is used.
+func ReadList(in io.Reader, u policy.ListUse, most int) (policy.List, error) {
 	sum := sha256.New()
 	text := bufio.NewReaderSize(io.TeeReader(io.LimitReader(in, policy.MaxListBytes+1), sum), 64<<10)
 	var names, above builder
-	parents := map[uint64]struct{}{}
+	var lately [1 << 12]uint64 // names above others that were added, by a part of their hash: most come again and again
 	allow := u.Setting == settingAllowedLists
 	var last []byte
 	size, line := 0, 0
@@ -55,8 +59,8 @@ func ReadList(in io.Reader, u policy.ListUse) (policy.List, error) {
 		if size += len(b); size > policy.MaxListBytes {
 			return nil, fmt.Errorf("it is larger than %d bytes", policy.MaxListBytes)
 		}
-		if line > policy.MaxListNames {
-			return nil, fmt.Errorf("it has more than %d names", policy.MaxListNames)
+		if line > most {
+			return nil, fmt.Errorf("%w, and this one has more than the %d that are left", policy.ErrTooMany, most)
 		}
 		b = b[:len(b)-1]
 		if line > 1 && bytes.Compare(last, b) >= 0 {
@@ -72,17 +76,19 @@ func ReadList(in io.Reader, u policy.ListUse) (policy.List, error) {
 		}
 		labels, ok := hostLabels(host)
 		if !ok {
-			return nil, fmt.Errorf("line %d, %q, is no name", line, enforce.Plain(string(b[:min(len(b), 80)])))
+			return nil, fmt.Errorf("line %d, %q, is not a name", line, enforce.Plain(string(b[:min(len(b), 80)])))
 		}
 		names.put(maphash.Bytes(seed, host), flag, labels)
-		for up := host; allow && labels > 1; {
+		// Names of one or two labels need not be kept: a question about one of them goes to a registry alone.
+		for up := host; allow && labels > 3 && above.n < maxAbove; {
 			up = up[bytes.IndexByte(up, '.')+1:]
 			labels--
 			h := maphash.Bytes(seed, up) &^ flagMask
-			if _, seen := parents[h]; seen {
-				break
+			at := &lately[h>>52]
+			if *at == h {
+				break // and so are those above it
 			}
-			parents[h] = struct{}{}
+			*at = h
 			above.put(h, allowExact, labels)
 		}
 	}
@@ -119,7 +125,7 @@ func hostLabels(host []byte) (labels int, ok bool) {
 	return labels + 1, n > 0 && !digits
 }
 
-// used is a list that the document names, with what there is of it.
+// longList is a list that the document names, with what there is of it.
 type longList struct {
 	use     policy.ListUse
 	content policy.Content

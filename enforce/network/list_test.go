@@ -53,7 +53,7 @@ func with(t testing.TB, document string, lists map[string]string) *policy.Docume
 		if ok {
 			now := u
 			now.SHA256 = digest(text)
-			l, err := ReadList(strings.NewReader(text), now)
+			l, err := ReadList(strings.NewReader(text), now, policy.MaxListNames)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -77,7 +77,7 @@ func TestReadList(t *testing.T) {
 		"==a\n": "line 1", strings.Repeat("a", 64) + "\n": "line 1", strings.Repeat("a.", 127) + "a\n": "line 1",
 		strings.Repeat("a", 70_000) + "\n": "line 1 is too long",
 	} {
-		l, err := ReadList(strings.NewReader(text), use("x", text, settingBlockedLists))
+		l, err := ReadList(strings.NewReader(text), use("x", text, settingBlockedLists), policy.MaxListNames)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%.40q: %v, wanted %q", text, err, want)
 		}
@@ -85,7 +85,7 @@ func TestReadList(t *testing.T) {
 			t.Errorf("%q has %d names", text, l.Len())
 		}
 	}
-	if _, err := ReadList(strings.NewReader(good+"z\n"), use("x", good, settingBlockedLists)); err == nil ||
+	if _, err := ReadList(strings.NewReader(good+"z\n"), use("x", good, settingBlockedLists), policy.MaxListNames); err == nil ||
 		!strings.Contains(err.Error(), "digest") {
 		t.Errorf("another text: %v", err)
 	}
@@ -139,8 +139,9 @@ func TestListInReach(t *testing.T) {
 	}
 	// DS questions about the zones above an allowed name have answers.
 	r := Compile(with(t, `{"name":"p","policy_data":{"network":{"allowed_lists":[{"id":"ok","sha256":"@ok"}]}}}`,
-		map[string]string{"list ok": "docs.example.com\n"}), can())
-	for name, want := range map[string]bool{"com": true, "example.com": true, "museum": false, "x.example.com": false} {
+		map[string]string{"list ok": "docs.example.com\nwww.corp.example.org\n"}), can())
+	for name, want := range map[string]bool{"com": true, "example.com": true, "x.example.com": false, "sub.docs.example.org": false,
+		"corp.example.org": true} {
 		if got := r.Above(&Subject{Name: name}); got != want {
 			t.Errorf("%s: %v", name, got)
 		}
@@ -156,7 +157,7 @@ func FuzzList(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		l, err := ReadList(strings.NewReader(text), use("x", text, settingAllowedLists))
+		l, err := ReadList(strings.NewReader(text), use("x", text, settingAllowedLists), policy.MaxListNames)
 		if err != nil {
 			return
 		}
@@ -212,7 +213,7 @@ func TestLongest(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&before)
-		l, err := ReadList(&endless{most: policy.MaxListNames}, u)
+		l, err := ReadList(&endless{most: policy.MaxListNames}, u, policy.MaxListNames)
 		if err != nil || l.Len() != policy.MaxListNames {
 			t.Fatal(err)
 		}

@@ -262,7 +262,7 @@ func BenchmarkReadList(b *testing.B) {
 	text := text1(names)
 	u := use("ads", text, settingBlockedLists)
 	for b.Loop() {
-		if _, err := ReadList(strings.NewReader(text), u); err != nil {
+		if _, err := ReadList(strings.NewReader(text), u, policy.MaxListNames); err != nil {
 			b.Fatal(err)
 		}
 	}

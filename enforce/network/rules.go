@@ -152,6 +152,9 @@ func (r *Rules) Above(s *Subject) bool {
 	if from, _, _, _ := r.lists.above().match(s.Name, allows); from >= 0 {
 		return true
 	}
+	if strings.Count(s.Name, ".") < 2 && slices.ContainsFunc(r.lists.long, func(l longList) bool { return l.allow && l.list != nil }) {
+		return true
+	}
 	from, _, _ := r.aboveMust().match(s.Name, allows)
 	return from >= 0
 }

@@ -99,8 +99,8 @@ func (d *Document) Excepted(list map[string][]string) *Document {
 	return &c
 }
 
-// Ajar returns the document with the way to a captive portal open.
-func (d *Document) Ajar(until time.Time) *Document {
+// WithPortal returns the document with the way to a captive portal open.
+func (d *Document) WithPortal(until time.Time) *Document {
 	c := *d
 	c.Portal = until
 	return &c

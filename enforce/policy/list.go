@@ -78,14 +78,18 @@ func (d *Document) Content(u ListUse) Content {
 	return Content{Why: "the list is not here"}
 }
 
+// ErrTooMany means that the lists of a document have too many names together.
+var ErrTooMany = fmt.Errorf("the lists of a policy may have %d names together", MaxListNames)
+
 // MaxLists bounds how many lists one setting names: each is one more to search for every name.
 const MaxLists = 16
 
-// Bounds of one list.
+// Bounds of one list. MaxListNames also bounds the names of all lists of a document together: a device has them all in memory.
 const (
 	MaxListBytes = 64 << 20
 	MaxListNames = 4_000_000
 	maxLine      = 1024
+	maxHosts     = 33 // words in one line of a hosts file
 )
 
 var (
@@ -129,7 +133,7 @@ func readLists(r reader) (out Optional[[]ListRef]) {
 		case ref.ID == "" || ref.SHA256 == "":
 			e.fail(`must have "id" and "sha256"`)
 		case slices.ContainsFunc(out.V, func(o ListRef) bool { return o.ID == ref.ID }):
-			e.fail("names a list that stands here already")
+			e.fail("names a list that is named before")
 		default:
 			out.V = append(out.V, ref)
 		}
@@ -140,12 +144,12 @@ func readLists(r reader) (out Optional[[]ListRef]) {
 // ListedNames reads one line of a list as administrators get them: a name in the grammar of Name, a line of a hosts file, or
 // an ad blocker's "||name^". It returns nothing for an empty line and a comment.
 func ListedNames(line string) ([]Name, error) {
-	if len(line) > maxLine {
-		return nil, fmt.Errorf("must have at most %d bytes", maxLine)
-	}
 	line = strings.TrimSpace(line)
 	if line == "" || line[0] == '#' || line[0] == '!' || strings.HasPrefix(line, "[Adblock") {
 		return nil, nil
+	}
+	if len(line) > maxLine {
+		return nil, fmt.Errorf("must have at most %d bytes", maxLine)
 	}
 	if rest, is := strings.CutPrefix(line, "||"); is {
 		name, is := strings.CutSuffix(rest, "^")
@@ -158,6 +162,9 @@ func ListedNames(line string) ([]Name, error) {
 		line = strings.TrimSpace(line[:i])
 	}
 	words := strings.Fields(line)
+	if len(words) > maxHosts {
+		return nil, fmt.Errorf("must have at most %d names", maxHosts-1)
+	}
 	if len(words) == 1 {
 		return one(words[0])
 	}
@@ -190,10 +197,11 @@ func ListedNames(line string) ([]Name, error) {
 func hostsOwn(names []string) bool {
 	return !slices.ContainsFunc(names, func(n string) bool {
 		switch n = strings.ToLower(n); n {
-		case "localhost", "localhost.localdomain", "local", "broadcasthost", "localhost4", "localhost6", "0.0.0.0":
+		case "localhost", "localhost.localdomain", "local", "broadcasthost", "localhost4", "localhost6", "0.0.0.0",
+			"ip6-localhost", "ip6-loopback", "ip6-localnet", "ip6-mcastprefix", "ip6-allnodes", "ip6-allrouters", "ip6-allhosts":
 			return false
 		}
-		return !strings.HasPrefix(n, "ip6-")
+		return true
 	})
 }
 

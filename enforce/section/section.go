@@ -29,8 +29,8 @@ type Section struct {
 	Decide func(*Case) Outcome
 	// Count returns figures for people; nil: none.
 	Count func(*Case) []Count
-	// ReadList reads a long list that one of the settings names; nil: none does.
-	ReadList func(io.Reader, policy.ListUse) (policy.List, error)
+	// ReadList reads a long list that one of the settings names, of at most so many names; nil: none does.
+	ReadList func(in io.Reader, u policy.ListUse, most int) (policy.List, error)
 	// Except describes exceptions of this section; nil: it has none.
 	Except *Except
 	// Redact removes from an event what must not be stored; nil: nothing.

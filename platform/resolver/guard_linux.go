@@ -38,6 +38,9 @@ type Resolver struct {
 	told           refusals
 
 	load    sync.Mutex // one Load at a time
+	// changing is held for writing while other rules come into force, and for reading while an address is admitted by those
+	// in force: an answer that was on its way admits nothing by old rules.
+	changing sync.RWMutex
 	sockets *sockets
 	lists   atomic.Pointer[string] // for which an earlier run made the table, until there are rules
 	watch   *observer
@@ -131,7 +134,7 @@ func (r *Resolver) Load(in platform.Rules) error {
 		if s != nil {
 			s.reach = s.rules.Reach(enforce.Monitor)
 		}
-		r.now.Store(nil)
+		r.replace(nil)
 		if r.sockets != nil {
 			r.sockets.close()
 			r.sockets = nil
@@ -152,10 +155,13 @@ func (r *Resolver) Load(in platform.Rules) error {
 	if r.sockets == nil {
 		var err error
 		if r.sockets, err = r.listen(); err != nil {
-			r.now.Store(nil)
+			r.replace(nil)
 			return err
 		}
 	}
+	// Not before, and not while sockets are closed: that waits for questions, and they may wait for this.
+	r.changing.Lock()
+	defer r.changing.Unlock()
 	r.now.Store(s)
 	r.cache.clear()
 	if err := r.Fill(s.reach, func(a netip.Addr) bool { return r.keeps(s, a) },
@@ -167,6 +173,18 @@ func (r *Resolver) Load(in platform.Rules) error {
 	}
 	go forgetCached() // what the system's own resolver has cached was not judged
 	return nil
+}
+
+// replace puts other rules in force.
+func (r *Resolver) replace(s *standing) {
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	r.now.Store(s)
+}
+
+// refuses reports whether an address is one that the policy blocks.
+func (s *standing) refuses(a netip.Addr) bool {
+	return slices.ContainsFunc(s.reach.Refuse, func(x fact.Range) bool { return x.Has(a) })
 }
 
 // opened admits the addresses at which a captive portal may be, while the way to it is open.
@@ -266,7 +284,7 @@ func (r *Resolver) stillAdmitted(s *standing) (out []platform.Admission) {
 
 // keeps reports whether an open connection to an address may go on: a name that is still allowed had it.
 func (r *Resolver) keeps(s *standing, a netip.Addr) bool {
-	if s.judge.Judge(&fact.Destination{Address: a}).Allow || slices.Contains(s.doors, a) {
+	if s.judge.Judge(&fact.Destination{Address: a}).Allow || slices.Contains(s.doors, a) && !s.refuses(a) {
 		return true
 	}
 	r.mu.Lock()

@@ -146,7 +146,7 @@ func (l *laptop) contents(d *policy.Document) map[policy.ListUse]policy.Content 
 		if err != nil {
 			l.t.Fatal(err)
 		}
-		list, err := networks.ReadList(f, u)
+		list, err := networks.ReadList(f, u, policy.MaxListNames)
 		_ = f.Close()
 		if err != nil {
 			l.t.Fatal(err)

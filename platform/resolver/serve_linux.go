@@ -17,6 +17,7 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/link"
 )
 
@@ -143,14 +144,12 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from netip.AddrPort, tcp
 			return q.reply(nil, p, rcodeFail, 0, "")
 		}
 	}
-	if s.reach.Only && len(j.admit) > 0 {
-		r.remember(j.admit)
-		if err := r.Admit(j.admit); err != nil {
-			r.Log.Warn("cannot admit what a name resolved to", "error", err)
-			return q.reply(nil, p, rcodeFail, edeNetwork, "the firewall did not take the address")
-		}
+	current, err := r.admit(s, j.admit)
+	if err != nil {
+		r.Log.Warn("cannot admit what a name resolved to", "error", err)
+		return q.reply(nil, p, rcodeFail, edeNetwork, "the firewall did not take the address")
 	}
-	if r.now.Load() != s {
+	if !current {
 		return r.serve(ctx, p, from, tcp) // other rules came meanwhile
 	}
 	if q.plain {
@@ -163,6 +162,20 @@ func (r *Resolver) serve(ctx context.Context, p []byte, from netip.AddrPort, tcp
 		}
 	}
 	return out
+}
+
+// admit lets the addresses of an answer be reached, if the rules by which it was judged are still in force.
+func (r *Resolver) admit(s *standing, list []platform.Admission) (current bool, err error) {
+	r.changing.RLock()
+	defer r.changing.RUnlock()
+	if r.now.Load() != s {
+		return false, nil
+	}
+	if s.reach.Only && len(list) > 0 {
+		r.remember(list)
+		err = r.Admit(list)
+	}
+	return true, err
 }
 
 // unpack reads an answer. Long ones can expand a hundredfold, so few are read at a time.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -107,6 +108,32 @@ func (c *Client) fetchList(ctx context.Context, sha256 string, have Part, put fu
 	}
 	if from.Size+n > maxPacked {
 		return fmt.Errorf("%w: a list of more than %d bytes", ErrGarbage, int64(maxPacked))
+	}
+	return nil
+}
+
+// Reached reports whether the server itself answers on a connection of this dialer: a certificate of the authority that is trusted,
+// and no other answer than its own. A portal that answers for every name does not pass for it.
+func (c *Client) Reached(ctx context.Context, d *net.Dialer) error {
+	ctx, cancel := context.WithTimeout(ctx, requestLimit/3)
+	defer cancel()
+	h, err := c.Server.HTTP()
+	if err != nil {
+		return err
+	}
+	defer h.CloseIdleConnections()
+	h.Transport.(*http.Transport).DialContext = d.DialContext
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.Server.URL, "/")+"/healthz", nil)
+	if err != nil {
+		return err
+	}
+	res, err := h.Do(req)
+	if err != nil {
+		return err
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("it answers %d", res.StatusCode)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"bufio"
 	"io"
 
 	"github.com/klauspost/compress/zstd"
@@ -15,7 +16,7 @@ func ListPath(device, sha256 string) string { return Base + "/devices/" + device
 
 // UnpackList reads a packed list.
 func UnpackList(in io.Reader) (io.ReadCloser, error) {
-	z, err := zstd.NewReader(in, zstd.WithDecoderMaxWindow(ListWindow), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
+	z, err := zstd.NewReader(bufio.NewReaderSize(in, 64<<10), zstd.WithDecoderMaxWindow(ListWindow), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
 	if err != nil {
 		return nil, err
 	}

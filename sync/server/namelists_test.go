@@ -94,6 +94,14 @@ func TestNameLists(t *testing.T) {
 		if out := r.ok(200, "PUT", "/lists/"+id+"?name=Trackers", long.String()); out["unchanged"] != true || num(out, "version") != 2 {
 			t.Errorf("the same names: %v", out)
 		}
+		if out := r.ok(200, "GET", "/lists/"+id, ""); out["name"] != "Trackers" || r.answer.Get("ETag") != `"2"` {
+			t.Errorf("its new name: %v %v", out["name"], r.answer)
+		}
+		for match, want := range map[string]int{`"1"`: 412, "nonsense": 412, `"2"`: 200} {
+			if st, out := r.call(r.admin, "PUT", "/lists/"+id, long.String(), "If-Match", match); st != want {
+				t.Errorf("If-Match %s: %d %v", match, st, out)
+			}
+		}
 		for _, c := range []struct{ method, path, body string }{
 			{"POST", "/policies", `{"name":"p","policy_data":{"network":{"blocked_lists":[{"id":"%s","sha256":"%s"}]}}}`},
 			{"PUT", "/policies/policy-default", `{"policy_data":{"network":{"blocked_lists":[{"id":"%s","sha256":"%s"}]}}}`},

@@ -85,7 +85,8 @@ type API struct {
 	large     *semaphore.Weighted // bytes of large bodies that are being read
 	questions chan struct{}       // what-if, one at a time
 	uploads   chan struct{}       // of long lists, one at a time
-	downloads downloads
+	downloads downloads // of lists, by devices
+	readings  downloads // of lists, by administrators
 	contents  *lru.Cache[policy.ListUse, policy.List] // long lists that questions were about
 	stopping  atomic.Bool
 
@@ -106,7 +107,7 @@ func (a *API) Start(ctx context.Context) (wait func(), err error) {
 	a.large = semaphore.NewWeighted(largeBodies)
 	a.questions = make(chan struct{}, 1)
 	a.uploads = make(chan struct{}, 1)
-	a.contents, _ = lru.New[policy.ListUse, policy.List](4) // an error only of sizes below 1
+	a.contents, _ = lru.New[policy.ListUse, policy.List](2) // an error only of sizes below 1
 	a.stats = newStats(a)
 	a.book.init(a)
 	a.batch.init(a)

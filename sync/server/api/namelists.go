@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/warderd/warder/enforce/all"
@@ -136,6 +137,7 @@ func getNameList(a *API, q *request) (nameListView, error) {
 	if err != nil {
 		return nameListView{}, err
 	}
+	q.etag(l.Version)
 	out := nameListView{nameListItem: a.item(l, versions), CreatedAt: second(l.CreatedAt), Versions: []nameListVersion{}}
 	for _, v := range versions {
 		out.Versions = append(out.Versions, nameListVersion{v.Version, v.SHA256, v.Names, v.Bytes, v.Packed, v.By, second(v.At), a.named(v.SHA256)})
@@ -149,7 +151,7 @@ func createNameList(a *API, q *request) (uploadedList, error) {
 	if name == "" {
 		return uploadedList{}, invalid(policy.Errors{{Field: "?name", Message: "must be present and not empty", Received: q.params.Get("name")}})
 	}
-	out, err := a.uploaded(q, store.List{ID: "list-" + strings.ToLower(rand.Text()[:12]), Name: name}, nil)
+	out, err := a.uploaded(q, store.List{ID: "list-" + strings.ToLower(rand.Text()[:12]), Name: name}, nil, false)
 	if err == nil {
 		q.w.Header().Set("Location", protocol.Base+"/lists/"+out.ID)
 	}
@@ -162,20 +164,29 @@ func putNameList(a *API, q *request) (uploadedList, error) {
 	if err != nil {
 		return uploadedList{}, err
 	}
-	if name := strings.TrimSpace(q.params.Get("name")); name != "" {
-		l.Name = name
+	want, err := q.ifMatch()
+	if err == nil {
+		err = precondition(l.Version, want)
 	}
-	return a.uploaded(q, l, versions)
+	if err != nil {
+		return uploadedList{}, err
+	}
+	renamed := false
+	if name := strings.TrimSpace(q.params.Get("name")); name != "" {
+		renamed, l.Name = name != l.Name, name
+	}
+	return a.uploaded(q, l, versions, renamed)
 }
 
 // uploadLimit is how long an upload may take, and uploadRest how long it may be silent.
 const (
 	uploadLimit = 15 * time.Minute
 	uploadRest  = 30 * time.Second
+	leastRate   = 8 << 10 // bytes a second, on average
 )
 
 // uploaded reads the body as a list's next version, and stores it.
-func (a *API) uploaded(q *request, l store.List, versions []store.ListVersion) (out uploadedList, err error) {
+func (a *API) uploaded(q *request, l store.List, versions []store.ListVersion, renamed bool) (out uploadedList, err error) {
 	if q.Header.Get("Idempotency-Key") != "" {
 		return out, bad("an upload takes no Idempotency-Key: the same names are the same version")
 	}
@@ -186,7 +197,7 @@ func (a *API) uploaded(q *request, l store.List, versions []store.ListVersion) (
 		return out, &problem{status: http.StatusServiceUnavailable, code: "busy", message: "another list is being uploaded; try again later"}
 	}
 	body := &upstream{in: http.MaxBytesReader(q.w, q.Body, namelist.MaxUpload), c: http.NewResponseController(q.w),
-		until: time.Now().Add(uploadLimit)}
+		began: time.Now(), until: time.Now().Add(uploadLimit)}
 	in, err := namelist.Read(body)
 	_ = body.c.SetReadDeadline(time.Now().Add(time.Minute))
 	_ = body.c.SetWriteDeadline(time.Now().Add(time.Minute))
@@ -207,13 +218,19 @@ func (a *API) uploaded(q *request, l store.List, versions []store.ListVersion) (
 		Packed: int64(len(in.Packed)), PackedDigest: in.PackedDigest, By: q.by, At: q.now}
 	newest := slices.IndexFunc(versions, func(x store.ListVersion) bool { return x.Version == l.Version })
 	out.Same = newest >= 0 && versions[newest].SHA256 == v.SHA256
-	if !out.Same {
+	switch {
+	case out.Same && renamed:
+		if err := a.Store.RenameList(q.Context(), l, q.now); err != nil {
+			return out, err
+		}
+	case !out.Same:
 		if err := a.Store.PutList(q.Context(), l, v, l.Version, in.Packed); err != nil {
 			return out, err
 		}
 		l.Version, l.UpdatedAt = v.Version, v.At
 		versions = append(versions, v)
 	}
+	q.etag(l.Version)
 	out.nameListItem, out.Lines, out.BadLines, out.Bad = a.item(l, versions), in.Lines, in.BadLines, in.Bad
 	if out.Bad == nil {
 		out.Bad = []namelist.Bad{}
@@ -238,17 +255,25 @@ func badLines(in *namelist.List) error {
 type upstream struct {
 	in    io.Reader
 	c     *http.ResponseController
+	began time.Time
 	until time.Time
+	bytes int
 }
 
 // Read reads on.
 func (u *upstream) Read(b []byte) (int, error) {
-	next := time.Now().Add(uploadRest)
+	now := time.Now()
+	next := now.Add(uploadRest)
 	if next.After(u.until) {
 		next = u.until
 	}
+	if slow := now.Sub(u.began); slow > uploadRest && float64(u.bytes) < slow.Seconds()*leastRate {
+		return 0, fmt.Errorf("it comes too slowly: %d bytes in %s", u.bytes, slow.Round(time.Second))
+	}
 	_ = u.c.SetReadDeadline(next)
-	return u.in.Read(b)
+	n, err := u.in.Read(b)
+	u.bytes += n
+	return n, err
 }
 
 // deleteNameList answers DELETE /lists/{id}.
@@ -267,18 +292,19 @@ func getNameListText(a *API, q *request) (streamed, error) {
 	if i < 0 {
 		return streamed{}, store.ErrNotFound
 	}
-	if !a.downloads.enter() {
+	place, ok := a.readings.enter(q.by, q.w)
+	if !ok {
 		return streamed{}, errDownloads
 	}
 	return streamed{"text/plain; charset=utf-8", func(w http.ResponseWriter, r *http.Request) {
-		defer a.downloads.leave()
+		defer place.leave()
 		text, err := protocol.UnpackList(a.Store.Packed(r.Context(), versions[i]))
 		if err != nil {
 			return
 		}
 		defer text.Close()
 		w.Header().Set("Content-Length", strconv.FormatInt(versions[i].Bytes, 10))
-		_, _ = io.Copy(&downstream{w, http.NewResponseController(w)}, text)
+		_, _ = io.Copy(place, text)
 	}}, nil
 }
 
@@ -291,38 +317,54 @@ func fetchList(a *API, q *request) (streamed, error) {
 	if err != nil {
 		return streamed{}, err
 	}
-	if !a.downloads.enter() {
+	place, ok := a.downloads.enter(q.sender.id, q.w)
+	if !ok {
 		q.w.Header().Set("Retry-After", strconv.Itoa(a.downloads.wait(time.Now())))
 		a.stats.shed.Inc()
 		return streamed{}, &detailed{http.StatusServiceUnavailable, protocol.Problem{Error: &protocol.ProblemBody{Code: "busy",
 			Message: errDownloads.message}}}
 	}
 	return streamed{"application/zstd", func(w http.ResponseWriter, r *http.Request) {
-		defer a.downloads.leave()
+		defer place.leave()
 		w.Header().Set("ETag", strconv.Quote(v.PackedDigest))
-		http.ServeContent(&downstream{w, http.NewResponseController(w)}, r, "", time.Time{}, a.Store.Packed(r.Context(), v))
+		http.ServeContent(place, r, "", time.Time{}, a.Store.Packed(r.Context(), v))
 	}}, nil
 }
 
-// downstream is an answer that may take long, if it goes on.
-type downstream struct {
+// download is an answer that may take long, if it goes on. It has a place among the downloads.
+type download struct {
 	http.ResponseWriter
-	c *http.ResponseController
+	of    *downloads
+	who   string
+	c     *http.ResponseController
+	until time.Time
+	over  atomic.Bool // its receiver has asked anew
 }
 
 // Write writes on.
-func (d *downstream) Write(b []byte) (int, error) {
-	_ = d.c.SetWriteDeadline(time.Now().Add(uploadRest))
+func (d *download) Write(b []byte) (int, error) {
+	next := time.Now().Add(uploadRest)
+	if next.After(d.until) {
+		next = d.until
+	}
+	_ = d.c.SetWriteDeadline(next)
+	if d.over.Load() {
+		return 0, errors.New("the receiver has asked anew")
+	}
 	return d.ResponseWriter.Write(b)
 }
 
-// maxDownloads bounds the lists that one node sends at a time.
-const maxDownloads = 64
+// maxDownloads bounds the lists that one node sends at a time (to administrators as many again), and downloadLimit how long one may
+// take; a device goes on where it stopped.
+const (
+	maxDownloads  = 64
+	downloadLimit = 10 * time.Minute
+)
 
-// downloads counts the lists that are being sent, and estimates how long those that wait have to.
+// downloads counts the lists that are being sent, one to each receiver, and estimates how long those that wait have to.
 type downloads struct {
 	mu            sync.Mutex
-	now           int
+	by            map[string]*download
 	since         time.Time // the beginning of the present window
 	refused, sent int       // in it
 	estimate      float64   // seconds until all that wait have been served
@@ -335,21 +377,33 @@ const (
 	waitWindow = 10
 )
 
-func (d *downloads) enter() bool {
+// enter takes a place for one receiver; false if there is none. What the same receiver is being sent already ends: it has asked
+// anew.
+func (d *downloads) enter(who string, w http.ResponseWriter) (*download, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.now >= maxDownloads {
-		return false
+	if d.by == nil {
+		d.by = map[string]*download{}
 	}
-	d.now++
-	return true
+	if before := d.by[who]; before != nil {
+		before.over.Store(true)
+		_ = before.c.SetWriteDeadline(time.Now())
+	} else if len(d.by) >= maxDownloads {
+		return nil, false
+	}
+	x := &download{ResponseWriter: w, of: d, who: who, c: http.NewResponseController(w), until: time.Now().Add(downloadLimit)}
+	d.by[who] = x
+	return x, true
 }
 
-func (d *downloads) leave() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.now--
-	d.sent++
+// leave gives the place back.
+func (x *download) leave() {
+	x.of.mu.Lock()
+	defer x.of.mu.Unlock()
+	x.of.sent++
+	if x.of.by[x.who] == x {
+		delete(x.of.by, x.who)
+	}
 }
 
 // wait is when one that was refused should come again, in seconds. Those that wait come once in each such time: from how many
@@ -372,10 +426,15 @@ func (d *downloads) wait(now time.Time) int {
 // listsThere refuses a document that names a list which is not there: its devices could never fetch it.
 func (a *API) listsThere(ctx context.Context, d *policy.Document) error {
 	var errs policy.Errors
+	names := 0
 	for i, u := range d.Lists() {
-		_, err := a.Store.ListHas(ctx, u.ID, u.SHA256)
+		v, err := a.Store.ListHas(ctx, u.ID, u.SHA256)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
+		}
+		if names += v.Names; err == nil && names > policy.MaxListNames {
+			errs = append(errs, policy.Error{Field: fmt.Sprintf("%s[%d]", u.Setting, place(d, i)),
+				Message: fmt.Sprintf("is one list too many: %v, and up to here they have %d", policy.ErrTooMany, names), Received: policy.Short(u.String())})
 		}
 		if err != nil {
 			errs = append(errs, policy.Error{Field: fmt.Sprintf("%s[%d]", u.Setting, place(d, i)), Message: "no list has this id and this digest",
@@ -403,9 +462,11 @@ func place(d *policy.Document, i int) int {
 // withLists reads the lists of a document, for a question about what it would do.
 func (a *API) withLists(ctx context.Context, d *policy.Document) (*policy.Document, error) {
 	have := map[policy.ListUse]policy.Content{}
+	room := policy.MaxListNames
 	for _, u := range d.Lists() {
 		if known, ok := a.contents.Get(u); ok {
 			have[u] = policy.Content{List: known, SHA256: u.SHA256}
+			room -= known.Len()
 			continue
 		}
 		v, err := a.Store.ListText(ctx, u.SHA256)
@@ -415,17 +476,21 @@ func (a *API) withLists(ctx context.Context, d *policy.Document) (*policy.Docume
 		if err != nil {
 			return nil, err
 		}
-		l, err := readStored(a.Store.Packed(ctx, v), u)
+		l, err := readStored(a.Store.Packed(ctx, v), u, room)
+		if errors.Is(err, policy.ErrTooMany) {
+			continue // as on the devices
+		}
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", u.ListRef, err)
 		}
 		a.contents.Add(u, l)
+		room -= l.Len()
 		have[u] = policy.Content{List: l, SHA256: u.SHA256}
 	}
 	return d.WithLists(have), nil
 }
 
-func readStored(packed io.Reader, u policy.ListUse) (policy.List, error) {
+func readStored(packed io.Reader, u policy.ListUse, most int) (policy.List, error) {
 	s, ok := section.Find(all.Sections, u.Setting.Section())
 	if !ok || s.ReadList == nil {
 		return nil, fmt.Errorf("%s reads no lists", u.Setting)
@@ -435,5 +500,5 @@ func readStored(packed io.Reader, u policy.ListUse) (policy.List, error) {
 		return nil, err
 	}
 	defer text.Close()
-	return s.ReadList(text, u)
+	return s.ReadList(text, u, most)
 }

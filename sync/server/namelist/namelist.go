@@ -126,7 +126,7 @@ func read(in io.Reader, mostNames, mostBytes int) (*List, error) {
 
 func parse(line []byte, long bool) ([]policy.Name, error) {
 	switch {
-	case long:
+	case long && !bytes.HasPrefix(bytes.TrimSpace(line), []byte("#")) && !bytes.HasPrefix(bytes.TrimSpace(line), []byte("!")):
 		return nil, errors.New("is too long")
 	case !utf8.Valid(line):
 		return nil, errors.New("must be UTF-8")

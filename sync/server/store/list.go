@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -81,8 +82,61 @@ func (s *Store) PutList(ctx context.Context, l List, v ListVersion, expect int, 
 	})
 }
 
+// RenameList gives a list another name.
+func (s *Store) RenameList(ctx context.Context, l List, now time.Time) error {
+	return s.change(ctx, now, "list.updated", l.ID, []string{"name: " + l.Name}, func(tx *sql.Tx) error {
+		return one(tx.ExecContext(ctx, `UPDATE lists SET name = $1 WHERE id = $2`, l.Name, l.ID))
+	})
+}
+
+// lockLists lets no other transaction add or remove what policies name of lists until this one has ended. SQLite has one writer at
+// a time anyway.
+func (s *Store) lockLists(ctx context.Context, tx *sql.Tx) error {
+	if !s.pg {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock(7166271)`)
+	return err
+}
+
+// hasLists is ErrStale if a policy names a version of a list that was removed meanwhile.
+func (s *Store) hasLists(ctx context.Context, tx *sql.Tx, data []byte) error {
+	var in struct {
+		Network struct {
+			Allowed []listKey `json:"allowed_lists"`
+			Blocked []listKey `json:"blocked_lists"`
+		} `json:"network"`
+	}
+	if json.Unmarshal(data, &in) != nil || len(in.Network.Allowed)+len(in.Network.Blocked) == 0 {
+		return nil
+	}
+	if err := s.lockLists(ctx, tx); err != nil {
+		return err
+	}
+	for _, k := range append(in.Network.Allowed, in.Network.Blocked...) {
+		var n int
+		err := tx.QueryRowContext(ctx, `SELECT count(*) FROM list_versions WHERE list = $1 AND digest = $2`, k.ID, k.SHA256).Scan(&n)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return ErrStale
+		}
+	}
+	return nil
+}
+
+// listKey is how a policy names a version of a list.
+type listKey struct {
+	ID     string `json:"id"`
+	SHA256 string `json:"sha256"`
+}
+
 // dropVersions removes a list's versions up to a number, except those that a policy names, and texts that nothing needs.
 func (s *Store) dropVersions(ctx context.Context, tx *sql.Tx, list string, upTo int) error {
+	if err := s.lockLists(ctx, tx); err != nil {
+		return err
+	}
 	_, err := tx.ExecContext(ctx, `DELETE FROM list_versions WHERE list = $1 AND version <= $2 AND `+notNamed, list, upTo)
 	if err == nil {
 		_, err = tx.ExecContext(ctx, `DELETE FROM list_parts WHERE digest NOT IN (SELECT digest FROM list_versions)`)
@@ -98,6 +152,9 @@ const notNamed = `NOT EXISTS (SELECT 1 FROM policies p WHERE p.data LIKE '%' || 
 // DeleteList removes a list. It returns ErrInUse while a policy names a version of it.
 func (s *Store) DeleteList(ctx context.Context, id string, now time.Time) error {
 	return s.change(ctx, now, "list.deleted", id, nil, func(tx *sql.Tx) error {
+		if err := s.lockLists(ctx, tx); err != nil {
+			return err
+		}
 		if err := one(tx.ExecContext(ctx, `DELETE FROM lists WHERE id = $1`, id)); err != nil {
 			return err
 		}

@@ -88,6 +88,9 @@ func (s *Store) putPolicy(ctx context.Context, tx *sql.Tx, p *fleet.Policy, expe
 	if have != expect {
 		return ErrStale
 	}
+	if err := s.hasLists(ctx, tx, p.Data); err != nil {
+		return err
+	}
 	if !p.Active {
 		def, err := defaultID(ctx, tx, s.forUpdate())
 		if err == nil && def == p.ID {
