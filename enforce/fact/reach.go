@@ -44,9 +44,14 @@ type Reach struct {
 	Resolvers []Range
 }
 
+// layout counts the forms that the firewall's table has had: a table that an earlier version made is not taken for one that
+// another program has changed.
+const layout = 2
+
 // String describes a reach in one line. Two that differ are described differently.
 func (r Reach) String() string {
 	h := sha256.New()
+	fmt.Fprintln(h, "layout", layout)
 	for _, list := range [][]Range{r.Allow, r.Refuse, r.Resolvers} {
 		for _, x := range list {
 			fmt.Fprintln(h, x)

@@ -32,18 +32,19 @@ type Resolver struct {
 	now   atomic.Pointer[standing] // nil: no rules yet, nothing is answered
 	cache cache
 	room  chan struct{} // one for each question on its way to a server
+	zones zones         // and where they go
 	// foreign has one for each question on its way to a server that is not the machine's own, and large for each long answer
 	// that is being read.
 	foreign, large chan struct{}
 	told           refusals
 
-	load    sync.Mutex // one Load at a time
+	load sync.Mutex // one Load at a time
 	// changing is held for writing while other rules come into force, and for reading while an address is admitted by those
 	// in force: an answer that was on its way admits nothing by old rules.
 	changing sync.RWMutex
-	sockets *sockets
-	lists   atomic.Pointer[string] // for which an earlier run made the table, until there are rules
-	watch   *observer
+	sockets  *sockets
+	lists    atomic.Pointer[string] // for which an earlier run made the table, until there are rules
+	watch    *observer
 
 	asking  sync.Mutex
 	heard   time.Time // when domains were read

@@ -7,6 +7,7 @@ import (
 	"net"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -143,7 +144,7 @@ func (r *Resolver) loop(ctx context.Context, p packets) {
 				ready++
 				continue
 			}
-			r.later(ctx, p, append([]byte(nil), b...), from)
+			r.later(ctx, p, append([]byte(nil), b...), from, &q)
 		}
 		for sent := 0; sent < ready; {
 			k, err := p.WriteBatch(out[sent:ready], 0)
@@ -181,17 +182,65 @@ func (r *Resolver) fast(out, p []byte, from *net.UDPAddr, q *question, scratch *
 	return nil
 }
 
+// zones counts the questions on their way by the last two labels of their names, so that one domain whose servers are silent
+// does not take all places.
+type zones struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+// enter counts one more; false if there are most already.
+func (z *zones) enter(zone string, most int) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.n[zone] >= most {
+		return false
+	}
+	if z.n == nil {
+		z.n = map[string]int{}
+	}
+	z.n[zone]++
+	return true
+}
+
+func (z *zones) leave(zone string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.n[zone]--; z.n[zone] <= 0 {
+		delete(z.n, zone)
+	}
+}
+
+// zoneOf is the last two labels of a name.
+func zoneOf(name string) string {
+	if i := strings.LastIndexByte(name, '.'); i > 0 {
+		if i = strings.LastIndexByte(name[:i], '.'); i >= 0 {
+			return name[i+1:]
+		}
+	}
+	return name
+}
+
 // later answers a question in a goroutine of its own. Beyond a bound, questions are dropped: programs ask again.
-func (r *Resolver) later(ctx context.Context, p packets, b []byte, from *net.UDPAddr) {
+func (r *Resolver) later(ctx context.Context, p packets, b []byte, from *net.UDPAddr, q *question) {
+	zone, most := strings.Clone(zoneOf(q.text())), maxAsked
+	if len(r.room) > maxAsked/4 {
+		most = maxAsked / 8
+	}
+	if !r.zones.enter(zone, most) {
+		r.count("dropped")
+		return
+	}
 	select {
 	case r.room <- struct{}{}:
 	default:
+		r.zones.leave(zone)
 		r.count("dropped")
 		return
 	}
 	to := *from
 	go func() {
-		defer func() { <-r.room }()
+		defer func() { <-r.room; r.zones.leave(zone) }()
 		a := r.serve(ctx, b, to.AddrPort(), false)
 		if a == nil || ctx.Err() != nil {
 			return

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -1127,4 +1128,56 @@ func TestHeldConnections(t *testing.T) {
 			t.Fatalf("%v %v", m, err)
 		}
 	}
+}
+
+// A flood of questions about one domain whose servers are silent leaves others their answers.
+func TestSilentZone(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	l.load(blockList)
+	silent := []byte("\x06silent\x07example")
+	l.Lie(func(q []byte) []byte {
+		if bytes.Contains(q, silent) {
+			return nil
+		}
+		m := new(dns.Msg)
+		if m.Unpack(q) != nil {
+			return nil
+		}
+		a := new(dns.Msg)
+		a.SetReply(m)
+		a.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 1}, A: net.ParseIP(platformtest.Web4)}}
+		out, _ := a.Pack()
+		return out
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	var all sync.WaitGroup
+	all.Go(func() {
+		c, err := net.Dial("udp", platformtest.DNS4+":53")
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		for i := 0; ctx.Err() == nil; i++ {
+			m := new(dns.Msg)
+			m.SetQuestion(fmt.Sprintf("n%d.silent.example.", i), dns.TypeA)
+			b, _ := m.Pack()
+			_, _ = c.Write(b)
+			if i%20 == 0 {
+				time.Sleep(5 * time.Millisecond) // some thousands a second
+			}
+		}
+	})
+	time.Sleep(3 * time.Second)
+	for i := range 20 {
+		m, err := ask(platformtest.DNS4, fmt.Sprintf("n%d.other.example.net", i), "A", "udp")
+		if err != nil || strings.Join(said(m), " ") != platformtest.Web4 {
+			t.Errorf("%d: %v %v", i, m, err)
+		}
+	}
+	cancel()
+	all.Wait()
 }
