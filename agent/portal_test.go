@@ -4,9 +4,12 @@ package agent
 
 import (
 	"context"
+	"net"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform/platformtest"
@@ -80,7 +83,27 @@ func TestPortal(t *testing.T) {
 			t.Fatal(err)
 		}
 		becomes(t, "open again", platformtest.Router4, login)
+		// An answer that is on its way while it is closed lets nothing be reached.
+		o.Lie(func(b []byte) []byte {
+			time.Sleep(time.Second)
+			q, a := new(dns.Msg), new(dns.Msg)
+			if q.Unpack(b) != nil {
+				return nil
+			}
+			a.SetReply(q)
+			a.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 300},
+				A: net.ParseIP(platformtest.Other4)}}
+			out, _ := a.Pack()
+			return out
+		})
+		late := make(chan string)
+		go func() { late <- resolves("www.hotel.example") }()
+		time.Sleep(300 * time.Millisecond)
 		l.in(func(a *Agent) { a.closePortal("its time is up") })
+		if got := <-late + " " + page(); got != "NXDOMAIN refused" {
+			t.Errorf("an answer that was late: %s", got)
+		}
+		o.Lie(nil)
 		becomes(t, "its time is up", "NXDOMAIN", login)
 	}
 	for _, when := range []string{"a fourth time", "after a restart", "with the clock a day ahead", "once the server was reached with it", "and back"} {

@@ -220,9 +220,9 @@ func (l *Library) Fetch(ctx context.Context, u policy.ListUse,
 
 // reserve is what has to stay free on the disk: identity, ledger and events are written there, too, and so is the policy that
 // takes a list away.
-const reserve = 32 << 20
+var reserve int64 = 32 << 20
 
-var errNoRoom = fmt.Errorf("there is no room for it on the disk: %d MiB have to stay free", reserve>>20)
+var errNoRoom = fmt.Errorf("there is no room for it on the disk: %d MiB have to stay free", 32)
 
 // careful writes a file as long as there is room on the disk.
 type careful struct {

@@ -112,9 +112,9 @@ func (a *app) namelistUpload() *cobra.Command {
 	c := &cobra.Command{
 		Use: "upload FILE", Short: "Upload a list: one name a line, a hosts file, or ||name^ (\"-\" for standard input)",
 		Args: cobra.ExactArgs(1),
-		Long: "Uploads a new list (--name), or the next version of one (--id). Lines that are no names are told, and then\n" +
-			"nothing is stored; with --skip-bad they are left out. With --policy, that policy names the new version from\n" +
-			"now on, where it names this list.",
+		Long: "Uploads a new list (--name), or the next version of one (--id). If a line is not a name, it is reported and\n" +
+			"nothing is stored; with --skip-bad such lines are left out. With --policy, a policy that uses this list is\n" +
+			"changed to use the new version.",
 		Example: "  warder-server namelist upload tracker.txt --name Trackers\n" +
 			"  warder-server namelist upload hosts --id list-abcdefghijkl --skip-bad --policy \"Engineering Team Policy\"",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -185,19 +185,19 @@ func (a *app) namelistUpload() *cobra.Command {
 			st.Printf("%s, %s: version %d, %d names%s\n", cli.Plain(n.ID), cli.Plain(n.Name), n.Version, n.Names, word)
 			switch {
 			case changed:
-				st.Printf("%s names this version now.\n", cli.Plain(policy))
+				st.Printf("%s uses this version now.\n", cli.Plain(policy))
 			case policy != "":
-				st.Printf("%s names this version already.\n", cli.Plain(policy))
+				st.Printf("%s uses this version already.\n", cli.Plain(policy))
 			default:
-				st.Printf("A policy names it so:  \"network\": {\"blocked_lists\": [{\"id\": %q, \"sha256\": %q}]}\n", cli.Plain(n.ID), cli.Plain(n.SHA256))
+				st.Printf("To use it in a policy:  \"network\": {\"blocked_lists\": [{\"id\": %q, \"sha256\": %q}]}\n", cli.Plain(n.ID), cli.Plain(n.SHA256))
 			}
 			return nil
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "name of a new list")
 	c.Flags().StringVar(&id, "id", "", "id of the list whose next version this is")
-	c.Flags().BoolVar(&skip, "skip-bad", false, "leave lines out that are no names")
-	c.Flags().StringVar(&policy, "policy", "", "id or name of a policy that is to name the new version")
+	c.Flags().BoolVar(&skip, "skip-bad", false, "leave out lines that are not names")
+	c.Flags().StringVar(&policy, "policy", "", "id or name of a policy that is to use the new version")
 	return a.targetFlags(c)
 }
 
@@ -248,7 +248,7 @@ func renew(cmd *cobra.Command, client *admin.Client, policy, id, sha256 string) 
 		}
 	}
 	if !named {
-		return false, &cli.Failure{Err: fmt.Errorf("%q does not name the list %s", policy, id), Code: "not_named",
+		return false, &cli.Failure{Err: fmt.Errorf("%q does not use the list %s", policy, id), Code: "not_named",
 			Hint: "write it into network.blocked_lists or network.allowed_lists: warder-server policy apply"}
 	}
 	if !changed {

@@ -154,7 +154,7 @@ func ListedNames(line string) ([]Name, error) {
 	if rest, is := strings.CutPrefix(line, "||"); is {
 		name, is := strings.CutSuffix(rest, "^")
 		if !is || strings.ContainsAny(name, "/*$^|") {
-			return nil, errors.New(`must be "||name^" alone: other rules of ad blockers are about pages, not about names`)
+			return nil, errors.New(`must be "||name^" alone: other ad blocking rules are about pages, not about names`)
 		}
 		return one(name)
 	}

@@ -12,7 +12,10 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/warderd/warder/sync/checkin"
 	"github.com/warderd/warder/sync/protocol"
@@ -232,4 +235,91 @@ func (endless) Read(b []byte) (int, error) {
 		n += copy(b[n:], fmt.Sprintf("%08x.a\n", rand.Uint32()))
 	}
 	return max(n, 1), nil
+}
+
+// slow takes what it is sent only when it is let.
+type slow struct{ open chan struct{} }
+
+func (s slow) Write(b []byte) (int, error) { <-s.open; return len(b), nil }
+
+// One device that opens many downloads and reads none of them has one place: others are served meanwhile.
+func TestDownloadPlaces(t *testing.T) {
+	r := start(t, Options{HTTP: true})
+	greedy, other := r.laptop("greedy"), r.laptop("other")
+	var long strings.Builder
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 700_000 { // more than sockets hold
+		fmt.Fprintf(&long, "%x.example\n", rnd.Uint64())
+	}
+	digest := r.ok(201, "POST", "/lists?name=Long", long.String())["sha256"].(string)
+	gate := slow{make(chan struct{})}
+	var all sync.WaitGroup
+	var begun, refused atomic.Int32
+	for range 80 {
+		all.Go(func() {
+			if err := greedy.c.FetchList(context.Background(), digest, checkin.Part{}, func(checkin.Part) (io.Writer, error) {
+				begun.Add(1)
+				return gate, nil
+			}); err != nil {
+				refused.Add(1)
+			}
+		})
+	}
+	for end := time.Now().Add(20 * time.Second); begun.Load()+refused.Load() < 80 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Logf("%d were begun, %d refused", begun.Load(), refused.Load())
+	f := &fetched{}
+	if err := f.from(other.c, digest); err != nil || len(f.text(t)) != long.Len() {
+		t.Errorf("%v", err)
+	}
+	close(gate.open)
+	all.Wait()
+}
+
+// A policy that names a list, and the list's removal at the same moment: never both.
+func TestListRemovedMeanwhile(t *testing.T) {
+	both(t, func(t *testing.T, r *rig) {
+		for i := range 12 {
+			l := r.ok(201, "POST", fmt.Sprintf("/lists?name=L%d", i), fmt.Sprintf("n%d.example\n", i))
+			id := l["id"].(string)
+			var created, removed int
+			var all sync.WaitGroup
+			ask := func(method, path, body string) int {
+				req, _ := http.NewRequest(method, r.url+"/api/v1"+path, strings.NewReader(body))
+				req.Header.Set("Authorization", "Bearer "+r.admin)
+				res, err := r.http().Do(req)
+				if err != nil {
+					return 0
+				}
+				_ = res.Body.Close()
+				return res.StatusCode
+			}
+			all.Go(func() {
+				created = ask("POST", "/policies", fmt.Sprintf(`{"name":"p%d","policy_data":{"network":{"blocked_lists":[{"id":%q,"sha256":%q}]}}}`,
+					i, id, l["sha256"]))
+			})
+			all.Go(func() { removed = ask("DELETE", "/lists/"+id, "") })
+			all.Wait()
+			if created == 201 && removed == 200 || created != 201 && removed != 200 {
+				t.Errorf("%d: the policy %d, the list %d", i, created, removed)
+			}
+		}
+	})
+}
+
+// The lists of one policy have a bound together, because a device has them all in memory.
+func TestListsTogether(t *testing.T) {
+	r := start(t, Options{HTTP: true})
+	var text strings.Builder
+	for i := range 2_100_000 {
+		fmt.Fprintf(&text, "%d.x\n", i)
+	}
+	a := r.ok(201, "POST", "/lists?name=A", text.String())
+	b := r.ok(201, "POST", "/lists?name=B", strings.ReplaceAll(text.String(), ".x", ".y"))
+	st, out := r.call(r.admin, "POST", "/policies", fmt.Sprintf(`{"name":"p","policy_data":{"network":{"blocked_lists":[{"id":%q,"sha256":%q},{"id":%q,"sha256":%q}]}}}`,
+		a["id"], a["sha256"], b["id"], b["sha256"]))
+	if st != 400 || !strings.Contains(fmt.Sprint(out["errors"]), "network.blocked_lists[1]") || !strings.Contains(fmt.Sprint(out["errors"]), "4000000") {
+		t.Errorf("%d %v", st, out)
+	}
 }

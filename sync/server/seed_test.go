@@ -391,7 +391,7 @@ func TestDocumentedExamples(t *testing.T) {
 				if len(text.Example) == 0 {
 					t.Errorf("%s %s has no example", method, path)
 				}
-				continue // TestLists
+				continue // TestNameLists
 			}
 			example := op.RequestBody.Content["application/json"].Example
 			if example == nil {

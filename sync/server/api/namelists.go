@@ -76,7 +76,7 @@ type uploadedList struct {
 	Same     bool           `json:"unchanged,omitempty" doc:"the newest version has these names already, so there is no new one"`
 }
 
-var uploadParams = []param{{name: "skip_bad", doc: "true: leave bad lines out, and tell them; otherwise nothing is stored if there is one",
+var uploadParams = []param{{name: "skip_bad", doc: "true: leave bad lines out and list them in the answer; otherwise nothing is stored if there is one",
 	kind: "string", enum: []string{"true", "false"}}}
 
 // named are the ids of the policies that name one of some digests.
@@ -244,7 +244,7 @@ func badLines(in *namelist.List) error {
 	for _, b := range in.Bad {
 		errs = append(errs, policy.Error{Field: "line " + strconv.Itoa(b.Line), Message: b.Message, Received: b.Text})
 	}
-	message := fmt.Sprintf("%d of %d lines are no names; nothing was stored (with ?skip_bad=true they are left out)", in.BadLines, in.Lines)
+	message := fmt.Sprintf("%d of %d lines are not names; nothing was stored (with ?skip_bad=true they are left out)", in.BadLines, in.Lines)
 	if more := in.BadLines - len(in.Bad); more > 0 {
 		message += fmt.Sprintf("; the first %d are listed", len(in.Bad))
 	}
@@ -415,9 +415,10 @@ func (d *downloads) wait(now time.Time) int {
 		d.since, d.estimate = now, 2*waitLeast
 	}
 	d.refused++
-	if took := now.Sub(d.since).Seconds(); took > waitWindow {
+	if took := now.Sub(d.since).Seconds(); took > max(waitWindow, d.estimate) {
 		waiting := float64(d.refused) / took * d.estimate
-		d.estimate = min(waitMost, max(waitLeast, waiting/max(float64(d.sent)/took, 0.1)))
+		next := min(waitMost, max(waitLeast, waiting/max(float64(d.sent)/took, 0.1)))
+		d.estimate = (d.estimate + next) / 2
 		d.since, d.refused, d.sent = now, 0, 0
 	}
 	return int(math.Ceil(d.estimate * (0.5 + randv2.Float64()))) //nolint:gosec // no secret
