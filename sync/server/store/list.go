@@ -107,7 +107,10 @@ func (s *Store) hasLists(ctx context.Context, tx *sql.Tx, data []byte) error {
 			Blocked []listKey `json:"blocked_lists"`
 		} `json:"network"`
 	}
-	if json.Unmarshal(data, &in) != nil || len(in.Network.Allowed)+len(in.Network.Blocked) == 0 {
+	if err := json.Unmarshal(data, &in); err != nil {
+		return fmt.Errorf("the policy cannot be read: %w", err)
+	}
+	if len(in.Network.Allowed)+len(in.Network.Blocked) == 0 {
 		return nil
 	}
 	if err := s.lockLists(ctx, tx); err != nil {
