@@ -28,6 +28,8 @@ type shelf struct {
 	missing  []policy.ListUse
 	failed   map[policy.ListRef]listFailure
 	fetching bool
+	// supported reports whether this machine can do anything with the lists of a setting; nil: with all. Others are not fetched.
+	supported func(enforce.Setting) bool
 	// holds is told how many bytes the lists use, before one is read and afterwards; nil: nobody.
 	holds func(bytes int64, reading bool)
 	used  int64
@@ -70,11 +72,12 @@ func (s *shelf) attach(d *policy.Document) *policy.Document {
 		s.missing = nil
 		return nil
 	}
-	if len(d.Lists()) == 0 && s.used == 0 {
-		d, s.missing = s.library.Attach(d, s.why)
+	uses := slices.DeleteFunc(d.Lists(), func(u policy.ListUse) bool { return s.supported != nil && !s.supported(u.Setting) })
+	if len(uses) == 0 && s.used == 0 {
+		d, s.missing = s.library.Attach(d, uses, s.why)
 		return d
 	}
-	s.reading(func() { d, s.missing = s.library.Attach(d, s.why) })
+	s.reading(func() { d, s.missing = s.library.Attach(d, uses, s.why) })
 	return d
 }
 

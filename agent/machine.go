@@ -103,6 +103,13 @@ func (m *machine) probe(ctx context.Context) {
 	m.mu.Unlock()
 }
 
+// supports reports whether anything of a setting is carried out or observed here.
+func (m *machine) supports(s enforce.Setting) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.can[string(s)].Level != fact.Unsupported
+}
+
 // start ends what an earlier run left, and sets who receives the guards' decisions.
 func (m *machine) start(hand func(platform.Decision), look func(soon bool)) {
 	for _, g := range m.guards() {

@@ -86,6 +86,7 @@ func New(o Options) (*Agent, error) {
 		return nil, errors.Join(err, a.Close())
 	}
 	a.machine.way = a.network
+	a.shelf.supported = a.machine.supports
 	a.journal = &journal{boot: o.Boot, now: o.Now, store: a.store, sections: o.Sections, health: a.health, latency: &a.latency,
 		seat: o.Seat, tell: o.Tell,
 		remember: a.machine.loop.Remember, look: a.soon, report: a.reportSoon, wake: make(chan struct{}, 1), told: map[string]time.Time{},

@@ -41,10 +41,9 @@ const (
 
 func (l *Library) file(r policy.ListRef) string { return filepath.Join(l.Dir, r.ID, r.SHA256+packed) }
 
-// Attach returns the document with its lists: each in the version that the document names, or else in the one that was used
-// last. why says why a version is not here. It also returns the lists that have to be fetched.
-func (l *Library) Attach(d *policy.Document, why func(policy.ListRef) string) (*policy.Document, []policy.ListUse) {
-	uses := d.Lists()
+// Attach returns the document with those of its lists that are of use here: each in the version that the document names, or
+// else in the one that was used last. why says why a version is not here. It also returns the lists that have to be fetched.
+func (l *Library) Attach(d *policy.Document, uses []policy.ListUse, why func(policy.ListRef) string) (*policy.Document, []policy.ListUse) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(uses) == 0 {

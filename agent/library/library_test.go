@@ -123,7 +123,7 @@ func TestFetch(t *testing.T) {
 		}
 	}
 	l := &Library{Dir: dir, Read: read}
-	if d, missing := l.Attach(document(t, u), why); len(missing) != 0 || d.Content(u).List == nil || l.Names() != 1001 {
+	if d, missing := l.Attach(document(t, u), []policy.ListUse{u}, why); len(missing) != 0 || d.Content(u).List == nil || l.Names() != 1001 {
 		t.Errorf("%v %+v", missing, d.Content(u))
 	}
 	if got := l.Line(u.ListRef, "b.example"); got != 1001 {
@@ -155,7 +155,7 @@ func put(t *testing.T, l *Library, u policy.ListUse, content string) {
 	if err := l.Fetch(context.Background(), u, sends(all, len(all), nil, nil)); err != nil {
 		t.Fatal(err)
 	}
-	l.Attach(document(t, u), why)
+	l.Attach(document(t, u), []policy.ListUse{u}, why)
 }
 
 // While a version is not here, the one that was in force for the same setting is used; what was blocked is never allowed for it.
@@ -165,23 +165,23 @@ func TestAttach(t *testing.T) {
 	old, next := use("list-1", "blocked", "old.example\n"), use("list-1", "blocked", "next.example\n")
 	put(t, l, old, "old.example\n")
 	again := &Library{Dir: l.Dir, Read: read}
-	d, missing := again.Attach(document(t, next), why)
+	d, missing := again.Attach(document(t, next), []policy.ListUse{next}, why)
 	if c := d.Content(next); len(missing) != 1 || c.List == nil || c.SHA256 != old.SHA256 || c.Why != "it is not here yet" {
 		t.Errorf("%v %+v", missing, c)
 	}
 	allowed := use("list-1", "allowed", "next.example\n")
-	if d, _ := again.Attach(document(t, allowed), why); d.Content(allowed).List != nil {
+	if d, _ := again.Attach(document(t, allowed), []policy.ListUse{allowed}, why); d.Content(allowed).List != nil {
 		t.Errorf("what was blocked is allowed: %+v", d.Content(allowed))
 	}
 	renamed := use("list-9", "blocked", "old.example\n")
-	if d, missing := again.Attach(document(t, renamed), why); len(missing) != 0 || d.Content(renamed).SHA256 != old.SHA256 {
+	if d, missing := again.Attach(document(t, renamed), []policy.ListUse{renamed}, why); len(missing) != 0 || d.Content(renamed).SHA256 != old.SHA256 {
 		t.Errorf("%v %+v", missing, d.Content(renamed))
 	}
 	again.Keep([]policy.ListUse{renamed})
 	if _, whole := again.Here(old.ListRef); !whole {
 		t.Error("its file is gone")
 	}
-	again.Attach(document(t), why)
+	again.Attach(document(t), nil, why)
 	again.Keep(nil)
 	if list, _ := os.ReadDir(l.Dir); len(list) != 0 {
 		t.Errorf("left: %v", list)
@@ -194,7 +194,7 @@ func TestAttach(t *testing.T) {
 	put(t, few, a, "a\nb\n")
 	put(t, few, b, "c\nd\n")
 	few = &Library{Dir: few.Dir, Read: few.Read}
-	d, missing = few.Attach(document(t, a, b), why)
+	d, missing = few.Attach(document(t, a, b), []policy.ListUse{a, b}, why)
 	if d.Content(a).List == nil || d.Content(b).List != nil || !strings.Contains(d.Content(b).Why, "together") || len(missing) != 0 {
 		t.Errorf("%v %+v %+v", missing, d.Content(a), d.Content(b))
 	}

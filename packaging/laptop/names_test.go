@@ -68,6 +68,14 @@ ip addr replace 10.77.0.2/24 dev eth0; ip link set eth0 up; ip route replace def
 			contains(t, r.sh(connect, "203.0.113.10"), "ok")
 			contains(t, r.sh("warder explain network 203.0.113.10"), "docs.example.com resolved to it")
 
+			// The clock is changed, forward and back: nothing opens, and what is allowed can be reached.
+			for _, jump := range []string{"+26 hours", "26 hours ago"} {
+				r.sh("date -s '" + jump + "'")
+				contains(t, r.try(connect, "203.0.113.20").Out, "refused")
+				r.wait("names after the clock's jump", `test "$(`+lookUp+`)" = 203.0.113.10`, "docs.example.com")
+				contains(t, r.sh(connect, "203.0.113.10"), "ok")
+			}
+
 			// A kill: what was admitted stays, nothing else opens, and the next agent answers again.
 			r.sh("systemctl kill -s KILL warder")
 			contains(t, r.try(connect, "203.0.113.20").Out, "refused")
