@@ -161,13 +161,13 @@ func (a *Agent) fetched(errs map[policy.ListUse]error) {
 		news = news || now.why != was.why
 		s.failed[u.ListRef] = now
 	}
-	if !news && s.holds != nil {
-		s.holds(s.used, false)
-	}
 	if news {
 		a.custody.refill()
 		a.look()
 		a.reportSoon()
+	}
+	if s.holds != nil {
+		s.holds(s.used, false)
 	}
 	a.keepLists()
 	a.fetchLists()

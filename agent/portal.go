@@ -119,7 +119,7 @@ func exhausted(err error) bool {
 			return true
 		}
 	}
-	return false
+	return link.Crowded() // then connections fail with a time-out
 }
 
 // openPortal opens the window, if it may be opened once more. That it was is stored before.

@@ -58,8 +58,9 @@ func (l *Library) Attach(d *policy.Document, uses []policy.ListUse, why func(pol
 		if err == nil {
 			used[u], have[u] = list, policy.Content{List: list, SHA256: u.SHA256}
 			room -= list.Len()
-			if _, err := os.Stat(l.mark(u)); err != nil {
-				_ = os.WriteFile(l.mark(u), nil, 0o600) // it was in force for this setting
+			if _, err := os.Stat(l.mark(u)); err != nil { // it is in force for this setting; while this runs, l.open says so, too
+				_ = os.MkdirAll(filepath.Dir(l.mark(u)), 0o700)
+				_ = os.WriteFile(l.mark(u), nil, 0o600)
 			}
 			continue
 		}
@@ -133,25 +134,20 @@ func (l *Library) mark(u policy.ListUse) string {
 // older are the other versions of a list that are here and were in force for the same setting, the newest first.
 func (l *Library) older(u policy.ListUse) (out []policy.ListRef) {
 	r := u.ListRef
-	entries, err := os.ReadDir(filepath.Join(l.Dir, r.ID))
-	if err != nil {
-		return nil
+	for o := range l.open {
+		if o.ID == u.ID && o.Setting == u.Setting && o.SHA256 != u.SHA256 {
+			out = append(out, o.ListRef)
+		}
 	}
+	entries, _ := os.ReadDir(filepath.Join(l.Dir, r.ID))
 	type dated struct {
 		policy.ListRef
 		at int64
 	}
 	var list []dated
 	for _, e := range entries {
-		digest, is := strings.CutSuffix(e.Name(), packed)
-		if !is || digest == r.SHA256 {
-			continue
-		}
-		was := policy.ListUse{ListRef: policy.ListRef{ID: r.ID, SHA256: digest}, Setting: u.Setting}
-		if _, err := os.Stat(l.mark(was)); err != nil {
-			continue
-		}
-		if info, err := e.Info(); err == nil {
+		digest, is := strings.CutSuffix(e.Name(), "."+string(u.Setting)) // the text may be another list's file
+		if info, err := e.Info(); is && digest != r.SHA256 && err == nil {
 			list = append(list, dated{policy.ListRef{ID: r.ID, SHA256: digest}, info.ModTime().UnixNano()})
 		}
 	}
@@ -170,6 +166,10 @@ func (l *Library) Fetch(ctx context.Context, u policy.ListUse,
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	if list, err := l.read(l.file(u.ListRef), u, policy.MaxListNames); err == nil { // another setting names it, too
+		l.ready(u, list)
+		return nil
+	}
 	path, have := l.begun(u.ListRef)
 	var f *os.File
 	err := from(ctx, u.SHA256, have, func(p checkin.Part) (io.Writer, error) {
@@ -182,6 +182,7 @@ func (l *Library) Fetch(ctx context.Context, u policy.ListUse,
 			_ = f.Close()
 		}
 		var err error
+		_ = os.MkdirAll(dir, 0o700) // it was removed if nothing else came meanwhile
 		if f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 			return nil, err
 		}
@@ -208,13 +209,18 @@ func (l *Library) Fetch(ctx context.Context, u policy.ListUse,
 	if err := durable.Move(path, l.file(u.ListRef)); err != nil {
 		return err
 	}
+	l.ready(u, list)
+	return nil
+}
+
+// ready keeps a list that was read until it is attached.
+func (l *Library) ready(u policy.ListUse, list policy.List) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open == nil {
 		l.open = map[policy.ListUse]policy.List{}
 	}
 	l.open[u] = list
-	return nil
 }
 
 // reserve is what has to stay free on the disk: identity, ledger and events are written there, too, and so is the policy that

@@ -177,6 +177,13 @@ func TestAttach(t *testing.T) {
 	if d, missing := again.Attach(document(t, renamed), []policy.ListUse{renamed}, why); len(missing) != 0 || d.Content(renamed).SHA256 != old.SHA256 {
 		t.Errorf("%v %+v", missing, d.Content(renamed))
 	}
+	newer := use("list-9", "blocked", "newer.example\n")
+	for name, l := range map[string]*Library{"at once": again, "after a restart": {Dir: again.Dir, Read: read}} {
+		if d, missing := l.Attach(document(t, newer), []policy.ListUse{newer}, why); len(missing) != 1 || d.Content(newer).SHA256 != old.SHA256 {
+			t.Errorf("%s: %v %+v", name, missing, d.Content(newer))
+		}
+	}
+	again.Attach(document(t, renamed), []policy.ListUse{renamed}, why)
 	again.Keep([]policy.ListUse{renamed})
 	if _, whole := again.Here(old.ListRef); !whole {
 		t.Error("its file is gone")

@@ -265,28 +265,25 @@ type caller struct {
 	served bool      // it waits for an answer, not we for a question
 }
 
-// enter adds a connection; false if all others are being served.
-func (c *callers) enter(conn net.Conn) bool {
+// enter adds a connection.
+func (c *callers) enter(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.list == nil {
 		c.list = map[net.Conn]*caller{}
 	}
 	if len(c.list) >= maxConns {
+		// Of those that are served the longest, too, if there are no others: a question that has an answer takes no seconds.
 		var longest net.Conn
 		for x, s := range c.list {
-			if !s.served && (longest == nil || s.since.Before(c.list[longest].since)) {
+			if l := c.list[longest]; l == nil || l.served && !s.served || l.served == s.served && s.since.Before(l.since) {
 				longest = x
 			}
-		}
-		if longest == nil {
-			return false
 		}
 		_ = longest.Close()
 		delete(c.list, longest)
 	}
 	c.list[conn] = &caller{since: time.Now()}
-	return true
 }
 
 // serving notes whether a connection is being served.
@@ -322,10 +319,7 @@ func (r *Resolver) accept(ctx context.Context, l net.Listener) {
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
-		if !room.enter(c) {
-			_ = c.Close()
-			continue
-		}
+		room.enter(c)
 		all.Go(func() {
 			defer room.leave(c)
 			defer c.Close()

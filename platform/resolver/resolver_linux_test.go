@@ -1181,3 +1181,39 @@ func TestSilentZone(t *testing.T) {
 	cancel()
 	all.Wait()
 }
+
+// Nor does somebody whose questions over TCP have no answer.
+func TestHeldQuestions(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	l.load(blockList)
+	if out, err := l.Outside.Run("nft", "add table inet t; add chain inet t in { type filter hook input priority 0; }; "+
+		"add rule inet t in ip daddr "+platformtest.DNS4+" tcp dport 53 drop"); err != nil {
+		t.Fatal(out, err)
+	}
+	m := new(dns.Msg)
+	for i := range maxConns {
+		m.SetQuestion(fmt.Sprintf("n%d.silent.example.", i), dns.TypeA)
+		b, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.DialTimeout("tcp", platformtest.DNS4+":53", 5*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write(append([]byte{byte(len(b) >> 8), byte(len(b))}, b...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(200 * time.Millisecond)
+	for range 5 {
+		got, err := ask(platformtest.DNS6, "docs.example.com", "A", "tcp")
+		if err != nil || strings.Join(said(got), " ") != platformtest.Web4 {
+			t.Fatalf("%v %v", got, err)
+		}
+	}
+}

@@ -82,11 +82,11 @@ type API struct {
 	page      []byte
 
 	inFlight  chan struct{}
-	large     *semaphore.Weighted // bytes of large bodies that are being read
-	questions chan struct{}       // what-if, one at a time
-	uploads   chan struct{}       // of long lists, one at a time
-	downloads downloads // of lists, by devices
-	readings  downloads // of lists, by administrators
+	large     *semaphore.Weighted                     // bytes of large bodies that are being read
+	questions chan struct{}                           // what-if, one at a time
+	uploads   chan struct{}                           // of long lists, one at a time
+	downloads downloads                               // of lists, by devices
+	readings  downloads                               // of lists, by administrators
 	contents  *lru.Cache[policy.ListUse, policy.List] // long lists that questions were about
 	stopping  atomic.Bool
 

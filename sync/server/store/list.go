@@ -45,6 +45,9 @@ func (s *Store) PutList(ctx context.Context, l List, v ListVersion, expect int, 
 	}
 	detail := []string{fmt.Sprintf("version %d: %d names, sha256 %s", v.Version, v.Names, v.SHA256)}
 	return s.change(ctx, v.At, action, l.ID, detail, func(tx *sql.Tx) error {
+		if err := s.lockLists(ctx, tx); err != nil { // before any row, as everywhere
+			return err
+		}
 		var have int
 		err := tx.QueryRowContext(ctx, `SELECT version FROM lists WHERE id = $1`+s.forUpdate(), l.ID).Scan(&have)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -135,11 +138,8 @@ type listKey struct {
 	SHA256 string `json:"sha256"`
 }
 
-// dropVersions removes a list's versions up to a number, except those that a policy names, and texts that nothing needs.
+// dropVersions, under lockLists, removes a list's versions up to a number, except those that a policy names, and texts that nothing needs.
 func (s *Store) dropVersions(ctx context.Context, tx *sql.Tx, list string, upTo int) error {
-	if err := s.lockLists(ctx, tx); err != nil {
-		return err
-	}
 	_, err := tx.ExecContext(ctx, `DELETE FROM list_versions WHERE list = $1 AND version <= $2 AND `+notNamed, list, upTo)
 	if err == nil {
 		_, err = tx.ExecContext(ctx, `DELETE FROM list_parts WHERE digest NOT IN (SELECT digest FROM list_versions)`)

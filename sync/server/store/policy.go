@@ -80,6 +80,9 @@ func (s *Store) forUpdate() string {
 
 // putPolicy writes a version within a transaction.
 func (s *Store) putPolicy(ctx context.Context, tx *sql.Tx, p *fleet.Policy, expect int, changes []string) error {
+	if err := s.hasLists(ctx, tx, p.Data); err != nil {
+		return err
+	}
 	var have int
 	err := tx.QueryRowContext(ctx, `SELECT version FROM policies WHERE id = $1`+s.forUpdate(), p.ID).Scan(&have)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -87,9 +90,6 @@ func (s *Store) putPolicy(ctx context.Context, tx *sql.Tx, p *fleet.Policy, expe
 	}
 	if have != expect {
 		return ErrStale
-	}
-	if err := s.hasLists(ctx, tx, p.Data); err != nil {
-		return err
 	}
 	if !p.Active {
 		def, err := defaultID(ctx, tx, s.forUpdate())
