@@ -2,10 +2,8 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"slices"
@@ -49,9 +47,9 @@ func (s *shelf) reading(read func()) {
 
 // listFailure is a list that could not be fetched.
 type listFailure struct {
-	why   string // "" if the server only asked to come later
-	tries int
-	next  time.Time // not before
+	why     string // "" if the server only asked to come later
+	cadence *checkin.Cadence
+	next    time.Time // not before
 }
 
 // newShelf makes the shelf of a state directory.
@@ -89,12 +87,8 @@ func (s *shelf) why(r policy.ListRef) string {
 	return "it is not here yet"
 }
 
-// A list that cannot be fetched is tried again after listRetry, and then less and less often, up to listMost. The server may
-// say when.
-const (
-	listRetry = 15 * time.Second
-	listMost  = time.Hour
-)
+// listMost is the longest wait before a list is tried again. The waits are a check-in's, and the server may say when.
+const listMost = time.Hour
 
 // fetchLists fetches the lists that the policy in force names and that are not here, in the background, as far as they are
 // due.
@@ -147,17 +141,15 @@ func (a *Agent) fetched(errs map[policy.ListUse]error) {
 			delete(s.failed, u.ListRef)
 			continue
 		}
-		now := listFailure{tries: was.tries + 1}
-		wait := min(listMost, listRetry<<min(was.tries, 10))
-		var told *checkin.StatusError
-		if errors.As(err, &told) && told.RetryAfter > 0 {
-			wait = min(max(told.RetryAfter, time.Second), listMost)
-		} else {
+		now := listFailure{cadence: was.cadence}
+		if now.cadence == nil {
+			now.cadence = checkin.NewCadence(a.o.Random)
+		}
+		now.next = a.o.Now().Add(min(now.cadence.Failed(err), listMost))
+		if !now.cadence.Told(err) {
 			now.why = enforce.Plain(secret.Scrub(err.Error()))
-			wait += rand.N(wait / 4) //nolint:gosec // no secret
 			a.o.Log.Warn("a list cannot be fetched", "list", u.ID, "version", u.Short(), "error", err)
 		}
-		now.next = a.o.Now().Add(wait)
 		news = news || now.why != was.why
 		s.failed[u.ListRef] = now
 	}

@@ -87,15 +87,14 @@ func (a *Agent) postPortal(ctx context.Context, c caller, _ *http.Request, _ []b
 		return conflict("the policy refuses no names, so it blocks no sign-in page")
 	}
 	if a.portal.open(a.o.Now()).IsZero() {
-		client := (*checkin.Client)(nil)
+		var client *checkin.Client
 		if err := a.call(ctx, func() { client = a.contact.client }); err != nil {
 			return nil, err
 		}
-		var err error
-		if client != nil {
-			err = client.Reached(ctx, link.Past())
+		if client == nil {
+			return conflict("this machine cannot ask for its policy server: see warder doctor")
 		}
-		switch {
+		switch err := client.Reached(ctx, link.Past()); {
 		case err == nil:
 			return conflict("the policy server can be reached, so no sign-in page is in the way")
 		case exhausted(err):
@@ -135,7 +134,7 @@ func (a *Agent) openPortal(by string) (PortalStatus, error) {
 	}
 	st.Portals = append(slices.Clone(st.Portals), now.UTC())
 	if err := a.custody.save(st); err != nil {
-		return PortalStatus{}, fmt.Errorf("that it was opened cannot be stored, so it stays closed: %w", err)
+		return PortalStatus{}, fmt.Errorf("it stays closed, because it cannot be recorded that it was opened: %w", err)
 	}
 	until := now.Add(portalFor).Round(0)
 	a.portal.until.Store(&until)

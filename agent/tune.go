@@ -43,7 +43,8 @@ type pace struct {
 	lists   int64 // bytes that long lists use
 }
 
-// readRoom is what reading a long list takes beside it: half of the longest one's table, and what is not collected yet.
+// readRoom is what reading the longest list takes for a moment: its hashes before they are a table, and what is not collected
+// yet.
 const readRoom = 96 << 20
 
 // holds says what long lists use, and whether one is being read: the collector must not run without end because of them.

@@ -6,6 +6,7 @@
 package library
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -90,24 +91,28 @@ func (l *Library) get(u policy.ListUse, most int) (policy.List, error) {
 	if list, ok := l.open[u]; ok && list.Len() <= most {
 		return list, nil
 	}
-	list, err := l.read(l.file(u.ListRef), u, most)
-	if err == nil {
-		return list, nil
-	}
-	var unread *fs.PathError // the file may be good
-	if !errors.As(err, &unread) && !errors.Is(err, policy.ErrTooMany) {
-		_ = os.Remove(l.file(u.ListRef))
-	}
-	same, _ := filepath.Glob(filepath.Join(l.Dir, "*", u.SHA256+packed))
-	for _, path := range same {
-		if path == l.file(u.ListRef) {
-			continue
-		}
-		if list, err := l.read(path, u, most); err == nil {
+	var first error
+	for _, path := range l.texts(u.ListRef) {
+		list, err := l.read(path, u, most)
+		if err == nil {
 			return list, nil
 		}
+		var unread *fs.PathError // the file may be good
+		if !errors.As(err, &unread) && !errors.Is(err, policy.ErrTooMany) {
+			_ = os.Remove(path)
+		}
+		if first == nil {
+			first = err
+		}
 	}
-	return nil, err
+	return nil, first
+}
+
+// texts are the files that may have a list's text: its own, and other lists' with the same digest.
+func (l *Library) texts(r policy.ListRef) []string {
+	own := l.file(r)
+	same, _ := filepath.Glob(filepath.Join(l.Dir, "*", r.SHA256+packed))
+	return append([]string{own}, slices.DeleteFunc(same, func(p string) bool { return p == own })...)
 }
 
 // read reads a packed file, and verifies it.
@@ -227,7 +232,7 @@ func (l *Library) ready(u policy.ListUse, list policy.List) {
 // takes a list away.
 var reserve int64 = 32 << 20
 
-var errNoRoom = fmt.Errorf("there is no room for it on the disk: %d MiB have to stay free", 32)
+var errNoRoom = fmt.Errorf("there is no room for it on the disk: %d MiB have to stay free", reserve>>20)
 
 // careful writes a file as long as there is room on the disk.
 type careful struct {
@@ -312,8 +317,17 @@ func (l *Library) Here(r policy.ListRef) (bytes int64, whole bool) {
 }
 
 // Line is the line of a list's text on which a name stands; 0 if it does not.
-func (l *Library) Line(r policy.ListRef, name string) (line int) {
-	f, err := os.Open(l.file(r))
+func (l *Library) Line(r policy.ListRef, name string) int {
+	for _, path := range l.texts(r) {
+		if n := lineIn(path, name); n > 0 {
+			return n
+		}
+	}
+	return 0
+}
+
+func lineIn(path, name string) int {
+	f, err := os.Open(path)
 	if err != nil {
 		return 0
 	}
@@ -323,5 +337,11 @@ func (l *Library) Line(r policy.ListRef, name string) (line int) {
 		return 0
 	}
 	defer text.Close()
-	return lineOf(text, name)
+	lines := bufio.NewScanner(text)
+	for n := 1; lines.Scan(); n++ {
+		if string(lines.Bytes()) == name {
+			return n
+		}
+	}
+	return 0
 }

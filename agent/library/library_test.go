@@ -174,7 +174,8 @@ func TestAttach(t *testing.T) {
 		t.Errorf("what was blocked is allowed: %+v", d.Content(allowed))
 	}
 	renamed := use("list-9", "blocked", "old.example\n")
-	if d, missing := again.Attach(document(t, renamed), []policy.ListUse{renamed}, why); len(missing) != 0 || d.Content(renamed).SHA256 != old.SHA256 {
+	if d, missing := again.Attach(document(t, renamed), []policy.ListUse{renamed}, why); len(missing) != 0 || d.Content(renamed).SHA256 != old.SHA256 ||
+		again.Line(renamed.ListRef, "old.example") != 1 {
 		t.Errorf("%v %+v", missing, d.Content(renamed))
 	}
 	newer := use("list-9", "blocked", "newer.example\n")

@@ -131,7 +131,7 @@ func (r *Rules) sentence(rule enforce.Rule, s *Subject, deny bool) string {
 			}
 		}
 	case linePortal:
-		return "the way to a captive portal is open, until " + r.doc.Portal.UTC().Format("15:04 UTC")
+		return "access to a sign-in page is open, until " + r.doc.Portal.UTC().Format("15:04 UTC")
 	case lineException:
 		return "an exception for it is in force"
 	case lineResolver:

@@ -68,9 +68,9 @@ type standing struct {
 	judge enforce.Judge[fact.Destination]
 	reach fact.Reach
 	acts  bool // something is refused
-	// portal is until when a captive portal can be reached, and doors are the addresses at which it may be.
-	portal time.Time
-	doors  []netip.Addr
+	// portal is until when a captive portal can be reached, and gateways are addresses at which it may be.
+	portal   time.Time
+	gateways []netip.Addr
 }
 
 // admission is what is known of an admitted address.
@@ -148,9 +148,9 @@ func (r *Resolver) Load(in platform.Rules) error {
 	}
 	s.reach = s.rules.Reach(enforce.Enforce)
 	if s.portal = s.rules.Portal(); !s.portal.IsZero() {
-		s.doors = link.Gateways()
+		s.gateways = link.Gateways()
 		for _, server := range link.Servers() {
-			s.doors = append(s.doors, server.Addr())
+			s.gateways = append(s.gateways, server.Addr())
 		}
 	}
 	if r.sockets == nil {
@@ -194,7 +194,7 @@ func (s *standing) opened() (out []platform.Admission) {
 	if !s.reach.Only || left < time.Second {
 		return nil
 	}
-	for _, a := range s.doors {
+	for _, a := range s.gateways {
 		out = append(out, platform.Admission{Name: "portal", Address: a.WithZone(""), For: left})
 	}
 	return out
@@ -285,7 +285,7 @@ func (r *Resolver) stillAdmitted(s *standing) (out []platform.Admission) {
 
 // keeps reports whether an open connection to an address may go on: a name that is still allowed had it.
 func (r *Resolver) keeps(s *standing, a netip.Addr) bool {
-	if s.judge.Judge(&fact.Destination{Address: a}).Allow || slices.Contains(s.doors, a) && !s.refuses(a) {
+	if s.judge.Judge(&fact.Destination{Address: a}).Allow || slices.Contains(s.gateways, a) && !s.refuses(a) {
 		return true
 	}
 	r.mu.Lock()

@@ -32,7 +32,7 @@ const (
 var etag = regexp.MustCompile(`^"[0-9a-f]{64}"$`)
 
 // FetchList fetches the packed version of a list, from where a part of it ends if the server still has the same. put is called
-// once with what the bytes that follow belong to, and where they begin. What arrives has not been verified.
+// with what the bytes that follow belong to, and where they begin; again if the request has to be repeated. What arrives has not been verified.
 func (c *Client) FetchList(ctx context.Context, sha256 string, have Part, put func(Part) (io.Writer, error)) error {
 	for try := 0; ; try++ {
 		err := c.fetchList(ctx, sha256, have, put)
@@ -146,7 +146,7 @@ func why(ctx context.Context, err error) error {
 	return err
 }
 
-// patient puts the end of the patience off with everything that comes.
+// patient starts the silence timer anew with everything that arrives.
 type patient struct {
 	io.Reader
 	silent *time.Timer
