@@ -4,9 +4,12 @@ package agent
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +18,7 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform/platformtest"
+	"github.com/warderd/warder/platform/service"
 	"github.com/warderd/warder/sync/server"
 )
 
@@ -180,4 +184,89 @@ func TestNames(t *testing.T) {
 	if after, _ := exec.Command("nft", "-s", "list", "ruleset").Output(); string(after) != string(before) {
 		t.Errorf("the ruleset after the agent's end:\n%s", after)
 	}
+}
+
+// The table that 0.8.0 left in force is replaced at the start of this version, and is not told as another program's change. What it
+// refuses stays refused meanwhile.
+func TestTableOfEarlierVersion(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l, _ := online(t)
+	const path = "/policies/policy-default"
+	l.admin("PUT", path, network("enforce", `{"blocked_domains":["blocked.example"]}`))
+	becomes(t, "a blocked name", "NXDOMAIN", func() string { return resolves("www.blocked.example") })
+	l.until("confirmed", func(s Status) bool { return version(2)(s) && s.Policy.State == "active" })
+	l.ending = service.Restarting
+	l.stop()
+
+	// That version had no rules about port 53 in this chain, and described the table with another digest.
+	rules := func() (handles []string) {
+		out, err := exec.Command("nft", "-a", "list", "chain", "inet", "warder", "out").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(out)) {
+			if strings.Contains(line, "dport 53 ") {
+				f := strings.Fields(line)
+				handles = append(handles, f[len(f)-1])
+			}
+		}
+		return handles
+	}
+	old := rules()
+	if len(old) != 2 {
+		t.Fatalf("%d rules about port 53", len(old))
+	}
+	for _, h := range old {
+		if out, err := exec.Command("nft", "delete", "rule", "inet", "warder", "out", "handle", h).CombinedOutput(); err != nil {
+			t.Fatal(err, string(out))
+		}
+	}
+	db, err := sql.Open("sqlite", filepath.Join(l.agent.o.Paths.State, "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	r, err := db.Exec(`UPDATE rows SET last = replace(last, ' closed (', ' closed (0') WHERE kind = 'firewall'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := r.RowsAffected(); n != 1 {
+		t.Fatalf("%d rows of the ledger were changed", n)
+	}
+	_ = db.Close()
+
+	done := make(chan struct{})
+	opened := make(chan string, 1)
+	go func() { // throughout
+		for {
+			select {
+			case <-done:
+				close(opened)
+				return
+			default:
+				if got := resolves("www.blocked.example"); got == platformtest.Other4 {
+					opened <- got
+					close(opened)
+					return
+				}
+			}
+		}
+	}()
+	l.start()
+	becomes(t, "the rules about port 53", "2", func() string { return fmt.Sprint(len(rules())) })
+	l.until("it is confirmed", func(s Status) bool {
+		return finding(s, "network.blocked_domains").Compliance == enforce.Compliant && s.Policy.State == "active"
+	})
+	close(done)
+	if got := <-opened; got != "" {
+		t.Errorf("meanwhile the name was answered: %s", got)
+	}
+	for _, e := range l.newest() {
+		if e.Kind == enforce.Drift {
+			t.Errorf("told as a change: %+v", e)
+		}
+	}
+	l.ending = service.Stopped
 }
