@@ -11,14 +11,26 @@ import (
 // servers. The agent's service governs the laptop's own network, with its real sandbox.
 func (r *rig) network() {
 	r.t.Helper()
-	r.sh(`ip netns add outside
+	// A unit of its own, so that it is there after a reboot, too. Nothing of it is on /host, which a suspend breaks.
+	r.sh(`cp /host/guest /root/outside; cat >/root/outside.sh <<'S'
+ip netns add outside
 ip link add eth0 type veth peer name out0 netns outside
 ip addr add 10.77.0.2/24 dev eth0; ip link set eth0 up
 ip -n outside link set lo up; ip -n outside addr add 10.77.0.1/24 dev out0; ip -n outside link set out0 up
 for a in 198.51.100.53 203.0.113.10 203.0.113.20; do ip -n outside addr add $a/32 dev lo; done
 ip route add default via 10.77.0.1
-systemd-run -q --unit=outside ip netns exec outside /host/guest outside 198.51.100.53 \
-  docs.example.com=203.0.113.10 www.blocked.example=203.0.113.20 other.example.net=203.0.113.20`)
+exec ip netns exec outside /root/outside outside 198.51.100.53 \
+  docs.example.com=203.0.113.10 www.blocked.example=203.0.113.20 other.example.net=203.0.113.20
+S
+cat >/etc/systemd/system/outside.service <<'U'
+[Unit]
+Before=warder.service
+[Service]
+ExecStart=/bin/sh /root/outside.sh
+[Install]
+WantedBy=multi-user.target
+U
+systemctl daemon-reload; systemctl enable -q --now outside`)
 	r.wait("the network outside is up", `bash -c 'exec 3<>/dev/tcp/203.0.113.10/443'`)
 }
 
@@ -31,7 +43,9 @@ const (
 // The system's own way to look up names stays as it was, whatever it is: a plain resolv.conf, systemd-resolved, or
 // NetworkManager. In each, a policy about names is enforced, survives a kill of the agent, and leaves no trace.
 func TestNames(t *testing.T) {
-	r := ready(t, Options{})
+	image, _ := need(t)
+	o := overlay(t, image)
+	r := lasting(t, o)
 	t.Log(r.sh("uname -r; nft --version"))
 	r.network()
 	ways := []struct{ name, set, unset string }{
@@ -96,9 +110,8 @@ ip addr replace 10.77.0.2/24 dev eth0; ip link set eth0 up; ip route replace def
 	t.Run("sabotage", func(t *testing.T) {
 		r := &rig{r.Laptop, t, r.dir, r.policy}
 		r.sh(ways[0].set)
-		r.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p' >/root/device`)
 		for _, s := range Sabotages {
-			if !s.Network {
+			if !s.Network || s.Seen {
 				continue
 			}
 			r.set(`{"compliance":"enforce","policy_data":` + s.Policy + `}`)
@@ -107,6 +120,41 @@ ip addr replace 10.77.0.2/24 dev eth0; ip link set eth0 up; ip route replace def
 			t.Logf("%s: mended after %s, told on the server after %s", s.Name, mended, told)
 			contains(t, r.sh("warder events --last 20 --json | grep '\"kind\":\"drift\"' | tail -n 1"), "nft (pid ")
 		}
+	})
+	// Switched off and on while names are enforced: the agent enforces them again without its server, and leaves no trace
+	// when the policy ends. After that the laptop is another one.
+	r.sh(ways[0].set)
+	r.set(`{"compliance":"enforce","policy_data":{"network":{"allowed_domains":["example.com"]}}}`)
+	const drifts = "warder events --last 100 --json | grep '\"kind\":\"drift\"' | grep -c firewall || true"
+	policy, before := r.policy, r.sh(drifts)
+	r.shutDown()
+	r = start(t, o)
+	r.policy = policy
+	t.Run("boot", func(t *testing.T) {
+		r := &rig{r.Laptop, t, r.dir, r.policy}
+		r.wait("names after the boot, offline", `test "$(`+lookUp+`)" = 203.0.113.10 && nft list table inet warder >/dev/null`, "docs.example.com")
+		contains(t, r.try(connect, "203.0.113.20").Out, "refused")
+		contains(t, r.sh(connect, "203.0.113.10"), "ok")
+		r.reached()
+		r.settled()
+		if after := r.sh(drifts); after != before {
+			t.Errorf("the table of the boot is another program's change: %s changes, not %s", after, before)
+		}
+		r.set(`{"compliance":"monitor","policy_data":{"network":{"allowed_domains":["example.com"]}}}`)
+		if out := r.sh("nft list ruleset"); out != "" {
+			t.Errorf("after it:\n%s", out)
+		}
+	})
+	t.Run("suspend", func(t *testing.T) {
+		r := &rig{r.Laptop, t, r.dir, r.policy}
+		r.sh(ways[0].set)
+		r.set(`{"compliance":"enforce","policy_data":{"network":{"allowed_domains":["example.com"]}}}`)
+		r.wait("names", `test "$(`+lookUp+`)" = 203.0.113.10`, "docs.example.com")
+		contains(t, r.sh("rtcwake -m mem -s 5 && dmesg | grep -E 'PM: (suspend entry|suspend exit)' | tail -n 2"), "suspend exit")
+		contains(t, r.try(connect, "203.0.113.20").Out, "refused")
+		r.wait("names after it", `test "$(`+lookUp+`)" = 203.0.113.10`, "docs.example.com")
+		contains(t, r.sh(connect, "203.0.113.10"), "ok")
+		r.wait("the server is reached after it", "warder check-in")
 	})
 	t.Run("last_resort", func(t *testing.T) {
 		r := &rig{r.Laptop, t, r.dir, r.policy}
