@@ -6,10 +6,11 @@ import (
 	"github.com/warderd/warder/platform/firewall"
 	"github.com/warderd/warder/platform/input"
 	"github.com/warderd/warder/platform/resolver"
+	"github.com/warderd/warder/platform/tunnel"
 	"github.com/warderd/warder/platform/usb"
 	"github.com/warderd/warder/platform/volume"
 )
 
 // capabilities lists what this system has, in the order in which it is observed and enforced.
 var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability,
-	firewall.Capability, resolver.Capability}
+	firewall.Capability, resolver.Capability, tunnel.Capability}

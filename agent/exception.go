@@ -328,7 +328,7 @@ func (a *Agent) redeem(uid string, in ExceptionRequest) (identity.Exception, err
 		return c, a.except(c)
 	}
 	if in.Subject == "" {
-		err = fmt.Errorf("%w; is it there? name it, e.g. --usb 0951:1666:SERIAL", err)
+		err = fmt.Errorf("%w; is it there? name it, e.g. --usb 0951:1666:SERIAL or --network docs.example.com", err)
 	}
 	return none, err
 }

@@ -188,12 +188,12 @@ func (a *Agent) apply() bool {
 		a.o.Log.Warn("drift", "resource", d.Key.String(), "reason", e.Reason)
 		a.journal.record(e)
 	}
-	if len(s.result.Drifted) > 0 {
+	news := a.found(s)
+	if len(s.result.Drifted) > 0 || news {
 		a.clocks.vain = 0
 	} else if s.written {
 		a.clocks.vain++
 	}
-	news := a.found(s)
 	if news {
 		a.reportSoon()
 	}

@@ -404,17 +404,18 @@ func (m *machine) inventory(ctx context.Context, name string) (any, bool, error)
 	return nil, false, nil
 }
 
-// present says what the machine's present state of a subject is.
+// present says what the machine's present state of a subject is, as each capability knows it.
 func (m *machine) present(section, subject string) string {
+	var list []string
 	for _, c := range m.list {
 		if c.Now == nil {
 			continue
 		}
 		if s := c.Now(section, subject); s != "" {
-			return s
+			list = append(list, s)
 		}
 	}
-	return ""
+	return strings.Join(list, "; ")
 }
 
 // work lists the work in the background.

@@ -21,8 +21,8 @@ import (
 	"github.com/warderd/warder/sync/server"
 )
 
-// tunnel is a company's proxy: the only way out, and the only one that can resolve the server's name.
-func tunnel(t *testing.T) (proxy string, asked *atomic.Int64) {
+// relay is a company's proxy: the only way out, and the only one that can resolve the server's name.
+func relay(t *testing.T) (proxy string, asked *atomic.Int64) {
 	asked = new(atomic.Int64)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if q.Method != http.MethodConnect {
@@ -78,7 +78,7 @@ func TestEnrollThroughProxy(t *testing.T) {
 	t.Parallel()
 	t.Run("warder.toml", func(t *testing.T) {
 		l, at := hidden(t)
-		proxy, asked := tunnel(t)
+		proxy, asked := relay(t)
 		p := paths.Under(l.dir + "/agent")
 		write(t, p.ConfigFile(), "proxy = \""+proxy+"\"\n")
 		if err := EnrollOffline(context.Background(), p, Enrollment{Server: at, Token: secret.Text(l.ticket()), CAPin: l.pin}); err != nil {
@@ -93,7 +93,7 @@ func TestEnrollThroughProxy(t *testing.T) {
 	})
 	t.Run("environment", func(t *testing.T) {
 		l, at := hidden(t)
-		proxy, asked := tunnel(t)
+		proxy, asked := relay(t)
 		c := exec.Command(os.Args[0], "-test.run=^TestEnrollThroughProxy$") //nolint:gosec // itself
 		c.Env = append(os.Environ(), "HTTPS_PROXY="+proxy,
 			"WARDER_TEST_ENROL="+strings.Join([]string{l.dir + "/agent", at, l.ticket(), l.pin}, " "))
@@ -103,7 +103,7 @@ func TestEnrollThroughProxy(t *testing.T) {
 	})
 	t.Run("dropped file", func(t *testing.T) {
 		l, at := hidden(t)
-		proxy, asked := tunnel(t)
+		proxy, asked := relay(t)
 		p := paths.Under(l.dir + "/agent")
 		write(t, p.ConfigFile(), "proxy = \""+proxy+"\"\n")
 		write(t, p.EnrollmentFile(), "server = \""+at+"\"\ntoken = \""+l.ticket()+"\"\nca_pin = \""+l.pin+"\"\n")
@@ -115,7 +115,7 @@ func TestEnrollThroughProxy(t *testing.T) {
 	})
 	t.Run("another authority", func(t *testing.T) {
 		l, at := hidden(t)
-		proxy, _ := tunnel(t)
+		proxy, _ := relay(t)
 		p := paths.Under(l.dir + "/agent")
 		write(t, p.ConfigFile(), "proxy = \""+proxy+"\"\n")
 		err := EnrollOffline(context.Background(), p, Enrollment{Server: at, Token: secret.Text(l.ticket()),

@@ -210,8 +210,12 @@ func (a *Agent) server() (url, proxy string) {
 	return url, conf.Proxy.Reveal()
 }
 
-// network is the way to the server as a fact: hosts only. It may be called concurrently with the loop.
+// network is the way to the server as a fact, hosts only, and what is known of the policy's VPN endpoints. It may be called
+// concurrently with the loop.
 func (a *Agent) network() (out fact.Network) {
+	if _, doc, _ := a.custody.view(); doc != nil && a.endpoints != nil && a.machine.supports("network.vpn") {
+		out.Found = a.endpoints.of(doc.Network.VPN.V.Hosts())
+	}
 	server, proxy := a.server()
 	u, err := url.Parse(server)
 	if err != nil || server == "" {

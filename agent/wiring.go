@@ -41,6 +41,7 @@ type Agent struct {
 	mailbox
 	clocks     clocks
 	early      earlyNote
+	endpoints  *endpoints
 	pace       pace
 	host       protocol.Host  // as they were at the last look
 	background sync.WaitGroup // goroutines that the loop has started and does not wait for
@@ -85,6 +86,7 @@ func New(o Options) (*Agent, error) {
 	if a.machine, err = newMachine(&a.o, a.ledger, nil); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
+	a.endpoints = newEndpoints(o.Now, func(f func(context.Context)) { a.background.Go(func() { f(a.ctx) }) }, func() { a.asked(true) })
 	a.machine.way = a.network
 	a.shelf.supported = a.machine.supports
 	a.journal = &journal{boot: o.Boot, now: o.Now, store: a.store, sections: o.Sections, health: a.health, latency: &a.latency,

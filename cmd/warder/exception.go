@@ -11,26 +11,35 @@ import (
 )
 
 func (a *app) exception() *cobra.Command {
-	var usb string
+	var usb, network string
 	c := &cobra.Command{
 		Use: "exception CODE", Short: "Let something pass with a code from support", Args: cobra.ExactArgs(1),
 		Long: "Support reads out a code for one thing on this machine, such as a stick, for a time. It works without a network, " +
 			"once, within\n" +
-			"a day. It is tried on what is there and refused; name the stick where it is not plugged in yet.",
+			"a day. It is tried on what is there and refused, and on the VPN that the policy asks for; name the stick where it\n" +
+			"is not plugged in yet, or the domain name or address that is meant.",
 		Example: "  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A\n  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A --usb " +
-			"0951:1666:0011AABB",
+			"0951:1666:0011AABB\n  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A --network docs.example.com",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var x identity.Exception
 			in := agent.ExceptionRequest{Code: args[0]}
 			if usb != "" {
 				in.Section, in.Subject = "usb", usb
 			}
+			if network != "" {
+				in.Section, in.Subject = "network", network
+			}
 			if err := a.client().Do(cmd.Context(), "POST", "/v1/exceptions", in, &x); err != nil {
 				return fmt.Errorf("cannot take the code: %w", err)
+			}
+			if x.Section == "network" && x.Subject == "vpn" {
+				return a.say(cmd, x, "No VPN is needed until %s.\n", x.Until.Local().Format(time.DateTime))
 			}
 			return a.say(cmd, x, "%s may be used until %s.\n", x.Name(), x.Until.Local().Format(time.DateTime))
 		},
 	}
 	c.Flags().StringVar(&usb, "usb", "", "the stick, vendor:product or vendor:product:SERIAL")
+	c.Flags().StringVar(&network, "network", "", "the domain name, with all names below it, or the address; vpn: no VPN is needed")
+	c.MarkFlagsMutuallyExclusive("usb", "network")
 	return c
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/cmd/cli"
 	"github.com/warderd/warder/platform/resolver"
+	"github.com/warderd/warder/platform/tunnel"
 )
 
 func (a *app) network() *cobra.Command {
@@ -38,10 +39,10 @@ func (a *app) networkPortal() *cobra.Command {
 
 func (a *app) networkShow() *cobra.Command {
 	return &cobra.Command{
-		Use: "network", Short: "What names were refused, and which servers are asked", Args: cobra.NoArgs,
+		Use: "network", Short: "What names were refused, which servers are asked, and the VPNs", Args: cobra.NoArgs,
 		Example: "  sudo warder network\n  sudo warder network --json",
 		Long: "Shows what the policy does about names: whether they are judged, which servers were asked, what was refused\n" +
-			"lately, and which addresses can be reached because an allowed name resolved to them.",
+			"lately, and which addresses can be reached because an allowed name resolved to them; and the tunnels of this machine.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var s resolver.State
 			if err := a.client().Do(cmd.Context(), "GET", "/v1/inventory/network", nil, &s); err != nil {
@@ -51,12 +52,17 @@ func (a *app) networkShow() *cobra.Command {
 			if err := a.client().Do(cmd.Context(), "GET", "/v1/lists", nil, &lists); err != nil {
 				return fmt.Errorf("cannot show the lists: %w", err)
 			}
+			var v tunnel.State
+			if err := a.client().Do(cmd.Context(), "GET", "/v1/inventory/tunnel", nil, &v); err != nil {
+				return fmt.Errorf("cannot show the VPNs: %w", err)
+			}
 			st := a.screen(cmd)
 			if a.JSON() {
 				return st.JSON(struct {
 					resolver.State
-					Lists []agent.ListStatus `json:"lists"`
-				}{s, lists}, true)
+					Lists   []agent.ListStatus `json:"lists"`
+					Tunnels tunnel.State       `json:"tunnels"`
+				}{s, lists, v}, true)
 			}
 			now := time.Now()
 			switch s.Mode {
@@ -73,6 +79,7 @@ func (a *app) networkShow() *cobra.Command {
 			default:
 				st.Printf("The policy says nothing about names.\n")
 			}
+			showTunnels(st, v)
 			showLists(st, lists)
 			if len(s.Servers) > 0 {
 				st.Printf("\nServers that were asked\n")
@@ -102,6 +109,35 @@ func (a *app) networkShow() *cobra.Command {
 			}
 			return nil
 		},
+	}
+}
+
+// showTunnels prints the tunnels, and by which way most packets leave.
+func showTunnels(st cli.Screen, v tunnel.State) {
+	if len(v.List) > 0 {
+		st.Printf("\nTunnels\n")
+	}
+	if v.Problem != "" {
+		st.Printf("\n%s\n", cli.Plain("The tunnels are not known: "+v.Problem))
+	}
+	for _, t := range v.List {
+		state := "up"
+		if !t.Up {
+			state = "down"
+		}
+		if e := v.Endpoints[t.Name]; len(e) > 0 {
+			state += ", to " + strings.Join(e, ", ")
+		}
+		st.Printf("  %-28s %s, %s", cli.Plain(t.Name), t.Kind, cli.Plain(state))
+		if t.Silent != "" {
+			st.Printf(": %s", st.Warn(cli.Plain(t.Silent)))
+		}
+		st.Printf("\n")
+	}
+	for _, w := range v.Ways {
+		if w.Most && len(v.List) > 0 {
+			st.Printf("  most of IPv%d leaves by %s\n", w.Family, cli.Plain(w.Interface))
+		}
 	}
 }
 

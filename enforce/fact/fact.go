@@ -3,7 +3,10 @@
 // can answer what-if with the same code.
 package fact
 
-import "fmt"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // Known is a value together with whether it could be read. The zero value is unknown.
 type Known[T any] struct {
@@ -27,6 +30,7 @@ type Machine struct {
 	// Controllers are the root hubs' kernel names, such as "usb1".
 	Controllers Known[[]string] `json:"controllers"`
 	Network     Known[Network]  `json:"network"`
+	Tunnels     Known[Tunnels]  `json:"tunnels"`
 	// Starting is set while the machine boots and nobody has logged in; nil afterwards.
 	Starting *Starting `json:"-"`
 	// Capable says what this system's back ends support for each setting; see Can.
@@ -37,6 +41,8 @@ type Machine struct {
 type Network struct {
 	Server string `json:"server,omitempty"` // the policy server's host, a name or an address
 	Proxy  string `json:"proxy,omitempty"`  // the host of the proxy to it; empty without one
+	// Found are the addresses of the VPN endpoints that the policy names, as they were last looked up.
+	Found map[string][]netip.Addr `json:"-"`
 }
 
 // Starting is what is known of a machine that is booting.

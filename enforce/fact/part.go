@@ -15,6 +15,7 @@ const (
 	PartInputs      Part = "inputs"
 	PartVolumes     Part = "volumes"
 	PartNetwork     Part = "network"
+	PartTunnels     Part = "tunnels"
 )
 
 // row is one line of the table of parts. A new part is a field of Machine and a line here.
@@ -53,6 +54,7 @@ var parts = []row{
 	line(PartInputs, "the keyboards and pointers", false, func(m *Machine) *Known[Inputs] { return &m.Inputs }),
 	line(PartVolumes, "the volumes", false, func(m *Machine) *Known[[]Volume] { return &m.Volumes }),
 	line(PartNetwork, "the way to the server", false, func(m *Machine) *Known[Network] { return &m.Network }),
+	line(PartTunnels, "the tunnels and routes", false, func(m *Machine) *Known[Tunnels] { return &m.Tunnels }),
 }
 
 // Unread says why a part of the snapshot is unknown, and reports whether it is.

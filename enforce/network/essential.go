@@ -2,7 +2,6 @@ package network
 
 import (
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/warderd/warder/enforce/fact"
@@ -61,19 +60,8 @@ func essentials(d *policy.Document, m *fact.Machine) []essential {
 		out = append(out, essential{n, "it is in network.vpn.bootstrap_domains", true})
 	}
 	for _, e := range d.Network.VPN.V.Endpoints {
-		only("it is an endpoint of network.vpn", true, hostOf(e))
+		host, _ := policy.SplitEndpoint(e)
+		only("it is an endpoint of network.vpn", true, host)
 	}
 	return out
-}
-
-// hostOf is the host of "host:port", "[v6]:port", or a host or address alone.
-func hostOf(s string) string {
-	if rest, ok := strings.CutPrefix(s, "["); ok {
-		host, _, _ := strings.Cut(rest, "]")
-		return host
-	}
-	if strings.Count(s, ":") == 1 {
-		s, _, _ = strings.Cut(s, ":")
-	}
-	return s
 }

@@ -1,7 +1,7 @@
 // Package network decides the section "network": which names and addresses may be reached. It is pure: the lists of a
 // policy are compiled into Rules once, and Judge then answers for a name in some hundred nanoseconds, without allocating.
 // The policy server, and what time and certificates need, can always be reached (essential.go). Reach is what a firewall
-// has to know of the lists. The settings about VPN have no back end in this version and are reported so.
+// has to know of the lists. What is asked of VPNs is judged by the tunnels and routes that there are (vpn.go).
 package network
 
 import (
@@ -19,10 +19,7 @@ import (
 var Section = section.Section{Name: "network", Settings: policy.Section("network"), Needs: []fact.Part{fact.PartNetwork}, Decide: decide,
 	Compile:  func(d *policy.Document, m *fact.Machine) section.Rules { return Compile(d, m) },
 	ReadList: ReadList,
-	Except:   &section.Except{Parse: parseException, Names: exceptionNames, Refused: func(*section.Case) []string { return nil }}}
-
-// ofNames are the settings that the resolver and the firewall enforce together.
-var ofNames = []enforce.Setting{settingAllowed, settingBlocked, settingAllowedLists, settingBlockedLists}
+	Except:   &section.Except{Parse: parseException, Names: exceptionNames, Refused: refusedNow}}
 
 // names is the resource that enforces the lists.
 var names = enforce.Key{Kind: "firewall", ID: "names"}
@@ -36,8 +33,12 @@ func decide(c *section.Case) section.Outcome {
 	}
 	want := enforce.Want{Key: names, Phase: enforce.Open}
 	for _, s := range c.Document.Managed("network") {
+		if slices.Contains(ofVPN, s) {
+			out.Findings = append(out.Findings, decideVPN(c, s))
+			continue
+		}
 		can := c.Can(s)
-		if !slices.Contains(ofNames, s) || can.Level == fact.Unsupported {
+		if can.Level == fact.Unsupported {
 			out.Findings = append(out.Findings, section.NotYet(c, s))
 			continue
 		}
@@ -88,12 +89,23 @@ func enforced(list []enforce.Setting, d *policy.Document) (out []enforce.Setting
 	return out
 }
 
-// parseException: an exception is for a name with all below it, or for one address.
+// refusedNow is what a code may be for that does not say it: a VPN that the policy needs.
+func refusedNow(c *section.Case) []string {
+	if n := &c.Document.Network; n.VPNRequired.Or(false) || n.VPNAlwaysOn.Or(false) {
+		return []string{withoutVPN}
+	}
+	return nil
+}
+
+// parseException: an exception is for a name with all below it, for one address, or for needing no VPN.
 func parseException(s string) (string, error) {
+	if s == withoutVPN {
+		return s, nil
+	}
 	n, err := policy.ParseName(s)
 	switch {
 	case err != nil || n.Scope == policy.Below:
-		return "", errors.New("must be a domain name (with all names below it), or an address")
+		return "", errors.New("must be a domain name (with all names below it), an address, or \"vpn\"")
 	case n.Net.IsValid() && !n.Net.IsSingleIP():
 		return "", errors.New("must be a domain name or one address, not a network")
 	case n.Net.IsValid():
@@ -111,6 +123,9 @@ func exceptionNames(subject string) (out []string) {
 		return nil
 	}
 	out = append(out, name)
+	if name == withoutVPN {
+		return out
+	}
 	if n, err := policy.ParseName(name); err != nil || n.Net.IsValid() {
 		return out
 	}

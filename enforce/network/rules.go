@@ -163,7 +163,7 @@ func (r *Rules) Above(s *Subject) bool {
 func (r *Rules) except(list []string) {
 	b := &builder{}
 	for _, s := range list {
-		if n, err := policy.ParseName(s); err == nil {
+		if n, err := policy.ParseName(s); err == nil && s != withoutVPN {
 			b.add(n, true)
 			r.exceptedNets.add(n, netAllow)
 		}

@@ -7,6 +7,8 @@ package policy
 import (
 	"net/netip"
 	"regexp"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -163,6 +165,27 @@ type VPN struct {
 	Gateway          netip.Addr
 	Endpoints        []string // host, address or either with :port
 	BootstrapDomains []Name
+}
+
+// SplitEndpoint is the host of an endpoint of network.vpn, and its port; 0 without one.
+func SplitEndpoint(s string) (host string, port uint16) {
+	host, number, has := cutPort(s)
+	if has {
+		n, _ := strconv.ParseUint(number, 10, 16)
+		port = uint16(n)
+	}
+	return host, port
+}
+
+// Hosts are the names among the endpoints' hosts: what has to be looked up.
+func (v *VPN) Hosts() (out []string) {
+	for _, e := range v.Endpoints {
+		host, _ := SplitEndpoint(e)
+		if _, err := netip.ParseAddr(host); err != nil && !slices.Contains(out, host) {
+			out = append(out, host)
+		}
+	}
+	return out
 }
 
 // DLP is the section "dlp".

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/netip"
 	"path"
@@ -108,6 +109,12 @@ func networkWarnings(d *Document, server string, w *warner) {
 	}
 	if n.VPNAlwaysOn.Or(false) && n.VPNRequired.Set && !n.VPNRequired.V {
 		w.add("vpn", "network.vpn_required", "is false beside network.vpn_always_on, which needs the VPN")
+	}
+	if k, err := base64.StdEncoding.DecodeString(n.VPN.V.Peer); n.VPN.V.Peer != "" && (err != nil || len(k) != 32) {
+		w.add("peer", "network.vpn.peer", "is no WireGuard public key (32 bytes in base64), so no tunnel counts")
+	}
+	if _, err := path.Match(n.VPN.V.Interface, ""); err != nil {
+		w.add("interface", "network.vpn.interface", "is no valid pattern, and is taken as the interface's whole name")
 	}
 	for _, l := range []struct {
 		field string

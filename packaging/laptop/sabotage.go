@@ -72,6 +72,20 @@ var Sabotages = []Sabotage{
 		Policy: `{"usb":{"allowed_classes":["hid"],"audit_only":true}}`, Plug: "usb-storage",
 		Left: true, Breaks: "echo 0 >/sys/bus/usb/devices/2-1/authorized", Mended: "false", Subject: device},
 
+	{Name: "a route past the tunnel", Claims: []enforce.Setting{"network.vpn_required", "network.split_tunnel"}, Policy: tunneled, Network: true,
+		Seen: true, Breaks: "ip route add 203.0.113.0/25 via 10.77.0.1", Undo: "ip route del 203.0.113.0/25",
+		Subject: `1 IPv4 network(s) by eth0`},
+	{Name: "IPv6 past the tunnel", Claims: []enforce.Setting{"network.vpn_required"}, Policy: tunneled, Network: true, Seen: true,
+		Breaks: "ip -6 addr add fd77::2/64 dev eth0 nodad && ip -6 route add default via fd77::1 dev eth0 && ip -6 rule del table 51820",
+		Undo:   "ip -6 route del default; ip -6 addr del fd77::2/64 dev eth0; ip -6 rule add not fwmark 51820 table 51820",
+		Subject: `most of IPv6 by eth0`},
+	{Name: "the tunnel is taken down", Claims: []enforce.Setting{"network.vpn_required"}, Policy: tunneled, Network: true, Seen: true,
+		Breaks: "wg-quick down wg0", Undo: "wg-quick up wg0 && " + shake, Subject: `no VPN is up`},
+	{Name: "a decoy of the tunnel's name", Claims: []enforce.Setting{"network.vpn"}, Policy: tunneled, Network: true, Seen: true,
+		Breaks: "wg-quick down wg0; ip tuntap add dev wg0 mode tun && ip addr add 10.8.0.2/32 dev wg0 && ip link set wg0 up && " +
+			"ip route add 0.0.0.0/1 dev wg0 && ip route add 128.0.0.0/1 dev wg0",
+		Undo: "ip link del wg0; wg-quick up wg0 && " + shake, Subject: `its only peer is not that of network.vpn`},
+
 	{Name: "the table is deleted", Claims: []enforce.Setting{"network.blocked_domains"}, Network: true,
 		Policy: `{"network":{"blocked_domains":["blocked.example"]}}`,
 		Breaks: "nft delete table inet warder", Mended: `test -z "$(getent ahostsv4 www.blocked.example)"`, Subject: "firewall/names"},
@@ -123,6 +137,13 @@ var Sabotages = []Sabotage{
 			"mkfs.ext4 -q -F /run/a/srv/enc/img && mount -o loop /run/a/srv/enc/img /run/b && umount -l /run/a",
 		Undo: "umount /run/b", Subject: `/run/b (ext4) is not encrypted: vdc is plain (path: loop`},
 }
+
+const (
+	// tunneled is a policy about the VPN that TestVPN makes; PEER is its peer's key.
+	tunneled = `{"network":{"vpn_required":true,"split_tunnel":false,"vpn":{"peer":"PEER"}}}`
+	// shake waits for a handshake.
+	shake = `for i in $(seq 300); do echo x >/dev/udp/10.99.0.1/9; test "$(wg show wg0 latest-handshakes | cut -f2)" != 0 && break; sleep 0.1; done`
+)
 
 const encrypted = `{"storage":{"encryption_required":true}}`
 

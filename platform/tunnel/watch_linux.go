@@ -1,0 +1,143 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/platform/tick"
+)
+
+// What is joined: changes of interfaces, addresses, routes and rules, and of IPsec's associations and policies
+// (linux/rtnetlink.h and linux/xfrm.h; the numbers are RTNLGRP_* and XFRMNLGRP_*).
+var groups = []struct {
+	family int
+	list   []uint32
+}{
+	{unix.NETLINK_ROUTE, []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE,
+		unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE}},
+	{unix.NETLINK_XFRM, []uint32{2, 3, 4}}, // EXPIRE, SA, POLICY
+}
+
+const (
+	// rest is how long the network must be at rest before it is read again: a tunnel comes with a dozen messages.
+	rest = 50 * time.Millisecond
+	// restMost is how long that is waited for at most.
+	restMost = 500 * time.Millisecond
+	// pace is how often WireGuard is asked whether its peers still answer, which nothing announces.
+	pace = 20 * time.Second
+)
+
+// Watch reports changes of what is observed, until ctx ends.
+func (r *Reader) Watch(ctx context.Context, changed func()) error {
+	if r.off {
+		<-ctx.Done()
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stirred := make(chan struct{}, 1)
+	stir := func() {
+		select {
+		case stirred <- struct{}{}:
+		default:
+		}
+	}
+	var all sync.WaitGroup
+	errs := make(chan error, len(groups)+1)
+	for _, g := range groups {
+		c, err := netlink.Dial(g.family, nil)
+		if errors.Is(err, unix.EPROTONOSUPPORT) && g.family == unix.NETLINK_XFRM {
+			continue // a kernel without IPsec
+		}
+		if err != nil {
+			cancel()
+			all.Wait()
+			return fmt.Errorf("cannot watch the network: %w", err)
+		}
+		stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+		for _, n := range g.list {
+			if err := c.JoinGroup(n); err != nil && ctx.Err() == nil {
+				stop()
+				_ = c.Close()
+				cancel()
+				all.Wait()
+				return fmt.Errorf("cannot watch the network: %w", err)
+			}
+		}
+		all.Go(func() {
+			defer stop()
+			for ctx.Err() == nil {
+				// An error means that messages were lost, or the end.
+				if _, err := c.Receive(); err != nil && ctx.Err() == nil && !errors.Is(err, unix.ENOBUFS) {
+					errs <- fmt.Errorf("cannot watch the network: %w", err)
+					cancel()
+				}
+				stir()
+			}
+		})
+	}
+	all.Go(func() {
+		if err := tick.Every(ctx, pace, func() {
+			if r.listens() {
+				stir()
+			}
+		}); err != nil {
+			errs <- err
+			cancel()
+		}
+	})
+	for {
+		select {
+		case <-ctx.Done():
+			all.Wait()
+			select {
+			case err := <-errs:
+				return err
+			default:
+				return nil
+			}
+		case <-stirred:
+		}
+		settle(ctx, stirred)
+		if ctx.Err() == nil && r.changed(ctx) {
+			changed()
+		}
+	}
+}
+
+// settle waits until nothing has stirred for a moment.
+func settle(ctx context.Context, stirred <-chan struct{}) {
+	end := time.NewTimer(restMost)
+	defer end.Stop()
+	for {
+		quiet := time.NewTimer(rest)
+		select {
+		case <-ctx.Done():
+		case <-end.C:
+		case <-quiet.C:
+		case <-stirred:
+			quiet.Stop()
+			continue
+		}
+		quiet.Stop()
+		return
+	}
+}
+
+// listens reports whether there is a WireGuard tunnel.
+func (r *Reader) listens() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range r.last.V.List {
+		if len(t.Peers) > 0 && t.Peers[0].Key != "" || t.Silent != "" {
+			return true
+		}
+	}
+	return false
+}
