@@ -13,4 +13,4 @@ import (
 
 // capabilities lists what this system has, in the order in which it is observed and enforced.
 var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability,
-	firewall.Capability, resolver.Capability, tunnel.Capability}
+	firewall.Capability, firewall.SwitchCapability, resolver.Capability, tunnel.Capability}

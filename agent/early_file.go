@@ -163,7 +163,7 @@ func (a *Agent) earlyText() (text []byte, known bool, err error) {
 	kinds, notes := a.machine.early()
 	enforced := slices.ContainsFunc(out.Wants, func(w enforce.Want) bool { return w.Mode >= enforce.Enforce && kinds[w.Key.Kind] })
 	switch {
-	case !enforced && len(out.Blind) > 0:
+	case !enforced && len(out.Blind)+len(out.Unsure) > 0:
 		return nil, false, nil
 	case !enforced:
 		return nil, true, nil

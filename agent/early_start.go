@@ -14,6 +14,7 @@ import (
 	"github.com/warderd/warder/agent/early"
 	"github.com/warderd/warder/agent/ledger"
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/host"
@@ -92,6 +93,8 @@ func Early(ctx context.Context, o Options) error {
 	if s.machine, err = newMachine(&o, book, &notes); err != nil {
 		return err
 	}
+	// Nobody is reached yet. What must be reachable is among the notes of those who need it.
+	s.machine.way = func() fact.Network { return fact.Network{Ready: true} }
 	return s.run(ctx, ready)
 }
 

@@ -2,118 +2,213 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
+	"log/slog"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/warderd/warder/platform/durable"
 	"github.com/warderd/warder/platform/link"
 )
 
-// endpoints keeps the addresses of the VPN endpoints that the policy names, so that a tunnel can be compared with them. They are
-// looked up in the background, past our own rules.
+// endpoints keeps the addresses of hosts that must be reachable beside a VPN: its servers, what brings it up, and the way to the
+// policy server. They are looked up in the background, past our own rules, and kept for a start without a network.
 type endpoints struct {
 	now    func() time.Time
 	ask    func(context.Context, string) ([]netip.Addr, error)
 	run    func(func(context.Context)) // in the background
 	learnt func()                      // called when there is something new
+	after  func(time.Duration) <-chan time.Time
+	file   string
 
 	mu    sync.Mutex
-	known map[string]*endpoint
+	kept  kept
+	hosts []string // those that are needed now, the most important first
 	busy  bool
+}
+
+// kept is what the file has.
+type kept struct {
+	Hosts map[string]*endpoint `json:"hosts"`
+	// Configured are the servers that VPN programs were configured with last, when they had any.
+	Configured []string `json:"configured,omitempty"`
 }
 
 // endpoint is one name.
 type endpoint struct {
-	found map[netip.Addr]time.Time // when each address was last an answer
+	Found map[netip.Addr]time.Time `json:"found"` // when each address was last an answer
 	next  time.Time                // when to ask again
 }
 
 const (
 	endpointAgain = 10 * time.Minute // after an answer
-	endpointRetry = time.Minute      // without one
+	endpointRetry = 10 * time.Second // without one
 	endpointKept  = 24 * time.Hour   // a name may change between several addresses
 	endpointMost  = 32               // addresses of one name
+	endpointNames = 512
 	endpointLimit = 10 * time.Second
+	endpointFile  = 1 << 20
 )
 
-func newEndpoints(now func() time.Time, run func(func(context.Context)), learnt func()) *endpoints {
-	return &endpoints{now: now, run: run, learnt: learnt, known: map[string]*endpoint{},
+func newEndpoints(file string, now func() time.Time, run func(func(context.Context)), learnt func()) *endpoints {
+	e := &endpoints{now: now, run: run, learnt: learnt, after: time.After, file: file,
 		ask: func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return link.Past().Resolver.LookupNetIP(ctx, "ip", host)
 		}}
+	if i, err := os.Stat(file); err == nil && i.Size() < endpointFile {
+		// A file that cannot be read is one that has nothing: everything is looked up again.
+		b, err := os.ReadFile(file)
+		if err != nil || json.Unmarshal(b, &e.kept) != nil || len(e.kept.Hosts) > endpointNames || len(e.kept.Configured) > endpointNames {
+			e.kept = kept{}
+		}
+	}
+	if e.kept.Hosts == nil {
+		e.kept.Hosts = map[string]*endpoint{}
+	}
+	maps.DeleteFunc(e.kept.Hosts, func(_ string, x *endpoint) bool { return x == nil || len(x.Found) > endpointMost })
+	return e
 }
 
-// of returns what is known of these names, and sees to the rest. It never waits.
-func (e *endpoints) of(hosts []string) map[string][]netip.Addr {
+// configured remembers the servers that VPN programs are configured with, and returns those of last time if there are none now.
+func (e *endpoints) configured(list []string) []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	maps.DeleteFunc(e.known, func(h string, _ *endpoint) bool { return !slices.Contains(hosts, h) })
-	if len(hosts) == 0 {
-		return nil
+	if len(list) > 0 && !slices.Equal(list, e.kept.Configured) {
+		e.kept.Configured = slices.Clone(list)
+		e.save()
 	}
+	return slices.Clone(e.kept.Configured)
+}
+
+// clear forgets everything: no policy asks for a VPN.
+func (e *endpoints) clear() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.kept.Hosts)+len(e.kept.Configured) > 0 {
+		e.kept, e.hosts = kept{Hosts: map[string]*endpoint{}}, nil
+		_ = durable.Remove(e.file)
+	}
+}
+
+// save writes the file. The caller has the lock.
+func (e *endpoints) save() {
+	b, err := json.Marshal(e.kept)
+	if err == nil {
+		err = durable.Write(e.file, b, 0o600)
+	}
+	if err != nil { // the next start looks them up again
+		slog.Warn("the addresses beside the VPN cannot be kept", "error", err)
+	}
+}
+
+// of returns what is known of these hosts, the most important first, and sees to the rest. It never waits. Addresses are left out.
+func (e *endpoints) of(hosts []string) map[string][]netip.Addr {
+	hosts = slices.DeleteFunc(slices.Clone(hosts), func(h string) bool { _, err := netip.ParseAddr(h); return h == "" || err == nil })
+	hosts = hosts[:min(len(hosts), endpointNames)]
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.hosts = hosts
 	out := map[string][]netip.Addr{}
-	var due []string
-	now := e.now()
 	for _, h := range hosts {
-		x := e.known[h]
+		x := e.kept.Hosts[h]
 		if x == nil {
-			x = &endpoint{found: map[netip.Addr]time.Time{}}
-			e.known[h] = x
+			x = &endpoint{}
+			e.kept.Hosts[h] = x
 		}
-		if list := slices.SortedFunc(maps.Keys(x.found), netip.Addr.Compare); len(list) > 0 {
+		if x.Found == nil {
+			x.Found = map[netip.Addr]time.Time{}
+		}
+		if list := slices.SortedFunc(maps.Keys(x.Found), netip.Addr.Compare); len(list) > 0 {
 			out[h] = list
 		}
-		if !now.Before(x.next) || x.next.Sub(now) > endpointAgain { // or the clock was set back
-			due = append(due, h)
-		}
 	}
-	if len(due) > 0 && !e.busy {
+	if len(e.kept.Hosts) > endpointNames { // those of earlier policies go
+		maps.DeleteFunc(e.kept.Hosts, func(h string, _ *endpoint) bool { return !slices.Contains(hosts, h) })
+	}
+	if !e.busy && len(e.due()) > 0 {
 		e.busy = true
-		e.run(func(ctx context.Context) { e.lookUp(ctx, due) })
+		e.run(e.lookUp)
 	}
 	return out
 }
 
-// lookUp asks for names, one after the other.
-func (e *endpoints) lookUp(ctx context.Context, hosts []string) {
-	changed := false
-	for _, h := range hosts {
-		limited, cancel := context.WithTimeout(ctx, endpointLimit)
-		list, err := e.ask(limited, h)
-		cancel()
-		changed = e.take(h, list, err) || changed
+// due are the hosts that have to be looked up now. The caller has the lock.
+func (e *endpoints) due() (out []string) {
+	now := e.now()
+	for _, h := range e.hosts {
+		x := e.kept.Hosts[h]
+		if x != nil && (!now.Before(x.next) || x.next.Sub(now) > endpointAgain) && !slices.Contains(out, h) { // or the clock was set back
+			out = append(out, h)
+		}
 	}
-	e.mu.Lock()
-	e.busy = false
-	e.mu.Unlock()
-	if changed && ctx.Err() == nil {
-		e.learnt()
+	return out
+}
+
+// lookUp asks for names, one after the other, and again for those that are not answered, until all are.
+func (e *endpoints) lookUp(ctx context.Context) {
+	for {
+		e.mu.Lock()
+		hosts := e.due()
+		e.mu.Unlock()
+		changed, failed := false, false
+		for _, h := range hosts {
+			limited, cancel := context.WithTimeout(ctx, endpointLimit)
+			list, err := e.ask(limited, h)
+			cancel()
+			failed = failed || err != nil
+			changed = e.take(h, list, err) || changed
+		}
+		if changed && ctx.Err() == nil {
+			e.mu.Lock()
+			e.save()
+			e.mu.Unlock()
+			e.learnt()
+		}
+		e.mu.Lock()
+		e.busy = failed && ctx.Err() == nil
+		again := e.busy
+		e.mu.Unlock()
+		if !again {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-e.after(endpointRetry):
+		}
 	}
 }
 
-// take keeps an answer, and reports whether it changes anything.
+// take keeps an answer, and reports whether it changes anything. The newest answer is always kept, in the place of the oldest, and
+// the last one never goes: without a network it is all that is known.
 func (e *endpoints) take(host string, list []netip.Addr, err error) (changed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	x := e.known[host]
+	x := e.kept.Hosts[host]
 	if x == nil {
-		return false // the policy no longer names it
+		return false // nobody needs it any more
 	}
 	now := e.now()
+	list = slices.DeleteFunc(slices.Clone(list), func(a netip.Addr) bool { // no host has these, whatever a server says
+		a = a.Unmap()
+		return !a.IsGlobalUnicast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	})
 	if err != nil || len(list) == 0 {
 		x.next = now.Add(endpointRetry)
 		return false
 	}
 	x.next = now.Add(endpointAgain)
-	for _, a := range list {
-		if _, is := x.found[a.Unmap()]; is || len(x.found) < endpointMost {
-			changed = changed || !is
-			x.found[a.Unmap()] = now
-		}
+	before := slices.SortedFunc(maps.Keys(x.Found), netip.Addr.Compare)
+	maps.DeleteFunc(x.Found, func(_ netip.Addr, at time.Time) bool { return now.Sub(at) > endpointKept })
+	for _, a := range list[:min(len(list), endpointMost/2)] {
+		x.Found[a.Unmap()] = now
 	}
-	n := len(x.found)
-	maps.DeleteFunc(x.found, func(_ netip.Addr, at time.Time) bool { return now.Sub(at) > endpointKept })
-	return changed || len(x.found) != n
+	for len(x.Found) > endpointMost {
+		oldest := slices.MinFunc(slices.Collect(maps.Keys(x.Found)), func(a, b netip.Addr) int { return x.Found[a].Compare(x.Found[b]) })
+		delete(x.Found, oldest)
+	}
+	return !slices.Equal(before, slices.SortedFunc(maps.Keys(x.Found), netip.Addr.Compare))
 }

@@ -181,7 +181,11 @@ func (m *machine) apply(ctx context.Context, doc *policy.Document, before func(r
 		loaded = nil
 	}
 	last := m.last()
-	ask := reconcile.Ask{Wants: out.Wants, Blind: m.kindsOf(out.Blind), Before: before, By: by,
+	leave := m.kindsOf(out.Blind)
+	for _, kind := range out.Unsure {
+		leave[kind] = true
+	}
+	ask := reconcile.Ask{Wants: out.Wants, Blind: leave, Before: before, By: by,
 		Still: !stirred && !written && last.asked == doc && last.loaded && reflect.DeepEqual(last.snapshot, snapshot) &&
 			reflect.DeepEqual(last.blind, out.Blind)}
 	var unloaded []error

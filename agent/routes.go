@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os/user"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/secret"
 )
 
@@ -210,18 +212,15 @@ func (a *Agent) server() (url, proxy string) {
 	return url, conf.Proxy.Reveal()
 }
 
-// network is the way to the server as a fact, hosts only, and what is known of the policy's VPN endpoints. It may be called
-// concurrently with the loop.
+// network is the way to the server as a fact, hosts only, and, while a policy asks for a VPN, the addresses of what must be
+// reachable beside it. It may be called concurrently with the loop.
 func (a *Agent) network() (out fact.Network) {
-	if _, doc, _ := a.custody.view(); doc != nil && a.endpoints != nil && a.machine.supports("network.vpn") {
-		out.Found = a.endpoints.of(doc.Network.VPN.V.Hosts())
-	}
 	server, proxy := a.server()
 	u, err := url.Parse(server)
 	if err != nil || server == "" {
 		return out
 	}
-	out.Server = u.Hostname()
+	out.Server, out.ServerPort = u.Hostname(), urlPort(u)
 	var through *url.URL
 	if proxy != "" {
 		through, err = url.Parse(proxy)
@@ -229,9 +228,42 @@ func (a *Agent) network() (out fact.Network) {
 		through, err = http.ProxyFromEnvironment(&http.Request{URL: u})
 	}
 	if err == nil && through != nil {
-		out.Proxy = through.Hostname()
+		out.Proxy, out.ProxyPort = through.Hostname(), urlPort(through)
 	}
+	st, doc, _ := a.custody.view()
+	if a.endpoints == nil || doc == nil || !a.machine.supports("network.vpn") {
+		return out
+	}
+	if !doc.Network.AsksForVPN() {
+		a.endpoints.clear()
+		return out
+	}
+	out.Configured = a.endpoints.configured(a.machine.last().snapshot.Tunnels.V.Configured)
+	way := out.Server
+	if out.Proxy != "" {
+		way = out.Proxy // it looks the server up
+	}
+	hosts := append([]string{way, out.Server}, doc.Network.Around()...)
+	for _, e := range out.Configured {
+		host, _ := policy.SplitEndpoint(e)
+		hosts = append(hosts, host)
+	}
+	out.Found = a.endpoints.of(hosts)
+	_, err = netip.ParseAddr(way)
+	// What has governed the network before is not taken back because a name cannot be looked up.
+	out.Ready = err == nil || len(out.Found[way]) > 0 || st.Policy != nil && st.Policy.Confirmed && st.Policy.Network
 	return out
+}
+
+// urlPort is the port of an address: its own, or its scheme's.
+func urlPort(u *url.URL) uint16 {
+	if n, err := strconv.ParseUint(u.Port(), 10, 16); err == nil {
+		return uint16(n)
+	}
+	if u.Scheme == "http" {
+		return 80
+	}
+	return 443
 }
 
 // LedgerRow is one resource that we have changed.

@@ -261,6 +261,8 @@ type (
 	// Forget ends a connection of our own with a name server in the kernel's memory, so that the next program that gets
 	// its port is not taken for us.
 	Forget func(proto uint8, own, far netip.AddrPort)
+	// Carry tells the kill switch what is so now: it is in the kernel when this returns, if the switch is there.
+	Carry func(fact.Carried) error
 	// CarriesSystem names the part of the running system that is on a device's disk, "" for none.
 	CarriesSystem func(dir string) string
 )
@@ -275,4 +277,5 @@ const (
 	PortLeft     = "firewall.left"
 	PortAsked    = "firewall.asked"
 	PortForget   = "firewall.forget"
+	PortCarry    = "firewall.carry"
 )

@@ -114,8 +114,11 @@ func (a *app) networkShow() *cobra.Command {
 
 // showTunnels prints the tunnels, and by which way most packets leave.
 func showTunnels(st cli.Screen, v tunnel.State) {
-	if len(v.List) > 0 {
+	if len(v.List) > 0 || v.Switch != "" {
 		st.Printf("\nTunnels\n")
+	}
+	if v.Switch != "" {
+		defer func() { st.Printf("  the kill switch is %s\n", cli.Plain(v.Switch)) }()
 	}
 	if v.Problem != "" {
 		st.Printf("\n%s\n", cli.Plain("The tunnels are not known: "+v.Problem))

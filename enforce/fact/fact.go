@@ -41,8 +41,17 @@ type Machine struct {
 type Network struct {
 	Server string `json:"server,omitempty"` // the policy server's host, a name or an address
 	Proxy  string `json:"proxy,omitempty"`  // the host of the proxy to it; empty without one
-	// Found are the addresses of the VPN endpoints that the policy names, as they were last looked up.
+	// ServerPort and ProxyPort are those of the two. They are not reported.
+	ServerPort uint16 `json:"-"`
+	ProxyPort  uint16 `json:"-"`
+	// Configured are the servers that VPN programs were configured with when that was last read, also before they were removed
+	// from there: who may edit that configuration must not switch the kill switch off. They are not reported.
+	Configured []string `json:"-"`
+	// Found are the addresses of what must be reachable beside a VPN, as they were last looked up: the way to the policy server,
+	// the VPN's servers, what brings it up. They are not reported.
 	Found map[string][]netip.Addr `json:"-"`
+	// Ready says that the addresses on the way to the server are known, or that this policy has governed the network before.
+	Ready bool `json:"ready,omitempty"`
 }
 
 // Starting is what is known of a machine that is booting.

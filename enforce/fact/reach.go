@@ -46,7 +46,7 @@ type Reach struct {
 
 // layout counts the forms that the firewall's table has had: a table that an earlier version made is not taken for one that
 // another program has changed.
-const layout = 2
+const layout = 3
 
 // String describes a reach in one line. Two that differ are described differently.
 func (r Reach) String() string {

@@ -12,9 +12,21 @@ type Tunnels struct {
 	// Ways are where packets go that a program sends without choosing an interface, an address of its own, or anything
 	// else that a routing rule asks for.
 	Ways []Way `json:"ways"`
+	// Unrouted is why the ways are not known, although the tunnels are; "" if they are.
+	Unrouted string `json:"unrouted,omitempty"`
 	// Rules are routing rules that send some packets elsewhere, by their user, protocol, port or own address, in the words
 	// of ip-rule(8).
 	Rules []string `json:"rules,omitempty"`
+	// Configured are the servers that the VPN programs' own configuration names, as "host:port" or a host alone. They are not
+	// reported.
+	Configured []string `json:"-"`
+	// Learnt is how many those are.
+	Learnt int `json:"learnt,omitempty"`
+	// Inside are the numbers of interfaces that lead to containers and virtual machines of this machine alone: packets stay in it.
+	Inside []int `json:"-"`
+	// Gateways are the routers to other networks, and Servers the name servers of this machine. They are not reported.
+	Gateways []netip.Addr `json:"-"`
+	Servers  []netip.Addr `json:"-"`
 }
 
 // The kinds of tunnels. A tunnel of kind TunnelIPsec has no interface of its own: packets are taken from whichever they would
@@ -33,7 +45,9 @@ const (
 type Tunnel struct {
 	Name string `json:"name"` // the interface's; TunnelIPsec without one
 	Kind string `json:"kind"`
-	Up   bool   `json:"up"`
+	// Index is the kernel's number of the interface; another one with its name has another number. It is not reported.
+	Index int  `json:"-"`
+	Up    bool `json:"up"`
 	// Peers are WireGuard's, or one for each other end of IPsec.
 	Peers []Peer `json:"peers,omitempty"`
 	// Far are addresses at its other end: that of a point-to-point interface, and the routers that routes over it name.
@@ -70,6 +84,7 @@ type Way struct {
 	// Ranges are sorted and disjoint. They are not reported: they tell where a person is.
 	Ranges []Range `json:"-"`
 	Count  int     `json:"count"` // of the ranges
-	// Public says that some of the addresses belong to neither private networks nor the machine's link.
+	// Public says that some of the addresses belong to hosts outside: neither to private networks, nor to an IPv6 network of the own
+	// link that is not larger than one usually is (/64).
 	Public bool `json:"public,omitempty"`
 }

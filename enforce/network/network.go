@@ -24,6 +24,9 @@ var Section = section.Section{Name: "network", Settings: policy.Section("network
 // names is the resource that enforces the lists.
 var names = enforce.Key{Kind: "firewall", ID: "names"}
 
+// killSwitch is the resource that closes what goes past the VPN.
+var killSwitch = enforce.Key{Kind: "switch", ID: "vpn"}
+
 // decide answers for every managed setting, and wants the firewall as the lists say.
 func decide(c *section.Case) section.Outcome {
 	var out section.Outcome
@@ -31,10 +34,17 @@ func decide(c *section.Case) section.Outcome {
 	if r == nil {
 		return section.AllNotYet("network")(c)
 	}
-	want := enforce.Want{Key: names, Phase: enforce.Open}
+	want, kill := enforce.Want{Key: names, Phase: enforce.Open}, enforce.Want{Key: killSwitch, Phase: enforce.Open, Value: enforce.Value(r.kill), Mode: enforce.Enforce}
 	for _, s := range c.Document.Managed("network") {
 		if slices.Contains(ofVPN, s) {
-			out.Findings = append(out.Findings, decideVPN(c, s))
+			f := decideVPN(c, s)
+			out.Findings = append(out.Findings, f)
+			if _, unread := c.Machine.Unread(fact.PartTunnels); unread && f.Mode == enforce.Enforce {
+				out.Unsure = append(out.Unsure, killSwitch.Kind) // it neither opens nor closes
+			}
+			if f.Mode == enforce.Enforce && f.Enforcement == enforce.Partial && r.kill != "" && s != settingVPN {
+				kill.By = append(kill.By, s)
+			}
 			continue
 		}
 		can := c.Can(s)
@@ -64,10 +74,13 @@ func decide(c *section.Case) section.Outcome {
 			}
 		}
 		out.Findings = append(out.Findings, f)
-		if blocking := s == settingBlocked || s == settingBlockedLists; blocking && f.Mode == enforce.Enforce && !r.CanDeny() {
+		if blocking := s == settingBlocked || s == settingBlockedLists; blocking && f.Mode == enforce.Enforce && !r.Judged() {
 			continue // an empty list refuses nothing
 		}
 		want.By, want.Mode = append(want.By, s), max(want.Mode, f.Mode)
+	}
+	if len(kill.By) > 0 {
+		out.Wants = append(out.Wants, kill)
 	}
 	if len(want.By) > 0 {
 		if want.Mode == enforce.Enforce {

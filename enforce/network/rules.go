@@ -46,6 +46,7 @@ type Rules struct {
 	must                     *table        // their names
 	aboveMust                func() *table // those above them; made when first asked for
 	excepted                 *table        // names with an exception; nil: none
+	kill                     string        // the kill switch's mode in enforce mode; "" without one
 	exceptedNets             nets
 	doc                      *policy.Document
 	machine                  *fact.Machine
@@ -69,6 +70,7 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 	r := &Rules{doc: d, machine: m, essential: essentials(d, m),
 		modeAllowed: max(mode(d, m, settingAllowed), mode(d, m, settingAllowedLists)),
 		modeBlocked: max(mode(d, m, settingBlocked), mode(d, m, settingBlockedLists))}
+	r.kill = switchOf(d, m)
 	r.onlyLong = [2]bool{d.Mode(settingAllowed) == enforce.Off, d.Mode(settingBlocked) == enforce.Off}
 	r.must = tableOf(r.essential)
 	r.aboveMust = sync.OnceValue(func() *table { return aboveOf(hosts(r.essential)) })
@@ -195,7 +197,10 @@ func mode(d *policy.Document, m *fact.Machine, s enforce.Setting) enforce.Mode {
 }
 
 // CanDeny reports whether anything can be refused in enforce mode.
-func (r *Rules) CanDeny() bool {
+func (r *Rules) CanDeny() bool { return r.Judged() || r.kill != "" }
+
+// Judged reports whether the lists refuse anything in enforce mode.
+func (r *Rules) Judged() bool {
 	return r.modeAllowed == enforce.Enforce || r.modeBlocked == enforce.Enforce && (len(r.lists.names.list) > 0 || len(r.lists.nets.of) > 0)
 }
 
@@ -310,7 +315,7 @@ func (r *Rules) decide(s *Subject, least enforce.Mode) (allow bool, rule enforce
 		return false, enforce.Rule{Setting: either(long, settingBlocked, settingBlockedLists), Line: lineMatch}
 	case found:
 		return true, enforce.Rule{Setting: either(long, settingAllowed, settingAllowedLists), Line: lineMatch}
-	case r.CanDeny() && isOtherResolver(s):
+	case r.Judged() && isOtherResolver(s):
 		rule = enforce.Rule{Setting: either(r.onlyLong[1], settingBlocked, settingBlockedLists), Line: lineResolver}
 		if r.modeAllowed == enforce.Enforce {
 			rule.Setting = either(r.onlyLong[0], settingAllowed, settingAllowedLists)

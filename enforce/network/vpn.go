@@ -25,21 +25,26 @@ var ofVPN = []enforce.Setting{settingVPN, settingRequired, settingAlways, settin
 // withoutVPN is the subject of an exception: no VPN is needed while it lasts. No name is called so: it has no dot.
 const withoutVPN = "vpn"
 
-// VPN is what a policy asks of a machine's tunnels, on one snapshot.
+// vpn is what a policy asks of a machine's tunnels, on one snapshot.
 type vpn struct {
 	on     []*fact.Tunnel // those that count and work
 	off    []string       // the others, each with the reason
 	unsure string         // why it cannot be told whether one counts
 	past   []fact.Way     // ways past those that count, without the machine's own networks
-	server string         // a single address that is left out of past, because the VPN's own server needs it
 	local  []string       // interfaces of those networks
-	rules  []string
+	// servers are single addresses that are left out of past, because the VPN's own server must be one, and by is their interface.
+	servers []netip.Addr
+	by      string
+	rules   []string
+	lost    string // why the ways are not known
+	closed  bool   // what goes past is refused
+	open    string // why the kill switch does not close although a VPN is up
 }
 
 // tunnels judges the tunnels of a snapshot.
 func tunnels(d *policy.Document, m *fact.Machine) *vpn {
 	t := &m.Tunnels.V
-	out := &vpn{rules: t.Rules}
+	out := &vpn{rules: t.Rules, lost: t.Unrouted}
 	for i := range t.List {
 		x := &t.List[i]
 		why, unsure := counts(&d.Network.VPN.V, x, m.Network.V.Found)
@@ -48,7 +53,7 @@ func tunnels(d *policy.Document, m *fact.Machine) *vpn {
 			why = "it is down"
 		case why == "" && x.Silent != "":
 			why = x.Silent
-		case why == "" && !slices.ContainsFunc(t.Ways, func(w fact.Way) bool { return w.Interface == x.Name && !w.Link }):
+		case why == "" && t.Unrouted == "" && !slices.ContainsFunc(t.Ways, func(w fact.Way) bool { return w.Interface == x.Name && !w.Link }):
 			why = "nothing is routed through it"
 		}
 		switch {
@@ -60,7 +65,7 @@ func tunnels(d *policy.Document, m *fact.Machine) *vpn {
 			out.on = append(out.on, x)
 		}
 	}
-	free, named := out.servers(d, m)
+	free, named := out.ends(d, m)
 	for _, w := range t.Ways {
 		switch {
 		case slices.ContainsFunc(out.on, func(x *fact.Tunnel) bool { return x.Name == w.Interface }):
@@ -70,7 +75,10 @@ func tunnels(d *policy.Document, m *fact.Machine) *vpn {
 			rest := slices.DeleteFunc(slices.Clone(w.Ranges), func(r fact.Range) bool { return named[r.First] })
 			if len(rest) > 0 && len(rest) <= free {
 				free -= len(rest)
-				out.server = w.Interface
+				out.by = w.Interface
+				for _, r := range rest {
+					out.servers = append(out.servers, r.First)
+				}
 			} else if len(rest) > 0 {
 				w.Ranges, w.Count = rest, len(rest)
 				out.past = append(out.past, w)
@@ -81,22 +89,30 @@ func tunnels(d *policy.Document, m *fact.Machine) *vpn {
 	}
 	slices.Sort(out.local)
 	out.local = slices.Compact(out.local)
+	for _, x := range out.on {
+		if x.Kind == fact.TunnelIPsec {
+			out.open = "nothing tells the packets of IPsec without an interface from others"
+		}
+	}
+	if free > 0 && out.open == "" {
+		out.open = "the address of the VPN's own server is not known; name it in network.vpn.endpoints"
+	}
 	return out
 }
 
-// servers are the addresses to which the tunnels' own packets go, as far as they are known, and how many more there must be: a
+// ends are the addresses to which the tunnels' own packets go, as far as they are known, and how many more there must be: a
 // tun device does not tell, and without endpoints in the policy nobody else does.
-func (v *vpn) servers(d *policy.Document, m *fact.Machine) (unknown int, known map[netip.Addr]bool) {
+func (v *vpn) ends(d *policy.Document, m *fact.Machine) (unknown int, known map[netip.Addr]bool) {
 	known = map[netip.Addr]bool{}
 	for _, t := range v.on {
 		for _, p := range t.Peers {
 			known[p.Endpoint.Addr()] = true
 		}
-		if len(t.Peers) == 0 && len(d.Network.VPN.V.Endpoints) == 0 {
+		if len(t.Peers) == 0 && len(endpoints(d, m)) == 0 {
 			unknown++
 		}
 	}
-	for _, e := range d.Network.VPN.V.Endpoints {
+	for _, e := range endpoints(d, m) {
 		host, _ := policy.SplitEndpoint(e)
 		if a, err := netip.ParseAddr(host); err == nil {
 			known[a.Unmap()] = true
@@ -164,6 +180,163 @@ func isEndpoint(list []string, a netip.AddrPort, found map[string][]netip.Addr) 
 	return false, known
 }
 
+// asksFor is what the policy asks of the kill switch in enforce mode; "" if nothing.
+func asksFor(d *policy.Document, m *fact.Machine) string {
+	n := &d.Network
+	enforced := func(s enforce.Setting) bool { return mode(d, m, s) == enforce.Enforce && m.Can(string(s)).Acts() }
+	switch {
+	case slices.Contains(d.Exceptions["network"], withoutVPN):
+		return ""
+	case n.VPNAlwaysOn.V && enforced(settingAlways) && len(endpoints(d, m))+m.Tunnels.V.Learnt > 0:
+		return fact.SwitchAlways
+	case n.VPNRequired.V && !n.SplitTunnel.V && enforced(settingRequired), n.SplitTunnel.Set && !n.SplitTunnel.V && enforced(settingSplit):
+		return fact.SwitchUp
+	}
+	return ""
+}
+
+// switchOf is the kill switch's mode. Until the way to the policy server is known by its addresses, there is none: it would cut that off.
+func switchOf(d *policy.Document, m *fact.Machine) string {
+	if !m.Network.V.Ready {
+		return ""
+	}
+	return asksFor(d, m)
+}
+
+// endpoints are the VPN's servers: those of the policy, or, if it names none, those of the VPN programs' own configuration.
+func endpoints(d *policy.Document, m *fact.Machine) []string {
+	switch {
+	case len(d.Network.VPN.V.Endpoints) > 0:
+		return d.Network.VPN.V.Endpoints
+	case len(m.Tunnels.V.Configured) > 0:
+		return m.Tunnels.V.Configured
+	}
+	return m.Network.V.Configured
+}
+
+// Carry is what the kill switch has to know while these are the tunnels; false: there is none.
+func (r *Rules) Carry(t *fact.Tunnels) (fact.Carried, bool) {
+	c := fact.Carried{Mode: r.kill}
+	if r.kill == "" {
+		return c, false
+	}
+	m := *r.machine
+	m.Tunnels = fact.Is(*t)
+	v, n := tunnels(r.doc, &m), &m.Network.V
+	c.Closed = v.closes(r.kill)
+	c.Tunnels = append(c.Tunnels, t.Inside...)
+	for i := range t.List {
+		x := &t.List[i]
+		why, _ := counts(&r.doc.Network.VPN.V, x, n.Found)
+		if why != "" {
+			continue
+		}
+		if x.Index > 0 {
+			c.Tunnels = append(c.Tunnels, x.Index)
+		}
+		for _, p := range x.Peers {
+			if !p.Endpoint.IsValid() {
+				continue
+			}
+			if is, _ := isEndpoint(r.doc.Network.VPN.V.Endpoints, p.Endpoint, n.Found); is || len(r.doc.Network.VPN.V.Endpoints) == 0 {
+				c.Doors = append(c.Doors, fact.Door{Address: p.Endpoint.Addr().Unmap(), Port: p.Endpoint.Port()})
+			}
+		}
+	}
+	open := func(host string, port uint16, look bool) {
+		if a, err := netip.ParseAddr(host); err == nil {
+			c.Doors = append(c.Doors, fact.Door{Address: a.Unmap(), Port: port})
+			return
+		}
+		for _, a := range n.Found[host] {
+			c.Doors = append(c.Doors, fact.Door{Address: a, Port: port})
+		}
+		if look && host != "" {
+			c.Names = append(c.Names, host)
+		}
+	}
+	for _, e := range endpoints(r.doc, &m) {
+		host, port := policy.SplitEndpoint(e)
+		open(host, port, true)
+	}
+	for host, port := range map[string]uint16{n.Server: n.ServerPort, n.Proxy: n.ProxyPort} {
+		others := c.Doors
+		c.Doors = nil
+		open(host, port, true)
+		c.Doors, c.Own = others, append(c.Own, c.Doors...)
+	}
+	for _, b := range r.doc.Network.VPN.V.BootstrapDomains {
+		switch {
+		case b.Net.IsValid() && b.Net.IsSingleIP():
+			open(b.Net.Addr().String(), 0, false)
+		case b.Host != "" && b.Scope != policy.Below:
+			open(b.Host, 0, true)
+		}
+	}
+	for _, a := range v.servers {
+		c.Doors = append(c.Doors, fact.Door{Address: a})
+	}
+	c.Servers = slices.Clone(t.Servers)
+	if !r.doc.Portal.IsZero() { // a sign-in page: the gateway's own network, and the name servers
+		for _, a := range t.Servers {
+			c.Brief = append(c.Brief, fact.Door{Address: a.Unmap(), Port: 53})
+		}
+	}
+	if r.kill == fact.SwitchUp {
+		for _, p := range onLink {
+			c.Local = append(c.Local, fact.Range{First: p.Addr(), Last: last(p)})
+		}
+	}
+	for _, w := range t.Ways {
+		if !w.Link || slices.ContainsFunc(t.List, func(x fact.Tunnel) bool { return x.Name == w.Interface }) {
+			continue // a tunnel's own network is not this machine's
+		}
+		for _, x := range w.Ranges {
+			near := !r.doc.Portal.IsZero() && slices.ContainsFunc(t.Gateways, x.Has)
+			if isPrivate(x) && (near || r.kill == fact.SwitchUp) {
+				c.Local = append(c.Local, x)
+			}
+		}
+	}
+	c.Local = disjoint(c.Local)
+	c.Sort()
+	return c, true
+}
+
+// closes reports whether the kill switch is closed now.
+func (v *vpn) closes(kill string) bool {
+	switch kill {
+	case fact.SwitchAlways:
+		// Without the address of its server a VPN that is up already must not be cut off, and IPsec cannot be told from what is past it.
+		return v.open == ""
+	case fact.SwitchUp:
+		return v.open == "" && (len(v.on) > 0 || v.unsure != "")
+	}
+	return false
+}
+
+// isPrivate reports whether a range is in a network that no host outside has (RFC 1918, 6598 and 4193).
+func isPrivate(r fact.Range) bool {
+	return slices.ContainsFunc(privateNets, func(p netip.Prefix) bool { return p.Contains(r.First) && p.Contains(r.Last) })
+}
+
+var privateNets = prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+
+// disjoint sorts ranges, and joins those that touch.
+func disjoint(list []fact.Range) (out []fact.Range) {
+	slices.SortFunc(list, func(a, b fact.Range) int { return a.First.Compare(b.First) })
+	for _, r := range list {
+		if n := len(out); n > 0 && out[n-1].Last.Is4() == r.First.Is4() && (out[n-1].Last.Next() == r.First || out[n-1].Has(r.First)) {
+			if r.Last.Compare(out[n-1].Last) > 0 {
+				out[n-1].Last = r.Last
+			}
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
 // decideVPN answers for one setting about tunnels.
 func decideVPN(c *section.Case, s enforce.Setting) enforce.Finding {
 	d := c.Document
@@ -174,27 +347,76 @@ func decideVPN(c *section.Case, s enforce.Setting) enforce.Finding {
 		return section.Unread(c, s, why)
 	}
 	f := enforce.Finding{Setting: s, Mode: d.Mode(s), Compliance: enforce.Compliant, Enforcement: enforce.DetectOnly}
+	can, limit := c.Can(s), ""
+	if can.Acts() {
+		f.Enforcement = enforce.Observed
+		if f.Mode == enforce.Enforce {
+			f.Enforcement, limit = enforce.Partial, "partial: "+can.Limit
+		}
+	}
 	v := tunnels(d, c.Machine)
 	f.Evidence = v.evidence(c.Machine)
-	excepted := slices.Contains(d.Exceptions["network"], withoutVPN)
+	r, _ := c.Rules("network").(*Rules)
+	v.closed = r != nil && f.Mode == enforce.Enforce && v.closes(r.kill)
 	n := &d.Network
 	switch {
 	case s == settingVPN:
 		f.Reason = "it says which tunnel counts; now " + v.which()
-	case excepted:
-		f.Reason = "an exception is in force: no VPN is needed"
+	case slices.Contains(d.Exceptions["network"], withoutVPN):
+		f.Reason, limit = "an exception is in force: no VPN is needed", ""
+	case f.Mode == enforce.Enforce && can.Acts() && !c.Machine.Network.V.Ready && asksFor(d, c.Machine) != "" && v.asks(s, n):
+		f.Compliance, f.Enforcement = enforce.Uncertain, enforce.NotEnforced
+		f.Reason, limit = "the addresses on the way to the policy server are not known yet; without them the kill switch would cut this machine off", ""
 	case s == settingRequired && !n.VPNRequired.V:
-		f.Reason = "no VPN is required"
+		f.Reason, limit = "no VPN is required", ""
 	case s == settingRequired:
 		f.Compliance, f.Reason = v.required(n.SplitTunnel.V)
+	case s == settingAlways && !n.VPNAlwaysOn.V:
+		f.Reason, limit = "the kill switch is off", ""
+	case s == settingAlways && len(endpoints(d, c.Machine))+c.Machine.Tunnels.V.Learnt == 0:
+		f.Compliance, f.Enforcement = enforce.Uncertain, enforce.Unsupported
+		f.Reason, limit = "no endpoint: neither network.vpn.endpoints nor this machine's own VPN configuration names one, so the kill switch is off", ""
+	case s == settingAlways:
+		f.Compliance, f.Reason = v.always()
+	case n.SplitTunnel.V && r != nil && r.kill == fact.SwitchAlways:
+		f.Reason = "routes beside the tunnel are allowed, and closed by network.vpn_always_on"
 	case n.SplitTunnel.V:
-		f.Reason = "routes beside the tunnel are allowed"
+		f.Reason, limit = "routes beside the tunnel are allowed", ""
 	case len(v.on) == 0 && v.unsure == "":
 		f.Reason = "no VPN is up, so nothing can go past it"
 	default:
 		f.Compliance, f.Reason = v.whole()
 	}
+	if limit != "" {
+		f.Reason += "; " + limit
+	}
 	return f
+}
+
+// asks reports whether a setting asks for the kill switch.
+func (v *vpn) asks(s enforce.Setting, n *policy.Network) bool {
+	switch s {
+	case settingRequired:
+		return n.VPNRequired.V && !n.SplitTunnel.V
+	case settingAlways:
+		return n.VPNAlwaysOn.V
+	case settingSplit:
+		return !n.SplitTunnel.V
+	}
+	return false
+}
+
+// always judges the kill switch that does not depend on a tunnel being up.
+func (v *vpn) always() (enforce.Compliance, string) {
+	switch {
+	case !v.closed && len(v.on) > 0:
+		return v.whole()
+	case !v.closed:
+		return enforce.Noncompliant, "packets leave past the VPN: " + strings.TrimPrefix(v.which(), "none; ")
+	case len(v.on) == 0:
+		return enforce.Compliant, "the VPN is down, and nothing leaves but what brings it up" + v.why()
+	}
+	return enforce.Compliant, "packets leave through " + v.which() + " alone"
 }
 
 // which names the tunnels that count.
@@ -231,6 +453,8 @@ func (v *vpn) required(split bool) (enforce.Compliance, string) {
 		return enforce.Noncompliant, "no VPN that counts is up: " + strings.TrimPrefix(v.why(), "; ")
 	case !split:
 		return v.whole()
+	case v.lost != "":
+		return enforce.Uncertain, v.which() + " is up, but it cannot be told what goes through it: " + v.lost
 	}
 	for _, w := range v.past {
 		if w.Most {
@@ -247,16 +471,30 @@ func (v *vpn) required(split bool) (enforce.Compliance, string) {
 // whole judges that nothing goes past the tunnels that count.
 func (v *vpn) whole() (enforce.Compliance, string) {
 	switch {
+	case len(v.on) == 0 && v.closed:
+		return enforce.Compliant, "packets leave through the VPN alone, although " + v.unsure
 	case len(v.on) == 0:
 		return enforce.Uncertain, "it cannot be told whether the VPN is up: " + v.unsure
+	case v.lost != "" && v.closed:
+		return enforce.Compliant, "packets leave through " + v.which() + " alone"
+	case v.lost != "":
+		return enforce.Uncertain, v.which() + " is up, but it cannot be told what goes through it: " + v.lost
+	case v.closed && len(v.past) > 0:
+		return enforce.Compliant, fmt.Sprintf("packets leave through %s alone; refused is what is routed past it: %s", v.which(), v.beside())
+	case v.closed && len(v.rules) > 0:
+		return enforce.Compliant, fmt.Sprintf("packets leave through %s alone; refused is what a routing rule sends past it", v.which())
 	case len(v.past) > 0:
-		return enforce.Noncompliant, fmt.Sprintf("%s is up, but not everything goes through it: %s", v.which(), v.beside())
+		reason := fmt.Sprintf("%s is up, but not everything goes through it: %s", v.which(), v.beside())
+		if v.open != "" {
+			reason += "; the kill switch does not close: " + v.open
+		}
+		return enforce.Noncompliant, reason
 	case len(v.rules) > 0:
 		return enforce.Uncertain, fmt.Sprintf("%s is up, but a routing rule sends some packets elsewhere (%s)", v.which(), enforce.Plain(v.rules[0]))
 	}
 	reason := "everything goes through " + v.which()
-	if v.server != "" {
-		reason += ", except to one address by " + v.server + ", which is taken for its server"
+	if len(v.servers) > 0 {
+		reason += ", except to one address by " + v.by + ", which is taken for its server"
 	}
 	if len(v.local) > 0 {
 		reason += ", except to the machine's own networks (" + strings.Join(v.local, ", ") + ")"

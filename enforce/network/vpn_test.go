@@ -1,7 +1,9 @@
 package network
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -190,5 +192,110 @@ func TestVPNReported(t *testing.T) {
 		if f := findingOf(t, section.Open(sections(), decode(t, `{"policy_data":{"network":`+policy+`}}`), m), settingRequired); f.Compliance != want {
 			t.Errorf("%s: %s: %s", policy, f.Compliance, f.Reason)
 		}
+	}
+}
+
+// What the kill switch is told, and what the findings say meanwhile: the truth table of policy.md in enforce mode.
+func TestCarry(t *testing.T) {
+	full := []fact.Way{lan4, by("wg0", 4), by("wg0", 6)}
+	wg := func(x fact.Tunnel) fact.Tunnel { x.Index = 7; return x }
+	tun := tun0
+	tun.Index = 8
+	sec := fact.Tunnel{Name: fact.TunnelIPsec, Kind: fact.TunnelIPsec, Up: true, Peers: []fact.Peer{{Endpoint: netip.MustParseAddrPort("198.51.100.9:0")}}}
+	home := lan4
+	home.Ranges = []fact.Range{{First: netip.MustParseAddr("192.168.1.0"), Last: netip.MustParseAddr("192.168.1.255")}}
+	inner := fact.Way{Interface: "wg0", Family: 4, Link: true, Count: 1, Ranges: []fact.Range{{First: netip.MustParseAddr("10.0.0.0"), Last: netip.MustParseAddr("10.255.255.255")}}}
+	const always, ends = `"vpn_always_on":true`, `"vpn":{"endpoints":["198.51.100.7:51820"]}`
+	for _, x := range []struct {
+		name, policy string
+		list         []fact.Tunnel
+		ways         []fact.Way
+		state        string // "closed 7", "open", "off"
+		want, says   string
+	}{
+		{"always, down", `{` + always + `,` + ends + `}`, nil, []fact.Way{home, out4}, "closed", "compliant", "nothing leaves but what brings it up"},
+		{"always, up", `{` + always + `,` + ends + `}`, []fact.Tunnel{wg(wg0)}, full, "closed 7", "compliant", "leave through wg0 (wireguard) alone"},
+		{"always, silent", `{` + always + `,` + ends + `}`, []fact.Tunnel{wg(silent(wg0))}, full, "closed 7", "compliant", "does not answer"},
+		{"always, required false", `{"vpn_required":false,` + always + `,` + ends + `}`, nil, []fact.Way{home, out4}, "closed", "compliant", ""},
+		{"always, split", `{"split_tunnel":true,` + always + `,` + ends + `}`, nil, []fact.Way{home, out4}, "closed", "compliant", ""},
+		{"always, another tunnel", `{` + always + `,"vpn":{"peer":"other","endpoints":["198.51.100.7"]}}`, []fact.Tunnel{wg(wg0)}, full, "closed", "compliant", "its only peer"},
+		{"always, no endpoint", `{` + always + `}`, []fact.Tunnel{wg(wg0)}, full, "off", "unknown", "no endpoint"},
+		{"always, IPsec without an interface", `{` + always + `,"vpn":{"endpoints":["198.51.100.9"]}}`, []fact.Tunnel{sec}, []fact.Way{{Interface: "ipsec", Family: 4, Count: 1}, out4, out6}, "open", "noncompliant", "the kill switch does not close: nothing tells the packets of IPsec"},
+		{"always, IPsec down", `{` + always + `,"vpn":{"endpoints":["198.51.100.9"]}}`, []fact.Tunnel{silent(sec)}, []fact.Way{out4}, "closed", "compliant", ""},
+		{"always, false", `{"vpn_always_on":false}`, nil, []fact.Way{out4}, "off", "compliant", "the kill switch is off"},
+		{"required, down", `{"vpn_required":true}`, nil, []fact.Way{home, out4}, "open", "noncompliant", "no VPN is up"},
+		{"required, up", `{"vpn_required":true}`, []fact.Tunnel{wg(wg0)}, append([]fact.Way{out6}, full[:2]...), "closed 7", "compliant", "refused is what is routed past it: most of IPv6 by eth0"},
+		{"required, unsure", `{"vpn_required":true,"vpn":{"endpoints":["198.51.100.7"]}}`, []fact.Tunnel{tun}, []fact.Way{by("tun0", 4)}, "closed 8", "unknown", "cannot be read"},
+		{"required, split", `{"vpn_required":true,"split_tunnel":true}`, []fact.Tunnel{wg(wg0)}, full, "off", "compliant", ""},
+		{"optional, up", `{"split_tunnel":false}`, []fact.Tunnel{wg(wg0)}, full, "closed 7", "compliant", ""},
+		{"optional, down", `{"split_tunnel":false}`, nil, []fact.Way{home, out4}, "open", "compliant", "no VPN is up, so"},
+		{"a tun whose server is known", `{"vpn_required":true}`, []fact.Tunnel{tun}, []fact.Way{by("tun0", 4), host("198.51.100.7")}, "closed 8", "compliant", ""},
+		{"a tun whose server is not known", `{"vpn_required":true}`, []fact.Tunnel{tun}, []fact.Way{by("tun0", 4), out6}, "open", "noncompliant", "the address of the VPN's own server is not known"},
+		{"a tun with a second address beside it", `{"vpn_required":true}`, []fact.Tunnel{tun}, []fact.Way{by("tun0", 4), host("198.51.100.7", "203.0.113.99")}, "open", "noncompliant", "2 single IPv4 address(es) by eth0"},
+	} {
+		t.Run(strings.ReplaceAll(x.name, " ", "_"), func(t *testing.T) {
+			m := can()
+			m.Network.V.Ready = true
+			m.Network.V.Found = map[string][]netip.Addr{"policy.example.com": {netip.MustParseAddr("192.0.2.80")}}
+			m.Network.V.ServerPort = 8443
+			m.Capable["network"] = fact.Capability{Level: fact.Partial, Limit: "the limit"}
+			m.Tunnels = fact.Is(fact.Tunnels{List: x.list, Ways: append(x.ways, inner)})
+			if !strings.Contains(x.state, "7") {
+				m.Tunnels.V.Ways = x.ways
+			}
+			d := decode(t, `{"policy_data":{"network":`+x.policy+`}}`)
+			c := section.Open(sections(), d, m)
+			r := c.Rules("network").(*Rules)
+			got, on := r.Carry(&m.Tunnels.V)
+			state := "off"
+			if on {
+				state = "open"
+			}
+			if got.Closed {
+				state = strings.TrimSpace("closed " + strings.Trim(fmt.Sprint(got.Tunnels), "[]"))
+			}
+			if state != x.state {
+				t.Errorf("%s, not %s", state, x.state)
+			}
+			if on && (len(got.Own) != 1 || got.Own[0].Port != 8443 || slices.Contains(got.Names, "x")) {
+				t.Errorf("%+v", got)
+			}
+			for _, l := range got.Local {
+				if l.Has(netip.MustParseAddr("10.1.1.1")) || got.Mode == fact.SwitchAlways {
+					t.Errorf("the own network has %s", l)
+				}
+			}
+			for _, s := range []enforce.Setting{settingAlways, settingRequired, settingSplit} {
+				if d.Mode(s) == enforce.Off {
+					continue
+				}
+				f := findingOf(t, c, s)
+				if string(f.Compliance) != x.want || !strings.Contains(f.Reason, x.says) {
+					t.Errorf("%s: %s/%s: %s", s, f.Compliance, f.Enforcement, f.Reason)
+				}
+				break
+			}
+			wanted := false
+			for _, w := range section.Decide(sections(), c).Wants {
+				wanted = wanted || w.Key == killSwitch
+			}
+			if wanted != on {
+				t.Errorf("wanted: %v, on: %v", wanted, on)
+			}
+			// What cannot be read leaves the switch as it is; what is not known of the way to the server, off.
+			m.Tunnels = fact.Unread[fact.Tunnels]("no")
+			if o := section.Decide(sections(), section.Open(sections(), d, m)); !slices.Contains(o.Unsure, killSwitch.Kind) {
+				t.Errorf("while the tunnels cannot be read: %+v", o)
+			}
+			m.Tunnels = fact.Is(fact.Tunnels{List: x.list, Ways: x.ways})
+			m.Network.V.Ready = false
+			o := section.Decide(sections(), section.Open(sections(), d, m))
+			if slices.ContainsFunc(o.Wants, func(w enforce.Want) bool { return w.Key == killSwitch }) {
+				t.Error("wanted without a way to the server")
+			}
+			if said := slices.ContainsFunc(o.Findings, func(f enforce.Finding) bool { return strings.Contains(f.Reason, "are not known yet") }); said != (x.state != "off") {
+				t.Errorf("said: %v: %+v", said, o.Findings)
+			}
+		})
 	}
 }

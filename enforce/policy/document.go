@@ -7,8 +7,8 @@ package policy
 import (
 	"net/netip"
 	"regexp"
-	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -170,6 +170,7 @@ type VPN struct {
 // SplitEndpoint is the host of an endpoint of network.vpn, and its port; 0 without one.
 func SplitEndpoint(s string) (host string, port uint16) {
 	host, number, has := cutPort(s)
+	host = strings.ToLower(host)
 	if has {
 		n, _ := strconv.ParseUint(number, 10, 16)
 		port = uint16(n)
@@ -177,15 +178,23 @@ func SplitEndpoint(s string) (host string, port uint16) {
 	return host, port
 }
 
-// Hosts are the names among the endpoints' hosts: what has to be looked up.
-func (v *VPN) Hosts() (out []string) {
-	for _, e := range v.Endpoints {
+// Around are the names of hosts that must be known while a VPN is asked for: its endpoints, and what brings it up.
+func (n *Network) Around() (out []string) {
+	for _, e := range n.VPN.V.Endpoints {
 		host, _ := SplitEndpoint(e)
-		if _, err := netip.ParseAddr(host); err != nil && !slices.Contains(out, host) {
-			out = append(out, host)
+		out = append(out, host)
+	}
+	for _, b := range n.VPN.V.BootstrapDomains {
+		if b.Host != "" && b.Scope != Below {
+			out = append(out, b.Host)
 		}
 	}
 	return out
+}
+
+// AsksForVPN reports whether anything is said about tunnels.
+func (n *Network) AsksForVPN() bool {
+	return n.VPN.Set || n.VPNRequired.Set || n.VPNAlwaysOn.Set || n.SplitTunnel.Set
 }
 
 // DLP is the section "dlp".

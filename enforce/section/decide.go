@@ -28,6 +28,7 @@ func Decide(sections []Section, c *Case) Outcome {
 		out.Wants = append(out.Wants, o.Wants...)
 		out.Findings = append(out.Findings, o.Findings...)
 		out.Ask = out.Ask || o.Ask
+		out.Unsure = append(out.Unsure, o.Unsure...)
 	}
 	for i := range out.Findings {
 		f := &out.Findings[i]

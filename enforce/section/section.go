@@ -107,6 +107,8 @@ type Outcome struct {
 	Ask bool
 	// Blind are the sections that could not be decided, and why. Their resources are left as they are.
 	Blind map[string]string
+	// Unsure are kinds of resources for which it is not known what is wanted: they are left as they are.
+	Unsure []string
 }
 
 // Count is one figure of a status: {"refused", 1}.

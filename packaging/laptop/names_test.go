@@ -111,7 +111,7 @@ ip addr replace 10.77.0.2/24 dev eth0; ip link set eth0 up; ip route replace def
 		r := &rig{r.Laptop, t, r.dir, r.policy}
 		r.sh(ways[0].set)
 		for _, s := range Sabotages {
-			if !s.Network || s.Seen {
+			if !s.Network || s.Seen || s.VPN {
 				continue
 			}
 			r.set(`{"compliance":"enforce","policy_data":` + s.Policy + `}`)

@@ -21,6 +21,8 @@ type Sabotage struct {
 	Subject    string // the event, as a pattern of grep; "" if nothing has to be reported: it changes nothing
 	// Network rows need the network outside (TestNames).
 	Network bool
+	// VPN rows need the tunnel of TestVPN, which is up.
+	VPN bool
 	// Silent changes give no signal: the regular look finds them, and a check-in looks, too.
 	Silent bool
 }
@@ -76,8 +78,8 @@ var Sabotages = []Sabotage{
 		Seen: true, Breaks: "ip route add 203.0.113.0/25 via 10.77.0.1", Undo: "ip route del 203.0.113.0/25",
 		Subject: `1 IPv4 network(s) by eth0`},
 	{Name: "IPv6 past the tunnel", Claims: []enforce.Setting{"network.vpn_required"}, Policy: tunneled, Network: true, Seen: true,
-		Breaks: "ip -6 addr add fd77::2/64 dev eth0 nodad && ip -6 route add default via fd77::1 dev eth0 && ip -6 rule del table 51820",
-		Undo:   "ip -6 route del default; ip -6 addr del fd77::2/64 dev eth0; ip -6 rule add not fwmark 51820 table 51820",
+		Breaks:  "ip -6 addr add fd77::2/64 dev eth0 nodad && ip -6 route add default via fd77::1 dev eth0 && ip -6 rule del table 51820",
+		Undo:    "ip -6 route del default; ip -6 addr del fd77::2/64 dev eth0; ip -6 rule add not fwmark 51820 table 51820",
 		Subject: `most of IPv6 by eth0`},
 	{Name: "the tunnel is taken down", Claims: []enforce.Setting{"network.vpn_required"}, Policy: tunneled, Network: true, Seen: true,
 		Breaks: "wg-quick down wg0", Undo: "wg-quick up wg0 && " + shake, Subject: `no VPN is up`},
@@ -85,6 +87,17 @@ var Sabotages = []Sabotage{
 		Breaks: "wg-quick down wg0; ip tuntap add dev wg0 mode tun && ip addr add 10.8.0.2/32 dev wg0 && ip link set wg0 up && " +
 			"ip route add 0.0.0.0/1 dev wg0 && ip route add 128.0.0.0/1 dev wg0",
 		Undo: "ip link del wg0; wg-quick up wg0 && " + shake, Subject: `its only peer is not that of network.vpn`},
+	{Name: "the kill switch is deleted", Claims: []enforce.Setting{"network.vpn_always_on"}, Policy: alwaysOn, Network: true, VPN: true,
+		Breaks: "nft delete table inet warder_switch", Mended: pastVPN, Subject: "switch/vpn"},
+	{Name: "an interface is added to the kill switch's tunnels", Claims: []enforce.Setting{"network.vpn_always_on"}, Policy: alwaysOn, Network: true,
+		VPN: true, Breaks: "nft add element inet warder_switch tunnels '{ eth0 }'", Mended: pastVPN, Subject: "switch/vpn"},
+	{Name: "an address is added to the kill switch", Claims: []enforce.Setting{"network.vpn_required"}, Policy: requiredVPN, Network: true, VPN: true,
+		Breaks: "nft add element inet warder_switch ways4 '{ 203.0.113.20 }'", Mended: pastVPN, Subject: "switch/vpn"},
+	{Name: "a rule is put before the kill switch's", Claims: []enforce.Setting{"network.split_tunnel"},
+		Policy: `{"network":{"split_tunnel":false,"vpn":{"peer":"PEER"}}}`, Network: true, VPN: true,
+		Breaks: "nft insert rule inet warder_switch out accept", Mended: pastVPN, Subject: "switch/vpn"},
+	{Name: "the kill switch's sets are flushed", Claims: []enforce.Setting{"network.vpn"}, Policy: alwaysOn, Network: true, VPN: true,
+		Breaks: "nft flush set inet warder_switch closed", Mended: pastVPN, Subject: "switch/vpn"},
 
 	{Name: "the table is deleted", Claims: []enforce.Setting{"network.blocked_domains"}, Network: true,
 		Policy: `{"network":{"blocked_domains":["blocked.example"]}}`,
@@ -140,7 +153,11 @@ var Sabotages = []Sabotage{
 
 const (
 	// tunneled is a policy about the VPN that TestVPN makes; PEER is its peer's key.
-	tunneled = `{"network":{"vpn_required":true,"split_tunnel":false,"vpn":{"peer":"PEER"}}}`
+	tunneled    = `{"network":{"vpn_required":true,"split_tunnel":false,"vpn":{"peer":"PEER"}}}`
+	requiredVPN = `{"network":{"vpn_required":true,"vpn":{"peer":"PEER"}}}`
+	alwaysOn    = `{"network":{"vpn_always_on":true,"vpn":{"peer":"PEER","endpoints":["10.77.0.1:51820"]}}}`
+	// pastVPN tries to get past the tunnel, and succeeds if that is refused at once.
+	pastVPN = `timeout 2 curl -s -o /dev/null --interface eth0 http://203.0.113.20:443; test $? = 7`
 	// shake waits for a handshake.
 	shake = `for i in $(seq 300); do echo x >/dev/udp/10.99.0.1/9; test "$(wg show wg0 latest-handshakes | cut -f2)" != 0 && break; sleep 0.1; done`
 )

@@ -214,3 +214,50 @@ func TestOpenServer(t *testing.T) {
 		t.Errorf("the server: %v, another: %v\n%s", reached(platformtest.Web4), reached(platformtest.Other4), out)
 	}
 }
+
+// TestOpenSwitch: with the kill switch closed and no agent, any tunnel can be used, and nothing else.
+func TestOpenSwitch(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	o := platformtest.NewOutside(t)
+	w := platformtest.NewWireGuard(t, o, "wg0")
+	o.Web(platformtest.Web4+":443", platformtest.Server4+":443")
+	nft := exec.Command("nft", "-f", "-")
+	nft.Stdin = strings.NewReader(`table inet warder_switch {
+		set closed { type nf_proto; elements = { ipv4, ipv6 }; }
+		set doors4 { type ipv4_addr . inet_proto . inet_service; elements = { ` + platformtest.Router4 + ` . udp . 51820 }; }
+		chain refuse { meta l4proto tcp counter reject with tcp reset; counter reject with icmpx admin-prohibited; }
+		chain out { type filter hook output priority -10; policy accept; oifname "lo" accept
+			meta nfproto != @closed accept; ip daddr . meta l4proto . th dport @doors4 accept; goto refuse; }
+		chain forward { type filter hook forward priority -10; policy accept; goto refuse; }
+	}`)
+	if out, err := nft.CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	reached := func(addr string) bool {
+		c, err := net.DialTimeout("tcp", addr+":443", 3*time.Second)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	}
+	w.Up(platformtest.Router4 + ":51820")
+	if reached(platformtest.Server4) || reached(platformtest.Web4) {
+		t.Fatal("the table closes nothing")
+	}
+	cmd := exec.Command("sh", "last-resort", "open")
+	cmd.Env = append(os.Environ(), "WARDER_SYS="+t.TempDir(), "WARDER_RUN="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	if err != nil && !strings.Contains(string(out), "logger") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	through := false
+	for i := 0; i < 20 && !through; i++ { // wireguard-go is a tun device; the kernel's own is of the kind wireguard
+		through = reached(platformtest.Server4)
+	}
+	w.Down()
+	if !through || reached(platformtest.Web4) {
+		t.Errorf("through the tunnel: %v, past it: %v\n%s", through, reached(platformtest.Web4), out)
+	}
+}

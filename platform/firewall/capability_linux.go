@@ -12,7 +12,8 @@ func Capability(h platform.Host) platform.Capability {
 	f := New(h.Gate, h.Log)
 	f.off = !h.Network
 	return platform.Capability{
-		Name: "firewall", Claims: claims(), Probe: f.probe, Backends: []platform.Backend{f},
+		Name: "firewall", Claims: nameClaims(), Probe: func(context.Context) []platform.Claim { return lower(nameClaims(), f.off, f.try) },
+		Backends: []platform.Backend{f},
 		Provides: []platform.Port{
 			platform.Lend[platform.Fill](platform.PortFill, f.Fill),
 			platform.Lend[platform.Admit](platform.PortAdmit, f.Admit),
@@ -24,17 +25,32 @@ func Capability(h platform.Host) platform.Capability {
 	}
 }
 
-// probe checks whether this kernel takes the rules at all, with a table of another name that exists for a moment.
-func (f *Firewall) probe(context.Context) []platform.Claim {
+// SwitchCapability is the kill switch. At the early start no tunnel is up, and what was reachable beside it when the agent
+// last ran is still.
+func SwitchCapability(h platform.Host) platform.Capability {
+	s := NewSwitch(h.Gate, h.Log)
+	s.off = !h.Network
+	if h.Early != nil {
+		s.noted = read(h.Early.Of(switchKind))
+	}
+	return platform.Capability{
+		Name: switchKind, Early: true, Note: s.note, Claims: vpnClaims(),
+		Probe:    func(context.Context) []platform.Claim { return lower(vpnClaims(), s.off, s.try) },
+		Backends: []platform.Backend{s}, Provides: []platform.Port{platform.Lend[platform.Carry](platform.PortCarry, s.Carry)},
+	}
+}
+
+// lower lowers claims if this kernel does not take the rules at all. It is tried with a table of another name that exists for a
+// moment.
+func lower(out []platform.Claim, off bool, try func() error) []platform.Claim {
 	limit := "on a simulated machine the network is left alone"
-	if !f.off {
-		err := f.try()
+	if !off {
+		err := try()
 		if err == nil {
 			return nil
 		}
 		limit = "this kernel does not take the rules that are needed: " + err.Error()
 	}
-	out := claims()
 	for i := range out {
 		out[i].Level, out[i].Limit = fact.Unsupported, limit
 	}

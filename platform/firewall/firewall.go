@@ -22,19 +22,35 @@ const (
 		"a translating prefix (NAT64), what root sends past the packet filter or with Warder's packet mark, and a boot until the agent runs"
 	allowedLimit = "another name at an allowed address (shared hosting) and every port of a host in the public time pool can be " +
 		"reached, too; whoever runs the machine's name server decides what an allowed name resolves to; " + ungoverned
+	switchLimit = "not closed are the VPN's own server for other programs, what is no IP, what root sends past the packet filter " +
+		"(raw sockets on an interface) or with Warder's packet mark, other network namespaces that have an interface of their own, virtual machines that are bridged onto " +
+		"a network card, and what is beside IPsec without an interface; that a tunnel works is only seen of WireGuard"
+	alwaysLimit  = "names in network.vpn.bootstrap_domains are reached by that name alone, and routes that the VPN installs beside itself stay closed; " + switchLimit
 	blockedLimit = "names are refused, not addresses: programs that know an address, or ask an unknown resolver over HTTPS or at " +
 		"another port, get through; " + ungoverned
 )
 
-// claims are what this package supports, on every system, together with the resolver.
-func claims() (out []platform.Claim) {
-	for _, c := range []platform.Claim{{Setting: "network.allowed_domains", Limit: allowedLimit},
-		{Setting: "network.blocked_domains", Limit: blockedLimit}, {Setting: "network.allowed_lists", Limit: allowedLimit},
-		{Setting: "network.blocked_lists", Limit: blockedLimit}} {
+// nameClaims are what this package supports of names, on every system, together with the resolver; vpnClaims what the kill switch
+// does, together with the tunnels' observer.
+func nameClaims() []platform.Claim {
+	return everywhere(onlyLinux, platform.Claim{Setting: "network.allowed_domains", Limit: allowedLimit},
+		platform.Claim{Setting: "network.blocked_domains", Limit: blockedLimit},
+		platform.Claim{Setting: "network.allowed_lists", Limit: allowedLimit}, platform.Claim{Setting: "network.blocked_lists", Limit: blockedLimit})
+}
+
+func vpnClaims() []platform.Claim {
+	return everywhere("VPNs are only governed on Linux in this version", platform.Claim{Setting: "network.vpn_required", Limit: switchLimit},
+		platform.Claim{Setting: "network.vpn_always_on", Limit: alwaysLimit}, platform.Claim{Setting: "network.split_tunnel", Limit: switchLimit},
+		platform.Claim{Setting: "network.vpn", Limit: switchLimit})
+}
+
+// everywhere are claims that are partial on Linux, with what other systems do not support.
+func everywhere(other string, list ...platform.Claim) (out []platform.Claim) {
+	for _, c := range list {
 		c.OS, c.Level, c.Exercised = "linux", fact.Partial, true
 		out = append(out, c)
 		for _, os := range []string{"windows", "darwin"} {
-			out = append(out, platform.Claim{Setting: c.Setting, OS: os, Level: fact.Unsupported, Limit: onlyLinux})
+			out = append(out, platform.Claim{Setting: c.Setting, OS: os, Level: fact.Unsupported, Limit: other})
 		}
 	}
 	return out

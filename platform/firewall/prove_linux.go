@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -102,4 +103,44 @@ func ask(ctx context.Context, server, lists string) error {
 		}
 		return nil
 	}
+}
+
+// outward is an interface by which packets of a family would leave that is no tunnel; "" if there is none.
+func outward(six bool, tunnels []int) string {
+	list, err := net.Interfaces()
+	if err != nil {
+		return ""
+	}
+	for _, i := range list {
+		if i.Flags&net.FlagUp == 0 || i.Flags&(net.FlagLoopback|net.FlagPointToPoint) != 0 || slices.Contains(tunnels, i.Index) {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok && (n.IP.To4() == nil) == six && n.IP.IsGlobalUnicast() {
+				return i.Name
+			}
+		}
+	}
+	return ""
+}
+
+// bound dials from an interface.
+func bound(name string) *net.Dialer {
+	return &net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		if err := c.Control(func(fd uintptr) { failed = syscall.BindToDevice(int(fd), name) }); err != nil {
+			return err
+		}
+		return failed
+	}}
+}
+
+// limitedOut reports whether nothing came back.
+func limitedOut(err error) bool {
+	var late net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &late) && late.Timeout()
 }

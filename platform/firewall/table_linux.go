@@ -60,7 +60,10 @@ func chains(t *nftables.Table, only bool) []chain {
 	refuse.add(counted(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}))
 	refused := verdict(expr.VerdictGoto, chainRefuse)
 
-	out.add(marked(), verdict(expr.VerdictAccept, ""))
+	for _, m := range []uint32{link.Mark, link.Asking} {
+		out.add(marked(m), verdict(expr.VerdictAccept, ""))
+		names.add(marked(m), verdict(expr.VerdictAccept, ""))
+	}
 	out.add(loopback(), verdict(expr.VerdictAccept, ""))
 	// A question that was just redirected still names the interface that it was meant for.
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
@@ -91,7 +94,6 @@ func chains(t *nftables.Table, only bool) []chain {
 		out.add(refused)
 	}
 
-	names.add(marked(), verdict(expr.VerdictAccept, ""))
 	names.add(loopback(), verdict(expr.VerdictAccept, ""))
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
 		names.add(family(unix.NFPROTO_IPV4), proto(p), toPort(53), toOwn(unix.NFPROTO_IPV4, 12, 4))
@@ -117,8 +119,8 @@ func counted(e expr.Any) []expr.Any { return []expr.Any{&expr.Counter{}, e} }
 
 func equal(data []byte) *expr.Cmp { return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data} }
 
-func marked() []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, equal(binaryutil.NativeEndian.PutUint32(link.Mark))}
+func marked(m uint32) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, equal(binaryutil.NativeEndian.PutUint32(m))}
 }
 
 func loopback() []expr.Any {

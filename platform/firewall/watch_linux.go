@@ -18,19 +18,25 @@ const (
 	genProcName = 3 // NFTA_GEN_PROC_NAME
 )
 
-// Watch reports transactions of other programs that concern our table. Each transaction's messages end with one that names
-// the program.
+// Watch reports transactions of other programs that concern our table.
 func (f *Firewall) Watch(ctx context.Context, changed func(platform.Touch)) error {
 	if f.off {
 		<-ctx.Done()
 		return nil
 	}
+	return watchTable(ctx, Table, names, f.port, changed)
+}
+
+// watchTable reports transactions of other programs that concern a table. Each transaction's messages end with one that names
+// the program. own is our own address at netlink.
+func watchTable(ctx context.Context, table string, key enforce.Key, own func() uint32, changed func(platform.Touch)) error {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return fmt.Errorf("cannot watch nftables: %w", err)
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+	_ = c.SetReadBuffer(socketBuffer) // one transaction may be some thousand messages; without it some are lost
 	if err := c.JoinGroup(unix.NFNLGRP_NFTABLES); ctx.Err() != nil {
 		return nil
 	} else if err != nil {
@@ -47,16 +53,16 @@ func (f *Firewall) Watch(ctx context.Context, changed func(platform.Touch)) erro
 			continue
 		}
 		for _, m := range list {
-			if m.Header.PID != 0 && m.Header.PID == f.port() || uint16(m.Header.Type)>>8 != unix.NFNL_SUBSYS_NFTABLES ||
+			if m.Header.PID != 0 && m.Header.PID == own() || uint16(m.Header.Type)>>8 != unix.NFNL_SUBSYS_NFTABLES ||
 				len(m.Data) < 4 {
 				continue
 			}
 			if uint16(m.Header.Type)&0xff != unix.NFT_MSG_NEWGEN {
-				concerned = concerned || ours(m.Data[4:])
+				concerned = concerned || isAbout(m.Data[4:], table)
 				continue
 			}
 			if concerned {
-				changed(platform.Touch{Key: names, By: program(m.Data[4:])})
+				changed(platform.Touch{Key: key, By: program(m.Data[4:])})
 			}
 			concerned = false
 		}
@@ -70,15 +76,15 @@ func (f *Firewall) port() uint32 {
 	return f.own
 }
 
-// ours reports whether a message is about our table: its name is the first attribute of each kind of message.
-func ours(attrs []byte) bool {
+// isAbout reports whether a message is about a table: its name is the first attribute of each kind of message.
+func isAbout(attrs []byte, table string) bool {
 	list, err := netlink.UnmarshalAttributes(attrs)
 	if err != nil {
 		return false
 	}
 	for _, a := range list {
 		if a.Type&^unix.NLA_F_NESTED == unix.NFTA_TABLE_NAME {
-			return string(bytes.TrimRight(a.Data, "\x00")) == Table
+			return string(bytes.TrimRight(a.Data, "\x00")) == table
 		}
 	}
 	return false

@@ -16,6 +16,10 @@ import (
 // Mark is the firewall mark of connections that our own rules always let pass.
 const Mark = 0x57415244
 
+// Asking is the firewall mark of our own resolver's questions: they are not redirected to it again, and otherwise judged as any
+// program's. The kill switch lets none of them past the VPN that another program's would not.
+const Asking = Mark + 1
+
 // probeLimit bounds one probe.
 const probeLimit = 10 * time.Second
 
@@ -56,9 +60,9 @@ func Probe(ctx context.Context, server, proxy string, exempt bool) error {
 	return nil
 }
 
-// Exempt returns a dialer whose connections carry the mark, without looking up names.
-func Exempt(timeout time.Duration) *net.Dialer {
-	return &net.Dialer{Timeout: timeout, Control: func(_, _ string, c syscall.RawConn) error { return mark(c) }}
+// Asks returns a dialer for our own resolver's questions. It looks up no names.
+func Asks(timeout time.Duration) *net.Dialer {
+	return &net.Dialer{Timeout: timeout, Control: func(_, _ string, c syscall.RawConn) error { return mark(c, Asking) }}
 }
 
 // Past returns a dialer whose connections, and the questions for their names, pass our own rules.
@@ -70,7 +74,7 @@ func dialer(exempt bool) *net.Dialer {
 	if !exempt {
 		return d
 	}
-	d.Control = func(_, _ string, c syscall.RawConn) error { return mark(c) }
+	d.Control = func(_, _ string, c syscall.RawConn) error { return mark(c, Mark) }
 	ask := &net.Dialer{Timeout: probeLimit, Control: d.Control}
 	var tries atomic.Uint32
 	d.Resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {

@@ -8,6 +8,6 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-func mark(syscall.RawConn) error {
+func mark(syscall.RawConn, int) error {
 	return platform.Unsupported{Feature: "an exempt probe", Need: "Linux, in this version"}
 }

@@ -12,8 +12,8 @@ import (
 // NetworkManager.conf(5)).
 var stubs = []string{"/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf", "/run/NetworkManager/resolv.conf"}
 
-// configured are the files that say which servers are asked here: those of local resolvers, and the system's own.
-func configured() []string { return append(slices.Clone(stubs), "/etc/resolv.conf") }
+// Configured are the files that say which servers are asked here: those of local resolvers, and the system's own.
+func Configured() []string { return append(slices.Clone(stubs), "/etc/resolv.conf") }
 
 // Servers lists the name servers that this machine asks, without resolvers on the machine itself: all that any of the files
 // names, because a VPN may change only one of them.
@@ -27,7 +27,7 @@ func Servers() []netip.AddrPort {
 			}
 		}
 	}
-	return serversIn(configured(), own)
+	return serversIn(Configured(), own)
 }
 
 // serversIn is Servers, with the files and the machine's own addresses as arguments.
@@ -47,7 +47,7 @@ func serversIn(files []string, own map[netip.Addr]bool) (out []netip.AddrPort) {
 }
 
 // Domains lists the domains of this machine's links: those that a single-label name is looked up in.
-func Domains() []string { return domainsIn(configured()) }
+func Domains() []string { return domainsIn(Configured()) }
 
 // domainsIn is Domains, with the files as an argument.
 func domainsIn(files []string) (out []string) {

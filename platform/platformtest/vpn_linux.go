@@ -189,6 +189,12 @@ func NewOpenVPN(t testing.TB, o *Outside) *OpenVPN {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Cleanup(func() { v.Down(); end(pid) })
+	for range 100 {
+		if out, err := o.Run("ip", "addr", "show", "dev", "tuno"); err == nil && strings.Contains(out, Server4) {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 	return v
 }
 

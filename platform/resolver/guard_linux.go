@@ -128,7 +128,7 @@ func (r *Resolver) Load(in platform.Rules) error {
 			return platform.Unsupported{Feature: "judging names", Need: "rules that judge names"}
 		}
 		if n.Looked() {
-			s = &standing{rules: n, judge: n.Names(), acts: n.CanDeny()}
+			s = &standing{rules: n, judge: n.Names(), acts: n.Judged()}
 		}
 	}
 	if s == nil || !s.acts {

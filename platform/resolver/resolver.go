@@ -33,6 +33,8 @@ type rules interface {
 	Portal() time.Time
 	// Looked reports whether names have to be looked at in any mode.
 	Looked() bool
+	// Judged reports whether the lists refuse anything.
+	Judged() bool
 	// Reach is what the firewall has to know of the settings in that mode and above.
 	Reach(enforce.Mode) fact.Reach
 }

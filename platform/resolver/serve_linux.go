@@ -358,7 +358,7 @@ func (r *Resolver) exchange(ctx context.Context, server netip.AddrPort, p []byte
 		return got
 	}
 	if tcp {
-		c, err := link.Exempt(tcpWait).DialContext(ctx, "tcp", server.String())
+		c, err := link.Asks(tcpWait).DialContext(ctx, "tcp", server.String())
 		if err != nil {
 			return nil, err
 		}
@@ -378,7 +378,7 @@ func (r *Resolver) exchange(ctx context.Context, server netip.AddrPort, p []byte
 		}
 		return nil, errors.New("the server has answered another question")
 	}
-	c, err := link.Exempt(udpWait).DialContext(ctx, "udp", server.String())
+	c, err := link.Asks(udpWait).DialContext(ctx, "udp", server.String())
 	if err != nil {
 		return nil, err
 	}

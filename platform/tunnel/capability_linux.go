@@ -12,7 +12,11 @@ import (
 func Capability(h platform.Host) platform.Capability {
 	r := New(h.Log)
 	r.off = !h.Network
-	return platform.Capability{Name: "tunnel", Claims: claims(), Probe: r.probe, Observers: []platform.Observer{r}, Now: r.now,
+	g := &Guard{r: r}
+	r.guard = g
+	return platform.Capability{Name: "tunnel", Early: true, Claims: claims(), Probe: r.probe, Observers: []platform.Observer{r}, Now: r.now,
+		Guards:    []platform.Guard{g},
+		Uses:      []platform.Port{platform.Borrow(platform.PortCarry, func(f platform.Carry) { g.Carry = f })},
 		Inventory: func(context.Context) (any, error) { return r.State(), nil }}
 }
 
@@ -40,13 +44,13 @@ func (r *Reader) now(section, subject string) string {
 	if section != "network" || r.off {
 		return ""
 	}
-	a, err := netip.ParseAddr(subject)
+	ap, err := netip.ParseAddrPort(subject)
 	if err != nil {
-		ap, err := netip.ParseAddrPort(subject)
+		a, err := netip.ParseAddr(subject)
 		if err != nil {
 			return ""
 		}
-		a = ap.Addr()
+		ap = netip.AddrPortFrom(a, 0)
 	}
-	return r.wayTo(a.Unmap())
+	return r.wayTo(ap.Addr().Unmap(), ap.Port())
 }

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform/link"
 )
 
 // Reader reads tunnels and routes.
@@ -24,15 +26,17 @@ type Reader struct {
 	log *slog.Logger
 	off bool // this process's network is not the machine's
 
+	reading sync.Mutex
+
 	mu    sync.Mutex
 	last  fact.Known[fact.Tunnels]
 	heard map[string]*hearing // WireGuard's tunnels, by name
-	guard chan struct{}       // held while WireGuard is asked
+	guard *Guard              // is told of every stir, before anything else; nil: there is none
 }
 
 // New makes a reader.
 func New(log *slog.Logger) *Reader {
-	return &Reader{log: log, heard: map[string]*hearing{}, guard: make(chan struct{}, 1)}
+	return &Reader{log: log, heard: map[string]*hearing{}}
 }
 
 // socketLimit is how long the kernel may take for an answer.
@@ -62,6 +66,9 @@ func (r *Reader) State() State {
 			}
 		}
 	}
+	if r.guard != nil {
+		out.Switch = r.guard.state()
+	}
 	return out
 }
 
@@ -77,12 +84,23 @@ func (r *Reader) known(ctx context.Context) fact.Known[fact.Tunnels] {
 	if r.off {
 		return fact.Unread[fact.Tunnels](simulated)
 	}
-	t, err := r.read(ctx)
-	if err != nil {
-		return fact.Unread[fact.Tunnels](err.Error())
+	r.reading.Lock() // others get a reading of their own, one after the other
+	defer r.reading.Unlock()
+	for try := 0; ; try++ {
+		t, err := r.read(ctx)
+		if err == nil {
+			return fact.Is(t)
+		}
+		// What changes while it is listed makes the list incomplete; it is begun again.
+		again := errors.Is(err, netlink.ErrDumpInterrupted) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN)
+		if !again || try == readTries || ctx.Err() != nil {
+			return fact.Unread[fact.Tunnels](err.Error())
+		}
 	}
-	return fact.Is(t)
 }
+
+// readTries is how often an incomplete list is read again.
+const readTries = 20
 
 // read takes everything from the kernel. What changes meanwhile is announced, and read again.
 func (r *Reader) read(ctx context.Context) (out fact.Tunnels, err error) {
@@ -105,7 +123,7 @@ func (r *Reader) read(ctx context.Context) (out fact.Tunnels, err error) {
 	if err != nil {
 		return out, err
 	}
-	s := survey{h: h, names: map[int]string{}, nets: map[int][]netip.Prefix{}, far: map[int][]netip.Addr{}, sec: sec}
+	s := survey{h: h, names: map[int]string{}, nets: map[int][]netip.Prefix{}, far: map[int][]netip.Addr{}, uplinks: map[int]bool{}, sec: sec}
 	for _, l := range links {
 		s.names[l.Attrs().Index] = l.Attrs().Name
 	}
@@ -115,6 +133,10 @@ func (r *Reader) read(ctx context.Context) (out fact.Tunnels, err error) {
 	out.List, out.Ways = []fact.Tunnel{}, []fact.Way{}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		ways, rules, err := s.ways(family)
+		if errors.Is(err, errTooMany) { // whoever runs the network can bring that about; tunnels are known all the same
+			out.Ways, out.Rules, out.Unrouted = []fact.Way{}, nil, err.Error()
+			break
+		}
 		if err != nil {
 			return out, err
 		}
@@ -125,12 +147,21 @@ func (r *Reader) read(ctx context.Context) (out fact.Tunnels, err error) {
 			out.List = append(out.List, t)
 		}
 	}
+	out.Inside = s.inside(links)
+	out.Configured, out.Gateways = configured(""), link.Gateways()
+	out.Learnt = len(out.Configured)
+	r.forget(out.List)
+	for _, x := range link.Servers() {
+		out.Servers = append(out.Servers, x.Addr().WithZone(""))
+	}
 	if t, ok := sec.tunnel(); ok {
 		out.List = append(out.List, t)
 	}
 	slices.SortFunc(out.List, func(a, b fact.Tunnel) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
+
+var errTooMany = fmt.Errorf("this machine has more than %d routes or rules, which is the most that are read", maxRoutes)
 
 // maxLinks and maxRoutes bound what is read.
 const (
@@ -141,7 +172,7 @@ const (
 // tunnel describes an interface, if it is a tunnel.
 func (r *Reader) tunnel(ctx context.Context, l netlink.Link, s *survey) (fact.Tunnel, bool) {
 	a := l.Attrs()
-	t := fact.Tunnel{Name: a.Name, Up: a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_RUNNING != 0, Far: s.farOf(a.Index)}
+	t := fact.Tunnel{Name: a.Name, Index: a.Index, Up: a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_RUNNING != 0, Far: s.farOf(a.Index)}
 	switch x := l.(type) {
 	case *netlink.Wireguard:
 		t.Kind = fact.TunnelWireGuard
@@ -172,6 +203,33 @@ func (r *Reader) tunnel(ctx context.Context, l netlink.Link, s *survey) (fact.Tu
 		r.wireguard(ctx, &t)
 	}
 	return t, true
+}
+
+// inside are the interfaces of containers and virtual machines: pairs of virtual interfaces, and bridges that have nothing but those
+// and taps. One by which a route leads elsewhere is this machine's own way out, whatever it is made of.
+func (s *survey) inside(links []netlink.Link) (out []int) {
+	virtual := func(l netlink.Link) bool {
+		t, tap := l.(*netlink.Tuntap)
+		return l.Type() == "veth" || tap && t.Mode == netlink.TUNTAP_MODE_TAP
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		switch l.Type() {
+		case "veth":
+		case "bridge":
+			// Without a port, the next one may be a network card.
+			if !slices.ContainsFunc(links, func(p netlink.Link) bool { return p.Attrs().MasterIndex == a.Index }) || slices.ContainsFunc(links, func(p netlink.Link) bool { return p.Attrs().MasterIndex == a.Index && !virtual(p) }) {
+				continue
+			}
+		default:
+			continue
+		}
+		if !s.uplinks[a.Index] {
+			out = append(out, a.Index)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // farOf are the addresses at the other end of an interface, in order.
@@ -230,7 +288,9 @@ type survey struct {
 	nets  map[int][]netip.Prefix
 	far   map[int][]netip.Addr
 	own   []netip.Addr // this machine's addresses
-	sec   *ipsec
+	// uplinks are the interfaces by which some route leads to other networks than their own.
+	uplinks map[int]bool
+	sec     *ipsec
 }
 
 // spaces are the addresses of other hosts: not loopback, not link-local, not multicast. Those of IPv6 that stand for IPv4
@@ -263,6 +323,11 @@ func (s *survey) ways(family int) (out []fact.Way, rules []string, err error) {
 			edges[next] = true
 		}
 	}
+	for _, a := range s.own { // what goes to this machine itself says nothing about what is beside it
+		if a.Is4() == (family == unix.AF_INET) {
+			edge(netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
 	for _, p := range append(slices.Clone(spaces[family]), private...) {
 		if p.Addr().Is4() == (family == unix.AF_INET) {
 			edge(p)
@@ -280,6 +345,7 @@ func (s *survey) ways(family int) (out []fact.Way, rules []string, err error) {
 		if r.Gw != nil {
 			s.far[r.LinkIndex] = append(s.far[r.LinkIndex], addr(r.Gw))
 		}
+		s.leads(r)
 		if len(r.MultiPath) > 0 {
 			multi = append(multi, r)
 		}
@@ -293,7 +359,7 @@ func (s *survey) ways(family int) (out []fact.Way, rules []string, err error) {
 		return nil, nil, fmt.Errorf("cannot list the routing rules: %w", err)
 	}
 	if n > maxRoutes || len(list) > maxRoutes {
-		return nil, nil, fmt.Errorf("this machine has more than %d routes or rules, which is the most that are read", maxRoutes)
+		return nil, nil, errTooMany
 	}
 	for _, r := range list {
 		if p, ok := prefix(r.Dst); ok {
@@ -336,7 +402,7 @@ func (s *survey) ways(family int) (out []fact.Way, rules []string, err error) {
 	}
 	most, size := way{}, 0.0
 	for k, ranges := range by {
-		w := fact.Way{Interface: k.name, Family: 4, Link: k.link, Host: k.host, Ranges: ranges, Count: len(ranges), Public: !within(ranges, private)}
+		w := fact.Way{Interface: k.name, Family: 4, Link: k.link, Host: k.host, Ranges: ranges, Count: len(ranges), Public: !within(ranges, private) && !(k.link && usual(ranges))}
 		if family == unix.AF_INET6 {
 			w.Family = 6
 		}
@@ -353,6 +419,26 @@ func (s *survey) ways(family int) (out []fact.Way, rules []string, err error) {
 		return cmp.Or(strings.Compare(a.Interface, b.Interface), strings.Compare(fmt.Sprint(a.Link, a.Host), fmt.Sprint(b.Link, b.Host)))
 	})
 	return out, rules, nil
+}
+
+// leads remembers the interfaces by which a route leads to other networks than their own, in any table.
+func (s *survey) leads(r netlink.Route) {
+	p, ok := prefix(r.Dst)
+	for _, x := range append([]*netlink.NexthopInfo{{LinkIndex: r.LinkIndex, Gw: r.Gw, Via: r.Via}}, r.MultiPath...) {
+		own := ok && x.Gw == nil && x.Via == nil && (p.Addr().IsLinkLocalUnicast() || p.Addr().IsMulticast() ||
+			slices.ContainsFunc(s.nets[x.LinkIndex], func(n netip.Prefix) bool { return n.Bits() <= p.Bits() && n.Contains(p.Addr()) }))
+		if !own {
+			s.uplinks[x.LinkIndex] = true
+		}
+	}
+}
+
+// usual reports whether ranges are IPv6 networks of the usual size, at most: a /64 each.
+func usual(ranges []fact.Range) bool {
+	return !slices.ContainsFunc(ranges, func(r fact.Range) bool {
+		a, b := r.First.As16(), r.Last.As16()
+		return r.First.Is4() || !slices.Equal(a[:8], b[:8])
+	})
 }
 
 // way is by which interface packets leave, whether to a neighbour, and whether to a single address.
@@ -494,8 +580,8 @@ func last(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// wayTo says by which interface packets to an address leave.
-func (r *Reader) wayTo(a netip.Addr) string {
+// wayTo says by which interface packets to an address leave, and whether the kill switch refuses them; port 0: at any.
+func (r *Reader) wayTo(a netip.Addr, port uint16) string {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return ""
@@ -516,13 +602,16 @@ func (r *Reader) wayTo(a netip.Addr) string {
 	if sec, err := readIPsec(); err == nil && found[0].Type != unix.RTN_LOCAL && sec.takes(addr(found[0].Src), a) {
 		return "packets to it leave through IPsec"
 	}
-	name := l.Attrs().Name
+	name, refused := l.Attrs().Name, ""
+	if found[0].Type != unix.RTN_LOCAL && r.guard != nil && r.guard.refuses(a, port, found[0].LinkIndex) {
+		refused = ", and are refused by the kill switch"
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, t := range r.last.V.List {
 		if t.Name == name {
-			return fmt.Sprintf("packets to it leave through %s (%s)", name, t.Kind)
+			return fmt.Sprintf("packets to it leave through %s (%s)%s", name, t.Kind, refused)
 		}
 	}
-	return "packets to it leave by " + name + ", which is no tunnel"
+	return "packets to it leave by " + name + ", which is no tunnel" + refused
 }

@@ -94,6 +94,9 @@ func TestTunnels(t *testing.T) {
 	if len(all.Rules) != 0 {
 		t.Errorf("rules: %q", all.Rules)
 	}
+	if len(all.Inside) != 0 {
+		t.Errorf("the machine's own way out is an inner one: %v", all.Inside)
+	}
 	if p := all.List[0].Peers; len(p) != 1 || p[0].Key != fact.PeerKey(w.Peer) || p[0].Endpoint.String() != platformtest.Router4+":51820" {
 		t.Errorf("its peers: %+v", p)
 	}

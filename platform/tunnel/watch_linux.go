@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/warderd/warder/platform/link"
 	"github.com/warderd/warder/platform/tick"
 )
 
@@ -82,6 +86,7 @@ func (r *Reader) Watch(ctx context.Context, changed func()) error {
 			}
 		})
 	}
+	all.Go(func() { r.watchServers(ctx, stir) })
 	all.Go(func() {
 		if err := tick.Every(ctx, pace, func() {
 			if r.listens() {
@@ -104,8 +109,49 @@ func (r *Reader) Watch(ctx context.Context, changed func()) error {
 			}
 		case <-stirred:
 		}
-		settle(ctx, stirred)
+		for range 2 { // at once, and when all has come
+			if r.guard != nil && ctx.Err() == nil {
+				r.guard.stirred(ctx)
+			}
+			settle(ctx, stirred)
+		}
 		if ctx.Err() == nil && r.changed(ctx) {
+			changed()
+		}
+	}
+}
+
+// watchServers reports changes of the files that name this machine's name servers: the kill switch lets the VPN's server be looked up
+// at those alone. A directory that is not there yet comes with a network's change, which is announced by itself.
+func (r *Reader) watchServers(ctx context.Context, changed func()) {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		r.log.Warn("changes of the name servers are found by the regular look", "error", err)
+		return
+	}
+	defer w.Close()
+	files := link.Configured()
+	dirs := map[string]bool{}
+	for _, f := range files {
+		if d := filepath.Dir(f); !dirs[d] {
+			dirs[d] = w.Add(d) == nil
+		}
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-w.Events:
+			if !ok {
+				return
+			}
+			if slices.Contains(files, e.Name) {
+				changed()
+			}
+		case _, ok := <-w.Errors: // events were lost
+			if !ok {
+				return
+			}
 			changed()
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -35,6 +36,15 @@ type hearing struct {
 	at        time.Time // when it was first seen; earlier, if it was old then
 	sent      int64     // bytes, when it had ended
 	unheard   time.Time // since when more than that is sent without another handshake
+
+	asking bool // it is being asked
+	index  int  // the interface's number
+	peers  []fact.Peer
+}
+
+// begin forgets what was heard of an earlier handshake.
+func (h *hearing) begin(handshake, at time.Time, sent int64) {
+	h.handshake, h.at, h.sent, h.unheard = handshake, at, sent, time.Time{}
 }
 
 // userspace reports whether a tun device is WireGuard's. Only root may say so.
@@ -53,27 +63,24 @@ func userspace(name string) bool {
 
 // wireguard asks about a tunnel's peers. The answer contains keys, which are not kept.
 func (r *Reader) wireguard(ctx context.Context, t *fact.Tunnel) {
-	select {
-	case r.guard <- struct{}{}:
-	default:
-		t.Silent = unanswered // still being asked
+	if !r.ask(t.Name, true) {
+		r.unanswered(t) // it is still being asked
 		return
 	}
 	type answer struct {
 		d   *wgtypes.Device
 		err error
 	}
-	got := make(chan answer, 1)
+	got, name := make(chan answer, 1), t.Name
 	go func() {
-		defer func() { <-r.guard }()
+		var a answer
 		c, err := wgctrl.New()
-		if err != nil {
-			got <- answer{nil, err}
-			return
+		if a.err = err; err == nil {
+			a.d, a.err = c.Device(name)
+			_ = c.Close()
 		}
-		defer c.Close()
-		d, err := c.Device(t.Name)
-		got <- answer{d, err}
+		r.ask(name, false)
+		got <- a
 	}()
 	limit := time.NewTimer(wgLimit)
 	defer limit.Stop()
@@ -88,13 +95,52 @@ func (r *Reader) wireguard(ctx context.Context, t *fact.Tunnel) {
 		}
 		r.peers(t, a.d, time.Now())
 	case <-limit.C:
-		t.Silent = unanswered
+		r.unanswered(t)
 	case <-ctx.Done():
-		t.Silent = unanswered
+		r.unanswered(t)
 	}
 }
 
-const unanswered = "its program does not answer"
+// ask notes that a tunnel is being asked, or no longer. It reports false if it is already.
+func (r *Reader) ask(name string, begins bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := r.hearing(name)
+	if begins && h.asking {
+		return false
+	}
+	h.asking = begins
+	return true
+}
+
+// hearing is what is remembered of a tunnel. The caller has the lock.
+func (r *Reader) hearing(name string) *hearing {
+	h := r.heard[name]
+	if h == nil {
+		h = &hearing{}
+		r.heard[name] = h
+	}
+	return h
+}
+
+// unanswered describes a tunnel whose program does not answer: its peers are those that it last had, if it is still the same.
+func (r *Reader) unanswered(t *fact.Tunnel) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t.Silent = "its program does not answer"
+	if h := r.hearing(t.Name); h.index == t.Index {
+		t.Peers = slices.Clone(h.peers)
+	}
+}
+
+// forget forgets tunnels that are no longer there.
+func (r *Reader) forget(list []fact.Tunnel) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.heard, func(name string, h *hearing) bool {
+		return !h.asking && !slices.ContainsFunc(list, func(t fact.Tunnel) bool { return t.Name == name })
+	})
+}
 
 // peers fills in the peers, and whether they answer.
 func (r *Reader) peers(t *fact.Tunnel, d *wgtypes.Device, now time.Time) {
@@ -116,18 +162,18 @@ func (r *Reader) peers(t *fact.Tunnel, d *wgtypes.Device, now time.Time) {
 	slices.SortFunc(t.Peers, func(a, b fact.Peer) int { return strings.Compare(a.Key, b.Key) })
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h := r.heard[t.Name]
-	if h == nil || len(r.heard) > maxLinks {
-		h = &hearing{}
-		r.heard[t.Name] = h
+	h := r.hearing(t.Name)
+	if h.index != t.Index {
+		*h = hearing{asking: h.asking, index: t.Index}
 	}
+	h.peers = slices.Clone(t.Peers)
 	t.Silent = h.note(latest, sent, now)
 }
 
 // note takes what is read now, and says why packets probably do not arrive.
 func (h *hearing) note(handshake time.Time, sent int64, now time.Time) string {
 	if handshake.IsZero() || handshake.Unix() == 0 {
-		*h = hearing{}
+		h.begin(time.Time{}, time.Time{}, 0)
 		return "there was no handshake with its peer yet"
 	}
 	if !handshake.Equal(h.handshake) {
@@ -135,7 +181,7 @@ func (h *hearing) note(handshake time.Time, sent int64, now time.Time) string {
 		if age := now.Round(0).Sub(handshake); h.handshake.IsZero() && age > 0 {
 			at = now.Add(-age) // it was there before us
 		}
-		*h = hearing{handshake: handshake, at: at, sent: sent}
+		h.begin(handshake, at, sent)
 	}
 	if now.Sub(h.at) <= session {
 		h.sent, h.unheard = sent, time.Time{}
