@@ -136,6 +136,22 @@ func (e *endpoints) of(hosts []string) map[string][]netip.Addr {
 	return out
 }
 
+// again looks everything up once more, because the server was not reached: it may have another address by now.
+func (e *endpoints) again() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.now()
+	for _, h := range e.hosts {
+		if x := e.kept.Hosts[h]; x != nil && x.next.Sub(now) < endpointAgain-endpointRetry {
+			x.next = now
+		}
+	}
+	if !e.busy && len(e.due()) > 0 {
+		e.busy = true
+		e.run(e.lookUp)
+	}
+}
+
 // due are the hosts that have to be looked up now. The caller has the lock.
 func (e *endpoints) due() (out []string) {
 	now := e.now()

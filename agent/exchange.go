@@ -119,6 +119,7 @@ func (a *Agent) exchanged(x *exchange) {
 			a.revertPolicy("under it the server could not be reached, and past it it could")
 		}
 		c.failed(x.err)
+		a.endpoints.again()
 		if !a.portal.open(a.o.Now()).IsZero() {
 			c.soon(portalTry)
 		}

@@ -7,21 +7,27 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/secret"
 	"github.com/warderd/warder/platform/link"
 	"github.com/warderd/warder/platform/platformtest"
 	"github.com/warderd/warder/platform/service"
+	"github.com/warderd/warder/sync/server"
 )
 
 // reason waits until a setting's finding is as wanted, and says how long it took.
@@ -592,4 +598,87 @@ func TestSwitchLearnt(t *testing.T) {
 	w.Up(platformtest.Router4 + ":51820")
 	becomes(t, "the tunnel all the same", "ok", func() string { return connects(platformtest.Server4 + ":80") })
 	w.Down()
+}
+
+// The policy server, by its name and beyond the switch: reached through a door of its own, which no user's program can use; found again
+// when it has moved; and known after a restart.
+func TestSwitchServer(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	o := platformtest.NewOutside(t)
+	o.Zone("policy.corp.example. 60 IN A " + platformtest.Web4)
+	o.Names(platformtest.DNS4)
+	o.Web(platformtest.Web4+":443", platformtest.Other4+":443")
+	l := labWith(t, server.Options{Names: []string{"policy.corp.example"}})
+	l.network = true
+	at, err := url.Parse(l.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay := func(addr string) (gone func()) {
+		t.Helper()
+		in, err := o.Listen(addr + ":8443")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var open sync.Map
+		go func() {
+			for {
+				c, err := in.Accept()
+				if err != nil {
+					return
+				}
+				open.Store(c, true)
+				go func() {
+					defer c.Close()
+					s, err := net.Dial("tcp", at.Host)
+					if err != nil {
+						return
+					}
+					defer s.Close()
+					go func() { _, _ = io.Copy(s, c); _ = s.Close() }()
+					_, _ = io.Copy(c, s)
+				}()
+			}
+		}()
+		return func() {
+			_ = in.Close()
+			open.Range(func(c, _ any) bool { _ = c.(net.Conn).Close(); return true })
+		}
+	}
+	gone := relay(platformtest.Web4)
+	w := platformtest.NewWireGuard(t, o, "wg0")
+	l.start()
+	token := l.admin("POST", "/enrollments", `{}`)["token"].(string)
+	if err := l.api.Do(context.Background(), "POST", "/v1/enroll", Enrollment{Server: "https://policy.corp.example:8443", Token: secret.Text(token), CAPin: l.pin},
+		nil); err != nil {
+		t.Fatal(err)
+	}
+	l.until("a policy is in force", func(s Status) bool { return s.Policy != nil && s.Policy.State == "active" })
+	const always = "network.vpn_always_on"
+	l.admin("PUT", "/policies/policy-default", network("enforce", `{"vpn_always_on":true,"vpn":{"peer":"`+w.Peer+`","endpoints":["`+platformtest.Router4+`:51820"]}}`))
+	l.reason("closed", always, enforce.Compliant, "the VPN is down")
+	l.until("confirmed beyond the switch", func(s Status) bool { return s.Policy.State == "active" && version(2)(s) })
+	if got := connects(platformtest.Web4 + ":443"); got != "refused" {
+		t.Errorf("another port of the server: %s", got)
+	}
+	if got := connects(platformtest.Web4 + ":8443"); got != "ok" {
+		t.Errorf("the server, as root: %s", got)
+	}
+	user := exec.Command("bash", "-c", "exec 3<>/dev/tcp/"+platformtest.Web4+"/8443")
+	user.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if err := user.Run(); err == nil {
+		t.Error("a user's program reached the server")
+	}
+
+	// It moves.
+	gone()
+	relay(platformtest.Other4)
+	o.Rezone("policy.corp.example. 60 IN A " + platformtest.Other4)
+	l.agent.do(func() { l.agent.checkIn() })
+	becomes(t, "the server at its new address", "ok", func() string { return connects(platformtest.Other4 + ":8443") })
+	l.admin("PUT", "/policies/policy-default", network("monitor", `{"vpn_always_on":true}`))
+	l.until("its next policy", version(3))
+	becomes(t, "open", "ok", func() string { return connects(platformtest.Other4 + ":443") })
 }

@@ -232,6 +232,19 @@ func (o *Outside) Zone(records ...string) {
 	}
 }
 
+// Rezone replaces the records of the names that are given.
+func (o *Outside) Rezone(records ...string) {
+	o.t.Helper()
+	o.mu.Lock()
+	for _, s := range records {
+		if rr, err := dns.NewRR(s); err == nil {
+			delete(o.zone, strings.ToLower(rr.Header().Name))
+		}
+	}
+	o.mu.Unlock()
+	o.Zone(records...)
+}
+
 // Names starts name servers at addresses, over UDP and TCP.
 func (o *Outside) Names(addrs ...string) {
 	o.t.Helper()
