@@ -173,36 +173,48 @@ const (
 func (r *Reader) tunnel(ctx context.Context, l netlink.Link, s *survey) (fact.Tunnel, bool) {
 	a := l.Attrs()
 	t := fact.Tunnel{Name: a.Name, Index: a.Index, Up: a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_RUNNING != 0, Far: s.farOf(a.Index)}
-	switch x := l.(type) {
-	case *netlink.Wireguard:
-		t.Kind = fact.TunnelWireGuard
-	case *netlink.Tuntap:
-		t.Kind = fact.TunnelTun
-		if x.Mode == netlink.TUNTAP_MODE_TAP {
-			t.Kind = fact.TunnelTap
-		} else if userspace(a.Name) {
-			t.Kind = fact.TunnelWireGuard
-		}
-	case *netlink.Xfrmi:
-		t.Kind = fact.TunnelXFRM
-		if t.Peers = s.sec.peers(func(p *outbound) bool { return p.ifid == int(x.Ifid) }); len(t.Peers) == 0 {
-			t.Silent = "no IPsec connection belongs to it"
-		}
-	case *netlink.Vti:
-		t.Kind = fact.TunnelVTI
-		if t.Peers = s.sec.peers(func(p *outbound) bool { return p.dst == addr(x.Remote) }); len(t.Peers) == 0 {
-			t.Silent = "no IPsec connection belongs to it"
-		}
-	default:
-		if l.Type() != "ppp" && a.EncapType != "ppp" {
-			return t, false
-		}
-		t.Kind = fact.TunnelPPP
+	if t.Kind = kindOf(l); t.Kind == "" {
+		return t, false
 	}
-	if t.Kind == fact.TunnelWireGuard {
+	switch x := l.(type) {
+	case *netlink.Xfrmi:
+		t.Peers = s.sec.peers(func(p *outbound) bool { return p.ifid == int(x.Ifid) })
+	case *netlink.Vti:
+		t.Peers = s.sec.peers(func(p *outbound) bool { return p.dst == addr(x.Remote) })
+	}
+	switch t.Kind {
+	case fact.TunnelXFRM, fact.TunnelVTI:
+		if len(t.Peers) == 0 {
+			t.Silent = "no IPsec connection belongs to it"
+		}
+	case fact.TunnelWireGuard:
 		r.wireguard(ctx, &t)
 	}
 	return t, true
+}
+
+// kindOf is the kind of tunnel that an interface is; "" if it is none.
+func kindOf(l netlink.Link) string {
+	switch x := l.(type) {
+	case *netlink.Wireguard:
+		return fact.TunnelWireGuard
+	case *netlink.Tuntap:
+		switch {
+		case x.Mode == netlink.TUNTAP_MODE_TAP:
+			return fact.TunnelTap
+		case userspace(x.Name):
+			return fact.TunnelWireGuard
+		}
+		return fact.TunnelTun
+	case *netlink.Xfrmi:
+		return fact.TunnelXFRM
+	case *netlink.Vti:
+		return fact.TunnelVTI
+	}
+	if l.Type() == "ppp" || l.Attrs().EncapType == "ppp" {
+		return fact.TunnelPPP
+	}
+	return ""
 }
 
 // inside are the interfaces of containers and virtual machines: pairs of virtual interfaces, and bridges that have nothing but those
@@ -606,12 +618,8 @@ func (r *Reader) wayTo(a netip.Addr, port uint16) string {
 	if found[0].Type != unix.RTN_LOCAL && r.guard != nil && r.guard.refuses(a, port, found[0].LinkIndex) {
 		refused = ", and are refused by the kill switch"
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, t := range r.last.V.List {
-		if t.Name == name {
-			return fmt.Sprintf("packets to it leave through %s (%s)%s", name, t.Kind, refused)
-		}
+	if kind := kindOf(l); kind != "" {
+		return fmt.Sprintf("packets to it leave through %s (%s)%s", name, kind, refused)
 	}
 	return "packets to it leave by " + name + ", which is no tunnel" + refused
 }
