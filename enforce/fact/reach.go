@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -24,6 +25,34 @@ type Range struct{ First, Last netip.Addr }
 
 // Has reports whether an address is in the range.
 func (r Range) Has(a netip.Addr) bool { return r.First.Compare(a) <= 0 && a.Compare(r.Last) <= 0 }
+
+// IsPrivate reports whether a range is in a network that no host outside has.
+func (r Range) IsPrivate() bool {
+	return slices.ContainsFunc(Private, func(p netip.Prefix) bool { return p.Contains(r.First) && p.Contains(r.Last) })
+}
+
+// Private are those networks (RFC 1918, 6598 and 4193).
+var Private = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("fc00::/7")}
+
+// Extend adds a range to a sorted list, joined with the last one if they touch.
+func Extend(list []Range, from, to netip.Addr) []Range {
+	if n := len(list); n > 0 && list[n-1].Last.Next() == from {
+		list[n-1].Last = to
+		return list
+	}
+	return append(list, Range{First: from, Last: to})
+}
+
+// Last is the last address of a network.
+func Last(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < 8*len(b); i++ {
+		b[i/8] |= 1 << (7 - i%8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
 
 func (r Range) String() string {
 	if r.First == r.Last {

@@ -64,58 +64,36 @@ func (r *Rules) ranges(least enforce.Mode) (allow, refuse []fact.Range) {
 	var edges []netip.Addr
 	for _, p := range all {
 		edges = append(edges, p.Addr())
-		if next := last(p).Next(); next.IsValid() {
+		if next := fact.Last(p).Next(); next.IsValid() {
 			edges = append(edges, next)
 		}
 	}
 	slices.SortFunc(edges, netip.Addr.Compare)
 	edges = slices.Compact(edges)
 	for i, from := range edges {
-		to := lastOf(from)
+		to := fact.Last(netip.PrefixFrom(from, 0))
 		if i+1 < len(edges) && edges[i+1].Is4() == from.Is4() {
 			to = edges[i+1].Prev()
 		}
 		_, block, found := r.lists.nets.match(from, of)
 		switch {
 		case r.isEssential(&Subject{Address: from}), r.isExcepted(&Subject{Address: from}), found && !block:
-			allow = extend(allow, from, to)
+			allow = fact.Extend(allow, from, to)
 		case found:
-			refuse = extend(refuse, from, to)
+			refuse = fact.Extend(refuse, from, to)
 		case slices.ContainsFunc(onLink, func(p netip.Prefix) bool { return p.Contains(from) }):
-			allow = extend(allow, from, to)
+			allow = fact.Extend(allow, from, to)
 		}
 	}
 	return allow, refuse
-}
-
-// extend adds a range to a sorted list, joined with the last one if they touch.
-func extend(list []fact.Range, from, to netip.Addr) []fact.Range {
-	if n := len(list); n > 0 && list[n-1].Last.Next() == from {
-		list[n-1].Last = to
-		return list
-	}
-	return append(list, fact.Range{First: from, Last: to})
 }
 
 // without removes the addresses that are in a range of another list.
 func without(list []netip.Addr, in []fact.Range) (out []fact.Range) {
 	for _, a := range list {
 		if !slices.ContainsFunc(in, func(r fact.Range) bool { return r.Has(a) }) {
-			out = extend(out, a, a)
+			out = fact.Extend(out, a, a)
 		}
 	}
 	return out
 }
-
-// last is the last address of a prefix.
-func last(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < 8*len(b); i++ {
-		b[i/8] |= 1 << (7 - i%8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
-}
-
-// lastOf is the last address of a family.
-func lastOf(a netip.Addr) netip.Addr { return last(netip.PrefixFrom(a, 0)) }

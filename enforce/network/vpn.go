@@ -284,7 +284,7 @@ func (r *Rules) Carry(t *fact.Tunnels) (fact.Carried, bool) {
 	}
 	if r.kill == fact.SwitchUp {
 		for _, p := range onLink {
-			c.Local = append(c.Local, fact.Range{First: p.Addr(), Last: last(p)})
+			c.Local = append(c.Local, fact.Range{First: p.Addr(), Last: fact.Last(p)})
 		}
 	}
 	for _, w := range t.Ways {
@@ -293,7 +293,7 @@ func (r *Rules) Carry(t *fact.Tunnels) (fact.Carried, bool) {
 		}
 		for _, x := range w.Ranges {
 			near := !r.doc.Portal.IsZero() && slices.ContainsFunc(t.Gateways, x.Has)
-			if isPrivate(x) && (near || r.kill == fact.SwitchUp) {
+			if x.IsPrivate() && (near || r.kill == fact.SwitchUp) {
 				c.Local = append(c.Local, x)
 			}
 		}
@@ -314,13 +314,6 @@ func (v *vpn) closes(kill string) bool {
 	}
 	return false
 }
-
-// isPrivate reports whether a range is in a network that no host outside has (RFC 1918, 6598 and 4193).
-func isPrivate(r fact.Range) bool {
-	return slices.ContainsFunc(privateNets, func(p netip.Prefix) bool { return p.Contains(r.First) && p.Contains(r.Last) })
-}
-
-var privateNets = prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 
 // disjoint sorts ranges, and joins those that touch.
 func disjoint(list []fact.Range) (out []fact.Range) {

@@ -13,8 +13,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -26,10 +24,9 @@ type Firewall struct {
 	gate enforce.Gate
 	log  *slog.Logger
 
-	off   bool // this process's network is not the machine's
-	mu    sync.Mutex
-	conn  *nftables.Conn // kept open, and opened when first needed
-	own   uint32         // our port at netlink, by which our own messages are told from others'
+	off bool // this process's network is not the machine's
+	mu  sync.Mutex
+	kernel
 	told  map[enforce.Value]filling
 	order []enforce.Value // of told, oldest first
 	now   filling         // what is in force, as far as we have made it
@@ -60,32 +57,10 @@ func (f *Firewall) Kinds() []platform.Kind {
 	return []platform.Kind{{Name: kind, Life: platform.Boot, Made: true, Network: true}}
 }
 
-// open returns the connection to the kernel. The caller has the lock.
-func (f *Firewall) open() (*nftables.Conn, error) {
-	if f.conn != nil {
-		return f.conn, nil
-	}
-	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(n *netlink.Conn) error {
-		f.own = n.PID()
-		return errors.Join(n.SetReadBuffer(socketBuffer), n.SetWriteBuffer(socketBuffer))
-	}))
-	if err != nil {
-		return nil, fmt.Errorf("cannot reach the kernel's packet filter: %w", err)
-	}
-	f.conn = c
-	return c, nil
-}
-
-// socketBuffer is the size of the netlink socket's buffers: a transaction of a long list is one message.
-const socketBuffer = 8 << 20
-
 // broken closes a connection on which something failed, because its answers may be out of step.
 func (f *Firewall) broken() {
 	f.has = nil
-	if f.conn != nil {
-		_ = f.conn.CloseLasting()
-		f.conn = nil
-	}
+	f.close()
 }
 
 // Fill says what a reach consists of, before it is wanted by its description. keep reports whether an address may still
@@ -169,13 +144,7 @@ func (f *Firewall) read() (enforce.Reading, error) {
 }
 
 func (f *Firewall) readWith(c *nftables.Conn) (enforce.Reading, error) {
-	// A transaction of another program in between makes the kernel interrupt a list; it is begun again.
-	for try := 0; ; try++ {
-		r, err := f.readOnce(c)
-		if err == nil || try == 5 || !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
-			return r, err
-		}
-	}
+	return untorn(func() (enforce.Reading, error) { return f.readOnce(c) })
 }
 
 func (f *Firewall) readOnce(c *nftables.Conn) (enforce.Reading, error) {
@@ -237,15 +206,9 @@ func (f *Firewall) readOnce(c *nftables.Conn) (enforce.Reading, error) {
 	if len(has) != len(sets(t)) {
 		return wrong("it has %d sets, not %d", len(has), len(sets(t)))
 	}
-	all, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	there, err := chainsOf(c, Table)
 	if err != nil {
 		return enforce.Reading{}, err
-	}
-	there := map[string]*nftables.Chain{}
-	for _, x := range all {
-		if x.Table.Name == Table {
-			there[x.Name] = x
-		}
 	}
 	full := chains(t, true)
 	if len(there) != len(full) {
@@ -253,8 +216,7 @@ func (f *Firewall) readOnce(c *nftables.Conn) (enforce.Reading, error) {
 	}
 	for i, want := range full {
 		x := there[want.Name]
-		if x == nil || x.Type != want.Type || !same(x.Hooknum, want.Hooknum) || !same(x.Priority, want.Priority) ||
-			want.Policy != nil && !same(x.Policy, want.Policy) {
+		if !isAs(x, &want) {
 			return wrong("chain %s is not as it was made", want.Name)
 		}
 		rules, err := c.GetRules(t, x)
@@ -305,13 +267,7 @@ func same[T comparable](a, b *T) bool { return a == b || a != nil && b != nil &&
 
 // Apply makes or removes the table, in one transaction.
 func (f *Firewall) Apply(_ context.Context, changes []enforce.Change) map[enforce.Key]error {
-	failed := map[enforce.Key]error{}
-	for _, c := range changes {
-		if err := f.change(c); err != nil {
-			failed[c.Key] = err
-		}
-	}
-	return failed
+	return each(changes, f.change)
 }
 
 func (f *Firewall) change(c enforce.Change) error {

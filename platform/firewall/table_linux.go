@@ -279,21 +279,9 @@ func ranges(list []nftables.SetElement) (out []fact.Range, err error) {
 		}
 	}
 	if from.IsValid() {
-		out = append(out, fact.Range{First: from, Last: lastOf(from)})
+		out = append(out, fact.Range{First: from, Last: fact.Last(netip.PrefixFrom(from, 0))})
 	}
 	return out, nil
-}
-
-// lastOf is the last address of a family.
-func lastOf(a netip.Addr) netip.Addr {
-	if a.Is4() {
-		return netip.AddrFrom4([4]byte{255, 255, 255, 255})
-	}
-	b := [16]byte{}
-	for i := range b {
-		b[i] = 255
-	}
-	return netip.AddrFrom16(b)
 }
 
 // print describes a rule for comparison, without what changes by itself: counters, and the numbers of sets.
