@@ -403,9 +403,15 @@ func (v *vpn) asks(s enforce.Setting, n *policy.Network) bool {
 func (v *vpn) always() (enforce.Compliance, string) {
 	switch {
 	case !v.closed && len(v.on) > 0:
-		return v.whole()
+		state, reason := v.whole()
+		if v.open != "" && state == enforce.Compliant {
+			reason += "; the kill switch does not close meanwhile: " + v.open
+		}
+		return state, reason
+	case !v.closed && v.unsure != "":
+		return enforce.Uncertain, "it cannot be told whether the VPN is up: " + v.unsure
 	case !v.closed:
-		return enforce.Noncompliant, "packets leave past the VPN: " + strings.TrimPrefix(v.which(), "none; ")
+		return enforce.Noncompliant, "no VPN is up, and packets leave without it" + v.why()
 	case len(v.on) == 0:
 		return enforce.Compliant, "the VPN is down, and nothing leaves but what brings it up" + v.why()
 	}
