@@ -132,7 +132,8 @@ ip addr replace 10.77.0.2/24 dev eth0; ip link set eth0 up; ip route replace def
 	r.policy = policy
 	t.Run("boot", func(t *testing.T) {
 		r := &rig{r.Laptop, t, r.dir, r.policy}
-		r.wait("names after the boot, offline", `test "$(`+lookUp+`)" = 203.0.113.10 && nft list table inet warder >/dev/null`, "docs.example.com")
+		// What was looked up before the table was there was not admitted.
+		r.wait("names after the boot, offline", `nft list table inet warder >/dev/null && test "$(`+lookUp+`)" = 203.0.113.10`, "docs.example.com")
 		contains(t, r.try(connect, "203.0.113.20").Out, "refused")
 		contains(t, r.sh(connect, "203.0.113.10"), "ok")
 		r.reached()
