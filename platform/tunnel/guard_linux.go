@@ -57,6 +57,9 @@ func (g *Guard) push(ctx context.Context) error {
 	if g.rules == nil || g.r.off {
 		return nil
 	}
+	if _, asked := g.rules.Carry(&fact.Tunnels{}); !asked {
+		return nil // nothing is read for it: what is loaded must be loaded quickly
+	}
 	t := g.r.known(ctx)
 	if !t.OK {
 		return nil // the finding says so
