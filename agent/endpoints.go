@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/warderd/warder/platform/durable"
 	"github.com/warderd/warder/platform/link"
+	"github.com/warderd/warder/sync/checkin"
 )
 
 // endpoints keeps the addresses of hosts that must be reachable beside a VPN: its servers, what brings it up, and the way to the
@@ -24,11 +26,14 @@ type endpoints struct {
 	learnt func()                      // called when there is something new
 	after  func(time.Duration) <-chan time.Time
 	file   string
+	woken  chan struct{} // ends a wait
 
 	mu    sync.Mutex
 	kept  kept
 	hosts []string // those that are needed now, the most important first
 	busy  bool
+	// cadence is how long it takes until what was not answered is asked for again: longer and longer.
+	cadence *checkin.Cadence
 }
 
 // kept is what the file has.
@@ -42,11 +47,13 @@ type kept struct {
 type endpoint struct {
 	Found map[netip.Addr]time.Time `json:"found"` // when each address was last an answer
 	next  time.Time                // when to ask again
+	// unanswered says that the last look-up failed.
+	unanswered bool
 }
 
 const (
 	endpointAgain = 10 * time.Minute // after an answer
-	endpointRetry = 10 * time.Second // without one
+	endpointRetry = 10 * time.Second // without one, at least
 	endpointKept  = 24 * time.Hour   // a name may change between several addresses
 	endpointMost  = 32               // addresses of one name
 	endpointNames = 512
@@ -54,8 +61,9 @@ const (
 	endpointFile  = 1 << 20
 )
 
-func newEndpoints(file string, now func() time.Time, run func(func(context.Context)), learnt func()) *endpoints {
-	e := &endpoints{now: now, run: run, learnt: learnt, after: time.After, file: file,
+func newEndpoints(file string, random func() float64, now func() time.Time, run func(func(context.Context)), learnt func()) *endpoints {
+	e := &endpoints{now: now, run: run, learnt: learnt, after: time.After, file: file, woken: make(chan struct{}, 1),
+		cadence: checkin.NewCadence(random),
 		ask: func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return link.Past().Resolver.LookupNetIP(ctx, "ip", host)
 		}}
@@ -129,11 +137,23 @@ func (e *endpoints) of(hosts []string) map[string][]netip.Addr {
 	if len(e.kept.Hosts) > endpointNames { // those of earlier policies go
 		maps.DeleteFunc(e.kept.Hosts, func(h string, _ *endpoint) bool { return !slices.Contains(hosts, h) })
 	}
-	if !e.busy && len(e.due()) > 0 {
+	e.stir()
+	return out
+}
+
+// stir sees to what is due. The caller has the lock.
+func (e *endpoints) stir() {
+	switch {
+	case len(e.due()) == 0:
+	case e.busy:
+		select {
+		case e.woken <- struct{}{}:
+		default:
+		}
+	default:
 		e.busy = true
 		e.run(e.lookUp)
 	}
-	return out
 }
 
 // again looks everything up once more, because the server was not reached: it may have another address by now.
@@ -146,10 +166,7 @@ func (e *endpoints) again() {
 			x.next = now
 		}
 	}
-	if !e.busy && len(e.due()) > 0 {
-		e.busy = true
-		e.run(e.lookUp)
-	}
+	e.stir()
 }
 
 // due are the hosts that have to be looked up now. The caller has the lock.
@@ -170,12 +187,13 @@ func (e *endpoints) lookUp(ctx context.Context) {
 		e.mu.Lock()
 		hosts := e.due()
 		e.mu.Unlock()
-		changed, failed := false, false
+		changed := false
+		var failed error
 		for _, h := range hosts {
 			limited, cancel := context.WithTimeout(ctx, endpointLimit)
 			list, err := e.ask(limited, h)
 			cancel()
-			failed = failed || err != nil
+			failed = cmp.Or(failed, err)
 			changed = e.take(h, list, err) || changed
 		}
 		if changed && ctx.Err() == nil {
@@ -185,15 +203,21 @@ func (e *endpoints) lookUp(ctx context.Context) {
 			e.learnt()
 		}
 		e.mu.Lock()
-		e.busy = failed && ctx.Err() == nil
-		again := e.busy
+		e.busy = ctx.Err() == nil && slices.ContainsFunc(e.hosts, func(h string) bool { x := e.kept.Hosts[h]; return x != nil && x.unanswered })
+		again, wait := e.busy, endpointAgain
+		if failed != nil {
+			wait = max(endpointRetry, min(wait, e.cadence.Failed(failed)))
+		} else if !again {
+			e.cadence.Done()
+		}
 		e.mu.Unlock()
 		if !again {
 			return
 		}
 		select {
 		case <-ctx.Done():
-		case <-e.after(endpointRetry):
+		case <-e.woken:
+		case <-e.after(wait):
 		}
 	}
 }
@@ -213,10 +237,10 @@ func (e *endpoints) take(host string, list []netip.Addr, err error) (changed boo
 		return !a.IsGlobalUnicast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	})
 	if err != nil || len(list) == 0 {
-		x.next = now.Add(endpointRetry)
+		x.next, x.unanswered = now.Add(endpointRetry), true
 		return false
 	}
-	x.next = now.Add(endpointAgain)
+	x.next, x.unanswered = now.Add(endpointAgain), false
 	before := slices.SortedFunc(maps.Keys(x.Found), netip.Addr.Compare)
 	maps.DeleteFunc(x.Found, func(_ netip.Addr, at time.Time) bool { return now.Sub(at) > endpointKept })
 	for _, a := range list[:min(len(list), endpointMost/2)] {

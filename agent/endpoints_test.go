@@ -22,7 +22,7 @@ func TestEndpoints(t *testing.T) {
 	var next func(context.Context) // what runs in the background
 	ctx, cancel := context.WithCancel(context.Background())
 	start := func() *endpoints {
-		e := newEndpoints(file, func() time.Time { return now }, func(f func(context.Context)) { next = f }, func() { learnt++ })
+		e := newEndpoints(file, func() float64 { return 0 }, func() time.Time { return now }, func(f func(context.Context)) { next = f }, func() { learnt++ })
 		e.after = func(time.Duration) <-chan time.Time { cancel(); return nil }
 		e.ask = func(_ context.Context, host string) ([]netip.Addr, error) {
 			asked++

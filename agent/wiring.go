@@ -86,7 +86,8 @@ func New(o Options) (*Agent, error) {
 	if a.machine, err = newMachine(&a.o, a.ledger, nil); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
-	a.endpoints = newEndpoints(filepath.Join(o.Paths.State, "endpoints.json"), o.Now, func(f func(context.Context)) { a.background.Go(func() { f(a.ctx) }) }, func() { a.asked(true) })
+	a.endpoints = newEndpoints(filepath.Join(o.Paths.State, "endpoints.json"), o.Random, o.Now,
+		func(f func(context.Context)) { a.background.Go(func() { f(a.ctx) }) }, func() { a.asked(true) })
 	a.machine.way = a.network
 	a.shelf.supported = a.machine.supports
 	a.journal = &journal{boot: o.Boot, now: o.Now, store: a.store, sections: o.Sections, health: a.health, latency: &a.latency,

@@ -117,9 +117,6 @@ func showTunnels(st cli.Screen, v tunnel.State) {
 	if len(v.List) > 0 || v.Switch != "" {
 		st.Printf("\nTunnels\n")
 	}
-	if v.Switch != "" {
-		defer func() { st.Printf("  the kill switch is %s\n", cli.Plain(v.Switch)) }()
-	}
 	if v.Problem != "" {
 		st.Printf("\n%s\n", cli.Plain("The tunnels are not known: "+v.Problem))
 	}
@@ -141,6 +138,9 @@ func showTunnels(st cli.Screen, v tunnel.State) {
 		if w.Most && len(v.List) > 0 {
 			st.Printf("  most of IPv%d leaves by %s\n", w.Family, cli.Plain(w.Interface))
 		}
+	}
+	if v.Switch != "" {
+		st.Printf("  the kill switch is %s\n", cli.Plain(v.Switch))
 	}
 }
 

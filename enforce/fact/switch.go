@@ -65,6 +65,10 @@ func (c *Carried) String() string {
 	if !c.Closed {
 		return "open"
 	}
-	return fmt.Sprintf("closed, but for %d tunnel(s), %d address(es) beside them, %d own network(s), and the names %s", len(c.Tunnels), len(c.Doors)+len(c.Own)+len(c.Brief),
-		len(c.Local), strings.Join(c.Names, ", "))
+	out := fmt.Sprintf("closed, but for %d interface(s), %d address(es) beside them, and %d own network(s)", len(c.Tunnels),
+		len(c.Doors)+len(c.Own)+len(c.Brief), len(c.Local))
+	if len(c.Names) > 0 {
+		out += "; names that are looked up: " + strings.Join(c.Names, ", ")
+	}
+	return out
 }
