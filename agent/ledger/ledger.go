@@ -61,7 +61,7 @@ type Ledger struct {
 	lost *bool
 }
 
-// marks are two files in the runtime directory. They say about this boot what must be known even when the database is
+// marks are files in the runtime directory. They say about this boot what must be known even when the database is
 // lost.
 type marks struct {
 	boot string
@@ -71,10 +71,12 @@ type marks struct {
 	marked *atomic.Bool
 	// past exists from the first intent until the boot ends, even when everything was given back.
 	past string
+	back string // what was given back last: GivenBack
 }
 
 func marksIn(standby, boot string) marks {
-	return marks{boot: boot, mark: filepath.Join(standby, "holding"), past: filepath.Join(standby, "held"), marked: new(atomic.Bool)}
+	in := func(name string) string { return filepath.Join(standby, name) }
+	return marks{boot: boot, mark: in("holding"), past: in("held"), back: in(backName), marked: new(atomic.Bool)}
 }
 
 // look reads whether the mark exists, and reports it.

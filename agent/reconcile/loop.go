@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/warderd/warder/agent/killpoint"
@@ -23,8 +24,7 @@ type Loop struct {
 	kinds Kinds
 	watch watch
 
-	released time.Time // when a default was last given back
-	gone     Past
+	gone ledger.GivenBack
 }
 
 // Memory remembers what resources were before they were changed: the ledger, or the early start's.
@@ -36,6 +36,8 @@ type Memory interface {
 	Note([]ledger.Row) error // does not wait for the disk
 	Settle(rows []ledger.Row, forget []enforce.Key) error
 	Found() error // clears that rows were lost
+	GiveBack(ledger.GivenBack) error
+	LastGivenBack() ledger.GivenBack
 }
 
 // releasing is how long after a default was given back a device may still arrive that it refused.
@@ -43,37 +45,68 @@ const releasing = 10 * time.Second
 
 // Releasing reports whether a device may still arrive that was refused by a default which was given back.
 func (l *Loop) Releasing() bool {
-	return !l.released.IsZero() && l.Now().Sub(l.released) < releasing
+	since := l.Now().Sub(l.gone.At)
+	return since >= 0 && since < releasing
 }
 
 // past is what was in force earlier in this boot.
 func (l *Loop) past() Past {
 	out := Past{Changed: l.Ledger.Changed()}
-	if l.Releasing() {
-		out.Gone, out.There = l.gone.Gone, l.gone.There
+	if !l.Releasing() {
+		return out
+	}
+	out.Gone, out.There = map[enforce.Key]enforce.Reading{}, map[enforce.Key]bool{}
+	for _, row := range l.gone.Rows {
+		out.Gone[row.Key] = row.Baseline
+	}
+	for _, k := range l.gone.There {
+		out.There[k] = true
 	}
 	return out
 }
 
-// gaveBack remembers which defaults were given back.
-func (l *Loop) gaveBack(r *Result) {
-	if l.Releasing() {
-		l.gone.There = maps.Clone(r.Seen.Has)
+// gaveBack remembers which defaults were given back, and what was planned about meanwhile: planned is the last list
+// that a plan was made of. What is only in a later list, or in none, was on its way.
+func (l *Loop) gaveBack(r *Result, planned Seen) {
+	again, since := l.Releasing(), l.gone
+	if !again {
+		since = ledger.GivenBack{}
 	}
+	since.There = nil
+	for k := range planned.Has {
+		if l.kinds.kinds[k.Kind].From != nil {
+			since.There = append(since.There, k)
+		}
+	}
+	news := false
 	for _, c := range r.Plan.Apply {
-		if !c.Baseline || !r.Seen.At(c.Key).Same(c.To) || l.kinds.kinds[c.Key.Kind].Life != platform.Boot {
-			continue
+		if c.Baseline && r.Seen.At(c.Key).Same(c.To) && l.kinds.kinds[c.Key.Kind].Life == platform.Boot {
+			since.Rows = slices.DeleteFunc(slices.Clone(since.Rows), func(row ledger.Row) bool { return row.Key == c.Key })
+			since.Rows = append(since.Rows, ledger.Row{Key: c.Key, Baseline: c.To})
+			// The writes may have waited for the guards: the time begins when they are done.
+			since.At, news = l.Now(), true
 		}
-		if !l.Releasing() {
-			l.gone = Past{Gone: map[enforce.Key]enforce.Reading{}}
-		}
-		l.gone.Gone[c.Key], l.gone.There, l.released = c.To, maps.Clone(r.Seen.Has), r.At
 	}
+	if !news && !again {
+		return
+	}
+	sortKeys(since.There)
+	if !news && slices.Equal(since.There, l.gone.There) {
+		return
+	}
+	l.gone = since
+	// Only an agent that is killed within the next seconds would miss it, so a full disk is no problem of this run.
+	_ = l.Ledger.GiveBack(since)
+}
+
+// sortKeys puts keys in order.
+func sortKeys(keys []enforce.Key) {
+	slices.SortFunc(keys, func(a, b enforce.Key) int { return strings.Compare(a.String(), b.String()) })
 }
 
 // New makes a loop.
 func New(l Memory, now func() time.Time, backends ...platform.Backend) *Loop {
-	return &Loop{Backends: backends, Ledger: l, Now: now, kinds: NewKinds(backends), watch: newWatch()}
+	return &Loop{Backends: backends, Ledger: l, Now: now, kinds: NewKinds(backends), watch: newWatch(), gone: l.LastGivenBack()}
 }
 
 // Result is what a run did, and what it read back.
@@ -130,11 +163,13 @@ func (l *Loop) Run(ctx context.Context, ask Ask, load func(context.Context)) Res
 
 	r.Seen, err = l.List(ctx)
 	r.problem(err)
+	planned := seen
 	if len(baselines(r.Plan.Apply)) > 0 {
+		planned = r.Seen
 		l.stragglers(ctx, &r, ask, rows, lost, failed)
 	}
 	l.watch.read(seen, r.Seen, r.Plan)
-	l.gaveBack(&r)
+	l.gaveBack(&r, planned)
 	r.problem(l.settle(&r, lost && len(ask.Wants) == 0 && len(ask.Blind) == 0, failed))
 	return r
 }

@@ -75,10 +75,10 @@ type Past struct {
 	// Changed reports that something was. A resource that reads a value of ours without a row may then have been refused
 	// by us, although the default that refused it was given back.
 	Changed bool
-	// Gone are the baselines of defaults given back a moment ago; There is what was listed then. Whatever arrived since
+	// Gone are the baselines of defaults given back a moment ago; There is what was planned about since. Whatever is new
 	// was on its way while they were in force.
 	Gone  map[enforce.Key]enforce.Reading
-	There map[enforce.Key]enforce.Reading
+	There map[enforce.Key]bool
 }
 
 // Ask is what is wanted of a machine.
@@ -285,7 +285,7 @@ func (p *planner) strays(keep map[enforce.Key]bool) {
 		if keep[k] || known || p.blind[k.Kind] || kind.From == nil || kind.Ours == "" || !seen.Is(kind.Ours) || p.spokenFor(k, keep) {
 			continue
 		}
-		if _, before := p.past.There[k]; before {
+		if p.past.There[k] {
 			continue // it arrived before the last default was given back, and was given back with it
 		}
 		if base := kind.From(k, seen, p.owned); !base.Same(seen) {

@@ -476,6 +476,43 @@ func TestRefusedWhileGivenBack(t *testing.T) {
 		t.Errorf("a working device is taken away on release: %s", got)
 	}
 
+	// The same, and nothing is wanted any more.
+	b = fresh()
+	b.run(hub)
+	b.run()
+	b.start("boot1")
+	b.fake.Set("dev", "new", "0")
+	b.run()
+	if got := dirs(b); got != "1 1" {
+		t.Errorf("what was on its way when the agent was killed: %s", got)
+	}
+	b.start("boot1")
+	b.fake.Set("dev", "new", "0")
+	b.run()
+	if got := dirs(b); got != "1 0" {
+		t.Errorf("after a restart another program's refusal is undone: %s", got)
+	}
+
+	// It arrives at each of the lists of the run that gives back, also while the guards take long.
+	for at := 1; at <= 4; at++ {
+		b = fresh()
+		b.run(hub)
+		n := 0
+		b.loop.Backends = []platform.Backend{arriving{b.fake, func() {
+			switch n++; n {
+			case at - 1:
+				b.fake.Set("dev", "before", "0")
+			case at:
+				b.fake.Set("dev", "new", "0")
+			}
+		}}}
+		b.loop.Run(t.Context(), Ask{}, func(context.Context) { b.now = b.now.Add(2 * releasing) })
+		b.run()
+		if got := dirs(b); got != "1 1" || b.fake.Get("dev", "before") == "0" || n < at {
+			t.Errorf("what arrives at list %d of %d: %s", at, n, got)
+		}
+	}
+
 	// Refused before we came.
 	b = fresh()
 	b.fake.Set("dev", "new", "0")
@@ -488,6 +525,17 @@ func TestRefusedWhileGivenBack(t *testing.T) {
 	if b.loop.Releasing() {
 		t.Error("it looks for ever")
 	}
+}
+
+// arriving is a back end whose machine changes before it is listed.
+type arriving struct {
+	platform.Backend
+	before func()
+}
+
+func (a arriving) List(ctx context.Context) (map[enforce.Key]enforce.Reading, error) {
+	a.before()
+	return a.Backend.List(ctx)
 }
 
 func TestShutGate(t *testing.T) {
