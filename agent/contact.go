@@ -281,7 +281,7 @@ func (a *Agent) connectTo(d *identity.Device) error {
 // serverOf is the server's address: from the configuration, or else from the enrollment.
 func (a *Agent) serverOf(d *identity.Device) checkin.Server {
 	conf := a.settings()
-	server := checkin.Server{URL: d.Server, CA: d.CA, Proxy: conf.Proxy}
+	server := checkin.Server{URL: d.Server, CA: d.CA, Proxy: conf.Proxy, Dial: a.dial}
 	if conf.Server != "" {
 		server.URL = conf.Server
 	}

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/warderd/warder/platform/durable"
-	"github.com/warderd/warder/platform/link"
 	"github.com/warderd/warder/sync/checkin"
 )
 
@@ -31,7 +30,10 @@ type endpoints struct {
 	mu    sync.Mutex
 	kept  kept
 	hosts []string // those that are needed now, the most important first
+	asked bool     // a policy asks for a VPN
 	busy  bool
+	// wanted says that nothing leaves until a tunnel works: whoever brings one up may find that its server has moved.
+	wanted bool
 	// cadence is how long it takes until what was not answered is asked for again: longer and longer.
 	cadence *checkin.Cadence
 }
@@ -53,6 +55,7 @@ type endpoint struct {
 
 const (
 	endpointAgain = 10 * time.Minute // after an answer
+	endpointSoon  = time.Minute      // after one, while no tunnel works
 	endpointRetry = 10 * time.Second // without one, at least
 	endpointKept  = 24 * time.Hour   // a name may change between several addresses
 	endpointMost  = 32               // addresses of one name
@@ -64,9 +67,7 @@ const (
 func newEndpoints(file string, random func() float64, now func() time.Time, run func(func(context.Context)), learnt func()) *endpoints {
 	e := &endpoints{now: now, run: run, learnt: learnt, after: time.After, file: file, woken: make(chan struct{}, 1),
 		cadence: checkin.NewCadence(random),
-		ask: func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return link.Past().Resolver.LookupNetIP(ctx, "ip", host)
-		}}
+		ask:     lookUpPast}
 	if i, err := os.Stat(file); err == nil && i.Size() < endpointFile {
 		// A file that cannot be read is one that has nothing: everything is looked up again.
 		b, err := os.ReadFile(file)
@@ -96,8 +97,9 @@ func (e *endpoints) configured(list []string) []string {
 func (e *endpoints) clear() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.hosts, e.asked, e.wanted = nil, false, false
 	if len(e.kept.Hosts)+len(e.kept.Configured) > 0 {
-		e.kept, e.hosts = kept{Hosts: map[string]*endpoint{}}, nil
+		e.kept = kept{Hosts: map[string]*endpoint{}}
 		_ = durable.Remove(e.file)
 	}
 }
@@ -114,12 +116,16 @@ func (e *endpoints) save() {
 }
 
 // of returns what is known of these hosts, the most important first, and sees to the rest. It never waits. Addresses are left out.
-func (e *endpoints) of(hosts []string) map[string][]netip.Addr {
+// They are asked for more often while they are wanted.
+func (e *endpoints) of(hosts []string, wanted bool) map[string][]netip.Addr {
 	hosts = slices.DeleteFunc(slices.Clone(hosts), func(h string) bool { _, err := netip.ParseAddr(h); return h == "" || err == nil })
 	hosts = hosts[:min(len(hosts), endpointNames)]
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.hosts = hosts
+	e.hosts, e.asked, e.wanted = hosts, true, wanted
+	if wanted {
+		e.sooner(endpointSoon, false)
+	}
 	out := map[string][]netip.Addr{}
 	for _, h := range hosts {
 		x := e.kept.Hosts[h]
@@ -141,6 +147,22 @@ func (e *endpoints) of(hosts []string) map[string][]netip.Addr {
 	return out
 }
 
+// known returns the addresses of one host, as far as they are needed beside a VPN: none while no policy asks for one.
+func (e *endpoints) known(host string) []netip.Addr {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.asked {
+		return nil
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{a}
+	}
+	if x := e.kept.Hosts[host]; x != nil && slices.Contains(e.hosts, host) {
+		return slices.SortedFunc(maps.Keys(x.Found), netip.Addr.Compare)
+	}
+	return nil
+}
+
 // stir sees to what is due. The caller has the lock.
 func (e *endpoints) stir() {
 	switch {
@@ -160,13 +182,18 @@ func (e *endpoints) stir() {
 func (e *endpoints) again() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.sooner(endpointRetry, true)
+	e.stir()
+}
+
+// sooner makes everything due that was asked for longer ago; and what was not answered, if all. The caller has the lock.
+func (e *endpoints) sooner(ago time.Duration, all bool) {
 	now := e.now()
 	for _, h := range e.hosts {
-		if x := e.kept.Hosts[h]; x != nil && x.next.Sub(now) < endpointAgain-endpointRetry {
+		if x := e.kept.Hosts[h]; x != nil && x.next.Sub(now) <= endpointAgain-ago && (all || !x.unanswered) {
 			x.next = now
 		}
 	}
-	e.stir()
 }
 
 // due are the hosts that have to be looked up now. The caller has the lock.
@@ -181,10 +208,14 @@ func (e *endpoints) due() (out []string) {
 	return out
 }
 
-// lookUp asks for names, one after the other, and again for those that are not answered, until all are.
+// lookUp asks for names, one after the other, and again for those that are not answered, until all are; and again and again while no
+// tunnel works.
 func (e *endpoints) lookUp(ctx context.Context) {
 	for {
 		e.mu.Lock()
+		if e.wanted {
+			e.sooner(endpointSoon, false)
+		}
 		hosts := e.due()
 		e.mu.Unlock()
 		changed := false
@@ -203,12 +234,22 @@ func (e *endpoints) lookUp(ctx context.Context) {
 			e.learnt()
 		}
 		e.mu.Lock()
-		e.busy = ctx.Err() == nil && slices.ContainsFunc(e.hosts, func(h string) bool { x := e.kept.Hosts[h]; return x != nil && x.unanswered })
+		open, answered := false, false
+		for _, h := range e.hosts {
+			if x := e.kept.Hosts[h]; x != nil {
+				open, answered = open || x.unanswered, answered || !x.unanswered
+			}
+		}
+		soon := e.wanted && answered
+		e.busy = ctx.Err() == nil && (open || soon)
 		again, wait := e.busy, endpointAgain
 		if failed != nil {
 			wait = max(endpointRetry, min(wait, e.cadence.Failed(failed)))
-		} else if !again {
+		} else if !open {
 			e.cadence.Done()
+		}
+		if soon {
+			wait = min(wait, endpointSoon)
 		}
 		e.mu.Unlock()
 		if !again {

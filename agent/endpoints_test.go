@@ -33,15 +33,16 @@ func TestEndpoints(t *testing.T) {
 		}
 		return e
 	}
+	wanted := false
 	known := func(e *endpoints, hosts ...string) string {
 		next = nil
-		_ = e.of(hosts)
+		_ = e.of(hosts, wanted)
 		if next != nil {
 			ctx, cancel = context.WithCancel(context.Background()) // it ends where it would wait
 			next(ctx)
 			cancel()
 		}
-		return fmt.Sprint(e.of(hosts))
+		return fmt.Sprint(e.of(hosts, wanted))
 	}
 	e := start()
 	if got := known(e, "vpn.example.com", "192.0.2.1", "", "none.example.com"); got != "map[vpn.example.com:[198.51.100.7]]" || asked != 2 || learnt != 1 {
@@ -59,6 +60,33 @@ func TestEndpoints(t *testing.T) {
 	if got := known(e, "vpn.example.com"); got != "map[vpn.example.com:[198.51.100.7 198.51.100.8]]" {
 		t.Error(got)
 	}
+	// While nothing leaves until a tunnel works, its server is looked for every minute, and only while somebody answers.
+	wanted = true
+	before := asked
+	now = now.Add(endpointSoon - time.Second)
+	if _ = known(e, "vpn.example.com"); asked != before {
+		t.Errorf("asked after less than a minute: %d", asked-before)
+	}
+	now = now.Add(time.Second)
+	answers["vpn.example.com"] = "198.51.100.7"
+	var waits []time.Duration
+	e.after = func(d time.Duration) <-chan time.Time {
+		waits, now = append(waits, d), now.Add(d)
+		if len(waits) == 2 {
+			answers = map[string]string{}
+		}
+		if len(waits) == 4 {
+			cancel()
+			return nil
+		}
+		c := make(chan time.Time, 1)
+		c <- now
+		return c
+	}
+	if _ = known(e, "vpn.example.com"); asked != before+5 || waits[0] != endpointSoon || waits[1] != endpointSoon || waits[3] != endpointRetry {
+		t.Errorf("asked %d times, with pauses %s", asked-before, waits)
+	}
+	wanted = false
 	// A restart without a network, days later.
 	delete(answers, "vpn.example.com")
 	now = now.Add(3 * 24 * time.Hour)
@@ -72,7 +100,7 @@ func TestEndpoints(t *testing.T) {
 		t.Error(got)
 	}
 	now = now.Add(-48 * time.Hour) // the clock was set back
-	before := asked
+	before = asked
 	if _ = known(e, "vpn.example.com"); asked == before {
 		t.Error("not asked after the clock was set back")
 	}

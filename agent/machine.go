@@ -47,6 +47,7 @@ type machine struct {
 type standing struct {
 	look     int // counts
 	snapshot fact.Machine
+	guarded  fact.Machine  // what the guards' rules were made of: the snapshot before this state
 	compiled *section.Case // without a policy, of an empty document
 	governed bool
 	asked    *policy.Document // the policy that was asked for; nil: none
@@ -186,7 +187,7 @@ func (m *machine) apply(ctx context.Context, doc *policy.Document, before func(r
 		leave[kind] = true
 	}
 	ask := reconcile.Ask{Wants: out.Wants, Blind: leave, Before: before, By: by,
-		Still: !stirred && !written && last.asked == doc && last.loaded && reflect.DeepEqual(last.snapshot, snapshot) &&
+		Still: !stirred && !written && last.asked == doc && last.loaded && reflect.DeepEqual(last.guarded, snapshot) &&
 			reflect.DeepEqual(last.blind, out.Blind)}
 	var unloaded []error
 	still := ask.Still
@@ -205,7 +206,7 @@ func (m *machine) apply(ctx context.Context, doc *policy.Document, before func(r
 		out = section.Decide(m.sections, c)
 		maps.Copy(blind, out.Blind)
 	}
-	s := standing{asked: doc, loaded: len(unloaded) == 0, snapshot: after, compiled: c, result: r, blind: blind, written: written,
+	s := standing{asked: doc, loaded: len(unloaded) == 0, snapshot: after, guarded: snapshot, compiled: c, result: r, blind: blind, written: written,
 		governed: doc != nil,
 		findings: append(m.loop.Prove(out.Findings, out.Wants, r), reconcile.Conflicts(r)...)}
 	return s

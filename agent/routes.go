@@ -238,7 +238,8 @@ func (a *Agent) network() (out fact.Network) {
 		a.endpoints.clear()
 		return out
 	}
-	out.Configured = a.endpoints.configured(a.machine.last().snapshot.Tunnels.V.Configured)
+	tunnels := a.machine.last().snapshot.Tunnels.V
+	out.Configured = a.endpoints.configured(tunnels.Configured)
 	way := out.Server
 	if out.Proxy != "" {
 		way = out.Proxy // it looks the server up
@@ -248,7 +249,8 @@ func (a *Agent) network() (out fact.Network) {
 		host, _ := policy.SplitEndpoint(e)
 		hosts = append(hosts, host)
 	}
-	out.Found = a.endpoints.of(hosts)
+	works := func(t fact.Tunnel) bool { return t.Up && t.Silent == "" }
+	out.Found = a.endpoints.of(hosts, doc.Network.VPNAlwaysOn.V && !slices.ContainsFunc(tunnels.List, works))
 	_, err = netip.ParseAddr(way)
 	// What has governed the network before is not taken back because a name cannot be looked up.
 	out.Ready = err == nil || len(out.Found[way]) > 0 || st.Policy != nil && st.Policy.Confirmed && st.Policy.Network

@@ -683,7 +683,14 @@ func TestSwitchServer(t *testing.T) {
 	o.Rezone("policy.corp.example. 60 IN A " + platformtest.Other4)
 	l.agent.do(func() { l.agent.checkIn() })
 	becomes(t, "the server at its new address", "ok", func() string { return connects(platformtest.Other4 + ":8443") })
+
+	// A tunnel that takes everything and leads nowhere does not keep the next policy away.
+	w.Up(platformtest.Router4 + ":51820")
+	w.Shake()
+	w.Deafen(true)
 	l.admin("PUT", "/policies/policy-default", network("monitor", `{"vpn_always_on":true}`))
+	l.agent.do(func() { l.agent.checkIn() })
 	l.until("its next policy", version(3))
+	w.Down()
 	becomes(t, "open", "ok", func() string { return connects(platformtest.Other4 + ":443") })
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -76,12 +78,45 @@ func TestVPN(t *testing.T) {
 			contains(t, r.sh("warder events --last 20 --json | grep '\"kind\":\"drift\"' | tail -n 1"), "nft (pid ")
 		})
 	}
+	const capture = `ip netns exec outside tcpdump --immediate-mode -i out0 -nn -U -w /root/past.pcap 'src host 10.77.0.2 and not arp and not udp dst port 51820' ` +
+		`>/dev/null 2>&1 & echo $! >/root/dump; sleep 1`
+	captured := func(r *rig) string {
+		r.t.Helper()
+		return strings.TrimSpace(r.sh("sleep 1; kill $(cat /root/dump); sleep 1; tcpdump -nn -r /root/past.pcap 2>/dev/null"))
+	}
+	t.Run("falls", func(t *testing.T) {
+		r := &rig{r.Laptop, t, r.dir, r.policy}
+		r.set(policy("enforce", alwaysOn))
+		r.wait("it is in force", pastVPN)
+		r.sh(capture)
+		out := r.sh(`(while :; do echo x >/dev/udp/203.0.113.20/9; sleep 0.02; done) >/dev/null 2>&1 & p=$!
+for i in $(seq 11); do
+  ip link show wg0 >/dev/null 2>&1 || { wg-quick up wg0; %s; } >/dev/null 2>&1
+  for n in $(seq 600); do mapfile -d '' s </run/warder/status.json; [[ $s == *'leave through wg0'* ]] && break; sleep 0.05; done
+  sleep 1; t=$(date +%%s%%N); ip link del wg0
+  for n in $(seq 3000); do mapfile -d '' s </run/warder/status.json; [[ $s == *'the VPN is down, and nothing leaves'* ]] && break; sleep 0.01; done
+  echo $(( ($(date +%%s%%N) - t) / 1000000 )); wg-quick down wg0 >/dev/null 2>&1; ip rule del table 51820; ip -6 rule del table 51820; ip rule del table main suppress_prefixlength 0; ip -6 rule del table main suppress_prefixlength 0
+done 2>/dev/null; kill $p; wg-quick up wg0 >/dev/null 2>&1; %s`, shake, shake)
+		var took []int
+		for _, w := range strings.Fields(out) {
+			if n, err := strconv.Atoi(w); err == nil {
+				took = append(took, n)
+			}
+		}
+		slices.Sort(took)
+		if len(took) != 11 || took[10] >= 30_000 {
+			t.Fatalf("%v\n%s", took, out)
+		}
+		t.Logf("a tunnel that fell is read back, tried and told after %d ms (median of %v)", took[5], took)
+		if out := captured(r); out != "" {
+			t.Errorf("there got past the switch:\n%s", out)
+		}
+	})
 	t.Run("kills", func(t *testing.T) {
 		r := &rig{r.Laptop, t, r.dir, r.policy}
 		r.set(policy("enforce", alwaysOn))
 		r.wait("it is in force", pastVPN)
-		r.sh(`ip netns exec outside tcpdump --immediate-mode -i out0 -nn -U -w /root/past.pcap 'src host 10.77.0.2 and not arp and not udp dst port 51820' ` +
-			`>/dev/null 2>&1 & echo $! >/root/dump; sleep 1`)
+		r.sh(capture)
 		kills := 15
 		if os.Getenv("WARDER_SOAK") != "" {
 			kills = 200
@@ -96,8 +131,7 @@ sleep 0.%d; systemctl kill -s KILL warder; wait`, rand.IntN(9)+1)
 		}
 		r.wait("the tunnel works", `curl -m2 -s -o /dev/null http://10.99.0.1:9; ping -c1 -W1 10.99.0.1 2>/dev/null || bash -c 'echo x >/dev/udp/10.99.0.1/9' && `+
 			`test "$(wg show wg0 latest-handshakes | cut -f2)" != 0`)
-		r.sh("sleep 1; kill $(cat /root/dump); sleep 1")
-		if out := r.sh("tcpdump -nn -r /root/past.pcap 2>/dev/null"); strings.TrimSpace(out) != "" {
+		if out := captured(r); out != "" {
 			t.Errorf("in %d kills there got past the switch:\n%s", kills, out)
 		}
 		t.Logf("%d kills, and nothing got past the switch", kills)
@@ -134,6 +168,23 @@ openvpn --daemon --writepid /run/o.pid --dev tunc --dev-type tun --secret /root/
 	r.sh(sa + " if_id 7; ip xfrm policy add dir out if_id 7 src 0.0.0.0/0 dst 0.0.0.0/0 tmpl src 10.77.0.2 dst 10.77.0.1 proto esp reqid 1 mode tunnel")
 	says(r, "IPsec by an interface", "everything goes through ipsec0 (xfrm)")
 	r.sh("ip link del ipsec0; ip xfrm state flush; ip xfrm policy flush")
+	says(r, "IPsec is down again", "no VPN is up")
+	r.sh("ip link add vti9 type vti local 10.77.0.2 remote 10.77.0.1 key 9; ip addr add 10.95.0.2/32 dev vti9; ip link set vti9 up; ip route add 0.0.0.0/1 dev vti9; ip route add 128.0.0.0/1 dev vti9")
+	says(r, "a VTI without a connection", "no IPsec connection belongs to it")
+	r.sh(sa + " mark 9; ip xfrm policy add dir out mark 9 src 0.0.0.0/0 dst 0.0.0.0/0 tmpl src 10.77.0.2 dst 10.77.0.1 proto esp reqid 1 mode tunnel")
+	says(r, "IPsec by a VTI", "everything goes through vti9 (vti)")
+	r.sh("ip link del vti9; ip xfrm state flush; ip xfrm policy flush")
+	says(r, "the VTI is down", "no VPN is up")
+
+	// PPP counts where the policy names it. Both ends are pppd(8), joined by a pseudo terminal.
+	r.set(policy("monitor", `{"network":{"vpn_required":true,"vpn":{"interface":"ppp*"}}}`))
+	r.sh(`pppd nodetach noauth local noipdefault nodefaultroute 10.94.0.2:10.94.0.1 pty 'ip netns exec outside pppd notty noauth local nodefaultroute 10.94.0.1:10.94.0.2' ` +
+		`>/run/pppd.log 2>&1 & echo $! >/run/pppd.pid`)
+	r.wait("PPP", "ip addr show dev ppp0 | grep -q 10.94.0.2 || { cat /run/pppd.log; false; }")
+	r.sh("ip route add 0.0.0.0/1 dev ppp0; ip route add 128.0.0.0/1 dev ppp0")
+	says(r, "PPP", "everything goes through ppp0 (ppp)")
+	r.sh("kill $(cat /run/pppd.pid)")
+	says(r, "PPP is down", "no VPN is up")
 	r.set(policy("monitor", `{}`))
 	if after := r.sh(routed); after != before {
 		t.Errorf("the machine after it:\n%s\nbefore:\n%s", after, before)

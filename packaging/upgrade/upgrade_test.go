@@ -10,8 +10,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -24,6 +26,7 @@ import (
 	"github.com/warderd/warder/agent/store"
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform/paths"
+	"github.com/warderd/warder/platform/platformtest"
 	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server"
 )
@@ -80,6 +83,8 @@ type machine struct {
 	dir  string
 	made time.Time
 	api  *localapi.Client
+	// network says that this test's network is the machine's.
+	network bool
 }
 
 // away is a server that cannot be reached, as after an upgrade on the road.
@@ -96,7 +101,7 @@ func (m *machine) start() (stop func()) {
 	// A minute after the fixture was made: its exceptions are current.
 	now := func() time.Time { return time.Now().Add(m.made.Add(time.Minute).Sub(begun)) }
 	a, err := agent.New(agent.Options{Paths: paths.Under(m.dir + "/agent"), Version: "new", SysRoot: m.dir + "/sys",
-		Inputs: m.dir + "/none", Boot: "boot1", Machine: "m1",
+		Inputs: m.dir + "/none", Boot: "boot1", Machine: "m1", Network: m.network,
 		Now: now, Seat: func() []uint32 { return nil }, Tell: func(string, []uint32) []string { return nil },
 		Source: func(*identity.Device) (agent.Source, error) { return away{}, nil },
 		Ready:  func() { close(ready) }})
@@ -243,6 +248,63 @@ func TestAgent(t *testing.T) {
 			t.Errorf("after the hold it reads %q", got)
 		}
 	})
+}
+
+// What 0.2.0 had stored of VPNs and did not carry out (network.vpn_required, in enforce) is carried out by the present version, and shuts
+// nobody out: without a VPN everything is open, and while one is up nothing goes past it.
+func TestAgentVPN(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	o := platformtest.NewOutside(t)
+	o.Web(platformtest.Other4 + ":443")
+	w := platformtest.NewWireGuard(t, o, "wg0")
+	dir, made := unpack(t, "0.2.0")
+	m := &machine{t: t, dir: dir + "/enforce", made: made, network: true}
+	stop := m.start()
+	says := func(want string) {
+		t.Helper()
+		got := ""
+		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			for _, f := range m.status().Findings {
+				if f.Setting == "network.vpn_required" {
+					got = string(f.Compliance) + ": " + f.Reason
+				}
+			}
+			if strings.HasPrefix(got, want) {
+				return
+			}
+		}
+		t.Errorf("%q, wanted %q", got, want)
+	}
+	connects := func() string {
+		c, err := net.DialTimeout("tcp", platformtest.Other4+":443", 5*time.Second)
+		if err != nil {
+			return err.Error()
+		}
+		_ = c.Close()
+		return "ok"
+	}
+	says("noncompliant: no VPN is up")
+	if got := connects(); got != "ok" {
+		t.Errorf("without a VPN: %s", got)
+	}
+	w.Bare(platformtest.Router4 + ":51820")
+	for _, half := range []string{"0.0.0.0/1", "128.0.0.0/1"} { // the server's own network stays beside it
+		if out, err := exec.Command("ip", "route", "add", half, "dev", "wg0").CombinedOutput(); err != nil {
+			t.Fatalf("%v %s", err, out)
+		}
+	}
+	w.Shake()
+	says("compliant: packets leave through wg0 (wireguard) alone")
+	past := exec.Command("curl", "-m5", "-s", "-o", os.DevNull, "--interface", "eth0", "http://"+platformtest.Other4+":443")
+	if _ = past.Run(); past.ProcessState.ExitCode() != 7 {
+		t.Errorf("past the VPN: curl ends with %d, wanted 7: refused", past.ProcessState.ExitCode())
+	}
+	stop()
+	if out, err := exec.Command("nft", "list", "ruleset").CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("after the agent's end: %v %s", err, out)
+	}
 }
 
 func (m *machine) events() []enforce.Event {

@@ -66,15 +66,29 @@ func Asks(timeout time.Duration) *net.Dialer {
 }
 
 // Past returns a dialer whose connections, and the questions for their names, pass our own rules.
-func Past() *net.Dialer { return dialer(true) }
+func Past() *net.Dialer { return marked(func(c syscall.RawConn) error { return mark(c, Mark) }) }
+
+// PastBy is Past by one interface, whatever the routes say.
+func PastBy(name string) *net.Dialer {
+	return marked(func(c syscall.RawConn) error { return errors.Join(mark(c, Mark), bind(c, name)) })
+}
+
+// By returns a dialer whose connections leave by one interface, whatever the routes say. It looks up no names.
+func By(name string) *net.Dialer {
+	return &net.Dialer{Timeout: probeLimit, Control: func(_, _ string, c syscall.RawConn) error { return bind(c, name) }}
+}
 
 // dialer returns a plain dialer, or one whose connections and DNS questions carry the mark.
 func dialer(exempt bool) *net.Dialer {
-	d := &net.Dialer{Timeout: probeLimit}
-	if !exempt {
-		return d
+	if exempt {
+		return Past()
 	}
-	d.Control = func(_, _ string, c syscall.RawConn) error { return mark(c, Mark) }
+	return &net.Dialer{Timeout: probeLimit}
+}
+
+// marked returns a dialer whose connections and DNS questions are made by such sockets.
+func marked(prepare func(syscall.RawConn) error) *net.Dialer {
+	d := &net.Dialer{Timeout: probeLimit, Control: func(_, _ string, c syscall.RawConn) error { return prepare(c) }}
 	ask := &net.Dialer{Timeout: probeLimit, Control: d.Control}
 	var tries atomic.Uint32
 	d.Resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {

@@ -136,6 +136,28 @@ func (w *WireGuard) Shake() {
 	w.t.Fatal("there is no handshake")
 }
 
+// Handshake is when the last handshake was, in seconds since 1970.
+func (w *WireGuard) Handshake() string {
+	w.t.Helper()
+	out, err := exec.Command("wg", "show", w.Name, "latest-handshakes").Output()
+	f := strings.Fields(string(out))
+	if err != nil || len(f) != 2 {
+		w.t.Fatalf("%v: %q", err, out)
+	}
+	return f[1]
+}
+
+// Rekey gives this machine another key, as VPN services do every now and then. The tunnel goes on after a handshake.
+func (w *WireGuard) Rekey() {
+	w.t.Helper()
+	old := pubkey(w.t, w.private)
+	w.private = genkey(w.t)
+	time.Sleep(time.Second) // handshakes are told apart by their second
+	w.outside("wg", "set", "wgo", "peer", old, "remove")
+	w.outside(strings.Fields("wg set wgo peer " + pubkey(w.t, w.private) + " allowed-ips " + Inner4 + "/32," + Inner6 + "/128")...)
+	w.inside("wg", "set", w.Name, "private-key", keep(w.t, w.t.TempDir(), w.private))
+}
+
 func genkey(t testing.TB) string {
 	t.Helper()
 	out, err := exec.Command("wg", "genkey").Output()

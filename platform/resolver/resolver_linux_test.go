@@ -1006,37 +1006,15 @@ func TestOwnPort(t *testing.T) {
 	}
 }
 
-// The rules of other programs stay as they are while ours come, are refilled and go, and names are judged beside them. Those of
-// ufw and firewalld were recorded from the programs of Debian 12 (ufw default with port 22 open; firewalld's zone "public"); those
-// of docker are what its daemon adds for one published port.
+// The rules of other programs stay as they are while ours come, are refilled and go, and names are judged beside them.
 func TestOtherRulesets(t *testing.T) {
-	for _, name := range []string{"docker", "ufw", "firewalld"} {
+	for _, name := range platformtest.Rulesets {
 		t.Run(name, func(t *testing.T) {
 			if !platformtest.InNetwork(t) {
 				return
 			}
-			if _, err := exec.LookPath("iptables-nft-restore"); err != nil {
-				platformtest.Cannot(t, "iptables is not installed")
-			}
 			l := newLaptop(t)
-			found := 0
-			for end, command := range map[string]string{".iptables": "iptables-nft-restore", ".ip6tables": "ip6tables-nft-restore", ".nft": "nft -f -"} {
-				text, err := os.ReadFile("testdata/rulesets/" + name + end)
-				if err != nil {
-					continue
-				}
-				found++
-				words := strings.Fields(command)
-				cmd := exec.Command(words[0], words[1:]...) //nolint:gosec // one of the three above
-				cmd.Stdin = strings.NewReader(string(text))
-				if out, err := cmd.CombinedOutput(); err != nil {
-					t.Fatalf("%s: %v %s", command, err, out)
-				}
-			}
-			before := ruleset(t)
-			if found == 0 || !strings.Contains(strings.ToLower(before), name[:3]) {
-				t.Fatalf("%d files; the rules of %s are not there", found, name)
-			}
+			before := platformtest.LoadRuleset(t, name)
 			for _, p := range []string{blockList, allowList, blockList} {
 				l.load(p)
 				for _, server := range []string{platformtest.DNS4, platformtest.DNS6} {

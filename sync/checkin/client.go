@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -36,6 +37,8 @@ type Server struct {
 	Proxy secret.URL // empty for the environment's
 	// Now is the clock for checking certificates; nil is this machine's clock.
 	Now func() time.Time
+	// Dial makes the connections; nil is as any program does.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // requestLimit bounds one exchange.
@@ -45,6 +48,9 @@ const requestLimit = 30 * time.Second
 func (s Server) HTTP() (*http.Client, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost, t.IdleConnTimeout = 1, 10*time.Minute
+	if s.Dial != nil {
+		t.DialContext = s.Dial
+	}
 	t.ForceAttemptHTTP2 = false // one connection, one exchange: HTTP/2 would cost bytes and wake-ups
 	// A resumed session costs neither side a signature, and saves a kilobyte of certificates: a device with a socket
 	// makes a new connection for each check-in.

@@ -1,0 +1,121 @@
+//go:build linux
+
+package agent
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform/platformtest"
+)
+
+// The VPN's server over IPv6, with new keys, and moved to another address while nothing leaves: the tunnel comes up each time, and
+// nothing gets past it.
+func TestSwitchMoved(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l, o := online(t)
+	o.Zone("vpn.corp.example. 60 IN AAAA " + platformtest.Router6)
+	w := platformtest.NewWireGuard(t, o, "wg0")
+	o.Web(platformtest.Server4+":80", "["+platformtest.Server6+"]:80")
+	const always = enforce.Setting("network.vpn_always_on")
+	l.admin("PUT", "/policies/policy-default", network("enforce", `{"vpn_always_on":true,"vpn":{"peer":"`+w.Peer+`","endpoints":["vpn.corp.example:51820"]}}`))
+	l.reason("closed", always, enforce.Compliant, "the VPN is down, and nothing leaves")
+	l.until("confirmed", func(s Status) bool { return s.Policy.State == "active" && version(2)(s) })
+	mac, err := o.Run("bash", "-c", `ip -o link show out0 | sed 's/.*ether \([^ ]*\).*/\1/'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := l.capture(o, past+strings.TrimSpace(mac)+" and not udp dst port 53") // the switch's own names are TestSwitchNames'
+	works := func(what string) {
+		t.Helper()
+		becomes(t, what, "ok ok", func() string {
+			return connects(platformtest.Server4+":80") + " " + connects("["+platformtest.Server6+"]:80")
+		})
+		w.Shake()
+		tries(t)
+		if got := seen.packets(); len(got) > 0 {
+			t.Errorf("%s: %d packets got past the switch: %q", what, len(got), got)
+		}
+		l.reason(what, always, enforce.Compliant, "packets leave through wg0 (wireguard) alone")
+	}
+	w.Up("[" + platformtest.Router6 + "]:51820")
+	works("over IPv6")
+	before := w.Handshake()
+	w.Rekey()
+	becomes(t, "new keys", "true", func() string {
+		_ = connects(platformtest.Server4 + ":80")
+		if w.Handshake() > before {
+			return "true"
+		}
+		return "false"
+	})
+	works("with new keys")
+	w.Down()
+
+	// It moves, and a minute passes.
+	o.Rezone("vpn.corp.example. 60 IN A " + platformtest.Web4)
+	if got := connects(platformtest.Web4 + ":51820"); got != "refused" {
+		t.Errorf("its next address, before anybody knows it: %s", got)
+	}
+	e := l.agent.endpoints
+	e.mu.Lock()
+	e.now = func() time.Time { return time.Now().Add(endpointSoon) }
+	e.mu.Unlock()
+	w.Up(platformtest.Web4 + ":51820")
+	works("where it moved to")
+	w.Down()
+	tries(t)
+	if got := seen.packets(); len(got) > 0 {
+		t.Errorf("%d packets got past the switch: %q", len(got), got)
+	}
+}
+
+// The kill switch beside the rules of other programs: they stay as they are, and the tunnel works.
+func TestSwitchRulesets(t *testing.T) {
+	for _, name := range platformtest.Rulesets {
+		t.Run(name, func(t *testing.T) {
+			if !platformtest.InNetwork(t) {
+				return
+			}
+			l, o := online(t)
+			w := platformtest.NewWireGuard(t, o, "wg0")
+			o.Web(platformtest.Server4 + ":80")
+			before := platformtest.LoadRuleset(t, name)
+			rules := func() string {
+				out, err := exec.Command("nft", "-s", "list", "ruleset").Output()
+				if err != nil {
+					t.Fatal(err)
+				}
+				return string(out)
+			}
+			others := func() string {
+				all := rules()
+				i := strings.Index(all, "table inet warder_switch {\n")
+				if i < 0 {
+					return "no switch"
+				}
+				return all[:i] + all[i+strings.Index(all[i:], "\n}\n")+len("\n}\n"):]
+			}
+			becomes(t, "without a switch", "ok", func() string { return connects(platformtest.Other4 + ":443") })
+			l.admin("PUT", "/policies/policy-default", network("enforce", `{"vpn_always_on":true,"vpn":{"peer":"`+w.Peer+`","endpoints":["`+platformtest.Router4+`:51820"]}}`))
+			l.reason("closed", "network.vpn_always_on", enforce.Compliant, "the VPN is down")
+			becomes(t, "closed", "refused", func() string { return connects(platformtest.Other4 + ":443") })
+			w.Up(platformtest.Router4 + ":51820")
+			becomes(t, "through the tunnel", "ok", func() string { return connects(platformtest.Server4 + ":80") })
+			if got := others(); got != before {
+				t.Errorf("the other rules are\n%s\nand were\n%s", got, before)
+			}
+			w.Down()
+			l.admin("PUT", "/policies/policy-default", network("enforce", `{}`))
+			becomes(t, "at the end", "ok", func() string { return connects(platformtest.Other4 + ":443") })
+			if after := rules(); after != before {
+				t.Errorf("after it:\n%s\nbefore:\n%s", after, before)
+			}
+		})
+	}
+}
