@@ -1,111 +1,190 @@
 package agent
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"net"
+	"net/http"
 	"net/netip"
+	"net/url"
+	"slices"
 	"time"
 
+	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform/link"
 )
 
 // besideAfter is how long the usual way may take before another is tried, too.
 const besideAfter = 5 * time.Second
 
-// dial connects to the policy server, or to the proxy on the way to it: as any program would, and, while a policy asks for a VPN, also
-// by the interfaces beside it if that takes long. Otherwise a tunnel that takes everything and leads nowhere would keep
-// away the very policy that ends it.
-func (a *Agent) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	usual := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second} // as of http.DefaultTransport
-	ways := []func(context.Context) (net.Conn, error){
-		func(ctx context.Context) (net.Conn, error) { return usual.DialContext(ctx, network, address) },
-	}
-	host, port, err := net.SplitHostPort(address)
-	if err == nil && a.endpoints != nil {
-		for _, addr := range a.endpoints.known(host) {
-			if addr.IsLoopback() {
-				continue
-			}
-			for _, name := range link.Uplinks() {
-				to, by := net.JoinHostPort(addr.String(), port), link.By(name)
-				by.KeepAlive = usual.KeepAlive
-				ways = append(ways, func(ctx context.Context) (net.Conn, error) { return by.DialContext(ctx, network, to) })
-			}
-		}
-	}
-	return first(ctx, ways[:min(len(ways), besideMost)], besideAfter)
-}
-
 // besideMost bounds the ways that are tried at the same time.
 const besideMost = 9
 
-// first returns the first connection that is made by any of these ways. The first of them has a head start. Without a connection, its
-// error is returned.
-func first(ctx context.Context, ways []func(context.Context) (net.Conn, error), head time.Duration) (net.Conn, error) {
+// dial connects to the policy server, or to the proxy on the way to it: as any program would, and, while a policy asks for a VPN, also
+// by the interfaces beside its tunnel if that takes long. Otherwise a tunnel that takes everything and leads nowhere would
+// keep away the very policy that ends it.
+func (a *Agent) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	usual := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second} // as of http.DefaultTransport
+	ways := []way[net.Conn]{func(ctx context.Context) (net.Conn, error) { return usual.DialContext(ctx, network, address) }}
+	by := link.PastBy
+	if trial, _ := a.custody.onTrial(); trial {
+		by = link.By // a policy that shuts the server out must not be confirmed past itself
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err == nil && a.endpoints != nil && a.mayBeside() {
+		for _, addr := range a.endpoints.known(host) {
+			for _, name := range a.uplinks() {
+				if addr.IsLoopback() || len(ways) == besideMost {
+					continue
+				}
+				to, d := net.JoinHostPort(addr.String(), port), by(name)
+				d.KeepAlive = usual.KeepAlive
+				ways = append(ways, func(ctx context.Context) (net.Conn, error) {
+					c, err := d.DialContext(ctx, network, to)
+					if err == nil {
+						a.strayed.Store(true)
+					}
+					return c, err
+				})
+			}
+		}
+	}
+	return first(ctx, ways, besideAfter, func(c net.Conn) { _ = c.Close() }, nil)
+}
+
+// mayBeside reports whether what is sent to the server may be seen beside a tunnel: everything but a proxy's password in clear.
+func (a *Agent) mayBeside() bool {
+	server, proxy := a.server()
+	p := proxyOf(server, proxy)
+	return p == nil || p.User == nil || p.Scheme == "https"
+}
+
+// proxyOf is the proxy to a server: the one that is set, or the environment's; nil: none.
+func proxyOf(server, proxy string) *url.URL {
+	u, err := url.Parse(server)
+	if err != nil {
+		return nil
+	}
+	var p *url.URL
+	if proxy != "" {
+		p, err = url.Parse(proxy)
+	} else {
+		p, err = http.ProxyFromEnvironment(&http.Request{URL: u})
+	}
+	if err != nil {
+		return nil
+	}
+	return p
+}
+
+// uplinks are the interfaces beside this machine's tunnels; none if there are no tunnels.
+func (a *Agent) uplinks() []string {
+	list := a.machine.last().snapshot.Tunnels.V.List
+	if !slices.ContainsFunc(list, func(t fact.Tunnel) bool { return t.Up }) {
+		return nil
+	}
+	return slices.DeleteFunc(link.Uplinks(), func(name string) bool {
+		return slices.ContainsFunc(list, func(t fact.Tunnel) bool { return t.Name == name })
+	})
+}
+
+// strays ends the connections that were made beside a tunnel, once one seems to work, or none is up.
+func (a *Agent) strays() {
+	c, list := a.contact, a.machine.last().snapshot.Tunnels.V.List
+	dead := func(t fact.Tunnel) bool { return t.Up && t.Silent != "" }
+	if slices.ContainsFunc(list, dead) || a.seeks() || !a.strayed.CompareAndSwap(true, false) {
+		return
+	}
+	if c.client != nil {
+		c.client.Close()
+	}
+	if c.socket != nil {
+		c.renewed = true
+		c.socket.Renew()
+	}
+}
+
+// seeks reports whether nothing leaves until a tunnel works.
+func (a *Agent) seeks() bool {
+	s := a.machine.last()
+	if s.compiled == nil {
+		return false
+	}
+	r, ok := s.compiled.Rules("network").(interface{ Seeks(t *fact.Tunnels) bool })
+	return ok && r.Seeks(&s.snapshot.Tunnels.V)
+}
+
+// way is one way to get something.
+type way[T any] func(context.Context) (T, error)
+
+// first returns what any of these ways gives first. The first of them has a head start. If none gives anything, or the first one fails
+// for good, its error is returned. What comes too late is dropped; drop may be nil.
+func first[T any](ctx context.Context, ways []way[T], head time.Duration, drop func(T), final func(error) bool) (T, error) {
 	if len(ways) == 1 {
 		return ways[0](ctx)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {
-		conn net.Conn
-		err  error
-		way  int
+		got T
+		err error
+		way int
 	}
+	var none T
 	results := make(chan result, len(ways))
-	start := func(i int) { go func() { c, err := ways[i](ctx); results <- result{c, err, i} }() }
+	start := func(i int) { go func() { got, err := ways[i](ctx); results <- result{got, err, i} }() }
 	start(0)
 	timer := time.NewTimer(head)
 	defer timer.Stop()
-	started, failed := 1, error(nil)
+	started, ended, failed := 1, 0, error(nil)
 	others := func() {
 		for ; started < len(ways); started++ {
 			start(started)
 		}
 	}
-	for ended := 0; ended < len(ways); {
+	late := func() {
+		for range started - ended {
+			if r := <-results; r.err == nil && drop != nil {
+				drop(r.got)
+			}
+		}
+	}
+	for ended < len(ways) {
 		select {
 		case <-timer.C:
 			others()
 		case r := <-results:
 			ended++
-			if r.err == nil {
-				left := started - ended
-				go func() { // whatever else comes is not needed
-					for range left {
-						if r := <-results; r.conn != nil {
-							_ = r.conn.Close()
-						}
-					}
-				}()
-				return r.conn, nil
-			}
-			if r.way == 0 {
+			switch {
+			case r.err == nil:
+				go late()
+				return r.got, nil
+			case r.way != 0:
+			case final != nil && final(r.err):
+				go late()
+				return none, r.err
+			default:
 				failed = r.err
 				others()
 			}
 		}
 	}
-	return nil, cmp.Or(failed, context.Cause(ctx))
+	return none, failed
 }
 
-// lookUpPast looks up a name past our own rules: as the routes say, and then, if nobody answers, by the interfaces beside a tunnel. Such a
-// tunnel may be up without leading anywhere because its server has another address now.
-func lookUpPast(ctx context.Context, host string) ([]netip.Addr, error) {
-	limited, cancel := context.WithTimeout(ctx, endpointLimit/3)
-	list, failed := link.Past().Resolver.LookupNetIP(limited, "ip", host)
-	cancel()
-	if failed == nil {
-		return list, nil
+// lookUpPast looks up a name past our own rules: as the routes say, and, if that takes long or fails, also by the interfaces beside a
+// tunnel, which may lead nowhere because its server has another address now. That there is no such name is an answer.
+func lookUpPast(ctx context.Context, host string, uplinks []string) ([]netip.Addr, error) {
+	ways := []way[[]netip.Addr]{func(ctx context.Context) ([]netip.Addr, error) {
+		return link.Past().Resolver.LookupNetIP(ctx, "ip", host)
+	}}
+	for _, name := range uplinks {
+		ways = append(ways, func(ctx context.Context) ([]netip.Addr, error) {
+			return link.PastBy(name).Resolver.LookupNetIP(ctx, "ip", host)
+		})
 	}
-	for _, name := range link.Uplinks() {
-		limited, cancel := context.WithTimeout(ctx, endpointLimit/3)
-		list, err := link.PastBy(name).Resolver.LookupNetIP(limited, "ip", host)
-		cancel()
-		if err == nil {
-			return list, nil
-		}
-	}
-	return nil, failed
+	return first(ctx, ways, besideAfter, nil, func(err error) bool {
+		var e *net.DNSError
+		return errors.As(err, &e) && e.IsNotFound
+	})
 }

@@ -6,52 +6,77 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/warderd/warder/agent/identity"
+	"github.com/warderd/warder/enforce/secret"
 )
 
 // The usual way is taken if it works in time; otherwise the first other one that does; and its error is the one that is told.
 func TestFirst(t *testing.T) {
 	t.Parallel()
-	type way = func(context.Context) (net.Conn, error)
+	type conns = way[net.Conn]
+	closes := func(c net.Conn) { _ = c.Close() }
+	denied := errors.New("denied")
+	final := func(err error) bool { return errors.Is(err, denied) }
 	open := map[string]net.Conn{}
-	works := func(name string) way {
+	works := func(name string) conns {
 		c, _ := net.Pipe()
 		open[name] = c
 		return func(context.Context) (net.Conn, error) { return c, nil }
 	}
-	fails := func(err error) way { return func(context.Context) (net.Conn, error) { return nil, err } }
+	fails := func(err error) conns { return func(context.Context) (net.Conn, error) { return nil, err } }
 	silent := func(ctx context.Context) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
+	slow := func(w conns) conns {
+		return func(ctx context.Context) (net.Conn, error) { time.Sleep(20 * time.Millisecond); return w(ctx) }
+	}
 	usual, other := errors.New("usual"), errors.New("other")
 	for what, x := range map[string]struct {
-		ways []way
+		ways []conns
 		want string
 		err  error
 	}{
-		"alone":                 {[]way{works("a")}, "a", nil},
-		"alone, fails":          {[]way{fails(usual)}, "", usual},
-		"it works":              {[]way{works("b"), works("c")}, "b", nil},
-		"it fails":              {[]way{fails(usual), fails(other), works("d")}, "d", nil},
-		"it is silent":          {[]way{silent, fails(other), works("e")}, "e", nil},
-		"all fail":              {[]way{fails(usual), fails(other), fails(other)}, "", usual},
-		"it works, late":        {[]way{func(context.Context) (net.Conn, error) { time.Sleep(20 * time.Millisecond); return works("f")(nil) }, fails(other)}, "f", nil}, //nolint:staticcheck // no context
-		"another is still open": {[]way{fails(usual), silent, works("g")}, "g", nil},
+		"alone":                 {[]conns{works("a")}, "a", nil},
+		"alone, fails":          {[]conns{fails(usual)}, "", usual},
+		"it works":              {[]conns{works("b"), works("c")}, "b", nil},
+		"it fails":              {[]conns{fails(usual), fails(other), works("d")}, "d", nil},
+		"it is silent":          {[]conns{silent, fails(other), works("e")}, "e", nil},
+		"all fail":              {[]conns{fails(usual), fails(other), fails(other)}, "", usual},
+		"it works, late":        {[]conns{slow(works("f")), fails(other)}, "f", nil},
+		"it fails for good":     {[]conns{fails(denied), works("i")}, "", denied},
+		"another is still open": {[]conns{fails(usual), silent, works("g")}, "g", nil},
 	} {
-		c, err := first(t.Context(), x.ways, time.Millisecond)
+		c, err := first(t.Context(), x.ways, time.Millisecond, closes, final)
 		if !errors.Is(err, x.err) || (c == nil) != (x.want == "") || c != nil && c != open[x.want] {
 			t.Errorf("%s: %v %v", what, c, err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := first(ctx, []way{silent, silent}, time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := first(ctx, []conns{silent, silent}, time.Millisecond, closes, final); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("nobody answers: %v", err)
 	}
 	// What comes too late is closed.
 	c, d := net.Pipe()
-	late := func(context.Context) (net.Conn, error) { time.Sleep(20 * time.Millisecond); return c, nil }
-	if _, err := first(t.Context(), []way{fails(usual), works("h"), late}, time.Millisecond); err != nil {
+	late := slow(func(context.Context) (net.Conn, error) { return c, nil })
+	if _, err := first(t.Context(), []conns{fails(usual), works("h"), late}, time.Millisecond, closes, final); err != nil {
 		t.Error(err)
 	}
 	if _, err := d.Read(make([]byte, 1)); err == nil {
 		t.Error("a late connection stays open")
+	}
+}
+
+// A proxy's password is not sent in clear beside a tunnel.
+func TestMayBeside(t *testing.T) {
+	for proxy, want := range map[string]bool{
+		"": true, "http://proxy.corp.example:3128": true, "http://me:secret@proxy.corp.example:3128": false,
+		"https://me:secret@proxy.corp.example:3128": true,
+	} {
+		t.Setenv("HTTPS_PROXY", "")
+		a := &Agent{custody: &custody{state: identity.State{Device: &identity.Device{Server: "https://policy.corp.example"}}}}
+		a.config.Proxy = secret.URL(proxy)
+		if got := a.mayBeside(); got != want {
+			t.Errorf("%q: %v", proxy, got)
+		}
 	}
 }

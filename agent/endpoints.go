@@ -13,13 +13,13 @@ import (
 	"time"
 
 	"github.com/warderd/warder/platform/durable"
-	"github.com/warderd/warder/sync/checkin"
 )
 
 // endpoints keeps the addresses of hosts that must be reachable beside a VPN: its servers, what brings it up, and the way to the
 // policy server. They are looked up in the background, past our own rules, and kept for a start without a network.
 type endpoints struct {
 	now    func() time.Time
+	random func() float64
 	ask    func(context.Context, string) ([]netip.Addr, error)
 	run    func(func(context.Context)) // in the background
 	learnt func()                      // called when there is something new
@@ -30,12 +30,11 @@ type endpoints struct {
 	mu    sync.Mutex
 	kept  kept
 	hosts []string // those that are needed now, the most important first
-	asked bool     // a policy asks for a VPN
-	busy  bool
-	// wanted says that nothing leaves until a tunnel works: whoever brings one up may find that its server has moved.
-	wanted bool
-	// cadence is how long it takes until what was not answered is asked for again: longer and longer.
-	cadence *checkin.Cadence
+	// sought are those of them that are asked for every minute: nothing leaves until a tunnel works, and whoever brings one up may
+	// find that its server has moved.
+	sought []string
+	asked  bool // a policy asks for a VPN
+	busy   bool
 }
 
 // kept is what the file has.
@@ -48,26 +47,27 @@ type kept struct {
 // endpoint is one name.
 type endpoint struct {
 	Found map[netip.Addr]time.Time `json:"found"` // when each address was last an answer
-	next  time.Time                // when to ask again
-	// unanswered says that the last look-up failed.
-	unanswered bool
+	asked time.Time                // when it was last asked for; zero: it has to be asked for now
+	// pause is how long it takes at most until what was not answered is asked for again: longer and longer. Zero: it was answered.
+	pause time.Duration
+	// part is which part of it, from a half to the whole, so that not all machines of a company ask at the same time.
+	part float64
 }
 
 const (
 	endpointAgain = 10 * time.Minute // after an answer
-	endpointSoon  = time.Minute      // after one, while no tunnel works
+	endpointSoon  = time.Minute      // after one, if it is sought
 	endpointRetry = 10 * time.Second // without one, at least
 	endpointKept  = 24 * time.Hour   // a name may change between several addresses
 	endpointMost  = 32               // addresses of one name
 	endpointNames = 512
-	endpointLimit = 10 * time.Second
+	endpointLimit = 20 * time.Second
 	endpointFile  = 1 << 20
 )
 
 func newEndpoints(file string, random func() float64, now func() time.Time, run func(func(context.Context)), learnt func()) *endpoints {
-	e := &endpoints{now: now, run: run, learnt: learnt, after: time.After, file: file, woken: make(chan struct{}, 1),
-		cadence: checkin.NewCadence(random),
-		ask:     lookUpPast}
+	e := &endpoints{now: now, random: random, run: run, learnt: learnt, after: time.After, file: file, woken: make(chan struct{}, 1),
+		ask: func(ctx context.Context, host string) ([]netip.Addr, error) { return lookUpPast(ctx, host, nil) }}
 	if i, err := os.Stat(file); err == nil && i.Size() < endpointFile {
 		// A file that cannot be read is one that has nothing: everything is looked up again.
 		b, err := os.ReadFile(file)
@@ -97,7 +97,7 @@ func (e *endpoints) configured(list []string) []string {
 func (e *endpoints) clear() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.hosts, e.asked, e.wanted = nil, false, false
+	e.hosts, e.sought, e.asked = nil, nil, false
 	if len(e.kept.Hosts)+len(e.kept.Configured) > 0 {
 		e.kept = kept{Hosts: map[string]*endpoint{}}
 		_ = durable.Remove(e.file)
@@ -115,17 +115,16 @@ func (e *endpoints) save() {
 	}
 }
 
-// of returns what is known of these hosts, the most important first, and sees to the rest. It never waits. Addresses are left out.
-// They are asked for more often while they are wanted.
-func (e *endpoints) of(hosts []string, wanted bool) map[string][]netip.Addr {
+// of returns what is known of these hosts, the most important first, and sees to the rest; those that are sought are asked for more
+// often. It never waits. Addresses are left out.
+func (e *endpoints) of(hosts, sought []string) map[string][]netip.Addr {
 	hosts = slices.DeleteFunc(slices.Clone(hosts), func(h string) bool { _, err := netip.ParseAddr(h); return h == "" || err == nil })
 	hosts = hosts[:min(len(hosts), endpointNames)]
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.hosts, e.asked, e.wanted = hosts, true, wanted
-	if wanted {
-		e.sooner(endpointSoon, false)
-	}
+	e.hosts, e.asked = hosts, true
+	e.sought = slices.DeleteFunc(slices.Clone(sought), func(h string) bool { return !slices.Contains(hosts, h) })
+	e.sought = e.sought[:min(len(e.sought), endpointSought)]
 	out := map[string][]netip.Addr{}
 	for _, h := range hosts {
 		x := e.kept.Hosts[h]
@@ -143,11 +142,16 @@ func (e *endpoints) of(hosts []string, wanted bool) map[string][]netip.Addr {
 	if len(e.kept.Hosts) > endpointNames { // those of earlier policies go
 		maps.DeleteFunc(e.kept.Hosts, func(h string, _ *endpoint) bool { return !slices.Contains(hosts, h) })
 	}
+	e.hurry(false)
 	e.stir()
 	return out
 }
 
-// known returns the addresses of one host, as far as they are needed beside a VPN: none while no policy asks for one.
+// endpointSought bounds how many hosts are asked for every minute.
+const endpointSought = 16
+
+// known returns the addresses of one host, the newest answer first, as far as they are needed beside a VPN: none while no policy asks
+// for one.
 func (e *endpoints) known(host string) []netip.Addr {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -157,74 +161,113 @@ func (e *endpoints) known(host string) []netip.Addr {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a}
 	}
-	if x := e.kept.Hosts[host]; x != nil && slices.Contains(e.hosts, host) {
-		return slices.SortedFunc(maps.Keys(x.Found), netip.Addr.Compare)
+	x := e.kept.Hosts[host]
+	if x == nil || !slices.Contains(e.hosts, host) {
+		return nil
 	}
-	return nil
-}
-
-// stir sees to what is due. The caller has the lock.
-func (e *endpoints) stir() {
-	switch {
-	case len(e.due()) == 0:
-	case e.busy:
-		select {
-		case e.woken <- struct{}{}:
-		default:
-		}
-	default:
-		e.busy = true
-		e.run(e.lookUp)
-	}
+	return slices.SortedFunc(maps.Keys(x.Found), func(a, b netip.Addr) int {
+		return cmp.Or(x.Found[b].Compare(x.Found[a]), a.Compare(b))
+	})
 }
 
 // again looks everything up once more, because the server was not reached: it may have another address by now.
 func (e *endpoints) again() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.sooner(endpointRetry, true)
+	e.hurry(true)
 	e.stir()
 }
 
-// sooner makes everything due that was asked for longer ago; and what was not answered, if all. The caller has the lock.
-func (e *endpoints) sooner(ago time.Duration, all bool) {
+// hurry makes due what was not answered when it was last asked for, and the rest, too, if all; but nothing that was asked for a
+// moment ago. The caller has the lock.
+func (e *endpoints) hurry(all bool) {
 	now := e.now()
 	for _, h := range e.hosts {
-		if x := e.kept.Hosts[h]; x != nil && x.next.Sub(now) <= endpointAgain-ago && (all || !x.unanswered) {
-			x.next = now
+		if x := e.kept.Hosts[h]; x != nil && (all || x.pause > 0) && now.Sub(x.asked) >= endpointRetry {
+			x.asked = time.Time{}
 		}
 	}
 }
 
+// stir starts the look-ups if there is anything to do, or wakes them. The caller has the lock.
+func (e *endpoints) stir() {
+	wait, ok := e.wait()
+	switch {
+	case !ok:
+	case !e.busy && (wait == 0 || e.goesOn()):
+		e.busy = true
+		e.run(e.lookUp)
+	case e.busy && wait == 0:
+		select {
+		case e.woken <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// goesOn reports whether the look-ups go on by themselves, and do not wait for the next look at the machine. The caller has the lock.
+func (e *endpoints) goesOn() bool {
+	return slices.ContainsFunc(e.hosts, func(h string) bool {
+		x := e.kept.Hosts[h]
+		return x != nil && (x.pause > 0 || slices.Contains(e.sought, h))
+	})
+}
+
+// left is how long it takes until a host is asked for again. The caller has the lock.
+func (e *endpoints) left(h string) time.Duration {
+	x, every := e.kept.Hosts[h], endpointAgain
+	switch {
+	case x == nil:
+		return endpointAgain
+	case x.pause > 0:
+		every = max(endpointRetry, time.Duration(float64(x.pause)*x.part))
+	case slices.Contains(e.sought, h):
+		every = endpointSoon
+	}
+	since := e.now().Sub(x.asked)
+	if since < 0 { // the clock was set back
+		return 0
+	}
+	return max(every-since, 0)
+}
+
+// wait is how long it takes until the first host is due; false: there is none. The caller has the lock.
+func (e *endpoints) wait() (least time.Duration, ok bool) {
+	least = endpointAgain
+	for _, h := range e.hosts {
+		least = min(least, e.left(h))
+	}
+	return least, len(e.hosts) > 0
+}
+
 // due are the hosts that have to be looked up now. The caller has the lock.
 func (e *endpoints) due() (out []string) {
-	now := e.now()
 	for _, h := range e.hosts {
-		x := e.kept.Hosts[h]
-		if x != nil && (!now.Before(x.next) || x.next.Sub(now) > endpointAgain) && !slices.Contains(out, h) { // or the clock was set back
+		if e.left(h) == 0 && !slices.Contains(out, h) {
 			out = append(out, h)
 		}
 	}
 	return out
 }
 
-// lookUp asks for names, one after the other, and again for those that are not answered, until all are; and again and again while no
-// tunnel works.
+// lookUp asks for names, one after the other; and again for those that are not answered, until all are, and for those that are sought.
 func (e *endpoints) lookUp(ctx context.Context) {
 	for {
 		e.mu.Lock()
-		if e.wanted {
-			e.sooner(endpointSoon, false)
-		}
 		hosts := e.due()
+		e.busy = ctx.Err() == nil
 		e.mu.Unlock()
+		if ctx.Err() != nil {
+			return
+		}
 		changed := false
-		var failed error
 		for _, h := range hosts {
 			limited, cancel := context.WithTimeout(ctx, endpointLimit)
 			list, err := e.ask(limited, h)
 			cancel()
-			failed = cmp.Or(failed, err)
+			if ctx.Err() != nil {
+				break // it was not the network that did not answer
+			}
 			changed = e.take(h, list, err) || changed
 		}
 		if changed && ctx.Err() == nil {
@@ -234,23 +277,9 @@ func (e *endpoints) lookUp(ctx context.Context) {
 			e.learnt()
 		}
 		e.mu.Lock()
-		open, answered := false, false
-		for _, h := range e.hosts {
-			if x := e.kept.Hosts[h]; x != nil {
-				open, answered = open || x.unanswered, answered || !x.unanswered
-			}
-		}
-		soon := e.wanted && answered
-		e.busy = ctx.Err() == nil && (open || soon)
-		again, wait := e.busy, endpointAgain
-		if failed != nil {
-			wait = max(endpointRetry, min(wait, e.cadence.Failed(failed)))
-		} else if !open {
-			e.cadence.Done()
-		}
-		if soon {
-			wait = min(wait, endpointSoon)
-		}
+		wait, _ := e.wait()
+		e.busy = ctx.Err() == nil && (e.goesOn() || wait == 0)
+		again := e.busy
 		e.mu.Unlock()
 		if !again {
 			return
@@ -258,7 +287,7 @@ func (e *endpoints) lookUp(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-e.woken:
-		case <-e.after(wait):
+		case <-e.after(max(wait, time.Second)):
 		}
 	}
 }
@@ -277,19 +306,27 @@ func (e *endpoints) take(host string, list []netip.Addr, err error) (changed boo
 		a = a.Unmap()
 		return !a.IsGlobalUnicast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	})
+	x.asked = now
 	if err != nil || len(list) == 0 {
-		x.next, x.unanswered = now.Add(endpointRetry), true
+		x.pause, x.part = min(max(2*x.pause, endpointRetry), endpointAgain), 0.5+e.random()/2
 		return false
 	}
-	x.next, x.unanswered = now.Add(endpointAgain), false
+	x.pause = 0
 	before := slices.SortedFunc(maps.Keys(x.Found), netip.Addr.Compare)
+	for a, at := range x.Found {
+		if at.After(now) { // the clock was ahead
+			x.Found[a] = now
+		}
+	}
 	maps.DeleteFunc(x.Found, func(_ netip.Addr, at time.Time) bool { return now.Sub(at) > endpointKept })
-	for _, a := range list[:min(len(list), endpointMost/2)] {
-		x.Found[a.Unmap()] = now
+	list = list[:min(len(list), endpointMost/2)]
+	for i := range list {
+		list[i] = list[i].Unmap()
+		x.Found[list[i]] = now
 	}
 	for len(x.Found) > endpointMost {
-		oldest := slices.MinFunc(slices.Collect(maps.Keys(x.Found)), func(a, b netip.Addr) int { return x.Found[a].Compare(x.Found[b]) })
-		delete(x.Found, oldest)
+		older := slices.DeleteFunc(slices.Collect(maps.Keys(x.Found)), func(a netip.Addr) bool { return slices.Contains(list, a) })
+		delete(x.Found, slices.MinFunc(older, func(a, b netip.Addr) int { return x.Found[a].Compare(x.Found[b]) }))
 	}
 	return !slices.Equal(before, slices.SortedFunc(maps.Keys(x.Found), netip.Addr.Compare))
 }

@@ -189,6 +189,7 @@ func (a *Agent) apply() bool {
 		a.journal.record(e)
 	}
 	news := a.found(s)
+	a.strays()
 	if len(s.result.Drifted) > 0 || news {
 		a.clocks.vain = 0
 	} else if s.written {

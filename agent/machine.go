@@ -206,7 +206,8 @@ func (m *machine) apply(ctx context.Context, doc *policy.Document, before func(r
 		out = section.Decide(m.sections, c)
 		maps.Copy(blind, out.Blind)
 	}
-	s := standing{asked: doc, loaded: len(unloaded) == 0, snapshot: after, guarded: snapshot, compiled: c, result: r, blind: blind, written: written,
+	s := standing{asked: doc, loaded: len(unloaded) == 0, snapshot: after, guarded: snapshot, compiled: c, result: r, blind: blind,
+		written:  written,
 		governed: doc != nil,
 		findings: append(m.loop.Prove(out.Findings, out.Wants, r), reconcile.Conflicts(r)...)}
 	return s

@@ -94,7 +94,7 @@ func (a *Agent) postPortal(ctx context.Context, c caller, _ *http.Request, _ []b
 		if client == nil {
 			return conflict("this machine cannot ask for its policy server: see warder doctor")
 		}
-		switch err := client.Reached(ctx, link.Past()); {
+		switch err := client.Reached(ctx, link.Absolute(link.Past())); {
 		case err == nil:
 			return conflict("the policy server can be reached, so no sign-in page is in the way")
 		case exhausted(err):

@@ -221,13 +221,7 @@ func (a *Agent) network() (out fact.Network) {
 		return out
 	}
 	out.Server, out.ServerPort = u.Hostname(), urlPort(u)
-	var through *url.URL
-	if proxy != "" {
-		through, err = url.Parse(proxy)
-	} else {
-		through, err = http.ProxyFromEnvironment(&http.Request{URL: u})
-	}
-	if err == nil && through != nil {
+	if through := proxyOf(server, proxy); through != nil {
 		out.Proxy, out.ProxyPort = through.Hostname(), urlPort(through)
 	}
 	st, doc, _ := a.custody.view()
@@ -238,19 +232,21 @@ func (a *Agent) network() (out fact.Network) {
 		a.endpoints.clear()
 		return out
 	}
-	tunnels := a.machine.last().snapshot.Tunnels.V
-	out.Configured = a.endpoints.configured(tunnels.Configured)
+	out.Configured = a.endpoints.configured(a.machine.last().snapshot.Tunnels.V.Configured)
 	way := out.Server
 	if out.Proxy != "" {
 		way = out.Proxy // it looks the server up
 	}
-	hosts := append([]string{way, out.Server}, doc.Network.Around()...)
+	around := doc.Network.Around()
 	for _, e := range out.Configured {
 		host, _ := policy.SplitEndpoint(e)
-		hosts = append(hosts, host)
+		around = append(around, host)
 	}
-	works := func(t fact.Tunnel) bool { return t.Up && t.Silent == "" }
-	out.Found = a.endpoints.of(hosts, doc.Network.VPNAlwaysOn.V && !slices.ContainsFunc(tunnels.List, works))
+	var sought []string
+	if a.seeks() {
+		sought = around
+	}
+	out.Found = a.endpoints.of(append([]string{way, out.Server}, around...), sought)
 	_, err = netip.ParseAddr(way)
 	// What has governed the network before is not taken back because a name cannot be looked up.
 	out.Ready = err == nil || len(out.Found[way]) > 0 || st.Policy != nil && st.Policy.Confirmed && st.Policy.Network

@@ -3,14 +3,21 @@
 package agent
 
 import (
+	"fmt"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform/platformtest"
 )
+
+// alwaysOn is a policy of the kill switch, for a VPN whose server is this host.
+func alwaysOn(w *platformtest.WireGuard, server string) string {
+	return network("enforce", `{"vpn_always_on":true,"vpn":{"peer":"`+w.Peer+`","endpoints":["`+server+`:51820"]}}`)
+}
 
 // The VPN's server over IPv6, with new keys, and moved to another address while nothing leaves: the tunnel comes up each time, and
 // nothing gets past it.
@@ -23,7 +30,7 @@ func TestSwitchMoved(t *testing.T) {
 	w := platformtest.NewWireGuard(t, o, "wg0")
 	o.Web(platformtest.Server4+":80", "["+platformtest.Server6+"]:80")
 	const always = enforce.Setting("network.vpn_always_on")
-	l.admin("PUT", "/policies/policy-default", network("enforce", `{"vpn_always_on":true,"vpn":{"peer":"`+w.Peer+`","endpoints":["vpn.corp.example:51820"]}}`))
+	l.admin("PUT", "/policies/policy-default", alwaysOn(w, "vpn.corp.example"))
 	l.reason("closed", always, enforce.Compliant, "the VPN is down, and nothing leaves")
 	l.until("confirmed", func(s Status) bool { return s.Policy.State == "active" && version(2)(s) })
 	mac, err := o.Run("bash", "-c", `ip -o link show out0 | sed 's/.*ether \([^ ]*\).*/\1/'`)
@@ -75,6 +82,54 @@ func TestSwitchMoved(t *testing.T) {
 	}
 }
 
+// What any program can put around a question that passes does not pass: stations behind the name server, options, another sender; nor
+// more questions than a machine has use for.
+func TestSwitchDetours(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l, o := online(t)
+	o.Zone("vpn.corp.example. 60 IN A " + platformtest.Router4)
+	w := platformtest.NewWireGuard(t, o, "wg0")
+	o.Names(platformtest.DNS6)
+	o.Use(platformtest.DNS4, platformtest.DNS6)
+	question := []byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03vpn\x04corp\x07example\x00\x00\x01\x00\x01")
+	count := o.Detours(t)
+	send := func() {
+		t.Helper()
+		platformtest.SendDetours(t, platformtest.DNS4, platformtest.DNS6, platformtest.Other4, platformtest.Other6, 53, question)
+		time.Sleep(200 * time.Millisecond)
+	}
+	send()
+	control := count()
+	if control < 4 {
+		t.Fatalf("without a switch %d of 4 packets arrive", control)
+	}
+	l.admin("PUT", "/policies/policy-default", alwaysOn(w, "vpn.corp.example"))
+	l.reason("closed", "network.vpn_always_on", enforce.Compliant, "the VPN is down, and nothing leaves")
+	for _, server := range []string{platformtest.DNS4, "[" + platformtest.DNS6 + "]"} {
+		becomes(t, "a plain question to "+server, "answered", func() string { return raw(server, string(question)) })
+	}
+	send()
+	if n := count() - control; n > 0 {
+		t.Errorf("%d packets passed", n)
+	}
+	seen := l.capture(o, "udp dst port 53 and src host 10.77.0.2")
+	escaped := ""
+	for _, b := range question {
+		escaped += fmt.Sprintf(`\x%02x`, b)
+	}
+	flood := exec.Command("bash", "-c", fmt.Sprintf(`for i in $(seq 400); do printf '%s' >/dev/udp/%s/53; done`,
+		escaped, platformtest.DNS4))
+	flood.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	begun := time.Now()
+	_ = flood.Run()
+	most := 60 + int(20*time.Since(begun).Seconds()) + 20
+	if n := len(seen.packets()); n == 0 || n > most {
+		t.Errorf("of 400 questions %d passed in %s, wanted %d at most", n, time.Since(begun), most)
+	}
+}
+
 // The kill switch beside the rules of other programs: they stay as they are, and the tunnel works.
 func TestSwitchRulesets(t *testing.T) {
 	for _, name := range platformtest.Rulesets {
@@ -102,7 +157,7 @@ func TestSwitchRulesets(t *testing.T) {
 				return all[:i] + all[i+strings.Index(all[i:], "\n}\n")+len("\n}\n"):]
 			}
 			becomes(t, "without a switch", "ok", func() string { return connects(platformtest.Other4 + ":443") })
-			l.admin("PUT", "/policies/policy-default", network("enforce", `{"vpn_always_on":true,"vpn":{"peer":"`+w.Peer+`","endpoints":["`+platformtest.Router4+`:51820"]}}`))
+			l.admin("PUT", "/policies/policy-default", alwaysOn(w, platformtest.Router4))
 			l.reason("closed", "network.vpn_always_on", enforce.Compliant, "the VPN is down")
 			becomes(t, "closed", "refused", func() string { return connects(platformtest.Other4 + ":443") })
 			w.Up(platformtest.Router4 + ":51820")

@@ -688,9 +688,13 @@ func TestSwitchServer(t *testing.T) {
 	w.Up(platformtest.Router4 + ":51820")
 	w.Shake()
 	w.Deafen(true)
+	beside := l.capture(o, "tcp dst port 8443 and src host 10.77.0.2")
 	l.admin("PUT", "/policies/policy-default", network("monitor", `{"vpn_always_on":true}`))
 	l.agent.do(func() { l.agent.checkIn() })
 	l.until("its next policy", version(3))
+	if len(beside.packets()) == 0 {
+		t.Error("nothing was seen beside the tunnel")
+	}
 	w.Down()
 	becomes(t, "open", "ok", func() string { return connects(platformtest.Other4 + ":443") })
 }

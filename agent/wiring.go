@@ -5,9 +5,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/warderd/warder/agent/config"
@@ -42,6 +44,7 @@ type Agent struct {
 	clocks     clocks
 	early      earlyNote
 	endpoints  *endpoints
+	strayed    atomic.Bool // a connection was made beside a tunnel
 	pace       pace
 	host       protocol.Host  // as they were at the last look
 	background sync.WaitGroup // goroutines that the loop has started and does not wait for
@@ -88,6 +91,9 @@ func New(o Options) (*Agent, error) {
 	}
 	a.endpoints = newEndpoints(filepath.Join(o.Paths.State, "endpoints.json"), o.Random, o.Now,
 		func(f func(context.Context)) { a.background.Go(func() { f(a.ctx) }) }, func() { a.asked(true) })
+	a.endpoints.ask = func(ctx context.Context, host string) ([]netip.Addr, error) {
+		return lookUpPast(ctx, host, a.uplinks())
+	}
 	a.machine.way = a.network
 	a.shelf.supported = a.machine.supports
 	a.journal = &journal{boot: o.Boot, now: o.Now, store: a.store, sections: o.Sections, health: a.health, latency: &a.latency,

@@ -24,7 +24,8 @@ func TestGivenBack(t *testing.T) {
 		return l
 	}
 	key := enforce.Key{Kind: "hub", ID: "usb1"}
-	g := GivenBack{At: time.Unix(1000, 5).UTC(), Rows: []Row{{Key: key, Baseline: reads("1")}}, There: []enforce.Key{{Kind: "dev", ID: "1-1@2"}}}
+	g := GivenBack{At: time.Unix(1000, 5).UTC(), Rows: []Row{{Key: key, Baseline: reads("1")}},
+		There: []enforce.Key{{Kind: "dev", ID: "1-1@2"}}}
 	if err := open("a").GiveBack(g); err != nil {
 		t.Fatal(err)
 	}

@@ -65,38 +65,58 @@ func (l *Loop) past() Past {
 	return out
 }
 
+// giveBack remembers, before it is done, which defaults a plan gives back: an agent that is killed meanwhile must know.
+func (l *Loop) giveBack(p Plan, seen Seen) {
+	if rows := l.defaults(p, func(enforce.Change) bool { return true }); len(rows) > 0 {
+		_ = l.Ledger.GiveBack(l.given(rows, seen, nil))
+	}
+}
+
 // gaveBack remembers which defaults were given back, and what was planned about meanwhile: planned is the last list
-// that a plan was made of. What is only in a later list, or in none, was on its way.
-func (l *Loop) gaveBack(r *Result, planned Seen) {
-	again, since := l.Releasing(), l.gone
-	if !again {
-		since = ledger.GivenBack{}
-	}
-	since.There = nil
-	for k := range planned.Has {
-		if l.kinds.kinds[k.Kind].From != nil {
-			since.There = append(since.There, k)
-		}
-	}
-	news := false
-	for _, c := range r.Plan.Apply {
-		if c.Baseline && r.Seen.At(c.Key).Same(c.To) && l.kinds.kinds[c.Key.Kind].Life == platform.Boot {
-			since.Rows = slices.DeleteFunc(slices.Clone(since.Rows), func(row ledger.Row) bool { return row.Key == c.Key })
-			since.Rows = append(since.Rows, ledger.Row{Key: c.Key, Baseline: c.To})
-			// The writes may have waited for the guards: the time begins when they are done.
-			since.At, news = l.Now(), true
-		}
-	}
-	if !news && !again {
+// that a plan was made of. What is only in a later list, or in none, was on its way; so was what could not be written.
+func (l *Loop) gaveBack(r *Result, planned Seen, failed map[enforce.Key]error) {
+	rows := l.defaults(r.Plan, func(c enforce.Change) bool { return r.Seen.At(c.Key).Same(c.To) })
+	if len(rows) == 0 && !l.Releasing() {
 		return
 	}
-	sortKeys(since.There)
-	if !news && slices.Equal(since.There, l.gone.There) {
+	now := l.given(rows, planned, failed)
+	if len(rows) == 0 && slices.Equal(now.There, l.gone.There) {
 		return
 	}
-	l.gone = since
+	l.gone = now
 	// Only an agent that is killed within the next seconds would miss it, so a full disk is no problem of this run.
-	_ = l.Ledger.GiveBack(since)
+	_ = l.Ledger.GiveBack(now)
+}
+
+// defaults are the defaults of a plan that were, or are to be, given back.
+func (l *Loop) defaults(p Plan, is func(enforce.Change) bool) (rows []ledger.Row) {
+	for _, c := range p.Apply {
+		if c.Baseline && l.kinds.kinds[c.Key.Kind].Life == platform.Boot && is(c) {
+			rows = append(rows, ledger.Row{Key: c.Key, Baseline: c.To})
+		}
+	}
+	return rows
+}
+
+// given is what was given back last, with these defaults and this list.
+func (l *Loop) given(rows []ledger.Row, planned Seen, failed map[enforce.Key]error) ledger.GivenBack {
+	out := ledger.GivenBack{At: l.gone.At}
+	if l.Releasing() {
+		out.Rows = slices.Clone(l.gone.Rows)
+	}
+	for _, row := range rows {
+		out.Rows = slices.DeleteFunc(out.Rows, func(x ledger.Row) bool { return x.Key == row.Key })
+		out.Rows = append(out.Rows, row)
+		// The writes may have waited for the guards: the time begins when they are done.
+		out.At = l.Now()
+	}
+	for k := range planned.Has {
+		if l.kinds.kinds[k.Kind].From != nil && failed[k] == nil {
+			out.There = append(out.There, k)
+		}
+	}
+	sortKeys(out.There)
+	return out
 }
 
 // sortKeys puts keys in order.
@@ -106,7 +126,11 @@ func sortKeys(keys []enforce.Key) {
 
 // New makes a loop.
 func New(l Memory, now func() time.Time, backends ...platform.Backend) *Loop {
-	return &Loop{Backends: backends, Ledger: l, Now: now, kinds: NewKinds(backends), watch: newWatch(), gone: l.LastGivenBack()}
+	loop := &Loop{Backends: backends, Ledger: l, Now: now, kinds: NewKinds(backends), watch: newWatch(), gone: l.LastGivenBack()}
+	if at := now(); loop.gone.At.After(at) {
+		loop.gone.At = at // the clock was set back
+	}
+	return loop
 }
 
 // Result is what a run did, and what it read back.
@@ -152,6 +176,7 @@ func (l *Loop) Run(ctx context.Context, ask Ask, load func(context.Context)) Res
 		return r
 	}
 
+	l.giveBack(r.Plan, seen)
 	killpoint.Hit("apply.close.before")
 	failed := map[enforce.Key]error{}
 	l.apply(ctx, r.Plan.Apply, enforce.Close, failed)
@@ -169,7 +194,7 @@ func (l *Loop) Run(ctx context.Context, ask Ask, load func(context.Context)) Res
 		l.stragglers(ctx, &r, ask, rows, lost, failed)
 	}
 	l.watch.read(seen, r.Seen, r.Plan)
-	l.gaveBack(&r, planned)
+	l.gaveBack(&r, planned, failed)
 	r.problem(l.settle(&r, lost && len(ask.Wants) == 0 && len(ask.Blind) == 0, failed))
 	return r
 }

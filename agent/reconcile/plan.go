@@ -75,7 +75,7 @@ type Past struct {
 	// Changed reports that something was. A resource that reads a value of ours without a row may then have been refused
 	// by us, although the default that refused it was given back.
 	Changed bool
-	// Gone are the baselines of defaults given back a moment ago; There is what was planned about since. Whatever is new
+	// Gone are the baselines of defaults given back a moment ago; There is what plans have taken into account since. Whatever is new
 	// was on its way while they were in force.
 	Gone  map[enforce.Key]enforce.Reading
 	There map[enforce.Key]bool

@@ -513,6 +513,35 @@ func TestRefusedWhileGivenBack(t *testing.T) {
 		}
 	}
 
+	// It arrives after the agent was killed between giving the default back and noting that.
+	b = fresh()
+	b.run(hub)
+	b.loop.Backends = []platform.Backend{dying{b.fake}}
+	func() {
+		defer func() { _ = recover() }()
+		b.run()
+	}()
+	b.start("boot1")
+	b.run()
+	b.fake.Set("dev", "new", "0")
+	b.run()
+	if got := dirs(b); got != "1 1" {
+		t.Errorf("what arrives after a kill within the run: %s", got)
+	}
+
+	// Giving it back fails once.
+	b = fresh()
+	b.run(hub)
+	b.run()
+	b.fake.Set("dev", "new", "0")
+	b.loop.Backends = []platform.Backend{failing{b.fake}}
+	b.run()
+	b.loop.Backends = []platform.Backend{b.fake}
+	b.run()
+	if got := dirs(b); got != "1 1" {
+		t.Errorf("what could not be given back at once: %s", got)
+	}
+
 	// Refused before we came.
 	b = fresh()
 	b.fake.Set("dev", "new", "0")
@@ -536,6 +565,28 @@ type arriving struct {
 func (a arriving) List(ctx context.Context) (map[enforce.Key]enforce.Reading, error) {
 	a.before()
 	return a.Backend.List(ctx)
+}
+
+// dying is a back end whose agent dies once it has given something back, and failing one that gives nothing back.
+type (
+	dying   struct{ platform.Backend }
+	failing struct{ platform.Backend }
+)
+
+func (d dying) Apply(ctx context.Context, list []enforce.Change) map[enforce.Key]error {
+	failed := d.Backend.Apply(ctx, list)
+	if len(baselines(list)) > 0 {
+		panic("killed")
+	}
+	return failed
+}
+
+func (f failing) Apply(_ context.Context, list []enforce.Change) map[enforce.Key]error {
+	failed := map[enforce.Key]error{}
+	for _, c := range list {
+		failed[c.Key] = errors.New("input/output error")
+	}
+	return failed
 }
 
 func TestShutGate(t *testing.T) {

@@ -132,6 +132,17 @@ func (r *Rules) Carry(t *fact.Tunnels) (fact.Carried, bool) {
 	return c, true
 }
 
+// Seeks reports whether nothing leaves until a tunnel works, while these are the tunnels.
+func (r *Rules) Seeks(t *fact.Tunnels) bool {
+	if r.kill != fact.SwitchAlways {
+		return false
+	}
+	m := *r.machine
+	m.Tunnels = fact.Is(*t)
+	v := tunnels(r.doc, &m)
+	return v.closes(r.kill) && len(v.on) == 0
+}
+
 // closes reports whether the kill switch is closed now.
 func (v *vpn) closes(kill string) bool {
 	switch kill {

@@ -257,6 +257,9 @@ func TestCarry(t *testing.T) {
 			if state != x.state {
 				t.Errorf("%s, not %s", state, x.state)
 			}
+			if seeks := r.Seeks(&m.Tunnels.V); seeks != (state == "closed" && got.Mode == fact.SwitchAlways) {
+				t.Errorf("it seeks a tunnel: %v", seeks)
+			}
 			if on && (len(got.Own) != 1 || got.Own[0].Port != 8443 || slices.Contains(got.Names, "x")) {
 				t.Errorf("%+v", got)
 			}

@@ -93,7 +93,7 @@ func TestVPN(t *testing.T) {
 for i in $(seq 11); do
   ip link show wg0 >/dev/null 2>&1 || { wg-quick up wg0; %s; } >/dev/null 2>&1
   for n in $(seq 600); do mapfile -d '' s </run/warder/status.json; [[ $s == *'leave through wg0'* ]] && break; sleep 0.05; done
-  sleep 1; t=$(date +%%s%%N); ip link del wg0
+  sleep 1; ip link del wg0; t=$(date +%%s%%N)
   for n in $(seq 3000); do mapfile -d '' s </run/warder/status.json; [[ $s == *'the VPN is down, and nothing leaves'* ]] && break; sleep 0.01; done
   echo $(( ($(date +%%s%%N) - t) / 1000000 )); wg-quick down wg0 >/dev/null 2>&1; ip rule del table 51820; ip -6 rule del table 51820; ip rule del table main suppress_prefixlength 0; ip -6 rule del table main suppress_prefixlength 0
 done 2>/dev/null; kill $p; wg-quick up wg0 >/dev/null 2>&1; %s`, shake, shake)

@@ -107,6 +107,10 @@ func switchChains(t *nftables.Table) []chain {
 	for _, c := range []*chain{&out, &forward} {
 		c.add(open, pass)
 		c.add(through, pass)
+		// Otherwise what passes to one address is passed on by it to another, or has room for what a user wants to tell.
+		for _, x := range append(detours(), options()) {
+			c.add(x, verdict(expr.VerdictGoto, chainRefuse))
+		}
 		c.add(to4(setLocal4), pass)
 		c.add(to6(setLocal6), pass)
 	}
@@ -115,8 +119,9 @@ func switchChains(t *nftables.Table) []chain {
 	out.add(proto(unix.IPPROTO_ICMPV6), discovery(), pass)
 	// Reports of multicast groups (MLD): without them a switch does not pass on what looks for this machine.
 	for _, kind := range []byte{131, 132, 143} {
-		out.add(proto(unix.IPPROTO_ICMPV6), icmpType(kind), toGroup(), pass)
+		out.add(proto(unix.IPPROTO_ICMPV6), icmpType(kind), toGroup(), limited(false), pass) // a user chooses the groups
 	}
+	out.add(fromOthers(), verdict(expr.VerdictGoto, chainRefuse))
 	out.add(to4(setWays4), pass)
 	out.add(to6(setWays6), pass)
 	out.add(door4(setDoors4), pass)
@@ -124,7 +129,9 @@ func switchChains(t *nftables.Table) []chain {
 	out.add(fromRoot(), door4(setOwn4), pass)
 	out.add(fromRoot(), door6(setOwn6), pass)
 	for _, to := range [][]expr.Any{to4(setServers4), to6(setServers6)} {
-		out.add(proto(unix.IPPROTO_UDP), toPort(53), to, verdict(expr.VerdictJump, chainQuestions))
+		question := slices.Concat(proto(unix.IPPROTO_UDP), toPort(53), to)
+		out.add(question, fromUsers(), limited(true), verdict(expr.VerdictGoto, chainRefuse)) // when they are asked tells something, too
+		out.add(question, verdict(expr.VerdictJump, chainQuestions))
 	}
 	out.add(verdict(expr.VerdictGoto, chainRefuse))
 	forward.add(verdict(expr.VerdictGoto, chainRefuse))
@@ -144,6 +151,31 @@ func door6(set string) []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 2},
 		&expr.Payload{DestRegister: 13, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Lookup{SourceRegister: 1, SetName: set})
+}
+
+// limited matches what comes no more often than a machine has use for, or what comes more often than that.
+func limited(over bool) []expr.Any {
+	return []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: 20, Unit: expr.LimitTimeSecond, Burst: 60, Over: over}}
+}
+
+// fromOthers matches packets whose sender is no address of this machine, which any program can bring about (IPV6_FREEBIND).
+func fromOthers() []expr.Any {
+	return []expr.Any{&expr.Fib{Register: 1, FlagSADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)}}
+}
+
+// options matches IPv4 packets with options, but for reports of multicast groups (IGMP), which must have one (RFC 3376).
+func options() []expr.Any {
+	return append(family(unix.NFPROTO_IPV4), &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{unix.IPPROTO_IGMP}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 0, Len: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{0x0f}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpGt, Register: 1, Data: []byte{5}})
+}
+
+// fromUsers matches packets of other programs than root's.
+func fromUsers() []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeySKUID, Register: 1}, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)}}
 }
 
 // fromRoot matches packets of root's programs.

@@ -73,6 +73,9 @@ func chains(t *nftables.Table, only bool) []chain {
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
 		out.add(proto(p), toPort(53), refused)
 	}
+	for _, x := range detours() {
+		out.add(x, refused)
+	}
 	out.add(flow4(setEnded4), refused)
 	out.add(flow6(setEnded6), refused)
 	out.add(established(), verdict(expr.VerdictAccept, ""))
@@ -141,6 +144,25 @@ func toSelf() []expr.Any {
 	return []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
 		equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))}
 }
+
+// detours matches packets that name further stations, to which the address that they go to first would pass them on: routing headers of
+// IPv6, and source routes of IPv4 (RFC 8200, section 4.4; RFC 791, section 3.1). Any program can send such packets.
+func detours() [][]expr.Any {
+	has := func(op expr.ExthdrOp, kind byte) []expr.Any {
+		return []expr.Any{&expr.Exthdr{DestRegister: 1, Type: kind, Len: 1, Flags: present, Op: op}, equal([]byte{1})}
+	}
+	return [][]expr.Any{
+		append(family(unix.NFPROTO_IPV6), has(expr.ExthdrOpIpv6, unix.IPPROTO_ROUTING)...),
+		append(family(unix.NFPROTO_IPV4), has(opIPv4, 131)...), // loose
+		append(family(unix.NFPROTO_IPV4), has(opIPv4, 137)...), // strict
+	}
+}
+
+// What google/nftables does not name (linux/netfilter/nf_tables.h).
+const (
+	present = 1 // NFT_EXTHDR_F_PRESENT
+	opIPv4  = 2 // NFT_EXTHDR_OP_IPV4
+)
 
 func established() []expr.Any {
 	bits := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)

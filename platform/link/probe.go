@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -34,7 +35,7 @@ func Probe(ctx context.Context, server, proxy string, exempt bool) error {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
 	t := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: dialer(exempt).DialContext, DisableKeepAlives: true,
+		Proxy: http.ProxyFromEnvironment, DialContext: dial(exempt), DisableKeepAlives: true,
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}, //nolint:gosec // see above
 	}
 	defer t.CloseIdleConnections()
@@ -78,13 +79,27 @@ func By(name string) *net.Dialer {
 	return &net.Dialer{Timeout: probeLimit, Control: func(_, _ string, c syscall.RawConn) error { return bind(c, name) }}
 }
 
-// dialer returns a plain dialer, or one whose connections and DNS questions carry the mark.
-func dialer(exempt bool) *net.Dialer {
+// dial returns how a plain program dials, or how past our own rules.
+func dial(exempt bool) func(context.Context, string, string) (net.Conn, error) {
 	if exempt {
-		return Past()
+		return Absolute(Past())
 	}
-	return &net.Dialer{Timeout: probeLimit}
+	return (&net.Dialer{Timeout: probeLimit}).DialContext
 }
+
+// Absolute dials as d, but looks a name up as it is, without the search domains that a network hands out: otherwise that network would
+// choose what is asked past our rules.
+func Absolute(d *net.Dialer) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if host, port, err := net.SplitHostPort(address); err == nil && net.ParseIP(host) == nil {
+			address = net.JoinHostPort(Rooted(host), port)
+		}
+		return d.DialContext(ctx, network, address)
+	}
+}
+
+// Rooted is a name that no search domain is added to.
+func Rooted(name string) string { return strings.TrimSuffix(name, ".") + "." }
 
 // marked returns a dialer whose connections and DNS questions are made by such sockets.
 func marked(prepare func(syscall.RawConn) error) *net.Dialer {

@@ -9,18 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxUplinks bounds how many interfaces are tried.
-const maxUplinks = 4
+// maxUplinks bounds how many interfaces are named.
+const maxUplinks = 8
 
-// Uplinks are the interfaces of the default routes of the main routing table. A tunnel that takes everything usually leaves them there,
-// under routes or rules of its own.
+// Uplinks are the interfaces of this machine's default routes, of tunnels, too. A tunnel that takes everything usually leaves the others
+// there, under routes or rules of its own.
 func Uplinks() []string { return uplinksIn("/proc/thread-self/net") }
 
 // uplinksIn reads them from the kernel's tables; see gatewaysIn.
 func uplinksIn(dir string) (out []string) {
 	add := func(name, flags string) {
 		f, err := strconv.ParseUint(flags, 16, 32)
-		if err == nil && f&(unix.RTF_UP|unix.RTF_REJECT) == unix.RTF_UP && name != "" && name != "lo" && !slices.Contains(out, name) && len(out) < maxUplinks {
+		if err != nil || f&(unix.RTF_UP|unix.RTF_REJECT) != unix.RTF_UP || name == "" || name == "lo" {
+			return
+		}
+		if !slices.Contains(out, name) && len(out) < maxUplinks {
 			out = append(out, name)
 		}
 	}

@@ -1006,6 +1006,31 @@ func TestOwnPort(t *testing.T) {
 	}
 }
 
+// A packet to an allowed address that names further stations is refused: that address would pass it on to one that is not allowed. The
+// other two kinds of SendDetours go to an allowed address and nowhere else.
+func TestDetours(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	l := newLaptop(t)
+	count := l.Detours(t)
+	for _, x := range []struct {
+		policy   string
+		arriving int
+	}{{"", 4}, {allowList, 2}, {blockList, 2}} {
+		if l.load(x.policy); x.policy == allowList {
+			l.gives(platformtest.DNS4, "docs.example.com", "A", platformtest.Web4)
+			l.gives(platformtest.DNS4, "docs.example.com", "AAAA", platformtest.Web6)
+		}
+		before := count()
+		platformtest.SendDetours(t, platformtest.Web4, platformtest.Web6, platformtest.Other4, platformtest.Other6, 9, []byte("x"))
+		time.Sleep(200 * time.Millisecond)
+		if n := count() - before; n != x.arriving {
+			t.Errorf("%q: %d packets arrived, wanted %d", x.policy, n, x.arriving)
+		}
+	}
+}
+
 // The rules of other programs stay as they are while ours come, are refilled and go, and names are judged beside them.
 func TestOtherRulesets(t *testing.T) {
 	for _, name := range platformtest.Rulesets {

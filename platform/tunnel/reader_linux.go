@@ -179,6 +179,9 @@ func (r *Reader) tunnel(ctx context.Context, l netlink.Link, s *survey) (fact.Tu
 	case *netlink.Xfrmi:
 		t.Peers = s.sec.peers(func(p *outbound) bool { return p.ifid == int(x.Ifid) })
 	case *netlink.Vti:
+		if !t.Up && (a.Name == "ip_vti0" || a.Name == "ip6_vti0") {
+			return t, false // the kernel makes these by itself when the first VTI is made, and keeps them
+		}
 		t.Peers = s.sec.peers(func(p *outbound) bool { return p.dst == addr(x.Remote) })
 	}
 	switch t.Kind {

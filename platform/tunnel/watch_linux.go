@@ -33,6 +33,10 @@ const (
 	rest = 50 * time.Millisecond
 	// restMost is how long that is waited for at most.
 	restMost = 500 * time.Millisecond
+	// readBurst is how long the network may be read at a stretch, and readPart the part of the time beyond that: whoever runs the
+	// network can bring about thousands of routes that change all the time.
+	readBurst = time.Second
+	readPart  = 5
 	// pace is how often WireGuard is asked whether its peers still answer, which nothing announces.
 	pace = 20 * time.Second
 )
@@ -97,6 +101,7 @@ func (r *Reader) Watch(ctx context.Context, changed func()) error {
 			cancel()
 		}
 	})
+	debt := debt{at: time.Now()}
 	for {
 		select {
 		case <-ctx.Done():
@@ -109,15 +114,46 @@ func (r *Reader) Watch(ctx context.Context, changed func()) error {
 			}
 		case <-stirred:
 		}
+		sleep(ctx, debt.wait(time.Now()))
 		for range 2 { // at once, and when all has come
 			if r.guard != nil && ctx.Err() == nil {
+				begun := time.Now()
 				r.guard.stirred(ctx)
+				debt.left += time.Since(begun)
 			}
 			settle(ctx, stirred)
 		}
-		if ctx.Err() == nil && r.changed(ctx) {
+		if ctx.Err() != nil {
+			continue
+		}
+		begun := time.Now()
+		news := r.changed(ctx)
+		debt.left += time.Since(begun)
+		if news {
 			changed()
 		}
+	}
+}
+
+// debt is for how long the network was read, less the part of the time since that may be used for it.
+type debt struct {
+	left time.Duration
+	at   time.Time
+}
+
+// wait is how long the next reading has to wait.
+func (d *debt) wait(now time.Time) time.Duration {
+	d.left, d.at = max(d.left-now.Sub(d.at)/readPart, 0), now
+	return max(d.left-readBurst, 0) * readPart
+}
+
+// sleep waits, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
 	}
 }
 

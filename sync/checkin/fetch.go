@@ -112,9 +112,9 @@ func (c *Client) fetchList(ctx context.Context, sha256 string, have Part, put fu
 	return nil
 }
 
-// Reached reports whether the server itself answers on a connection of this dialer: a certificate of the authority that is trusted,
+// Reached reports whether the server itself answers on a connection that is dialed so: a certificate of the authority that is trusted,
 // and no other answer than its own. A portal that answers for every name does not pass for it.
-func (c *Client) Reached(ctx context.Context, d *net.Dialer) error {
+func (c *Client) Reached(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, requestLimit/3)
 	defer cancel()
 	h, err := c.Server.HTTP()
@@ -122,7 +122,7 @@ func (c *Client) Reached(ctx context.Context, d *net.Dialer) error {
 		return err
 	}
 	defer h.CloseIdleConnections()
-	h.Transport.(*http.Transport).DialContext = d.DialContext
+	h.Transport.(*http.Transport).DialContext = dial
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.Server.URL, "/")+"/healthz", nil)
 	if err != nil {
 		return err

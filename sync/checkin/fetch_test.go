@@ -36,7 +36,7 @@ func TestReached(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Reached(context.Background(), &net.Dialer{Timeout: 5 * time.Second}); (err == nil) != x.reached {
+		if err := c.Reached(context.Background(), (&net.Dialer{Timeout: 5 * time.Second}).DialContext); (err == nil) != x.reached {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
