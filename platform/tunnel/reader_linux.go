@@ -29,6 +29,7 @@ type Reader struct {
 
 	mu    sync.Mutex
 	last  fact.Known[fact.Tunnels]
+	debt  debt                // for how long the network was read
 	heard map[string]*hearing // WireGuard's tunnels, by name
 	guard *Guard              // is told of every stir, before anything else; nil: there is none
 }
@@ -85,6 +86,11 @@ func (r *Reader) known(ctx context.Context) fact.Known[fact.Tunnels] {
 	}
 	r.reading.Lock() // others get a reading of their own, one after the other
 	defer r.reading.Unlock()
+	defer func(begun time.Time) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.debt.left += time.Since(begun)
+	}(time.Now())
 	for try := 0; ; try++ {
 		t, err := r.read(ctx)
 		if err == nil {

@@ -101,7 +101,6 @@ func (r *Reader) Watch(ctx context.Context, changed func()) error {
 			cancel()
 		}
 	})
-	debt := debt{at: time.Now()}
 	for {
 		select {
 		case <-ctx.Done():
@@ -114,22 +113,17 @@ func (r *Reader) Watch(ctx context.Context, changed func()) error {
 			}
 		case <-stirred:
 		}
-		sleep(ctx, debt.wait(time.Now()))
+		r.mu.Lock()
+		wait := r.debt.wait(time.Now())
+		r.mu.Unlock()
+		sleep(ctx, wait)
 		for range 2 { // at once, and when all has come
 			if r.guard != nil && ctx.Err() == nil {
-				begun := time.Now()
 				r.guard.stirred(ctx)
-				debt.left += time.Since(begun)
 			}
 			settle(ctx, stirred)
 		}
-		if ctx.Err() != nil {
-			continue
-		}
-		begun := time.Now()
-		news := r.changed(ctx)
-		debt.left += time.Since(begun)
-		if news {
+		if ctx.Err() == nil && r.changed(ctx) {
 			changed()
 		}
 	}
