@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/warderd/warder/enforce/fact"
@@ -52,11 +53,11 @@ func (a *Agent) dial(ctx context.Context, network, address string) (net.Conn, er
 	return first(ctx, ways, besideAfter, func(c net.Conn) { _ = c.Close() }, nil)
 }
 
-// mayBeside reports whether what is sent to the server may be seen beside a tunnel: everything but a proxy's password in clear.
+// mayBeside reports whether what is sent to the server may be seen beside a tunnel: not what is in clear, nor a proxy's password in clear.
 func (a *Agent) mayBeside() bool {
 	server, proxy := a.server()
 	p := proxyOf(server, proxy)
-	return p == nil || p.User == nil || p.Scheme == "https"
+	return strings.HasPrefix(server, "https:") && (p == nil || p.User == nil || p.Scheme == "https")
 }
 
 // proxyOf is the proxy to a server: the one that is set, or the environment's; nil: none.

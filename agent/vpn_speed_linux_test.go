@@ -46,20 +46,36 @@ func TestSpeed(t *testing.T) {
 	}
 	w.Up(platformtest.Router4 + ":51820")
 	w.Shake()
-	var with, without []float64
-	for range 5 {
+	open := func() {
 		l.admin("PUT", path, network("monitor", policy))
 		becomes(t, "open", "", func() string { out, _ := exec.Command("nft", "list", "tables").Output(); return string(out) })
-		without = append(without, throughput(t, o))
+	}
+	closed := func() {
 		l.admin("PUT", path, network("enforce", policy))
 		becomes(t, "closed", "refused", func() string {
 			return map[bool]string{true: "refused"}[exec.Command("nft", "list", "table", "inet", "warder_switch").Run() == nil]
 		})
-		with = append(with, throughput(t, o))
 	}
-	slices.Sort(with)
-	slices.Sort(without)
-	t.Logf("through the tunnel: %.2f Gbit/s with the kill switch, %.2f without (medians of five turns): %.3f", with[2], without[2], with[2]/without[2])
+	var with, without, ratios []float64
+	for i := range 20 { // pairs, each in the other order than the one before
+		var a, b float64
+		if i%2 == 0 {
+			open()
+			a = throughput(t, o)
+		}
+		closed()
+		b = throughput(t, o)
+		if i%2 == 1 {
+			open()
+			a = throughput(t, o)
+		}
+		without, with, ratios = append(without, a), append(with, b), append(ratios, b/a)
+	}
+	for _, list := range [][]float64{with, without, ratios} {
+		slices.Sort(list)
+	}
+	t.Logf("through the tunnel: %.2f Gbit/s with the kill switch, %.2f without (medians); median of 20 ratios %.3f, its interval (95%%) %.3f to %.3f",
+		with[10], without[10], (ratios[9]+ratios[10])/2, ratios[5], ratios[14])
 }
 
 // throughput is what iperf3 says of a connection through the tunnel, in Gbit/s.

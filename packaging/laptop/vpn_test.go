@@ -47,6 +47,10 @@ func TestVPN(t *testing.T) {
 		r.wait(what, `warder status --json | tr -d '\n' | tr '{' '\n' | grep '"network.vpn_required"' | grep -q '%s'`, words)
 	}
 	before := r.sh(routed)
+	resident := func(when string) {
+		t.Log(when + ": " + strings.TrimSpace(r.sh("grep -h VmRSS /proc/$(systemctl show -P MainPID warder)/status")))
+	}
+	resident("the agent without a policy about VPNs")
 	r.set(policy("warn", tunneled))
 	contains(t, r.finding(required), "noncompliant/observed: no VPN is up")
 	up := "everything goes through wg0 (wireguard)"
@@ -108,6 +112,7 @@ done 2>/dev/null; kill $p; wg-quick up wg0 >/dev/null 2>&1; %s`, shake, shake)
 			t.Fatalf("%v\n%s", took, out)
 		}
 		t.Logf("a tunnel that fell is read back, tried and told after %d ms (median of %v)", took[5], took)
+		resident("the agent with a kill switch and a tunnel")
 		if out := captured(r); out != "" {
 			t.Errorf("there got past the switch:\n%s", out)
 		}

@@ -111,6 +111,14 @@ func switchChains(t *nftables.Table) []chain {
 		for _, x := range append(detours(), options()) {
 			c.add(x, verdict(expr.VerdictGoto, chainRefuse))
 		}
+	}
+	out.add(door4(setDoors4), pass) // the tunnel's own packets: most of what gets here
+	out.add(door6(setDoors6), pass)
+	out.add(to4(setWays4), pass)
+	out.add(to6(setWays6), pass)
+	out.add(fromRoot(), door4(setOwn4), pass)
+	out.add(fromRoot(), door6(setOwn6), pass)
+	for _, c := range []*chain{&out, &forward} {
 		c.add(to4(setLocal4), pass)
 		c.add(to6(setLocal6), pass)
 	}
@@ -122,12 +130,6 @@ func switchChains(t *nftables.Table) []chain {
 		out.add(proto(unix.IPPROTO_ICMPV6), icmpType(kind), toGroup(), limited(false), pass) // a user chooses the groups
 	}
 	out.add(fromOthers(), verdict(expr.VerdictGoto, chainRefuse))
-	out.add(to4(setWays4), pass)
-	out.add(to6(setWays6), pass)
-	out.add(door4(setDoors4), pass)
-	out.add(door6(setDoors6), pass)
-	out.add(fromRoot(), door4(setOwn4), pass)
-	out.add(fromRoot(), door6(setOwn6), pass)
 	for _, to := range [][]expr.Any{to4(setServers4), to6(setServers6)} {
 		question := slices.Concat(proto(unix.IPPROTO_UDP), toPort(53), to)
 		out.add(question, fromUsers(), limited(true), verdict(expr.VerdictGoto, chainRefuse)) // when they are asked tells something, too

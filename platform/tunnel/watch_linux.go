@@ -51,6 +51,7 @@ func (r *Reader) Watch(ctx context.Context, changed func()) error {
 	defer cancel()
 	stirred := make(chan struct{}, 1)
 	stir := func() {
+		r.told.Add(1)
 		select {
 		case stirred <- struct{}{}:
 		default:
@@ -90,6 +91,8 @@ func (r *Reader) Watch(ctx context.Context, changed func()) error {
 			}
 		})
 	}
+	r.watched.Store(true)
+	defer r.watched.Store(false)
 	all.Go(func() { r.watchServers(ctx, stir) })
 	all.Go(func() {
 		if err := tick.Every(ctx, pace, func() {
