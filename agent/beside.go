@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/warderd/warder/enforce/fact"
@@ -42,15 +43,62 @@ func (a *Agent) dial(ctx context.Context, network, address string) (net.Conn, er
 				d.KeepAlive = usual.KeepAlive
 				ways = append(ways, func(ctx context.Context) (net.Conn, error) {
 					c, err := d.DialContext(ctx, network, to)
-					if err == nil {
-						a.strayed.Store(true)
+					if err != nil {
+						return nil, err
 					}
-					return c, err
+					return stray{c}, nil
 				})
 			}
 		}
 	}
-	return first(ctx, ways, besideAfter, func(c net.Conn) { _ = c.Close() }, nil)
+	c, err := first(ctx, ways, besideAfter, func(c net.Conn) { _ = c.Close() }, nil)
+	if s, is := c.(stray); is {
+		a.strays.made(address)
+		c = s.Conn
+	}
+	return c, err
+}
+
+// stray is a connection that was made beside a tunnel.
+type stray struct{ net.Conn }
+
+// strays says whether there may be such connections, and when the usual way is tried again.
+type strays struct {
+	mu      sync.Mutex
+	address string // what was connected to; "": there are none
+	next    time.Time
+	pause   time.Duration
+}
+
+// The pauses between two tries of the usual way.
+const (
+	strayPause = 30 * time.Second
+	strayMost  = 10 * time.Minute
+)
+
+func (s *strays) made(address string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.address = address
+}
+
+// due returns the address to try now; "": none.
+func (s *strays) due(now time.Time) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.address == "" || now.Before(s.next) && s.next.Sub(now) <= strayMost {
+		return ""
+	}
+	s.pause = min(max(2*s.pause, strayPause), strayMost)
+	s.next = now.Add(s.pause)
+	return s.address
+}
+
+// over says that the usual way works.
+func (s *strays) over() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.address, s.next, s.pause = "", time.Time{}, 0
 }
 
 // mayBeside reports whether what is sent to the server may be seen beside a tunnel: not what is in clear, nor a proxy's password in clear.
@@ -89,20 +137,29 @@ func (a *Agent) uplinks() []string {
 	})
 }
 
-// strays ends the connections that were made beside a tunnel, once one seems to work, or none is up.
-func (a *Agent) strays() {
-	c, list := a.contact, a.machine.last().snapshot.Tunnels.V.List
-	dead := func(t fact.Tunnel) bool { return t.Up && t.Silent != "" }
-	if slices.ContainsFunc(list, dead) || a.seeks() || !a.strayed.CompareAndSwap(true, false) {
+// endStrays ends the connections that were made beside a tunnel, once the usual way works again.
+func (a *Agent) endStrays() {
+	address := a.strays.due(a.o.Now())
+	if address == "" {
 		return
 	}
-	if c.client != nil {
-		c.client.Close()
-	}
-	if c.socket != nil {
-		c.renewed = true
-		c.socket.Renew()
-	}
+	a.background.Go(func() {
+		c, err := (&net.Dialer{Timeout: besideAfter}).DialContext(a.ctx, "tcp", address)
+		if err != nil {
+			return
+		}
+		_ = c.Close()
+		a.do(func() {
+			a.strays.over()
+			if a.contact.client != nil {
+				a.contact.client.Close()
+			}
+			if a.contact.socket != nil {
+				a.contact.renewed = true
+				a.contact.socket.Renew()
+			}
+		})
+	})
 }
 
 // seeks reports whether nothing leaves until a tunnel works.

@@ -80,3 +80,32 @@ func TestMayBeside(t *testing.T) {
 		}
 	}
 }
+
+// The usual way is tried again after connections beside it, less and less often, until it works.
+func TestStrays(t *testing.T) {
+	t.Parallel()
+	var s strays
+	now := time.Unix(1000, 0)
+	if s.due(now) != "" {
+		t.Error("due without a stray")
+	}
+	s.made("policy.corp.example:443")
+	tries := 0
+	for range 3600 {
+		if s.due(now) != "" {
+			tries++
+		}
+		now = now.Add(time.Second)
+	}
+	if tries < 7 || tries > 12 {
+		t.Errorf("%d tries in an hour", tries)
+	}
+	s.over()
+	if s.due(now.Add(time.Hour)) != "" {
+		t.Error("due after its end")
+	}
+	s.made("policy.corp.example:443")
+	if s.due(now.Add(-time.Hour)) == "" {
+		t.Error("not due after the clock was set back")
+	}
+}

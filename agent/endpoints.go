@@ -62,6 +62,7 @@ const (
 	endpointMost  = 32               // addresses of one name
 	endpointNames = 512
 	endpointLimit = 20 * time.Second
+	endpointBatch = 4 // changes that are told together
 	endpointFile  = 1 << 20
 )
 
@@ -240,41 +241,54 @@ func (e *endpoints) wait() (least time.Duration, ok bool) {
 	return least, len(e.hosts) > 0
 }
 
-// due are the hosts that have to be looked up now. The caller has the lock.
-func (e *endpoints) due() (out []string) {
+// due is the host that has to be looked up now; "" if there is none. Those that are sought take turns with the others, of which the one that
+// waits longest comes first: many names that nobody answers must not keep the VPN's server away. The caller has the lock.
+func (e *endpoints) due(sought bool) (host string) {
+	var late []string
 	for _, h := range e.hosts {
-		if e.left(h) == 0 && !slices.Contains(out, h) {
-			out = append(out, h)
+		if e.left(h) == 0 {
+			late = append(late, h)
 		}
 	}
-	return out
+	if len(late) == 0 {
+		return ""
+	}
+	if i := slices.IndexFunc(late, func(h string) bool { return slices.Contains(e.sought, h) }); sought && i >= 0 {
+		return late[i]
+	}
+	return slices.MinFunc(late, func(a, b string) int { return e.kept.Hosts[a].asked.Compare(e.kept.Hosts[b].asked) })
 }
 
 // lookUp asks for names, one after the other; and again for those that are not answered, until all are, and for those that are sought.
 func (e *endpoints) lookUp(ctx context.Context) {
 	for {
-		e.mu.Lock()
-		hosts := e.due()
-		e.busy = ctx.Err() == nil
-		e.mu.Unlock()
-		if ctx.Err() != nil {
-			return
-		}
-		changed := false
-		for _, h := range hosts {
-			limited, cancel := context.WithTimeout(ctx, endpointLimit)
-			list, err := e.ask(limited, h)
-			cancel()
-			if ctx.Err() != nil {
-				break // it was not the network that did not answer
-			}
-			changed = e.take(h, list, err) || changed
-		}
-		if changed && ctx.Err() == nil {
+		changed := 0
+		for sought := true; ; sought = !sought {
 			e.mu.Lock()
-			e.save()
+			h := e.due(sought)
+			e.busy = ctx.Err() == nil
 			e.mu.Unlock()
-			e.learnt()
+			if ctx.Err() != nil {
+				return
+			}
+			if h != "" {
+				limited, cancel := context.WithTimeout(ctx, endpointLimit)
+				list, err := e.ask(limited, h)
+				cancel()
+				if ctx.Err() == nil && e.take(h, list, err) { // otherwise it was not the network that did not answer
+					changed++
+				}
+			}
+			if changed > 0 && (h == "" || changed == endpointBatch) {
+				changed = 0
+				e.mu.Lock()
+				e.save()
+				e.mu.Unlock()
+				e.learnt()
+			}
+			if h == "" {
+				break
+			}
 		}
 		e.mu.Lock()
 		wait, _ := e.wait()

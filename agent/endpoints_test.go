@@ -160,3 +160,39 @@ func TestEndpoints(t *testing.T) {
 		}
 	}
 }
+
+// Hosts that nobody answers do not keep those away that are sought: they take turns.
+func TestEndpointTurns(t *testing.T) {
+	now := time.Unix(1000, 0)
+	ctx, cancel := context.WithCancel(context.Background())
+	var next func(context.Context)
+	e := newEndpoints(filepath.Join(t.TempDir(), "e"), func() float64 { return 1 }, func() time.Time { return now },
+		func(f func(context.Context)) { next = f }, func() {})
+	last, longest, begun := now, time.Duration(0), now
+	e.ask = func(_ context.Context, host string) ([]netip.Addr, error) {
+		if now.Sub(begun) > 2*time.Hour {
+			cancel()
+		}
+		if host == "vpn.example.com" {
+			longest, last = max(longest, now.Sub(last)), now
+			return []netip.Addr{netip.MustParseAddr("198.51.100.7")}, nil
+		}
+		now = now.Add(endpointLimit)
+		return nil, errors.New("timeout")
+	}
+	e.after = func(d time.Duration) <-chan time.Time {
+		now = now.Add(d)
+		c := make(chan time.Time, 1)
+		c <- now
+		return c
+	}
+	hosts := []string{"vpn.example.com"}
+	for i := range 100 {
+		hosts = append(hosts, fmt.Sprintf("h%d.example.com", i))
+	}
+	e.of(hosts, hosts[:1])
+	next(ctx)
+	if longest > endpointSoon+2*endpointLimit {
+		t.Errorf("it was not looked for during %s", longest)
+	}
+}

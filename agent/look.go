@@ -189,7 +189,7 @@ func (a *Agent) apply() bool {
 		a.journal.record(e)
 	}
 	news := a.found(s)
-	a.strays()
+	a.endStrays()
 	if len(s.result.Drifted) > 0 || news {
 		a.clocks.vain = 0
 	} else if s.written {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/warderd/warder/agent/config"
@@ -44,7 +43,7 @@ type Agent struct {
 	clocks     clocks
 	early      earlyNote
 	endpoints  *endpoints
-	strayed    atomic.Bool // a connection was made beside a tunnel
+	strays     strays
 	pace       pace
 	host       protocol.Host  // as they were at the last look
 	background sync.WaitGroup // goroutines that the loop has started and does not wait for

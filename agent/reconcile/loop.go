@@ -88,10 +88,10 @@ func (l *Loop) gaveBack(r *Result, planned Seen, failed map[enforce.Key]error) {
 	_ = l.Ledger.GiveBack(now)
 }
 
-// defaults are the defaults of a plan that were, or are to be, given back.
+// defaults are the defaults of a plan that were, or are to be, given back. What is only ours, such as a table, refuses nothing any more.
 func (l *Loop) defaults(p Plan, is func(enforce.Change) bool) (rows []ledger.Row) {
 	for _, c := range p.Apply {
-		if c.Baseline && l.kinds.kinds[c.Key.Kind].Life == platform.Boot && is(c) {
+		if kind := l.kinds.kinds[c.Key.Kind]; c.Baseline && kind.Life == platform.Boot && kind.Ours != "" && is(c) {
 			rows = append(rows, ledger.Row{Key: c.Key, Baseline: c.To})
 		}
 	}

@@ -59,6 +59,7 @@ const (
 	setServers4            = "servers4"     // name servers
 	setServers6            = "servers6"
 	chainQuestions         = "questions"
+	chainAsked             = "asked"
 	chainForward           = "forward"
 	switchPriority         = -10 // before other programs' filters, so that what they see is what leaves
 	switchHow              = "the kernel's nftables, table inet " + SwitchTable

@@ -91,11 +91,14 @@ func switchChains(t *nftables.Table) []chain {
 	}
 	refuse := chain{Chain: nftables.Chain{Name: chainRefuse, Table: t}}
 	questions := chain{Chain: nftables.Chain{Name: chainQuestions, Table: t}}
+	asked := chain{Chain: nftables.Chain{Name: chainAsked, Table: t}} // for names that may be asked for
 	out, forward := hook(chainOut, nftables.ChainHookOutput), hook(chainForward, nftables.ChainHookForward)
 
 	refuse.add(proto(unix.IPPROTO_TCP), counted(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
 	refuse.add(counted(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}))
 	pass := verdict(expr.VerdictAccept, "")
+	asked.add(fromUsers(), limited(true), verdict(expr.VerdictGoto, chainRefuse)) // when they are asked tells something, too
+	asked.add(pass)
 
 	out.add(marked(link.Mark), pass)
 	out.add(loopback(), pass)
@@ -122,8 +125,9 @@ func switchChains(t *nftables.Table) []chain {
 		c.add(to4(setLocal4), pass)
 		c.add(to6(setLocal6), pass)
 	}
-	out.add(family(unix.NFPROTO_IPV4), proto(unix.IPPROTO_UDP), fromPort(68), toPort(67), pass)
-	out.add(family(unix.NFPROTO_IPV6), proto(unix.IPPROTO_UDP), fromPort(546), toPort(547), pass)
+	for _, x := range dhcp() {
+		out.add(x, pass)
+	}
 	out.add(proto(unix.IPPROTO_ICMPV6), discovery(), pass)
 	// Reports of multicast groups (MLD): without them a switch does not pass on what looks for this machine.
 	for _, kind := range []byte{131, 132, 143} {
@@ -131,13 +135,11 @@ func switchChains(t *nftables.Table) []chain {
 	}
 	out.add(fromOthers(), verdict(expr.VerdictGoto, chainRefuse))
 	for _, to := range [][]expr.Any{to4(setServers4), to6(setServers6)} {
-		question := slices.Concat(proto(unix.IPPROTO_UDP), toPort(53), to)
-		out.add(question, fromUsers(), limited(true), verdict(expr.VerdictGoto, chainRefuse)) // when they are asked tells something, too
-		out.add(question, verdict(expr.VerdictJump, chainQuestions))
+		out.add(proto(unix.IPPROTO_UDP), toPort(53), to, verdict(expr.VerdictJump, chainQuestions))
 	}
 	out.add(verdict(expr.VerdictGoto, chainRefuse))
 	forward.add(verdict(expr.VerdictGoto, chainRefuse))
-	return []chain{refuse, questions, out, forward}
+	return []chain{refuse, asked, questions, out, forward}
 }
 
 // door4 and door6 match an address, a protocol and a port, which lie side by side in the kernel's registers.
@@ -227,7 +229,8 @@ func asks(name string) (rules [][]expr.Any) {
 			payload(4, 2), equal(length(len(b) + optLen)),
 			payload(udp+4, 8), equal([]byte{0, 1, 0, 0, 0, 0, 0, 1})}, question...)
 		edns = append(edns, payload(udp+len(b), 3), equal([]byte{0, 0, 41}), payload(udp+len(b)+optLen-2, 2), equal([]byte{0, 0}))
-		rules = append(rules, append(plain, verdict(expr.VerdictAccept, "")...), append(edns, verdict(expr.VerdictAccept, "")...))
+		pass := verdict(expr.VerdictGoto, chainAsked)
+		rules = append(rules, append(plain, pass...), append(edns, pass...))
 	}
 	return rules
 }

@@ -2,7 +2,9 @@ package firewall
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -91,8 +93,9 @@ func chains(t *nftables.Table, only bool) []chain {
 			out.add(to, verdict(expr.VerdictAccept, ""))
 		}
 		// DHCP in both families, and the neighbour and router discovery of IPv6, which may be sent to any address.
-		out.add(family(unix.NFPROTO_IPV4), proto(unix.IPPROTO_UDP), fromPort(68), toPort(67), verdict(expr.VerdictAccept, ""))
-		out.add(family(unix.NFPROTO_IPV6), proto(unix.IPPROTO_UDP), fromPort(546), toPort(547), verdict(expr.VerdictAccept, ""))
+		for _, x := range dhcp() {
+			out.add(x, verdict(expr.VerdictAccept, ""))
+		}
 		out.add(proto(unix.IPPROTO_ICMPV6), discovery(), verdict(expr.VerdictAccept, ""))
 		out.add(refused)
 	}
@@ -186,6 +189,25 @@ func toPort(p uint16) []expr.Any { return port(2, p) }
 func port(offset uint32, p uint16) []expr.Any {
 	return []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
 		equal(binaryutil.BigEndian.PutUint16(p))}
+}
+
+// near are the networks in which a DHCP server is asked by its own address: private ones, and the broadcast address. One elsewhere is asked
+// by broadcast again when that is refused (RFC 2131, section 4.4.5).
+var near = []netip.Prefix{netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("169.254.0.0/16")}
+
+// dhcp matches what a DHCP client sends. Where programs of users may have its port (net.ipv4.ip_unprivileged_port_start) they can send so, too,
+// but not to hosts outside.
+func dhcp() (out [][]expr.Any) {
+	from := func(f byte, own, server uint16) []expr.Any {
+		return slices.Concat(family(f), proto(unix.IPPROTO_UDP), fromPort(own), toPort(server))
+	}
+	for _, p := range near {
+		mask := net.CIDRMask(p.Bits(), 32)
+		out = append(out, append(from(unix.NFPROTO_IPV4, 68, 67), &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)}, equal(p.Addr().AsSlice())))
+	}
+	return append(out, append(from(unix.NFPROTO_IPV6, 546, 547), toGroup()...))
 }
 
 // discovery matches the ICMPv6 types 133 to 137 (RFC 4861, section 4).

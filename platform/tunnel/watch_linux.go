@@ -24,8 +24,8 @@ var groups = []struct {
 	list   []uint32
 }{
 	{unix.NETLINK_ROUTE, []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE,
-		unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE}},
-	{unix.NETLINK_XFRM, []uint32{2, 3, 4}}, // EXPIRE, SA, POLICY
+		unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE, unix.RTNLGRP_NEXTHOP}},
+	{unix.NETLINK_XFRM, []uint32{2, 3, 4, 7, 8}}, // EXPIRE, SA, POLICY, MIGRATE, MAPPING
 }
 
 const (
@@ -92,6 +92,7 @@ func (r *Reader) Watch(ctx context.Context, changed func()) error {
 		})
 	}
 	r.watched.Store(true)
+	stir() // what changed before is not announced any more
 	defer r.watched.Store(false)
 	all.Go(func() { r.watchServers(ctx, stir) })
 	all.Go(func() {
@@ -126,7 +127,11 @@ func (r *Reader) Watch(ctx context.Context, changed func()) error {
 			}
 			settle(ctx, stirred)
 		}
+		r.told.Add(1) // not everything is announced: what came with it is read, too
 		if ctx.Err() == nil && r.changed(ctx) {
+			if r.guard != nil {
+				r.guard.stirred(ctx)
+			}
 			changed()
 		}
 	}
