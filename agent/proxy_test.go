@@ -140,7 +140,11 @@ func TestServerInCapitals(t *testing.T) {
 	l.stop()
 	l.start()
 	l.in(func(a *Agent) {
-		a.custody.state.Device.Server = at
+		d := *a.custody.device()
+		d.Server = at
+		a.custody.mu.Lock()
+		a.custody.state.Device = &d
+		a.custody.mu.Unlock()
 		a.connect()
 		a.checkIn()
 	})

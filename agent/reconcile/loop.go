@@ -126,7 +126,11 @@ func sortKeys(keys []enforce.Key) {
 
 // New makes a loop.
 func New(l Memory, now func() time.Time, backends ...platform.Backend) *Loop {
-	loop := &Loop{Backends: backends, Ledger: l, Now: now, kinds: NewKinds(backends), watch: newWatch(), gone: l.LastGivenBack()}
+	loop := &Loop{Backends: backends, Ledger: l, Now: now, kinds: NewKinds(backends), watch: newWatch()}
+	if l == nil {
+		return loop // it only answers questions
+	}
+	loop.gone = l.LastGivenBack()
 	if at := now(); loop.gone.At.After(at) {
 		loop.gone.At = at // the clock was set back
 	}

@@ -153,6 +153,7 @@ sleep 0.%d; systemctl kill -s KILL warder; wait`, rand.IntN(9)+1)
 		r.sh("wg-quick down wg0")
 	})
 
+	r.sh("! ip link show wg0 >/dev/null 2>&1 || wg-quick down wg0") // where not all of the above was asked for
 	r.set(policy("monitor", requiredVPN))
 	r.set(policy("monitor", `{"network":{"vpn_required":true}}`))
 	r.sh(`openvpn --genkey secret /root/k; ip netns exec outside openvpn --daemon --dev tuno --dev-type tun --secret /root/k --cipher AES-256-CBC --ifconfig 10.98.0.1 10.98.0.2 --lport 1194
