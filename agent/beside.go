@@ -233,13 +233,14 @@ func first[T any](ctx context.Context, ways []way[T], head time.Duration, drop f
 // lookUpPast looks up a name past our own rules: as the routes say, and, if that takes long or fails, also by the interfaces beside a
 // tunnel, which may lead nowhere because its server has another address now. That there is no such name is an answer.
 func lookUpPast(ctx context.Context, host string, uplinks []string) ([]netip.Addr, error) {
-	ways := []way[[]netip.Addr]{func(ctx context.Context) ([]netip.Addr, error) {
-		return link.Past().Resolver.LookupNetIP(ctx, "ip", host)
-	}}
+	by := func(d *net.Dialer) way[[]netip.Addr] {
+		return func(ctx context.Context) ([]netip.Addr, error) {
+			return d.Resolver.LookupNetIP(ctx, "ip", link.Rooted(host))
+		}
+	}
+	ways := []way[[]netip.Addr]{by(link.Past())}
 	for _, name := range uplinks {
-		ways = append(ways, func(ctx context.Context) ([]netip.Addr, error) {
-			return link.PastBy(name).Resolver.LookupNetIP(ctx, "ip", host)
-		})
+		ways = append(ways, by(link.PastBy(name)))
 	}
 	return first(ctx, ways, besideAfter, nil, func(err error) bool {
 		var e *net.DNSError

@@ -47,7 +47,7 @@ type kept struct {
 // endpoint is one name.
 type endpoint struct {
 	Found map[netip.Addr]time.Time `json:"found"` // when each address was last an answer
-	asked time.Time                // when it was last asked for; zero: it has to be asked for now
+	asked time.Time                // when it was last asked for; zero: it is due
 	// pause is how long it takes at most until what was not answered is asked for again: longer and longer. Zero: it was answered.
 	pause time.Duration
 	// part is which part of it, from a half to the whole, so that not all machines of a company ask at the same time.

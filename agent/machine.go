@@ -207,8 +207,7 @@ func (m *machine) apply(ctx context.Context, doc *policy.Document, before func(r
 		maps.Copy(blind, out.Blind)
 	}
 	s := standing{asked: doc, loaded: len(unloaded) == 0, snapshot: after, guarded: snapshot, compiled: c, result: r, blind: blind,
-		written:  written,
-		governed: doc != nil,
+		written: written, governed: doc != nil,
 		findings: append(m.loop.Prove(out.Findings, out.Wants, r), reconcile.Conflicts(r)...)}
 	return s
 }

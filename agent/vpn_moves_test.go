@@ -181,3 +181,26 @@ func TestSwitchRulesets(t *testing.T) {
 		})
 	}
 }
+
+// A name that is looked up past our own rules is asked for as it is: the network's search domains are not added to it.
+func TestLookUpPast(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	o := platformtest.NewOutside(t)
+	o.Zone("gone.vpn.example.corp.example. 60 IN A "+platformtest.Other4, "vpn.corp.example. 60 IN A "+platformtest.Router4)
+	o.Names(platformtest.DNS4)
+	o.Use(platformtest.DNS4) // with the search domain corp.example
+	if list, err := lookUpPast(t.Context(), "vpn.corp.example", nil); err != nil || len(list) != 1 {
+		t.Errorf("%v %v", list, err)
+	}
+	o.Asked()
+	if list, err := lookUpPast(t.Context(), "gone.vpn.example", nil); err == nil {
+		t.Errorf("a name that does not exist has %v", list)
+	}
+	for _, a := range o.Asked() {
+		if strings.Contains(a, "corp.example") {
+			t.Errorf("asked past our rules: %s", a)
+		}
+	}
+}
