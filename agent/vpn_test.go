@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -121,7 +122,7 @@ type capture struct {
 func (l *lab) capture(o *platformtest.Outside, filter string) *capture {
 	l.t.Helper()
 	c := &capture{t: l.t, o: o, file: filepath.Join(l.t.TempDir(), "pcap")}
-	out, err := o.Run("bash", "-c", "tcpdump --immediate-mode -i out0 -nn -U -Z root -w "+c.file+" '"+filter+"' >/dev/null 2>"+c.file+".log & echo $!")
+	out, err := o.Run("bash", "-c", "tcpdump --immediate-mode -s 512 -B 32768 -i out0 -nn -U -Z root -w "+c.file+" '"+filter+"' >/dev/null 2>"+c.file+".log & echo $!")
 	if err != nil {
 		l.t.Fatal(err, out)
 	}
@@ -137,10 +138,19 @@ func (l *lab) capture(o *platformtest.Outside, filter string) *capture {
 	return nil
 }
 
-// packets are those that were seen, in words.
+// packets are those that were seen, in words. What the kernel has for tcpdump is waited for: on a busy machine tcpdump may be late.
 func (c *capture) packets() []string {
 	c.t.Helper()
 	time.Sleep(200 * time.Millisecond) // for what is on its way
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		said, read := c.counts()
+		if read {
+			break
+		}
+		if time.Now().After(end) {
+			c.t.Fatalf("tcpdump has not read what the kernel has for it: %s", said)
+		}
+	}
 	out, err := exec.Command("tcpdump", "-nn", "-r", c.file).Output()
 	if err != nil {
 		c.t.Fatal(err)
@@ -149,6 +159,29 @@ func (c *capture) packets() []string {
 		return strings.Split(s, "\n")
 	}
 	return nil
+}
+
+var countsOf = regexp.MustCompile(`(\d+) packets? captured, (\d+) packets? received by filter, (\d+) packets? dropped`)
+
+// counts asks tcpdump what it has captured, and whether that is all that the kernel had for it.
+func (c *capture) counts() (said string, read bool) {
+	c.t.Helper()
+	before, _ := os.ReadFile(c.file + ".log")
+	if err := exec.Command("kill", "-USR1", c.pid).Run(); err != nil {
+		c.t.Fatal("tcpdump has ended: ", string(before))
+	}
+	for range 1000 {
+		all, _ := os.ReadFile(c.file + ".log")
+		said = strings.TrimSpace(string(all[len(before):]))
+		if n := countsOf.FindStringSubmatch(said); n != nil {
+			if n[3] != "0" {
+				c.t.Fatalf("tcpdump missed packets: %s", said)
+			}
+			return said, n[1] == n[2]
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return said, false
 }
 
 // tries sends what a program could send past a VPN: over both families, by TCP, UDP, ICMP, multicast, fragments, by an

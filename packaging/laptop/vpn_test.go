@@ -83,11 +83,13 @@ for i in $(seq 9); do a=$(grep VmRSS $f); sleep 7; b=$(grep VmRSS $f); [ "$a" = 
 			contains(t, r.sh("warder events --last 20 --json | grep '\"kind\":\"drift\"' | tail -n 1"), "nft (pid ")
 		})
 	}
-	const capture = `ip netns exec outside tcpdump --immediate-mode -i out0 -nn -U -w /root/past.pcap 'src host 10.77.0.2 and not arp and not udp dst port 51820' ` +
-		`>/dev/null 2>&1 & echo $! >/root/dump; sleep 1`
+	const capture = `ip netns exec outside tcpdump --immediate-mode -s 512 -B 32768 -i out0 -nn -U -w /root/past.pcap 'src host 10.77.0.2 and not arp and not udp dst port 51820' ` +
+		`>/dev/null 2>/root/dump.log & echo $! >/root/dump; sleep 1`
 	captured := func(r *rig) string {
 		r.t.Helper()
-		return strings.TrimSpace(r.sh("sleep 1; kill $(cat /root/dump); sleep 1; tcpdump -nn -r /root/past.pcap 2>/dev/null"))
+		seen := strings.TrimSpace(r.sh("sleep 1; kill $(cat /root/dump); tail --pid=$(cat /root/dump) -f /dev/null; tcpdump -nn -r /root/past.pcap 2>/dev/null"))
+		contains(r.t, r.sh("cat /root/dump.log"), "\n0 packets dropped by kernel") // it missed none
+		return seen
 	}
 	t.Run("falls", func(t *testing.T) {
 		r := &rig{r.Laptop, t, r.dir, r.policy}
