@@ -10,7 +10,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 LAPTOP := $(CURDIR)/.cache/laptop
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: help run demo build test test-unit check bench bench-fleet lint-api soak package laptop laptop13 deps clean
+.PHONY: generate help run demo build test test-unit check bench bench-fleet lint-api soak package laptop laptop13 deps clean
 
 help:
 	@echo "make demo       a server, an agent and a simulated USB bus: a stick is plugged in and refused"
@@ -21,6 +21,7 @@ help:
 	@echo "make test       every test (root)"
 	@echo "make check      vet, staticcheck, golangci-lint, builds for other systems"
 	@echo "make bench      figures; HACKING.md has more"
+	@echo "make generate   the kernel programs, after a change to platform/bpf/c (clang 14)"
 
 run:
 	@PORT=$(PORT) VERSION=$(VERSION) packaging/dev/run.sh $(MODE)
@@ -41,12 +42,16 @@ package: deps
 laptop:
 	@packaging/laptop/build.sh $(LAPTOP)
 
-# Debian 13 with its kernel, beside Debian 12: the soak's.
+# Debian 13 with its kernel, beside Debian 12.
 laptop13:
 	@packaging/laptop/build.sh $(LAPTOP)-trixie trixie
 
+# The programs for the kernel, compiled anew into platform/bpf/objects.
+generate:
+	@platform/bpf/generate.sh
+
 # What the laptop sees as /host: the packages, the server, the guest's hand, and builds for tests.
-share: laptop package
+share: laptop laptop13 package
 	@mkdir -p .cache/share
 	CGO_ENABLED=0 go build -o .cache/share/guest ./packaging/laptop/guest
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o .cache/share/warder-server ./cmd/warder-server
@@ -76,7 +81,7 @@ test: deps
 test-unit:
 	@packaging/dev/unit.sh
 
-soak: share laptop13
+soak: share
 	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_SOAK=1 go test -count=1 -v -timeout 170m -parallel 2 -skip TestSpeed ./packaging/laptop
 
 check: deps

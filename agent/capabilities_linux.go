@@ -5,6 +5,7 @@ import (
 	"github.com/warderd/warder/platform/encryption"
 	"github.com/warderd/warder/platform/firewall"
 	"github.com/warderd/warder/platform/input"
+	"github.com/warderd/warder/platform/media"
 	"github.com/warderd/warder/platform/resolver"
 	"github.com/warderd/warder/platform/tunnel"
 	"github.com/warderd/warder/platform/usb"
@@ -12,5 +13,5 @@ import (
 )
 
 // capabilities lists what this system has, in the order in which it is observed and enforced.
-var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability,
+var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability, media.Capability,
 	firewall.Capability, firewall.SwitchCapability, resolver.Capability, tunnel.Capability}

@@ -22,6 +22,7 @@ const (
 	LastInput        // no other keyboard or pointer would be left
 	Hardwired        // the firmware says the port is inside the machine
 	Starting         // the machine is booting, and may need it for that
+	SystemDisk       // the running system is on it
 	OtherGuard       // one of a newer version
 )
 
@@ -34,6 +35,8 @@ func (g Guard) String() string {
 		return "hardwired"
 	case Starting:
 		return "starting"
+	case SystemDisk:
+		return "system_disk"
 	case OtherGuard:
 		return "unknown"
 	}
@@ -46,7 +49,7 @@ func (g Guard) MarshalText() ([]byte, error) { return []byte(g.String()), nil }
 // UnmarshalText reads a guard's name.
 func (g *Guard) UnmarshalText(b []byte) error {
 	*g = OtherGuard
-	for _, c := range []Guard{NoGuard, LastInput, Hardwired, Starting} {
+	for _, c := range []Guard{NoGuard, LastInput, Hardwired, Starting, SystemDisk} {
 		if c.String() == string(b) {
 			*g = c
 		}

@@ -265,12 +265,15 @@ type (
 	Carry func(fact.Carried) error
 	// CarriesSystem names the part of the running system that is on a device's disk, "" for none.
 	CarriesSystem func(dir string) string
+	// Leaves reports whether a USB device, by its path, is refused or being taken away: its disks go with it.
+	Leaves func(path string) bool
 )
 
 // The names of the ports.
 const (
 	PortRelease  = "volume.release"
 	PortCarries  = "volume.carries"
+	PortLeaves   = "usb.leaves"
 	PortFill     = "firewall.fill"
 	PortAdmit    = "firewall.admit"
 	PortAdmitted = "firewall.admitted"

@@ -8,16 +8,17 @@ import (
 
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/identity"
+	"github.com/warderd/warder/enforce/policy"
 )
 
 func (a *app) exception() *cobra.Command {
-	var usb, network string
+	var usb, network, disk string
 	c := &cobra.Command{
 		Use: "exception CODE", Short: "Let something pass with a code from support", Args: cobra.ExactArgs(1),
 		Long: "Support reads out a code for one thing on this machine, such as a stick, for a time. It works without a network, " +
 			"once, within\n" +
 			"a day. It is tried on what is there and refused, and on the VPN that the policy asks for; name the stick where it\n" +
-			"is not plugged in yet, or the domain name or address that is meant.",
+			"is not plugged in yet, or the disk's serial, or the domain name or address that is meant.",
 		Example: "  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A\n  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A --usb " +
 			"0951:1666:0011AABB\n  warder exception ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-A --network docs.example.com",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -28,6 +29,9 @@ func (a *app) exception() *cobra.Command {
 			}
 			if network != "" {
 				in.Section, in.Subject = "network", network
+			}
+			if disk != "" {
+				in.Section, in.Subject = "storage", policy.DiskSubject+disk
 			}
 			if err := a.client().Do(cmd.Context(), "POST", "/v1/exceptions", in, &x); err != nil {
 				return fmt.Errorf("cannot take the code: %w", err)
@@ -40,6 +44,7 @@ func (a *app) exception() *cobra.Command {
 	}
 	c.Flags().StringVar(&usb, "usb", "", "the stick, vendor:product or vendor:product:SERIAL")
 	c.Flags().StringVar(&network, "network", "", "the domain name, with all names below it, or the address; vpn: no VPN is needed")
-	c.MarkFlagsMutuallyExclusive("usb", "network")
+	c.Flags().StringVar(&disk, "disk", "", "the serial of an external disk, as warder events shows it")
+	c.MarkFlagsMutuallyExclusive("usb", "network", "disk")
 	return c
 }

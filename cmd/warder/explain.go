@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,15 +15,17 @@ import (
 	"github.com/warderd/warder/enforce/network"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
+	"github.com/warderd/warder/enforce/storage"
 	"github.com/warderd/warder/enforce/usb"
 )
 
 func (a *app) explain() *cobra.Command {
 	c := &cobra.Command{
 		Args: cobra.NoArgs, RunE: cli.Help, Use: "explain", Short: "Why something is allowed or refused, and what would change it",
-		Example: "  warder explain usb 0951:1666\n  warder explain usb --port 1-2\n  warder explain network docs.example.com",
+		Example: "  warder explain usb 0951:1666\n  warder explain usb --port 1-2\n  warder explain network docs.example.com\n" +
+			"  warder explain storage /dev/sdb1",
 	}
-	c.AddCommand(a.explainUSB(), a.explainNetwork())
+	c.AddCommand(a.explainUSB(), a.explainNetwork(), a.explainStorage())
 	return c
 }
 
@@ -78,6 +81,26 @@ func (a *app) explainNetwork() *cobra.Command {
 				return cli.Usagef("%w", err)
 			}
 			return a.explained(cmd, "network", in)
+		},
+	}
+}
+
+func (a *app) explainStorage() *cobra.Command {
+	return &cobra.Command{
+		Use: "storage DEVICE | PATH", Short: "Explain the verdict on a disk, or on the disk that a path is on",
+		Long: "Explains whether a disk may be used, why, and what would change it. A path stands for the disk that it is on.\n" +
+			"The disk has to be there.",
+		Example: "  warder explain storage /dev/sdb1\n  warder explain storage /media/card",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			at, err := filepath.Abs(args[0])
+			if err != nil {
+				return cli.Usagef("path %q: %w", args[0], err)
+			}
+			if to, err := filepath.EvalSymlinks(at); err == nil { // "/dev/disk/by-label/CARD"
+				at = to
+			}
+			return a.explained(cmd, "storage", storage.Subject{Path: at})
 		},
 	}
 }

@@ -31,6 +31,7 @@ type Machine struct {
 	Controllers Known[[]string] `json:"controllers"`
 	Network     Known[Network]  `json:"network"`
 	Tunnels     Known[Tunnels]  `json:"tunnels"`
+	Media       Known[[]Medium] `json:"media"`
 	// Starting is set while the machine boots and nobody has logged in; nil afterwards.
 	Starting *Starting `json:"-"`
 	// Capable says what this system's back ends support for each setting; see Can.

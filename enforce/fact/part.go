@@ -16,6 +16,7 @@ const (
 	PartVolumes     Part = "volumes"
 	PartNetwork     Part = "network"
 	PartTunnels     Part = "tunnels"
+	PartMedia       Part = "media"
 )
 
 // row is one line of the table of parts. A new part is a field of Machine and a line here.
@@ -55,6 +56,7 @@ var parts = []row{
 	line(PartVolumes, "the volumes", false, func(m *Machine) *Known[[]Volume] { return &m.Volumes }),
 	line(PartNetwork, "the way to the server", false, func(m *Machine) *Known[Network] { return &m.Network }),
 	line(PartTunnels, "the tunnels and routes", false, func(m *Machine) *Known[Tunnels] { return &m.Tunnels }),
+	line(PartMedia, "the disks", false, func(m *Machine) *Known[[]Medium] { return &m.Media }),
 }
 
 // Unread says why a part of the snapshot is unknown, and reports whether it is.

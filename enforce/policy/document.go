@@ -29,6 +29,9 @@ func (o Optional[T]) Or(d T) T {
 	return d
 }
 
+// DiskSubject is how an exception of the storage section begins that names a disk by its serial.
+const DiskSubject = "disk:"
+
 // Document is one decoded policy.
 type Document struct {
 	ID, Organization, Name, Description string

@@ -29,7 +29,7 @@ func (r *Rules) decide(u *fact.USB, least enforce.Mode) (allow bool, rule enforc
 		return true, enforce.Rule{Setting: settingException, Line: lineException, Entry: n}, false
 	}
 	entry, pinned := r.whitelisted(u)
-	if r.denyStorage && r.modeStorage >= least && !pinned {
+	if r.denyStorage && r.modeStorage >= least && !pinned && !r.disks[u.Serial] {
 		storage, unsure := isStorage(u)
 		if storage {
 			return false, enforce.Rule{Setting: settingStorage, Line: lineStorage}, unsure

@@ -5,6 +5,8 @@
 package usb
 
 import (
+	"strings"
+
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
@@ -47,6 +49,7 @@ type Rules struct {
 	classes     [4]uint64
 	denyStorage bool
 	exceptions  map[uint32][]pin // serial "" matches any
+	disks       map[string]bool  // serials of disks that have an exception in the storage section
 
 	modeAllowed, modeWhitelist, modeClasses, modeStorage enforce.Mode
 
@@ -120,6 +123,14 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 		}
 		id := uint32(e.Vendor)<<16 | uint32(e.Product)
 		r.exceptions[id] = append(r.exceptions[id], pin{e.Serial, int32(i + 1)})
+	}
+	for _, subject := range d.Exceptions["storage"] {
+		if serial, ok := strings.CutPrefix(subject, policy.DiskSubject); ok && serial != "" {
+			if r.disks == nil {
+				r.disks = map[string]bool{}
+			}
+			r.disks[serial] = true
+		}
 	}
 	r.protect(m)
 	return r

@@ -25,6 +25,7 @@ func Capability(h platform.Host) platform.Capability {
 			platform.Borrow(platform.PortRelease, func(f platform.ReleaseDisks) { p.Release = f }),
 			platform.Borrow(platform.PortCarries, func(f platform.CarriesSystem) { p.Carries = f }),
 		},
+		Provides:  []platform.Port{platform.Lend[platform.Leaves](platform.PortLeaves, g.leaves)},
 		Inventory: func(context.Context) (any, error) { return Inventory() },
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/uevent"
 )
 
 // Guard answers each device as it is plugged in.
@@ -62,6 +63,19 @@ func (g *Guard) gone(name string, came bool) {
 func (g *Guard) Load(r Ruling) {
 	g.ruling.Store(&r)
 	g.Rescan()
+}
+
+// leaves reports whether a device, by its name, is refused or being taken away. It is asked by whoever would take its disks.
+func (g *Guard) leaves(name string) bool {
+	if ok, root := deviceName(name); !ok || root {
+		return false
+	}
+	d, err := g.open(name)
+	if err != nil {
+		return true // it has gone
+	}
+	defer d.close()
+	return g.releasing(name) || d.reading("authorized").Is("0")
 }
 
 // Rescan judges everything present: after announcements were lost, and after sleep.
@@ -166,7 +180,7 @@ type source interface {
 }
 
 // openSource listens to the kernel. A build for demonstrations listens to a simulated bus (simulate_linux.go).
-var openSource = func(string) (source, error) { return openUevents() }
+var openSource = func(string) (source, error) { return uevent.Open() }
 
 // listen reads one socket until ctx ends. It hands the socket over if it is the last one listening.
 func (l *listeners) listen(s announcements, cpu int, all *sync.WaitGroup) {
@@ -182,7 +196,7 @@ func (l *listeners) listen(s announcements, cpu int, all *sync.WaitGroup) {
 	// device.
 	var room [16 << 10]byte
 	defer runtime.KeepAlive(&room)
-	g, b := l.g, make([]byte, maxUevent+1)
+	g, b := l.g, make([]byte, uevent.Max+1)
 	for {
 		n, err := s.Read(b)
 		switch {
@@ -247,34 +261,34 @@ type came struct {
 // dispatch passes an arriving device on to be judged. Only "add" counts: acting on "change" would let a refused device
 // in again.
 func (g *Guard) dispatch(b []byte) (came, bool) {
-	u, err := parseUevent(b)
-	if err != nil || u.subsystem != "usb" {
+	u, err := uevent.Parse(b)
+	if err != nil || u.Subsystem != "usb" {
 		return came{}, false
 	}
-	if u.devtype == "usb_interface" && u.action == "add" {
+	if u.Devtype == "usb_interface" && u.Action == "add" {
 		g.interfaces(&u)
 		return came{}, false
 	}
-	if u.devtype != "usb_device" {
+	if u.Devtype != "usb_device" {
 		return came{}, false
 	}
-	name := path.Base(u.path)
+	name := path.Base(u.Path)
 	ok, root := deviceName(name)
-	if !ok || !g.first(u.seq) {
+	if !ok || !g.first(u.Seq) {
 		return came{}, false
 	}
 	switch {
-	case u.synthetic && u.action == "add" && !root:
+	case u.Synthetic && u.Action == "add" && !root:
 		return came{name: name}, true // it is judged again, as after a rescan
-	case u.synthetic:
-	case u.action == "remove":
+	case u.Synthetic:
+	case u.Action == "remove":
 		g.forget(name)
 		g.gone(name, false)
-	case u.action == "add" && root:
+	case u.Action == "add" && root:
 		g.gone(name, true)
-	case u.action == "add":
+	case u.Action == "add":
 		g.forget(name)
-		return came{name, u.path, u.number, now()}, true
+		return came{name, u.Path, u.Number, now()}, true
 	}
 	return came{}, false
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/warderd/warder/enforce/policy"
 	enforceusb "github.com/warderd/warder/enforce/usb"
 	"github.com/warderd/warder/platform/platformtest"
+	"github.com/warderd/warder/platform/uevent"
 )
 
 // The few facts that the guard reads of a device that has just arrived decide as all facts would.
@@ -197,7 +198,7 @@ type said chan []byte
 func (s said) Read(b []byte) (int, error) {
 	text, open := <-s
 	if !open {
-		return 0, errEnded
+		return 0, uevent.ErrEnded
 	}
 	return copy(b, text), nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/uevent"
 )
 
 // Watch reports which programs write to the files that say which devices the kernel may use. One mark on the whole of
@@ -107,8 +108,8 @@ func program(pid int) enforce.Program {
 // interfaces notices a device that was refused and no longer is, because its interfaces appeared. This is announced for
 // every namespace, within milliseconds, and before a driver has created a disk. The interfaces of a device that has
 // just arrived say nothing new.
-func (g *Guard) interfaces(u *uevent) {
-	name, _, _ := strings.Cut(path.Base(u.path), ":")
+func (g *Guard) interfaces(u *uevent.Event) {
+	name, _, _ := strings.Cut(path.Base(u.Path), ":")
 	if ok, root := deviceName(name); !ok || root {
 		return
 	}

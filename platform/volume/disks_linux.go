@@ -31,18 +31,22 @@ const (
 	maxDepth  = 24
 )
 
-// disksBelow lists the block devices of a USB device, the highest first. It only reads sysfs. whole is false if there
-// are more than the bounds allow.
+// disksBelow lists the block devices of a device, the highest first: what is of the kernel's class "block" in its directory. (A
+// SCSI disk stands in a directory "block" of its own, an NVMe's below its controller.) It only reads sysfs. whole is false if
+// there are more than the bounds allow.
 func disksBelow(dir string) (out []disk, whole bool) {
 	whole = true
 	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && e.IsDir() && filepath.Base(filepath.Dir(path)) == "block" {
+		if err != nil || !e.IsDir() {
+			return nil // a part that is gone has nothing mounted
+		}
+		if to, err := os.Readlink(path + "/subsystem"); err == nil && filepath.Base(to) == "block" {
 			var all bool
 			out, all = addDisk(out, path, 0)
 			whole = whole && all
 			return filepath.SkipDir
 		}
-		return nil // a part that is gone has nothing mounted
+		return nil
 	})
 	sortDisks(out)
 	return out, whole
@@ -109,6 +113,30 @@ func Carries(dir string) string {
 	for _, m := range mounts {
 		if slices.Contains(system, m.Point) && on(disks, m) {
 			return m.Point
+		}
+	}
+	return swapOn(disks)
+}
+
+// swapOn says that the machine swaps to one of the disks, or "".
+func swapOn(disks []disk) string {
+	b, err := os.ReadFile("/proc/swaps")
+	if err != nil {
+		return "" // a kernel without swap
+	}
+	list := strings.Split(string(b), "\n")
+	for _, l := range list[1:] {
+		name, _, _ := strings.Cut(l, " ")
+		var st unix.Stat_t
+		if !strings.HasPrefix(name, "/") || unix.Stat(mountinfo.Unescape(name), &st) != nil {
+			continue
+		}
+		dev := st.Dev // of the file system that a file is on
+		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+			dev = st.Rdev
+		}
+		if slices.ContainsFunc(disks, func(d disk) bool { n, ok := number(d.dev); return ok && n == dev }) {
+			return "swap"
 		}
 	}
 	return ""

@@ -40,6 +40,8 @@ var attacks = map[string]func(args []string) error{
 	"daemon":     daemon,
 	"slowreader": slowReader,
 	"codes":      codes,
+	"refusals":   refusals,
+	"uring":      uring,
 
 	"fakeproc-inside": fakeproc,
 	"fifo-inside":     fifo,

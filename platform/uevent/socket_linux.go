@@ -1,4 +1,4 @@
-package usb
+package uevent
 
 import (
 	"errors"
@@ -11,9 +11,9 @@ import (
 // receiveBuffer has room for several thousand announcements: a dock with forty devices sends hundreds.
 const receiveBuffer = 4 << 20
 
-// uevents is a socket for the kernel's own announcements, before udev's. A thread reads it that does nothing else, and
+// Socket is one for the kernel's own announcements, before udev's. A thread reads it that does nothing else, and
 // waits in the kernel: the runtime's poller would be one more thread to wake.
-type uevents struct {
+type Socket struct {
 	fd int
 	// port is the socket's own address. A message to itself ends a waiting Read with one system call. It is 0 without
 	// CAP_NET_ADMIN, which sending such a message needs. Then end, an event counter, is waited for as well, and a Read
@@ -23,8 +23,8 @@ type uevents struct {
 	closing sync.Mutex
 }
 
-// openUevents opens a socket for the kernel's announcements.
-func openUevents() (*uevents, error) {
+// Open opens a socket for the kernel's announcements.
+func Open() (*Socket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func openUevents() (*uevents, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	u := &uevents{fd: fd, end: end}
+	u := &Socket{fd: fd, end: end}
 	if own, err := unix.Getsockname(fd); err == nil {
 		if a, ok := own.(*unix.SockaddrNetlink); ok && wake(fd, a.Pid) == nil {
 			u.port = a.Pid
@@ -57,12 +57,12 @@ func wake(fd int, port uint32) error {
 	return unix.Sendto(fd, []byte{0}, unix.MSG_DONTWAIT, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: port})
 }
 
-// errEnded means that Stop was called.
-var errEnded = errors.New("the socket is being closed")
+// ErrEnded means that Stop was called.
+var ErrEnded = errors.New("the socket is being closed")
 
 // Read returns one announcement. It returns 0 bytes for a message that the kernel did not send, such as Stop's, or that
 // is too long.
-func (u *uevents) Read(b []byte) (int, error) {
+func (u *Socket) Read(b []byte) (int, error) {
 	how := 0
 	if u.port == 0 {
 		how = unix.MSG_DONTWAIT
@@ -87,13 +87,13 @@ func (u *uevents) Read(b []byte) (int, error) {
 			return 0, fmt.Errorf("cannot wait for announcements: %w", err)
 		}
 		if wait[1].Revents != 0 {
-			return 0, errEnded
+			return 0, ErrEnded
 		}
 	}
 }
 
 // Stop ends a Read that waits, and every later one. It may be called at any time, also after Close.
-func (u *uevents) Stop() {
+func (u *Socket) Stop() {
 	u.closing.Lock()
 	defer u.closing.Unlock()
 	if u.end >= 0 { // otherwise the number may be somebody else's by now
@@ -105,7 +105,7 @@ func (u *uevents) Stop() {
 }
 
 // Close is called when nobody reads any more.
-func (u *uevents) Close() error {
+func (u *Socket) Close() error {
 	u.closing.Lock()
 	defer u.closing.Unlock()
 	err := errors.Join(unix.Close(u.fd), unix.Close(u.end))

@@ -1,0 +1,15 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/platform/media"
+)
+
+// externalDisks is the child process that loads the programs which refuse external disks. People do not call it.
+func (a *app) externalDisks() *cobra.Command {
+	return &cobra.Command{
+		Use: "external-disks load|try", Short: "Load the programs that refuse external disks (the agent does)", Args: cobra.ExactArgs(1), Hidden: true,
+		RunE: func(_ *cobra.Command, args []string) error { return media.Main(args[0]) },
+	}
+}

@@ -1,0 +1,274 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
+	"github.com/warderd/warder/enforce/section"
+	"github.com/warderd/warder/enforce/usb"
+)
+
+const (
+	settingExternal  enforce.Setting = "storage.external_storage_allowed"
+	settingException enforce.Setting = "storage.exception" // not a setting of the document: granted beside it
+)
+
+// KindMedia is the kind of the one resource that keeps external disks from being opened; platform/media has it.
+const KindMedia = "media"
+
+// refused is its value while they are.
+const refusedMedia enforce.Value = "external disks are refused"
+
+var mediaKey = enforce.Key{Kind: KindMedia, ID: "external"}
+
+// The lines of the decision order; the first that answers wins.
+const (
+	lineOwn       int32 = 1 // not external
+	lineException int32 = 2 // an exception for this very disk; or usb's, whose Rule then names it
+	lineExternal  int32 = 3 // external_storage_allowed decides
+	lineRest      int32 = 4 // nothing managed
+)
+
+// Rules are this section's part of a policy for single disks.
+type Rules struct {
+	denies   bool
+	mode     enforce.Mode
+	usb      *usb.Rules
+	excepted map[string]int32 // by serial
+	builtIn  map[string]bool  // USB devices, by path, that the firmware says are inside the machine
+	machine  *fact.Machine
+}
+
+// compile prepares a policy for judging disks.
+func compile(d *policy.Document, m *fact.Machine) *Rules {
+	if m == nil {
+		m = &fact.Machine{}
+	}
+	r := &Rules{denies: d.Storage.ExternalStorageAllowed.Set && !d.Storage.ExternalStorageAllowed.V, mode: d.Mode(settingExternal),
+		usb: usb.Compile(d, m), excepted: map[string]int32{}, builtIn: map[string]bool{}, machine: m}
+	for i := range m.USB.V {
+		if u := &m.USB.V[i]; u.Hardwired.OK && u.Hardwired.V {
+			r.builtIn[u.Path] = true
+		}
+	}
+	for i, s := range d.Exceptions["storage"] {
+		if serial, ok := strings.CutPrefix(s, policy.DiskSubject); ok {
+			r.excepted[serial] = int32(i + 1)
+		}
+	}
+	return r
+}
+
+// Watch is the judge that a guard uses.
+func (r *Rules) Watch() enforce.Judge[fact.Medium] { return r }
+
+// Concerned reports whether a disk can be refused in any mode.
+func (r *Rules) Concerned() bool { return r.denies && r.mode > enforce.Off }
+
+// CanDeny reports whether a disk can be refused in enforce mode.
+func (r *Rules) CanDeny() bool { return r.denies && r.mode == enforce.Enforce }
+
+// Judge judges one disk.
+func (r *Rules) Judge(m *fact.Medium) enforce.Verdict {
+	rule, allow := r.decide(m)
+	switch {
+	case allow || r.mode == enforce.Off:
+		return enforce.Verdict{Allow: true, Rule: rule, Would: rule}
+	case r.mode < enforce.Enforce:
+		return enforce.Verdict{Allow: true, Rule: enforce.Rule{Line: lineRest}, Would: rule, WouldDeny: m.System == "", WouldMode: r.mode}
+	case m.System != "":
+		return enforce.Verdict{Allow: true, Rule: rule, Would: rule, WouldMode: r.mode, Guard: enforce.SystemDisk}
+	}
+	return enforce.Verdict{Rule: rule, Would: rule, WouldMode: r.mode}
+}
+
+func (r *Rules) decide(m *fact.Medium) (rule enforce.Rule, allow bool) {
+	if !m.External.V { // what cannot be told is not taken away from anybody; the finding says so
+		return enforce.Rule{Line: lineOwn}, true
+	}
+	if m.USB != nil && !m.Exchangeable && r.builtIn[m.USB.Path] {
+		return enforce.Rule{Line: lineOwn}, true
+	}
+	if n := r.excepted[m.Serial]; m.Serial != "" && n > 0 {
+		return enforce.Rule{Setting: settingException, Line: lineException, Entry: n}, true
+	}
+	if m.USB != nil {
+		if rule, ok := r.usb.Carries(m.USB, m.Serial); ok {
+			return rule, true
+		}
+	}
+	if r.denies {
+		return enforce.Rule{Setting: settingExternal, Line: lineExternal}, false
+	}
+	return enforce.Rule{Line: lineRest}, true
+}
+
+// buses are the words for what makes a disk external.
+var buses = map[string]string{
+	fact.BusUSB: "it is on USB", fact.BusCard: "it is a card in a slot", fact.BusFireWire: "it is on FireWire",
+	fact.BusPCI: "it is behind a port that leads outside (Thunderbolt, USB4, ExpressCard)", fact.BusESATA: "it is on an eSATA port",
+}
+
+func onBus(m *fact.Medium) string {
+	if s := buses[m.Bus]; s != "" {
+		return s
+	}
+	return "it is external"
+}
+
+// Reason says why, and the smallest change to the policy that would reverse it.
+func (r *Rules) Reason(v enforce.Verdict, m *fact.Medium) (reason, nearest string) {
+	rule, prefix := v.Rule, ""
+	if v.WouldDeny {
+		rule, prefix = v.Would, fmt.Sprintf("would be refused in enforce mode (%s is in %s mode): ", v.Would.Setting, v.WouldMode)
+	}
+	switch {
+	case rule.Setting == settingExternal && rule.Line == lineExternal:
+		reason = prefix + "storage.external_storage_allowed is false, and " + onBus(m)
+		if v.Guard == enforce.SystemDisk {
+			return reason + "; kept by guard system_disk: it carries " + m.System + " of the running system", ""
+		}
+		switch {
+		case m.USB != nil && m.Serial != "":
+			nearest = fmt.Sprintf("add %q to usb.whitelist (an entry with a serial overrides storage.external_storage_allowed)",
+				fmt.Sprintf("%04x:%04x:%s", m.USB.Vendor, m.USB.Product, m.Serial))
+		case m.Serial != "":
+			nearest = fmt.Sprintf("grant an exception for %q, for a time, or set storage.external_storage_allowed to true", policy.DiskSubject+m.Serial)
+		default:
+			nearest = "set storage.external_storage_allowed to true: the disk has no serial that an exception could name"
+		}
+		return reason, nearest
+	case rule.Setting == settingException:
+		return "an exception for this disk is in force", ""
+	case rule.Setting == "usb.whitelist":
+		return fmt.Sprintf("usb.whitelist[%d] pins its serial: %s", rule.Entry-1, r.usb.Entry(rule)), fmt.Sprintf("remove %q from usb.whitelist",
+			r.usb.Entry(rule))
+	case rule.Setting != "":
+		return "an exception for this USB device is in force", ""
+	case !m.External.OK && m.External.Why != "":
+		return "whether it is external cannot be told: " + m.External.Why, ""
+	case rule.Line == lineOwn:
+		return "it is one of this machine's own disks", ""
+	}
+	return "no setting in force refuses external disks", "set storage.external_storage_allowed to false"
+}
+
+// external is the finding of external_storage_allowed, and what is wanted for it.
+func external(c *section.Case, out *section.Outcome) {
+	f := usb.Storage(c)
+	defer func() { out.Findings = append(out.Findings, f) }()
+	can, r := c.Can(settingExternal), rulesOf(c)
+	if can.Level != fact.Enforced || !r.denies {
+		return // USB's guard is all there is
+	}
+	out.Wants = append(out.Wants, enforce.Want{Key: mediaKey, Value: refusedMedia, By: []enforce.Setting{settingExternal}, Mode: r.mode,
+		Phase: enforce.Close})
+	if why, unread := c.Machine.Unread(fact.PartMedia); unread {
+		if f.Compliance == enforce.Compliant {
+			f = section.Unread(c, settingExternal, why)
+		}
+		return
+	}
+	if f.Compliance != enforce.Compliant {
+		return // a device that it refuses is in use
+	}
+	r.standing(&f)
+	if f.Compliance == enforce.Compliant && f.Enforcement == enforce.Enforced && can.Limit != "" {
+		f.Reason = strings.TrimPrefix(f.Reason+"; enforced, with a limit: "+can.Limit, "; ")
+	}
+}
+
+// standing judges the disks that are there.
+func (r *Rules) standing(f *enforce.Finding) {
+	var worst, refused []string
+	for i := range r.machine.Media.V {
+		m := &r.machine.Media.V[i]
+		v := r.Judge(m)
+		if m.External.V && len(f.Evidence) < maxNamed {
+			f.Evidence = append(f.Evidence, evidenceOf(m))
+		}
+		switch {
+		case !m.External.OK:
+			f.Compliance = enforce.Uncertain
+			worst = append(worst, Name(m)+": whether it is external cannot be told: "+m.External.Why)
+		case v.Guard != enforce.NoGuard:
+			f.Compliance, f.Enforcement = enforce.Noncompliant, enforce.IsGuarded
+			worst = append(worst, Name(m)+" is refused and kept by guard "+v.Guard.String()+": it carries "+m.System)
+		case v.WouldDeny:
+			f.Compliance = enforce.Noncompliant
+			worst = append(worst, Name(m)+" is external and can be used")
+		case v.Allow:
+		case !m.Refused.OK:
+			f.Compliance = enforce.Uncertain
+			worst = append(worst, Name(m)+": whether the kernel refuses it cannot be read: "+m.Refused.Why)
+		case !m.Refused.V:
+			f.Compliance = enforce.Noncompliant
+			worst = append(worst, Name(m)+" is external and the kernel does not refuse it")
+		case m.Open:
+			f.Compliance = enforce.Noncompliant
+			worst = append(worst, Name(m)+" may still be open since before it was refused")
+		default:
+			refused = append(refused, Name(m))
+		}
+	}
+	switch {
+	case len(worst) > 0:
+		f.Reason = worst[0] + more(len(worst))
+	case len(refused) > 0:
+		f.Reason = fmt.Sprintf("%d external disk(s) are refused, first %s", len(refused), refused[0])
+	}
+}
+
+// evidenceOf is what was read of one disk.
+func evidenceOf(m *fact.Medium) enforce.Evidence {
+	e := enforce.Evidence{Key: "media.disk/" + m.Key(), State: enforce.Unknown, How: m.Refused.Why}
+	if m.Refused.OK {
+		e.State, e.Value = enforce.Present, "open to programs"
+		if m.Refused.V {
+			e.Value = "refused"
+		}
+		e.How = "the programs in the kernel"
+	}
+	return e
+}
+
+// Name names a disk for people and for the server.
+func Name(m *fact.Medium) string {
+	s := "disk " + m.Name
+	if m.Model != "" {
+		s += " (" + enforce.Plain(m.Model) + ")"
+	}
+	return s
+}
+
+// parseSubject: an exception is for one disk, by its serial.
+func parseSubject(s string) (string, error) {
+	serial, ok := strings.CutPrefix(s, policy.DiskSubject)
+	if serial = strings.TrimSpace(serial); !ok || serial == "" || len(serial) > 128 || enforce.Plain(serial) != serial {
+		return "", errors.New(`must name one disk by its serial, "disk:SERIAL"`)
+	}
+	return policy.DiskSubject + serial, nil
+}
+
+func subjectNames(subject string) []string {
+	if s, err := parseSubject(subject); err == nil {
+		return []string{s}
+	}
+	return nil
+}
+
+// refusedNow are the disks that are there and refused, by the names under which an exception can be given.
+func refusedNow(c *section.Case) (out []string) {
+	r := rulesOf(c)
+	for i := range c.Machine.Media.V {
+		if m := &c.Machine.Media.V[i]; !r.Judge(m).Allow && m.Serial != "" && !slices.Contains(out, policy.DiskSubject+m.Serial) {
+			out = append(out, policy.DiskSubject+m.Serial)
+		}
+	}
+	return out
+}

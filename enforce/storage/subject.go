@@ -1,0 +1,122 @@
+package storage
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/section"
+)
+
+// Subject is the subject of a question: a path. That of a device ("/dev/sdb1") stands for its disk, another one for the disk
+// that it is on.
+type Subject struct {
+	Path string `json:"path"`
+}
+
+// maxPath is the kernel's bound of a path.
+const maxPath = 4096
+
+// Explain answers for the disk that a path is on, which needs a present snapshot.
+func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Answer, error) {
+	var in Subject
+	if err := json.Unmarshal(subject, &in); err != nil {
+		return section.Answer{}, fmt.Errorf("the subject cannot be read: %w", err)
+	}
+	if !path.IsAbs(in.Path) || len(in.Path) > maxPath {
+		return section.Answer{}, fmt.Errorf("path %q must begin with / and have at most %d bytes", enforce.Plain(in.Path[:min(len(in.Path), 64)]), maxPath)
+	}
+	if now == nil {
+		return section.Answer{}, section.ErrPresent
+	}
+	if why, unread := now.Unread(fact.PartMedia); unread {
+		return section.Answer{}, errors.New(why)
+	}
+	m := find(now.Media.V, path.Clean(in.Path))
+	if m == nil {
+		return section.Answer{Answer: section.Allow, Subject: in.Path,
+			Reason: "it is on none of the machine's disks: a share of the network, memory, or a file system made of others"}, nil
+	}
+	a := r.ask(m)
+	if a.Now = state(m); len(m.Mounts) > 0 {
+		a.Now += "; mounted at " + strings.Join(m.Mounts, ", ")
+	}
+	return a, nil
+}
+
+// state is what was read of a disk, for people.
+func state(m *fact.Medium) string {
+	switch {
+	case !m.Refused.OK:
+		return "whether the kernel refuses it cannot be read: " + m.Refused.Why
+	case m.Refused.V && m.Open:
+		return "the kernel refuses it; a program may have it open since before"
+	case m.Refused.V:
+		return "the kernel refuses it"
+	}
+	return "it can be used"
+}
+
+// find returns the disk of a device's node, or the one that is mounted nearest above a path.
+func find(list []fact.Medium, at string) *fact.Medium {
+	if name, ok := strings.CutPrefix(at, "/dev/"); ok {
+		for i := range list {
+			rest, is := strings.CutPrefix(name, list[i].Name)
+			if is && strings.Trim(rest, "p0123456789") == "" {
+				return &list[i]
+			}
+		}
+		return nil
+	}
+	var best *fact.Medium
+	most := -1
+	for i := range list {
+		for _, point := range list[i].Mounts {
+			if (point == "/" || at == point || strings.HasPrefix(at, point+"/")) && len(point) > most {
+				best, most = &list[i], len(point)
+			}
+		}
+	}
+	return best
+}
+
+// Replay answers for the disk of an event.
+func (r *Rules) Replay(facts enforce.Facts) (section.Answer, bool) {
+	var m fact.Medium
+	if facts == "" || json.Unmarshal([]byte(facts), &m) != nil || m.Name == "" {
+		return section.Answer{}, false
+	}
+	return r.ask(&m), true
+}
+
+// Present answers for each external disk of the snapshot.
+func (r *Rules) Present() []section.Answer {
+	var out []section.Answer
+	for i := range r.machine.Media.V {
+		if m := &r.machine.Media.V[i]; m.External.V || !m.External.OK {
+			out = append(out, r.ask(m))
+		}
+	}
+	return out
+}
+
+// Public returns these rules without anything below enforce.
+func (r *Rules) Public() section.Rules {
+	c := *r
+	if c.mode < enforce.Enforce {
+		c.mode = enforce.Off
+	}
+	return &c
+}
+
+// ask explains one disk.
+func (r *Rules) ask(m *fact.Medium) section.Answer {
+	v := r.Judge(m)
+	a := section.Answer{Answer: section.Word(v), Subject: Name(m), Group: "disk on " + m.Bus}
+	a.Reason, a.Nearest = r.Reason(v, m)
+	return a
+}

@@ -1,0 +1,304 @@
+//go:build linux
+
+package laptop
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const (
+	noExternal = `{"policy_data":{"storage":{"external_storage_allowed":false}}}`
+	// opens tries to open a disk in every way; it prints those that succeed. $1 is the disk, $2 a partition of it.
+	opens = `d=$1 p=$2
+try() { "$@" >/run/try.out 2>&1 && echo "opened: $*"; }
+mkdir -p /run/try
+for x in $p $d; do [ -b $x ] || continue
+  try mount $x /run/try && umount /run/try
+  try mount -o ro $x /run/try && umount /run/try
+  try unshare -m mount $x /run/try
+  try timeout 5 systemd-mount --collect $x /run/try && systemctl stop run-try.mount
+  try dd if=$x of=/dev/null count=1
+  try dd if=$x of=/dev/null bs=4096 count=1 iflag=direct
+  try sh -c "exec 3<>$x"
+  try losetup --find --show $x && losetup -d $(cat /run/try.out)
+  try systemd-run -q --wait -p DeviceAllow=$x dd if=$x of=/dev/null count=1
+  try blkid -p $x
+  try /host/attacker uring $x
+  n=$(cat /sys/class/block/${x#/dev/}/dev)
+  try dmsetup create tried --table "0 2048 linear $n 0" && dmsetup remove tried
+  rm -f /srv/node; mknod /srv/node b ${n%:*} ${n#*:}; chmod 666 /srv/node
+  try dd if=/srv/node of=/dev/null count=1
+  try setpriv --reuid 65534 --clear-groups dd if=/srv/node of=/dev/null count=1
+  try setpriv --reuid 65534 --clear-groups unshare -Ur dd if=/srv/node of=/dev/null count=1
+  try unshare -C dd if=/srv/node of=/dev/null count=1
+done
+true`
+)
+
+// media starts a laptop with a card in a slot, in which two partitions are, and the policy server.
+func media(t *testing.T, suite string) *rig {
+	t.Helper()
+	image, _ := need(t)
+	o := Options{Image: image + suite}
+	if _, err := os.Stat(filepath.Join(o.Image, "stamp")); err != nil {
+		t.Fatalf("the laptop's image is not built: %v", err)
+	}
+	dir := t.TempDir()
+	card, nvme := filepath.Join(dir, "card.img"), filepath.Join(dir, "nvme.img")
+	aml, err := filepath.Abs("testdata/external-port.aml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{nvme, nvme + "2"} {
+		if out, err := exec.Command("sh", "-c", `truncate -s 64M "$0" && mkfs.ext4 -q "$0"`, f).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	if out, err := exec.Command("sh", "-c", `truncate -s 64M "$0" && printf '2048 65536 c\n67584 - c\n' | sed 's/^\([0-9]*\) \([^ ]*\) \(.\)/\1,\2,\3/' | sfdisk -q "$0" && `+
+		`mkfs.vfat --offset 2048 "$0" 32768 >/dev/null`, card).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	o.Args = []string{"-drive", "if=none,id=card,format=raw,file=" + card, "-device", "sdhci-pci", "-device", "sd-card,drive=card",
+		// An NVMe behind a port that leads outside, and one behind a port that does not, which can be hot-plugged just the same.
+		"-acpitable", "file=" + aml,
+		"-device", "pcie-root-port,id=outside,bus=pcie.0,addr=0x8,chassis=1", "-device", "pcie-root-port,id=inside,bus=pcie.0,addr=0x9,chassis=2",
+		"-drive", "if=none,id=nv1,format=raw,file=" + nvme, "-device", "nvme,drive=nv1,serial=outside-1,bus=outside",
+		"-drive", "if=none,id=nv2,format=raw,file=" + nvme + "2", "-device", "nvme,drive=nv2,serial=inside-1,bus=inside"}
+	r := start(t, o)
+	r.wait("the card and the disks are there", "test -b /dev/mmcblk0p2 -a -b /dev/nvme0n1 -a -b /dev/nvme1n1")
+	r.server("")
+	r.install()
+	r.enroll()
+	// A disk that something still has open comes back under another name.
+	r.sh(`cat >/root/nv <<'E'
+for c in /sys/class/nvme/nvme*; do grep -q "$1" $c/serial && for x in $c/nvme*n*; do test -e /dev/${x##*/} && echo /dev/${x##*/}; done; done; true
+E
+mkdir -p /run/card`)
+	r.sh("cat >/root/opens <<'E'\n%s\nE", strings.ReplaceAll(opens, "%", "%%"))
+	return r
+}
+
+func containsAll(t *testing.T, text string, parts ...string) {
+	t.Helper()
+	for _, p := range parts {
+		contains(t, text, p)
+	}
+}
+
+// opened lists the ways in which a disk could be opened.
+func (r *rig) opened(disk, part string) string {
+	r.t.Helper()
+	return strings.TrimSpace(r.sh("sh /root/opens /dev/%s /dev/%s", disk, part))
+}
+
+// External disks that USB does not carry: a card in a slot, an NVMe behind a port that leads outside.
+func TestMedia(t *testing.T) {
+	for _, suite := range []string{"", "-trixie"} {
+		t.Run("debian"+suite, func(t *testing.T) {
+			t.Parallel()
+			testMedia(t, media(t, suite))
+		})
+	}
+}
+
+const (
+	external    = "storage.external_storage_allowed"
+	unpinned    = "test ! -e /sys/fs/bpf/warder"
+	mmcRefused  = "! dd if=/dev/mmcblk0 of=/dev/null count=1 && ! dd if=/dev/mmcblk0p1 of=/dev/null count=1"
+	reinsert    = "basename $(readlink -f /sys/block/mmcblk0/device/../../..) >/root/slot; echo $(cat /root/slot) >/sys/bus/pci/drivers/sdhci-pci/unbind; echo $(cat /root/slot) >/sys/bus/pci/drivers/sdhci-pci/bind"
+	bothRefused = "2 external disk(s) are refused, first disk mmcblk0"
+)
+
+func testMedia(t *testing.T, whole *rig) {
+	part := func(name string, f func(t *testing.T, r *rig)) {
+		t.Run(name, func(t *testing.T) { f(t, &rig{whole.Laptop, t, whole.dir, whole.policy}) })
+	}
+	refusedNow := func(r *rig) {
+		r.t.Helper()
+		r.wait("both are refused", "warder status --json | grep -q '%s' && %s", bothRefused, mmcRefused)
+	}
+	free := func(r *rig) {
+		r.t.Helper()
+		r.set(`{"policy_data":{}}`)
+		r.wait("everything can be used", unpinned+" && test -b /dev/mmcblk0p1 -a -b $(sh /root/nv outside-1) && blkid -p /dev/mmcblk0p1 && blkid -p $(sh /root/nv outside-1)")
+	}
+
+	disks := func(r *rig) [][2]string {
+		nv := strings.TrimPrefix(strings.TrimSpace(r.sh("sh /root/nv outside-1")), "/dev/")
+		return [][2]string{{"mmcblk0", "mmcblk0p1"}, {nv, nv}}
+	}
+	part("in every way", func(t *testing.T, r *rig) {
+		for _, x := range disks(r) {
+			if out := r.opened(x[0], x[1]); strings.Count(out, "opened:") < 25 || !strings.Contains(out, "opened: mount /dev/"+x[1]) {
+				t.Fatalf("without a policy %s opens by: %s", x[0], out)
+			}
+		}
+		t.Log(r.sh("grep VmRSS /proc/$(pidof warder)/status"))
+		// One is mounted, and a program writes to it, when the policy comes.
+		r.sh(`mount /dev/mmcblk0p1 /run/card
+(i=0; while :; do i=$((i+1)); echo $i >>/run/card/log || exit; sync /run/card/log && echo $i >/run/synced; sleep 0.01; done) >/dev/null 2>&1 & echo kept >/run/card/kept; sleep 1`)
+		r.set(noExternal)
+		refusedNow(r)
+		r.told("denied", "it may have been open before")
+		if r.try("grep mmcblk /proc/mounts").Out != "" {
+			t.Error("it is still mounted")
+		}
+		for _, x := range disks(r) {
+			if out := r.opened(x[0], x[1]); out != "" {
+				t.Errorf("it is refused, and opens by: %s", out)
+			}
+		}
+		r.told("denied", "tried to open mmcblk0")
+		r.sh("mount $(sh /root/nv inside-1) /run/try && umount /run/try") // inside, although that port can be hot-plugged
+		containsAll(t, r.sh("warder explain storage /dev/mmcblk0p1"), "DENY", "it is a card in a slot", `"disk:0xdeadbeef"`, "the kernel refuses it (read back)")
+		containsAll(t, r.sh("warder explain storage $(sh /root/nv outside-1)"), "DENY", "it is behind a port that leads outside", "disk:outside-1")
+		containsAll(t, r.sh("warder explain storage $(sh /root/nv inside-1)"), "ALLOW", "it is one of this machine's own disks")
+		containsAll(t, r.sh("warder explain storage /root"), "ALLOW", "vda", "one of this machine's own")
+		t.Log(r.finding(external), r.sh("grep VmRSS /proc/$(pidof warder)/status"))
+		free(r)
+		r.sh(`mount /dev/mmcblk0p1 /run/card; test "$(cat /run/card/kept)" = kept; test "$(tail -n 1 /run/card/log)" -ge "$(cat /run/synced)"; umount /run/card`)
+	})
+	part("at once", func(t *testing.T, r *rig) {
+		r.set(noExternal)
+		refusedNow(r)
+		t.Log("a mount is refused after (µs, p50 and p99 of 1,000): ", r.sh("/host/attacker refusals /dev/mmcblk0 1000"))
+		free(r)
+	})
+	part("every file system", func(t *testing.T, r *rig) {
+		for _, fs := range []string{"vfat", "exfat", "ext4", "btrfs", "ntfs"} {
+			mkfs, with := "mkfs."+fs+" $(sh /root/nv outside-1)", "mount $(sh /root/nv outside-1) /run/card"
+			switch fs {
+			case "ext4", "btrfs":
+				mkfs = strings.Replace(mkfs, " $(", map[string]string{"ext4": " -q -F $(", "btrfs": " -q -f -M $("}[fs], 1)
+			case "ntfs":
+				mkfs, with = "mkfs.ntfs -q -F -f $(sh /root/nv outside-1)", "ntfs-3g $(sh /root/nv outside-1) /run/card" // FUSE, which has the device itself open
+			}
+			r.sh("set -e; %s >/dev/null 2>&1; %s; head -c 8M /dev/urandom >/run/card/big; sha256sum </run/card/big >/run/sum; sync -f /run/card; exec 5>/run/card/held; sleep 300 >&5 2>&1 5>&1 &", mkfs, with)
+			begun := r.sh("date +%s%N")
+			r.set(noExternal)
+			r.wait(fs+" is taken away", "! grep -q /run/card /proc/mounts && warder status --json | grep -q '%s'", bothRefused)
+			t.Log(fs, r.sh("echo $(( ($(date +%%s%%N) - %s) / 1000000 )) ms", strings.TrimSpace(begun)))
+			if out := r.try(with).Code; out == 0 {
+				t.Errorf("%s can be mounted", fs)
+			}
+			free(r)
+			r.sh("set -e; " + with + "; sha256sum </run/card/big | cmp - /run/sum; umount /run/card")
+		}
+		r.sh("mkfs.ext4 -q -F $(sh /root/nv outside-1)")
+	})
+	part("without the agent", func(t *testing.T, r *rig) {
+		r.set(noExternal)
+		refusedNow(r)
+		r.sh("systemctl kill -s STOP warder; " + reinsert)
+		r.wait("the card is back", "test -b /dev/mmcblk0")
+		if out := r.opened("mmcblk0", "mmcblk0p1"); out != "" {
+			t.Errorf("while the agent stands still it opens by: %s", out)
+		}
+		r.sh("systemctl kill -s CONT warder")
+		refusedNow(r)
+		kills := 15
+		if os.Getenv("WARDER_SOAK") != "" {
+			kills = 200
+		}
+		for i := range kills {
+			if i%2 == 0 {
+				r.sh("(%s) >/dev/null 2>&1 & systemctl kill -s KILL warder; wait", reinsert)
+			} else { // while the policy comes and goes
+				r.change([]string{noExternal, `{"policy_data":{}}`}[i/2%2])
+				r.sh("sleep 0.%d; systemctl kill -s KILL warder", i%10)
+			}
+			r.wait("the agent is back", "systemctl is-active warder && warder status --json | grep -q '\"agent\": \"running\"'")
+		}
+		r.set(noExternal)
+		refusedNow(r)
+		free(r)
+	})
+	part("changed by another program", func(t *testing.T, r *rig) {
+		r.set(noExternal)
+		refusedNow(r)
+		for _, by := range []string{"rm /sys/fs/bpf/warder/media/link_media_open", "rm -r /sys/fs/bpf/warder", "rm /sys/fs/bpf/warder/media/map_allowed",
+			"mv /sys/fs/bpf/warder/media /sys/fs/bpf/warder/elsewhere"} {
+			r.sh(by)
+			r.wait("mended after "+by, "test -e /sys/fs/bpf/warder/media/link_media_open -a -e /sys/fs/bpf/warder/media/map_allowed && %s", mmcRefused)
+			r.told("drift", "media/external")
+			refusedNow(r)
+		}
+		free(r)
+		r.sh("rm -rf /sys/fs/bpf/warder")
+	})
+	part("the system's", func(t *testing.T, r *rig) {
+		r.sh("mount /dev/mmcblk0p1 /home")
+		r.set(noExternal)
+		r.wait("it is kept", "warder status --json | grep -q 'mmcblk0 (SD QEMU!) is refused and kept by guard system_disk: it carries /home'")
+		r.sh("echo works >/home/file && mountpoint /home && dd if=/dev/mmcblk0 of=/dev/null count=1")
+		r.told("guarded", "it carries /home of the running system")
+		r.sh("umount /home")
+		refusedNow(r)
+		free(r)
+	})
+	part("exceptions", func(t *testing.T, r *rig) {
+		r.set(noExternal)
+		refusedNow(r)
+		device := strings.TrimSpace(r.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p'`))
+		x := r.curl("POST", "/devices/"+device+"/exceptions", `{"section":"storage","subject":"disk:0xdeadbeef","minutes":60,"reason":"photos"}`)
+		_, id, _ := strings.Cut(x, `"id":"`)
+		id, _, _ = strings.Cut(id, `"`)
+		r.wait("the card can be used", "mount /dev/mmcblk0p1 /run/card")
+		r.sh("! dd if=$(sh /root/nv outside-1) of=/dev/null count=1")
+		containsAll(t, r.sh("warder explain storage /run/card/kept"), "ALLOW", "an exception for this disk is in force", "mounted at /run/card")
+		r.curl("DELETE", "/devices/"+device+"/exceptions/"+id, "")
+		refusedNow(r)
+		if r.try("grep mmcblk /proc/mounts").Out != "" {
+			t.Error("it is still mounted")
+		}
+		code := r.curl("POST", "/devices/"+device+"/exceptions", `{"section":"storage","subject":"disk:outside-1","minutes":60,"reason":"backup","offline":true}`)
+		_, code, _ = strings.Cut(code, `"code":"`)
+		code, _, _ = strings.Cut(code, `"`)
+		contains(t, r.sh("warder exception "+code), "disk:outside-1 may be used until")
+		r.wait("the NVMe can be used", "mount $(sh /root/nv outside-1) /run/card && umount /run/card")
+		r.sh("! dd if=/dev/mmcblk0 of=/dev/null count=1")
+		free(r)
+	})
+	part("below enforce", func(t *testing.T, r *rig) {
+		for _, mode := range []string{"monitor", "warn"} {
+			r.set(strings.Replace(noExternal, "{", `{"compliance":"`+mode+`",`, 1))
+			r.told("would_deny", "mmcblk0")
+			if out := r.opened("mmcblk0", "mmcblk0p1"); strings.Count(out, "opened:") < 25 {
+				t.Errorf("in %s mode it opens by %s", mode, out)
+			}
+			r.sh(unpinned)
+			if got := r.finding(external); !strings.HasPrefix(got, "noncompliant/observed: ") {
+				t.Errorf("%s: %s", mode, got)
+			}
+		}
+		free(r)
+	})
+	part("a stick with a pinned serial", func(t *testing.T, r *rig) {
+		r.medium("pinned", 64)
+		r.medium("other", 64)
+		r.set(`{"policy_data":{"storage":{"external_storage_allowed":false},"usb":{"whitelist":["46f4:0001:PINNED"]}}}`)
+		r.plug("usb-storage", "pinned", map[string]any{"drive": "pinned", "serial": "PINNED", "port": "1"})
+		r.plug("usb-storage", "other", map[string]any{"drive": "other", "serial": "OTHER", "port": "2"})
+		r.wait("it can be used", "mount /dev/sda /run/card && echo x >/run/card/x && umount /run/card")
+		r.authorized("2-2", "0")
+		refusedNow(r)
+		// It is used when it is no longer allowed.
+		r.sh("mount /dev/sda /run/card; exec 5>/run/card/held; sleep 300 >&5 2>&1 5>&1 &")
+		r.set(noExternal)
+		r.authorized("2-1", "0")
+		r.wait("it is taken away", "! test -e /dev/sda && ! grep -q /dev/sda /proc/mounts")
+		r.unplug("pinned")
+		r.unplug("other")
+		free(r)
+	})
+	part("removed", func(t *testing.T, r *rig) {
+		r.set(noExternal)
+		refusedNow(r)
+		r.sh("dpkg -r warder")
+		r.wait("everything can be used", unpinned+" && mount /dev/mmcblk0p1 /run/card && umount /run/card && mount $(sh /root/nv outside-1) /run/card && umount /run/card")
+	})
+}

@@ -1,0 +1,83 @@
+package bpf
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+)
+
+// The committed objects are those of the committed sources.
+func TestSums(t *testing.T) {
+	b, err := os.ReadFile("objects/sums")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for l := range strings.Lines(string(b)) {
+		sum, file, _ := strings.Cut(strings.TrimSpace(l), "  ")
+		text, err := os.ReadFile(file)
+		if got := fmt.Sprintf("%x", sha256.Sum256(text)); err != nil || got != sum {
+			t.Errorf("%s has changed since the objects were made: run make generate (%v)", file, err)
+		}
+		seen[file] = true
+	}
+	files, _ := filepath.Glob("c/*.[ch]")
+	objects, _ := filepath.Glob("objects/*.o")
+	for _, f := range append(files, objects...) {
+		if !seen[f] {
+			t.Errorf("%s is in no list: run make generate", f)
+		}
+	}
+}
+
+// The compiler makes the same objects of them.
+func TestObjects(t *testing.T) {
+	clang, err := exec.LookPath("clang-14")
+	if err != nil {
+		reason := "clang-14 is not installed"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(reason)
+		}
+		t.Skip(reason)
+	}
+	for _, s := range Sets {
+		out := filepath.Join(t.TempDir(), s.Name+".o")
+		script := exec.Command("./generate.sh", out, "c/"+s.Name+".c")
+		script.Env = append(os.Environ(), "CLANG="+clang)
+		if b, err := script.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, b)
+		}
+		if b, err := os.ReadFile(out); err != nil || !bytes.Equal(b, s.Object) {
+			t.Errorf("c/%s.c compiles to another object than the embedded one (%v)", s.Name, err)
+		}
+	}
+}
+
+// Each set has the programs that it says, of the types that their hooks take.
+func TestSets(t *testing.T) {
+	for _, s := range Sets {
+		spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(s.Object))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(spec.Programs) != len(s.Programs) {
+			t.Errorf("%s has %d programs, not %d", s.Name, len(spec.Programs), len(s.Programs))
+		}
+		for _, p := range s.Programs {
+			x := spec.Programs[p.Name]
+			switch {
+			case x == nil:
+				t.Errorf("%s has no program %s", s.Name, p.Name)
+			case p.Hook == Cgroup && x.Type != ebpf.CGroupDevice, p.Hook != Cgroup && (x.Type != ebpf.Tracing || x.AttachTo != p.Hook):
+				t.Errorf("%s is of type %s and for %q", p.Name, x.Type, x.AttachTo)
+			}
+		}
+	}
+}

@@ -1,0 +1,87 @@
+// The parts of the kernel's types that our programs read, and the helpers they call. Only the names count: where a field is
+// on the running kernel is filled in when a program is loaded (CO-RE).
+#pragma once
+
+#include <linux/bpf.h>
+
+#define SEC(name) __attribute__((section(name), used))
+#define inline_always inline __attribute__((always_inline))
+
+// A map is described by the types of these fields (Documentation/bpf/btf.rst).
+#define __uint(name, val) int(*name)[val]
+#define __type(name, val) typeof(val) *name
+
+// Numbers of the helpers: include/uapi/linux/bpf.h.
+static void *(*map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
+static long (*map_update)(void *map, const void *key, const void *value, __u64 flags) = (void *)BPF_FUNC_map_update_elem;
+static long (*map_delete)(void *map, const void *key) = (void *)BPF_FUNC_map_delete_elem;
+static __u64 (*current_pid_tgid)(void) = (void *)BPF_FUNC_get_current_pid_tgid;
+static __u64 (*current_uid_gid)(void) = (void *)BPF_FUNC_get_current_uid_gid;
+static long (*current_comm)(void *buf, __u32 size) = (void *)BPF_FUNC_get_current_comm;
+static __u64 (*ktime)(void) = (void *)BPF_FUNC_ktime_get_ns;
+static struct task_struct *(*current_task)(void) = (void *)BPF_FUNC_get_current_task;
+static long (*read_kernel)(void *to, __u32 size, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
+static long (*read_kernel_text)(void *to, __u32 size, const void *from) = (void *)BPF_FUNC_probe_read_kernel_str;
+static void *(*ring_reserve)(void *ring, __u64 size, __u64 flags) = (void *)BPF_FUNC_ringbuf_reserve;
+static void (*ring_submit)(void *data, __u64 flags) = (void *)BPF_FUNC_ringbuf_submit;
+
+// READ reads a field of the kernel's where it is on the running kernel; 0 if it cannot be read.
+#define READ(ptr, field)                                                                                                \
+	({                                                                                                              \
+		typeof((ptr)->field) v_;                                                                                \
+		__builtin_memset(&v_, 0, sizeof(v_));                                                                   \
+		read_kernel(&v_, sizeof(v_), __builtin_preserve_access_index(&(ptr)->field));                            \
+		v_;                                                                                                     \
+	})
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+enum device_removable {
+	DEVICE_REMOVABLE_NOT_SUPPORTED = 0,
+	DEVICE_REMOVABLE_UNKNOWN,
+	DEVICE_FIXED,
+	DEVICE_REMOVABLE,
+};
+
+struct bus_type {
+	const char *name;
+};
+
+struct device {
+	struct device *parent;
+	struct bus_type *bus;
+	enum device_removable removable;
+};
+
+struct gendisk {
+	struct block_device *part0;
+};
+
+struct block_device {
+	__u32 bd_dev;
+	struct gendisk *bd_disk;
+	struct device bd_device;
+};
+
+struct super_block {
+	__u32 s_dev;
+};
+
+struct inode {
+	struct super_block *i_sb;
+	unsigned long i_ino;
+};
+
+struct file {
+	struct inode *f_inode;
+};
+
+struct mm_struct {
+	struct file *exe_file;
+};
+
+struct task_struct {
+	struct mm_struct *mm;
+};
+
+#pragma clang attribute pop

@@ -1,0 +1,317 @@
+package bpf
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/platform/mountinfo"
+)
+
+// Root is where the kernel's file system for pinned programs is; dir is ours in it.
+const (
+	Root = "/sys/fs/bpf"
+	dir  = Root + "/warder"
+	// making is the suffix of a set that is not complete yet. That file system takes no dots in names.
+	making = "_new"
+)
+
+// Pinned is a set in the kernel. Its maps can be read and written.
+type Pinned struct {
+	Maps  map[string]*ebpf.Map
+	links map[string]link.Link
+	ids   map[ebpf.MapID]bool // of its maps
+}
+
+// Close gives up the descriptors. What is pinned stays.
+func (p *Pinned) Close() {
+	for _, m := range p.Maps {
+		_ = m.Close()
+	}
+	for _, l := range p.links {
+		_ = l.Close()
+	}
+}
+
+// Is reports whether both are the same set in the kernel.
+func (p *Pinned) Is(o *Pinned) bool { return maps.Equal(p.ids, o.ids) }
+
+// path is where a set is pinned.
+func (s *Set) path() string { return filepath.Join(dir, s.Name) }
+
+// Dirs are the directories whose changes are those of a pinned set.
+func (s *Set) Dirs() []string { return []string{dir, s.path()} }
+
+// Make loads a set, has its maps filled, attaches its programs in their order, and pins all of it. What is pinned of the
+// same set is replaced: the old programs go when the new ones are attached. fill may be called before each program, with
+// the number of those that are attached.
+func (s *Set) Make(fill func(p *Pinned, attached int) error) (err error) {
+	if err := s.probe(); err != nil {
+		return err
+	}
+	coll, err := s.load()
+	if err != nil {
+		return err
+	}
+	defer coll.Close()
+	p := &Pinned{Maps: map[string]*ebpf.Map{}, links: map[string]link.Link{}}
+	part := s.path() + making
+	if err := errors.Join(remove(part), os.MkdirAll(part, 0o700)); err != nil {
+		return err
+	}
+	defer func() {
+		for _, l := range p.links {
+			_ = l.Close()
+		}
+		if err != nil {
+			err = errors.Join(err, remove(part))
+		}
+	}()
+	for _, name := range s.Maps {
+		m := coll.Maps[name]
+		if m == nil {
+			return fmt.Errorf("map %s is not in the object", name)
+		}
+		if err := m.Pin(filepath.Join(part, "map_"+name)); err != nil {
+			return fmt.Errorf("cannot pin map %s: %w", name, err)
+		}
+		p.Maps[name] = m
+	}
+	for i, prog := range s.Programs {
+		if err := fill(p, i); err != nil {
+			return err
+		}
+		l, err := attach(coll.Programs[prog.Name], prog.Hook)
+		if err != nil {
+			return fmt.Errorf("program %s cannot be attached to %s: %w", prog.Name, prog.Hook, err)
+		}
+		p.links[prog.Name] = l
+		if err := l.Pin(filepath.Join(part, "link_"+prog.Name)); err != nil {
+			return fmt.Errorf("cannot pin program %s: %w", prog.Name, err)
+		}
+	}
+	if err := fill(p, len(s.Programs)); err != nil {
+		return err
+	}
+	return errors.Join(remove(s.path()), os.Rename(part, s.path()))
+}
+
+// attach attaches one program.
+func attach(p *ebpf.Program, hook string) (link.Link, error) {
+	if p == nil {
+		return nil, errors.New("it is not in the object")
+	}
+	if hook != Cgroup {
+		return link.AttachTracing(link.TracingOptions{Program: p})
+	}
+	top, err := cgroups()
+	if err != nil {
+		return nil, err
+	}
+	return link.AttachCgroup(link.CgroupOptions{Path: top, Attach: ebpf.AttachCGroupDevice, Program: p})
+}
+
+// cgroups is where the hierarchy of version 2 is mounted.
+func cgroups() (string, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	mounts, _, err := mountinfo.Parse(f)
+	if err != nil {
+		return "", err
+	}
+	for _, m := range mounts {
+		var st unix.Stat_t
+		const top = 1 // the number of the hierarchy's root in its own file system
+		if m.FS == "cgroup2" && unix.Lstat(m.Point, &st) == nil && st.Ino == top {
+			return m.Point, nil
+		}
+	}
+	return "", errors.New("no cgroup hierarchy of version 2 is mounted")
+}
+
+// Open opens what is pinned of a set. It is fs.ErrNotExist if nothing is, and an error that says what is wrong if it is not
+// as Make left it.
+func (s *Set) Open() (_ *Pinned, err error) {
+	if _, err := os.Stat(s.path()); err != nil {
+		if _, left := os.Stat(s.path() + making); left == nil {
+			return nil, errors.New("what was begun was not finished")
+		}
+		return nil, err
+	}
+	if _, err := os.Stat(s.path() + making); err == nil {
+		return nil, errors.New("one that was not finished is beside it")
+	}
+	p := &Pinned{Maps: map[string]*ebpf.Map{}, links: map[string]link.Link{}}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	p.ids = map[ebpf.MapID]bool{}
+	for _, name := range s.Maps {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(s.path(), "map_"+name), nil)
+		if err != nil {
+			return nil, fmt.Errorf("map %s cannot be opened: %w", name, notThere(err))
+		}
+		p.Maps[name] = m
+		info, err := m.Info()
+		if err != nil {
+			return nil, err
+		}
+		if id, ok := info.ID(); ok {
+			p.ids[id] = true
+		}
+	}
+	for _, prog := range s.Programs {
+		l, err := link.LoadPinnedLink(filepath.Join(s.path(), "link_"+prog.Name), nil)
+		if err != nil {
+			return nil, fmt.Errorf("program %s is not pinned: %w", prog.Name, notThere(err))
+		}
+		p.links[prog.Name] = l
+		if err := check(l, prog, p.ids); err != nil {
+			return nil, fmt.Errorf("program %s: %w", prog.Name, err)
+		}
+	}
+	return p, nil
+}
+
+// notThere keeps an error from being taken for "nothing is pinned".
+func notThere(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("it is not there")
+	}
+	return err
+}
+
+// check verifies that a link is attached, to the right place, and has the program of that name with our maps.
+func check(l link.Link, prog Program, ours map[ebpf.MapID]bool) error {
+	info, err := l.Info()
+	if err != nil {
+		return err
+	}
+	if cg := info.Cgroup(); prog.Hook == Cgroup && (cg == nil || cg.CgroupId == 0) {
+		return errors.New("it is detached")
+	}
+	program, err := ebpf.NewProgramFromID(info.Program)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	has, err := program.Info()
+	if err != nil {
+		return err
+	}
+	if has.Name != prog.Name[:min(len(prog.Name), unix.BPF_OBJ_NAME_LEN-1)] {
+		return fmt.Errorf("it is another program (%q)", has.Name)
+	}
+	maps, _ := has.MapIDs()
+	if !slices.ContainsFunc(maps, func(id ebpf.MapID) bool { return ours[id] }) {
+		return errors.New("it uses other maps")
+	}
+	return nil
+}
+
+// Remove detaches and unpins a set.
+func (s *Set) Remove() error {
+	err := errors.Join(remove(s.path()), remove(s.path()+making))
+	_ = os.Remove(dir) // if nothing else is there
+	return err
+}
+
+// remove removes a directory of pinned objects: the programs first, so that nothing runs with maps that are gone.
+func remove(path string) error {
+	files, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(files, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) }) // link_, map_
+	for _, f := range files {
+		err = errors.Join(err, os.Remove(filepath.Join(path, f.Name())))
+	}
+	return errors.Join(err, os.Remove(path))
+}
+
+// Try says why this system cannot carry a set, or nil: it loads the programs and attaches none. It reads the kernel's
+// description of its types, which takes tens of megabytes: it is for a process that ends soon, and so is Make.
+func (s *Set) Try() error {
+	if err := s.probe(); err != nil {
+		return err
+	}
+	coll, err := s.load()
+	if err != nil {
+		return err
+	}
+	coll.Close()
+	return nil
+}
+
+// load loads a set into the kernel.
+func (s *Set) load() (*ebpf.Collection, error) {
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(s.Object))
+	if err != nil {
+		return nil, fmt.Errorf("the programs cannot be read: %w", err)
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, fmt.Errorf("the kernel refuses the programs: %w", short(err))
+	}
+	return coll, nil
+}
+
+func (s *Set) probe() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(Root, &st); err != nil || st.Type != unix.BPF_FS_MAGIC {
+		return errors.New("the kernel's file system for programs is not mounted at " + Root)
+	}
+	for _, p := range s.Programs {
+		kind := ebpf.Tracing
+		if p.Hook == Cgroup {
+			kind = ebpf.CGroupDevice
+			if _, err := cgroups(); err != nil {
+				return err
+			}
+		}
+		if err := features.HaveProgramType(kind); err != nil {
+			return fmt.Errorf("the kernel does not take programs of type %s: %w", kind, short(err))
+		}
+		if p.Hook == Cgroup {
+			continue
+		}
+		types, err := btf.LoadKernelSpec()
+		if err != nil {
+			return fmt.Errorf("the kernel does not describe its types (CONFIG_DEBUG_INFO_BTF): %w", short(err))
+		}
+		var f *btf.Func
+		if err := types.TypeByName(p.Hook, &f); err != nil {
+			return fmt.Errorf("the kernel has no function %s", p.Hook)
+		}
+	}
+	return nil
+}
+
+// short leaves out the verifier's long log.
+func short(err error) error {
+	var v *ebpf.VerifierError
+	if errors.As(err, &v) {
+		return fmt.Errorf("%v", v)
+	}
+	return err
+}

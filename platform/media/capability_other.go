@@ -1,0 +1,15 @@
+//go:build !linux
+
+package media
+
+import "github.com/warderd/warder/platform"
+
+// Capability reports that this system's external disks are not refused by this package.
+func Capability(platform.Host) platform.Capability {
+	return platform.Capability{Name: name, Claims: claims()}
+}
+
+// Main fails: nothing is loaded on this system.
+func Main(string) error {
+	return platform.Unsupported{Feature: "refusing external disks", Need: "Linux"}
+}

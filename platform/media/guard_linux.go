@@ -1,0 +1,414 @@
+package media
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/uevent"
+)
+
+// Guard judges each disk as it comes. The kernel refuses it before: what the guard does is to let some be opened, to take away
+// what may be open since before, and to tell.
+type Guard struct {
+	*Media
+	told   atomic.Pointer[listener]
+	ruling atomic.Pointer[ruling]
+	judges sync.Mutex // one disk at a time
+
+	coming struct {
+		sync.Mutex
+		at map[string]time.Time // when disks came, by key; of the last seconds
+	}
+}
+
+type listener struct {
+	hand func(platform.Decision)
+	look func(soon bool)
+}
+
+type ruling struct {
+	judge enforce.Judge[fact.Medium]
+	act   bool
+}
+
+// watcher is the interface of the section's rules.
+type watcher interface {
+	Watch() enforce.Judge[fact.Medium]
+	Concerned() bool
+}
+
+// Section names the section whose rules it uses.
+func (g *Guard) Section() string { return setting.Section() }
+
+// Listen sets who is told.
+func (g *Guard) Listen(hand func(platform.Decision), look func(soon bool)) {
+	g.told.Store(&listener{hand, look})
+}
+
+// Load replaces the rules and judges every disk again.
+func (g *Guard) Load(r platform.Rules) error {
+	if r == nil || g.off {
+		g.ruling.Store(nil)
+		return nil
+	}
+	w, ok := r.(watcher)
+	if !ok {
+		return platform.Unsupported{Feature: "the control of external disks", Need: "rules that judge disks"}
+	}
+	if !w.Concerned() {
+		g.ruling.Store(nil)
+		return nil
+	}
+	g.ruling.Store(&ruling{w.Watch(), r.CanDeny()})
+	err := errors.Join(g.known(r.CanDeny()), g.rescan())
+	if g.cannot.Load() {
+		return nil // then the finding says that this machine cannot, and each disk's event
+	}
+	return err
+}
+
+// known tells the programs which program is ours, if an earlier version of it made them.
+func (g *Guard) known(act bool) error {
+	c, err := own()
+	if err != nil || !act {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	k, _ := g.opened()
+	if k == nil {
+		return nil
+	}
+	is, err := k.config()
+	if c.Closed = is.Closed; err != nil || is == c {
+		return err
+	}
+	return k.put("config", uint32(0), &c)
+}
+
+// rescan judges everything that is there.
+func (g *Guard) rescan() error {
+	list, err := g.disks()
+	if err != nil {
+		return fmt.Errorf("the disks cannot be listed: %w", err)
+	}
+	var errs []error
+	for _, d := range list {
+		errs = append(errs, g.judge(d, time.Time{}))
+	}
+	return errors.Join(errs...)
+}
+
+// judge judges one disk and applies the verdict.
+func (g *Guard) judge(d disk, came time.Time) error {
+	g.judges.Lock()
+	defer g.judges.Unlock()
+	r := g.ruling.Load()
+	if r == nil {
+		return nil
+	}
+	g.mu.Lock()
+	k, why := g.opened()
+	if bus, _ := g.bus(d); k != nil && bus != "" {
+		why = g.announce(k, d, byUs+uint64(time.Now().UnixNano())) // one that the kernel does not tell by itself
+	}
+	x := g.describe(d)
+	g.add(&x, d, k, why)
+	g.mu.Unlock()
+	if !x.External.V && !(x.Refused.OK && x.Refused.V) {
+		return nil // nothing is done about it, and it is nobody's news
+	}
+	v := r.judge.Judge(&x)
+	decided := time.Now()
+	if !came.IsZero() {
+		g.comes(x.Key(), came)
+	}
+	out := platform.Decision{Section: setting.Section(), Key: enforce.Key{Kind: "media.disk", ID: x.Key()}, Subject: subject(&x), Verdict: v,
+		Fact: &x, New: !came.IsZero(), Clock: "disk", Received: came, Decided: decided,
+		Reason: func() (string, string) { return r.judge.Reason(v, &x) }}
+	out.Done = reading(&x)
+	switch {
+	case !r.act:
+	case k != nil:
+		out.Err = g.carryOut(k, d, &x, v)
+		out.Done = reading(&x)
+	case !v.Allow && why == nil:
+		out.Err = errors.New("the programs that refuse disks are not in the kernel")
+	case !v.Allow:
+		out.Err = why
+	}
+	out.Verified = time.Now()
+	g.hand(out)
+	return out.Err
+}
+
+// reading is what the kernel does with a disk.
+func reading(x *fact.Medium) enforce.Reading {
+	r := enforce.Reading{State: enforce.Unknown, How: how}
+	if x.Refused.OK {
+		r.State, r.Value = enforce.Present, "it can be used"
+		if x.Refused.V {
+			r.Value = "refused"
+		}
+	}
+	return r
+}
+
+// carryOut tells the kernel what was decided about a disk, and reads it back.
+func (g *Guard) carryOut(k *kernel, d disk, x *fact.Medium, v enforce.Verdict) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	dev, ok := numberOf(x.Dev)
+	if !ok {
+		return nil // gone
+	}
+	e, known, err := k.entry(dev)
+	switch {
+	case err != nil:
+		return err
+	case !known && v.Allow || known && e.Turn != x.Turn:
+		return nil // the kernel lets it pass; or another disk is there, and is judged when it is announced
+	case !known:
+		return errors.New("the kernel does not know it as external")
+	case v.Allow:
+		if x.Refused.OK && !x.Refused.V {
+			return nil
+		}
+		if err := g.gate(enforce.Change{Key: enforce.Key{Kind: "media.disk", ID: x.Key()}, Mode: enforce.Enforce}); err != nil {
+			return err
+		}
+		// It may have been open from here on: that is noted first.
+		for _, n := range devsOf(d) {
+			if err := k.put("disks", n, entry{Turn: e.Turn, Whole: e.Whole}); err != nil {
+				return err
+			}
+		}
+		if err := k.allow(e); err != nil {
+			return err
+		}
+		go g.wake(d)
+	default:
+		if x.Refused.OK && !x.Refused.V {
+			if err := g.gate(enforce.Change{Key: enforce.Key{Kind: "media.disk", ID: x.Key()}, Mode: enforce.Enforce}); err != nil {
+				return err
+			}
+			if err := k.refuse(e); err != nil {
+				return err
+			}
+		}
+	}
+	g.add(x, d, k, nil)
+	if x.Refused.OK && x.Refused.V == v.Allow {
+		return errors.New("the kernel does not show what it was told")
+	}
+	if !v.Allow && x.Open {
+		g.take(d, *x)
+	}
+	return nil
+}
+
+func devsOf(d disk) []uint32 {
+	_, devs := d.parts()
+	return devs
+}
+
+func (g *Guard) hand(d platform.Decision) {
+	if t := g.told.Load(); t != nil && t.hand != nil {
+		t.hand(d)
+	}
+}
+
+func (g *Guard) look(soon bool) {
+	if t := g.told.Load(); t != nil && t.look != nil {
+		t.look(soon)
+	}
+}
+
+// subject is a disk for people.
+func subject(x *fact.Medium) string {
+	s := "disk " + x.Name
+	if x.Model != "" {
+		s += " (" + enforce.Plain(x.Model) + ")"
+	}
+	if x.Serial != "" {
+		s += " " + enforce.Plain(x.Serial)
+	}
+	return s
+}
+
+// Run judges disks as they are announced, and tells of refusals, until ctx ends.
+func (g *Guard) Run(ctx context.Context) error {
+	if g.off {
+		<-ctx.Done()
+		return nil
+	}
+	s, err := uevent.Open()
+	if err != nil {
+		return fmt.Errorf("cannot listen to the kernel's announcements of disks: %w", err)
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() { g.tell(ctx) })
+	end := context.AfterFunc(ctx, s.Stop)
+	defer func() { end(); _ = s.Close() }()
+	b := make([]byte, uevent.Max+1)
+	for {
+		n, err := s.Read(b)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS):
+			_ = g.rescan() // announcements were lost
+			continue
+		case err != nil:
+			return fmt.Errorf("cannot read the kernel's announcements of disks: %w", err)
+		}
+		u, err := uevent.Parse(b[:n])
+		if err != nil || u.Subsystem != "block" || u.Devtype != "disk" || u.Synthetic {
+			continue
+		}
+		at := time.Now()
+		switch u.Action {
+		case "add":
+			if d, ok := g.disk(path.Base(u.Path)); ok {
+				_ = g.judge(d, at) // what went wrong stands in its event
+				g.look(true)
+			}
+		case "remove":
+			g.look(false)
+		}
+	}
+}
+
+// A refusal is told once for each disk, program and hour. What looks at a disk as it comes (udev) is not told: that the disk is
+// refused is.
+const (
+	tellAgain = time.Hour
+	settles   = 5 * time.Second
+	maxTold   = 1000
+)
+
+// tell reads refusals as they happen.
+func (g *Guard) tell(ctx context.Context) {
+	for {
+		g.mu.Lock()
+		var in *ringbuf.Reader
+		if g.set != nil && g.set.Maps["refusals"] != nil {
+			in, _ = ringbuf.NewReader(g.set.Maps["refusals"])
+		}
+		g.mu.Unlock()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if in != nil {
+				g.read(in)
+			}
+		}()
+		select {
+		case <-ctx.Done():
+		case <-g.fresh:
+		}
+		if in != nil {
+			_ = in.Close()
+		}
+		<-done
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func (g *Guard) read(in *ringbuf.Reader) {
+	told := map[string]time.Time{}
+	for {
+		rec, err := in.Read()
+		if err != nil {
+			return
+		}
+		r, ok := readRefusal(rec.RawSample)
+		if !ok {
+			continue
+		}
+		g.refusal(r, told)
+	}
+}
+
+// comes notes when a disk came.
+func (g *Guard) comes(key string, at time.Time) {
+	g.coming.Lock()
+	defer g.coming.Unlock()
+	if g.coming.at == nil {
+		g.coming.at = map[string]time.Time{}
+	}
+	maps.DeleteFunc(g.coming.at, func(_ string, at time.Time) bool { return time.Since(at) > settles })
+	g.coming.at[key] = at
+}
+
+// settling reports whether a disk came a moment ago.
+func (g *Guard) settling(key string) bool {
+	g.coming.Lock()
+	defer g.coming.Unlock()
+	at, ok := g.coming.at[key]
+	return ok && time.Since(at) < settles
+}
+
+// refusal tells of one refusal.
+func (g *Guard) refusal(r refusal, told map[string]time.Time) {
+	rule := g.ruling.Load()
+	if rule == nil || !rule.act {
+		return
+	}
+	program, _, _ := strings.Cut(string(r.Name[:]), "\x00")
+	what := fmt.Sprintf("%d@%d %d %s", r.Whole, r.Turn, r.UID, program)
+	if at, ok := told[what]; ok && time.Since(at) < tellAgain {
+		return
+	}
+	list, err := g.disks()
+	if err != nil {
+		return
+	}
+	at := slices.IndexFunc(list, func(d disk) bool { n, ok := numberOf(line(d.dir + "/dev")); return ok && n == r.Whole })
+	if at < 0 {
+		return // it has gone
+	}
+	d := list[at]
+	if r.UID == 0 && g.settling(fmt.Sprintf("%s@%d", d.name(), r.Turn)) {
+		return
+	}
+	if len(told) > maxTold {
+		clear(told)
+	}
+	told[what] = time.Now()
+	g.mu.Lock()
+	k, why := g.opened()
+	x := g.describe(d)
+	g.add(&x, d, k, why)
+	g.mu.Unlock()
+	v := rule.judge.Judge(&x)
+	if v.Allow || x.Turn != r.Turn {
+		return
+	}
+	part := x.Name
+	names, devs := d.parts()
+	if i := slices.Index(devs, r.Dev); i >= 0 {
+		part = names[i]
+	}
+	g.hand(platform.Decision{Section: setting.Section(), Key: enforce.Key{Kind: "media.open", ID: fmt.Sprintf("%s %d %s %d", x.Key(), r.UID, enforce.Plain(program),
+		time.Now().Unix()/int64(tellAgain.Seconds()))}, Subject: subject(&x), Verdict: v, Fact: &x, Done: reading(&x),
+		Reason: func() (string, string) { return rule.judge.Reason(v, &x) },
+		Note:   fmt.Sprintf("%s (pid %d, user %d) tried to open %s", enforce.Plain(program), r.PID, r.UID, part)})
+}
