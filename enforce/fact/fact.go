@@ -32,6 +32,8 @@ type Machine struct {
 	Network     Known[Network]  `json:"network"`
 	Tunnels     Known[Tunnels]  `json:"tunnels"`
 	Media       Known[[]Medium] `json:"media"`
+	// Elsewhere are mounts that are on none of the disks. They are not reported.
+	Elsewhere []string `json:"-"`
 	// Starting is set while the machine boots and nobody has logged in; nil afterwards.
 	Starting *Starting `json:"-"`
 	// Capable says what this system's back ends support for each setting; see Can.

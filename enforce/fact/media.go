@@ -17,8 +17,12 @@ type Medium struct {
 	External     Known[bool] `json:"external"`
 	// System names what of the running system is on it, such as "/home"; "" for nothing.
 	System string `json:"system,omitempty"`
-	// Mounts are where it is mounted, as far as this machine's own list says.
-	Mounts []string `json:"mounts,omitempty"`
+	// Mounts are where it is mounted, as far as this machine's own list says, and Parts the kernel's names of the disk, its
+	// partitions and what rests on them. They are not reported.
+	Mounts []string `json:"-"`
+	Parts  []string `json:"-"`
+	// Held says that something keeps disks from being opened, so that Refused and Open say something.
+	Held bool `json:"held,omitempty"`
 	// Refused says that the kernel lets nobody open it.
 	Refused Known[bool] `json:"refused"`
 	// Open says that it may have been opened before it was refused, and nobody has taken it away since.
@@ -31,6 +35,10 @@ type Plugged struct {
 	Vendor  uint16 `json:"vendor"`
 	Product uint16 `json:"product"`
 }
+
+// MediaRefused is the value of the resource that keeps external disks from being opened, while it does. The number counts the
+// programs' versions: those of an earlier agent are not taken for ones that another program has changed.
+const MediaRefused = "external disks are refused (programs 1)"
 
 // What makes a disk external.
 const (

@@ -22,7 +22,7 @@ const (
 const KindMedia = "media"
 
 // refused is its value while they are.
-const refusedMedia enforce.Value = "external disks are refused"
+const refusedMedia enforce.Value = fact.MediaRefused
 
 var mediaKey = enforce.Key{Kind: KindMedia, ID: "external"}
 
@@ -160,32 +160,49 @@ func (r *Rules) Reason(v enforce.Verdict, m *fact.Medium) (reason, nearest strin
 
 // external is the finding of external_storage_allowed, and what is wanted for it.
 func external(c *section.Case, out *section.Outcome) {
-	f := usb.Storage(c)
-	defer func() { out.Findings = append(out.Findings, f) }()
 	can, r := c.Can(settingExternal), rulesOf(c)
-	if can.Level != fact.Enforced || !r.denies {
-		return // USB's guard is all there is
-	}
-	out.Wants = append(out.Wants, enforce.Want{Key: mediaKey, Value: refusedMedia, By: []enforce.Setting{settingExternal}, Mode: r.mode,
-		Phase: enforce.Close})
-	if why, unread := c.Machine.Unread(fact.PartMedia); unread {
-		if f.Compliance == enforce.Compliant {
-			f = section.Unread(c, settingExternal, why)
-		}
+	acts := can.Level == fact.Enforced // otherwise USB's guard is all there is
+	why, unread := c.Machine.Unread(fact.PartMedia)
+	f := usb.Storage(c, func(path string) bool { return acts && r.covered(path) })
+	defer func() { out.Findings = append(out.Findings, f) }()
+	if !r.denies || can.Level == fact.Unsupported {
 		return
 	}
-	if f.Compliance != enforce.Compliant {
-		return // a device that it refuses is in use
+	if acts {
+		out.Wants = append(out.Wants, enforce.Want{Key: mediaKey, Value: refusedMedia, By: []enforce.Setting{settingExternal}, Mode: r.mode,
+			Phase: enforce.Close})
 	}
-	r.standing(&f)
-	if f.Compliance == enforce.Compliant && f.Enforcement == enforce.Enforced && can.Limit != "" {
-		f.Reason = strings.TrimPrefix(f.Reason+"; enforced, with a limit: "+can.Limit, "; ")
+	switch {
+	case f.Compliance == enforce.Noncompliant: // a device that it refuses is in use
+	case unread && acts:
+		f = section.Unread(c, settingExternal, why)
+	case !unread:
+		r.standing(&f, acts)
+		if f.Compliance == enforce.Compliant && f.Enforcement == enforce.Enforced && can.Limit != "" {
+			f.Reason = strings.TrimPrefix(f.Reason+"; enforced, with a limit: "+can.Limit, "; ")
+		}
 	}
 }
 
-// standing judges the disks that are there.
-func (r *Rules) standing(f *enforce.Finding) {
-	var worst, refused []string
+// covered reports whether everything in a USB device that has to stay (a built-in card reader) is refused as a disk.
+func (r *Rules) covered(path string) bool {
+	disks := 0
+	for i := range r.machine.Media.V {
+		m := &r.machine.Media.V[i]
+		if m.USB == nil || m.USB.Path != path {
+			continue
+		}
+		if disks++; r.Judge(m).Allow || m.Held && !(m.Refused.OK && m.Refused.V && !m.Open) {
+			return false
+		}
+	}
+	return disks > 0
+}
+
+// standing judges the disks that are there. acts: something refuses them, and if it is not there yet (Held), that is the planner's
+// to say.
+func (r *Rules) standing(f *enforce.Finding, acts bool) {
+	var bad, unsure, kept, refused []string
 	for i := range r.machine.Media.V {
 		m := &r.machine.Media.V[i]
 		v := r.Judge(m)
@@ -194,31 +211,31 @@ func (r *Rules) standing(f *enforce.Finding) {
 		}
 		switch {
 		case !m.External.OK:
-			f.Compliance = enforce.Uncertain
-			worst = append(worst, Name(m)+": whether it is external cannot be told: "+m.External.Why)
+			unsure = append(unsure, Name(m)+": whether it is external cannot be told: "+m.External.Why)
 		case v.Guard != enforce.NoGuard:
-			f.Compliance, f.Enforcement = enforce.Noncompliant, enforce.IsGuarded
-			worst = append(worst, Name(m)+" is refused and kept by guard "+v.Guard.String()+": it carries "+m.System)
+			kept = append(kept, Name(m)+" is refused and kept by guard "+v.Guard.String()+": it carries "+m.System)
 		case v.WouldDeny:
-			f.Compliance = enforce.Noncompliant
-			worst = append(worst, Name(m)+" is external and can be used")
+			bad = append(bad, Name(m)+" is external and can be used")
 		case v.Allow:
+		case !acts:
+			bad = append(bad, Name(m)+" is external, and nothing on this machine can refuse it")
 		case !m.Refused.OK:
-			f.Compliance = enforce.Uncertain
-			worst = append(worst, Name(m)+": whether the kernel refuses it cannot be read: "+m.Refused.Why)
-		case !m.Refused.V:
-			f.Compliance = enforce.Noncompliant
-			worst = append(worst, Name(m)+" is external and the kernel does not refuse it")
-		case m.Open:
-			f.Compliance = enforce.Noncompliant
-			worst = append(worst, Name(m)+" may still be open since before it was refused")
+			unsure = append(unsure, Name(m)+": whether the kernel refuses it cannot be read: "+m.Refused.Why)
+		case m.Held && !m.Refused.V:
+			bad = append(bad, Name(m)+" is external and the kernel does not refuse it")
+		case m.Held && m.Open:
+			bad = append(bad, Name(m)+" may still be open since before it was refused")
 		default:
 			refused = append(refused, Name(m))
 		}
 	}
 	switch {
-	case len(worst) > 0:
-		f.Reason = worst[0] + more(len(worst))
+	case len(bad) > 0:
+		f.Compliance, f.Reason = enforce.Noncompliant, bad[0]+more(len(bad))
+	case len(kept) > 0:
+		f.Compliance, f.Enforcement, f.Reason = enforce.Noncompliant, enforce.IsGuarded, kept[0]+more(len(kept))
+	case len(unsure) > 0:
+		f.Compliance, f.Reason = enforce.Uncertain, unsure[0]+more(len(unsure))
 	case len(refused) > 0:
 		f.Reason = fmt.Sprintf("%d external disk(s) are refused, first %s", len(refused), refused[0])
 	}

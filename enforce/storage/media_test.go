@@ -24,7 +24,7 @@ func document(t *testing.T, text string) *policy.Document {
 const noExternal = `{"storage":{"external_storage_allowed":false}}`
 
 func card() fact.Medium {
-	return fact.Medium{Name: "mmcblk0", Dev: "179:0", Turn: 3, Bus: fact.BusCard, Serial: "0x1", External: fact.Is(true), Refused: fact.Is(true)}
+	return fact.Medium{Name: "mmcblk0", Dev: "179:0", Turn: 3, Bus: fact.BusCard, Serial: "0x1", External: fact.Is(true), Refused: fact.Is(true), Held: true}
 }
 
 // The order of decisions, each line once.
@@ -98,11 +98,31 @@ func TestExceptionPassesUSB(t *testing.T) {
 	}
 }
 
+// A built-in card reader stays, because it is built in; what is in it is refused as a disk.
+func TestBuiltInReader(t *testing.T) {
+	reader := card()
+	reader.Bus, reader.USB, reader.Exchangeable = fact.BusUSB, &fact.Plugged{Path: "1-9"}, true
+	open := reader
+	open.Open = true
+	for want, list := range map[string][]fact.Medium{"compliant enforced: 1 external": {reader}, "noncompliant guarded: 1-9": {open}, "noncompliant guarded: 1-9 ": {}} {
+		m := &fact.Machine{USB: fact.Is([]fact.USB{{Path: "1-9", Hardwired: fact.Is(true), Authorized: fact.Is(true), Interfaces: []fact.Interface{{Class: 8}}}}),
+			Controllers: fact.Is([]string{"usb1"}), Media: fact.Is(list),
+			Capable: map[string]fact.Capability{string(settingExternal): {Level: fact.Enforced}}}
+		s := []section.Section{usb.Section, Section}
+		f := section.Decide(s, section.Open(s, document(t, noExternal), m)).Findings[0]
+		if got := string(f.Compliance) + " " + string(f.Enforcement) + ": " + f.Reason; !strings.HasPrefix(got, want) {
+			t.Errorf("%v: %s", list, got)
+		}
+	}
+}
+
 // Which finding follows from what was read.
 func TestExternalFinding(t *testing.T) {
 	open, back, gone := card(), card(), card()
 	open.Open, back.Refused, gone.Refused = true, fact.Is(false), fact.Unread[bool]("no right")
 	system, unknown := card(), card()
+	later := back
+	later.Held = false
 	system.System, unknown.External = "/usr", fact.Unread[bool]("it has gone")
 	for _, c := range []struct {
 		what  string
@@ -119,7 +139,11 @@ func TestExternalFinding(t *testing.T) {
 		{"cannot be told", fact.Enforced, fact.Is([]fact.Medium{unknown}), "unknown enforced: disk mmcblk0: whether it is external cannot be told", 1},
 		{"the system's", fact.Enforced, fact.Is([]fact.Medium{system}), "noncompliant guarded: disk mmcblk0 is refused and kept by guard system_disk: it carries /usr", 1},
 		{"not read", fact.Enforced, fact.Unread[[]fact.Medium]("no right"), "unknown failed: the disks cannot be read: no right", 1},
-		{"USB alone", fact.Partial, fact.Is([]fact.Medium{back}), "compliant partial: partial: L", 0},
+		{"not there yet", fact.Enforced, fact.Is([]fact.Medium{later}), "compliant enforced: 1 external disk(s) are refused", 1},
+		{"the worst counts", fact.Enforced, fact.Is([]fact.Medium{back, unknown, system}), "noncompliant enforced: disk mmcblk0 is external and", 1},
+		{"USB alone", fact.Partial, fact.Is([]fact.Medium{}), "compliant partial: partial: L", 0},
+		{"USB alone, and not read", fact.Partial, fact.Unread[[]fact.Medium]("no right"), "compliant partial: partial: L", 0},
+		{"USB alone, and a card", fact.Partial, fact.Is([]fact.Medium{later}), "noncompliant partial: disk mmcblk0 is external, and nothing on this machine", 0},
 	} {
 		m := &fact.Machine{USB: fact.Is([]fact.USB{}), Controllers: fact.Is([]string{"usb1"}), Media: c.media,
 			Capable: map[string]fact.Capability{string(settingExternal): {Level: c.level, Limit: "L"}}}
@@ -146,10 +170,12 @@ func TestExplainPath(t *testing.T) {
 	own := fact.Medium{Name: "vda", Dev: "254:0", External: fact.Is(false), Refused: fact.Is(false), Mounts: []string{"/", "/boot"}}
 	c := card()
 	c.Mounts = []string{"/media/card"}
-	m := &fact.Machine{Media: fact.Is([]fact.Medium{own, c})}
+	own.Parts, c.Parts = []string{"vda", "vda1", "dm-0"}, []string{"mmcblk0", "mmcblk0p12"}
+	m := &fact.Machine{Media: fact.Is([]fact.Medium{own, c}), Elsewhere: []string{"/tmp", "/mnt/share", "/dev"}}
 	r := compile(document(t, noExternal), m)
 	for at, want := range map[string]string{"/dev/mmcblk0": "deny disk mmcblk0", "/dev/mmcblk0p12": "deny disk mmcblk0", "/media/card/a/b": "deny disk mmcblk0",
-		"/media/cards": "allow disk vda", "/etc": "allow disk vda", "/boot/x": "allow disk vda", "/dev/vda1": "allow disk vda", "/dev/vdab": "allow /dev/vdab", "/media/card": "deny disk mmcblk0",
+		"/media/cards": "allow disk vda", "/etc": "allow disk vda", "/boot/x": "allow disk vda", "/dev/vda1": "allow disk vda", "/dev/vdab": "allow /dev/vdab", "/dev/dm-0": "allow disk vda", "/mnt/share/x": "allow /mnt/share/x", "/mnt": "allow disk vda",
+		"/dev/mmcblk0p1": "allow /dev/mmcblk0p1", "/media/card": "deny disk mmcblk0",
 		"relative": "error", "/" + strings.Repeat("x", 5000): "error"} {
 		b, _ := json.Marshal(Subject{Path: at})
 		a, err := r.Explain(b, m)

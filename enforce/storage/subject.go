@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/warderd/warder/enforce"
@@ -36,7 +37,7 @@ func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Ans
 	if why, unread := now.Unread(fact.PartMedia); unread {
 		return section.Answer{}, errors.New(why)
 	}
-	m := find(now.Media.V, path.Clean(in.Path))
+	m := find(now, path.Clean(in.Path))
 	if m == nil {
 		return section.Answer{Answer: section.Allow, Subject: in.Path,
 			Reason: "it is on none of the machine's disks: a share of the network, memory, or a file system made of others"}, nil
@@ -61,24 +62,31 @@ func state(m *fact.Medium) string {
 	return "it can be used"
 }
 
-// find returns the disk of a device's node, or the one that is mounted nearest above a path.
-func find(list []fact.Medium, at string) *fact.Medium {
+// find returns the disk of a device's node, or the one that is mounted nearest above a path; nil if there is none.
+func find(now *fact.Machine, at string) *fact.Medium {
+	list := now.Media.V
 	if name, ok := strings.CutPrefix(at, "/dev/"); ok {
 		for i := range list {
-			rest, is := strings.CutPrefix(name, list[i].Name)
-			if is && strings.Trim(rest, "p0123456789") == "" {
+			if slices.Contains(list[i].Parts, name) || list[i].Name == name {
 				return &list[i]
 			}
 		}
-		return nil
 	}
 	var best *fact.Medium
 	most := -1
+	nearer := func(point string) bool {
+		return (point == "/" || at == point || strings.HasPrefix(at, point+"/")) && len(point) > most
+	}
 	for i := range list {
 		for _, point := range list[i].Mounts {
-			if (point == "/" || at == point || strings.HasPrefix(at, point+"/")) && len(point) > most {
+			if nearer(point) {
 				best, most = &list[i], len(point)
 			}
+		}
+	}
+	for _, point := range now.Elsewhere {
+		if nearer(point) {
+			best, most = nil, len(point)
 		}
 	}
 	return best

@@ -3,6 +3,7 @@ package usb
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -175,8 +176,9 @@ func standing(f enforce.Finding, devices []standingDevice) enforce.Finding {
 	return f
 }
 
-// Storage returns the USB guard's finding for storage.external_storage_allowed, for the storage section.
-func Storage(c *section.Case) enforce.Finding {
+// Storage returns the USB guard's finding for storage.external_storage_allowed, for the storage section. Of devices that are kept
+// because they are built in, those count as refused whose disks are refused: covered tells by the device's path.
+func Storage(c *section.Case, covered func(path string) bool) enforce.Finding {
 	s, d := settingStorage, c.Document
 	f := enforce.Finding{Setting: s, Mode: d.Mode(s), Compliance: enforce.Compliant, Enforcement: enforce.Enforced}
 	if d.Storage.ExternalStorageAllowed.V {
@@ -196,7 +198,9 @@ func Storage(c *section.Case) enforce.Finding {
 		}
 	}
 	r := rulesOf(c)
-	f = r.finding(s, f.Mode, r.refused())
+	refused := r.refused()
+	refused[s] = slices.DeleteFunc(refused[s], func(x standingDevice) bool { return x.v.Guard == enforce.Hardwired && covered(x.u.Path) })
+	f = r.finding(s, f.Mode, refused)
 	if f.Enforcement == enforce.Enforced && can.Level == fact.Partial {
 		f.Enforcement = enforce.Partial
 		f.Reason = "partial: " + can.Limit

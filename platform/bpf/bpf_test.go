@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/warderd/warder/enforce/fact"
 )
 
 // The committed objects are those of the committed sources.
@@ -79,5 +81,14 @@ func TestSets(t *testing.T) {
 				t.Errorf("%s is of type %s and for %q", p.Name, x.Type, x.AttachTo)
 			}
 		}
+	}
+}
+
+// Another object is another version of the programs: those that an earlier agent left are not taken for ones that somebody has
+// changed (fact.MediaRefused).
+func TestVersion(t *testing.T) {
+	const of = "03a1c188d71558b450bf47db69b30e16423e04d7e20eee1b7ab74c577de887dc" // of "programs 1"
+	if got := fmt.Sprintf("%x", sha256.Sum256(Media.Object)); got != of || !strings.HasSuffix(fact.MediaRefused, "(programs 1)") {
+		t.Errorf("the programs are others (%s): count fact.MediaRefused up, and note it here", got)
 	}
 }

@@ -24,8 +24,8 @@ import (
 const (
 	Root = "/sys/fs/bpf"
 	dir  = Root + "/warder"
-	// making is the suffix of a set that is not complete yet. That file system takes no dots in names.
-	making = "_new"
+	// The suffixes of a set that is not complete yet, and of one that is being replaced. That file system takes no dots in names.
+	making, replaced = "_new", "_old"
 )
 
 // Pinned is a set in the kernel. Its maps can be read and written.
@@ -55,12 +55,15 @@ func (s *Set) path() string { return filepath.Join(dir, s.Name) }
 func (s *Set) Dirs() []string { return []string{dir, s.path()} }
 
 // Make loads a set, has its maps filled, attaches its programs in their order, and pins all of it. What is pinned of the
-// same set is replaced: the old programs go when the new ones are attached. fill may be called before each program, with
-// the number of those that are attached.
-func (s *Set) Make(fill func(p *Pinned, attached int) error) (err error) {
+// same set is replaced: the old programs go when the new ones are attached. fill is called before each program, and at the
+// end, with the number of those that are attached, and with the maps of the set that is replaced, as far as they are there.
+func (s *Set) Make(fill func(p, old *Pinned, attached int) error) (err error) {
 	if err := s.probe(); err != nil {
 		return err
 	}
+	s.settle()
+	old := s.maps()
+	defer old.Close()
 	coll, err := s.load()
 	if err != nil {
 		return err
@@ -68,7 +71,7 @@ func (s *Set) Make(fill func(p *Pinned, attached int) error) (err error) {
 	defer coll.Close()
 	p := &Pinned{Maps: map[string]*ebpf.Map{}, links: map[string]link.Link{}}
 	part := s.path() + making
-	if err := errors.Join(remove(part), os.MkdirAll(part, 0o700)); err != nil {
+	if err := os.MkdirAll(part, 0o700); err != nil {
 		return err
 	}
 	defer func() {
@@ -90,7 +93,7 @@ func (s *Set) Make(fill func(p *Pinned, attached int) error) (err error) {
 		p.Maps[name] = m
 	}
 	for i, prog := range s.Programs {
-		if err := fill(p, i); err != nil {
+		if err := fill(p, old, i); err != nil {
 			return err
 		}
 		l, err := attach(coll.Programs[prog.Name], prog.Hook)
@@ -102,10 +105,33 @@ func (s *Set) Make(fill func(p *Pinned, attached int) error) (err error) {
 			return fmt.Errorf("cannot pin program %s: %w", prog.Name, err)
 		}
 	}
-	if err := fill(p, len(s.Programs)); err != nil {
+	if err := fill(p, old, len(s.Programs)); err != nil {
 		return err
 	}
-	return errors.Join(remove(s.path()), os.Rename(part, s.path()))
+	// There is always one that is in force, wherever this ends.
+	if err := os.Rename(s.path(), s.path()+replaced); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return errors.Join(os.Rename(part, s.path()), remove(s.path()+replaced))
+}
+
+// settle ends what an earlier Make began: the set that is in force gets its name back, and what is beside it goes.
+func (s *Set) settle() {
+	if _, err := os.Stat(s.path()); errors.Is(err, fs.ErrNotExist) {
+		_ = os.Rename(s.path()+replaced, s.path())
+	}
+	_, _ = remove(s.path()+making), remove(s.path()+replaced)
+}
+
+// maps opens the maps that are pinned, whatever else there is.
+func (s *Set) maps() *Pinned {
+	p := &Pinned{Maps: map[string]*ebpf.Map{}}
+	for _, name := range s.Maps {
+		if m, err := ebpf.LoadPinnedMap(filepath.Join(s.path(), "map_"+name), nil); err == nil {
+			p.Maps[name] = m
+		}
+	}
+	return p
 }
 
 // attach attaches one program.
@@ -144,29 +170,33 @@ func cgroups() (string, error) {
 	return "", errors.New("no cgroup hierarchy of version 2 is mounted")
 }
 
-// Open opens what is pinned of a set. It is fs.ErrNotExist if nothing is, and an error that says what is wrong if it is not
-// as Make left it.
+// Changed says that what is pinned is not as Make left it.
+type Changed struct{ Why string }
+
+func (c *Changed) Error() string { return c.Why }
+
+func changed(format string, args ...any) error { return &Changed{fmt.Sprintf(format, args...)} }
+
+// Open opens what is pinned of a set. It is fs.ErrNotExist if nothing is, and a *Changed if it is not as Make left it.
 func (s *Set) Open() (_ *Pinned, err error) {
-	if _, err := os.Stat(s.path()); err != nil {
-		if _, left := os.Stat(s.path() + making); left == nil {
-			return nil, errors.New("what was begun was not finished")
+	for _, suffix := range []string{making, replaced} {
+		if _, err := os.Stat(s.path() + suffix); err == nil {
+			return nil, changed("one that was not finished is beside it")
 		}
+	}
+	if _, err := os.Stat(s.path()); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(s.path() + making); err == nil {
-		return nil, errors.New("one that was not finished is beside it")
-	}
-	p := &Pinned{Maps: map[string]*ebpf.Map{}, links: map[string]link.Link{}}
+	p := &Pinned{Maps: map[string]*ebpf.Map{}, links: map[string]link.Link{}, ids: map[ebpf.MapID]bool{}}
 	defer func() {
 		if err != nil {
 			p.Close()
 		}
 	}()
-	p.ids = map[ebpf.MapID]bool{}
 	for _, name := range s.Maps {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(s.path(), "map_"+name), nil)
 		if err != nil {
-			return nil, fmt.Errorf("map %s cannot be opened: %w", name, notThere(err))
+			return nil, gone("map "+name, err)
 		}
 		p.Maps[name] = m
 		info, err := m.Info()
@@ -180,22 +210,22 @@ func (s *Set) Open() (_ *Pinned, err error) {
 	for _, prog := range s.Programs {
 		l, err := link.LoadPinnedLink(filepath.Join(s.path(), "link_"+prog.Name), nil)
 		if err != nil {
-			return nil, fmt.Errorf("program %s is not pinned: %w", prog.Name, notThere(err))
+			return nil, gone("program "+prog.Name, err)
 		}
 		p.links[prog.Name] = l
 		if err := check(l, prog, p.ids); err != nil {
-			return nil, fmt.Errorf("program %s: %w", prog.Name, err)
+			return nil, err
 		}
 	}
 	return p, nil
 }
 
-// notThere keeps an error from being taken for "nothing is pinned".
-func notThere(err error) error {
+// gone says that something is not pinned; other errors stay what they are.
+func gone(what string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.New("it is not there")
+		return changed("%s is not pinned", what)
 	}
-	return err
+	return fmt.Errorf("%s cannot be opened: %w", what, err)
 }
 
 // check verifies that a link is attached, to the right place, and has the program of that name with our maps.
@@ -205,7 +235,7 @@ func check(l link.Link, prog Program, ours map[ebpf.MapID]bool) error {
 		return err
 	}
 	if cg := info.Cgroup(); prog.Hook == Cgroup && (cg == nil || cg.CgroupId == 0) {
-		return errors.New("it is detached")
+		return changed("program %s is detached", prog.Name)
 	}
 	program, err := ebpf.NewProgramFromID(info.Program)
 	if err != nil {
@@ -217,18 +247,18 @@ func check(l link.Link, prog Program, ours map[ebpf.MapID]bool) error {
 		return err
 	}
 	if has.Name != prog.Name[:min(len(prog.Name), unix.BPF_OBJ_NAME_LEN-1)] {
-		return fmt.Errorf("it is another program (%q)", has.Name)
+		return changed("program %s is another one (%q)", prog.Name, has.Name)
 	}
 	maps, _ := has.MapIDs()
 	if !slices.ContainsFunc(maps, func(id ebpf.MapID) bool { return ours[id] }) {
-		return errors.New("it uses other maps")
+		return changed("program %s uses other maps", prog.Name)
 	}
 	return nil
 }
 
 // Remove detaches and unpins a set.
 func (s *Set) Remove() error {
-	err := errors.Join(remove(s.path()), remove(s.path()+making))
+	err := errors.Join(remove(s.path()), remove(s.path()+making), remove(s.path()+replaced))
 	_ = os.Remove(dir) // if nothing else is there
 	return err
 }
@@ -249,7 +279,7 @@ func remove(path string) error {
 	return errors.Join(err, os.Remove(path))
 }
 
-// Try says why this system cannot carry a set, or nil: it loads the programs and attaches none. It reads the kernel's
+// Try says why this system cannot carry a set, or nil: it loads and attaches the programs, and takes them off again. It reads the kernel's
 // description of its types, which takes tens of megabytes: it is for a process that ends soon, and so is Make.
 func (s *Set) Try() error {
 	if err := s.probe(); err != nil {
@@ -259,7 +289,14 @@ func (s *Set) Try() error {
 	if err != nil {
 		return err
 	}
-	coll.Close()
+	defer coll.Close()
+	for _, prog := range s.Programs { // their maps are empty: they do nothing
+		l, err := attach(coll.Programs[prog.Name], prog.Hook)
+		if err != nil {
+			return fmt.Errorf("program %s cannot be attached to %s: %w", prog.Name, prog.Hook, err)
+		}
+		defer l.Close()
+	}
 	return nil
 }
 

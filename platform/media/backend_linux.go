@@ -12,6 +12,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/bpf"
 )
@@ -21,7 +22,7 @@ const how = "the programs pinned at /sys/fs/bpf/warder/media"
 // external is the one resource, and refused its value.
 var external = enforce.Key{Kind: name, ID: "external"}
 
-const refused enforce.Value = "external disks are refused"
+const refused enforce.Value = fact.MediaRefused
 
 // Kinds is the one kind: programs in the kernel, which end with a boot.
 func (m *Media) Kinds() []platform.Kind {
@@ -44,10 +45,10 @@ func (m *Media) opened() (*kernel, error) {
 	k := &kernel{p}
 	c, err := k.config()
 	if err == nil && c.Version != bpf.Media.Version() {
-		err = errors.New("they are another version's")
+		err = &bpf.Changed{Why: "they are another version's"}
 	}
 	if err == nil && c.Closed == 0 {
-		err = errors.New("they refuse nothing")
+		err = &bpf.Changed{Why: "they refuse nothing"}
 	}
 	if err != nil {
 		p.Close()
@@ -83,8 +84,12 @@ func (m *Media) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	k, err := m.opened()
+	var changed *bpf.Changed
+	if errors.As(err, &changed) {
+		return map[enforce.Key]enforce.Reading{external: {State: enforce.Present, Value: enforce.Value("changed: " + changed.Why), How: how}}, nil
+	}
 	if err != nil {
-		return map[enforce.Key]enforce.Reading{external: {State: enforce.Present, Value: enforce.Value("changed: " + err.Error()), How: how}}, nil
+		return map[enforce.Key]enforce.Reading{external: {State: enforce.Unknown, How: how + ": " + err.Error()}}, nil
 	}
 	if k == nil {
 		return map[enforce.Key]enforce.Reading{}, nil
@@ -95,51 +100,60 @@ func (m *Media) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 	}
 	value := refused
 	if n.Lost > 0 {
-		value += enforce.Value(fmt.Sprintf("; but there was no room for %d of them", n.Lost))
+		value += enforce.Value(fmt.Sprintf("; but %d of them did not fit", n.Lost))
 	}
 	return map[enforce.Key]enforce.Reading{external: {State: enforce.Present, Value: value, How: how}}, nil
 }
 
 // Apply attaches the programs, or removes them.
-func (m *Media) Apply(_ context.Context, changes []enforce.Change) map[enforce.Key]error {
+func (m *Media) Apply(ctx context.Context, changes []enforce.Change) map[enforce.Key]error {
 	out := map[enforce.Key]error{}
 	for _, c := range changes {
-		if err := m.change(c); err != nil {
+		if err := m.change(ctx, c); err != nil {
 			out[c.Key] = err
 		}
 	}
 	return out
 }
 
-func (m *Media) change(c enforce.Change) error {
+func (m *Media) change(ctx context.Context, c enforce.Change) error {
 	if c.Key != external || m.off {
 		return fmt.Errorf("there is no %s", c.Key)
 	}
 	if err := m.gate(c); err != nil {
 		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if c.To.State == enforce.Absent {
-		m.wanted.Store(false)
-		woken := m.refusedNow()
-		m.close()
-		if err := bpf.Media.Remove(); err != nil {
-			return err
-		}
-		var all sync.WaitGroup
-		for _, d := range woken {
-			all.Go(func() { m.wake(d) })
-		}
-		done := make(chan struct{})
-		go func() { all.Wait(); close(done) }()
-		select {
-		case <-done:
-		case <-time.After(wakeWait): // a disk that does not answer keeps nobody waiting
-		}
-		return nil
+	m.making.Store(true)
+	defer m.making.Store(false)
+	if c.To.State != enforce.Absent {
+		return child(ctx, childMake)
 	}
-	return child(context.Background(), childMake)
+	m.mu.Lock()
+	m.wanted.Store(false)
+	woken := m.refusedNow()
+	m.close()
+	err := bpf.Media.Remove()
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	m.resume()
+	var all sync.WaitGroup
+	for _, d := range woken {
+		all.Go(func() { m.wake(d) })
+	}
+	within(wakeWait, &all) // a disk that does not answer keeps nobody waiting
+	return nil
+}
+
+// within waits for a group, but not for ever.
+func within(most time.Duration, all *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() { all.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(most):
+	}
 }
 
 // wakeWait bounds how long disks are waited for that can be used again.
@@ -169,6 +183,9 @@ func (m *Media) announce(k *kernel, d disk, turn uint64) error {
 	return nil
 }
 
+// together: what is removed in one go is one change.
+const together = 50 * time.Millisecond
+
 // Watch reports that another program has removed something that is pinned.
 func (m *Media) Watch(ctx context.Context, changed func(platform.Touch)) error {
 	if m.off {
@@ -186,6 +203,8 @@ func (m *Media) Watch(ctx context.Context, changed func(platform.Touch)) error {
 	for _, dir := range bpf.Media.Dirs() {
 		_ = w.Add(dir) // it comes with the programs
 	}
+	settle := time.NewTimer(time.Hour)
+	settle.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -196,10 +215,14 @@ func (m *Media) Watch(ctx context.Context, changed func(platform.Touch)) error {
 			for _, dir := range bpf.Media.Dirs() {
 				_ = w.Add(dir)
 			}
-			if !e.Has(fsnotify.Remove) && !e.Has(fsnotify.Rename) {
+			if e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename) {
+				settle.Reset(together)
+			}
+		case <-settle.C:
+			if m.making.Load() { // it is us, and what comes of it is read then
 				continue
 			}
-			m.mu.Lock() // what we do ourselves is over then
+			m.mu.Lock()
 			k, err := m.opened()
 			m.mu.Unlock()
 			if k == nil && m.wanted.Load() || err != nil {

@@ -24,10 +24,13 @@ type Media struct {
 
 	wanted atomic.Bool // the programs should be there
 	cannot atomic.Bool // they cannot be here
+	making atomic.Bool // we are changing what is pinned
 
-	mu     sync.Mutex
-	set    *kernel                   // what is pinned, while it is as it was made
-	fresh  chan struct{}             // set is another one
+	mu    sync.Mutex
+	set   *kernel       // what is pinned, while it is as it was made
+	fresh chan struct{} // set is another one
+
+	moving sync.Mutex
 	taking map[string]*platform.Work // disks that are being taken away, by key
 	all    sync.WaitGroup
 	stop   context.CancelFunc

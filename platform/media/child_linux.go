@@ -69,8 +69,8 @@ func (m *Media) try(ctx context.Context) error {
 }
 
 // fill tells the programs what is there, before the next one is attached. What is open now stays so until the guard has judged
-// it: the disk that the system is on is never refused, not even for a moment.
-func (m *Media) fill(p *bpf.Pinned, attached int) error {
+// it: the disk that the system is on is never refused, not even for a moment. But what an earlier set refused stays refused.
+func (m *Media) fill(p, old *bpf.Pinned, attached int) error {
 	k := &kernel{p}
 	c, err := own()
 	if err != nil {
@@ -78,16 +78,44 @@ func (m *Media) fill(p *bpf.Pinned, attached int) error {
 	}
 	switch attached {
 	case 0:
-		return k.put("config", uint32(0), &c)
+		return errors.Join(k.put("config", uint32(0), &c), k.inherit(&kernel{old}))
 	case 1: // arrivals are counted from now on
-		return m.present(k)
+		return m.present(k, len(old.Maps) == len(bpf.Media.Maps))
 	}
 	c.Closed = 1
 	return k.put("config", uint32(0), &c)
 }
 
-// present tells the programs of the disks that were there before them.
-func (m *Media) present(k *kernel) error {
+// inherit copies what an earlier set knew.
+func (k *kernel) inherit(old *kernel) error {
+	if n, err := old.counts(); err == nil {
+		if err := k.put("counts", uint32(0), &n); err != nil {
+			return err
+		}
+	}
+	var dev uint32
+	var e entry
+	if m := old.Maps["disks"]; m != nil {
+		for it := m.Iterate(); it.Next(&dev, &e); {
+			if err := k.put("disks", dev, &e); err != nil {
+				return err
+			}
+		}
+	}
+	var turn uint64
+	if m := old.Maps["allowed"]; m != nil {
+		for it := m.Iterate(); it.Next(&dev, &turn); {
+			if err := k.put("allowed", dev, turn); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// present tells the programs of the disks that were there before them. Where there was a whole set before, those that it did not
+// know are refused until they are judged; otherwise they can be used until then.
+func (m *Media) present(k *kernel, inherited bool) error {
 	list, err := m.disks()
 	if err != nil {
 		return err
@@ -96,10 +124,16 @@ func (m *Media) present(k *kernel) error {
 		if bus, _ := m.bus(d); bus == "" {
 			continue
 		}
-		if err := m.announce(k, d, byUs+uint64(i)); err != nil {
+		_, devs := d.parts()
+		if len(devs) == 0 {
+			continue // gone
+		}
+		if err := m.announce(k, d, byUs+uint64(time.Now().UnixNano())+uint64(i)); err != nil {
 			return err
 		}
-		_, devs := d.parts()
+		if inherited {
+			continue
+		}
 		if e, ok, err := k.entry(devs[0]); err != nil || ok && k.allow(e) != nil {
 			return fmt.Errorf("disk %s cannot be told to the kernel: %w", d.name(), err)
 		}

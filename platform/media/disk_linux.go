@@ -53,8 +53,8 @@ func (m *Media) disk(name string) (d disk, ok bool) {
 		return d, false
 	}
 	device, err := filepath.EvalSymlinks(dir + "/device")
-	if err != nil {
-		return d, false // loop, device-mapper, md, zram, nbd
+	if err != nil || line(dir+"/hidden") == "1" {
+		return d, false // loop, device-mapper, md, zram, nbd; one of several ways to a disk, which cannot be opened
 	}
 	return disk{dir, device}, true
 }

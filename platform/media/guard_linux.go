@@ -74,6 +74,7 @@ func (g *Guard) Load(r platform.Rules) error {
 		return nil
 	}
 	g.ruling.Store(&ruling{w.Watch(), r.CanDeny()})
+	g.resume()
 	err := errors.Join(g.known(r.CanDeny()), g.rescan())
 	if g.cannot.Load() {
 		return nil // then the finding says that this machine cannot, and each disk's event
@@ -95,6 +96,9 @@ func (g *Guard) known(act bool) error {
 	}
 	is, err := k.config()
 	if c.Closed = is.Closed; err != nil || is == c {
+		return err
+	}
+	if err := g.gate(enforce.Change{Key: external, Mode: enforce.Enforce}); err != nil {
 		return err
 	}
 	return k.put("config", uint32(0), &c)
@@ -123,12 +127,17 @@ func (g *Guard) judge(d disk, came time.Time) error {
 	}
 	g.mu.Lock()
 	k, why := g.opened()
-	if bus, _ := g.bus(d); k != nil && bus != "" {
+	if bus, _ := g.bus(d); k != nil && bus != "" && r.act {
 		why = g.announce(k, d, byUs+uint64(time.Now().UnixNano())) // one that the kernel does not tell by itself
 	}
+	before := fact.Medium{Dev: line(d.dir + "/dev")}
+	g.add(&before, d, k, why)
 	x := g.describe(d)
 	g.add(&x, d, k, why)
 	g.mu.Unlock()
+	if before.Turn != x.Turn {
+		return nil // another one came meanwhile, and is judged when it is announced
+	}
 	if !x.External.V && !(x.Refused.OK && x.Refused.V) {
 		return nil // nothing is done about it, and it is nobody's news
 	}
@@ -144,7 +153,7 @@ func (g *Guard) judge(d disk, came time.Time) error {
 	switch {
 	case !r.act:
 	case k != nil:
-		out.Err = g.carryOut(k, d, &x, v)
+		out.Err = g.carryOut(d, &x, v)
 		out.Done = reading(&x)
 	case !v.Allow && why == nil:
 		out.Err = errors.New("the programs that refuse disks are not in the kernel")
@@ -169,9 +178,13 @@ func reading(x *fact.Medium) enforce.Reading {
 }
 
 // carryOut tells the kernel what was decided about a disk, and reads it back.
-func (g *Guard) carryOut(k *kernel, d disk, x *fact.Medium, v enforce.Verdict) error {
+func (g *Guard) carryOut(d disk, x *fact.Medium, v enforce.Verdict) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	k, err := g.opened()
+	if k == nil {
+		return errors.Join(errors.New("the programs that refuse disks have gone"), err)
+	}
 	dev, ok := numberOf(x.Dev)
 	if !ok {
 		return nil // gone
@@ -188,22 +201,16 @@ func (g *Guard) carryOut(k *kernel, d disk, x *fact.Medium, v enforce.Verdict) e
 		if x.Refused.OK && !x.Refused.V {
 			return nil
 		}
-		if err := g.gate(enforce.Change{Key: enforce.Key{Kind: "media.disk", ID: x.Key()}, Mode: enforce.Enforce}); err != nil {
+		if err := g.gate(enforce.Change{Key: external, Mode: enforce.Enforce}); err != nil {
 			return err
-		}
-		// It may have been open from here on: that is noted first.
-		for _, n := range devsOf(d) {
-			if err := k.put("disks", n, entry{Turn: e.Turn, Whole: e.Whole}); err != nil {
-				return err
-			}
 		}
 		if err := k.allow(e); err != nil {
 			return err
 		}
-		go g.wake(d)
+		g.all.Go(func() { g.wake(d) })
 	default:
 		if x.Refused.OK && !x.Refused.V {
-			if err := g.gate(enforce.Change{Key: enforce.Key{Kind: "media.disk", ID: x.Key()}, Mode: enforce.Enforce}); err != nil {
+			if err := g.gate(enforce.Change{Key: external, Mode: enforce.Enforce}); err != nil {
 				return err
 			}
 			if err := k.refuse(e); err != nil {
@@ -219,11 +226,6 @@ func (g *Guard) carryOut(k *kernel, d disk, x *fact.Medium, v enforce.Verdict) e
 		g.take(d, *x)
 	}
 	return nil
-}
-
-func devsOf(d disk) []uint32 {
-	_, devs := d.parts()
-	return devs
 }
 
 func (g *Guard) hand(d platform.Decision) {
@@ -262,6 +264,8 @@ func (g *Guard) Run(ctx context.Context) error {
 	}
 	var all sync.WaitGroup
 	defer all.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	all.Go(func() { g.tell(ctx) })
 	end := context.AfterFunc(ctx, s.Stop)
 	defer func() { end(); _ = s.Close() }()
@@ -294,8 +298,8 @@ func (g *Guard) Run(ctx context.Context) error {
 	}
 }
 
-// A refusal is told once for each disk, program and hour. What looks at a disk as it comes (udev) is not told: that the disk is
-// refused is.
+// A refusal is told once for each disk, program and hour. Root's programs that look at a disk as it comes (udev) are not told by
+// themselves: the disk's own event stands for them.
 const (
 	tellAgain = time.Hour
 	settles   = 5 * time.Second

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/platform/bpf"
+	"github.com/warderd/warder/platform/mountinfo"
 )
 
 // The forms of what the programs keep (platform/bpf/c/media.c).
@@ -65,14 +67,17 @@ func (k *kernel) entry(dev uint32) (e entry, ok bool, err error) {
 	return e, err == nil, err
 }
 
-// allowed reports whether a disk's entry may be opened.
-func (k *kernel) allowed(e entry) (bool, error) {
+// ended in a turn says that the disk was allowed in it, and is not any more.
+const ended = 1 << 63
+
+// allowed reports whether a disk's entry may be opened, and whether it might in this turn before.
+func (k *kernel) allowed(e entry) (now, before bool, err error) {
 	var turn uint64
-	err := k.lookup("allowed", e.Whole, &turn)
+	err = k.lookup("allowed", e.Whole, &turn)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return false, nil
+		return false, false, nil
 	}
-	return err == nil && turn == e.Turn, err
+	return err == nil && turn == e.Turn, err == nil && turn&^ended == e.Turn, err
 }
 
 func (k *kernel) lookup(name string, key, value any) error {
@@ -87,16 +92,7 @@ func (k *kernel) lookup(name string, key, value any) error {
 func (k *kernel) allow(e entry) error { return k.put("allowed", e.Whole, e.Turn) }
 
 // refuse takes that back.
-func (k *kernel) refuse(e entry) error {
-	m := k.Maps["allowed"]
-	if m == nil {
-		return errors.New("map allowed is not pinned")
-	}
-	if err := m.Delete(e.Whole); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return err
-	}
-	return nil
-}
+func (k *kernel) refuse(e entry) error { return k.put("allowed", e.Whole, e.Turn|ended) }
 
 func (k *kernel) put(name string, key, value any) error {
 	m := k.Maps[name]
@@ -106,13 +102,27 @@ func (k *kernel) put(name string, key, value any) error {
 	return m.Put(key, value)
 }
 
-// own says which program is ours, by the file that runs.
+// own says which program is ours, by the file that runs. The number of its file system is the one of the list of mounts: what
+// stat gives is another one on btrfs.
 func own() (c config, err error) {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/self/exe", &st); err != nil {
-		return c, &os.PathError{Op: "stat", Path: "/proc/self/exe", Err: err}
+	var st unix.Statx_t
+	const exe = "/proc/self/exe"
+	if err := unix.Statx(unix.AT_FDCWD, exe, 0, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
+		return c, &os.PathError{Op: "statx", Path: exe, Err: err}
 	}
-	return config{OwnDev: number(unix.Major(st.Dev), unix.Minor(st.Dev)), OwnIno: st.Ino, Version: bpf.Media.Version()}, nil
+	c = config{OwnDev: number(st.Dev_major, st.Dev_minor), OwnIno: st.Ino, Version: bpf.Media.Version()}
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return c, err
+	}
+	defer f.Close()
+	mounts, _, err := mountinfo.Parse(f)
+	if i := slices.IndexFunc(mounts, func(m mountinfo.Mount) bool { return st.Mask&unix.STATX_MNT_ID != 0 && uint64(m.ID) == st.Mnt_id }); i >= 0 {
+		if n, ok := numberOf(mounts[i].Dev); ok {
+			c.OwnDev = n
+		}
+	}
+	return c, err
 }
 
 // number is a device number as the kernel has it.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform/mountinfo"
@@ -12,6 +14,20 @@ import (
 
 // maxMounts bounds how many mount points of one disk are named.
 const maxMounts = 16
+
+// maxElsewhere bounds the mounts that are on none of the disks. A desktop has some fifty.
+const maxElsewhere = 4096
+
+// node is the kernel's name of the device that a mount's source names ("/dev/mapper/home"); "" if it names none.
+func node(source string) string {
+	if !strings.HasPrefix(source, "/dev/") {
+		return ""
+	}
+	if to, err := filepath.EvalSymlinks(source); err == nil {
+		source = to
+	}
+	return filepath.Base(source)
+}
 
 // Observe lists the disks, and what the kernel does with them.
 func (m *Media) Observe(_ context.Context, out *fact.Machine) error {
@@ -25,6 +41,7 @@ func (m *Media) Observe(_ context.Context, out *fact.Machine) error {
 		mounts, _, _ = mountinfo.Parse(f)
 		_ = f.Close()
 	}
+	used := make([]bool, len(mounts)) // on one of the disks
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	k, why := m.opened()
@@ -33,12 +50,21 @@ func (m *Media) Observe(_ context.Context, out *fact.Machine) error {
 		x := m.describe(d)
 		m.add(&x, d, k, why)
 		names, devs := d.resting()
-		for _, at := range mounts {
-			if len(x.Mounts) < maxMounts && (slices.Contains(devs, at.Dev) || slices.ContainsFunc(names, func(n string) bool { return at.Source == "/dev/"+n })) {
-				x.Mounts = append(x.Mounts, at.Point)
+		x.Parts = names
+		for i, at := range mounts {
+			if slices.Contains(devs, at.Dev) || slices.ContainsFunc(names, func(n string) bool { return node(at.Source) == n }) {
+				used[i] = true
+				if len(x.Mounts) < maxMounts {
+					x.Mounts = append(x.Mounts, at.Point)
+				}
 			}
 		}
 		all = append(all, x)
+	}
+	for i, at := range mounts {
+		if !used[i] && len(out.Elsewhere) < maxElsewhere {
+			out.Elsewhere = append(out.Elsewhere, at.Point)
+		}
 	}
 	out.Media = fact.Is(all)
 	return nil
@@ -49,6 +75,7 @@ func (m *Media) add(x *fact.Medium, d disk, k *kernel, why error) {
 	if x.External.V && m.carries != nil {
 		x.System = m.carries(d.device)
 	}
+	x.Held = k != nil
 	if k == nil {
 		x.Refused = fact.Is(false)
 		if why != nil {
@@ -70,10 +97,10 @@ func (m *Media) add(x *fact.Medium, d disk, k *kernel, why error) {
 		x.Refused = fact.Is(false)
 		return
 	}
-	allowed, err := k.allowed(e)
+	allowed, before, err := k.allowed(e)
 	if err != nil {
 		x.Refused = fact.Unread[bool](err.Error())
 		return
 	}
-	x.Turn, x.Refused, x.Open = e.Turn, fact.Is(!allowed), e.Fresh == 0
+	x.Turn, x.Refused, x.Open = e.Turn, fact.Is(!allowed), e.Fresh == 0 || before
 }

@@ -21,6 +21,8 @@ import (
 // it. The caller has the lock.
 func (g *Guard) take(d disk, x fact.Medium) {
 	key := x.Key()
+	g.moving.Lock()
+	defer g.moving.Unlock()
 	if g.taking[key] != nil || g.ctx.Err() != nil || g.release == nil {
 		return
 	}
@@ -28,18 +30,18 @@ func (g *Guard) take(d disk, x fact.Medium) {
 	g.taking[key] = w
 	g.all.Go(func() {
 		defer func() {
-			g.mu.Lock()
+			g.moving.Lock()
 			delete(g.taking, key)
-			g.mu.Unlock()
+			g.moving.Unlock()
 			g.look(true)
 		}()
 		if x.USB != nil && !g.stays(d, x.USB.Path) {
 			return
 		}
 		out, finish := g.release(g.ctx, d.device, func(step string) {
-			g.mu.Lock()
+			g.moving.Lock()
 			w.Step = step
-			g.mu.Unlock()
+			g.moving.Unlock()
 		})
 		defer finish()
 		if g.ctx.Err() != nil || !g.same(d, x) {
@@ -113,8 +115,11 @@ func (g *Guard) taken(x fact.Medium, out platform.Released, err error) {
 }
 
 // driven is the device nearest above a disk that has a driver, and that driver's directory.
-func driven(d disk) (device, driver string, err error) {
+func (m *Media) driven(d disk) (device, driver string, err error) {
 	at := d.device
+	if sub := m.subsystem(d); sub != "" {
+		at = sub
+	}
 	for range 3 {
 		if to, err := filepath.EvalSymlinks(at + "/driver"); err == nil {
 			return at, to, nil
@@ -126,12 +131,15 @@ func driven(d disk) (device, driver string, err error) {
 
 // replace takes the driver off a disk and puts it back. What had the disk open has a dead one then.
 func (g *Guard) replace(d disk) error {
-	device, driver, err := driven(d)
+	device, driver, err := g.driven(d)
 	if err != nil {
 		return err
 	}
-	note := g.note(device)
-	defer note()
+	if err := g.gate(enforce.Change{Key: external, Mode: enforce.Enforce}); err != nil {
+		return err
+	}
+	g.note(device)
+	defer g.resume()
 	if err := write(driver+"/unbind", filepath.Base(device)); err != nil {
 		return fmt.Errorf("its driver cannot be taken off it: %w", err)
 	}
@@ -158,26 +166,32 @@ func write(path, text string) error {
 
 const notePrefix = "driverless."
 
-// note stores which device is without its driver, for an agent that is started after a kill, and returns what removes the note.
-func (m *Media) note(device string) func() {
-	if m.run == "" {
-		return func() {}
+// note stores which device is without its driver, for as long as that is so: whoever comes next puts it back (resume).
+func (m *Media) note(device string) {
+	if m.run != "" { // in memory: after a restart of the machine there is nothing to do
+		_ = os.WriteFile(filepath.Join(m.run, notePrefix+filepath.Base(device)), []byte(device), 0o600)
 	}
-	file := filepath.Join(m.run, notePrefix+filepath.Base(device))
-	if os.WriteFile(file, []byte(device), 0o600) != nil { // in memory: after a restart of the machine there is nothing to do
-		return func() {}
-	}
-	return func() { _ = os.Remove(file) }
 }
 
-// resume puts drivers back that an earlier agent had taken off.
+// resume puts drivers back that were taken off.
 func (m *Media) resume() {
+	if m.run == "" {
+		return
+	}
 	files, _ := filepath.Glob(filepath.Join(m.run, notePrefix+"*"))
 	for _, f := range files {
 		b, err := os.ReadFile(f)
-		if device := string(b); err == nil && strings.HasPrefix(device, m.sys+"/devices/") && filepath.Clean(device) == device {
+		device := string(b)
+		if err != nil || !strings.HasPrefix(device, m.sys+"/devices/") || filepath.Clean(device) != device {
+			_ = os.Remove(f)
+			continue
+		}
+		if _, err := os.Stat(device); err == nil {
 			if _, err := os.Stat(device + "/driver"); err != nil {
 				_ = probe(device)
+			}
+			if _, err := os.Stat(device + "/driver"); err != nil {
+				continue // tried again later
 			}
 		}
 		_ = os.Remove(f)
@@ -186,8 +200,8 @@ func (m *Media) resume() {
 
 // Work lists the disks that are being taken away.
 func (g *Guard) Work() []platform.Work {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.moving.Lock()
+	defer g.moving.Unlock()
 	var out []platform.Work
 	for _, w := range g.taking {
 		out = append(out, *w)
@@ -195,10 +209,13 @@ func (g *Guard) Work() []platform.Work {
 	return out
 }
 
+// stopWait bounds how long it is waited for: a disk that does not answer can keep a call in the kernel.
+const stopWait = 10 * time.Second
+
 // Stop ends the work in the background.
 func (g *Guard) Stop() {
 	g.stop()
-	g.all.Wait()
+	within(stopWait, &g.all)
 }
 
 // refusedNow are the disks that the kernel refuses. The caller has the lock.

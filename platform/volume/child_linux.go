@@ -3,6 +3,7 @@ package volume
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -177,6 +178,9 @@ func (c *child) grab(own []disk, r *Result) (out []level) {
 				continue
 			}
 			if !d.used() {
+				if err := d.denied(); err != nil {
+					r.force(fmt.Sprintf("%s cannot be looked at: %v", d.name, err), -1)
+				}
 				idle = append(idle, d)
 				continue
 			}

@@ -91,7 +91,15 @@ func addDisk(out []disk, dir string, depth int) (_ []disk, whole bool) {
 }
 
 // system are the mount points without which the machine does not run.
-var system = []string{"/", "/usr", "/var", "/home", "/boot", "/boot/efi"}
+var system = []string{"/", "/usr", "/var", "/home", "/boot", "/boot/efi", "/efi"}
+
+// isSystem: people's homes may be file systems of their own.
+func isSystem(point string) bool {
+	return slices.Contains(system, point) || strings.HasPrefix(point, "/home/")
+}
+
+// opaque are file systems that do not say which disks they are on.
+var opaque = []string{"zfs", "bcachefs", "overlay", "aufs"}
 
 // Carries names the mount point of the running system that is on a disk of a device, or "". It reads the host's own
 // list of mounts and asks no file system.
@@ -110,32 +118,90 @@ func Carries(dir string) string {
 	if err != nil {
 		return unknown
 	}
+	hidden := "" // a part of the system that may be on any disk
 	for _, m := range mounts {
-		if slices.Contains(system, m.Point) && on(disks, m) {
+		switch {
+		case !isSystem(m.Point):
+		case on(disks, m), onSpread(disks, m), onLoop(disks, mounts, m, 0):
 			return m.Point
+		case slices.Contains(opaque, m.FS):
+			hidden = m.Point + " (" + m.FS + ")"
 		}
 	}
-	return swapOn(disks)
+	if s := swapOn(disks, mounts); s != "" {
+		return s
+	}
+	if hidden != "" && slices.ContainsFunc(disks, disk.used) && !slices.ContainsFunc(mounts, func(m mountinfo.Mount) bool { return on(disks, m) }) {
+		return "perhaps " + hidden
+	}
+	return ""
+}
+
+// onSpread reports whether a file system that is spread over several disks (btrfs) has one of these among them.
+func onSpread(disks []disk, m mountinfo.Mount) bool {
+	if m.FS != "btrfs" {
+		return false
+	}
+	sets, _ := filepath.Glob("/sys/fs/btrfs/*/devices")
+	for _, set := range sets {
+		list, err := os.ReadDir(set)
+		if err != nil {
+			continue
+		}
+		ours, its := false, false
+		for _, e := range list {
+			b, _ := os.ReadFile(set + "/" + e.Name() + "/dev")
+			dev := strings.TrimSpace(string(b))
+			ours = ours || slices.ContainsFunc(disks, func(d disk) bool { return d.dev == dev })
+			its = its || on([]disk{{dev: dev}}, m)
+		}
+		if ours && its {
+			return true
+		}
+	}
+	return false
+}
+
+// onLoop reports whether a mount is of an image file on one of the disks.
+func onLoop(disks []disk, mounts []mountinfo.Mount, m mountinfo.Mount, depth int) bool {
+	b, err := os.ReadFile("/sys/dev/block/" + m.Dev + "/loop/backing_file")
+	if err != nil || depth > maxLevels {
+		return false
+	}
+	below, ok := holding(mounts, strings.TrimSpace(string(b)))
+	return ok && (on(disks, below) || onSpread(disks, below) || onLoop(disks, mounts, below, depth+1))
+}
+
+// holding is the mount that a path is on, by the list of mounts.
+func holding(mounts []mountinfo.Mount, path string) (best mountinfo.Mount, ok bool) {
+	for _, m := range mounts { // of two at the same place the later one
+		if (m.Point == "/" || path == m.Point || strings.HasPrefix(path, m.Point+"/")) && (!ok || len(m.Point) >= len(best.Point)) {
+			best, ok = m, true
+		}
+	}
+	return best, ok
 }
 
 // swapOn says that the machine swaps to one of the disks, or "".
-func swapOn(disks []disk) string {
+func swapOn(disks []disk, mounts []mountinfo.Mount) string {
 	b, err := os.ReadFile("/proc/swaps")
 	if err != nil {
 		return "" // a kernel without swap
 	}
 	list := strings.Split(string(b), "\n")
 	for _, l := range list[1:] {
-		name, _, _ := strings.Cut(l, " ")
-		var st unix.Stat_t
-		if !strings.HasPrefix(name, "/") || unix.Stat(mountinfo.Unescape(name), &st) != nil {
+		name, rest, _ := strings.Cut(l, " ")
+		if name = mountinfo.Unescape(name); !strings.HasPrefix(name, "/") {
 			continue
 		}
-		dev := st.Dev // of the file system that a file is on
-		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-			dev = st.Rdev
+		if strings.HasPrefix(strings.TrimSpace(rest), "file") {
+			if m, ok := holding(mounts, name); ok && (on(disks, m) || onSpread(disks, m)) {
+				return "swap"
+			}
+			continue
 		}
-		if slices.ContainsFunc(disks, func(d disk) bool { n, ok := number(d.dev); return ok && n == dev }) {
+		var st unix.Stat_t
+		if unix.Stat(name, &st) == nil && slices.ContainsFunc(disks, func(d disk) bool { n, ok := number(d.dev); return ok && n == st.Rdev }) {
 			return "swap"
 		}
 	}
@@ -177,6 +243,18 @@ func (d disk) used() bool {
 		_ = f.Close()
 	}
 	return errors.Is(err, unix.EBUSY)
+}
+
+// denied reports whether this program may not open a disk at all, so that it cannot tell who uses it.
+func (d disk) denied() error {
+	f, err := d.open(os.O_RDONLY)
+	if err == nil {
+		_ = f.Close()
+	}
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return err
+	}
+	return nil
 }
 
 // written sums the sectors written to the disks so far (Documentation/block/stat.rst).

@@ -15,9 +15,7 @@
 static void *(*map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*map_update)(void *map, const void *key, const void *value, __u64 flags) = (void *)BPF_FUNC_map_update_elem;
 static long (*map_delete)(void *map, const void *key) = (void *)BPF_FUNC_map_delete_elem;
-static __u64 (*current_pid_tgid)(void) = (void *)BPF_FUNC_get_current_pid_tgid;
 static __u64 (*current_uid_gid)(void) = (void *)BPF_FUNC_get_current_uid_gid;
-static long (*current_comm)(void *buf, __u32 size) = (void *)BPF_FUNC_get_current_comm;
 static __u64 (*ktime)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static struct task_struct *(*current_task)(void) = (void *)BPF_FUNC_get_current_task;
 static long (*read_kernel)(void *to, __u32 size, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
@@ -82,6 +80,8 @@ struct mm_struct {
 
 struct task_struct {
 	struct mm_struct *mm;
+	int tgid;
+	char comm[16];
 };
 
 #pragma clang attribute pop

@@ -34,7 +34,7 @@ struct {
 	__type(value, struct disk);
 } disks SEC(".maps");
 
-// Disks that may be opened nevertheless: the turn for which that was said.
+// Disks that may be opened nevertheless: the turn for which that was said. With the highest bit set, it was taken back.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1 << 12);
@@ -50,7 +50,7 @@ struct {
 	__type(value, struct config);
 } config SEC(".maps");
 
-// Arrivals so far, and those that there was no room for; refusals that were told in this second, and all that were not.
+// The arrivals so far, and how many of them did not fit; the refusals that were told in this second, and all that were not told.
 struct counts {
 	__u64 turns, lost, second, told, untold;
 };
@@ -140,9 +140,8 @@ int media_came(__u64 *ctx)
 }
 
 // ours reports whether this is the agent's own program, run by root.
-static inline_always int ours(struct config *c)
+static inline_always int ours(struct config *c, struct task_struct *t)
 {
-	struct task_struct *t = current_task();
 	struct mm_struct *mm = READ(t, mm);
 	struct file *f = mm ? READ(mm, exe_file) : 0;
 	struct inode *i = f ? READ(f, f_inode) : 0;
@@ -151,7 +150,7 @@ static inline_always int ours(struct config *c)
 	return sb && (__u32)current_uid_gid() == 0 && c->own_ino && READ(i, i_ino) == c->own_ino && READ(sb, s_dev) == c->own_dev;
 }
 
-// How many refusals are told in a second: who opens in a loop does not keep the agent busy.
+// How many refusals are told in a second, so that a program that tries again and again does not keep the agent busy.
 #define MAX_TOLD 16
 
 static inline_always int tells(void)
@@ -176,6 +175,7 @@ SEC("cgroup/dev")
 int media_open(struct bpf_cgroup_dev_ctx *ctx)
 {
 	__u32 dev = ctx->major << 20 | ctx->minor;
+	struct task_struct *task;
 	struct config *c;
 	struct disk *d;
 	__u64 *turn;
@@ -191,16 +191,19 @@ int media_open(struct bpf_cgroup_dev_ctx *ctx)
 	turn = map_lookup(&allowed, &d->whole);
 	if (turn && *turn == d->turn)
 		return 1;
-	if (ours(c))
+	task = current_task();
+	if (ours(c, task))
 		return 1;
-	r = tells() ? ring_reserve(&refusals, sizeof(*r), 0) : 0;
+	if (!READ(task, mm) || !tells())
+		return 0; // the kernel's own threads read partitions, which is nobody's news
+	r = ring_reserve(&refusals, sizeof(*r), 0);
 	if (r) {
 		r->turn = d->turn;
 		r->dev = dev;
 		r->whole = d->whole;
 		r->uid = (__u32)current_uid_gid();
-		r->pid = current_pid_tgid() >> 32;
-		current_comm(r->name, sizeof(r->name));
+		r->pid = READ(task, tgid); // there is a helper for this and the name, since Linux 6.1 alone
+		read_kernel(r->name, sizeof(r->name), __builtin_preserve_access_index(&task->comm));
 		ring_submit(r, 0);
 	}
 	return 0;
