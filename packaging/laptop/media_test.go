@@ -54,7 +54,7 @@ func media(t *testing.T, suite string) *rig {
 		t.Fatal(err)
 	}
 	for _, f := range []string{nvme, nvme + "2"} {
-		if out, err := exec.Command("sh", "-c", `truncate -s 64M "$0" && mkfs.ext4 -q "$0"`, f).CombinedOutput(); err != nil {
+		if out, err := exec.Command("sh", "-c", `truncate -s 256M "$0" && mkfs.ext4 -q "$0"`, f).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
@@ -100,7 +100,7 @@ func TestMedia(t *testing.T) {
 	for _, suite := range []string{"", "-trixie"} {
 		t.Run("debian"+suite, func(t *testing.T) {
 			t.Parallel()
-			testMedia(t, media(t, suite))
+			testMedia(t, media(t, suite), suite == "")
 		})
 	}
 }
@@ -113,13 +113,18 @@ const (
 	bothRefused = "2 external disk(s) are refused, first disk mmcblk0"
 )
 
-func testMedia(t *testing.T, whole *rig) {
+func testMedia(t *testing.T, whole *rig, first bool) {
 	part := func(name string, f func(t *testing.T, r *rig)) {
+		// What depends on the kernel is tried on both; the rest on Debian 13 in the soak.
+		if kernel := name == "in every way" || name == "at once" || name == "every file system" || name == "removed"; !first && !kernel && os.Getenv("WARDER_SOAK") == "" {
+			return
+		}
 		t.Run(name, func(t *testing.T) { f(t, &rig{whole.Laptop, t, whole.dir, whole.policy}) })
 	}
+	finding := bothRefused
 	refusedNow := func(r *rig) {
 		r.t.Helper()
-		r.wait("both are refused", "warder status --json | grep -q '%s' && %s", bothRefused, mmcRefused)
+		r.wait("what has no exception is refused", "warder status --json | grep -q '%s' && %s", finding, mmcRefused)
 	}
 	free := func(r *rig) {
 		r.t.Helper()
@@ -186,6 +191,7 @@ func testMedia(t *testing.T, whole *rig) {
 				t.Errorf("%s can be mounted", fs)
 			}
 			free(r)
+			r.sh("pkill -x sleep; true") // the same btrfs cannot be mounted again while a program has the dead one open
 			r.sh("set -e; " + with + "; sha256sum </run/card/big | cmp - /run/sum; umount /run/card")
 		}
 		r.sh("mkfs.ext4 -q -F $(sh /root/nv outside-1)")
@@ -227,8 +233,11 @@ func testMedia(t *testing.T, whole *rig) {
 			r.told("drift", "media/external")
 			refusedNow(r)
 		}
+		// A copy that is pinned elsewhere goes on refusing, by maps that nobody writes any more: it is taken off.
+		r.sh("mkdir /sys/fs/bpf/other && mv /sys/fs/bpf/warder/media /sys/fs/bpf/other/media")
+		r.wait("mended", "test -e /sys/fs/bpf/warder/media/link_media_open && %s", mmcRefused)
 		free(r)
-		r.sh("rm -rf /sys/fs/bpf/warder")
+		r.sh("rm -r /sys/fs/bpf/other")
 	})
 	part("the system's", func(t *testing.T, r *rig) {
 		r.sh("mount /dev/mmcblk0p1 /home")
@@ -270,6 +279,7 @@ func testMedia(t *testing.T, whole *rig) {
 		contains(t, r.sh("warder exception "+code), "disk:outside-1 may be used until")
 		r.wait("the NVMe can be used", "mount $(sh /root/nv outside-1) /run/card && umount /run/card")
 		r.sh("! dd if=/dev/mmcblk0 of=/dev/null count=1")
+		finding = "1 external disk(s) are refused, first disk mmcblk0" // that exception lasts for an hour
 		free(r)
 	})
 	part("below enforce", func(t *testing.T, r *rig) {

@@ -112,7 +112,68 @@ func (s *Set) Make(fill func(p, old *Pinned, attached int) error) (err error) {
 	if err := os.Rename(s.path(), s.path()+replaced); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return errors.Join(os.Rename(part, s.path()), remove(s.path()+replaced))
+	if err := errors.Join(os.Rename(part, s.path()), s.clear(s.Name)); err != nil {
+		return err
+	}
+	_, err = s.strays(true)
+	return err
+}
+
+// strays counts copies of the set's cgroup programs that are attached and not pinned where they belong: another program has
+// moved them, or pinned them elsewhere. They would go on refusing by maps that nobody writes. detach takes them off.
+func (s *Set) strays(detach bool) (n int, err error) {
+	own := map[link.ID]bool{}
+	for _, prog := range s.Programs {
+		if l, err := link.LoadPinnedLink(filepath.Join(s.path(), "link_"+prog.Name), nil); err == nil {
+			if info, err := l.Info(); err == nil {
+				own[info.ID] = true
+			}
+			_ = l.Close()
+		}
+	}
+	var all link.Iterator
+	defer all.Close()
+	for all.Next() {
+		info, err := all.Link.Info()
+		if err != nil || info.Type != link.CgroupType || own[info.ID] || !s.has(info.Program) {
+			continue
+		}
+		if cg := info.Cgroup(); cg == nil || cg.CgroupId == 0 {
+			continue // taken off already, and still pinned somewhere
+		}
+		if n++; detach {
+			if err := all.Link.Detach(); err != nil {
+				return n, fmt.Errorf("a copy of the programs cannot be taken off: %w", err)
+			}
+		}
+	}
+	return n, all.Err()
+}
+
+// has reports whether a program in the kernel has the name of one of the set's.
+func (s *Set) has(id ebpf.ProgramID) bool {
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return false
+	}
+	defer p.Close()
+	info, err := p.Info()
+	return err == nil && slices.ContainsFunc(s.Programs, func(x Program) bool { return info.Name == kernelName(x.Name) })
+}
+
+// kernelName is a program's name as the kernel keeps it.
+func kernelName(name string) string { return name[:min(len(name), unix.BPF_OBJ_NAME_LEN-1)] }
+
+// Strays says that a copy of the set is attached beside it, or nil.
+func (s *Set) Strays() error {
+	n, err := s.strays(false)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		return changed("%d other copies of the programs are attached", n)
+	}
+	return nil
 }
 
 // settle ends what an earlier Make began: the set that is in force gets its name back, and what is beside it goes.
@@ -246,7 +307,7 @@ func check(l link.Link, prog Program, ours map[ebpf.MapID]bool) error {
 	if err != nil {
 		return err
 	}
-	if has.Name != prog.Name[:min(len(prog.Name), unix.BPF_OBJ_NAME_LEN-1)] {
+	if has.Name != kernelName(prog.Name) {
 		return changed("program %s is another one (%q)", prog.Name, has.Name)
 	}
 	maps, _ := has.MapIDs()
@@ -256,20 +317,35 @@ func check(l link.Link, prog Program, ours map[ebpf.MapID]bool) error {
 	return nil
 }
 
-// Remove detaches and unpins a set.
+// Remove detaches and unpins a set, and whatever else stands in our directory.
 func (s *Set) Remove() error {
-	err := errors.Join(remove(s.path()), remove(s.path()+making), remove(s.path()+replaced))
+	err := s.clear("")
+	_, stray := s.strays(true)
 	_ = os.Remove(dir) // if nothing else is there
+	return errors.Join(err, stray)
+}
+
+// clear removes what stands in our directory and is not another set's, but for one name.
+func (s *Set) clear(but string) (err error) {
+	list, _ := os.ReadDir(dir)
+	for _, e := range list {
+		other := slices.ContainsFunc(Sets, func(o *Set) bool { return o != s && strings.HasPrefix(e.Name(), o.Name) })
+		if !other && e.Name() != but {
+			err = errors.Join(err, remove(filepath.Join(dir, e.Name())))
+		}
+	}
 	return err
 }
 
 // remove removes a directory of pinned objects: the programs first, so that nothing runs with maps that are gone.
 func remove(path string) error {
 	files, err := os.ReadDir(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, unix.ENOTDIR):
+		return os.Remove(path)
+	case err != nil:
 		return err
 	}
 	slices.SortFunc(files, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) }) // link_, map_

@@ -84,6 +84,9 @@ func (m *Media) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	k, err := m.opened()
+	if err == nil {
+		err = bpf.Media.Strays()
+	}
 	var changed *bpf.Changed
 	if errors.As(err, &changed) {
 		return map[enforce.Key]enforce.Reading{external: {State: enforce.Present, Value: enforce.Value("changed: " + changed.Why), How: how}}, nil
