@@ -24,6 +24,26 @@ var external = enforce.Key{Kind: name, ID: "external"}
 
 const refused enforce.Value = fact.MediaRefused
 
+// start tells the programs that an earlier agent left which program is ours now, and ends what that agent had begun.
+func (m *Media) start() {
+	m.resume()
+	if m.off {
+		return
+	}
+	p, err := bpf.Media.Open()
+	if err != nil {
+		return
+	}
+	defer p.Close()
+	k := &kernel{p}
+	c, err := k.config()
+	is, ours := own()
+	if err == nil && ours == nil && c.Version == is.Version && c.Closed != 0 {
+		is.Closed = c.Closed
+		_ = k.put("config", uint32(0), &is) // read back whenever it is looked at
+	}
+}
+
 // Kinds is the one kind: programs in the kernel, which end with a boot.
 func (m *Media) Kinds() []platform.Kind {
 	return []platform.Kind{{Name: name, Life: platform.Boot, Made: true}}
@@ -49,6 +69,9 @@ func (m *Media) opened() (*kernel, error) {
 	}
 	if err == nil && c.Closed == 0 {
 		err = &bpf.Changed{Why: "they refuse nothing"}
+	}
+	if is, ours := own(); err == nil && ours == nil && (is.OwnDev != c.OwnDev || is.OwnIno != c.OwnIno) {
+		err = &bpf.Changed{Why: "they exempt another program than this one"}
 	}
 	if err != nil {
 		p.Close()

@@ -43,7 +43,7 @@ func Capability(h platform.Host) platform.Capability {
 		taking: map[string]*platform.Work{}}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	return platform.Capability{
-		Name: name, Claims: claims(), Probe: m.probe, Start: m.resume,
+		Name: name, Claims: claims(), Probe: m.probe, Start: m.start,
 		Observers: []platform.Observer{m}, Backends: []platform.Backend{m}, Guards: []platform.Guard{&Guard{Media: m}},
 		Uses: []platform.Port{
 			platform.Borrow(platform.PortRelease, func(f platform.ReleaseDisks) { m.release = f }),

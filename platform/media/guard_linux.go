@@ -75,33 +75,11 @@ func (g *Guard) Load(r platform.Rules) error {
 	}
 	g.ruling.Store(&ruling{w.Watch(), r.CanDeny()})
 	g.resume()
-	err := errors.Join(g.known(r.CanDeny()), g.rescan())
+	err := g.rescan()
 	if g.cannot.Load() {
 		return nil // then the finding says that this machine cannot, and each disk's event
 	}
 	return err
-}
-
-// known tells the programs which program is ours, if an earlier version of it made them.
-func (g *Guard) known(act bool) error {
-	c, err := own()
-	if err != nil || !act {
-		return err
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	k, _ := g.opened()
-	if k == nil {
-		return nil
-	}
-	is, err := k.config()
-	if c.Closed = is.Closed; err != nil || is == c {
-		return err
-	}
-	if err := g.gate(enforce.Change{Key: external, Mode: enforce.Enforce}); err != nil {
-		return err
-	}
-	return k.put("config", uint32(0), &c)
 }
 
 // rescan judges everything that is there.
@@ -304,6 +282,7 @@ const (
 	tellAgain = time.Hour
 	settles   = 5 * time.Second
 	maxTold   = 1000
+	maxNames  = 20 // of one user's programs, an hour: a program can call itself anything
 )
 
 // tell reads refusals as they happen.
@@ -377,8 +356,16 @@ func (g *Guard) refusal(r refusal, told map[string]time.Time) {
 		return
 	}
 	program, _, _ := strings.Cut(string(r.Name[:]), "\x00")
-	what := fmt.Sprintf("%d@%d %d %s", r.Whole, r.Turn, r.UID, program)
-	if at, ok := told[what]; ok && time.Since(at) < tellAgain {
+	who := fmt.Sprintf("%d@%d %d ", r.Whole, r.Turn, r.UID)
+	what := who + program
+	maps.DeleteFunc(told, func(_ string, at time.Time) bool { return time.Since(at) >= tellAgain })
+	mine := 0
+	for k := range told {
+		if strings.HasPrefix(k, who) {
+			mine++
+		}
+	}
+	if _, is := told[what]; is || mine >= maxNames || len(told) >= maxTold {
 		return
 	}
 	list, err := g.disks()
@@ -392,9 +379,6 @@ func (g *Guard) refusal(r refusal, told map[string]time.Time) {
 	d := list[at]
 	if r.UID == 0 && g.settling(fmt.Sprintf("%s@%d", d.name(), r.Turn)) {
 		return
-	}
-	if len(told) > maxTold {
-		clear(told)
 	}
 	told[what] = time.Now()
 	g.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -104,7 +105,7 @@ func (k *kernel) put(name string, key, value any) error {
 
 // own says which program is ours, by the file that runs. The number of its file system is the one of the list of mounts: what
 // stat gives is another one on btrfs.
-func own() (c config, err error) {
+var own = sync.OnceValues(func() (c config, err error) {
 	var st unix.Statx_t
 	const exe = "/proc/self/exe"
 	if err := unix.Statx(unix.AT_FDCWD, exe, 0, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
@@ -123,7 +124,7 @@ func own() (c config, err error) {
 		}
 	}
 	return c, err
-}
+})
 
 // number is a device number as the kernel has it.
 func number(major, minor uint32) uint32 { return major<<20 | minor }
