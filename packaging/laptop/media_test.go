@@ -174,7 +174,11 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		free(r)
 	})
 	part("every file system", func(t *testing.T, r *rig) {
-		for _, fs := range []string{"vfat", "exfat", "ext4", "btrfs", "ntfs"} {
+		list := []string{"vfat", "exfat", "ext4", "btrfs", "ntfs"}
+		if !first && os.Getenv("WARDER_SOAK") == "" {
+			list = []string{"ext4", "btrfs"} // 6.12 ends what is mounted by them itself when its disk goes, 6.1 does not
+		}
+		for _, fs := range list {
 			mkfs, with := "mkfs."+fs+" $(sh /root/nv outside-1)", "mount $(sh /root/nv outside-1) /run/card"
 			switch fs {
 			case "ext4", "btrfs":
@@ -192,7 +196,7 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 			}
 			free(r)
 			r.sh("pkill -x sleep; true") // the same btrfs cannot be mounted again while a program has the dead one open
-			r.sh("set -e; " + with + "; sha256sum </run/card/big | cmp - /run/sum; umount /run/card")
+			r.sh("set -e; " + with + "; sha256sum </run/card/big | cmp - /run/sum; for i in 1 2 3 4 5 6 7 8; do umount /run/card && break; sleep 0.5; done; ! mountpoint -q /run/card")
 		}
 		r.sh("mkfs.ext4 -q -F $(sh /root/nv outside-1)")
 	})
@@ -267,6 +271,7 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		id, _, _ = strings.Cut(id, `"`)
 		r.wait("the card can be used", "mount /dev/mmcblk0p1 /run/card")
 		r.sh("! dd if=$(sh /root/nv outside-1) of=/dev/null count=1")
+		r.wait("the new rules answer", "warder explain storage /run/card/kept | grep -q ALLOW")
 		containsAll(t, r.sh("warder explain storage /run/card/kept"), "ALLOW", "an exception for this disk is in force", "mounted at /run/card")
 		r.curl("DELETE", "/devices/"+device+"/exceptions/"+id, "")
 		refusedNow(r)

@@ -37,19 +37,22 @@ const (
 func disksBelow(dir string) (out []disk, whole bool) {
 	whole = true
 	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.IsDir() {
-			return nil // a part that is gone has nothing mounted
-		}
-		if to, err := os.Readlink(path + "/subsystem"); err == nil && filepath.Base(to) == "block" {
+		if err == nil && e.IsDir() && isDisk(path) {
 			var all bool
 			out, all = addDisk(out, path, 0)
 			whole = whole && all
 			return filepath.SkipDir
 		}
-		return nil
+		return nil // a part that is gone has nothing mounted
 	})
 	sortDisks(out)
 	return out, whole
+}
+
+// isDisk reports whether a directory of sysfs is a block device's.
+func isDisk(dir string) bool {
+	to, err := os.Readlink(dir + "/subsystem")
+	return err == nil && filepath.Base(to) == "block"
 }
 
 func sortDisks(list []disk) {
