@@ -37,7 +37,7 @@ const (
 func disksBelow(dir string) (out []disk, whole bool) {
 	whole = true
 	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && e.IsDir() && isDisk(path) {
+		if err == nil && e.IsDir() && isBlock(path) {
 			var all bool
 			out, all = addDisk(out, path, 0)
 			whole = whole && all
@@ -49,8 +49,8 @@ func disksBelow(dir string) (out []disk, whole bool) {
 	return out, whole
 }
 
-// isDisk reports whether a directory of sysfs is a block device's.
-func isDisk(dir string) bool {
+// isBlock reports whether a directory of sysfs is a block device's.
+func isBlock(dir string) bool {
 	to, err := os.Readlink(dir + "/subsystem")
 	return err == nil && filepath.Base(to) == "block"
 }
