@@ -23,6 +23,8 @@ type Sabotage struct {
 	Network bool
 	// VPN rows need the tunnel of TestVPN, which is up.
 	VPN bool
+	// Unnamed: the signal does not say which program it was.
+	Unnamed bool
 	// Silent changes give no signal: the regular look finds them, and a check-in looks, too.
 	Silent bool
 }
@@ -53,7 +55,7 @@ var Sabotages = []Sabotage{
 		Mended: `test "$(cat /sys/module/usbcore/parameters/authorized_default)" = 0`, Subject: "usb.param/authorized_default"},
 	{Name: "the programs that refuse external disks are removed", Claims: []enforce.Setting{"storage.external_storage_allowed"},
 		Policy: `{"storage":{"external_storage_allowed":false}}`,
-		Breaks: "rm -r /sys/fs/bpf/warder", Mended: "test -e /sys/fs/bpf/warder/media/link_media_open", Subject: "media/external"},
+		Breaks: "rm -r /sys/fs/bpf/warder", Mended: "test -e /sys/fs/bpf/warder/media/link_media_open", Subject: "media/external", Unnamed: true},
 	{Name: "a root hub's default, from another network namespace", Claims: []enforce.Setting{"usb.allowed"},
 		Policy: `{"usb":{"allowed":false}}`, Silent: true,
 		Breaks: elsewhere + "echo 1 >/sys/bus/usb/devices/usb1/authorized_default'",
