@@ -232,7 +232,10 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		refusedNow(r)
 		for _, by := range []string{"rm /sys/fs/bpf/warder/media/link_media_open", "rm -r /sys/fs/bpf/warder", "rm /sys/fs/bpf/warder/media/map_allowed",
 			"mv /sys/fs/bpf/warder/media /sys/fs/bpf/warder/elsewhere"} {
-			r.sh(by)
+			// Nobody can open it meanwhile: the agent has the programs open, too.
+			if out := r.sh(by + "; for i in $(seq 300); do dd if=/dev/mmcblk0 of=/dev/null count=1 2>/dev/null && echo opened; sleep 0.01; done; true"); strings.Contains(out, "opened") {
+				t.Errorf("after %s it could be opened", by)
+			}
 			r.wait("mended after "+by, "test -e /sys/fs/bpf/warder/media/link_media_open -a -e /sys/fs/bpf/warder/media/map_allowed && %s", mmcRefused)
 			r.told("drift", "media/external")
 			refusedNow(r)

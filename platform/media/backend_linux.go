@@ -54,12 +54,12 @@ func (m *Media) opened() (*kernel, error) {
 	if m.off {
 		return nil, nil
 	}
+	// A set that is not pinned any more stays open here, and so in force, until there is another one.
 	p, err := bpf.Media.Open()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
-		m.close()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
 		return nil, err
 	}
 	k := &kernel{p}
@@ -75,7 +75,6 @@ func (m *Media) opened() (*kernel, error) {
 	}
 	if err != nil {
 		p.Close()
-		m.close()
 		return nil, err
 	}
 	if m.set != nil && m.set.Is(p) {
