@@ -21,7 +21,7 @@ const (
 // KindMedia is the kind of the one resource that keeps external disks from being opened; platform/media has it.
 const KindMedia = "media"
 
-// refused is its value while they are.
+// refusedMedia is its value while they are refused.
 const refusedMedia enforce.Value = fact.MediaRefused
 
 var mediaKey = enforce.Key{Kind: KindMedia, ID: "external"}

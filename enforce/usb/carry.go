@@ -1,7 +1,9 @@
 package usb
 
-import "github.com/warderd/warder/enforce"
-import "github.com/warderd/warder/enforce/fact"
+import (
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+)
 
 // Carries returns the line that lets a disk be used although storage.external_storage_allowed is false: an exception for its USB
 // device, or a whitelist entry that pins its serial. ok is false if there is none.

@@ -246,6 +246,14 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		r.wait("mended", "test -e /sys/fs/bpf/warder/media/link_media_open && %s", mmcRefused)
 		free(r)
 		r.sh("rm -r /sys/fs/bpf/other")
+		// The pins go while the agent stands still, and the policy goes with them: nothing stays refused.
+		r.set(noExternal)
+		refusedNow(r)
+		r.sh("systemctl kill -s STOP warder; rm -r /sys/fs/bpf/warder")
+		r.change(`{"policy_data":{}}`)
+		r.sh("systemctl kill -s CONT warder")
+		r.settled()
+		free(r)
 	})
 	part("the system's", func(t *testing.T, r *rig) {
 		r.sh("mount /dev/mmcblk0p1 /home")

@@ -54,9 +54,12 @@ func (m *Media) opened() (*kernel, error) {
 	if m.off {
 		return nil, nil
 	}
-	// A set that is not pinned any more stays open here, and so in force, until there is another one.
+	// A set that is not pinned any more stays open here, and so in force, until there is another one or it is given back.
 	p, err := bpf.Media.Open()
 	if errors.Is(err, fs.ErrNotExist) {
+		if m.set != nil {
+			return nil, &bpf.Changed{Why: "they are not pinned any more"}
+		}
 		return nil, nil
 	}
 	if err != nil {

@@ -223,6 +223,9 @@ func (m *Media) refusedNow() []disk {
 	list, _ := m.disks()
 	k, _ := m.opened()
 	if k == nil {
+		k = m.set // not pinned any more, and still in force
+	}
+	if k == nil {
 		return nil
 	}
 	return slices.DeleteFunc(list, func(d disk) bool {
