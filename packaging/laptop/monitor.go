@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
+	"time"
 )
 
 // monitor speaks QMP, QEMU's machine protocol (docs/interop/qmp-spec in QEMU's sources).
@@ -75,8 +77,13 @@ func (l *Laptop) Plug(driver, id string, props map[string]any) error {
 	for k, v := range props {
 		args[k] = v
 	}
-	_, err := l.qmp.do("device_add", args)
-	return err
+	// The emulator lets go of a stick's medium some time after it was unplugged, when its own threads have all moved on.
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		_, err := l.qmp.do("device_add", args)
+		if err == nil || !strings.Contains(err.Error(), "Permission conflict") || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 // Unplug unplugs a device.
