@@ -9,5 +9,5 @@ import (
 )
 
 // capabilities lists what this system has, in the order in which it is observed and enforced.
-var capabilities = []func(platform.Host) platform.Capability{usb.Capability, encryption.Capability, media.Capability, firewall.Capability,
+var capabilities = []func(platform.Host) platform.Capability{usb.Capability, encryption.Capability, media.Capability, media.FileSize, firewall.Capability,
 	firewall.SwitchCapability}

@@ -13,5 +13,5 @@ import (
 )
 
 // capabilities lists what this system has, in the order in which it is observed and enforced.
-var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability, media.Capability,
+var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability, media.Capability, media.FileSize,
 	firewall.Capability, firewall.SwitchCapability, resolver.Capability, tunnel.Capability}

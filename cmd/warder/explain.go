@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/warderd/warder/agent"
@@ -87,11 +88,11 @@ func (a *app) explainNetwork() *cobra.Command {
 
 func (a *app) explainStorage() *cobra.Command {
 	return &cobra.Command{
-		Use: "storage DEVICE | PATH", Short: "Explain the verdict on a disk, or on the disk that a path is on",
+		Use: "storage DEVICE | PATH [SIZE]", Short: "Explain the verdict on a disk, or on a file on it",
 		Long: "Explains whether a disk may be used, why, and what would change it. A path stands for the disk that it is on.\n" +
-			"The disk has to be there.",
-		Example: "  warder explain storage /dev/sdb1\n  warder explain storage /media/card",
-		Args:    cobra.ExactArgs(1),
+			"With a size (10MiB, 3GB, 4096), explains whether a file there may get that large. The disk has to be there.",
+		Example: "  warder explain storage /dev/sdb1\n  warder explain storage /media/card\n  warder explain storage /media/card/film.mkv 3GiB",
+		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			at, err := filepath.Abs(args[0])
 			if err != nil {
@@ -100,7 +101,15 @@ func (a *app) explainStorage() *cobra.Command {
 			if to, err := filepath.EvalSymlinks(at); err == nil { // "/dev/disk/by-label/CARD"
 				at = to
 			}
-			return a.explained(cmd, "storage", storage.Subject{Path: at})
+			in := storage.Subject{Path: at}
+			if len(args) > 1 {
+				size, err := humanize.ParseBytes(args[1])
+				if err != nil {
+					return cli.Usagef("size %q must be a number of bytes, such as 10MiB, 3GB or 4096", args[1])
+				}
+				in.Size = &size
+			}
+			return a.explained(cmd, "storage", in)
 		},
 	}
 }

@@ -1,6 +1,9 @@
 package fact
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // Medium is one disk of the machine: not a partition, and not one that rests on others.
 type Medium struct {
@@ -25,9 +28,21 @@ type Medium struct {
 	Held bool `json:"held,omitempty"`
 	// Refused says that the kernel lets nobody open it.
 	Refused Known[bool] `json:"refused"`
+	// Limited says whether the size of files on it is limited by the kernel; nil while nothing limits any disk, or it cannot be read.
+	Limited *bool `json:"limited,omitempty"`
 	// Open says that it may have been opened before it was refused, and nobody has taken it away since.
 	Open bool `json:"open,omitempty"`
 }
+
+// Written is a file that would get so many bytes, on a disk.
+type Written struct {
+	Medium
+	About string `json:"about,omitempty"` // AboutSize
+	Bytes uint64 `json:"bytes,omitempty"` // 0: not of a file, or not known
+}
+
+// AboutSize says that a fact about a disk is about the size of files on it.
+const AboutSize = "size"
 
 // Plugged is a USB device as a disk's bus names it.
 type Plugged struct {
@@ -38,7 +53,28 @@ type Plugged struct {
 
 // MediaRefused is the value of the resource that keeps external disks from being opened, while it does. The number counts the
 // programs' versions: those of an earlier agent are not taken for ones that another program has changed.
-const MediaRefused = "external disks are refused (programs 1)"
+const MediaRefused = "external disks are refused (programs 2)"
+
+// FileSizeLimit is the value of the resource that limits the size of files on external disks to so many bytes, while it does.
+func FileSizeLimit(bytes uint64) string {
+	return fileSizeBegin + strconv.FormatUint(bytes, 10) + fileSizeEnd
+}
+
+// FileSizePrograms is the version of the programs that do so; another object has another one.
+const (
+	FileSizePrograms = 1
+	fileSizeBegin    = "files on external disks are limited to "
+)
+
+var fileSizeEnd = " bytes (programs " + strconv.Itoa(FileSizePrograms) + ")"
+
+// ParseFileSizeLimit reads such a value.
+func ParseFileSizeLimit(s string) (bytes uint64, ok bool) {
+	number, begins := strings.CutPrefix(s, fileSizeBegin)
+	number, ends := strings.CutSuffix(number, fileSizeEnd)
+	n, err := strconv.ParseUint(number, 10, 64)
+	return n, begins && ends && err == nil
+}
 
 // What makes a disk external.
 const (

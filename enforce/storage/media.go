@@ -38,6 +38,9 @@ const (
 type Rules struct {
 	denies   bool
 	mode     enforce.Mode
+	limits   bool   // the size of files
+	most     uint64 // bytes
+	sizeMode enforce.Mode
 	usb      *usb.Rules
 	excepted map[string]int32 // by serial
 	builtIn  map[string]bool  // USB devices, by path, that the firmware says are inside the machine
@@ -51,6 +54,9 @@ func compile(d *policy.Document, m *fact.Machine) *Rules {
 	}
 	r := &Rules{denies: d.Storage.ExternalStorageAllowed.Set && !d.Storage.ExternalStorageAllowed.V, mode: d.Mode(settingExternal),
 		usb: usb.Compile(d, m), excepted: map[string]int32{}, builtIn: map[string]bool{}, machine: m}
+	if most := d.Storage.MaxFileSizeMB; most.Set {
+		r.limits, r.most, r.sizeMode = true, uint64(most.V)<<20, d.Mode(settingSize)
+	}
 	for i := range m.USB.V {
 		if u := &m.USB.V[i]; u.Hardwired.OK && u.Hardwired.V {
 			r.builtIn[u.Path] = true
@@ -87,11 +93,13 @@ func (r *Rules) Judge(m *fact.Medium) enforce.Verdict {
 	return enforce.Verdict{Rule: rule, Would: rule, WouldMode: r.mode}
 }
 
+// outside reports whether a disk is external. What cannot be told is not taken away from anybody; the finding says so.
+func (r *Rules) outside(m *fact.Medium) bool {
+	return m.External.V && !(m.USB != nil && !m.Exchangeable && r.builtIn[m.USB.Path])
+}
+
 func (r *Rules) decide(m *fact.Medium) (rule enforce.Rule, allow bool) {
-	if !m.External.V { // what cannot be told is not taken away from anybody; the finding says so
-		return enforce.Rule{Line: lineOwn}, true
-	}
-	if m.USB != nil && !m.Exchangeable && r.builtIn[m.USB.Path] {
+	if !r.outside(m) {
 		return enforce.Rule{Line: lineOwn}, true
 	}
 	if n := r.excepted[m.Serial]; m.Serial != "" && n > 0 {

@@ -1,6 +1,6 @@
-// Package storage decides the section "storage": whether the disks of a machine are encrypted, and which disks are external and
-// may be opened (with the USB guard, which refuses sticks before they are disks). The other settings have no back end in this
-// version and are reported so. It is pure.
+// Package storage decides the section "storage": whether the disks of a machine are encrypted, which disks are external and may be
+// opened (with the USB guard, which refuses sticks before they are disks), and how large files on them may be. The other setting
+// has no back end in this version and is reported so. It is pure.
 package storage
 
 import (
@@ -28,6 +28,8 @@ func decide(c *section.Case) section.Outcome {
 			out.Findings = append(out.Findings, encryption(c))
 		case settingExternal:
 			external(c, &out)
+		case settingSize:
+			fileSize(c, &out)
 		default:
 			out.Findings = append(out.Findings, section.NotYet(c, s))
 		}

@@ -14,9 +14,10 @@ import (
 )
 
 // Subject is the subject of a question: a path. That of a device ("/dev/sdb1") stands for its disk, another one for the disk
-// that it is on.
+// that it is on. With a size, it is about a file there that gets so many bytes.
 type Subject struct {
-	Path string `json:"path"`
+	Path string  `json:"path"`
+	Size *uint64 `json:"size,omitempty"`
 }
 
 // maxPath is the kernel's bound of a path.
@@ -38,11 +39,17 @@ func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Ans
 		return section.Answer{}, errors.New(why)
 	}
 	m := find(now, path.Clean(in.Path))
+	if m == nil && in.Size != nil {
+		return section.Answer{Answer: section.Allow, Subject: in.Path, Reason: "it is on no external disk, and only there files are limited"}, nil
+	}
 	if m == nil {
 		return section.Answer{Answer: section.Allow, Subject: in.Path,
 			Reason: "it is on none of the machine's disks: a share of the network, memory, or a file system made of others"}, nil
 	}
 	a := r.ask(m)
+	if in.Size != nil && a.Answer == section.Allow {
+		a = r.askSize(&fact.Written{Medium: *m, Bytes: *in.Size}, true)
+	}
 	if a.Now = state(m); len(m.Mounts) > 0 {
 		a.Now += "; mounted at " + strings.Join(m.Mounts, ", ")
 	}
@@ -54,6 +61,8 @@ func state(m *fact.Medium) string {
 	switch {
 	case !m.Refused.OK:
 		return "whether the kernel refuses it cannot be read: " + m.Refused.Why
+	case !m.Refused.V && m.Limited != nil && *m.Limited:
+		return "it can be used; the kernel limits the size of files there"
 	case m.Refused.V && m.Open:
 		return "the kernel refuses it; a program may have it open since before"
 	case m.Refused.V:
@@ -94,11 +103,14 @@ func find(now *fact.Machine, at string) *fact.Medium {
 
 // Replay answers for the disk of an event.
 func (r *Rules) Replay(facts enforce.Facts) (section.Answer, bool) {
-	var m fact.Medium
-	if facts == "" || json.Unmarshal([]byte(facts), &m) != nil || m.Name == "" {
+	var w fact.Written
+	if facts == "" || json.Unmarshal([]byte(facts), &w) != nil || w.Name == "" {
 		return section.Answer{}, false
 	}
-	return r.ask(&m), true
+	if w.About == fact.AboutSize {
+		return r.askSize(&w, w.Bytes > 0), true
+	}
+	return r.ask(&w.Medium), true
 }
 
 // Present answers for each external disk of the snapshot.
@@ -118,6 +130,9 @@ func (r *Rules) Public() section.Rules {
 	if c.mode < enforce.Enforce {
 		c.mode = enforce.Off
 	}
+	if c.sizeMode < enforce.Enforce {
+		c.sizeMode = enforce.Off
+	}
 	return &c
 }
 
@@ -126,5 +141,23 @@ func (r *Rules) ask(m *fact.Medium) section.Answer {
 	v := r.Judge(m)
 	a := section.Answer{Answer: section.Word(v), Subject: Name(m), Group: "disk on " + m.Bus}
 	a.Reason, a.Nearest = r.Reason(v, m)
+	return a
+}
+
+// askSize explains a file of some size on a disk; or, if it is not sized, whatever would get round the limit there.
+func (r *Rules) askSize(w *fact.Written, sized bool) section.Answer {
+	v := r.Sizes().Judge(&w.Medium)
+	a := section.Answer{Answer: section.Word(v), Subject: "files on " + Name(&w.Medium), Group: "file on disk on " + w.Bus}
+	a.Reason, a.Nearest = r.Sizes().Reason(v, &w.Medium)
+	if !sized {
+		return a
+	}
+	a.Subject = fmt.Sprintf("a file of %d bytes on %s", w.Bytes, Name(&w.Medium))
+	if a.Answer != section.Allow && w.Bytes <= r.most {
+		a.Answer, a.Reason, a.Nearest = section.Allow, fmt.Sprintf("it is within the limit: storage.max_file_size_mb is %d (%d bytes)", r.most>>20, r.most), ""
+		if w.Bytes > 0 {
+			a.Nearest = fmt.Sprintf("set storage.max_file_size_mb to %d", (w.Bytes-1)>>20)
+		}
+	}
 	return a
 }

@@ -27,7 +27,10 @@ type Options struct {
 	Append string   // more of the kernel's command line
 	Args   []string // more of QEMU's arguments
 	Disk   string   // a writable overlay that survives a reboot; "" for a temporary one
-	Initrd string   // another kernel than the image's; a name in the image's directory, or a path
+	// Single has one processor instead of two. That emulator (QEMU before 8.1) can go on with an instruction that another processor has
+	// replaced, and programs that are attached to functions of the kernel replace instructions: the kernel ends with "int3" then.
+	Single bool
+	Initrd string // another kernel than the image's; a name in the image's directory, or a path
 }
 
 // Laptop is a running machine.
@@ -90,8 +93,12 @@ func boot(o Options) (*Laptop, error) {
 	case !filepath.IsAbs(initrd):
 		initrd = filepath.Join(o.Image, initrd)
 	}
+	processors := "2"
+	if o.Single {
+		processors = "1"
+	}
 	args := []string{
-		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
+		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", processors, "-m", "1024",
 		"-nographic", "-no-reboot", "-net", "none", "-monitor", "none",
 		"-kernel", filepath.Join(o.Image, "vmlinuz"), "-initrd", initrd,
 		// norandmaps: the emulator translates a program again at each new place in memory. With random places, every

@@ -43,7 +43,7 @@ true`
 func media(t *testing.T, suite string) *rig {
 	t.Helper()
 	image, _ := need(t)
-	o := Options{Image: image + suite}
+	o := Options{Image: image + suite, Single: true}
 	if _, err := os.Stat(filepath.Join(o.Image, "stamp")); err != nil {
 		t.Fatalf("the laptop's image is not built: %v", err)
 	}
@@ -116,7 +116,7 @@ const (
 func testMedia(t *testing.T, whole *rig, first bool) {
 	part := func(name string, f func(t *testing.T, r *rig)) {
 		// What depends on the kernel is tried on both; the rest on Debian 13 in the soak.
-		if kernel := name == "in every way" || name == "at once" || name == "every file system" || name == "removed"; !first && !kernel && os.Getenv("WARDER_SOAK") == "" {
+		if kernel := name == "in every way" || name == "at once" || name == "every file system" || name == "sizes" || name == "removed"; !first && !kernel && os.Getenv("WARDER_SOAK") == "" {
 			return
 		}
 		t.Run(name, func(t *testing.T) { f(t, &rig{whole.Laptop, t, whole.dir, whole.policy}) })
@@ -199,6 +199,10 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 			r.sh("set -e; " + with + "; sha256sum </run/card/big | cmp - /run/sum; for i in 1 2 3 4 5 6 7 8; do umount /run/card && break; sleep 0.5; done; ! mountpoint -q /run/card")
 		}
 		r.sh("mkfs.ext4 -q -F $(sh /root/nv outside-1)")
+	})
+	part("sizes", func(t *testing.T, r *rig) {
+		whole := first || os.Getenv("WARDER_SOAK") != ""
+		testFileSize(t, r, map[bool][]string{true: {"vfat", "exfat", "ext4", "btrfs", "ntfs"}, false: {"vfat", "btrfs"}}[whole], whole)
 	})
 	part("without the agent", func(t *testing.T, r *rig) {
 		r.set(noExternal)

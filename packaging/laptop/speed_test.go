@@ -4,6 +4,8 @@ package laptop
 
 import (
 	"fmt"
+	"os/exec"
+	"path/filepath"
 	"sort"
 	"strconv"
 	"strings"
@@ -187,4 +189,49 @@ func (r *rig) wire() {
 	n := r.try(`p=$(systemctl show -P MainPID warder); timeout 20 strace -f -e trace=fsync,fdatasync,sync_file_range -o /tmp/fsync.log ` +
 		`-p $p & sleep 3; warder check-in >/dev/null; sleep 1; kill %%1; wait; grep -c sync /tmp/fsync.log`).Out
 	r.t.Logf("check-in without news: %s fsyncs on the device", n)
+}
+
+// TestSpeedFiles compares writing to an internal disk, and starting programs, with the programs that limit the size of files and
+// without them: twenty pairs that alternate, the ratio of each, their median, and the interval in which the median is (95 of 100).
+func TestSpeedFiles(t *testing.T) {
+	disk := filepath.Join(t.TempDir(), "inside.img")
+	if out, err := exec.Command("sh", "-c", `truncate -s 2G "$0" && mkfs.ext4 -q "$0"`, disk).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	r := ready(t, Options{Single: true, Args: []string{"-drive", "if=none,id=nv,format=raw,file=" + disk, "-device", "nvme,drive=nv,serial=inside"}})
+	r.sh("mount /dev/nvme0n1 /mnt")
+	measures := []struct {
+		name, run string
+		ratios    []float64
+	}{
+		{name: "writing 1 GiB", run: "write /mnt/large 1024"}, {name: "20,000 random writes of 4 KiB", run: "random /mnt/random 20000"},
+		{name: "running 1,000 programs", run: "exec /bin/true 1000"},
+	}
+	run := func(what string) float64 {
+		n, err := strconv.ParseFloat(strings.TrimSpace(r.sh("sync; /host/attacker filespeed "+what)), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for i := range 20 {
+		var took [3][2]float64
+		for turn := range 2 {
+			loaded := (turn + i) % 2
+			r.set([]string{`{"policy_data":{}}`, oneMiB}[loaded])
+			r.wait("the programs are as they should be", []string{sizeless, "test -e /sys/fs/bpf/warder/filesize/link_size_ask"}[loaded])
+			r.sh("sleep 2")
+			for k, m := range measures {
+				took[k][loaded] = run(m.run)
+			}
+		}
+		for k := range measures {
+			measures[k].ratios = append(measures[k].ratios, took[k][0]/took[k][1])
+		}
+	}
+	for _, m := range measures {
+		sort.Float64s(m.ratios)
+		n := len(m.ratios)
+		t.Logf("%s: %.3f of the speed without the programs (%.3f to %.3f)", m.name, (m.ratios[n/2-1]+m.ratios[n/2])/2, m.ratios[5], m.ratios[n-6])
+	}
 }

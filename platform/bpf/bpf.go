@@ -18,12 +18,20 @@ type Set struct {
 	Object   []byte // as the compiler left it
 	Programs []Program
 	Maps     []string // those that are pinned
+	// Idle is the size of the beginning of the map "config" that is zero while the programs do nothing.
+	Idle int
 }
 
 // Program is one program of a set, and where it is attached.
 type Program struct {
 	Name string // of the function, which is also the name of the pinned link
-	Hook string // Cgroup, or the kernel's function before which it runs
+	Hook string // Cgroup, or the kernel's function or tracepoint at which it runs; "sys_…" is a system call
+	// Args is how many arguments the kernel's function has where this program fits, and Else the program for where it has
+	// another number; 0: it fits everywhere.
+	Args int
+	Else string
+	// Optional: a kernel that has no such function does without the program.
+	Optional bool
 }
 
 // Cgroup is the hook of programs that are asked whenever a process of any cgroup opens a device.
@@ -40,8 +48,24 @@ func (s *Set) Version() (v [16]byte) {
 var mediaObject []byte
 
 // Media refuses to open external disks. platform/media tells it which.
-var Media = Set{Name: "media", Object: mediaObject, Programs: []Program{{"media_came", "bdev_add"}, {"media_open", Cgroup}},
+var Media = Set{Name: "media", Object: mediaObject, Programs: []Program{{Name: "media_came", Hook: "bdev_add"}, {Name: "media_open", Hook: Cgroup}},
 	Maps: []string{"disks", "allowed", "config", "counts", "refusals"}}
 
+//go:embed objects/filesize.o
+var fileSizeObject []byte
+
+// FileSize keeps files on external disks from growing past a size. platform/media tells it which.
+var FileSize = Set{Name: "filesize", Object: fileSizeObject, Idle: 8, Programs: []Program{
+	{Name: "size_came", Hook: "bdev_add"}, {Name: "size_rests", Hook: "bd_link_disk_holder"},
+	{Name: "size_ask", Hook: "security_file_permission"}, {Name: "size_write", Hook: "rw_verify_area"},
+	{Name: "size_alloc", Hook: "vfs_fallocate"}, {Name: "size_clone", Hook: "vfs_clone_file_range"},
+	{Name: "size_same", Hook: "vfs_dedupe_file_range_one"},
+	{Name: "size_sys_writev", Hook: "sys_writev", Optional: true}, {Name: "size_sys_pwritev", Hook: "sys_pwritev", Optional: true},
+	{Name: "size_sys_pwritev2", Hook: "sys_pwritev2", Optional: true}, {Name: "size_sys_io_submit", Hook: "sys_io_submit", Optional: true},
+	{Name: "size_io_write", Hook: "io_write", Optional: true},
+	{Name: "size_wrote", Hook: "vfs_write"}, {Name: "size_alloced", Hook: "vfs_fallocate"}, {Name: "size_exit", Hook: "sched_process_exit"},
+	{Name: "size_cut", Hook: "security_inode_setattr", Args: 3, Else: "size_cut_2"}, {Name: "size_open", Hook: "security_file_open"}, {Name: "size_flags", Hook: "security_file_fcntl"}},
+	Maps: []string{"disks", "allowed", "config", "counts", "programs", "refusals", "doing", "sums", "names"}}
+
 // Sets are all of them.
-var Sets = []*Set{&Media}
+var Sets = []*Set{&Media, &FileSize}

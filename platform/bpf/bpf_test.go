@@ -69,11 +69,15 @@ func TestSets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(spec.Programs) != len(s.Programs) {
-			t.Errorf("%s has %d programs, not %d", s.Name, len(spec.Programs), len(s.Programs))
-		}
+		n := 0
 		for _, p := range s.Programs {
 			x := spec.Programs[p.Name]
+			if n++; p.Else != "" {
+				n++
+				if o := spec.Programs[p.Else]; o == nil || x == nil || o.AttachTo != p.Hook || o.AttachType != x.AttachType {
+					t.Errorf("%s has no other program %s for the same hook", s.Name, p.Else)
+				}
+			}
 			switch {
 			case x == nil:
 				t.Errorf("%s has no program %s", s.Name, p.Name)
@@ -81,14 +85,26 @@ func TestSets(t *testing.T) {
 				t.Errorf("%s is of type %s and for %q", p.Name, x.Type, x.AttachTo)
 			}
 		}
+		if len(spec.Programs) != n {
+			t.Errorf("%s has %d programs, not %d", s.Name, len(spec.Programs), n)
+		}
 	}
 }
 
 // Another object is another version of the programs: those that an earlier agent left are not taken for ones that somebody has
-// changed (fact.MediaRefused).
+// changed (fact.MediaRefused, fact.FileSizeLimit).
 func TestVersion(t *testing.T) {
-	const of = "03a1c188d71558b450bf47db69b30e16423e04d7e20eee1b7ab74c577de887dc" // of "programs 1"
-	if got := fmt.Sprintf("%x", sha256.Sum256(Media.Object)); got != of || !strings.HasSuffix(fact.MediaRefused, "(programs 1)") {
-		t.Errorf("the programs are others (%s): count fact.MediaRefused up, and note it here", got)
+	for _, x := range []struct {
+		set   *Set
+		value string
+		n     int
+		of    string
+	}{
+		{&Media, fact.MediaRefused, 2, "4efd4aedc61c60974c33bc1620ea7d4817f65a0e39b64a1c21d028286e39b921"},
+		{&FileSize, fact.FileSizeLimit(1), 1, "4d594fd53906468a9102af247b8d1eadd516e876e605454a8847e4e513cd824b"},
+	} {
+		if got := fmt.Sprintf("%x", sha256.Sum256(x.set.Object)); got != x.of || !strings.HasSuffix(x.value, fmt.Sprintf("(programs %d)", x.n)) {
+			t.Errorf("the programs of %s are others (%s): count their version up in enforce/fact, and note it here", x.set.Name, got)
+		}
 	}
 }

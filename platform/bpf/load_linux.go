@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -64,7 +65,7 @@ func (s *Set) Make(fill func(p, old *Pinned, attached int) error) (err error) {
 	s.settle()
 	old := s.maps()
 	defer old.Close()
-	coll, err := s.load()
+	coll, err := s.load(0)
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,13 @@ func (s *Set) Make(fill func(p, old *Pinned, attached int) error) (err error) {
 		if err := fill(p, old, i); err != nil {
 			return err
 		}
-		l, err := attach(coll.Programs[prog.Name], prog.Hook)
+		if prog.Optional && prog.of(coll) == nil {
+			continue
+		}
+		l, err := attach(prog.of(coll), prog.Hook)
+		if err != nil && prog.Optional {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("program %s cannot be attached to %s: %w", prog.Name, prog.Hook, err)
 		}
@@ -115,12 +122,29 @@ func (s *Set) Make(fill func(p, old *Pinned, attached int) error) (err error) {
 	if err := errors.Join(os.Rename(part, s.path()), s.clear(s.Name)); err != nil {
 		return err
 	}
-	_, err = s.strays(true)
+	if s.Idle > 0 {
+		return nil // EndStrays, when what they know has been told to the new ones
+	}
+	return s.EndStrays()
+}
+
+// EndStrays takes copies of the set that are attached beside it off, or has them do nothing.
+func (s *Set) EndStrays() error {
+	_, err := s.strays(true)
 	return err
 }
 
-// strays counts copies of the set's cgroup programs that are attached and not pinned where they belong: another program has
-// moved them, or pinned them elsewhere. They would go on refusing by maps that nobody writes. detach takes them off.
+// of is the program in the kernel: this one or the other.
+func (p *Program) of(coll *ebpf.Collection) *ebpf.Program {
+	if x := coll.Programs[p.Name]; x != nil {
+		return x
+	}
+	return coll.Programs[p.Else]
+}
+
+// strays counts copies of the set's programs that are attached and not pinned where they belong: another program has moved them,
+// or pinned them elsewhere. They would go on refusing by maps that nobody writes. detach takes them off, or has them do nothing
+// where the kernel has no such call.
 func (s *Set) strays(detach bool) (n int, err error) {
 	own := map[link.ID]bool{}
 	for _, prog := range s.Programs {
@@ -135,7 +159,20 @@ func (s *Set) strays(detach bool) (n int, err error) {
 	defer all.Close()
 	for all.Next() {
 		info, err := all.Link.Info()
-		if err != nil || info.Type != link.CgroupType || own[info.ID] || !s.has(info.Program) {
+		if err != nil || own[info.ID] {
+			continue
+		}
+		if s.Idle > 0 && info.Type == link.TracingType && s.has(info.Program) {
+			still, err := s.idle(info.Program, detach)
+			if err != nil {
+				return n, fmt.Errorf("a copy of the programs cannot be ended: %w", err)
+			}
+			if !still {
+				n++
+			}
+			continue
+		}
+		if info.Type != link.CgroupType || !s.has(info.Program) {
 			continue
 		}
 		if cg := info.Cgroup(); cg == nil || cg.CgroupId == 0 {
@@ -158,7 +195,58 @@ func (s *Set) has(id ebpf.ProgramID) bool {
 	}
 	defer p.Close()
 	info, err := p.Info()
-	return err == nil && slices.ContainsFunc(s.Programs, func(x Program) bool { return info.Name == kernelName(x.Name) })
+	return err == nil && slices.ContainsFunc(s.Programs, func(x Program) bool { return x.is(info.Name) })
+}
+
+// is reports whether a program in the kernel is this one, by its name.
+func (p *Program) is(name string) bool {
+	same := func(own string) bool { return own != "" && (name == own || name == kernelName(own)) } // its description has all of it
+	return same(p.Name) || same(p.Else)
+}
+
+// idle reports whether a program in the kernel does nothing, by its map "config"; end sees to it.
+func (s *Set) idle(id ebpf.ProgramID, end bool) (is bool, err error) {
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return true, nil // gone meanwhile
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil {
+		return false, err
+	}
+	ids, _ := info.MapIDs()
+	for _, id := range ids {
+		m, err := ebpf.NewMapFromID(id)
+		if err != nil {
+			continue
+		}
+		is, err := idleMap(m, s.Idle, end)
+		_ = m.Close()
+		if !is || err != nil {
+			return is, err
+		}
+	}
+	return true, nil
+}
+
+func idleMap(m *ebpf.Map, head int, end bool) (is bool, err error) {
+	info, err := m.Info()
+	if err != nil || info.Name != "config" {
+		return true, err
+	}
+	value, err := m.LookupBytes(uint32(0))
+	if err != nil || len(value) < head {
+		return false, err
+	}
+	if !slices.ContainsFunc(value[:head], func(b byte) bool { return b != 0 }) {
+		return true, nil
+	}
+	if !end {
+		return false, nil
+	}
+	clear(value)
+	return true, m.Put(uint32(0), value)
 }
 
 // kernelName is a program's name as the kernel keeps it.
@@ -270,6 +358,9 @@ func (s *Set) Open() (_ *Pinned, err error) {
 	}
 	for _, prog := range s.Programs {
 		l, err := link.LoadPinnedLink(filepath.Join(s.path(), "link_"+prog.Name), nil)
+		if prog.Optional && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return nil, gone("program "+prog.Name, err)
 		}
@@ -307,7 +398,7 @@ func check(l link.Link, prog Program, ours map[ebpf.MapID]bool) error {
 	if err != nil {
 		return err
 	}
-	if has.Name != kernelName(prog.Name) {
+	if !prog.is(has.Name) {
 		return changed("program %s is another one (%q)", prog.Name, has.Name)
 	}
 	maps, _ := has.MapIDs()
@@ -355,38 +446,128 @@ func remove(path string) error {
 	return errors.Join(err, os.Remove(path))
 }
 
-// Try says why this system cannot carry a set, or nil: it loads and attaches the programs, and takes them off again. It reads the kernel's
+// Try says why this system cannot carry a set, or nil: it loads the programs, attaches them where there is no more to prove, and takes them off again. It reads the kernel's
 // description of its types, which takes tens of megabytes: it is for a process that ends soon, and so is Make.
 func (s *Set) Try() error {
 	if err := s.probe(); err != nil {
 		return err
 	}
-	coll, err := s.load()
+	coll, err := s.load(0)
 	if err != nil {
 		return err
 	}
 	defer coll.Close()
-	for _, prog := range s.Programs { // their maps are empty: they do nothing
-		l, err := attach(coll.Programs[prog.Name], prog.Hook)
+	if s.proof() != nil {
+		return nil // Prove attaches them, on a machine that needs them
+	}
+	return s.attached(coll, func() error { return nil })
+}
+
+// Prove attaches the programs of a set in a form that does nothing but count, finds out whether the kernel calls them where it has to,
+// and takes them off again.
+func (s *Set) Prove() error {
+	prove := s.proof()
+	if prove == nil {
+		return nil
+	}
+	coll, err := s.load(uint32(os.Getpid()))
+	if err != nil {
+		return err
+	}
+	defer coll.Close()
+	return s.attached(coll, func() error {
+		return prove(func(hook int) (n uint64) {
+			_ = coll.Maps["hits"].Lookup(uint32(hook), &n)
+			return n
+		})
+	})
+}
+
+// attached runs something while a set's programs are attached, with maps that nobody fills.
+func (s *Set) attached(coll *ebpf.Collection, run func() error) error {
+	for _, prog := range s.Programs {
+		if prog.Optional && prog.of(coll) == nil {
+			continue
+		}
+		l, err := attach(prog.of(coll), prog.Hook)
+		if err != nil && prog.Optional {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("program %s cannot be attached to %s: %w", prog.Name, prog.Hook, err)
 		}
 		defer l.Close()
 	}
-	return nil
+	return run()
 }
 
-// load loads a set into the kernel.
-func (s *Set) load() (*ebpf.Collection, error) {
+// load loads a set into the kernel. With a process to prove them by, the programs do nothing but count that it calls them.
+func (s *Set) load(probe uint32) (*ebpf.Collection, error) {
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(s.Object))
 	if err != nil {
 		return nil, fmt.Errorf("the programs cannot be read: %w", err)
 	}
+	if probe != 0 {
+		v := spec.Variables["probe"]
+		if v == nil {
+			return nil, errors.New("the programs cannot be proved")
+		}
+		if err := v.Set(probe); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range s.Programs {
+		if here := p.symbol(); here != p.Hook || p.Optional {
+			if n, _ := args(here); n < 0 {
+				delete(spec.Programs, p.Name)
+			} else if x := spec.Programs[p.Name]; x != nil {
+				x.AttachTo = here
+			}
+		}
+		if p.Args == 0 {
+			continue
+		}
+		n, err := args(p.Hook)
+		if err != nil {
+			return nil, err
+		}
+		unfit := p.Else
+		if n != p.Args {
+			unfit = p.Name
+		}
+		delete(spec.Programs, unfit)
+	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
-		return nil, fmt.Errorf("the kernel refuses the programs: %w", short(err))
+		return nil, fmt.Errorf("the kernel refuses the programs: %w", err)
 	}
 	return coll, nil
+}
+
+// symbol is what the kernel calls the hook.
+func (p *Program) symbol() string {
+	prefix := map[string]string{"amd64": "__x64_", "arm64": "__arm64_"}[runtime.GOARCH]
+	if !strings.HasPrefix(p.Hook, "sys_") {
+		prefix = ""
+	}
+	return prefix + p.Hook
+}
+
+// args is how many arguments one of the kernel's functions has; -1 if it has no such function.
+func args(name string) (int, error) {
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		return -1, fmt.Errorf("the kernel does not describe its types (CONFIG_DEBUG_INFO_BTF): %w", short(err))
+	}
+	var f *btf.Func
+	if err := types.TypeByName(name, &f); err != nil {
+		return -1, fmt.Errorf("the kernel has no function %s", name)
+	}
+	p, ok := f.Type.(*btf.FuncProto)
+	if !ok {
+		return -1, fmt.Errorf("the kernel does not describe the arguments of %s", name)
+	}
+	return len(p.Params), nil
 }
 
 func (s *Set) probe() error {
@@ -405,7 +586,7 @@ func (s *Set) probe() error {
 		if err := features.HaveProgramType(kind); err != nil {
 			return fmt.Errorf("the kernel does not take programs of type %s: %w", kind, short(err))
 		}
-		if p.Hook == Cgroup {
+		if p.Hook == Cgroup || p.Optional {
 			continue
 		}
 		types, err := btf.LoadKernelSpec()
@@ -413,7 +594,8 @@ func (s *Set) probe() error {
 			return fmt.Errorf("the kernel does not describe its types (CONFIG_DEBUG_INFO_BTF): %w", short(err))
 		}
 		var f *btf.Func
-		if err := types.TypeByName(p.Hook, &f); err != nil {
+		var point *btf.Typedef
+		if types.TypeByName(p.Hook, &f) != nil && types.TypeByName("btf_trace_"+p.Hook, &point) != nil {
 			return fmt.Errorf("the kernel has no function %s", p.Hook)
 		}
 	}

@@ -154,7 +154,7 @@ func (m *Media) change(ctx context.Context, c enforce.Change) error {
 	m.making.Store(true)
 	defer m.making.Store(false)
 	if c.To.State != enforce.Absent {
-		return child(ctx, childMake)
+		return child(ctx, childMake, name)
 	}
 	m.mu.Lock()
 	m.wanted.Store(false)
@@ -190,9 +190,8 @@ const wakeWait = 3 * time.Second
 // byUs is where the turns begin that we give to disks that were there before the programs.
 const byUs = 1 << 40
 
-// announce tells the programs that a disk is external, if they do not know.
-func (m *Media) announce(k *kernel, d disk, turn uint64) error {
-	_, devs := d.parts()
+// know tells the programs that a disk is external, and which devices belong to it, its own first, as far as they do not know.
+func (k *kernel) know(d disk, devs []uint32, turn uint64) error {
 	if len(devs) == 0 {
 		return nil // gone
 	}
@@ -220,6 +219,21 @@ func (m *Media) Watch(ctx context.Context, changed func(platform.Touch)) error {
 		<-ctx.Done()
 		return nil
 	}
+	return watchPins(ctx, &bpf.Media, func() {
+		if m.making.Load() { // it is us, and what comes of it is read then
+			return
+		}
+		m.mu.Lock()
+		k, err := m.opened()
+		m.mu.Unlock()
+		if k == nil && m.wanted.Load() || err != nil {
+			changed(platform.Touch{Key: external})
+		}
+	})
+}
+
+// watchPins calls back when something that is pinned of a set was removed or moved.
+func watchPins(ctx context.Context, set *bpf.Set, look func()) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return err
@@ -228,7 +242,7 @@ func (m *Media) Watch(ctx context.Context, changed func(platform.Touch)) error {
 	if err := w.Add(bpf.Root); err != nil {
 		return platform.Unwatched{Why: err.Error()}
 	}
-	for _, dir := range bpf.Media.Dirs() {
+	for _, dir := range set.Dirs() {
 		_ = w.Add(dir) // it comes with the programs
 	}
 	settle := time.NewTimer(time.Hour)
@@ -240,22 +254,14 @@ func (m *Media) Watch(ctx context.Context, changed func(platform.Touch)) error {
 		case err := <-w.Errors:
 			return err
 		case e := <-w.Events:
-			for _, dir := range bpf.Media.Dirs() {
+			for _, dir := range set.Dirs() {
 				_ = w.Add(dir)
 			}
 			if e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename) {
 				settle.Reset(together)
 			}
 		case <-settle.C:
-			if m.making.Load() { // it is us, and what comes of it is read then
-				continue
-			}
-			m.mu.Lock()
-			k, err := m.opened()
-			m.mu.Unlock()
-			if k == nil && m.wanted.Load() || err != nil {
-				changed(platform.Touch{Key: external})
-			}
+			look()
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/bpf"
 )
 
 // Media is what observes, refuses and releases external disks.
@@ -57,7 +58,7 @@ func Capability(h platform.Host) platform.Capability {
 func (m *Media) probe(ctx context.Context) []platform.Claim {
 	err := errors.New("this machine is simulated")
 	if !m.off {
-		err = m.try(ctx)
+		err = m.try(ctx, &bpf.Media)
 	}
 	m.cannot.Store(err != nil)
 	if err == nil {

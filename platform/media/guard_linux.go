@@ -106,7 +106,7 @@ func (g *Guard) judge(d disk, came time.Time) error {
 	g.mu.Lock()
 	k, why := g.opened()
 	if bus, _ := g.bus(d); k != nil && bus != "" && r.act {
-		why = g.announce(k, d, byUs+uint64(time.Now().UnixNano())) // one that the kernel does not tell by itself
+		why = announce(k, d, byUs+uint64(time.Now().UnixNano())) // one that the kernel does not tell by itself
 	}
 	before := fact.Medium{Dev: line(d.dir + "/dev")}
 	g.add(&before, d, k, why)
@@ -287,23 +287,39 @@ const (
 
 // tell reads refusals as they happen.
 func (g *Guard) tell(ctx context.Context) {
-	for {
+	told := map[string]time.Time{}
+	follow(ctx, g.fresh, func() *kernel {
 		g.mu.Lock()
-		var in *ringbuf.Reader
-		if g.set != nil && g.set.Maps["refusals"] != nil {
-			in, _ = ringbuf.NewReader(g.set.Maps["refusals"])
+		defer g.mu.Unlock()
+		return g.set
+	}, func(b []byte) {
+		if r, ok := readRefusal(b); ok {
+			g.refusal(r, told)
 		}
-		g.mu.Unlock()
+	})
+}
+
+// follow hands over what the programs tell, until ctx ends. fresh says that there is another set.
+func follow(ctx context.Context, fresh <-chan struct{}, set func() *kernel, hand func([]byte)) {
+	for {
+		var in *ringbuf.Reader
+		if k := set(); k != nil && k.Maps["refusals"] != nil {
+			in, _ = ringbuf.NewReader(k.Maps["refusals"])
+		}
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if in != nil {
-				g.read(in)
+			for in != nil {
+				rec, err := in.Read()
+				if err != nil {
+					return
+				}
+				hand(rec.RawSample)
 			}
 		}()
 		select {
 		case <-ctx.Done():
-		case <-g.fresh:
+		case <-fresh:
 		}
 		if in != nil {
 			_ = in.Close()
@@ -312,21 +328,6 @@ func (g *Guard) tell(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-	}
-}
-
-func (g *Guard) read(in *ringbuf.Reader) {
-	told := map[string]time.Time{}
-	for {
-		rec, err := in.Read()
-		if err != nil {
-			return
-		}
-		r, ok := readRefusal(rec.RawSample)
-		if !ok {
-			continue
-		}
-		g.refusal(r, told)
 	}
 }
 

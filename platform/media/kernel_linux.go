@@ -103,28 +103,34 @@ func (k *kernel) put(name string, key, value any) error {
 	return m.Put(key, value)
 }
 
-// own says which program is ours, by the file that runs. The number of its file system is the one of the list of mounts: what
-// stat gives is another one on btrfs.
+// own says which program is ours, by the file that runs.
 var own = sync.OnceValues(func() (c config, err error) {
+	c = config{Version: bpf.Media.Version()}
+	c.OwnDev, c.OwnIno, err = fileOf("/proc/self/exe")
+	return c, err
+})
+
+// fileOf is a file's file system and number, as the kernel's programs see them. That of the file system is the one of the list of
+// mounts: what stat gives is another one on btrfs.
+func fileOf(path string) (dev uint32, ino uint64, err error) {
 	var st unix.Statx_t
-	const exe = "/proc/self/exe"
-	if err := unix.Statx(unix.AT_FDCWD, exe, 0, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
-		return c, &os.PathError{Op: "statx", Path: exe, Err: err}
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
+		return 0, 0, &os.PathError{Op: "statx", Path: path, Err: err}
 	}
-	c = config{OwnDev: number(st.Dev_major, st.Dev_minor), OwnIno: st.Ino, Version: bpf.Media.Version()}
+	dev = number(st.Dev_major, st.Dev_minor)
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return c, err
+		return dev, st.Ino, err
 	}
 	defer f.Close()
 	mounts, _, err := mountinfo.Parse(f)
 	if i := slices.IndexFunc(mounts, func(m mountinfo.Mount) bool { return st.Mask&unix.STATX_MNT_ID != 0 && uint64(m.ID) == st.Mnt_id }); i >= 0 {
 		if n, ok := numberOf(mounts[i].Dev); ok {
-			c.OwnDev = n
+			dev = n
 		}
 	}
-	return c, err
-})
+	return dev, st.Ino, err
+}
 
 // number is a device number as the kernel has it.
 func number(major, minor uint32) uint32 { return major<<20 | minor }

@@ -1,7 +1,8 @@
 // Package media refuses external disks: sticks that USB lets in, cards, disks behind Thunderbolt and the like. The refusal is
 // done by programs in the kernel (platform/bpf, docs/decisions/0036), for every way of opening a disk, and stays when the agent
 // ends. The guard says which disks may be opened nevertheless; a disk that may be open since before is emptied
-// (platform/volume), and its driver is taken off it and put back. The package owns no policy.
+// (platform/volume), and its driver is taken off it and put back. Other programs keep files on external disks from growing past a
+// size (filesize_linux.go, docs/decisions/0037). The package owns no policy.
 package media
 
 import (
@@ -13,12 +14,18 @@ import (
 const (
 	name                    = "media"
 	setting enforce.Setting = "storage.external_storage_allowed"
+
+	sizeName                    = "filesize"
+	sizeSetting enforce.Setting = "storage.max_file_size_mb"
 )
 
 const (
 	onlyLinux = "external disks are only refused on Linux in this version"
+	onlySize  = "the size of files is only limited on Linux in this version"
 	limit     = "network shares and image files on own disks are not external; root can send a disk commands of its own (SCSI generic, NVMe); " +
 		"FireWire and eSATA: not exercised on real hardware"
+	sizeLimit = "sendfile is refused by what it is asked to copy, not by what there is; a disk cannot be formatted or written to past its files; " +
+		"phones (MTP) and network shares are not disks"
 )
 
 // claims are what this package supports, on every system.
@@ -26,6 +33,15 @@ func claims() []platform.Claim {
 	out := []platform.Claim{{Setting: setting, OS: "linux", Level: fact.Enforced, Limit: limit, Exercised: true}}
 	for _, os := range []string{"windows", "darwin"} {
 		out = append(out, platform.Claim{Setting: setting, OS: os, Level: fact.Unsupported, Limit: onlyLinux})
+	}
+	return out
+}
+
+// sizeClaims are what this package supports of the size of files, on every system.
+func sizeClaims() []platform.Claim {
+	out := []platform.Claim{{Setting: sizeSetting, OS: "linux", Level: fact.Enforced, Limit: sizeLimit, Exercised: true}}
+	for _, os := range []string{"windows", "darwin"} {
+		out = append(out, platform.Claim{Setting: sizeSetting, OS: os, Level: fact.Unsupported, Limit: onlySize})
 	}
 	return out
 }

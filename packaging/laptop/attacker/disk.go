@@ -38,6 +38,23 @@ func refusals(args []string) error {
 
 // uring opens a file by io_uring, in the kernel's own worker thread, and ends well if that succeeds.
 func uring(args []string) error {
+	path := append([]byte(args[0]), 0)
+	err := submit(func(e []byte) {
+		const opOpenat, async, here = 18, 1 << 4, -100
+		e[0], e[1] = opOpenat, async
+		*(*int32)(unsafe.Pointer(&e[4])) = here
+		*(*uint64)(unsafe.Pointer(&e[16])) = uint64(uintptr(unsafe.Pointer(&path[0])))
+	})
+	runtime.KeepAlive(path)
+	if err != nil {
+		return err
+	}
+	os.Exit(0)
+	return nil
+}
+
+// submit has io_uring carry out one request, which fill writes down, and returns its error.
+func submit(fill func(entry []byte)) error {
 	var p struct {
 		sqEntries, cqEntries, flags, cpu, idle, features, wq uint32
 		_                                                    [3]uint32
@@ -54,29 +71,26 @@ func uring(args []string) error {
 	if e != 0 {
 		return e
 	}
+	defer unix.Close(int(fd))
 	rings, err := unix.Mmap(int(fd), 0, int(max(p.sq.array+p.sqEntries*4, p.cq.cqes+p.cqEntries*16)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
 	if err != nil {
 		return err
 	}
+	defer func() { _ = unix.Munmap(rings) }()
 	entries, err := unix.Mmap(int(fd), 0x10000000, int(p.sqEntries)*64, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
 	if err != nil {
 		return err
 	}
-	path := append([]byte(args[0]), 0)
-	const opOpenat, async, here = 18, 1 << 4, -100
-	entries[0], entries[1] = opOpenat, async
-	*(*int32)(unsafe.Pointer(&entries[4])) = here
-	*(*uint64)(unsafe.Pointer(&entries[16])) = uint64(uintptr(unsafe.Pointer(&path[0])))
+	defer func() { _ = unix.Munmap(entries) }()
+	fill(entries[:64])
 	at := func(n uint32) *uint32 { return (*uint32)(unsafe.Pointer(&rings[n])) }
 	*at(p.sq.array) = 0
 	*at(p.sq.tail) = 1
 	if _, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, fd, 1, 1, 1, 0, 0); e != 0 {
 		return e
 	}
-	runtime.KeepAlive(path)
 	if result := *(*int32)(unsafe.Pointer(&rings[p.cq.cqes+8])); result < 0 {
 		return unix.Errno(-result)
 	}
-	os.Exit(0)
 	return nil
 }

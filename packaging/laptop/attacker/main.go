@@ -42,6 +42,8 @@ var attacks = map[string]func(args []string) error{
 	"codes":      codes,
 	"refusals":   refusals,
 	"uring":      uring,
+	"grow":       grow,
+	"filespeed":  filespeed,
 
 	"fakeproc-inside": fakeproc,
 	"fifo-inside":     fifo,

@@ -11,6 +11,10 @@
 #define __uint(name, val) int(*name)[val]
 #define __type(name, val) typeof(val) *name
 
+struct task_struct;
+struct path;
+struct pt_regs;
+
 // Numbers of the helpers: include/uapi/linux/bpf.h.
 static void *(*map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*map_update)(void *map, const void *key, const void *value, __u64 flags) = (void *)BPF_FUNC_map_update_elem;
@@ -21,7 +25,20 @@ static struct task_struct *(*current_task)(void) = (void *)BPF_FUNC_get_current_
 static long (*read_kernel)(void *to, __u32 size, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
 static long (*read_kernel_text)(void *to, __u32 size, const void *from) = (void *)BPF_FUNC_probe_read_kernel_str;
 static void *(*ring_reserve)(void *ring, __u64 size, __u64 flags) = (void *)BPF_FUNC_ringbuf_reserve;
+static __u64 (*pid_tgid)(void) = (void *)BPF_FUNC_get_current_pid_tgid;
+static struct task_struct *(*current_task_typed)(void) = (void *)BPF_FUNC_get_current_task_btf;
+static struct pt_regs *(*task_regs)(struct task_struct *) = (void *)BPF_FUNC_task_pt_regs;
+static long (*d_path)(struct path *path, char *to, __u32 size) = (void *)BPF_FUNC_d_path;
 static void (*ring_submit)(void *data, __u64 flags) = (void *)BPF_FUNC_ringbuf_submit;
+
+// KEEP has the compiler compute a value where it stands. It merges reads of the same offset otherwise, also of a field of the kernel's
+// and of a map's value, which the kernel refuses.
+#define KEEP(value)                                                                                                     \
+	({                                                                                                              \
+		typeof(value) v_ = (value);                                                                             \
+		asm volatile("" : "+r"(v_));                                                                            \
+		v_;                                                                                                     \
+	})
 
 // READ reads a field of the kernel's where it is on the running kernel; 0 if it cannot be read.
 #define READ(ptr, field)                                                                                                \
@@ -45,7 +62,12 @@ struct bus_type {
 	const char *name;
 };
 
+struct kobject {
+	const char *name;
+};
+
 struct device {
+	struct kobject kobj;
 	struct device *parent;
 	struct bus_type *bus;
 	enum device_removable removable;
@@ -63,15 +85,63 @@ struct block_device {
 
 struct super_block {
 	__u32 s_dev;
+	struct block_device *s_bdev;
+	unsigned long s_magic;
+	char s_id[32];
 };
 
 struct inode {
+	__u16 i_mode;
 	struct super_block *i_sb;
 	unsigned long i_ino;
+	__u32 i_rdev;
+	long long i_size;
+};
+
+struct qstr {
+	const unsigned char *name;
+};
+
+struct dentry {
+	struct qstr d_name;
+	struct inode *d_inode;
+};
+
+struct path {
+	struct dentry *dentry;
 };
 
 struct file {
+	struct path f_path;
 	struct inode *f_inode;
+	unsigned int f_flags;
+	unsigned int f_mode;
+};
+
+// A file through which another file system has this one open (since Linux 6.5).
+struct backing_file {
+	struct path user_path;
+};
+
+struct kiocb {
+	struct file *ki_filp;
+	long long ki_pos;
+	int ki_flags;
+};
+
+struct iattr {
+	unsigned int ia_valid;
+	long long ia_size;
+};
+
+// What a system call was given, on the processors that we know.
+struct pt_regs___x86 {
+	unsigned long orig_ax, r8, r9, bp;
+};
+
+struct pt_regs___arm {
+	__u64 regs[31];
+	int syscallno;
 };
 
 struct mm_struct {
@@ -79,7 +149,9 @@ struct mm_struct {
 };
 
 struct task_struct {
+	void *stack;
 	struct mm_struct *mm;
+	unsigned int flags;
 	int tgid;
 	char comm[16];
 };

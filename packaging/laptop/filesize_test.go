@@ -1,0 +1,220 @@
+//go:build linux
+
+package laptop
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+const (
+	sizes    = "storage.max_file_size_mb"
+	oneMiB   = `{"policy_data":{"storage":{"max_file_size_mb":1}}}`
+	limited  = "warder status --json | grep -q 'external disk(s) are limited to 1048576 bytes'"
+	sizeless = "test ! -e /sys/fs/bpf/warder/filesize"
+	// programs copies a file of 3 MiB to a disk with what people use; it prints those that do not stop at the limit.
+	programs = `cd /run/card/open
+try() { name=$1; shift; rm -rf /run/card/open/*; "$@" >/srv/out 2>&1 && echo "$name says that it succeeded"; n=$(find /run/card/open -type f -size +1048576c | wc -l); [ $n = 0 ] || echo "$name made a larger file"
+grep -Eqi "too large|echo: I/O error" /srv/out || { echo "$name says:"; cat /srv/out; }; (cd /srv/from && sha256sum -c --quiet /srv/sums) || echo "$name harmed the source"; }
+try cp cp /srv/from/large .
+try mv mv /srv/from/large .
+try dd dd if=/srv/from/large of=d bs=64k
+try "dd, direct" dd if=/srv/from/large of=d bs=64k oflag=direct
+try cat sh -c 'cat /srv/from/large >c'
+try append sh -c 'cat /srv/from/fits >a && echo x >>a'
+try tar tar -xf /srv/from.tar
+try "tar to a file" tar -cf t.tar -C /srv from
+try rsync rsync -a /srv/from/ r/
+try gio gio copy /srv/from/large g
+try python python3 -c 'import shutil; shutil.copyfile("/srv/from/large", "p")'
+rm -rf /run/card/open/*; cp /srv/from/fits . && cmp fits /srv/from/fits || echo "what fits is refused"
+cp /srv/from/fits sent && python3 -c 'import shutil; shutil.copyfile("/srv/from/fits", "p")' && cmp p /srv/from/fits || echo "what fits is refused to sendfile"
+mv fits renamed && cp renamed second && cmp second /srv/from/fits || echo "what fits is refused within the disk"
+rm -rf /run/card/open/*`
+	// kept: what was too large before keeps its size, can be renamed, overwritten and cut, and does not grow.
+	kept = `cd /run/card/open; echo() { command echo "$@"; }
+mv /run/card/before b && dd if=/dev/zero of=b bs=1M count=3 conv=notrunc status=none && truncate -s 2M b || echo "it cannot be changed"
+(echo x >>b) 2>/dev/null && echo "it can be appended to"; truncate -s 2200K b 2>/dev/null && echo "it can be made larger"
+test $(stat -c %s b) = 2097152 || stat b; rm b`
+)
+
+// made makes a file system on a disk and mounts it, so that everybody may write to the directory "open" of it.
+func (r *rig) made(fs, disk, at string) {
+	r.t.Helper()
+	mkfs, with := "mkfs."+fs+" "+disk, "mount "+disk+" "+at
+	switch fs {
+	case "ext4":
+		mkfs = "mkfs.ext4 -q -F " + disk
+	case "btrfs":
+		mkfs = "mkfs.btrfs -q -f -M " + disk
+	case "ntfs":
+		mkfs, with = "mkfs.ntfs -q -F -f "+disk, "ntfs-3g -o umask=0 "+disk+" "+at // FUSE, which has the device itself open
+	default:
+		with = "mount -o umask=0 " + disk + " " + at
+	}
+	r.sh("set -e; mkdir -p %s; %s >/dev/null 2>&1; %s; mkdir -p -m 777 %s/open; head -c 3M /dev/urandom >%s/before", at, mkfs, with, at, at)
+}
+
+// unlimited waits until nothing is limited any more.
+func (r *rig) unlimited() {
+	r.t.Helper()
+	r.set(`{"policy_data":{}}`)
+	// The kernel takes programs off some milliseconds after they are given back.
+	r.wait("nothing is limited", sizeless+" && sh -c 'exec 3<>/dev/mmcblk0p2'")
+}
+
+const nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups "
+
+// testFileSize: no file on an external disk grows past the limit, by whatever means.
+func testFileSize(t *testing.T, r *rig, list []string, first bool) {
+	limitedNow := func() {
+		r.t.Helper()
+		r.set(oneMiB)
+		r.wait("files are limited", limited)
+	}
+	grow := func(as, dir string) {
+		r.t.Helper()
+		if out := r.try(as + "/host/attacker grow " + dir + " 1048576"); out.Code != 0 || !strings.Contains(out.Out, ", 0 bad") {
+			t.Errorf("%s%s: %s %s", as, dir, out.Out, out.Err)
+		}
+	}
+	r.sh("cat >/root/programs <<'E'\n%s\nE\ncat >/root/kept <<'E'\n%s\nE", programs, kept)
+	r.sh("mkdir -p /srv/from /run/card; head -c 3M /dev/urandom >/srv/from/large; head -c 1M /srv/from/large >/srv/from/fits; cd /srv/from; sha256sum large fits >/srv/sums; tar -C /srv -cf /srv/from.tar from")
+	r.unlimited()
+	r.sh("wipefs -q -a $(sh /root/nv outside-1); printf 'label: gpt\n%s' | sfdisk -q $(sh /root/nv outside-1); udevadm settle", strings.Repeat(`,50M\n`, len(list)))
+	for i, fs := range list {
+		r.made(fs, fmt.Sprintf("$(sh /root/nv outside-1)p%d", i+1), "/run/fs/"+fs)
+	}
+	if out := r.try("/host/attacker grow /run/fs/" + list[0] + "/open 1048576").Out; !strings.Contains(out, "write: has grown to 1048577 bytes") || strings.Contains(out, ", 0 bad") {
+		t.Fatalf("without a policy: %s", out)
+	}
+	limitedNow()
+	for i, fs := range list {
+		r.sh("umount /run/card 2>/dev/null; mount --bind /run/fs/" + fs + " /run/card")
+		grow("", "/run/card/open")
+		if i == 0 {
+			grow(nobody+"unshare -Urm ", "/run/card/open")
+		}
+		if out := r.sh("sh /root/programs; sh /root/kept"); strings.TrimSpace(out) != "" {
+			t.Errorf("%s: %s", fs, out)
+		}
+		r.sh("cd /; umount /run/card; umount /run/fs/" + fs)
+	}
+	r.told("denied", "tried to make file #")
+	if out := r.sh("warder events --json"); strings.Contains(out, "/run/card") || !strings.Contains(out, "1048577 bytes large") {
+		t.Errorf("the events: %.2000s", out)
+	}
+
+	// The disk itself, and what rests on it: an image file, LUKS, a layer of another file system.
+	r.unlimited()
+	r.sh("wipefs -q -a $(sh /root/nv outside-1); sfdisk -q --delete $(sh /root/nv outside-1) 2>/dev/null; udevadm settle")
+	r.made("ext4", "$(sh /root/nv outside-1)", "/run/card")
+	r.sh(`set -e; umount /home 2>/dev/null || true; truncate -s 40M /run/card/image; mkfs.ext4 -q -F /run/card/image; mkdir -p /run/in
+printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file=- /dev/mmcblk0p1; printf secret | cryptsetup open --key-file=- /dev/mmcblk0p1 vault; mkfs.ext4 -q /dev/mapper/vault; cryptsetup close vault`)
+	limitedNow()
+	for _, raw := range []string{"dd if=/dev/zero of=$(sh /root/nv outside-1) bs=4096 count=1 seek=1000 conv=notrunc", "mkfs.vfat /dev/mmcblk0p2", "dd if=/dev/zero of=/dev/mmcblk0 bs=512 count=1 seek=67590 oflag=direct",
+		"sh -c 'exec 3<>/dev/mmcblk0p2'"} {
+		if out := r.try(raw); out.Code == 0 || !strings.Contains(out.Out+out.Err, "not permitted") {
+			t.Errorf("%s: %d %s %s", raw, out.Code, out.Out, out.Err)
+		}
+	}
+	r.sh("blkid -p /dev/mmcblk0p2; dd if=/dev/mmcblk0p2 of=/dev/null count=1 status=none; l=$(losetup -r --find --show /dev/mmcblk0p2) && losetup -d $l")
+	r.told("denied", "tried to open the disk itself for writing")
+	r.sh("mount -o loop /run/card/image /run/in && mkdir -m 777 /run/in/open")
+	r.wait("the image is followed", "! truncate -s 1100K /run/in/open/x")
+	grow("", "/run/in/open")
+	r.sh("umount /run/in; printf secret | cryptsetup open --key-file=- /dev/mmcblk0p1 vault && mount /dev/mapper/vault /run/in && ! truncate -s 1100K /run/in/x && mkdir -m 777 /run/in/open")
+	grow("", "/run/in/open")
+	r.sh("! dd if=/dev/zero of=/dev/mapper/vault bs=4096 count=1 seek=1000; umount /run/in; cryptsetup close vault")
+	for _, as := range []string{"unshare -m ", nobody + "unshare -Urm "} {
+		out := r.try(as + `sh -c 'rm -rf /run/card/open/*; mkdir /run/card/open/up /run/card/open/work && mount -t overlay -o lowerdir=/srv/from,upperdir=/run/card/open/up,workdir=/run/card/open/work none /run/in && echo mounted && echo x >>/run/in/large && echo grown; /host/attacker grow /run/in 1048576'; find /run/card/open -size +1024k`)
+		if strings.Contains(out.Out, "grown") || strings.Contains(out.Out, "/run/card") || !strings.Contains(out.Out, "mounted") || !strings.Contains(out.Out, ", 0 bad") {
+			t.Errorf("%s, overlay: %s %s", as, out.Out, out.Err)
+		}
+		r.sh("rm -rf /run/card/open/*; chmod 777 /run/card/open")
+	}
+	core := `rm -f /run/card/open/*; echo core >/proc/sys/kernel/core_pattern; cd /run/card/open; ulimit -c unlimited; ` + nobody + `python3 -c 'import os; x = b"x" * 5000000; os.abort()'; find . -size +1k; cd /; rm -f /run/card/open/*`
+	if out := r.try(core).Out; strings.Contains(out, "core") {
+		t.Errorf("a core was dumped: %s", out)
+	}
+	// Inside, all of it is free.
+	r.sh("umount /run/card; mount $(sh /root/nv inside-1) /run/card; mkdir -p -m 777 /run/card/open")
+	contains(t, r.try(core).Out, "core")
+	r.sh("truncate -s 3M /run/card/open/own; umount /run/card")
+	r.told("denied", "its memory would have been dumped there")
+
+	if !first {
+		r.sh("umount /run/card; true")
+		r.unlimited()
+		return // the rest does not depend on the kernel
+	}
+
+	// Words for people.
+	r.sh("mount $(sh /root/nv outside-1) /run/card")
+	containsAll(t, r.sh("warder explain storage /run/card/x 1025KiB"), "DENY", "a file of 1049600 bytes on disk nvme", "storage.max_file_size_mb is 1 (1048576 bytes), and it is behind a port that leads outside", "disk:outside-1")
+	containsAll(t, r.sh("warder explain storage /run/card/x 1MiB"), "ALLOW", "it is within the limit", "the kernel limits the size of files there")
+	containsAll(t, r.sh("warder explain storage /root/x 1TiB"), "ALLOW", "one of this machine's own")
+	if out := r.try("warder explain storage /run/card/x many"); out.Code != 64 || !strings.Contains(out.Err+out.Out, `size "many" must be a number of bytes`) {
+		t.Errorf("%d %s %s", out.Code, out.Out, out.Err)
+	}
+	t.Log(r.finding(sizes))
+
+	// Changed at run time, by the policy and by others, and killed: there is no moment in which a file grows.
+	r.sh(`(while :; do truncate -s 1100K /run/card/open/never 2>/dev/null && echo grown >>/run/never; sleep 0.002; done) >/dev/null 2>&1 & echo $! >/run/tries; rm -f /run/never`)
+	r.set(strings.Replace(oneMiB, ":1}", ":0}", 1))
+	r.wait("nothing may be written", "! sh -c 'echo x >/run/card/open/x'")
+	r.set(oneMiB)
+	r.wait("little may", "echo x >/run/card/open/x")
+	r.sh("rm /sys/fs/bpf/warder/filesize/link_size_cut")
+	r.wait("mended", "test -e /sys/fs/bpf/warder/filesize/link_size_cut")
+	r.told("drift", "filesize/external")
+	r.sh("rm -r /sys/fs/bpf/warder")
+	r.wait("mended", "test -e /sys/fs/bpf/warder/filesize/link_size_cut && "+limited)
+	kills := 5 // TestMedia kills the agent fifteen times elsewhere
+	if os.Getenv("WARDER_SOAK") != "" {
+		kills = 200
+	}
+	for i := range kills {
+		r.change([]string{oneMiB, strings.Replace(oneMiB, ":1}", ":0}", 1)}[i%2])
+		r.sh("sleep 0.%d; systemctl kill -s KILL warder", i%10)
+		r.wait("the agent is back", "systemctl is-active -q warder")
+	}
+	limitedNow()
+	r.sh("systemctl kill -s STOP warder; umount /run/card; " + reinsert)
+	r.wait("the card is back", "test -b /dev/mmcblk0p2")
+	r.sh(`mount $(sh /root/nv outside-1) /run/card; ! dd if=/dev/zero of=/dev/mmcblk0p2 count=1; printf secret | cryptsetup open --key-file=- /dev/mmcblk0p1 vault && mount /dev/mapper/vault /run/in && ! truncate -s 1100K /run/in/x
+umount /run/in; cryptsetup close vault; systemctl kill -s CONT warder`)
+	r.sh(`kill $(cat /run/tries); if test -s /run/never; then wc -l /run/never; exit 1; fi`)
+	// A copy that is pinned elsewhere is ended with the policy.
+	r.sh("mkdir /sys/fs/bpf/other && mv /sys/fs/bpf/warder/filesize /sys/fs/bpf/other/filesize")
+	r.wait("mended", "test -e /sys/fs/bpf/warder/filesize/link_size_cut && "+limited)
+	r.unlimited()
+	r.sh("truncate -s 1100K /run/card/open/never && rm -r /run/card/open/never /sys/fs/bpf/other")
+
+	// Exceptions, the system's own disk, and the other modes.
+	limitedNow()
+	device := strings.TrimSpace(r.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p'`))
+	x := r.curl("POST", "/devices/"+device+"/exceptions", `{"section":"storage","subject":"disk:outside-1","minutes":60,"reason":"photos"}`)
+	_, id, _ := strings.Cut(x, `"id":"`)
+	id, _, _ = strings.Cut(id, `"`)
+	r.wait("files may have any size", "truncate -s 3M /run/card/open/x")
+	r.sh("! dd if=/dev/zero of=/dev/mmcblk0p2 count=1")
+	r.curl("DELETE", "/devices/"+device+"/exceptions/"+id, "")
+	r.wait("files are limited again", "rm -f /run/card/open/x; ! truncate -s 4M /run/card/open/x")
+	r.sh("umount /run/card; mount $(sh /root/nv outside-1) /home; ")
+	r.unlimited()
+	r.set(oneMiB)
+	r.wait("it is kept", "warder status --json | grep -q 'is external and kept by guard system_disk: it carries /home'")
+	r.sh("truncate -s 4M /home/x && umount /home")
+	r.told("guarded", "it carries /home of the running system")
+	for _, mode := range []string{"monitor", "warn"} {
+		r.set(strings.Replace(oneMiB, "{", `{"compliance":"`+mode+`",`, 1))
+		r.wait("nothing is limited", sizeless)
+		if got := r.finding(sizes); !strings.HasPrefix(got, "noncompliant/observed: files on disk ") {
+			t.Errorf("%s: %s", mode, got)
+		}
+	}
+	r.unlimited()
+}

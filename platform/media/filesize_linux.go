@@ -1,0 +1,508 @@
+package media
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/bpf"
+)
+
+const howSize = "the programs pinned at /sys/fs/bpf/warder/filesize"
+
+// limitKey is the one resource: how large files on external disks may be.
+var limitKey = enforce.Key{Kind: sizeName, ID: "external"}
+
+// Limit keeps files on external disks from growing past a size. The programs in the kernel do it (docs/decisions/0037), for every
+// way of writing, and stay when the agent ends; the guard says which disks are exempt, and what rests on an external one.
+type Limit struct {
+	*Media // its view of the disks alone
+
+	wanted atomic.Bool // the programs should be there
+	making atomic.Bool // we are changing what is pinned
+
+	mu    sync.Mutex
+	set   *kernel // what is pinned, while it is as it was made
+	fresh chan struct{}
+}
+
+// FileSize is the control of the size of files on external disks.
+func FileSize(h platform.Host) platform.Capability {
+	l := &Limit{Media: &Media{sys: h.Sysfs, proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log}, fresh: make(chan struct{}, 1)}
+	return platform.Capability{
+		Name: sizeName, Claims: sizeClaims(), Probe: l.probe,
+		Observers: []platform.Observer{l}, Backends: []platform.Backend{l}, Guards: []platform.Guard{&LimitGuard{Limit: l}},
+		Uses: []platform.Port{platform.Borrow(platform.PortCarries, func(f platform.CarriesSystem) { l.carries = f })},
+	}
+}
+
+// probe says why this machine cannot limit the size of files, or which programs get round it, if that is so.
+func (l *Limit) probe(ctx context.Context) []platform.Claim {
+	err := errors.New("this machine is simulated")
+	if !l.off {
+		err = l.try(ctx, &bpf.FileSize)
+	}
+	if err != nil {
+		return []platform.Claim{{Setting: sizeSetting, OS: "linux", Level: fact.Unsupported, Limit: "the size of files is not limited: " + err.Error()}}
+	}
+	if list := named(helpers(fileSystems)); len(list) > 0 {
+		return []platform.Claim{{Setting: sizeSetting, OS: "linux", Level: fact.Partial,
+			Limit: strings.Join(list, ", ") + " may write to a disk itself, because it is the file system of it; " + sizeLimit}}
+	}
+	return nil
+}
+
+// The forms of what the programs keep (platform/bpf/c/filesize.c).
+type (
+	sizeConfig struct {
+		On, _   uint32
+		Limit   uint64
+		Version [16]byte
+	}
+	program struct {
+		Ino    uint64
+		Dev, _ uint32
+	}
+)
+
+func (k *kernel) sizes() (c sizeConfig, err error) {
+	return c, k.lookup("config", uint32(0), &c)
+}
+
+// The programs that may write to an external disk itself. Other programs that do so would get round the limit: mkfs.ext4 can fill a
+// file system with files, for one.
+var (
+	// fileSystems are file systems of disks, outside the kernel. The files that others write through them are limited.
+	fileSystems = []string{"bin/ntfs-3g", "bin/lowntfs-3g", "sbin/mount.exfat-fuse"}
+	// keepers repair a file system, or make a disk from what is on another one. They write what is theirs, and no files.
+	keepers = []string{"sbin/e2fsck", "sbin/fsck.fat", "sbin/fsck.exfat", "sbin/xfs_repair", "bin/ntfsfix", "bin/btrfs", "sbin/cryptsetup", "lib/systemd/systemd-cryptsetup",
+		"bin/systemd-cryptsetup", "libexec/udisks2/udisksd", "lib/udisks2/udisksd", "sbin/lvm", "sbin/mdadm"}
+)
+
+// helpers are those of a list that this machine has, and that nobody but root can change.
+func helpers(list []string) map[string]program {
+	out := map[string]program{}
+	for _, name := range list {
+		for _, path := range []string{"/usr/" + name, "/" + name} { // one of them can be a link to the other
+			var st unix.Stat_t
+			if unix.Stat(path, &st) != nil || st.Uid != 0 || st.Mode&(unix.S_IWGRP|unix.S_IWOTH) != 0 || st.Mode&unix.S_IFMT != unix.S_IFREG {
+				continue
+			}
+			if dev, ino, err := fileOf(path); err == nil {
+				out[path] = program{Ino: ino, Dev: dev}
+			}
+		}
+	}
+	return out
+}
+
+// named are the names of programs, each once.
+func named(list map[string]program) (out []string) {
+	for path := range list {
+		if name := filepath.Base(path); !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// exempt tells the programs which others may write to disks.
+func (k *kernel) exempt() error {
+	m := k.Maps["programs"]
+	if m == nil {
+		return errors.New("map programs is not pinned")
+	}
+	var p program
+	var is uint32
+	var old []program
+	it := m.Iterate()
+	for it.Next(&p, &is) {
+		old = append(old, p)
+	}
+	if err := it.Err(); err != nil {
+		return err
+	}
+	list := helpers(fileSystems)
+	maps.Copy(list, helpers(keepers))
+	for _, p := range list {
+		if i := slices.Index(old, p); i >= 0 {
+			old = slices.Delete(old, i, i+1)
+		} else if err := m.Put(&p, uint32(1)); err != nil {
+			return err
+		}
+	}
+	for _, p := range old {
+		if err := m.Delete(&p); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill tells new programs what is there, before the next one is attached. Nothing is limited before the last.
+func (l *Limit) fill(limit uint64) func(p, old *bpf.Pinned, attached int) error {
+	return func(p, old *bpf.Pinned, attached int) error {
+		k := &kernel{p}
+		c := sizeConfig{Limit: limit, Version: bpf.FileSize.Version()}
+		switch attached {
+		case 0:
+			return errors.Join(k.put("config", uint32(0), &c), k.exempt(), k.inherit(&kernel{old}))
+		case 1: // arrivals are counted from now on
+			return errors.Join(l.present(k, len(old.Maps) == len(bpf.FileSize.Maps), stack), l.rests(k))
+		case len(bpf.FileSize.Programs):
+			c.On = 1
+			return k.put("config", uint32(0), &c)
+		}
+		return nil
+	}
+}
+
+// stack tells the programs that a disk, its partitions and what rests on them are external, by number and by name.
+func stack(k *kernel, d disk, turn uint64) error {
+	names, numbers := d.resting()
+	var devs []uint32
+	for i, s := range numbers {
+		n, ok := numberOf(s)
+		if !ok {
+			continue
+		}
+		devs = append(devs, n)
+		var name [32]byte
+		if copy(name[:31], names[i]) < len(names[i]) {
+			continue // no disk is called so
+		}
+		if err := k.put("names", name, n); err != nil {
+			return fmt.Errorf("disk %s cannot be told to the kernel: %w", d.name(), err)
+		}
+	}
+	return k.know(d, devs, turn)
+}
+
+// rests finds what rests on external disks and does not say so in the kernel, and what does not rest on one any more: image files
+// that are used as disks, and their partitions; device-mapper and md, which the kernel's programs follow only upwards.
+func (l *Limit) rests(k *kernel) error {
+	list, err := os.ReadDir(l.sys + "/class/block")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range list {
+		name := e.Name()
+		if !strings.HasPrefix(name, "loop") && !strings.HasPrefix(name, "dm-") && !strings.HasPrefix(name, "md") {
+			continue
+		}
+		dir, err := filepath.EvalSymlinks(l.sys + "/class/block/" + name)
+		if err != nil {
+			continue // gone
+		}
+		dev, ok := numberOf(line(dir + "/dev"))
+		if !ok {
+			continue
+		}
+		below, on, err := l.below(k, dir, 0)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		_, known, err := k.entry(dev)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case on && !known:
+			errs = append(errs, k.put("disks", dev, &below))
+			var text [32]byte
+			copy(text[:31], name)
+			errs = append(errs, k.put("names", text, dev))
+		case known && !on:
+			if err := k.Maps["disks"].Delete(dev); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// maxStack bounds how many disks rest on each other.
+const maxStack = 8
+
+// below is the entry of the external disk on which another one rests, if it rests on one.
+func (l *Limit) below(k *kernel, dir string, depth int) (e entry, on bool, err error) {
+	if depth > maxStack {
+		return e, false, nil
+	}
+	if _, err := os.Stat(dir + "/partition"); err == nil {
+		return l.below(k, filepath.Dir(dir), depth+1)
+	}
+	if _, err := os.Stat(dir + "/loop/backing_file"); err == nil {
+		n, err := behind(filepath.Base(dir))
+		if err != nil {
+			return e, false, nil //nolint:nilerr // it has been given up meanwhile
+		}
+		return k.entry(n)
+	}
+	slaves, _ := filepath.Glob(dir + "/slaves/*")
+	for _, s := range slaves {
+		to, err := filepath.EvalSymlinks(s)
+		if err != nil {
+			continue
+		}
+		stacked := strings.HasPrefix(filepath.Base(to), "loop") || strings.HasPrefix(filepath.Base(to), "dm-") || strings.HasPrefix(filepath.Base(to), "md")
+		if stacked {
+			e, on, err = l.below(k, to, depth+1)
+		} else if n, ok := numberOf(line(to + "/dev")); ok {
+			e, on, err = k.entry(n)
+		}
+		if on || err != nil {
+			return e, on, err
+		}
+	}
+	return e, false, nil
+}
+
+// behind is the file system on which a loop device's file lies.
+func behind(name string) (dev uint32, err error) {
+	fd, err := unix.Open("/dev/"+name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	info, err := unix.IoctlLoopGetStatus64(fd)
+	if err != nil {
+		return 0, err
+	}
+	return number(unix.Major(info.Device), unix.Minor(info.Device)), nil
+}
+
+// Kinds is the one kind: programs in the kernel, which end with a boot.
+func (l *Limit) Kinds() []platform.Kind {
+	return []platform.Kind{{Name: sizeName, Life: platform.Boot, Made: true}}
+}
+
+// opened opens what is pinned, if it is as we made it. nil without an error: nothing is pinned. The caller has the lock.
+func (l *Limit) opened() (*kernel, sizeConfig, error) {
+	var c sizeConfig
+	if l.off {
+		return nil, c, nil
+	}
+	if l.set != nil && l.making.Load() { // until the new one is adopted
+		c, err := l.set.sizes()
+		return l.set, c, err
+	}
+	// A set that is not pinned any more stays open here, and so in force, until there is another one or it is given back.
+	p, err := bpf.FileSize.Open()
+	if errors.Is(err, fs.ErrNotExist) {
+		if l.set != nil {
+			return nil, c, &bpf.Changed{Why: "they are not pinned any more"}
+		}
+		return nil, c, nil
+	}
+	if err != nil {
+		return nil, c, err
+	}
+	k := &kernel{p}
+	c, err = k.sizes()
+	if err == nil && c.Version != bpf.FileSize.Version() {
+		err = &bpf.Changed{Why: "they are another version's"}
+	}
+	if err == nil && c.On == 0 {
+		err = &bpf.Changed{Why: "they limit nothing"}
+	}
+	if err != nil {
+		p.Close()
+		return nil, c, err
+	}
+	if l.set != nil && l.set.Is(p) {
+		p.Close()
+		return l.set, c, nil
+	}
+	l.take(k)
+	return k, c, nil
+}
+
+// adopt goes over to a set that was made just now. Until then the earlier one is in force, although it may not be pinned any more, and
+// what that knew of the disks is told to the new one first.
+func (l *Limit) adopt() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p, err := bpf.FileSize.Open()
+	if err != nil {
+		return err
+	}
+	k := &kernel{p}
+	if l.set != nil {
+		err = k.inherit(l.set)
+	}
+	l.take(k)
+	return errors.Join(err, bpf.FileSize.EndStrays())
+}
+
+// take makes a set the present one. The caller has the lock.
+func (l *Limit) take(k *kernel) {
+	l.close()
+	l.set = k
+	l.wanted.Store(true)
+	select {
+	case l.fresh <- struct{}{}:
+	default:
+	}
+}
+
+func (l *Limit) close() {
+	if l.set != nil {
+		l.set.Close()
+		l.set = nil
+	}
+}
+
+// List reads what is pinned.
+func (l *Limit) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
+	if l.off {
+		return nil, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k, c, err := l.opened()
+	if err == nil {
+		err = bpf.FileSize.Strays()
+	}
+	var changed *bpf.Changed
+	switch {
+	case errors.As(err, &changed):
+		return map[enforce.Key]enforce.Reading{limitKey: {State: enforce.Present, Value: enforce.Value("changed: " + changed.Why), How: howSize}}, nil
+	case err != nil:
+		return map[enforce.Key]enforce.Reading{limitKey: {State: enforce.Unknown, How: howSize + ": " + err.Error()}}, nil
+	case k == nil:
+		return map[enforce.Key]enforce.Reading{}, nil
+	}
+	n, err := k.counts()
+	if err != nil {
+		return nil, err
+	}
+	value := enforce.Value(fact.FileSizeLimit(c.Limit))
+	if n.Lost > 0 {
+		value += enforce.Value(fmt.Sprintf("; but %d of the disks did not fit", n.Lost))
+	}
+	return map[enforce.Key]enforce.Reading{limitKey: {State: enforce.Present, Value: value, How: howSize}}, nil
+}
+
+// Apply attaches the programs, changes the limit, or removes them.
+func (l *Limit) Apply(ctx context.Context, changes []enforce.Change) map[enforce.Key]error {
+	out := map[enforce.Key]error{}
+	for _, c := range changes {
+		if err := l.change(ctx, c); err != nil {
+			out[c.Key] = err
+		}
+	}
+	return out
+}
+
+func (l *Limit) change(ctx context.Context, c enforce.Change) error {
+	if c.Key != limitKey || l.off {
+		return fmt.Errorf("there is no %s", c.Key)
+	}
+	if err := l.gate(c); err != nil {
+		return err
+	}
+	if c.To.State == enforce.Absent {
+		l.making.Store(true)
+		defer l.making.Store(false)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.wanted.Store(false)
+		l.close()
+		return bpf.FileSize.Remove()
+	}
+	limit, ok := fact.ParseFileSizeLimit(string(c.To.Value))
+	if !ok {
+		return fmt.Errorf("%q names no limit", c.To.Value)
+	}
+	l.mu.Lock()
+	k, is, err := l.opened()
+	if err == nil && k != nil && bpf.FileSize.Strays() == nil {
+		is.Limit = limit // no moment without one
+		err = k.put("config", uint32(0), &is)
+		l.mu.Unlock()
+		return err
+	}
+	l.mu.Unlock()
+	if err := l.once(ctx, "kernel-calls.", childProve, &bpf.FileSize); err != nil {
+		return err
+	}
+	l.making.Store(true)
+	defer l.making.Store(false)
+	if err := child(ctx, childMake, sizeName, fmt.Sprint(limit)); err != nil {
+		return err
+	}
+	return l.adopt()
+}
+
+// Watch reports that another program has removed something that is pinned.
+func (l *Limit) Watch(ctx context.Context, changed func(platform.Touch)) error {
+	if l.off {
+		<-ctx.Done()
+		return nil
+	}
+	return watchPins(ctx, &bpf.FileSize, func() {
+		if l.making.Load() { // it is us, and what comes of it is read then
+			return
+		}
+		l.mu.Lock()
+		k, _, err := l.opened()
+		l.mu.Unlock()
+		if k == nil && l.wanted.Load() || err != nil {
+			changed(platform.Touch{Key: limitKey})
+		}
+	})
+}
+
+// Observe adds to the disks whether the kernel limits the size of files on them.
+func (l *Limit) Observe(_ context.Context, out *fact.Machine) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k, _, err := l.opened()
+	if err != nil || k == nil || !out.Media.OK {
+		return nil // the reading says what is wrong
+	}
+	for i := range out.Media.V {
+		x := &out.Media.V[i]
+		if x.External.V {
+			_, x.Limited = l.state(k, x.Dev)
+		}
+	}
+	return nil
+}
+
+// state is a disk's entry, and whether files on it are limited; nil if that cannot be read.
+func (l *Limit) state(k *kernel, at string) (e entry, limited *bool) {
+	dev, ok := numberOf(at)
+	if !ok {
+		return e, nil
+	}
+	e, known, err := k.entry(dev)
+	if err != nil {
+		return e, nil
+	}
+	allowed := false
+	if known {
+		if allowed, _, err = k.allowed(e); err != nil {
+			return e, nil
+		}
+	}
+	is := known && !allowed
+	return e, &is
+}

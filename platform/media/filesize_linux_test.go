@@ -1,0 +1,64 @@
+package media
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/warderd/warder/platform/bpf"
+)
+
+// What the programs keep has the same form on both sides.
+func TestForms(t *testing.T) {
+	for _, c := range []struct {
+		set        *bpf.Set
+		name       string
+		key, value any
+	}{
+		{&bpf.Media, "disks", uint32(0), entry{}},
+		{&bpf.Media, "config", uint32(0), config{}},
+		{&bpf.Media, "counts", uint32(0), counts{}},
+		{&bpf.FileSize, "disks", uint32(0), entry{}},
+		{&bpf.FileSize, "config", uint32(0), sizeConfig{}},
+		{&bpf.FileSize, "counts", uint32(0), counts{}},
+		{&bpf.FileSize, "allowed", uint32(0), uint64(0)},
+		{&bpf.FileSize, "names", [32]byte{}, uint32(0)},
+		{&bpf.FileSize, "programs", program{}, uint32(0)},
+	} {
+		spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(c.set.Object))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := spec.Maps[c.name]
+		if m == nil || int(m.KeySize) != binary.Size(c.key) || int(m.ValueSize) != binary.Size(c.value) {
+			t.Errorf("%s/%s: %v; here %d and %d bytes", c.set.Name, c.name, m, binary.Size(c.key), binary.Size(c.value))
+		}
+	}
+}
+
+// A record of a refusal, and how its file is named: always in the same way, and not by its name.
+func TestTooMuch(t *testing.T) {
+	b := make([]byte, tooMuchSize)
+	binary.NativeEndian.PutUint64(b, 7)
+	binary.NativeEndian.PutUint64(b[8:], 11<<20)
+	binary.NativeEndian.PutUint32(b[32:], tooLarge)
+	copy(b[40:], "cp")
+	copy(b[56:], "secret.txt")
+	copy(b[120:], "/media/card/secret.txt")
+	r, ok := readTooMuch(b)
+	if !ok || r.Turn != 7 || r.Size != 11<<20 || r.Program != "cp" || r.File != "secret.txt" || r.Path != "/media/card/secret.txt" || r.Why != tooLarge {
+		t.Fatalf("%+v %v", r, ok)
+	}
+	name := r.file()
+	other := r
+	other.Path += "x"
+	if name != r.file() || name == other.file() || strings.Contains(name, "secret") || !strings.HasPrefix(name, "file #") {
+		t.Errorf("%s, %s", name, other.file())
+	}
+	if _, ok := readTooMuch(b[:tooMuchSize-1]); ok {
+		t.Error("a short record is read")
+	}
+}
