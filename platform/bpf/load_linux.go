@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -544,6 +545,9 @@ func (s *Set) load(probe uint32) (*ebpf.Collection, error) {
 	return coll, nil
 }
 
+// kernelTypes is the kernel's description of its types, read once: it is large.
+var kernelTypes = sync.OnceValues(btf.LoadKernelSpec)
+
 // symbol is what the kernel calls the hook.
 func (p *Program) symbol() string {
 	prefix := map[string]string{"amd64": "__x64_", "arm64": "__arm64_"}[runtime.GOARCH]
@@ -555,7 +559,7 @@ func (p *Program) symbol() string {
 
 // args is how many arguments one of the kernel's functions has; -1 if it has no such function.
 func args(name string) (int, error) {
-	types, err := btf.LoadKernelSpec()
+	types, err := kernelTypes()
 	if err != nil {
 		return -1, fmt.Errorf("the kernel does not describe its types (CONFIG_DEBUG_INFO_BTF): %w", short(err))
 	}
@@ -589,7 +593,7 @@ func (s *Set) probe() error {
 		if p.Hook == Cgroup || p.Optional {
 			continue
 		}
-		types, err := btf.LoadKernelSpec()
+		types, err := kernelTypes()
 		if err != nil {
 			return fmt.Errorf("the kernel does not describe its types (CONFIG_DEBUG_INFO_BTF): %w", short(err))
 		}
