@@ -219,11 +219,11 @@ func (l *Limit) rests(k *kernel) error {
 			errs = append(errs, err)
 			continue
 		}
-		_, known, err := k.entry(dev)
+		is, known, err := k.entry(dev)
 		switch {
 		case err != nil:
 			errs = append(errs, err)
-		case on && !known:
+		case on && is != below: // a new one, or it rests on another disk than before
 			errs = append(errs, k.put("disks", dev, &below))
 			var text [32]byte
 			copy(text[:31], name)

@@ -30,7 +30,7 @@ struct {
 	__type(value, struct config);
 } config SEC(".maps");
 
-// Programs that may write to a disk itself, because they are the file system of it (ntfs-3g): by their file.
+// Programs that may write to a disk itself (ntfs-3g, fsck, cryptsetup; platform/media has the list): by their file.
 struct program {
 	__u64 ino;
 	__u32 dev, pad;
@@ -43,7 +43,7 @@ struct {
 	__type(value, __u32);
 } programs SEC(".maps");
 
-// One refusal. Its path begins with a zero if there was no room; then name is the file's own.
+// One refusal. Its path begins with a zero if there was no room; then file is its name.
 enum { TOO_LARGE = 1, RAW, CORE };
 
 struct refusal {
@@ -326,7 +326,7 @@ static inline_always int appends(struct file *f, __u64 at, __u64 *request)
 	return (f->f_flags & O_APPEND && !(flags & RWF_NOAPPEND)) || flags & IOCB_APPEND;
 }
 
-// helper reports whether the running program is the file system of disks.
+// helper reports whether the running program may write to disks themselves.
 static inline_always int helper(void)
 {
 	struct mm_struct *mm = READ(current_task(), mm);
@@ -632,7 +632,7 @@ static inline_always void pass(struct inode *i, struct inode *outer)
 	map_update(&passing, &key, &to, BPF_ANY);
 }
 
-// A file is opened. An external disk itself is not opened for writing, but by the programs that are its file system: what is
+// A file is opened. An external disk itself is opened for writing by the programs that may do so, and no others: what is
 // written there is in no file. And no core is dumped on one, because the kernel writes those without asking.
 SEC("fmod_ret/security_file_open")
 int size_open(__u64 *ctx)
