@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) exception() *cobra.Command {
-	var usb, network, disk string
+	var usb, network, disk, client string
 	c := &cobra.Command{
 		Use: "exception CODE", Short: "Let something pass with a code from support", Args: cobra.ExactArgs(1),
 		Long: "Support reads out a code for one thing on this machine, such as a stick, for a time. It works without a network, " +
@@ -33,6 +33,9 @@ func (a *app) exception() *cobra.Command {
 			if disk != "" {
 				in.Section, in.Subject = "storage", policy.DiskSubject+disk
 			}
+			if client != "" {
+				in.Section, in.Subject = "storage", policy.ClientSubject+client
+			}
 			if err := a.client().Do(cmd.Context(), "POST", "/v1/exceptions", in, &x); err != nil {
 				return fmt.Errorf("cannot take the code: %w", err)
 			}
@@ -45,6 +48,7 @@ func (a *app) exception() *cobra.Command {
 	c.Flags().StringVar(&usb, "usb", "", "the stick, vendor:product or vendor:product:SERIAL")
 	c.Flags().StringVar(&network, "network", "", "the domain name, with all names below it, or the address; vpn: no VPN is needed")
 	c.Flags().StringVar(&disk, "disk", "", "the serial of an external disk, as warder events shows it")
-	c.MarkFlagsMutuallyExclusive("usb", "network", "disk")
+	c.Flags().StringVar(&client, "client", "", "the sync client, such as dropbox")
+	c.MarkFlagsMutuallyExclusive("usb", "network", "disk", "client")
 	return c
 }

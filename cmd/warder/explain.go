@@ -87,13 +87,23 @@ func (a *app) explainNetwork() *cobra.Command {
 }
 
 func (a *app) explainStorage() *cobra.Command {
-	return &cobra.Command{
-		Use: "storage DEVICE | PATH [SIZE]", Short: "Explain the verdict on a disk, or on a file on it",
+	var client string
+	c := &cobra.Command{
+		Use: "storage DEVICE | PATH [SIZE] | storage --client NAME", Short: "Explain the verdict on a disk, on a file on it, or on a sync client",
 		Long: "Explains whether a disk may be used, why, and what would change it. A path stands for the disk that it is on.\n" +
-			"With a size (10MiB, 3GB, 4096), explains whether a file there may get that large. The disk has to be there.",
-		Example: "  warder explain storage /dev/sdb1\n  warder explain storage /media/card\n  warder explain storage /media/card/film.mkv 3GiB",
-		Args:    cobra.RangeArgs(1, 2),
+			"With a size (10MiB, 3GB, 4096), explains whether a file there may get that large. The disk has to be there.\n" +
+			"A sync client is named by itself (dropbox) or by one of its programs (megasync).",
+		Example: "  warder explain storage /dev/sdb1\n  warder explain storage /media/card\n  warder explain storage /media/card/film.mkv 3GiB\n  warder explain storage --client dropbox",
+		Args:    cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case client != "" && len(args) > 0:
+				return cli.Usagef("name a path or a client, not both")
+			case client != "":
+				return a.explained(cmd, "storage", storage.Subject{Client: client})
+			case len(args) == 0:
+				return cli.Usagef("name a device, a path or a client (--client dropbox)")
+			}
 			at, err := filepath.Abs(args[0])
 			if err != nil {
 				return cli.Usagef("path %q: %w", args[0], err)
@@ -112,6 +122,8 @@ func (a *app) explainStorage() *cobra.Command {
 			return a.explained(cmd, "storage", in)
 		},
 	}
+	c.Flags().StringVar(&client, "client", "", "a program that synchronises files with a cloud")
+	return c
 }
 
 // explained asks a section about a subject, and prints the answer.

@@ -28,10 +28,11 @@ type Machine struct {
 	Inputs  Known[Inputs]   `json:"inputs"`
 	Volumes Known[[]Volume] `json:"volumes"`
 	// Controllers are the root hubs' kernel names, such as "usb1".
-	Controllers Known[[]string] `json:"controllers"`
-	Network     Known[Network]  `json:"network"`
-	Tunnels     Known[Tunnels]  `json:"tunnels"`
-	Media       Known[[]Medium] `json:"media"`
+	Controllers Known[[]string]  `json:"controllers"`
+	Network     Known[Network]   `json:"network"`
+	Tunnels     Known[Tunnels]   `json:"tunnels"`
+	Media       Known[[]Medium]  `json:"media"`
+	Clients     Known[[]Syncing] `json:"clients"`
 	// Elsewhere are mounts that are on none of the disks. They are not reported.
 	Elsewhere []string `json:"-"`
 	// Starting is set while the machine boots and nobody has logged in; nil afterwards.

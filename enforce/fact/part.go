@@ -17,6 +17,7 @@ const (
 	PartNetwork     Part = "network"
 	PartTunnels     Part = "tunnels"
 	PartMedia       Part = "media"
+	PartClients     Part = "clients"
 )
 
 // row is one line of the table of parts. A new part is a field of Machine and a line here.
@@ -57,6 +58,7 @@ var parts = []row{
 	line(PartNetwork, "the way to the server", false, func(m *Machine) *Known[Network] { return &m.Network }),
 	line(PartTunnels, "the tunnels and routes", false, func(m *Machine) *Known[Tunnels] { return &m.Tunnels }),
 	line(PartMedia, "the disks", false, func(m *Machine) *Known[[]Medium] { return &m.Media }),
+	line(PartClients, "the processes", false, func(m *Machine) *Known[[]Syncing] { return &m.Clients }),
 }
 
 // Unread says why a part of the snapshot is unknown, and reports whether it is.

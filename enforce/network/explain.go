@@ -76,7 +76,7 @@ func (r *Rules) ask(s *Subject) section.Answer {
 		rule, deny = v.Would, true
 	}
 	if rule.Line == lineMatch {
-		if in, n := r.listed(s, deny); in != nil {
+		if in, n := r.entryOf(s, deny); in != nil {
 			a.Listed = &section.Listed{ListRef: policy.ListRef{ID: in.use.ID, SHA256: in.content.SHA256}, Entry: n.String()}
 		}
 	}
@@ -134,6 +134,8 @@ func (r *Rules) sentence(rule enforce.Rule, s *Subject, deny bool) string {
 		return "access to a sign-in page is open, until " + r.doc.Portal.UTC().Format("15:04 UTC")
 	case lineException:
 		return "an exception for it is in force"
+	case lineClient:
+		return "storage.cloud_sync_allowed is false, and it serves " + clientOf(s).Name
 	case lineResolver:
 		return "it is another way to look up names, past the policy"
 	case lineMatch:
@@ -141,7 +143,7 @@ func (r *Rules) sentence(rule enforce.Rule, s *Subject, deny bool) string {
 		if deny {
 			verb = "blocks"
 		}
-		if in, n := r.listed(s, deny); in != nil {
+		if in, n := r.entryOf(s, deny); in != nil {
 			return fmt.Sprintf("list %q of %s %s %s", in.use.ID, in.use.Setting, verb, n)
 		}
 		if i := longest(list, s); i >= 0 {
@@ -166,8 +168,8 @@ func (r *Rules) short(blocks bool) []policy.Name {
 	return r.doc.Network.AllowedDomains.V
 }
 
-// listed is the entry of a long list that decides about a subject, and its list; nil if a short one does.
-func (r *Rules) listed(s *Subject, deny bool) (*longList, policy.Name) {
+// entryOf is the entry of a long list that decides about a subject, and its list; nil if a short one does.
+func (r *Rules) entryOf(s *Subject, deny bool) (*longList, policy.Name) {
 	in, n, how := r.longest(s, !deny)
 	list := r.short(deny)
 	if i := longest(list, s); i >= 0 && specific(list[i], s) >= how {
@@ -190,6 +192,9 @@ func (r *Rules) both(short, long enforce.Setting) string {
 // nearest is the smallest change to the policy's lists that would reverse the answer, "" if there is none: each candidate
 // is tried. Those who may not see everything are only told how to be let in.
 func (r *Rules) nearest(rule enforce.Rule, s *Subject, deny bool, least enforce.Mode) string {
+	if rule.Line == lineClient {
+		return fmt.Sprintf("grant an exception for %q, for a time, or set storage.cloud_sync_allowed to true", policy.ClientSubject+clientOf(s).ID)
+	}
 	if rule.Line == lineEssential || rule.Line == lineException || rule.Line == linePortal || r.public && !deny {
 		return ""
 	}

@@ -17,9 +17,10 @@ import (
 
 // Section answers for every managed setting of "network".
 var Section = section.Section{Name: "network", Settings: policy.Section("network"), Needs: []fact.Part{fact.PartNetwork}, Decide: decide,
-	Compile:  func(d *policy.Document, m *fact.Machine) section.Rules { return Compile(d, m) },
-	ReadList: ReadList,
-	Except:   &section.Except{Parse: parseException, Names: exceptionNames, Refused: refusedNow}}
+	Concerned: func(d *policy.Document) bool { return len(d.Managed("network")) > 0 || refusesClients(d) },
+	Compile:   func(d *policy.Document, m *fact.Machine) section.Rules { return Compile(d, m) },
+	ReadList:  ReadList,
+	Except:    &section.Except{Parse: parseException, Names: exceptionNames, Refused: refusedNow}}
 
 // names is the resource that enforces the lists.
 var names = enforce.Key{Kind: "firewall", ID: "names"}
@@ -74,10 +75,13 @@ func decide(c *section.Case) section.Outcome {
 			}
 		}
 		out.Findings = append(out.Findings, f)
-		if blocking := s == settingBlocked || s == settingBlockedLists; blocking && f.Mode == enforce.Enforce && !r.Judged() {
+		if blocking := s == settingBlocked || s == settingBlockedLists; blocking && f.Mode == enforce.Enforce && !r.listed() {
 			continue // an empty list refuses nothing
 		}
 		want.By, want.Mode = append(want.By, s), max(want.Mode, f.Mode)
+	}
+	if r.modeClients > enforce.Off { // its finding is the other section's
+		want.By, want.Mode = append(want.By, settingClients), max(want.Mode, r.modeClients)
 	}
 	if len(kill.By) > 0 {
 		out.Wants = append(out.Wants, kill)

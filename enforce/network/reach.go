@@ -30,8 +30,14 @@ func (r *Rules) Reach(least enforce.Mode) fact.Reach {
 	if r.modeBlocked >= least {
 		out.Names = strings.TrimPrefix(out.Names+"+"+r.lists.sum[1], "+")
 	}
+	lists := out.Names != ""
+	if r.modeClients >= least {
+		out.Names = strings.TrimPrefix(out.Names+"+sync clients", "+")
+	}
 	allow, refuse := r.ranges(least)
-	out.Refuse, out.Resolvers = refuse, without(otherResolvers(), allow)
+	if out.Refuse = refuse; lists {
+		out.Resolvers = without(otherResolvers(), allow)
+	}
 	if out.Only {
 		out.Allow = allow
 	}

@@ -24,6 +24,7 @@ const (
 	lineException                  // asked after what is essential: a time-boxed exception for this name
 	lineResolver                   // asked when no entry covers it: another way to look up names
 	linePortal                     // instead of lineRest: the way to a captive portal is open
+	lineClient                     // asked after exceptions: a name that serves a sync client which the policy refuses
 )
 
 const (
@@ -33,6 +34,8 @@ const (
 	settingAllowedLists enforce.Setting = "network.allowed_lists"
 	settingBlockedLists enforce.Setting = "network.blocked_lists"
 	settingVPN          enforce.Setting = "network.vpn"
+	// settingClients is another section's: the names of the clients that it refuses are refused with them.
+	settingClients enforce.Setting = "storage.cloud_sync_allowed"
 	// settingException is not a setting of the document: it is granted beside it.
 	settingException enforce.Setting = "network.exception"
 )
@@ -41,6 +44,8 @@ const (
 type Rules struct {
 	lists                    *lists
 	modeAllowed, modeBlocked enforce.Mode
+	modeClients              enforce.Mode
+	clients                  *table  // names of sync clients that are refused; nil: none is
 	onlyLong                 [2]bool // of those allowed and blocked there are long lists alone
 	essential                []essential
 	must                     *table        // their names
@@ -70,6 +75,7 @@ func Compile(d *policy.Document, m *fact.Machine) *Rules {
 	r := &Rules{doc: d, machine: m, essential: essentials(d, m),
 		modeAllowed: max(mode(d, m, settingAllowed), mode(d, m, settingAllowedLists)),
 		modeBlocked: max(mode(d, m, settingBlocked), mode(d, m, settingBlockedLists))}
+	r.modeClients, r.clients = clientsOf(d, m)
 	r.kill = switchOf(d, m)
 	r.onlyLong = [2]bool{d.Mode(settingAllowed) == enforce.Off, d.Mode(settingBlocked) == enforce.Off}
 	r.must = tableOf(r.essential)
@@ -199,8 +205,11 @@ func mode(d *policy.Document, m *fact.Machine, s enforce.Setting) enforce.Mode {
 // CanDeny reports whether anything can be refused in enforce mode.
 func (r *Rules) CanDeny() bool { return r.Judged() || r.kill != "" }
 
-// Judged reports whether the lists refuse anything in enforce mode.
-func (r *Rules) Judged() bool {
+// Judged reports whether any name is refused in enforce mode.
+func (r *Rules) Judged() bool { return r.listed() || r.modeClients == enforce.Enforce }
+
+// listed reports whether the lists refuse anything in enforce mode.
+func (r *Rules) listed() bool {
 	return r.modeAllowed == enforce.Enforce || r.modeBlocked == enforce.Enforce && (len(r.lists.names.list) > 0 || len(r.lists.nets.of) > 0)
 }
 
@@ -208,7 +217,7 @@ func (r *Rules) Judged() bool {
 func (r *Rules) Public() section.Rules {
 	c := *r
 	c.public = true
-	for _, m := range []*enforce.Mode{&c.modeAllowed, &c.modeBlocked} {
+	for _, m := range []*enforce.Mode{&c.modeAllowed, &c.modeBlocked, &c.modeClients} {
 		if *m < enforce.Enforce {
 			*m = enforce.Off
 		}
@@ -274,14 +283,16 @@ func (r *Rules) Essential(s *Subject) bool { return r.isEssential(s) }
 func (r *Rules) Portal() time.Time { return r.doc.Portal }
 
 // Looked reports whether names have to be looked at: a list is managed in some mode.
-func (r *Rules) Looked() bool { return r.modeAllowed > enforce.Off || r.modeBlocked > enforce.Off }
+func (r *Rules) Looked() bool {
+	return r.modeAllowed > enforce.Off || r.modeBlocked > enforce.Off || r.modeClients > enforce.Off
+}
 
 // Judge judges a name or an address. Of an address it says what the lists say: whether an allowed name has resolved to
 // it, the resolver knows.
 func (r *Rules) Judge(s *Subject) enforce.Verdict {
 	allow, rule := r.decide(s, enforce.Enforce)
 	all, would := allow, rule
-	if below(r.modeAllowed) || below(r.modeBlocked) {
+	if below(r.modeAllowed) || below(r.modeBlocked) || below(r.modeClients) {
 		all, would = r.decide(s, enforce.Monitor)
 	}
 	v := enforce.Verdict{Allow: allow, Rule: rule, Would: would, WouldDeny: allow && !all}
@@ -290,6 +301,8 @@ func (r *Rules) Judge(s *Subject) enforce.Verdict {
 		v.WouldMode = r.modeAllowed
 	case settingBlocked, settingBlockedLists:
 		v.WouldMode = r.modeBlocked
+	case settingClients:
+		v.WouldMode = r.modeClients
 	}
 	return v
 }
@@ -306,6 +319,9 @@ func (r *Rules) decide(s *Subject, least enforce.Mode) (allow bool, rule enforce
 	if r.isExcepted(s) {
 		return true, enforce.Rule{Setting: settingException, Line: lineException}
 	}
+	if r.modeClients >= least && r.serves(s) {
+		return false, enforce.Rule{Setting: settingClients, Line: lineClient}
+	}
 	if !allowed && !blocked {
 		return true, enforce.Rule{Line: lineRest}
 	}
@@ -315,7 +331,7 @@ func (r *Rules) decide(s *Subject, least enforce.Mode) (allow bool, rule enforce
 		return false, enforce.Rule{Setting: either(long, settingBlocked, settingBlockedLists), Line: lineMatch}
 	case found:
 		return true, enforce.Rule{Setting: either(long, settingAllowed, settingAllowedLists), Line: lineMatch}
-	case r.Judged() && isOtherResolver(s):
+	case r.listed() && isOtherResolver(s):
 		rule = enforce.Rule{Setting: either(r.onlyLong[1], settingBlocked, settingBlockedLists), Line: lineResolver}
 		if r.modeAllowed == enforce.Enforce {
 			rule.Setting = either(r.onlyLong[0], settingAllowed, settingAllowedLists)

@@ -32,6 +32,9 @@ func (o Optional[T]) Or(d T) T {
 // DiskSubject is how an exception of the storage section begins that names a disk by its serial.
 const DiskSubject = "disk:"
 
+// ClientSubject is how one begins that names a sync client (fact.Clients).
+const ClientSubject = "client:"
+
 // Document is one decoded policy.
 type Document struct {
 	ID, Organization, Name, Description string

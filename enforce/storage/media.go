@@ -41,10 +41,14 @@ type Rules struct {
 	limits   bool   // the size of files
 	most     uint64 // bytes
 	sizeMode enforce.Mode
+	noSync   bool // sync clients
+	syncMode enforce.Mode
 	usb      *usb.Rules
 	excepted map[string]int32 // by serial
-	builtIn  map[string]bool  // USB devices, by path, that the firmware says are inside the machine
-	machine  *fact.Machine
+	// exceptedClients are the sync clients with an exception, by ID.
+	exceptedClients map[string]int32
+	builtIn         map[string]bool // USB devices, by path, that the firmware says are inside the machine
+	machine         *fact.Machine
 }
 
 // compile prepares a policy for judging disks.
@@ -53,9 +57,12 @@ func compile(d *policy.Document, m *fact.Machine) *Rules {
 		m = &fact.Machine{}
 	}
 	r := &Rules{denies: d.Storage.ExternalStorageAllowed.Set && !d.Storage.ExternalStorageAllowed.V, mode: d.Mode(settingExternal),
-		usb: usb.Compile(d, m), excepted: map[string]int32{}, builtIn: map[string]bool{}, machine: m}
+		usb: usb.Compile(d, m), excepted: map[string]int32{}, exceptedClients: map[string]int32{}, builtIn: map[string]bool{}, machine: m}
 	if most := d.Storage.MaxFileSizeMB; most.Set {
 		r.limits, r.most, r.sizeMode = true, uint64(most.V)<<20, d.Mode(settingSize)
+	}
+	if sync := d.Storage.CloudSyncAllowed; sync.Set && !sync.V {
+		r.noSync, r.syncMode = true, d.Mode(settingCloud)
 	}
 	for i := range m.USB.V {
 		if u := &m.USB.V[i]; u.Hardwired.OK && u.Hardwired.V {
@@ -65,6 +72,9 @@ func compile(d *policy.Document, m *fact.Machine) *Rules {
 	for i, s := range d.Exceptions["storage"] {
 		if serial, ok := strings.CutPrefix(s, policy.DiskSubject); ok {
 			r.excepted[serial] = int32(i + 1)
+		}
+		if client, ok := strings.CutPrefix(s, policy.ClientSubject); ok {
+			r.exceptedClients[client] = int32(i + 1)
 		}
 	}
 	return r
@@ -271,11 +281,17 @@ func Name(m *fact.Medium) string {
 	return s
 }
 
-// parseSubject: an exception is for one disk, by its serial.
+// parseSubject: an exception is for one disk, by its serial, or for one sync client.
 func parseSubject(s string) (string, error) {
+	if id, ok := strings.CutPrefix(s, policy.ClientSubject); ok {
+		if _, known := fact.ClientOf(id); !known {
+			return "", fmt.Errorf("client %q must be one of %s", enforce.Plain(id), strings.Join(clientIDs(), ", "))
+		}
+		return s, nil
+	}
 	serial, ok := strings.CutPrefix(s, policy.DiskSubject)
 	if serial = strings.TrimSpace(serial); !ok || serial == "" || len(serial) > 128 || enforce.Plain(serial) != serial {
-		return "", errors.New(`must name one disk by its serial, "disk:SERIAL"`)
+		return "", errors.New(`must name one disk by its serial, "disk:SERIAL", or one sync client, "client:dropbox"`)
 	}
 	return policy.DiskSubject + serial, nil
 }
@@ -287,12 +303,17 @@ func subjectNames(subject string) []string {
 	return nil
 }
 
-// refusedNow are the disks that are there and refused, by the names under which an exception can be given.
+// refusedNow are the disks that are there and refused, and the sync clients that are, by the names under which an exception can be given.
 func refusedNow(c *section.Case) (out []string) {
 	r := rulesOf(c)
 	for i := range c.Machine.Media.V {
 		if m := &c.Machine.Media.V[i]; !r.Judge(m).Allow && m.Serial != "" && !slices.Contains(out, policy.DiskSubject+m.Serial) {
 			out = append(out, policy.DiskSubject+m.Serial)
+		}
+	}
+	if r.CanStop() {
+		for _, id := range r.refusedClients() {
+			out = append(out, policy.ClientSubject+id)
 		}
 	}
 	return out

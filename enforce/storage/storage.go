@@ -1,6 +1,6 @@
 // Package storage decides the section "storage": whether the disks of a machine are encrypted, which disks are external and may be
-// opened (with the USB guard, which refuses sticks before they are disks), and how large files on them may be. The other setting
-// has no back end in this version and is reported so. It is pure.
+// opened (with the USB guard, which refuses sticks before they are disks), how large files on them may be, and whether programs that
+// synchronise files with a cloud may run. It is pure.
 package storage
 
 import (
@@ -30,6 +30,8 @@ func decide(c *section.Case) section.Outcome {
 			external(c, &out)
 		case settingSize:
 			fileSize(c, &out)
+		case settingCloud:
+			cloudSync(c, &out)
 		default:
 			out.Findings = append(out.Findings, section.NotYet(c, s))
 		}

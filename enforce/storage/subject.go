@@ -16,18 +16,32 @@ import (
 // Subject is the subject of a question: a path. That of a device ("/dev/sdb1") stands for its disk, another one for the disk
 // that it is on. With a size, it is about a file there that gets so many bytes.
 type Subject struct {
-	Path string  `json:"path"`
+	Path string  `json:"path,omitempty"`
 	Size *uint64 `json:"size,omitempty"`
+	// Client is a sync client, by its ID or by the name of one of its programs, instead of a path.
+	Client string `json:"client,omitempty"`
 }
 
-// maxPath is the kernel's bound of a path.
-const maxPath = 4096
+// maxPath is the kernel's bound of a path, and maxClient one of a client's name.
+const (
+	maxPath   = 4096
+	maxClient = 255
+)
 
 // Explain answers for the disk that a path is on, which needs a present snapshot.
 func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Answer, error) {
 	var in Subject
 	if err := json.Unmarshal(subject, &in); err != nil {
 		return section.Answer{}, fmt.Errorf("the subject cannot be read: %w", err)
+	}
+	if in.Client != "" {
+		if len(in.Client) > maxClient {
+			return section.Answer{}, fmt.Errorf("client %q must have at most %d bytes", enforce.Plain(in.Client[:maxClient]), maxClient)
+		}
+		if now == nil {
+			return section.Answer{}, section.ErrPresent
+		}
+		return r.explainClient(in.Client, now), nil
 	}
 	if !path.IsAbs(in.Path) || len(in.Path) > maxPath {
 		return section.Answer{}, fmt.Errorf("path %q must begin with / and have at most %d bytes", enforce.Plain(in.Path[:min(len(in.Path), 64)]), maxPath)
@@ -103,6 +117,10 @@ func find(now *fact.Machine, at string) *fact.Medium {
 
 // Replay answers for the disk of an event.
 func (r *Rules) Replay(facts enforce.Facts) (section.Answer, bool) {
+	var client fact.Syncing
+	if facts != "" && json.Unmarshal([]byte(facts), &client) == nil && client.Client != "" {
+		return r.askClient(&client), true
+	}
 	var w fact.Written
 	if facts == "" || json.Unmarshal([]byte(facts), &w) != nil || w.Name == "" {
 		return section.Answer{}, false
@@ -113,13 +131,16 @@ func (r *Rules) Replay(facts enforce.Facts) (section.Answer, bool) {
 	return r.ask(&w.Medium), true
 }
 
-// Present answers for each external disk of the snapshot.
+// Present answers for each external disk of the snapshot, and for each sync client that runs.
 func (r *Rules) Present() []section.Answer {
 	var out []section.Answer
 	for i := range r.machine.Media.V {
 		if m := &r.machine.Media.V[i]; m.External.V || !m.External.OK {
 			out = append(out, r.ask(m))
 		}
+	}
+	for i := range r.machine.Clients.V {
+		out = append(out, r.askClient(&r.machine.Clients.V[i]))
 	}
 	return out
 }
@@ -132,6 +153,9 @@ func (r *Rules) Public() section.Rules {
 	}
 	if c.sizeMode < enforce.Enforce {
 		c.sizeMode = enforce.Off
+	}
+	if c.syncMode < enforce.Enforce {
+		c.syncMode = enforce.Off
 	}
 	return &c
 }

@@ -14,6 +14,7 @@ const (
 	oneMiB   = `{"policy_data":{"storage":{"max_file_size_mb":1}}}`
 	limited  = "warder status --json | grep -q 'external disk(s) are limited to 1048576 bytes'"
 	sizeless = "test ! -e /sys/fs/bpf/warder/filesize"
+	newCard  = "wipefs -q -a /dev/mmcblk0p1 && mkfs.vfat /dev/mmcblk0p1 >/dev/null" // what comes after this expects it so
 	// programs copies a file of 3 MiB to a disk with what people use; it prints those that do not stop at the limit.
 	programs = `cd /run/card/open
 try() { name=$1; shift; rm -rf /run/card/open/*; "$@" >/srv/out 2>&1 && echo "$name says that it succeeded"; n=$(find /run/card/open -type f -size +1048576c | wc -l); [ $n = 0 ] || echo "$name made a larger file"
@@ -123,11 +124,11 @@ printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations
 	r.sh("blkid -p /dev/mmcblk0p2; dd if=/dev/mmcblk0p2 of=/dev/null count=1 status=none; l=$(losetup -r --find --show /dev/mmcblk0p2) && losetup -d $l")
 	r.told("denied", "tried to open the disk itself for writing")
 	r.sh("mount -o loop /run/card/image /run/in && mkdir -m 777 /run/in/open")
-	r.wait("the image is followed", "! truncate -s 1100K /run/in/open/x")
+	r.sh("! truncate -s 1100K /run/in/open/x") // from the first moment
 	grow("", "/run/in/open")
 	r.sh("umount /run/in; printf secret | cryptsetup open --key-file=- /dev/mmcblk0p1 vault && mount /dev/mapper/vault /run/in && ! truncate -s 1100K /run/in/x && mkdir -m 777 /run/in/open")
 	grow("", "/run/in/open")
-	r.sh("! dd if=/dev/zero of=/dev/mapper/vault bs=4096 count=1 seek=1000; umount /run/in; cryptsetup close vault")
+	r.sh("! dd if=/dev/zero of=/dev/mapper/vault bs=4096 count=1 seek=1000 && umount /run/in && cryptsetup close vault")
 	for _, as := range []string{"unshare -m ", nobody + "unshare -Urm "} {
 		out := r.try(as + `sh -c 'rm -rf /run/card/open/*; mkdir /run/card/open/up /run/card/open/work && mount -t overlay -o lowerdir=/srv/from,upperdir=/run/card/open/up,workdir=/run/card/open/work none /run/in && echo mounted && echo x >>/run/in/large && echo grown; /host/attacker grow /run/in 1048576'; find /run/card/open -size +1024k`)
 		if strings.Contains(out.Out, "grown") || strings.Contains(out.Out, "/run/card") || !strings.Contains(out.Out, "mounted") || !strings.Contains(out.Out, ", 0 bad") {
@@ -148,6 +149,7 @@ printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations
 	if !first {
 		r.sh("umount /run/card; true")
 		r.unlimited()
+		r.sh(newCard)
 		return // the rest does not depend on the kernel
 	}
 
@@ -184,8 +186,8 @@ printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations
 	limitedNow()
 	r.sh("systemctl kill -s STOP warder; umount /run/card; " + reinsert)
 	r.wait("the card is back", "test -b /dev/mmcblk0p2")
-	r.sh(`mount $(sh /root/nv outside-1) /run/card; ! dd if=/dev/zero of=/dev/mmcblk0p2 count=1; printf secret | cryptsetup open --key-file=- /dev/mmcblk0p1 vault && mount /dev/mapper/vault /run/in && ! truncate -s 1100K /run/in/x
-umount /run/in; cryptsetup close vault; systemctl kill -s CONT warder`)
+	r.sh(`mount $(sh /root/nv outside-1) /run/card && ! dd if=/dev/zero of=/dev/mmcblk0p2 count=1 && printf secret | cryptsetup open --key-file=- /dev/mmcblk0p1 vault && mount /dev/mapper/vault /run/in && ! truncate -s 1100K /run/in/x
+code=$?; umount /run/in; cryptsetup close vault; systemctl kill -s CONT warder; exit $code`)
 	r.sh(`kill $(cat /run/tries); if test -s /run/never; then wc -l /run/never; exit 1; fi`)
 	// A copy that is pinned elsewhere is ended with the policy.
 	r.sh("mkdir /sys/fs/bpf/other && mv /sys/fs/bpf/warder/filesize /sys/fs/bpf/other/filesize")
@@ -217,4 +219,5 @@ umount /run/in; cryptsetup close vault; systemctl kill -s CONT warder`)
 		}
 	}
 	r.unlimited()
+	r.sh(newCard)
 }

@@ -45,6 +45,8 @@ type Laptop struct {
 	next    int
 	waiting map[int]chan reply
 	ready   chan struct{}
+
+	failed []string // what went wrong in the tests that use it; see rig.fatal
 }
 
 type reply struct {
@@ -230,7 +232,7 @@ func (l *Laptop) Run(limit time.Duration, script string) (Result, error) {
 // Console is the end of the laptop's serial output.
 func (l *Laptop) Console() string {
 	b, _ := os.ReadFile(filepath.Join(l.dir, "console.log"))
-	return string(b[max(0, len(b)-4000):])
+	return string(b[max(0, len(b)-2000):])
 }
 
 // Close stops the machine at once, like a power cut.

@@ -57,11 +57,20 @@ func start(t *testing.T, o Options) *rig {
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log("console:\n" + l.Console())
+			t.Log("what failed:\n" + strings.Join(l.failed, "\n")) // last, where a long log is cut
 		}
 		l.Close()
 	})
 	t.Logf("the laptop is up after %s", time.Since(begun).Round(second))
 	return &rig{Laptop: l, t: t, dir: t.TempDir()}
+}
+
+// fatal ends the test, and says why once more at the end of the log.
+func (r *rig) fatal(format string, args ...any) {
+	r.t.Helper()
+	why := fmt.Sprintf(format, args...)
+	r.failed = append(r.failed, r.t.Name()+": "+why[:min(len(why), 600)])
+	r.t.Fatal(why)
 }
 
 // sh runs a script that must succeed, and returns what it printed.
@@ -72,10 +81,10 @@ func (r *rig) sh(script string, args ...any) string {
 	}
 	res, err := r.Run(3*minute, script)
 	if err != nil {
-		r.t.Fatal(err)
+		r.fatal("%v", err)
 	}
 	if res.Code != 0 {
-		r.t.Fatalf("%s\n  exit %d\n  out: %s\n  err: %s", script, res.Code, res.Out, res.Err)
+		r.fatal("%s\n  exit %d\n  out: %s\n  err: %s", script, res.Code, res.Out, res.Err)
 	}
 	return res.Out
 }
@@ -88,7 +97,7 @@ func (r *rig) try(script string, args ...any) Result {
 	}
 	res, err := r.Run(3*minute, script)
 	if err != nil {
-		r.t.Fatal(err)
+		r.fatal("%v", err)
 	}
 	return res
 }
@@ -102,11 +111,11 @@ func (r *rig) wait(what, script string, args ...any) {
 	// One loop inside the guest: each call through the channel costs more than the check.
 	res, err := r.Run(2*minute, "for i in $(seq 300); do if ( "+script+" ) >/tmp/wait.out 2>&1; then exit 0; fi; sleep 0.2; done; exit 1")
 	if err != nil {
-		r.t.Fatal(err)
+		r.fatal("%v", err)
 	}
 	if res.Code != 0 {
 		out := r.try("cat /tmp/wait.out; warder status; journalctl -u warder -n 20 --no-pager -o cat")
-		r.t.Fatalf("%s: it did not come to\n  %s\n%s", what, script, out.Out)
+		r.fatal("%s: it did not come to\n  %s\n%s", what, script, out.Out)
 	}
 }
 

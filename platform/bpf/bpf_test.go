@@ -92,7 +92,7 @@ func TestSets(t *testing.T) {
 }
 
 // Another object is another version of the programs: those that an earlier agent left are not taken for ones that somebody has
-// changed (fact.MediaRefused, fact.FileSizeLimit).
+// changed (fact.MediaRefused, fact.FileSizeLimit, fact.ClientsRefused).
 func TestVersion(t *testing.T) {
 	for _, x := range []struct {
 		set   *Set
@@ -100,8 +100,9 @@ func TestVersion(t *testing.T) {
 		n     int
 		of    string
 	}{
-		{&Media, fact.MediaRefused, 2, "4efd4aedc61c60974c33bc1620ea7d4817f65a0e39b64a1c21d028286e39b921"},
-		{&FileSize, fact.FileSizeLimit(1), 1, "4d594fd53906468a9102af247b8d1eadd516e876e605454a8847e4e513cd824b"},
+		{&Media, fact.MediaRefused, 2, "cbf0f4774cc448c9801bc225fd1f914f09187bc80d86d7a5737188b033325af1"},
+		{&FileSize, fact.FileSizeLimit(1), 1, "f9902c630d2c6bf73e3450d9275d43ee48965ae328be0d68d567415e84fb6577"},
+		{&CloudSync, fact.ClientsRefused(nil), 1, "57e73a4433f0f8a8d10468b6fd2bdde4d510f1cb56b8655d50cbb1de293747a3"},
 	} {
 		if got := fmt.Sprintf("%x", sha256.Sum256(x.set.Object)); got != x.of || !strings.HasSuffix(x.value, fmt.Sprintf("(programs %d)", x.n)) {
 			t.Errorf("the programs of %s are others (%s): count their version up in enforce/fact, and note it here", x.set.Name, got)

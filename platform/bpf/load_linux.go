@@ -53,9 +53,6 @@ func (p *Pinned) Is(o *Pinned) bool { return maps.Equal(p.ids, o.ids) }
 // path is where a set is pinned.
 func (s *Set) path() string { return filepath.Join(dir, s.Name) }
 
-// Dirs are the directories whose changes are those of a pinned set.
-func (s *Set) Dirs() []string { return []string{dir, s.path()} }
-
 // Make loads a set, has its maps filled, attaches its programs in their order, and pins all of it. What is pinned of the
 // same set is replaced: the old programs go when the new ones are attached. fill is called before each program, and at the
 // end, with the number of those that are attached, and with the maps of the set that is replaced, as far as they are there.

@@ -10,8 +10,11 @@ import (
 
 // proof finds out whether programs that were attached are called; nil for sets that need none. hits says how often each was.
 func (s *Set) proof() func(hits func(hook int) uint64) error {
-	if s == &FileSize {
+	switch s {
+	case &FileSize:
 		return proveFileSize
+	case &CloudSync:
+		return proveCloudSync
 	}
 	return nil
 }
@@ -27,33 +30,35 @@ const (
 	hookFlags
 )
 
+// The order of cloudsync.c's hooks.
+const (
+	hookExec = iota
+	hookMap
+)
+
+// way is one way to call programs, and which.
+type way struct {
+	name  string
+	hooks []int
+	run   func() error
+}
+
 // proveFileSize writes files in the ways that pass through functions which a compiler may have put into their callers, where no
 // program could run at them. Each has to call those programs that it depends on.
 func proveFileSize(hits func(hook int) uint64) error {
-	file := func() (*os.File, error) {
-		fd, err := unix.MemfdCreate("warder", unix.MFD_CLOEXEC)
-		if err != nil {
-			return nil, fmt.Errorf("cannot make a file in memory: %w", err)
-		}
-		return os.NewFile(uintptr(fd), "memory"), nil
-	}
-	from, err := file()
+	from, err := inMemory()
 	if err != nil {
 		return err
 	}
 	defer from.Close()
-	to, err := file()
+	to, err := inMemory()
 	if err != nil {
 		return err
 	}
 	defer to.Close()
 	a, b := int(from.Fd()), int(to.Fd())
 	text := []byte("warder")
-	ways := []struct {
-		name  string
-		hooks []int
-		run   func() error
-	}{
+	return called(hits, []way{
 		{"write", []int{hookWrite, hookAsk}, func() error { _, err := unix.Write(a, text); return err }},
 		{"pwrite", []int{hookWrite, hookAsk}, func() error { _, err := unix.Pwrite(a, text, 0); return err }},
 		{"writev", []int{hookWrite, hookAsk}, func() error { _, err := unix.Writev(a, [][]byte{text}); return err }},
@@ -77,7 +82,50 @@ func proveFileSize(hits func(hook int) uint64) error {
 			}
 			return err
 		}},
+	})
+}
+
+// proveCloudSync starts something that is no program, and maps it.
+func proveCloudSync(hits func(hook int) uint64) error {
+	f, err := inMemory()
+	if err != nil {
+		return err
 	}
+	defer f.Close()
+	if _, err := f.WriteString("warder"); err != nil {
+		return err
+	}
+	return called(hits, []way{
+		{"execve", []int{hookExec}, func() error {
+			if err := unix.Exec(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), []string{"none"}, nil); !errors.Is(err, unix.ENOEXEC) {
+				return err
+			}
+			return nil
+		}},
+		{"mmap", []int{hookMap}, func() error {
+			b, err := unix.Mmap(int(f.Fd()), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE)
+			if err == nil {
+				err = unix.Munmap(b)
+			}
+			return err
+		}},
+	})
+}
+
+// inMemory makes a file in memory.
+func inMemory() (*os.File, error) {
+	fd, err := unix.MemfdCreate("warder", unix.MFD_CLOEXEC|unix.MFD_EXEC) // some machines let none of them be run otherwise
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = unix.MemfdCreate("warder", unix.MFD_CLOEXEC) // Linux before 6.3
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a file in memory: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "memory"), nil
+}
+
+// called goes each way, which has to call its programs.
+func called(hits func(hook int) uint64, ways []way) error {
 	for _, w := range ways {
 		var before []uint64
 		for _, h := range w.hooks {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/fsnotify/fsnotify"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -40,7 +39,7 @@ func (m *Media) start() {
 	is, ours := own()
 	if err == nil && ours == nil && c.Version == is.Version && c.Closed != 0 {
 		is.Closed = c.Closed
-		_ = k.put("config", uint32(0), &is) // read back whenever it is looked at
+		_ = k.Put("config", uint32(0), &is) // read back whenever it is looked at
 	}
 }
 
@@ -154,7 +153,7 @@ func (m *Media) change(ctx context.Context, c enforce.Change) error {
 	m.making.Store(true)
 	defer m.making.Store(false)
 	if c.To.State != enforce.Absent {
-		return child(ctx, childMake, name)
+		return bpf.Media.Load(ctx)
 	}
 	m.mu.Lock()
 	m.wanted.Store(false)
@@ -210,16 +209,13 @@ func (k *kernel) know(d disk, devs []uint32, turn uint64) error {
 	return nil
 }
 
-// together: what is removed in one go is one change.
-const together = 50 * time.Millisecond
-
 // Watch reports that another program has removed something that is pinned.
 func (m *Media) Watch(ctx context.Context, changed func(platform.Touch)) error {
 	if m.off {
 		<-ctx.Done()
 		return nil
 	}
-	return watchPins(ctx, &bpf.Media, func() {
+	return bpf.Media.Watch(ctx, func() {
 		if m.making.Load() { // it is us, and what comes of it is read then
 			return
 		}
@@ -230,38 +226,4 @@ func (m *Media) Watch(ctx context.Context, changed func(platform.Touch)) error {
 			changed(platform.Touch{Key: external})
 		}
 	})
-}
-
-// watchPins calls back when something that is pinned of a set was removed or moved.
-func watchPins(ctx context.Context, set *bpf.Set, look func()) error {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	if err := w.Add(bpf.Root); err != nil {
-		return platform.Unwatched{Why: err.Error()}
-	}
-	for _, dir := range set.Dirs() {
-		_ = w.Add(dir) // it comes with the programs
-	}
-	settle := time.NewTimer(time.Hour)
-	settle.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-w.Errors:
-			return err
-		case e := <-w.Events:
-			for _, dir := range set.Dirs() {
-				_ = w.Add(dir)
-			}
-			if e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename) {
-				settle.Reset(together)
-			}
-		case <-settle.C:
-			look()
-		}
-	}
 }

@@ -58,7 +58,7 @@ func Capability(h platform.Host) platform.Capability {
 func (m *Media) probe(ctx context.Context) []platform.Claim {
 	err := errors.New("this machine is simulated")
 	if !m.off {
-		err = m.try(ctx, &bpf.Media)
+		err = bpf.Media.Takes(ctx, m.run)
 	}
 	m.cannot.Store(err != nil)
 	if err == nil {

@@ -2,7 +2,10 @@
 
 package media
 
-import "github.com/warderd/warder/platform"
+import (
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/bpf"
+)
 
 // Capability reports that this system's external disks are not refused by this package.
 func Capability(platform.Host) platform.Capability {
@@ -14,7 +17,5 @@ func FileSize(platform.Host) platform.Capability {
 	return platform.Capability{Name: sizeName, Claims: sizeClaims()}
 }
 
-// Main fails: nothing is loaded on this system.
-func Main(...string) error {
-	return platform.Unsupported{Feature: "refusing external disks", Need: "Linux"}
-}
+// Loaders are none: nothing is loaded on this system.
+func Loaders() map[string]bpf.Loader { return map[string]bpf.Loader{} }

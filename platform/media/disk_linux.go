@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform/bpf"
 )
 
 // disk is one disk in sysfs.
@@ -73,7 +74,7 @@ func line(path string) string {
 // parts are the device numbers of the disk and its partitions, the disk's first, by name.
 func (d disk) parts() (names []string, devs []uint32) {
 	add := func(dir string) {
-		if n, ok := numberOf(line(dir + "/dev")); ok {
+		if n, ok := bpf.NumberOf(line(dir + "/dev")); ok {
 			names, devs = append(names, filepath.Base(dir)), append(devs, n)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform/bpf"
 )
 
 // tree makes a sysfs of files and links: a line is "path", "path = content" or "path -> target", relative to the root.
@@ -137,7 +138,7 @@ func TestDisks(t *testing.T) {
 		t.Fatal(list, err)
 	}
 	names, devs := list[0].parts()
-	if strings.Join(names, " ") != "sda sda1" || devs[0] != number(8, 0) || devs[1] != number(8, 1) {
+	if strings.Join(names, " ") != "sda sda1" || devs[0] != bpf.Number(8, 0) || devs[1] != bpf.Number(8, 1) {
 		t.Error(names, devs)
 	}
 	if names, devs := list[0].resting(); strings.Join(names, " ") != "sda sda1 dm-0" || strings.Join(devs, " ") != "8:0 8:1 253:0" {

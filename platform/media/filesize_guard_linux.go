@@ -23,6 +23,7 @@ import (
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/bpf"
 	"github.com/warderd/warder/platform/uevent"
 )
 
@@ -302,10 +303,10 @@ var markKey = sync.OnceValue(func() []byte {
 // tell reads refusals as they happen. One is told once for each disk, program, file and hour.
 func (g *LimitGuard) tell(ctx context.Context) {
 	told := map[string]time.Time{}
-	follow(ctx, g.fresh, func() *kernel {
+	bpf.Follow(ctx, g.fresh, func() *bpf.Pinned {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		return g.set
+		return g.set.pinned()
 	}, func(b []byte) {
 		if r, ok := readTooMuch(b); ok {
 			g.refusal(&r, told)
@@ -336,7 +337,7 @@ func (g *LimitGuard) refusal(r *tooMuch, told map[string]time.Time) {
 	if err != nil {
 		return
 	}
-	at := slices.IndexFunc(list, func(d disk) bool { n, ok := numberOf(line(d.dir + "/dev")); return ok && n == r.Whole })
+	at := slices.IndexFunc(list, func(d disk) bool { n, ok := bpf.NumberOf(line(d.dir + "/dev")); return ok && n == r.Whole })
 	if at < 0 {
 		return // it has gone
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,7 +55,7 @@ func FileSize(h platform.Host) platform.Capability {
 func (l *Limit) probe(ctx context.Context) []platform.Claim {
 	err := errors.New("this machine is simulated")
 	if !l.off {
-		err = l.try(ctx, &bpf.FileSize)
+		err = bpf.FileSize.Takes(ctx, l.run)
 	}
 	if err != nil {
 		return []platform.Claim{{Setting: sizeSetting, OS: "linux", Level: fact.Unsupported, Limit: "the size of files is not limited: " + err.Error()}}
@@ -80,7 +81,7 @@ type (
 )
 
 func (k *kernel) sizes() (c sizeConfig, err error) {
-	return c, k.lookup("config", uint32(0), &c)
+	return c, k.Lookup("config", uint32(0), &c)
 }
 
 // The programs that may write to an external disk itself. Other programs that do so would get round the limit: mkfs.ext4 can fill a
@@ -102,7 +103,7 @@ func helpers(list []string) map[string]program {
 			if unix.Stat(path, &st) != nil || st.Uid != 0 || st.Mode&(unix.S_IWGRP|unix.S_IWOTH) != 0 || st.Mode&unix.S_IFMT != unix.S_IFREG {
 				continue
 			}
-			if dev, ino, err := fileOf(path); err == nil {
+			if dev, ino, err := bpf.File(path); err == nil {
 				out[path] = program{Ino: ino, Dev: dev}
 			}
 		}
@@ -161,12 +162,12 @@ func (l *Limit) fill(limit uint64) func(p, old *bpf.Pinned, attached int) error 
 		c := sizeConfig{Limit: limit, Version: bpf.FileSize.Version()}
 		switch attached {
 		case 0:
-			return errors.Join(k.put("config", uint32(0), &c), k.exempt(), k.inherit(&kernel{old}))
+			return errors.Join(k.Put("config", uint32(0), &c), k.exempt(), k.inherit(&kernel{old}))
 		case 1: // arrivals are counted from now on
 			return errors.Join(l.present(k, len(old.Maps) == len(bpf.FileSize.Maps), stack), l.rests(k))
 		case len(bpf.FileSize.Programs):
 			c.On = 1
-			return k.put("config", uint32(0), &c)
+			return k.Put("config", uint32(0), &c)
 		}
 		return nil
 	}
@@ -177,7 +178,7 @@ func stack(k *kernel, d disk, turn uint64) error {
 	names, numbers := d.resting()
 	var devs []uint32
 	for i, s := range numbers {
-		n, ok := numberOf(s)
+		n, ok := bpf.NumberOf(s)
 		if !ok {
 			continue
 		}
@@ -186,7 +187,7 @@ func stack(k *kernel, d disk, turn uint64) error {
 		if copy(name[:31], names[i]) < len(names[i]) {
 			continue // no disk is called so
 		}
-		if err := k.put("names", name, n); err != nil {
+		if err := k.Put("names", name, n); err != nil {
 			return fmt.Errorf("disk %s cannot be told to the kernel: %w", d.name(), err)
 		}
 	}
@@ -210,7 +211,7 @@ func (l *Limit) rests(k *kernel) error {
 		if err != nil {
 			continue // gone
 		}
-		dev, ok := numberOf(line(dir + "/dev"))
+		dev, ok := bpf.NumberOf(line(dir + "/dev"))
 		if !ok {
 			continue
 		}
@@ -224,10 +225,10 @@ func (l *Limit) rests(k *kernel) error {
 		case err != nil:
 			errs = append(errs, err)
 		case on && is != below: // a new one, or it rests on another disk than before
-			errs = append(errs, k.put("disks", dev, &below))
+			errs = append(errs, k.Put("disks", dev, &below))
 			var text [32]byte
 			copy(text[:31], name)
-			errs = append(errs, k.put("names", text, dev))
+			errs = append(errs, k.Put("names", text, dev))
 		case known && !on:
 			if err := k.Maps["disks"].Delete(dev); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 				errs = append(errs, err)
@@ -264,7 +265,7 @@ func (l *Limit) below(k *kernel, dir string, depth int) (e entry, on bool, err e
 		stacked := strings.HasPrefix(filepath.Base(to), "loop") || strings.HasPrefix(filepath.Base(to), "dm-") || strings.HasPrefix(filepath.Base(to), "md")
 		if stacked {
 			e, on, err = l.below(k, to, depth+1)
-		} else if n, ok := numberOf(line(to + "/dev")); ok {
+		} else if n, ok := bpf.NumberOf(line(to + "/dev")); ok {
 			e, on, err = k.entry(n)
 		}
 		if on || err != nil {
@@ -285,7 +286,7 @@ func behind(name string) (dev uint32, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return number(unix.Major(info.Device), unix.Minor(info.Device)), nil
+	return bpf.Number(unix.Major(info.Device), unix.Minor(info.Device)), nil
 }
 
 // Kinds is the one kind: programs in the kernel, which end with a boot.
@@ -435,17 +436,17 @@ func (l *Limit) change(ctx context.Context, c enforce.Change) error {
 	k, is, err := l.opened()
 	if err == nil && k != nil && bpf.FileSize.Strays() == nil {
 		is.Limit = limit // no moment without one
-		err = k.put("config", uint32(0), &is)
+		err = k.Put("config", uint32(0), &is)
 		l.mu.Unlock()
 		return err
 	}
 	l.mu.Unlock()
-	if err := l.once(ctx, "kernel-calls.", childProve, &bpf.FileSize); err != nil {
+	if err := bpf.FileSize.Calls(ctx, l.run); err != nil {
 		return err
 	}
 	l.making.Store(true)
 	defer l.making.Store(false)
-	if err := child(ctx, childMake, sizeName, fmt.Sprint(limit)); err != nil {
+	if err := bpf.FileSize.Load(ctx, strconv.FormatUint(limit, 10)); err != nil {
 		return err
 	}
 	return l.adopt()
@@ -457,7 +458,7 @@ func (l *Limit) Watch(ctx context.Context, changed func(platform.Touch)) error {
 		<-ctx.Done()
 		return nil
 	}
-	return watchPins(ctx, &bpf.FileSize, func() {
+	return bpf.FileSize.Watch(ctx, func() {
 		if l.making.Load() { // it is us, and what comes of it is read then
 			return
 		}
@@ -489,7 +490,7 @@ func (l *Limit) Observe(_ context.Context, out *fact.Machine) error {
 
 // state is a disk's entry, and whether files on it are limited; nil if that cannot be read.
 func (l *Limit) state(k *kernel, at string) (e entry, limited *bool) {
-	dev, ok := numberOf(at)
+	dev, ok := bpf.NumberOf(at)
 	if !ok {
 		return e, nil
 	}

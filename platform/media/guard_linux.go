@@ -12,12 +12,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/bpf"
 	"github.com/warderd/warder/platform/uevent"
 )
 
@@ -163,7 +163,7 @@ func (g *Guard) carryOut(d disk, x *fact.Medium, v enforce.Verdict) error {
 	if k == nil {
 		return errors.Join(errors.New("the programs that refuse disks have gone"), err)
 	}
-	dev, ok := numberOf(x.Dev)
+	dev, ok := bpf.NumberOf(x.Dev)
 	if !ok {
 		return nil // gone
 	}
@@ -288,47 +288,15 @@ const (
 // tell reads refusals as they happen.
 func (g *Guard) tell(ctx context.Context) {
 	told := map[string]time.Time{}
-	follow(ctx, g.fresh, func() *kernel {
+	bpf.Follow(ctx, g.fresh, func() *bpf.Pinned {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		return g.set
+		return g.set.pinned()
 	}, func(b []byte) {
 		if r, ok := readRefusal(b); ok {
 			g.refusal(r, told)
 		}
 	})
-}
-
-// follow hands over what the programs tell, until ctx ends. fresh says that there is another set.
-func follow(ctx context.Context, fresh <-chan struct{}, set func() *kernel, hand func([]byte)) {
-	for {
-		var in *ringbuf.Reader
-		if k := set(); k != nil && k.Maps["refusals"] != nil {
-			in, _ = ringbuf.NewReader(k.Maps["refusals"])
-		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for in != nil {
-				rec, err := in.Read()
-				if err != nil {
-					return
-				}
-				hand(rec.RawSample)
-			}
-		}()
-		select {
-		case <-ctx.Done():
-		case <-fresh:
-		}
-		if in != nil {
-			_ = in.Close()
-		}
-		<-done
-		if ctx.Err() != nil {
-			return
-		}
-	}
 }
 
 // comes notes when a disk came.
@@ -373,7 +341,7 @@ func (g *Guard) refusal(r refusal, told map[string]time.Time) {
 	if err != nil {
 		return
 	}
-	at := slices.IndexFunc(list, func(d disk) bool { n, ok := numberOf(line(d.dir + "/dev")); return ok && n == r.Whole })
+	at := slices.IndexFunc(list, func(d disk) bool { n, ok := bpf.NumberOf(line(d.dir + "/dev")); return ok && n == r.Whole })
 	if at < 0 {
 		return // it has gone
 	}

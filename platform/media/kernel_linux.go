@@ -3,18 +3,11 @@ package media
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"os"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/platform/bpf"
-	"github.com/warderd/warder/platform/mountinfo"
 )
 
 // The forms of what the programs keep (platform/bpf/c/media.c).
@@ -51,17 +44,25 @@ func readRefusal(b []byte) (r refusal, ok bool) {
 // kernel is the pinned set.
 type kernel struct{ *bpf.Pinned }
 
+// pinned is nil if there is none.
+func (k *kernel) pinned() *bpf.Pinned {
+	if k == nil {
+		return nil
+	}
+	return k.Pinned
+}
+
 func (k *kernel) config() (c config, err error) {
-	return c, k.lookup("config", uint32(0), &c)
+	return c, k.Lookup("config", uint32(0), &c)
 }
 
 func (k *kernel) counts() (c counts, err error) {
-	return c, k.lookup("counts", uint32(0), &c)
+	return c, k.Lookup("counts", uint32(0), &c)
 }
 
 // entry is what is known of a disk or partition; false if it is not external.
 func (k *kernel) entry(dev uint32) (e entry, ok bool, err error) {
-	err = k.lookup("disks", dev, &e)
+	err = k.Lookup("disks", dev, &e)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return e, false, nil
 	}
@@ -74,71 +75,22 @@ const ended = 1 << 63
 // allowed reports whether a disk's entry may be opened, and whether it might in this turn before.
 func (k *kernel) allowed(e entry) (now, before bool, err error) {
 	var turn uint64
-	err = k.lookup("allowed", e.Whole, &turn)
+	err = k.Lookup("allowed", e.Whole, &turn)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return false, false, nil
 	}
 	return err == nil && turn == e.Turn, err == nil && turn&^ended == e.Turn, err
 }
 
-func (k *kernel) lookup(name string, key, value any) error {
-	m := k.Maps[name]
-	if m == nil {
-		return fmt.Errorf("map %s is not pinned", name)
-	}
-	return m.Lookup(key, value)
-}
-
 // allow lets an entry's disk be opened: until another disk has its number.
-func (k *kernel) allow(e entry) error { return k.put("allowed", e.Whole, e.Turn) }
+func (k *kernel) allow(e entry) error { return k.Put("allowed", e.Whole, e.Turn) }
 
 // refuse takes that back.
-func (k *kernel) refuse(e entry) error { return k.put("allowed", e.Whole, e.Turn|ended) }
-
-func (k *kernel) put(name string, key, value any) error {
-	m := k.Maps[name]
-	if m == nil {
-		return fmt.Errorf("map %s is not pinned", name)
-	}
-	return m.Put(key, value)
-}
+func (k *kernel) refuse(e entry) error { return k.Put("allowed", e.Whole, e.Turn|ended) }
 
 // own says which program is ours, by the file that runs.
 var own = sync.OnceValues(func() (c config, err error) {
 	c = config{Version: bpf.Media.Version()}
-	c.OwnDev, c.OwnIno, err = fileOf("/proc/self/exe")
+	c.OwnDev, c.OwnIno, err = bpf.File("/proc/self/exe")
 	return c, err
 })
-
-// fileOf is a file's file system and number, as the kernel's programs see them. That of the file system is the one of the list of
-// mounts: what stat gives is another one on btrfs.
-func fileOf(path string) (dev uint32, ino uint64, err error) {
-	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
-		return 0, 0, &os.PathError{Op: "statx", Path: path, Err: err}
-	}
-	dev = number(st.Dev_major, st.Dev_minor)
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return dev, st.Ino, err
-	}
-	defer f.Close()
-	mounts, _, err := mountinfo.Parse(f)
-	if i := slices.IndexFunc(mounts, func(m mountinfo.Mount) bool { return st.Mask&unix.STATX_MNT_ID != 0 && uint64(m.ID) == st.Mnt_id }); i >= 0 {
-		if n, ok := numberOf(mounts[i].Dev); ok {
-			dev = n
-		}
-	}
-	return dev, st.Ino, err
-}
-
-// number is a device number as the kernel has it.
-func number(major, minor uint32) uint32 { return major<<20 | minor }
-
-// numberOf reads one as sysfs writes it, "8:1".
-func numberOf(s string) (uint32, bool) {
-	a, b, ok := strings.Cut(strings.TrimSpace(s), ":")
-	major, err1 := strconv.ParseUint(a, 10, 12)
-	minor, err2 := strconv.ParseUint(b, 10, 20)
-	return number(uint32(major), uint32(minor)), ok && err1 == nil && err2 == nil
-}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform/bpf"
 	"github.com/warderd/warder/platform/mountinfo"
 )
 
@@ -83,7 +84,7 @@ func (m *Media) add(x *fact.Medium, d disk, k *kernel, why error) {
 		}
 		return
 	}
-	dev, ok := numberOf(x.Dev)
+	dev, ok := bpf.NumberOf(x.Dev)
 	if !ok {
 		x.Refused = fact.Unread[bool]("its number cannot be read")
 		return

@@ -44,6 +44,7 @@ var attacks = map[string]func(args []string) error{
 	"uring":      uring,
 	"grow":       grow,
 	"filespeed":  filespeed,
+	"memfd":      memfd,
 
 	"fakeproc-inside": fakeproc,
 	"fifo-inside":     fifo,

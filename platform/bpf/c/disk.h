@@ -1,7 +1,7 @@
 // Which disks are external, and the maps in which that is kept: each set of programs has its own.
 #pragma once
 
-#include "kernel.h"
+#include "tell.h"
 
 // What is known of an external disk or a partition of one, by its device number.
 struct disk {
@@ -26,20 +26,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } allowed SEC(".maps");
-
-// The arrivals so far, and how many of them did not fit; the refusals that were told in this second, and all that were not told.
-struct counts {
-	__u64 turns, lost, second, told, untold;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct counts);
-} counts SEC(".maps");
-
-static const __u32 zero = 0;
 
 // How far up a disk's bus is looked for: a hub behind a dock behind a dock has some twenty.
 #define MAX_PARENTS 40
@@ -104,26 +90,6 @@ static inline_always int came(struct block_device *bdev, __u32 dev, __u32 fresh)
 	}
 	if (map_update(&disks, &dev, &new, BPF_ANY))
 		__sync_fetch_and_add(&n->lost, 1);
-	return 0;
-}
-
-// How many refusals are told in a second, so that a program that tries again and again does not keep the agent busy.
-#define MAX_TOLD 16
-
-static inline_always int tells(void)
-{
-	struct counts *n = map_lookup(&counts, &zero);
-	__u64 now = ktime() / 1000000000;
-
-	if (!n)
-		return 0;
-	if (n->second != now) {
-		n->second = now;
-		n->told = 0;
-	}
-	if (__sync_fetch_and_add(&n->told, 1) < MAX_TOLD)
-		return 1;
-	__sync_fetch_and_add(&n->untold, 1);
 	return 0;
 }
 

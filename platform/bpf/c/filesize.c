@@ -4,17 +4,9 @@
 
 char LICENSE[] SEC("license") = "GPL"; // reading the kernel's memory is for GPL programs alone
 
-// When it is set, the programs do nothing but count that they were called by this process (platform/bpf/prove_linux.go).
-volatile const __u32 probe = 0;
-
 enum hook { CAME, RESTS, WRITE, ALLOC, CLONE, ASK, CUT, OPEN, FLAGS, EXIT, HOOKS };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, HOOKS);
-	__type(key, __u32);
-	__type(value, __u64);
-} hits SEC(".maps");
+#include "prove.h"
 
 // What the agent says.
 struct config {
@@ -145,24 +137,12 @@ struct {
 #define FALLOC_FL_COLLAPSE_RANGE 0x08
 #define FALLOC_FL_INSERT_RANGE 0x20
 #define F_SETFL 4
+#define LOOP_MAJOR 7
+#define LOOP_SET_FD 0x4C00
+#define LOOP_CHANGE_FD 0x4C06
+#define LOOP_CONFIGURE 0x4C0A
 #define EPERM 1
 #define EFBIG 27
-
-// ARG is an argument of the function at which a program runs.
-#define ARG(n) KEEP(ctx[n])
-
-static inline_always int proving(__u32 hook)
-{
-	if (!probe)
-		return 0;
-	if ((__u32)(pid_tgid() >> 32) == probe) {
-		__u64 *n = map_lookup(&hits, &hook);
-
-		if (n)
-			__sync_fetch_and_add(n, 1);
-	}
-	return 1;
-}
 
 // where is the number of the device on which an inode's file system is; 0 if it is on none, or on none that is external.
 static inline_always __u32 where(struct inode *i)
@@ -370,6 +350,72 @@ int size_rests(__u64 *ctx)
 	new = *d;
 	map_update(&disks, &dev, &new, BPF_ANY);
 	called(disk->part0, dev);
+	return 0;
+}
+
+// behind is the external disk on which a file of the running program lies, by its number there.
+static inline_always struct disk *behind(__u32 fd)
+{
+	struct files_struct *files = current_task_typed()->files;
+	struct fdtable *table = READ(files, fdt);
+	struct file **list = READ(table, fd), *f = 0;
+	struct super_block *sb;
+	struct block_device *bdev;
+	struct inode *i;
+	struct name name = {};
+	__u32 dev, *known;
+
+	if (fd >= READ(table, max_fds) || read_kernel(&f, sizeof(f), list + fd) || !f)
+		return 0;
+	i = READ(f, f_inode);
+	if ((READ(i, i_mode) & S_IFMT) == S_IFBLK) { // a disk, and no file
+		dev = READ(i, i_rdev);
+		return map_lookup(&disks, &dev);
+	}
+	sb = READ(i, i_sb);
+	bdev = READ(sb, s_bdev);
+	if (bdev) {
+		dev = READ(bdev, bd_dev);
+		return map_lookup(&disks, &dev);
+	}
+	if (READ(sb, s_magic) != BTRFS_SUPER_MAGIC)
+		return 0;
+	read_kernel_text(name.text, sizeof(name.text), __builtin_preserve_access_index(&sb->s_id));
+	known = map_lookup(&names, &name);
+	if (!known)
+		return 0;
+	dev = *known;
+	return map_lookup(&disks, &dev);
+}
+
+// A file has become a disk (loop): it rests on the one on which the file is. Nothing is announced then, but by programs that happen to
+// watch (Linux before 6.15).
+SEC("fexit/blkdev_ioctl")
+int size_loop(__u64 *ctx)
+{
+	struct file *f = (void *)ctx[0];
+	__u32 cmd = (__u32)ctx[1], fd = (__u32)ctx[2], dev;
+	__u64 at = ARG(2);
+	struct disk *d, new;
+	struct inode *i;
+
+	if ((cmd != LOOP_SET_FD && cmd != LOOP_CHANGE_FD && cmd != LOOP_CONFIGURE) || (int)ctx[3])
+		return 0;
+	if (cmd == LOOP_CONFIGURE && read_user(&fd, sizeof(fd), (void *)at))
+		return 0; // the agent finds it
+	dev = f->f_inode->i_rdev;
+	if (dev >> 20 != LOOP_MAJOR)
+		return 0;
+	d = behind(fd);
+	if (d) {
+		new = *d;
+		map_update(&disks, &dev, &new, BPF_ANY);
+	} else {
+		map_delete(&disks, &dev);
+	}
+	i = f->f_mapping->host;
+	if (__builtin_preserve_field_info(((struct bdev_inode *)0)->vfs_inode, 2))
+		called((void *)i - __builtin_preserve_field_info(((struct bdev_inode *)0)->vfs_inode, 0), dev);
 	return 0;
 }
 

@@ -23,6 +23,7 @@ static __u64 (*current_uid_gid)(void) = (void *)BPF_FUNC_get_current_uid_gid;
 static __u64 (*ktime)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static struct task_struct *(*current_task)(void) = (void *)BPF_FUNC_get_current_task;
 static long (*read_kernel)(void *to, __u32 size, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
+static long (*read_user)(void *to, __u32 size, const void *from) = (void *)BPF_FUNC_probe_read_user;
 static long (*read_kernel_text)(void *to, __u32 size, const void *from) = (void *)BPF_FUNC_probe_read_kernel_str;
 static void *(*ring_reserve)(void *ring, __u64 size, __u64 flags) = (void *)BPF_FUNC_ringbuf_reserve;
 static __u64 (*pid_tgid)(void) = (void *)BPF_FUNC_get_current_pid_tgid;
@@ -116,6 +117,26 @@ struct file {
 	struct inode *f_inode;
 	unsigned int f_flags;
 	unsigned int f_mode;
+	struct address_space *f_mapping;
+};
+
+struct address_space {
+	struct inode *host;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+// An inode of the kernel's own for a block device, which is at its beginning.
+struct bdev_inode {
+	struct block_device bdev;
+	struct inode vfs_inode;
 };
 
 // A file through which another file system has this one open (since Linux 6.5).
@@ -148,9 +169,15 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
+struct linux_binprm {
+	struct file *file;
+	char buf[256];
+};
+
 struct task_struct {
 	void *stack;
 	struct mm_struct *mm;
+	struct files_struct *files;
 	unsigned int flags;
 	int tgid;
 	char comm[16];

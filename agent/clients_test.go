@@ -1,0 +1,79 @@
+//go:build linux
+
+package agent
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform/platformtest"
+	"github.com/warderd/warder/sync/server"
+)
+
+// A policy that refuses sync clients has their names refused, without a list of names: in its own mode, but for a client with an
+// exception, and given back. On this machine, which is simulated, that is all there is.
+func TestClientNames(t *testing.T) {
+	if !platformtest.InNetwork(t) {
+		return
+	}
+	o := platformtest.NewOutside(t)
+	o.Zone("docs.example.com. 300 IN A "+platformtest.Web4, "api.dropboxapi.com. 300 IN A "+platformtest.Other4, "api.onedrive.com. 300 IN A "+platformtest.Other4)
+	o.Names(platformtest.DNS4)
+	l := labWith(t, server.Options{HTTP: true})
+	l.network = true
+	l.start()
+	l.enroll()
+	before, _ := exec.Command("nft", "-s", "list", "ruleset").Output()
+	const path = "/policies/policy-default"
+	policy := func(mode string) string {
+		return `{"compliance":"` + mode + `","policy_data":{"storage":{"cloud_sync_allowed":false}}}`
+	}
+	dropbox := func() string { return resolves("api.dropboxapi.com") }
+	l.admin("PUT", path, policy("enforce"))
+	becomes(t, "a client's name", "NXDOMAIN", dropbox)
+	if got := resolves("docs.example.com"); got != platformtest.Web4 {
+		t.Errorf("another name: %s", got)
+	}
+	s := l.until("confirmed", func(s Status) bool { return version(2)(s) && s.Policy.State == "active" })
+	found := false
+	for _, f := range s.Findings {
+		if f.Setting == "storage.cloud_sync_allowed" {
+			found = true
+			if f.Compliance != enforce.Compliant || f.Enforcement != enforce.Partial || !strings.HasPrefix(f.Reason, "partial: only their names are refused") {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+	if !found {
+		t.Errorf("no finding: %+v", s.Findings)
+	}
+	device := "/devices/" + l.agent.custody.device().DeviceID
+	id := l.admin("POST", device+"/exceptions", `{"section":"storage","subject":"client:dropbox","reason":"a move","minutes":5}`)["id"].(string)
+	becomes(t, "a client with an exception", platformtest.Other4, dropbox)
+	if got := resolves("api.onedrive.com"); got != "NXDOMAIN" {
+		t.Errorf("another client: %s", got)
+	}
+	l.admin("DELETE", device+"/exceptions/"+id, "")
+	becomes(t, "after the exception", "NXDOMAIN", dropbox)
+	l.admin("PUT", path, policy("monitor"))
+	becomes(t, "in monitor mode", platformtest.Other4, dropbox)
+	l.until("it is told", func(Status) bool {
+		_ = dropbox()
+		for _, e := range l.newest() {
+			if e.Kind == enforce.WouldDeny && e.Subject == "api.dropboxapi.com" {
+				return true
+			}
+		}
+		return false
+	})
+	if after, _ := exec.Command("nft", "-s", "list", "ruleset").Output(); string(after) != string(before) {
+		t.Errorf("the ruleset in monitor mode:\n%s", after)
+	}
+	l.admin("PUT", path, `{"compliance":"enforce","policy_data":{"storage":{"cloud_sync_allowed":true}}}`)
+	l.until("nothing is asked", func(s Status) bool { return version(4)(s) && s.Policy.State == "active" })
+	if got := dropbox(); got != platformtest.Other4 {
+		t.Errorf("allowed: %s", got)
+	}
+}

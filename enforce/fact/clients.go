@@ -1,0 +1,98 @@
+package fact
+
+import "strings"
+
+// Client is one program that copies files to a service on the internet, or a family of them.
+type Client struct {
+	ID   string // in exceptions, events and the kernel; at most 15 bytes
+	Name string // for people
+	// Programs are the file names of its programs; with "*" at the end, the beginning of one. A program of another client, or one that
+	// does other things as well, is not here.
+	Programs []string
+	// What starts it on a desktop without being asked. It is the user's, and stays.
+	Units, Autostart []string
+	// Flatpak and Snap are its names there.
+	Flatpak, Snap []string
+	// Domains are names that serve its synchronisation and nothing else: what a browser needs to show the service's page is not here.
+	Domains []string
+	// Why says why it has no programs.
+	Why string
+}
+
+// Clients are the ones that storage.cloud_sync_allowed is about. Names of programs and units are those of Debian's packages where it
+// has them, and otherwise those that the vendor's own package installs; domains are from the vendors' lists for firewalls.
+var Clients = []Client{
+	{ID: "dropbox", Name: "Dropbox", Programs: []string{"dropbox", "dropboxd", "maestral", "maestral_qt"},
+		Units: []string{"dropbox.service", "dropbox@.service", "maestral-daemon@.service"}, Autostart: []string{"dropbox.desktop", "maestral.desktop"}, Flatpak: []string{"com.dropbox.Client"},
+		Domains: []string{"client.dropbox.com", "client-lb.dropbox.com", "d.dropbox.com", "bolt.dropbox.com", "block.dropbox.com", "notify.dropboxapi.com", "content.dropboxapi.com", "api.dropboxapi.com"}},
+	{ID: "onedrive", Name: "OneDrive", Programs: []string{"onedrive", "OneDriveGUI*", "onedriver", "onedriver-launcher", "gvfsd-onedrive"},
+		Units: []string{"onedrive.service", "onedrive@.service", "onedriver@.service"}, Autostart: []string{"OneDriveGUI.desktop"}, Snap: []string{"onedrive-client"},
+		Domains: []string{"api.onedrive.com", "storage.live.com", "oneclient.sfx.ms"}},
+	{ID: "google-drive", Name: "Google Drive", Programs: []string{"google-drive-ocamlfuse", "gvfsd-google", "gdrive", "overgrive"},
+		Autostart: []string{"overgrive.desktop"}},
+	{ID: "nextcloud", Name: "Nextcloud", Programs: []string{"nextcloud", "nextcloudcmd", "Nextcloud-*"},
+		Autostart: []string{"Nextcloud.desktop", "com.nextcloud.desktopclient.nextcloud.desktop"}, Flatpak: []string{"com.nextcloud.desktopclient.nextcloud"}, Snap: []string{"nextcloud-desktop-client"}},
+	{ID: "owncloud", Name: "ownCloud", Programs: []string{"owncloud", "owncloudcmd", "ownCloud-*"}, Autostart: []string{"ownCloud.desktop"}},
+	{ID: "mega", Name: "MEGA", Programs: []string{"megasync", "mega-cmd", "mega-cmd-server"},
+		Autostart: []string{"megasync.desktop"}, Flatpak: []string{"nz.mega.MEGAsync"}, Domains: []string{"api.mega.co.nz", "*.userstorage.mega.co.nz"}},
+	{ID: "pcloud", Name: "pCloud", Programs: []string{"pcloud", "pcloudcc"}, Autostart: []string{"pcloud.desktop"},
+		Domains: []string{"api.pcloud.com", "eapi.pcloud.com", "binapi.pcloud.com", "ebinapi.pcloud.com"}},
+	{ID: "box", Name: "Box", Domains: []string{"upload.box.com", "upload.app.box.com", "*.realtime.services.box.net"},
+		Why: "Box has no client for Linux; rclone, which can reach it, is a client of its own"},
+	{ID: "syncthing", Name: "Syncthing", Programs: []string{"syncthing", "syncthing-gtk", "syncthingtray*"},
+		Units: []string{"syncthing.service", "syncthing@.service"}, Autostart: []string{"syncthing-start.desktop", "syncthing-gtk.desktop"},
+		Flatpak: []string{"com.github.zocker_160.SyncThingy", "me.kozec.syncthingtk"}, Snap: []string{"syncthing"},
+		Domains: []string{"discovery.syncthing.net", "discovery-v4.syncthing.net", "discovery-v6.syncthing.net", "discovery-lookup.syncthing.net",
+			"discovery-announce-v4.syncthing.net", "discovery-announce-v6.syncthing.net", "relays.syncthing.net"}},
+	{ID: "rclone", Name: "rclone", Programs: []string{"rclone", "rclone-browser", "rclonesyncservice"}, Units: []string{"rclone.service", "rclone@.service"}, Snap: []string{"rclone"}},
+	{ID: "insync", Name: "Insync", Programs: []string{"insync", "insync-headless"}, Autostart: []string{"insync.desktop"}, Domains: []string{"*.insynchq.com"}},
+	{ID: "seafile", Name: "Seafile", Programs: []string{"seafile-applet", "seaf-daemon", "seaf-cli", "seadrive", "seadrive-gui"}, Autostart: []string{"seafile.desktop"}, Flatpak: []string{"com.seafile.Client"}},
+	{ID: "resilio", Name: "Resilio Sync", Programs: []string{"rslsync"}, Units: []string{"resilio-sync.service"}, Domains: []string{"config.resilio.com", "*.trackers.resilio.com"}},
+	{ID: "yandex-disk", Name: "Yandex Disk", Programs: []string{"yandex-disk"}, Autostart: []string{"yandex-disk.desktop"}, Domains: []string{"webdav.yandex.ru", "cloud-api.yandex.net"}},
+}
+
+// ClientOf returns a client by its ID.
+func ClientOf(id string) (*Client, bool) {
+	for i := range Clients {
+		if Clients[i].ID == id {
+			return &Clients[i], true
+		}
+	}
+	return nil, false
+}
+
+// ClientOfProgram returns the client that has a program of that file name.
+func ClientOfProgram(file string) (*Client, bool) {
+	for i := range Clients {
+		for _, p := range Clients[i].Programs {
+			if start, ok := strings.CutSuffix(p, "*"); p == file || ok && strings.HasPrefix(file, start) {
+				return &Clients[i], true
+			}
+		}
+	}
+	return nil, false
+}
+
+// Syncing is a client that runs.
+type Syncing struct {
+	Client    string `json:"client"`
+	Program   string `json:"program"` // its file's name
+	Processes int    `json:"processes"`
+}
+
+// cloudPrograms counts the versions of the programs that refuse clients, as fact.MediaRefused does.
+const cloudPrograms = " (programs 1)"
+
+const refusedClients = "cannot start: "
+
+// ClientsRefused is the value of the resource that keeps clients from being started.
+func ClientsRefused(ids []string) string {
+	return refusedClients + strings.Join(ids, " ") + cloudPrograms
+}
+
+// ParseClientsRefused reads it.
+func ParseClientsRefused(s string) (ids []string, ok bool) {
+	s, a := strings.CutPrefix(s, refusedClients)
+	s, b := strings.CutSuffix(s, cloudPrograms)
+	return strings.Fields(s), a && b
+}

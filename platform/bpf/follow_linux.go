@@ -1,0 +1,101 @@
+package bpf
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/warderd/warder/platform"
+)
+
+// Lookup reads what one of the maps has for a key.
+func (p *Pinned) Lookup(name string, key, value any) error {
+	m := p.Maps[name]
+	if m == nil {
+		return fmt.Errorf("map %s is not pinned", name)
+	}
+	return m.Lookup(key, value)
+}
+
+// Put writes it.
+func (p *Pinned) Put(name string, key, value any) error {
+	m := p.Maps[name]
+	if m == nil {
+		return fmt.Errorf("map %s is not pinned", name)
+	}
+	return m.Put(key, value)
+}
+
+// together: what is removed in one go is one change.
+const together = 50 * time.Millisecond
+
+// Watch calls back when something that is pinned of the set was removed or moved, until ctx ends.
+func (s *Set) Watch(ctx context.Context, look func()) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	if err := w.Add(Root); err != nil {
+		return platform.Unwatched{Why: err.Error()}
+	}
+	dirs := []string{dir, s.path()}
+	for _, d := range dirs {
+		_ = w.Add(d) // it comes with the programs
+	}
+	settle := time.NewTimer(time.Hour)
+	settle.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-w.Errors:
+			return err
+		case e := <-w.Events:
+			for _, d := range dirs {
+				_ = w.Add(d)
+			}
+			if e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename) {
+				settle.Reset(together)
+			}
+		case <-settle.C:
+			look()
+		}
+	}
+}
+
+// Follow hands over what the programs tell in their map "refusals", until ctx ends. present returns the set that is there, or nil;
+// fresh says that it is another one.
+func Follow(ctx context.Context, fresh <-chan struct{}, present func() *Pinned, hand func([]byte)) {
+	for {
+		var in *ringbuf.Reader
+		if p := present(); p != nil && p.Maps["refusals"] != nil {
+			in, _ = ringbuf.NewReader(p.Maps["refusals"])
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for in != nil {
+				rec, err := in.Read()
+				if err != nil {
+					return
+				}
+				hand(rec.RawSample)
+			}
+		}()
+		select {
+		case <-ctx.Done():
+		case <-fresh:
+		}
+		if in != nil {
+			_ = in.Close()
+		}
+		<-done
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,129 @@
+package bpf
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+)
+
+// Held is a set as the agent holds it: what is pinned, while it is as it was made. A set that is not pinned any more stays open here,
+// and so in force, until there is another one or it is given back.
+type Held struct {
+	set   *Set
+	check func(*Pinned) error // what is wrong with a set that was opened, as a *Changed
+
+	wanted, making atomic.Bool // it should be there; we are changing what is pinned
+
+	mu      sync.Mutex
+	present *Pinned
+	fresh   chan struct{}
+}
+
+// Hold prepares to hold a set.
+func Hold(s *Set, check func(*Pinned) error) *Held {
+	return &Held{set: s, check: check, fresh: make(chan struct{}, 1)}
+}
+
+// With calls f with what is pinned; nil without an error: nothing is. Only one f runs at a time.
+func (h *Held) With(f func(p *Pinned, err error)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f(h.open())
+}
+
+func (h *Held) open() (*Pinned, error) {
+	if h.present != nil && h.making.Load() { // until the new one is there
+		return h.present, nil
+	}
+	p, err := h.set.Open()
+	if errors.Is(err, fs.ErrNotExist) {
+		if h.present != nil {
+			return nil, changed("they are not pinned any more")
+		}
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if h.present != nil && h.present.Is(p) {
+		p.Close()
+		return h.present, h.check(h.present)
+	}
+	if err := h.check(p); err != nil {
+		p.Close()
+		return nil, err
+	}
+	h.take(p)
+	return p, nil
+}
+
+// take makes a set the present one. The caller has the lock.
+func (h *Held) take(p *Pinned) {
+	h.close()
+	h.present = p
+	h.wanted.Store(true)
+	select {
+	case h.fresh <- struct{}{}:
+	default:
+	}
+}
+
+func (h *Held) close() {
+	if h.present != nil {
+		h.present.Close()
+		h.present = nil
+	}
+}
+
+// Make has the set made anew, with these arguments of its loader. What was there before is in force until then.
+func (h *Held) Make(ctx context.Context, args ...string) error {
+	h.making.Store(true)
+	defer h.making.Store(false)
+	if err := h.set.Load(ctx, args...); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p, err := h.set.Open()
+	if err != nil {
+		return err
+	}
+	h.take(p)
+	return h.set.EndStrays()
+}
+
+// Remove gives the set back.
+func (h *Held) Remove() error {
+	h.making.Store(true)
+	defer h.making.Store(false)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.wanted.Store(false)
+	h.close()
+	return h.set.Remove()
+}
+
+// Watch reports that another program has changed what is pinned.
+func (h *Held) Watch(ctx context.Context, changed func()) error {
+	return h.set.Watch(ctx, func() {
+		if h.making.Load() { // it is us, and what comes of it is read then
+			return
+		}
+		h.With(func(p *Pinned, err error) {
+			if p == nil && h.wanted.Load() || err != nil {
+				changed()
+			}
+		})
+	})
+}
+
+// Follow hands over what the programs tell, until ctx ends.
+func (h *Held) Follow(ctx context.Context, hand func([]byte)) {
+	Follow(ctx, h.fresh, func() *Pinned {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.present
+	}, hand)
+}

@@ -1,0 +1,99 @@
+package cloudsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/bpf"
+)
+
+const how = "the programs pinned at /sys/fs/bpf/warder/cloudsync"
+
+// key is the one resource: which clients cannot be started.
+var key = enforce.Key{Kind: name, ID: "clients"}
+
+// Kinds is the one kind: programs in the kernel, which end with a boot.
+func (c *Clients) Kinds() []platform.Kind {
+	return []platform.Kind{{Name: name, Life: platform.Boot, Made: true}}
+}
+
+// List reads what is pinned.
+func (c *Clients) List(context.Context) (out map[enforce.Key]enforce.Reading, err error) {
+	out = map[enforce.Key]enforce.Reading{}
+	if c.off {
+		return nil, nil
+	}
+	c.held.With(func(p *bpf.Pinned, why error) {
+		var ids []string
+		if why == nil && p != nil {
+			ids, why = refused(p)
+		}
+		if why == nil {
+			why = bpf.CloudSync.Strays()
+		}
+		var changed *bpf.Changed
+		switch {
+		case errors.As(why, &changed):
+			out[key] = enforce.Reading{State: enforce.Present, Value: enforce.Value("changed: " + changed.Why), How: how}
+		case why != nil:
+			out[key] = enforce.Reading{State: enforce.Unknown, How: how + ": " + why.Error()}
+		case p != nil:
+			out[key] = enforce.Reading{State: enforce.Present, Value: enforce.Value(fact.ClientsRefused(ids)), How: how}
+		}
+	})
+	return out, nil
+}
+
+// Apply attaches the programs, tells them of other clients, or removes them.
+func (c *Clients) Apply(ctx context.Context, changes []enforce.Change) map[enforce.Key]error {
+	out := map[enforce.Key]error{}
+	for _, x := range changes {
+		if err := c.change(ctx, x); err != nil {
+			out[x.Key] = err
+		}
+	}
+	return out
+}
+
+func (c *Clients) change(ctx context.Context, x enforce.Change) error {
+	if x.Key != key || c.off {
+		return fmt.Errorf("there is no %s", x.Key)
+	}
+	if err := c.gate(x); err != nil {
+		return err
+	}
+	if x.To.State == enforce.Absent {
+		return c.held.Remove()
+	}
+	ids, ok := fact.ParseClientsRefused(string(x.To.Value))
+	if !ok {
+		return fmt.Errorf("%q names no clients", x.To.Value)
+	}
+	told := false
+	var err error
+	c.held.With(func(p *bpf.Pinned, why error) {
+		if told = p != nil && why == nil && bpf.CloudSync.Strays() == nil; told {
+			err = tell(p, ids)
+		}
+	})
+	if told {
+		return err
+	}
+	if err := bpf.CloudSync.Calls(ctx, c.run); err != nil {
+		return err
+	}
+	return c.held.Make(ctx, ids...)
+}
+
+// Watch reports that another program has removed something that is pinned.
+func (c *Clients) Watch(ctx context.Context, changed func(platform.Touch)) error {
+	if c.off {
+		<-ctx.Done()
+		return nil
+	}
+	return c.held.Watch(ctx, func() { changed(platform.Touch{Key: key}) })
+}

@@ -1,0 +1,66 @@
+package cloudsync
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/bpf"
+)
+
+// Clients observes, refuses and stops sync clients.
+type Clients struct {
+	proc, run string
+	off       bool // this is not the real machine
+	gate      enforce.Gate
+	log       *slog.Logger
+	held      *bpf.Held
+	cannot    atomic.Bool // the programs cannot be here: all that can be done is to stop what runs
+}
+
+// Capability is the control of sync clients.
+func Capability(h platform.Host) platform.Capability {
+	c := &Clients{proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log, held: bpf.Hold(&bpf.CloudSync, check)}
+	return platform.Capability{
+		Name: name, Claims: claims(), Probe: c.probe,
+		Observers: []platform.Observer{c}, Backends: []platform.Backend{c}, Guards: []platform.Guard{&Guard{Clients: c}},
+	}
+}
+
+// probe says why this machine cannot keep them from starting, if it cannot.
+func (c *Clients) probe(ctx context.Context) []platform.Claim {
+	if c.off {
+		return []platform.Claim{{Setting: setting, OS: "linux", Level: fact.Unsupported, Limit: "sync clients are not refused: this machine is simulated"}}
+	}
+	err := bpf.CloudSync.Takes(ctx, c.run)
+	c.cannot.Store(err != nil)
+	if err == nil {
+		return nil
+	}
+	return []platform.Claim{{Setting: setting, OS: "linux", Level: fact.Partial, Limit: "sync clients can start, and are stopped within a minute: " + err.Error()}}
+}
+
+// Observe lists the clients that run.
+func (c *Clients) Observe(_ context.Context, out *fact.Machine) error {
+	list, err := c.running()
+	if err != nil {
+		out.Clients = fact.Unread[[]fact.Syncing](err.Error())
+		return err
+	}
+	all := []fact.Syncing{}
+	at := map[string]int{}
+	for _, p := range list {
+		i, is := at[p.client.ID]
+		if !is {
+			i = len(all)
+			at[p.client.ID] = i
+			all = append(all, fact.Syncing{Client: p.client.ID, Program: p.program})
+		}
+		all[i].Processes++
+	}
+	out.Clients = fact.Is(all)
+	return nil
+}

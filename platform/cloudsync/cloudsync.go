@@ -1,0 +1,28 @@
+// Package cloudsync keeps programs that synchronise files with a cloud from being started. Programs in the kernel refuse them
+// (platform/bpf, docs/decisions/0038), and stay when the agent ends; the guard stops those that run already. Which programs are meant
+// is a table of facts (enforce/fact/clients.go). The package owns no policy.
+package cloudsync
+
+import (
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+)
+
+const (
+	name                    = "cloudsync"
+	setting enforce.Setting = "storage.cloud_sync_allowed"
+
+	onlyLinux = "sync clients are only refused on Linux in this version"
+	limit     = "known clients are refused by the names of their programs, and copies of installed ones by their contents; a browser's uploads, a program that was changed and renamed, " +
+		"a renamed copy that is run by a loader of its own, and clients that are not in the table are not seen"
+)
+
+// claims are what this package supports, on every system.
+func claims() []platform.Claim {
+	out := []platform.Claim{{Setting: setting, OS: "linux", Level: fact.Enforced, Limit: limit, Exercised: true}}
+	for _, os := range []string{"windows", "darwin"} {
+		out = append(out, platform.Claim{Setting: setting, OS: os, Level: fact.Unsupported, Limit: onlyLinux})
+	}
+	return out
+}

@@ -1,0 +1,319 @@
+package cloudsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/bpf"
+)
+
+// Guard stops clients that run, and tells of those that could not start. What the kernel refuses, it refuses without it.
+type Guard struct {
+	*Clients
+	told   atomic.Pointer[listener]
+	ruling atomic.Pointer[ruling]
+
+	mu   sync.Mutex
+	seen map[string]*met // processes of clients, by number and start
+	soon atomic.Pointer[chan struct{}]
+}
+
+type listener struct {
+	hand func(platform.Decision)
+	look func(soon bool)
+}
+
+type ruling struct {
+	judge enforce.Judge[fact.Syncing]
+	act   bool
+}
+
+// met is a process that was judged.
+type met struct {
+	asked, ended bool
+	at           time.Time
+	allow, would bool
+}
+
+// stopper is the interface of the section's rules.
+type stopper interface {
+	Clients() enforce.Judge[fact.Syncing]
+	CanStop() bool
+}
+
+const (
+	patience = 10 * time.Second // from when a client was asked to stop until it is ended
+	again    = time.Second      // while one was asked
+	settles  = 3 * time.Second  // a program that was started just before the kernel refused it runs by then
+	regular  = 10 * time.Minute // what was installed meanwhile; what runs by a way that nothing sees
+	often    = time.Minute      // where nothing keeps them from starting
+
+	tellAgain = time.Hour
+	maxTold   = 1000
+)
+
+// Section names the section whose rules it uses.
+func (g *Guard) Section() string { return setting.Section() }
+
+// Listen sets who is told.
+func (g *Guard) Listen(hand func(platform.Decision), look func(soon bool)) {
+	g.told.Store(&listener{hand, look})
+}
+
+// Load replaces the rules, and asks what runs against them to stop.
+func (g *Guard) Load(r platform.Rules) error {
+	if r == nil || g.off {
+		g.ruling.Store(nil)
+		return nil
+	}
+	s, ok := r.(stopper)
+	if !ok {
+		return platform.Unsupported{Feature: "the control of sync clients", Need: "rules that judge them"}
+	}
+	g.ruling.Store(&ruling{s.Clients(), s.CanStop()})
+	if c := g.soon.Load(); c != nil {
+		select {
+		case *c <- struct{}{}:
+		default:
+		}
+	}
+	_, err := g.pass()
+	return err
+}
+
+// pass judges every process of a client once, and reports whether one was asked to stop and still runs.
+func (g *Guard) pass() (waits bool, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r := g.ruling.Load()
+	if r == nil {
+		g.seen = nil
+		return false, nil
+	}
+	list, err := g.running()
+	if err != nil {
+		return false, err
+	}
+	if g.seen == nil {
+		g.seen = map[string]*met{}
+	}
+	present := map[string]bool{}
+	var errs []error
+	for _, p := range list {
+		at := fmt.Sprintf("%d@%s", p.pid, p.started)
+		present[at] = true
+		x := fact.Syncing{Client: p.client.ID, Program: p.program, Processes: 1}
+		v := r.judge.Judge(&x)
+		m, was := g.seen[at]
+		if !was {
+			m = &met{}
+			g.seen[at] = m
+		}
+		changed := !was || m.allow != v.Allow || m.would != v.WouldDeny
+		m.allow, m.would = v.Allow, v.WouldDeny
+		out := g.decision(r, &x, v, "running "+at)
+		switch {
+		case v.Allow || !r.act:
+			m.asked, m.ended = false, false
+			out.Quiet = !v.WouldDeny
+			if !changed {
+				continue
+			}
+		case !m.asked:
+			waits = true
+			out.Err = g.signal(p, unix.SIGTERM)
+			m.asked, m.at = true, time.Now()
+			out.Note = fmt.Sprintf("it ran (pid %d, user %d) and was asked to stop", p.pid, p.uid)
+		case !m.ended && time.Since(m.at) >= patience:
+			waits = true
+			out.Err = g.signal(p, unix.SIGKILL)
+			m.ended = true
+			out.Key.ID = "ended " + at
+			out.Note = fmt.Sprintf("it did not stop within %s (pid %d, user %d) and was ended", patience, p.pid, p.uid)
+		default:
+			waits = true
+			continue
+		}
+		errs = append(errs, out.Err)
+		g.hand(out)
+	}
+	maps.DeleteFunc(g.seen, func(at string, _ *met) bool { return !present[at] })
+	return waits, errors.Join(errs...)
+}
+
+// signal sends a signal to a process, if it is still the one that was judged.
+func (g *Guard) signal(p process, s unix.Signal) error {
+	if err := g.gate(enforce.Change{Key: key, Mode: enforce.Enforce}); err != nil {
+		if errors.Is(err, enforce.ErrContended) {
+			return nil
+		}
+		return err
+	}
+	fd, err := unix.PidfdOpen(p.pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil // it has gone
+	}
+	if err != nil {
+		return fmt.Errorf("process %d cannot be reached: %w", p.pid, err)
+	}
+	defer unix.Close(fd)
+	if now, ok := g.process(p.pid); !ok || now.started != p.started || now.client != p.client {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, s, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("process %d cannot be told to stop: %w", p.pid, err)
+	}
+	return nil
+}
+
+// decision is one about a client.
+func (g *Guard) decision(r *ruling, x *fact.Syncing, v enforce.Verdict, about string) platform.Decision {
+	return platform.Decision{Section: setting.Section(), Key: enforce.Key{Kind: "cloudsync.client", ID: x.Client + " " + about}, Subject: subject(x), Verdict: v, Fact: x,
+		Reason: func() (string, string) { return r.judge.Reason(v, x) }, Done: enforce.Reading{State: enforce.Present, Value: "it runs", How: "the list of processes"}}
+}
+
+// subject is a client for people.
+func subject(x *fact.Syncing) string {
+	s := x.Client
+	if c, ok := fact.ClientOf(x.Client); ok {
+		s = c.Name
+	}
+	if x.Program != "" {
+		s += " (" + enforce.Plain(x.Program) + ")"
+	}
+	return s
+}
+
+func (g *Guard) hand(d platform.Decision) {
+	if t := g.told.Load(); t != nil && t.hand != nil {
+		t.hand(d)
+	}
+}
+
+func (g *Guard) look() {
+	if t := g.told.Load(); t != nil && t.look != nil {
+		t.look(false)
+	}
+}
+
+// Run stops what runs, and tells of refusals, until ctx ends.
+func (g *Guard) Run(ctx context.Context) error {
+	if g.off {
+		<-ctx.Done()
+		return nil
+	}
+	soon := make(chan struct{}, 1)
+	g.soon.Store(&soon)
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() { g.tell(ctx) })
+	waiting := false
+	next := time.NewTimer(settles)
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-soon:
+			waiting = true
+			next.Reset(settles)
+			continue
+		case <-next.C:
+		}
+		g.refresh()
+		still, err := g.pass()
+		if err != nil {
+			g.log.Warn("sync clients could not be stopped", "error", err)
+		}
+		if waiting && !still {
+			g.look() // the finding
+		}
+		switch waiting = still; {
+		case still:
+			next.Reset(again)
+		case g.cannot.Load() && g.ruling.Load() != nil:
+			next.Reset(often)
+		default:
+			next.Reset(regular)
+		}
+	}
+}
+
+// refresh tells the programs in the kernel which files here are clients' programs now.
+func (g *Guard) refresh() {
+	if r := g.ruling.Load(); r == nil || !r.act || g.gate(enforce.Change{Key: key, Mode: enforce.Enforce}) != nil {
+		return
+	}
+	g.held.With(func(p *bpf.Pinned, err error) {
+		if p == nil || err != nil {
+			return // the planner attaches them
+		}
+		ids, err := refused(p)
+		if err != nil {
+			return
+		}
+		if err := found(p, ids); err != nil {
+			g.log.Warn("the programs of sync clients could not be told to the kernel", "error", err)
+		}
+	})
+}
+
+// Work lists nothing: what goes on ends within seconds.
+func (g *Guard) Work() []platform.Work { return nil }
+
+// Stop has nothing to end.
+func (g *Guard) Stop() {}
+
+// tell reads refusals as they happen. One is told once for each client, user and hour.
+func (g *Guard) tell(ctx context.Context) {
+	told := map[string]time.Time{}
+	g.held.Follow(ctx, func(b []byte) {
+		if r, ok := readRefusal(b); ok {
+			g.refusal(&r, told)
+		}
+	})
+}
+
+// refusal tells of one refusal.
+func (g *Guard) refusal(r *refusal, told map[string]time.Time) {
+	rule := g.ruling.Load()
+	if rule == nil {
+		return
+	}
+	what := fmt.Sprintf("%s %d %d", r.Client, r.UID, r.Why)
+	maps.DeleteFunc(told, func(_ string, at time.Time) bool { return time.Since(at) >= tellAgain })
+	if _, is := told[what]; is || len(told) >= maxTold {
+		return
+	}
+	x := fact.Syncing{Client: r.Client}
+	note := fmt.Sprintf("%s (pid %d, user %d) tried to ", enforce.Plain(r.Program), r.PID, r.UID)
+	// A file with another name is somebody's own: its name is nobody's news.
+	c, is := fact.ClientOfProgram(r.File)
+	switch {
+	case is && c.ID == r.Client && r.Why == asLoaded:
+		note += "run " + r.File + " without starting it"
+	case is && c.ID == r.Client:
+		note += "start " + r.File
+	default:
+		note += "run a copy of it under another name"
+	}
+	v := rule.judge.Judge(&x)
+	if v.Allow {
+		return
+	}
+	told[what] = time.Now()
+	d := g.decision(rule, &x, v, fmt.Sprintf("refused %s %d", strings.ReplaceAll(what, " ", "/"), time.Now().Unix()/int64(tellAgain.Seconds())))
+	d.Note, d.Done = note, enforce.Reading{State: enforce.Present, Value: "refused", How: how}
+	g.hand(d)
+}

@@ -1,0 +1,219 @@
+package cloudsync
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform/bpf"
+)
+
+// The forms of what the programs keep (platform/bpf/c/cloudsync.c).
+type (
+	config struct {
+		On, _   uint32
+		Version [16]byte
+	}
+	title struct { // a program's name, or the beginning of one
+		Bits uint32
+		Text [32]byte
+	}
+	id          [16]byte
+	fingerprint struct{ Size, Head uint64 }
+	known       struct {
+		Ino, Size uint64
+		Dev, _    uint32
+	}
+)
+
+// Why a client was refused.
+const (
+	byName = 1 + iota
+	asCopy
+	asLoaded
+)
+
+type refusal struct {
+	UID, PID, Why         uint32
+	Client, File, Program string
+}
+
+const refusalSize = 80
+
+func readRefusal(b []byte) (r refusal, ok bool) {
+	if len(b) < refusalSize {
+		return r, false
+	}
+	e := binary.NativeEndian
+	text := func(from, to int) string {
+		s, _, _ := bytes.Cut(b[from:to], []byte{0})
+		return string(s)
+	}
+	return refusal{UID: e.Uint32(b), PID: e.Uint32(b[4:]), Why: e.Uint32(b[8:]), Client: text(16, 32), File: text(32, 64), Program: text(64, 80)}, true
+}
+
+// headSize is how much the kernel reads of a file before it starts it.
+const headSize = 256
+
+// headSum is the sum of that which the programs make.
+func headSum(head *[headSize]byte) (sum uint64) {
+	sum = 0xcbf29ce484222325
+	for i := 0; i < headSize; i += 8 {
+		sum = (sum ^ binary.NativeEndian.Uint64(head[i:])) * 0x100000001b3
+	}
+	return sum
+}
+
+func idOf(s string) (out id) {
+	copy(out[:len(out)-1], s)
+	return out
+}
+
+func (i id) String() string {
+	s, _, _ := bytes.Cut(i[:], []byte{0})
+	return string(s)
+}
+
+// titles are the names of a client's programs.
+func titles(c *fact.Client) (out []title) {
+	for _, p := range c.Programs {
+		var t title
+		start, more := strings.CutSuffix(p, "*")
+		copy(t.Text[:len(t.Text)-1], start)
+		t.Bits = uint32(8 * len(start))
+		if !more {
+			t.Bits += 8 // and nothing after it
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+// check says what is wrong with programs that were pinned.
+func check(p *bpf.Pinned) error {
+	var c config
+	switch err := p.Lookup("config", uint32(0), &c); {
+	case err != nil:
+		return err
+	case c.Version != bpf.CloudSync.Version():
+		return &bpf.Changed{Why: "they are another version's"}
+	case c.On == 0:
+		return &bpf.Changed{Why: "they refuse nothing"}
+	}
+	return nil
+}
+
+// refused returns the clients whose programs are refused, in the order of the table. A client of which only some are is an error.
+func refused(p *bpf.Pinned) ([]string, error) {
+	m := p.Maps["names"]
+	if m == nil {
+		return nil, errors.New("map names is not pinned")
+	}
+	has := map[string]int{}
+	var t title
+	var of id
+	it := m.Iterate()
+	for it.Next(&t, &of) {
+		c, ok := fact.ClientOf(of.String())
+		if !ok || !slices.Contains(titles(c), t) {
+			return nil, &bpf.Changed{Why: fmt.Sprintf("they refuse %q as a program of %q", strings.TrimRight(string(t.Text[:]), "\x00"), of)}
+		}
+		has[c.ID]++
+	}
+	if err := it.Err(); err != nil {
+		return nil, err
+	}
+	var out []string
+	for i := range fact.Clients {
+		c := &fact.Clients[i]
+		switch n := has[c.ID]; {
+		case n == 0:
+		case n < len(c.Programs):
+			return nil, &bpf.Changed{Why: fmt.Sprintf("they refuse some programs of %s, and not all", c.ID)}
+		default:
+			out = append(out, c.ID)
+		}
+	}
+	return out, nil
+}
+
+// tell tells the programs which clients are refused, and which files here are their programs; what is not in the lists any more
+// is forgotten last.
+func tell(p *bpf.Pinned, ids []string) error {
+	names := map[title]id{}
+	for _, s := range ids {
+		c, ok := fact.ClientOf(s)
+		if !ok || len(c.Programs) == 0 {
+			return fmt.Errorf("there is no client %q", s)
+		}
+		for _, t := range titles(c) {
+			names[t] = idOf(c.ID)
+		}
+	}
+	return errors.Join(become(p, "names", names), found(p, ids))
+}
+
+// found tells them which files here are their programs.
+func found(p *bpf.Pinned, ids []string) error {
+	prints, files := find(ids)
+	return errors.Join(become(p, "prints", prints), become(p, "files", files))
+}
+
+// become gives a map these entries and no others.
+func become[K comparable, V comparable](p *bpf.Pinned, name string, want map[K]V) error {
+	m := p.Maps[name]
+	if m == nil {
+		return fmt.Errorf("map %s is not pinned", name)
+	}
+	var k K
+	var v V
+	has := map[K]V{}
+	it := m.Iterate()
+	for it.Next(&k, &v) {
+		has[k] = v
+	}
+	if err := it.Err(); err != nil {
+		return err
+	}
+	for k, v := range want {
+		if old, is := has[k]; is && old == v {
+			continue
+		}
+		if err := m.Put(&k, &v); err != nil {
+			return fmt.Errorf("map %s: %w", name, err)
+		}
+	}
+	for k := range maps.Keys(has) {
+		if _, is := want[k]; is {
+			continue
+		}
+		if err := m.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("map %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Loaders make the set of this package, in the child that does so; its arguments are the clients that are refused.
+func Loaders() map[string]bpf.Loader {
+	return map[string]bpf.Loader{name: func(ids ...string) error {
+		return bpf.CloudSync.Make(func(p, _ *bpf.Pinned, attached int) error {
+			c := config{Version: bpf.CloudSync.Version()}
+			switch attached {
+			case 0:
+				return errors.Join(p.Put("config", uint32(0), &c), tell(p, ids))
+			case len(bpf.CloudSync.Programs):
+				c.On = 1
+				return p.Put("config", uint32(0), &c)
+			}
+			return nil
+		})
+	}}
+}
