@@ -19,7 +19,7 @@ func TestClientNames(t *testing.T) {
 		return
 	}
 	o := platformtest.NewOutside(t)
-	o.Zone("docs.example.com. 300 IN A "+platformtest.Web4, "api.dropboxapi.com. 300 IN A "+platformtest.Other4, "api.onedrive.com. 300 IN A "+platformtest.Other4)
+	o.Zone("docs.example.com. 300 IN A "+platformtest.Web4, "client.dropbox.com. 300 IN A "+platformtest.Other4, "oneclient.sfx.ms. 300 IN A "+platformtest.Other4)
 	o.Names(platformtest.DNS4)
 	l := labWith(t, server.Options{HTTP: true})
 	l.network = true
@@ -30,7 +30,7 @@ func TestClientNames(t *testing.T) {
 	policy := func(mode string) string {
 		return `{"compliance":"` + mode + `","policy_data":{"storage":{"cloud_sync_allowed":false}}}`
 	}
-	dropbox := func() string { return resolves("api.dropboxapi.com") }
+	dropbox := func() string { return resolves("client.dropbox.com") }
 	l.admin("PUT", path, policy("enforce"))
 	becomes(t, "a client's name", "NXDOMAIN", dropbox)
 	if got := resolves("docs.example.com"); got != platformtest.Web4 {
@@ -49,10 +49,32 @@ func TestClientNames(t *testing.T) {
 	if !found {
 		t.Errorf("no finding: %+v", s.Findings)
 	}
+	// A policy that has been refuted changes nothing of the network: the names are free again, and with its confirmation refused again.
+	refuted := func(is bool) {
+		if err := l.agent.call(t.Context(), func() {
+			st := l.agent.custody.state
+			if st.Refuted = 0; is {
+				st.Refuted = st.Policy.Serial
+			}
+			if err := l.agent.custody.save(st); err != nil {
+				t.Error(err)
+			}
+			l.agent.look()
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refuted(true)
+	becomes(t, "a client's name after a refutation", platformtest.Other4, dropbox)
+	if after, _ := exec.Command("nft", "-s", "list", "ruleset").Output(); string(after) != string(before) {
+		t.Errorf("the ruleset after a refutation:\n%s", after)
+	}
+	refuted(false)
+	becomes(t, "a client's name without it", "NXDOMAIN", dropbox)
 	device := "/devices/" + l.agent.custody.device().DeviceID
 	id := l.admin("POST", device+"/exceptions", `{"section":"storage","subject":"client:dropbox","reason":"a move","minutes":5}`)["id"].(string)
 	becomes(t, "a client with an exception", platformtest.Other4, dropbox)
-	if got := resolves("api.onedrive.com"); got != "NXDOMAIN" {
+	if got := resolves("oneclient.sfx.ms"); got != "NXDOMAIN" {
 		t.Errorf("another client: %s", got)
 	}
 	l.admin("DELETE", device+"/exceptions/"+id, "")
@@ -62,7 +84,7 @@ func TestClientNames(t *testing.T) {
 	l.until("it is told", func(Status) bool {
 		_ = dropbox()
 		for _, e := range l.newest() {
-			if e.Kind == enforce.WouldDeny && e.Subject == "api.dropboxapi.com" {
+			if e.Kind == enforce.WouldDeny && e.Subject == "client.dropbox.com" {
 				return true
 			}
 		}

@@ -198,7 +198,7 @@ func (a *Agent) with(st *identity.State, doc *policy.Document) *policy.Document 
 				return enforce.Monitor
 			}
 			return enforce.Enforce
-		})
+		}).WithNetworkFree()
 	}
 	return excepted(a.o.Sections, a.portal.with(doc, a.o.Now()), a.exceptions.current(st.Exceptions))
 }

@@ -111,7 +111,7 @@ func declared(code string) Warning {
 type Problem struct {
 	Warning
 	Detail string    `json:"detail"`
-	Since  time.Time `json:"since"`
+	Since  time.Time `json:"since,omitzero"`
 }
 
 func (p Problem) String() string { return p.Detail }

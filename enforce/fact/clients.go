@@ -13,7 +13,8 @@ type Client struct {
 	Units, Autostart []string
 	// Flatpak and Snap are its names there.
 	Flatpak, Snap []string
-	// Domains are names that serve its synchronisation and nothing else: what a browser needs to show the service's page is not here.
+	// Domains are names that serve its synchronisation and nothing else: what a browser needs for the service's page, and what other
+	// programs use, is not here. Many services have none.
 	Domains []string
 	// Why says why it has no programs.
 	Why string
@@ -24,31 +25,30 @@ type Client struct {
 var Clients = []Client{
 	{ID: "dropbox", Name: "Dropbox", Programs: []string{"dropbox", "dropboxd", "maestral", "maestral_qt"},
 		Units: []string{"dropbox.service", "dropbox@.service", "maestral-daemon@.service"}, Autostart: []string{"dropbox.desktop", "maestral.desktop"}, Flatpak: []string{"com.dropbox.Client"},
-		Domains: []string{"client.dropbox.com", "client-lb.dropbox.com", "d.dropbox.com", "bolt.dropbox.com", "block.dropbox.com", "notify.dropboxapi.com", "content.dropboxapi.com", "api.dropboxapi.com"}},
+		Domains: []string{"client.dropbox.com", "client-lb.dropbox.com", "block.dropbox.com"}},
 	{ID: "onedrive", Name: "OneDrive", Programs: []string{"onedrive", "OneDriveGUI*", "onedriver", "onedriver-launcher", "gvfsd-onedrive"},
 		Units: []string{"onedrive.service", "onedrive@.service", "onedriver@.service"}, Autostart: []string{"OneDriveGUI.desktop"}, Snap: []string{"onedrive-client"},
-		Domains: []string{"api.onedrive.com", "storage.live.com", "oneclient.sfx.ms"}},
+		Domains: []string{"oneclient.sfx.ms"}},
 	{ID: "google-drive", Name: "Google Drive", Programs: []string{"google-drive-ocamlfuse", "gvfsd-google", "gdrive", "overgrive"},
 		Autostart: []string{"overgrive.desktop"}},
 	{ID: "nextcloud", Name: "Nextcloud", Programs: []string{"nextcloud", "nextcloudcmd", "Nextcloud-*"},
 		Autostart: []string{"Nextcloud.desktop", "com.nextcloud.desktopclient.nextcloud.desktop"}, Flatpak: []string{"com.nextcloud.desktopclient.nextcloud"}, Snap: []string{"nextcloud-desktop-client"}},
 	{ID: "owncloud", Name: "ownCloud", Programs: []string{"owncloud", "owncloudcmd", "ownCloud-*"}, Autostart: []string{"ownCloud.desktop"}},
 	{ID: "mega", Name: "MEGA", Programs: []string{"megasync", "mega-cmd", "mega-cmd-server"},
-		Autostart: []string{"megasync.desktop"}, Flatpak: []string{"nz.mega.MEGAsync"}, Domains: []string{"api.mega.co.nz", "*.userstorage.mega.co.nz"}},
+		Autostart: []string{"megasync.desktop"}, Flatpak: []string{"nz.mega.MEGAsync"}},
 	{ID: "pcloud", Name: "pCloud", Programs: []string{"pcloud", "pcloudcc"}, Autostart: []string{"pcloud.desktop"},
-		Domains: []string{"api.pcloud.com", "eapi.pcloud.com", "binapi.pcloud.com", "ebinapi.pcloud.com"}},
-	{ID: "box", Name: "Box", Domains: []string{"upload.box.com", "upload.app.box.com", "*.realtime.services.box.net"},
-		Why: "Box has no client for Linux; rclone, which can reach it, is a client of its own"},
+		Domains: []string{"binapi.pcloud.com", "bineapi.pcloud.com"}},
+	{ID: "box", Name: "Box", Why: "Box has no client for Linux, and its names serve its page as well; rclone, which can reach it, is a client of its own"},
 	{ID: "syncthing", Name: "Syncthing", Programs: []string{"syncthing", "syncthing-gtk", "syncthingtray*"},
 		Units: []string{"syncthing.service", "syncthing@.service"}, Autostart: []string{"syncthing-start.desktop", "syncthing-gtk.desktop"},
 		Flatpak: []string{"com.github.zocker_160.SyncThingy", "me.kozec.syncthingtk"}, Snap: []string{"syncthing"},
 		Domains: []string{"discovery.syncthing.net", "discovery-v4.syncthing.net", "discovery-v6.syncthing.net", "discovery-lookup.syncthing.net",
-			"discovery-announce-v4.syncthing.net", "discovery-announce-v6.syncthing.net", "relays.syncthing.net"}},
-	{ID: "rclone", Name: "rclone", Programs: []string{"rclone", "rclone-browser", "rclonesyncservice"}, Units: []string{"rclone.service", "rclone@.service"}, Snap: []string{"rclone"}},
-	{ID: "insync", Name: "Insync", Programs: []string{"insync", "insync-headless"}, Autostart: []string{"insync.desktop"}, Domains: []string{"*.insynchq.com"}},
+			"discovery-announce-v4.syncthing.net", "discovery-announce-v6.syncthing.net"}},
+	{ID: "rclone", Name: "rclone", Programs: []string{"rclone", "rclone-browser"}, Units: []string{"rclone.service", "rclone@.service"}, Snap: []string{"rclone"}},
+	{ID: "insync", Name: "Insync", Programs: []string{"insync", "insync-headless"}, Autostart: []string{"insync.desktop"}},
 	{ID: "seafile", Name: "Seafile", Programs: []string{"seafile-applet", "seaf-daemon", "seaf-cli", "seadrive", "seadrive-gui"}, Autostart: []string{"seafile.desktop"}, Flatpak: []string{"com.seafile.Client"}},
-	{ID: "resilio", Name: "Resilio Sync", Programs: []string{"rslsync"}, Units: []string{"resilio-sync.service"}, Domains: []string{"config.resilio.com", "*.trackers.resilio.com"}},
-	{ID: "yandex-disk", Name: "Yandex Disk", Programs: []string{"yandex-disk"}, Autostart: []string{"yandex-disk.desktop"}, Domains: []string{"webdav.yandex.ru", "cloud-api.yandex.net"}},
+	{ID: "resilio", Name: "Resilio Sync", Programs: []string{"rslsync"}, Units: []string{"resilio-sync.service"}, Domains: []string{"config.resilio.com"}},
+	{ID: "yandex-disk", Name: "Yandex Disk", Programs: []string{"yandex-disk"}, Autostart: []string{"yandex-disk.desktop"}, Domains: []string{"webdav.yandex.ru"}},
 }
 
 // ClientOf returns a client by its ID.
@@ -61,22 +61,23 @@ func ClientOf(id string) (*Client, bool) {
 	return nil, false
 }
 
-// ClientOfProgram returns the client that has a program of that file name.
-func ClientOfProgram(file string) (*Client, bool) {
+// ClientOfProgram returns the client that has a program of that file name, and the name as the table has it: the end of a name of which
+// only the beginning is there is somebody's own.
+func ClientOfProgram(file string) (c *Client, program string, ok bool) {
 	for i := range Clients {
 		for _, p := range Clients[i].Programs {
-			if start, ok := strings.CutSuffix(p, "*"); p == file || ok && strings.HasPrefix(file, start) {
-				return &Clients[i], true
+			if start, more := strings.CutSuffix(p, "*"); p == file || more && strings.HasPrefix(file, start) {
+				return &Clients[i], p, true
 			}
 		}
 	}
-	return nil, false
+	return nil, "", false
 }
 
 // Syncing is a client that runs.
 type Syncing struct {
 	Client    string `json:"client"`
-	Program   string `json:"program"` // its file's name
+	Program   string `json:"program"` // as the table names it
 	Processes int    `json:"processes"`
 }
 

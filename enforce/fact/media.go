@@ -28,8 +28,10 @@ type Medium struct {
 	Held bool `json:"held,omitempty"`
 	// Refused says that the kernel lets nobody open it.
 	Refused Known[bool] `json:"refused"`
-	// Limited says whether the size of files on it is limited by the kernel; nil while nothing limits any disk, or it cannot be read.
-	Limited *bool `json:"limited,omitempty"`
+	// Limited says whether the size of files on it is limited by the kernel; nil while nothing limits any disk. Unread says why it
+	// cannot be told although something does.
+	Limited *bool  `json:"limited,omitempty"`
+	Unread  string `json:"limited_unread,omitempty"`
 	// Open says that it may have been opened before it was refused, and nobody has taken it away since.
 	Open bool `json:"open,omitempty"`
 }

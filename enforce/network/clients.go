@@ -34,7 +34,7 @@ func clientsOf(d *policy.Document, m *fact.Machine) (enforce.Mode, *table) {
 	if t.names == 0 {
 		return enforce.Off, nil
 	}
-	if !m.Can(string(settingBlocked)).Acts() {
+	if !m.Can(string(settingBlocked)).Acts() || d.NetworkFree {
 		return min(d.Mode(settingClients), enforce.Monitor), t
 	}
 	return d.Mode(settingClients), t

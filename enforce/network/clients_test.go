@@ -25,11 +25,16 @@ func TestClientNames(t *testing.T) {
 		{"an exception", strings.Replace(refuses, "MODE", "enforce", 1), []string{"client:dropbox"}, fact.Enforced, enforce.Enforce, "(lists sync clients)"},
 		{"monitor", strings.Replace(refuses, "MODE", "monitor", 1), nil, fact.Enforced, enforce.Monitor, "(lists sync clients)"},
 		{"no names here", strings.Replace(refuses, "MODE", "enforce", 1), nil, fact.Unsupported, enforce.Monitor, "(lists sync clients)"},
+		{"the network is free", strings.Replace(refuses, "MODE", "enforce", 1), nil, fact.Enforced, enforce.Monitor, "(lists sync clients)"},
 		{"allowed", `{"name":"p","compliance":"enforce","policy_data":{"storage":{"cloud_sync_allowed":true}}}`, nil, fact.Enforced, enforce.Off, ""},
 	} {
 		m := can()
 		m.Capable = map[string]fact.Capability{"network": {Level: c.level}, "storage": {Level: fact.Enforced}}
-		open := section.Open(sections(), decode(t, c.policy).Excepted(map[string][]string{"storage": c.except}), m)
+		document := decode(t, c.policy)
+		if c.name == "the network is free" {
+			document = document.WithNetworkFree()
+		}
+		open := section.Open(sections(), document.Excepted(map[string][]string{"storage": c.except}), m)
 		out := decide(open)
 		if c.names == "" {
 			if len(out.Wants) != 0 || Section.Concerned(open.Document) {
@@ -42,7 +47,7 @@ func TestClientNames(t *testing.T) {
 			t.Errorf("%s: %+v", c.name, out.Wants)
 		}
 		r := open.Rules("network").(*Rules)
-		v := r.Judge(&Subject{Name: "api.dropboxapi.com"})
+		v := r.Judge(&Subject{Name: "client.dropbox.com"})
 		if got, want := section.Word(v), map[bool]string{true: section.Allow, false: map[bool]string{true: section.Deny, false: section.WouldDeny}[c.mode == enforce.Enforce]}[len(c.except) > 0]; got != want {
 			t.Errorf("%s: %s, want %s", c.name, got, want)
 		}

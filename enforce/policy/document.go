@@ -56,6 +56,8 @@ type Document struct {
 	// Exceptions let single subjects pass for a time, by section. They are not part of the written document: the agent
 	// adds the current ones.
 	Exceptions map[string][]string
+	// NetworkFree says that it may not change the network: what would is only watched. The agent adds it.
+	NetworkFree bool
 	// Portal is until when the way to a captive portal is open; zero if it is not. The agent adds it, too.
 	Portal time.Time
 
@@ -127,6 +129,13 @@ func (d *Document) Capped(most func(enforce.Setting) enforce.Mode) *Document {
 	}
 	c := *d
 	c.modes = modes
+	return &c
+}
+
+// WithNetworkFree returns the document so that it does not change the network beside the settings that are about it.
+func (d *Document) WithNetworkFree() *Document {
+	c := *d
+	c.NetworkFree = true
 	return &c
 }
 

@@ -167,11 +167,11 @@ func (r *Rules) askClient(m *fact.Syncing) section.Answer {
 	return a
 }
 
-// explainClient answers for a client by its ID or by the name of one of its programs.
-func (r *Rules) explainClient(name string, now *fact.Machine) section.Answer {
+// explainClient answers for a client by its ID or by the name of one of its programs. Whether it runs, its capability says.
+func (r *Rules) explainClient(name string) section.Answer {
 	c, ok := fact.ClientOf(name)
 	if !ok {
-		c, ok = fact.ClientOfProgram(name)
+		c, _, ok = fact.ClientOfProgram(name)
 	}
 	if !ok {
 		a := r.askClient(&fact.Syncing{Client: name})
@@ -179,17 +179,8 @@ func (r *Rules) explainClient(name string, now *fact.Machine) section.Answer {
 		return a
 	}
 	a := r.askClient(&fact.Syncing{Client: c.ID})
-	if len(c.Programs) == 0 {
+	if c.Why != "" {
 		a.Reason += "; " + c.Why
-	}
-	if !now.Clients.OK {
-		return a
-	}
-	a.Now = "it does not run"
-	for i := range now.Clients.V {
-		if m := &now.Clients.V[i]; m.Client == c.ID {
-			a.Now = running(m)
-		}
 	}
 	return a
 }

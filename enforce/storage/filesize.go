@@ -119,9 +119,11 @@ func fileSize(c *section.Case, out *section.Outcome) {
 		case v.WouldDeny:
 			bad = append(bad, "files on "+Name(m)+" may have any size")
 		case v.Allow:
+		case m.Unread != "":
+			unsure = append(unsure, "whether files on "+Name(m)+" are limited cannot be read: "+m.Unread)
 		case m.Limited != nil && !*m.Limited:
 			bad = append(bad, "files on "+Name(m)+" are not limited")
-		case m.Limited != nil: // otherwise nothing limits any disk yet, or it cannot be read: that is the planner's to say
+		case m.Limited != nil: // otherwise nothing limits any disk yet: that is the planner's to say
 			limited = append(limited, Name(m))
 		}
 	}
@@ -148,6 +150,9 @@ func fileSize(c *section.Case, out *section.Outcome) {
 // sizeEvidence is what was read of one disk.
 func sizeEvidence(m *fact.Medium) enforce.Evidence {
 	e := enforce.Evidence{Key: "filesize.disk/" + m.Key(), State: enforce.Absent, How: "the programs in the kernel"}
+	if m.Unread != "" {
+		e.State, e.How = enforce.Unknown, m.Unread
+	}
 	if m.Limited != nil {
 		e.State, e.Value = enforce.Present, "files may have any size"
 		if *m.Limited {

@@ -57,6 +57,17 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+// A disk of which it cannot be read is unknown, and not left out.
+func TestLimitUnread(t *testing.T) {
+	yes, a, b := true, card(), card()
+	a.Limited, b.Name, b.Unread = &yes, "mmcblk1", "its map is gone"
+	m := &fact.Machine{Media: fact.Is([]fact.Medium{a, b}), Capable: map[string]fact.Capability{"storage": {Level: fact.Enforced}}}
+	out := decide(section.Open([]section.Section{Section}, document(t, tenMiB), m))
+	if f := out.Findings[0]; f.Compliance != enforce.Uncertain || !strings.Contains(f.Reason, "mmcblk1") || !strings.HasSuffix(f.Reason, "cannot be read: its map is gone") || f.Evidence[1].State != enforce.Unknown {
+		t.Errorf("%+v", f)
+	}
+}
+
 // A question about a file, and about one of an event.
 func TestExplainSize(t *testing.T) {
 	c := card()

@@ -123,8 +123,7 @@ printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations
 	}
 	r.sh("blkid -p /dev/mmcblk0p2; dd if=/dev/mmcblk0p2 of=/dev/null count=1 status=none; l=$(losetup -r --find --show /dev/mmcblk0p2) && losetup -d $l")
 	r.told("denied", "tried to open the disk itself for writing")
-	r.sh("mount -o loop /run/card/image /run/in && mkdir -m 777 /run/in/open")
-	r.sh("! truncate -s 1100K /run/in/open/x") // from the first moment
+	r.sh("systemctl kill -s STOP warder; mount -o loop /run/card/image /run/in && mkdir -m 777 /run/in/open && ! truncate -s 1100K /run/in/open/x; code=$?; systemctl kill -s CONT warder; exit $code") // from the first moment
 	grow("", "/run/in/open")
 	r.sh("umount /run/in; printf secret | cryptsetup open --key-file=- /dev/mmcblk0p1 vault && mount /dev/mapper/vault /run/in && ! truncate -s 1100K /run/in/x && mkdir -m 777 /run/in/open")
 	grow("", "/run/in/open")
@@ -163,6 +162,12 @@ printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations
 	}
 	t.Log(r.finding(sizes))
 
+	// The largest limit.
+	r.set(strings.Replace(oneMiB, ":1}", ":4194304}", 1))
+	r.wait("the limit is 4 TiB", "warder status --json | grep -q 'are limited to 4398046511104 bytes'")
+	r.sh("truncate -s 4T /run/card/open/huge && ! truncate -s 4398046511105 /run/card/open/huge && rm /run/card/open/huge")
+	limitedNow()
+
 	// Changed at run time, by the policy and by others, and killed: there is no moment in which a file grows.
 	r.sh(`(while :; do truncate -s 1100K /run/card/open/never 2>/dev/null && echo grown >>/run/never; sleep 0.002; done) >/dev/null 2>&1 & echo $! >/run/tries; rm -f /run/never`)
 	r.set(strings.Replace(oneMiB, ":1}", ":0}", 1))
@@ -174,7 +179,7 @@ printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations
 	r.told("drift", "filesize/external")
 	r.sh("rm -r /sys/fs/bpf/warder")
 	r.wait("mended", "test -e /sys/fs/bpf/warder/filesize/link_size_cut && "+limited)
-	kills := 5 // TestMedia kills the agent fifteen times elsewhere
+	kills := 5 // TestMedia kills the agent elsewhere, too
 	if os.Getenv("WARDER_SOAK") != "" {
 		kills = 200
 	}

@@ -53,6 +53,7 @@ for i in $(seq 600); do grep -q '%s' /run/warder/status.json && { echo $(( ($(da
 // TestSabotage does every row of the table, and the first in three modes: on Debian 12's kernel, and in the soak on
 // Debian 13's.
 func TestSabotage(t *testing.T) {
+	t.Parallel()
 	t.Run("debian12", func(t *testing.T) { t.Parallel(); sabotages(t, Options{Single: true}) })
 	if os.Getenv("WARDER_SOAK") == "" {
 		return // Debian 13 is the soak's

@@ -218,8 +218,8 @@ func TestSpeedFiles(t *testing.T) {
 		var took [3][2]float64
 		for turn := range 2 {
 			loaded := (turn + i) % 2
-			r.set([]string{`{"policy_data":{}}`, oneMiB}[loaded])
-			r.wait("the programs are as they should be", []string{sizeless, "test -e /sys/fs/bpf/warder/filesize/link_size_ask"}[loaded])
+			r.set([]string{`{"policy_data":{}}`, `{"policy_data":{"storage":{"max_file_size_mb":1,"cloud_sync_allowed":false}}}`}[loaded])
+			r.wait("the programs are as they should be", []string{unpinned, "test -e /sys/fs/bpf/warder/filesize/link_size_ask -a -e /sys/fs/bpf/warder/cloudsync/link_cloud_exec"}[loaded])
 			r.sh("sleep 2")
 			for k, m := range measures {
 				took[k][loaded] = run(m.run)

@@ -56,7 +56,7 @@ var fileSizeObject []byte
 
 // FileSize keeps files on external disks from growing past a size. platform/media tells it which.
 var FileSize = Set{Name: "filesize", Object: fileSizeObject, Idle: 8, Programs: []Program{
-	{Name: "size_came", Hook: "bdev_add"}, {Name: "size_rests", Hook: "bd_link_disk_holder"}, {Name: "size_loop", Hook: "blkdev_ioctl", Args: 3, Optional: true},
+	{Name: "size_came", Hook: "bdev_add"}, {Name: "size_rests", Hook: "bd_link_disk_holder"}, {Name: "size_loop", Hook: "blkdev_ioctl", Args: 3, Optional: true}, {Name: "size_loop_32", Hook: "compat_blkdev_ioctl", Args: 3, Optional: true},
 	{Name: "size_ask", Hook: "security_file_permission"}, {Name: "size_write", Hook: "rw_verify_area"},
 	{Name: "size_alloc", Hook: "vfs_fallocate"}, {Name: "size_clone", Hook: "vfs_clone_file_range"},
 	{Name: "size_same", Hook: "vfs_dedupe_file_range_one"},
@@ -71,7 +71,8 @@ var FileSize = Set{Name: "filesize", Object: fileSizeObject, Idle: 8, Programs: 
 var cloudSyncObject []byte
 
 // CloudSync keeps sync clients from being started. platform/cloudsync tells it which.
-var CloudSync = Set{Name: "cloudsync", Object: cloudSyncObject, Idle: 4, Programs: []Program{{Name: "cloud_exec", Hook: "security_bprm_check"}, {Name: "cloud_map", Hook: "security_mmap_file"}},
+var CloudSync = Set{Name: "cloudsync", Object: cloudSyncObject, Idle: 4, Programs: []Program{{Name: "cloud_exec", Hook: "security_bprm_check"}, {Name: "cloud_map", Hook: "security_mmap_file"},
+	{Name: "cloud_protect", Hook: "security_file_mprotect"}},
 	Maps: []string{"config", "names", "prints", "files", "counts", "refusals"}}
 
 // Sets are all of them.

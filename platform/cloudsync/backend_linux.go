@@ -32,6 +32,12 @@ func (c *Clients) List(context.Context) (out map[enforce.Key]enforce.Reading, er
 		if why == nil && p != nil {
 			ids, why = refused(p)
 		}
+		if last := c.last.Load(); why == nil && p != nil && last != nil {
+			var same bool
+			if same, why = last.told(p); why == nil && !same {
+				why = &bpf.Changed{Why: "they know other contents than they were told"}
+			}
+		}
 		if why == nil {
 			why = bpf.CloudSync.Strays()
 		}
@@ -67,26 +73,41 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 		return err
 	}
 	if x.To.State == enforce.Absent {
+		c.last.Store(nil)
 		return c.held.Remove()
 	}
 	ids, ok := fact.ParseClientsRefused(string(x.To.Value))
 	if !ok {
 		return fmt.Errorf("%q names no clients", x.To.Value)
 	}
+	has, err := find(ids) // before anything is locked
+	if err != nil {
+		return err
+	}
+	put := func(p *bpf.Pinned) error {
+		err := tell(p, ids, has)
+		if err == nil {
+			c.last.Store(&has)
+		}
+		return err
+	}
 	told := false
-	var err error
 	c.held.With(func(p *bpf.Pinned, why error) {
 		if told = p != nil && why == nil && bpf.CloudSync.Strays() == nil; told {
-			err = tell(p, ids)
+			err = put(p)
 		}
 	})
-	if told {
-		return err
+	if !told {
+		c.last.Store(nil)
+		if err := bpf.CloudSync.Calls(ctx, c.run); err != nil {
+			return err
+		}
+		err = c.held.Make(ctx, func(p, _ *bpf.Pinned) error { return put(p) }, ids...)
 	}
-	if err := bpf.CloudSync.Calls(ctx, c.run); err != nil {
-		return err
+	if poke := c.poke.Load(); poke != nil {
+		(*poke)() // what was started while this was done
 	}
-	return c.held.Make(ctx, ids...)
+	return err
 }
 
 // Watch reports that another program has removed something that is pinned.

@@ -2,7 +2,9 @@ package cloudsync
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 
 	"github.com/warderd/warder/enforce"
@@ -18,7 +20,9 @@ type Clients struct {
 	gate      enforce.Gate
 	log       *slog.Logger
 	held      *bpf.Held
-	cannot    atomic.Bool // the programs cannot be here: all that can be done is to stop what runs
+	last      atomic.Pointer[contents] // what the programs were told
+	poke      atomic.Pointer[func()]   // has the guard look at what runs
+	cannot    atomic.Bool              // the programs cannot be here: all that can be done is to stop what runs
 }
 
 // Capability is the control of sync clients.
@@ -26,7 +30,7 @@ func Capability(h platform.Host) platform.Capability {
 	c := &Clients{proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log, held: bpf.Hold(&bpf.CloudSync, check)}
 	return platform.Capability{
 		Name: name, Claims: claims(), Probe: c.probe,
-		Observers: []platform.Observer{c}, Backends: []platform.Backend{c}, Guards: []platform.Guard{&Guard{Clients: c}},
+		Observers: []platform.Observer{c}, Backends: []platform.Backend{c}, Guards: []platform.Guard{newGuard(c)}, Now: c.now,
 	}
 }
 
@@ -43,12 +47,39 @@ func (c *Clients) probe(ctx context.Context) []platform.Claim {
 	return []platform.Claim{{Setting: setting, OS: "linux", Level: fact.Partial, Limit: "sync clients can start, and are stopped within a minute: " + err.Error()}}
 }
 
+// now says whether a client runs, by its name for people.
+func (c *Clients) now(section, subject string) string {
+	if section != setting.Section() || !slices.ContainsFunc(fact.Clients, func(x fact.Client) bool { return x.Name == subject }) {
+		return ""
+	}
+	list, err := c.present()
+	if err != nil {
+		return ""
+	}
+	for _, x := range list {
+		if client, _ := fact.ClientOf(x.Client); client.Name == subject {
+			return fmt.Sprintf("it runs (program %s, %d process(es))", enforce.Plain(x.Program), x.Processes)
+		}
+	}
+	return "it does not run"
+}
+
 // Observe lists the clients that run.
 func (c *Clients) Observe(_ context.Context, out *fact.Machine) error {
-	list, err := c.running()
+	all, err := c.present()
 	if err != nil {
 		out.Clients = fact.Unread[[]fact.Syncing](err.Error())
 		return err
+	}
+	out.Clients = fact.Is(all)
+	return nil
+}
+
+// present sums up the processes of each client.
+func (c *Clients) present() ([]fact.Syncing, error) {
+	list, err := c.running()
+	if err != nil {
+		return nil, err
 	}
 	all := []fact.Syncing{}
 	at := map[string]int{}
@@ -61,6 +92,5 @@ func (c *Clients) Observe(_ context.Context, out *fact.Machine) error {
 		}
 		all[i].Processes++
 	}
-	out.Clients = fact.Is(all)
-	return nil
+	return all, nil
 }

@@ -15,7 +15,7 @@ const (
 
 	onlyLinux = "sync clients are only refused on Linux in this version"
 	limit     = "known clients are refused by the names of their programs, and copies of installed ones by their contents; a browser's uploads, a program that was changed and renamed, " +
-		"a renamed copy that is run by a loader of its own, and clients that are not in the table are not seen"
+		"what a loader of its own or an emulator runs from memory, and clients that are not in the table are not seen"
 )
 
 // claims are what this package supports, on every system.

@@ -2,16 +2,23 @@ package cloudsync
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 
+	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/bpf"
 	"github.com/warderd/warder/platform/mountinfo"
 )
@@ -110,7 +117,7 @@ func TestRunning(t *testing.T) {
 	for _, p := range list {
 		got[p.pid] = fmt.Sprintf("%s %s %s %d", p.client.ID, p.program, p.started, p.uid)
 	}
-	want := map[int]string{10: "rclone rclone 1000 1000", 11: "dropbox dropbox 1100 1000", 12: "dropbox maestral 1200 1000", 17: "nextcloud Nextcloud-3.1.AppImage 1700 1000"}
+	want := map[int]string{10: "rclone rclone 1000 1000", 11: "dropbox dropbox 1100 1000", 12: "dropbox maestral 1200 1000", 17: "nextcloud Nextcloud-* 1700 1000"}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%v, want %v", got, want)
 	}
@@ -123,11 +130,21 @@ func TestRunning(t *testing.T) {
 	}
 }
 
-// Which files are taken for a client's program.
-func TestLook(t *testing.T) {
-	dir := t.TempDir()
+// Which files are taken for a client's program: root's, in a directory of root's, under one name, and not what is installed under
+// another name as well.
+func TestSearch(t *testing.T) {
+	if os.Getuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("only root's files are taken for programs: root runs this")
+		}
+		t.Skip("only root's files are taken for programs")
+	}
+	top := t.TempDir()
 	write := func(name, text string, mode os.FileMode) string {
-		path := filepath.Join(dir, name)
+		path := filepath.Join(top, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -136,38 +153,66 @@ func TestLook(t *testing.T) {
 		}
 		return path
 	}
-	if os.Getuid() != 0 {
-		t.Skip("only root's files are taken for programs")
+	want := map[fingerprint]string{}
+	takes := func(path, client string) {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		p, _, _ := printOf(f)
+		want[p] = client
 	}
-	client, _ := fact.ClientOf("rclone")
-	essential := write("sh", "essential", 0o755)
-	f, err := os.Open(essential)
+	takes(write("bin/rclone", strings.Repeat("program", 100), 0o755), "rclone")
+	takes(write("bin/maestral", "#!/bin/sh\n", 0o755), "dropbox")
+	takes(write("deep/a/b/syncthing", "three levels", 0o755), "syncthing")
+	write("deep/a/b/c/insync", "four levels", 0o755)
+	write("bin/onedrive", "a shell under a client's name", 0o755)
+	write("bin/zsh", "a shell under a client's name", 0o755)
+	write("group/rclone", "of a group", 0o775)
+	write("everybody/nextcloud", "in a directory of everybody", 0o755)
+	_ = os.Chmod(filepath.Join(top, "everybody"), 0o777)
+	theirs := write("theirs/owncloud", "somebody's", 0o755)
+	write("own/megasync", "in somebody's directory", 0o755)
+	_ = os.Chown(theirs, 65534, 65534)
+	_ = os.Chown(filepath.Join(top, "own"), 65534, 65534)
+	if err := os.Link(write("bin/pcloud", "has two names", 0o755), filepath.Join(top, "bin/x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("rclone", filepath.Join(top, "bin/seadrive")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(top, "own"), filepath.Join(top, "deep/link")); err != nil {
+		t.Fatal(err)
+	}
+	write("bin/dropbox/file", "a directory of that name", 0o755)
+	write("bin/rslsync", "", 0o755)
+	var all []string
+	for i := range fact.Clients {
+		all = append(all, fact.Clients[i].ID)
+	}
+	in := map[string]int{top + "/none": 1}
+	for _, d := range []string{"bin", "group", "everybody", "theirs", "own"} {
+		in[filepath.Join(top, d)] = 0
+	}
+	in[filepath.Join(top, "deep")] = 2
+	mounts := []mountinfo.Mount{{Point: "/", FS: "ext4"}}
+	out, err := search(all, in, mounts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	print, _, _ := printOf(f)
-	one := write("rclone", strings.Repeat("program", 100), 0o755)
-	theirs := write("theirs", "theirs", 0o755)
-	if err := os.Chown(theirs, 65534, 65534); err != nil {
-		t.Fatal(err)
+	got := map[fingerprint]string{}
+	for p, c := range out.prints {
+		got[p] = c.String()
 	}
-	twice := write("twice", "has two names", 0o755)
-	if err := os.Link(twice, twice+"2"); err != nil {
-		t.Fatal(err)
+	if fmt.Sprint(got) != fmt.Sprint(want) || len(out.files) < len(want) {
+		t.Errorf("%v, want %v; files %v", got, want, out.files)
 	}
-	if err := os.Symlink(one, dir+"/link"); err != nil {
-		t.Fatal(err)
+	if out, err := search([]string{"insync"}, in, mounts); err != nil || len(out.prints) != 0 {
+		t.Errorf("%v %v", out, err)
 	}
-	for path, want := range map[string]bool{
-		one: true, theirs: false, twice: false, dir + "/link": false, write("group", "group", 0o775): false, write("copy", "essential", 0o755): false,
-		write("empty", "", 0o755): false, dir: false, dir + "/none": false, write("small", "#!/bin/sh\n", 0o755): true,
-	} {
-		prints, files := map[fingerprint]id{}, map[known]id{}
-		look(path, client, map[fingerprint]bool{print: true}, prints, files)
-		if got := len(prints) == 1 && len(files) == 1; got != want {
-			t.Errorf("%s: %v %v", path, prints, files)
-		}
+	if out, err := search(all, in, []mountinfo.Mount{{Point: "/", FS: "nfs"}}); err != nil || len(out.prints) != 0 {
+		t.Errorf("%v %v", out, err)
 	}
 }
 
@@ -184,11 +229,130 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// The sum of a file's beginning is the kernel programs': of 32 numbers of 64 bits, each in this order.
+// The sum of a file's beginning is the kernel programs': of 32 numbers of 64 bits, in their order, as this processor has them.
 func TestHeadSum(t *testing.T) {
-	var a, b [headSize]byte
-	b[headSize-1] = 1
-	if headSum(&a) == headSum(&b) || headSum(&a) != headSum(&[headSize]byte{}) {
-		t.Error("the sum does not depend on all of it")
+	var head [headSize]byte
+	for i := range head {
+		head[i] = byte(i)
+	}
+	sum := uint64(14695981039346656037)
+	for i := range 32 {
+		sum ^= *(*uint64)(unsafe.Pointer(&head[8*i]))
+		sum *= 1099511628211
+	}
+	if got := headSum(&head); got != sum {
+		t.Errorf("%x, want %x", got, sum)
+	}
+}
+
+// rules are a section's, of which one client is refused.
+type rules struct {
+	refuses string
+	act     bool
+}
+
+func (r rules) Clients() enforce.Judge[fact.Syncing] { return r }
+func (r rules) CanStop() bool                        { return r.act }
+func (r rules) CanDeny() bool                        { return false }
+func (r rules) Judge(x *fact.Syncing) enforce.Verdict {
+	no := x.Client == r.refuses
+	return enforce.Verdict{Allow: !no || !r.act, WouldDeny: no && !r.act, WouldMode: enforce.Monitor}
+}
+func (r rules) Reason(enforce.Verdict, *fact.Syncing) (string, string) { return "why", "" }
+
+// client starts a program under a client's name; deaf: one that does not stop when it is asked.
+func client(t *testing.T, deaf bool) *exec.Cmd {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "rclone")
+	text, err := os.ReadFile("/bin/sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"600"}
+	if deaf {
+		if text, err = os.ReadFile("/bin/bash"); err != nil {
+			t.Fatal(err)
+		}
+		args = []string{"-c", `trap "" TERM; echo up; while :; do read -t 60 <>/dev/null || :; sleep 0.1; done`}
+	}
+	if err := os.WriteFile(path, text, 0o755); err != nil { //nolint:gosec // it is run
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, args...)
+	out, _ := cmd.StdoutPipe()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	if deaf {
+		_, _ = out.Read(make([]byte, 8))
+	}
+	return cmd
+}
+
+// A client that runs is asked to stop, and ended if it does not; in monitor mode it is left. A look is asked for when one has
+// stopped, and never otherwise.
+func TestGuard(t *testing.T) {
+	var decisions []platform.Decision
+	looks := 0
+	gate := func(enforce.Change) error { return nil }
+	c := &Clients{proc: "/proc", gate: func(x enforce.Change) error { return gate(x) }, log: slog.New(slog.DiscardHandler), held: bpf.Hold(&bpf.CloudSync, check)}
+	g := newGuard(c)
+	g.Listen(func(d platform.Decision) { decisions = append(decisions, d) }, func(bool) { looks++ })
+	note := func() string {
+		var list []string
+		for _, d := range decisions {
+			list = append(list, d.Note)
+		}
+		decisions = nil
+		return strings.Join(list, "; ")
+	}
+	one := client(t, false)
+	if err := g.Load(rules{"rclone", false}); err != nil || len(decisions) != 1 || !decisions[0].Verdict.WouldDeny || decisions[0].Quiet || note() != "" {
+		t.Fatalf("%v %+v", err, decisions)
+	}
+	if err := g.Load(rules{"rclone", false}); err != nil || len(decisions) != 0 || looks != 0 {
+		t.Errorf("the same once more: %v %+v, %d looks", err, decisions, looks)
+	}
+	gate = func(enforce.Change) error { return enforce.ErrContended }
+	if err := g.Load(rules{"rclone", true}); err != nil || len(decisions) != 0 {
+		t.Errorf("contended: %v %+v", err, decisions)
+	}
+	gate = func(enforce.Change) error { return nil }
+	if err := g.Load(rules{"rclone", true}); err != nil || !strings.Contains(note(), fmt.Sprintf("it ran (pid %d, user %d) and was asked to stop", one.Process.Pid, os.Getuid())) || !g.waits() {
+		t.Errorf("%v %+v", err, decisions)
+	}
+	if state, err := one.Process.Wait(); err != nil || state.Success() {
+		t.Errorf("%v %v", state, err)
+	}
+	if err := g.pass(); err != nil || looks != 1 || g.waits() || len(decisions) != 0 {
+		t.Errorf("%v, %d looks, %+v", err, looks, decisions)
+	}
+	two := client(t, true)
+	if err := g.pass(); err != nil || !strings.Contains(note(), "was asked to stop") {
+		t.Errorf("%v %+v", err, decisions)
+	}
+	g.mu.Lock()
+	for _, m := range g.seen {
+		m.at = m.at.Add(-patience)
+	}
+	g.mu.Unlock()
+	if err := g.pass(); err != nil || !strings.Contains(note(), "it did not stop within 10s") {
+		t.Errorf("%v %+v", err, decisions)
+	}
+	if state, err := two.Process.Wait(); err != nil || state.Success() {
+		t.Errorf("%v %v", state, err)
+	}
+	if err := g.pass(); err != nil || looks != 2 || g.waits() {
+		t.Errorf("%v, %d looks", err, looks)
+	}
+	// Run asks for nothing by itself.
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- g.Run(ctx) }()
+	time.Sleep(settles + 500*time.Millisecond)
+	cancel()
+	if err := <-done; err != nil || looks != 2 {
+		t.Errorf("%v, %d looks", err, looks)
 	}
 }

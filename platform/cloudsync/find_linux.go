@@ -1,6 +1,8 @@
 package cloudsync
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,59 +15,142 @@ import (
 	"github.com/warderd/warder/platform/mountinfo"
 )
 
-// The places of installed programs, and file systems that answer by themselves: a program in a place that does not answer would keep
-// the agent waiting.
-var (
-	places = []string{"/usr/bin", "/usr/local/bin", "/usr/sbin", "/usr/games", "/usr/libexec", "/usr/lib/*", "/usr/lib/*/*", "/usr/libexec/*", "/opt/*", "/opt/*/bin",
-		"/opt/*/*"}
-	answering = []string{"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "zfs", "overlay", "squashfs", "erofs", "tmpfs"}
-	// essential programs can never be taken for a client's, whatever somebody has put under a client's name.
-	essential = []string{"/proc/self/exe", "/proc/1/exe", "/bin/sh", "/bin/bash", "/usr/bin/env", "/usr/bin/busybox", "/bin/busybox", "/usr/bin/python3", "/usr/bin/perl", "/usr/bin/node",
-		"/usr/bin/snap", "/usr/bin/flatpak", "/usr/bin/bwrap", "/usr/bin/toybox", "/usr/bin/coreutils"}
+// places are those of installed programs, and how many levels of directories below them.
+var places = map[string]int{"/usr/bin": 0, "/usr/local/bin": 0, "/usr/sbin": 0, "/usr/games": 0, "/usr/libexec": 1, "/usr/lib": 2, "/opt": 2}
+
+// answering file systems answer by themselves: a place that does not would keep the agent waiting.
+var answering = []string{"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "zfs", "overlay", "squashfs", "erofs", "tmpfs"}
+
+// essential programs can never be taken for a client's, whatever somebody has put under a client's name. What is installed under
+// another name as well cannot either.
+var essential = []string{"/proc/self/exe", "/proc/1/exe", "/bin/sh", "/bin/bash", "/bin/busybox", "/usr/bin/env", "/usr/bin/sudo", "/usr/bin/login"}
+
+// Bounds of what is looked at and found (for the latter, see platform/bpf/c/cloudsync.c).
+const (
+	maxDirs  = 4096
+	maxFound = 500
 )
 
-// maxFound bounds what is found of each kind (as in platform/bpf/c/cloudsync.c).
-const maxFound = 500
+// contents are installed programs of clients, by what they are and by the file.
+type contents struct {
+	prints map[fingerprint]id
+	files  map[known]id
+}
 
-// find finds the installed programs of clients: files of root's that nobody else can change. Whoever could would have us refuse any
-// program, by a copy of it under a client's name.
-func find(ids []string) (prints map[fingerprint]id, files map[known]id) {
-	prints, files = map[fingerprint]id{}, map[known]id{}
-	no := map[fingerprint]bool{}
-	for _, path := range essential {
-		if f, err := os.Open(path); err == nil {
-			if p, _, ok := printOf(f); ok {
-				no[p] = true
+// find finds the installed programs of clients: files of root's that nobody else can change, in directories in which nobody else can
+// put one in their place. Whoever could would have us refuse any program, by a copy of it under a client's name.
+func find(ids []string) (out contents, err error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return out, fmt.Errorf("the list of mounts cannot be read: %w", err)
+	}
+	defer f.Close()
+	mounts, _, err := mountinfo.Parse(f)
+	if err != nil {
+		return out, fmt.Errorf("the list of mounts cannot be read: %w", err)
+	}
+	return search(ids, places, mounts)
+}
+
+func search(ids []string, places map[string]int, mounts []mountinfo.Mount) (out contents, err error) {
+	out = contents{map[fingerprint]id{}, map[known]id{}}
+	names := map[string]id{}
+	for _, s := range ids {
+		c, _ := fact.ClientOf(s)
+		for _, p := range c.Programs {
+			if !strings.HasSuffix(p, "*") { // what is called so lies in somebody's home
+				names[p] = idOf(c.ID)
 			}
-			_ = f.Close()
 		}
 	}
-	var mounts []mountinfo.Mount
-	if f, err := os.Open("/proc/self/mountinfo"); err == nil {
-		mounts, _, _ = mountinfo.Parse(f)
-		_ = f.Close()
+	var dirs []string
+	for place, levels := range places {
+		dirs = below(dirs, place, levels, mounts)
 	}
-	for _, pattern := range places {
-		if !answers(mounts, strings.TrimRight(pattern, "/*")) {
-			continue
-		}
-		dirs, _ := filepath.Glob(pattern)
-		for _, dir := range dirs {
-			if len(prints) >= maxFound || !answers(mounts, dir) {
-				continue
-			}
-			for _, s := range ids {
-				c, _ := fact.ClientOf(s)
-				for _, program := range c.Programs {
-					if strings.HasSuffix(program, "*") {
-						continue // what is called so lies in somebody's home
-					}
-					look(filepath.Join(dir, program), c, no, prints, files)
+	sizes := map[uint64]bool{}
+	for _, dir := range dirs {
+		if err := each(dir, func(at int, name string) {
+			if of, is := names[name]; is && len(out.prints) < maxFound {
+				if look(at, name, of, mounts, out) {
+					sizes[uint64(sizeAt(at, name))] = true
 				}
 			}
+		}); err != nil {
+			return out, err
 		}
 	}
-	return prints, files
+	if len(out.prints) == 0 {
+		return out, nil
+	}
+	for _, path := range essential {
+		out.forget(unix.AT_FDCWD, path, 0)
+	}
+	for _, dir := range dirs {
+		if err := each(dir, func(at int, name string) {
+			if _, is := names[name]; !is && sizes[uint64(sizeAt(at, name))] {
+				out.forget(at, name, unix.O_NOFOLLOW)
+			}
+		}); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+// below lists a directory and those below it, down to a level, without following links and only where something answers.
+func below(list []string, dir string, levels int, mounts []mountinfo.Mount) []string {
+	if len(list) >= maxDirs || !answers(mounts, dir) {
+		return list
+	}
+	list = append(list, dir)
+	if levels == 0 {
+		return list
+	}
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			list = below(list, filepath.Join(dir, e.Name()), levels-1, mounts)
+		}
+	}
+	return list
+}
+
+// each calls f with the names in a directory of root's in which nobody else can put anything. A directory that is not there, is a link
+// or somebody else's is passed over.
+func each(dir string, f func(at int, name string)) error {
+	at, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			return nil
+		}
+		return fmt.Errorf("%s cannot be read: %w", dir, err)
+	}
+	d := os.NewFile(uintptr(at), dir)
+	defer d.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(at, &st); err != nil {
+		return fmt.Errorf("%s cannot be read: %w", dir, err)
+	}
+	if st.Uid != 0 || st.Mode&(unix.S_IWGRP|unix.S_IWOTH) != 0 {
+		return nil
+	}
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return fmt.Errorf("%s cannot be read: %w", dir, err)
+	}
+	for _, n := range names {
+		f(at, n)
+	}
+	return nil
+}
+
+// sizeAt is the size of a regular file in a directory; 0 for anything else.
+func sizeAt(at int, name string) int64 {
+	var st unix.Stat_t
+	if unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return 0
+	}
+	return st.Size
 }
 
 // answers reports whether a path is on a file system that answers by itself, by the list of mounts.
@@ -79,22 +164,42 @@ func answers(mounts []mountinfo.Mount, path string) bool {
 	return slices.Contains(answering, fs)
 }
 
-// look adds a file if it is a client's program. One with other names is left out: it may be another program as well.
-func look(path string, c *fact.Client, no map[fingerprint]bool, prints map[fingerprint]id, files map[known]id) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+// look adds a file if it is a program of root's. One with other names is left out: it may be another program as well.
+func look(at int, name string, of id, mounts []mountinfo.Mount, out contents) bool {
+	f, err := open(at, name, unix.O_NOFOLLOW)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	p, st, ok := printOf(f)
+	if !ok || st.Uid != 0 || st.Mode&(unix.S_IWGRP|unix.S_IWOTH) != 0 || st.Nlink != 1 {
+		return false
+	}
+	out.prints[p] = of
+	if dev, ino, err := bpf.Opened(f, mounts); err == nil {
+		out.files[known{Ino: ino, Size: p.Size, Dev: dev}] = of
+	}
+	return true
+}
+
+// forget leaves out a content that another program has, too.
+func (c contents) forget(at int, name string, flags int) {
+	f, err := open(at, name, flags)
 	if err != nil {
 		return
 	}
-	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
-	p, st, ok := printOf(f)
-	if !ok || st.Uid != 0 || st.Mode&(unix.S_IWGRP|unix.S_IWOTH) != 0 || st.Nlink != 1 || no[p] {
-		return
+	if p, _, ok := printOf(f); ok {
+		delete(c.prints, p)
 	}
-	prints[p] = idOf(c.ID)
-	if dev, ino, err := bpf.File(path); err == nil && ino == st.Ino {
-		files[known{Ino: ino, Size: p.Size, Dev: dev}] = idOf(c.ID)
+}
+
+func open(at int, name string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY|flags, 0)
+	if err != nil {
+		return nil, err
 	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // printOf reads by what a program is known. A file that is shorter than what is read of it is filled up with zeros, as the kernel does.

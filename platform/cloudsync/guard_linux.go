@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,10 +25,13 @@ type Guard struct {
 	told   atomic.Pointer[listener]
 	ruling atomic.Pointer[ruling]
 
-	mu   sync.Mutex
-	seen map[string]*met // processes of clients, by number and start
-	soon atomic.Pointer[chan struct{}]
+	mu      sync.Mutex
+	seen    map[string]*met // processes of clients, by number and start
+	waiting bool            // one was asked to stop, and is waited for
+	soon    chan struct{}
 }
+
+func newGuard(c *Clients) *Guard { return &Guard{Clients: c, soon: make(chan struct{}, 1)} }
 
 type listener struct {
 	hand func(platform.Decision)
@@ -54,7 +58,7 @@ type stopper interface {
 
 const (
 	patience = 10 * time.Second // from when a client was asked to stop until it is ended
-	again    = time.Second      // while one was asked
+	eachTime = time.Second      // while one was asked
 	settles  = 3 * time.Second  // a program that was started just before the kernel refused it runs by then
 	regular  = 10 * time.Minute // what was installed meanwhile; what runs by a way that nothing sees
 	often    = time.Minute      // where nothing keeps them from starting
@@ -82,28 +86,32 @@ func (g *Guard) Load(r platform.Rules) error {
 		return platform.Unsupported{Feature: "the control of sync clients", Need: "rules that judge them"}
 	}
 	g.ruling.Store(&ruling{s.Clients(), s.CanStop()})
-	if c := g.soon.Load(); c != nil {
-		select {
-		case *c <- struct{}{}:
-		default:
-		}
-	}
-	_, err := g.pass()
-	return err
+	g.again()
+	return g.pass()
 }
 
-// pass judges every process of a client once, and reports whether one was asked to stop and still runs.
-func (g *Guard) pass() (waits bool, err error) {
+// again has Run look once more in a while.
+func (g *Guard) again() {
+	select {
+	case g.soon <- struct{}{}:
+	default:
+	}
+}
+
+// pass judges every process of a client once.
+func (g *Guard) pass() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	before := g.waiting
+	g.waiting = false
 	r := g.ruling.Load()
 	if r == nil {
 		g.seen = nil
-		return false, nil
+		return nil
 	}
 	list, err := g.running()
 	if err != nil {
-		return false, err
+		return err
 	}
 	if g.seen == nil {
 		g.seen = map[string]*met{}
@@ -130,34 +138,41 @@ func (g *Guard) pass() (waits bool, err error) {
 			if !changed {
 				continue
 			}
+		case g.contended():
+			continue // left alone, and reported as drift
 		case !m.asked:
-			waits = true
+			g.waiting = true
 			out.Err = g.signal(p, unix.SIGTERM)
 			m.asked, m.at = true, time.Now()
 			out.Note = fmt.Sprintf("it ran (pid %d, user %d) and was asked to stop", p.pid, p.uid)
 		case !m.ended && time.Since(m.at) >= patience:
-			waits = true
+			g.waiting = true
 			out.Err = g.signal(p, unix.SIGKILL)
 			m.ended = true
 			out.Key.ID = "ended " + at
 			out.Note = fmt.Sprintf("it did not stop within %s (pid %d, user %d) and was ended", patience, p.pid, p.uid)
 		default:
-			waits = true
+			g.waiting = g.waiting || !m.ended // one that cannot even be ended is left to the regular look
 			continue
 		}
 		errs = append(errs, out.Err)
 		g.hand(out)
 	}
 	maps.DeleteFunc(g.seen, func(at string, _ *met) bool { return !present[at] })
-	return waits, errors.Join(errs...)
+	if before && !g.waiting {
+		g.look() // the finding is another one now
+	}
+	return errors.Join(errs...)
+}
+
+// contended reports whether another program contends for what we do.
+func (g *Guard) contended() bool {
+	return errors.Is(g.gate(enforce.Change{Key: key, Mode: enforce.Enforce}), enforce.ErrContended)
 }
 
 // signal sends a signal to a process, if it is still the one that was judged.
 func (g *Guard) signal(p process, s unix.Signal) error {
 	if err := g.gate(enforce.Change{Key: key, Mode: enforce.Enforce}); err != nil {
-		if errors.Is(err, enforce.ErrContended) {
-			return nil
-		}
 		return err
 	}
 	fd, err := unix.PidfdOpen(p.pid, 0)
@@ -168,7 +183,7 @@ func (g *Guard) signal(p process, s unix.Signal) error {
 		return fmt.Errorf("process %d cannot be reached: %w", p.pid, err)
 	}
 	defer unix.Close(fd)
-	if now, ok := g.process(p.pid); !ok || now.started != p.started || now.client != p.client {
+	if now, ok, err := g.process(p.pid); err != nil || !ok || now.started != p.started || now.client != p.client {
 		return nil
 	}
 	if err := unix.PidfdSendSignal(fd, s, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -213,35 +228,34 @@ func (g *Guard) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	soon := make(chan struct{}, 1)
-	g.soon.Store(&soon)
+	poke := g.again
+	g.poke.Store(&poke)
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { g.tell(ctx) })
-	waiting := false
 	next := time.NewTimer(settles)
 	defer next.Stop()
+	asked := false // this look is for those that were asked to stop, and for nothing else
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-soon:
-			waiting = true
+		case <-g.soon:
+			asked = false
 			next.Reset(settles)
 			continue
 		case <-next.C:
 		}
-		g.refresh()
-		still, err := g.pass()
-		if err != nil {
+		if !asked {
+			g.refresh()
+		}
+		if err := g.pass(); err != nil {
 			g.log.Warn("sync clients could not be stopped", "error", err)
 		}
-		if waiting && !still {
-			g.look() // the finding
-		}
-		switch waiting = still; {
-		case still:
-			next.Reset(again)
+		asked = g.waits()
+		switch {
+		case asked:
+			next.Reset(eachTime)
 		case g.cannot.Load() && g.ruling.Load() != nil:
 			next.Reset(often)
 		default:
@@ -250,23 +264,44 @@ func (g *Guard) Run(ctx context.Context) error {
 	}
 }
 
+// waits reports whether a client was asked to stop, and is waited for.
+func (g *Guard) waits() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.waiting
+}
+
 // refresh tells the programs in the kernel which files here are clients' programs now.
 func (g *Guard) refresh() {
 	if r := g.ruling.Load(); r == nil || !r.act || g.gate(enforce.Change{Key: key, Mode: enforce.Enforce}) != nil {
 		return
 	}
+	var ids []string
 	g.held.With(func(p *bpf.Pinned, err error) {
-		if p == nil || err != nil {
-			return // the planner attaches them
-		}
-		ids, err := refused(p)
-		if err != nil {
-			return
-		}
-		if err := found(p, ids); err != nil {
-			g.log.Warn("the programs of sync clients could not be told to the kernel", "error", err)
+		if p != nil && err == nil { // otherwise the planner attaches them
+			ids, _ = refused(p)
 		}
 	})
+	if len(ids) == 0 {
+		return
+	}
+	has, err := find(ids) // nothing is locked meanwhile
+	if err == nil {
+		g.held.With(func(p *bpf.Pinned, why error) {
+			if p == nil || why != nil {
+				return
+			}
+			if now, why := refused(p); why != nil || !slices.Equal(now, ids) {
+				return // told meanwhile
+			}
+			if err = has.tell(p); err == nil {
+				g.last.Store(&has)
+			}
+		})
+	}
+	if err != nil {
+		g.log.Warn("the programs of sync clients could not be told to the kernel", "error", err)
+	}
 }
 
 // Work lists nothing: what goes on ends within seconds.
@@ -299,12 +334,12 @@ func (g *Guard) refusal(r *refusal, told map[string]time.Time) {
 	x := fact.Syncing{Client: r.Client}
 	note := fmt.Sprintf("%s (pid %d, user %d) tried to ", enforce.Plain(r.Program), r.PID, r.UID)
 	// A file with another name is somebody's own: its name is nobody's news.
-	c, is := fact.ClientOfProgram(r.File)
+	c, program, is := fact.ClientOfProgram(r.File)
 	switch {
 	case is && c.ID == r.Client && r.Why == asLoaded:
-		note += "run " + r.File + " without starting it"
+		note += "run " + program + " without starting it"
 	case is && c.ID == r.Client:
-		note += "start " + r.File
+		note += "start " + program
 	default:
 		note += "run a copy of it under another name"
 	}

@@ -112,23 +112,17 @@ func check(p *bpf.Pinned) error {
 
 // refused returns the clients whose programs are refused, in the order of the table. A client of which only some are is an error.
 func refused(p *bpf.Pinned) ([]string, error) {
-	m := p.Maps["names"]
-	if m == nil {
-		return nil, errors.New("map names is not pinned")
+	names, err := entries[title, id](p, "names")
+	if err != nil {
+		return nil, err
 	}
 	has := map[string]int{}
-	var t title
-	var of id
-	it := m.Iterate()
-	for it.Next(&t, &of) {
+	for t, of := range names {
 		c, ok := fact.ClientOf(of.String())
 		if !ok || !slices.Contains(titles(c), t) {
 			return nil, &bpf.Changed{Why: fmt.Sprintf("they refuse %q as a program of %q", strings.TrimRight(string(t.Text[:]), "\x00"), of)}
 		}
 		has[c.ID]++
-	}
-	if err := it.Err(); err != nil {
-		return nil, err
 	}
 	var out []string
 	for i := range fact.Clients {
@@ -144,9 +138,8 @@ func refused(p *bpf.Pinned) ([]string, error) {
 	return out, nil
 }
 
-// tell tells the programs which clients are refused, and which files here are their programs; what is not in the lists any more
-// is forgotten last.
-func tell(p *bpf.Pinned, ids []string) error {
+// tell tells the programs which clients are refused, and which files here are their programs.
+func tell(p *bpf.Pinned, ids []string, has contents) error {
 	names := map[title]id{}
 	for _, s := range ids {
 		c, ok := fact.ClientOf(s)
@@ -157,20 +150,29 @@ func tell(p *bpf.Pinned, ids []string) error {
 			names[t] = idOf(c.ID)
 		}
 	}
-	return errors.Join(become(p, "names", names), found(p, ids))
+	return errors.Join(become(p, "names", names), has.tell(p))
 }
 
-// found tells them which files here are their programs.
-func found(p *bpf.Pinned, ids []string) error {
-	prints, files := find(ids)
-	return errors.Join(become(p, "prints", prints), become(p, "files", files))
+// tell tells the programs of these contents and no others.
+func (c contents) tell(p *bpf.Pinned) error {
+	return errors.Join(become(p, "prints", c.prints), become(p, "files", c.files))
 }
 
-// become gives a map these entries and no others.
-func become[K comparable, V comparable](p *bpf.Pinned, name string, want map[K]V) error {
+// told reports whether that is what they have been told.
+func (c contents) told(p *bpf.Pinned) (bool, error) {
+	prints, err := entries[fingerprint, id](p, "prints")
+	if err != nil {
+		return false, err
+	}
+	files, err := entries[known, id](p, "files")
+	return maps.Equal(prints, c.prints) && maps.Equal(files, c.files), err
+}
+
+// entries reads a map.
+func entries[K, V comparable](p *bpf.Pinned, name string) (map[K]V, error) {
 	m := p.Maps[name]
 	if m == nil {
-		return fmt.Errorf("map %s is not pinned", name)
+		return nil, fmt.Errorf("map %s is not pinned", name)
 	}
 	var k K
 	var v V
@@ -179,9 +181,16 @@ func become[K comparable, V comparable](p *bpf.Pinned, name string, want map[K]V
 	for it.Next(&k, &v) {
 		has[k] = v
 	}
-	if err := it.Err(); err != nil {
+	return has, it.Err()
+}
+
+// become gives a map these entries and no others.
+func become[K, V comparable](p *bpf.Pinned, name string, want map[K]V) error {
+	has, err := entries[K, V](p, name)
+	if err != nil {
 		return err
 	}
+	m := p.Maps[name]
 	for k, v := range want {
 		if old, is := has[k]; is && old == v {
 			continue
@@ -208,7 +217,11 @@ func Loaders() map[string]bpf.Loader {
 			c := config{Version: bpf.CloudSync.Version()}
 			switch attached {
 			case 0:
-				return errors.Join(p.Put("config", uint32(0), &c), tell(p, ids))
+				has, err := find(ids)
+				if err != nil {
+					return err
+				}
+				return errors.Join(p.Put("config", uint32(0), &c), tell(p, ids, has))
 			case len(bpf.CloudSync.Programs):
 				c.On = 1
 				return p.Put("config", uint32(0), &c)

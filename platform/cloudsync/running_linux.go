@@ -1,12 +1,16 @@
 package cloudsync
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce/fact"
 )
@@ -23,6 +27,13 @@ type process struct {
 // interpreters are programs whose processes bear the name of what they interpret.
 var interpreters = []string{"python", "perl", "ruby", "node", "sh", "bash", "dash", "mono"}
 
+// interprets reports whether a program is one of those, of whatever version ("python3.11").
+func interprets(file string) bool {
+	return slices.ContainsFunc(interpreters, func(s string) bool {
+		return strings.HasPrefix(file, s) && strings.Trim(file[len(s):], "0123456789.") == ""
+	})
+}
+
 // running lists the processes of clients. Nothing is asked of file systems: the kernel has the names.
 func (c *Clients) running() (out []process, err error) {
 	list, err := os.ReadDir(c.proc)
@@ -31,7 +42,11 @@ func (c *Clients) running() (out []process, err error) {
 	}
 	for _, e := range list {
 		if pid, err := strconv.Atoi(e.Name()); err == nil && pid > 1 {
-			if p, ok := c.process(pid); ok {
+			p, ok, err := c.process(pid)
+			if err != nil {
+				return nil, fmt.Errorf("process %d cannot be read: %w", pid, err)
+			}
+			if ok {
 				out = append(out, p)
 			}
 		}
@@ -39,34 +54,46 @@ func (c *Clients) running() (out []process, err error) {
 	return out, nil
 }
 
+// gone reports whether a process has ended, or is the kernel's own. What cannot be read for another reason may be a client.
+func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
+
 // process reads one process; false if it is none of a client's.
-func (c *Clients) process(pid int) (p process, ok bool) {
+func (c *Clients) process(pid int) (p process, ok bool, err error) {
 	dir := filepath.Join(c.proc, strconv.Itoa(pid))
 	exe, err := os.Readlink(dir + "/exe")
-	if err != nil {
-		return p, false // the kernel's own, or gone
+	if gone(err) {
+		return p, false, nil
 	}
-	p = process{pid: pid, program: strings.TrimSuffix(filepath.Base(exe), " (deleted)")}
-	p.client, ok = fact.ClientOfProgram(p.program)
-	stat, err := os.ReadFile(dir + "/stat")
 	if err != nil {
-		return p, false
+		return p, false, err
+	}
+	file := strings.TrimSuffix(filepath.Base(exe), " (deleted)")
+	p.pid = pid
+	p.client, p.program, ok = fact.ClientOfProgram(file)
+	if !ok && !interprets(file) {
+		return p, false, nil
+	}
+	stat, err := os.ReadFile(dir + "/stat")
+	if gone(err) {
+		return p, false, nil
+	}
+	if err != nil {
+		return p, false, err
 	}
 	name, rest := splitStat(string(stat))
-	if !ok && slices.ContainsFunc(interpreters, func(s string) bool {
-		return p.program == s || strings.HasPrefix(p.program, s) && strings.Trim(p.program[len(s):], "0123456789.") == ""
-	}) {
-		if p.client, ok = fact.ClientOfProgram(name); ok {
-			p.program = name
-		}
+	if !ok {
+		p.client, p.program, ok = fact.ClientOfProgram(name)
 	}
 	if !ok || len(rest) < 20 || rest[0] == "Z" {
-		return p, false
+		return p, false, nil
 	}
 	p.started = rest[19]
 	status, err := os.ReadFile(dir + "/status")
+	if gone(err) {
+		return p, false, nil
+	}
 	if err != nil {
-		return p, false
+		return p, false, err
 	}
 	for l := range strings.Lines(string(status)) {
 		if s, is := strings.CutPrefix(l, "Uid:"); is {
@@ -76,7 +103,7 @@ func (c *Clients) process(pid int) (p process, ok bool) {
 			}
 		}
 	}
-	return p, true
+	return p, true, nil
 }
 
 // splitStat divides a line of proc_pid_stat(5): the name, which can contain anything, and what is after it.

@@ -83,20 +83,20 @@ func (g *LimitGuard) rescan() error {
 }
 
 // refresh tells the programs which others may write to disks now, and what rests on external ones.
-func (g *LimitGuard) refresh() error {
+func (g *LimitGuard) refresh() (err error) {
 	if g.ruling.Load() == nil {
 		return nil
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	k, _, err := g.opened()
-	if k == nil || err != nil {
-		return nil //nolint:nilerr // the planner attaches them, and this is called again when they are there
-	}
-	if may, err := g.may(); !may {
-		return err
-	}
-	return errors.Join(k.exempt(), g.rests(k))
+	g.with(func(k *kernel, why error) {
+		if k == nil || why != nil {
+			return // the planner attaches them, and this is called again when they are there
+		}
+		var may bool
+		if may, err = g.may(); may {
+			err = errors.Join(k.exempt(), g.rests(k))
+		}
+	})
+	return err
 }
 
 // may reports whether the programs' maps may be written. What another program contends for is left alone, and reported as drift.
@@ -126,13 +126,18 @@ func (g *LimitGuard) judge(d disk) error {
 
 // settle tells the kernel what was decided about a disk, and reads it back.
 func (g *LimitGuard) settle(d disk, r *ruling) (x fact.Medium, v enforce.Verdict, limited *bool, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	x = fact.Medium{Name: d.name()}
-	k, _, err := g.opened()
-	if k == nil || err != nil {
-		return x, v, nil, nil //nolint:nilerr // the planner attaches them, and this is called again when they are there
-	}
+	g.with(func(k *kernel, why error) {
+		if k != nil && why == nil { // otherwise the planner attaches them, and this is called again when they are there
+			x, v, limited, err = g.settleWith(k, d, r)
+		}
+	})
+	return x, v, limited, err
+}
+
+// settleWith does it, with the programs that are there.
+func (g *LimitGuard) settleWith(k *kernel, d disk, r *ruling) (x fact.Medium, v enforce.Verdict, limited *bool, err error) {
+	x = fact.Medium{Name: d.name()}
 	if may, err := g.may(); !may {
 		return x, v, nil, err
 	}
@@ -303,11 +308,7 @@ var markKey = sync.OnceValue(func() []byte {
 // tell reads refusals as they happen. One is told once for each disk, program, file and hour.
 func (g *LimitGuard) tell(ctx context.Context) {
 	told := map[string]time.Time{}
-	bpf.Follow(ctx, g.fresh, func() *bpf.Pinned {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		return g.set.pinned()
-	}, func(b []byte) {
+	g.held.Follow(ctx, func(b []byte) {
 		if r, ok := readTooMuch(b); ok {
 			g.refusal(&r, told)
 		}
@@ -341,14 +342,16 @@ func (g *LimitGuard) refusal(r *tooMuch, told map[string]time.Time) {
 	if at < 0 {
 		return // it has gone
 	}
-	g.mu.Lock()
-	k, _, err := g.opened()
-	if k == nil || err != nil {
-		g.mu.Unlock()
+	var x fact.Medium
+	var limited *bool
+	g.with(func(k *kernel, why error) {
+		if k != nil && why == nil {
+			x, _, limited = g.now(k, list[at])
+		}
+	})
+	if limited == nil {
 		return
 	}
-	x, _, limited := g.now(k, list[at])
-	g.mu.Unlock()
 	v := rule.judge.Judge(&x)
 	if v.Allow || x.Turn != r.Turn {
 		return

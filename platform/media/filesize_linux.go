@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -32,18 +29,12 @@ var limitKey = enforce.Key{Kind: sizeName, ID: "external"}
 // way of writing, and stay when the agent ends; the guard says which disks are exempt, and what rests on an external one.
 type Limit struct {
 	*Media // its view of the disks alone
-
-	wanted atomic.Bool // the programs should be there
-	making atomic.Bool // we are changing what is pinned
-
-	mu    sync.Mutex
-	set   *kernel // what is pinned, while it is as it was made
-	fresh chan struct{}
+	held   *bpf.Held
 }
 
 // FileSize is the control of the size of files on external disks.
 func FileSize(h platform.Host) platform.Capability {
-	l := &Limit{Media: &Media{sys: h.Sysfs, proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log}, fresh: make(chan struct{}, 1)}
+	l := &Limit{Media: &Media{sys: h.Sysfs, proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log}, held: bpf.Hold(&bpf.FileSize, checkSizes)}
 	return platform.Capability{
 		Name: sizeName, Claims: sizeClaims(), Probe: l.probe,
 		Observers: []platform.Observer{l}, Backends: []platform.Backend{l}, Guards: []platform.Guard{&LimitGuard{Limit: l}},
@@ -294,80 +285,33 @@ func (l *Limit) Kinds() []platform.Kind {
 	return []platform.Kind{{Name: sizeName, Life: platform.Boot, Made: true}}
 }
 
-// opened opens what is pinned, if it is as we made it. nil without an error: nothing is pinned. The caller has the lock.
-func (l *Limit) opened() (*kernel, sizeConfig, error) {
-	var c sizeConfig
-	if l.off {
-		return nil, c, nil
-	}
-	if l.set != nil && l.making.Load() { // until the new one is adopted
-		c, err := l.set.sizes()
-		return l.set, c, err
-	}
-	// A set that is not pinned any more stays open here, and so in force, until there is another one or it is given back.
-	p, err := bpf.FileSize.Open()
-	if errors.Is(err, fs.ErrNotExist) {
-		if l.set != nil {
-			return nil, c, &bpf.Changed{Why: "they are not pinned any more"}
-		}
-		return nil, c, nil
-	}
-	if err != nil {
-		return nil, c, err
-	}
-	k := &kernel{p}
-	c, err = k.sizes()
-	if err == nil && c.Version != bpf.FileSize.Version() {
-		err = &bpf.Changed{Why: "they are another version's"}
-	}
-	if err == nil && c.On == 0 {
-		err = &bpf.Changed{Why: "they limit nothing"}
-	}
-	if err != nil {
-		p.Close()
-		return nil, c, err
-	}
-	if l.set != nil && l.set.Is(p) {
-		p.Close()
-		return l.set, c, nil
-	}
-	l.take(k)
-	return k, c, nil
-}
-
-// adopt goes over to a set that was made just now. Until then the earlier one is in force, although it may not be pinned any more, and
-// what that knew of the disks is told to the new one first.
-func (l *Limit) adopt() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p, err := bpf.FileSize.Open()
-	if err != nil {
+// checkSizes says what is wrong with programs that were pinned.
+func checkSizes(p *bpf.Pinned) error {
+	c, err := (&kernel{p}).sizes()
+	switch {
+	case err != nil:
 		return err
+	case c.Version != bpf.FileSize.Version():
+		return &bpf.Changed{Why: "they are another version's"}
+	case c.On == 0:
+		return &bpf.Changed{Why: "they limit nothing"}
 	}
-	k := &kernel{p}
-	if l.set != nil {
-		err = k.inherit(l.set)
-	}
-	l.take(k)
-	return errors.Join(err, bpf.FileSize.EndStrays())
+	return nil
 }
 
-// take makes a set the present one. The caller has the lock.
-func (l *Limit) take(k *kernel) {
-	l.close()
-	l.set = k
-	l.wanted.Store(true)
-	select {
-	case l.fresh <- struct{}{}:
-	default:
+// with calls f with what is pinned; nil without an error: nothing is. Only one f runs at a time.
+func (l *Limit) with(f func(k *kernel, err error)) {
+	if l.off {
+		f(nil, nil)
+		return
 	}
-}
-
-func (l *Limit) close() {
-	if l.set != nil {
-		l.set.Close()
-		l.set = nil
-	}
+	l.held.With(func(p *bpf.Pinned, err error) {
+		if p == nil {
+			f(nil, err)
+			return
+		}
+		f(&kernel{p}, err)
+	})
 }
 
 // List reads what is pinned.
@@ -375,30 +319,34 @@ func (l *Limit) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 	if l.off {
 		return nil, nil
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	k, c, err := l.opened()
-	if err == nil {
-		err = bpf.FileSize.Strays()
-	}
-	var changed *bpf.Changed
-	switch {
-	case errors.As(err, &changed):
-		return map[enforce.Key]enforce.Reading{limitKey: {State: enforce.Present, Value: enforce.Value("changed: " + changed.Why), How: howSize}}, nil
-	case err != nil:
-		return map[enforce.Key]enforce.Reading{limitKey: {State: enforce.Unknown, How: howSize + ": " + err.Error()}}, nil
-	case k == nil:
-		return map[enforce.Key]enforce.Reading{}, nil
-	}
-	n, err := k.counts()
-	if err != nil {
-		return nil, err
-	}
-	value := enforce.Value(fact.FileSizeLimit(c.Limit))
-	if n.Lost > 0 {
-		value += enforce.Value(fmt.Sprintf("; but %d of the disks did not fit", n.Lost))
-	}
-	return map[enforce.Key]enforce.Reading{limitKey: {State: enforce.Present, Value: value, How: howSize}}, nil
+	out := map[enforce.Key]enforce.Reading{}
+	l.with(func(k *kernel, err error) {
+		var c sizeConfig
+		var n counts
+		if err == nil && k != nil {
+			c, err = k.sizes()
+		}
+		if err == nil && k != nil {
+			n, err = k.counts()
+		}
+		if err == nil {
+			err = bpf.FileSize.Strays()
+		}
+		var changed *bpf.Changed
+		switch {
+		case errors.As(err, &changed):
+			out[limitKey] = enforce.Reading{State: enforce.Present, Value: enforce.Value("changed: " + changed.Why), How: howSize}
+		case err != nil:
+			out[limitKey] = enforce.Reading{State: enforce.Unknown, How: howSize + ": " + err.Error()}
+		case k != nil:
+			value := enforce.Value(fact.FileSizeLimit(c.Limit))
+			if n.Lost > 0 {
+				value += enforce.Value(fmt.Sprintf("; but %d of the disks did not fit", n.Lost))
+			}
+			out[limitKey] = enforce.Reading{State: enforce.Present, Value: value, How: howSize}
+		}
+	})
+	return out, nil
 }
 
 // Apply attaches the programs, changes the limit, or removes them.
@@ -420,36 +368,37 @@ func (l *Limit) change(ctx context.Context, c enforce.Change) error {
 		return err
 	}
 	if c.To.State == enforce.Absent {
-		l.making.Store(true)
-		defer l.making.Store(false)
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.wanted.Store(false)
-		l.close()
-		return bpf.FileSize.Remove()
+		return l.held.Remove()
 	}
 	limit, ok := fact.ParseFileSizeLimit(string(c.To.Value))
 	if !ok {
 		return fmt.Errorf("%q names no limit", c.To.Value)
 	}
-	l.mu.Lock()
-	k, is, err := l.opened()
-	if err == nil && k != nil && bpf.FileSize.Strays() == nil {
-		is.Limit = limit // no moment without one
-		err = k.Put("config", uint32(0), &is)
-		l.mu.Unlock()
+	told := false
+	var err error
+	l.with(func(k *kernel, why error) {
+		if told = k != nil && why == nil && bpf.FileSize.Strays() == nil; !told {
+			return
+		}
+		var is sizeConfig
+		if is, err = k.sizes(); err == nil {
+			is.Limit = limit // no moment without one
+			err = k.Put("config", uint32(0), &is)
+		}
+	})
+	if told {
 		return err
 	}
-	l.mu.Unlock()
 	if err := bpf.FileSize.Calls(ctx, l.run); err != nil {
 		return err
 	}
-	l.making.Store(true)
-	defer l.making.Store(false)
-	if err := bpf.FileSize.Load(ctx, strconv.FormatUint(limit, 10)); err != nil {
-		return err
-	}
-	return l.adopt()
+	// What the earlier ones knew of the disks is told to the new ones before they are all there are.
+	return l.held.Make(ctx, func(p, old *bpf.Pinned) error {
+		if old == nil {
+			return nil
+		}
+		return (&kernel{p}).inherit(&kernel{old})
+	}, strconv.FormatUint(limit, 10))
 }
 
 // Watch reports that another program has removed something that is pinned.
@@ -458,33 +407,25 @@ func (l *Limit) Watch(ctx context.Context, changed func(platform.Touch)) error {
 		<-ctx.Done()
 		return nil
 	}
-	return bpf.FileSize.Watch(ctx, func() {
-		if l.making.Load() { // it is us, and what comes of it is read then
-			return
-		}
-		l.mu.Lock()
-		k, _, err := l.opened()
-		l.mu.Unlock()
-		if k == nil && l.wanted.Load() || err != nil {
-			changed(platform.Touch{Key: limitKey})
-		}
-	})
+	return l.held.Watch(ctx, func() { changed(platform.Touch{Key: limitKey}) })
 }
 
 // Observe adds to the disks whether the kernel limits the size of files on them.
 func (l *Limit) Observe(_ context.Context, out *fact.Machine) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	k, _, err := l.opened()
-	if err != nil || k == nil || !out.Media.OK {
-		return nil // the reading says what is wrong
-	}
-	for i := range out.Media.V {
-		x := &out.Media.V[i]
-		if x.External.V {
-			_, x.Limited = l.state(k, x.Dev)
+	l.with(func(k *kernel, err error) {
+		if err != nil || k == nil || !out.Media.OK {
+			return // the reading says what is wrong
 		}
-	}
+		for i := range out.Media.V {
+			x := &out.Media.V[i]
+			if !x.External.V {
+				continue
+			}
+			if _, x.Limited = l.state(k, x.Dev); x.Limited == nil {
+				x.Unread = "the programs' maps do not answer for device " + x.Dev
+			}
+		}
+	})
 	return nil
 }
 

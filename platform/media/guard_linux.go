@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
@@ -288,10 +290,10 @@ const (
 // tell reads refusals as they happen.
 func (g *Guard) tell(ctx context.Context) {
 	told := map[string]time.Time{}
-	bpf.Follow(ctx, g.fresh, func() *bpf.Pinned {
+	bpf.Follow(ctx, g.fresh, func() *ebpf.Map {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		return g.set.pinned()
+		return g.set.pinned().Told()
 	}, func(b []byte) {
 		if r, ok := readRefusal(b); ok {
 			g.refusal(r, told)

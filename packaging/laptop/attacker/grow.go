@@ -325,7 +325,7 @@ func crowd(dir string, limit int64) error {
 	return nil
 }
 
-// flip changes whether a file is appended to while it is written.
+// flip changes whether a file is appended to while its beginning is written. It has its largest size: whatever is appended is too much.
 func flip(dir string, limit int64) error {
 	path := filepath.Join(dir, "flip")
 	defer os.Remove(path)
@@ -341,8 +341,11 @@ func flip(dir string, limit int64) error {
 			_, _ = unix.FcntlInt(f.Fd(), unix.F_SETFL, n%2*unix.O_APPEND)
 		}
 	})
-	b := make([]byte, limit/4)
-	for range 300 {
+	if err := unix.Ftruncate(int(f.Fd()), limit); err != nil {
+		return err
+	}
+	b := make([]byte, 4096)
+	for range 1000 {
 		_, _ = unix.Pwrite(int(f.Fd()), b, 0)
 	}
 	stop.Store(true)

@@ -4,7 +4,7 @@
 
 char LICENSE[] SEC("license") = "GPL"; // reading the kernel's memory is for GPL programs alone
 
-enum hook { EXEC, MAP, HOOKS };
+enum hook { EXEC, MAP, PROTECT, HOOKS };
 
 #include "prove.h"
 
@@ -155,22 +155,14 @@ int cloud_exec(__u64 *ctx)
 	return c ? refuse(c, &name, COPY) : 0;
 }
 
-// A file is mapped to be run: a library, or a program that the loader was given.
-SEC("fmod_ret/security_mmap_file")
-int cloud_map(__u64 *ctx)
+// run answers for a file that is mapped to be run.
+static inline_always int run(struct file *f)
 {
-	struct file *f = (void *)ctx[0];
-	int ret = (int)ctx[3];
 	struct name name = {};
 	struct known known = {};
-	struct client *c;
+	struct client *c = called(f, &name);
 	struct inode *i;
 
-	if (ret || !(ctx[1] & PROT_EXEC))
-		return ret;
-	if (proving(MAP) || !f || !on())
-		return 0;
-	c = called(f, &name);
 	if (c)
 		return refuse(c, &name, LOADED);
 	i = f->f_inode;
@@ -179,4 +171,34 @@ int cloud_map(__u64 *ctx)
 	known.dev = i->i_sb->s_dev;
 	c = map_lookup(&files, &known);
 	return c ? refuse(c, &name, LOADED) : 0;
+}
+
+// A file is mapped: a library, or a program that the loader was given.
+SEC("fmod_ret/security_mmap_file")
+int cloud_map(__u64 *ctx)
+{
+	struct file *f = (void *)ctx[0];
+	int ret = (int)ctx[3];
+
+	if (ret || !(ctx[1] & PROT_EXEC))
+		return ret;
+	if (proving(MAP) || !f || !on())
+		return 0;
+	return run(f);
+}
+
+// What is mapped already is made to be run.
+SEC("fmod_ret/security_file_mprotect")
+int cloud_protect(__u64 *ctx)
+{
+	struct vm_area_struct *vma = (void *)ctx[0];
+	int ret = (int)ctx[3];
+	struct file *f;
+
+	if (ret || !(ctx[2] & PROT_EXEC))
+		return ret;
+	if (proving(PROTECT) || !on())
+		return 0;
+	f = vma->vm_file;
+	return f ? run(f) : 0;
 }

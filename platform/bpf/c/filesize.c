@@ -390,8 +390,7 @@ static inline_always struct disk *behind(__u32 fd)
 
 // A file has become a disk (loop): it rests on the one on which the file is. Nothing is announced then, but by programs that happen to
 // watch (Linux before 6.15).
-SEC("fexit/blkdev_ioctl")
-int size_loop(__u64 *ctx)
+static inline_always int loop(__u64 *ctx)
 {
 	struct file *f = (void *)ctx[0];
 	__u32 cmd = (__u32)ctx[1], fd = (__u32)ctx[2], dev;
@@ -417,6 +416,18 @@ int size_loop(__u64 *ctx)
 	if (__builtin_preserve_field_info(((struct bdev_inode *)0)->vfs_inode, 2))
 		called((void *)i - __builtin_preserve_field_info(((struct bdev_inode *)0)->vfs_inode, 0), dev);
 	return 0;
+}
+
+SEC("fexit/blkdev_ioctl")
+int size_loop(__u64 *ctx)
+{
+	return loop(ctx);
+}
+
+SEC("fexit/compat_blkdev_ioctl")
+int size_loop_32(__u64 *ctx)
+{
+	return loop(ctx);
 }
 
 // A write of any kind: read or write, the file, where it begins, how many bytes.
@@ -520,6 +531,18 @@ static inline_always void tell(struct file *f, struct dentry *e, struct disk *d,
 	ring_submit(r, 0);
 }
 
+// raw answers for a disk itself that is written to, or opened for it.
+static inline_always int raw(struct file *f, struct inode *i)
+{
+	__u32 dev = i->i_rdev;
+	struct disk *d = map_lookup(&disks, &dev);
+
+	if (!d || exempt(d) || !limit() || helper())
+		return 0;
+	tell(f, f->f_path.dentry, d, dev, 0, RAW, 1);
+	return -EPERM;
+}
+
 // The answer to the hooks above: before a file is read or written, and for other reasons.
 SEC("fmod_ret/security_file_permission")
 int size_ask(__u64 *ctx)
@@ -531,21 +554,14 @@ int size_ask(__u64 *ctx)
 	struct doing *w;
 	struct config *c;
 	__u64 thread, end, most;
-	__u32 dev;
 
 	if (!((__u32)ctx[1] & MAY_WRITE) || ret)
 		return ret;
 	if (proving(ASK))
 		return 0;
 	i = f->f_inode;
-	if ((i->i_mode & S_IFMT) == S_IFBLK) { // open since before: now only what may be opened is open
-		dev = i->i_rdev;
-		d = map_lookup(&disks, &dev);
-		if (!d || exempt(d) || !limit() || helper())
-			return 0;
-		tell(f, f->f_path.dentry, d, dev, 0, RAW, 1);
-		return -EPERM;
-	}
+	if ((i->i_mode & S_IFMT) == S_IFBLK) // open since before: now only what may be opened is open
+		return raw(f, i);
 	if ((i->i_mode & S_IFMT) != S_IFREG)
 		return 0;
 	d = outside(i);
@@ -687,21 +703,14 @@ int size_open(__u64 *ctx)
 	int ret = (int)ctx[1];
 	struct inode *i;
 	struct disk *d;
-	__u32 dev;
 
 	if (ret || !(f->f_mode & FMODE_WRITE))
 		return ret;
 	if (proving(OPEN))
 		return 0;
 	i = f->f_inode;
-	if ((i->i_mode & S_IFMT) == S_IFBLK) {
-		dev = i->i_rdev;
-		d = map_lookup(&disks, &dev);
-		if (!d || exempt(d) || !limit() || helper())
-			return 0;
-		tell(f, f->f_path.dentry, d, dev, 0, RAW, 1);
-		return -EPERM;
-	}
+	if ((i->i_mode & S_IFMT) == S_IFBLK)
+		return raw(f, i);
 	if ((i->i_mode & S_IFMT) == S_IFREG && outside(i)) {
 		pass(i, f->f_path.dentry->d_inode); // before Linux 6.5, the file has the path of the other file system
 		if (__builtin_preserve_field_info(((struct backing_file *)0)->user_path, 2)) {

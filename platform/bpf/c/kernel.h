@@ -169,6 +169,10 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
+struct vm_area_struct {
+	struct file *vm_file;
+};
+
 struct linux_binprm {
 	struct file *file;
 	char buf[256];
