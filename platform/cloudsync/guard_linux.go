@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,9 +61,6 @@ const (
 	settles  = 3 * time.Second  // a program that was started just before the kernel refused it runs by then
 	regular  = 10 * time.Minute // what was installed meanwhile; what runs by a way that nothing sees
 	often    = time.Minute      // where nothing keeps them from starting
-
-	tellAgain = time.Hour
-	maxTold   = 1000
 )
 
 // Section names the section whose rules it uses.
@@ -312,23 +308,22 @@ func (g *Guard) Stop() {}
 
 // tell reads refusals as they happen. One is told once for each client, user and hour.
 func (g *Guard) tell(ctx context.Context) {
-	told := map[string]time.Time{}
+	var told bpf.Hourly
 	g.held.Follow(ctx, func(b []byte) {
 		if r, ok := readRefusal(b); ok {
-			g.refusal(&r, told)
+			g.refusal(&r, &told)
 		}
 	})
 }
 
 // refusal tells of one refusal.
-func (g *Guard) refusal(r *refusal, told map[string]time.Time) {
+func (g *Guard) refusal(r *refusal, told *bpf.Hourly) {
 	rule := g.ruling.Load()
 	if rule == nil {
 		return
 	}
-	what := fmt.Sprintf("%s %d %d", r.Client, r.UID, r.Why)
-	maps.DeleteFunc(told, func(_ string, at time.Time) bool { return time.Since(at) >= tellAgain })
-	if _, is := told[what]; is || len(told) >= maxTold {
+	who, what := fmt.Sprint(r.UID), fmt.Sprintf("%s %d", r.Client, r.Why)
+	if !told.News(who, what) {
 		return
 	}
 	x := fact.Syncing{Client: r.Client}
@@ -347,8 +342,8 @@ func (g *Guard) refusal(r *refusal, told map[string]time.Time) {
 	if v.Allow {
 		return
 	}
-	told[what] = time.Now()
-	d := g.decision(rule, &x, v, fmt.Sprintf("refused %s %d", strings.ReplaceAll(what, " ", "/"), time.Now().Unix()/int64(tellAgain.Seconds())))
+	told.Told(who, what)
+	d := g.decision(rule, &x, v, fmt.Sprintf("refused %s %d %d", who, r.Why, time.Now().Unix()/int64(bpf.TellAgain.Seconds())))
 	d.Note, d.Done = note, enforce.Reading{State: enforce.Present, Value: "refused", How: how}
 	g.hand(d)
 }

@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -307,31 +306,24 @@ var markKey = sync.OnceValue(func() []byte {
 
 // tell reads refusals as they happen. One is told once for each disk, program, file and hour.
 func (g *LimitGuard) tell(ctx context.Context) {
-	told := map[string]time.Time{}
+	var told bpf.Hourly
 	g.held.Follow(ctx, func(b []byte) {
 		if r, ok := readTooMuch(b); ok {
-			g.refusal(&r, told)
+			g.refusal(&r, &told)
 		}
 	})
 }
 
 // refusal tells of one refusal.
-func (g *LimitGuard) refusal(r *tooMuch, told map[string]time.Time) {
+func (g *LimitGuard) refusal(r *tooMuch, told *bpf.Hourly) {
 	rule := g.ruling.Load()
 	if rule == nil {
 		return
 	}
 	r.Program = enforce.Plain(r.Program)
-	who := fmt.Sprintf("%d@%d %d %d ", r.Whole, r.Turn, r.UID, r.Why)
-	what := fmt.Sprintf("%s%s %s", who, r.Program, fileMark(r.Path+"\x00"+r.File))
-	maps.DeleteFunc(told, func(_ string, at time.Time) bool { return time.Since(at) >= tellAgain })
-	mine := 0
-	for k := range told {
-		if strings.HasPrefix(k, who) {
-			mine++
-		}
-	}
-	if _, is := told[what]; is || mine >= maxNames || len(told) >= maxTold {
+	who := fmt.Sprintf("%d@%d %d %d", r.Whole, r.Turn, r.UID, r.Why)
+	what := fmt.Sprintf("%s %s", r.Program, fileMark(r.Path+"\x00"+r.File))
+	if !told.News(who, what) {
 		return
 	}
 	list, err := g.disks()
@@ -356,7 +348,7 @@ func (g *LimitGuard) refusal(r *tooMuch, told map[string]time.Time) {
 	if v.Allow || x.Turn != r.Turn {
 		return
 	}
-	told[what] = time.Now()
+	told.Told(who, what)
 	by := fmt.Sprintf("%s (pid %d, user %d)", r.Program, r.PID, r.UID)
 	note := fmt.Sprintf("%s tried to make %s %d bytes large", by, r.file(), r.Size)
 	if r.Size == 0 {
@@ -369,7 +361,7 @@ func (g *LimitGuard) refusal(r *tooMuch, told map[string]time.Time) {
 	case coreDump:
 		note = by + " crashed, and its memory would have been dumped there"
 	}
-	g.hand(platform.Decision{Section: sizeSetting.Section(), Key: enforce.Key{Kind: "filesize.refused", ID: fmt.Sprintf("%s %s %d", x.Key(), what,
-		time.Now().Unix()/int64(tellAgain.Seconds()))}, Subject: subject(&x), Verdict: v, Fact: &fact.Written{Medium: x, About: fact.AboutSize, Bytes: r.Size}, Done: sizeReading(limited),
+	g.hand(platform.Decision{Section: sizeSetting.Section(), Key: enforce.Key{Kind: "filesize.refused", ID: fmt.Sprintf("%s %s %s %d", x.Key(), who, what,
+		time.Now().Unix()/int64(bpf.TellAgain.Seconds()))}, Subject: subject(&x), Verdict: v, Fact: &fact.Written{Medium: x, About: fact.AboutSize, Bytes: r.Size}, Done: sizeReading(limited),
 		Reason: func() (string, string) { return rule.judge.Reason(v, &x) }, Note: note})
 }

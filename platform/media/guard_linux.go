@@ -280,23 +280,18 @@ func (g *Guard) Run(ctx context.Context) error {
 
 // A refusal is told once for each disk, program and hour. Root's programs that look at a disk as it comes (udev) are not told by
 // themselves: the disk's own event stands for them.
-const (
-	tellAgain = time.Hour
-	settles   = 5 * time.Second
-	maxTold   = 1000
-	maxNames  = 20 // of one user's programs, an hour: a program can call itself anything
-)
+const settles = 5 * time.Second
 
 // tell reads refusals as they happen.
 func (g *Guard) tell(ctx context.Context) {
-	told := map[string]time.Time{}
+	var told bpf.Hourly
 	bpf.Follow(ctx, g.fresh, func() *ebpf.Map {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		return g.set.pinned().Told()
 	}, func(b []byte) {
 		if r, ok := readRefusal(b); ok {
-			g.refusal(r, told)
+			g.refusal(r, &told)
 		}
 	})
 }
@@ -321,22 +316,14 @@ func (g *Guard) settling(key string) bool {
 }
 
 // refusal tells of one refusal.
-func (g *Guard) refusal(r refusal, told map[string]time.Time) {
+func (g *Guard) refusal(r refusal, told *bpf.Hourly) {
 	rule := g.ruling.Load()
 	if rule == nil || !rule.act {
 		return
 	}
 	program, _, _ := strings.Cut(string(r.Name[:]), "\x00")
-	who := fmt.Sprintf("%d@%d %d ", r.Whole, r.Turn, r.UID)
-	what := who + program
-	maps.DeleteFunc(told, func(_ string, at time.Time) bool { return time.Since(at) >= tellAgain })
-	mine := 0
-	for k := range told {
-		if strings.HasPrefix(k, who) {
-			mine++
-		}
-	}
-	if _, is := told[what]; is || mine >= maxNames || len(told) >= maxTold {
+	who := fmt.Sprintf("%d@%d %d", r.Whole, r.Turn, r.UID)
+	if !told.News(who, program) {
 		return
 	}
 	list, err := g.disks()
@@ -351,7 +338,7 @@ func (g *Guard) refusal(r refusal, told map[string]time.Time) {
 	if r.UID == 0 && g.settling(fmt.Sprintf("%s@%d", d.name(), r.Turn)) {
 		return
 	}
-	told[what] = time.Now()
+	told.Told(who, program)
 	g.mu.Lock()
 	k, why := g.opened()
 	x := g.describe(d)
@@ -367,7 +354,7 @@ func (g *Guard) refusal(r refusal, told map[string]time.Time) {
 		part = names[i]
 	}
 	g.hand(platform.Decision{Section: setting.Section(), Key: enforce.Key{Kind: "media.open", ID: fmt.Sprintf("%s %d %s %d", x.Key(), r.UID, enforce.Plain(program),
-		time.Now().Unix()/int64(tellAgain.Seconds()))}, Subject: subject(&x), Verdict: v, Fact: &x, Done: reading(&x),
+		time.Now().Unix()/int64(bpf.TellAgain.Seconds()))}, Subject: subject(&x), Verdict: v, Fact: &x, Done: reading(&x),
 		Reason: func() (string, string) { return rule.judge.Reason(v, &x) },
 		Note:   fmt.Sprintf("%s (pid %d, user %d) tried to open %s", enforce.Plain(program), r.PID, r.UID, part)})
 }
