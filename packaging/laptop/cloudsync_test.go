@@ -90,18 +90,12 @@ setpriv --reuid 65534 --clear-groups rclone rcd --rc-no-auth >/dev/null 2>&1 & /
 	containsAll(t, r.sh("warder explain storage --client gedit"), "ALLOW", "none of the clients that are known")
 
 	// Exceptions.
-	device := strings.TrimSpace(r.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p'`))
-	x := r.curl("POST", "/devices/"+device+"/exceptions", `{"section":"storage","subject":"client:rclone","minutes":60,"reason":"a move"}`)
-	_, id, _ := strings.Cut(x, `"id":"`)
-	id, _, _ = strings.Cut(id, `"`)
+	end := r.except("storage", "client:rclone")
 	r.wait("rclone starts", "rclone version")
 	r.sh("! onedrive --version")
-	r.curl("DELETE", "/devices/"+device+"/exceptions/"+id, "")
+	end()
 	r.wait("it does not any more", "! rclone version")
-	code := r.curl("POST", "/devices/"+device+"/exceptions", `{"section":"storage","subject":"client:onedrive","minutes":60,"reason":"a move","offline":true}`)
-	_, code, _ = strings.Cut(code, `"code":"`)
-	code, _, _ = strings.Cut(code, `"`)
-	contains(t, r.sh("warder exception "+code), "client:onedrive may be used until")
+	contains(t, r.sh("warder exception "+r.code("storage", "client:onedrive")), "client:onedrive may be used until")
 	r.wait("onedrive starts", "onedrive --version")
 	r.sh("! rclone version")
 

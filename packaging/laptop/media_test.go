@@ -289,23 +289,17 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 	part("exceptions", func(t *testing.T, r *rig) {
 		r.set(noExternal)
 		refusedNow(r)
-		device := strings.TrimSpace(r.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p'`))
-		x := r.curl("POST", "/devices/"+device+"/exceptions", `{"section":"storage","subject":"disk:0xdeadbeef","minutes":60,"reason":"photos"}`)
-		_, id, _ := strings.Cut(x, `"id":"`)
-		id, _, _ = strings.Cut(id, `"`)
+		end := r.except("storage", "disk:0xdeadbeef")
 		r.wait("the card can be used", "mount /dev/mmcblk0p1 /run/card")
 		r.sh("! dd if=$(sh /root/nv outside-1) of=/dev/null count=1")
 		r.wait("the new rules answer", "warder explain storage /run/card/kept | grep -q ALLOW")
 		containsAll(t, r.sh("warder explain storage /run/card/kept"), "ALLOW", "an exception for this disk is in force", "mounted at /run/card")
-		r.curl("DELETE", "/devices/"+device+"/exceptions/"+id, "")
+		end()
 		refusedNow(r)
 		if r.try("grep mmcblk /proc/mounts").Out != "" {
 			t.Error("it is still mounted")
 		}
-		code := r.curl("POST", "/devices/"+device+"/exceptions", `{"section":"storage","subject":"disk:outside-1","minutes":60,"reason":"backup","offline":true}`)
-		_, code, _ = strings.Cut(code, `"code":"`)
-		code, _, _ = strings.Cut(code, `"`)
-		contains(t, r.sh("warder exception "+code), "disk:outside-1 may be used until")
+		contains(t, r.sh("warder exception "+r.code("storage", "disk:outside-1")), "disk:outside-1 may be used until")
 		r.wait("the NVMe can be used", "mount $(sh /root/nv outside-1) /run/card && umount /run/card")
 		r.sh("! dd if=/dev/mmcblk0 of=/dev/null count=1")
 		finding = "1 external disk(s) are refused, first disk mmcblk0" // that exception lasts for an hour

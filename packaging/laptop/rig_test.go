@@ -329,6 +329,34 @@ func (r *rig) status() map[string]any {
 	return s
 }
 
+// except grants the laptop an exception for an hour; what is returned ends it.
+func (r *rig) except(section, subject string) (end func()) {
+	r.t.Helper()
+	var x struct{ ID string }
+	out := r.curl("POST", "/devices/"+r.device()+"/exceptions", `{"section":"`+section+`","subject":"`+subject+`","minutes":60,"reason":"a test"}`)
+	if err := json.Unmarshal([]byte(out), &x); err != nil || x.ID == "" {
+		r.fatal("%s: %v", out, err)
+	}
+	return func() { r.t.Helper(); r.curl("DELETE", "/devices/"+r.device()+"/exceptions/"+x.ID, "") }
+}
+
+// code grants one by a code.
+func (r *rig) code(section, subject string) string {
+	r.t.Helper()
+	var x struct{ Code string }
+	out := r.curl("POST", "/devices/"+r.device()+"/exceptions", `{"section":"`+section+`","subject":"`+subject+`","minutes":60,"reason":"a test","offline":true}`)
+	if err := json.Unmarshal([]byte(out), &x); err != nil || x.Code == "" {
+		r.fatal("%s: %v", out, err)
+	}
+	return x.Code
+}
+
+// device is the laptop's own id.
+func (r *rig) device() string {
+	r.t.Helper()
+	return strings.TrimSpace(r.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p'`))
+}
+
 // finding returns one finding of the status as "compliance/enforcement: reason".
 func (r *rig) finding(setting string) string {
 	r.t.Helper()

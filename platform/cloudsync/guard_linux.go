@@ -21,7 +21,7 @@ import (
 // Guard stops clients that run, and tells of those that could not start. What the kernel refuses, it refuses without it.
 type Guard struct {
 	*Clients
-	told   atomic.Pointer[listener]
+	platform.Listener
 	ruling atomic.Pointer[ruling]
 
 	mu      sync.Mutex
@@ -31,11 +31,6 @@ type Guard struct {
 }
 
 func newGuard(c *Clients) *Guard { return &Guard{Clients: c, soon: make(chan struct{}, 1)} }
-
-type listener struct {
-	hand func(platform.Decision)
-	look func(soon bool)
-}
 
 type ruling struct {
 	judge enforce.Judge[fact.Syncing]
@@ -65,11 +60,6 @@ const (
 
 // Section names the section whose rules it uses.
 func (g *Guard) Section() string { return setting.Section() }
-
-// Listen sets who is told.
-func (g *Guard) Listen(hand func(platform.Decision), look func(soon bool)) {
-	g.told.Store(&listener{hand, look})
-}
 
 // Load replaces the rules, and asks what runs against them to stop.
 func (g *Guard) Load(r platform.Rules) error {
@@ -152,11 +142,11 @@ func (g *Guard) pass() error {
 			continue
 		}
 		errs = append(errs, out.Err)
-		g.hand(out)
+		g.Hand(out)
 	}
 	maps.DeleteFunc(g.seen, func(at string, _ *met) bool { return !present[at] })
 	if before && !g.waiting {
-		g.look() // the finding is another one now
+		g.Look(false) // the finding is another one now
 	}
 	return errors.Join(errs...)
 }
@@ -204,18 +194,6 @@ func subject(x *fact.Syncing) string {
 		s += " (" + enforce.Plain(x.Program) + ")"
 	}
 	return s
-}
-
-func (g *Guard) hand(d platform.Decision) {
-	if t := g.told.Load(); t != nil && t.hand != nil {
-		t.hand(d)
-	}
-}
-
-func (g *Guard) look() {
-	if t := g.told.Load(); t != nil && t.look != nil {
-		t.look(false)
-	}
 }
 
 // Run stops what runs, and tells of refusals, until ctx ends.
@@ -345,5 +323,5 @@ func (g *Guard) refusal(r *refusal, told *bpf.Hourly) {
 	told.Told(who, what)
 	d := g.decision(rule, &x, v, fmt.Sprintf("refused %s %d %d", who, r.Why, time.Now().Unix()/int64(bpf.TellAgain.Seconds())))
 	d.Note, d.Done = note, enforce.Reading{State: enforce.Present, Value: "refused", How: how}
-	g.hand(d)
+	g.Hand(d)
 }

@@ -30,7 +30,7 @@ import (
 // the kernel limits, it limits without it.
 type LimitGuard struct {
 	*Limit
-	told   atomic.Pointer[listener]
+	platform.Listener
 	ruling atomic.Pointer[ruling]
 	judges sync.Mutex
 }
@@ -44,11 +44,6 @@ type sizer interface {
 
 // Section names the section whose rules it uses.
 func (g *LimitGuard) Section() string { return sizeSetting.Section() }
-
-// Listen sets who is told.
-func (g *LimitGuard) Listen(hand func(platform.Decision), look func(soon bool)) {
-	g.told.Store(&listener{hand, look})
-}
 
 // Load replaces the rules and judges every disk again.
 func (g *LimitGuard) Load(r platform.Rules) error {
@@ -117,7 +112,7 @@ func (g *LimitGuard) judge(d disk) error {
 	}
 	x, v, limited, err := g.settle(d, r)
 	if err != nil || v.Guard != enforce.NoGuard {
-		g.hand(platform.Decision{Section: sizeSetting.Section(), Key: enforce.Key{Kind: "filesize.disk", ID: x.Key()}, Subject: subject(&x), Verdict: v,
+		g.Hand(platform.Decision{Section: sizeSetting.Section(), Key: enforce.Key{Kind: "filesize.disk", ID: x.Key()}, Subject: subject(&x), Verdict: v,
 			Fact: &fact.Written{Medium: x, About: fact.AboutSize}, Reason: func() (string, string) { return r.judge.Reason(v, &x) }, Done: sizeReading(limited), Err: err})
 	}
 	return err
@@ -186,12 +181,6 @@ func sizeReading(limited *bool) enforce.Reading {
 		}
 	}
 	return r
-}
-
-func (g *LimitGuard) hand(d platform.Decision) {
-	if t := g.told.Load(); t != nil && t.hand != nil {
-		t.hand(d)
-	}
 }
 
 // Run judges disks as they are announced, and tells of refusals, until ctx ends.
@@ -361,7 +350,7 @@ func (g *LimitGuard) refusal(r *tooMuch, told *bpf.Hourly) {
 	case coreDump:
 		note = by + " crashed, and its memory would have been dumped there"
 	}
-	g.hand(platform.Decision{Section: sizeSetting.Section(), Key: enforce.Key{Kind: "filesize.refused", ID: fmt.Sprintf("%s %s %s %d", x.Key(), who, what,
+	g.Hand(platform.Decision{Section: sizeSetting.Section(), Key: enforce.Key{Kind: "filesize.refused", ID: fmt.Sprintf("%s %s %s %d", x.Key(), who, what,
 		time.Now().Unix()/int64(bpf.TellAgain.Seconds()))}, Subject: subject(&x), Verdict: v, Fact: &fact.Written{Medium: x, About: fact.AboutSize, Bytes: r.Size}, Done: sizeReading(limited),
 		Reason: func() (string, string) { return rule.judge.Reason(v, &x) }, Note: note})
 }

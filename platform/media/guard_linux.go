@@ -27,7 +27,7 @@ import (
 // what may be open since before, and to tell.
 type Guard struct {
 	*Media
-	told   atomic.Pointer[listener]
+	platform.Listener
 	ruling atomic.Pointer[ruling]
 	judges sync.Mutex // one disk at a time
 
@@ -35,11 +35,6 @@ type Guard struct {
 		sync.Mutex
 		at map[string]time.Time // when disks came, by key; of the last seconds
 	}
-}
-
-type listener struct {
-	hand func(platform.Decision)
-	look func(soon bool)
 }
 
 type ruling struct {
@@ -55,11 +50,6 @@ type watcher interface {
 
 // Section names the section whose rules it uses.
 func (g *Guard) Section() string { return setting.Section() }
-
-// Listen sets who is told.
-func (g *Guard) Listen(hand func(platform.Decision), look func(soon bool)) {
-	g.told.Store(&listener{hand, look})
-}
 
 // Load replaces the rules and judges every disk again.
 func (g *Guard) Load(r platform.Rules) error {
@@ -141,7 +131,7 @@ func (g *Guard) judge(d disk, came time.Time) error {
 		out.Err = why
 	}
 	out.Verified = time.Now()
-	g.hand(out)
+	g.Hand(out)
 	return out.Err
 }
 
@@ -208,18 +198,6 @@ func (g *Guard) carryOut(d disk, x *fact.Medium, v enforce.Verdict) error {
 	return nil
 }
 
-func (g *Guard) hand(d platform.Decision) {
-	if t := g.told.Load(); t != nil && t.hand != nil {
-		t.hand(d)
-	}
-}
-
-func (g *Guard) look(soon bool) {
-	if t := g.told.Load(); t != nil && t.look != nil {
-		t.look(soon)
-	}
-}
-
 // subject is a disk for people.
 func subject(x *fact.Medium) string {
 	s := "disk " + x.Name
@@ -270,10 +248,10 @@ func (g *Guard) Run(ctx context.Context) error {
 		case "add":
 			if d, ok := g.disk(path.Base(u.Path)); ok {
 				_ = g.judge(d, at) // what went wrong stands in its event
-				g.look(true)
+				g.Look(true)
 			}
 		case "remove":
-			g.look(false)
+			g.Look(false)
 		}
 	}
 }
@@ -353,7 +331,7 @@ func (g *Guard) refusal(r refusal, told *bpf.Hourly) {
 	if i := slices.Index(devs, r.Dev); i >= 0 {
 		part = names[i]
 	}
-	g.hand(platform.Decision{Section: setting.Section(), Key: enforce.Key{Kind: "media.open", ID: fmt.Sprintf("%s %d %s %d", x.Key(), r.UID, enforce.Plain(program),
+	g.Hand(platform.Decision{Section: setting.Section(), Key: enforce.Key{Kind: "media.open", ID: fmt.Sprintf("%s %d %s %d", x.Key(), r.UID, enforce.Plain(program),
 		time.Now().Unix()/int64(bpf.TellAgain.Seconds()))}, Subject: subject(&x), Verdict: v, Fact: &x, Done: reading(&x),
 		Reason: func() (string, string) { return rule.judge.Reason(v, &x) },
 		Note:   fmt.Sprintf("%s (pid %d, user %d) tried to open %s", enforce.Plain(program), r.PID, r.UID, part)})

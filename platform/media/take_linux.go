@@ -33,7 +33,7 @@ func (g *Guard) take(d disk, x fact.Medium) {
 			g.moving.Lock()
 			delete(g.taking, key)
 			g.moving.Unlock()
-			g.look(true)
+			g.Look(true)
 		}()
 		if x.USB != nil && !g.stays(d, x.USB.Path) {
 			return
@@ -111,7 +111,7 @@ func (g *Guard) taken(x fact.Medium, out platform.Released, err error) {
 	if out.Note != "" {
 		d.Note += "; " + enforce.Plain(out.Note)
 	}
-	g.hand(d)
+	g.Hand(d)
 }
 
 // driven is the device nearest above a disk that has a driver, and that driver's directory.
