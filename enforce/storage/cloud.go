@@ -173,6 +173,11 @@ func (r *Rules) explainClient(name string) section.Answer {
 	if !ok {
 		c, _, ok = fact.ClientOfProgram(name)
 	}
+	for i := range fact.Clients {
+		if !ok && strings.EqualFold(fact.Clients[i].Name, name) { // as events and status call it
+			c, ok = &fact.Clients[i], true
+		}
+	}
 	if !ok {
 		a := r.askClient(&fact.Syncing{Client: name})
 		a.Subject = enforce.Plain(name)

@@ -51,6 +51,9 @@ func TestClients(t *testing.T) {
 		}
 	}
 	r := compile(document(t, noClients), nil)
+	if a, err := r.Explain([]byte(`{"client":"resilio sync"}`), nil); err != nil || a.Answer != section.Deny || a.Subject != "Resilio Sync" {
+		t.Errorf("%+v %v", a, err)
+	}
 	if a, err := r.Explain([]byte(`{"client":"megasync"}`), nil); err != nil || a.Answer != section.Deny || a.Subject != "MEGA" {
 		t.Errorf("%+v %v", a, err)
 	}

@@ -55,7 +55,7 @@ func testCloudSync(t *testing.T, r *rig, first bool) {
 		}
 	}
 	// Two run when the policy comes; one does not want to stop. And a program that somebody has put under a client's name.
-	r.sh(`ln -f /bin/true /usr/local/bin/onedrive; printf '#!/bin/bash\ntrap "" TERM; while :; do sleep 1; done\n' >/usr/local/bin/insync; chmod 755 /usr/local/bin/insync
+	r.sh(`ln -f /bin/true /usr/local/bin/onedrive; touch /usr/local/bin/megasync; mount --bind /bin/dash /usr/local/bin/megasync; printf '#!/bin/bash\ntrap "" TERM; while :; do sleep 1; done\n' >/usr/local/bin/insync; chmod 755 /usr/local/bin/insync
 setpriv --reuid 65534 --clear-groups rclone rcd --rc-no-auth >/dev/null 2>&1 & /usr/local/bin/insync >/dev/null 2>&1 & sleep 1; pidof rclone`)
 	if first {
 		for _, mode := range []string{"monitor", "warn"} {
@@ -81,7 +81,7 @@ setpriv --reuid 65534 --clear-groups rclone rcd --rc-no-auth >/dev/null 2>&1 & /
 	r.told("denied", "tried to start rclone")
 	r.told("denied", "a copy of it under another name")
 	r.told("denied", "without starting it")
-	r.sh("/bin/true && rm /usr/local/bin/onedrive /usr/local/bin/insync") // not refused, although it had a client's name, too
+	r.sh("/bin/true && /bin/dash -c true && umount /usr/local/bin/megasync && rm /usr/local/bin/onedrive /usr/local/bin/insync /usr/local/bin/megasync") // not refused, although they had clients' names, too
 	// What is not seen is in the finding.
 	out := r.sh(`cp /usr/bin/onedrive /var/tmp/x; printf x >>/var/tmp/x; /var/tmp/x --version; rm /var/tmp/x`)
 	contains(t, out, "onedrive v")

@@ -42,6 +42,9 @@ type way struct {
 	name  string
 	hooks []int
 	run   func() error
+	// barred: the unit's own filter of system calls (MemoryDenyWriteExecute) may refuse it before the kernel gets to ask. Then it
+	// cannot be tried.
+	barred bool
 }
 
 // proveFileSize writes files in the ways that pass through functions which a compiler may have put into their callers, where no
@@ -60,12 +63,12 @@ func proveFileSize(hits func(hook int) uint64) error {
 	a, b := int(from.Fd()), int(to.Fd())
 	text := []byte("warder")
 	return called(hits, []way{
-		{"write", []int{hookWrite, hookAsk}, func() error { _, err := unix.Write(a, text); return err }},
-		{"pwrite", []int{hookWrite, hookAsk}, func() error { _, err := unix.Pwrite(a, text, 0); return err }},
-		{"writev", []int{hookWrite, hookAsk}, func() error { _, err := unix.Writev(a, [][]byte{text}); return err }},
-		{"pwritev2", []int{hookWrite, hookAsk}, func() error { _, err := unix.Pwritev2(a, [][]byte{text}, 0, unix.RWF_APPEND); return err }},
-		{"sendfile", []int{hookWrite, hookAsk}, func() error { var at int64; _, err := unix.Sendfile(b, a, &at, len(text)); return err }},
-		{"copy_file_range", []int{hookWrite, hookAsk}, func() error {
+		{name: "write", hooks: []int{hookWrite, hookAsk}, run: func() error { _, err := unix.Write(a, text); return err }},
+		{name: "pwrite", hooks: []int{hookWrite, hookAsk}, run: func() error { _, err := unix.Pwrite(a, text, 0); return err }},
+		{name: "writev", hooks: []int{hookWrite, hookAsk}, run: func() error { _, err := unix.Writev(a, [][]byte{text}); return err }},
+		{name: "pwritev2", hooks: []int{hookWrite, hookAsk}, run: func() error { _, err := unix.Pwritev2(a, [][]byte{text}, 0, unix.RWF_APPEND); return err }},
+		{name: "sendfile", hooks: []int{hookWrite, hookAsk}, run: func() error { var at int64; _, err := unix.Sendfile(b, a, &at, len(text)); return err }},
+		{name: "copy_file_range", hooks: []int{hookWrite, hookAsk}, run: func() error {
 			var at int64
 			_, err := unix.CopyFileRange(a, &at, b, nil, len(text), 0)
 			if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
@@ -73,10 +76,10 @@ func proveFileSize(hits func(hook int) uint64) error {
 			}
 			return err
 		}},
-		{"fallocate", []int{hookAlloc, hookAsk}, func() error { return unix.Fallocate(a, 0, 0, 4096) }},
-		{"ftruncate", []int{hookCut}, func() error { return unix.Ftruncate(a, 8192) }},
-		{"fcntl", []int{hookFlags}, func() error { _, err := unix.FcntlInt(uintptr(a), unix.F_SETFL, 0); return err }},
-		{"open", []int{hookOpen}, func() error {
+		{name: "fallocate", hooks: []int{hookAlloc, hookAsk}, run: func() error { return unix.Fallocate(a, 0, 0, 4096) }},
+		{name: "ftruncate", hooks: []int{hookCut}, run: func() error { return unix.Ftruncate(a, 8192) }},
+		{name: "fcntl", hooks: []int{hookFlags}, run: func() error { _, err := unix.FcntlInt(uintptr(a), unix.F_SETFL, 0); return err }},
+		{name: "open", hooks: []int{hookOpen}, run: func() error {
 			f, err := os.OpenFile("/dev/null", os.O_WRONLY, 0)
 			if err == nil {
 				err = f.Close()
@@ -97,20 +100,20 @@ func proveCloudSync(hits func(hook int) uint64) error {
 		return err
 	}
 	return called(hits, []way{
-		{"execve", []int{hookExec}, func() error {
+		{name: "execve", hooks: []int{hookExec}, run: func() error {
 			if err := unix.Exec(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), []string{"none"}, nil); !errors.Is(err, unix.ENOEXEC) {
 				return err
 			}
 			return nil
 		}},
-		{"mmap", []int{hookMap}, func() error {
+		{name: "mmap", hooks: []int{hookMap}, run: func() error {
 			b, err := unix.Mmap(int(f.Fd()), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE)
 			if err == nil {
 				err = unix.Munmap(b)
 			}
 			return err
 		}},
-		{"mprotect", []int{hookProtect}, func() error {
+		{name: "mprotect", hooks: []int{hookProtect}, barred: true, run: func() error {
 			b, err := unix.Mmap(int(f.Fd()), 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_PRIVATE)
 			if err != nil {
 				return err
@@ -142,6 +145,9 @@ func called(hits func(hook int) uint64, ways []way) error {
 		err := w.run()
 		for i, h := range w.hooks {
 			if hits(h) != before[i] {
+				continue
+			}
+			if w.barred && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
 				continue
 			}
 			if err != nil {

@@ -100,6 +100,7 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 	if !told {
 		c.last.Store(nil)
 		if err := bpf.CloudSync.Calls(ctx, c.run); err != nil {
+			c.cannot.Store(true) // what runs is stopped more often
 			return err
 		}
 		err = c.held.Make(ctx, func(p, _ *bpf.Pinned) error { return put(p) }, ids...)

@@ -329,18 +329,27 @@ func TestGuard(t *testing.T) {
 		t.Errorf("%v, %d looks, %+v", err, looks, decisions)
 	}
 	two := client(t, true)
+	g.told = bpf.Hourly{}
 	if err := g.pass(); err != nil || !strings.Contains(note(), "was asked to stop") {
 		t.Errorf("%v %+v", err, decisions)
 	}
 	g.mu.Lock()
-	for _, m := range g.seen {
-		m.at = m.at.Add(-patience)
+	for who := range g.since {
+		g.since[who] = g.since[who].Add(-patience)
 	}
 	g.mu.Unlock()
 	if err := g.pass(); err != nil || !strings.Contains(note(), "it did not stop within 10s") {
 		t.Errorf("%v %+v", err, decisions)
 	}
 	if state, err := two.Process.Wait(); err != nil || state.Success() {
+		t.Errorf("%v %v", state, err)
+	}
+	// One that another has started gains no time by it, and is no news.
+	three := client(t, true)
+	if err := g.pass(); err != nil || note() != "" {
+		t.Errorf("%v %+v", err, decisions)
+	}
+	if state, err := three.Process.Wait(); err != nil || state.Success() {
 		t.Errorf("%v %v", state, err)
 	}
 	if err := g.pass(); err != nil || looks != 2 || g.waits() {

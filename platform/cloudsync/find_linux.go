@@ -16,7 +16,7 @@ import (
 )
 
 // places are those of installed programs, and how many levels of directories below them.
-var places = map[string]int{"/usr/bin": 0, "/usr/local/bin": 0, "/usr/sbin": 0, "/usr/games": 0, "/usr/libexec": 1, "/usr/lib": 2, "/opt": 2}
+var places = map[string]int{"/usr/bin": 0, "/usr/local/bin": 0, "/usr/sbin": 0, "/usr/local/sbin": 0, "/usr/local/lib": 2, "/usr/local/libexec": 1, "/usr/share": 1, "/usr/games": 0, "/usr/libexec": 1, "/usr/lib": 2, "/opt": 2}
 
 // answering file systems answer by themselves: a place that does not would keep the agent waiting.
 var answering = []string{"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "zfs", "overlay", "squashfs", "erofs", "tmpfs"}
@@ -37,6 +37,8 @@ type contents struct {
 	files  map[known]id
 }
 
+func (contents) empty() contents { return contents{map[fingerprint]id{}, map[known]id{}} }
+
 // find finds the installed programs of clients: files of root's that nobody else can change, in directories in which nobody else can
 // put one in their place. Whoever could would have us refuse any program, by a copy of it under a client's name.
 func find(ids []string) (out contents, err error) {
@@ -53,7 +55,7 @@ func find(ids []string) (out contents, err error) {
 }
 
 func search(ids []string, places map[string]int, mounts []mountinfo.Mount) (out contents, err error) {
-	out = contents{map[fingerprint]id{}, map[known]id{}}
+	found := map[fingerprint][]program{}
 	names := map[string]id{}
 	for _, s := range ids {
 		c, _ := fact.ClientOf(s)
@@ -67,34 +69,58 @@ func search(ids []string, places map[string]int, mounts []mountinfo.Mount) (out 
 	for place, levels := range places {
 		dirs = below(dirs, place, levels, mounts)
 	}
-	sizes := map[uint64]bool{}
+	sizes := map[uint64]bool{} // of what was found
 	for _, dir := range dirs {
 		if err := each(dir, func(at int, name string) {
-			if of, is := names[name]; is && len(out.prints) < maxFound {
-				if look(at, name, of, mounts, out) {
-					sizes[uint64(sizeAt(at, name))] = true
+			if of, is := names[name]; is && len(sizes) < maxFound {
+				if p, x, ok := look(at, name, of, mounts); ok {
+					found[p] = append(found[p], x)
+					sizes[p.Size] = true
 				}
 			}
 		}); err != nil {
 			return out, err
 		}
 	}
-	if len(out.prints) == 0 {
-		return out, nil
+	if len(found) == 0 {
+		return out.empty(), nil
 	}
 	for _, path := range essential {
-		out.forget(unix.AT_FDCWD, path, 0)
+		if f, err := os.Open(path); err == nil {
+			if p, _, ok := printOf(f); ok {
+				delete(found, p)
+			}
+			_ = f.Close()
+		}
 	}
 	for _, dir := range dirs {
 		if err := each(dir, func(at int, name string) {
-			if _, is := names[name]; !is && sizes[uint64(sizeAt(at, name))] {
-				out.forget(at, name, unix.O_NOFOLLOW)
+			if _, is := names[name]; is || !sizes[uint64(sizeAt(at, name))] {
+				return
+			}
+			if f, err := open(at, name); err == nil {
+				if p, _, ok := printOf(f); ok {
+					delete(found, p)
+				}
+				_ = f.Close()
 			}
 		}); err != nil {
 			return out, err
 		}
 	}
+	out = out.empty()
+	for p, list := range found {
+		for _, x := range list {
+			out.prints[p], out.files[x.file] = x.of, x.of
+		}
+	}
 	return out, nil
+}
+
+// program is one file of a client's.
+type program struct {
+	of   id
+	file known
 }
 
 // below lists a directory and those below it, down to a level, without following links and only where something answers.
@@ -164,38 +190,25 @@ func answers(mounts []mountinfo.Mount, path string) bool {
 	return slices.Contains(answering, fs)
 }
 
-// look adds a file if it is a program of root's. One with other names is left out: it may be another program as well.
-func look(at int, name string, of id, mounts []mountinfo.Mount, out contents) bool {
-	f, err := open(at, name, unix.O_NOFOLLOW)
+// look reads a file that is called as a client's program. One with other names is left out: it may be another program as well.
+func look(at int, name string, of id, mounts []mountinfo.Mount) (p fingerprint, x program, ok bool) {
+	f, err := open(at, name)
 	if err != nil {
-		return false
+		return p, x, false
 	}
 	defer f.Close()
 	p, st, ok := printOf(f)
 	if !ok || st.Uid != 0 || st.Mode&(unix.S_IWGRP|unix.S_IWOTH) != 0 || st.Nlink != 1 {
-		return false
+		return p, x, false
 	}
-	out.prints[p] = of
-	if dev, ino, err := bpf.Opened(f, mounts); err == nil {
-		out.files[known{Ino: ino, Size: p.Size, Dev: dev}] = of
-	}
-	return true
+	dev, ino, err := bpf.Opened(f, mounts)
+	return p, program{of, known{Ino: ino, Size: p.Size, Dev: dev}}, err == nil
 }
 
-// forget leaves out a content that another program has, too.
-func (c contents) forget(at int, name string, flags int) {
-	f, err := open(at, name, flags)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	if p, _, ok := printOf(f); ok {
-		delete(c.prints, p)
-	}
-}
-
-func open(at int, name string, flags int) (*os.File, error) {
-	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY|flags, 0)
+// open opens a file of a directory that has this name itself: not a link, and not what is mounted over it.
+func open(at int, name string) (*os.File, error) {
+	fd, err := unix.Openat2(at, name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY,
+		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV | unix.RESOLVE_BENEATH})
 	if err != nil {
 		return nil, err
 	}

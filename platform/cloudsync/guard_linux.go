@@ -25,8 +25,10 @@ type Guard struct {
 	ruling atomic.Pointer[ruling]
 
 	mu      sync.Mutex
-	seen    map[string]*met // processes of clients, by number and start
-	waiting bool            // one was asked to stop, and is waited for
+	seen    map[string]*met      // processes of clients, by number and start
+	since   map[string]time.Time // when a client of a user's was asked to stop first: one that starts others does not gain time by it
+	told    bpf.Hourly
+	waiting bool // one was asked to stop, and is waited for
 	soon    chan struct{}
 }
 
@@ -38,11 +40,7 @@ type ruling struct {
 }
 
 // met is a process that was judged.
-type met struct {
-	asked, ended bool
-	at           time.Time
-	allow, would bool
-}
+type met struct{ asked, ended bool }
 
 // stopper is the interface of the section's rules.
 type stopper interface {
@@ -100,51 +98,61 @@ func (g *Guard) pass() error {
 		return err
 	}
 	if g.seen == nil {
-		g.seen = map[string]*met{}
+		g.seen, g.since = map[string]*met{}, map[string]time.Time{}
 	}
-	present := map[string]bool{}
+	present, asked := map[string]bool{}, map[string]bool{}
 	var errs []error
 	for _, p := range list {
-		at := fmt.Sprintf("%d@%s", p.pid, p.started)
+		at, who := fmt.Sprintf("%d@%s", p.pid, p.started), fmt.Sprintf("%s of %d", p.client.ID, p.uid)
 		present[at] = true
 		x := fact.Syncing{Client: p.client.ID, Program: p.program, Processes: 1}
 		v := r.judge.Judge(&x)
-		m, was := g.seen[at]
-		if !was {
+		m := g.seen[at]
+		if m == nil {
 			m = &met{}
 			g.seen[at] = m
 		}
-		changed := !was || m.allow != v.Allow || m.would != v.WouldDeny
-		m.allow, m.would = v.Allow, v.WouldDeny
-		out := g.decision(r, &x, v, "running "+at)
+		var what, note string
+		var failed error
 		switch {
 		case v.Allow || !r.act:
-			m.asked, m.ended = false, false
-			out.Quiet = !v.WouldDeny
-			if !changed {
+			*m = met{}
+			if !v.WouldDeny && v.Allow {
 				continue
 			}
+			what = "would"
 		case g.contended():
 			continue // left alone, and reported as drift
-		case !m.asked:
-			g.waiting = true
-			out.Err = g.signal(p, unix.SIGTERM)
-			m.asked, m.at = true, time.Now()
-			out.Note = fmt.Sprintf("it ran (pid %d, user %d) and was asked to stop", p.pid, p.uid)
-		case !m.ended && time.Since(m.at) >= patience:
-			g.waiting = true
-			out.Err = g.signal(p, unix.SIGKILL)
-			m.ended = true
-			out.Key.ID = "ended " + at
-			out.Note = fmt.Sprintf("it did not stop within %s (pid %d, user %d) and was ended", patience, p.pid, p.uid)
 		default:
-			g.waiting = g.waiting || !m.ended // one that cannot even be ended is left to the regular look
+			asked[who] = true
+			if _, is := g.since[who]; !is {
+				g.since[who] = time.Now()
+			}
+			late := time.Since(g.since[who]) >= patience
+			switch {
+			case m.ended, m.asked && !late:
+				g.waiting = g.waiting || !m.ended // one that cannot even be ended is left to the regular look
+				continue
+			case late:
+				m.ended, failed = true, g.signal(p, unix.SIGKILL)
+				what, note = "ended", fmt.Sprintf("it did not stop within %s (pid %d, user %d) and was ended", patience, p.pid, p.uid)
+			default:
+				m.asked, failed = true, g.signal(p, unix.SIGTERM)
+				what, note = "asked", fmt.Sprintf("it ran (pid %d, user %d) and was asked to stop", p.pid, p.uid)
+			}
+			g.waiting = true
+			errs = append(errs, failed)
+		}
+		if !g.told.News(who, what) {
 			continue
 		}
-		errs = append(errs, out.Err)
+		g.told.Told(who, what)
+		out := g.decision(r, &x, v, fmt.Sprintf("%s %s %d", what, who, time.Now().Unix()/int64(bpf.TellAgain.Seconds())))
+		out.Note, out.Err = note, failed
 		g.Hand(out)
 	}
 	maps.DeleteFunc(g.seen, func(at string, _ *met) bool { return !present[at] })
+	maps.DeleteFunc(g.since, func(who string, _ time.Time) bool { return !asked[who] })
 	if before && !g.waiting {
 		g.Look(false) // the finding is another one now
 	}
@@ -189,9 +197,6 @@ func subject(x *fact.Syncing) string {
 	s := x.Client
 	if c, ok := fact.ClientOf(x.Client); ok {
 		s = c.Name
-	}
-	if x.Program != "" {
-		s += " (" + enforce.Plain(x.Program) + ")"
 	}
 	return s
 }

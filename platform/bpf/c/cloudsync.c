@@ -9,7 +9,9 @@ enum hook { EXEC, MAP, PROTECT, HOOKS };
 #include "prove.h"
 
 #define EPERM 1
+#define PROT_READ 1
 #define PROT_EXEC 4
+#define READ_IMPLIES_EXEC 0x0400000
 #define TEXT 32 // of a name, with a zero at its end
 #define HEAD 256 // of a file: what the kernel reads before it starts one
 
@@ -180,8 +182,14 @@ int cloud_map(__u64 *ctx)
 	struct file *f = (void *)ctx[0];
 	int ret = (int)ctx[3];
 
-	if (ret || !(ctx[1] & PROT_EXEC))
+	if (ret)
 		return ret;
+	if (!(ctx[1] & PROT_EXEC)) { // what a thread may read, it may run, if it has asked for that
+		struct task_struct *t = current_task();
+
+		if (!(ctx[1] & PROT_READ) || !(READ(t, personality) & READ_IMPLIES_EXEC))
+			return 0;
+	}
 	if (proving(MAP) || !f || !on())
 		return 0;
 	return run(f);

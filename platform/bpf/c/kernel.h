@@ -183,6 +183,7 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct files_struct *files;
 	unsigned int flags;
+	unsigned int personality;
 	int tgid;
 	char comm[16];
 };
