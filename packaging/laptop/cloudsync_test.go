@@ -14,7 +14,7 @@ const (
 	// syncs tries to start known clients in every way, and prints those in which they start. $1 is a directory that the user may
 	// write to.
 	syncs = `d=$1; cd $d; ld=$(ls /lib64/ld-linux-x86-64.so.2)
-try() { name=$1; shift; "$@" >$d/out 2>&1 </dev/null; if grep -Eq 'rclone v|onedrive v|insync runs' $d/out; then echo "started: $name"; elif ! grep -Eiq 'not permitted|203/EXEC' $d/out; then echo "failed otherwise: $name: $(head -c 200 $d/out)"; fi; }
+try() { name=$1; shift; "$@" >$d/out 2>&1 </dev/null; if grep -Eq 'rclone v|onedrive v|insync runs' $d/out; then echo "started: $name"; elif ! grep -Eiq 'not permitted|failed to map segment|203/EXEC' $d/out; then echo "failed otherwise: $name: $(head -c 200 $d/out)"; fi; }
 try rclone rclone version
 try onedrive onedrive --version
 try "its path" /usr/bin/rclone version
@@ -30,7 +30,7 @@ try "another root" unshare -Ur sh -c 'chroot / rclone version'
 try "a layer" unshare -Urm sh -c 'mkdir -p up work all; mount -t overlay -o lowerdir=/usr/bin,upperdir=up,workdir=work none all && cp all/onedrive all/other && all/other --version'
 try "a script" sh -c 'printf "#!/bin/sh\necho insync runs\n" >insync; chmod 755 insync; ./insync'
 try "an image" sh -c 'printf "#!/bin/sh\necho insync runs\n" >Nextcloud-9.AppImage; chmod 755 Nextcloud-9.AppImage; ./Nextcloud-9.AppImage'
-test $(id -u) != 0 || try systemd sh -c 'systemd-run -q --wait --pipe rclone version'
+test $(id -u) != 0 || try systemd sh -c 'systemd-run -q --wait --pipe rclone version; test $? != 203 || echo 203/EXEC'
 # What only resembles them.
 echo echo fine >rclone-notes; sh rclone-notes | grep -q fine || echo "a harmless script is refused"
 printf '#!/bin/sh\necho fine\n' >my-dropbox; chmod 755 my-dropbox; ./my-dropbox | grep -q fine || echo "a harmless program is refused"

@@ -71,15 +71,22 @@ func search(ids []string, places map[string]int, mounts []mountinfo.Mount) (out 
 	}
 	sizes := map[uint64]bool{} // of what was found
 	for _, dir := range dirs {
+		var failed error
 		if err := each(dir, func(at int, name string) {
-			if of, is := names[name]; is && len(sizes) < maxFound {
-				if p, x, ok := look(at, name, of, mounts); ok {
-					found[p] = append(found[p], x)
-					sizes[p.Size] = true
-				}
+			of, is := names[name]
+			if !is || len(sizes) >= maxFound {
+				return
 			}
-		}); err != nil {
-			return out, err
+			p, x, ok, err := look(at, name, of, mounts)
+			if err != nil {
+				failed = fmt.Errorf("%s cannot be read: %w", filepath.Join(dir, name), err)
+			}
+			if ok {
+				found[p] = append(found[p], x)
+				sizes[p.Size] = true
+			}
+		}); err != nil || failed != nil {
+			return out, errors.Join(err, failed)
 		}
 	}
 	if len(found) == 0 {
@@ -191,28 +198,41 @@ func answers(mounts []mountinfo.Mount, path string) bool {
 }
 
 // look reads a file that is called as a client's program. One with other names is left out: it may be another program as well.
-func look(at int, name string, of id, mounts []mountinfo.Mount) (p fingerprint, x program, ok bool) {
+func look(at int, name string, of id, mounts []mountinfo.Mount) (p fingerprint, x program, ok bool, err error) {
 	f, err := open(at, name)
+	if slices.ContainsFunc([]error{unix.ENOENT, unix.ELOOP, unix.EXDEV, unix.ENXIO}, func(e error) bool { return errors.Is(err, e) }) {
+		return p, x, false, nil // gone, a link, a mount, a socket
+	}
 	if err != nil {
-		return p, x, false
+		return p, x, false, err
 	}
 	defer f.Close()
 	p, st, ok := printOf(f)
 	if !ok || st.Uid != 0 || st.Mode&(unix.S_IWGRP|unix.S_IWOTH) != 0 || st.Nlink != 1 {
-		return p, x, false
+		return p, x, false, nil
 	}
 	dev, ino, err := bpf.Opened(f, mounts)
-	return p, program{of, known{Ino: ino, Size: p.Size, Dev: dev}}, err == nil
+	return p, program{of, known{Ino: ino, Size: p.Size, Dev: dev}}, err == nil, err
 }
 
-// open opens a file of a directory that has this name itself: not a link, and not what is mounted over it.
+// open opens a file of a directory that has this name itself: not a link, and not what is mounted over it. (openat2, which could say so,
+// is not there for a unit with RestrictSUIDSGID.)
 func open(at int, name string) (*os.File, error) {
-	fd, err := unix.Openat2(at, name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY,
-		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV | unix.RESOLVE_BENEATH})
+	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	f := os.NewFile(uintptr(fd), name)
+	var st unix.Statx_t
+	err = unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st)
+	if err == nil && (st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT == 0 || st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0) {
+		err = unix.EXDEV
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // printOf reads by what a program is known. A file that is shorter than what is read of it is filled up with zeros, as the kernel does.
