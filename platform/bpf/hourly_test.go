@@ -9,8 +9,10 @@ import (
 // News is told once an hour, of one no more than twenty, and of all no more than a thousand.
 func TestHourly(t *testing.T) {
 	var h Hourly
-	if !h.News("a", "x") || !h.News("a", "x") {
-		t.Error("what was not told is no news")
+	for range 2 { // asking tells nobody
+		if !h.News("a", "x") {
+			t.Error("what was not told is no news")
+		}
 	}
 	h.Told("a", "x")
 	if h.News("a", "x") || !h.News("a", "y") || !h.News("ax", "") || !h.News("b", "x") {

@@ -380,10 +380,10 @@ func ringAllocate(fd int, n int64) error {
 // aioWrite writes by the kernel's older asynchronous calls (io_submit).
 func aioWrite(fd int, b []byte, pos int64, flags uint32) error {
 	type iocb struct {
-		data       uint64
-		key, flags uint32
+		_          uint64
+		_, flags   uint32
 		op         uint16
-		prio       int16
+		_          int16
 		fd         uint32
 		buf, bytes uint64
 		offset     int64
