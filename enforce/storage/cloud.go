@@ -29,6 +29,9 @@ type Clients struct{ r *Rules }
 // Clients are the section's rules for programs that synchronise files with a cloud.
 func (r *Rules) Clients() enforce.Judge[fact.Syncing] { return Clients{r} }
 
+// AboutClients reports whether clients can be refused in any mode.
+func (r *Rules) AboutClients() bool { return r.noSync && r.syncMode > enforce.Off }
+
 // CanStop reports whether clients are kept from running in enforce mode.
 func (r *Rules) CanStop() bool { return r.noSync && r.syncMode == enforce.Enforce }
 

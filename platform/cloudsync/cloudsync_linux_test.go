@@ -253,6 +253,7 @@ type rules struct {
 
 func (r rules) Clients() enforce.Judge[fact.Syncing] { return r }
 func (r rules) CanStop() bool                        { return r.act }
+func (r rules) AboutClients() bool                   { return r.refuses != "" }
 func (r rules) CanDeny() bool                        { return false }
 func (r rules) Judge(x *fact.Syncing) enforce.Verdict {
 	no := x.Client == r.refuses
@@ -354,6 +355,9 @@ func TestGuard(t *testing.T) {
 	}
 	if err := g.pass(); err != nil || looks != 2 || g.waits() {
 		t.Errorf("%v, %d looks", err, looks)
+	}
+	if err := g.Load(rules{"", true}); err != nil || g.ruling.Load() != nil || g.seen != nil {
+		t.Errorf("without rules about clients: %v %v", err, g.seen)
 	}
 	// Run asks for nothing by itself.
 	ctx, cancel := context.WithCancel(t.Context())

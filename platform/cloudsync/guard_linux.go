@@ -45,6 +45,7 @@ type met struct{ asked, ended bool }
 // stopper is the interface of the section's rules.
 type stopper interface {
 	Clients() enforce.Judge[fact.Syncing]
+	AboutClients() bool
 	CanStop() bool
 }
 
@@ -68,6 +69,10 @@ func (g *Guard) Load(r platform.Rules) error {
 	s, ok := r.(stopper)
 	if !ok {
 		return platform.Unsupported{Feature: "the control of sync clients", Need: "rules that judge them"}
+	}
+	if !s.AboutClients() {
+		g.ruling.Store(nil)
+		return g.pass()
 	}
 	g.ruling.Store(&ruling{s.Clients(), s.CanStop()})
 	g.again()
@@ -233,9 +238,10 @@ func (g *Guard) Run(ctx context.Context) error {
 		}
 		asked = g.waits()
 		switch {
+		case g.ruling.Load() == nil: // until there are rules, nothing wakes
 		case asked:
 			next.Reset(eachTime)
-		case g.cannot.Load() && g.ruling.Load() != nil:
+		case g.cannot.Load():
 			next.Reset(often)
 		default:
 			next.Reset(regular)
