@@ -69,6 +69,14 @@ func TestClientNames(t *testing.T) {
 	if after, _ := exec.Command("nft", "-s", "list", "ruleset").Output(); string(after) != string(before) {
 		t.Errorf("the ruleset after a refutation:\n%s", after)
 	}
+	l.until("the finding says so", func(s Status) bool {
+		for _, f := range s.Findings {
+			if f.Setting == "storage.cloud_sync_allowed" {
+				return f.Enforcement == enforce.Unsupported
+			}
+		}
+		return false
+	})
 	refuted(false)
 	becomes(t, "a client's name without it", "NXDOMAIN", dropbox)
 	device := "/devices/" + l.agent.custody.device().DeviceID

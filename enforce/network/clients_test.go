@@ -25,6 +25,7 @@ func TestClientNames(t *testing.T) {
 		{"an exception", strings.Replace(refuses, "MODE", "enforce", 1), []string{"client:dropbox"}, fact.Enforced, enforce.Enforce, "(lists sync clients)"},
 		{"monitor", strings.Replace(refuses, "MODE", "monitor", 1), nil, fact.Enforced, enforce.Monitor, "(lists sync clients)"},
 		{"no names here", strings.Replace(refuses, "MODE", "enforce", 1), nil, fact.Unsupported, enforce.Monitor, "(lists sync clients)"},
+		{"an empty list", strings.Replace(strings.Replace(refuses, "MODE", "enforce", 1), `"policy_data":{`, `"policy_data":{"network":{"blocked_domains":[]},`, 1), nil, fact.Enforced, enforce.Enforce, "(lists sync clients)"},
 		{"the network is free", strings.Replace(refuses, "MODE", "enforce", 1), nil, fact.Enforced, enforce.Monitor, "(lists sync clients)"},
 		{"allowed", `{"name":"p","compliance":"enforce","policy_data":{"storage":{"cloud_sync_allowed":true}}}`, nil, fact.Enforced, enforce.Off, ""},
 	} {

@@ -30,7 +30,10 @@ func (r *Rules) Reach(least enforce.Mode) fact.Reach {
 	if r.modeBlocked >= least {
 		out.Names = strings.TrimPrefix(out.Names+"+"+r.lists.sum[1], "+")
 	}
-	lists := out.Names != ""
+	lists := out.Names != "" && (least < enforce.Enforce || r.listed())
+	if !lists {
+		out.Names = "" // an empty list refuses nothing
+	}
 	if r.modeClients >= least {
 		out.Names = strings.TrimPrefix(out.Names+"+sync clients", "+")
 	}

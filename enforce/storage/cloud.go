@@ -113,7 +113,8 @@ func cloudSync(c *section.Case, out *section.Outcome) {
 	if !r.noSync { // allowed: nothing is asked
 		return
 	}
-	if can.Level == fact.Unsupported && !c.Can(settingNames).Acts() {
+	names := c.Can(settingNames).Acts() && !c.Document.NetworkFree
+	if can.Level == fact.Unsupported && !names {
 		f = section.NotYet(c, s)
 		return
 	}
@@ -144,8 +145,8 @@ func cloudSync(c *section.Case, out *section.Outcome) {
 	case f.Enforcement == enforce.Enforced && len(r.exceptedClients) > 0:
 		f.Reason = "but for those with an exception: " + strings.Join(slices.Sorted(maps.Keys(r.exceptedClients)), ", ")
 	}
-	if !c.Can(settingNames).Acts() && f.Enforcement == enforce.Enforced && f.Compliance == enforce.Compliant {
-		f.Reason = strings.TrimPrefix(f.Reason+"; their names are not refused on this machine", "; ")
+	if !names && f.Enforcement == enforce.Enforced && f.Compliance == enforce.Compliant {
+		f.Reason = strings.TrimPrefix(f.Reason+"; their names are not refused on this machine now", "; ")
 	}
 	if f.Enforcement != enforce.Enforced || f.Compliance != enforce.Compliant || can.Limit == "" {
 		return

@@ -102,7 +102,7 @@ func TestCloudSyncFinding(t *testing.T) {
 	if _, f := run(noClients, "monitor", busy); f.Compliance != enforce.Noncompliant || f.Enforcement != enforce.Observed {
 		t.Errorf("%+v", f)
 	}
-	if _, f := run(noClients, "", fact.Machine{Capable: map[string]fact.Capability{"storage": {Level: fact.Enforced}}, Clients: quiet.Clients}); f.Reason != "their names are not refused on this machine" {
+	if _, f := run(noClients, "", fact.Machine{Capable: map[string]fact.Capability{"storage": {Level: fact.Enforced}}, Clients: quiet.Clients}); f.Reason != "their names are not refused on this machine now" {
 		t.Errorf("%+v", f)
 	}
 	if _, f := run(noClients, "", fact.Machine{}); f.Compliance != enforce.Uncertain {

@@ -517,7 +517,9 @@ func (s *Set) load(probe uint32) (*ebpf.Collection, error) {
 	for _, p := range s.Programs {
 		if here := p.symbol(); here != p.Hook || p.Optional {
 			if n, _ := args(here); n < 0 {
-				delete(spec.Programs, p.Name)
+				if delete(spec.Programs, p.Name); p.Optional {
+					continue
+				}
 			} else if x := spec.Programs[p.Name]; x != nil {
 				x.AttachTo = here
 			}

@@ -80,17 +80,17 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 	if !ok {
 		return fmt.Errorf("%q names no clients", x.To.Value)
 	}
-	has, err := find(ids) // before anything is locked
-	if err != nil {
-		return err
-	}
-	put := func(p *bpf.Pinned) error {
-		err := tell(p, ids, has)
-		if err == nil {
-			c.last.Store(&has)
+	has, unread := find(ids)           // before anything is locked
+	put := func(p *bpf.Pinned) error { // the names, whatever cannot be read
+		err := names(p, ids)
+		if err == nil && unread == nil {
+			if err = has.tell(p); err == nil {
+				c.last.Store(&has)
+			}
 		}
-		return err
+		return errors.Join(err, unread)
 	}
+	var err error
 	told := false
 	c.held.With(func(p *bpf.Pinned, why error) {
 		if told = p != nil && why == nil && bpf.CloudSync.Strays() == nil; told {
@@ -104,6 +104,7 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 			return err
 		}
 		err = c.held.Make(ctx, func(p, _ *bpf.Pinned) error { return put(p) }, ids...)
+		c.cannot.Store(err != nil)
 	}
 	if poke := c.poke.Load(); poke != nil {
 		(*poke)() // what was started while this was done

@@ -369,3 +369,20 @@ func TestGuard(t *testing.T) {
 		t.Errorf("%v, %d looks", err, looks)
 	}
 }
+
+// A process that cannot be read hides no other.
+func TestUnreadable(t *testing.T) {
+	dir := proc(t, map[int][3]string{10: {"/usr/bin/rclone", "rclone", "S"}, 12: {"/usr/bin/rclone", "rclone", "S"}})
+	if err := os.MkdirAll(filepath.Join(dir, "11/exe"), 0o755); err != nil { // no link: EINVAL
+		t.Fatal(err)
+	}
+	c := &Clients{proc: dir}
+	list, err := c.running()
+	if len(list) != 2 || err == nil || !strings.Contains(err.Error(), "process 11 cannot be read") {
+		t.Errorf("%+v %v", list, err)
+	}
+	var m fact.Machine
+	if err := c.Observe(t.Context(), &m); err == nil || m.Clients.OK {
+		t.Errorf("%+v, %v", m.Clients, err)
+	}
+}

@@ -98,15 +98,12 @@ func (g *Guard) pass() error {
 		g.seen = nil
 		return nil
 	}
-	list, err := g.running()
-	if err != nil {
-		return err
-	}
+	list, unread := g.running()
 	if g.seen == nil {
 		g.seen, g.since = map[string]*met{}, map[string]time.Time{}
 	}
 	present, asked := map[string]bool{}, map[string]bool{}
-	var errs []error
+	errs := []error{unread}
 	for _, p := range list {
 		at, who := fmt.Sprintf("%d@%s", p.pid, p.started), fmt.Sprintf("%s of %d", p.client.ID, p.uid)
 		present[at] = true
@@ -139,13 +136,15 @@ func (g *Guard) pass() error {
 				g.waiting = g.waiting || !m.ended // one that cannot even be ended is left to the regular look
 				continue
 			case late:
-				m.ended, failed = true, g.signal(p, unix.SIGKILL)
+				failed = g.signal(p, unix.SIGKILL)
+				m.ended = failed == nil
 				what, note = "ended", fmt.Sprintf("it did not stop within %s (pid %d, user %d) and was ended", patience, p.pid, p.uid)
 			default:
-				m.asked, failed = true, g.signal(p, unix.SIGTERM)
+				failed = g.signal(p, unix.SIGTERM)
+				m.asked = failed == nil
 				what, note = "asked", fmt.Sprintf("it ran (pid %d, user %d) and was asked to stop", p.pid, p.uid)
 			}
-			g.waiting = true
+			g.waiting = g.waiting || failed == nil // otherwise the regular look tries again
 			errs = append(errs, failed)
 		}
 		if !g.told.News(who, what) {
@@ -153,11 +152,13 @@ func (g *Guard) pass() error {
 		}
 		g.told.Told(who, what)
 		out := g.decision(r, &x, v, fmt.Sprintf("%s %s %d", what, who, time.Now().Unix()/int64(bpf.TellAgain.Seconds())))
-		out.Note, out.Err = note, failed
+		if out.Err = failed; failed == nil {
+			out.Note = note
+		}
 		g.Hand(out)
 	}
-	maps.DeleteFunc(g.seen, func(at string, _ *met) bool { return !present[at] })
-	maps.DeleteFunc(g.since, func(who string, _ time.Time) bool { return !asked[who] })
+	maps.DeleteFunc(g.seen, func(at string, _ *met) bool { return !present[at] && unread == nil })
+	maps.DeleteFunc(g.since, func(who string, _ time.Time) bool { return !asked[who] && unread == nil })
 	if before && !g.waiting {
 		g.Look(false) // the finding is another one now
 	}
@@ -182,7 +183,11 @@ func (g *Guard) signal(p process, s unix.Signal) error {
 		return fmt.Errorf("process %d cannot be reached: %w", p.pid, err)
 	}
 	defer unix.Close(fd)
-	if now, ok, err := g.process(p.pid); err != nil || !ok || now.started != p.started || now.client != p.client {
+	now, ok, err := g.process(p.pid)
+	if err != nil {
+		return fmt.Errorf("process %d cannot be read: %w", p.pid, err)
+	}
+	if !ok || now.started != p.started || now.client != p.client {
 		return nil
 	}
 	if err := unix.PidfdSendSignal(fd, s, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {

@@ -112,12 +112,12 @@ func check(p *bpf.Pinned) error {
 
 // refused returns the clients whose programs are refused, in the order of the table. A client of which only some are is an error.
 func refused(p *bpf.Pinned) ([]string, error) {
-	names, err := entries[title, id](p, "names")
+	list, err := entries[title, id](p, "names")
 	if err != nil {
 		return nil, err
 	}
 	has := map[string]int{}
-	for t, of := range names {
+	for t, of := range list {
 		c, ok := fact.ClientOf(of.String())
 		if !ok || !slices.Contains(titles(c), t) {
 			return nil, &bpf.Changed{Why: fmt.Sprintf("they refuse %q as a program of %q", strings.TrimRight(string(t.Text[:]), "\x00"), of)}
@@ -138,19 +138,19 @@ func refused(p *bpf.Pinned) ([]string, error) {
 	return out, nil
 }
 
-// tell tells the programs which clients are refused, and which files here are their programs.
-func tell(p *bpf.Pinned, ids []string, has contents) error {
-	names := map[title]id{}
+// names tells the programs which clients are refused, by their names.
+func names(p *bpf.Pinned, ids []string) error {
+	list := map[title]id{}
 	for _, s := range ids {
 		c, ok := fact.ClientOf(s)
 		if !ok || len(c.Programs) == 0 {
 			return fmt.Errorf("there is no client %q", s)
 		}
 		for _, t := range titles(c) {
-			names[t] = idOf(c.ID)
+			list[t] = idOf(c.ID)
 		}
 	}
-	return errors.Join(become(p, "names", names), has.tell(p))
+	return become(p, "names", list)
 }
 
 // tell tells the programs of these contents and no others.
@@ -219,9 +219,9 @@ func Loaders() map[string]bpf.Loader {
 			case 0:
 				has, err := find(ids)
 				if err != nil {
-					return err
+					has = contents{} // the agent tries again, and says so; the names count in any case
 				}
-				return errors.Join(p.Put("config", uint32(0), &c), tell(p, ids, has))
+				return errors.Join(p.Put("config", uint32(0), &c), names(p, ids), has.tell(p))
 			case len(bpf.CloudSync.Programs):
 				c.On = 1
 				return p.Put("config", uint32(0), &c)

@@ -34,25 +34,30 @@ func interprets(file string) bool {
 	})
 }
 
-// running lists the processes of clients. Nothing is asked of file systems: the kernel has the names.
+// running lists the processes of clients. Nothing is asked of file systems: the kernel has the names. A process that cannot be read is
+// an error beside the others: a user can make one, by a path that is too long.
 func (c *Clients) running() (out []process, err error) {
 	list, err := os.ReadDir(c.proc)
 	if err != nil {
 		return nil, fmt.Errorf("the processes cannot be listed: %w", err)
 	}
+	var errs []error
 	for _, e := range list {
 		if pid, err := strconv.Atoi(e.Name()); err == nil && pid > 1 {
 			p, ok, err := c.process(pid)
-			if err != nil {
-				return nil, fmt.Errorf("process %d cannot be read: %w", pid, err)
+			if err != nil && len(errs) < maxErrors {
+				errs = append(errs, fmt.Errorf("process %d cannot be read: %w", pid, err))
 			}
 			if ok {
 				out = append(out, p)
 			}
 		}
 	}
-	return out, nil
+	return out, errors.Join(errs...)
 }
+
+// maxErrors bounds how many processes that cannot be read are named.
+const maxErrors = 3
 
 // gone reports whether a process has ended, or is the kernel's own. What cannot be read for another reason may be a client.
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
