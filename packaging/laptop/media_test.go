@@ -20,6 +20,7 @@ for x in $p $d; do [ -b $x ] || continue
   try mount $x /run/try && umount /run/try
   try mount -o ro $x /run/try && umount /run/try
   try unshare -m mount $x /run/try
+  try timeout 20 udisksctl mount --no-user-interaction -b $x && udisksctl unmount -b $x
   try timeout 5 systemd-mount --collect $x /run/try && systemctl stop run-try.mount
   try dd if=$x of=/dev/null count=1
   try dd if=$x of=/dev/null bs=4096 count=1 iflag=direct
@@ -138,8 +139,10 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		return [][2]string{{"mmcblk0", "mmcblk0p1"}, {nv, nv}}
 	}
 	part("in every way", func(t *testing.T, r *rig) {
+		r.sh("rm -f /etc/systemd/system/udisks2.service; systemctl daemon-reload; systemctl start udisks2")
+		defer r.try("systemctl stop udisks2")
 		for _, x := range disks(r) {
-			if out := r.opened(x[0], x[1]); strings.Count(out, "opened:") < 25 || !strings.Contains(out, "opened: mount /dev/"+x[1]) {
+			if out := r.opened(x[0], x[1]); strings.Count(out, "opened:") < 25 || !strings.Contains(out, "opened: mount /dev/"+x[1]) || !strings.Contains(out, "opened: timeout 20 udisksctl mount") {
 				t.Fatalf("without a policy %s opens by: %s", x[0], out)
 			}
 		}
@@ -328,6 +331,11 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		r.wait("it can be used", "mount /dev/sda /run/card && echo x >/run/card/x && umount /run/card")
 		r.authorized("2-2", "0")
 		refusedNow(r)
+		// A phone: its files are on no disk of this machine.
+		r.plug("usb-mtp", "phone", map[string]any{"rootdir": t.TempDir(), "port": "3"})
+		const phone = `d=$(dirname $(grep -l 46f4 /sys/bus/usb/devices/*/idVendor | xargs -n 1 dirname | while read d; do test $(cat $d/idProduct) = 0004 && echo $d/x; done))`
+		r.wait("the phone is refused", phone+` && test "$(cat $d/authorized)" = 0 && ! ls -d $d/*:*/driver`)
+		r.told("denied", "46f4:0004")
 		// It is used when it is no longer allowed.
 		r.sh("mount /dev/sda /run/card; exec 5>/run/card/held; sleep 300 >&5 2>&1 5>&1 &")
 		r.set(noExternal)
@@ -336,6 +344,8 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		r.unplug("pinned")
 		r.unplug("other")
 		free(r)
+		r.wait("the phone can be used", phone+` && test "$(cat $d/authorized)" = 1`)
+		r.unplug("phone")
 	})
 	part("removed", func(t *testing.T, r *rig) {
 		r.set(noExternal)

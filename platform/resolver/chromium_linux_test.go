@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -74,7 +75,14 @@ func TestChromium(t *testing.T) {
 			"--disable-background-networking", "--ignore-certificate-errors", "--user-data-dir="+home, "--dump-dom", "http://www.blocked.example/")
 		cmd.Env = append(os.Environ(), "HOME="+home, "XDG_RUNTIME_DIR="+home)
 		cmd.WaitDelay = 5 * time.Second
+		var said bytes.Buffer
+		cmd.Stderr = &said
 		out, _ := cmd.Output() // an error page is no error of the program
+		for line := range strings.Lines(said.String()) {
+			if strings.Contains(line, "Page load failed: net::ERR_") { // instead of an error page, since version 156 or so
+				return string(out) + line
+			}
+		}
 		return string(out)
 	}
 	l.Asked()
