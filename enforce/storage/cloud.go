@@ -110,12 +110,9 @@ func cloudSync(c *section.Case, out *section.Outcome) {
 	s, can, r := settingCloud, c.Can(settingCloud), rulesOf(c)
 	f := enforce.Finding{Setting: s, Mode: c.Document.Mode(s), Compliance: enforce.Compliant, Enforcement: enforce.Enforced}
 	defer func() { out.Findings = append(out.Findings, f) }()
-	if !r.noSync { // allowed: nothing is asked
-		return
-	}
 	names := c.Can(settingNames).Acts() && !c.Document.NetworkFree
 	if can.Level == fact.Unsupported && !names {
-		f = section.NotYet(c, s)
+		f = section.NotYet(c, s) // whatever it says: nothing here would carry it out
 		return
 	}
 	if can.Level == fact.Unsupported {
@@ -123,6 +120,9 @@ func cloudSync(c *section.Case, out *section.Outcome) {
 	}
 	if f.Mode < enforce.Enforce {
 		f.Enforcement = enforce.Observed
+	}
+	if !r.noSync { // allowed: nothing is asked
+		return
 	}
 	if ids := r.refusedClients(); len(ids) > 0 && can.Level == fact.Enforced {
 		out.Wants = append(out.Wants, enforce.Want{Key: clientsKey, Value: enforce.Value(fact.ClientsRefused(ids)), By: []enforce.Setting{s}, Mode: r.syncMode, Phase: enforce.Close})

@@ -112,6 +112,13 @@ func TestCloudSyncFinding(t *testing.T) {
 	if len(out.Wants) != 0 || f.Enforcement != enforce.Unsupported || f.Reason != "no programs" {
 		t.Errorf("%+v %+v", out.Wants, f)
 	}
+	unsupported := map[string]fact.Capability{"storage": {Level: fact.Unsupported, Limit: "no programs"}}
+	if _, f := run(`{"storage":{"cloud_sync_allowed":true}}`, "", fact.Machine{Capable: unsupported, Clients: quiet.Clients}); f.Enforcement != enforce.Unsupported {
+		t.Errorf("allowed, where nothing could refuse it: %+v", f)
+	}
+	if _, f := run(`{"storage":{"cloud_sync_allowed":true}}`, "monitor", quiet); f.Enforcement != enforce.Observed {
+		t.Errorf("allowed, in monitor mode: %+v", f)
+	}
 	for level, reason := range map[string]string{fact.Partial: "partial: they are stopped when they are seen", fact.Unsupported: "partial: only their names are refused; they are stopped when they are seen"} {
 		out, f = run(noClients, "", fact.Machine{Capable: map[string]fact.Capability{"storage": {Level: level, Limit: "they are stopped when they are seen"}, "network": {Level: fact.Partial}}, Clients: quiet.Clients})
 		if len(out.Wants) != 0 || f.Enforcement != enforce.Partial || f.Compliance != enforce.Compliant || f.Reason != reason {
