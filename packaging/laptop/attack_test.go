@@ -150,7 +150,7 @@ func forcedIsCounted(t *testing.T, r *rig) {
 	r.authorized("2-1", "1")
 	r.wait("a disk", "ls /sys/bus/usb/devices/2-1/2-1:1.0/host*/target*/*/block/sd*")
 	size, err := strconv.ParseInt(r.sh(`D=$(basename $(ls -d /sys/bus/usb/devices/2-1/2-1:1.0/host*/target*/*/block/sd*)); mount `+
-		`/dev/$D /mnt/stick && stat -c %s /mnt/stick/data; umount /mnt/stick`), 10, 64)
+		`/dev/$D /mnt/stick && stat -c %s /mnt/stick/data; unmount /mnt/stick`), 10, 64)
 	if err != nil {
 		t.Fatal(err)
 	}

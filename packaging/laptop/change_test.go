@@ -49,7 +49,7 @@ W
 	r.wait("the disk is back", "ls /dev/sd?")
 	out := r.sh(
 		`mount $(ls /dev/sd? | head -1) /mnt/stick; n=$(( $(wc -l </tmp/acked) * 65536 )); echo acked $n size $(stat -c %s /mnt/stick/data)
-	head -c $n /mnt/stick/data | sha256sum | cut -c1-64; head -c $n /tmp/copy | sha256sum | cut -c1-64; umount /mnt/stick`)
+	head -c $n /mnt/stick/data | sha256sum | cut -c1-64; head -c $n /tmp/copy | sha256sum | cut -c1-64; unmount /mnt/stick`)
 	lines := strings.Split(out, "\n")
 	t.Log(lines[0])
 	if len(lines) != 3 || lines[1] != lines[2] {

@@ -81,7 +81,7 @@ setpriv --reuid 65534 --clear-groups rclone rcd --rc-no-auth >/dev/null 2>&1 & /
 	r.told("denied", "tried to start rclone")
 	r.told("denied", "a copy of it under another name")
 	r.told("denied", "without starting it")
-	r.sh("/bin/true && /bin/dash -c true && umount /usr/local/bin/megasync && rm /usr/local/bin/onedrive /usr/local/bin/insync /usr/local/bin/megasync") // not refused, although they had clients' names, too
+	r.sh("/bin/true && /bin/dash -c true && unmount /usr/local/bin/megasync && rm /usr/local/bin/onedrive /usr/local/bin/insync /usr/local/bin/megasync") // not refused, although they had clients' names, too
 	// What is not seen is in the finding.
 	out := r.sh(`cp /usr/bin/onedrive /var/tmp/x; printf x >>/var/tmp/x; /var/tmp/x --version; rm /var/tmp/x`)
 	contains(t, out, "onedrive v")

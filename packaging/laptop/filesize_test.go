@@ -107,7 +107,7 @@ func testFileSize(t *testing.T, r *rig, list []string, first bool) {
 		if out := r.sh("sh /root/programs; sh /root/kept"); strings.TrimSpace(out) != "" {
 			t.Errorf("%s: %s", fs, out)
 		}
-		r.sh("cd /; umount /run/card; umount /run/fs/" + fs)
+		r.sh("cd /; unmount /run/card; unmount /run/fs/" + fs)
 	}
 	r.told("denied", "tried to make file #")
 	if out := r.sh("warder events --json"); strings.Contains(out, "/run/card") || !strings.Contains(out, "1048577 bytes large") {
@@ -131,9 +131,9 @@ printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations
 	r.told("denied", "tried to open the disk itself for writing")
 	r.sh("systemctl kill -s STOP warder; mount -o loop /run/card/image /run/in && mkdir -m 777 /run/in/open && ! truncate -s 1100K /run/in/open/x; code=$?; systemctl kill -s CONT warder; exit $code") // from the first moment
 	grow("", "/run/in/open")
-	r.sh("umount /run/in; printf secret | cryptsetup open --key-file=- /dev/mmcblk0p1 vault && mount /dev/mapper/vault /run/in && ! truncate -s 1100K /run/in/x && mkdir -m 777 /run/in/open")
+	r.sh("unmount /run/in; printf secret | cryptsetup open --key-file=- /dev/mmcblk0p1 vault && mount /dev/mapper/vault /run/in && ! truncate -s 1100K /run/in/x && mkdir -m 777 /run/in/open")
 	grow("", "/run/in/open")
-	r.sh("! dd if=/dev/zero of=/dev/mapper/vault bs=4096 count=1 seek=1000 && umount /run/in && cryptsetup close vault")
+	r.sh("! dd if=/dev/zero of=/dev/mapper/vault bs=4096 count=1 seek=1000 && unmount /run/in && cryptsetup close vault")
 	for _, as := range []string{"unshare -m ", nobody + "unshare -Urm "} {
 		out := r.try(as + `sh -c 'rm -rf /run/card/open/*; mkdir /run/card/open/up /run/card/open/work && mount -t overlay -o lowerdir=/srv/from,upperdir=/run/card/open/up,workdir=/run/card/open/work none /run/in && echo mounted && echo x >>/run/in/large && echo grown; /host/attacker grow /run/in 1048576'; find /run/card/open -size +1024k`)
 		if strings.Contains(out.Out, "grown") || strings.Contains(out.Out, "/run/card") || !strings.Contains(out.Out, "mounted") || !strings.Contains(out.Out, ", 0 bad") {
@@ -146,13 +146,13 @@ printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations
 		t.Errorf("a core was dumped: %s", out)
 	}
 	// Inside, all of it is free.
-	r.sh("umount /run/card; mount $(sh /root/nv inside-1) /run/card; mkdir -p -m 777 /run/card/open")
+	r.sh("unmount /run/card; mount $(sh /root/nv inside-1) /run/card; mkdir -p -m 777 /run/card/open")
 	contains(t, r.try(core).Out, "core")
-	r.sh("truncate -s 3M /run/card/open/own; umount /run/card")
+	r.sh("truncate -s 3M /run/card/open/own; unmount /run/card")
 	r.told("denied", "its memory would have been dumped there")
 
 	if !first {
-		r.sh("umount /run/card; true")
+		r.sh("unmount /run/card; true")
 		r.unlimited()
 		r.sh(newCard)
 		return // the rest does not depend on the kernel
@@ -195,10 +195,10 @@ printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations
 		r.wait("the agent is back", "systemctl is-active -q warder")
 	}
 	limitedNow()
-	r.sh("systemctl kill -s STOP warder; umount /run/card; " + reinsert)
+	r.sh("systemctl kill -s STOP warder; unmount /run/card; " + reinsert)
 	r.wait("the card is back", "test -b /dev/mmcblk0p2")
 	r.sh(`mount $(sh /root/nv outside-1) /run/card && ! dd if=/dev/zero of=/dev/mmcblk0p2 count=1 && printf secret | cryptsetup open --key-file=- /dev/mmcblk0p1 vault && mount /dev/mapper/vault /run/in && ! truncate -s 1100K /run/in/x
-code=$?; umount /run/in; cryptsetup close vault; systemctl kill -s CONT warder; exit $code`)
+code=$?; unmount /run/in; cryptsetup close vault; systemctl kill -s CONT warder; exit $code`)
 	r.sh(`kill $(cat /run/tries); if test -s /run/never; then wc -l /run/never; exit 1; fi`)
 	// A copy that is pinned elsewhere is ended with the policy.
 	r.sh("mkdir /sys/fs/bpf/other && mv /sys/fs/bpf/warder/filesize /sys/fs/bpf/other/filesize")
@@ -213,11 +213,11 @@ code=$?; umount /run/in; cryptsetup close vault; systemctl kill -s CONT warder; 
 	r.sh("! dd if=/dev/zero of=/dev/mmcblk0p2 count=1")
 	end()
 	r.wait("files are limited again", "rm -f /run/card/open/x; ! truncate -s 4M /run/card/open/x")
-	r.sh("umount /run/card; mount $(sh /root/nv outside-1) /home; ")
+	r.sh("unmount /run/card; mount $(sh /root/nv outside-1) /home; ")
 	r.unlimited()
 	r.set(oneMiB)
 	r.wait("it is kept", "warder status --json | grep -q 'is external and kept by guard system_disk: it carries /home'")
-	r.sh("truncate -s 4M /home/x && umount /home")
+	r.sh("truncate -s 4M /home/x && unmount /home")
 	r.told("guarded", "it carries /home of the running system")
 	for _, mode := range []string{"monitor", "warn"} {
 		r.set(strings.Replace(oneMiB, "{", `{"compliance":"`+mode+`",`, 1))

@@ -49,7 +49,7 @@ func TestUSB(t *testing.T) {
 		r.plug("usb-storage", "s2", map[string]any{"drive": "b", "port": "3", "serial": "SN-2"})
 		r.authorized("2-1", "1")
 		r.wait("a disk", "ls /dev/sda")
-		r.sh("mount /dev/sda /mnt/stick && touch /mnt/stick/ok && umount /mnt/stick")
+		r.sh("mount /dev/sda /mnt/stick && touch /mnt/stick/ok && unmount /mnt/stick")
 		r.wait("the neighbour is there", "ls -d /sys/bus/usb/devices/2-3")
 		r.authorized("2-3", "0")
 		r.unplug("s1")
