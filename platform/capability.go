@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"reflect"
 	"time"
 
@@ -18,6 +19,8 @@ type Host struct {
 	Proc   string // where procfs is, "/proc"
 	Inputs string // the kernel's list of input devices
 	Run    string // the runtime directory; empty after a boot
+	// Quarantine is the directory of files that a policy has taken out of the way.
+	Quarantine string
 	// Network says that the network of this process may be governed. It is not for a machine made of files.
 	Network bool
 	Gate    enforce.Gate
@@ -220,6 +223,14 @@ type Decision struct {
 	Received, Decided, Verified time.Time
 }
 
+// Kept is what is noted of a file that is put into the quarantine.
+type Kept struct {
+	Path    string // where it was
+	Place   string // what that is on, for people
+	Setting enforce.Setting
+	Reason  string // why, for people
+}
+
 // Work is something that goes on in the background.
 type Work struct {
 	Subject string // "2-1"
@@ -263,6 +274,10 @@ type (
 	Forget func(proto uint8, own, far netip.AddrPort)
 	// Carry tells the kill switch what is so now: it is in the kernel when this returns, if the switch is there.
 	Carry func(fact.Carried) error
+	// KeepFile copies an open file into the quarantine, and returns under which name, once the copy is whole and on the disk. The
+	// caller removes the original; if it cannot, drop removes the copy. undisturbed is asked meanwhile, and about at the end: the
+	// file may get another name.
+	KeepFile func(ctx context.Context, f *os.File, about func() Kept, undisturbed func() bool) (id string, drop func(), err error)
 	// CarriesSystem names the part of the running system that is on a device's disk, "" for none.
 	CarriesSystem func(dir string) string
 	// Leaves reports whether a USB device, by its path, is refused or being taken away: its disks go with it.
@@ -281,4 +296,5 @@ const (
 	PortAsked    = "firewall.asked"
 	PortForget   = "firewall.forget"
 	PortCarry    = "firewall.carry"
+	PortKeep     = "quarantine.keep"
 )

@@ -32,6 +32,11 @@ type Medium struct {
 	// cannot be told although something does.
 	Limited *bool  `json:"limited,omitempty"`
 	Unread  string `json:"limited_unread,omitempty"`
+	// Taken says that Limited means something weaker: files that are too large are taken off it after they were written. Over are
+	// those that are known to be still there, and OverWhy why one of them is.
+	Taken   bool   `json:"taken,omitempty"`
+	Over    int    `json:"over,omitempty"`
+	OverWhy string `json:"over_why,omitempty"`
 	// Open says that it may have been opened before it was refused, and nobody has taken it away since.
 	Open bool `json:"open,omitempty"`
 }

@@ -158,7 +158,8 @@ type Storage struct {
 	EncryptionRequired     Optional[bool]
 	ExternalStorageAllowed Optional[bool]
 	CloudSyncAllowed       Optional[bool]
-	MaxFileSizeMB          Optional[int64] // MiB
+	MaxFileSizeMB          Optional[int64]  // MiB
+	EventPaths             Optional[string] // PathsHashed or PathsPlain
 }
 
 // Network is the section "network".

@@ -83,6 +83,14 @@ const (
 	maxMiB   = 1 << 40
 )
 
+// The values of storage.event_paths.
+const (
+	PathsHashed = "hashed"
+	PathsPlain  = "plain"
+)
+
+var eventPaths = []string{PathsHashed, PathsPlain}
+
 var directions = []string{"none", "work_to_personal", "personal_to_work", "both"}
 
 var zoneShape = Shape{Type: "object", Doc: "who belongs to it", Fields: map[string]Shape{
@@ -112,6 +120,13 @@ var settings = []Setting{
 		decode: func(d *Document, r reader) { d.Storage.MaxFileSizeMB = r.int(0, maxMiB) },
 		show:   func(d *Document) []string { return []string{strconv.FormatInt(d.Storage.MaxFileSizeMB.V, 10)} },
 		copy:   func(to, from *Document) { to.Storage.MaxFileSizeMB = from.Storage.MaxFileSizeMB },
+	},
+	{
+		Name: "storage.event_paths", Shape: Shape{Type: "string", Doc: "how events name files: by a mark that says nothing (default), or by their paths",
+			Enum: eventPaths},
+		decode: func(d *Document, r reader) { d.Storage.EventPaths = r.oneOf(eventPaths...) },
+		show:   func(d *Document) []string { return []string{d.Storage.EventPaths.V} },
+		copy:   func(to, from *Document) { to.Storage.EventPaths = from.Storage.EventPaths },
 	},
 
 	flag("network.vpn_required", "all traffic needs the VPN", func(d *Document) *Optional[bool] { return &d.Network.VPNRequired }),

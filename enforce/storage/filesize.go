@@ -10,7 +10,10 @@ import (
 	"github.com/warderd/warder/enforce/section"
 )
 
-const settingSize enforce.Setting = "storage.max_file_size_mb"
+const (
+	settingSize  enforce.Setting = "storage.max_file_size_mb"
+	settingPaths enforce.Setting = "storage.event_paths"
+)
 
 // KindFileSize is the kind of the one resource that limits the size of files on external disks; platform/media has it.
 const KindFileSize = "filesize"
@@ -27,6 +30,26 @@ func (r *Rules) Sizes() enforce.Judge[fact.Medium] { return Sizes{r} }
 // MaxFileSize is the largest size of a file on an external disk, in bytes; ok is false if the policy does not limit it.
 func (r *Rules) MaxFileSize() (n uint64, ok bool) {
 	return r.most, r.limits && r.sizeMode > enforce.Off
+}
+
+// PlainPaths reports whether events name files by their paths.
+func (r *Rules) PlainPaths() bool { return r.paths }
+
+// eventPaths is the finding of event_paths, which says how events are written and restricts nobody.
+func eventPaths(c *section.Case) enforce.Finding {
+	s, can, r := settingPaths, c.Can(settingPaths), rulesOf(c)
+	if can.Level == fact.Unsupported {
+		return section.NotYet(c, s)
+	}
+	f := enforce.Finding{Setting: s, Mode: c.Document.Mode(s), Compliance: enforce.Compliant, Enforcement: enforce.Enforced,
+		Reason: "events name files by a mark that says nothing about their names"}
+	if r.paths {
+		f.Reason = "events name files by their paths"
+	}
+	if f.Mode < enforce.Enforce {
+		f.Enforcement = enforce.Observed
+	}
+	return f
 }
 
 // CanLimit reports whether the size of files is limited in enforce mode.
@@ -105,8 +128,10 @@ func fileSize(c *section.Case, out *section.Outcome) {
 		return
 	}
 	var bad, unsure, kept, limited []string
+	taken := false
 	for i := range c.Machine.Media.V {
 		m := &c.Machine.Media.V[i]
+		taken = taken || m.Taken
 		v := r.Sizes().Judge(m)
 		if m.External.V && len(f.Evidence) < maxNamed {
 			f.Evidence = append(f.Evidence, sizeEvidence(m))
@@ -119,6 +144,8 @@ func fileSize(c *section.Case, out *section.Outcome) {
 		case v.WouldDeny:
 			bad = append(bad, "files on "+Name(m)+" may have any size")
 		case v.Allow:
+		case m.Over > 0:
+			bad = append(bad, fmt.Sprintf("%d file(s) on %s are larger than %d bytes: %s", m.Over, Name(m), r.most, m.OverWhy))
 		case m.Unread != "":
 			unsure = append(unsure, "whether files on "+Name(m)+" are limited cannot be read: "+m.Unread)
 		case m.Limited != nil && !*m.Limited:
@@ -136,6 +163,9 @@ func fileSize(c *section.Case, out *section.Outcome) {
 		f.Compliance, f.Reason = enforce.Uncertain, unsure[0]+more(len(unsure))
 	case len(limited) > 0:
 		f.Reason = fmt.Sprintf("files on %d external disk(s) are limited to %d bytes, first %s", len(limited), r.most, limited[0])
+		if taken {
+			f.Reason = fmt.Sprintf("files of more than %d bytes are taken off %d external disk(s), first %s", r.most, len(limited), limited[0])
+		}
 	}
 	if f.Enforcement != enforce.Enforced || f.Compliance != enforce.Compliant || can.Limit == "" {
 		return
@@ -155,7 +185,10 @@ func sizeEvidence(m *fact.Medium) enforce.Evidence {
 	}
 	if m.Limited != nil {
 		e.State, e.Value = enforce.Present, "files may have any size"
-		if *m.Limited {
+		switch {
+		case *m.Limited && m.Taken:
+			e.Value, e.How = "files that are too large are taken off it", "the list of what fanotify watches"
+		case *m.Limited:
 			e.Value = "files are limited"
 		}
 	}

@@ -123,6 +123,10 @@ func TestSizeFinding(t *testing.T) {
 		{"the system's", []fact.Medium{with(func(m *fact.Medium) { m.System = "/home" })}, fact.Enforced, "noncompliant/guarded", "kept by guard system_disk"},
 		{"cannot be told", []fact.Medium{with(func(m *fact.Medium) { m.External = fact.Unread[bool]("gone") })}, fact.Enforced, "unknown/enforced", "cannot be told"},
 		{"a program gets round it", []fact.Medium{with(func(*fact.Medium) {})}, fact.Partial, "compliant/partial", "something escapes"},
+		{"files are taken off it", []fact.Medium{with(func(m *fact.Medium) { m.Taken = true })}, fact.Partial, "compliant/partial", "files of more than 10485760 bytes are taken off 1 external disk(s)"},
+		{"some are still there", []fact.Medium{with(func(m *fact.Medium) { m.Taken, m.Over, m.OverWhy, m.Unread = true, 2, "no room", "notices were lost" })}, fact.Partial, "noncompliant/enforced",
+			"2 file(s) on disk mmcblk0 are larger than 10485760 bytes: no room"},
+		{"notices were lost", []fact.Medium{with(func(m *fact.Medium) { m.Taken, m.Unread = true, "notices were lost" })}, fact.Partial, "unknown/enforced", "notices were lost"},
 		{"it cannot", []fact.Medium{card()}, fact.Unsupported, "unknown/unsupported", "something escapes"},
 	} {
 		m := &fact.Machine{Media: fact.Is(x.disks), Capable: map[string]fact.Capability{string(settingSize): {Level: x.level, Limit: "something escapes"}}}
@@ -134,6 +138,37 @@ func TestSizeFinding(t *testing.T) {
 		if wants := len(out.Wants); wants != map[bool]int{true: 0, false: 1}[x.level == fact.Unsupported] {
 			t.Errorf("%s: %d wants", x.what, wants)
 		}
+	}
+}
+
+// How events name files is no restriction: it is carried out in every mode, unless that is off.
+func TestEventPaths(t *testing.T) {
+	for _, x := range []struct {
+		value, mode, level string
+		plain              bool
+		want, says         string
+	}{
+		{"plain", "enforce", fact.Enforced, true, "compliant/enforced", "by their paths"},
+		{"plain", "monitor", fact.Enforced, true, "compliant/observed", "by their paths"},
+		{"hashed", "enforce", fact.Enforced, false, "compliant/enforced", "by a mark"},
+		{"plain", "enforce", fact.Unsupported, true, "unknown/unsupported", "no files here"},
+	} {
+		d := document(t, `{"storage":{"event_paths":"`+x.value+`"}}`)
+		if x.mode == "monitor" {
+			d = d.Capped(func(enforce.Setting) enforce.Mode { return enforce.Monitor })
+		}
+		m := &fact.Machine{Capable: map[string]fact.Capability{string(settingPaths): {Level: x.level, Limit: "no files here"}}}
+		out := decide(section.Open([]section.Section{Section, {Name: "usb"}}, d, m))
+		if len(out.Findings) != 1 || len(out.Wants) != 0 {
+			t.Fatalf("%+v: %+v", x, out)
+		}
+		f := out.Findings[0]
+		if got := string(f.Compliance) + "/" + string(f.Enforcement); got != x.want || !strings.Contains(f.Reason, x.says) || compile(d, m).PlainPaths() != x.plain {
+			t.Errorf("%+v: %s %q", x, got, f.Reason)
+		}
+	}
+	if compile(document(t, `{}`), nil).PlainPaths() {
+		t.Error("paths are told although no policy says so")
 	}
 }
 

@@ -41,6 +41,7 @@ type Rules struct {
 	limits   bool   // the size of files
 	most     uint64 // bytes
 	sizeMode enforce.Mode
+	paths    bool // events name files by their paths
 	noSync   bool // sync clients
 	syncMode enforce.Mode
 	usb      *usb.Rules
@@ -61,6 +62,7 @@ func compile(d *policy.Document, m *fact.Machine) *Rules {
 	if most := d.Storage.MaxFileSizeMB; most.Set {
 		r.limits, r.most, r.sizeMode = true, uint64(most.V)<<20, d.Mode(settingSize)
 	}
+	r.paths = d.Storage.EventPaths.V == policy.PathsPlain && d.Mode(settingPaths) > enforce.Off
 	if sync := d.Storage.CloudSyncAllowed; sync.Set && !sync.V {
 		r.noSync, r.syncMode = true, d.Mode(settingCloud)
 	}

@@ -32,6 +32,8 @@ func decide(c *section.Case) section.Outcome {
 			fileSize(c, &out)
 		case settingCloud:
 			cloudSync(c, &out)
+		case settingPaths:
+			out.Findings = append(out.Findings, eventPaths(c))
 		default:
 			out.Findings = append(out.Findings, section.NotYet(c, s))
 		}

@@ -72,6 +72,8 @@ func state(m *fact.Medium) string {
 	switch {
 	case !m.Refused.OK:
 		return "whether the kernel refuses it cannot be read: " + m.Refused.Why
+	case !m.Refused.V && m.Limited != nil && *m.Limited && m.Taken:
+		return "it can be used; files that are too large are taken off it once they were written"
 	case !m.Refused.V && m.Limited != nil && *m.Limited:
 		return "it can be used; the kernel limits the size of files there"
 	case m.Refused.V && m.Open:

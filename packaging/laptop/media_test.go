@@ -214,6 +214,7 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		}
 		testFileSize(t, r, list, first || os.Getenv("WARDER_SOAK") != "")
 	})
+	part("files are taken", testTaken)
 	part("sync clients", func(t *testing.T, r *rig) { testCloudSync(t, r, first || os.Getenv("WARDER_SOAK") != "") })
 	part("without the agent", func(t *testing.T, r *rig) {
 		r.set(noExternal)

@@ -23,6 +23,7 @@ import (
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/bpf"
+	"github.com/warderd/warder/platform/mountinfo"
 	"github.com/warderd/warder/platform/uevent"
 )
 
@@ -33,6 +34,9 @@ type LimitGuard struct {
 	platform.Listener
 	ruling atomic.Pointer[ruling]
 	judges sync.Mutex
+
+	tells     sync.Mutex
+	takenTold bpf.Hourly
 }
 
 // sizer is the interface of the section's rules.
@@ -40,6 +44,7 @@ type sizer interface {
 	Sizes() enforce.Judge[fact.Medium]
 	MaxFileSize() (uint64, bool)
 	CanLimit() bool
+	PlainPaths() bool
 }
 
 // Section names the section whose rules it uses.
@@ -59,12 +64,15 @@ func (g *LimitGuard) Load(r platform.Rules) error {
 		g.ruling.Store(nil)
 		return nil
 	}
-	g.ruling.Store(&ruling{s.Sizes(), true})
+	g.ruling.Store(&ruling{judge: s.Sizes(), act: true, paths: s.PlainPaths()})
 	return g.rescan()
 }
 
 // rescan judges every disk that is there.
 func (g *LimitGuard) rescan() error {
+	if g.falls.Load() {
+		return g.takeFrom()
+	}
 	list, err := g.disks()
 	if err != nil {
 		return fmt.Errorf("the disks cannot be listed: %w", err)
@@ -198,6 +206,7 @@ func (g *LimitGuard) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	all.Go(func() { g.tell(ctx) })
+	all.Go(func() { g.follow(ctx) })
 	end := context.AfterFunc(ctx, s.Stop)
 	defer func() { end(); _ = s.Close() }()
 	b := make([]byte, uevent.Max+1)
@@ -218,6 +227,7 @@ func (g *LimitGuard) Run(ctx context.Context) error {
 		}
 		disk := path.Base(u.Path)
 		switch {
+		case g.falls.Load(): // a disk is watched once it is mounted
 		case strings.HasPrefix(disk, "loop"), strings.HasPrefix(disk, "dm-"), strings.HasPrefix(disk, "md"):
 			g.tried(g.refresh())
 		case u.Action == "add" && !u.Synthetic:
@@ -229,18 +239,28 @@ func (g *LimitGuard) Run(ctx context.Context) error {
 	}
 }
 
+// follow has files taken off disks as they are mounted, where that is what is done.
+func (g *LimitGuard) follow(ctx context.Context) {
+	err := mountinfo.Watch(ctx, func() {
+		if g.falls.Load() {
+			g.tried(g.takeFrom())
+		}
+	}, g.proc+"/self/mountinfo")
+	g.tried(err)
+}
+
 // tried notes what went wrong; the next look tries again.
 func (g *LimitGuard) tried(err error) {
 	if err != nil {
-		g.log.Warn("what rests on external disks could not be told to the kernel", "error", err)
+		g.log.Warn("not all of what is on external disks is limited", "error", err)
 	}
 }
 
 // Work lists nothing: all of it is done at once.
 func (g *LimitGuard) Work() []platform.Work { return nil }
 
-// Stop has nothing to end.
-func (g *LimitGuard) Stop() {}
+// Stop ends what takes files off disks: what is in between stays where it is.
+func (g *LimitGuard) Stop() { g.taker.stop() }
 
 // What was refused (platform/bpf/c/filesize.c).
 const (
@@ -270,14 +290,21 @@ func readTooMuch(b []byte) (r tooMuch, ok bool) {
 		Why: e.Uint32(b[32:]), Program: text(40, 56), File: text(56, 120), Path: text(120, 632)}, true
 }
 
-// file names the file of a refusal in an event, which everybody who may read events sees: not by its name, but so that two events
-// about one file can be told to be about one.
-func (r *tooMuch) file() string {
-	name := r.Path
-	if name == "" {
-		name = r.File
+// path is the path of the file of a refusal, or its name if the kernel could not tell the path.
+func (r *tooMuch) path() string {
+	if r.Path == "" {
+		return r.File
 	}
-	return "file #" + fileMark(name)
+	return r.Path
+}
+
+// file names a file in an event, which everybody who may read events sees: not by its path, unless the policy says so, but so that
+// two events about one file can be told to be about one.
+func (g *LimitGuard) file(path string) string {
+	if r := g.ruling.Load(); r != nil && r.paths {
+		return fmt.Sprintf("file %q", enforce.Plain(path))
+	}
+	return "file #" + fileMark(path)
 }
 
 // fileMark is a keyed hash of a name. The key is this process's own: marks can be compared until the agent starts anew.
@@ -339,9 +366,9 @@ func (g *LimitGuard) refusal(r *tooMuch, told *bpf.Hourly) {
 	}
 	told.Told(who, what)
 	by := fmt.Sprintf("%s (pid %d, user %d)", r.Program, r.PID, r.UID)
-	note := fmt.Sprintf("%s tried to make %s %d bytes large", by, r.file(), r.Size)
+	note := fmt.Sprintf("%s tried to make %s %d bytes large", by, g.file(r.path()), r.Size)
 	if r.Size == 0 {
-		note = fmt.Sprintf("%s wrote to %s in a way that cannot be measured", by, r.file())
+		note = fmt.Sprintf("%s wrote to %s in a way that cannot be measured", by, g.file(r.path()))
 	}
 	switch r.Why {
 	case rawWrite:

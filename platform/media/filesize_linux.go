@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -20,7 +21,10 @@ import (
 	"github.com/warderd/warder/platform/bpf"
 )
 
-const howSize = "the programs pinned at /sys/fs/bpf/warder/filesize"
+const (
+	howSize  = "the programs pinned at /sys/fs/bpf/warder/filesize"
+	howTaken = "the agent's own list of what it watches"
+)
 
 // limitKey is the one resource: how large files on external disks may be.
 var limitKey = enforce.Key{Kind: sizeName, ID: "external"}
@@ -30,15 +34,24 @@ var limitKey = enforce.Key{Kind: sizeName, ID: "external"}
 type Limit struct {
 	*Media // its view of the disks alone
 	held   *bpf.Held
+
+	taker   *taker      // instead, where the kernel takes no such programs
+	falls   atomic.Bool // that is so
+	touched atomic.Pointer[func(platform.Touch)]
 }
 
 // FileSize is the control of the size of files on external disks.
 func FileSize(h platform.Host) platform.Capability {
 	l := &Limit{Media: &Media{sys: h.Sysfs, proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log}, held: bpf.Hold(&bpf.FileSize, checkSizes)}
+	g := &LimitGuard{Limit: l}
+	l.useTaker(g)
 	return platform.Capability{
 		Name: sizeName, Claims: sizeClaims(), Probe: l.probe,
-		Observers: []platform.Observer{l}, Backends: []platform.Backend{l}, Guards: []platform.Guard{&LimitGuard{Limit: l}},
-		Uses: []platform.Port{platform.Borrow(platform.PortCarries, func(f platform.CarriesSystem) { l.carries = f })},
+		Observers: []platform.Observer{l}, Backends: []platform.Backend{l}, Guards: []platform.Guard{g},
+		Uses: []platform.Port{
+			platform.Borrow(platform.PortCarries, func(f platform.CarriesSystem) { l.carries = f }),
+			platform.Borrow(platform.PortKeep, func(f platform.KeepFile) { l.taker.keep = f }),
+		},
 	}
 }
 
@@ -47,6 +60,10 @@ func (l *Limit) probe(ctx context.Context) []platform.Claim {
 	err := errors.New("this machine is simulated")
 	if !l.off {
 		err = bpf.FileSize.Takes(ctx, l.run)
+	}
+	l.falls.Store(err != nil && !l.off)
+	if err != nil && !l.off {
+		return []platform.Claim{{Setting: sizeSetting, OS: "linux", Level: fact.Partial, Limit: takenLimit + ": " + err.Error()}}
 	}
 	if err != nil {
 		return []platform.Claim{{Setting: sizeSetting, OS: "linux", Level: fact.Unsupported, Limit: "the size of files is not limited: " + err.Error()}}
@@ -320,6 +337,12 @@ func (l *Limit) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 		return nil, nil
 	}
 	out := map[enforce.Key]enforce.Reading{}
+	if l.falls.Load() {
+		if limit, on := l.taker.state(); on {
+			out[limitKey] = enforce.Reading{State: enforce.Present, Value: enforce.Value(fact.FileSizeLimit(limit)), How: howTaken}
+		}
+		return out, nil
+	}
 	l.with(func(k *kernel, err error) {
 		var c sizeConfig
 		var n counts
@@ -368,11 +391,18 @@ func (l *Limit) change(ctx context.Context, c enforce.Change) error {
 		return err
 	}
 	if c.To.State == enforce.Absent {
+		l.taker.stop()
+		if l.falls.Load() {
+			return nil
+		}
 		return l.held.Remove()
 	}
 	limit, ok := fact.ParseFileSizeLimit(string(c.To.Value))
 	if !ok {
 		return fmt.Errorf("%q names no limit", c.To.Value)
+	}
+	if l.falls.Load() {
+		return l.taker.start(limit)
 	}
 	told := false
 	var err error
@@ -407,11 +437,19 @@ func (l *Limit) Watch(ctx context.Context, changed func(platform.Touch)) error {
 		<-ctx.Done()
 		return nil
 	}
+	l.touched.Store(&changed)
+	if l.falls.Load() {
+		<-ctx.Done()
+		return nil
+	}
 	return l.held.Watch(ctx, func() { changed(platform.Touch{Key: limitKey}) })
 }
 
 // Observe adds to the disks whether the kernel limits the size of files on them.
 func (l *Limit) Observe(_ context.Context, out *fact.Machine) error {
+	if l.falls.Load() {
+		return l.observeTaken(out)
+	}
 	l.with(func(k *kernel, err error) {
 		if err != nil || k == nil || !out.Media.OK {
 			return // the reading says what is wrong

@@ -52,11 +52,13 @@ func TestTooMuch(t *testing.T) {
 	if !ok || r.Turn != 7 || r.Size != 11<<20 || r.Program != "cp" || r.File != "secret.txt" || r.Path != "/media/card/secret.txt" || r.Why != tooLarge {
 		t.Fatalf("%+v %v", r, ok)
 	}
-	name := r.file()
-	other := r
-	other.Path += "x"
-	if name != r.file() || name == other.file() || strings.Contains(name, "secret") || !strings.HasPrefix(name, "file #") {
-		t.Errorf("%s, %s", name, other.file())
+	g := &LimitGuard{}
+	name, other := g.file(r.path()), g.file(r.path()+"x")
+	if name != g.file(r.path()) || name == other || strings.Contains(name, "secret") || !strings.HasPrefix(name, "file #") {
+		t.Errorf("%s, %s", name, other)
+	}
+	if g.ruling.Store(&ruling{paths: true}); g.file(r.path()) != `file "/media/card/secret.txt"` {
+		t.Error(g.file(r.path()))
 	}
 	if _, ok := readTooMuch(b[:tooMuchSize-1]); ok {
 		t.Error("a short record is read")

@@ -40,6 +40,7 @@ type Guard struct {
 type ruling struct {
 	judge enforce.Judge[fact.Medium]
 	act   bool
+	paths bool // events name files by their paths
 }
 
 // watcher is the interface of the section's rules.
@@ -65,7 +66,7 @@ func (g *Guard) Load(r platform.Rules) error {
 		g.ruling.Store(nil)
 		return nil
 	}
-	g.ruling.Store(&ruling{w.Watch(), r.CanDeny()})
+	g.ruling.Store(&ruling{judge: w.Watch(), act: r.CanDeny()})
 	g.resume()
 	err := g.rescan()
 	if g.cannot.Load() {

@@ -17,6 +17,8 @@ const (
 
 	sizeName                    = "filesize"
 	sizeSetting enforce.Setting = "storage.max_file_size_mb"
+
+	pathsSetting enforce.Setting = "storage.event_paths"
 )
 
 const (
@@ -24,6 +26,8 @@ const (
 	onlySize  = "the size of files is only limited on Linux in this version"
 	limit     = "network shares and image files on own disks are not external; root can send a disk commands of its own (SCSI generic, NVMe); " +
 		"FireWire and eSATA: not exercised on real hardware"
+	takenLimit = "a file that is too large is taken into the quarantine once it was written and closed, while the agent runs, and stays if that has no room; " +
+		"one is not seen that is on a file system inside another file, or that is mounted in another mount namespace alone"
 	sizeLimit = "sendfile is refused by what it is asked to copy, not by what there is; a disk cannot be formatted or written to past its files; " +
 		"phones (MTP) and network shares are not disks"
 )
@@ -39,9 +43,11 @@ func claims() []platform.Claim {
 
 // sizeClaims are what this package supports of the size of files, on every system.
 func sizeClaims() []platform.Claim {
-	out := []platform.Claim{{Setting: sizeSetting, OS: "linux", Level: fact.Enforced, Limit: sizeLimit, Exercised: true}}
+	out := []platform.Claim{{Setting: sizeSetting, OS: "linux", Level: fact.Enforced, Limit: sizeLimit, Exercised: true},
+		{Setting: pathsSetting, OS: "linux", Level: fact.Enforced, Exercised: true}}
 	for _, os := range []string{"windows", "darwin"} {
-		out = append(out, platform.Claim{Setting: sizeSetting, OS: os, Level: fact.Unsupported, Limit: onlySize})
+		out = append(out, platform.Claim{Setting: sizeSetting, OS: os, Level: fact.Unsupported, Limit: onlySize},
+			platform.Claim{Setting: pathsSetting, OS: os, Level: fact.Unsupported, Limit: onlySize})
 	}
 	return out
 }

@@ -30,6 +30,34 @@ func node(source string) string {
 	return filepath.Base(source)
 }
 
+// mountsOf are the mounts of a disk, its partitions and what rests on them.
+func (d disk) mountsOf(all []mountinfo.Mount) (out []mountinfo.Mount) {
+	names, devs := d.resting()
+	for _, m := range all {
+		if rests(m, names, devs) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// rests reports whether a mount is of one of these devices. A file system over several has a number of its own, and names one of
+// its devices as its source.
+func rests(m mountinfo.Mount, names, devs []string) bool {
+	return slices.Contains(devs, m.Dev) || slices.Contains(names, node(m.Source))
+}
+
+// mounts are what this machine's own list says.
+func (m *Media) mounts() ([]mountinfo.Mount, error) {
+	f, err := os.Open(m.proc + "/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	all, _, err := mountinfo.Parse(f)
+	return all, err
+}
+
 // Observe lists the disks, and what the kernel does with them.
 func (m *Media) Observe(_ context.Context, out *fact.Machine) error {
 	list, err := m.disks()
@@ -37,11 +65,7 @@ func (m *Media) Observe(_ context.Context, out *fact.Machine) error {
 		out.Media = fact.Unread[[]fact.Medium](err.Error())
 		return fmt.Errorf("the disks cannot be listed: %w", err)
 	}
-	var mounts []mountinfo.Mount
-	if f, err := os.Open(m.proc + "/self/mountinfo"); err == nil {
-		mounts, _, _ = mountinfo.Parse(f)
-		_ = f.Close()
-	}
+	mounts, _ := m.mounts()           // without it, nothing is mounted as far as can be told
 	used := make([]bool, len(mounts)) // on one of the disks
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -53,7 +77,7 @@ func (m *Media) Observe(_ context.Context, out *fact.Machine) error {
 		names, devs := d.resting()
 		x.Parts = names
 		for i, at := range mounts {
-			if slices.Contains(devs, at.Dev) || slices.ContainsFunc(names, func(n string) bool { return node(at.Source) == n }) {
+			if rests(at, names, devs) {
 				used[i] = true
 				if len(x.Mounts) < maxMounts {
 					x.Mounts = append(x.Mounts, at.Point)

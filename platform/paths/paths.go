@@ -32,6 +32,9 @@ func (p Paths) Socket() string { return filepath.Join(p.Run, "warder.sock") }
 // Lists is where the long lists of names are that policies refer to.
 func (p Paths) Lists() string { return filepath.Join(p.State, "lists") }
 
+// Quarantine is where files are kept that a policy has taken out of the way.
+func (p Paths) Quarantine() string { return filepath.Join(p.State, "quarantine") }
+
 // ConfigFile is the configuration file.
 func (p Paths) ConfigFile() string { return filepath.Join(p.Config, "warder.toml") }
 

@@ -1,0 +1,141 @@
+package quarantine
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/warderd/warder/platform/durable"
+)
+
+// chunk is how much is copied between two questions whether to go on.
+const chunk = 1 << 20
+
+// Keep copies an open file into the store, from its beginning. about is asked at the end for what is known of it: all but ID,
+// Size, SHA256, Modified and Taken. When Keep returns without an error, the copy is whole and on the disk, and the caller removes
+// the original; if it cannot, it purges the copy, if that is fresh. undisturbed is asked again and again whether nobody else has
+// opened the original. A file that is kept already, from the same place and with the same contents, is not kept twice: then fresh
+// is false.
+func (s *Store) Keep(ctx context.Context, f *os.File, about func(*Item) error, undisturbed func() bool) (x Item, fresh bool, err error) {
+	st, err := f.Stat()
+	if err != nil {
+		return x, false, err
+	}
+	if !st.Mode().IsRegular() {
+		return x, false, fmt.Errorf("%s is not a file", st.Mode().Type())
+	}
+	if err := s.room(st.Size()); err != nil {
+		return x, false, err
+	}
+	x.ID, x.Taken, x.Modified = strings.ToLower(rand.Text())[:idLen], s.now().UTC(), st.ModTime().UTC()
+	unfinished := filepath.Join(s.dir, newPrefix+x.ID)
+	if err := os.Mkdir(unfinished, 0o700); err != nil {
+		return x, false, err
+	}
+	done := false
+	defer func() {
+		if !done {
+			_ = os.RemoveAll(unfinished)
+		}
+	}()
+	out, err := os.OpenFile(filepath.Join(unfinished, fileName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return x, false, err
+	}
+	x.SHA256, err = copyWhole(ctx, out, io.NewSectionReader(f, 0, st.Size()), st.Size(), undisturbed)
+	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
+		return x, false, err
+	}
+	x.Size = st.Size()
+	if err := about(&x); err != nil {
+		return x, false, err
+	}
+	list, _, err := s.List()
+	if err != nil {
+		return x, false, err
+	}
+	for _, y := range list {
+		if y.SHA256 == x.SHA256 && y.Path == x.Path && y.Size == x.Size && y.UID == x.UID && y.Setting == x.Setting {
+			return y, false, nil
+		}
+	}
+	b, err := json.MarshalIndent(x, "", "  ")
+	if err != nil {
+		return x, false, err
+	}
+	// durable.Write flushes the directory, and with it the name of the file.
+	if err := durable.Write(filepath.Join(unfinished, recordName), b, 0o600); err != nil {
+		return x, false, err
+	}
+	if err := os.Rename(unfinished, filepath.Join(s.dir, x.ID)); err != nil {
+		return x, false, err
+	}
+	done = true
+	d, err := os.Open(s.dir)
+	if err == nil {
+		err = errors.Join(d.Sync(), d.Close())
+	}
+	return x, true, err
+}
+
+// room says why a file of a size cannot be kept, if it cannot. It makes the store's directory.
+func (s *Store) room(size int64) error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	list, damaged, err := s.List()
+	if err != nil {
+		return err
+	}
+	var all int64
+	for _, x := range list {
+		all += x.Size
+	}
+	for _, x := range damaged {
+		if st, err := os.Lstat(filepath.Join(s.dir, x.ID, fileName)); err == nil {
+			all += st.Size()
+		}
+	}
+	if n := len(list) + len(damaged); n >= s.most.Items {
+		return fmt.Errorf("%w: it has %d files already", ErrFull, n)
+	}
+	if size > s.most.Bytes-all {
+		return fmt.Errorf("%w: it has %d of %d bytes already, and the file has %d", ErrFull, all, s.most.Bytes, size)
+	}
+	if free, ok := durable.Free(s.dir); ok && free-size < s.most.Free {
+		return fmt.Errorf("%w: %d bytes are free on its disk, of which %d stay free, and the file has %d", ErrFull, free, s.most.Free, size)
+	}
+	return nil
+}
+
+// copyWhole copies a file of a size that does not change meanwhile, and returns the SHA-256 of its contents in hex.
+func copyWhole(ctx context.Context, to io.Writer, from io.Reader, size int64, goOn func() bool) (string, error) {
+	sum := sha256.New()
+	to = io.MultiWriter(to, sum)
+	for left := size; ; {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		if goOn != nil && !goOn() {
+			return "", ErrDisturbed
+		}
+		n, err := io.CopyN(to, from, min(chunk, left))
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = fmt.Errorf("it ended %d bytes early", left-n)
+			}
+			return "", err
+		}
+		if left -= n; left == 0 {
+			return hex.EncodeToString(sum.Sum(nil)), nil
+		}
+	}
+}
