@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,7 +13,7 @@ import (
 )
 
 func (a *app) exception() *cobra.Command {
-	var usb, network, disk, client string
+	var usb, network, disk, client, mount string
 	c := &cobra.Command{
 		Use: "exception CODE", Short: "Let something pass with a code from support", Args: cobra.ExactArgs(1),
 		Long: "Support reads out a code for one thing on this machine, such as a stick, for a time. It works without a network, " +
@@ -36,11 +37,17 @@ func (a *app) exception() *cobra.Command {
 			if client != "" {
 				in.Section, in.Subject = "storage", policy.ClientSubject+client
 			}
+			if mount != "" {
+				in.Section, in.Subject = "storage", policy.MountSubject+mount
+			}
 			if err := a.client().Do(cmd.Context(), "POST", "/v1/exceptions", in, &x); err != nil {
 				return fmt.Errorf("cannot take the code: %w", err)
 			}
 			if x.Section == "network" && x.Subject == "vpn" {
 				return a.say(cmd, x, "No VPN is needed until %s.\n", x.Until.Local().Format(time.DateTime))
+			}
+			if x.Section == "storage" && strings.HasPrefix(x.Subject, policy.MountSubject) {
+				return a.say(cmd, x, "%s need not be encrypted until %s.\n", strings.TrimPrefix(x.Subject, policy.MountSubject), x.Until.Local().Format(time.DateTime))
 			}
 			return a.say(cmd, x, "%s may be used until %s.\n", x.Name(), x.Until.Local().Format(time.DateTime))
 		},
@@ -49,6 +56,7 @@ func (a *app) exception() *cobra.Command {
 	c.Flags().StringVar(&network, "network", "", "the domain name, with all names below it, or the address; vpn: no VPN is needed")
 	c.Flags().StringVar(&disk, "disk", "", "the serial of an external disk, as warder events shows it")
 	c.Flags().StringVar(&client, "client", "", "the sync client, such as dropbox")
-	c.MarkFlagsMutuallyExclusive("usb", "network", "disk", "client")
+	c.Flags().StringVar(&mount, "mount", "", "where the file system is mounted that need not be encrypted")
+	c.MarkFlagsMutuallyExclusive("usb", "network", "disk", "client", "mount")
 	return c
 }

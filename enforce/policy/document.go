@@ -35,6 +35,9 @@ const DiskSubject = "disk:"
 // ClientSubject is how one begins that names a sync client (fact.Clients).
 const ClientSubject = "client:"
 
+// MountSubject is how one begins that names a file system by where it is mounted.
+const MountSubject = "mount:"
+
 // Document is one decoded policy.
 type Document struct {
 	ID, Organization, Name, Description string

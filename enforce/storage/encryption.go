@@ -7,6 +7,7 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
 )
 
@@ -33,7 +34,7 @@ func encryption(c *section.Case) enforce.Finding {
 	if why, unread := c.Machine.Unread(fact.PartVolumes); unread {
 		return section.Unread(c, s, why)
 	}
-	var bad, unsure, good, free []*fact.Volume
+	var bad, unsure, good, free, excused []*fact.Volume
 	for i := range c.Machine.Volumes.V {
 		v := &c.Machine.Volumes.V[i]
 		switch {
@@ -41,13 +42,15 @@ func encryption(c *section.Case) enforce.Finding {
 			good = append(good, v)
 		case starts(v):
 			free = append(free, v)
+		case excepted(d.Exceptions["storage"], v):
+			excused = append(excused, v)
 		case v.Encrypted.OK:
 			bad = append(bad, v)
 		default:
 			unsure = append(unsure, v)
 		}
 	}
-	for _, list := range [][]*fact.Volume{bad, unsure, good, free} {
+	for _, list := range [][]*fact.Volume{bad, unsure, excused, good, free} {
 		for _, v := range list {
 			if len(f.Evidence) < maxNamed {
 				f.Evidence = append(f.Evidence, evidence(v))
@@ -62,16 +65,27 @@ func encryption(c *section.Case) enforce.Finding {
 	case len(unsure) > 0:
 		f.Compliance = enforce.Uncertain
 		f.Reason = "cannot tell whether " + name(unsure[0]) + " is encrypted: " + unsure[0].Encrypted.Why + more(len(unsure))
-	case len(good) == 0:
+	case len(good)+len(excused) == 0:
 		f.Compliance = enforce.Uncertain
 		f.Reason = "no file system or swap on this machine's own disks is in use, so encryption cannot be judged"
 	default:
 		f.Reason = fmt.Sprintf("%d file system(s) and swap(s) are encrypted", len(good))
+		if len(excused) > 0 {
+			f.Reason += "; an exception is in force for " + name(excused[0]) + ", which is not or cannot be told" + more(len(excused))
+		}
 		if len(free) > 0 {
 			f.Reason += "; " + free[0].Mount + " is not, and does not have to be: the machine starts from it"
 		}
 	}
 	return f
+}
+
+// excepted reports whether an exception is in force for a file system, by any place where it is mounted.
+func excepted(exceptions []string, v *fact.Volume) bool {
+	return !v.Swap && slices.ContainsFunc(exceptions, func(s string) bool {
+		point, is := strings.CutPrefix(s, policy.MountSubject)
+		return is && (point == v.Mount || slices.Contains(v.Also, point))
+	})
 }
 
 // starts reports whether a volume is only mounted where a machine boots from.

@@ -10,6 +10,37 @@ import (
 	"github.com/warderd/warder/enforce/section"
 )
 
+// An exception for a file system that is not encrypted, by any place where it is mounted; and for no other.
+func TestEncryptionExcepted(t *testing.T) {
+	volumes := fact.Is([]fact.Volume{{Dev: "8:1", Mount: "/", FS: "ext4", Encrypted: fact.Is(true)},
+		{Dev: "8:2", Mount: "/srv/data", Also: []string{"/mnt"}, FS: "xfs", Encrypted: fact.Is(false), Leaf: "p2"}})
+	m := &fact.Machine{Volumes: volumes, Capable: map[string]fact.Capability{string(settingEncryption): {Level: fact.DetectOnly}}}
+	for _, x := range []struct {
+		subject string
+		want    enforce.Compliance
+		says    string
+	}{
+		{"mount:/srv/data", enforce.Compliant, "1 file system(s) and swap(s) are encrypted; an exception is in force for /srv/data (xfs)"},
+		{"mount:/mnt", enforce.Compliant, "an exception is in force for /srv/data"},
+		{"mount:/srv", enforce.Noncompliant, "/srv/data (xfs) is not encrypted"},
+		{"disk:/srv/data", enforce.Noncompliant, "/srv/data (xfs) is not encrypted"},
+	} {
+		if got, err := parseSubject(x.subject); got != x.subject || err != nil {
+			t.Errorf("%s: %q %v", x.subject, got, err)
+		}
+		d := document(t, `{"storage":{"encryption_required":true}}`).Excepted(map[string][]string{"storage": {x.subject}})
+		f := decide(section.Open([]section.Section{Section, {Name: "usb"}}, d, m)).Findings[0]
+		if f.Compliance != x.want || !strings.Contains(f.Reason, x.says) {
+			t.Errorf("%s: %s %q", x.subject, f.Compliance, f.Reason)
+		}
+	}
+	for _, bad := range []string{"mount:", "mount:srv", "mount:/srv/", "mount:/srv/../etc", "mount:/a\x1b", "mount:/" + strings.Repeat("a", maxPoint)} {
+		if _, err := parseSubject(bad); err == nil || !strings.Contains(err.Error(), "must be where a file system is mounted") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
 func TestEncryption(t *testing.T) {
 	yes := func(at string, also ...string) fact.Volume {
 		return fact.Volume{Dev: "8:1", Mount: at, Also: also, FS: "ext4", Encrypted: fact.Is(true),

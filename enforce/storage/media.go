@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -283,7 +284,10 @@ func Name(m *fact.Medium) string {
 	return s
 }
 
-// parseSubject: an exception is for one disk, by its serial, or for one sync client.
+// maxPoint bounds the name of a mount point in an exception.
+const maxPoint = 512
+
+// parseSubject: an exception is for one disk, by its serial, for one sync client, or for one file system that need not be encrypted.
 func parseSubject(s string) (string, error) {
 	if id, ok := strings.CutPrefix(s, policy.ClientSubject); ok {
 		if _, known := fact.ClientOf(id); !known {
@@ -291,9 +295,15 @@ func parseSubject(s string) (string, error) {
 		}
 		return s, nil
 	}
+	if point, ok := strings.CutPrefix(s, policy.MountSubject); ok {
+		if !path.IsAbs(point) || path.Clean(point) != point || len(point) > maxPoint || enforce.Plain(point) != point {
+			return "", fmt.Errorf("mount %q must be where a file system is mounted, such as /srv/data, with at most %d bytes", enforce.Plain(point[:min(len(point), 64)]), maxPoint)
+		}
+		return s, nil
+	}
 	serial, ok := strings.CutPrefix(s, policy.DiskSubject)
 	if serial = strings.TrimSpace(serial); !ok || serial == "" || len(serial) > 128 || enforce.Plain(serial) != serial {
-		return "", errors.New(`must name one disk by its serial, "disk:SERIAL", or one sync client, "client:dropbox"`)
+		return "", errors.New(`must name one disk by its serial, "disk:SERIAL", one sync client, "client:dropbox", or one file system that need not be encrypted, "mount:/srv/data"`)
 	}
 	return policy.DiskSubject + serial, nil
 }

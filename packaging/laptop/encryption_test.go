@@ -34,6 +34,13 @@ func TestEncryption(t *testing.T) {
 	whole.set(`{"policy_data":` + encrypted + `}`)
 	contains(t, whole.finding("storage.encryption_required"),
 		"noncompliant/detect_only: / (ext4) is not encrypted: vda is plain (path: vda)")
+	// One file system can be left out for a time.
+	end := whole.except("storage", "mount:/")
+	contains(t, whole.sh("warder exception "+whole.code("storage", "mount:/srv/elsewhere")+" --mount /srv/elsewhere"), "/srv/elsewhere need not be encrypted until")
+	whole.wait("it is left out", `warder status --json | grep -q 'an exception is in force for / (ext4)'`)
+	contains(t, whole.finding("storage.encryption_required"), "compliant/detect_only: ")
+	end()
+	whole.wait("it counts again", `warder status --json | grep -q '/ (ext4) is not encrypted: vda is plain'`)
 
 	// Everything writable moves onto an encrypted disk; the system's own disk is read-only from then on.
 	whole.sh(luks("vdb", "enc1") +

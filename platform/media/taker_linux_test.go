@@ -1,8 +1,11 @@
 package media
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -42,7 +45,7 @@ func newWatchedDisk(t *testing.T) *watchedDisk {
 		platformtest.Cannot(t, "it mounts a disk, which needs root")
 	}
 	d := &watchedDisk{t: t, at: filepath.Join(t.TempDir(), "disk")}
-	image := filepath.Join(t.TempDir(), "image")
+	image := filepath.Join(filepath.Dir(d.at), "image")
 	script := `truncate -s 64M "$0" && mkfs.ext4 -q "$0" && mkdir -p "$1" && mount -o loop "$0" "$1"`
 	if out, err := exec.Command("sh", "-c", script, image, d.at).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -52,7 +55,15 @@ func newWatchedDisk(t *testing.T) *watchedDisk {
 			t.Errorf("%v: %s", err, out)
 		}
 	})
-	d.store = quarantine.Open(filepath.Join(t.TempDir(), "quarantine"), quarantine.Bounds{Bytes: 32 << 20, Items: 100})
+	d.store = quarantine.Open(filepath.Join(filepath.Dir(image), "quarantine"), quarantine.Bounds{Bytes: 32 << 20, Items: 100})
+	d.watch()
+	return d
+}
+
+// watch has a taker watch the disk.
+func (d *watchedDisk) watch() {
+	t := d.t
+	t.Helper()
 	d.taker = &taker{log: slog.New(slog.DiscardHandler), on: func(uint64) string { return "a disk" }, died: func() { t.Error("it watches no more") },
 		hand: func(x taken) { d.mu.Lock(); d.all = append(d.all, x); d.mu.Unlock() },
 		keep: func(ctx context.Context, f *os.File, about func() platform.Kept, undisturbed func() bool) (string, func(), error) {
@@ -86,7 +97,6 @@ func newWatchedDisk(t *testing.T) *watchedDisk {
 	if is, err := d.taker.watched(); err != nil || !is[d.mount.Dev] {
 		t.Fatalf("%s is not watched: %v %v", d.mount.Dev, is, err)
 	}
-	return d
 }
 
 // sh runs a script in the disk.
@@ -231,6 +241,77 @@ func TestTakerWithoutRoom(t *testing.T) {
 	d.sh("rm -rf y z; true")
 	if st, err := os.Stat(victim); err != nil || st.Size() != 2<<20 {
 		t.Errorf("the file behind a link: %v %v", st, err)
+	}
+}
+
+// It is killed again and again: whatever somebody wrote is whole on the disk or whole in the quarantine, and nothing counts that is
+// not.
+func TestTakerKilled(t *testing.T) {
+	if at := os.Getenv("WARDER_TAKER"); at != "" {
+		d := &watchedDisk{t: t, at: filepath.Join(at, "disk"), store: quarantine.Open(filepath.Join(at, "quarantine"), quarantine.Bounds{Bytes: 1 << 30, Items: 1000})}
+		d.store.Sweep()
+		d.watch()
+		if _, err := os.Stdout.WriteString("watching\n"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		return
+	}
+	d := newWatchedDisk(t)
+	d.taker.stop()
+	kills := 15
+	if os.Getenv("WARDER_SOAK") != "" {
+		kills = 200
+	}
+	dir := filepath.Dir(d.at)
+	for i := range kills {
+		c := exec.Command("/proc/self/exe", "-test.run", "^TestTakerKilled$")
+		c.Env = append(os.Environ(), "WARDER_TAKER="+dir)
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		texts := map[string][]byte{}
+		for n := range 3 {
+			b := bytes.Repeat([]byte(fmt.Sprintf("%d %d\n", i, n)), 400_000)
+			name := fmt.Sprintf("f%d", n)
+			if err := os.WriteFile(filepath.Join(d.at, name), b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			texts[name] = b
+		}
+		time.Sleep(time.Duration(i%15) * 2 * time.Millisecond)
+		_ = c.Process.Kill()
+		_ = c.Wait()
+		list, damaged, err := d.store.List()
+		if err != nil || len(damaged) > 0 {
+			t.Fatalf("%v %v", damaged, err)
+		}
+		in := map[string]int{}
+		for _, x := range list {
+			b, err := os.ReadFile(filepath.Join(dir, "quarantine", x.ID, "file"))
+			if name := filepath.Base(x.Path); err == nil && bytes.Equal(b, texts[name]) {
+				in[name]++
+			}
+		}
+		for name, b := range texts {
+			is, err := os.ReadFile(filepath.Join(d.at, name))
+			if on := err == nil && bytes.Equal(is, b); !on && in[name] != 1 {
+				t.Errorf("kill %d: %s is not on the disk (%d bytes, %v), and %d times in the quarantine", i, name, len(is), err, in[name])
+			}
+		}
+		for _, x := range list {
+			if err := d.store.Purge(x.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.sh("rm -f f*")
 	}
 }
 

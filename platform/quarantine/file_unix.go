@@ -31,7 +31,7 @@ func createAt(path string, fill func(*os.File) error) error {
 		_ = unix.Unlinkat(at, name, 0)
 		return err
 	}
-	if err := unix.Fsync(at); err != nil && !errors.Is(err, unix.EBADF) { // what was opened for its name alone cannot be flushed
+	if err := dir.Sync(); err != nil {
 		return fmt.Errorf("%s cannot be flushed: %w", filepath.Dir(path), err)
 	}
 	return nil

@@ -38,7 +38,10 @@ func (s *Store) Release(ctx context.Context, id, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return path, s.Purge(id)
+	if err := s.Purge(id); err != nil {
+		return "", fmt.Errorf("%s is there, and the copy in quarantine cannot be removed: %w", path, err)
+	}
+	return path, nil
 }
 
 // target is the path of the new file.
