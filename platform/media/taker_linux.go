@@ -378,7 +378,7 @@ func (t *taker) lose(why string) {
 
 // again notes that a file is still there.
 func (t *taker) again(j *job, err error) {
-	why, busy := err.Error(), errors.Is(err, errBusy)
+	why, busy := err.Error(), errors.Is(err, errBusy) || errors.Is(err, errTurn)
 	t.mu.Lock()
 	if t.left == nil {
 		t.mu.Unlock()
@@ -481,14 +481,8 @@ func (t *taker) take(ctx context.Context, j *job) {
 var (
 	errGone = errors.New("it is not there any more, or not too large")
 	errBusy = errors.New("another program has it open")
-	errTurn = fmt.Errorf("others come first%w", busy{}) // told only if it lasts
+	errTurn = errors.New("others come first")
 )
-
-// busy is what errors have in common that are told only if they last.
-type busy struct{}
-
-func (busy) Error() string        { return "" }
-func (busy) Is(target error) bool { return target == errBusy }
 
 // attempt copies a file into the quarantine and removes it. A lease (fcntl(2), F_SETLEASE) says that nobody else has it open and
 // makes whoever opens it wait: until the copy has been made, which is given up then, so that nobody waits for long.
@@ -551,7 +545,7 @@ func (j *job) open(root string) (*os.File, error) {
 		_ = j.f.Close() // an open of our own would be in the way of the lease
 		j.f = nil
 		if err != nil {
-			return nil, fmt.Errorf("it cannot be opened: %w", err)
+			return nil, cannotOpen(err)
 		}
 		return os.NewFile(uintptr(fd), j.path), nil //nolint:gosec // a descriptor
 	}
@@ -569,7 +563,7 @@ func (j *job) open(root string) (*os.File, error) {
 	}
 	fd, err := unix.Openat(int(dir.Fd()), filepath.Base(j.path), how, 0) //nolint:gosec // a descriptor
 	if err != nil {
-		return nil, fmt.Errorf("it cannot be opened: %w", err)
+		return nil, cannotOpen(err)
 	}
 	return os.NewFile(uintptr(fd), j.path), nil //nolint:gosec // a descriptor
 }
@@ -579,6 +573,14 @@ func (j *job) name(fd int) {
 	if path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); err == nil && filepath.IsAbs(path) {
 		j.path = path
 	}
+}
+
+// cannotOpen says why. Somebody else may have a lease of their own.
+func cannotOpen(err error) error {
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return errBusy
+	}
+	return fmt.Errorf("it cannot be opened: %w", err)
 }
 
 // byHandle opens the file whatever its name is now; nil if that cannot be done.

@@ -244,6 +244,21 @@ func TestTakerWithoutRoom(t *testing.T) {
 	}
 }
 
+// The quarantine may lie on the disk that is watched, and whoever writes the agent's log, too: nobody waits for anybody, and what
+// is kept there is not taken again.
+func TestTakerStoreInside(t *testing.T) {
+	d := newWatchedDisk(t)
+	d.taker.stop()
+	d.store = quarantine.Open(filepath.Join(d.at, "quarantine"), quarantine.Bounds{Bytes: 32 << 20, Items: 100})
+	d.watch()
+	d.sh("head -c 2M /dev/urandom >large; while sleep 0.01; do test -e large || break; echo line >>log; done; head -c 3M /dev/urandom >larger")
+	d.wait("both are taken", func() bool { return d.kept() == 2 && len(d.taker.remaining()) == 0 })
+	time.Sleep(2 * firstAgain)
+	if list, damaged, err := d.store.List(); len(list) != 2 || len(damaged) != 0 || err != nil || len(d.events()) != 2 {
+		t.Errorf("%v %v %v; told %+v", list, damaged, err, d.events())
+	}
+}
+
 // It is killed again and again: whatever somebody wrote is whole on the disk or whole in the quarantine, and nothing counts that is
 // not.
 func TestTakerKilled(t *testing.T) {
