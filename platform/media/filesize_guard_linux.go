@@ -241,12 +241,17 @@ func (g *LimitGuard) Run(ctx context.Context) error {
 
 // follow has files taken off disks as they are mounted, where that is what is done.
 func (g *LimitGuard) follow(ctx context.Context) {
-	err := mountinfo.Watch(ctx, func() {
-		if g.falls.Load() {
-			g.tried(g.takeFrom())
+	for ctx.Err() == nil {
+		g.tried(mountinfo.Watch(ctx, func() {
+			if g.falls.Load() {
+				g.tried(g.takeFrom())
+			}
+		}, g.proc+"/self/mountinfo"))
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Second): // it could not be watched
 		}
-	}, g.proc+"/self/mountinfo")
-	g.tried(err)
+	}
 }
 
 // tried notes what went wrong; the next look tries again.

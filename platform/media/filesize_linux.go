@@ -44,7 +44,7 @@ type Limit struct {
 func FileSize(h platform.Host) platform.Capability {
 	l := &Limit{Media: &Media{sys: h.Sysfs, proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log}, held: bpf.Hold(&bpf.FileSize, checkSizes)}
 	g := &LimitGuard{Limit: l}
-	l.useTaker(g)
+	l.useTaker(g, filepath.Dir(h.Quarantine))
 	return platform.Capability{
 		Name: sizeName, Claims: sizeClaims(), Probe: l.probe,
 		Observers: []platform.Observer{l}, Backends: []platform.Backend{l}, Guards: []platform.Guard{g},

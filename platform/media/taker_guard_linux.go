@@ -15,8 +15,8 @@ import (
 )
 
 // useTaker says what is done where the kernel takes no programs that keep files from growing.
-func (l *Limit) useTaker(g *LimitGuard) {
-	l.taker = &taker{log: l.log, hand: g.taken, on: l.place}
+func (l *Limit) useTaker(g *LimitGuard, own string) {
+	l.taker = &taker{own: own, log: l.log, hand: g.taken, on: l.place}
 	l.taker.died = func() {
 		if f := l.touched.Load(); f != nil {
 			(*f)(platform.Touch{Key: limitKey})
@@ -76,6 +76,9 @@ func (g *LimitGuard) takeFrom() error {
 		v := r.judge.Judge(&x)
 		done := map[string]bool{}
 		for _, m := range d.mountsOf(all) {
+			if !v.Allow {
+				watched = append(watched, m.Point)
+			}
 			if done[m.Dev] {
 				continue // another mount of the same file system
 			}
@@ -83,9 +86,7 @@ func (g *LimitGuard) takeFrom() error {
 				errs = append(errs, fmt.Errorf("what is written to %s is not watched: %w", enforce.Plain(m.Point), err))
 				continue
 			}
-			if done[m.Dev] = true; !v.Allow {
-				watched = append(watched, m.Point)
-			}
+			done[m.Dev] = true
 		}
 	}
 	g.taker.keepOnly(watched)
@@ -173,7 +174,7 @@ func (g *LimitGuard) taken(t taken) {
 		// Who writes a thousand files is told of as often as who is refused a thousand times.
 		who, what := fmt.Sprintf("%d@%d %d", t.dev, x.Turn, t.who.uid), t.id
 		if t.id == "" {
-			what = t.why + " " + fileMark(t.path)
+			what = fileMark(t.path)
 		}
 		g.tells.Lock()
 		news := g.takenTold.News(who, what)
@@ -188,6 +189,9 @@ func (g *LimitGuard) taken(t taken) {
 		note := fmt.Sprintf("%s (pid %d, user %d) wrote %s, %d bytes: ", t.who.program, t.who.pid, t.who.uid, g.file(t.path), t.size)
 		if t.id != "" {
 			note += "it was taken off the disk, and is in quarantine as " + t.id
+			if t.named {
+				note += "; its name is still there, with nothing in it"
+			}
 		} else {
 			note += "it is still there: " + t.why
 		}

@@ -36,16 +36,18 @@ type taker struct {
 	died func()                  // it watches no more, although nobody said so
 
 	mu      sync.Mutex
-	group   *os.File // nil: nothing is watched
-	fd      int      // its descriptor: asking the file for it would make reads block for good
+	watches bool
+	group   int // fanotify's descriptor, while it watches
 	limit   uint64
 	end     context.CancelFunc
 	over    chan struct{} // closed once nothing runs any more
 	jobs    chan job
-	left    map[inode]*job    // known to be too large, and still there
-	marking map[int]bool      // mounts, by their number, that are being marked
-	roots   map[uint64]string // where the file systems that are watched are mounted
-	lost    int               // notices that were lost
+	left    map[inode]*job             // known to be too large, and still there
+	marking map[int]bool               // mounts, by their number, that are being marked
+	roots   map[uint64]mountinfo.Mount // the file systems that are watched, by their files' device number
+	lost    int                        // notices that were lost
+	mine    inode                      // the file that is being taken, or was last
+	own     string                     // the directory of what the agent itself writes
 }
 
 // inode is a file, as long as its disk is there.
@@ -54,15 +56,16 @@ type inode struct{ dev, ino uint64 }
 // job is a file that is too large.
 type job struct {
 	inode
-	f    *os.File        // as the kernel handed it over; nil: it is opened by its handle, or its path. An open file keeps its disk busy
-	mark unix.FileHandle // finds it under any name, where its file system has such handles
-	path string          // when it was seen last
-	size uint64
-	who  writer
-	why  string // it is still there
-	next time.Time
-	wait time.Duration
-	told bool
+	f     *os.File        // as the kernel handed it over; nil: it is opened by its handle, or its path. An open file keeps its disk busy
+	mark  unix.FileHandle // finds it under any name, where its file system has such handles
+	path  string          // when it was seen last
+	size  uint64
+	who   writer
+	why   string // it is still there
+	next  time.Time
+	wait  time.Duration
+	told  bool
+	named bool // it was emptied, and its name is still there
 }
 
 // writer is who closed a file last.
@@ -93,7 +96,7 @@ const (
 func (t *taker) state() (limit uint64, on bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.limit, t.group != nil
+	return t.limit, t.watches
 }
 
 // start begins to watch, or changes the limit.
@@ -101,36 +104,51 @@ func (t *taker) start(limit uint64) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.limit = limit
-	if t.group != nil {
+	if t.watches {
 		return nil
 	}
-	fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK, unix.O_RDONLY|unix.O_LARGEFILE|unix.O_CLOEXEC|unix.O_NONBLOCK)
+	group, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK, unix.O_RDONLY|unix.O_LARGEFILE|unix.O_CLOEXEC|unix.O_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("files that are closed cannot be watched (fanotify): %w", err)
 	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		_ = unix.Close(group)
+		return fmt.Errorf("files that are closed cannot be watched: %w", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	t.fd, t.roots, t.marking = fd, map[uint64]string{}, map[int]bool{}
-	t.group, t.end, t.over, t.jobs, t.left = os.NewFile(uintptr(fd), "fanotify"), cancel, make(chan struct{}), make(chan job, maxJobs), map[inode]*job{} //nolint:gosec // a descriptor
+	jobs, over := make(chan job, maxJobs), make(chan struct{})
+	t.watches, t.group, t.over, t.roots, t.marking = true, group, over, map[uint64]mountinfo.Mount{}, map[int]bool{}
+	if t.left == nil {
+		t.left = map[inode]*job{}
+	}
+	t.end = sync.OnceFunc(func() {
+		cancel()
+		_, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	})
 	var all sync.WaitGroup
-	group, jobs := t.group, t.jobs
-	all.Go(func() { t.listen(group, jobs) })
+	all.Go(func() { t.listen(group, wake, jobs) })
 	all.Go(func() { t.work(ctx, jobs) })
-	over := t.over
-	go func() { all.Wait(); close(over) }()
+	go func() {
+		all.Wait()
+		t.mu.Lock() // nobody marks by a number that another file may get
+		_, _ = unix.Close(group), unix.Close(wake)
+		t.mu.Unlock()
+		close(over)
+	}()
 	return nil
 }
 
 // stop ends it. Nothing is in between: a file is in the quarantine, or where it was.
 func (t *taker) stop() {
 	t.mu.Lock()
-	group, end, over := t.group, t.end, t.over
-	t.group, t.left, t.lost = nil, nil, 0
+	watched, end, over := t.watches, t.end, t.over
+	t.watches, t.left, t.lost = false, nil, 0
 	t.mu.Unlock()
-	if group == nil {
+	if !watched {
 		return
 	}
 	end()
-	_ = group.Close()
 	select {
 	case <-over:
 	case <-time.After(endWait):
@@ -142,25 +160,31 @@ func (t *taker) stop() {
 // does not answer keeps a goroutine of its own, and not the agent.
 func (t *taker) mark(m mountinfo.Mount, add bool) error {
 	t.mu.Lock()
-	fd, on := t.fd, t.group != nil
-	if on && t.marking[m.ID] {
+	if !t.watches {
+		t.mu.Unlock()
+		return nil
+	}
+	if t.marking[m.ID] {
 		t.mu.Unlock()
 		return errMute
 	}
-	if on {
-		t.marking[m.ID] = true
+	// A descriptor of its own: it may take longer than the group lives.
+	group, err := unix.FcntlInt(uintptr(t.group), unix.F_DUPFD_CLOEXEC, 0) //nolint:gosec // a descriptor
+	if err != nil {
+		t.mu.Unlock()
+		return err
 	}
+	marking, roots := t.marking, t.roots
+	marking[m.ID] = true
 	t.mu.Unlock()
-	if !on {
-		return nil
-	}
 	done := make(chan error, 1)
 	go func() {
-		dev, err := markOne(fd, m, add)
+		defer unix.Close(group)
+		dev, err := markOne(group, m, add)
 		t.mu.Lock()
-		delete(t.marking, m.ID)
-		if err == nil && add && t.roots != nil && t.fd == fd {
-			t.roots[dev] = m.Point
+		delete(marking, m.ID)
+		if err == nil && add {
+			roots[dev] = m
 		}
 		t.mu.Unlock()
 		done <- err
@@ -201,7 +225,7 @@ func markOne(group int, m mountinfo.Mount, add bool) (dev uint64, err error) {
 }
 
 // root is where a file system that is watched is mounted.
-func (t *taker) root(dev uint64) string {
+func (t *taker) root(dev uint64) mountinfo.Mount {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.roots[dev]
@@ -211,10 +235,10 @@ func (t *taker) root(dev uint64) string {
 func (t *taker) watched() (map[string]bool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.group == nil {
+	if !t.watches {
 		return nil, nil
 	}
-	f, err := os.Open(fmt.Sprintf("/proc/self/fdinfo/%d", t.fd))
+	f, err := os.Open(fmt.Sprintf("/proc/self/fdinfo/%d", t.group))
 	if err != nil {
 		return nil, err
 	}
@@ -264,66 +288,86 @@ func (t *taker) missed() bool {
 	return t.lost > 0
 }
 
-// keepOnly forgets what is on file systems that are not mounted any more: another disk may get their numbers.
+// keepOnly forgets what is on file systems that are not mounted any more: another disk may get their numbers. points are where
+// limited disks are mounted.
 func (t *taker) keepOnly(points []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	maps.DeleteFunc(t.roots, func(_ uint64, point string) bool { return !slices.Contains(points, point) })
-	maps.DeleteFunc(t.left, func(x inode, _ *job) bool { _, is := t.roots[x.dev]; return !is })
+	maps.DeleteFunc(t.roots, func(_ uint64, m mountinfo.Mount) bool { return !slices.Contains(points, m.Point) })
+	maps.DeleteFunc(t.left, func(x inode, j *job) bool {
+		_, is := t.roots[x.dev]
+		return !is && !slices.ContainsFunc(points, func(p string) bool { return strings.HasPrefix(j.path, p+"/") }) // a subvolume of btrfs has a number of its own
+	})
 	if len(points) == 0 {
 		t.lost = 0
 	}
 }
 
-// listen reads notices until the group is closed. A file that is small is closed at once: until then its disk cannot be unmounted.
-func (t *taker) listen(group *os.File, jobs chan job) {
+// listen reads notices until the group is closed, one at a time: of several the kernel would hide that one of them could not be
+// handed over. A file that is small is closed at once: until then its disk cannot be unmounted.
+func (t *taker) listen(group, end int, jobs chan job) {
 	defer close(jobs)
-	b := make([]byte, 64*metadataSize)
+	b := make([]byte, metadataSize)
+	wait := []unix.PollFd{{Fd: int32(group), Events: unix.POLLIN}, {Fd: int32(end), Events: unix.POLLIN}} //nolint:gosec // descriptors
 	for bad := 0; ; {
-		n, err := group.Read(b)
-		switch {
-		case err == nil:
-			bad = 0
-		case errors.Is(err, os.ErrClosed):
+		wait[0].Revents, wait[1].Revents = 0, 0
+		if _, err := unix.Poll(wait, -1); err != nil && !errors.Is(err, unix.EINTR) {
+			t.fail(err)
 			return
-		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESTALE):
-			continue // the kernel opens what it hands over, and this has been removed meanwhile
-		case bad < maxBad:
-			bad++
-			t.lose(err.Error())
-			time.Sleep(time.Duration(bad) * time.Millisecond)
+		}
+		if wait[1].Revents != 0 {
+			return
+		}
+		if wait[0].Revents == 0 {
 			continue
+		}
+		n, err := unix.Read(group, b)
+		switch {
+		case err == nil && n == metadataSize:
+			bad = 0
+			t.notice(b, jobs)
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESTALE), errors.Is(err, unix.EINTR):
+			// The kernel opens what it hands over, and this has been removed meanwhile.
+		case bad < maxBad: // EAGAIN, too: somebody has a lease on what would have been handed over
+			bad++
+			t.lose(fmt.Sprintf("a notice cannot be read: %d bytes, %v", n, err))
+			time.Sleep(time.Duration(bad) * time.Millisecond)
 		default:
-			t.log.Error("files that are closed are not watched any more", "error", err)
-			go t.stop()
-			t.died()
+			t.fail(err)
 			return
 		}
-		for rest := b[:n]; len(rest) >= metadataSize; {
-			fd, pid, mask, size := readMetadata(rest)
-			if size < metadataSize || size > len(rest) {
-				break
-			}
-			rest = rest[size:]
-			if mask&unix.FAN_Q_OVERFLOW != 0 {
-				t.lose("the kernel could not keep all notices")
-			}
-			switch {
-			case fd >= 0 && int(pid) == os.Getpid(): // we gave up one that we were taking
-				_ = unix.Close(int(fd))
-			case fd >= 0:
-				t.look(os.NewFile(uintptr(fd), "closed"), pid, jobs)
-			}
-		}
+	}
+}
+
+// fail notes that it watches no more. What is known stays known.
+func (t *taker) fail(err error) {
+	t.log.Error("files that are closed are not watched any more", "error", err)
+	t.mu.Lock()
+	t.lost++
+	end := t.end
+	t.watches = false
+	t.mu.Unlock()
+	end()
+	t.died()
+}
+
+// notice looks at what one is about.
+func (t *taker) notice(b []byte, jobs chan job) {
+	fd, pid, mask := readMetadata(b)
+	if mask&unix.FAN_Q_OVERFLOW != 0 {
+		t.lose("the kernel could not keep all notices")
+	}
+	if fd >= 0 {
+		t.look(os.NewFile(uintptr(fd), "closed"), pid, jobs)
 	}
 }
 
 const metadataSize = 24
 
 // readMetadata reads a struct fanotify_event_metadata (fanotify(7)).
-func readMetadata(b []byte) (fd, pid int32, mask uint64, size int) {
+func readMetadata(b []byte) (fd, pid int32, mask uint64) {
 	e := binary.NativeEndian
-	return int32(e.Uint32(b[16:])), int32(e.Uint32(b[20:])), e.Uint64(b[8:]), int(e.Uint32(b)) //nolint:gosec // so it is
+	return int32(e.Uint32(b[16:])), int32(e.Uint32(b[20:])), e.Uint64(b[8:]) //nolint:gosec // so it is
 }
 
 // look hands a file over that is too large.
@@ -338,7 +382,12 @@ func (t *taker) look(f *os.File, pid int32, jobs chan job) {
 		return
 	}
 	path, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-	j := job{inode: inode{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}, f: f, path: path, size: st.Size, who: writerOf(pid)}
+	is := inode{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}
+	if int(pid) == os.Getpid() && t.ours(is, path) {
+		_ = f.Close()
+		return
+	}
+	j := job{inode: is, f: f, path: path, size: st.Size, who: writerOf(pid)}
 	if h, _, err := unix.NameToHandleAt(int(f.Fd()), "", unix.AT_EMPTY_PATH); err == nil { //nolint:gosec // a descriptor
 		j.mark = h
 	}
@@ -349,6 +398,15 @@ func (t *taker) look(f *os.File, pid int32, jobs chan job) {
 		j.f = nil
 		t.again(&j, errTurn)
 	}
+}
+
+// ours reports whether we closed a file because we took it or gave that up, or because it is the agent's own. Another program can have
+// us close one of its files: it sends it to one of our sockets.
+func (t *taker) ours(is inode, path string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, left := t.left[is]
+	return left || is == t.mine || t.own != "" && strings.HasPrefix(path, t.own+"/")
 }
 
 // writerOf says who a process is. It may have ended.
@@ -394,7 +452,7 @@ func (t *taker) again(j *job, err error) {
 	x.f, x.why = nil, why
 	x.wait = firstAgain
 	if old != nil {
-		x.wait, x.told = min(2*old.wait, lastAgain), old.told && old.why == why
+		x.wait, x.told = min(2*old.wait, lastAgain), old.told
 	}
 	x.next = time.Now().Add(x.wait)
 	t.left[j.inode] = &x
@@ -487,12 +545,25 @@ var (
 // attempt copies a file into the quarantine and removes it. A lease (fcntl(2), F_SETLEASE) says that nobody else has it open and
 // makes whoever opens it wait: until the copy has been made, which is given up then, so that nobody waits for long.
 func (t *taker) attempt(ctx context.Context, j *job) (id string, err error) {
+	t.mu.Lock()
+	t.mine = j.inode
+	t.mu.Unlock()
 	f, err := j.open(t.root(j.dev))
+	if errors.Is(err, errLost) {
+		t.lose("a file that is too large was renamed or removed on " + t.on(j.dev))
+		return "", errGone
+	}
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	fd := int(f.Fd()) //nolint:gosec // a descriptor
+	fd := int(f.Fd())                                                             //nolint:gosec // a descriptor
+	switch _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK); { //nolint:gosec // a descriptor
+	case errors.Is(err, unix.EAGAIN):
+		return "", errBusy // whoever has it open may yet write to it, or give a name to one that has none
+	case err != nil:
+		return "", fmt.Errorf("others cannot be kept from changing it meanwhile: %w", err)
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return "", err
@@ -501,13 +572,7 @@ func (t *taker) attempt(ctx context.Context, j *job) (id string, err error) {
 	if (inode{st.Dev, st.Ino}) != j.inode || st.Nlink == 0 || !on || uint64(st.Size) <= limit { //nolint:gosec // not negative
 		return "", errGone
 	}
-	j.size = uint64(st.Size)                                                      //nolint:gosec // not negative
-	switch _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK); { //nolint:gosec // a descriptor
-	case errors.Is(err, unix.EAGAIN):
-		return "", errBusy
-	case err != nil:
-		return "", fmt.Errorf("others cannot be kept from changing it meanwhile: %w", err)
-	}
+	j.size = uint64(st.Size) //nolint:gosec // not negative
 	alone := func() bool {
 		how, err := unix.FcntlInt(uintptr(fd), unix.F_GETLEASE, 0) //nolint:gosec // a descriptor
 		return err == nil && how == unix.F_WRLCK
@@ -533,12 +598,12 @@ func (t *taker) attempt(ctx context.Context, j *job) (id string, err error) {
 		return "", err
 	}
 	j.name(fd)
-	j.unlink()
+	j.named = !j.unlink()
 	return id, nil
 }
 
 // open opens the file for writing: by what the kernel handed over, by its handle, or by its path.
-func (j *job) open(root string) (*os.File, error) {
+func (j *job) open(root mountinfo.Mount) (*os.File, error) {
 	const how = unix.O_RDWR | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOFOLLOW
 	if j.f != nil {
 		fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", j.f.Fd()), how&^unix.O_NOFOLLOW, 0)
@@ -549,24 +614,46 @@ func (j *job) open(root string) (*os.File, error) {
 		}
 		return os.NewFile(uintptr(fd), j.path), nil //nolint:gosec // a descriptor
 	}
-	if f := j.byHandle(root); f != nil {
+	f, err := j.byHandle(root.Point)
+	switch {
+	case err == nil:
 		return f, nil
+	case errors.Is(err, unix.ESTALE) && !unsteady[root.FS]:
+		return nil, errGone
+	case !errors.Is(err, unix.ESTALE) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, errNoHandle):
+		return nil, cannotOpen(err)
 	}
 	dir, err := paths.OpenDir(filepath.Dir(j.path))
-	if err != nil {
-		return nil, errGone //nolint:nilerr // renamed: its next closing says so
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil, errLost
 	}
-	defer dir.Close()
-	var st unix.Stat_t
-	if unix.Fstatat(int(dir.Fd()), filepath.Base(j.path), &st, unix.AT_SYMLINK_NOFOLLOW) != nil || (inode{st.Dev, st.Ino}) != j.inode { //nolint:gosec // a descriptor
-		return nil, errGone
-	}
-	fd, err := unix.Openat(int(dir.Fd()), filepath.Base(j.path), how, 0) //nolint:gosec // a descriptor
 	if err != nil {
 		return nil, cannotOpen(err)
 	}
+	defer dir.Close()
+	at, name := int(dir.Fd()), filepath.Base(j.path) //nolint:gosec // a descriptor
+	fd, err := unix.Openat(at, name, how, 0)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) {
+		return nil, errLost
+	}
+	if err != nil {
+		return nil, cannotOpen(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || (inode{st.Dev, st.Ino}) != j.inode {
+		_ = unix.Close(fd)
+		return nil, errors.Join(err, errLost)
+	}
 	return os.NewFile(uintptr(fd), j.path), nil //nolint:gosec // a descriptor
 }
+
+// unsteady are file systems whose files have other numbers once the kernel has forgotten them.
+var unsteady = map[string]bool{"vfat": true, "msdos": true, "exfat": true, "fuseblk": true, "fuse": true}
+
+var (
+	errLost     = errors.New("it is not there under its name any more")
+	errNoHandle = errors.New("its file system has no handles")
+)
 
 // name learns the file's present name: programs give a file its name once it is whole.
 func (j *job) name(fd int) {
@@ -583,35 +670,36 @@ func cannotOpen(err error) error {
 	return fmt.Errorf("it cannot be opened: %w", err)
 }
 
-// byHandle opens the file whatever its name is now; nil if that cannot be done.
-func (j *job) byHandle(root string) *os.File {
+// byHandle opens the file whatever its name is now.
+func (j *job) byHandle(root string) (*os.File, error) {
 	if j.mark.Size() == 0 || root == "" {
-		return nil
+		return nil, errNoHandle
 	}
 	on, err := unix.Open(root, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	defer unix.Close(on)
 	fd, err := unix.OpenByHandleAt(on, j.mark, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	j.name(fd)
-	return os.NewFile(uintptr(fd), j.path) //nolint:gosec // a descriptor
+	return os.NewFile(uintptr(fd), j.path), nil //nolint:gosec // a descriptor
 }
 
-// unlink removes the name of a file that was emptied, if it is still the name of that file.
-func (j *job) unlink() {
+// unlink removes the name of a file that was emptied, if it is still the name of that file. It reports whether it did.
+func (j *job) unlink() bool {
 	dir, err := paths.OpenDir(filepath.Dir(j.path))
 	if err != nil {
-		return
+		return false
 	}
 	defer dir.Close()
 	var st unix.Stat_t
 	at, name := int(dir.Fd()), filepath.Base(j.path) //nolint:gosec // a descriptor
-	if unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && (inode{st.Dev, st.Ino}) == j.inode {
-		_ = unix.Unlinkat(at, name, 0)
-		_ = unix.Fsync(at)
+	if unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || (inode{st.Dev, st.Ino}) != j.inode || unix.Unlinkat(at, name, 0) != nil {
+		return false
 	}
+	_ = unix.Fsync(at)
+	return true
 }

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/mountinfo"
 	"github.com/warderd/warder/platform/platformtest"
@@ -64,22 +66,18 @@ func newWatchedDisk(t *testing.T) *watchedDisk {
 func (d *watchedDisk) watch() {
 	t := d.t
 	t.Helper()
-	d.taker = &taker{log: slog.New(slog.DiscardHandler), on: func(uint64) string { return "a disk" }, died: func() { t.Error("it watches no more") },
+	d.taker = &taker{own: filepath.Join(d.at, "quarantine"), log: slog.New(slog.DiscardHandler), on: func(uint64) string { return "a disk" }, died: func() { t.Error("it watches no more") },
 		hand: func(x taken) { d.mu.Lock(); d.all = append(d.all, x); d.mu.Unlock() },
 		keep: func(ctx context.Context, f *os.File, about func() platform.Kept, undisturbed func() bool) (string, func(), error) {
 			if in := d.in.Swap(nil); in != nil {
 				(*in)()
 			}
-			x, fresh, err := d.store.Keep(ctx, f, func(x *quarantine.Item) error {
+			x, err := d.store.Keep(ctx, f, func(x *quarantine.Item) error {
 				k := about()
 				x.Path, x.Reason = k.Path, k.Reason
 				return nil
 			}, undisturbed)
-			return x.ID, func() {
-				if fresh {
-					_ = d.store.Purge(x.ID)
-				}
-			}, err
+			return x.ID, func() { _ = d.store.Purge(x.ID) }, err
 		}}
 	if err := d.taker.start(takerLimit); err != nil {
 		t.Fatal(err)
@@ -171,7 +169,10 @@ func TestTakerWaits(t *testing.T) {
 	d := newWatchedDisk(t)
 	path := filepath.Join(d.at, "open")
 	d.sh("head -c 2M /dev/zero >open.new; exec 3<open.new; mv open.new open; sleep 0.5; exec 3<&-") // its reader ends
-	d.wait("it is taken", func() bool { return d.kept() == 1 })
+	d.wait("it is taken", func() bool {
+		_, err := os.Stat(path)
+		return d.kept() == 1 && os.IsNotExist(err)
+	})
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -242,6 +243,68 @@ func TestTakerWithoutRoom(t *testing.T) {
 	if st, err := os.Stat(victim); err != nil || st.Size() != 2<<20 {
 		t.Errorf("the file behind a link: %v %v", st, err)
 	}
+}
+
+// What somebody does so that nobody is told: each is taken, or it is known that something may be there.
+func TestTakerEvaded(t *testing.T) {
+	large := func(d *watchedDisk) string {
+		out, _ := exec.Command("find", d.at, "-size", "+1048576c").Output()
+		return string(out)
+	}
+	t.Run("a lease of their own", func(t *testing.T) {
+		d := newWatchedDisk(t)
+		d.sh(`exec python3 - <<'X'
+import fcntl, os
+f = os.open("leased", os.O_RDWR | os.O_CREAT); os.write(f, b"x" * 3000000); fcntl.fcntl(f, 1024, fcntl.F_WRLCK)
+for i in range(6000): fcntl.lockf(f, fcntl.LOCK_EX, 1, 2 * i)
+os.close(f)
+X`)
+		d.wait("it is taken, or known", func() bool { return large(d) == "" || d.taker.missed() })
+	})
+	t.Run("closed by the agent", func(t *testing.T) {
+		d := newWatchedDisk(t)
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Create(filepath.Join(d.at, "sent"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write(make([]byte, 3_000_000)); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Sendmsg(pair[0], []byte("x"), unix.UnixRights(int(f.Fd())), nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(f.Close(), func() error { _, err := unix.Read(pair[1], make([]byte, 1)); return err }()); err != nil {
+			t.Fatal(err)
+		}
+		d.wait("it is taken", func() bool { return large(d) == "" && d.kept() == 1 })
+		_, _ = unix.Close(pair[0]), unix.Close(pair[1])
+	})
+	t.Run("named later", func(t *testing.T) {
+		d := newWatchedDisk(t)
+		d.sh(`exec python3 - <<'X'
+import ctypes, os, time
+f = os.open(".", os.O_RDWR | os.O_TMPFILE, 0o600); os.write(f, b"x" * 3000000); g = os.open("/proc/self/fd/%d" % f, os.O_RDONLY); os.close(f); time.sleep(0.5)
+assert ctypes.CDLL(None).linkat(-100, b"/proc/self/fd/%d" % g, -100, b"named", 0x400) == 0
+X`)
+		d.wait("it is taken", func() bool { return large(d) == "" && d.kept() == 1 })
+	})
+	t.Run("a mount that does not answer", func(t *testing.T) {
+		d := newWatchedDisk(t)
+		d.sh("head -c 33M /dev/zero >huge")
+		d.wait("it is known", func() bool { return len(d.taker.remaining()) == 1 })
+		d.taker.keepOnly([]string{d.at}) // it is still mounted, whatever came of marking it
+		if len(d.taker.remaining()) != 1 {
+			t.Error("it is forgotten")
+		}
+		d.taker.keepOnly(nil)
+		if len(d.taker.remaining()) != 0 {
+			t.Error("it is known although its disk is not mounted any more")
+		}
+	})
 }
 
 // The quarantine may lie on the disk that is watched, and whoever writes the agent's log, too: nobody waits for anybody, and what

@@ -18,7 +18,7 @@ func Capability(h platform.Host) platform.Capability {
 
 // keep keeps a file for another capability.
 func (s *Store) keep(ctx context.Context, f *os.File, about func() platform.Kept, undisturbed func() bool) (string, func(), error) {
-	x, fresh, err := s.Keep(ctx, f, func(x *Item) error {
+	x, err := s.Keep(ctx, f, func(x *Item) error {
 		k := about()
 		x.Path, x.Place, x.Setting, x.Reason = k.Path, k.Place, string(k.Setting), k.Reason
 		return describe(f, x)
@@ -26,9 +26,5 @@ func (s *Store) keep(ctx context.Context, f *os.File, about func() platform.Kept
 	if err != nil {
 		return "", nil, err
 	}
-	return x.ID, func() {
-		if fresh {
-			_ = s.Purge(x.ID)
-		}
-	}, nil
+	return x.ID, func() { _ = s.Purge(x.ID) }, nil
 }

@@ -27,9 +27,19 @@ func createAt(path string, fill func(*os.File) error) error {
 		return &os.PathError{Op: "create", Path: path, Err: err}
 	}
 	f := os.NewFile(uintptr(fd), path) //nolint:gosec // a descriptor
-	if err := errors.Join(fill(f), f.Close()); err != nil {
+	defer f.Close()
+	err = fill(f)
+	// Whose directory it is can remove or replace it meanwhile.
+	var is, there unix.Stat_t
+	same := unix.Fstat(fd, &is) == nil && unix.Fstatat(at, name, &there, unix.AT_SYMLINK_NOFOLLOW) == nil && is.Dev == there.Dev && is.Ino == there.Ino
+	switch {
+	case err != nil && same:
 		_ = unix.Unlinkat(at, name, 0)
 		return err
+	case err != nil:
+		return err
+	case !same:
+		return fmt.Errorf("%s was removed or replaced while it was written", path)
 	}
 	if err := dir.Sync(); err != nil {
 		return fmt.Errorf("%s cannot be flushed: %w", filepath.Dir(path), err)
@@ -41,7 +51,8 @@ func createAt(path string, fill func(*os.File) error) error {
 // come back.
 func give(f *os.File, x *Item) error {
 	if os.Geteuid() == 0 {
-		if err := f.Chown(int(x.UID), int(x.GID)); err != nil {
+		// vfat and its kin have no owners.
+		if err := f.Chown(int(x.UID), int(x.GID)); err != nil && !errors.Is(err, unix.EPERM) {
 			return err
 		}
 	}

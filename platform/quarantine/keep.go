@@ -21,24 +21,23 @@ const chunk = 1 << 20
 
 // Keep copies an open file into the store, from its beginning. about is asked at the end for what is known of it: all but ID,
 // Size, SHA256, Modified and Taken. When Keep returns without an error, the copy is whole and on the disk, and the caller removes
-// the original; if it cannot, it purges the copy, if that is fresh. undisturbed is asked again and again whether nobody else has
-// opened the original. A file that is kept already, from the same place and with the same contents, is not kept twice: then fresh
-// is false.
-func (s *Store) Keep(ctx context.Context, f *os.File, about func(*Item) error, undisturbed func() bool) (x Item, fresh bool, err error) {
+// the original; if it cannot, it purges the copy. undisturbed is asked again and again whether nobody else has opened the
+// original.
+func (s *Store) Keep(ctx context.Context, f *os.File, about func(*Item) error, undisturbed func() bool) (x Item, err error) {
 	st, err := f.Stat()
 	if err != nil {
-		return x, false, err
+		return x, err
 	}
 	if !st.Mode().IsRegular() {
-		return x, false, fmt.Errorf("%s is not a file", st.Mode().Type())
+		return x, fmt.Errorf("%s is not a file", st.Mode().Type())
 	}
 	if err := s.room(st.Size()); err != nil {
-		return x, false, err
+		return x, err
 	}
 	x.ID, x.Taken, x.Modified = strings.ToLower(rand.Text())[:idLen], s.now().UTC(), st.ModTime().UTC()
 	unfinished := filepath.Join(s.dir, newPrefix+x.ID)
 	if err := os.Mkdir(unfinished, 0o700); err != nil {
-		return x, false, err
+		return x, err
 	}
 	done := false
 	defer func() {
@@ -48,42 +47,40 @@ func (s *Store) Keep(ctx context.Context, f *os.File, about func(*Item) error, u
 	}()
 	out, err := os.OpenFile(filepath.Join(unfinished, fileName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return x, false, err
+		return x, err
 	}
 	x.SHA256, err = copyWhole(ctx, out, io.NewSectionReader(f, 0, st.Size()), st.Size(), undisturbed)
 	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
-		return x, false, err
+		return x, err
 	}
 	x.Size = st.Size()
 	if err := about(&x); err != nil {
-		return x, false, err
-	}
-	list, _, err := s.List()
-	if err != nil {
-		return x, false, err
-	}
-	for _, y := range list {
-		if y.SHA256 == x.SHA256 && y.Path == x.Path && y.Size == x.Size && y.UID == x.UID && y.Setting == x.Setting {
-			return y, false, nil
-		}
+		return x, err
 	}
 	b, err := json.MarshalIndent(x, "", "  ")
 	if err != nil {
-		return x, false, err
+		return x, err
 	}
-	// durable.Write flushes the directory, and with it the name of the file.
 	if err := durable.Write(filepath.Join(unfinished, recordName), b, 0o600); err != nil {
-		return x, false, err
+		return x, err
+	}
+	if err := flush(unfinished); err != nil {
+		return x, err
 	}
 	if err := os.Rename(unfinished, filepath.Join(s.dir, x.ID)); err != nil {
-		return x, false, err
+		return x, err
 	}
 	done = true
-	d, err := os.Open(s.dir)
-	if err == nil {
-		err = errors.Join(d.Sync(), d.Close())
+	return x, errors.Join(flush(s.dir), flush(filepath.Dir(s.dir)))
+}
+
+// flush makes the names in a directory durable, or says why it cannot.
+func flush(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
 	}
-	return x, true, err
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // room says why a file of a size cannot be kept, if it cannot. It makes the store's directory.

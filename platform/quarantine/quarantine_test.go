@@ -130,11 +130,11 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
-// The bounds hold, nothing is removed to make room, and what is kept already takes none.
+// The bounds hold, and nothing is removed to make room.
 func TestRoom(t *testing.T) {
 	s := store(t)
 	dir := t.TempDir()
-	put := func(name string, size int) (Item, bool, error) {
+	put := func(name string, size int) (Item, error) {
 		t.Helper()
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, bytes.Repeat([]byte(name[:1]), size), 0o600); err != nil {
@@ -147,29 +147,25 @@ func TestRoom(t *testing.T) {
 		defer f.Close()
 		return s.Keep(t.Context(), f, func(x *Item) error { x.Path = path; return nil }, nil)
 	}
-	first, fresh, err := put("a", 1000)
-	if err != nil || !fresh {
+	if _, err := put("a", 1000); err != nil {
 		t.Fatal(err)
 	}
-	if again, fresh, err := put("a", 1000); again.ID != first.ID || fresh || err != nil {
-		t.Errorf("kept twice: %v %v %v", again, fresh, err)
-	}
-	if _, _, err := put("b", 1<<20); !errors.Is(err, ErrFull) {
+	if _, err := put("b", 1<<20); !errors.Is(err, ErrFull) {
 		t.Errorf("too large: %v", err)
 	}
 	for _, name := range []string{"c", "d", "e", "f"} {
-		if _, _, err := put(name, 0); err != nil {
+		if _, err := put(name, 0); err != nil {
 			t.Error(err)
 		}
 	}
-	if _, _, err := put("g", 1); !errors.Is(err, ErrFull) {
+	if _, err := put("g", 1); !errors.Is(err, ErrFull) {
 		t.Errorf("too many: %v", err)
 	}
 	if list, damaged, _ := s.List(); len(list) != 5 || len(damaged) != 0 {
 		t.Errorf("%v %v", list, damaged)
 	}
 	s.most.Items, s.most.Free = 10, 1<<60
-	if _, _, err := put("h", 1); !errors.Is(err, ErrFull) {
+	if _, err := put("h", 1); !errors.Is(err, ErrFull) {
 		t.Errorf("the disk would be full: %v", err)
 	}
 	if names, _ := filepath.Glob(filepath.Join(s.dir, newPrefix+"*")); len(names) > 0 {
@@ -188,12 +184,12 @@ func TestInterrupted(t *testing.T) {
 	if _, err := f.Write(make([]byte, 100)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Keep(t.Context(), f, nothing, func() bool { return false }); !errors.Is(err, ErrDisturbed) {
+	if _, err := s.Keep(t.Context(), f, nothing, func() bool { return false }); !errors.Is(err, ErrDisturbed) {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := s.Keep(ctx, f, nothing, nil); !errors.Is(err, context.Canceled) {
+	if _, err := s.Keep(ctx, f, nothing, nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	for _, name := range []string{newPrefix + "aaaaaaaaaaaaa", oldPrefix + "aaaaaaaaaaaaa"} {
