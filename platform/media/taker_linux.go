@@ -40,8 +40,7 @@ type taker struct {
 	group   int // fanotify's descriptor, while it watches
 	limit   uint64
 	end     context.CancelFunc
-	over    chan struct{} // closed once nothing runs any more
-	jobs    chan job
+	over    chan struct{}              // closed once nothing runs any more
 	left    map[inode]*job             // known to be too large, and still there
 	marking map[int]bool               // mounts, by their number, that are being marked
 	roots   map[uint64]mountinfo.Mount // the file systems that are watched, by their files' device number
@@ -573,6 +572,8 @@ func (t *taker) attempt(ctx context.Context, j *job) (id string, err error) {
 		return "", errGone
 	}
 	j.size = uint64(st.Size) //nolint:gosec // not negative
+	// Before it is closed: the kernel opens it once more to hand over that notice, and would find a lease on it.
+	defer func() { _, _ = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK) }() //nolint:gosec // a descriptor
 	alone := func() bool {
 		how, err := unix.FcntlInt(uintptr(fd), unix.F_GETLEASE, 0) //nolint:gosec // a descriptor
 		return err == nil && how == unix.F_WRLCK

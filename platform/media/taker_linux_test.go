@@ -162,6 +162,9 @@ func TestTaker(t *testing.T) {
 		st, err := os.Stat(filepath.Join(d.at, "o"))
 		return err == nil && st.Size() == 0
 	})
+	if d.taker.missed() {
+		t.Error("notices were lost")
+	}
 }
 
 // Nobody's work is lost: a file that somebody has open stays until they close it, and whoever opens one that is being taken has it.
@@ -220,6 +223,9 @@ func TestTakerWaits(t *testing.T) {
 		list, _, _ := d.store.List()
 		return len(list) == 3 && list[2].Size == 2<<20+8
 	})
+	if d.taker.missed() {
+		t.Error("notices were lost")
+	}
 }
 
 // Without room, a file stays where it is, and that is said; so does one that was renamed or replaced meanwhile.
