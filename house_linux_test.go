@@ -11,7 +11,7 @@ import (
 )
 
 // TestEveryClaimHasItsSabotage: every claim for Linux in the README, whose table comes from the capabilities, has a row
-// that breaks it on the laptop.
+// that breaks it on the laptop. One says only how events are written: nothing on the machine is changed for it.
 func TestEveryClaimHasItsSabotage(t *testing.T) {
 	b, err := os.ReadFile("README.md")
 	if err != nil {
@@ -24,7 +24,7 @@ func TestEveryClaimHasItsSabotage(t *testing.T) {
 	claimed := 0
 	for _, row := range rows {
 		setting := enforce.Setting(row[1])
-		if string(row[2]) == "unsupported" {
+		if string(row[2]) == "unsupported" || setting == "storage.event_paths" {
 			continue
 		}
 		claimed++
