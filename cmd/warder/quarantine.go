@@ -61,10 +61,10 @@ func (a *app) quarantineList() *cobra.Command {
 			}
 			var rows [][]string
 			for _, x := range list {
-				rows = append(rows, []string{x.ID, x.Taken.Local().Format(time.DateTime), userName(x.UID), strconv.FormatInt(x.Size, 10), x.Path, x.Reason})
+				rows = append(rows, []string{x.ID, x.Taken.Local().Format(time.DateTime), userName(x.UID), strconv.FormatInt(x.Size, 10), where(x), x.Place, x.Reason})
 			}
 			if len(rows) > 0 {
-				out.Table([]string{"ID", "TAKEN", "OWNER", "BYTES", "WHERE IT WAS", "WHY"}, rows)
+				out.Table([]string{"ID", "TAKEN", "OWNER", "BYTES", "WHERE IT WAS", "ON", "WHY"}, rows)
 			}
 			for _, x := range damaged {
 				out.Printf("%s %s: %s\n", out.Bad("damaged:"), x.ID, x.Why)
@@ -72,6 +72,14 @@ func (a *app) quarantineList() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// where is where a file was, as far as that is known: its writer may have had its disk mounted for themselves alone.
+func where(x quarantine.Item) string {
+	if x.Path == "" {
+		return "not known"
+	}
+	return x.Path
 }
 
 // userName is a user's name, or their number if this machine knows none.
@@ -100,7 +108,7 @@ func (a *app) quarantineRelease() *cobra.Command {
 				return noSuchFile(args[0], err)
 			}
 			if to == "" {
-				return cli.Usagef("say where the file goes with --to (it was %s)", cli.Plain(x.Path))
+				return cli.Usagef("say where the file goes with --to (it was %s)", cli.Plain(where(x)))
 			}
 			at, err := a.kept().Release(cmd.Context(), x.ID, to)
 			if err != nil {

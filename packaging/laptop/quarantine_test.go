@@ -23,7 +23,7 @@ func testTaken(t *testing.T, r *rig) {
 	contains(t, r.finding(sizes), "compliant/partial: ")
 	r.sh("head -c 3M /dev/urandom >/srv/three; head -c 1M /srv/three >/srv/one; cp /srv/three /srv/one /run/nv/open")
 	r.sh(nobody + "sh -c 'cp /srv/three /run/card/open/.part; mv /run/card/open/.part /run/card/open/secret.film; cp /srv/one /run/card/open'") // as browsers and file managers do
-	r.wait("they are taken", "! test -e /run/card/open/secret.film && ! test -e /run/nv/open/three && test $(ls /var/lib/warder/quarantine | wc -l) = 2")
+	r.wait("they are taken", "! test -s /run/card/open/secret.film && ! test -s /run/nv/open/three && test $(ls /var/lib/warder/quarantine | wc -l) = 2")
 	r.sh("cmp /srv/one /run/card/open/one && cmp /srv/one /run/nv/open/one && test -e /run/card/before -a -e /run/nv/before")
 	contains(t, r.finding(sizes), "compliant/partial: ")
 	r.told("denied", "is in quarantine as")
@@ -41,7 +41,7 @@ func testTaken(t *testing.T, r *rig) {
 	r.wait("what is written is watched", "warder status --json | grep -q 'are taken off 2 external disk(s)'")
 	r.sh("cp /srv/three /run/card/open/named.film")
 	r.told("denied", "wrote file .*/run/card/open/named.film.*, 3145728 bytes")
-	r.wait("it is taken", "! test -e /run/card/open/named.film; warder quarantine purge --older-than 0s; warder quarantine list | grep -q empty")
+	r.wait("it is taken", "! test -s /run/card/open/named.film && warder quarantine purge --older-than 0s; warder quarantine list | grep -q empty")
 	// The agent is killed in the middle: a file is whole, on the disk or in the quarantine.
 	for i := range 3 {
 		r.sh(fmt.Sprintf("cp /srv/three /run/card/open/k%d; sleep 0.0%d; systemctl kill -s KILL warder; sync", i, 3*i))

@@ -306,6 +306,9 @@ func (r *tooMuch) path() string {
 // file names a file in an event, which everybody who may read events sees: not by its path, unless the policy says so, but so that
 // two events about one file can be told to be about one.
 func (g *LimitGuard) file(path string) string {
+	if path == "" {
+		return "a file whose path is not known"
+	}
 	if r := g.ruling.Load(); r != nil && r.paths {
 		return fmt.Sprintf("file %q", enforce.Plain(path))
 	}

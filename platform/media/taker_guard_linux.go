@@ -26,15 +26,14 @@ func (l *Limit) useTaker(g *LimitGuard, own string) {
 
 // place names the disk of a file, for people.
 func (l *Limit) place(dev uint64) string {
-	number := fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))
 	list, _ := l.disks()
 	for _, d := range list {
-		if _, devs := d.resting(); slices.Contains(devs, number) {
+		if _, devs := d.resting(); slices.Contains(devs, number(dev)) {
 			x := l.describe(d)
 			return subject(&x)
 		}
 	}
-	return "device " + number
+	return "device " + number(dev)
 }
 
 // under is the disk, by its place in a list, on which a path is.
@@ -49,6 +48,21 @@ func under(path string, list []fact.Medium) int {
 	}
 	return best
 }
+
+// on is the disk, by its place in a list, on which a file is; -1 if it is on none of them.
+func (l *Limit) on(j *job, list []fact.Medium) int {
+	for i := range list {
+		if d, is := l.disk(list[i].Name); is {
+			if _, devs := d.resting(); slices.Contains(devs, number(j.dev)) {
+				return i
+			}
+		}
+	}
+	return under(j.path, list) // a file system over several disks has a number of its own
+}
+
+// number is a device number as sysfs has it.
+func number(dev uint64) string { return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) }
 
 // takeFrom has the taker watch the file systems of the disks that are limited, and no others.
 func (g *LimitGuard) takeFrom() error {
@@ -133,10 +147,10 @@ func (l *Limit) observeTaken(out *fact.Machine) error {
 			x.Unread = "notices of files that were written were lost"
 		}
 	}
-	for path, why := range l.taker.remaining() {
-		if i := under(path, out.Media.V); i >= 0 {
+	for _, j := range l.taker.remaining() {
+		if i := l.on(&j, out.Media.V); i >= 0 {
 			out.Media.V[i].Over++
-			out.Media.V[i].OverWhy = why
+			out.Media.V[i].OverWhy = j.why
 		}
 	}
 	return nil
@@ -156,48 +170,48 @@ func (g *LimitGuard) taken(t taken) {
 	if err != nil {
 		return
 	}
-	for _, d := range list {
-		_, devs := d.resting()
-		on := slices.Contains(devs, fmt.Sprintf("%d:%d", unix.Major(t.dev), unix.Minor(t.dev)))
-		x := fact.Medium{}
+	media := make([]fact.Medium, len(list))
+	for i, d := range list {
+		media[i].Name = d.name()
 		for _, m := range d.mountsOf(all) {
-			x.Mounts = append(x.Mounts, m.Point)
+			media[i].Mounts = append(media[i].Mounts, m.Point)
 		}
-		if !on && under(t.path, []fact.Medium{x}) < 0 {
-			continue
-		}
-		x = g.judged(d)
-		v := rule.judge.Judge(&x)
-		if v.Allow {
-			return
-		}
-		// Who writes a thousand files is told of as often as who is refused a thousand times.
-		who, what := fmt.Sprintf("%d@%d %d", t.dev, x.Turn, t.who.uid), t.id
-		if t.id == "" {
-			what = fileMark(t.path)
-		}
-		g.tells.Lock()
-		news := g.takenTold.News(who, what)
-		if news {
-			g.takenTold.Told(who, what)
-		}
-		g.tells.Unlock()
-		if !news {
-			return
-		}
-		limited := true
-		note := fmt.Sprintf("%s (pid %d, user %d) wrote %s, %d bytes: ", t.who.program, t.who.pid, t.who.uid, g.file(t.path), t.size)
-		if t.id != "" {
-			note += "it was taken off the disk, and is in quarantine as " + t.id
-			if t.named {
-				note += "; its name is still there, with nothing in it"
-			}
-		} else {
-			note += "it is still there: " + t.why
-		}
-		g.Hand(platform.Decision{Section: sizeSetting.Section(), Key: enforce.Key{Kind: "filesize.taken", ID: fmt.Sprintf("%s %d %d %d", x.Key(), t.dev, t.ino, time.Now().UnixNano())},
-			Subject: subject(&x), Verdict: v, Fact: &fact.Written{Medium: x, About: fact.AboutSize, Bytes: t.size}, Done: sizeReading(&limited),
-			Reason: func() (string, string) { return rule.judge.Reason(v, &x) }, Note: note})
+	}
+	i := g.on(&t.job, media)
+	if i < 0 {
+		return // it has gone
+	}
+	x := g.judged(list[i])
+	v := rule.judge.Judge(&x)
+	if v.Allow {
 		return
 	}
+	// Who writes a thousand files is told of as often as who is refused a thousand times.
+	who, what := fmt.Sprintf("%d@%d %d", t.dev, x.Turn, t.who.uid), t.id
+	if t.id == "" {
+		what = fmt.Sprint(t.ino)
+	}
+	g.tells.Lock()
+	news := g.takenTold.News(who, what)
+	if news {
+		g.takenTold.Told(who, what)
+	}
+	g.tells.Unlock()
+	if !news {
+		return
+	}
+	is, err := g.taker.watched()
+	limited := err == nil
+	for _, m := range list[i].mountsOf(all) {
+		limited = limited && is[m.Dev]
+	}
+	note := fmt.Sprintf("%s (pid %d, user %d) wrote %s, %d bytes: ", t.who.program, t.who.pid, t.who.uid, g.file(t.path), t.size)
+	if t.id != "" {
+		note += "what was in it was taken off the disk, and is in quarantine as " + t.id
+	} else {
+		note += "it is still there: " + t.why
+	}
+	g.Hand(platform.Decision{Section: sizeSetting.Section(), Key: enforce.Key{Kind: "filesize.taken", ID: fmt.Sprintf("%s %d %d %d", x.Key(), t.dev, t.ino, time.Now().UnixNano())},
+		Subject: subject(&x), Verdict: v, Fact: &fact.Written{Medium: x, About: fact.AboutSize, Bytes: t.size}, Done: sizeReading(&limited),
+		Reason: func() (string, string) { return rule.judge.Reason(v, &x) }, Note: note})
 }

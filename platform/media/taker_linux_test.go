@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -124,6 +125,22 @@ func (d *watchedDisk) events() []taken {
 	return append([]taken(nil), d.all...)
 }
 
+// still is why a file is still there; "" if it is not known to be.
+func (d *watchedDisk) still(name string) string {
+	for _, j := range d.taker.remaining() {
+		if j.path == filepath.Join(d.at, name) {
+			return j.why
+		}
+	}
+	return ""
+}
+
+// empty reports whether nothing is left of a file but its name.
+func (d *watchedDisk) empty(name string) bool {
+	st, err := os.Stat(filepath.Join(d.at, name))
+	return err == nil && st.Size() == 0
+}
+
 func (d *watchedDisk) kept() int {
 	list, _, _ := d.store.List()
 	return len(list)
@@ -134,8 +151,8 @@ func TestTaker(t *testing.T) {
 	d := newWatchedDisk(t)
 	d.sh("head -c 1048576 /dev/urandom >fits; head -c 1048577 /dev/urandom | tee ../copy >large; cp fits copied")
 	d.wait("it is taken", func() bool { return d.kept() == 1 && len(d.events()) == 1 && len(d.taker.remaining()) == 0 })
-	if _, err := os.Stat(filepath.Join(d.at, "large")); !os.IsNotExist(err) {
-		t.Errorf("it is still there: %v", err)
+	if !d.empty("large") {
+		t.Error("something of it is still there")
 	}
 	d.sh("test $(stat -c %s fits) = 1048576 && cmp fits copied")
 	e := d.events()[0]
@@ -172,20 +189,14 @@ func TestTakerWaits(t *testing.T) {
 	d := newWatchedDisk(t)
 	path := filepath.Join(d.at, "open")
 	d.sh("head -c 2M /dev/zero >open.new; exec 3<open.new; mv open.new open; sleep 0.5; exec 3<&-") // its reader ends
-	d.wait("it is taken", func() bool {
-		_, err := os.Stat(path)
-		return d.kept() == 1 && os.IsNotExist(err)
-	})
+	d.wait("it is taken", func() bool { return d.kept() == 1 && d.empty("open") })
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	d.sh("head -c 3M /dev/urandom >>open")
-	d.wait("it is told that it is still there", func() bool {
-		why := d.taker.remaining()[path]
-		return strings.Contains(why, "has it open")
-	})
+	d.wait("it is told that it is still there", func() bool { return strings.Contains(d.still("open"), "has it open") })
 	if _, err := f.WriteAt([]byte("more"), 5<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -232,8 +243,7 @@ func TestTakerWaits(t *testing.T) {
 func TestTakerWithoutRoom(t *testing.T) {
 	d := newWatchedDisk(t)
 	d.sh("head -c 33M /dev/zero >huge")
-	path := filepath.Join(d.at, "huge")
-	d.wait("it is told", func() bool { return strings.Contains(d.taker.remaining()[path], "no room") && len(d.events()) == 1 })
+	d.wait("it is told", func() bool { return strings.Contains(d.still("huge"), "no room") && len(d.events()) == 1 })
 	d.sh("test $(stat -c %s huge) = 34603008 && rm huge")
 	d.wait("it is forgotten", func() bool { return len(d.taker.remaining()) == 0 })
 	if d.kept() != 0 || len(d.events()) != 1 {
@@ -298,6 +308,84 @@ assert ctypes.CDLL(None).linkat(-100, b"/proc/self/fd/%d" % g, -100, b"named", 0
 X`)
 		d.wait("it is taken", func() bool { return large(d) == "" && d.kept() == 1 })
 	})
+	t.Run("held by its path alone", func(t *testing.T) {
+		d := newWatchedDisk(t)
+		d.sh(`exec python3 - <<'X'
+import ctypes, os, time
+f = os.open(".", os.O_RDWR | os.O_TMPFILE, 0o600); os.write(f, b"x" * 3000000); g = os.open("/proc/self/fd/%d" % f, os.O_PATH); os.close(f); time.sleep(3)
+assert ctypes.CDLL(None).linkat(-100, b"/proc/self/fd/%d" % g, -100, b"named", 0x400) == 0
+X`)
+		d.wait("it is taken", func() bool { return large(d) == "" && d.kept() == 1 })
+		// One that nobody names any more is no file of anybody's.
+		d.sh(`python3 -c 'import os; f = os.open("x", os.O_RDWR | os.O_CREAT); os.write(f, b"x" * 3000000); os.unlink("x")'`)
+		d.wait("it is forgotten", func() bool { d.taker.mu.Lock(); defer d.taker.mu.Unlock(); return len(d.taker.left) == 0 })
+		if d.kept() != 1 {
+			t.Error("a file that was removed is kept")
+		}
+	})
+	t.Run("under a name of the agent's", func(t *testing.T) {
+		d := newWatchedDisk(t)
+		at := filepath.Join(t.TempDir(), "socket")
+		l, err := net.Listen("unix", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		d.sh(`mkdir -p p quarantine; exec unshare -m sh -c 'mount --bind p quarantine && exec python3 -c "
+import array, os, socket
+f = os.open(\"quarantine/big\", os.O_RDWR | os.O_CREAT); os.write(f, b\"x\" * 3000000)
+s = socket.socket(socket.AF_UNIX); s.connect(\"` + at + `\"); s.sendmsg([b\"x\"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array(\"i\", [f]))]); os.close(f)
+"'`)
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Read(make([]byte, 1)) // and nobody takes the file, which is closed with that
+		_ = c.Close()
+		d.wait("it is taken", func() bool { return large(d) == "" && d.kept() == 1 })
+		if list, _, _ := d.store.List(); list[0].Path != filepath.Join(d.at, "p", "big") {
+			t.Errorf("it was at %s", list[0].Path)
+		}
+	})
+	t.Run("many leases", func(t *testing.T) {
+		d := newWatchedDisk(t)
+		d.sh(`exec python3 - <<'X'
+import fcntl, os, signal
+signal.signal(signal.SIGIO, signal.SIG_IGN); all = []
+for i in range(2 * 100):
+    f = os.open("l%d" % i, os.O_RDWR | os.O_CREAT); os.write(f, b"x"); os.close(f)
+    f = os.open("l%d" % i, os.O_RDWR); all.append(f)
+    try: fcntl.fcntl(f, 1024, fcntl.F_WRLCK)
+    except BlockingIOError: pass # its notice is being looked at
+X`)
+		d.sh("head -c 3M /dev/urandom >large")
+		d.wait("it is taken", func() bool { return large(d) == "" && d.kept() == 1 })
+	})
+	t.Run("something mounted over the disk", func(t *testing.T) {
+		d := newWatchedDisk(t)
+		d.sh("head -c 33M /dev/zero >huge")
+		d.wait("it is known", func() bool { return d.still("huge") != "" })
+		d.sh("mount -t tmpfs none " + d.at)
+		time.Sleep(4 * firstAgain)
+		if err := exec.Command("umount", d.at).Run(); err != nil {
+			t.Fatal(err)
+		}
+		if d.still("huge") == "" {
+			t.Error("it is forgotten")
+		}
+	})
+	t.Run("unmounted at once", func(t *testing.T) {
+		d := newWatchedDisk(t)
+		d.sh("exec 4>large; exec 3<large; head -c 3M /dev/urandom >&4; exec 4>&-; sleep 0.3; sleep 60 >/dev/null 2>&1 & echo $! >../held")
+		d.wait("it is known", func() bool { return d.still("large") != "" })
+		d.taker.keepOnly(nil)
+		if e := d.events(); len(e) != 1 || !strings.Contains(e[0].why, "unmounted before it could be taken") {
+			t.Errorf("told %+v", e)
+		}
+		if out, err := exec.Command("sh", "-c", "kill $(cat "+filepath.Join(filepath.Dir(d.at), "held")+"); sleep 0.2").CombinedOutput(); err != nil {
+			t.Errorf("%v %s", err, out)
+		}
+	})
 	t.Run("a mount that does not answer", func(t *testing.T) {
 		d := newWatchedDisk(t)
 		d.sh("head -c 33M /dev/zero >huge")
@@ -320,11 +408,54 @@ func TestTakerStoreInside(t *testing.T) {
 	d.taker.stop()
 	d.store = quarantine.Open(filepath.Join(d.at, "quarantine"), quarantine.Bounds{Bytes: 32 << 20, Items: 100})
 	d.watch()
-	d.sh("head -c 2M /dev/urandom >large; while sleep 0.01; do test -e large || break; echo line >>log; done; head -c 3M /dev/urandom >larger")
+	d.sh("head -c 2M /dev/urandom >large; for i in $(seq 3000); do test -s large || break; echo line >>log; sleep 0.01; done; head -c 3M /dev/urandom >larger")
 	d.wait("both are taken", func() bool { return d.kept() == 2 && len(d.taker.remaining()) == 0 })
 	time.Sleep(2 * firstAgain)
 	if list, damaged, err := d.store.List(); len(list) != 2 || len(damaged) != 0 || err != nil || len(d.events()) != 2 {
 		t.Errorf("%v %v %v; told %+v", list, damaged, err, d.events())
+	}
+}
+
+// Who appends to a file while it is being taken loses nothing: the line is in the quarantine, or in what has the name now.
+func TestTakerAppended(t *testing.T) {
+	d := newWatchedDisk(t)
+	d.taker.stop()
+	d.store = quarantine.Open(filepath.Join(filepath.Dir(d.at), "quarantine"), quarantine.Bounds{Bytes: 1 << 30, Items: 1000})
+	d.watch()
+	tries := 150
+	if os.Getenv("WARDER_SOAK") != "" {
+		tries = 900
+	}
+	for i := range tries {
+		name, line := filepath.Join(d.at, fmt.Sprintf("f%d", i)), fmt.Sprintf("line %d;", i)
+		if err := os.WriteFile(name, make([]byte, 1_100_000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i%20) * time.Millisecond / 2)
+		c := exec.Command("python3", "-c", `import os, sys; f = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND); os.write(f, sys.argv[2].encode())`, name, line)
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v %s", err, out)
+		}
+		d.wait("it is taken", func() bool {
+			st, err := os.Stat(name)
+			return err == nil && st.Size() < takerLimit && len(d.taker.remaining()) == 0
+		})
+		on, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, _, _ := d.store.List()
+		found := bytes.Contains(on, []byte(line))
+		for _, x := range list {
+			b, err := os.ReadFile(filepath.Join(filepath.Dir(d.at), "quarantine", x.ID, "file"))
+			found = found || err == nil && bytes.HasSuffix(b, []byte(line))
+			if err := errors.Join(err, d.store.Purge(x.ID)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !found {
+			t.Errorf("line %d is nowhere", i)
+		}
 	}
 }
 

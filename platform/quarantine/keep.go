@@ -35,6 +35,9 @@ func (s *Store) Keep(ctx context.Context, f *os.File, about func(*Item) error, u
 		return x, err
 	}
 	x.ID, x.Taken, x.Modified = strings.ToLower(rand.Text())[:idLen], s.now().UTC(), st.ModTime().UTC()
+	if y := x.Modified.Year(); y < 0 || y > 9999 { // some file systems know other years; JSON does not
+		x.Modified = x.Taken
+	}
 	unfinished := filepath.Join(s.dir, newPrefix+x.ID)
 	if err := os.Mkdir(unfinished, 0o700); err != nil {
 		return x, err

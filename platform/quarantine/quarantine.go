@@ -20,7 +20,7 @@ import (
 // Item is one file that is kept.
 type Item struct {
 	ID       string    `json:"id"`
-	Path     string    `json:"path"`     // where it was
+	Path     string    `json:"path"`     // where it was; "" if that is not known
 	Place    string    `json:"place"`    // what that is on, for people: a disk
 	UID      uint32    `json:"uid"`      // its owner there
 	GID      uint32    `json:"gid"`      // its group there
