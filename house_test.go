@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -125,6 +127,37 @@ func TestCapabilitiesAreLists(t *testing.T) {
 		t.Errorf("%d lists of capabilities", lists)
 	}
 }
+
+// Each capability that the service asks for has its reason in ATTACKSURFACE.md, and each reason its capability.
+func TestCapabilitiesHaveAReason(t *testing.T) {
+	unit, err := os.ReadFile("platform/service/warder.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(unit), "\nCapabilityBoundingSet=")
+	list, _, _ = strings.Cut(list, "\n")
+	asked := strings.Fields(list)
+	if len(asked) < 5 {
+		t.Fatalf("the unit asks for %q", list)
+	}
+	doc, err := os.ReadFile("ATTACKSURFACE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reasons []string
+	for line := range strings.SplitSeq(string(doc), "\n") {
+		if cell, _, _ := strings.Cut(strings.TrimPrefix(line, "| "), " |"); strings.HasPrefix(line, "| CAP_") {
+			reasons = append(reasons, capabilityName.FindAllString(cell, -1)...)
+		}
+	}
+	slices.Sort(asked)
+	slices.Sort(reasons)
+	if !slices.Equal(asked, reasons) {
+		t.Errorf("the unit asks for %q\nATTACKSURFACE.md has reasons for %q", asked, reasons)
+	}
+}
+
+var capabilityName = regexp.MustCompile(`CAP_[A-Z_]+`)
 
 // agent.go is the loop and nothing else.
 func TestTheLoopIsAlone(t *testing.T) {
