@@ -83,13 +83,14 @@ type Claim struct {
 // Systems are the systems that Warder is built for.
 var Systems = []string{"linux", "windows", "darwin"}
 
-// ClaimOf returns what a list of capabilities supports of a setting on a system: the highest claim among them.
+// ClaimOf returns what a list of capabilities supports of a setting on a system: the highest claim among them, of several the last
+// (a capability stands after those that do a part of what it does).
 func ClaimOf(list []Capability, s enforce.Setting, os string) Claim {
 	best := Claim{Setting: s, OS: os, Level: fact.Unsupported, Limit: fact.NotCarried}
 	for _, c := range list {
 		for _, claim := range c.Claims {
 			if claim.Setting == s && claim.OS == os && (rank(claim.Level) > rank(best.Level) ||
-				claim.Level == best.Level && best.Limit == fact.NotCarried) {
+				claim.Level == best.Level && (best.Limit == fact.NotCarried || rank(claim.Level) > 0)) {
 				best = claim
 			}
 		}

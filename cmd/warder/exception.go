@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) exception() *cobra.Command {
-	var usb, network, disk, client, mount string
+	var usb, network, disk, client, mount, file string
 	c := &cobra.Command{
 		Use: "exception CODE", Short: "Let something pass with a code from support", Args: cobra.ExactArgs(1),
 		Long: "Support reads out a code for one thing on this machine, such as a stick, for a time. It works without a network, " +
@@ -40,6 +40,9 @@ func (a *app) exception() *cobra.Command {
 			if mount != "" {
 				in.Section, in.Subject = "storage", policy.MountSubject+mount
 			}
+			if file != "" {
+				in.Section, in.Subject = "storage", policy.FileSubject+file
+			}
 			if err := a.client().Do(cmd.Context(), "POST", "/v1/exceptions", in, &x); err != nil {
 				return fmt.Errorf("cannot take the code: %w", err)
 			}
@@ -49,6 +52,9 @@ func (a *app) exception() *cobra.Command {
 			if x.Section == "storage" && strings.HasPrefix(x.Subject, policy.MountSubject) {
 				return a.say(cmd, x, "%s need not be encrypted until %s.\n", strings.TrimPrefix(x.Subject, policy.MountSubject), x.Until.Local().Format(time.DateTime))
 			}
+			if name, is := strings.CutPrefix(x.Subject, policy.FileSubject); x.Section == "storage" && is {
+				return a.say(cmd, x, "%s may have any size until %s.\n", name, x.Until.Local().Format(time.DateTime))
+			}
 			return a.say(cmd, x, "%s may be used until %s.\n", x.Name(), x.Until.Local().Format(time.DateTime))
 		},
 	}
@@ -57,6 +63,7 @@ func (a *app) exception() *cobra.Command {
 	c.Flags().StringVar(&disk, "disk", "", "the serial of an external disk, as warder events shows it")
 	c.Flags().StringVar(&client, "client", "", "the sync client, such as dropbox")
 	c.Flags().StringVar(&mount, "mount", "", "where the file system is mounted that need not be encrypted")
-	c.MarkFlagsMutuallyExclusive("usb", "network", "disk", "client", "mount")
+	c.Flags().StringVar(&file, "file", "", "the path of a file on an external disk that may be larger than the policy allows")
+	c.MarkFlagsMutuallyExclusive("usb", "network", "disk", "client", "mount", "file")
 	return c
 }

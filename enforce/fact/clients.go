@@ -82,7 +82,7 @@ type Syncing struct {
 }
 
 // cloudPrograms counts the versions of the programs that refuse clients, as fact.MediaRefused does.
-const cloudPrograms = " (programs 1)"
+const cloudPrograms = " (programs 2)"
 
 const refusedClients = "cannot start: "
 

@@ -38,6 +38,9 @@ const ClientSubject = "client:"
 // MountSubject is how one begins that names a file system by where it is mounted.
 const MountSubject = "mount:"
 
+// FileSubject is how one begins that names a file on an external disk, by its path.
+const FileSubject = "file:"
+
 // Document is one decoded policy.
 type Document struct {
 	ID, Organization, Name, Description string

@@ -115,6 +115,7 @@ func cloudSync(c *section.Case, out *section.Outcome) {
 		f = section.NotYet(c, s) // whatever it says: nothing here would carry it out
 		return
 	}
+	starts := can.Acts() // whether they start is in somebody's hand here
 	if can.Level == fact.Unsupported {
 		can.Level, can.Limit = fact.Partial, "only their names are refused; "+can.Limit
 	}
@@ -124,7 +125,7 @@ func cloudSync(c *section.Case, out *section.Outcome) {
 	if !r.noSync { // allowed: nothing is asked
 		return
 	}
-	if ids := r.refusedClients(); len(ids) > 0 && can.Level == fact.Enforced {
+	if ids := r.refusedClients(); len(ids) > 0 && starts {
 		out.Wants = append(out.Wants, enforce.Want{Key: clientsKey, Value: enforce.Value(fact.ClientsRefused(ids)), By: []enforce.Setting{s}, Mode: r.syncMode, Phase: enforce.Close})
 	}
 	if why, unread := c.Machine.Unread(fact.PartClients); unread {

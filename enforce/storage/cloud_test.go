@@ -121,7 +121,8 @@ func TestCloudSyncFinding(t *testing.T) {
 	}
 	for level, reason := range map[string]string{fact.Partial: "partial: they are stopped when they are seen", fact.Unsupported: "partial: only their names are refused; they are stopped when they are seen"} {
 		out, f = run(noClients, "", fact.Machine{Capable: map[string]fact.Capability{"storage": {Level: level, Limit: "they are stopped when they are seen"}, "network": {Level: fact.Partial}}, Clients: quiet.Clients})
-		if len(out.Wants) != 0 || f.Enforcement != enforce.Partial || f.Compliance != enforce.Compliant || f.Reason != reason {
+		wants := map[string]int{fact.Partial: 1}[level]
+		if len(out.Wants) != wants || f.Enforcement != enforce.Partial || f.Compliance != enforce.Compliant || f.Reason != reason {
 			t.Errorf("%s: %+v %+v", level, out.Wants, f)
 		}
 	}

@@ -32,6 +32,9 @@ func (r *Rules) MaxFileSize() (n uint64, ok bool) {
 	return r.most, r.limits && r.sizeMode > enforce.Off
 }
 
+// ExceptedFiles are the files that may have any size.
+func (r *Rules) ExceptedFiles() []string { return r.files }
+
 // PlainPaths reports whether events name files by their paths.
 func (r *Rules) PlainPaths() bool { return r.paths }
 

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,6 +98,37 @@ func TestExplainSize(t *testing.T) {
 	}
 	if a, _ := compile(document(t, `{"storage":{"max_file_size_mb":11}}`), now).Replay(enforce.Facts(facts)); a.Answer != section.Allow {
 		t.Errorf("with a larger limit: %+v", a)
+	}
+}
+
+// An exception for one file.
+func TestExceptedFile(t *testing.T) {
+	c := card()
+	c.Mounts = []string{"/media/card"}
+	now := &fact.Machine{Media: fact.Is([]fact.Medium{c})}
+	d := document(t, tenMiB)
+	const subject = "file:/media/card/talk.mp4"
+	if got, err := parseSubject(subject); got != subject || err != nil || !slices.Equal(subjectNames(subject), []string{subject}) {
+		t.Errorf("%q %v", got, err)
+	}
+	for _, bad := range []string{"file:", "file:a", "file:/a/", "file:/a/../b", "file:/a\x1b", "file:/" + strings.Repeat("a", maxName+1), "file:" + strings.Repeat("/aa", maxPoint/3+1)} {
+		if _, err := parseSubject(bad); err == nil || !strings.Contains(err.Error(), "must be the path of a file on an external disk") || len(err.Error()) > 300 {
+			t.Errorf("%.20q: %v", bad, err)
+		}
+	}
+	d.Exceptions = map[string][]string{"storage": {subject}}
+	r := compile(d, now)
+	if !slices.Equal(r.ExceptedFiles(), []string{"/media/card/talk.mp4"}) || r.Sizes().Judge(&c).Allow {
+		t.Errorf("%v; the disk: %+v", r.ExceptedFiles(), r.Sizes().Judge(&c))
+	}
+	for path, want := range map[string]string{"/media/card/talk.mp4": section.Allow, "/media/card/talk.mp4.part": section.Deny, "/media/card/../card/talk.mp4": section.Allow} {
+		size := uint64(11 << 20)
+		b, _ := json.Marshal(Subject{Path: path, Size: &size})
+		a, err := r.Explain(b, now)
+		if err != nil || a.Answer != want || want == section.Deny && !strings.HasSuffix(a.Nearest, `for this file alone: grant an exception for "file:`+path+`"`) ||
+			want == section.Allow && a.Reason != "an exception for this file is in force" {
+			t.Errorf("%s: %+v, %v", path, a, err)
+		}
 	}
 }
 

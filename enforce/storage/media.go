@@ -47,6 +47,7 @@ type Rules struct {
 	syncMode enforce.Mode
 	usb      *usb.Rules
 	excepted map[string]int32 // by serial
+	files    []string         // those with an exception from the limit of their size
 	// exceptedClients are the sync clients with an exception, by ID.
 	exceptedClients map[string]int32
 	builtIn         map[string]bool // USB devices, by path, that the firmware says are inside the machine
@@ -75,6 +76,9 @@ func compile(d *policy.Document, m *fact.Machine) *Rules {
 	for i, s := range d.Exceptions["storage"] {
 		if serial, ok := strings.CutPrefix(s, policy.DiskSubject); ok {
 			r.excepted[serial] = int32(i + 1)
+		}
+		if file, ok := strings.CutPrefix(s, policy.FileSubject); ok {
+			r.files = append(r.files, file)
 		}
 		if client, ok := strings.CutPrefix(s, policy.ClientSubject); ok {
 			r.exceptedClients[client] = int32(i + 1)
@@ -182,7 +186,7 @@ func (r *Rules) Reason(v enforce.Verdict, m *fact.Medium) (reason, nearest strin
 // external is the finding of external_storage_allowed, and what is wanted for it.
 func external(c *section.Case, out *section.Outcome) {
 	can, r := c.Can(settingExternal), rulesOf(c)
-	acts := can.Level == fact.Enforced // otherwise USB's guard is all there is
+	acts := can.Acts()
 	why, unread := c.Machine.Unread(fact.PartMedia)
 	f := usb.Storage(c, func(path string) bool { return acts && r.covered(path) })
 	defer func() { out.Findings = append(out.Findings, f) }()
@@ -198,9 +202,13 @@ func external(c *section.Case, out *section.Outcome) {
 	case unread && acts:
 		f = section.Unread(c, settingExternal, why)
 	case !unread:
-		r.standing(&f, acts)
-		if f.Compliance == enforce.Compliant && f.Enforcement == enforce.Enforced && can.Limit != "" {
-			f.Reason = strings.TrimPrefix(f.Reason+"; enforced, with a limit: "+can.Limit, "; ")
+		r.standing(&f)
+		word := "enforced, with a limit: "
+		if can.Level == fact.Partial {
+			word = "partial: "
+		}
+		if f.Compliance == enforce.Compliant && f.Enforcement != enforce.Observed && can.Limit != "" && !strings.Contains(f.Reason, can.Limit) {
+			f.Reason = strings.TrimPrefix(f.Reason+"; "+word+can.Limit, "; ")
 		}
 	}
 }
@@ -220,9 +228,8 @@ func (r *Rules) covered(path string) bool {
 	return disks > 0
 }
 
-// standing judges the disks that are there. acts: something refuses them, and if it is not there yet (Held), that is the planner's
-// to say.
-func (r *Rules) standing(f *enforce.Finding, acts bool) {
+// standing judges the disks that are there. If what refuses them is not there yet (Held), that is the planner's to say.
+func (r *Rules) standing(f *enforce.Finding) {
 	var bad, unsure, kept, refused []string
 	for i := range r.machine.Media.V {
 		m := &r.machine.Media.V[i]
@@ -238,8 +245,6 @@ func (r *Rules) standing(f *enforce.Finding, acts bool) {
 		case v.WouldDeny:
 			bad = append(bad, Name(m)+" is external and can be used")
 		case v.Allow:
-		case !acts:
-			bad = append(bad, Name(m)+" is external, and nothing on this machine can refuse it")
 		case !m.Refused.OK:
 			unsure = append(unsure, Name(m)+": whether the kernel refuses it cannot be read: "+m.Refused.Why)
 		case m.Held && !m.Refused.V:
@@ -284,10 +289,23 @@ func Name(m *fact.Medium) string {
 	return s
 }
 
-// maxPoint bounds the name of a mount point in an exception.
-const maxPoint = 512
+// The bounds of a path in an exception: its bytes, and those of each name in it.
+const (
+	maxPoint = 512
+	maxName  = 255
+)
 
-// parseSubject: an exception is for one disk, by its serial, for one sync client, or for one file system that need not be encrypted.
+// pathOf checks the path of an exception's subject.
+func pathOf(s, what, such string) error {
+	long := slices.ContainsFunc(strings.Split(s, "/"), func(name string) bool { return len(name) > maxName })
+	if !path.IsAbs(s) || path.Clean(s) != s || len(s) > maxPoint || long || enforce.Plain(s) != s {
+		return fmt.Errorf("%s %q must be %s, with at most %d bytes, and %d in a name", strings.TrimSuffix(what, ":"), enforce.Plain(s[:min(len(s), 64)]), such, maxPoint, maxName)
+	}
+	return nil
+}
+
+// parseSubject: an exception is for one disk, by its serial, for one file on one, for one sync client, or for one file system that
+// need not be encrypted.
 func parseSubject(s string) (string, error) {
 	if id, ok := strings.CutPrefix(s, policy.ClientSubject); ok {
 		if _, known := fact.ClientOf(id); !known {
@@ -296,14 +314,14 @@ func parseSubject(s string) (string, error) {
 		return s, nil
 	}
 	if point, ok := strings.CutPrefix(s, policy.MountSubject); ok {
-		if !path.IsAbs(point) || path.Clean(point) != point || len(point) > maxPoint || enforce.Plain(point) != point {
-			return "", fmt.Errorf("mount %q must be where a file system is mounted, such as /srv/data, with at most %d bytes", enforce.Plain(point[:min(len(point), 64)]), maxPoint)
-		}
-		return s, nil
+		return s, pathOf(point, policy.MountSubject, "where a file system is mounted, such as /srv/data")
+	}
+	if file, ok := strings.CutPrefix(s, policy.FileSubject); ok {
+		return s, pathOf(file, policy.FileSubject, "the path of a file on an external disk, such as /media/ada/STICK/talk.mp4")
 	}
 	serial, ok := strings.CutPrefix(s, policy.DiskSubject)
 	if serial = strings.TrimSpace(serial); !ok || serial == "" || len(serial) > 128 || enforce.Plain(serial) != serial {
-		return "", errors.New(`must name one disk by its serial, "disk:SERIAL", one sync client, "client:dropbox", or one file system that need not be encrypted, "mount:/srv/data"`)
+		return "", errors.New(`must name one disk by its serial, "disk:SERIAL", one file on an external disk, "file:/media/ada/STICK/talk.mp4", one sync client, "client:dropbox", or one file system that need not be encrypted, "mount:/srv/data"`)
 	}
 	return policy.DiskSubject + serial, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
 )
 
@@ -59,7 +60,7 @@ func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Ans
 	}
 	a := r.ask(m)
 	if in.Size != nil && a.Answer == section.Allow {
-		a = r.askSize(&fact.Written{Medium: *m, Bytes: *in.Size}, true)
+		a = r.askFile(m, *in.Size, path.Clean(in.Path))
 	}
 	if a.Now = state(m); len(m.Mounts) > 0 {
 		a.Now += "; mounted at " + strings.Join(m.Mounts, ", ")
@@ -164,6 +165,19 @@ func (r *Rules) ask(m *fact.Medium) section.Answer {
 	v := r.Judge(m)
 	a := section.Answer{Answer: section.Word(v), Subject: Name(m), Group: "disk on " + m.Bus}
 	a.Reason, a.Nearest = r.Reason(v, m)
+	return a
+}
+
+// askFile explains one file of some size.
+func (r *Rules) askFile(m *fact.Medium, size uint64, file string) section.Answer {
+	a := r.askSize(&fact.Written{Medium: *m, Bytes: size}, true)
+	switch {
+	case a.Answer == section.Allow:
+	case slices.Contains(r.files, file):
+		a.Answer, a.Reason, a.Nearest = section.Allow, "an exception for this file is in force", ""
+	case a.Nearest != "":
+		a.Nearest += fmt.Sprintf("; for this file alone: grant an exception for %q", policy.FileSubject+file)
+	}
 	return a
 }
 

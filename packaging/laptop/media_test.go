@@ -215,6 +215,8 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		testFileSize(t, r, list, first || os.Getenv("WARDER_SOAK") != "")
 	})
 	part("files are taken", testTaken)
+	part("disks without a driver", testDisksOff)
+	part("the doorman", testDoorman)
 	part("sync clients", func(t *testing.T, r *rig) { testCloudSync(t, r, first || os.Getenv("WARDER_SOAK") != "") })
 	part("without the agent", func(t *testing.T, r *rig) {
 		r.set(noExternal)

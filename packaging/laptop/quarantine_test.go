@@ -11,9 +11,7 @@ import (
 // testTaken: where the kernel takes no programs, files that are too large are taken off external disks once they were written, and
 // nothing of them is lost.
 func testTaken(t *testing.T, r *rig) {
-	defer r.try("rm -rf /etc/systemd/system/warder.service.d; systemctl daemon-reload; systemctl restart warder; " + newCard)
-	r.set(`{"policy_data":{}}`)
-	r.sh("mkdir -p /etc/systemd/system/warder.service.d; printf '[Service]\nSystemCallFilter=~bpf\n' >/etc/systemd/system/warder.service.d/without.conf; rm -f /run/warder/kernel-takes.*; systemctl daemon-reload; systemctl restart warder") // it had found out before
+	defer r.withoutPrograms()()
 	r.made("vfat", "/dev/mmcblk0p1", "/run/card")
 	r.made("ntfs", "$(sh /root/nv outside-1)", "/run/nv")
 	r.set(`{"compliance":"monitor","policy_data":{"storage":{"max_file_size_mb":1}}}`)

@@ -65,7 +65,7 @@ var FileSize = Set{Name: "filesize", Object: fileSizeObject, Idle: 8, Programs: 
 	{Name: "size_io_write", Hook: "io_write", Optional: true},
 	{Name: "size_wrote", Hook: "vfs_write"}, {Name: "size_alloced", Hook: "vfs_fallocate"}, {Name: "size_exit", Hook: "sched_process_exit"},
 	{Name: "size_cut", Hook: "security_inode_setattr", Args: 3, Else: "size_cut_2"}, {Name: "size_open", Hook: "security_file_open"}, {Name: "size_flags", Hook: "security_file_fcntl"}},
-	Maps: []string{"disks", "allowed", "config", "counts", "programs", "refusals", "doing", "sums", "names"}}
+	Maps: []string{"disks", "allowed", "config", "counts", "programs", "refusals", "doing", "sums", "names", "excepted"}}
 
 //go:embed objects/cloudsync.o
 var cloudSyncObject []byte

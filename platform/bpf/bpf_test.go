@@ -101,8 +101,8 @@ func TestVersion(t *testing.T) {
 		of    string
 	}{
 		{&Media, fact.MediaRefused, 2, "60ba3116cb592a0eda810dbfd0fef1efa2ba6b94382fb51a4847f0f7ee0d11ab"},
-		{&FileSize, fact.FileSizeLimit(1), 1, "dd9691afa7d814ad303af813bc5e764b3f9ee4e46d84f5082491c4de3524eb5f"},
-		{&CloudSync, fact.ClientsRefused(nil), 1, "25070c7bdd3246aa04fe9c4167d7e0ff8063309e6825a4f4caa73ada9bbf7783"},
+		{&FileSize, fact.FileSizeLimit(1), 2, "cddc422e16dcf4e31e5d8dc210a833db3fe0f5d6fb40ecd4b9d77bfa272b8902"},
+		{&CloudSync, fact.ClientsRefused(nil), 2, "fb53448501db488ea247ecd60a9ddd6ed24c45ed2aa4172e5c34a7e3a446dce5"},
 	} {
 		if got := fmt.Sprintf("%x", sha256.Sum256(x.set.Object)); got != x.of || !strings.HasSuffix(x.value, fmt.Sprintf("(programs %d)", x.n)) {
 			t.Errorf("the programs of %s are others (%s): count their version up in enforce/fact, and note it here", x.set.Name, got)

@@ -2,7 +2,9 @@ package bpf
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -28,6 +30,48 @@ func (p *Pinned) Put(name string, key, value any) error {
 		return fmt.Errorf("map %s is not pinned", name)
 	}
 	return m.Put(key, value)
+}
+
+// Entries reads a map.
+func Entries[K, V comparable](p *Pinned, name string) (map[K]V, error) {
+	m := p.Maps[name]
+	if m == nil {
+		return nil, fmt.Errorf("map %s is not pinned", name)
+	}
+	var k K
+	var v V
+	has := map[K]V{}
+	it := m.Iterate()
+	for it.Next(&k, &v) {
+		has[k] = v
+	}
+	return has, it.Err()
+}
+
+// Become gives a map these entries and no others.
+func Become[K, V comparable](p *Pinned, name string, want map[K]V) error {
+	has, err := Entries[K, V](p, name)
+	if err != nil {
+		return err
+	}
+	m := p.Maps[name]
+	for k, v := range want {
+		if old, is := has[k]; is && old == v {
+			continue
+		}
+		if err := m.Put(&k, &v); err != nil {
+			return fmt.Errorf("map %s: %w", name, err)
+		}
+	}
+	for k := range maps.Keys(has) {
+		if _, is := want[k]; is {
+			continue
+		}
+		if err := m.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("map %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // together: what is removed in one go is one change.

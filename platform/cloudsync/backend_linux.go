@@ -11,7 +11,10 @@ import (
 	"github.com/warderd/warder/platform/bpf"
 )
 
-const how = "the programs pinned at /sys/fs/bpf/warder/cloudsync"
+const (
+	how        = "the programs pinned at /sys/fs/bpf/warder/cloudsync"
+	howDoorman = "the kernel's list of what the agent is asked about"
+)
 
 // key is the one resource: which clients cannot be started.
 var key = enforce.Key{Kind: name, ID: "clients"}
@@ -26,6 +29,17 @@ func (c *Clients) List(context.Context) (out map[enforce.Key]enforce.Reading, er
 	out = map[enforce.Key]enforce.Reading{}
 	if c.off {
 		return nil, nil
+	}
+	if c.falls.Load() {
+		switch ids, on, changed, err := c.doorman.state(); {
+		case err != nil:
+			out[key] = enforce.Reading{State: enforce.Unknown, How: howDoorman + ": " + err.Error()}
+		case changed != "":
+			out[key] = enforce.Reading{State: enforce.Present, Value: enforce.Value("changed: " + changed), How: howDoorman}
+		case on:
+			out[key] = enforce.Reading{State: enforce.Present, Value: enforce.Value(fact.ClientsRefused(ids)), How: howDoorman}
+		}
+		return out, nil
 	}
 	c.held.With(func(p *bpf.Pinned, why error) {
 		var ids []string
@@ -74,13 +88,24 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 	}
 	if x.To.State == enforce.Absent {
 		c.last.Store(nil)
+		c.doorman.stop()
+		if c.falls.Load() {
+			return nil
+		}
 		return c.held.Remove()
 	}
 	ids, ok := fact.ParseClientsRefused(string(x.To.Value))
 	if !ok {
 		return fmt.Errorf("%q names no clients", x.To.Value)
 	}
-	has, unread := find(ids)           // before anything is locked
+	has, unread := find(ids) // before anything is locked
+	if c.falls.Load() {
+		err := c.doorman.start(ids, has)
+		if poke := c.poke.Load(); poke != nil {
+			(*poke)()
+		}
+		return errors.Join(err, unread)
+	}
 	put := func(p *bpf.Pinned) error { // the names, whatever cannot be read
 		err := names(p, ids)
 		if err == nil && unread == nil {
@@ -104,7 +129,9 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 			return err
 		}
 		err = c.held.Make(ctx, func(p, _ *bpf.Pinned) error { return put(p) }, ids...)
-		c.cannot.Store(err != nil)
+		if c.cannot.Store(err != nil); err == nil {
+			c.doorman.stop() // it was needed for a while
+		}
 	}
 	if poke := c.poke.Load(); poke != nil {
 		(*poke)() // what was started while this was done
@@ -118,5 +145,11 @@ func (c *Clients) Watch(ctx context.Context, changed func(platform.Touch)) error
 		<-ctx.Done()
 		return nil
 	}
-	return c.held.Watch(ctx, func() { changed(platform.Touch{Key: key}) })
+	touched := func() { changed(platform.Touch{Key: key}) }
+	c.touched.Store(&touched)
+	if c.falls.Load() {
+		<-ctx.Done()
+		return nil
+	}
+	return c.held.Watch(ctx, touched)
 }

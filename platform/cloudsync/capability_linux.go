@@ -22,15 +22,24 @@ type Clients struct {
 	held      *bpf.Held
 	last      atomic.Pointer[contents] // what the programs were told
 	poke      atomic.Pointer[func()]   // has the guard look at what runs
-	cannot    atomic.Bool              // the programs cannot be here: all that can be done is to stop what runs
+	cannot    atomic.Bool              // the programs are not here: what runs is stopped more often
+	falls     atomic.Bool              // and cannot be: the doorman does what it can instead
+	touched   atomic.Pointer[func()]   // has the planner look
+	doorman   *doorman
 }
 
 // Capability is the control of sync clients.
 func Capability(h platform.Host) platform.Capability {
 	c := &Clients{proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log, held: bpf.Hold(&bpf.CloudSync, check)}
+	g := newGuard(c)
+	c.doorman = &doorman{log: h.Log, hand: g.atTheDoor, died: func() {
+		if f := c.touched.Load(); f != nil {
+			(*f)()
+		}
+	}}
 	return platform.Capability{
 		Name: name, Claims: claims(), Probe: c.probe,
-		Observers: []platform.Observer{c}, Backends: []platform.Backend{c}, Guards: []platform.Guard{newGuard(c)}, Now: c.now,
+		Observers: []platform.Observer{c}, Backends: []platform.Backend{c}, Guards: []platform.Guard{g}, Now: c.now,
 	}
 }
 
@@ -41,10 +50,11 @@ func (c *Clients) probe(ctx context.Context) []platform.Claim {
 	}
 	err := bpf.CloudSync.Takes(ctx, c.run)
 	c.cannot.Store(err != nil)
+	c.falls.Store(err != nil)
 	if err == nil {
 		return nil
 	}
-	return []platform.Claim{{Setting: setting, OS: "linux", Level: fact.Partial, Limit: "sync clients can start, and are stopped within a minute: " + err.Error()}}
+	return []platform.Claim{{Setting: setting, OS: "linux", Level: fact.Partial, Limit: cannotLimit + ": " + err.Error()}}
 }
 
 // now says whether a client runs, by its name for people.

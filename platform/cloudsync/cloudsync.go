@@ -1,6 +1,6 @@
 // Package cloudsync keeps programs that synchronise files with a cloud from being started. Programs in the kernel refuse them
-// (platform/bpf, docs/decisions/0038), and stay when the agent ends; the guard stops those that run already. Which programs are meant
-// is a table of facts (enforce/fact/clients.go). The package owns no policy.
+// (platform/bpf, docs/decisions/0038), and stay when the agent ends; the guard stops those that run already. Where the kernel takes no
+// programs, the doorman refuses installed ones. Which programs are meant is a table of facts (enforce/fact/clients.go). The package owns no policy.
 package cloudsync
 
 import (
@@ -17,6 +17,9 @@ const (
 	limit     = "known clients are refused by the names of their programs, and copies of installed ones by their contents; a browser's uploads, a program that was changed and renamed, " +
 		"what a loader of its own or an emulator runs from memory, and clients that are not in the table are not seen"
 )
+
+// cannotLimit is what is so where the kernel takes no programs.
+const cannotLimit = "clients that are installed for all cannot start while the agent runs; others, copies, and what a loader runs can, and are stopped within a minute"
 
 // claims are what this package supports, on every system.
 func claims() []platform.Claim {

@@ -35,9 +35,12 @@ const (
 type contents struct {
 	prints map[fingerprint]id
 	files  map[known]id
+	paths  map[known]string
 }
 
-func (contents) empty() contents { return contents{map[fingerprint]id{}, map[known]id{}} }
+func (contents) empty() contents {
+	return contents{map[fingerprint]id{}, map[known]id{}, map[known]string{}}
+}
 
 // find finds the installed programs of clients: files of root's that nobody else can change, in directories in which nobody else can
 // put one in their place. Whoever could would have us refuse any program, by a copy of it under a client's name.
@@ -78,6 +81,7 @@ func search(ids []string, places map[string]int, mounts []mountinfo.Mount) (out 
 				return
 			}
 			p, x, ok, err := look(at, name, of, mounts)
+			x.path = filepath.Join(dir, name)
 			if err != nil {
 				failed = fmt.Errorf("%s cannot be read: %w", filepath.Join(dir, name), err)
 			}
@@ -118,7 +122,7 @@ func search(ids []string, places map[string]int, mounts []mountinfo.Mount) (out 
 	out = out.empty()
 	for p, list := range found {
 		for _, x := range list {
-			out.prints[p], out.files[x.file] = x.of, x.of
+			out.prints[p], out.files[x.file], out.paths[x.file] = x.of, x.of, x.path
 		}
 	}
 	return out, nil
@@ -128,6 +132,7 @@ func search(ids []string, places map[string]int, mounts []mountinfo.Mount) (out 
 type program struct {
 	of   id
 	file known
+	path string
 }
 
 // below lists a directory and those below it, down to a level, without following links and only where something answers.
@@ -212,7 +217,7 @@ func look(at int, name string, of id, mounts []mountinfo.Mount) (p fingerprint, 
 		return p, x, false, nil
 	}
 	dev, ino, err := bpf.Opened(f, mounts)
-	return p, program{of, known{Ino: ino, Size: p.Size, Dev: dev}}, err == nil, err
+	return p, program{of: of, file: known{Ino: ino, Size: p.Size, Dev: dev}}, err == nil, err
 }
 
 // open opens a file of a directory that has this name itself: not a link, and not what is mounted over it. (openat2, which could say so,

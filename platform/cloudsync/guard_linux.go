@@ -28,6 +28,8 @@ type Guard struct {
 	seen    map[string]*met      // processes of clients, by number and start
 	since   map[string]time.Time // when a client of a user's was asked to stop first: one that starts others does not gain time by it
 	told    bpf.Hourly
+	door    bpf.Hourly // those that the doorman refused
+	doors   sync.Mutex
 	waiting bool // one was asked to stop, and is waited for
 	soon    chan struct{}
 }
@@ -235,7 +237,7 @@ func (g *Guard) Run(ctx context.Context) error {
 			continue
 		case <-next.C:
 		}
-		if !asked {
+		if !asked || g.falls.Load() { // one that has started may be a new version
 			g.refresh()
 		}
 		if err := g.pass(); err != nil {
@@ -267,6 +269,18 @@ func (g *Guard) refresh() {
 		return
 	}
 	var ids []string
+	if g.falls.Load() {
+		if ids, on, _, _ := g.doorman.state(); on && len(ids) > 0 {
+			has, err := find(ids)
+			if err == nil {
+				err = g.doorman.renew(ids, has)
+			}
+			if err != nil {
+				g.log.Warn("the programs of sync clients could not all be watched", "error", err)
+			}
+		}
+		return
+	}
 	g.held.With(func(p *bpf.Pinned, err error) {
 		if p != nil && err == nil { // otherwise the planner attaches them
 			ids, _ = refused(p)
@@ -297,8 +311,15 @@ func (g *Guard) refresh() {
 // Work lists nothing: what goes on ends within seconds.
 func (g *Guard) Work() []platform.Work { return nil }
 
-// Stop has nothing to end.
-func (g *Guard) Stop() {}
+// Stop lets whoever waits for the doorman go on.
+func (g *Guard) Stop() { g.doorman.stop() }
+
+// atTheDoor tells of a client that the doorman refused.
+func (g *Guard) atTheDoor(r refusal) {
+	g.doors.Lock()
+	defer g.doors.Unlock()
+	g.refusal(&r, &g.door)
+}
 
 // tell reads refusals as they happen. One is told once for each client, user and hour.
 func (g *Guard) tell(ctx context.Context) {

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform/bpf"
 )
@@ -112,7 +110,7 @@ func check(p *bpf.Pinned) error {
 
 // refused returns the clients whose programs are refused, in the order of the table. A client of which only some are is an error.
 func refused(p *bpf.Pinned) ([]string, error) {
-	list, err := entries[title, id](p, "names")
+	list, err := bpf.Entries[title, id](p, "names")
 	if err != nil {
 		return nil, err
 	}
@@ -150,64 +148,22 @@ func names(p *bpf.Pinned, ids []string) error {
 			list[t] = idOf(c.ID)
 		}
 	}
-	return become(p, "names", list)
+	return bpf.Become(p, "names", list)
 }
 
 // tell tells the programs of these contents and no others.
 func (c contents) tell(p *bpf.Pinned) error {
-	return errors.Join(become(p, "prints", c.prints), become(p, "files", c.files))
+	return errors.Join(bpf.Become(p, "prints", c.prints), bpf.Become(p, "files", c.files))
 }
 
 // told reports whether that is what they have been told.
 func (c contents) told(p *bpf.Pinned) (bool, error) {
-	prints, err := entries[fingerprint, id](p, "prints")
+	prints, err := bpf.Entries[fingerprint, id](p, "prints")
 	if err != nil {
 		return false, err
 	}
-	files, err := entries[known, id](p, "files")
+	files, err := bpf.Entries[known, id](p, "files")
 	return maps.Equal(prints, c.prints) && maps.Equal(files, c.files), err
-}
-
-// entries reads a map.
-func entries[K, V comparable](p *bpf.Pinned, name string) (map[K]V, error) {
-	m := p.Maps[name]
-	if m == nil {
-		return nil, fmt.Errorf("map %s is not pinned", name)
-	}
-	var k K
-	var v V
-	has := map[K]V{}
-	it := m.Iterate()
-	for it.Next(&k, &v) {
-		has[k] = v
-	}
-	return has, it.Err()
-}
-
-// become gives a map these entries and no others.
-func become[K, V comparable](p *bpf.Pinned, name string, want map[K]V) error {
-	has, err := entries[K, V](p, name)
-	if err != nil {
-		return err
-	}
-	m := p.Maps[name]
-	for k, v := range want {
-		if old, is := has[k]; is && old == v {
-			continue
-		}
-		if err := m.Put(&k, &v); err != nil {
-			return fmt.Errorf("map %s: %w", name, err)
-		}
-	}
-	for k := range maps.Keys(has) {
-		if _, is := want[k]; is {
-			continue
-		}
-		if err := m.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("map %s: %w", name, err)
-		}
-	}
-	return nil
 }
 
 // Loaders make the set of this package, in the child that does so; its arguments are the clients that are refused.

@@ -105,6 +105,9 @@ func (m *Media) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 	if m.off {
 		return nil, nil
 	}
+	if m.cannot.Load() {
+		return m.listOff(m.offing.Load()), nil
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	k, err := m.opened()
@@ -119,7 +122,7 @@ func (m *Media) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 		return map[enforce.Key]enforce.Reading{external: {State: enforce.Unknown, How: how + ": " + err.Error()}}, nil
 	}
 	if k == nil {
-		return map[enforce.Key]enforce.Reading{}, nil
+		return m.listOff(false), nil // those of an agent that could do no more
 	}
 	n, err := k.counts()
 	if err != nil {
@@ -152,8 +155,19 @@ func (m *Media) change(ctx context.Context, c enforce.Change) error {
 	}
 	m.making.Store(true)
 	defer m.making.Store(false)
+	m.offing.Store(c.To.State != enforce.Absent && m.cannot.Load())
 	if c.To.State != enforce.Absent {
+		if m.cannot.Load() {
+			return nil // the guard does it, disk by disk
+		}
 		return bpf.Media.Load(ctx)
+	}
+	off := len(m.offs()) > 0
+	if err := m.putBack(func(*fact.Medium) bool { return true }); err != nil {
+		return err
+	}
+	if m.cannot.Load() || off {
+		return nil // there were no programs
 	}
 	m.mu.Lock()
 	m.wanted.Store(false)

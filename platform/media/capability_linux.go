@@ -24,7 +24,8 @@ type Media struct {
 	leaves         platform.Leaves
 
 	wanted atomic.Bool // the programs should be there
-	cannot atomic.Bool // they cannot be here
+	cannot atomic.Bool // they cannot be here: drivers are taken off disks instead (off_linux.go)
+	offing atomic.Bool // and are, now
 	making atomic.Bool // we are changing what is pinned
 
 	mu    sync.Mutex
@@ -64,5 +65,9 @@ func (m *Media) probe(ctx context.Context) []platform.Claim {
 	if err == nil {
 		return nil
 	}
-	return []platform.Claim{{Setting: setting, OS: "linux", Level: fact.Unsupported, Limit: "external disks are not refused: " + err.Error()}}
+	level, text := fact.Partial, offLimit
+	if m.off {
+		level, text = fact.Unsupported, "external disks are not refused"
+	}
+	return []platform.Claim{{Setting: setting, OS: "linux", Level: level, Limit: text + ": " + err.Error()}}
 }

@@ -57,32 +57,19 @@ func (k *kernel) inherit(old *kernel) error {
 			return err
 		}
 	}
-	var dev uint32
-	var e entry
-	if m := old.Maps["disks"]; m != nil {
-		it := m.Iterate()
-		for it.Next(&dev, &e) {
-			if err := k.Put("disks", dev, &e); err != nil {
-				return err
-			}
-		}
-		if err := it.Err(); err != nil {
-			return err
-		}
+	return errors.Join(copied[uint32, entry](k, old, "disks"), copied[uint32, uint64](k, old, "allowed"), copied[step, uint32](k, old, "excepted"))
+}
+
+// copied tells what a map of the old ones has, if they have it.
+func copied[K, V comparable](k, old *kernel, name string) error {
+	if old.Maps[name] == nil || k.Maps[name] == nil {
+		return nil
 	}
-	var turn uint64
-	if m := old.Maps["allowed"]; m != nil {
-		it := m.Iterate()
-		for it.Next(&dev, &turn) {
-			if err := k.Put("allowed", dev, turn); err != nil {
-				return err
-			}
-		}
-		if err := it.Err(); err != nil {
-			return err
-		}
+	has, err := bpf.Entries[K, V](old.Pinned, name)
+	for key, value := range has {
+		err = errors.Join(err, k.Put(name, &key, &value))
 	}
-	return nil
+	return err
 }
 
 // present tells the programs of the disks that were there before them. Where there was a whole set before, those that it did not

@@ -45,6 +45,7 @@ type sizer interface {
 	MaxFileSize() (uint64, bool)
 	CanLimit() bool
 	PlainPaths() bool
+	ExceptedFiles() []string
 }
 
 // Section names the section whose rules it uses.
@@ -64,7 +65,7 @@ func (g *LimitGuard) Load(r platform.Rules) error {
 		g.ruling.Store(nil)
 		return nil
 	}
-	g.ruling.Store(&ruling{judge: s.Sizes(), act: true, paths: s.PlainPaths()})
+	g.ruling.Store(&ruling{judge: s.Sizes(), act: true, paths: s.PlainPaths(), files: s.ExceptedFiles()})
 	return g.rescan()
 }
 
@@ -95,7 +96,7 @@ func (g *LimitGuard) refresh() (err error) {
 		}
 		var may bool
 		if may, err = g.may(); may {
-			err = errors.Join(k.exempt(), g.rests(k))
+			err = errors.Join(k.exempt(), g.rests(k), g.except(k))
 		}
 	})
 	return err
@@ -239,12 +240,15 @@ func (g *LimitGuard) Run(ctx context.Context) error {
 	}
 }
 
-// follow has files taken off disks as they are mounted, where that is what is done.
+// follow has files taken off disks as they are mounted, where that is what is done; and finds files with an exception there.
 func (g *LimitGuard) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		g.tried(mountinfo.Watch(ctx, func() {
-			if g.falls.Load() {
+			switch r := g.ruling.Load(); {
+			case g.falls.Load():
 				g.tried(g.takeFrom())
+			case r != nil && len(r.files) > 0:
+				g.tried(g.refresh())
 			}
 		}, g.proc+"/self/mountinfo"))
 		select {

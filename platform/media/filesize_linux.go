@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,6 +33,8 @@ var limitKey = enforce.Key{Kind: sizeName, ID: "external"}
 type Limit struct {
 	*Media // its view of the disks alone
 	held   *bpf.Held
+
+	excepted atomic.Pointer[stairs] // what the programs were told of files that may have any size
 
 	taker   *taker      // instead, where the kernel takes no such programs
 	falls   atomic.Bool // that is so
@@ -132,35 +133,13 @@ func named(list map[string]program) (out []string) {
 
 // exempt tells the programs which others may write to disks.
 func (k *kernel) exempt() error {
-	m := k.Maps["programs"]
-	if m == nil {
-		return errors.New("map programs is not pinned")
-	}
-	var p program
-	var is uint32
-	var old []program
-	it := m.Iterate()
-	for it.Next(&p, &is) {
-		old = append(old, p)
-	}
-	if err := it.Err(); err != nil {
-		return err
-	}
-	list := helpers(fileSystems)
-	maps.Copy(list, helpers(keepers))
-	for _, p := range list {
-		if i := slices.Index(old, p); i >= 0 {
-			old = slices.Delete(old, i, i+1)
-		} else if err := m.Put(&p, uint32(1)); err != nil {
-			return err
+	want := map[program]uint32{}
+	for _, list := range [][]string{fileSystems, keepers} {
+		for _, p := range helpers(list) {
+			want[p] = 1
 		}
 	}
-	for _, p := range old {
-		if err := m.Delete(&p); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return err
-		}
-	}
-	return nil
+	return bpf.Become(k.Pinned, "programs", want)
 }
 
 // fill tells new programs what is there, before the next one is attached. Nothing is limited before the last.
@@ -355,6 +334,12 @@ func (l *Limit) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 		if err == nil {
 			err = bpf.FileSize.Strays()
 		}
+		if err == nil && k != nil {
+			var is bool
+			if is, err = l.strangers(k); is {
+				err = &bpf.Changed{Why: "they let other files have any size than those with an exception"}
+			}
+		}
 		var changed *bpf.Changed
 		switch {
 		case errors.As(err, &changed):
@@ -414,6 +399,9 @@ func (l *Limit) change(ctx context.Context, c enforce.Change) error {
 		if is, err = k.sizes(); err == nil {
 			is.Limit = limit // no moment without one
 			err = k.Put("config", uint32(0), &is)
+		}
+		if want := l.excepted.Load(); want != nil {
+			err = errors.Join(err, bpf.Become(k.Pinned, "excepted", *want))
 		}
 	})
 	if told {

@@ -27,6 +27,7 @@ func TestForms(t *testing.T) {
 		{&bpf.FileSize, "allowed", uint32(0), uint64(0)},
 		{&bpf.FileSize, "names", [32]byte{}, uint32(0)},
 		{&bpf.FileSize, "programs", program{}, uint32(0)},
+		{&bpf.FileSize, "excepted", step{}, uint32(0)},
 	} {
 		spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(c.set.Object))
 		if err != nil {

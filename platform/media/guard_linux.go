@@ -40,7 +40,8 @@ type Guard struct {
 type ruling struct {
 	judge enforce.Judge[fact.Medium]
 	act   bool
-	paths bool // events name files by their paths
+	paths bool     // events name files by their paths
+	files []string // that may have any size
 }
 
 // watcher is the interface of the section's rules.
@@ -68,11 +69,10 @@ func (g *Guard) Load(r platform.Rules) error {
 	}
 	g.ruling.Store(&ruling{judge: w.Watch(), act: r.CanDeny()})
 	g.resume()
-	err := g.rescan()
-	if g.cannot.Load() {
-		return nil // then the finding says that this machine cannot, and each disk's event
-	}
-	return err
+	g.offing.Store(r.CanDeny() && g.cannot.Load())
+	// Those that are allowed by now come back, and so do all of them where the kernel refuses them from now on.
+	back := g.putBack(func(x *fact.Medium) bool { return !r.CanDeny() || !g.cannot.Load() || w.Watch().Judge(x).Allow })
+	return errors.Join(back, g.rescan())
 }
 
 // rescan judges everything that is there.
@@ -126,6 +126,12 @@ func (g *Guard) judge(d disk, came time.Time) error {
 	case k != nil:
 		out.Err = g.carryOut(d, &x, v)
 		out.Done = reading(&x)
+	case g.cannot.Load():
+		if !v.Allow {
+			out.Err = g.away(d, &x)
+		}
+		out.Done = reading(&x)
+		out.Done.How = howOff
 	case !v.Allow && why == nil:
 		out.Err = errors.New("the programs that refuse disks are not in the kernel")
 	case !v.Allow:

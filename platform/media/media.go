@@ -1,7 +1,8 @@
 // Package media refuses external disks: sticks that USB lets in, cards, disks behind Thunderbolt and the like. The refusal is
 // done by programs in the kernel (platform/bpf, docs/decisions/0036), for every way of opening a disk, and stays when the agent
 // ends. The guard says which disks may be opened nevertheless; a disk that may be open since before is emptied
-// (platform/volume), and its driver is taken off it and put back. Other programs keep files on external disks from growing past a
+// (platform/volume), and its driver is taken off it and put back. Where the kernel takes no such programs, the driver is taken off
+// external disks and not put back (off_linux.go, docs/decisions/0040). Other programs keep files on external disks from growing past a
 // size (filesize_linux.go, docs/decisions/0037). The package owns no policy.
 package media
 
@@ -26,6 +27,7 @@ const (
 	onlySize  = "the size of files is only limited on Linux in this version"
 	limit     = "network shares and image files on own disks are not external; root can send a disk commands of its own (SCSI generic, NVMe); " +
 		"FireWire and eSATA: not exercised on real hardware"
+	offLimit   = "external disks are taken off their driver a moment after they came, while the agent runs; what has opened one until then may read its partitions"
 	takenLimit = "what is in a file that is too large is taken into the quarantine once it was written and closed, while the agent runs, and stays if that has no room; " +
 		"one is not seen that is on a file system inside another file, or that is mounted in another mount namespace alone"
 	sizeLimit = "sendfile is refused by what it is asked to copy, not by what there is; a disk cannot be formatted or written to past its files; " +

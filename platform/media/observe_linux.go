@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/warderd/warder/enforce/fact"
@@ -91,6 +92,9 @@ func (m *Media) Observe(_ context.Context, out *fact.Machine) error {
 			out.Elsewhere = append(out.Elsewhere, at.Point)
 		}
 	}
+	if m.cannot.Load() {
+		all = m.standing(all)
+	}
 	out.Media = fact.Is(all)
 	return nil
 }
@@ -101,6 +105,11 @@ func (m *Media) add(x *fact.Medium, d disk, k *kernel, why error) {
 		x.System = m.carries(d.device)
 	}
 	x.Held = k != nil
+	if m.cannot.Load() {
+		x.Held, x.Refused = m.offing.Load(), fact.Is(false)
+		x.Turn, _ = strconv.ParseUint(line(d.dir+"/diskseq"), 10, 64) // since Linux 5.15
+		return
+	}
 	if k == nil {
 		x.Refused = fact.Is(false)
 		if why != nil {

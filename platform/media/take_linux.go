@@ -51,7 +51,11 @@ func (g *Guard) take(d disk, x fact.Medium) {
 		if r := g.ruling.Load(); r == nil || !r.act || r.judge.Judge(g.now(d)).Allow {
 			return
 		}
-		err := g.replace(d)
+		end := g.replace
+		if g.cannot.Load() {
+			end = func(d disk) error { return g.takeOff(d, &x) }
+		}
+		err := end(d)
 		g.taken(x, out, err)
 		if err != nil {
 			time.AfterFunc(takeAgain, func() {
@@ -108,6 +112,9 @@ func (g *Guard) taken(x fact.Medium, out platform.Released, err error) {
 	d := platform.Decision{Section: setting.Section(), Key: enforce.Key{Kind: "media.disk", ID: x.Key() + " taken"}, Subject: subject(&x), Verdict: v, Fact: &x,
 		Reason: func() (string, string) { return r.judge.Reason(v, &x) }, Err: err, Forced: out.Forced, Done: reading(&x)}
 	d.Note = "it may have been open before: it was emptied, and its driver taken off it and put back"
+	if g.cannot.Load() {
+		d.Note = "it was in use: it was emptied, and its driver taken off it"
+	}
 	if out.Note != "" {
 		d.Note += "; " + enforce.Plain(out.Note)
 	}

@@ -309,6 +309,9 @@ func (t *taker) attempt(ctx context.Context, j *job) (id string, err error) {
 		return "", errNameless // somebody may hold it in a way that no lease knows (O_PATH), and give it a name
 	}
 	j.size = uint64(st.Size) //nolint:gosec // not negative
+	if j.name(fd, t.root(j.dev).Point); t.free(j.path) {
+		return "", errGone // it has an exception
+	}
 	alone := func() bool {
 		how, err := unix.FcntlInt(uintptr(fd), unix.F_GETLEASE, 0) //nolint:gosec // a descriptor
 		return err == nil && how == unix.F_WRLCK

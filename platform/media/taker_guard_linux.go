@@ -17,6 +17,10 @@ import (
 // useTaker says what is done where the kernel takes no programs that keep files from growing.
 func (l *Limit) useTaker(g *LimitGuard, own string) {
 	l.taker = &taker{own: own, log: l.log, hand: g.taken, on: l.place}
+	l.taker.free = func(path string) bool {
+		r := g.ruling.Load()
+		return r != nil && slices.Contains(r.files, path)
+	}
 	l.taker.died = func() {
 		if f := l.touched.Load(); f != nil {
 			(*f)(platform.Touch{Key: limitKey})

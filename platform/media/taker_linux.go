@@ -1,17 +1,13 @@
 package media
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/fanotify"
 	"github.com/warderd/warder/platform/mountinfo"
 )
 
@@ -31,6 +28,7 @@ type taker struct {
 	hand func(taken)             // tells of a file
 	on   func(dev uint64) string // names what a file is on, for people
 	died func()                  // it watches no more, although nobody said so
+	free func(path string) bool  // that file may have any size
 
 	mu      sync.Mutex
 	watches bool
@@ -202,36 +200,14 @@ func (t *taker) watched() (map[string]bool, error) {
 	if !t.watches {
 		return nil, nil
 	}
-	f, err := os.Open(fmt.Sprintf("/proc/self/fdinfo/%d", t.group))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return parseMarks(f)
-}
-
-// parseMarks reads the lines of a fanotify group's fdinfo (proc(5)): "fanotify sdev:800011 mflags:0 mask:8 ignored_mask:0".
-func parseMarks(r io.Reader) (map[string]bool, error) {
+	marks, err := fanotify.Marks(t.group)
 	out := map[string]bool{}
-	in := bufio.NewScanner(r)
-	for in.Scan() {
-		hex, is := strings.CutPrefix(in.Text(), "fanotify sdev:")
-		if !is {
-			continue
-		}
-		hex, rest, _ := strings.Cut(hex, " ")
-		n, err := strconv.ParseUint(hex, 16, 32)
-		_, mask, _ := strings.Cut(rest, " mask:")
-		mask, _, _ = strings.Cut(mask, " ")
-		bits, err2 := strconv.ParseUint(mask, 16, 64)
-		if err := errors.Join(err, err2); err != nil {
-			return nil, fmt.Errorf("a mark of fanotify cannot be read: %w", err)
-		}
-		if bits&unix.FAN_CLOSE_WRITE != 0 {
-			out[fmt.Sprintf("%d:%d", n>>20, n&(1<<20-1))] = true // the kernel's own form of a device number
+	for _, m := range marks {
+		if m.Ino == 0 && m.Mask&unix.FAN_CLOSE_WRITE != 0 {
+			out[fmt.Sprintf("%d:%d", m.Dev>>20, m.Dev&(1<<20-1))] = true // the kernel's own form of a device number
 		}
 	}
-	return out, in.Err()
+	return out, err
 }
 
 // missed reports whether notices were lost since a disk that is watched was unmounted last.
@@ -271,7 +247,7 @@ func (t *taker) keepOnly(points []string) {
 // handed over. A file that is small is closed at once: until then its disk cannot be unmounted.
 func (t *taker) listen(group, end int, jobs chan job) {
 	defer close(jobs)
-	b := make([]byte, metadataSize)
+	b := make([]byte, fanotify.EventSize)
 	wait := []unix.PollFd{{Fd: int32(group), Events: unix.POLLIN}, {Fd: int32(end), Events: unix.POLLIN}} //nolint:gosec // descriptors
 	for bad := 0; ; {
 		wait[0].Revents, wait[1].Revents = 0, 0
@@ -287,7 +263,7 @@ func (t *taker) listen(group, end int, jobs chan job) {
 		}
 		n, err := unix.Read(group, b)
 		switch {
-		case err == nil && n == metadataSize:
+		case err == nil && n == fanotify.EventSize:
 			bad = 0
 			t.notice(b, jobs)
 		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESTALE), errors.Is(err, unix.EINTR):
@@ -319,21 +295,13 @@ func (t *taker) fail(err error) {
 
 // notice looks at what one is about.
 func (t *taker) notice(b []byte, jobs chan job) {
-	fd, pid, mask := readMetadata(b)
-	if mask&unix.FAN_Q_OVERFLOW != 0 {
+	e, _, ok := fanotify.Parse(b)
+	if !ok || e.Mask&unix.FAN_Q_OVERFLOW != 0 {
 		t.lose("the kernel could not keep all notices")
 	}
-	if fd >= 0 {
-		t.look(os.NewFile(uintptr(fd), "closed"), pid, jobs)
+	if ok && e.Fd >= 0 {
+		t.look(os.NewFile(uintptr(e.Fd), "closed"), e.Pid, jobs)
 	}
-}
-
-const metadataSize = 24
-
-// readMetadata reads a struct fanotify_event_metadata (fanotify(7)).
-func readMetadata(b []byte) (fd, pid int32, mask uint64) {
-	e := binary.NativeEndian
-	return int32(e.Uint32(b[16:])), int32(e.Uint32(b[20:])), e.Uint64(b[8:]) //nolint:gosec // so it is
 }
 
 // lose counts a notice that was lost.

@@ -14,6 +14,7 @@ import (
 type Mount struct {
 	ID     int
 	Dev    string // "8:1"
+	Root   string // the directory of the file system that is mounted
 	Point  string
 	FS     string
 	Source string
@@ -66,7 +67,7 @@ func parseLine(line string) (Mount, bool) {
 	if err != nil {
 		return Mount{}, false
 	}
-	m := Mount{ID: id, Dev: f[2], Point: Unescape(f[4]), FS: t[0], Source: Unescape(t[1])}
+	m := Mount{ID: id, Dev: f[2], Root: Unescape(f[3]), Point: Unescape(f[4]), FS: t[0], Source: Unescape(t[1])}
 	if len(t) > 2 {
 		options, _, _ := strings.Cut(t[len(t)-1], ",")
 		m.ReadOnly = options == "ro" // the kernel names it first

@@ -14,7 +14,7 @@ a b c d e f - ext4 s rw
 1 2 8:0 / /mnt
 91 25 8:0 / /mnt/my\040stick rw,relatime shared:40 master:3 - vfat /dev/sda rw,fmask=0022
 92 25 0:44 /sub /data rw - btrfs /dev/sdb1 ro,space_cache`))
-	if err != nil || len(got) != 3 || got[1] != (Mount{91, "8:0", "/mnt/my stick", "vfat", "/dev/sda", false}) || got[2].FS != "btrfs" ||
+	if err != nil || len(got) != 3 || got[1] != (Mount{91, "8:0", "/", "/mnt/my stick", "vfat", "/dev/sda", false}) || got[2].FS != "btrfs" || got[2].Root != "/sub" ||
 		!got[2].ReadOnly {
 		t.Errorf("%+v %v", got, err)
 	}

@@ -2,19 +2,18 @@ package usb
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/fanotify"
 	"github.com/warderd/warder/platform/uevent"
 )
 
@@ -148,7 +147,7 @@ const maxUntold = 1000
 // run reports each write of another process, with the file's path, or "" if the kernel could not open the file for us:
 // files that can only be written, and an overflow of the queue.
 func (w *writes) run(f func(file string, inode uint64, by int)) error {
-	b := make([]byte, 32*int(unsafe.Sizeof(unix.FanotifyEventMetadata{})))
+	b := make([]byte, 32*fanotify.EventSize)
 	for untold := 0; ; {
 		n, err := w.file.Read(b)
 		if errors.Is(err, os.ErrClosed) {
@@ -166,7 +165,7 @@ func (w *writes) run(f func(file string, inode uint64, by int)) error {
 		}
 		untold = 0
 		for rest := b[:n]; len(rest) > 0; {
-			e, size, ok := parseWrite(rest)
+			e, size, ok := fanotify.Parse(rest)
 			if !ok {
 				return fmt.Errorf("an event of %d bytes cannot be read", len(rest))
 			}
@@ -185,18 +184,4 @@ func (w *writes) run(f func(file string, inode uint64, by int)) error {
 			}
 		}
 	}
-}
-
-// parseWrite reads one event of a group (fanotify(7)).
-func parseWrite(b []byte) (e unix.FanotifyEventMetadata, size int, ok bool) {
-	if len(b) < int(unsafe.Sizeof(e)) {
-		return e, 0, false
-	}
-	e.Event_len = binary.NativeEndian.Uint32(b)
-	e.Vers = b[4]
-	e.Mask = binary.NativeEndian.Uint64(b[8:])
-	e.Fd = int32(binary.NativeEndian.Uint32(b[16:]))
-	e.Pid = int32(binary.NativeEndian.Uint32(b[20:]))
-	size = int(e.Event_len)
-	return e, size, e.Vers == unix.FANOTIFY_METADATA_VERSION && size >= int(unsafe.Sizeof(e)) && size <= len(b)
 }

@@ -1,7 +1,6 @@
 package usb
 
 import (
-	"encoding/binary"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -86,35 +85,4 @@ func TestInterfacesTell(t *testing.T) {
 	if len(told) != 1 {
 		t.Errorf("an allowed one: %v", told)
 	}
-}
-
-func event(fd, pid int32) []byte {
-	b := make([]byte, 24)
-	binary.NativeEndian.PutUint32(b, 24)
-	b[4] = unix.FANOTIFY_METADATA_VERSION
-	binary.NativeEndian.PutUint16(b[6:], 24)
-	binary.NativeEndian.PutUint64(b[8:], unix.FAN_MODIFY)
-	binary.NativeEndian.PutUint32(b[16:], uint32(fd))
-	binary.NativeEndian.PutUint32(b[20:], uint32(pid))
-	return b
-}
-
-func FuzzParseWrite(f *testing.F) {
-	f.Add(event(7, 42))
-	f.Add(append(event(-1, 1), event(3, 2)...))
-	if e, size, ok := parseWrite(event(7, 42)); !ok || size != 24 || e.Fd != 7 || e.Pid != 42 {
-		f.Errorf("%+v %d %v", e, size, ok)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		for rest := b; ; {
-			_, size, ok := parseWrite(rest)
-			if !ok {
-				return
-			}
-			if size < 24 || size > len(rest) {
-				t.Fatalf("%d of %d", size, len(rest))
-			}
-			rest = rest[size:]
-		}
-	})
 }

@@ -119,6 +119,25 @@ struct {
 	__type(value, struct passed);
 } passing SEC(".maps");
 
+// Files that may have any size, by their names: steps from the file up to the root of its file system. Each leads from a state, with
+// the name that is reached, to the next one; 0 is the file itself. At the root there is no name, but the disk and its turn.
+struct step {
+	__u64 turn;
+	__u32 dev, at;
+	char name[256];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 12);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct step);
+	__type(value, __u32);
+} excepted SEC(".maps");
+
+#define MAX_DEPTH 32
+#define ARRIVED (~0U)
+
 #define BTRFS_SUPER_MAGIC 0x9123683e
 #define OVERLAYFS_SUPER_MAGIC 0x794c7630
 #define FUSE_SUPER_MAGIC 0x65735546
@@ -193,6 +212,35 @@ static inline_always void called(struct block_device *bdev, __u32 dev)
 		map_update(&names, &name, &dev, BPF_ANY);
 	else
 		map_delete(&names, &name);
+}
+
+// may_grow reports whether a file may have any size, by its entry in its directory. It is asked about what would be refused, alone.
+static inline_never int may_grow(struct dentry *e, struct inode *i, __u32 dev, __u64 turn)
+{
+	struct step s = {};
+	__u32 *next;
+
+	if (READ(e, d_inode) != i) // the entry is another file system's (overlay)
+		return 0;
+	for (int n = 0; n <= MAX_DEPTH; n++) {
+		struct dentry *up = READ(e, d_parent);
+
+		__builtin_memset(s.name, 0, sizeof(s.name));
+		if (up == e) {
+			s.dev = dev;
+			s.turn = turn;
+		} else {
+			read_kernel_text(s.name, sizeof(s.name), READ(e, d_name.name));
+		}
+		next = map_lookup(&excepted, &s);
+		if (!next)
+			return 0;
+		if (up == e)
+			return *next == ARRIVED;
+		s.at = *next;
+		e = up;
+	}
+	return 0;
 }
 
 // limit returns what the agent says; 0 while nothing is limited.
@@ -576,11 +624,13 @@ int size_ask(__u64 *ctx)
 	if (w && w->file == (__u64)f) {
 		end = w->end;
 		w->file = 0; // it was for this one
+		if (end > most && may_grow(f->f_path.dentry, i, where(i), d->turn))
+			most = ~0ULL;
 		if (end > most || !(w->appended || w->grown))
 			done(thread);
 		if (end <= most)
 			return 0;
-	} else if (most == ~0ULL) {
+	} else if (most == ~0ULL || may_grow(f->f_path.dentry, i, where(i), d->turn)) {
 		return 0;
 	} else {
 		end = 0; // in a way that is not known here
@@ -659,7 +709,7 @@ static inline_always int cut(struct dentry *e, struct iattr *a, int ret)
 	n = map_lookup(&sums, &slot);
 	if (n)
 		size += KEEP(n->appended);
-	if (size <= c->limit)
+	if (size <= c->limit || may_grow(e, i, where(i), d->turn))
 		return 0;
 	tell(0, e, d, where(i), size, TOO_LARGE, 0);
 	return -EFBIG;
@@ -738,13 +788,15 @@ int size_flags(__u64 *ctx)
 	__u64 arg = ARG(2);
 	int ret = (int)ctx[3];
 	struct inode *i;
+	struct disk *d;
 
 	if (ret || (__u32)ctx[1] != F_SETFL)
 		return ret;
 	if (proving(FLAGS))
 		return 0;
 	i = f->f_inode;
-	if (!((arg ^ f->f_flags) & O_APPEND) || (i->i_mode & S_IFMT) != S_IFREG || !on(i) || !limit())
+	if (!((arg ^ f->f_flags) & O_APPEND) || (i->i_mode & S_IFMT) != S_IFREG)
 		return 0;
-	return -EPERM;
+	d = on(i);
+	return d && limit() && !may_grow(f->f_path.dentry, i, where(i), d->turn) ? -EPERM : 0;
 }

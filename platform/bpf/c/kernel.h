@@ -6,6 +6,7 @@
 
 #define SEC(name) __attribute__((section(name), used))
 #define inline_always inline __attribute__((always_inline))
+#define inline_never __attribute__((noinline)) // with a stack of its own
 
 // A map is described by the types of these fields (Documentation/bpf/btf.rst).
 #define __uint(name, val) int(*name)[val]
@@ -106,6 +107,7 @@ struct qstr {
 struct dentry {
 	struct qstr d_name;
 	struct inode *d_inode;
+	struct dentry *d_parent;
 };
 
 struct path {

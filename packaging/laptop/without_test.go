@@ -1,0 +1,113 @@
+//go:build linux
+
+package laptop
+
+import (
+	"strings"
+	"testing"
+)
+
+// withoutPrograms has the agent on a kernel that takes no programs of its; what is returned ends that.
+func (r *rig) withoutPrograms() (end func()) {
+	r.t.Helper()
+	r.set(`{"policy_data":{}}`)
+	r.sh("mkdir -p /etc/systemd/system/warder.service.d; printf '[Service]\nSystemCallFilter=~bpf\n' >/etc/systemd/system/warder.service.d/without.conf; rm -f /run/warder/kernel-takes.*; systemctl daemon-reload; systemctl restart warder") // it had found out before
+	return func() {
+		r.try("rm -rf /etc/systemd/system/warder.service.d; systemctl daemon-reload; systemctl restart warder; umount /run/card; " + newCard)
+	}
+}
+
+const (
+	bothAway  = `test ! -e /sys/block/mmcblk0 -a -z "$(sh /root/nv outside-1)" -a -n "$(sh /root/nv inside-1)"`
+	bothThere = `test -b /dev/mmcblk0p1 -a -n "$(sh /root/nv outside-1)" -a -n "$(sh /root/nv inside-1)"`
+)
+
+// testDisksOff: where the kernel takes no programs, external disks lose their driver as long as they are refused.
+func testDisksOff(t *testing.T, r *rig) {
+	defer r.withoutPrograms()()
+	const deny = `{"policy_data":{"storage":{"external_storage_allowed":false}}}`
+	r.set(`{"compliance":"monitor","policy_data":{"storage":{"external_storage_allowed":false}}}`)
+	contains(t, r.finding(external), "is external and can be used")
+	r.sh(bothThere + "; basename $(readlink -f /sys/block/mmcblk0/device) >/root/rca; basename $(readlink -f /sys/block/mmcblk0/device/../../..) >/root/slot")
+	// In use, with a file that grows; the other one is not.
+	r.made("vfat", "/dev/mmcblk0p1", "/run/card")
+	r.sh(`(exec 3>/run/card/open/log; while date >&3; do sleep 0.1; done) >/dev/null 2>&1 & cp /run/card/before /root/before; sync`)
+	r.set(deny)
+	r.wait("both are away", bothAway)
+	r.told("denied", "it was in use: it was emptied")
+	r.wait("it is compliant", "warder status --json | grep -q '2 external disk(s) are refused'")
+	containsAll(t, r.finding(external), "compliant/partial: ", "taken off their driver")
+	containsAll(t, r.sh("warder explain storage /dev/mmcblk0"), "DENY", "the kernel refuses it")
+	// It is away while the agent is dead, and comes back for nobody but root; then it is taken once more.
+	r.sh("systemctl kill -s KILL warder; " + bothAway)
+	r.wait("the agent is back", "systemctl is-active -q warder && warder status --json | grep -q '2 external disk(s) are refused'")
+	r.sh("echo $(cat /root/rca) >/sys/bus/mmc/drivers/mmcblk/bind")
+	r.wait("it is away again", bothAway)
+	r.sh("echo $(cat /root/slot) >/sys/bus/pci/drivers/sdhci-pci/unbind; echo $(cat /root/slot) >/sys/bus/pci/drivers/sdhci-pci/bind; sleep 1") // taken out and put in
+	r.wait("a new one is away, too", bothAway+" && test -n \"$(ls /sys/bus/mmc/devices)\"")
+	// An exception is for one.
+	end := r.except("storage", "disk:outside-1")
+	r.wait("it can be used", `test -n "$(sh /root/nv outside-1)" && blkid -p $(sh /root/nv outside-1)`)
+	r.sh("test ! -e /sys/block/mmcblk0")
+	end()
+	r.wait("it is away again", bothAway)
+	r.sh("warder revert --for 1h --reason test")
+	r.wait("both are there", bothThere)
+	r.sh("warder revert --lift")
+	r.wait("both are away", bothAway)
+	// By the command alone, after the agent has died.
+	r.sh("systemctl kill -s KILL warder; systemctl mask --runtime -q warder; systemctl kill -s KILL warder 2>/dev/null; sleep 2; warder revert --for 1h --reason test; systemctl unmask --runtime -q warder; " + bothThere + "; ls /run/warder/off.* 2>/dev/null && exit 1; rm -f /run/warder/kernel-takes.*; systemctl start warder") // the command may load programs here
+	r.sh("warder revert --lift")
+	r.wait("both are away", bothAway)
+	r.set(`{"policy_data":{}}`)
+	r.wait("both are there", bothThere)
+	r.sh("fsck.vfat -n /dev/mmcblk0p1; mount /dev/mmcblk0p1 /run/card && cmp /root/before /run/card/before && test -s /run/card/open/log && unmount /run/card && ! ls /run/warder/off.* 2>/dev/null")
+}
+
+// testDoorman: where the kernel takes no programs, it asks the agent whether installed sync clients may start.
+func testDoorman(t *testing.T, r *rig) {
+	defer r.withoutPrograms()()
+	r.sh("printf '#!/bin/sh\nexec rclone version\n' >/var/tmp/script; chmod 755 /var/tmp/script; ln -sf /usr/bin/onedrive /var/tmp/link; cp /usr/bin/rclone /var/tmp/copied")
+	try := func(starts bool) {
+		t.Helper()
+		for _, as := range []string{"", nobody, "unshare -Urm ", "systemd-run -q --wait --pipe "} {
+			for _, x := range []string{"rclone version", "/var/tmp/script", "/var/tmp/link --version"} {
+				out := r.try(as + x)
+				if said := strings.Contains(out.Out, "rclone v") || strings.Contains(out.Out, "onedrive v"); said != starts || !starts && !strings.Contains(out.Err, "not permitted") && out.Code != 203 {
+					t.Errorf("%s%s: %+v, starts should be %v", as, x, out, starts)
+				}
+			}
+		}
+	}
+	r.set(strings.Replace(noSync, "{", `{"compliance":"monitor",`, 1))
+	try(true)
+	r.sh("setpriv --reuid 65534 --clear-groups rclone rcd --rc-no-auth >/dev/null 2>&1 & sleep 1; pidof rclone")
+	r.set(noSync)
+	r.wait("what ran has stopped, and it is compliant", "! pidof rclone && warder status --json | grep -q 'installed for all cannot start while the agent runs'")
+	contains(t, r.finding("storage.cloud_sync_allowed"), "compliant/partial: ")
+	try(false)
+	r.told("denied", "tried to start rclone")
+	contains(t, r.sh("/var/tmp/copied version; /bin/true"), "rclone v") // what escapes is in the finding
+	// A new version is refused as well, once it has been found.
+	r.sh("cp -p /usr/bin/rclone /usr/bin/rclone.new && mv /usr/bin/rclone.new /usr/bin/rclone")
+	const refused = "rclone version 2>&1 | grep -q 'not permitted'" // and not stopped, by which it fails, too
+	r.wait("the new one is refused", refused)
+	// An agent that hangs keeps those waiting who start a client, and nobody else; one that dies lets them go.
+	r.sh("systemctl kill -s STOP warder; timeout 3 rclone version; test $? = 124 && /bin/true && cat /usr/bin/rclone >/dev/null; code=$?; systemctl kill -s CONT warder; exit $code")
+	r.wait("it is refused", refused)
+	r.sh("systemctl kill -s STOP warder; (rclone version >/run/waited 2>&1; echo $? >>/run/waited) >/dev/null 2>&1 & sleep 1; test ! -s /run/waited && systemctl kill -s KILL warder; for i in $(seq 50); do grep -q rclone /run/waited && break; sleep 0.1; done; tail -1 /run/waited | grep -qx 0")
+	r.wait("the agent is back, and it is refused", "systemctl is-active -q warder && "+refused)
+	for range 3 { // nobody waits for ever while it ends
+		r.sh("(for i in $(seq 40); do rclone version; done) >/dev/null 2>&1 & p=$!; systemctl restart warder; wait $p; true")
+	}
+	r.wait("it is refused", refused)
+	end := r.except("storage", "client:rclone")
+	r.wait("rclone starts", "rclone version")
+	r.sh("! onedrive --version")
+	end()
+	r.wait("it does not any more", refused)
+	r.set(`{"policy_data":{}}`)
+	r.wait("all start", "rclone version && onedrive --version")
+	try(true)
+	r.sh("rm /var/tmp/script /var/tmp/link /var/tmp/copied")
+}
