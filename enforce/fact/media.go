@@ -26,6 +26,8 @@ type Medium struct {
 	Parts  []string `json:"-"`
 	// Held says that something keeps disks from being opened, so that Refused and Open say something.
 	Held bool `json:"held,omitempty"`
+	// Off says that it is refused by having no driver: it is no disk, and was this one.
+	Off bool `json:"off,omitempty"`
 	// Refused says that the kernel lets nobody open it.
 	Refused Known[bool] `json:"refused"`
 	// Limited says whether the size of files on it is limited by the kernel; nil while nothing limits any disk. Unread says why it

@@ -111,8 +111,13 @@ func TestExceptedFile(t *testing.T) {
 	if got, err := parseSubject(subject); got != subject || err != nil || !slices.Equal(subjectNames(subject), []string{subject}) {
 		t.Errorf("%q %v", got, err)
 	}
-	for _, bad := range []string{"file:", "file:a", "file:/a/", "file:/a/../b", "file:/a\x1b", "file:/" + strings.Repeat("a", maxName+1), "file:" + strings.Repeat("/aa", maxPoint/3+1)} {
+	for _, bad := range []string{"file:", "file:a", "file:/a/", "file:/a/../b", "file:/a\x1b", "file:/" + strings.Repeat("a", maxName+1), "file:" + strings.Repeat("/"+strings.Repeat("a", 200), 3)} {
 		if _, err := parseSubject(bad); err == nil || !strings.Contains(err.Error(), "must be the path of a file on an external disk") || len(err.Error()) > 300 {
+			t.Errorf("%.20q: %v", bad, err)
+		}
+	}
+	for _, bad := range []string{"file:/", "file:" + strings.Repeat("/a", maxDepth+1)} {
+		if _, err := parseSubject(bad); err == nil || !strings.Contains(err.Error(), "directories deep") {
 			t.Errorf("%.20q: %v", bad, err)
 		}
 	}

@@ -276,6 +276,9 @@ func evidenceOf(m *fact.Medium) enforce.Evidence {
 			e.Value = "refused"
 		}
 		e.How = "the programs in the kernel"
+		if m.Off {
+			e.How = "it has no driver"
+		}
 	}
 	return e
 }
@@ -293,6 +296,7 @@ func Name(m *fact.Medium) string {
 const (
 	maxPoint = 512
 	maxName  = 255
+	maxDepth = 32 // of a file; the kernel's programs follow no more
 )
 
 // pathOf checks the path of an exception's subject.
@@ -317,6 +321,9 @@ func parseSubject(s string) (string, error) {
 		return s, pathOf(point, policy.MountSubject, "where a file system is mounted, such as /srv/data")
 	}
 	if file, ok := strings.CutPrefix(s, policy.FileSubject); ok {
+		if file == "/" || strings.Count(file, "/") > maxDepth {
+			return "", fmt.Errorf("file %q must be a file, at most %d directories deep", enforce.Plain(file[:min(len(file), 64)]), maxDepth)
+		}
 		return s, pathOf(file, policy.FileSubject, "the path of a file on an external disk, such as /media/ada/STICK/talk.mp4")
 	}
 	serial, ok := strings.CutPrefix(s, policy.DiskSubject)

@@ -77,6 +77,8 @@ func state(m *fact.Medium) string {
 		return "it can be used; files that are too large are taken off it once they were written"
 	case !m.Refused.V && m.Limited != nil && *m.Limited:
 		return "it can be used; the kernel limits the size of files there"
+	case m.Off:
+		return "it is refused: its driver is taken off it"
 	case m.Refused.V && m.Open:
 		return "the kernel refuses it; a program may have it open since before"
 	case m.Refused.V:

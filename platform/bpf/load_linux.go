@@ -50,6 +50,12 @@ func (p *Pinned) Close() {
 // Is reports whether both are the same set in the kernel.
 func (p *Pinned) Is(o *Pinned) bool { return maps.Equal(p.ids, o.ids) }
 
+// Pinned reports whether anything of the set is pinned.
+func (s *Set) Pinned() bool {
+	_, err := os.Stat(s.path())
+	return err == nil
+}
+
 // path is where a set is pinned.
 func (s *Set) path() string { return filepath.Join(dir, s.Name) }
 

@@ -30,7 +30,7 @@ func (c *Clients) List(context.Context) (out map[enforce.Key]enforce.Reading, er
 	if c.off {
 		return nil, nil
 	}
-	if c.falls.Load() {
+	if c.falls.Load() && !bpf.CloudSync.Pinned() {
 		switch ids, on, changed, err := c.doorman.state(); {
 		case err != nil:
 			out[key] = enforce.Reading{State: enforce.Unknown, How: howDoorman + ": " + err.Error()}
@@ -89,7 +89,7 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 	if x.To.State == enforce.Absent {
 		c.last.Store(nil)
 		c.doorman.stop()
-		if c.falls.Load() {
+		if c.falls.Load() && !bpf.CloudSync.Pinned() {
 			return nil
 		}
 		return c.held.Remove()
@@ -100,11 +100,11 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 	}
 	has, unread := find(ids) // before anything is locked
 	if c.falls.Load() {
-		err := c.doorman.start(ids, has)
+		err := c.doorman.start(ids, has, unread)
 		if poke := c.poke.Load(); poke != nil {
 			(*poke)()
 		}
-		return errors.Join(err, unread)
+		return err
 	}
 	put := func(p *bpf.Pinned) error { // the names, whatever cannot be read
 		err := names(p, ids)

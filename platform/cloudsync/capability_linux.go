@@ -32,7 +32,7 @@ type Clients struct {
 func Capability(h platform.Host) platform.Capability {
 	c := &Clients{proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log, held: bpf.Hold(&bpf.CloudSync, check)}
 	g := newGuard(c)
-	c.doorman = &doorman{log: h.Log, hand: g.atTheDoor, died: func() {
+	c.doorman = &doorman{log: h.Log, hand: g.atTheDoor, outdated: g.again, died: func() {
 		if f := c.touched.Load(); f != nil {
 			(*f)()
 		}

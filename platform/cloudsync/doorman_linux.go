@@ -23,24 +23,26 @@ import (
 // system, and answers without reading anything, so that nobody but who starts a client waits for it. The agent itself starts none of
 // them: it would wait for itself. Once it is gone, however that came, the kernel lets all of them start.
 type doorman struct {
-	log  *slog.Logger
-	hand func(refusal)
-	died func() // it answers no more, although nobody said so
+	log      *slog.Logger
+	hand     func(refusal)
+	died     func() // it answers no more, although nobody said so
+	outdated func() // the files are others now
 
-	mu    sync.Mutex
-	on    bool
-	group int // fanotify's descriptor, while it is on
-	wake  int
-	ids   []string
-	files contents // those that are marked
-	over  chan struct{}
-	told  chan asked
+	mu     sync.Mutex
+	on     bool
+	group  int // fanotify's descriptor, while it is on
+	wake   int
+	ids    []string
+	files  contents // those that are marked
+	failed error    // why not all are
+	over   chan struct{}
+	told   chan asked
 }
 
 // asked is a question that was answered.
 type asked struct {
-	pid int32
 	ino uint64
+	by  refusal
 }
 
 const (
@@ -57,21 +59,26 @@ func (d *doorman) state() (ids []string, on bool, changed string, err error) {
 		return nil, false, "", nil
 	}
 	marks, err := fanotify.Marks(d.group)
-	if err != nil {
-		return nil, true, "", err
+	if err := errors.Join(err, d.failed); err != nil {
+		return d.ids, true, "", err
 	}
 	for x := range d.files.files {
 		if !slices.ContainsFunc(marks, func(m fanotify.Mark) bool {
 			return m.Ino == x.Ino && m.Dev == x.Dev && m.Mask&unix.FAN_OPEN_EXEC_PERM != 0
 		}) {
+			var st unix.Stat_t
+			if unix.Lstat(d.files.paths[x], &st) != nil || st.Ino != x.Ino {
+				d.outdated() // it was removed, or there is a new version
+				continue
+			}
 			return nil, true, fmt.Sprintf("%s is not watched any more", d.files.paths[x]), nil
 		}
 	}
 	return d.ids, true, "", nil
 }
 
-// start refuses these clients, by these files, and no others.
-func (d *doorman) start(ids []string, has contents) error {
+// start refuses these clients, by these files, and no others; if they could not all be found, by those of before.
+func (d *doorman) start(ids []string, has contents, unread error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.on {
@@ -80,6 +87,10 @@ func (d *doorman) start(ids []string, has contents) error {
 		}
 	}
 	d.ids = ids
+	if unread != nil {
+		d.failed = unread
+		return unread
+	}
 	return d.mark(has)
 }
 
@@ -115,7 +126,8 @@ func (d *doorman) mark(has contents) error {
 			_ = unix.FanotifyMark(d.group, unix.FAN_MARK_REMOVE|unix.FAN_MARK_DONT_FOLLOW, unix.FAN_OPEN_EXEC_PERM, unix.AT_FDCWD, path)
 		}
 	}
-	return errors.Join(errs...)
+	d.failed = errors.Join(errs...)
+	return d.failed
 }
 
 // open makes a group, and has it answered.
@@ -129,7 +141,7 @@ func (d *doorman) open() error {
 		_ = unix.Close(group)
 		return fmt.Errorf("what is started cannot be watched: %w", err)
 	}
-	d.on, d.group, d.wake, d.over, d.told = true, group, wake, make(chan struct{}), make(chan asked, maxAsked)
+	d.on, d.failed, d.group, d.wake, d.over, d.told = true, nil, group, wake, make(chan struct{}), make(chan asked, maxAsked)
 	go d.answer(group, wake, d.told, d.over)
 	go d.tell(d.told)
 	return nil
@@ -138,13 +150,15 @@ func (d *doorman) open() error {
 // stop lets all of them start. Whoever waits for an answer gets it.
 func (d *doorman) stop() {
 	d.mu.Lock()
-	on, over, wake := d.on, d.over, d.wake
+	on, over := d.on, d.over
 	d.on, d.files, d.ids = false, contents{}, nil
+	if on { // while it is, the descriptor is that
+		_, _ = unix.Write(d.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
 	d.mu.Unlock()
 	if !on {
 		return
 	}
-	_, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	select {
 	case <-over:
 	case <-time.After(answerWait):
@@ -163,8 +177,8 @@ func (d *doorman) answer(group, wake int, told chan asked, over chan struct{}) {
 			break
 		}
 	}
-	d.mu.Lock() // nobody marks by a number that another file may get
-	if failed != nil {
+	d.mu.Lock()                          // nobody marks by a number that another file may get
+	if failed != nil && d.over == over { // and there is no new one
 		d.on, d.files, d.ids = false, contents{}, nil
 	}
 	_, _ = unix.Close(group), unix.Close(wake)
@@ -207,11 +221,15 @@ func (d *doorman) question(group int, b []byte, allow bool, told chan asked) (ok
 	if !ok || e.Fd < 0 {
 		return ok
 	}
+	var by refusal
+	if !allow {
+		by = asker(e.Pid) // it waits, and may be gone afterwards
+	}
 	err := fanotify.Answer(group, e.Fd, allow)
 	var st unix.Stat_t
 	if err == nil && !allow && unix.Fstat(int(e.Fd), &st) == nil {
 		select {
-		case told <- asked{e.Pid, st.Ino}:
+		case told <- asked{st.Ino, by}:
 		default: // so many at once
 		}
 	}
@@ -219,18 +237,24 @@ func (d *doorman) question(group int, b []byte, allow bool, told chan asked) (ok
 	return err == nil
 }
 
+// asker is who asks. The kernel answers by itself: no file system is asked.
+func asker(pid int32) refusal {
+	r := refusal{PID: uint32(pid), Why: byName, Program: "a program"} //nolint:gosec // not negative
+	dir := fmt.Sprintf("/proc/%d", pid)
+	var st unix.Stat_t
+	if unix.Stat(dir, &st) == nil {
+		r.UID = st.Uid
+	}
+	if b, err := os.ReadFile(dir + "/comm"); err == nil {
+		r.Program = enforce.Plain(strings.TrimSpace(string(b)))
+	}
+	return r
+}
+
 // tell tells of refusals, apart from the answers: nobody waits for that.
 func (d *doorman) tell(told chan asked) {
 	for a := range told {
-		r := refusal{PID: uint32(a.pid), Why: byName, Program: "a program"} //nolint:gosec // not negative
-		dir := fmt.Sprintf("/proc/%d", a.pid)
-		var st unix.Stat_t
-		if unix.Stat(dir, &st) == nil {
-			r.UID = st.Uid
-		}
-		if b, err := os.ReadFile(dir + "/comm"); err == nil {
-			r.Program = enforce.Plain(strings.TrimSpace(string(b)))
-		}
+		r := a.by
 		d.mu.Lock()
 		for x, of := range d.files.files {
 			if x.Ino == a.ino {

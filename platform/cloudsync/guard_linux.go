@@ -227,18 +227,24 @@ func (g *Guard) Run(ctx context.Context) error {
 	next := time.NewTimer(settles)
 	defer next.Stop()
 	asked := false // this look is for those that were asked to stop, and for nothing else
+	at, fresh := time.Now().Add(settles), time.Time{}
+	wait := func(d time.Duration) { at = time.Now().Add(d); next.Reset(d) }
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-g.soon:
 			asked = false
-			next.Reset(settles)
+			if time.Until(at) > settles { // one who asks again and again does not put it off
+				wait(settles)
+			}
 			continue
 		case <-next.C:
 		}
-		if !asked || g.falls.Load() { // one that has started may be a new version
+		// Where the doorman stands, one that was started may be a new version.
+		if !asked || g.falls.Load() && time.Since(fresh) > patience {
 			g.refresh()
+			fresh = time.Now()
 		}
 		if err := g.pass(); err != nil {
 			g.log.Warn("sync clients could not be stopped", "error", err)
@@ -246,12 +252,13 @@ func (g *Guard) Run(ctx context.Context) error {
 		asked = g.waits()
 		switch {
 		case g.ruling.Load() == nil: // until there are rules, nothing wakes
+			at = time.Now().Add(regular)
 		case asked:
-			next.Reset(eachTime)
+			wait(eachTime)
 		case g.cannot.Load():
-			next.Reset(often)
+			wait(often)
 		default:
-			next.Reset(regular)
+			wait(regular)
 		}
 	}
 }
@@ -318,7 +325,7 @@ func (g *Guard) Stop() { g.doorman.stop() }
 func (g *Guard) atTheDoor(r refusal) {
 	g.doors.Lock()
 	defer g.doors.Unlock()
-	g.refusal(&r, &g.door)
+	g.refusal(&r, &g.door, howDoorman)
 }
 
 // tell reads refusals as they happen. One is told once for each client, user and hour.
@@ -326,13 +333,13 @@ func (g *Guard) tell(ctx context.Context) {
 	var told bpf.Hourly
 	g.held.Follow(ctx, func(b []byte) {
 		if r, ok := readRefusal(b); ok {
-			g.refusal(&r, &told)
+			g.refusal(&r, &told, how)
 		}
 	})
 }
 
 // refusal tells of one refusal.
-func (g *Guard) refusal(r *refusal, told *bpf.Hourly) {
+func (g *Guard) refusal(r *refusal, told *bpf.Hourly, how string) {
 	rule := g.ruling.Load()
 	if rule == nil {
 		return

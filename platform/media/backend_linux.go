@@ -105,8 +105,8 @@ func (m *Media) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 	if m.off {
 		return nil, nil
 	}
-	if m.cannot.Load() {
-		return m.listOff(m.offing.Load()), nil
+	if m.cannot.Load() && !bpf.Media.Pinned() {
+		return m.listOff(), nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -122,7 +122,7 @@ func (m *Media) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 		return map[enforce.Key]enforce.Reading{external: {State: enforce.Unknown, How: how + ": " + err.Error()}}, nil
 	}
 	if k == nil {
-		return m.listOff(false), nil // those of an agent that could do no more
+		return m.listOff(), nil
 	}
 	n, err := k.counts()
 	if err != nil {
@@ -163,11 +163,9 @@ func (m *Media) change(ctx context.Context, c enforce.Change) error {
 		return bpf.Media.Load(ctx)
 	}
 	off := len(m.offs()) > 0
-	if err := m.putBack(func(*fact.Medium) bool { return true }); err != nil {
-		return err
-	}
-	if m.cannot.Load() || off {
-		return nil // there were no programs
+	left := m.putBack(func(*fact.Medium) bool { return true })
+	if (m.cannot.Load() || off) && !bpf.Media.Pinned() {
+		return left // there were no programs
 	}
 	m.mu.Lock()
 	m.wanted.Store(false)
@@ -175,7 +173,7 @@ func (m *Media) change(ctx context.Context, c enforce.Change) error {
 	m.close()
 	err := bpf.Media.Remove()
 	m.mu.Unlock()
-	if err != nil {
+	if err = errors.Join(err, left); err != nil {
 		return err
 	}
 	m.resume()

@@ -26,7 +26,10 @@ type Media struct {
 	wanted atomic.Bool // the programs should be there
 	cannot atomic.Bool // they cannot be here: drivers are taken off disks instead (off_linux.go)
 	offing atomic.Bool // and are, now
-	making atomic.Bool // we are changing what is pinned
+
+	offMu     sync.Mutex
+	unbinding map[string]chan struct{} // devices whose driver is coming off; closed once it is
+	making    atomic.Bool              // we are changing what is pinned
 
 	mu    sync.Mutex
 	set   *kernel       // what is pinned, while it is as it was made

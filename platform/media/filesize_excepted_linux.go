@@ -91,9 +91,15 @@ func (l *Limit) stairs(k *kernel, files []string) (stairs, error) {
 			if !rests(m, on, devs) {
 				continue
 			}
-			if slices.Contains(devs, m.Dev) {
+			// A file system over several devices has a number of its own, and names one of them.
+			switch i := slices.Index(on, node(m.Source)); {
+			case slices.Contains(devs, m.Dev):
 				devs = []string{m.Dev}
-			} // else it is one of these: a file system over several devices has a number of its own
+			case i >= 0 && m.FS == "btrfs":
+				devs = devs[i : i+1]
+			default:
+				continue // a program's, which may call itself as it likes
+			}
 			for _, dev := range devs {
 				n, is := bpf.NumberOf(dev)
 				if !is {

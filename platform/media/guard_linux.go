@@ -130,8 +130,9 @@ func (g *Guard) judge(d disk, came time.Time) error {
 		if !v.Allow {
 			out.Err = g.away(d, &x)
 		}
-		out.Done = reading(&x)
-		out.Done.How = howOff
+		if out.Done = reading(&x); out.Done.State == enforce.Present {
+			out.Done.How = howOff
+		}
 	case !v.Allow && why == nil:
 		out.Err = errors.New("the programs that refuse disks are not in the kernel")
 	case !v.Allow:
@@ -200,7 +201,7 @@ func (g *Guard) carryOut(d disk, x *fact.Medium, v enforce.Verdict) error {
 		return errors.New("the kernel does not show what it was told")
 	}
 	if !v.Allow && x.Open {
-		g.take(d, *x)
+		_ = g.take(d, *x, true)
 	}
 	return nil
 }

@@ -105,7 +105,7 @@ func (m *Media) add(x *fact.Medium, d disk, k *kernel, why error) {
 		x.System = m.carries(d.device)
 	}
 	x.Held = k != nil
-	if m.cannot.Load() {
+	if k == nil && m.cannot.Load() {
 		x.Held, x.Refused = m.offing.Load(), fact.Is(false)
 		x.Turn, _ = strconv.ParseUint(line(d.dir+"/diskseq"), 10, 64) // since Linux 5.15
 		return

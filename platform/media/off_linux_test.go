@@ -45,7 +45,7 @@ func TestOffs(t *testing.T) {
 			}
 		}
 		b, _ := json.Marshal(off{device, fact.Medium{Name: name, External: fact.Is(true), Serial: "of " + name}})
-		if err := os.WriteFile(filepath.Join(run, offPrefix+name), b, 0o600); err != nil {
+		if err := os.WriteFile(m.notes(device, name), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -62,14 +62,22 @@ func TestOffs(t *testing.T) {
 	if len(list) != 2 || list[1].Name != "away" || list[1].Serial != "of away" || !list[1].Held || !list[1].Refused.V || list[1].Open {
 		t.Errorf("%+v", list)
 	}
-	if left, _ := filepath.Glob(run + "/*"); len(left) != 1 {
-		t.Errorf("left: %v", left)
+	if left, _ := filepath.Glob(run + "/*"); len(left) != 2 {
+		t.Errorf("left: %v", left) // whose driver may be coming off just now
 	}
-	if r := m.listOff(false); r[external].Value != refused {
+	m.cannot.Store(true)
+	if r := m.listOff(); r[external].Value != refused {
 		t.Errorf("%+v", r)
+	}
+	m.cannot.Store(false)
+	if r := m.listOff(); !strings.HasPrefix(string(r[external].Value), "changed: ") {
+		t.Errorf("the programs are not there: %+v", r)
 	}
 	if err := m.putBack(func(*fact.Medium) bool { return true }); err == nil {
 		t.Error("it has no driver, and nobody says so")
+	}
+	if left, _ := filepath.Glob(run + "/*"); len(left) != 1 {
+		t.Errorf("left: %v", left)
 	}
 	if list := m.standing([]fact.Medium{{Name: "away"}}); len(list) != 2 {
 		t.Errorf("another disk of its name hides it: %+v", list)

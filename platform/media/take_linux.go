@@ -18,17 +18,20 @@ import (
 
 // take empties a disk that may be open since before it was refused, and ends whatever has it open: its driver is taken off it
 // and put back, so that it comes back as a disk that nobody has opened. A disk whose USB device is being taken away goes with
-// it. The caller has the lock.
-func (g *Guard) take(d disk, x fact.Medium) {
+// it. done is closed once that is so; nil: it is not begun. used says that it may be in use; otherwise it is found out, and one that is
+// not is not emptied. The caller has the lock.
+func (g *Guard) take(d disk, x fact.Medium, used bool) (done chan struct{}) {
 	key := x.Key()
 	g.moving.Lock()
 	defer g.moving.Unlock()
 	if g.taking[key] != nil || g.ctx.Err() != nil || g.release == nil {
-		return
+		return nil
 	}
 	w := &platform.Work{Subject: x.Name, What: "emptying it before it is taken away", Since: time.Now()}
 	g.taking[key] = w
+	done = make(chan struct{})
 	g.all.Go(func() {
+		defer close(done)
 		defer func() {
 			g.moving.Lock()
 			delete(g.taking, key)
@@ -38,12 +41,17 @@ func (g *Guard) take(d disk, x fact.Medium) {
 		if x.USB != nil && !g.stays(d, x.USB.Path) {
 			return
 		}
-		out, finish := g.release(g.ctx, d.device, func(step string) {
-			g.moving.Lock()
-			w.Step = step
-			g.moving.Unlock()
-		})
-		defer finish()
+		var out platform.Released
+		used := used || g.used(d)
+		if used {
+			var finish func()
+			out, finish = g.release(g.ctx, d.device, func(step string) {
+				g.moving.Lock()
+				w.Step = step
+				g.moving.Unlock()
+			})
+			defer finish()
+		}
 		if g.ctx.Err() != nil || !g.same(d, x) {
 			return // the agent stops, or it has gone
 		}
@@ -56,7 +64,9 @@ func (g *Guard) take(d disk, x fact.Medium) {
 			end = func(d disk) error { return g.takeOff(d, &x) }
 		}
 		err := end(d)
-		g.taken(x, out, err)
+		if used || err != nil || time.Since(w.Since) > awayWait { // otherwise the disk's own event says it
+			g.taken(x, out, err, used)
+		}
 		if err != nil {
 			time.AfterFunc(takeAgain, func() {
 				if g.ctx.Err() == nil && g.same(d, x) {
@@ -65,6 +75,7 @@ func (g *Guard) take(d disk, x fact.Medium) {
 			})
 		}
 	})
+	return done
 }
 
 // takeAgain is when it is tried again with a disk whose driver stayed on it.
@@ -103,7 +114,7 @@ func (g *Guard) now(d disk) *fact.Medium {
 }
 
 // taken tells what became of a disk.
-func (g *Guard) taken(x fact.Medium, out platform.Released, err error) {
+func (g *Guard) taken(x fact.Medium, out platform.Released, err error, used bool) {
 	r := g.ruling.Load()
 	if r == nil {
 		return
@@ -112,8 +123,11 @@ func (g *Guard) taken(x fact.Medium, out platform.Released, err error) {
 	d := platform.Decision{Section: setting.Section(), Key: enforce.Key{Kind: "media.disk", ID: x.Key() + " taken"}, Subject: subject(&x), Verdict: v, Fact: &x,
 		Reason: func() (string, string) { return r.judge.Reason(v, &x) }, Err: err, Forced: out.Forced, Done: reading(&x)}
 	d.Note = "it may have been open before: it was emptied, and its driver taken off it and put back"
-	if g.cannot.Load() {
+	switch {
+	case g.cannot.Load() && used:
 		d.Note = "it was in use: it was emptied, and its driver taken off it"
+	case g.cannot.Load():
+		d.Note = "its driver was taken off it"
 	}
 	if out.Note != "" {
 		d.Note += "; " + enforce.Plain(out.Note)
