@@ -186,7 +186,7 @@ func (r *Rules) Reason(v enforce.Verdict, m *fact.Medium) (reason, nearest strin
 // external is the finding of external_storage_allowed, and what is wanted for it.
 func external(c *section.Case, out *section.Outcome) {
 	can, r := c.Can(settingExternal), rulesOf(c)
-	acts := can.Acts()
+	acts := can.Level == fact.Enforced || can.Level == fact.Partial && c.Machine.DisksRefused // otherwise USB's guard is all there is
 	why, unread := c.Machine.Unread(fact.PartMedia)
 	f := usb.Storage(c, func(path string) bool { return acts && r.covered(path) })
 	defer func() { out.Findings = append(out.Findings, f) }()
@@ -202,7 +202,7 @@ func external(c *section.Case, out *section.Outcome) {
 	case unread && acts:
 		f = section.Unread(c, settingExternal, why)
 	case !unread:
-		r.standing(&f)
+		r.standing(&f, acts)
 		word := "enforced, with a limit: "
 		if can.Level == fact.Partial {
 			word = "partial: "
@@ -228,8 +228,9 @@ func (r *Rules) covered(path string) bool {
 	return disks > 0
 }
 
-// standing judges the disks that are there. If what refuses them is not there yet (Held), that is the planner's to say.
-func (r *Rules) standing(f *enforce.Finding) {
+// standing judges the disks that are there. acts: something refuses them, and if it is not there yet (Held), that is the planner's
+// to say.
+func (r *Rules) standing(f *enforce.Finding, acts bool) {
 	var bad, unsure, kept, refused []string
 	for i := range r.machine.Media.V {
 		m := &r.machine.Media.V[i]
@@ -245,6 +246,8 @@ func (r *Rules) standing(f *enforce.Finding) {
 		case v.WouldDeny:
 			bad = append(bad, Name(m)+" is external and can be used")
 		case v.Allow:
+		case !acts:
+			bad = append(bad, Name(m)+" is external, and nothing on this machine can refuse it")
 		case !m.Refused.OK:
 			unsure = append(unsure, Name(m)+": whether the kernel refuses it cannot be read: "+m.Refused.Why)
 		case m.Held && !m.Refused.V:

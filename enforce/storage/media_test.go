@@ -145,9 +145,12 @@ func TestExternalFinding(t *testing.T) {
 		{"a moment later, not read", fact.Partial, fact.Unread[[]fact.Medium]("no right"), "unknown failed: the disks cannot be read: no right", 1},
 		{"a moment later, refused", fact.Partial, fact.Is([]fact.Medium{card()}), "compliant partial: 1 external disk(s) are refused, first disk mmcblk0; partial: L", 1},
 		{"a moment later, not yet", fact.Partial, fact.Is([]fact.Medium{back}), "noncompliant partial: disk mmcblk0 is external and the kernel does not refuse it", 1},
+		{"USB alone", fact.Partial, fact.Is([]fact.Medium{}), "compliant partial: partial: L", 0},
+		{"USB alone, and not read", fact.Partial, fact.Unread[[]fact.Medium]("no right"), "compliant partial: partial: L", 0},
+		{"USB alone, and a card", fact.Partial, fact.Is([]fact.Medium{later}), "noncompliant partial: disk mmcblk0 is external, and nothing on this machine", 0},
 		{"nobody acts", fact.DetectOnly, fact.Is([]fact.Medium{later}), "noncompliant detect_only: disk mmcblk0 is external and can be used", 0},
 	} {
-		m := &fact.Machine{USB: fact.Is([]fact.USB{}), Controllers: fact.Is([]string{"usb1"}), Media: c.media,
+		m := &fact.Machine{USB: fact.Is([]fact.USB{}), Controllers: fact.Is([]string{"usb1"}), Media: c.media, DisksRefused: !strings.HasPrefix(c.what, "USB alone"),
 			Capable: map[string]fact.Capability{string(settingExternal): {Level: c.level, Limit: "L"}}}
 		s := []section.Section{usb.Section, Section}
 		out := section.Decide(s, section.Open(s, document(t, noExternal), m))

@@ -61,6 +61,7 @@ func (m *Media) mounts() ([]mountinfo.Mount, error) {
 
 // Observe lists the disks, and what the kernel does with them.
 func (m *Media) Observe(_ context.Context, out *fact.Machine) error {
+	out.DisksRefused = !m.off
 	list, err := m.disks()
 	if err != nil {
 		out.Media = fact.Unread[[]fact.Medium](err.Error())
