@@ -60,9 +60,24 @@ func (g *Guard) push(ctx context.Context) error {
 	if _, asked := g.rules.Carry(&fact.Tunnels{}); !asked {
 		return nil // nothing is read for it: what is loaded must be loaded quickly
 	}
+	return g.tell(g.r.known(ctx))
+}
+
+// read reads the tunnels for a finding, and tells the switch first: what the finding says is so by then.
+func (g *Guard) read(ctx context.Context) fact.Known[fact.Tunnels] {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	t := g.r.known(ctx)
-	if !t.OK {
-		return nil // the finding says so
+	if err := g.tell(t); err != nil {
+		g.r.log.Warn("the kill switch is not up to date", "error", err) // its own reading says so, too
+	}
+	return t
+}
+
+// tell tells the switch what follows. The caller has the lock.
+func (g *Guard) tell(t fact.Known[fact.Tunnels]) error {
+	if !t.OK || g.rules == nil || g.r.off {
+		return nil // the finding says what cannot be read
 	}
 	c, ok := g.rules.Carry(&t.V)
 	if !ok {

@@ -48,7 +48,11 @@ const socketLimit = 5 * time.Second
 
 // Observe fills in the tunnels and routes.
 func (r *Reader) Observe(ctx context.Context, m *fact.Machine) error {
-	m.Tunnels = r.known(ctx)
+	if r.guard != nil {
+		m.Tunnels = r.guard.read(ctx)
+	} else {
+		m.Tunnels = r.known(ctx)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last = m.Tunnels
@@ -57,6 +61,10 @@ func (r *Reader) Observe(ctx context.Context, m *fact.Machine) error {
 
 // State is what was observed last.
 func (r *Reader) State() State {
+	told := ""
+	if r.guard != nil { // before our lock: the guard reads under its own
+		told = r.guard.state()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := State{Tunnels: r.last.V, Endpoints: map[string][]string{}}
@@ -70,9 +78,7 @@ func (r *Reader) State() State {
 			}
 		}
 	}
-	if r.guard != nil {
-		out.Switch = r.guard.state()
-	}
+	out.Switch = told
 	return out
 }
 
