@@ -217,7 +217,9 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 	part("files are taken", testTaken)
 	part("disks without a driver", testDisksOff)
 	part("the doorman", testDoorman)
-	part("its own disk", func(t *testing.T, r *rig) { testOwnDisk(t, r, limited) })
+	if os.Getenv("WARDER_SOAK") != "" {
+		part("its own disk", func(t *testing.T, r *rig) { testOwnDisk(t, r, limited) })
+	}
 	part("its own disk, without programs", func(t *testing.T, r *rig) {
 		defer r.withoutPrograms()()
 		testOwnDisk(t, r, "warder status --json | grep -q 'files of more than 1048576 bytes are taken off 2 external disk(s)'")

@@ -115,7 +115,7 @@ func testDoorman(t *testing.T, r *rig) {
 // testOwnDisk: what the machine logs, and what the agent itself keeps, lie on a disk on which files are limited. Nothing waits for
 // itself, and the policy can be lifted.
 func testOwnDisk(t *testing.T, r *rig, limitedNow string) {
-	defer r.try("umount -l /var/log/journal; rmdir /var/log/journal; systemctl restart systemd-journald; systemctl stop warder; umount -l /var/lib/warder; systemctl start warder; umount -l /run/nv")
+	defer r.try("umount -l /var/log/journal; systemctl restart systemd-journald; systemctl stop warder; umount -l /var/lib/warder; systemctl start warder; umount -l /run/nv")
 	r.set(`{"policy_data":{}}`)
 	r.made("ext4", "$(sh /root/nv outside-1)", "/run/nv")
 	r.sh(`set -e; mkdir -p /run/nv/journal /var/log/journal; mount --bind /run/nv/journal /var/log/journal; systemctl restart systemd-journald; journalctl --flush; test -n "$(find /run/nv/journal -type f)"
@@ -132,7 +132,7 @@ systemctl stop warder; cp -a /var/lib/warder /run/nv/warder; mount --bind /run/n
 	r.wait("the agent is back", "systemctl is-active -q warder && timeout -s KILL 30 warder status --json >/dev/null || test $? != 137")
 	r.set(`{"policy_data":{}}`)
 	r.sh("timeout -s KILL 60 sh -c 'head -c 3M /dev/urandom >/run/nv/open/free && sleep 2 && test $(stat -c %s /run/nv/open/free) = 3145728'")
-	r.sh(`set -e; systemctl stop warder; umount /var/lib/warder; rm -rf /var/lib/warder/*; cp -a /run/nv/warder/. /var/lib/warder/; systemctl start warder; journalctl --relinquish-var || true; systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald-audit.socket systemd-journald; umount /var/log/journal; rmdir /var/log/journal; systemctl start systemd-journald.socket systemd-journald-dev-log.socket systemd-journald`)
+	r.sh(`set -e; systemctl stop warder; umount /var/lib/warder; rm -rf /var/lib/warder/*; cp -a /run/nv/warder/. /var/lib/warder/; systemctl start warder; journalctl --relinquish-var || true; systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald-audit.socket systemd-journald; umount /var/log/journal; systemctl start systemd-journald.socket systemd-journald-dev-log.socket systemd-journald`)
 	r.sh("unmount /run/nv")
 	r.set(`{"policy_data":{}}`)
 }
