@@ -189,7 +189,7 @@ openvpn --daemon --writepid /run/o.pid --dev tunc --dev-type tun --secret /root/
 	r.set(policy("monitor", `{"network":{"vpn_required":true,"vpn":{"interface":"ppp*"}}}`))
 	r.sh(`pppd nodetach noauth local noipdefault nodefaultroute 10.94.0.2:10.94.0.1 pty 'ip netns exec outside pppd notty noauth local nodefaultroute 10.94.0.1:10.94.0.2' ` +
 		`>/run/pppd.log 2>&1 & echo $! >/run/pppd.pid`)
-	r.wait("PPP", "ip addr show dev ppp0 | grep -q 10.94.0.2 || { cat /run/pppd.log; false; }")
+	r.wait("PPP", "ip addr show dev ppp0 up | grep -q 10.94.0.2 || { cat /run/pppd.log; false; }")
 	r.sh("ip route add 0.0.0.0/1 dev ppp0; ip route add 128.0.0.0/1 dev ppp0")
 	says(r, "PPP", "everything goes through ppp0 (ppp)")
 	r.sh("kill $(cat /run/pppd.pid)")
