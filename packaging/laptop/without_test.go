@@ -90,7 +90,7 @@ func testDoorman(t *testing.T, r *rig) {
 	contains(t, r.sh("/var/tmp/copied version; /bin/true"), "rclone v") // what escapes is in the finding
 	// A new version is refused as well, once it has been found.
 	r.sh("cp -p /usr/bin/rclone /usr/bin/rclone.new && mv /usr/bin/rclone.new /usr/bin/rclone")
-	const refused = "rclone version 2>&1 | grep -q 'not permitted'" // and not stopped, by which it fails, too
+	const refused = "rclone version 2>&1 | grep -q 'not permitted'"                                                                // and not stopped, by which it fails, too
 	r.sh("for i in $(seq 100); do if " + refused + "; then exit 0; fi; warder check-in >/dev/null || true; sleep 1; done; exit 1") // within a minute, or once somebody looks
 	// An agent that hangs keeps those waiting who start a client, and nobody else; one that dies lets them go.
 	r.sh("systemctl kill -s STOP warder; code=0; timeout -s KILL 3 rclone version || code=$?; /bin/true && cat /usr/bin/rclone >/dev/null && test $code = 137 && code=0; systemctl kill -s CONT warder; exit $code")
