@@ -36,7 +36,7 @@ func testDisksOff(t *testing.T, r *rig) {
 	r.wait("both are away", bothAway)
 	r.told("denied", "it was in use: it was emptied")
 	r.wait("it is compliant", "warder status --json | grep -q '2 external disk(s) are refused'")
-	containsAll(t, r.finding(external), "compliant/partial: ", "taken off their driver")
+	containsAll(t, r.finding(external), "compliant/partial: ", "lose their driver")
 	containsAll(t, r.sh("warder explain storage /dev/mmcblk0"), "DENY", "its driver is taken off it")
 	// It is away while the agent is dead, and comes back for nobody but root; then it is taken once more.
 	r.sh("systemctl kill -s KILL warder; " + bothAway)

@@ -19,7 +19,7 @@ const (
 )
 
 // cannotLimit is what is so where the kernel takes no programs.
-const cannotLimit = "clients that a package has installed below /usr or /opt cannot start while the agent runs; others, copies, and what a loader runs can, and are stopped within a minute"
+const cannotLimit = "clients that a package has installed below /usr or /opt cannot start while the agent runs; others, copies, and what a loader runs can, and are stopped within a minute if they have a client's name"
 
 // claims are what this package supports, on every system.
 func claims() []platform.Claim {
