@@ -191,7 +191,12 @@ func (m *machine) apply(ctx context.Context, doc *policy.Document, before func(r
 			reflect.DeepEqual(last.blind, out.Blind)}
 	var unloaded []error
 	still := ask.Still
-	r := m.loop.Run(ctx, ask, func(context.Context) { unloaded, still = m.load(loaded, out.Blind), false })
+	r := m.loop.Run(ctx, ask, func(context.Context) {
+		unloaded, still = m.load(loaded, out.Blind), false
+		m.mu.Lock() // who sees that a guard lets something pass, and asks why, is answered by what it goes by
+		m.state.compiled, m.state.governed = c, doc != nil
+		m.mu.Unlock()
+	})
 	r.Problems = append(r.Problems, unloaded...)
 	m.name(r.Drifted)
 	after := snapshot
@@ -383,7 +388,7 @@ func (m *machine) last() standing {
 	return m.state
 }
 
-// opened is the policy compiled for the last snapshot, for questions. While nothing is in force it allows everything.
+// opened is the policy compiled for the last snapshot that the guards were given, for questions. While nothing is in force it allows everything.
 func (m *machine) opened(doc *policy.Document) *section.Case {
 	s := m.last()
 	if s.governed {

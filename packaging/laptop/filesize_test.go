@@ -80,6 +80,7 @@ func (r *rig) fileExcepted(dir string, code bool) {
 	}
 	r.sh("mkdir -p -m 777 %s/sub/deep", dir)
 	r.wait("it may be large", "cp /srv/from/large %s && cmp /srv/from/large %s", file, file)
+	r.wait("the new rules answer", "warder explain storage %s 3MiB | grep -q ALLOW", file) // every guard is given them, then they answer
 	containsAll(r.t, r.sh("warder explain storage "+file+" 3MiB"), "ALLOW", "an exception for this file is in force")
 	containsAll(r.t, r.sh("warder explain storage "+file+".old 3MiB"), "DENY", "file:"+file+".old")
 	for _, as := range []string{"", nobody} {
