@@ -30,7 +30,10 @@ type Options struct {
 	// Single has one processor instead of two. That emulator (QEMU before 8.1) can go on with an instruction that another processor has
 	// replaced, and programs that are attached to functions of the kernel replace instructions: the kernel ends with "int3" then.
 	Single bool
-	Initrd string // another kernel than the image's; a name in the image's directory, or a path
+	// Counted has one processor that takes a nanosecond of the laptop's own time for each instruction, however busy the machine
+	// beneath is: its times are counts of instructions. It is slower.
+	Counted bool
+	Initrd  string // another kernel than the image's; a name in the image's directory, or a path
 }
 
 // Laptop is a running machine.
@@ -96,11 +99,16 @@ func boot(o Options) (*Laptop, error) {
 		initrd = filepath.Join(o.Image, initrd)
 	}
 	processors := "2"
-	if o.Single {
+	threads := "tcg,thread=multi"
+	if o.Single || o.Counted {
 		processors = "1"
 	}
+	if o.Counted {
+		threads = "tcg,thread=single"
+		o.Args = append([]string{"-icount", "shift=0"}, o.Args...)
+	}
 	args := []string{
-		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", processors, "-m", "1024",
+		"-M", "q35", "-accel", threads, "-cpu", "max", "-smp", processors, "-m", "1024",
 		"-nographic", "-no-reboot", "-net", "none", "-monitor", "none",
 		"-kernel", filepath.Join(o.Image, "vmlinuz"), "-initrd", initrd,
 		// norandmaps: the emulator translates a program again at each new place in memory. With random places, every

@@ -214,6 +214,7 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		}
 		testFileSize(t, r, list, first || os.Getenv("WARDER_SOAK") != "")
 	})
+	part("passed over", testPassedOver)
 	part("files are taken", testTaken)
 	part("disks without a driver", testDisksOff)
 	part("the doorman", testDoorman)

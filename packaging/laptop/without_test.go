@@ -112,6 +112,51 @@ func testDoorman(t *testing.T, r *rig) {
 	r.sh("rm /var/tmp/script /var/tmp/link /var/tmp/copied")
 }
 
+// testPassedOver: a kernel that takes the processor from threads in the middle of a program passes over it for others meanwhile. Such
+// a kernel carries no programs that have to see each call, and what is done instead is done there; also if it is told so while it runs.
+func testPassedOver(t *testing.T, r *rig) {
+	const (
+		model  = "/sys/kernel/debug/sched/preempt"
+		both   = `{"policy_data":{"storage":{"max_file_size_mb":1,"cloud_sync_allowed":false}}}`
+		pinned = "test -e /sys/fs/bpf/warder/filesize/link_size_ask -a -e /sys/fs/bpf/warder/cloudsync/link_cloud_exec"
+	)
+	defer r.try("echo voluntary >" + model + "; systemctl restart warder; umount /run/nv; " + newCard)
+	contains(t, r.sh("cat "+model), "(voluntary)")
+	r.set(`{"policy_data":{}}`)
+	r.made("ext4", "$(sh /root/nv outside-1)", "/run/nv")
+	r.set(both)
+	r.wait("the programs are attached", pinned)
+	crowded := func() (writes string, missed int) { // and how many programs were passed over
+		t.Helper()
+		list := strings.Split(strings.TrimSpace(r.sh("/host/attacker crowded /run/nv/open 1048576 4")), "\n")
+		return list[0], len(list) - 1
+	}
+	if writes, missed := crowded(); !strings.HasSuffix(writes, ": 0 have grown, 0 were refused") || missed != 0 {
+		t.Errorf("%s, %d programs were passed over", writes, missed)
+	}
+	r.sh("echo full >" + model + "; rm /sys/fs/bpf/warder/filesize/link_size_cut") // by which the agent looks
+	r.wait("what is done instead is done", "warder status --json | grep -q 'files of more than 1048576 bytes are taken off' && ! test -e /sys/fs/bpf/warder")
+	for _, setting := range []string{sizes, "storage.cloud_sync_allowed"} {
+		containsAll(t, r.finding(setting), "compliant/partial: ", `its preemption is "full"`)
+	}
+	if writes, _ := crowded(); !strings.HasSuffix(writes, " 0 were refused") { // that some grow is why it is partial
+		t.Error(writes)
+	}
+	r.sh("head -c 3M /dev/zero >/run/nv/open/large; ! rclone version 2>/dev/null")
+	r.wait("it is taken", "! test -s /run/nv/open/large; warder quarantine purge --older-than 0s")
+	r.set(`{"policy_data":{}}`)
+	r.sh(unpinned + " && rclone version && echo voluntary >" + model + " && systemctl restart warder")
+	r.set(both)
+	r.wait("the programs are attached", pinned)
+	if got := r.finding(sizes); strings.Contains(got, "passes over") {
+		t.Error(got)
+	}
+	// They do not stay where the kernel does not carry them, although nobody was there when it became so.
+	r.sh("systemctl kill -s STOP warder; echo full >" + model + "; " + pinned + " && systemctl kill -s KILL warder")
+	r.wait("what is done instead is done", "warder status --json | grep -q 'files of more than 1048576 bytes are taken off' && ! test -e /sys/fs/bpf/warder")
+	r.set(`{"policy_data":{}}`)
+}
+
 // testOwnDisk: what the machine logs, and what the agent itself keeps, lie on a disk on which files are limited. Nothing waits for
 // itself, and the policy can be lifted.
 func testOwnDisk(t *testing.T, r *rig, limitedNow string) {

@@ -20,6 +20,8 @@ type Set struct {
 	Maps     []string // those that are pinned
 	// Idle is the size of the beginning of the map "config" that is zero while the programs do nothing.
 	Idle int
+	// Every says that the programs have to see each call: a kernel that passes over some of them does not carry the set.
+	Every bool
 }
 
 // Program is one program of a set, and where it is attached.
@@ -55,7 +57,7 @@ var Media = Set{Name: "media", Object: mediaObject, Programs: []Program{{Name: "
 var fileSizeObject []byte
 
 // FileSize keeps files on external disks from growing past a size. platform/media tells it which.
-var FileSize = Set{Name: "filesize", Object: fileSizeObject, Idle: 8, Programs: []Program{
+var FileSize = Set{Name: "filesize", Object: fileSizeObject, Idle: 8, Every: true, Programs: []Program{
 	{Name: "size_came", Hook: "bdev_add"}, {Name: "size_rests", Hook: "bd_link_disk_holder"}, {Name: "size_loop", Hook: "blkdev_ioctl", Args: 3, Optional: true}, {Name: "size_loop_32", Hook: "compat_blkdev_ioctl", Args: 3, Optional: true},
 	{Name: "size_ask", Hook: "security_file_permission"}, {Name: "size_write", Hook: "rw_verify_area"},
 	{Name: "size_alloc", Hook: "vfs_fallocate"}, {Name: "size_clone", Hook: "vfs_clone_file_range"},
@@ -65,13 +67,13 @@ var FileSize = Set{Name: "filesize", Object: fileSizeObject, Idle: 8, Programs: 
 	{Name: "size_io_write", Hook: "io_write", Optional: true},
 	{Name: "size_wrote", Hook: "vfs_write"}, {Name: "size_alloced", Hook: "vfs_fallocate"}, {Name: "size_exit", Hook: "sched_process_exit"},
 	{Name: "size_cut", Hook: "security_inode_setattr", Args: 3, Else: "size_cut_2"}, {Name: "size_open", Hook: "security_file_open"}, {Name: "size_flags", Hook: "security_file_fcntl"}},
-	Maps: []string{"disks", "allowed", "config", "counts", "programs", "refusals", "doing", "sums", "names", "excepted"}}
+	Maps: []string{"disks", "allowed", "config", "counts", "programs", "refusals", "doing", "sums", "names", "excepted", "marks"}}
 
 //go:embed objects/cloudsync.o
 var cloudSyncObject []byte
 
 // CloudSync keeps sync clients from being started. platform/cloudsync tells it which.
-var CloudSync = Set{Name: "cloudsync", Object: cloudSyncObject, Idle: 4, Programs: []Program{{Name: "cloud_exec", Hook: "security_bprm_check"}, {Name: "cloud_map", Hook: "security_mmap_file"},
+var CloudSync = Set{Name: "cloudsync", Object: cloudSyncObject, Idle: 4, Every: true, Programs: []Program{{Name: "cloud_exec", Hook: "security_bprm_check"}, {Name: "cloud_map", Hook: "security_mmap_file"},
 	{Name: "cloud_protect", Hook: "security_file_mprotect"}},
 	Maps: []string{"config", "names", "prints", "files", "counts", "refusals"}}
 

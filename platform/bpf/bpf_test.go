@@ -101,7 +101,7 @@ func TestVersion(t *testing.T) {
 		of    string
 	}{
 		{&Media, fact.MediaRefused, 2, "60ba3116cb592a0eda810dbfd0fef1efa2ba6b94382fb51a4847f0f7ee0d11ab"},
-		{&FileSize, fact.FileSizeLimit(1), 2, "cddc422e16dcf4e31e5d8dc210a833db3fe0f5d6fb40ecd4b9d77bfa272b8902"},
+		{&FileSize, fact.FileSizeLimit(1), 3, "3d7cfb88348251cacfe849150ea73479463cec0751660da9d27b0f1a91389a30"},
 		{&CloudSync, fact.ClientsRefused(nil), 2, "fb53448501db488ea247ecd60a9ddd6ed24c45ed2aa4172e5c34a7e3a446dce5"},
 	} {
 		if got := fmt.Sprintf("%x", sha256.Sum256(x.set.Object)); got != x.of || !strings.HasSuffix(x.value, fmt.Sprintf("(programs %d)", x.n)) {

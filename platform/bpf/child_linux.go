@@ -52,6 +52,9 @@ func (s *Set) Load(ctx context.Context, args ...string) error {
 
 // Takes says why this machine cannot carry the set. That it can is remembered in a directory that a boot empties.
 func (s *Set) Takes(ctx context.Context, run string) error {
+	if err := s.Passed(); err != nil { // that can change while it runs
+		return err
+	}
 	return s.once(ctx, run, "kernel-takes.", childTry)
 }
 

@@ -21,11 +21,13 @@ type Held struct {
 	mu      sync.Mutex
 	present *Pinned
 	fresh   chan struct{}
+
+	passed chan error // why the kernel passes over the programs, since it was told another model of preemption
 }
 
 // Hold prepares to hold a set.
 func Hold(s *Set, check func(*Pinned) error) *Held {
-	return &Held{set: s, check: check, fresh: make(chan struct{}, 1)}
+	return &Held{set: s, check: check, fresh: make(chan struct{}, 1), passed: make(chan error, 1)}
 }
 
 // With calls f with what is pinned; nil without an error: nothing is. Only one f runs at a time.
@@ -100,6 +102,35 @@ func (h *Held) Make(ctx context.Context, inherit func(p, old *Pinned) error, arg
 	return errors.Join(err, h.set.EndStrays())
 }
 
+// Sees says that the kernel passes over programs that have to see each call, or has done so, or nil.
+func (h *Held) Sees(p *Pinned) error {
+	if err := h.set.Passed(); err != nil || !h.set.Every {
+		if err != nil {
+			select {
+			case h.passed <- err:
+			default:
+			}
+		}
+		return err
+	}
+	n, err := p.missed()
+	if err == nil && n > 0 {
+		err = changed("the kernel has passed over them %d times", n)
+	}
+	return err
+}
+
+// Passed returns why the kernel, which did not when the agent started, passes over the programs now; nil when ctx ends. What is done
+// instead begins with the next start.
+func (h *Held) Passed(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-h.passed:
+		return err
+	}
+}
+
 // Remove gives the set back.
 func (h *Held) Remove() error {
 	h.making.Store(true)
@@ -109,6 +140,28 @@ func (h *Held) Remove() error {
 	h.wanted.Store(false)
 	h.close()
 	return h.set.Remove()
+}
+
+// unused is what is wrong with a set that is pinned where it is not used.
+const unused = "they are pinned, and this kernel does not run them each time"
+
+// Unused says that something of the set is pinned where the kernel does not carry it, or nil.
+func (h *Held) Unused() error {
+	if h.set.Pinned() {
+		return &Changed{Why: unused}
+	}
+	return nil
+}
+
+// Leave takes away what is pinned where it is not used. Whether copies of it are elsewhere may not be known there.
+func (h *Held) Leave() error {
+	if !h.set.Pinned() {
+		return nil
+	}
+	if err := h.Remove(); h.set.Pinned() {
+		return err
+	}
+	return nil
 }
 
 // Watch reports that another program has changed what is pinned.

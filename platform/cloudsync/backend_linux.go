@@ -30,8 +30,10 @@ func (c *Clients) List(context.Context) (out map[enforce.Key]enforce.Reading, er
 	if c.off {
 		return nil, nil
 	}
-	if c.falls.Load() && !bpf.CloudSync.Pinned() {
+	if c.falls.Load() {
 		switch ids, on, changed, err := c.doorman.state(); {
+		case c.held.Unused() != nil:
+			out[key] = enforce.Reading{State: enforce.Present, Value: enforce.Value("changed: " + c.held.Unused().Error()), How: how}
 		case err != nil:
 			out[key] = enforce.Reading{State: enforce.Unknown, How: howDoorman + ": " + err.Error()}
 		case changed != "":
@@ -54,6 +56,9 @@ func (c *Clients) List(context.Context) (out map[enforce.Key]enforce.Reading, er
 		}
 		if why == nil {
 			why = bpf.CloudSync.Strays()
+		}
+		if why == nil && p != nil {
+			why = c.held.Sees(p)
 		}
 		var changed *bpf.Changed
 		switch {
@@ -89,8 +94,8 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 	if x.To.State == enforce.Absent {
 		c.last.Store(nil)
 		c.doorman.stop()
-		if c.falls.Load() && !bpf.CloudSync.Pinned() {
-			return nil
+		if c.falls.Load() {
+			return c.held.Leave()
 		}
 		return c.held.Remove()
 	}
@@ -100,7 +105,7 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 	}
 	has, unread := find(ids) // before anything is locked
 	if c.falls.Load() {
-		err := c.doorman.start(ids, has, unread)
+		err := errors.Join(c.doorman.start(ids, has, unread), c.held.Leave())
 		if poke := c.poke.Load(); poke != nil {
 			(*poke)()
 		}

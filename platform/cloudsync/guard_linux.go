@@ -223,6 +223,9 @@ func (g *Guard) Run(ctx context.Context) error {
 	g.poke.Store(&poke)
 	var all sync.WaitGroup
 	defer all.Wait()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	all.Go(func() { cancel(g.held.Passed(ctx)) })
 	all.Go(func() { g.tell(ctx) })
 	next := time.NewTimer(settles)
 	defer next.Stop()
@@ -232,6 +235,9 @@ func (g *Guard) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			if why := context.Cause(ctx); !errors.Is(why, context.Canceled) {
+				return why
+			}
 			return nil
 		case <-g.soon:
 			asked = false

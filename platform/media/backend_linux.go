@@ -214,6 +214,9 @@ func (k *kernel) know(d disk, devs []uint32, turn uint64) error {
 		e = entry{Turn: turn, Whole: devs[0]}
 	}
 	for _, dev := range devs {
+		if err := k.mark(dev); err != nil {
+			return fmt.Errorf("disk %s cannot be told to the kernel: %w", d.name(), err)
+		}
 		if err := k.Maps["disks"].Update(dev, &e, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
 			return fmt.Errorf("disk %s cannot be told to the kernel: %w", d.name(), err)
 		}

@@ -57,6 +57,15 @@ func (k *kernel) inherit(old *kernel) error {
 			return err
 		}
 	}
+	if k.Maps["marks"] != nil && old.Maps["disks"] != nil {
+		known, err := bpf.Entries[uint32, entry](old.Pinned, "disks")
+		for dev := range known {
+			err = errors.Join(err, k.mark(dev))
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return errors.Join(copied[uint32, entry](k, old, "disks"), copied[uint32, uint64](k, old, "allowed"), copied[step, uint32](k, old, "excepted"))
 }
 

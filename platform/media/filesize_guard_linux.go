@@ -204,8 +204,9 @@ func (g *LimitGuard) Run(ctx context.Context) error {
 	}
 	var all sync.WaitGroup
 	defer all.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	all.Go(func() { cancel(g.held.Passed(ctx)) })
 	all.Go(func() { g.tell(ctx) })
 	all.Go(func() { g.follow(ctx) })
 	end := context.AfterFunc(ctx, s.Stop)
@@ -214,8 +215,10 @@ func (g *LimitGuard) Run(ctx context.Context) error {
 	for {
 		n, err := s.Read(b)
 		switch {
-		case ctx.Err() != nil:
+		case errors.Is(context.Cause(ctx), context.Canceled):
 			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		case errors.Is(err, unix.ENOBUFS):
 			_ = g.rescan() // announcements were lost
 			continue

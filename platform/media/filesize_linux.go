@@ -212,7 +212,7 @@ func (l *Limit) rests(k *kernel) error {
 		case err != nil:
 			errs = append(errs, err)
 		case on && is != below: // a new one, or it rests on another disk than before
-			errs = append(errs, k.Put("disks", dev, &below))
+			errs = append(errs, k.mark(dev), k.Put("disks", dev, &below))
 			var text [32]byte
 			copy(text[:31], name)
 			errs = append(errs, k.Put("names", text, dev))
@@ -317,7 +317,9 @@ func (l *Limit) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 	}
 	out := map[enforce.Key]enforce.Reading{}
 	if l.falls.Load() {
-		if limit, on := l.taker.state(); on {
+		if err := l.held.Unused(); err != nil {
+			out[limitKey] = enforce.Reading{State: enforce.Present, Value: enforce.Value("changed: " + err.Error()), How: howSize}
+		} else if limit, on := l.taker.state(); on {
 			out[limitKey] = enforce.Reading{State: enforce.Present, Value: enforce.Value(fact.FileSizeLimit(limit)), How: howTaken}
 		}
 		return out, nil
@@ -333,6 +335,15 @@ func (l *Limit) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 		}
 		if err == nil {
 			err = bpf.FileSize.Strays()
+		}
+		if err == nil && k != nil {
+			err = l.held.Sees(k.Pinned)
+		}
+		if err == nil && k != nil {
+			var is bool
+			if is, err = k.unmarked(); is {
+				err = errors.Join(err, &bpf.Changed{Why: "they do not look for a disk that they know"})
+			}
 		}
 		if err == nil && k != nil {
 			var is bool
@@ -378,7 +389,7 @@ func (l *Limit) change(ctx context.Context, c enforce.Change) error {
 	if c.To.State == enforce.Absent {
 		l.taker.stop()
 		if l.falls.Load() {
-			return nil
+			return l.held.Leave()
 		}
 		return l.held.Remove()
 	}
@@ -387,7 +398,7 @@ func (l *Limit) change(ctx context.Context, c enforce.Change) error {
 		return fmt.Errorf("%q names no limit", c.To.Value)
 	}
 	if l.falls.Load() {
-		return l.taker.start(limit)
+		return errors.Join(l.taker.start(limit), l.held.Leave())
 	}
 	told := false
 	var err error

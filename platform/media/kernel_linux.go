@@ -69,6 +69,30 @@ func (k *kernel) entry(dev uint32) (e entry, ok bool, err error) {
 	return e, err == nil, err
 }
 
+// mark has the programs look for a device among the disks; for sets that look there for each, it does nothing. It comes before the
+// device is noted (c/filesize.c).
+func (k *kernel) mark(dev uint32) error {
+	if k.Maps["marks"] == nil {
+		return nil
+	}
+	return k.Put("marks", markOf(dev), uint32(1))
+}
+
+// markOf is where a device's mark is.
+func markOf(dev uint32) uint32 { return (dev ^ dev>>20) % 4096 }
+
+// unmarked reports whether a disk is noted for which the programs do not look.
+func (k *kernel) unmarked() (bool, error) {
+	disks, err := bpf.Entries[uint32, entry](k.Pinned, "disks")
+	for dev := range disks {
+		var is uint32
+		if err := k.Lookup("marks", markOf(dev), &is); err != nil || is == 0 {
+			return true, err
+		}
+	}
+	return false, err
+}
+
 // ended in a turn says that the disk was allowed in it, and is not any more.
 const ended = 1 << 63
 

@@ -45,6 +45,7 @@ var attacks = map[string]func(args []string) error{
 	"grow":       grow,
 	"filespeed":  filespeed,
 	"memfd":      memfd,
+	"crowded":    crowded,
 
 	"fakeproc-inside": fakeproc,
 	"fifo-inside":     fifo,

@@ -105,6 +105,17 @@ struct {
 	__type(value, __u32);
 } names SEC(".maps");
 
+// Which devices can be external, by a few bits of their numbers, so that a write to the machine's own disks costs no more than a look
+// here. Set before a disk is noted, and never taken back.
+#define MARKS 4096
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MARKS);
+	__type(key, __u32);
+	__type(value, __u32);
+} marks SEC(".maps");
+
 // Files of file systems that pass on to others (overlay, FUSE), by inode: on which external device that one is. What is spliced into
 // such a file is asked about there alone, since Linux 6.8.
 struct passed {
@@ -186,12 +197,28 @@ static inline_always __u32 where(struct inode *i)
 	return dev ? KEEP(*dev) : 0;
 }
 
+// marked is where a device is in marks.
+static inline_always __u32 *marked(__u32 dev)
+{
+	__u32 at = (dev ^ dev >> 20) % MARKS;
+
+	return map_lookup(&marks, &at);
+}
+
+static inline_always void mark(__u32 dev)
+{
+	__u32 *is = marked(dev);
+
+	if (is)
+		*is = 1;
+}
+
 // outside returns the external disk on which an inode's file system is, if it is on one.
 static inline_always struct disk *outside(struct inode *i)
 {
-	__u32 dev = where(i);
+	__u32 dev = where(i), *is = marked(dev);
 
-	return dev ? map_lookup(&disks, &dev) : 0;
+	return dev && is && *is ? map_lookup(&disks, &dev) : 0;
 }
 
 // on returns it if it is not exempt.
@@ -376,6 +403,7 @@ int size_came(__u64 *ctx)
 {
 	if (proving(CAME))
 		return 0;
+	mark((__u32)ctx[1]); // also one that turns out to be the machine's own
 	came((void *)ctx[0], (__u32)ctx[1], 1);
 	called((void *)ctx[0], (__u32)ctx[1]);
 	return 0;
@@ -396,6 +424,7 @@ int size_rests(__u64 *ctx)
 	if (!d)
 		return 0;
 	new = *d;
+	mark(dev);
 	map_update(&disks, &dev, &new, BPF_ANY);
 	called(disk->part0, dev);
 	return 0;
@@ -456,6 +485,7 @@ static inline_always int loop(__u64 *ctx)
 	d = behind(fd);
 	if (d) {
 		new = *d;
+		mark(dev);
 		map_update(&disks, &dev, &new, BPF_ANY);
 	} else {
 		map_delete(&disks, &dev);
