@@ -213,7 +213,6 @@ func TestSpeedFiles(t *testing.T) {
 		if _, err := fmt.Sscan(r.sh("sync; /host/attacker filespeed "+what), &clock, &busy); err != nil || clock == 0 || busy == 0 {
 			t.Fatal(what, clock, busy, err)
 		}
-		t.Log("ZZ", what, clock, busy)
 		return clock, busy
 	}
 	for i := range 21 {
