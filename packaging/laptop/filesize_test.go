@@ -213,7 +213,11 @@ printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations
 	limitedNow()
 
 	// Changed at run time, by the policy and by others, and killed: there is no moment in which a file grows.
-	r.sh(`(while :; do truncate -s 1100K /run/card/open/never 2>/dev/null && echo grown >>/run/never; sleep 0.002; done) >/dev/null 2>&1 & echo $! >/run/tries; rm -f /run/never`)
+	r.sh(`rm -f /run/never; (while :; do truncate -s 1100K /run/card/open/never 2>/dev/null && echo grown >>/run/never; sleep 0.002; done) >/dev/null 2>&1 & echo $! >/run/tries
+(cd /run/card/open; while :; do
+	cp /srv/from/fits copied 2>/dev/null && ! cmp -s /srv/from/fits copied && echo "a copy is not whole" >>/run/never
+	cp /srv/from/large copied 2>/dev/null && echo "a copy is too large" >>/run/never; test "$(stat -c %s copied || echo 0)" -gt 1048576 && echo "a copy has grown" >>/run/never
+	rm -f copied; sleep 0.01; done) >/dev/null 2>&1 & echo $! >>/run/tries`)
 	r.set(strings.Replace(oneMiB, ":1}", ":0}", 1))
 	r.wait("nothing may be written", "! sh -c 'echo x >/run/card/open/x'")
 	r.set(oneMiB)
@@ -223,21 +227,18 @@ printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations
 	r.told("drift", "filesize/external")
 	r.sh("rm -r /sys/fs/bpf/warder")
 	r.wait("mended", "test -e /sys/fs/bpf/warder/filesize/link_size_cut && "+limited)
-	kills := 5 // TestMedia kills the agent elsewhere, too
-	if os.Getenv("WARDER_SOAK") != "" {
-		kills = 200
-	}
-	for i := range kills {
+	for i := range kills(5) { // TestMedia kills the agent elsewhere, too
 		r.change([]string{oneMiB, strings.Replace(oneMiB, ":1}", ":0}", 1)}[i%2])
 		r.sh("sleep 0.%d; systemctl kill -s KILL warder", i%10)
 		r.wait("the agent is back", "systemctl is-active -q warder")
 	}
 	limitedNow()
+	r.sh(`kill $(sed -n 2p /run/tries); cd /; sleep 0.2`)
 	r.sh("systemctl kill -s STOP warder; unmount /run/card; " + reinsert)
 	r.wait("the card is back", "test -b /dev/mmcblk0p2")
 	r.sh(`mount $(sh /root/nv outside-1) /run/card && ! dd if=/dev/zero of=/dev/mmcblk0p2 count=1 && printf secret | cryptsetup open --key-file=- /dev/mmcblk0p1 vault && mount /dev/mapper/vault /run/in && ! truncate -s 1100K /run/in/x
 code=$?; unmount /run/in; cryptsetup close vault; systemctl kill -s CONT warder; exit $code`)
-	r.sh(`kill $(cat /run/tries); if test -s /run/never; then wc -l /run/never; exit 1; fi`)
+	r.sh(`kill $(sed -n 1p /run/tries); if test -s /run/never; then wc -l /run/never; exit 1; fi`)
 	// A copy that is pinned elsewhere is ended with the policy.
 	r.sh("mkdir /sys/fs/bpf/other && mv /sys/fs/bpf/warder/filesize /sys/fs/bpf/other/filesize")
 	r.wait("mended", "test -e /sys/fs/bpf/warder/filesize/link_size_cut && "+limited)

@@ -115,6 +115,14 @@ const (
 	bothRefused = "2 external disk(s) are refused, first disk mmcblk0"
 )
 
+// kills is how often the agent is killed: so often, and 200 times in the soak.
+func kills(few int) int {
+	if os.Getenv("WARDER_SOAK") != "" {
+		return 200
+	}
+	return few
+}
+
 func testMedia(t *testing.T, whole *rig, first bool) {
 	part := func(name string, f func(t *testing.T, r *rig)) {
 		// What depends on the kernel is tried on both; the rest on Debian 13 in the soak.
@@ -214,8 +222,8 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		}
 		testFileSize(t, r, list, first || os.Getenv("WARDER_SOAK") != "")
 	})
+	part("files are taken", testTaken) // before anything else is
 	part("passed over", testPassedOver)
-	part("files are taken", testTaken)
 	part("disks without a driver", testDisksOff)
 	part("the doorman", testDoorman)
 	if os.Getenv("WARDER_SOAK") != "" {
@@ -236,11 +244,7 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		}
 		r.sh("systemctl kill -s CONT warder")
 		refusedNow(r)
-		kills := 8 // and five and three elsewhere
-		if os.Getenv("WARDER_SOAK") != "" {
-			kills = 200
-		}
-		for i := range kills {
+		for i := range kills(8) { // and five and three elsewhere
 			if i%2 == 0 {
 				r.sh("(%s) >/dev/null 2>&1 & systemctl kill -s KILL warder; wait", reinsert)
 			} else { // while the policy comes and goes
@@ -359,8 +363,14 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		r.unplug("phone")
 	})
 	part("removed", func(t *testing.T, r *rig) {
-		r.set(noExternal)
-		refusedNow(r)
+		if first {
+			r.set(noExternal)
+			refusedNow(r)
+		} else { // and on Debian 13 what is done without programs
+			r.withoutPrograms()
+			r.set(noExternal)
+			r.wait("both are away", bothAway)
+		}
 		r.sh("dpkg -r warder")
 		r.wait("everything can be used", unpinned+" && mount /dev/mmcblk0p1 /run/card && unmount /run/card && mount $(sh /root/nv outside-1) /run/card && unmount /run/card")
 	})

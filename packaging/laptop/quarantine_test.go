@@ -41,8 +41,8 @@ func testTaken(t *testing.T, r *rig) {
 	r.told("denied", "wrote file .*/run/card/open/named.film.*, 3145728 bytes")
 	r.wait("it is taken", "! test -s /run/card/open/named.film && warder quarantine purge --older-than 0s; warder quarantine list | grep -q empty")
 	// The agent is killed in the middle: a file is whole, on the disk or in the quarantine.
-	for i := range 3 {
-		r.sh(fmt.Sprintf("cp /srv/three /run/card/open/k%d; sleep 0.0%d; systemctl kill -s KILL warder; sync", i, 3*i))
+	for i := range kills(3) {
+		r.sh(fmt.Sprintf("cp /srv/three /run/card/open/k%d; sleep 0.0%d; systemctl kill -s KILL warder; sync", i, 3*i%10))
 		r.wait("the agent is back", "systemctl is-active warder && warder status --json | grep -q 'are taken off 2 external disk(s)'")
 		r.sh(fmt.Sprintf("test -s /run/card/open/k%d || test -s /var/lib/warder/quarantine/*/file", i))
 		r.sh(fmt.Sprintf("if test -s /run/card/open/k%d; then cmp /srv/three /run/card/open/k%d; rm /run/card/open/k%d; else cmp /srv/three /var/lib/warder/quarantine/*/file; fi && ! ls -d /var/lib/warder/quarantine/.new-* 2>/dev/null; warder quarantine purge --older-than 0s", i, i, i))
