@@ -100,7 +100,7 @@ bench: deps
 	go test -run '^$$' -bench . -benchmem ./enforce/... ./platform/usb ./agent/... ./sync/...
 	go test -tags bench -count=1 -p 1 -v -timeout 20m -run '^TestSpeed$$' ./platform/resolver ./agent
 	$(MAKE) --no-print-directory share
-	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_BENCH=1 go test -count=1 -v -timeout 60m -run 'TestSpeed' ./packaging/laptop
+	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_BENCH=1 go test -count=1 -v -timeout 90m -run 'TestSpeed' ./packaging/laptop
 
 # Ten thousand devices need twenty thousand descriptors in the generator and in the server.
 # What linters say of the OpenAPI documents: nothing. Needs node 20 and npm.

@@ -47,27 +47,6 @@ func (p *Pinned) Close() {
 	}
 }
 
-// missed is how often the kernel has passed over a program of the set.
-func (p *Pinned) missed() (n uint64, err error) {
-	for name, l := range p.links {
-		info, err := l.Info()
-		if err != nil {
-			return 0, fmt.Errorf("program %s: %w", name, err)
-		}
-		prog, err := ebpf.NewProgramFromID(info.Program)
-		if err != nil {
-			return 0, fmt.Errorf("program %s: %w", name, err)
-		}
-		stats, err := prog.Stats()
-		_ = prog.Close()
-		if err != nil {
-			return 0, fmt.Errorf("program %s: %w", name, err)
-		}
-		n += stats.RecursionMisses
-	}
-	return n, nil
-}
-
 // Is reports whether both are the same set in the kernel.
 func (p *Pinned) Is(o *Pinned) bool { return maps.Equal(p.ids, o.ids) }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,6 +43,27 @@ func (s *Set) Passed() error {
 		return fmt.Errorf("the kernel passes over programs that were interrupted (its preemption is %q)", model)
 	}
 	return nil
+}
+
+// missed is how often the kernel has passed over a program of the set.
+func (p *Pinned) missed() (n uint64, err error) {
+	for name, l := range p.links {
+		info, err := l.Info()
+		if err != nil {
+			return 0, fmt.Errorf("program %s: %w", name, err)
+		}
+		prog, err := ebpf.NewProgramFromID(info.Program)
+		if err != nil {
+			return 0, fmt.Errorf("program %s: %w", name, err)
+		}
+		stats, err := prog.Stats()
+		_ = prog.Close()
+		if err != nil {
+			return 0, fmt.Errorf("program %s: %w", name, err)
+		}
+		n += stats.RecursionMisses
+	}
+	return n, nil
 }
 
 // preemption is the kernel's model: what it says itself, else what it was told at boot, else what it was built with.
