@@ -62,7 +62,7 @@ type Plugged struct {
 
 // MediaRefused is the value of the resource that keeps external disks from being opened, while it does. The number counts the
 // programs' versions: those of an earlier agent are not taken for ones that another program has changed.
-const MediaRefused = "external disks are refused (programs 2)"
+const MediaRefused = "external disks are refused (programs 3)"
 
 // FileSizeLimit is the value of the resource that limits the size of files on external disks to so many bytes, while it does.
 func FileSizeLimit(bytes uint64) string {

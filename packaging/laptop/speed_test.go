@@ -194,7 +194,7 @@ func (r *rig) wire() {
 // TestSpeedFiles compares writing to an internal disk, and starting programs, with the programs that limit the size of files and
 // without them: twenty pairs that alternate, the ratio of each, their median, and the interval in which the median is (95 of 100).
 // What is compared is what the processor does for it, in instructions: the laptop's disk and clock are the emulator's, whose noise is
-// larger than what is looked for. By the clock, which waits for the disk too, it can only be less.
+// larger than what is looked for.
 func TestSpeedFiles(t *testing.T) {
 	disk := filepath.Join(t.TempDir(), "inside.img")
 	if out, err := exec.Command("sh", "-c", `truncate -s 2G "$0" && mkfs.ext4 -q "$0"`, disk).CombinedOutput(); err != nil {

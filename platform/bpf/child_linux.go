@@ -52,10 +52,17 @@ func (s *Set) Load(ctx context.Context, args ...string) error {
 
 // Takes says why this machine cannot carry the set. That it can is remembered in a directory that a boot empties.
 func (s *Set) Takes(ctx context.Context, run string) error {
-	if err := s.Passed(); err != nil { // that can change while it runs
+	if err := s.overlooks(run); err != nil { // that can change while it runs
 		return err
 	}
-	return s.once(ctx, run, "kernel-takes.", childTry)
+	err := s.once(ctx, run, "kernel-takes.", childTry)
+	if err != nil {
+		if p, unopened := s.Open(); unopened == nil { // what is there it has taken, whatever kept the child from trying
+			p.Close()
+			return nil
+		}
+	}
+	return err
 }
 
 // Calls finds out whether the kernel calls the programs where it has to.

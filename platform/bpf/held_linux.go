@@ -3,7 +3,9 @@ package bpf
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -22,12 +24,13 @@ type Held struct {
 	present *Pinned
 	fresh   chan struct{}
 
-	passed chan error // why the kernel passes over the programs, since it was told another model of preemption
+	run  string     // a directory that a boot empties
+	over chan error // why the kernel does not carry the set any more
 }
 
-// Hold prepares to hold a set.
-func Hold(s *Set, check func(*Pinned) error) *Held {
-	return &Held{set: s, check: check, fresh: make(chan struct{}, 1), passed: make(chan error, 1)}
+// Hold prepares to hold a set. run is a directory that a boot empties.
+func Hold(s *Set, run string, check func(*Pinned) error) *Held {
+	return &Held{set: s, run: run, check: check, fresh: make(chan struct{}, 1), over: make(chan error, 1)}
 }
 
 // With calls f with what is pinned; nil without an error: nothing is. Only one f runs at a time.
@@ -102,31 +105,39 @@ func (h *Held) Make(ctx context.Context, inherit func(p, old *Pinned) error, arg
 	return errors.Join(err, h.set.EndStrays())
 }
 
-// Sees says that the kernel passes over programs that have to see each call, or has done so, or nil.
-func (h *Held) Sees(p *Pinned) error {
-	if err := h.set.Passed(); err != nil || !h.set.Every {
-		if err != nil {
-			select {
-			case h.passed <- err:
-			default:
-			}
+// Overlooked says why programs that have to see each call may not have done so, as a *Changed, or nil. Then the kernel does not carry
+// the set any more: it is noted, and Await returns, so that the agent starts anew, with what is done instead.
+func (h *Held) Overlooked(p *Pinned) error {
+	if !h.set.Every {
+		return nil
+	}
+	why := h.set.overlooks(h.run)
+	if why == nil {
+		switch n, err := p.missed(); {
+		case err != nil:
+			return err
+		case n == 0:
+			return nil
+		default:
+			why = fmt.Errorf("the kernel has passed over them %d times", n)
 		}
-		return err
+		if h.run != "" {
+			_ = os.WriteFile(overlooked(h.run), nil, 0o600) // in memory; without it, they are made once more
+		}
 	}
-	n, err := p.missed()
-	if err == nil && n > 0 {
-		err = changed("the kernel has passed over them %d times", n)
+	select {
+	case h.over <- why:
+	default:
 	}
-	return err
+	return changed("%v", why)
 }
 
-// Passed returns why the kernel, which did not when the agent started, passes over the programs now; nil when ctx ends. What is done
-// instead begins with the next start.
-func (h *Held) Passed(ctx context.Context) error {
+// Await waits until Overlooked says something, and returns it; nil when ctx ends.
+func (h *Held) Await(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case err := <-h.passed:
+	case err := <-h.over:
 		return err
 	}
 }
@@ -142,23 +153,21 @@ func (h *Held) Remove() error {
 	return h.set.Remove()
 }
 
-// unused is what is wrong with a set that is pinned where it is not used.
-const unused = "they are pinned, and this kernel does not run them each time"
-
-// Unused says that something of the set is pinned where the kernel does not carry it, or nil.
+// Unused says that something of the set is in the kernel where that does not carry it, as a *Changed, or nil.
 func (h *Held) Unused() error {
-	if h.set.Pinned() {
-		return &Changed{Why: unused}
+	if h.set.begun() {
+		return changed("they are pinned, and not used here")
 	}
-	return nil
+	var stray *Changed
+	if err := h.set.Strays(); errors.As(err, &stray) {
+		return stray
+	}
+	return nil // also where the kernel does not say it
 }
 
-// Leave takes away what is pinned where it is not used. Whether copies of it are elsewhere may not be known there.
+// Leave takes away what is in the kernel where it is not used. Whether copies of it are elsewhere may not be known there.
 func (h *Held) Leave() error {
-	if !h.set.Pinned() {
-		return nil
-	}
-	if err := h.Remove(); h.set.Pinned() {
+	if err := h.Remove(); h.set.begun() {
 		return err
 	}
 	return nil

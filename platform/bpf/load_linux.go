@@ -56,6 +56,16 @@ func (s *Set) Pinned() bool {
 	return err == nil
 }
 
+// begun reports whether anything of the set is pinned, also of one that was not finished.
+func (s *Set) begun() bool {
+	for _, suffix := range []string{"", making, replaced} {
+		if _, err := os.Lstat(s.path() + suffix); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // path is where a set is pinned.
 func (s *Set) path() string { return filepath.Join(dir, s.Name) }
 

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -27,11 +29,8 @@ const (
 	modelRT   = "real time"
 )
 
-// Passed says why the kernel may pass over programs of the set that have to see each call, or nil.
-func (s *Set) Passed() error {
-	if !s.Every {
-		return nil
-	}
+// Preempts says why the kernel may pass over programs that are attached to its functions, or nil.
+func Preempts() error {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return fmt.Errorf("whether the kernel passes over programs cannot be read: %w", err)
@@ -44,6 +43,21 @@ func (s *Set) Passed() error {
 	}
 	return nil
 }
+
+// overlooks says why the kernel does not run the programs of the set at each call, or nil, for a set that needs that. What was seen
+// counts for more than what the kernel says of itself; it is noted in a directory that a boot empties.
+func (s *Set) overlooks(run string) error {
+	if !s.Every {
+		return nil
+	}
+	if _, err := os.Stat(overlooked(run)); err == nil && run != "" {
+		return errors.New("the kernel passes over programs, which was seen since it started")
+	}
+	return Preempts()
+}
+
+// overlooked is the note: what one set has seen holds for all.
+func overlooked(run string) string { return filepath.Join(run, "kernel-passes-over") }
 
 // missed is how often the kernel has passed over a program of the set.
 func (p *Pinned) missed() (n uint64, err error) {
@@ -80,18 +94,24 @@ func preemption(version, release string, read func(path string) ([]byte, error))
 	case !built("PREEMPT_DYNAMIC"):
 		return modelLess, nil
 	}
-	if b, err := read(modelFile); err == nil {
+	switch b, err := read(modelFile); {
+	case err == nil:
 		_, rest, opened := strings.Cut(string(b), "(")
 		model, _, closed := strings.Cut(rest, ")")
 		if !opened || !closed || model == "" {
 			return "", fmt.Errorf("%s says %q", modelFile, b)
 		}
 		return model, nil
-	}
-	// A locked kernel (Secure Boot) does not say it, and cannot be told another one either.
-	if b, err := read("/proc/cmdline"); err != nil {
+	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EPERM):
 		return "", err
-	} else if model := told(string(b)); model != "" {
+	}
+	// A kernel that Secure Boot has locked does not let that file be read, nor written; on others it may not be mounted.
+	line, err := read("/proc/cmdline")
+	if err != nil {
+		return "", err
+	}
+	model := told(string(line))
+	if model == modelFull || model == modelLazy {
 		return model, nil
 	}
 	var why []error
@@ -100,12 +120,20 @@ func preemption(version, release string, read func(path string) ([]byte, error))
 		if err == nil && strings.HasSuffix(path, ".gz") {
 			b, err = unzipped(b)
 		}
-		if model := builtWith(b); err == nil && model != "" {
+		config := builtWith(b)
+		if err == nil && config != "" {
+			if model == "" || config == modelLazy { // a kernel that knows the lazy model may know no less than that
+				model = config
+			}
 			return model, nil
-		} else if err == nil {
+		}
+		if err == nil {
 			err = fmt.Errorf("%s does not say it", path)
 		}
 		why = append(why, err)
+	}
+	if model != "" {
+		return model, nil
 	}
 	return "", errors.Join(why...)
 }
@@ -116,8 +144,8 @@ func told(line string) (model string) {
 		if w == "--" { // what follows is for the first program
 			break
 		}
-		switch x, is := strings.CutPrefix(w, "preempt="); {
-		case is && (x == modelNone || x == modelLess || x == modelFull || x == modelLazy):
+		x, is := strings.CutPrefix(w, "preempt=")
+		if is && slices.Contains([]string{modelNone, modelLess, modelFull, modelLazy}, x) {
 			model = x
 		}
 	}
@@ -128,14 +156,14 @@ func told(line string) (model string) {
 func builtWith(config []byte) string {
 	lines := bufio.NewScanner(bytes.NewReader(config))
 	for lines.Scan() {
-		switch strings.TrimSuffix(strings.TrimSuffix(lines.Text(), "=y"), "_BEHAVIOUR") {
-		case "CONFIG_PREEMPT_NONE":
+		switch lines.Text() {
+		case "CONFIG_PREEMPT_NONE=y":
 			return modelNone
-		case "CONFIG_PREEMPT_VOLUNTARY":
+		case "CONFIG_PREEMPT_VOLUNTARY=y":
 			return modelLess
-		case "CONFIG_PREEMPT":
+		case "CONFIG_PREEMPT=y":
 			return modelFull
-		case "CONFIG_PREEMPT_LAZY":
+		case "CONFIG_PREEMPT_LAZY=y":
 			return modelLazy
 		}
 	}

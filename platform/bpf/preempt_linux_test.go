@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // What kernels say of their preemption, as Debian, Ubuntu, Fedora and Arch build them.
@@ -23,30 +26,37 @@ func TestPreemption(t *testing.T) {
 		name, version string
 		files         map[string]string
 		want          string
+		unread        map[string]error
 	}{
-		{"Debian, as it says", dynamic, map[string]string{modelFile: "none (voluntary) full \n"}, modelLess},
-		{"told to preempt while it runs", dynamic, map[string]string{modelFile: "none voluntary (full) \n", "/proc/cmdline": "preempt=none"}, modelFull},
-		{"lazy", dynamic, map[string]string{modelFile: "none voluntary full (lazy) \n"}, modelLazy},
-		{"a file that says nothing", dynamic, map[string]string{modelFile: "none voluntary full\n"}, ""},
-		{"locked, told at boot", dynamic, map[string]string{"/proc/cmdline": "ro preempt=none quiet preempt=full preempt=rubbish"}, modelFull},
-		{"locked, told to the first program", dynamic, map[string]string{"/proc/cmdline": "ro -- preempt=none", "/boot/config-6.1": "CONFIG_PREEMPT=y\n"}, modelFull},
-		{"locked, Debian's configuration", dynamic, map[string]string{"/proc/cmdline": "ro", "/boot/config-6.1": debian}, modelLess},
-		{"locked, Arch's configuration", dynamic, map[string]string{"/proc/cmdline": "ro", "/proc/config.gz": zipped("CONFIG_PREEMPT=y\n")}, modelFull},
-		{"locked, Fedora's configuration", dynamic, map[string]string{"/proc/cmdline": "ro", "/lib/modules/6.1/config": "CONFIG_PREEMPT_LAZY=y\n"}, modelLazy},
-		{"locked, Linux 5.16", dynamic, map[string]string{"/proc/cmdline": "ro", "/boot/config-6.1": "CONFIG_PREEMPT_VOLUNTARY_BEHAVIOUR=y\n"}, modelLess},
-		{"locked, a configuration that is broken", dynamic, map[string]string{"/proc/cmdline": "ro", "/proc/config.gz": "rubbish", "/boot/config-6.1": debian}, modelLess},
-		{"locked, without a configuration", dynamic, map[string]string{"/proc/cmdline": "ro"}, ""},
-		{"locked, with one that does not say it", dynamic, map[string]string{"/proc/cmdline": "ro", "/proc/config.gz": zipped("x\n"), "/boot/config-6.1": "x", "/lib/modules/6.1/config": "x"}, ""},
-		{"nothing can be read", dynamic, nil, ""},
-		{"always", "#1 SMP PREEMPT Mon", nil, modelFull},
-		{"real time", "#1 SMP PREEMPT_RT Debian", map[string]string{modelFile: "(none)"}, modelRT},
-		{"real time that can change", "#1 SMP PREEMPT_RT PREEMPT_DYNAMIC", nil, modelRT},
-		{"always lazy", "#1 SMP PREEMPT_LAZY Mon", nil, modelLazy},
-		{"never", "#1 SMP Mon", nil, modelLess},
+		{"Debian, as it says", dynamic, map[string]string{modelFile: "none (voluntary) full \n"}, modelLess, nil},
+		{"told to preempt while it runs", dynamic, map[string]string{modelFile: "none voluntary (full) \n", "/proc/cmdline": "preempt=none"}, modelFull, nil},
+		{"lazy", dynamic, map[string]string{modelFile: "none voluntary full (lazy) \n"}, modelLazy, nil},
+		{"a file that says nothing", dynamic, map[string]string{modelFile: "none voluntary full\n"}, "", nil},
+		{"locked, told at boot", dynamic, map[string]string{"/proc/cmdline": "ro preempt=none quiet preempt=full preempt=rubbish"}, modelFull, nil},
+		{"locked, told to the first program", dynamic, map[string]string{"/proc/cmdline": "ro -- preempt=none", "/boot/config-6.1": "CONFIG_PREEMPT=y\n"}, modelFull, nil},
+		{"locked, Debian's configuration", dynamic, map[string]string{"/proc/cmdline": "ro", "/boot/config-6.1": debian}, modelLess, nil},
+		{"locked, Arch's configuration", dynamic, map[string]string{"/proc/cmdline": "ro", "/proc/config.gz": zipped("CONFIG_PREEMPT=y\n")}, modelFull, nil},
+		{"locked, Fedora's configuration", dynamic, map[string]string{"/proc/cmdline": "ro", "/lib/modules/6.1/config": "CONFIG_PREEMPT_LAZY=y\n"}, modelLazy, nil},
+		{"locked, told a model that a lazy kernel may not know", dynamic, map[string]string{"/proc/cmdline": "preempt=voluntary", "/boot/config-6.1": "CONFIG_PREEMPT_LAZY=y\n"}, modelLazy, nil},
+		{"locked, told to preempt less than it was built for", dynamic, map[string]string{"/proc/cmdline": "preempt=voluntary", "/boot/config-6.1": "CONFIG_PREEMPT=y\n"}, modelLess, nil},
+		{"locked, a configuration that is broken", dynamic, map[string]string{"/proc/cmdline": "ro", "/proc/config.gz": "rubbish", "/boot/config-6.1": debian}, modelLess, nil},
+		{"locked, without a configuration", dynamic, map[string]string{"/proc/cmdline": "ro"}, "", nil},
+		{"locked, with one that does not say it", dynamic, map[string]string{"/proc/cmdline": "ro", "/proc/config.gz": zipped("x\n"), "/boot/config-6.1": "x", "/lib/modules/6.1/config": "x"}, "", nil},
+		{"nothing can be read", dynamic, nil, "", nil},
+		{"locked", dynamic, map[string]string{"/proc/cmdline": "ro", "/boot/config-6.1": debian}, modelLess, map[string]error{modelFile: unix.EPERM}},
+		{"its file cannot be read now", dynamic, map[string]string{"/proc/cmdline": "ro", "/boot/config-6.1": debian}, "", map[string]error{modelFile: unix.EMFILE}},
+		{"always", "#1 SMP PREEMPT Mon", nil, modelFull, nil},
+		{"real time", "#1 SMP PREEMPT_RT Debian", map[string]string{modelFile: "(none)"}, modelRT, nil},
+		{"real time that can change", "#1 SMP PREEMPT_RT PREEMPT_DYNAMIC", nil, modelRT, nil},
+		{"always lazy", "#1 SMP PREEMPT_LAZY Mon", nil, modelLazy, nil},
+		{"never", "#1 SMP Mon", nil, modelLess, nil},
 	} {
 		got, err := preemption(x.version, "6.1", func(path string) ([]byte, error) {
 			if s, is := x.files[path]; is {
 				return []byte(s), nil
+			}
+			if why, is := x.unread[path]; is {
+				return nil, &fs.PathError{Op: "open", Path: path, Err: why}
 			}
 			return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 		})
@@ -71,8 +81,12 @@ func FuzzPreemption(f *testing.F) {
 			}
 			return nil, fs.ErrNotExist
 		})
-		if (got == modelNone || got == modelLess) && err == nil && strings.Contains(" "+strings.Join(strings.Fields(version), " ")+" ", " PREEMPT_RT ") {
-			t.Errorf("%q: a real-time kernel is %q", version, got)
+		less := err == nil && (got == modelNone || got == modelLess)
+		if _, now, _ := strings.Cut(model, "("); less && slices.Contains(strings.Fields(version), "PREEMPT_DYNAMIC") && (strings.HasPrefix(now, modelFull+")") || strings.HasPrefix(now, modelLazy+")")) {
+			t.Errorf("a kernel that says %q is %q", model, got)
+		}
+		if less && model == "" && strings.TrimSpace(line) == "preempt="+modelFull && strings.TrimSpace(version) == "PREEMPT_DYNAMIC" {
+			t.Errorf("a kernel that was told %q is %q", line, got)
 		}
 		if got == "" && err == nil {
 			t.Error("neither a model nor an error")

@@ -31,9 +31,10 @@ func (c *Clients) List(context.Context) (out map[enforce.Key]enforce.Reading, er
 		return nil, nil
 	}
 	if c.falls.Load() {
+		unused := c.held.Unused()
 		switch ids, on, changed, err := c.doorman.state(); {
-		case c.held.Unused() != nil:
-			out[key] = enforce.Reading{State: enforce.Present, Value: enforce.Value("changed: " + c.held.Unused().Error()), How: how}
+		case unused != nil:
+			out[key] = enforce.Reading{State: enforce.Present, Value: enforce.Value("changed: " + unused.Error()), How: how}
 		case err != nil:
 			out[key] = enforce.Reading{State: enforce.Unknown, How: howDoorman + ": " + err.Error()}
 		case changed != "":
@@ -58,7 +59,7 @@ func (c *Clients) List(context.Context) (out map[enforce.Key]enforce.Reading, er
 			why = bpf.CloudSync.Strays()
 		}
 		if why == nil && p != nil {
-			why = c.held.Sees(p)
+			why = c.held.Overlooked(p)
 		}
 		var changed *bpf.Changed
 		switch {
@@ -112,6 +113,9 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 		return err
 	}
 	put := func(p *bpf.Pinned) error { // the names, whatever cannot be read
+		if err := c.held.Overlooked(p); err != nil {
+			return err
+		}
 		err := names(p, ids)
 		if err == nil && unread == nil {
 			if err = has.tell(p); err == nil {

@@ -30,7 +30,7 @@ type Clients struct {
 
 // Capability is the control of sync clients.
 func Capability(h platform.Host) platform.Capability {
-	c := &Clients{proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log, held: bpf.Hold(&bpf.CloudSync, check)}
+	c := &Clients{proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log, held: bpf.Hold(&bpf.CloudSync, h.Run, check)}
 	g := newGuard(c)
 	c.doorman = &doorman{log: h.Log, hand: g.atTheDoor, outdated: g.again, died: func() {
 		if f := c.touched.Load(); f != nil {

@@ -297,7 +297,7 @@ func TestGuard(t *testing.T) {
 	var decisions []platform.Decision
 	looks := 0
 	gate := func(enforce.Change) error { return nil }
-	c := &Clients{proc: "/proc", gate: func(x enforce.Change) error { return gate(x) }, log: slog.New(slog.DiscardHandler), held: bpf.Hold(&bpf.CloudSync, check)}
+	c := &Clients{proc: "/proc", gate: func(x enforce.Change) error { return gate(x) }, log: slog.New(slog.DiscardHandler), held: bpf.Hold(&bpf.CloudSync, "", check)}
 	g := newGuard(c)
 	g.Listen(func(d platform.Decision) { decisions = append(decisions, d) }, func(bool) { looks++ })
 	note := func() string {

@@ -225,7 +225,7 @@ func (g *Guard) Run(ctx context.Context) error {
 	defer all.Wait()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	all.Go(func() { cancel(g.held.Passed(ctx)) })
+	all.Go(func() { cancel(g.held.Await(ctx)) })
 	all.Go(func() { g.tell(ctx) })
 	next := time.NewTimer(settles)
 	defer next.Stop()

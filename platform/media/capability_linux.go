@@ -66,6 +66,9 @@ func (m *Media) probe(ctx context.Context) []platform.Claim {
 	}
 	m.cannot.Store(err != nil)
 	if err == nil {
+		if why := bpf.Preempts(); why != nil { // whoever opens a disk is asked nevertheless, by a program of another kind
+			return []platform.Claim{{Setting: setting, OS: "linux", Level: fact.Partial, Limit: twoLimit + ": " + why.Error() + "; " + limit}}
+		}
 		return nil
 	}
 	level, text := fact.Partial, offLimit

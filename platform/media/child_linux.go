@@ -44,11 +44,14 @@ func (m *Media) fill(p, old *bpf.Pinned, attached int) error {
 	case 0:
 		return errors.Join(k.Put("config", uint32(0), &c), k.inherit(&kernel{old}))
 	case 1: // arrivals are counted from now on
-		return m.present(k, len(old.Maps) == len(bpf.Media.Maps), announce)
+		return m.present(k, decides(old), announce)
 	}
 	c.Closed = 1
 	return k.Put("config", uint32(0), &c)
 }
+
+// decides reports whether an earlier set knew which disks may be used. A set of another version can have other maps beside.
+func decides(old *bpf.Pinned) bool { return old.Maps["disks"] != nil && old.Maps["allowed"] != nil }
 
 // inherit copies what an earlier set knew.
 func (k *kernel) inherit(old *kernel) error {
@@ -57,16 +60,16 @@ func (k *kernel) inherit(old *kernel) error {
 			return err
 		}
 	}
-	if k.Maps["marks"] != nil && old.Maps["disks"] != nil {
+	if old.Maps["disks"] != nil {
 		known, err := bpf.Entries[uint32, entry](old.Pinned, "disks")
-		for dev := range known {
-			err = errors.Join(err, k.mark(dev))
+		for dev, e := range known {
+			err = errors.Join(err, k.mark(dev), k.Put("disks", &dev, &e))
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return errors.Join(copied[uint32, entry](k, old, "disks"), copied[uint32, uint64](k, old, "allowed"), copied[step, uint32](k, old, "excepted"))
+	return errors.Join(copied[uint32, uint64](k, old, "allowed"), copied[step, uint32](k, old, "excepted"))
 }
 
 // copied tells what a map of the old ones has, if they have it.

@@ -206,7 +206,7 @@ func (g *LimitGuard) Run(ctx context.Context) error {
 	defer all.Wait()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	all.Go(func() { cancel(g.held.Passed(ctx)) })
+	all.Go(func() { cancel(g.held.Await(ctx)) })
 	all.Go(func() { g.tell(ctx) })
 	all.Go(func() { g.follow(ctx) })
 	end := context.AfterFunc(ctx, s.Stop)

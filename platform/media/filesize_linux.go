@@ -43,7 +43,7 @@ type Limit struct {
 
 // FileSize is the control of the size of files on external disks.
 func FileSize(h platform.Host) platform.Capability {
-	l := &Limit{Media: &Media{sys: h.Sysfs, proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log}, held: bpf.Hold(&bpf.FileSize, checkSizes)}
+	l := &Limit{Media: &Media{sys: h.Sysfs, proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log}, held: bpf.Hold(&bpf.FileSize, h.Run, checkSizes)}
 	g := &LimitGuard{Limit: l}
 	l.useTaker(g, filepath.Dir(h.Quarantine))
 	return platform.Capability{
@@ -151,7 +151,7 @@ func (l *Limit) fill(limit uint64) func(p, old *bpf.Pinned, attached int) error 
 		case 0:
 			return errors.Join(k.Put("config", uint32(0), &c), k.exempt(), k.inherit(&kernel{old}))
 		case 1: // arrivals are counted from now on
-			return errors.Join(l.present(k, len(old.Maps) == len(bpf.FileSize.Maps), stack), l.rests(k))
+			return errors.Join(l.present(k, decides(old), stack), l.rests(k))
 		case len(bpf.FileSize.Programs):
 			c.On = 1
 			return k.Put("config", uint32(0), &c)
@@ -337,7 +337,7 @@ func (l *Limit) List(context.Context) (map[enforce.Key]enforce.Reading, error) {
 			err = bpf.FileSize.Strays()
 		}
 		if err == nil && k != nil {
-			err = l.held.Sees(k.Pinned)
+			err = l.held.Overlooked(k.Pinned)
 		}
 		if err == nil && k != nil {
 			var is bool
@@ -404,6 +404,9 @@ func (l *Limit) change(ctx context.Context, c enforce.Change) error {
 	var err error
 	l.with(func(k *kernel, why error) {
 		if told = k != nil && why == nil && bpf.FileSize.Strays() == nil; !told {
+			return
+		}
+		if err = errors.Join(l.held.Overlooked(k.Pinned), k.markAll()); err != nil {
 			return
 		}
 		var is sizeConfig

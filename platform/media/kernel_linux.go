@@ -70,7 +70,7 @@ func (k *kernel) entry(dev uint32) (e entry, ok bool, err error) {
 }
 
 // mark has the programs look for a device among the disks; for sets that look there for each, it does nothing. It comes before the
-// device is noted (c/filesize.c).
+// device is noted (c/marks.h).
 func (k *kernel) mark(dev uint32) error {
 	if k.Maps["marks"] == nil {
 		return nil
@@ -78,8 +78,11 @@ func (k *kernel) mark(dev uint32) error {
 	return k.Put("marks", markOf(dev), uint32(1))
 }
 
-// markOf is where a device's mark is.
-func markOf(dev uint32) uint32 { return (dev ^ dev>>20) % 4096 }
+// markOf is where a device's mark is, as marked in c/marks.h computes it.
+func markOf(dev uint32) uint32 {
+	const marks = 4096 // MARKS
+	return (dev ^ dev>>20) % marks
+}
 
 // unmarked reports whether a disk is noted for which the programs do not look.
 func (k *kernel) unmarked() (bool, error) {
@@ -87,10 +90,19 @@ func (k *kernel) unmarked() (bool, error) {
 	for dev := range disks {
 		var is uint32
 		if err := k.Lookup("marks", markOf(dev), &is); err != nil || is == 0 {
-			return true, err
+			return err == nil, err
 		}
 	}
 	return false, err
+}
+
+// markAll marks every disk that is noted.
+func (k *kernel) markAll() error {
+	disks, err := bpf.Entries[uint32, entry](k.Pinned, "disks")
+	for dev := range disks {
+		err = errors.Join(err, k.mark(dev))
+	}
+	return err
 }
 
 // ended in a turn says that the disk was allowed in it, and is not any more.

@@ -27,7 +27,9 @@ const (
 	onlySize  = "the size of files is only limited on Linux in this version"
 	limit     = "network shares and image files on own disks are not external; root can send a disk commands of its own (SCSI generic, NVMe); " +
 		"FireWire and eSATA: not exercised on real hardware"
-	offLimit   = "external disks lose their driver a moment after they came, while the agent runs; until then they can be opened"
+	offLimit = "external disks lose their driver a moment after they came, while the agent runs; until then they can be opened"
+	// twoLimit: the program that notes which disks are external is attached to a function (docs/decisions/0037).
+	twoLimit   = "of two disks that come in the same moment one can be opened until the agent has noticed it"
 	takenLimit = "what is in a file that is too large is taken into the quarantine once it was written and closed, while the agent runs, and stays if that has no room; " +
 		"one is not seen that is on a file system inside another file, or that is mounted in another mount namespace alone"
 	sizeLimit = "sendfile is refused by what it is asked to copy, not by what there is; a disk cannot be formatted or written to past its files; " +

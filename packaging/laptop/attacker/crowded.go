@@ -31,14 +31,14 @@ func crowded(args []string) error {
 	}
 	var grown, refused, all atomic.Int64
 	var threads sync.WaitGroup
+	var files []*os.File
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	for i := range 32 {
 		f, err := os.OpenFile(filepath.Join(args[0], fmt.Sprintf("crowd%d", i)), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return err
 		}
-		defer f.Close()
-		defer os.Remove(f.Name())
+		files = append(files, f)
 		threads.Go(func() {
 			runtime.LockOSThread()
 			fd, one := int(f.Fd()), []byte{1}
@@ -58,6 +58,10 @@ func crowded(args []string) error {
 		})
 	}
 	threads.Wait()
+	for _, f := range files {
+		_ = f.Close()
+		_ = os.Remove(f.Name())
+	}
 	fmt.Printf("%d writes: %d have grown, %d were refused\n", all.Load(), grown.Load(), refused.Load())
 	return missed("/sys/fs/bpf/warder")
 }

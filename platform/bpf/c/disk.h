@@ -3,6 +3,10 @@
 
 #include "tell.h"
 
+#ifndef NOTES
+#define NOTES(dev) // what has to be done before a disk is noted
+#endif
+
 // What is known of an external disk or a partition of one, by its device number.
 struct disk {
 	__u64 turn;  // counts the arrivals: another disk that gets the same number has another turn
@@ -88,6 +92,7 @@ static inline_always int came(struct block_device *bdev, __u32 dev, __u32 fresh)
 		map_delete(&disks, &dev);
 		return 0;
 	}
+	NOTES(dev);
 	if (map_update(&disks, &dev, &new, BPF_ANY))
 		__sync_fetch_and_add(&n->lost, 1);
 	return 0;

@@ -1,5 +1,7 @@
 // What keeps files on external disks from growing past a size. platform/media has the other side, and docs/decisions/0037 says why
 // it is done here, and what each hook is for.
+#include "marks.h"
+
 #include "disk.h"
 
 char LICENSE[] SEC("license") = "GPL"; // reading the kernel's memory is for GPL programs alone
@@ -105,17 +107,6 @@ struct {
 	__type(value, __u32);
 } names SEC(".maps");
 
-// Which devices can be external, by a few bits of their numbers, so that a write to the machine's own disks costs no more than a look
-// here. Set before a disk is noted, and never taken back.
-#define MARKS 4096
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MARKS);
-	__type(key, __u32);
-	__type(value, __u32);
-} marks SEC(".maps");
-
 // Files of file systems that pass on to others (overlay, FUSE), by inode: on which external device that one is. What is spliced into
 // such a file is asked about there alone, since Linux 6.8.
 struct passed {
@@ -195,22 +186,6 @@ static inline_always __u32 where(struct inode *i)
 	read_kernel_text(name.text, sizeof(name.text), sb->s_id);
 	dev = map_lookup(&names, &name);
 	return dev ? KEEP(*dev) : 0;
-}
-
-// marked is where a device is in marks.
-static inline_always __u32 *marked(__u32 dev)
-{
-	__u32 at = (dev ^ dev >> 20) % MARKS;
-
-	return map_lookup(&marks, &at);
-}
-
-static inline_always void mark(__u32 dev)
-{
-	__u32 *is = marked(dev);
-
-	if (is)
-		*is = 1;
 }
 
 // outside returns the external disk on which an inode's file system is, if it is on one.
@@ -403,7 +378,6 @@ int size_came(__u64 *ctx)
 {
 	if (proving(CAME))
 		return 0;
-	mark((__u32)ctx[1]); // also one that turns out to be the machine's own
 	came((void *)ctx[0], (__u32)ctx[1], 1);
 	called((void *)ctx[0], (__u32)ctx[1]);
 	return 0;
