@@ -65,3 +65,26 @@ func TestTooMuch(t *testing.T) {
 		t.Error("a short record is read")
 	}
 }
+
+// A set of another version, with other maps beside, knew as well which disks may be used: an update takes nothing of that back.
+func TestDecides(t *testing.T) {
+	of := func(names ...string) *bpf.Pinned {
+		p := &bpf.Pinned{Maps: map[string]*ebpf.Map{}}
+		for _, n := range names {
+			p.Maps[n] = &ebpf.Map{}
+		}
+		return p
+	}
+	for _, set := range []*bpf.Set{&bpf.Media, &bpf.FileSize} {
+		for _, gone := range append(set.Maps, "one of a later version") {
+			p := of(set.Maps...)
+			delete(p.Maps, gone)
+			if want := gone != "disks" && gone != "allowed"; decides(p) != want {
+				t.Errorf("%s without map %s: %v", set.Name, gone, !want)
+			}
+		}
+	}
+	if decides(of()) {
+		t.Error("nothing decides")
+	}
+}
