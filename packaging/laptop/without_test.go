@@ -142,7 +142,7 @@ func testPassedOver(t *testing.T, r *rig) {
 	if missed == 0 {
 		t.Error("no program was passed over: this test shows nothing")
 	}
-	r.sh("echo voluntary >" + model + "; systemctl kill -s CONT warder; rm /sys/fs/bpf/warder/filesize/link_size_cut") // by which the agent looks
+	r.sh("echo voluntary >" + model + "; systemctl kill -s CONT warder; rm /sys/fs/bpf/warder/cloudsync/link_cloud_map") // by which the agent looks
 	r.wait("what is done instead is done", instead)
 	for _, setting := range []string{sizes, "storage.cloud_sync_allowed"} {
 		containsAll(t, r.finding(setting), "compliant/partial: ", "the kernel passes over programs")

@@ -101,6 +101,11 @@ func (h *Held) Make(ctx context.Context, inherit func(p, old *Pinned) error, arg
 	if inherit != nil {
 		err = inherit(p, h.present)
 	}
+	if h.present != nil && h.set.Every {
+		if n, _ := h.present.missed(); n > 0 { // which is forgotten with them
+			h.end(h.saw(n))
+		}
+	}
 	h.take(p)
 	return errors.Join(err, h.set.EndStrays())
 }
@@ -119,17 +124,26 @@ func (h *Held) Overlooked(p *Pinned) error {
 		case n == 0:
 			return nil
 		default:
-			why = fmt.Errorf("the kernel has passed over them %d times", n)
-		}
-		if h.run != "" {
-			_ = os.WriteFile(overlooked(h.run), nil, 0o600) // in memory; without it, they are made once more
+			why = h.saw(n)
 		}
 	}
+	h.end(why)
+	return changed("%v", why)
+}
+
+// saw notes that the kernel has passed over programs.
+func (h *Held) saw(n uint64) error {
+	if h.run != "" {
+		_ = os.WriteFile(overlooked(h.run), nil, 0o600) // in memory; without it, they are made once more
+	}
+	return fmt.Errorf("the kernel has passed over them %d times", n)
+}
+
+func (h *Held) end(why error) {
 	select {
 	case h.over <- why:
 	default:
 	}
-	return changed("%v", why)
 }
 
 // Await waits until Overlooked says something, and returns it; nil when ctx ends.
