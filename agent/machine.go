@@ -388,7 +388,7 @@ func (m *machine) last() standing {
 	return m.state
 }
 
-// opened is the policy compiled for the last snapshot that the guards were given, for questions. While nothing is in force it allows everything.
+// opened is the policy as the guards were given it, for questions. While nothing is in force it allows everything.
 func (m *machine) opened(doc *policy.Document) *section.Case {
 	s := m.last()
 	if s.governed {

@@ -19,7 +19,7 @@ import (
 
 // While a program runs that is attached to one of the kernel's functions, the kernel does not run it a second time on the same
 // processor, but passes over it. Where it may take the processor from a thread in the middle of such a program, other threads come by
-// unseen until that one goes on: in a test one write of fifty. Which kernels do that is their model of preemption.
+// unseen until that one goes on (docs/decisions/0037 has figures). Which kernels do that is their model of preemption.
 const (
 	modelFile = "/sys/kernel/debug/sched/preempt" // of a kernel that can change it: "none (voluntary) full"
 	modelNone = "none"

@@ -20,7 +20,7 @@ import (
 
 // doorman keeps installed clients from being started where the kernel takes no programs that do so: the kernel asks it before it starts
 // one of these files (fanotify, FAN_OPEN_EXEC_PERM), and it refuses each. It is asked about these files alone, never about a file
-// system, and answers after a look at who asks and nothing else, so that nobody but who starts a client waits for it. The agent itself starts none of
+// system, and answers after a look at who asks and nothing else: nobody but who starts a client waits. The agent itself starts none of
 // them: it would wait for itself. Once it is gone, however that came, the kernel lets all of them start.
 type doorman struct {
 	log      *slog.Logger
