@@ -151,7 +151,7 @@ func testPassedOver(t *testing.T, r *rig) {
 		t.Error(writes)
 	}
 	r.sh("head -c 3M /dev/zero >/run/nv/open/large; ! rclone version 2>/dev/null")
-	r.wait("it is taken", "! test -s /run/nv/open/large; warder quarantine purge --older-than 0s")
+	r.wait("it is taken", "! test -s /run/nv/open/large && warder quarantine list | grep -q /run/nv/open/large && warder quarantine purge --older-than 0s")
 	r.set(`{"policy_data":{}}`)
 	r.sh(unpinned + " && rclone version && rm /run/warder/kernel-passes-over && systemctl restart warder") // as after a boot
 	r.set(both)
