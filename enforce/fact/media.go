@@ -71,7 +71,7 @@ func FileSizeLimit(bytes uint64) string {
 
 // FileSizePrograms is the version of the programs that do so; another object has another one.
 const (
-	FileSizePrograms = 3
+	FileSizePrograms = 4
 	fileSizeBegin    = "files on external disks are limited to "
 )
 

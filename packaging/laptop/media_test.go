@@ -158,10 +158,12 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		t.Log(r.sh("grep VmRSS /proc/$(pidof warder)/status"))
 		// One is mounted, and a program writes to it, when the policy comes.
 		r.sh(`mount /dev/mmcblk0p1 /run/card
-(i=0; while :; do i=$((i+1)); echo $i >>/run/card/log || exit; sync /run/card/log && echo $i >/run/synced; sleep 0.01; done) >/dev/null 2>&1 & echo kept >/run/card/kept; sleep 1`)
+(i=0; while :; do i=$((i+1)); echo $i >>/run/card/log || exit; sync /run/card/log && echo $i >/run/synced; sleep 0.01; done) >/dev/null 2>&1 & echo $! >/run/writer; echo kept >/run/card/kept; sleep 1`)
 		r.set(noExternal)
 		refusedNow(r)
 		r.told("denied", "it may have been open before")
+		// Where the card was, it would go on writing, and on whatever is mounted there next.
+		r.sh("kill $(cat /run/writer); while kill -0 $(cat /run/writer); do sleep 0.1; done 2>/dev/null; rm -f /run/card/log")
 		if r.try("grep mmcblk /proc/mounts").Out != "" {
 			t.Error("it is still mounted")
 		}

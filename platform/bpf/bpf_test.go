@@ -101,7 +101,7 @@ func TestVersion(t *testing.T) {
 		of    string
 	}{
 		{&Media, fact.MediaRefused, 3, "b3e31acf770b04431ebba3885ab86283b542443122db5291f1c2ee0a3de95ce6"},
-		{&FileSize, fact.FileSizeLimit(1), 3, "e91f5bb4bb969fbf4c797406ad1ee70c5cb005e85c3d06cc59bfcb8bc88a58e3"},
+		{&FileSize, fact.FileSizeLimit(1), 4, "af44573d1a48c51c043510ccf019d005fbb7b54b31e3890a8d479763ddfcb549"},
 		{&CloudSync, fact.ClientsRefused(nil), 2, "fb53448501db488ea247ecd60a9ddd6ed24c45ed2aa4172e5c34a7e3a446dce5"},
 	} {
 		if got := fmt.Sprintf("%x", sha256.Sum256(x.set.Object)); got != x.of || !strings.HasSuffix(x.value, fmt.Sprintf("(programs %d)", x.n)) {

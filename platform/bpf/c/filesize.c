@@ -273,9 +273,10 @@ static inline_always void done(__u64 thread)
 	map_delete(&doing, &thread);
 }
 
+// The files of two disks have the same numbers more often than not: they may not be neighbours here.
 static inline_always __u32 slot_of(struct inode *i)
 {
-	return (__u32)(i->i_ino ^ i->i_ino >> 12 ^ i->i_sb->s_dev) % SLOTS;
+	return (__u32)((i->i_ino ^ (__u64)i->i_sb->s_dev << 32) * 0x9E3779B97F4A7C15ULL >> 32) % SLOTS;
 }
 
 // plan notes what a thread is about to do: the file would have this size at the end, or get so many bytes more. That is noted
