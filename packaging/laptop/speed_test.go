@@ -244,21 +244,3 @@ func TestSpeedFiles(t *testing.T) {
 		}
 	}
 }
-
-// TestSpeedRefusals: how long a mount takes that is refused, on a disk behind a port that leads outside.
-func TestSpeedRefusals(t *testing.T) {
-	aml, err := filepath.Abs("testdata/external-port.aml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	disk := filepath.Join(t.TempDir(), "outside.img")
-	if out, err := exec.Command("sh", "-c", `truncate -s 64M "$0" && mkfs.vfat "$0"`, disk).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	r := ready(t, Options{Counted: true, Args: []string{"-acpitable", "file=" + aml, "-device", "pcie-root-port,id=outside,bus=pcie.0,addr=0x8,chassis=1",
-		"-drive", "if=none,id=outside,format=raw,file=" + disk, "-device", "virtio-blk-pci,drive=outside,bus=outside"}})
-	r.set(noExternal)
-	r.wait("it is refused", "! dd if=/dev/vdb of=/dev/null count=1 && warder status --json | grep -q '1 external disk(s) are refused, first disk vdb'")
-	r.sh("sleep 2")
-	t.Log("a mount is refused after (µs, p50 and p99 of 1,000):", r.sh("/host/attacker refusals /dev/vdb 1000"))
-}
