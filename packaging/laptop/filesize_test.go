@@ -149,7 +149,7 @@ func testFileSize(t *testing.T, r *rig, list []string, first bool) {
 		r.sh("unmount /run/fs/" + fs)
 	}
 	r.told("denied", "tried to make file #")
-	if out := r.sh("warder events --json --last 500"); strings.Contains(out, "/run/card") || !strings.Contains(out, "1048577 bytes large") {
+	if out := r.sh("warder events --json --last 500 | grep " + sizes); strings.Contains(out, "/run/card") || !strings.Contains(out, "1048577 bytes large") {
 		t.Errorf("the events: %.2000s", out)
 	}
 
