@@ -69,9 +69,10 @@ share: laptop laptop13 package
 
 test: deps
 	@packaging/dev/deps.sh test
+	@# The two longest first, so that neither is alone at the end.
 	@mkdir -p .cache; echo "== the laptop's image and packages are made meanwhile (.cache/share.log)"
 	@$(MAKE) --no-print-directory share >.cache/share.log 2>&1 & share=$$!; \
-	go test -race -count=1 -timeout 20m -parallel 6 $$(go list ./... | grep -v "/packaging/laptop\|/packaging/formats"); tests=$$?; \
+	go test -race -count=1 -timeout 20m -parallel 6 ./agent ./sync/server $$(go list ./... | grep -v "/packaging/laptop\|/packaging/formats"); tests=$$?; \
 	wait $$share || { cat .cache/share.log; exit 1; }; exit $$tests
 	CGO_ENABLED=1 go test -tags gousb -count=1 ./platform/usb
 	WARDER_PACKAGES=$(CURDIR)/dist:$(CURDIR)/.cache/next go test -count=1 -v ./packaging/formats >.cache/formats.log 2>&1 & formats=$$!; \

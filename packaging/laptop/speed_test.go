@@ -244,3 +244,17 @@ func TestSpeedFiles(t *testing.T) {
 		}
 	}
 }
+
+// TestSpeedRefusals prints how long a mount takes that is refused, and beside it one of a disk of the laptop's own that fails for
+// another reason, with and without the programs.
+func TestSpeedRefusals(t *testing.T) {
+	r := media(t, "")
+	own := "$(sh /root/nv inside-1)"
+	r.sh("wipefs -q -a " + own) // there is nothing on it that can be mounted
+	free := r.sh("/host/attacker refusals %s 2000 EINVAL", own)
+	r.set(noExternal)
+	r.wait("what is external is refused", "warder status --json | grep -q '%s' && %s", bothRefused, mmcRefused)
+	r.sh("sleep 5")
+	t.Log("a mount is refused after (µs, p50 and p99 of 2,000):", r.sh("/host/attacker refusals /dev/mmcblk0 2000"))
+	t.Log("a mount of an own disk without a file system fails after, with the programs:", r.sh("/host/attacker refusals %s 2000 EINVAL", own), "and without:", free)
+}
