@@ -6,9 +6,10 @@ import (
 	"github.com/warderd/warder/platform/encryption"
 	"github.com/warderd/warder/platform/firewall"
 	"github.com/warderd/warder/platform/media"
+	"github.com/warderd/warder/platform/printing"
 	"github.com/warderd/warder/platform/usb"
 )
 
 // capabilities lists what this system has, in the order in which it is observed and enforced.
-var capabilities = []func(platform.Host) platform.Capability{usb.Capability, encryption.Capability, media.Capability, media.FileSize, cloudsync.Capability, firewall.Capability,
+var capabilities = []func(platform.Host) platform.Capability{usb.Capability, encryption.Capability, media.Capability, media.FileSize, cloudsync.Capability, printing.Capability, firewall.Capability,
 	firewall.SwitchCapability}

@@ -7,6 +7,7 @@ import (
 	"github.com/warderd/warder/platform/firewall"
 	"github.com/warderd/warder/platform/input"
 	"github.com/warderd/warder/platform/media"
+	"github.com/warderd/warder/platform/printing"
 	"github.com/warderd/warder/platform/quarantine"
 	"github.com/warderd/warder/platform/resolver"
 	"github.com/warderd/warder/platform/tunnel"
@@ -16,4 +17,4 @@ import (
 
 // capabilities lists what this system has, in the order in which it is observed and enforced.
 var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability, media.Capability, media.FileSize, quarantine.Capability, cloudsync.Capability,
-	firewall.Capability, firewall.SwitchCapability, resolver.Capability, tunnel.Capability}
+	firewall.Capability, firewall.SwitchCapability, firewall.PortsCapability, resolver.Capability, tunnel.Capability, printing.Capability}

@@ -14,6 +14,7 @@ import (
 
 func (a *app) exception() *cobra.Command {
 	var usb, network, disk, client, mount, file string
+	var printing bool
 	c := &cobra.Command{
 		Use: "exception CODE", Short: "Let something pass with a code from support", Args: cobra.ExactArgs(1),
 		Long: "Support reads out a code for one thing on this machine, such as a stick, for a time. It works without a network, " +
@@ -43,11 +44,17 @@ func (a *app) exception() *cobra.Command {
 			if file != "" {
 				in.Section, in.Subject = "storage", policy.FileSubject+file
 			}
+			if printing {
+				in.Section, in.Subject = "dlp", policy.PrintSubject
+			}
 			if err := a.client().Do(cmd.Context(), "POST", "/v1/exceptions", in, &x); err != nil {
 				return fmt.Errorf("cannot take the code: %w", err)
 			}
 			if x.Section == "network" && x.Subject == "vpn" {
 				return a.say(cmd, x, "No VPN is needed until %s.\n", x.Until.Local().Format(time.DateTime))
+			}
+			if x.Section == "dlp" {
+				return a.say(cmd, x, "This computer may print until %s.\n", x.Until.Local().Format(time.DateTime))
 			}
 			if x.Section == "storage" && strings.HasPrefix(x.Subject, policy.MountSubject) {
 				return a.say(cmd, x, "%s need not be encrypted until %s.\n", strings.TrimPrefix(x.Subject, policy.MountSubject), x.Until.Local().Format(time.DateTime))
@@ -64,6 +71,7 @@ func (a *app) exception() *cobra.Command {
 	c.Flags().StringVar(&client, "client", "", "the sync client, such as dropbox")
 	c.Flags().StringVar(&mount, "mount", "", "where the file system is mounted that need not be encrypted")
 	c.Flags().StringVar(&file, "file", "", "the path of a file on an external disk that may be larger than the policy allows")
-	c.MarkFlagsMutuallyExclusive("usb", "network", "disk", "client", "mount", "file")
+	c.Flags().BoolVar(&printing, "print", false, "printing")
+	c.MarkFlagsMutuallyExclusive("usb", "network", "disk", "client", "mount", "file", "print")
 	return c
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/warderd/warder/agent"
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/cmd/cli"
+	"github.com/warderd/warder/enforce/dlp"
 	"github.com/warderd/warder/enforce/network"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
@@ -24,9 +25,9 @@ func (a *app) explain() *cobra.Command {
 	c := &cobra.Command{
 		Args: cobra.NoArgs, RunE: cli.Help, Use: "explain", Short: "Why something is allowed or refused, and what would change it",
 		Example: "  warder explain usb 0951:1666\n  warder explain usb --port 1-2\n  warder explain network docs.example.com\n" +
-			"  warder explain storage /dev/sdb1",
+			"  warder explain storage /dev/sdb1\n  warder explain dlp print",
 	}
-	c.AddCommand(a.explainUSB(), a.explainNetwork(), a.explainStorage())
+	c.AddCommand(a.explainUSB(), a.explainNetwork(), a.explainStorage(), a.explainDLP())
 	return c
 }
 
@@ -124,6 +125,25 @@ func (a *app) explainStorage() *cobra.Command {
 	}
 	c.Flags().StringVar(&client, "client", "", "a program that synchronises files with a cloud")
 	return c
+}
+
+func (a *app) explainDLP() *cobra.Command {
+	return &cobra.Command{
+		Use: "dlp print [QUEUE]", Short: "Explain the verdict on printing",
+		Long:    "Explains whether this computer may print, why, what would change it, and what the print queues do now.",
+		Example: "  warder explain dlp print\n  warder explain dlp print office",
+		Args:    cobra.RangeArgs(1, 2), ValidArgs: []string{"print"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] != "print" {
+				return cli.Usagef("%q must be print", args[0])
+			}
+			in := dlp.Subject{Print: true}
+			if len(args) > 1 {
+				in.Queue = args[1]
+			}
+			return a.explained(cmd, "dlp", in)
+		},
+	}
 }
 
 // explained asks a section about a subject, and prints the answer.

@@ -1,11 +1,134 @@
-// Package dlp decides the section "dlp". In this version no back end supports any of its settings: each one that a
-// policy manages is reported as unsupported, with that reason. It is pure.
+// Package dlp decides the section "dlp": whether anything may be printed. It is pure. In this version no back end supports its other
+// settings: each one that a policy manages is reported as unsupported, with that reason.
 package dlp
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
 )
 
 // Section answers for every managed setting of "dlp".
-var Section = section.Section{Name: "dlp", Settings: policy.Section("dlp"), Decide: section.AllNotYet("dlp")}
+var Section = section.Section{
+	Name: "dlp", Settings: policy.Section("dlp"), Decide: decide,
+	Compile: func(d *policy.Document, m *fact.Machine) section.Rules { return compile(d, m) },
+	Except:  &section.Except{Parse: parseSubject, Names: subjectNames, Refused: refusedNow},
+}
+
+// decide answers for every managed setting of "dlp".
+func decide(c *section.Case) section.Outcome {
+	var out section.Outcome
+	for _, s := range c.Document.Managed("dlp") {
+		switch s {
+		case settingPrint:
+			printing(c, &out)
+		default:
+			out.Findings = append(out.Findings, section.NotYet(c, s))
+		}
+	}
+	return out
+}
+
+// Rules are the section's part of a policy.
+type Rules struct {
+	machine   *fact.Machine
+	noPrint   bool         // print_allowed is false
+	printMode enforce.Mode // its mode
+	mayPrint  bool         // an exception is in force
+}
+
+func compile(d *policy.Document, m *fact.Machine) *Rules {
+	return &Rules{machine: m, noPrint: !d.DLP.PrintAllowed.Or(true) && m.Can(string(settingPrint)).Level != fact.Unsupported,
+		printMode: d.Mode(settingPrint), mayPrint: slices.Contains(d.Exceptions["dlp"], policy.PrintSubject)}
+}
+
+// rulesOf are the rules of this section in a case.
+func rulesOf(c *section.Case) *Rules { return c.Rules("dlp").(*Rules) }
+
+// Subject is the subject of a question: whether something may be printed.
+type Subject struct {
+	Print bool   `json:"print"`
+	Queue string `json:"queue,omitempty"` // by this queue; what the answer says of now is about it
+}
+
+// Explain answers whether something may be printed.
+func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Answer, error) {
+	var in Subject
+	if err := json.Unmarshal(subject, &in); err != nil {
+		return section.Answer{}, fmt.Errorf("the subject cannot be read: %w", err)
+	}
+	if !in.Print {
+		return section.Answer{}, errors.New(`the subject must be "print"`)
+	}
+	if len(in.Queue) > maxQueue {
+		return section.Answer{}, fmt.Errorf("queue %q must have at most %d bytes", enforce.Plain(in.Queue[:maxQueue]), maxQueue)
+	}
+	if in.Queue == "" { // anybody may ask; what the queues do, their capability says
+		return r.explainPrint(), nil
+	}
+	if now == nil {
+		return section.Answer{}, section.ErrPresent
+	}
+	if why, unread := now.Unread(fact.PartPrinting); unread {
+		return section.Answer{}, errors.New(why)
+	}
+	list := now.Printing.V.Queues
+	for i := range list {
+		if list[i].Name == in.Queue {
+			return r.askPrint(&list[i]), nil
+		}
+	}
+	return section.Answer{}, fmt.Errorf("%w: the spooler has no queue %q", section.ErrAbsent, enforce.Plain(in.Queue))
+}
+
+// Replay answers nothing: no event of this section is about a single thing.
+func (r *Rules) Replay(enforce.Facts) (section.Answer, bool) { return section.Answer{}, false }
+
+// Present answers for each queue of the snapshot.
+func (r *Rules) Present() (out []section.Answer) {
+	for i := range r.machine.Printing.V.Queues {
+		out = append(out, r.askPrint(&r.machine.Printing.V.Queues[i]))
+	}
+	return out
+}
+
+// Public returns these rules without anything below enforce.
+func (r *Rules) Public() section.Rules {
+	c := *r
+	if c.printMode < enforce.Enforce {
+		c.printMode = enforce.Off
+	}
+	return &c
+}
+
+// CanDeny reports whether printing is refused.
+func (r *Rules) CanDeny() bool { return r.CanStopPrinting() }
+
+// parseSubject: an exception is for printing.
+func parseSubject(s string) (string, error) {
+	if s != policy.PrintSubject {
+		return "", errors.New(`must be "print"`)
+	}
+	return s, nil
+}
+
+func subjectNames(subject string) []string {
+	if s, err := parseSubject(subject); err == nil {
+		return []string{s}
+	}
+	return nil
+}
+
+// refusedNow is printing, while it is.
+func refusedNow(c *section.Case) []string {
+	if rulesOf(c).CanStopPrinting() {
+		return []string{policy.PrintSubject}
+	}
+	return nil
+}

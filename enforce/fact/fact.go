@@ -33,6 +33,7 @@ type Machine struct {
 	Tunnels     Known[Tunnels]   `json:"tunnels"`
 	Media       Known[[]Medium]  `json:"media"`
 	Clients     Known[[]Syncing] `json:"clients"`
+	Printing    Known[Printing]  `json:"printing"`
 	// DisksRefused says that something on this machine can refuse external disks of every kind, and not USB's guard alone. It is not reported.
 	DisksRefused bool `json:"-"`
 	// Elsewhere are mounts that are on none of the disks. They are not reported.

@@ -18,6 +18,7 @@ const (
 	PartTunnels     Part = "tunnels"
 	PartMedia       Part = "media"
 	PartClients     Part = "clients"
+	PartPrinting    Part = "printing"
 )
 
 // row is one line of the table of parts. A new part is a field of Machine and a line here.
@@ -59,6 +60,7 @@ var parts = []row{
 	line(PartTunnels, "the tunnels and routes", false, func(m *Machine) *Known[Tunnels] { return &m.Tunnels }),
 	line(PartMedia, "the disks", false, func(m *Machine) *Known[[]Medium] { return &m.Media }),
 	line(PartClients, "the processes", false, func(m *Machine) *Known[[]Syncing] { return &m.Clients }),
+	line(PartPrinting, "the print queues", false, func(m *Machine) *Known[Printing] { return &m.Printing }),
 }
 
 // Unread says why a part of the snapshot is unknown, and reports whether it is.

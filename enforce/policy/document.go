@@ -41,6 +41,9 @@ const MountSubject = "mount:"
 // FileSubject is how one begins that names a file on an external disk, by its path.
 const FileSubject = "file:"
 
+// PrintSubject is the exception of the dlp section that is about printing.
+const PrintSubject = "print"
+
 // Document is one decoded policy.
 type Document struct {
 	ID, Organization, Name, Description string

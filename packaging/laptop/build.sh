@@ -25,7 +25,7 @@ mkdir -p "$dir"
 root=$(mktemp -d "$dir/root.XXXXXX")
 trap 'rm -rf "$root"' EXIT
 chmod 755 "$root"
-include=systemd,systemd-sysv,libpam-systemd,udev,dbus,kmod,procps,iproute2,linux-image-amd64,usbguard,dosfstools,e2fsprogs,ca-certificates,libusb-1.0-0,curl,strace,cryptsetup-bin,lvm2,mdadm,btrfs-progs,nftables,systemd-resolved,network-manager,wireguard-tools,openvpn,ppp,tcpdump,exfatprogs,ntfs-3g,udisks2,fdisk,rsync,python3,libglib2.0-bin,rclone,onedrive
+include=systemd,systemd-sysv,libpam-systemd,udev,dbus,kmod,procps,iproute2,linux-image-amd64,usbguard,dosfstools,e2fsprogs,ca-certificates,libusb-1.0-0,curl,strace,cryptsetup-bin,lvm2,mdadm,btrfs-progs,nftables,systemd-resolved,network-manager,wireguard-tools,openvpn,ppp,tcpdump,exfatprogs,ntfs-3g,udisks2,fdisk,rsync,python3,libglib2.0-bin,rclone,onedrive,cups-daemon,cups-client
 debootstrap --variant=minbase --include="$include" "$suite" "$root" >"$dir/debootstrap.log" 2>&1 ||
   { tail -n 20 "$dir/debootstrap.log" >&2; exit 1; }
 
@@ -56,7 +56,7 @@ printf '9p\n9pnet_virtio\nvirtio_console\n' >"$root/etc/modules-load.d/laptop.co
 for u in usbguard.service usbguard-dbus.service systemd-networkd.service systemd-timesyncd.service \
   apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer \
   udisks2.service NetworkManager.service NetworkManager-wait-online.service NetworkManager-dispatcher.service wpa_supplicant.service \
-  ModemManager.service systemd-resolved.service nftables.service getty@tty1.service lvm2-monitor.service lvm2-lvmpolld.socket mdmonitor.service mdcheck_start.timer mdcheck_continue.timer mdmonitor-oneshot.timer systemd-update-utmp.service man-db.timer systemd-tmpfiles-clean.timer openvpn.service; do
+  ModemManager.service systemd-resolved.service nftables.service getty@tty1.service lvm2-monitor.service lvm2-lvmpolld.socket mdmonitor.service mdcheck_start.timer mdcheck_continue.timer mdmonitor-oneshot.timer systemd-update-utmp.service man-db.timer systemd-tmpfiles-clean.timer openvpn.service cups.service cups.socket cups.path; do
   ln -sf /dev/null "$root/etc/systemd/system/$u"
 done
 # A test of names starts the resolver or the network manager that it is about.

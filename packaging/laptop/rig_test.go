@@ -326,7 +326,7 @@ func (r *rig) told(kind, subject string) {
 	r.t.Helper()
 	r.wait("the server knows: "+kind+" "+subject,
 		`D=$(warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p'); curl -sk -H "Authorization: Bearer $(cat /root/token)" `+
-			`"%s/devices/$D/events?page_size=100" | tr '{' '\n' | grep '"kind":"%s"' | grep -q '%s'`, api, kind, subject)
+			`"%s/devices/$D/events?page_size=1000" | tr '{' '\n' | grep '"kind":"%s"' | grep -q '%s'`, api, kind, subject)
 }
 
 func (r *rig) status() map[string]any {

@@ -30,8 +30,9 @@ type Sabotage struct {
 }
 
 const (
-	stickIsOff = `test "$(cat /sys/bus/usb/devices/2-1/authorized)" = 0 && ! ls -d /sys/bus/usb/devices/2-1:*/driver 2>/dev/null`
-	device     = `usb.device/2-1@`
+	stickIsOff  = `test "$(cat /sys/bus/usb/devices/2-1/authorized)" = 0 && ! ls -d /sys/bus/usb/devices/2-1:*/driver 2>/dev/null`
+	device      = `usb.device/2-1@`
+	queueClosed = `lpstat -a office | grep -q 'not accepting' && lpstat -p office | grep -q disabled`
 	// elsewhere runs a command with the sysfs of a network namespace of its own.
 	elsewhere = `unshare -n -m sh -c 'mount -t sysfs none /sys && `
 )
@@ -62,6 +63,10 @@ var Sabotages = []Sabotage{
 	{Name: "the programs that refuse sync clients are removed", Claims: []enforce.Setting{"storage.cloud_sync_allowed"},
 		Policy: `{"storage":{"cloud_sync_allowed":false}}`,
 		Breaks: "rm -r /sys/fs/bpf/warder", Mended: "test -e /sys/fs/bpf/warder/cloudsync/link_cloud_exec && ! rclone version", Subject: "cloudsync/clients", Unnamed: true},
+	{Name: "a print queue is opened", Claims: []enforce.Setting{"dlp.print_allowed"}, Policy: `{"dlp":{"print_allowed":false}}`,
+		Breaks: "cupsaccept office; cupsenable office", Mended: queueClosed, Subject: "printing.queue/office", Unnamed: true},
+	{Name: "the ports of printers are opened", Claims: []enforce.Setting{"dlp.print_allowed"}, Policy: `{"dlp":{"print_allowed":false}}`,
+		Breaks: "nft delete table inet warder_ports", Mended: "nft list table inet warder_ports", Subject: "ports/printers"},
 	{Name: "a root hub's default, from another network namespace", Claims: []enforce.Setting{"usb.allowed"},
 		Policy: `{"usb":{"allowed":false}}`, Silent: true,
 		Breaks: elsewhere + "echo 1 >/sys/bus/usb/devices/usb1/authorized_default'",

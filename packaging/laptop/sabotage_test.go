@@ -69,6 +69,7 @@ func sabotages(t *testing.T, o Options) {
 	whole := ready(t, o)
 	t.Log(whole.sh("uname -r"))
 	whole.medium("a", 48)
+	whole.spooler()
 	whole.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p' >/root/device`)
 	for i, s := range Sabotages {
 		if s.Seen || s.Network {
@@ -98,7 +99,8 @@ func sabotages(t *testing.T, o Options) {
 				// What it reads is what is wanted of that resource.
 				said := false
 				for _, want := range []string{"set back and reads 0", "set back and reads external disks are refused", "set back and reads files on external disks are limited",
-					"set back and reads cannot start: ", "it is gone by now"} {
+					"set back and reads cannot start: ", "set back and reads takes no jobs, stopped", "set back and reads closed to 515 631 9100",
+					"it is gone by now"} {
 					said = said || strings.Contains(last, want)
 				}
 				if !said {

@@ -40,6 +40,13 @@ func SwitchCapability(h platform.Host) platform.Capability {
 	}
 }
 
+// PortsCapability closes the ports of printers. What it is for is claimed by who knows the printers.
+func PortsCapability(h platform.Host) platform.Capability {
+	p := NewPorts(h.Gate)
+	p.off = !h.Network
+	return platform.Capability{Name: portsKind, Backends: []platform.Backend{p}}
+}
+
 // lower lowers claims if this kernel does not take the rules at all. It is tried with a table of another name that exists for a
 // moment.
 func lower(out []platform.Claim, off bool, try func() error) []platform.Claim {

@@ -89,13 +89,11 @@ func switchChains(t *nftables.Table) []chain {
 	hook := func(name string, at *nftables.ChainHook) chain {
 		return chain{Chain: nftables.Chain{Name: name, Table: t, Type: nftables.ChainTypeFilter, Hooknum: at, Priority: &priority, Policy: &accept}}
 	}
-	refuse := chain{Chain: nftables.Chain{Name: chainRefuse, Table: t}}
+	refuse := refusing(t)
 	questions := chain{Chain: nftables.Chain{Name: chainQuestions, Table: t}}
 	asked := chain{Chain: nftables.Chain{Name: chainAsked, Table: t}} // for names that may be asked for
 	out, forward := hook(chainOut, nftables.ChainHookOutput), hook(chainForward, nftables.ChainHookForward)
 
-	refuse.add(proto(unix.IPPROTO_TCP), counted(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
-	refuse.add(counted(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}))
 	pass := verdict(expr.VerdictAccept, "")
 	asked.add(fromUsers(), limited(true), verdict(expr.VerdictGoto, chainRefuse)) // when they are asked tells something, too
 	asked.add(pass)

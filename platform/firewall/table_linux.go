@@ -51,15 +51,13 @@ func chains(t *nftables.Table, only bool) []chain {
 	accept := nftables.ChainPolicyAccept
 	out := chain{Chain: nftables.Chain{Name: chainOut, Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput,
 		Priority: nftables.ChainPriorityFilter, Policy: &accept}}
-	refuse := chain{Chain: nftables.Chain{Name: chainRefuse, Table: t}}
+	refuse := refusing(t)
 	names := chain{Chain: nftables.Chain{Name: chainNames, Table: t, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookOutput,
 		Priority: nftables.ChainPriorityNATDest, Policy: &accept}}
 
 	in := chain{Chain: nftables.Chain{Name: chainIn, Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput,
 		Priority: nftables.ChainPriorityFilter, Policy: &accept}}
 
-	refuse.add(proto(unix.IPPROTO_TCP), counted(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
-	refuse.add(counted(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}))
 	refused := verdict(expr.VerdictGoto, chainRefuse)
 
 	for _, m := range []uint32{link.Mark, link.Asking} {
@@ -107,6 +105,14 @@ func chains(t *nftables.Table, only bool) []chain {
 		in.add(fromOutside(), proto(p), toPort(link.ResolverPort), verdict(expr.VerdictDrop, ""))
 	}
 	return []chain{refuse, out, names, in}
+}
+
+// refusing is the chain in which packets end that are refused: at once, and not by silence.
+func refusing(t *nftables.Table) chain {
+	c := chain{Chain: nftables.Chain{Name: chainRefuse, Table: t}}
+	c.add(proto(unix.IPPROTO_TCP), counted(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
+	c.add(counted(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}))
+	return c
 }
 
 func (c *chain) add(parts ...[]expr.Any) {

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -140,11 +141,20 @@ func checkFacts(errs *policy.Errors, f *protocol.Facts) {
 		*errs = append(*errs, policy.Error{Field: "device." + string(fact.PartNetwork),
 			Message: fmt.Sprintf("must have at most %d bytes: two host names", maxNetwork), Received: n})
 	}
+	within := map[string]json.RawMessage{}
 	for _, p := range fact.Parts() {
+		within[string(p)] = f.Parts[p]
+	}
+	var printing map[string]json.RawMessage
+	if json.Unmarshal(f.Parts[fact.PartPrinting], &printing) == nil {
+		for _, name := range []string{"queues", "local_ports"} {
+			within[string(fact.PartPrinting)+"."+name] = printing[name]
+		}
+	}
+	for _, field := range slices.Sorted(maps.Keys(within)) {
 		var list []json.RawMessage
-		if json.Unmarshal(f.Parts[p], &list) == nil && len(list) > maxEntries {
-			*errs = append(*errs, policy.Error{Field: "device." + string(p),
-				Message: fmt.Sprintf("must have at most %d entries", maxEntries), Received: len(list)})
+		if json.Unmarshal(within[field], &list) == nil && len(list) > maxEntries {
+			*errs = append(*errs, policy.Error{Field: "device." + field, Message: fmt.Sprintf("must have at most %d entries", maxEntries), Received: len(list)})
 		}
 	}
 	for _, x := range []struct {

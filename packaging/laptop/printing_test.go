@@ -1,0 +1,139 @@
+//go:build linux
+
+package laptop
+
+import (
+	"strings"
+	"testing"
+)
+
+const (
+	noPrinting = `{"policy_data":{"dlp":{"print_allowed":false}}}`
+	printing   = "dlp.print_allowed"
+	closedAll  = "warder status --json | grep -q '%d queue(s) take no jobs'"
+	// queues are what the spooler says of its queues, without when that began.
+	queues = `LC_ALL=C lpstat -a | sed 's/ since .*//' | sort; LC_ALL=C lpstat -l -p | sed 's/ since .*//; s/On fault.*//' | grep -v '^$'`
+	job    = nobody + "sh -c 'echo %s | lp -d %s -'"
+)
+
+// spooler starts CUPS with one queue, "office", which prints into a file.
+func (r *rig) spooler() {
+	r.t.Helper()
+	r.sh(`rm -f /etc/systemd/system/cups.*; systemctl daemon-reload; systemctl start cups.socket cups.path; mkdir -p /srv/kept
+cat >/usr/lib/cups/backend/keep <<'E'
+#!/bin/sh
+[ $# = 0 ] && exit 0
+cat ${6:+"$6"} >>"/srv/kept/${DEVICE_URI#keep:}"
+E
+cat >/usr/lib/cups/backend/tcp <<'E'
+#!/usr/bin/python3
+import os, socket, sys
+if len(sys.argv) == 1: sys.exit(0)
+host, port = os.environ["DEVICE_URI"][len("tcp:"):].split("/")
+b = open(sys.argv[6], "rb").read() if len(sys.argv) > 6 else sys.stdin.buffer.read()
+try:
+    with socket.create_connection((host, int(port)), 10) as s: s.sendall(b)
+except OSError as e:
+    print("ERROR:", e, file=sys.stderr); sys.exit(1)
+E
+chmod 700 /usr/lib/cups/backend/keep /usr/lib/cups/backend/tcp; lpadmin -p office -E -v keep:office -m raw`)
+}
+
+// Nobody prints, by the spooler or past it; what waits is not lost, and all of it is as before afterwards.
+func TestPrinting(t *testing.T) {
+	t.Parallel()
+	r := ready(t, Options{Single: true})
+	r.network()
+	r.spooler()
+	r.sh(`cat >/root/printer.py <<'E'
+import socket
+s = socket.create_server(("203.0.113.20", 9100))
+while True:
+    c, _ = s.accept()
+    with c:
+        while b := c.recv(65536): open("/srv/kept/net", "ab").write(b)
+E
+systemd-run -q --unit printer ip netns exec outside python3 /root/printer.py; lpadmin -p net -E -v tcp:203.0.113.20/9100 -m raw; lpadmin -p slow -E -v keep:slow -m raw; cupsdisable slow`)
+	r.sh(job, "first", "office")
+	r.sh(job, "first", "net")
+	r.sh(job, "waits", "slow")
+	r.wait("both print", "grep -q first /srv/kept/office && grep -q first /srv/kept/net")
+	before := r.sh(queues)
+
+	// Below enforce nothing is written.
+	for _, mode := range []string{"monitor", "warn"} {
+		r.set(strings.Replace(noPrinting, `{"policy_data"`, `{"compliance":"`+mode+`","policy_data"`, 1))
+		r.wait("it is seen", "warder status --json | grep -q 'queue .* takes jobs'")
+		if now := r.sh(queues); now != before {
+			t.Errorf("in %s mode: %s, not %s", mode, now, before)
+		}
+		r.sh("! nft list table inet warder_ports 2>/dev/null && ! grep -qs dbus: /etc/cups/subscriptions.conf")
+		containsAll(t, r.sh("warder explain dlp print"), "WOULD DENY", "in "+mode+" mode")
+		contains(t, r.sh(nobody+"warder explain dlp print"), "ALLOW")
+		r.sh("! grep -rqs dbus: /etc/cups/subscriptions.conf /var/cache/cups /var/lib/cups")
+		r.sh(job, mode, "office")
+		r.wait("it prints", "grep -q "+mode+" /srv/kept/office")
+	}
+
+	r.set(noPrinting)
+	r.wait("the queues are closed", closedAll, 3)
+	t.Log(r.finding(printing))
+	for _, q := range []string{"office", "net", "slow"} {
+		if out := r.try(job, "never", q); out.Code == 0 || !strings.Contains(out.Out+out.Err, "not accepting jobs") {
+			t.Errorf("%s: %d %s %s", q, out.Code, out.Out, out.Err)
+		}
+	}
+	containsAll(t, r.sh("lpstat -a"), "Your organization does not allow printing on this computer (Warder).")
+	contains(t, r.sh("lpstat -o slow"), "slow-")
+	for _, as := range []string{"", nobody} {
+		if out := r.try(as + "bash -c 'exec 3<>/dev/tcp/203.0.113.20/9100'"); out.Code == 0 || !strings.Contains(out.Err, "refused") {
+			t.Errorf("%sport 9100: %s", as, out.Err)
+		}
+	}
+	r.sh("bash -c 'exec 3<>/dev/tcp/203.0.113.20/443'")
+	containsAll(t, r.sh("warder explain dlp print"), "DENY", "dlp.print_allowed is false", `grant an exception for "print"`, "3 queue(s), 3 of them closed")
+	containsAll(t, r.sh("warder explain dlp print slow"), "DENY", "queue slow", "takes no jobs, stopped, and says why; 1 job(s) in it")
+	contains(t, r.sh(nobody+"warder explain dlp print"), "DENY")
+	if out := r.try("warder explain dlp print none"); out.Code == 0 || !strings.Contains(out.Err, `the spooler has no queue "none"`) {
+		t.Errorf("%d %s", out.Code, out.Err)
+	}
+
+	// A new queue is closed before anybody has found it. How much gets through if somebody prints in the same moment?
+	t.Log("a queue is closed after (ms, ten of them):", r.sh(`for i in 0 1 2 3 4 5 6 7 8 9; do lpadmin -p new$i -E -v keep:new$i -m raw 2>/dev/null; b=$(date +%s%N); n=0; until LC_ALL=C lpstat -a new$i | grep -q 'not accepting'; do n=$((n+1)); test $n -lt 1000 || exit 1; done; echo $(( ($(date +%s%N) - b) / 1000000 )); done`))
+	t.Log("of ten jobs in the moment in which their queue was added, so many were printed:", r.sh(`for i in 0 1 2 3 4 5 6 7 8 9; do lpadmin -p at$i -E -v keep:at$i -m raw 2>/dev/null; echo raced | lp -d at$i - >/dev/null 2>&1; done; sleep 3; ls /srv/kept | grep -c '^at'; true`))
+	r.wait("all are closed", closedAll, 23)
+	r.sh("for i in 0 1 2 3 4 5 6 7 8 9; do lpadmin -x new$i; lpadmin -x at$i; done")
+	r.wait("three are left", closedAll, 3)
+
+	// Killed, and with the spooler stopped and started, they stay closed. A spooler that has ended is not started by a look.
+	r.sh("systemctl kill -s KILL warder; systemctl restart cups.service; for i in 1 2 3 4 5; do if echo never | lp -d office - 2>/dev/null; then exit 1; fi; sleep 0.2; done")
+	r.wait("the agent is back", closedAll, 3)
+	// Stopped, with looks while nothing listens: that there is no spooler for a moment is no reason to forget what was before.
+	r.sh("systemctl stop cups.path cups.service; test ! -e /run/cups/cups.sock; warder check-in >/dev/null; sleep 3; warder status --json | grep -q '3 queue(s) take no jobs' && warder ledger | grep -c printing.queue | grep -qx 3; systemctl start cups.socket cups.path; systemctl restart cups.service; sleep 1")
+	r.wait("they are closed still", closedAll, 3)
+	r.sh("systemctl stop cups.path; systemctl kill -s TERM cups.service") // which is how it ends when it is idle; while jobs wait, cups.path starts it again
+	r.wait("the spooler has ended", "! systemctl is-active -q cups.service && systemctl is-active -q cups.socket")
+	r.sh("sleep 5; warder check-in >/dev/null")
+	r.wait("it is known without it", closedAll, 3)
+	r.sh("if systemctl is-active cups.service; then journalctl -u cups -u cups.socket -n 20 --no-pager; exit 1; fi; systemctl start cups.path")
+
+	// An exception: by code, and by the server.
+	contains(t, r.sh("warder exception "+r.code("dlp", "print")+" --print"), "This computer may print until ")
+	r.wait("they are open", "echo code | lp -d office - && grep -q code /srv/kept/office")
+	if now := r.sh(queues); now != before {
+		t.Errorf("with an exception: %s, not %s", now, before)
+	}
+	containsAll(t, r.sh("warder explain dlp print"), "ALLOW", "an exception for printing is in force")
+	r.set(`{"policy_data":{}}`)
+	r.wait("the way to the printer is open", "bash -c 'exec 3<>/dev/tcp/203.0.113.20/9100'")
+
+	// What waited is printed when it can be, and nothing of us is left.
+	r.sh("cupsenable slow")
+	r.wait("what waited is printed", "grep -q waits /srv/kept/slow")
+	r.sh("cupsdisable slow; ! grep -rq never /srv/kept")
+	r.sh("dpkg -r warder >/dev/null 2>&1")
+	if now := r.sh(queues); now != before {
+		t.Errorf("after it was removed: %s, not %s", now, before)
+	}
+	r.sh("! nft list tables | grep warder")
+}

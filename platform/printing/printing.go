@@ -1,0 +1,29 @@
+// Package printing keeps a machine from printing: each queue of its spooler (CUPS) takes no more jobs and stops, and what waits in it
+// stays there. It speaks IPP over the spooler's own socket, which knows who asks by the connection.
+package printing
+
+import (
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+)
+
+const (
+	name = "printing"
+	kind = "printing.queue"
+
+	setting enforce.Setting = "dlp.print_allowed"
+
+	onlyLinux = "printing is only refused on Linux in this version"
+	limit     = "a queue that is added takes jobs for the moment until it was noticed; not closed are printers that are reached by other ports than 515, 631 and 9100 " +
+		"(SMB, the web, a cloud), a spooler inside a snap or container, a printer at USB for root and the group lp, and the spooler for those who may administer it and contend for it; printing to a file is not printing"
+)
+
+// claims are what this package supports, on every system.
+func claims() []platform.Claim {
+	out := []platform.Claim{{Setting: setting, OS: "linux", Level: fact.Partial, Limit: limit, Exercised: true}}
+	for _, os := range []string{"windows", "darwin"} {
+		out = append(out, platform.Claim{Setting: setting, OS: os, Level: fact.Unsupported, Limit: onlyLinux})
+	}
+	return out
+}
