@@ -256,7 +256,8 @@ func (j *journal) notice(e enforce.Event) string {
 		j.told = map[string]time.Time{}
 	}
 	j.told[what] = j.now()
-	told := j.tell("Warder: "+e.Subject+" is against this company's policy: "+e.Reason, j.seat())
+	// What a device or a name is called comes from elsewhere, and goes to somebody's terminal.
+	told := j.tell(clip(enforce.Plain(secret.Scrub("Warder: "+e.Subject+" is against this company's policy: "+e.Reason)), maxSubject), j.seat())
 	if len(told) == 0 {
 		return "no session"
 	}

@@ -30,18 +30,29 @@ func tell(sessions, dev, message string, users []uint32) []string {
 		if tty == "" || strings.Contains(tty, "..") || s["CLASS"] == "greeter" {
 			continue
 		}
-		// Never wait for a terminal whose output is stopped.
-		w, err := os.OpenFile(filepath.Join(dev, tty), os.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
-		if err != nil {
+		// What is written to the terminal beneath a desktop nobody sees.
+		if t := s["TYPE"]; t == "x11" || t == "wayland" || t == "mir" {
 			continue
 		}
-		_, err = w.WriteString("\r\n" + message + "\r\n")
-		_ = w.Close()
-		if err == nil {
+		if write(filepath.Join(dev, tty), "\r\n"+message+"\r\n") == nil {
 			told = append(told, s["USER"]+" on "+tty)
 		}
 	}
 	return told
+}
+
+// write writes to a terminal, and never waits for one whose output is stopped: os.File would, because it waits for what is not ready.
+func write(path, text string) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	n, err := unix.Write(fd, []byte(text))
+	if err == nil && n < len(text) {
+		err = unix.EAGAIN
+	}
+	_ = unix.Close(fd)
+	return err
 }
 
 // fields reads the NAME=value lines of a session's file.
