@@ -29,7 +29,9 @@ import (
 	"github.com/warderd/warder/enforce/secret"
 	"github.com/warderd/warder/enforce/section"
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/notify"
 	"github.com/warderd/warder/platform/paths"
+	"github.com/warderd/warder/platform/seat"
 	"github.com/warderd/warder/platform/service"
 	"github.com/warderd/warder/sync/protocol"
 	"github.com/warderd/warder/sync/server"
@@ -58,6 +60,7 @@ type lab struct {
 	machine       string
 	options       server.Options
 	down          func() // the server
+	logins        func() []seat.Login
 }
 
 // write replaces a file in one step, as the kernel's files change: a look at the machine must never see half of it.
@@ -85,6 +88,7 @@ func newTLSLab(t *testing.T) *lab { return labWith(t, server.Options{}) }
 func labWith(t *testing.T, o server.Options) *lab {
 	l := &lab{t: t, boot: "boot1", sys: t.TempDir(), dir: t.TempDir(), client: http.DefaultClient}
 	l.sits()
+	l.logins = func() []seat.Login { return nil }
 	write(t, l.sys+"/module/usbcore/parameters/authorized_default", "-1\n")
 	write(t, l.sys+"/bus/usb/devices/usb1/authorized_default", "1\n")
 	write(t, l.sys+"/bus/usb/devices/usb1/authorized", "1\n")
@@ -154,7 +158,7 @@ func (l *lab) start() {
 	skew := l.skew
 	a, err := New(Options{Paths: paths.Under(l.dir + "/agent"), Version: "test", SysRoot: l.sys, ProcRoot: l.dir + "/proc",
 		Inputs: l.dir + "/inputs", Boot: l.boot,
-		Machine: cmp.Or(l.machine, "m1"), Tell: func(string, []uint32) []string { return nil },
+		Machine: cmp.Or(l.machine, "m1"), Tell: func(string, []uint32) []notify.Told { return nil }, Logins: l.logins,
 		Seat: func() []uint32 { return *l.seat.Load() }, Random: func() float64 { return 0 }, Source: l.source, Reach: l.reach,
 		Sections: l.sections, Capabilities: l.capabilities, Network: l.network,
 		Ending: func(context.Context) service.Ending { return l.ending }, Linger: 10 * time.Millisecond,

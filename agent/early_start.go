@@ -115,8 +115,8 @@ type starting struct {
 // run applies the policy once, calls ready, and guards until it is told to end.
 func (s *starting) run(ctx context.Context, ready func()) error {
 	s.journal = &journal{boot: s.o.Boot, now: s.o.Now, store: s, sections: s.o.Sections, health: newHealth(s.o.Now), latency: &latencies{},
-		seat: func() []uint32 { return nil }, tell: func(string, []uint32) []string { return nil }, remember: s.machine.loop.Remember,
-		look: s.soon, report: func() {}, wake: make(chan struct{}, 1), told: map[string]time.Time{},
+		seat: func() []uint32 { return nil }, remember: s.machine.loop.Remember,
+		look: s.soon, report: func() {}, wake: make(chan struct{}, 1),
 		follow: map[chan enforce.Event]struct{}{}}
 	s.journal.latency.init()
 	s.machine.start(s.journal.put, func(bool) { s.soon() })

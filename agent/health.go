@@ -54,6 +54,7 @@ const (
 	partStopped      = "part-stopped"
 	earlyUnwritten   = "early-start"
 	reportCut        = "report-cut"
+	sessionMute      = "session-mute"
 )
 
 // warnings lists every warning.
@@ -98,6 +99,8 @@ var warnings = []Warning{
 	{Code: reportCut, Severity: Medium,
 		Means: "reports are too large for a proxy on the way to the server, so parts are left out; policies still arrive and are enforced",
 		Do:    "raise the proxy's limit for request bodies to 1 MiB (nginx: client_max_body_size)", Depends: []string{serverAway}},
+	{Code: sessionMute, Severity: Low, Means: "people in a desktop session are not told what is against the policy; it is reported all the same",
+		Do: "the detail says why; the helper starts with the next login, or with: systemctl --user start warder-session"},
 	{Code: partStopped, Severity: High, Means: "a part of the agent has stopped",
 		Do: "restart it: sudo systemctl restart warder; then see journalctl -u warder"},
 }

@@ -23,19 +23,22 @@ type journal struct {
 	health   *health
 	latency  *latencies
 	seat     func() []uint32
-	tell     func(message string, users []uint32) []string
+	notices  *notices // nil: nobody is told
 	// remember stores a ledger row that a guard wrote; look asks for another look at the machine, and report for a
 	// check-in.
 	remember     func(enforce.Key, enforce.Reading, []enforce.Setting) error
 	look, report func()
 
 	wake chan struct{}
-	told map[string]time.Time
 
-	mu     sync.Mutex
-	list   []platform.Decision
-	lost   int
-	follow map[chan enforce.Event]struct{}
+	untold map[enforce.Setting]time.Time // since when a finding lasts of which nobody could be told
+
+	mu   sync.Mutex
+	list []platform.Decision
+	lost int
+	// lasting is what people are to be told of.
+	lasting []enforce.Finding
+	follow  map[chan enforce.Event]struct{}
 }
 
 // eventStore stores events, and what was already told in this boot.
@@ -80,8 +83,8 @@ func (j *journal) run(ctx context.Context) error {
 // drain writes every decision that is queued now.
 func (j *journal) drain() {
 	j.mu.Lock()
-	list, lost := j.list, j.lost
-	j.list, j.lost = nil, 0
+	list, lost, lasting := j.list, j.lost, j.lasting
+	j.list, j.lost, j.lasting = nil, 0, nil
 	j.mu.Unlock()
 	if lost > 0 {
 		j.record(enforce.Event{At: j.now().UTC(), Setting: "agent", Mode: enforce.Enforce, Kind: "dropped", Subject: "decisions",
@@ -90,6 +93,9 @@ func (j *journal) drain() {
 	changed := false
 	for i := range list {
 		changed = j.write(&list[i]) || changed
+	}
+	for i := range lasting {
+		j.warn(&lasting[i])
 	}
 	if changed {
 		j.look()
@@ -135,8 +141,8 @@ func (j *journal) write(d *platform.Decision) bool {
 	if !d.New && !(d.Changed && d.Usable > 0 && !d.Verdict.Allow) && j.store.Seen(j.boot, d.Key.String(), what) {
 		return d.New || d.Changed
 	}
-	if e.Kind == enforce.WouldDeny && e.Mode == enforce.Warn {
-		e.Told = j.notice(e)
+	if e.Kind == enforce.WouldDeny && e.Mode == enforce.Warn && j.notices != nil {
+		e.Told = j.notices.about(e.Setting, e.Subject, e.Reason)
 	}
 	if j.record(e) {
 		// After the event is durable: a kill between the two reports it twice, but never loses it.
@@ -243,25 +249,33 @@ func clip(s string, most int) string {
 	return s[:cut] + "…"
 }
 
-// tellAgain: a user is told of a distinct event once per hour.
-const tellAgain = time.Hour
+// warns is what lasts against a setting in warn mode: people are told of it, unless they have been, or are told of each case. It
+// replaces what was to be told before, and does not wait.
+func (j *journal) warns(list []enforce.Finding) {
+	j.mu.Lock()
+	j.lasting = list
+	j.mu.Unlock()
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
 
-// notice tells the users at the machine what is against the policy. It returns whom it reached.
-func (j *journal) notice(e enforce.Event) string {
-	what := string(e.Setting) + " " + e.Subject
-	if at, ok := j.told[what]; ok && j.now().Sub(at) < tellAgain {
-		return "already told within the hour"
+// warn tells the people at the machine of a finding that lasts, and records it. That nobody could be told is recorded once as long as it
+// lasts, too.
+func (j *journal) warn(f *enforce.Finding) {
+	told := j.notices.lasting(f)
+	switch told {
+	case toldBefore, toldEnough:
+		return
+	case toldNobody:
+		if j.untold[f.Setting].Equal(f.Since) {
+			return
+		}
+		j.untold[f.Setting] = f.Since
 	}
-	if len(j.told) > 1000 {
-		j.told = map[string]time.Time{}
-	}
-	j.told[what] = j.now()
-	// What a device or a name is called comes from elsewhere, and goes to somebody's terminal.
-	told := j.tell(clip(enforce.Plain(secret.Scrub("Warder: "+e.Subject+" is against this company's policy: "+e.Reason)), maxSubject), j.seat())
-	if len(told) == 0 {
-		return "no session"
-	}
-	return fmt.Sprint(told)
+	j.record(enforce.Event{At: j.now().UTC(), Setting: f.Setting, Mode: f.Mode, Kind: enforce.Warned, Subject: "the people at the machine", Reason: f.Reason, Told: told,
+		Section: f.Setting.Section()})
 }
 
 // record journals an event, passes it to followers, and has it sent soon.

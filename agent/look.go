@@ -10,6 +10,7 @@ import (
 	"github.com/warderd/warder/agent/dbfile"
 	"github.com/warderd/warder/agent/reconcile"
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/section"
 )
 
 // applyLimit bounds one look at the machine.
@@ -134,6 +135,7 @@ func (a *Agent) round() {
 
 // looked publishes the result of a look.
 func (a *Agent) looked() {
+	a.warn()
 	a.noteEarly()
 	a.host = describe()
 	a.flatten("running")
@@ -243,6 +245,23 @@ func (a *Agent) found(s standing) bool {
 		a.health.set(storeBad, err.Error())
 	}
 	return true
+}
+
+// warn has people told of what is against a setting in warn mode, unless they are told of each case of it. It is asked at each look, and
+// when somebody can be told who could not be before.
+func (a *Agent) warn() {
+	var list []enforce.Finding
+	for _, f := range a.machine.last().findings {
+		if f.Mode != enforce.Warn || f.Compliance != enforce.Noncompliant {
+			continue
+		}
+		if s, ok := section.Find(a.o.Sections, f.Setting.Section()); !ok || s.Single == nil || !s.Single(f.Setting) {
+			list = append(list, f)
+		}
+	}
+	if len(list) > 0 {
+		a.journal.warns(list)
+	}
 }
 
 // before are the findings of the previous look, or of an earlier run.

@@ -40,9 +40,10 @@ type Options struct {
 	Machine  string // hash of the machine's own id
 	Now      func() time.Time
 	Random   func() float64
-	Seat     func() []uint32 // the users at the machine now
-	// Tell notifies those of the users who have a session, and returns whom it reached.
-	Tell func(message string, users []uint32) []string
+	Seat     func() []uint32     // the users at the machine now
+	Logins   func() []seat.Login // the graphical sessions
+	// Tell notifies those of the users who have a terminal, and returns whom it reached.
+	Tell func(message string, users []uint32) []notify.Told
 	// Source replaces the check-in client of an enrolled device.
 	Source func(*identity.Device) (Source, error)
 	// Reach reports whether a server can be reached through a proxy ("" for none): either as any program on this
@@ -103,6 +104,9 @@ func (o *Options) defaults() {
 	}
 	if o.Seat == nil {
 		o.Seat = seat.Active
+	}
+	if o.Logins == nil {
+		o.Logins = seat.Graphical
 	}
 	if o.Tell == nil {
 		o.Tell = notify.Tell

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/warderd/warder/agent/localapi"
+	"github.com/warderd/warder/agent/session"
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
@@ -34,6 +35,7 @@ func (a *Agent) routes() []localapi.Route {
 		{Method: "POST", Path: "/v1/explain", Access: localapi.Read, Heavy: true, Handle: a.postExplain},
 		{Method: "GET", Path: "/v1/doctor", Access: localapi.Read, Heavy: true, Handle: a.getDoctor},
 		{Method: "GET", Path: "/v1/session", Access: localapi.Session, Handle: a.getSession},
+		{Method: "POST", Path: session.Path, Access: localapi.Session, Alone: true, Handle: a.postSession},
 		{Method: "GET", Path: "/v1/policy", Access: localapi.Root, Handle: a.getPolicy},
 		{Method: "GET", Path: "/v1/policies", Access: localapi.Root, Heavy: true, Handle: a.getPolicies},
 		{Method: "GET", Path: "/v1/inventory/{name}", Access: localapi.Root, Heavy: true, Handle: a.getInventory},
@@ -72,9 +74,12 @@ func (a *Agent) getStatus(ctx context.Context, c caller, r *http.Request, _ []by
 
 // view is what a caller may see: root sees everything, users at the machine see what is plugged into it, other users
 // only see the state of the machine.
-type view struct{ root, seated bool }
+type view struct {
+	root, seated bool
+	uid          string
+}
 
-func (a *Agent) viewOf(c caller) view { return view{c.Root, a.seated(c)} }
+func (a *Agent) viewOf(c caller) view { return view{c.Root, a.seated(c), c.UID} }
 
 // seated reports whether a caller is one of the users at the machine now.
 func (a *Agent) seated(c caller) bool {
@@ -156,6 +161,24 @@ func (a *Agent) getInventory(ctx context.Context, _ caller, q *http.Request, _ [
 // getSession says who the agent thinks a caller is. A session's helper asks it first.
 func (a *Agent) getSession(_ context.Context, c caller, _ *http.Request, _ []byte) (any, error) {
 	return c, nil
+}
+
+// postSession answers the helper of a session once there is something to show, or after a while.
+func (a *Agent) postSession(ctx context.Context, c caller, _ *http.Request, body []byte) (any, error) {
+	var t session.Turn
+	if err := json.Unmarshal(body, &t); err != nil {
+		return nil, &localapi.Error{Status: http.StatusBadRequest, Message: "the request cannot be read: " + err.Error()}
+	}
+	uid, err := strconv.ParseUint(c.UID, 10, 32)
+	if err != nil {
+		return nil, &localapi.Error{Status: http.StatusForbidden, Message: "this is for a program of a login session"}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(a.ctx, cancel)()
+	answer, err := a.helpers.turn(ctx, uint32(uid), c.Session, t)
+	answer.Version = a.o.Version
+	return answer, err
 }
 
 // Doctor is what "warder doctor" shows.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/warderd/warder/agent/identity"
@@ -36,6 +37,8 @@ type Status struct {
 	Sections map[string]SectionStatus `json:"sections"`
 	Latency  map[string]Latency       `json:"latency"`
 	Writes   WriteStatus              `json:"writes"`
+	// Sessions are the graphical sessions: root sees all of them, users their own.
+	Sessions []SessionStatus `json:"sessions,omitempty"`
 	// Work is what goes on in the background.
 	Work   []WorkStatus `json:"work,omitempty"`
 	Health []Problem    `json:"health"` // the active warnings; empty when there are none
@@ -144,6 +147,9 @@ func (a *Agent) status(v view) Status {
 			st.Policy.Received}
 	}
 	s.Age(a.o.Now())
+	if uid, err := strconv.ParseUint(v.uid, 10, 32); v.root || err == nil {
+		s.Sessions = a.helpers.sessions(v.root, uint32(uid))
+	}
 	for _, w := range a.machine.work() {
 		step := enforce.Plain(w.Step) // may name a mount point, and so whose stick it is
 		if !v.root && !v.seated {

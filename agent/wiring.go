@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +37,7 @@ type Agent struct {
 	contact    *contact
 	exceptions *exceptions
 	journal    *journal
+	helpers    *helpers
 	health     *health
 	latency    latencies
 
@@ -95,12 +97,19 @@ func New(o Options) (*Agent, error) {
 	}
 	a.machine.way = a.network
 	a.shelf.supported = a.machine.supports
+	a.helpers = &helpers{now: o.Now, logins: o.Logins, came: func() { a.try(a.warn) }, by: map[string]*helper{}, mute: map[string]time.Time{}}
 	a.journal = &journal{boot: o.Boot, now: o.Now, store: a.store, sections: o.Sections, health: a.health, latency: &a.latency,
-		seat: o.Seat, tell: o.Tell,
-		remember: a.machine.loop.Remember, look: a.soon, report: a.reportSoon, wake: make(chan struct{}, 1), told: map[string]time.Time{},
+		seat: o.Seat, notices: newNotices(&a.o, a.helpers.tell), untold: map[enforce.Setting]time.Time{},
+		remember: a.machine.loop.Remember, look: a.soon, report: a.reportSoon, wake: make(chan struct{}, 1),
 		follow: map[chan enforce.Event]struct{}{}}
 	a.health.pull(ledgerBad, func() string { return unwell(a.ledger.Health()) })
 	a.health.pull(storeBad, func() string { return unwell(a.store.Health()) })
+	a.health.pull(sessionMute, func() string {
+		if !slices.ContainsFunc(a.machine.last().findings, func(f enforce.Finding) bool { return f.Mode == enforce.Warn }) {
+			return ""
+		}
+		return a.helpers.untold()
+	})
 	a.health.pull(identityStandby, a.custody.ids.Health)
 	a.load()
 	return a, nil

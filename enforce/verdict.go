@@ -105,6 +105,7 @@ const (
 	Guarded   EventKind = "guarded"    // a guard kept it
 	Failed    EventKind = "failed"     // the machine's state is not what was decided
 	Forced    EventKind = "forced"     // a disk was taken away before all of it was known to be written
+	Warned    EventKind = "warned"     // people were told of something that lasts; warn mode alone
 	Drift     EventKind = "drift"      // another program changed a resource that is enforced, or that a mode below enforce watches
 )
 

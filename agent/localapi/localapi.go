@@ -124,6 +124,8 @@ type Route struct {
 	// Heavy requests are answered one at a time for each user. Another one waits for a moment, and is then told to come
 	// again.
 	Heavy bool
+	// Alone requests are answered one at a time for each login session. Another one is refused within a second.
+	Alone bool
 }
 
 // How long a caller may take to read a part of an answer, and how long a request waits for the caller's previous one.
@@ -270,7 +272,10 @@ func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 	if r.Stream != nil {
 		key, most, wait = "follow "+c.share(), maxFollow, 0
 	}
-	if r.Heavy || r.Stream != nil {
+	if r.Alone {
+		key, wait = "alone "+r.Path+" "+c.Session, time.Second // one that hung up leaves a moment later
+	}
+	if r.Heavy || r.Alone || r.Stream != nil {
 		leave, ok := t.take(q.Context(), key, most, wait)
 		if !ok {
 			_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
@@ -295,6 +300,9 @@ func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 	case r.List != nil:
 		list(r, w, q, c)
 	default:
+		if r.Alone { // it may take long, and the deadline for reading the request would end it
+			_ = rc.SetReadDeadline(time.Time{})
+		}
 		v, err := r.Handle(q.Context(), c, q, body)
 		_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
 		if err != nil {

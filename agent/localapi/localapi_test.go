@@ -30,6 +30,14 @@ func serveTest(t *testing.T) string {
 		{Method: "GET", Path: "/read", Access: Read, Handle: answer},
 		{Method: "POST", Path: "/root", Access: Root, Handle: answer},
 		{Method: "GET", Path: "/session", Access: Session, Handle: answer},
+		{Method: "GET", Path: "/alone", Access: Read, Alone: true, Handle: func(ctx context.Context, _ Caller, _ *http.Request, _ []byte) (any, error) {
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(12 * time.Second): // longer than a request may take to arrive
+				return "waited", nil
+			}
+		}},
 		{Method: "GET", Path: "/fails", Access: Read, Handle: func(context.Context, Caller, *http.Request, []byte) (any, error) {
 			return nil, &Error{Status: http.StatusConflict, Message: "no policy"}
 		}},
@@ -44,6 +52,33 @@ func serveTest(t *testing.T) string {
 		}
 	})
 	return socket
+}
+
+// A request that waits is not ended by the deadlines of others, and another one of the same session is refused.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	c := NewClient(serveTest(t))
+	done := make(chan error, 1)
+	var said string
+	go func() { done <- c.Do(context.Background(), "GET", "/alone", nil, &said) }()
+	time.Sleep(time.Second)
+	begun := time.Now()
+	var e *Error
+	if err := c.Do(context.Background(), "GET", "/alone", nil, nil); !errors.As(err, &e) || e.Status != http.StatusTooManyRequests || time.Since(begun) > 5*time.Second {
+		t.Errorf("the second: %v after %s", err, time.Since(begun))
+	}
+	if err := <-done; err != nil || said != "waited" {
+		t.Errorf("the first: %q %v", said, err)
+	}
+	// One that hangs up leaves its place.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := c.Do(ctx, "GET", "/alone", nil, nil); err == nil {
+		t.Error("it did not wait")
+	}
+	if err := c.Do(context.Background(), "GET", "/alone", nil, &said); err != nil {
+		t.Errorf("after it: %v", err)
+	}
 }
 
 func TestAccess(t *testing.T) {

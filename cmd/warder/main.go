@@ -48,7 +48,7 @@ func newApp() *app {
 	a.Explain = a.failure
 	root.PersistentFlags().StringVar(&a.state, "state", "", "state directory of the agent (default: that of the installed service)")
 	root.AddCommand(a.enroll(), a.unenroll(), a.run(), a.checkIn(), a.status(), a.doctor(), a.explain(), a.events(), a.ledger(), a.policy(),
-		a.revert(), a.exception(), a.service(), a.usb(), a.network(), a.quarantine(), a.version(), a.releaseDisk(), a.kernelPrograms(), a.early())
+		a.revert(), a.exception(), a.service(), a.usb(), a.network(), a.quarantine(), a.session(), a.version(), a.releaseDisk(), a.kernelPrograms(), a.early())
 	if boot := a.boot(); boot != nil {
 		root.AddCommand(boot)
 	}

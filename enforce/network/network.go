@@ -20,7 +20,10 @@ var Section = section.Section{Name: "network", Settings: policy.Section("network
 	Concerned: func(d *policy.Document) bool { return len(d.Managed("network")) > 0 || refusesClients(d) },
 	Compile:   func(d *policy.Document, m *fact.Machine) section.Rules { return Compile(d, m) },
 	ReadList:  ReadList,
-	Except:    &section.Except{Parse: parseException, Names: exceptionNames, Refused: refusedNow}}
+	Single: func(s enforce.Setting) bool { // each name
+		return s == settingAllowed || s == settingBlocked || s == settingAllowedLists || s == settingBlockedLists
+	},
+	Except: &section.Except{Parse: parseException, Names: exceptionNames, Refused: refusedNow}}
 
 // names is the resource that enforces the lists.
 var names = enforce.Key{Kind: "firewall", ID: "names"}

@@ -33,6 +33,9 @@ type Section struct {
 	ReadList func(in io.Reader, u policy.ListUse, most int) (policy.List, error)
 	// Except describes exceptions of this section; nil: it has none.
 	Except *Except
+	// Single reports whether each case of a setting is an event of its own, below enforce, too: then people are told of those, and not
+	// of the finding; nil: none is.
+	Single func(enforce.Setting) bool
 	// Redact removes from an event what must not be stored; nil: nothing.
 	Redact func(*enforce.Event)
 }

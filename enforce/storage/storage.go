@@ -4,6 +4,7 @@
 package storage
 
 import (
+	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
@@ -14,6 +15,7 @@ var Section = section.Section{
 	Name: "storage", Settings: policy.Section("storage"), Decide: decide,
 	Compile: func(d *policy.Document, m *fact.Machine) section.Rules { return compile(d, m) },
 	Except:  &section.Except{Parse: parseSubject, Names: subjectNames, Refused: refusedNow},
+	Single:  func(s enforce.Setting) bool { return s == settingCloud || s == settingExternal }, // each client that starts, each disk
 }
 
 // rulesOf are the rules of this section in a case.

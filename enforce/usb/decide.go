@@ -25,6 +25,7 @@ var Section = section.Section{
 	Concerned: func(d *policy.Document) bool { return len(d.Managed("usb")) > 0 || deniesStorage(d) },
 	Compile:   func(d *policy.Document, m *fact.Machine) section.Rules { return Compile(d, m) },
 	Decide:    decide, Count: count, Except: &section.Except{Parse: parseSubject, Names: names, Refused: refused},
+	Single: func(enforce.Setting) bool { return true }, // each device
 }
 
 // deniesStorage reports whether storage.external_storage_allowed, which is enforced here, refuses storage.

@@ -26,6 +26,7 @@ root=$(mktemp -d "$dir/root.XXXXXX")
 trap 'rm -rf "$root"' EXIT
 chmod 755 "$root"
 include=systemd,systemd-sysv,libpam-systemd,udev,dbus,kmod,procps,iproute2,linux-image-amd64,usbguard,dosfstools,e2fsprogs,ca-certificates,libusb-1.0-0,curl,strace,cryptsetup-bin,lvm2,mdadm,btrfs-progs,nftables,systemd-resolved,network-manager,wireguard-tools,openvpn,ppp,tcpdump,exfatprogs,ntfs-3g,udisks2,fdisk,rsync,python3,libglib2.0-bin,rclone,onedrive,cups-daemon,cups-client
+[ "$suite" = bookworm ] && include+=,dbus-user-session,xvfb,dunst # a desktop
 debootstrap --variant=minbase --include="$include" "$suite" "$root" >"$dir/debootstrap.log" 2>&1 ||
   { tail -n 20 "$dir/debootstrap.log" >&2; exit 1; }
 

@@ -12,14 +12,14 @@ import (
 
 // Tell writes a message to each terminal on which one of the users is logged in, and returns whom it reached. Sessions
 // are read from systemd-logind's state files (sd-login(3)).
-func Tell(message string, users []uint32) []string {
+func Tell(message string, users []uint32) []Told {
 	return tell("/run/systemd/sessions", "/dev", message, users)
 }
 
 // tell is Tell, with the directories as arguments.
-func tell(sessions, dev, message string, users []uint32) []string {
+func tell(sessions, dev, message string, users []uint32) []Told {
 	files, _ := filepath.Glob(sessions + "/*")
-	var told []string
+	var told []Told
 	for _, f := range files {
 		s := fields(f)
 		tty := s["TTY"]
@@ -35,7 +35,7 @@ func tell(sessions, dev, message string, users []uint32) []string {
 			continue
 		}
 		if write(filepath.Join(dev, tty), "\r\n"+message+"\r\n") == nil {
-			told = append(told, s["USER"]+" on "+tty)
+			told = append(told, Told{uint32(uid), s["USER"] + " on " + tty})
 		}
 	}
 	return told

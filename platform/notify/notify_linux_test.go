@@ -40,7 +40,7 @@ func TestTell(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer keep.Close()
-	if told := tell(sessions, dev, "message", []uint32{1000}); !slices.Equal(told, []string{"ann on tty1"}) {
+	if told := tell(sessions, dev, "message", []uint32{1000}); !slices.Equal(told, []Told{{1000, "ann on tty1"}}) {
 		t.Errorf("told %v", told)
 	}
 	if b, _ := os.ReadFile(dev + "/tty2"); len(b) != 0 {

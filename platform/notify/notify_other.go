@@ -3,4 +3,4 @@
 package notify
 
 // Tell reaches nobody on this system yet.
-func Tell(string, []uint32) []string { return nil }
+func Tell(string, []uint32) []Told { return nil }

@@ -7,3 +7,6 @@ func Active() []uint32 { return nil }
 
 // Session returns "": this system has no logind.
 func Session(uint32, int) string { return "" }
+
+// Graphical is unknown on this system.
+func Graphical() []Login { return nil }

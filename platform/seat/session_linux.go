@@ -42,7 +42,9 @@ func session(proc, run string, uid uint32, pid int) string {
 	if !sessionName.MatchString(name) {
 		return ""
 	}
-	if field(small(filepath.Join(run, "sessions", name)), "UID") != strconv.FormatUint(uint64(uid), 10) {
+	// A greeter is nobody's session, and what is left of one that has ended says nothing any more.
+	text := small(filepath.Join(run, "sessions", name))
+	if field(text, "UID") != user || !strings.HasPrefix(field(text, "CLASS"), "user") || field(text, "STATE") == "closing" {
 		return ""
 	}
 	return name

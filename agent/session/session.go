@@ -1,0 +1,135 @@
+// Package session is the helper that runs in each graphical login session, as its user: it shows what the agent has to say to the
+// people there, and tells the agent what only their session can see. It may do nothing that its user may not. What it says counts for
+// its own session alone, because its user can make it say anything.
+package session
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/warderd/warder/agent/localapi"
+	"github.com/warderd/warder/enforce"
+)
+
+// State is what a helper says of its session.
+type State struct {
+	Version string `json:"version"`
+	Type    string `json:"type,omitempty"`    // x11 or wayland
+	Desktop string `json:"desktop,omitempty"` // XDG_CURRENT_DESKTOP
+	Shows   bool   `json:"shows"`             // a program of the desktop shows notices
+	Why     string `json:"why,omitempty"`     // why none does
+}
+
+// Notice is something that the people of a session are told.
+type Notice struct {
+	ID      uint64          `json:"id"`
+	Setting enforce.Setting `json:"setting"`
+	Subject string          `json:"subject,omitempty"` // what it is about; "" if about the setting as a whole
+}
+
+// Turn is what a helper says; the answer comes when there is something to show, or after a while.
+type Turn struct {
+	State State `json:"state"`
+	// Shown and Failed are the notices of the answer before.
+	Shown  []uint64 `json:"shown,omitempty"`
+	Failed []uint64 `json:"failed,omitempty"`
+}
+
+// Answer is what the agent says to it.
+type Answer struct {
+	Version string   `json:"version"` // the agent's
+	Notices []Notice `json:"notices"`
+}
+
+// Path is where the agent answers helpers.
+const Path = "/v1/session"
+
+// Why a helper ends by itself.
+var (
+	ErrTaken    = errors.New("another helper serves this session")
+	ErrOver     = errors.New("this is no session of a person, or it has ended")
+	ErrOutdated = errors.New("the agent has another version by now; the helper has to be started anew")
+)
+
+// Desktop shows notices.
+type Desktop interface {
+	// Ready reports why nothing can be shown now; nil if something can.
+	Ready(context.Context) error
+	Show(ctx context.Context, title, body string) error
+}
+
+// client is the agent's local API.
+type client interface {
+	Do(ctx context.Context, method, path string, in, out any) error
+}
+
+// Helper is one.
+type Helper struct {
+	Agent   client
+	Desktop Desktop
+	Words   Words
+	State   State         // what does not change
+	Pause   time.Duration // after an agent that does not answer; longer each time, up to a minute
+	// Removed reports whether the program has been uninstalled; nil: it has not.
+	Removed func() bool
+}
+
+const (
+	maxPause = time.Minute
+	// overAfter is how often the agent has to say that there is no such session: one that begins may not be known yet.
+	overAfter = 3
+)
+
+// Run serves the session until ctx ends, the program is uninstalled or replaced, or another helper serves it.
+func (h *Helper) Run(ctx context.Context) error {
+	var turn Turn
+	pause, over := h.Pause, 0
+	for ctx.Err() == nil {
+		turn.State = h.State
+		err := h.Desktop.Ready(ctx)
+		if turn.State.Shows = err == nil; err != nil {
+			turn.State.Why = err.Error()
+		}
+		var a Answer
+		err = h.Agent.Do(ctx, http.MethodPost, Path, turn, &a)
+		if err != nil {
+			var refused *localapi.Error
+			if errors.As(err, &refused) {
+				switch refused.Status {
+				case http.StatusTooManyRequests:
+					return ErrTaken
+				case http.StatusForbidden:
+					if over++; over == overAfter {
+						return ErrOver
+					}
+				}
+			}
+			// The agent is being started anew, or there is none; the next turn tells again what was shown.
+			if h.Removed != nil && h.Removed() {
+				return nil
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, maxPause)
+			continue
+		}
+		pause, over = h.Pause, 0
+		turn.Shown, turn.Failed = nil, nil
+		for _, n := range a.Notices {
+			title, body := h.Words.Notice(n)
+			if err := h.Desktop.Show(ctx, title, body); err != nil {
+				turn.Failed = append(turn.Failed, n.ID)
+			} else {
+				turn.Shown = append(turn.Shown, n.ID)
+			}
+		}
+		if a.Version != h.State.Version {
+			return ErrOutdated
+		}
+	}
+	return nil
+}

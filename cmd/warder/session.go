@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/warderd/warder/agent/session"
+	"github.com/warderd/warder/cmd/cli"
+	"github.com/warderd/warder/platform/notify"
+)
+
+// helperMemory is what a helper's heap is held to, in bytes: there is one for each person who is logged in.
+const helperMemory = 8 << 20
+
+func (a *app) session() *cobra.Command {
+	var autostart bool
+	c := &cobra.Command{
+		Use: "session", Short: "Show this session's user what the agent has to say (started by the desktop)", Args: cobra.NoArgs,
+		Long: "The helper of a graphical login session. It shows what the policy is about on the desktop, in the language of the\n" +
+			"session, and runs as its user, without any privilege. The desktop starts it with each login.",
+		Example: "  warder session",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			if autostart {
+				return a.keepHelper(ctx)
+			}
+			debug.SetMemoryLimit(helperMemory)
+			h := session.Helper{Agent: a.client(), Desktop: &notify.Desktop{}, Words: session.Language(session.Locale(os.Getenv)), Pause: helperPause, Removed: removed,
+				State: session.State{Version: version, Type: os.Getenv("XDG_SESSION_TYPE"), Desktop: os.Getenv("XDG_CURRENT_DESKTOP")}}
+			err := h.Run(ctx)
+			for why, exit := range helperExits {
+				if errors.Is(err, why) {
+					return &cli.Failure{Err: err, Code: "ended", Exit: exit}
+				}
+			}
+			return err
+		},
+	}
+	c.Flags().BoolVar(&autostart, "autostart", false, "for desktops without systemd: start the helper if none runs, and again when it dies")
+	return c
+}
+
+// removed reports whether this program is not there any more.
+func removed() bool {
+	self, err := os.Executable()
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat(self)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// helperExits are the exit codes of a helper that ends by itself; the unit and keepHelper know them.
+var helperExits = map[error]int{session.ErrTaken: exitTaken, session.ErrOver: exitOver, session.ErrOutdated: exitOutdated}
+
+const (
+	exitTaken    = 4
+	exitOver     = 5
+	exitOutdated = 6 // it is to be started anew
+	// helperPause is how long is waited after an agent or a helper that has died.
+	helperPause = 5 * time.Second
+)

@@ -1,0 +1,143 @@
+//go:build linux
+
+package laptop
+
+import (
+	"strings"
+	"testing"
+)
+
+// person logs somebody in at a virtual terminal, with a desktop (Xvfb) in a language. Its service manager reaches
+// graphical-session.target, as those of GNOME, KDE and sway do, if units is set; otherwise the desktop starts what is in
+// /etc/xdg/autostart, as others do.
+func (r *rig) person(name, uid, vt, lang string, units bool) {
+	r.t.Helper()
+	start := "systemctl --user start desk.target"
+	if !units {
+		start = "sh -c \"$(sed -n s/^Exec=//p /etc/xdg/autostart/warder-session.desktop)\" &"
+	}
+	// Debian's package of onedrive starts its client for everybody, which asks for notices before there is a desktop.
+	r.sh(`ln -sf /dev/null /etc/systemd/user/onedrive.service; useradd -m -u %[2]s -s /bin/bash %[1]s; mkdir -p /home/%[1]s/.config/systemd/user
+cat >/home/%[1]s/.config/systemd/user/desk.target <<'E'
+[Unit]
+BindsTo=graphical-session.target
+E
+cat >/home/%[1]s/desk <<'E'
+#!/bin/bash
+export DISPLAY=:%[3]s LANG=%[4]s XDG_CURRENT_DESKTOP=Test
+Xvfb :%[3]s -nolisten tcp >/dev/null 2>&1 &
+until test -e /tmp/.X11-unix/X%[3]s; do sleep 0.2; done
+dbus-update-activation-environment --systemd DISPLAY LANG XDG_SESSION_TYPE XDG_CURRENT_DESKTOP
+%[5]s
+wait
+E
+chown -R %[1]s: /home/%[1]s; chmod 755 /home/%[1]s/desk
+systemd-run -q --unit=desk-%[1]s -p User=%[1]s -p PAMName=login -p TTYPath=/dev/tty%[3]s -p StandardInput=tty -p StandardOutput=journal -E XDG_SESSION_TYPE=x11 -E XDG_SESSION_CLASS=user /home/%[1]s/desk`,
+		name, uid, vt, lang, start)
+	r.wait(name+" is logged in", "find /run/systemd/sessions -type f -exec grep -l '^UID=%s$' {} + | xargs grep -q '^TYPE=x11'", uid) // not the pipes beside them
+	r.front(vt, uid)
+}
+
+// front brings a virtual terminal to the front.
+func (r *rig) front(vt, uid string) {
+	r.t.Helper()
+	r.sh("timeout 20 /host/attacker vt " + vt)
+	r.wait("that session is the active one", "grep -q '^ACTIVE_UID=%s' /run/systemd/seats/seat0", uid)
+}
+
+// as is a command of somebody's, with the session's bus.
+func as(name, uid string) string {
+	return "setpriv --reuid=" + uid + " --regid=" + uid + " --clear-groups env HOME=/home/" + name + " XDG_RUNTIME_DIR=/run/user/" + uid +
+		" DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/" + uid + "/bus "
+}
+
+// TestSession: the people at the machine are told on their desktops, in their language, each in their own session alone.
+func TestSession(t *testing.T) {
+	t.Parallel()
+	r := ready(t, Options{Single: true})
+	r.spooler()
+	r.medium("a", 64)
+	ann, bob := as("ann", "2001"), as("bob", "2002")
+	shown := func(who string) string { // what dunst has shown, the newest first
+		r.t.Helper()
+		return r.sh(who + "dunstctl close-all; " + who + "dunstctl history")
+	}
+	r.sh("! warder status --json | grep '\"sessions\": \\['") // a machine without a desktop
+	r.person("ann", "2001", "7", "de_DE.UTF-8", true)
+	helped := "warder status --json | grep -A12 '\"user\": \"%s\"' | grep -q '\"shows_notices\": %t'"
+	r.wait("ann has a helper", helped, "ann", true)
+	containsAll(t, r.sh(ann+"systemctl --user status warder-session.service"), "active (running)", "Warder, in your session")
+	t.Log("a helper takes ", r.sh("grep -h -E '^(Rss|Pss|Pss_Anon):' /proc/$(pgrep -u ann -f 'warder session')/smaps_rollup | tr -s ' ' | tr '\\n' ' '"))
+
+	// A stick, while USB is in warn mode: it works, and ann is told.
+	r.set(`{"compliance":"warn","policy_data":{"usb":{"allowed":false},"dlp":{"print_allowed":false}}}`)
+	r.plug("usb-storage", "stick60", map[string]any{"drive": "a", "port": "1", "serial": "<b>S1</b>"})
+	r.wait("the stick is there", "ls -d /sys/bus/usb/devices/2-1")
+	r.told("would_deny", "user 2001 in session")
+	r.told("warned", "dlp.print_allowed")
+	got := shown(ann)
+	containsAll(t, got, "Eine Regel Ihrer Organisation", "Dieses USB-Gerät ist an diesem Computer nicht erlaubt.", "Drucken ist auf diesem Computer nicht erlaubt.",
+		"Im Moment wird nichts gesperrt.")
+	if strings.Contains(got, "<b>S1") {
+		t.Errorf("a device's own markup is shown: %s", got)
+	}
+	n := strings.Count(got, `"summary"`)
+	r.stickOut(60)
+	r.plug("usb-storage", "stick61", map[string]any{"drive": "a", "port": "1", "serial": "<b>S1</b>"})
+	r.wait("the stick is there", "ls -d /sys/bus/usb/devices/2-1")
+	r.sh("warder check-in >/dev/null; sleep 2")
+	if got := shown(ann); strings.Count(got, `"summary"`) != n {
+		t.Errorf("the same stick again is told again: %s", got)
+	}
+	r.stickOut(61)
+
+	// Bob logs in at another terminal: he is told of what he does, and ann is not.
+	r.person("bob", "2002", "8", "en_US.UTF-8", false)
+	r.wait("bob has a helper", helped, "bob", true)
+	r.plug("usb-storage", "stick62", map[string]any{"drive": "a", "port": "1", "serial": "S2"})
+	r.told("would_deny", "user 2002 in session")
+	contains(t, shown(bob), "This USB device is not allowed on this computer.")
+	if got := shown(ann); strings.Count(got, `"summary"`) != n {
+		t.Errorf("ann is told of what bob does: %s", got)
+	}
+	r.stickOut(62)
+
+	// A program of no session speaks for none.
+	contains(t, r.sh(bob+"curl -s --max-time 5 --unix-socket /run/warder/warder.sock -d '{\"state\":{\"shows\":true,\"desktop\":\"forged\"}}' http://w/v1/session"), "this is for a program of a login session")
+	r.sh("! warder status --json | grep -q forged")
+
+	// A helper that dies is started anew, by systemd or by what the desktop started; one that hangs is not counted.
+	for _, who := range []string{"ann", "bob"} {
+		r.sh("kill -9 $(pgrep -u %s -x -f '[^ ]*warder session'); sleep 1", who)
+		r.wait(who+"'s helper is back", helped, who, true)
+	}
+	r.sh("pkill -STOP -u bob -x -f '[^ ]*warder session'")
+	r.wait("it is known that it hangs", "warder status --json | grep -A12 '\"user\": \"bob\"' | grep -q 'does not run'")
+	r.plug("usb-storage", "stick63", map[string]any{"drive": "a", "port": "1", "serial": "S3"})
+	r.told("would_deny", "told.*no session")
+	r.stickOut(63)
+	r.sh("pkill -CONT -u bob -x -f '[^ ]*warder session'")
+	r.wait("it is back", helped, "bob", true)
+
+	// Over a new start of the agent.
+	r.front("7", "2001")
+	r.sh("systemctl kill -s KILL warder")
+	r.wait("ann's helper found the new one", helped, "ann", true)
+	// In monitor mode nobody is told.
+	r.set(`{"compliance":"monitor","policy_data":{"usb":{"allowed":false},"dlp":{"print_allowed":false}}}`)
+	n = strings.Count(shown(ann), `"summary"`)
+	r.plug("usb-storage", "stick64", map[string]any{"drive": "a", "port": "1", "serial": "S4"})
+	r.told("would_deny", "S4")
+	r.sh("sleep 2")
+	if got := shown(ann); strings.Count(got, `"summary"`) != n {
+		t.Errorf("in monitor mode: %s", got)
+	}
+	r.stickOut(64)
+
+	r.sh("dpkg -i /host/warder-next.deb >/dev/null 2>&1")
+	r.wait("the helpers are of the new version", "warder status --json | grep -c '\"helper_version\": \"'$(warder version | grep -o '[0-9][0-9.]*' | head -n 1)'\"' | grep -qx 2")
+	// Uninstalled, nothing of it stays.
+	r.sh("dpkg -P warder >/dev/null 2>&1")
+	r.wait("the helpers have ended", "! pgrep -u ann,bob -f 'warder session'") // not this shell
+	r.sh("test ! -e /usr/lib/systemd/user/warder-session.service -a ! -e /usr/lib/systemd/user/graphical-session.target.wants/warder-session.service -a ! -e /etc/xdg/autostart/warder-session.desktop")
+}
