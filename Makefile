@@ -53,12 +53,12 @@ generate:
 # What the laptop sees as /host: the packages, the server, the guest's hand, and builds for tests.
 share: laptop laptop13 package
 	@mkdir -p .cache/share
-	CGO_ENABLED=0 go build -o .cache/share/guest ./packaging/laptop/guest
+	CGO_ENABLED=0 go build -trimpath -o .cache/share/guest ./packaging/laptop/guest
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o .cache/share/warder-server ./cmd/warder-server
 	CGO_ENABLED=0 go build -tags skew -trimpath -o .cache/share/warder-server-skewed ./cmd/warder-server
-	CGO_ENABLED=0 go build -o .cache/share/hostile ./packaging/laptop/hostile
-	CGO_ENABLED=0 go build -o .cache/share/attacker ./packaging/laptop/attacker
-	CGO_ENABLED=1 go build -tags gousb,killpoints -trimpath -ldflags '$(LDFLAGS)' -o .cache/share/warder-killpoints ./cmd/warder
+	CGO_ENABLED=0 go build -trimpath -o .cache/share/hostile ./packaging/laptop/hostile
+	CGO_ENABLED=0 go build -trimpath -o .cache/share/attacker ./packaging/laptop/attacker
+	CGO_ENABLED=1 go build -buildmode=pie -tags gousb,killpoints -trimpath -ldflags '$(LDFLAGS)' -o .cache/share/warder-killpoints ./cmd/warder
 	CGO_ENABLED=0 go test -c -o .cache/share/usb.test ./platform/usb
 	cp dist/warder_$(VERSION)_$(ARCH).deb .cache/share/warder.deb
 	cp dist/warder-server_$(VERSION)_$(ARCH).deb .cache/share/warder-server.deb

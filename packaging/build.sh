@@ -46,7 +46,7 @@ documents() {
   for program in warder warder-server; do
     local out=$dist/manual/$program
     rm -rf "$out"
-    GOARCH='' CGO_ENABLED=0 go run -tags manual -ldflags "-X main.version=$VERSION" ./cmd/$program manual "$out"
+    GOARCH='' CGO_ENABLED=0 go run -trimpath -tags manual -ldflags "-X main.version=$VERSION" ./cmd/$program manual "$out"
     rm -f "$out"/man/*-completion*
     gzip -9nf "$out"/man/*
     # The package's own changelog has this version; the project's has all of them.

@@ -170,6 +170,10 @@ func printing(c *section.Case, out *section.Outcome) {
 	if f.Enforcement != enforce.Enforced || f.Compliance != enforce.Compliant || can.Limit == "" {
 		return
 	}
+	if why := c.Machine.Printing.V.Unheard; why != "" && f.Mode == enforce.Enforce {
+		can.Level = fact.Partial
+		can.Limit = "the spooler does not tell of new queues, which take jobs for some seconds (" + enforce.Plain(why) + "); " + can.Limit
+	}
 	word := "; enforced, with a limit: "
 	if can.Level == fact.Partial {
 		f.Enforcement, word = enforce.Partial, "; partial: "

@@ -14,6 +14,8 @@ type Printing struct {
 	Local []uint16 `json:"local_ports,omitempty"`
 	// Odd is how many more queues there are that nothing can be done about: too many, or ones of which the spooler does not say enough.
 	Odd int `json:"odd,omitempty"`
+	// Unheard is why the spooler does not tell of new queues, which are noticed later then; "": it does.
+	Unheard string `json:"unheard,omitempty"`
 }
 
 // Queue is one queue of the machine's print spooler.

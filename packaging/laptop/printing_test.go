@@ -39,6 +39,19 @@ E
 chmod 700 /usr/lib/cups/backend/keep /usr/lib/cups/backend/tcp; lpadmin -p office -E -v keep:office -m raw`)
 }
 
+// subscribe takes what subscriptions a spooler has (IPP: Create-Printer-Subscriptions, RFC 3995).
+const subscribe = `import socket, struct
+def attribute(tag, name, value): return bytes([tag]) + struct.pack(">H", len(name)) + name + struct.pack(">H", len(value)) + value
+body = (b"\x02\x00" + struct.pack(">HI", 0x16, 1) + b"\x01" + attribute(0x47, b"attributes-charset", b"utf-8") + attribute(0x48, b"attributes-natural-language", b"en")
+    + attribute(0x45, b"printer-uri", b"ipp://localhost/") + attribute(0x42, b"requesting-user-name", b"nobody")
+    + b"\x06" + attribute(0x44, b"notify-events", b"printer-deleted") + attribute(0x44, b"notify-pull-method", b"ippget") + b"\x03")
+for n in range(200):
+    s = socket.socket(socket.AF_UNIX); s.connect("/run/cups/cups.sock")
+    s.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/ipp\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    answer = s.recv(65536).split(b"\r\n\r\n", 1)[-1] or s.recv(65536)
+    if answer[2:4] != b"\x00\x00": break
+else: raise SystemExit("it has no end of them")`
+
 // Nobody prints, by the spooler or past it; what waits is not lost, and all of it is as before afterwards.
 func TestPrinting(t *testing.T) {
 	t.Parallel()
@@ -104,6 +117,13 @@ systemd-run -q --unit printer ip netns exec outside python3 /root/printer.py; lp
 	r.wait("all are closed", closedAll, 23)
 	r.sh("for i in 0 1 2 3 4 5 6 7 8 9; do lpadmin -x new$i; lpadmin -x at$i; done")
 	r.wait("three are left", closedAll, 3)
+
+	// A user who takes all subscriptions of the spooler: it is asked then, and the finding says so.
+	r.sh("cat >/tmp/subscribe.py <<'E'\n%s\nE\n%spython3 /tmp/subscribe.py; systemctl kill -s KILL warder", subscribe, nobody)
+	r.wait("it is said", "warder status --json | grep -q 'the spooler does not tell of new queues'")
+	t.Log("unheard, a queue is closed after (ms):", r.sh(`lpadmin -p unheard -E -v keep:unheard -m raw 2>/dev/null; b=$(date +%s%N); n=0; until LC_ALL=C lpstat -a unheard | grep -q 'not accepting'; do n=$((n+1)); test $n -lt 1000 || exit 1; done; echo $(( ($(date +%s%N) - b) / 1000000 ))`))
+	r.sh("systemctl stop cups.path cups.socket cups.service; rm /etc/cups/subscriptions.conf*; systemctl start cups.socket cups.path cups.service; lpadmin -x unheard")
+	r.wait("it tells again", "! warder status --json | grep -q 'the spooler does not tell of new queues' && grep -qs dbus: /etc/cups/subscriptions.conf")
 
 	// Killed, and with the spooler stopped and started, they stay closed. A spooler that has ended is not started by a look.
 	r.sh("systemctl kill -s KILL warder; systemctl restart cups.service; for i in 1 2 3 4 5; do if echo never | lp -d office - 2>/dev/null; then exit 1; fi; sleep 0.2; done")

@@ -39,6 +39,8 @@ type Queues struct {
 	told    map[string]bool   // those that we have told why
 	// ports are the local ports that were read last.
 	ports []uint16
+	// unheard is why the spooler does not tell of new queues; "": it does, or need not.
+	unheard string
 }
 
 // Capability is the control of printing.
@@ -86,12 +88,13 @@ func (q *Queues) Observe(ctx context.Context, out *fact.Machine) error {
 	}
 	ports, errPorts := q.local()
 	list, odd, err := q.read(ctx)
+	q.mu.Lock()
 	if errPorts == nil {
-		q.mu.Lock()
 		q.ports = ports
-		q.mu.Unlock()
 	}
-	out.Printing = fact.Is(fact.Printing{Queues: list, Odd: odd, Local: ports})
+	unheard := q.unheard
+	q.mu.Unlock()
+	out.Printing = fact.Is(fact.Printing{Queues: list, Odd: odd, Local: ports, Unheard: unheard})
 	if err = errors.Join(err, errPorts); err != nil {
 		out.Printing.OK, out.Printing.Why = false, err.Error()
 	}

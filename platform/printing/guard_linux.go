@@ -3,7 +3,6 @@ package printing
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 	"time"
 
 	"github.com/OpenPrinting/goipp"
@@ -17,7 +16,6 @@ type Guard struct {
 	platform.Listener
 	q       *Queues
 	changed chan struct{} // the rules are others
-	told    atomic.Bool   // that the spooler does not tell us
 }
 
 func newGuard(q *Queues) *Guard { return &Guard{q: q, changed: make(chan struct{}, 1)} }
@@ -63,32 +61,65 @@ func (s signal) DeliverSignal(_, _ string, _ *dbus.Signal) {
 	}
 }
 
-// Run subscribes while printing is refused, and asks for a look when something has changed, until ctx ends.
+// unheard is how often the spooler is asked while it does not tell, and again how often it is asked to tell.
+const (
+	unheard = 3 * time.Second
+	again   = time.Minute
+)
+
+// Run subscribes while printing is refused, and asks for a look when something has changed, until ctx ends. A spooler that does not
+// tell, as any local user can bring about by using up its subscriptions, is asked instead.
 func (g *Guard) Run(ctx context.Context) error {
+	var next time.Time // when it is asked to tell
 	for ctx.Err() == nil {
-		var why error
-		if g.q.refuses.Load() && g.q.runs() {
-			if why = g.follow(ctx); why == nil {
-				g.told.Store(false)
+		var soon <-chan time.Time
+		switch refused := g.q.refuses.Load() && g.q.runs(); {
+		case refused && !time.Now().Before(next):
+			why := g.follow(ctx)
+			g.unheard(why)
+			if why == nil {
 				continue
 			}
-			if !g.told.Swap(true) {
-				g.q.log.Warn("the print spooler does not tell of new queues; they are noticed by their first job, or within half a minute", "error", why)
+			next = time.Now().Add(again)
+			fallthrough
+		case refused:
+			if keys, _ := g.q.news(ctx); len(keys) > 0 { // not what it does not answer
+				g.Look(true)
 			}
-		}
-		var again <-chan time.Time
-		if why != nil {
-			again = time.After(time.Minute)
+			soon = time.After(unheard)
+		default:
+			next = time.Time{}
+			g.unheard(nil)
 		}
 		select {
 		case <-ctx.Done():
 		case <-g.changed:
 		case <-g.q.started:
 			g.ask(ctx)
-		case <-again:
+			next = time.Time{}
+		case <-soon:
 		}
 	}
 	return nil
+}
+
+// unheard notes whether the spooler tells, and why not, and has it reported if that has changed.
+func (g *Guard) unheard(why error) {
+	now := ""
+	if why != nil {
+		now = why.Error()
+	}
+	g.q.mu.Lock()
+	before := g.q.unheard
+	g.q.unheard = now
+	g.q.mu.Unlock()
+	if (before == "") == (now == "") {
+		return
+	}
+	if why != nil {
+		g.q.log.Warn("the print spooler does not tell of new queues; it is asked every few seconds instead", "error", why)
+	}
+	g.Look(true)
 }
 
 // ask asks for a look if there is something to do.
@@ -121,6 +152,7 @@ func (g *Guard) follow(ctx context.Context) error {
 		defer cancel()
 		_ = g.q.spooler.unsubscribe(end, id) // otherwise it ends by itself
 	}()
+	g.unheard(nil)
 	g.ask(ctx) // what came before
 	anew := time.NewTimer(lease / 2)
 	defer anew.Stop()

@@ -15,8 +15,8 @@ const (
 	setting enforce.Setting = "dlp.print_allowed"
 
 	onlyLinux = "printing is only refused on Linux in this version"
-	limit     = "a queue that is added takes jobs for the moment until it was noticed; not closed are printers that are reached by other ports than 515, 631 and 9100 " +
-		"(SMB, the web, a cloud), a spooler inside a snap or container, a printer at USB for root and the group lp, and the spooler for those who may administer it and contend for it; printing to a file is not printing"
+	limit     = "a new queue takes jobs for a moment; not closed are printers at other ports than 515, 631 and 9100, spoolers in snaps and containers, and, for root and the groups lp and lpadmin, " +
+		"printers at USB and the spooler itself (docs/dlp.md)"
 )
 
 // claims are what this package supports, on every system.
