@@ -61,7 +61,7 @@ func TestTell(t *testing.T) {
 		t.Errorf("without a helper: %v", told)
 	}
 	ann, _ := hs.asks(t, 1000, "2", shows)
-	bob, hangUp := hs.asks(t, 1001, "3", shows)
+	bob, _ := hs.asks(t, 1001, "3", shows)
 	if told := hs.tell(session.Notice{Subject: "a"}, []uint32{1000}); !slices.Equal(told, []notify.Told{{UID: 1000, Where: "user 1000 in session 2"}}) {
 		t.Errorf("%v", told)
 	}
@@ -83,7 +83,7 @@ func TestTell(t *testing.T) {
 		t.Errorf("a helper that hangs: %v", told)
 	}
 	// One that is killed is gone at once.
-	bob, hangUp = hs.asks(t, 1001, "3", shows)
+	bob, hangUp := hs.asks(t, 1001, "3", shows)
 	hangUp()
 	<-bob
 	if told := hs.tell(session.Notice{Subject: "e"}, []uint32{1001}); told != nil {

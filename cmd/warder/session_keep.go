@@ -31,14 +31,16 @@ func (a *app) keepHelper(ctx context.Context) error {
 		helper.Cancel = func() error { return helper.Process.Signal(os.Interrupt) }
 		helper.WaitDelay = helperPause
 		err := helper.Run()
+		if ctx.Err() != nil || removed() {
+			return nil //nolint:nilerr // it was to end
+		}
 		var ended *exec.ExitError
-		switch {
-		case ctx.Err() != nil || err == nil || removed():
-			return nil
-		case errors.As(err, &ended) && (ended.ExitCode() == exitTaken || ended.ExitCode() == exitOver):
-			return nil
-		case !errors.As(err, &ended):
+		if err != nil && !errors.As(err, &ended) {
 			return fmt.Errorf("cannot start the helper: %w", err)
+		}
+		switch helper.ProcessState.ExitCode() {
+		case 0, exitTaken, exitOver:
+			return nil
 		}
 	}
 }

@@ -122,6 +122,7 @@ func TestSession(t *testing.T) {
 	// Who logs out is gone, with their helper, and has one again after the next login.
 	r.sh("systemctl stop desk-bob")
 	r.wait("bob is gone", "! warder status --json | grep -q '\"user\": \"bob\"' && ! pgrep -u bob -x -f '[^ ]*warder session'")
+	r.front("7", "2001")
 	r.person("bob", "2002", "8", "en_US.UTF-8", true)
 	r.wait("bob has a helper again", helped, "bob", true)
 

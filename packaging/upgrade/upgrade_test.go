@@ -25,6 +25,7 @@ import (
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/agent/store"
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform/notify"
 	"github.com/warderd/warder/platform/paths"
 	"github.com/warderd/warder/platform/platformtest"
 	"github.com/warderd/warder/sync/protocol"
@@ -102,7 +103,7 @@ func (m *machine) start() (stop func()) {
 	now := func() time.Time { return time.Now().Add(m.made.Add(time.Minute).Sub(begun)) }
 	a, err := agent.New(agent.Options{Paths: paths.Under(m.dir + "/agent"), Version: "new", SysRoot: m.dir + "/sys",
 		Inputs: m.dir + "/none", Boot: "boot1", Machine: "m1", Network: m.network,
-		Now: now, Seat: func() []uint32 { return nil }, Tell: func(string, []uint32) []string { return nil },
+		Now: now, Seat: func() []uint32 { return nil }, Tell: func(string, []uint32) []notify.Told { return nil },
 		Source: func(*identity.Device) (agent.Source, error) { return away{}, nil },
 		Ready:  func() { close(ready) }})
 	if err != nil {
