@@ -24,6 +24,7 @@ BindsTo=graphical-session.target
 E
 cat >/home/%[1]s/desk <<'E'
 #!/bin/bash
+trap 'kill $(jobs -p)' EXIT; trap 'exit 0' TERM
 export DISPLAY=:%[3]s LANG=%[4]s XDG_CURRENT_DESKTOP=Test
 Xvfb :%[3]s -nolisten tcp >/dev/null 2>&1 &
 until test -e /tmp/.X11-unix/X%[3]s; do sleep 0.2; done
