@@ -2,6 +2,7 @@ package dlp
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -167,12 +168,12 @@ func printing(c *section.Case, out *section.Outcome) {
 	default:
 		f.Reason = fmt.Sprintf("%d queue(s) take no jobs", len(list))
 	}
+	if why := c.Machine.Printing.V.Unheard; why != "" {
+		can.Level = fact.Partial
+		can.Limit = strings.TrimSuffix("the spooler does not tell of new queues, which take jobs for some seconds ("+enforce.Plain(why)+"); "+can.Limit, "; ")
+	}
 	if f.Enforcement != enforce.Enforced || f.Compliance != enforce.Compliant || can.Limit == "" {
 		return
-	}
-	if why := c.Machine.Printing.V.Unheard; why != "" && f.Mode == enforce.Enforce {
-		can.Level = fact.Partial
-		can.Limit = "the spooler does not tell of new queues, which take jobs for some seconds (" + enforce.Plain(why) + "); " + can.Limit
 	}
 	word := "; enforced, with a limit: "
 	if can.Level == fact.Partial {

@@ -59,6 +59,11 @@ func TestPrinting(t *testing.T) {
 		{"no packet filter", noPrinting, "", []fact.Queue{closed}, func(m *fact.Machine) {
 			m.Capable["network.blocked_domains"] = fact.Capability{Level: fact.Unsupported, Limit: "this kernel has none"}
 		}, 1, false, enforce.Compliant, enforce.Partial, "ports of printers in the network are not closed: this kernel has none"},
+		{"the spooler does not tell", noPrinting, "", []fact.Queue{closed}, func(m *fact.Machine) { m.Printing.V.Unheard = "too many \x1b[1m" }, 2, false, enforce.Compliant, enforce.Partial, "1 queue(s) take no jobs; partial: the spooler does not tell of new queues, which take jobs for some seconds (too many .[1m); what escapes"},
+		{"nor has it another limit", noPrinting, "", []fact.Queue{closed}, func(m *fact.Machine) {
+			m.Printing.V.Unheard = "too many"
+			m.Capable["dlp.print_allowed"] = fact.Capability{Level: fact.Enforced}
+		}, 2, false, enforce.Compliant, enforce.Partial, "for some seconds (too many)"},
 		{"not here", noPrinting, "", nil, func(m *fact.Machine) { m.Capable = nil }, 0, false, enforce.Uncertain, enforce.Unsupported, fact.NotCarried},
 	} {
 		m := machine(c.queues...)

@@ -26,14 +26,14 @@ root=$(mktemp -d "$dir/root.XXXXXX")
 trap 'rm -rf "$root"' EXIT
 chmod 755 "$root"
 include=systemd,systemd-sysv,libpam-systemd,udev,dbus,kmod,procps,iproute2,linux-image-amd64,usbguard,dosfstools,e2fsprogs,ca-certificates,libusb-1.0-0,curl,strace,cryptsetup-bin,lvm2,mdadm,btrfs-progs,nftables,systemd-resolved,network-manager,wireguard-tools,openvpn,ppp,tcpdump,exfatprogs,ntfs-3g,udisks2,fdisk,rsync,python3,libglib2.0-bin,rclone,onedrive,cups-daemon,cups-client
-[ "$suite" = bookworm ] && include+=,dbus-user-session,xvfb,dunst,xclip # a desktop
-# Not debootstrap: it takes half as long again. What no test reads is not unpacked, and the laptop has an initramfs of its own.
+[ "$suite" = bookworm ] && include+=,dbus-user-session,xvfb,dunst # a desktop
+# mmdebstrap takes two thirds of the time of debootstrap. What no test reads is not unpacked, and the laptop has an initramfs of its own.
 mmdebstrap --quiet --variant=minbase --include="$include" --dpkgopt=force-unsafe-io --dpkgopt=force-confold \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
   --dpkgopt='path-exclude=*/drivers/gpu/*' --dpkgopt='path-exclude=*/drivers/infiniband/*' --dpkgopt='path-exclude=*/drivers/net/wireless/*' \
   --dpkgopt='path-exclude=*/drivers/net/ethernet/*' --dpkgopt='path-exclude=*/drivers/staging/*' --dpkgopt='path-exclude=*/drivers/iio/*' \
   --essential-hook='mkdir -p "$1/etc/initramfs-tools" && echo update_initramfs=no >"$1/etc/initramfs-tools/update-initramfs.conf"' \
-  "$suite" "$root" http://deb.debian.org/debian >"$dir/mmdebstrap.log" 2>&1 ||
+  "$suite" "$root" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$dir/mmdebstrap.log" 2>&1 ||
   { tail -n 20 "$dir/mmdebstrap.log" >&2; exit 1; }
 
 echo laptop >"$root/etc/hostname"

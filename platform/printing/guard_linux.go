@@ -61,10 +61,10 @@ func (s signal) DeliverSignal(_, _ string, _ *dbus.Signal) {
 	}
 }
 
-// unheard is how often the spooler is asked while it does not tell, and again how often it is asked to tell.
+// unheardRest is how often the spooler is asked while it does not tell, and tellAgain how often it is asked to tell.
 const (
-	unheard = 3 * time.Second
-	again   = time.Minute
+	unheardRest = 3 * time.Second
+	tellAgain   = time.Minute
 )
 
 // Run subscribes while printing is refused, and asks for a look when something has changed, until ctx ends. A spooler that does not
@@ -80,13 +80,13 @@ func (g *Guard) Run(ctx context.Context) error {
 			if why == nil {
 				continue
 			}
-			next = time.Now().Add(again)
+			next = time.Now().Add(tellAgain)
 			fallthrough
 		case refused:
 			if keys, _ := g.q.news(ctx); len(keys) > 0 { // not what it does not answer
 				g.Look(true)
 			}
-			soon = time.After(unheard)
+			soon = time.After(unheardRest)
 		default:
 			next = time.Time{}
 			g.unheard(nil)

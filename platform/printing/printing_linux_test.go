@@ -291,6 +291,66 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// A spooler that does not tell is asked: a new queue is noticed within seconds, and it is said why that takes so long.
+func TestUnheard(t *testing.T) {
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+t.TempDir()+"/none")
+	q, run, _ := cups(t)
+	q.refuses.Store(true)
+	g := newGuard(q)
+	looks := make(chan struct{}, 1000)
+	g.Listen(nil, func(bool) { looks <- struct{}{} })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx) }()
+	wait := func(what string) {
+		t.Helper()
+		select {
+		case <-looks:
+		case <-time.After(30 * time.Second):
+			t.Fatal(what, " is not noticed")
+		}
+	}
+	unheard := func() string {
+		t.Helper()
+		var m fact.Machine
+		if err := q.Observe(t.Context(), &m); err != nil || !m.Printing.OK {
+			t.Fatal(m.Printing, err)
+		}
+		return m.Printing.V.Unheard
+	}
+	wait("that it does not tell")
+	if unheard() == "" {
+		t.Error("that it does not tell is not said")
+	}
+	begun := time.Now()
+	run("lpadmin -p new -E -v keep:$PWD/new -m raw")
+	wait("a new queue")
+	t.Log("noticed after", time.Since(begun).Round(time.Millisecond))
+	// Nothing is asked, and nothing said, once printing is allowed.
+	q.refuses.Store(false)
+	if err := g.Load(nil); err != nil {
+		t.Fatal(err)
+	}
+	for unheard() != "" && time.Since(begun) < time.Minute {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if why := unheard(); why != "" {
+		t.Errorf("with printing allowed: %s", why)
+	}
+	for len(looks) > 0 {
+		<-looks
+	}
+	run("lpadmin -p more -E -v keep:$PWD/more -m raw")
+	time.Sleep(unheardRest + time.Second)
+	if len(looks) > 0 {
+		t.Error("it is asked with printing allowed")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // A spooler that does not run is not started: what it has saved is what it will have.
 func TestSaved(t *testing.T) {
 	t.Parallel()
