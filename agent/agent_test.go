@@ -421,7 +421,7 @@ func TestDroppedFiles(t *testing.T) {
 	p := paths.Under(l.dir + "/agent")
 	write(t, p.EnrollmentFile(), fmt.Sprintf("server = %q\ntoken = %q\n", l.url, token))
 	l.until("enrolled", func(s Status) bool { return s.Enrolled })
-	for range 100 {
+	for range 3000 {
 		if _, err = os.Stat(p.EnrollmentFile()); err != nil {
 			break
 		}

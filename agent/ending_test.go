@@ -26,7 +26,7 @@ func TestEnds(t *testing.T) {
 	stands := func(when, ended, compliance string) {
 		t.Helper()
 		var d map[string]any
-		for range 300 {
+		for range 600 {
 			d = l.admin("GET", "/devices/"+id, "")
 			said, _ := d["agent"].(map[string]any)["ended"].(string)
 			if d["compliance"] == compliance && said == ended {

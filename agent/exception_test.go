@@ -117,7 +117,7 @@ func TestDiagnostics(t *testing.T) {
 	s := l.status()
 	l.admin("POST", "/devices/"+s.DeviceID+"/diagnostics", "")
 	var id string
-	for range 500 {
+	for range 1500 {
 		if data := l.admin("GET", "/devices/"+s.DeviceID+"/diagnostics", "")["data"].([]any); len(data) > 0 {
 			id = data[0].(map[string]any)["id"].(string)
 			break

@@ -159,7 +159,7 @@ func TestRefuted(t *testing.T) {
 	if l.isWalled() || s.Policy == nil || s.Policy.Digest != before.Policy.Digest {
 		t.Errorf("after it: walled %v, policy %+v", l.isWalled(), s.Policy)
 	}
-	for range 1000 {
+	for range 1500 {
 		if o = l.admin("GET", "/rollouts/"+o["id"].(string), ""); o["state"] == "stopped" {
 			break
 		}

@@ -273,7 +273,7 @@ func TestNudgeFlood(t *testing.T) {
 	c := &counting{}
 	l.source = func(*identity.Device) (Source, error) { return c, nil }
 	l.start()
-	for range 1000 {
+	for range 3000 {
 		if c.n.Load() > 0 {
 			break
 		}
@@ -282,7 +282,7 @@ func TestNudgeFlood(t *testing.T) {
 	time.Sleep(checkin.Pause + 200*time.Millisecond)
 	before, begun := c.n.Load(), time.Now()
 	l.in(func(a *Agent) { a.nudge(protocol.Nudge{Type: protocol.NudgeCheckIn}, time.Now()) })
-	for range 1000 {
+	for range 30000 {
 		if c.n.Load() > before {
 			break
 		}

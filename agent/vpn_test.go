@@ -127,7 +127,7 @@ func (l *lab) capture(o *platformtest.Outside, filter string) *capture {
 		l.t.Fatal(err, out)
 	}
 	c.pid = strings.TrimSpace(out)
-	for range 200 {
+	for range 1500 {
 		if b, _ := os.ReadFile(c.file + ".log"); strings.Contains(string(b), "listening on") {
 			l.t.Cleanup(func() { _ = exec.Command("kill", c.pid).Run() })
 			return c
@@ -170,7 +170,7 @@ func (c *capture) counts() (said string, read bool) {
 	if err := exec.Command("kill", "-USR1", c.pid).Run(); err != nil {
 		c.t.Fatal("tcpdump has ended: ", string(before))
 	}
-	for range 1000 {
+	for range 3000 {
 		all, _ := os.ReadFile(c.file + ".log")
 		said = strings.TrimSpace(string(all[len(before):]))
 		if n := countsOf.FindStringSubmatch(said); n != nil {

@@ -150,7 +150,7 @@ func (s *stick) run(name string, args ...string) string {
 
 func (s *stick) mount() {
 	s.t.Helper()
-	for range 500 { // a child that has just ended still has the disk open for a moment
+	for range 3000 { // a child that has just ended still has the disk open for a moment
 		if exec.Command("mount", s.dev, s.point).Run() == nil {
 			break
 		}
@@ -183,7 +183,7 @@ func (s *stick) program(how string) (pid int, out *lines) {
 	}
 	go out.read(pipe)
 	s.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	for range 500 {
+	for range 3000 {
 		if strings.HasPrefix(out.text(), "open") {
 			return cmd.Process.Pid, out
 		}
@@ -220,7 +220,7 @@ func TestReleaseReachesEveryNamespace(t *testing.T) {
 	}
 	defer func() { _ = other.Process.Kill(); _ = other.Wait() }()
 	mine, _ := os.Readlink("/proc/self/ns/mnt")
-	for range 500 {
+	for range 3000 {
 		if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", other.Process.Pid)); err == nil && ns != mine {
 			break
 		}
@@ -306,7 +306,7 @@ func TestReleaseKeepsTheDiskShut(t *testing.T) {
 		t.Errorf("an idle disk was mounted before it was taken away: %+v %s", r, out)
 	}
 	finish()
-	for range 500 {
+	for range 3000 {
 		if exec.Command("mount", s.dev, s.point).Run() == nil {
 			break
 		}
@@ -487,14 +487,14 @@ func TestResume(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	for range 500 {
+	for range 3000 {
 		if state() == "T" {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	Resume(dir)
-	for range 500 {
+	for range 3000 {
 		if state() != "T" {
 			break
 		}

@@ -247,7 +247,7 @@ func TestRollout(t *testing.T) {
 				l.says(enforce.Noncompliant)
 			}
 		}
-		for range 100 {
+		for range 300 {
 			if o = r.ok(200, "GET", "/rollouts/"+id, ""); o["state"] == "stopped" {
 				break
 			}
@@ -281,7 +281,7 @@ func TestRollout(t *testing.T) {
 		if now := r.ok(200, "GET", "/rollouts/"+o["id"].(string), ""); now["state"] != "running" || num(now, "stage") != 1 {
 			t.Errorf("a stage is left without a report: %v", now)
 		}
-		for range 100 {
+		for range 300 {
 			for _, l := range list {
 				l.sync() // most have nothing new to report under it: they count as good
 			}

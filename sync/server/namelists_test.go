@@ -265,7 +265,7 @@ func TestDownloadPlaces(t *testing.T) {
 			}
 		})
 	}
-	for end := time.Now().Add(20 * time.Second); begun.Load()+refused.Load() < 80 && time.Now().Before(end); {
+	for end := time.Now().Add(30 * time.Second); begun.Load()+refused.Load() < 80 && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Logf("%d were begun, %d refused", begun.Load(), refused.Load())

@@ -455,7 +455,7 @@ func TestLimits(t *testing.T) {
 		made <- st
 	}()
 	var st int
-	for range 100 {
+	for range 3000 {
 		if st, _ = r.call(r.admin, "GET", "/policies", ""); st == 503 {
 			break
 		}
@@ -477,7 +477,7 @@ func TestLimits(t *testing.T) {
 		Up: func(b bool) { up <- b }}
 	go s.Run(ctx)
 	<-up
-	for range 100 { // the device hears that it is up a moment before the server is done with the request
+	for range 3000 { // the device hears that it is up a moment before the server is done with the request
 		if st, _ = r.call(r.admin, "GET", "/policies", ""); st == 200 {
 			break
 		}
