@@ -79,7 +79,7 @@ func Early(ctx context.Context, o Options) error {
 			s.record.Problem = err.Error()
 			s.save()
 		}
-		if s.machine, err = newMachine(&o, book, &platform.Notes{}); err == nil {
+		if s.machine, err = newMachine(&o, book, nil, &platform.Notes{}); err == nil {
 			err = s.giveBack()
 		}
 		ready()
@@ -90,7 +90,7 @@ func Early(ctx context.Context, o Options) error {
 	if notes == nil {
 		notes = platform.Notes{}
 	}
-	if s.machine, err = newMachine(&o, book, &notes); err != nil {
+	if s.machine, err = newMachine(&o, book, nil, &notes); err != nil {
 		return err
 	}
 	// Nobody is reached yet. What must be reachable is among the notes of those who need it.

@@ -1,7 +1,11 @@
 package agent
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"maps"
 	"net/http"
 	"slices"
@@ -12,6 +16,7 @@ import (
 	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/agent/session"
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/notify"
 	"github.com/warderd/warder/platform/seat"
 )
@@ -27,6 +32,16 @@ type helpers struct {
 	next uint64               // number of a notice
 	came func()               // a helper has come that can show notices
 	mute map[string]time.Time // since when a session is told nothing
+	// rules are what the parts of helpers are given, and given names them all; hear are told that a part may say something else.
+	rules map[string]json.RawMessage
+	// Until something was given, helpers keep what the agent before this one gave them.
+	given  string
+	giving bool
+	hear   map[string]func()
+}
+
+func newHelpers(now func() time.Time, logins func() []seat.Login, came func()) *helpers {
+	return &helpers{now: now, logins: logins, came: came, by: map[string]*helper{}, mute: map[string]time.Time{}, rules: map[string]json.RawMessage{}, hear: map[string]func(){}}
 }
 
 // helper is one of them.
@@ -40,6 +55,8 @@ type helper struct {
 	// list waits for its next question; given was in the last answer, and comes again unless the next question names it.
 	list, given []pending
 	failed      uint64 // how many notices it could not show
+	said        session.Said
+	hung        *time.Timer // runs from an answer to the next question
 }
 
 // pending is a notice on its way.
@@ -79,7 +96,7 @@ func (hs *helpers) turn(ctx context.Context, uid uint32, id string, t session.Tu
 		hs.came()
 	}
 	hs.mu.Lock()
-	wait := len(h.list) == 0
+	wait := len(h.list) == 0 && (t.Given == hs.given || !hs.giving)
 	hs.mu.Unlock()
 	if wait {
 		timer := time.NewTimer(turnLast)
@@ -94,14 +111,21 @@ func (hs *helpers) turn(ctx context.Context, uid uint32, id string, t session.Tu
 	defer hs.mu.Unlock()
 	now := hs.now()
 	h.at, h.asks = now, false
+	if h.said.Run != "" {
+		h.hung.Reset(turnRest)
+	}
 	if ctx.Err() != nil {
 		h.at = time.Time{} // it has hung up
+		h.hung.Reset(0)
 		return session.Answer{}, ctx.Err()
 	}
 	h.given, h.list = h.list, nil
 	var a session.Answer
 	for _, p := range h.given {
 		a.Notices = append(a.Notices, p.Notice)
+	}
+	if a.Given = t.Given; hs.giving && t.Given != hs.given {
+		a.Given, a.Rules = hs.given, maps.Clone(hs.rules)
 	}
 	return a, nil
 }
@@ -121,9 +145,12 @@ func (hs *helpers) asked(uid uint32, id string, t *session.Turn) (h *helper, cam
 		if len(hs.by) >= maxHelpers {
 			return nil, false, errCrowded
 		}
-		h = &helper{uid: uid, wake: make(chan struct{}, 1)}
+		h = &helper{uid: uid, wake: make(chan struct{}, 1), hung: time.AfterFunc(time.Hour, hs.stirred)}
+		h.hung.Stop()
 		hs.by[id] = h
 	}
+	h.hung.Stop()
+	hs.says(h, &t.Said)
 	if t.State.Shows && !(h.state.Shows && h.alive(now)) && (now.Sub(h.came) >= cameRest || now.Before(h.came)) {
 		h.came, came = now, true
 	}
@@ -142,6 +169,97 @@ func (hs *helpers) asked(uid uint32, id string, t *session.Turn) (h *helper, cam
 	h.state = bounded(t.State)
 	h.at, h.asks = now, true
 	return h, came, nil
+}
+
+// hears notes what the parts of a helper say between two turns.
+func (hs *helpers) hears(uid uint32, id string, s *session.Said) error {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	h := hs.by[id]
+	if h == nil || h.uid != uid || !h.alive(hs.now()) || s.Run == "" || h.said.Run != s.Run {
+		return errNotHelper
+	}
+	hs.says(h, s)
+	return nil
+}
+
+var errNotHelper = &localapi.Error{Status: http.StatusConflict, Message: "this is not the helper of the session"}
+
+// says notes what the parts of a helper say, as far as somebody wants to hear it. The caller holds the lock.
+func (hs *helpers) says(h *helper, s *session.Said) {
+	s.Run = clip(s.Run, maxSaid)
+	if s.Run == "" && h.said.Run == "" || s.Run == h.said.Run && s.Seq <= h.said.Seq {
+		return
+	}
+	before := h.said
+	h.said = session.Said{Run: s.Run, Seq: s.Seq, Given: clip(s.Given, maxSaid), Parts: map[string]json.RawMessage{}}
+	for name, told := range hs.hear {
+		if said := s.Parts[name]; len(said) <= session.MaxPart {
+			h.said.Parts[name] = said
+		}
+		if !bytes.Equal(before.Parts[name], h.said.Parts[name]) || before.Given != h.said.Given || before.Run != h.said.Run {
+			told()
+		}
+	}
+}
+
+// stirred says to all who listen that a helper has died or hangs.
+func (hs *helpers) stirred() {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	for _, told := range hs.hear {
+		told()
+	}
+}
+
+// Give implements platform.Desks.
+func (hs *helpers) Give(part string, rules json.RawMessage) {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	if hs.giving && bytes.Equal(hs.rules[part], rules) {
+		return
+	}
+	hs.giving = true
+	if hs.rules[part] = rules; rules == nil {
+		delete(hs.rules, part)
+	}
+	hs.given = ""
+	if len(hs.rules) > 0 {
+		b, err := json.Marshal(hs.rules) // in the order of their names
+		sum := sha256.Sum256(b)
+		if hs.given = hex.EncodeToString(sum[:12]); err != nil {
+			hs.given = "" // they are no JSON: a mistake in the capability, and nothing is given
+		}
+	}
+	for _, h := range hs.by {
+		select {
+		case h.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Hear implements platform.Desks.
+func (hs *helpers) Hear(part string, told func()) {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	hs.hear[part] = told
+}
+
+// List implements platform.Desks.
+func (hs *helpers) List(part string) (out []platform.Desk) {
+	list := hs.logins()
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	now := hs.now()
+	for _, l := range list {
+		d := platform.Desk{ID: l.ID, UID: l.UID, Type: l.Type}
+		if h := hs.by[l.ID]; h != nil && h.uid == l.UID && h.alive(now) {
+			d.Helper, d.Taken, d.Said = true, h.said.Given == hs.given, h.said.Parts[part]
+		}
+		out = append(out, d)
+	}
+	return out
 }
 
 // bounded bounds what a helper says.

@@ -21,11 +21,9 @@ import (
 func hall() (hs *helpers, later func(time.Duration)) {
 	var mu sync.Mutex
 	now := time.Now()
-	hs = &helpers{came: func() {}, by: map[string]*helper{}, mute: map[string]time.Time{},
-		now: func() time.Time { mu.Lock(); defer mu.Unlock(); return now },
-		logins: func() []seat.Login {
-			return []seat.Login{{ID: "2", UID: 1000, User: "ann", Type: "wayland", Active: true}, {ID: "3", UID: 1001, User: "bob", Type: "x11", Active: true}}
-		}}
+	hs = newHelpers(func() time.Time { mu.Lock(); defer mu.Unlock(); return now }, func() []seat.Login {
+		return []seat.Login{{ID: "2", UID: 1000, User: "ann", Type: "wayland", Active: true}, {ID: "3", UID: 1001, User: "bob", Type: "x11", Active: true}}
+	}, func() {})
 	return hs, func(d time.Duration) { mu.Lock(); defer mu.Unlock(); now = now.Add(d) }
 }
 

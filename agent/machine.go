@@ -59,10 +59,10 @@ type standing struct {
 }
 
 // newMachine makes a machine of this system's capabilities; with early, of those that take part in the early start.
-func newMachine(o *Options, l reconcile.Memory, early *platform.Notes) (*machine, error) {
+func newMachine(o *Options, l reconcile.Memory, desks platform.Desks, early *platform.Notes) (*machine, error) {
 	m := &machine{boot: o.Boot, now: o.Now, log: o.Log, sections: o.Sections, can: map[string]fact.Capability{}}
 	h := platform.Host{Sysfs: o.SysRoot, Proc: o.ProcRoot, Inputs: o.Inputs, Run: o.Paths.Run, Quarantine: o.Paths.Quarantine(),
-		Network: o.Network || o.SysRoot == "/sys", Gate: m.gate.pass, Log: o.Log, Early: early}
+		Network: o.Network || o.SysRoot == "/sys", Desks: desks, Gate: m.gate.pass, Log: o.Log, Early: early}
 	var backends []platform.Backend
 	for _, f := range o.Capabilities {
 		c := f(h)

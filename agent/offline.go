@@ -145,7 +145,7 @@ func ExplainOffline(ctx context.Context, p paths.Paths, in ExplainRequest) (Expl
 		return Explanation{}, errors.New("no agent runs, and no policy is stored yet")
 	}
 	var err error
-	if a.machine, err = newMachine(&a.o, nil, nil); err != nil {
+	if a.machine, err = newMachine(&a.o, nil, nil, nil); err != nil {
 		return Explanation{}, err
 	}
 	a.config, _ = config.LoadKept(p.ConfigFile(), p.Kept) // without it the enrollment names the server

@@ -36,6 +36,7 @@ func (a *Agent) routes() []localapi.Route {
 		{Method: "GET", Path: "/v1/doctor", Access: localapi.Read, Heavy: true, Handle: a.getDoctor},
 		{Method: "GET", Path: "/v1/session", Access: localapi.Session, Handle: a.getSession},
 		{Method: "POST", Path: session.Path, Access: localapi.Session, Alone: true, Handle: a.postSession},
+		{Method: "PUT", Path: session.Path, Access: localapi.Session, Handle: a.putSession},
 		{Method: "GET", Path: "/v1/policy", Access: localapi.Root, Handle: a.getPolicy},
 		{Method: "GET", Path: "/v1/policies", Access: localapi.Root, Heavy: true, Handle: a.getPolicies},
 		{Method: "GET", Path: "/v1/inventory/{name}", Access: localapi.Root, Heavy: true, Handle: a.getInventory},
@@ -179,6 +180,19 @@ func (a *Agent) postSession(ctx context.Context, c caller, _ *http.Request, body
 	answer, err := a.helpers.turn(ctx, uint32(uid), c.Session, t)
 	answer.Version = a.o.Version
 	return answer, err
+}
+
+// putSession notes what a session's helper says while it waits for an answer.
+func (a *Agent) putSession(_ context.Context, c caller, _ *http.Request, body []byte) (any, error) {
+	var s session.Said
+	if err := json.Unmarshal(body, &s); err != nil {
+		return nil, &localapi.Error{Status: http.StatusBadRequest, Message: "the request cannot be read: " + err.Error()}
+	}
+	uid, err := strconv.ParseUint(c.UID, 10, 32)
+	if err != nil {
+		return nil, &localapi.Error{Status: http.StatusForbidden, Message: "this is for a program of a login session"}
+	}
+	return nil, a.helpers.hears(uint32(uid), c.Session, &s)
 }
 
 // Doctor is what "warder doctor" shows.

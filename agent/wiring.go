@@ -87,7 +87,8 @@ func New(o Options) (*Agent, error) {
 	if a.store, err = store.Open(filepath.Join(o.Paths.State, "store.db"), o.Paths.Run); err != nil {
 		return nil, errors.Join(err, a.ledger.Close())
 	}
-	if a.machine, err = newMachine(&a.o, a.ledger, nil); err != nil {
+	a.helpers = newHelpers(o.Now, o.Logins, func() { a.try(a.warn) })
+	if a.machine, err = newMachine(&a.o, a.ledger, a.helpers, nil); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	a.endpoints = newEndpoints(filepath.Join(o.Paths.State, "endpoints.json"), o.Random, o.Now,
@@ -97,7 +98,6 @@ func New(o Options) (*Agent, error) {
 	}
 	a.machine.way = a.network
 	a.shelf.supported = a.machine.supports
-	a.helpers = &helpers{now: o.Now, logins: o.Logins, came: func() { a.try(a.warn) }, by: map[string]*helper{}, mute: map[string]time.Time{}}
 	a.journal = &journal{boot: o.Boot, now: o.Now, store: a.store, sections: o.Sections, health: a.health, latency: &a.latency,
 		seat: o.Seat, notices: newNotices(&a.o, a.helpers.tell), untold: map[enforce.Setting]time.Time{},
 		remember: a.machine.loop.Remember, look: a.soon, report: a.reportSoon, wake: make(chan struct{}, 1),

@@ -25,6 +25,8 @@ type Host struct {
 	Network bool
 	Gate    enforce.Gate
 	Log     *slog.Logger
+	// Desks are the desktops of this machine; nil at the early start.
+	Desks Desks
 	// Early is set while the machine boots, before the agent runs. It has, by capability, what each noted when the
 	// agent last ran.
 	Early *Notes

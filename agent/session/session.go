@@ -5,6 +5,7 @@ package session
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
@@ -35,15 +36,30 @@ type Turn struct {
 	// Shown and Failed are the notices of the answer before.
 	Shown  []uint64 `json:"shown,omitempty"`
 	Failed []uint64 `json:"failed,omitempty"`
+	Said
 }
+
+// Said is what the parts of a helper say. It is said with each turn, and by itself when it has changed.
+type Said struct {
+	Run   string                     `json:"run,omitempty"`   // of this helper, a random name
+	Seq   uint64                     `json:"seq,omitempty"`   // counts; what comes late is passed over
+	Given string                     `json:"given,omitempty"` // whose rules they have: Answer.Given
+	Parts map[string]json.RawMessage `json:"parts,omitempty"`
+}
+
+// MaxPart bounds what one part says, in bytes.
+const MaxPart = 16 << 10
 
 // Answer is what the agent says to it.
 type Answer struct {
 	Version string   `json:"version"` // the agent's
 	Notices []Notice `json:"notices"`
+	// Given names Rules, by part. They are sent when a helper does not have them; a part that is not there is to do nothing.
+	Given string                     `json:"given,omitempty"`
+	Rules map[string]json.RawMessage `json:"rules,omitempty"`
 }
 
-// Path is where the agent answers helpers.
+// Path is where the agent answers helpers: POST for a turn, PUT for what they say in between.
 const Path = "/v1/session"
 
 // Why a helper ends by itself.
@@ -74,9 +90,16 @@ type Helper struct {
 	Pause   time.Duration // after an agent that does not answer; longer each time, up to a minute
 	// Removed reports whether the program has been uninstalled; nil: it has not.
 	Removed func() bool
+	// Parts do what the agent gives them rules for, by name.
+	Parts map[string]Part
+	// Forsaken is how long the agent may be away until the parts are told to do nothing; 0: two minutes.
+	Forsaken time.Duration
+
+	parts parts
 }
 
 const (
+	forsaken = 2 * time.Minute
 	maxPause = time.Minute
 	// overAfter is how often the agent has to say that there is no such session: one that begins may not be known yet.
 	overAfter = 3
@@ -84,10 +107,14 @@ const (
 
 // Run serves the session until ctx ends, the program is uninstalled or replaced, or another helper serves it.
 func (h *Helper) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer h.begin(ctx)()
+	defer cancel()
 	var turn Turn
 	pause, over := h.Pause, 0
+	answered := time.Now()
 	for ctx.Err() == nil {
-		turn.State = h.State
+		turn.State, turn.Said = h.State, h.now()
 		err := h.Desktop.Ready(ctx)
 		if turn.State.Shows = err == nil; err != nil {
 			turn.State.Why = err.Error()
@@ -110,6 +137,9 @@ func (h *Helper) Run(ctx context.Context) error {
 			if h.Removed != nil && h.Removed() {
 				return nil
 			}
+			if time.Since(answered) >= h.Forsaken {
+				h.load("", nil)
+			}
 			select {
 			case <-ctx.Done():
 			case <-time.After(pause):
@@ -117,8 +147,11 @@ func (h *Helper) Run(ctx context.Context) error {
 			pause = min(2*pause, maxPause)
 			continue
 		}
-		pause, over = h.Pause, 0
+		pause, over, answered = h.Pause, 0, time.Now()
 		turn.Shown, turn.Failed = nil, nil
+		if a.Given != turn.Given {
+			h.load(a.Given, a.Rules)
+		}
 		for _, n := range a.Notices {
 			title, body := h.Words.Notice(n)
 			if err := h.Desktop.Show(ctx, title, body); err != nil {

@@ -14,7 +14,7 @@ import (
 
 func (a *app) exception() *cobra.Command {
 	var usb, network, disk, client, mount, file string
-	var printing bool
+	var printing, board bool
 	c := &cobra.Command{
 		Use: "exception CODE", Short: "Let something pass with a code from support", Args: cobra.ExactArgs(1),
 		Long: "Support reads out a code for one thing on this machine, such as a stick, for a time. It works without a network, " +
@@ -47,11 +47,17 @@ func (a *app) exception() *cobra.Command {
 			if printing {
 				in.Section, in.Subject = "dlp", policy.PrintSubject
 			}
+			if board {
+				in.Section, in.Subject = "dlp", policy.ClipboardSubject
+			}
 			if err := a.client().Do(cmd.Context(), "POST", "/v1/exceptions", in, &x); err != nil {
 				return fmt.Errorf("cannot take the code: %w", err)
 			}
 			if x.Section == "network" && x.Subject == "vpn" {
 				return a.say(cmd, x, "No VPN is needed until %s.\n", x.Until.Local().Format(time.DateTime))
+			}
+			if x.Section == "dlp" && x.Subject == policy.ClipboardSubject {
+				return a.say(cmd, x, "Everything may be copied until %s.\n", x.Until.Local().Format(time.DateTime))
 			}
 			if x.Section == "dlp" {
 				return a.say(cmd, x, "This computer may print until %s.\n", x.Until.Local().Format(time.DateTime))
@@ -72,6 +78,7 @@ func (a *app) exception() *cobra.Command {
 	c.Flags().StringVar(&mount, "mount", "", "where the file system is mounted that need not be encrypted")
 	c.Flags().StringVar(&file, "file", "", "the path of a file on an external disk that may be larger than the policy allows")
 	c.Flags().BoolVar(&printing, "print", false, "printing")
-	c.MarkFlagsMutuallyExclusive("usb", "network", "disk", "client", "mount", "file", "print")
+	c.Flags().BoolVar(&board, "clipboard", false, "copying between work and personal")
+	c.MarkFlagsMutuallyExclusive("usb", "network", "disk", "client", "mount", "file", "print", "clipboard")
 	return c
 }

@@ -25,7 +25,7 @@ func (a *app) explain() *cobra.Command {
 	c := &cobra.Command{
 		Args: cobra.NoArgs, RunE: cli.Help, Use: "explain", Short: "Why something is allowed or refused, and what would change it",
 		Example: "  warder explain usb 0951:1666\n  warder explain usb --port 1-2\n  warder explain network docs.example.com\n" +
-			"  warder explain storage /dev/sdb1\n  warder explain dlp print",
+			"  warder explain storage /dev/sdb1\n  warder explain dlp print\n  warder explain dlp clipboard",
 	}
 	c.AddCommand(a.explainUSB(), a.explainNetwork(), a.explainStorage(), a.explainDLP())
 	return c
@@ -129,17 +129,28 @@ func (a *app) explainStorage() *cobra.Command {
 
 func (a *app) explainDLP() *cobra.Command {
 	return &cobra.Command{
-		Use: "dlp print [QUEUE]", Short: "Explain the verdict on printing",
-		Long:    "Explains whether this computer may print, why, what would change it, and what the print queues do now.",
-		Example: "  warder explain dlp print\n  warder explain dlp print office",
-		Args:    cobra.RangeArgs(1, 2), ValidArgs: []string{"print"},
+		Use: "dlp print [QUEUE] | dlp clipboard [FROM TO]", Short: "Explain the verdict on printing, or on the clipboard",
+		Long: "Explains whether this computer may print, why, what would change it, and what the print queues do now; or whether\n" +
+			"something may be copied from work to personal or back, and what is so in each session now.",
+		Example: "  warder explain dlp print\n  warder explain dlp print office\n  warder explain dlp clipboard\n  warder explain dlp clipboard work personal",
+		Args:    cobra.RangeArgs(1, 3), ValidArgs: []string{"print", "clipboard"},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if args[0] != "print" {
-				return cli.Usagef("%q must be print", args[0])
-			}
-			in := dlp.Subject{Print: true}
-			if len(args) > 1 {
-				in.Queue = args[1]
+			var in dlp.Subject
+			switch {
+			case args[0] == "print" && len(args) == 1:
+				in.Print = true
+			case args[0] == "print" && len(args) == 2:
+				in.Print, in.Queue = true, args[1]
+			case args[0] == "clipboard" && len(args) == 1:
+				in.Clipboard = true
+			case args[0] == "clipboard" && len(args) == 3:
+				in.Clipboard, in.From, in.To = true, args[1], args[2]
+			case args[0] == "print":
+				return cli.Usagef("name one queue")
+			case args[0] == "clipboard":
+				return cli.Usagef("name both zones, such as work personal")
+			default:
+				return cli.Usagef("%q must be print or clipboard", args[0])
 			}
 			return a.explained(cmd, "dlp", in)
 		},

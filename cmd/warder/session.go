@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -13,11 +14,14 @@ import (
 
 	"github.com/warderd/warder/agent/session"
 	"github.com/warderd/warder/cmd/cli"
+	"github.com/warderd/warder/enforce/dlp"
+	"github.com/warderd/warder/platform/clipboard"
 	"github.com/warderd/warder/platform/notify"
 )
 
-// helperMemory is what a helper's heap is held to, in bytes: there is one for each person who is logged in.
-const helperMemory = 8 << 20
+// helperGC has a helper collect its garbage early: there is one for each person who is logged in. It has no limit, because what it holds
+// of a clipboard counts, too.
+const helperGC = 25
 
 func (a *app) session() *cobra.Command {
 	var autostart bool
@@ -32,9 +36,10 @@ func (a *app) session() *cobra.Command {
 			if autostart {
 				return a.keepHelper(ctx)
 			}
-			debug.SetMemoryLimit(helperMemory)
+			debug.SetGCPercent(helperGC)
 			h := session.Helper{Agent: a.client(), Desktop: &notify.Desktop{}, Words: session.Language(session.Locale(os.Getenv)), Pause: helperPause, Removed: removed,
-				State: session.State{Version: version, Type: os.Getenv("XDG_SESSION_TYPE"), Desktop: os.Getenv("XDG_CURRENT_DESKTOP")}}
+				State: session.State{Version: version, Type: os.Getenv("XDG_SESSION_TYPE"), Desktop: os.Getenv("XDG_CURRENT_DESKTOP")},
+				Parts: map[string]session.Part{clipboard.Name: &clipboard.Part{Type: os.Getenv("XDG_SESSION_TYPE"), Self: uint32(os.Getuid()), Decode: clipboardRules}}}
 			err := h.Run(ctx)
 			for why, exit := range helperExits {
 				if errors.Is(err, why) {
@@ -46,6 +51,15 @@ func (a *app) session() *cobra.Command {
 	}
 	c.Flags().BoolVar(&autostart, "autostart", false, "for desktops without systemd: start the helper if none runs, and again when it dies")
 	return c
+}
+
+// clipboardRules reads what the agent gives the part of a helper that keeps the clipboard.
+func clipboardRules(b json.RawMessage) (clipboard.Rules, error) {
+	c, err := dlp.DecodeClipboard(b)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // removed reports whether this program is not there any more.

@@ -1,5 +1,5 @@
-// Package dlp decides the section "dlp": whether anything may be printed. It is pure. In this version no back end supports its other
-// settings: each one that a policy manages is reported as unsupported, with that reason.
+// Package dlp decides the section "dlp": whether anything may be printed, and what may be pasted where. It is pure. In this version no
+// back end supports its other settings: each one that a policy manages is reported as unsupported, with that reason.
 package dlp
 
 import (
@@ -28,6 +28,10 @@ func decide(c *section.Case) section.Outcome {
 		switch s {
 		case settingPrint:
 			printing(c, &out)
+		case settingSharing, settingDirection:
+			clipboard(c, &out, s)
+		case settingZones:
+			zones(c, &out)
 		default:
 			out.Findings = append(out.Findings, section.NotYet(c, s))
 		}
@@ -41,30 +45,38 @@ type Rules struct {
 	noPrint   bool         // print_allowed is false
 	printMode enforce.Mode // its mode
 	mayPrint  bool         // an exception is in force
+	clip      board
 }
 
 func compile(d *policy.Document, m *fact.Machine) *Rules {
 	return &Rules{machine: m, noPrint: !d.DLP.PrintAllowed.Or(true) && m.Can(string(settingPrint)).Level != fact.Unsupported,
-		printMode: d.Mode(settingPrint), mayPrint: slices.Contains(d.Exceptions["dlp"], policy.PrintSubject)}
+		printMode: d.Mode(settingPrint), mayPrint: slices.Contains(d.Exceptions["dlp"], policy.PrintSubject), clip: boardOf(d, m)}
 }
 
 // rulesOf are the rules of this section in a case.
 func rulesOf(c *section.Case) *Rules { return c.Rules("dlp").(*Rules) }
 
-// Subject is the subject of a question: whether something may be printed.
+// Subject is the subject of a question: whether something may be printed, or pasted.
 type Subject struct {
-	Print bool   `json:"print"`
+	Clipboard bool   `json:"clipboard,omitempty"`
+	From      string `json:"from,omitempty"` // from this zone to that one; both are empty for both ways
+	To        string `json:"to,omitempty"`
+
+	Print bool   `json:"print,omitempty"`
 	Queue string `json:"queue,omitempty"` // by this queue; what the answer says of now is about it
 }
 
-// Explain answers whether something may be printed.
+// Explain answers whether something may be printed or pasted.
 func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Answer, error) {
 	var in Subject
 	if err := json.Unmarshal(subject, &in); err != nil {
 		return section.Answer{}, fmt.Errorf("the subject cannot be read: %w", err)
 	}
-	if !in.Print {
-		return section.Answer{}, errors.New(`the subject must be "print"`)
+	switch {
+	case in.Clipboard == in.Print:
+		return section.Answer{}, errSubject
+	case in.Clipboard:
+		return r.explainClipboard(&in, now)
 	}
 	if len(in.Queue) > maxQueue {
 		return section.Answer{}, fmt.Errorf("queue %q must have at most %d bytes", enforce.Plain(in.Queue[:maxQueue]), maxQueue)
@@ -87,13 +99,25 @@ func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Ans
 	return section.Answer{}, fmt.Errorf("%w: the spooler has no queue %q", section.ErrAbsent, enforce.Plain(in.Queue))
 }
 
-// Replay answers nothing: no event of this section is about a single thing.
-func (r *Rules) Replay(enforce.Facts) (section.Answer, bool) { return section.Answer{}, false }
+// Replay judges a paste again that was refused.
+func (r *Rules) Replay(facts enforce.Facts) (section.Answer, bool) {
+	var p fact.Paste
+	if err := json.Unmarshal([]byte(facts), &p); err != nil || p.From == "" || p.To == "" {
+		return section.Answer{}, false
+	}
+	return r.askPaste(p), true
+}
 
-// Present answers for each queue of the snapshot.
+// Present answers for each queue of the snapshot, and for the clipboard of each session.
 func (r *Rules) Present() (out []section.Answer) {
 	for i := range r.machine.Printing.V.Queues {
 		out = append(out, r.askPrint(&r.machine.Printing.V.Queues[i]))
+	}
+	for i := range r.machine.Sessions.V {
+		if a, err := r.explainClipboard(&Subject{}, nil); err == nil {
+			a.Subject = "the clipboard of session " + r.machine.Sessions.V[i].ID
+			out = append(out, a)
+		}
 	}
 	return out
 }
@@ -104,16 +128,19 @@ func (r *Rules) Public() section.Rules {
 	if c.printMode < enforce.Enforce {
 		c.printMode = enforce.Off
 	}
+	if c.clip.mode < enforce.Enforce {
+		c.clip.mode = enforce.Off
+	}
 	return &c
 }
 
-// CanDeny reports whether printing is refused.
-func (r *Rules) CanDeny() bool { return r.CanStopPrinting() }
+// CanDeny reports whether printing or any paste is refused.
+func (r *Rules) CanDeny() bool { return r.CanStopPrinting() || r.CanKeepClipboard() }
 
-// parseSubject: an exception is for printing.
+// parseSubject: an exception is for printing or for the clipboard.
 func parseSubject(s string) (string, error) {
-	if s != policy.PrintSubject {
-		return "", errors.New(`must be "print"`)
+	if s != policy.PrintSubject && s != policy.ClipboardSubject {
+		return "", errors.New(`must be "print" or "clipboard"`)
 	}
 	return s, nil
 }
@@ -125,10 +152,13 @@ func subjectNames(subject string) []string {
 	return nil
 }
 
-// refusedNow is printing, while it is.
-func refusedNow(c *section.Case) []string {
+// refusedNow are printing and the clipboard, while they are.
+func refusedNow(c *section.Case) (out []string) {
 	if rulesOf(c).CanStopPrinting() {
-		return []string{policy.PrintSubject}
+		out = append(out, policy.PrintSubject)
 	}
-	return nil
+	if rulesOf(c).CanKeepClipboard() {
+		out = append(out, policy.ClipboardSubject)
+	}
+	return out
 }

@@ -34,6 +34,7 @@ type Machine struct {
 	Media       Known[[]Medium]  `json:"media"`
 	Clients     Known[[]Syncing] `json:"clients"`
 	Printing    Known[Printing]  `json:"printing"`
+	Sessions    Known[[]Session] `json:"sessions"`
 	// DisksRefused says that something on this machine can refuse external disks of every kind, and not USB's guard alone. It is not reported.
 	DisksRefused bool `json:"-"`
 	// Elsewhere are mounts that are on none of the disks. They are not reported.

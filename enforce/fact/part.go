@@ -19,6 +19,7 @@ const (
 	PartMedia       Part = "media"
 	PartClients     Part = "clients"
 	PartPrinting    Part = "printing"
+	PartSessions    Part = "sessions"
 )
 
 // row is one line of the table of parts. A new part is a field of Machine and a line here.
@@ -61,6 +62,7 @@ var parts = []row{
 	line(PartMedia, "the disks", false, func(m *Machine) *Known[[]Medium] { return &m.Media }),
 	line(PartClients, "the processes", false, func(m *Machine) *Known[[]Syncing] { return &m.Clients }),
 	line(PartPrinting, "the print queues", false, func(m *Machine) *Known[Printing] { return &m.Printing }),
+	line(PartSessions, "the desktops", false, func(m *Machine) *Known[[]Session] { return &m.Sessions }),
 }
 
 // Unread says why a part of the snapshot is unknown, and reports whether it is.

@@ -5,6 +5,9 @@
 package policy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"net/netip"
 	"regexp"
 	"strconv"
@@ -43,6 +46,9 @@ const FileSubject = "file:"
 
 // PrintSubject is the exception of the dlp section that is about printing.
 const PrintSubject = "print"
+
+// ClipboardSubject is the one that is about the clipboard.
+const ClipboardSubject = "clipboard"
 
 // Document is one decoded policy.
 type Document struct {
@@ -230,6 +236,16 @@ type DLP struct {
 	PrintAllowed       Optional[bool]
 	Patterns           Optional[[]*regexp.Regexp]
 	Zones              Optional[map[string]Zone]
+}
+
+// ParseProgram reads an entry of a zone's executables: the path of a program, and the SHA-256 of its file in hex, "" if any file there
+// will do.
+func ParseProgram(entry string) (file, sum string, err error) {
+	file, sum, named := strings.Cut(entry, "@sha256:")
+	if b, err := hex.DecodeString(sum); named && (err != nil || len(b) != sha256.Size) {
+		return "", "", fmt.Errorf("what follows @sha256: must be 64 hex digits (received %q)", sum)
+	}
+	return file, strings.ToLower(sum), nil
 }
 
 // Zone says who belongs to "work" or "personal".

@@ -96,7 +96,7 @@ var directions = []string{"none", "work_to_personal", "personal_to_work", "both"
 var zoneShape = Shape{Type: "object", Doc: "who belongs to it", Fields: map[string]Shape{
 	"users":       {Type: "array", Items: "user name"},
 	"slices":      {Type: "array", Items: "systemd slice or scope"},
-	"executables": {Type: "array", Items: "path of a program"},
+	"executables": {Type: "array", Items: "path of a program, or PATH@sha256:HEX"},
 }}
 
 // settings lists every setting that this version knows, in the order of its sections.

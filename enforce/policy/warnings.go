@@ -190,6 +190,9 @@ func dlpWarnings(d *Document, w *warner) {
 			w.add("dlp.sensitive_data_patterns: "+why, at("dlp.sensitive_data_patterns", i), "%s", why)
 		}
 	}
+	if work := p.Zones.V["work"]; p.Zones.Set && len(work.Users)+len(work.Slices)+len(work.Executables) == 0 {
+		w.add("zones", "dlp.zones", "names nobody of work, and whoever is not named is outside work: nothing is kept apart")
+	}
 	for _, name := range []string{"work", "personal"} {
 		z, field := p.Zones.V[name], "dlp.zones."+name
 		for i, u := range z.Users {
@@ -204,7 +207,10 @@ func dlpWarnings(d *Document, w *warner) {
 			}
 		}
 		for i, e := range z.Executables {
-			if !windowsPath.MatchString(e) && (!path.IsAbs(e) || path.Clean(e) != e) {
+			file, _, err := ParseProgram(e)
+			if err != nil {
+				w.add(field+".executables: no sum", at(field+".executables", i), "matches nothing: %v", err)
+			} else if !windowsPath.MatchString(file) && (!path.IsAbs(file) || path.Clean(file) != file) {
 				w.add(field+".executables: no plain absolute path", at(field+".executables", i),
 					"matches nothing: a program is named by its absolute path, without \"..\" and double slashes")
 			}

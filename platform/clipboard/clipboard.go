@@ -1,0 +1,90 @@
+// Package clipboard keeps what is copied in one zone from being pasted in another. The clipboard belongs to a desktop, so this is done by
+// the helper that runs there as its user (Part): it takes over what must not leave its zone, and hands it to whom it may go
+// (docs/decisions/0043). The capability in the agent gives the helpers their rules, and reports what they say. The package owns no policy.
+package clipboard
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+)
+
+// Name is that of the capability, and of the part of a helper.
+const Name = "clipboard"
+
+const (
+	settingSharing   enforce.Setting = "dlp.clipboard_sharing"
+	settingDirection enforce.Setting = "dlp.clipboard_direction"
+	settingZones     enforce.Setting = "dlp.zones"
+
+	onlyLinux = "the clipboard is only kept on Linux in this version"
+	limit     = "on X11 alone, and against accidents, not against the session's own user, who can end or replace the helper; a paste in the very moment of the copy passes " +
+		"(docs/dlp.md has the figures); not kept are drag and drop, and Wayland"
+	zonesLimit = "a user can run a program of their own in any slice, or inside a program of a zone; a program without a SHA-256 is known by its place alone"
+)
+
+// claims are what this package supports, on every system.
+func claims() (out []platform.Claim) {
+	for s, why := range map[enforce.Setting]string{settingSharing: limit, settingDirection: limit, settingZones: zonesLimit} {
+		out = append(out, platform.Claim{Setting: s, OS: "linux", Level: fact.Partial, Limit: why, Exercised: true})
+		for _, os := range []string{"windows", "darwin"} {
+			out = append(out, platform.Claim{Setting: s, OS: os, Level: fact.Unsupported, Limit: onlyLinux})
+		}
+	}
+	return out
+}
+
+// Said is what a helper's part says of its session.
+type Said struct {
+	Kept    bool      `json:"kept"`            // by the rules that it has
+	Why     string    `json:"why,omitempty"`   // why not
+	Never   bool      `json:"never,omitempty"` // and it cannot be, in a session of this kind
+	Refused []Refusal `json:"refused,omitempty"`
+}
+
+// Refusal is a paste that was refused. Programs are the names of their files.
+type Refusal struct {
+	N        uint64 `json:"n"` // counts
+	From     string `json:"from"`
+	To       string `json:"to"`
+	Copied   string `json:"copied_in,omitempty"`
+	PastedIn string `json:"pasted_in,omitempty"`
+}
+
+// Bounds of what a helper says.
+const (
+	maxRefused = 16
+	maxWord    = 64
+	maxWhy     = 200
+)
+
+var errRefused = errors.New("refused pastes")
+
+// read reads what a helper says. All of it comes from a program of the session's user.
+func read(b json.RawMessage) (s Said, err error) {
+	if err := json.Unmarshal(b, &s); err != nil {
+		return Said{}, fmt.Errorf("what the helper says cannot be read: %w", err)
+	}
+	if len(s.Refused) > maxRefused {
+		return Said{}, fmt.Errorf("%w: %d, of which at most %d can be told at once", errRefused, len(s.Refused), maxRefused)
+	}
+	s.Why = word(s.Why, maxWhy)
+	for i := range s.Refused {
+		r := &s.Refused[i]
+		r.Copied, r.PastedIn = word(r.Copied, maxWord), word(r.PastedIn, maxWord)
+	}
+	return s, nil
+}
+
+// word makes a text printable and bounds it.
+func word(s string, most int) string {
+	s = enforce.Plain(s)
+	for most < len(s) && most > 0 && s[most]&0xc0 == 0x80 {
+		most--
+	}
+	return s[:min(most, len(s))]
+}

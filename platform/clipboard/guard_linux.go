@@ -1,0 +1,208 @@
+package clipboard
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/bpf"
+)
+
+// Capability keeps the clipboards of this machine's desktops.
+func Capability(h platform.Host) platform.Capability {
+	c := platform.Capability{Name: Name, Claims: claims()}
+	if h.Desks == nil {
+		return c
+	}
+	g := newGuard(h.Desks)
+	c.Observers, c.Guards = []platform.Observer{g}, []platform.Guard{g}
+	return c
+}
+
+// Guard gives the helpers their rules, and hears what they say.
+type Guard struct {
+	platform.Listener
+	desks platform.Desks
+	heard chan struct{}
+
+	mu    sync.Mutex
+	rules ruler
+	last  []fact.Session // as they were looked at last
+	seen  map[string]uint64
+	told  bpf.Hourly
+}
+
+func newGuard(d platform.Desks) *Guard {
+	g := &Guard{desks: d, heard: make(chan struct{}, 1), seen: map[string]uint64{}}
+	d.Hear(Name, func() {
+		select {
+		case g.heard <- struct{}{}:
+		default:
+		}
+	})
+	return g
+}
+
+// ruler is what the section's rules say.
+type ruler interface {
+	// ForClipboard are the rules for helpers; nil: nothing is refused.
+	ForClipboard() json.RawMessage
+	Paste(*fact.Paste) enforce.Verdict
+	PasteReason(enforce.Verdict, *fact.Paste) (reason, nearest string)
+}
+
+// Section names the section whose rules it uses.
+func (g *Guard) Section() string { return settingSharing.Section() }
+
+// Load gives the rules to the helpers. What they make of them is heard.
+func (g *Guard) Load(r platform.Rules) error {
+	x, _ := r.(ruler)
+	var rules json.RawMessage
+	if x != nil {
+		rules = x.ForClipboard()
+	}
+	g.mu.Lock()
+	g.rules = x
+	g.mu.Unlock()
+	g.desks.Give(Name, rules)
+	return nil
+}
+
+const (
+	// silent is how often the sessions are looked at while nothing is heard: one without a helper says nothing.
+	silent = 10 * time.Second
+	// rest is how long nothing is looked at after something was heard, whatever a helper says meanwhile.
+	rest = 500 * time.Millisecond
+)
+
+// Run hears what the helpers say until ctx ends.
+func (g *Guard) Run(ctx context.Context) error {
+	tick := time.NewTicker(silent)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.heard:
+		case <-tick.C:
+		}
+		g.mu.Lock()
+		about := g.rules != nil && g.rules.ForClipboard() != nil
+		last := g.last
+		g.mu.Unlock()
+		if !about {
+			continue
+		}
+		now := g.sessions(true)
+		if !slices.Equal(now, last) {
+			g.Look(true)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(rest):
+		}
+	}
+}
+
+// Observe reads what the helpers have said.
+func (g *Guard) Observe(_ context.Context, m *fact.Machine) error {
+	list := g.sessions(false)
+	g.mu.Lock()
+	g.last = list
+	g.mu.Unlock()
+	m.Sessions = fact.Is(list)
+	return nil
+}
+
+// sessions is what is so in each session. With tell, pastes that were refused since the last time are told.
+func (g *Guard) sessions(tell bool) (out []fact.Session) {
+	there := map[string]bool{}
+	for _, d := range g.desks.List(Name) {
+		x := fact.Session{ID: d.ID, Type: d.Type}
+		there[d.ID] = true
+		switch {
+		case !d.Helper:
+			x.Why = "its helper (warder session) does not run"
+		case d.Said == nil || !d.Taken:
+			x.Why = "its helper does not have the rules yet"
+		default:
+			s, err := read(d.Said)
+			if err != nil {
+				x.Why = err.Error()
+				break
+			}
+			x.Clipboard, x.Why, x.Never = s.Kept && s.Why == "", s.Why, s.Never
+			if tell {
+				g.refused(&d, s.Refused)
+			}
+		}
+		out = append(out, x)
+	}
+	if tell {
+		g.mu.Lock()
+		for id := range g.seen {
+			if !there[id] {
+				delete(g.seen, id)
+			}
+		}
+		g.mu.Unlock()
+	}
+	return out
+}
+
+// refused tells of the refused pastes that are new: a helper that is started anew counts from the beginning.
+func (g *Guard) refused(d *platform.Desk, list []Refusal) {
+	g.mu.Lock()
+	rules, seen := g.rules, g.seen[d.ID]
+	newest := uint64(0)
+	var news []Refusal
+	for _, r := range list {
+		newest = max(newest, r.N)
+	}
+	if newest < seen {
+		seen = 0
+	}
+	for _, r := range list {
+		who, what := strconv.FormatUint(uint64(d.UID), 10), fmt.Sprintf("%s %s %s %s %s", d.ID, r.From, r.To, r.Copied, r.PastedIn)
+		if r.N > seen && g.told.News(who, what) {
+			g.told.Told(who, what)
+			news = append(news, r)
+		}
+	}
+	g.seen[d.ID] = newest
+	g.mu.Unlock()
+	if rules == nil {
+		return
+	}
+	for _, r := range news {
+		p := &fact.Paste{From: r.From, To: r.To}
+		v := rules.Paste(p)
+		if v.Allow { // by the rules in force by now, or not in words of ours
+			continue
+		}
+		note := "what was copied"
+		if r.Copied != "" {
+			note += " in " + r.Copied
+		}
+		if note += " was not pasted"; r.PastedIn != "" {
+			note += " in " + r.PastedIn
+		}
+		g.Hand(platform.Decision{Section: g.Section(), Key: enforce.Key{Kind: Name, ID: fmt.Sprintf("%s %d", d.ID, time.Now().UnixNano())}, Subject: "clipboard of session " + d.ID,
+			Verdict: v, Fact: p, Done: enforce.Reading{State: enforce.Present, Value: "kept"}, New: true, Note: note,
+			Reason: func() (string, string) { return rules.PasteReason(v, p) }})
+	}
+}
+
+// Work lists nothing: the helpers do all of it.
+func (g *Guard) Work() []platform.Work { return nil }
+
+// Stop has nothing to end: the helpers keep their rules for a while without the agent.
+func (g *Guard) Stop() {}

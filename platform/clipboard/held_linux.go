@@ -1,0 +1,196 @@
+package clipboard
+
+import (
+	"time"
+
+	"github.com/jezek/xgb"
+	"github.com/jezek/xgb/xproto"
+)
+
+// place is where somebody wants something: a property of a window.
+type place struct {
+	win  xproto.Window
+	atom xproto.Atom
+}
+
+// transfer is something that is handed out in parts (ICCCM 2.7.2).
+type transfer struct {
+	kind   xproto.Atom
+	format byte
+	left   []byte
+	until  time.Time
+}
+
+const (
+	// chunk is how much is sent at once, in bytes: a request may have 256 KiB. It can be divided by 4.
+	chunk = 128 << 10
+	// outWait is how long somebody may take to fetch a part, and maxOut how many may be fetching.
+	outWait = 30 * time.Second
+	maxOut  = 64
+	// maxPairs bounds the forms that are asked for at once.
+	maxPairs = 64
+)
+
+// asked answers somebody who pastes what we hold.
+func (b *board) asked(s *slot, e *xproto.SelectionRequestEvent) {
+	if e.Requestor == s.win || !s.mine {
+		b.answer(e, 0)
+		return
+	}
+	if b.rules != nil {
+		to := b.program(e.Requestor)
+		from, zone := b.zone(s.source), b.zone(to)
+		if b.rules.Refuses(from, zone) {
+			b.answer(e, 0)
+			b.told(Refusal{From: from, To: zone, Copied: s.source.name, PastedIn: to.name})
+			return
+		}
+	}
+	if s.stage == taking { // all of it: what is there of it is not known before
+		if len(s.waiting) < maxWaiting {
+			s.waiting = append(s.waiting, *e)
+		} else {
+			b.answer(e, 0)
+		}
+		return
+	}
+	to := e.Property
+	if to == 0 { // from a program of before the conventions
+		to = e.Target
+	}
+	if e.Target == b.atoms["MULTIPLE"] {
+		if e.Property == 0 || !b.several(s, e) {
+			to = 0
+		}
+	} else if !b.hand(s, place{e.Requestor, to}, e.Target) {
+		to = 0
+	}
+	b.answer(e, to)
+}
+
+// zone is where a program belongs, for certain.
+func (b *board) zone(p *program) string {
+	z := b.rules.Zone(&p.Program, b.self)
+	if p.unsure {
+		b.known.settle(p)
+		z = b.rules.Zone(&p.Program, b.self)
+	}
+	return z
+}
+
+// hand writes one form to where it is wanted.
+func (b *board) hand(s *slot, to place, target xproto.Atom) bool {
+	switch target {
+	case b.atoms["TARGETS"]:
+		list := []xproto.Atom{b.atoms["TARGETS"], b.atoms["TIMESTAMP"], b.atoms["MULTIPLE"]}
+		for _, it := range s.items {
+			if !it.bad {
+				list = append(list, it.target)
+			}
+		}
+		b.put(to, xproto.AtomAtom, 32, words(list))
+		return true
+	case b.atoms["TIMESTAMP"]:
+		b.put(to, xproto.AtomInteger, 32, words([]xproto.Timestamp{s.at}))
+		return true
+	}
+	it := s.item(target)
+	if it == nil || it.bad {
+		return false
+	}
+	if len(it.data) <= chunk {
+		b.put(to, it.kind, it.format, it.data)
+		return true
+	}
+	if len(b.out) >= maxOut {
+		return false
+	}
+	b.out[to] = &transfer{kind: it.kind, format: it.format, left: it.data, until: time.Now().Add(outWait)}
+	xproto.ChangeWindowAttributes(b.c, to.win, xproto.CwEventMask, []uint32{xproto.EventMaskPropertyChange | xproto.EventMaskStructureNotify})
+	b.put(to, b.atoms["INCR"], 32, words([]int{len(it.data)}))
+	return true
+}
+
+// several hands out the forms that are named in pairs, of a target and a property each; what cannot be is struck out there.
+func (b *board) several(s *slot, e *xproto.SelectionRequestEvent) bool {
+	r, err := xproto.GetProperty(b.c, false, e.Requestor, e.Property, xproto.GetPropertyTypeAny, 0, 2*maxPairs).Reply()
+	if err != nil || r.Format != 32 || len(r.Value) == 0 || r.BytesAfter > 0 {
+		return false
+	}
+	for i := 0; i+8 <= len(r.Value); i += 8 {
+		target, property := xproto.Atom(xgb.Get32(r.Value[i:])), xproto.Atom(xgb.Get32(r.Value[i+4:]))
+		if property == 0 || target == b.atoms["MULTIPLE"] || !b.hand(s, place{e.Requestor, property}, target) {
+			xgb.Put32(r.Value[i+4:], 0)
+		}
+	}
+	b.put(place{e.Requestor, e.Property}, b.atoms["ATOM_PAIR"], 32, r.Value)
+	return true
+}
+
+// goOn sends the next part to somebody who has taken the one before.
+func (b *board) goOn(to place) {
+	t := b.out[to]
+	if t == nil {
+		return
+	}
+	n := min(chunk, len(t.left))
+	b.put(to, t.kind, t.format, t.left[:n])
+	if n == 0 {
+		b.over(to)
+		return
+	}
+	t.left, t.until = t.left[n:], time.Now().Add(outWait)
+}
+
+// over ends a transfer.
+func (b *board) over(to place) {
+	delete(b.out, to)
+	for other := range b.out {
+		if other.win == to.win {
+			return
+		}
+	}
+	xproto.ChangeWindowAttributes(b.c, to.win, xproto.CwEventMask, []uint32{0})
+}
+
+// ended ends what went to a window that has gone.
+func (b *board) ended(w xproto.Window) {
+	for to := range b.out {
+		if to.win == w {
+			delete(b.out, to)
+		}
+	}
+}
+
+// lateOut ends what nobody fetches.
+func (b *board) lateOut(now time.Time) {
+	for to, t := range b.out {
+		if now.After(t.until) {
+			b.over(to)
+		}
+	}
+}
+
+// put writes a property.
+func (b *board) put(to place, kind xproto.Atom, format byte, data []byte) {
+	if format != 16 && format != 32 {
+		format = 8
+	}
+	n := len(data) / int(format/8)
+	xproto.ChangeProperty(b.c, xproto.PropModeReplace, to.win, to.atom, kind, format, uint32(n), data[:n*int(format/8)])
+}
+
+// answer tells somebody where what they wanted is; 0: they do not get it.
+func (b *board) answer(e *xproto.SelectionRequestEvent, at xproto.Atom) {
+	n := xproto.SelectionNotifyEvent{Time: e.Time, Requestor: e.Requestor, Selection: e.Selection, Target: e.Target, Property: at}
+	xproto.SendEvent(b.c, false, e.Requestor, xproto.EventMaskNoEvent, string(n.Bytes()))
+}
+
+// words are values of 32 bits as a property has them.
+func words[T ~uint32 | ~int](list []T) []byte {
+	out := make([]byte, 4*len(list))
+	for i, v := range list {
+		xgb.Put32(out[4*i:], uint32(v))
+	}
+	return out
+}

@@ -1,0 +1,96 @@
+package clipboard
+
+import (
+	"sync"
+
+	"github.com/jezek/xgb"
+	"github.com/jezek/xgb/xfixes"
+)
+
+// inbox collects what an X server sends, however much that is: the library hands out no answers while its own list of events is full.
+type inbox struct {
+	some chan struct{}
+	done chan struct{}
+
+	mu sync.Mutex
+	in arrived
+}
+
+// arrived is what has come.
+type arrived struct {
+	owners []xfixes.SelectionNotifyEvent // the newest of each selection
+	events []xgb.Event
+	ended  bool
+}
+
+// maxArrived bounds what waits. What does not fit is passed over: who sent it waits in vain.
+const maxArrived = 4096
+
+func newInbox(c *xgb.Conn) *inbox {
+	in := &inbox{some: make(chan struct{}, 1), done: make(chan struct{})}
+	go in.read(c)
+	return in
+}
+
+func (in *inbox) read(c *xgb.Conn) {
+	defer close(in.done)
+	for {
+		e, err := c.WaitForEvent()
+		if e == nil && err != nil {
+			continue // of a request about a window that has gone
+		}
+		in.mu.Lock()
+		switch x := e.(type) {
+		case nil:
+			in.in.ended = true
+		case xfixes.SelectionNotifyEvent:
+			in.put(x)
+		default:
+			if len(in.in.events) < maxArrived {
+				in.in.events = append(in.in.events, e)
+			}
+		}
+		in.mu.Unlock()
+		select {
+		case in.some <- struct{}{}:
+		default:
+		}
+		if e == nil {
+			return
+		}
+	}
+}
+
+func (in *inbox) put(x xfixes.SelectionNotifyEvent) {
+	for i := range in.in.owners {
+		if in.in.owners[i].Selection == x.Selection {
+			in.in.owners[i] = x
+			return
+		}
+	}
+	in.in.owners = append(in.in.owners, x)
+}
+
+// atOnce is how many events are looked at before it is looked again who copies: however much else comes, that is the first thing to do.
+const atOnce = 16
+
+// get takes what has come, or the first of it.
+func (in *inbox) get() arrived {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	out := arrived{owners: in.in.owners, ended: in.in.ended}
+	n := min(atOnce, len(in.in.events))
+	out.events, in.in.events, in.in.owners = in.in.events[:n:n], in.in.events[n:], nil
+	if len(in.in.events) == 0 {
+		in.in.events = nil
+		return out
+	}
+	select {
+	case in.some <- struct{}{}:
+	default:
+	}
+	return out
+}
+
+// stop waits for the end of the connection, which was closed.
+func (in *inbox) stop() { <-in.done }
