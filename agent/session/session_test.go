@@ -2,10 +2,13 @@ package session
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/warderd/warder/agent/localapi"
@@ -157,4 +160,141 @@ func TestRunOver(t *testing.T) {
 	if err := h.Run(t.Context()); !errors.Is(err, ErrOver) {
 		t.Error(err)
 	}
+}
+
+// desk is a part that says what it was given.
+type desk struct {
+	mu      sync.Mutex
+	rules   string
+	changed func()
+	running bool
+}
+
+func (d *desk) Run(ctx context.Context, changed func()) {
+	d.mu.Lock()
+	d.changed, d.running = changed, true
+	d.mu.Unlock()
+	changed()
+	<-ctx.Done()
+	d.mu.Lock()
+	d.running = false
+	d.mu.Unlock()
+}
+
+func (d *desk) Load(rules json.RawMessage) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rules = string(rules)
+	if d.changed != nil {
+		d.changed()
+	}
+}
+
+func (d *desk) State() json.RawMessage {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return json.RawMessage(`"has ` + strings.Trim(d.rules, `"`) + `"`)
+}
+
+// hall is an agent that answers turns one after another, and keeps what is said in between.
+type hall struct {
+	script
+	mu   sync.Mutex
+	said []Said
+	next chan struct{}
+}
+
+func (h *hall) Do(ctx context.Context, method, path string, in, out any) error {
+	if method == "PUT" && path == Path {
+		h.mu.Lock()
+		h.said = append(h.said, in.(Said))
+		h.mu.Unlock()
+		return nil
+	}
+	select {
+	case <-h.next:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return h.script.Do(ctx, method, path, in, out)
+}
+
+func (h *hall) last() (s Said) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.said) > 0 {
+		s = h.said[len(h.said)-1]
+	}
+	return s
+}
+
+// Parts have the rules that the agent gives, say what has changed between two turns, lose their rules when the agent is away for
+// long, and end with the helper.
+func TestParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		d := &desk{}
+		away := localapi.ErrNoAgent
+		a := &hall{next: make(chan struct{}), script: script{end: cancel, answers: []any{
+			Answer{Given: "g1", Rules: map[string]json.RawMessage{"desk": json.RawMessage(`"one"`), "other": json.RawMessage(`"x"`)}},
+			Answer{Given: "g1"}, Answer{Given: "g2", Rules: map[string]json.RawMessage{}}, Answer{Given: "g3", Rules: map[string]json.RawMessage{"desk": json.RawMessage(`"three"`)}},
+			away, away, away, away, away, away, away, away, away, away,
+		}}}
+		h := Helper{Agent: a, Desktop: &screen{}, Words: Language("en"), State: State{Version: "1"}, Pause: time.Second, Parts: map[string]Part{"desk": d}}
+		done := make(chan error, 1)
+		go func() { done <- h.Run(ctx) }()
+		said := func(given, part string) {
+			t.Helper()
+			synctest.Wait()
+			time.Sleep(sayRest)
+			synctest.Wait()
+			if s := a.last(); s.Given != given || string(s.Parts["desk"]) != part || s.Run == "" {
+				t.Errorf("%+v, want %s %s", s, given, part)
+			}
+		}
+		a.next <- struct{}{}
+		said("g1", `"has one"`)
+		a.next <- struct{}{}
+		said("g1", `"has one"`)
+		a.next <- struct{}{}
+		said("g2", `"has "`)
+		a.next <- struct{}{}
+		said("g3", `"has three"`)
+		before := len(a.said)
+		for range 100 { // however often it changes, it is said once a second
+			d.Load(json.RawMessage(`"three"`))
+		}
+		said("g3", `"has three"`)
+		if n := len(a.said) - before; n > 2 {
+			t.Errorf("it is said %d times", n)
+		}
+		for range 4 { // 1 + 2 + 4 + 8 s
+			a.next <- struct{}{}
+		}
+		said("g3", `"has three"`)
+		for range 5 { // 16 + 32 + 60 + 60 s
+			a.next <- struct{}{}
+		}
+		synctest.Wait()
+		if d.State(); d.rules != "" {
+			t.Errorf("without an agent it still has %s", d.rules)
+		}
+		seq, turn := uint64(0), 0
+		for i, x := range a.turns {
+			if x.Seq <= seq || x.Run != h.parts.run {
+				t.Errorf("turn %d: %d after %d", i, x.Seq, seq)
+			}
+			seq, turn = x.Seq, i
+		}
+		if turn < 10 {
+			t.Errorf("%d turns", turn)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if d.running {
+			t.Error("a part outlives its helper")
+		}
+	})
 }
