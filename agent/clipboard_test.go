@@ -231,7 +231,9 @@ func TestClipboard(t *testing.T) {
 	// Warn and monitor mode keep nothing.
 	for _, mode := range []string{"warn", "monitor"} {
 		l.admin("PUT", "/policies/policy-default", `{"compliance":"`+mode+`",`+rules)
-		l.until(mode, func(s Status) bool { return slices.ContainsFunc(s.Findings, func(f enforce.Finding) bool { return f.Mode.String() == mode }) })
+		l.until(mode, func(s Status) bool {
+			return slices.ContainsFunc(s.Findings, func(f enforce.Finding) bool { return f.Mode.String() == mode })
+		})
 		found(mode, enforce.Noncompliant, enforce.Observed, "nothing keeps the clipboard of session 2 apart")
 		copies(mode)
 		until("everybody has it", func() bool { return private() == mode && work() == mode })

@@ -23,6 +23,8 @@ type Sabotage struct {
 	Network bool
 	// VPN rows need the tunnel of TestVPN, which is up.
 	VPN bool
+	// Desk rows need ann at a desktop (TestSession).
+	Desk bool
 	// Unnamed: the signal does not say which program it was.
 	Unnamed bool
 	// Silent changes give no signal: the regular look finds them, and a check-in looks, too.
@@ -33,6 +35,14 @@ const (
 	stickIsOff  = `test "$(cat /sys/bus/usb/devices/2-1/authorized)" = 0 && ! ls -d /sys/bus/usb/devices/2-1:*/driver 2>/dev/null`
 	device      = `usb.device/2-1@`
 	queueClosed = `lpstat -a office | grep -q 'not accepting' && lpstat -p office | grep -q disabled`
+	// zones are zones by programs, which a test tells apart by their names.
+	zones = `"zones":{"work":{"executables":["/usr/bin/xclip"]}}`
+	// annHas runs a command on ann's desktop.
+	annHas = "setpriv --reuid=2001 --regid=2001 --clear-groups env HOME=/home/ann DISPLAY=:7 "
+	// annCopies has xclip copy something there, which it serves until something else is copied.
+	annCopies = "(" + annHas + "xclip -i -quiet -selection clipboard <<<secret >/dev/null 2>&1 &)"
+	// annKeeps succeeds if what xclip has copied on ann's desktop is pasted by it and by nothing else.
+	annKeeps = "test \"$(timeout 10 " + annHas + "xclip -o -selection clipboard)\" = secret && test -z \"$(timeout 10 " + annHas + "xsel -o -b)\""
 	// elsewhere runs a command with the sysfs of a network namespace of its own.
 	elsewhere = `unshare -n -m sh -c 'mount -t sysfs none /sys && `
 )
@@ -67,6 +77,11 @@ var Sabotages = []Sabotage{
 		Breaks: "cupsaccept office; cupsenable office", Mended: queueClosed, Subject: "printing.queue/office", Unnamed: true},
 	{Name: "the ports of printers are opened", Claims: []enforce.Setting{"dlp.print_allowed"}, Policy: `{"dlp":{"print_allowed":false}}`,
 		Breaks: "nft delete table inet warder_ports", Mended: "nft list table inet warder_ports", Subject: "ports/printers"},
+	{Name: "the helper that keeps the clipboard is killed", Claims: []enforce.Setting{"dlp.clipboard_sharing", "dlp.zones"}, Desk: true,
+		Policy: `{"dlp":{"clipboard_sharing":false,` + zones + `}}`, Breaks: "pkill -KILL -u ann -x -f '[^ ]*warder session'; " + annCopies, Mended: annKeeps},
+	{Name: "the helper that keeps the clipboard hangs", Claims: []enforce.Setting{"dlp.clipboard_direction"}, Desk: true, Seen: true,
+		Policy: `{"dlp":{"clipboard_direction":"personal_to_work",` + zones + `}}`, Breaks: "pkill -STOP -u ann -x -f '[^ ]*warder session'",
+		Undo: "pkill -CONT -u ann -x -f '[^ ]*warder session'", Subject: "its helper (warder session) does not run"},
 	{Name: "a root hub's default, from another network namespace", Claims: []enforce.Setting{"usb.allowed"},
 		Policy: `{"usb":{"allowed":false}}`, Silent: true,
 		Breaks: elsewhere + "echo 1 >/sys/bus/usb/devices/usb1/authorized_default'",

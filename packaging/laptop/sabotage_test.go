@@ -72,8 +72,8 @@ func sabotages(t *testing.T, o Options) {
 	whole.spooler()
 	whole.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p' >/root/device`)
 	for i, s := range Sabotages {
-		if s.Seen || s.Network {
-			continue // TestEncryption and TestNames do these
+		if s.Seen || s.Network || s.Desk {
+			continue // TestEncryption, TestNames and TestSession do these
 		}
 		t.Run(strings.ReplaceAll(s.Name, " ", "_"), func(t *testing.T) {
 			r := &rig{whole.Laptop, t, whole.dir, whole.policy}

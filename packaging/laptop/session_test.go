@@ -127,6 +127,8 @@ func TestSession(t *testing.T) {
 	r.person("bob", "2002", "8", "en_US.UTF-8", true)
 	r.wait("bob has a helper again", helped, "bob", true)
 
+	r.clipboard(ann, bob)
+
 	// What somebody says from their own session keeps neither the agent nor anybody else, and ends with them.
 	r.sh(`cat >/home/bob/flood <<'E'
 #!/bin/bash
@@ -164,4 +166,72 @@ chmod 755 /home/bob/flood; systemd-run -q --unit=flood -p User=bob -p PAMName=lo
 	r.sh("dpkg -P warder >/dev/null 2>&1")
 	r.wait("the helpers have ended", "! pgrep -u ann,bob -f 'warder session'") // not this shell
 	r.sh("test ! -e /usr/lib/systemd/user/warder-session.service -a ! -e /usr/lib/systemd/user/graphical-session.target.wants/warder-session.service -a ! -e /etc/xdg/autostart/warder-session.desktop")
+}
+
+// clipboard keeps what ann copies at work, and what bob does, each on their own desktop; says so in warn mode; and lets all be in monitor mode.
+func (r *rig) clipboard(ann, bob string) {
+	r.t.Helper()
+	r.sh("warder status --json | sed -n 's/.*\"device_id\": \"\\(.*\\)\".*/\\1/p' >/root/device")
+	policy := func(mode, settings string) string {
+		return `{"compliance":"` + mode + `","policy_data":` + settings + `}`
+	}
+	says := func(setting, words string) {
+		r.t.Helper()
+		r.wait(setting+" is "+words, `warder status --json | tr -d '\n' | tr '{' '\n' | grep '"%s"' | grep -q '%s'`, setting, words)
+	}
+	front := func() { r.front("7", "2001") }
+	front()
+	const both = `{"dlp":{"clipboard_sharing":false,` + zones + `}}`
+	r.set(policy("enforce", both))
+	says("dlp.clipboard_sharing", "kept in 2 session(s)")
+	r.t.Log(r.finding("dlp.clipboard_sharing"))
+	r.sh(annCopies)
+	r.wait("what ann copies at work is kept there", annKeeps)
+	r.told("denied", "what was copied in xclip was not pasted in xsel")
+	bobHas := strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(annHas, "2001", "2002"), "ann", "bob"), ":7", ":8")
+	r.sh("echo theirs | timeout 10 %sxsel -i -b >/dev/null 2>&1", bobHas)
+	r.wait("what bob copies outside work is pasted there, and not at work", "test \"$(timeout 10 %[1]sxsel -o -b)\" = theirs && test -z \"$(timeout 10 %[1]sxclip -o -selection clipboard)\"", bobHas)
+	containsAll(r.t, r.sh("warder explain dlp clipboard work personal"), "DENY", "nothing is copied from work to personal")
+	contains(r.t, r.sh("warder explain dlp clipboard"), "(x11): kept")
+	r.t.Log("a helper that holds something takes ", r.sh("grep -h -E '^(Rss|Pss|Pss_Anon):' /proc/$(pgrep -u ann -x -f '[^ ]*warder session')/smaps_rollup | tr -s ' ' | tr '\\n' ' '"))
+	for _, s := range Sabotages {
+		if !s.Desk {
+			continue
+		}
+		setting := string(s.Claims[0])
+		r.set(policy("enforce", s.Policy))
+		says(setting, "kept in 2 session(s)")
+		r.sh(annCopies)
+		r.wait("it is kept", annKeeps)
+		if s.Seen {
+			r.seen(s, setting)
+			contains(r.t, r.finding(setting), "unknown")
+			r.sh(s.Undo)
+			says(setting, "kept in 2 session(s)")
+			continue
+		}
+		mended, _ := r.sabotage(s, true)
+		r.t.Logf("%s: mended after %s", s.Name, mended)
+	}
+	// Without zones, only other users are kept apart. (Xvfb lets everybody in.)
+	r.set(policy("enforce", `{"dlp":{"clipboard_sharing":false}}`))
+	says("dlp.clipboard_sharing", "apart from other users")
+	r.sh(annCopies)
+	r.wait("what ann copies is hers, in every program", "test \"$(timeout 10 %[1]sxsel -o -b)\" = secret && test -z \"$(timeout 10 %[2]sxsel -o -b)\"", annHas, strings.ReplaceAll(bobHas, ":8", ":7"))
+	// A kill of the agent lets nothing out.
+	r.set(policy("enforce", both))
+	says("dlp.clipboard_sharing", "kept in 2 session(s)")
+	r.sh(annCopies)
+	r.wait("it is kept", annKeeps)
+	r.sh("for i in $(seq 10); do systemctl kill -s KILL warder; for j in 1 2 3; do test -z \"$(timeout 10 %[1]sxsel -o -b)\" || exit 1; done; sleep 1.5; done", annHas)
+	says("dlp.clipboard_sharing", "kept in 2 session(s)")
+	r.set(policy("warn", both))
+	r.told("warned", "nothing keeps the clipboard of session")
+	contains(r.t, r.sh(ann+"dunstctl close-all; "+ann+"dunstctl history"), "Kopieren zwischen dienstlichen und privaten Programmen ist nicht erlaubt.")
+	for _, mode := range []string{"warn", "monitor"} {
+		r.set(policy(mode, both))
+		says("dlp.clipboard_sharing", "nothing keeps")
+		r.sh(annCopies)
+		r.wait("in "+mode+" mode everything is pasted", "test \"$(timeout 10 %[1]sxsel -o -b)\" = secret", annHas)
+	}
 }

@@ -84,8 +84,7 @@ const (
 	maxWaiting = 64
 )
 
-// selections are those that are kept. Drag and drop is one, too, and is not: a drop that is refused is a drag that hangs in some
-// programs.
+// selections are those that are kept. Drag and drop is one, too, and is not (decision 0043).
 var selections = []string{"CLIPBOARD", "PRIMARY", "SECONDARY"}
 
 var fixedAtoms = []string{"TARGETS", "MULTIPLE", "TIMESTAMP", "INCR", "ATOM_PAIR", "WARDER_TARGETS", "UTF8_STRING",

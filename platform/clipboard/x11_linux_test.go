@@ -679,3 +679,62 @@ func TestHostile(t *testing.T) {
 		}
 	}
 }
+
+// gtk is a program of a toolkit: it copies a text or a picture and goes on, or pastes and says what it got.
+const gtk = `
+import sys, gi
+gi.require_version("Gtk", "3.0")
+from gi.repository import Gtk, Gdk, GdkPixbuf
+what, text = sys.argv[1], sys.argv[2]
+board = Gtk.Clipboard.get(Gdk.SELECTION_CLIPBOARD)
+if what == "text":
+    board.set_text(text, -1); Gtk.main()
+if what == "picture":
+    p = GdkPixbuf.Pixbuf.new(GdkPixbuf.Colorspace.RGB, False, 8, 1600, 1200); p.fill(0x336699ff)
+    board.set_image(p); Gtk.main()
+p = board.wait_for_image()
+print(p.get_width() if p else 0, board.wait_for_text() or "")
+`
+
+// A program of a toolkit offers the same thing in many forms, large ones among them, and asks for several before it takes one.
+func TestGTK(t *testing.T) {
+	s := onScreen(t)
+	const python = "/usr/bin/python3" // Debian's, which has the library
+	if out, err := exec.Command(python, "-c", `import gi; gi.require_version("Gtk", "3.0")`).CombinedOutput(); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("python3-gi and gir1.2-gtk-3.0 are not installed: %s", out)
+		}
+		t.Skipf("python3-gi and gir1.2-gtk-3.0 are not installed: %s", out)
+	}
+	real, err := filepath.EvalSymlinks(python)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(t.TempDir(), "other") // the same program at another place
+	if b, err := os.ReadFile(real); err != nil || os.WriteFile(other, b, 0o755) != nil {
+		t.Fatal(err)
+	}
+	s.rule(rulesOf(real, "work"))
+	pastes := func(who string) string {
+		out, err := s.run("", who, "-c", gtk, "paste", "")
+		if err != nil {
+			t.Errorf("%s: %v", who, err)
+		}
+		return strings.TrimSpace(out)
+	}
+	for what, want := range map[string]string{"text": "0 what is secret", "picture": "1600"} {
+		s.copies("", real, "-c", gtk, what, "what is secret")
+		s.until(what+" is taken over and whole", func() bool { return pastes(real) == want })
+		if got := pastes(other); got != "0" {
+			t.Errorf("%s: outside work it gets %q", what, got)
+		}
+		if got := pastes(real); got != want {
+			t.Errorf("%s: at work it gets %q", what, got)
+		}
+		s.copies("", other, "-c", gtk, what, "what is secret")
+		s.rests()
+		if got := pastes(real); got != want {
+			t.Errorf("%s: from outside, which may, it gets %q", what, got)
+		}
+	}
+}
