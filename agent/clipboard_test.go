@@ -176,6 +176,11 @@ func TestClipboard(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 
+	var x Explanation
+	if err := l.api.Do(t.Context(), "POST", "/v1/explain", ExplainRequest{Section: "dlp", Subject: json.RawMessage(`{"clipboard":true}`)}, &x); err != nil || x.Now != "session 2 (x11): kept" {
+		t.Errorf("%+v %v", x, err)
+	}
+
 	// Who lies is believed about their own session, and about no other.
 	logins.Store(&[]seat.Login{ours, theirs})
 	found("another session without a helper", enforce.Uncertain, enforce.NotEnforced, "session 3 (x11)")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strings"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -224,10 +223,10 @@ func (r *Rules) zoneWord(zone string) string {
 }
 
 // ClipboardWord is how the clipboard as a whole is called in answers.
-const ClipboardWord = "the clipboard"
+const ClipboardWord = fact.ClipboardWord
 
-// explainClipboard answers for a paste, or for both directions.
-func (r *Rules) explainClipboard(in *Subject, now *fact.Machine) (section.Answer, error) {
+// explainClipboard answers for a paste, or for both directions; what is so in the sessions, their capability says.
+func (r *Rules) explainClipboard(in *Subject) (section.Answer, error) {
 	for _, z := range []struct{ name, v string }{{"from", in.From}, {"to", in.To}} {
 		if z.v != Work && z.v != Personal && !(z.v == "" && in.From == in.To) {
 			return section.Answer{}, fmt.Errorf("%s must be %q or %q (received %q)", z.name, Work, Personal, enforce.Plain(clipTo(z.v)))
@@ -245,13 +244,6 @@ func (r *Rules) explainClipboard(in *Subject, now *fact.Machine) (section.Answer
 		a.Answer, a.Reason = section.Depends, there.Reason+"; the other way it passes"
 	}
 	a.Subject = ClipboardWord
-	if now != nil && r.clip.by != "" {
-		if why, unread := now.Unread(fact.PartSessions); unread {
-			a.Now = why
-		} else {
-			a.Now = sessionsWord(now.Sessions.V)
-		}
-	}
 	return a, nil
 }
 
@@ -263,18 +255,6 @@ func (r *Rules) askPaste(p fact.Paste) section.Answer {
 	a := section.Answer{Answer: section.Word(v), Subject: fmt.Sprintf("the clipboard from %s to %s", r.zoneWord(p.From), r.zoneWord(p.To)), Group: ClipboardWord}
 	a.Reason, a.Nearest = r.PasteReason(v, &p)
 	return a
-}
-
-// sessionsWord is what is so in each session.
-func sessionsWord(list []fact.Session) string {
-	if len(list) == 0 {
-		return nobodyThere
-	}
-	words := make([]string, 0, maxShown)
-	for i := range list[:min(len(list), maxShown)] {
-		words = append(words, list[i].Said())
-	}
-	return strings.Join(words, "; ")
 }
 
 const nobodyThere = "nobody is logged in to a desktop"

@@ -76,7 +76,7 @@ func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Ans
 	case in.Clipboard == in.Print:
 		return section.Answer{}, errSubject
 	case in.Clipboard:
-		return r.explainClipboard(&in, now)
+		return r.explainClipboard(&in)
 	}
 	if len(in.Queue) > maxQueue {
 		return section.Answer{}, fmt.Errorf("queue %q must have at most %d bytes", enforce.Plain(in.Queue[:maxQueue]), maxQueue)
@@ -114,7 +114,7 @@ func (r *Rules) Present() (out []section.Answer) {
 		out = append(out, r.askPrint(&r.machine.Printing.V.Queues[i]))
 	}
 	for i := range r.machine.Sessions.V {
-		if a, err := r.explainClipboard(&Subject{}, nil); err == nil {
+		if a, err := r.explainClipboard(&Subject{}); err == nil {
 			a.Subject = "the clipboard of session " + r.machine.Sessions.V[i].ID
 			out = append(out, a)
 		}

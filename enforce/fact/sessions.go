@@ -25,6 +25,9 @@ func (s *Session) Word() string {
 // Said is the same for people, with the session.
 func (s *Session) Said() string { return "session " + s.ID + " (" + s.Type + "): " + s.Word() }
 
+// ClipboardWord is how the clipboard as a whole is called.
+const ClipboardWord = "the clipboard"
+
 // Program is a program at the clipboard, as far as it is known.
 type Program struct {
 	Known bool // otherwise nothing else is

@@ -227,7 +227,7 @@ func (r *rig) clipboard(ann, bob string) {
 	says("dlp.clipboard_sharing", "kept in 2 session(s)")
 	r.set(policy("warn", both))
 	r.told("warned", "nothing keeps the clipboard of session")
-	contains(r.t, r.sh(ann+"dunstctl close-all; "+ann+"dunstctl history"), "Kopieren zwischen dienstlichen und privaten Programmen ist nicht erlaubt.")
+	r.wait("ann is told, in her words", "%[1]sdunstctl close-all; %[1]sdunstctl history | grep -q 'Kopieren zwischen dienstlichen und privaten Programmen ist nicht erlaubt.'", ann)
 	for _, mode := range []string{"warn", "monitor"} {
 		r.set(policy(mode, both))
 		says("dlp.clipboard_sharing", "nothing keeps")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,7 +23,7 @@ func Capability(h platform.Host) platform.Capability {
 		return c
 	}
 	g := newGuard(h.Desks)
-	c.Observers, c.Guards = []platform.Observer{g}, []platform.Guard{g}
+	c.Observers, c.Guards, c.Now = []platform.Observer{g}, []platform.Guard{g}, g.now
 	return c
 }
 
@@ -121,6 +122,31 @@ func (g *Guard) Observe(_ context.Context, m *fact.Machine) error {
 	m.Sessions = fact.Is(list)
 	return nil
 }
+
+// now says what is so in each session, for people.
+func (g *Guard) now(section, subject string) string {
+	g.mu.Lock()
+	about := g.rules != nil && g.rules.ForClipboard() != nil
+	g.mu.Unlock()
+	if section != g.Section() || subject != fact.ClipboardWord || !about {
+		return ""
+	}
+	var words []string
+	for _, x := range g.sessions(false) {
+		if len(words) == maxNow {
+			words = append(words, "…")
+			break
+		}
+		words = append(words, x.Said())
+	}
+	if len(words) == 0 {
+		return "nobody is logged in to a desktop"
+	}
+	return strings.Join(words, "; ")
+}
+
+// maxNow bounds the sessions that an answer names.
+const maxNow = 8
 
 // sessions is what is so in each session. With tell, pastes that were refused since the last time are told.
 func (g *Guard) sessions(tell bool) (out []fact.Session) {
