@@ -98,7 +98,7 @@ check: deps
 bench: deps
 	@packaging/dev/deps.sh test
 	@packaging/dev/deps.sh bench
-	go test -run '^$$' -bench . -benchmem ./enforce/... ./platform/usb ./agent/... ./sync/...
+	go test -run '^$$' -bench . -benchmem ./enforce/... ./platform/usb ./platform/clipboard ./agent/... ./sync/...
 	go test -tags bench -count=1 -p 1 -v -timeout 20m -run '^TestSpeed$$' ./platform/resolver ./agent
 	$(MAKE) --no-print-directory share
 	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_BENCH=1 go test -count=1 -v -timeout 90m -run 'TestSpeed' ./packaging/laptop

@@ -184,7 +184,7 @@ func TestClipboard(t *testing.T) {
 	// Who lies is believed about their own session, and about no other.
 	logins.Store(&[]seat.Login{ours, theirs})
 	found("another session without a helper", enforce.Uncertain, enforce.NotEnforced, "session 3 (x11)")
-	for _, x := range []struct{ says, reason string }{{`"\u001b[31m"`, "what the helper says cannot be read"}, {`{"kept":true,"why":"no"}`, "session 3 (x11): no"},
+	for _, x := range []struct{ says, reason string }{{`"\u001b[31m"`, "what the helper says cannot be read"}, {`{"kept":true,"why":"no"}`, "session 3 (x11): its helper does not, and does not say why in words of ours"}, {`{"kept":true,"why":"display"}`, "session 3 (x11): the X server does not answer its helper"},
 		{`{"kept":false,"refused":[` + strings.Repeat(`{},`, 20) + `{}]}`, "refused pastes: 21, of which at most 16"}, {`{"kept":true,"never":true,"why":"` + strings.Repeat("x", session.MaxPart) + `"}`, "rules yet"}} {
 		over := helper(theirs.UID, "3", &fixed{x.says})
 		found(x.says[:min(len(x.says), 40)], enforce.Uncertain, enforce.NotEnforced, x.reason)

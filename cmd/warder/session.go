@@ -39,7 +39,7 @@ func (a *app) session() *cobra.Command {
 			debug.SetGCPercent(helperGC)
 			h := session.Helper{Agent: a.client(), Desktop: &notify.Desktop{}, Words: session.Language(session.Locale(os.Getenv)), Pause: helperPause, Removed: removed,
 				State: session.State{Version: version, Type: os.Getenv("XDG_SESSION_TYPE"), Desktop: os.Getenv("XDG_CURRENT_DESKTOP")},
-				Parts: map[string]session.Part{clipboard.Name: &clipboard.Part{Type: os.Getenv("XDG_SESSION_TYPE"), Self: uint32(os.Getuid()), Decode: clipboardRules}}}
+				Parts: map[string]session.Part{clipboard.Name: &clipboard.Part{Type: sessionType(), Self: uint32(os.Getuid()), Decode: clipboardRules}}}
 			err := h.Run(ctx)
 			for why, exit := range helperExits {
 				if errors.Is(err, why) {
@@ -51,6 +51,14 @@ func (a *app) session() *cobra.Command {
 	}
 	c.Flags().BoolVar(&autostart, "autostart", false, "for desktops without systemd: start the helper if none runs, and again when it dies")
 	return c
+}
+
+// sessionType is what the session is for its clipboard: an X server within a Wayland session is not all of it.
+func sessionType() string {
+	if os.Getenv("WAYLAND_DISPLAY") != "" {
+		return "wayland"
+	}
+	return os.Getenv("XDG_SESSION_TYPE")
 }
 
 // clipboardRules reads what the agent gives the part of a helper that keeps the clipboard.

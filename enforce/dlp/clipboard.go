@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
+	"strings"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -83,6 +83,25 @@ func (c *Clipboard) Refuses(from, to string) bool { return from != to && slices.
 
 // Keeps reports whether anything of a zone may not leave it.
 func (c *Clipboard) Keeps(zone string) bool { return slices.Contains(c.Kept, zone) }
+
+// Alone says that only programs of other users are kept apart.
+func (c *Clipboard) Alone() bool { return !c.Mapped }
+
+// Programs are the files that are named, and those of them of which a sum is named.
+func (c *Clipboard) Programs() (files, summed []string) {
+	for _, m := range []*Members{&c.Work, &c.Private} {
+		for _, e := range m.Programs {
+			file, sum, err := policy.ParseProgram(e)
+			if err != nil {
+				continue
+			}
+			if files = append(files, file); sum != "" {
+				summed = append(summed, file)
+			}
+		}
+	}
+	return files, summed
+}
 
 // DecodeClipboard reads what a helper was sent.
 func DecodeClipboard(b json.RawMessage) (*Clipboard, error) {
@@ -275,8 +294,8 @@ func clipboard(c *section.Case, out *section.Outcome, s enforce.Setting) {
 	case s == settingDirection && r.clip.noZones:
 		f.Compliance, f.Enforcement, f.Reason = enforce.Uncertain, enforce.Unsupported, noZones
 		return
-	case r.clip.by != s: // it refuses nothing, or the other one refuses all
-		return
+	case r.clip.by == "" || s == settingSharing && r.clip.by != s || s == settingDirection && c.Document.DLP.ClipboardDirection.V == "both":
+		return // it refuses nothing itself
 	case r.clip.may:
 		f.Reason = "copying is allowed by an exception"
 		return
@@ -332,6 +351,10 @@ func zones(c *section.Case, out *section.Outcome) {
 	}
 	if r.clip.by != "" {
 		f.Reason = "used by " + string(r.clip.by)
+		if can := c.Can(s); f.Mode == enforce.Enforce && can.Level == fact.Partial {
+			f.Enforcement = enforce.Partial
+			f.Reason += "; partial: " + can.Limit
+		}
 	}
 	out.Findings = append(out.Findings, f)
 }
@@ -339,10 +362,29 @@ func zones(c *section.Case, out *section.Outcome) {
 // errSubject says what may be asked.
 var errSubject = errors.New(`the subject must be "print" or "clipboard"`)
 
-// inUnit reports whether a unit that a program runs in has that name; the name may have a * for any text.
+// inUnit reports whether a unit that a program runs in has that name; the name may have a * for any text. Nothing else in it is special:
+// systemd's names have backslashes.
 func inUnit(p *fact.Program, name string) bool {
-	return slices.ContainsFunc(p.Units, func(u string) bool {
-		is, err := path.Match(name, u)
-		return err == nil && is
-	})
+	return slices.ContainsFunc(p.Units, func(u string) bool { return matches(name, u) })
+}
+
+func matches(pattern, s string) bool {
+	first, rest, more := strings.Cut(pattern, "*")
+	s, is := strings.CutPrefix(s, first)
+	if !is || !more {
+		return is && s == ""
+	}
+	for rest != "" { // what is between two of them is found as early as possible
+		var part string
+		part, rest, more = strings.Cut(rest, "*")
+		if !more {
+			return strings.HasSuffix(s, part)
+		}
+		_, after, found := strings.Cut(s, part)
+		if !found {
+			return false
+		}
+		s = after
+	}
+	return true
 }

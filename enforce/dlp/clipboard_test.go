@@ -62,7 +62,8 @@ func TestClipboard(t *testing.T) {
 		{"none without zones", noneNoZones, enforce.Enforce, "", desks(kept), settingDirection, enforce.Compliant, enforce.Partial, "apart from other users", true},
 		{"both", both, enforce.Enforce, "", desks(noHelper), settingDirection, enforce.Compliant, enforce.Enforced, "", false},
 		{"and its sharing", both, enforce.Enforce, "", desks(noHelper), settingSharing, enforce.Compliant, enforce.Enforced, "", false},
-		{"zones", zoned, enforce.Enforce, "", desks(noHelper), settingZones, enforce.Compliant, enforce.Enforced, "used by dlp.clipboard_sharing", true},
+		{"zones", zoned, enforce.Enforce, "", desks(noHelper), settingZones, enforce.Compliant, enforce.Partial, "used by dlp.clipboard_sharing; partial: a moment", true},
+		{"a direction beside no sharing", `{"dlp":{"clipboard_sharing":false,"clipboard_direction":"work_to_personal"}}`, enforce.Enforce, "", desks(noHelper), settingDirection, enforce.Uncertain, enforce.NotEnforced, "session 3 (x11): its helper does not run", true},
 		{"zones of nothing", both, enforce.Monitor, "", desks(), settingZones, enforce.Compliant, enforce.Observed, "no setting uses it", false},
 		{"not here", zoned, enforce.Enforce, "", &fact.Machine{}, settingSharing, enforce.Uncertain, enforce.Unsupported, fact.NotCarried, false},
 		{"zones not here", zoned, enforce.Enforce, "", &fact.Machine{}, settingZones, enforce.Uncertain, enforce.Unsupported, fact.NotCarried, false},
@@ -104,6 +105,7 @@ func TestZone(t *testing.T) {
 		{"by its sum", zoned, fact.Program{Known: true, UID: 1}, "/opt/crm", "abcd", Personal}, // no sum at all: the entry matches nothing
 		{"by its slice", zoned, fact.Program{Known: true, UID: 1, User: "guest", Units: []string{"user.slice", "work.slice"}}, "/x", "", Work},
 		{"by a scope", zoned, fact.Program{Known: true, UID: 1, Units: []string{"app-mail-123.scope"}}, "/x", "", Work},
+		{"by a scope of systemd's spelling", `{"dlp":{"clipboard_sharing":false,"zones":{"work":{"slices":["app-gnome-google\\x2dchrome-*.scope"]}}}}`, fact.Program{Known: true, Units: []string{`app-gnome-google\x2dchrome-12.scope`}}, "/x", "", Work},
 		{"by two", zoned, fact.Program{Known: true, UID: 1, Units: []string{"work.slice", "work-not.slice"}}, "/x", "", Personal},
 		{"by its user", zoned, fact.Program{Known: true, UID: 1, User: "svc"}, "/x", "", Work},
 		{"by nothing", zoned, fact.Program{Known: true, UID: 1000, User: "ann"}, "/x", "", Personal},
@@ -189,5 +191,17 @@ func TestExplainClipboard(t *testing.T) {
 	}
 	if got := refusedNow(section.Open([]section.Section{Section}, document(t, zoned), desks())); len(got) != 1 || got[0] != "clipboard" {
 		t.Errorf("%v", got)
+	}
+}
+
+func TestMatches(t *testing.T) {
+	for _, c := range []struct {
+		pattern, s string
+		is         bool
+	}{{"a.slice", "a.slice", true}, {"a.slice", "a.slice2", false}, {"*", "anything", true}, {"a*", "a", true}, {"a*b", "ab", true}, {"a*b", "axbx", false}, {"a*b*c", "a1b2c", true},
+		{"a*b*c", "a1c2b", false}, {"*x*", "axb", true}, {"*x*", "ab", false}, {"a**b", "a-b", true}, {"[a]", "a", false}, {"?", "a", false}, {`a\x2db`, `a\x2db`, true}} {
+		if matches(c.pattern, c.s) != c.is {
+			t.Errorf("%q and %q: %t", c.pattern, c.s, !c.is)
+		}
 	}
 }

@@ -204,8 +204,6 @@ func dlpWarnings(d *Document, w *warner) {
 			if !strings.HasSuffix(s, ".slice") && !strings.HasSuffix(s, ".scope") {
 				w.add(field+".slices: neither a slice nor a scope", at(field+".slices", i),
 					"matches nothing: a slice ends in .slice and a scope in .scope")
-			} else if _, err := path.Match(s, ""); err != nil {
-				w.add(field+".slices: no pattern", at(field+".slices", i), "matches nothing: %q is no pattern; * stands for any text", s)
 			}
 		}
 		for i, e := range z.Executables {

@@ -22,8 +22,8 @@ const (
 	settingZones     enforce.Setting = "dlp.zones"
 
 	onlyLinux = "the clipboard is only kept on Linux in this version"
-	limit     = "on X11 alone; a paste within the first milliseconds after a copy passes (13 to 25 of 120 that were tried around it), and a program of the other zone that waits for copies, such as a clipboard " +
-		"manager, gets nearly each; the session's own user can end or replace the helper, which is found; not kept are drag and drop, and Wayland (docs/dlp.md)"
+	limit     = "on X11 alone; a paste within the first milliseconds after a copy passes (13 to 27 of 120 that were tried around it), and a program of the other zone that waits for copies, such as a clipboard " +
+		"manager, gets nearly each; the session's own user can end or replace the helper, which is found; X11 keeps no program from one that tries; not kept are drag and drop, and Wayland (docs/dlp.md)"
 	zonesLimit = "a user can run a program of their own in any slice, or inside a program of a zone; a program without a SHA-256 is known by its place alone"
 )
 
@@ -38,13 +38,39 @@ func claims() (out []platform.Claim) {
 	return out
 }
 
+// Rules say who is where, and what may be pasted.
+type Rules interface {
+	// Zone is where a program belongs; self is the session's user.
+	Zone(p *fact.Program, self uint32) string
+	// Keeps reports whether anything of a zone may not leave it, and Refuses whether it may not go to that one.
+	Keeps(zone string) bool
+	Refuses(from, to string) bool
+	// Alone says that only programs of other users are kept apart.
+	Alone() bool
+	// Programs are the files that they name, and those of them of which a sum is named.
+	Programs() (files, summed []string)
+}
+
 // Said is what a helper's part says of its session.
 type Said struct {
-	Kept    bool      `json:"kept"`            // by the rules that it has
-	Why     string    `json:"why,omitempty"`   // why not
-	Never   bool      `json:"never,omitempty"` // and it cannot be, in a session of this kind
+	Kept    bool      `json:"kept"`          // by the rules that it has
+	Why     string    `json:"why,omitempty"` // why not, one of those below
 	Refused []Refusal `json:"refused,omitempty"`
 }
+
+// Why a helper does not keep the clipboard. What it says is read by others than its user, so these words are not its own.
+const (
+	whyBegins  = "begins"
+	whyRules   = "rules"
+	whyDisplay = "display"
+	whyWayland = "wayland"
+)
+
+var whys = map[string]string{whyBegins: "its helper is about to", whyRules: "its helper cannot read the rules", whyDisplay: "the X server does not answer its helper",
+	whyWayland: waylandWhy}
+
+// On Wayland a compositor passes on what is copied, and does not say to or from whom.
+const waylandWhy = "Wayland does not tell which program copies or pastes"
 
 // Refusal is a paste that was refused. Programs are the names of their files.
 type Refusal struct {
@@ -59,7 +85,6 @@ type Refusal struct {
 const (
 	maxRefused = 16
 	maxWord    = 64
-	maxWhy     = 200
 )
 
 var errRefused = errors.New("refused pastes")
@@ -72,7 +97,11 @@ func read(b json.RawMessage) (s Said, err error) {
 	if len(s.Refused) > maxRefused {
 		return Said{}, fmt.Errorf("%w: %d, of which at most %d can be told at once", errRefused, len(s.Refused), maxRefused)
 	}
-	s.Why = word(s.Why, maxWhy)
+	if s.Why != "" {
+		if s.Why = whys[s.Why]; s.Why == "" {
+			s.Why = "its helper does not, and does not say why in words of ours"
+		}
+	}
 	for i := range s.Refused {
 		r := &s.Refused[i]
 		r.Copied, r.PastedIn = word(r.Copied, maxWord), word(r.PastedIn, maxWord)

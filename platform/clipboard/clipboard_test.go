@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"unicode/utf8"
 )
 
 func FuzzSaid(f *testing.F) {
@@ -16,7 +15,7 @@ func FuzzSaid(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(s.Refused) > maxRefused || len(s.Why) > maxWhy || !utf8.ValidString(s.Why) {
+		if len(s.Refused) > maxRefused || len(s.Why) > 100 || strings.Contains(s.Why, "ä") {
 			t.Errorf("%+v", s)
 		}
 		for _, r := range s.Refused {

@@ -155,6 +155,8 @@ func (g *Guard) sessions(tell bool) (out []fact.Session) {
 		x := fact.Session{ID: d.ID, Type: d.Type}
 		there[d.ID] = true
 		switch {
+		case d.Type != "x11": // whatever its helper says
+			x.Never, x.Why = true, waylandWhy
 		case !d.Helper:
 			x.Why = "its helper (warder session) does not run"
 		case d.Said == nil || !d.Taken:
@@ -165,7 +167,7 @@ func (g *Guard) sessions(tell bool) (out []fact.Session) {
 				x.Why = err.Error()
 				break
 			}
-			x.Clipboard, x.Why, x.Never = s.Kept && s.Why == "", s.Why, s.Never
+			x.Clipboard, x.Why = s.Kept && s.Why == "", s.Why
 			if tell {
 				g.refused(&d, s.Refused)
 			}

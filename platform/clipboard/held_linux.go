@@ -15,6 +15,7 @@ type place struct {
 
 // transfer is something that is handed out in parts (ICCCM 2.7.2).
 type transfer struct {
+	of     *slot
 	kind   xproto.Atom
 	format byte
 	left   []byte
@@ -25,38 +26,37 @@ const (
 	// chunk is how much is sent at once, in bytes: a request may have 256 KiB. It can be divided by 4.
 	chunk = 128 << 10
 	// outWait is how long somebody may take to fetch a part, and maxOut how many may be fetching.
-	outWait = 30 * time.Second
-	maxOut  = 64
+	outWait    = 30 * time.Second
+	maxOut     = 64
+	maxOutEach = 8 // of one program
 	// maxPairs bounds the forms that are asked for at once.
 	maxPairs = 64
 )
 
 // asked answers somebody who pastes what we hold.
 func (b *board) asked(s *slot, e *xproto.SelectionRequestEvent) {
-	if e.Requestor == s.win || !s.mine {
+	if b.slotOf(e.Requestor) != nil || !s.mine {
 		b.answer(e, 0)
 		return
 	}
-	if b.rules != nil {
-		to := b.program(e.Requestor)
-		from, zone := b.zone(s.source), b.zone(to)
-		if b.rules.Refuses(from, zone) {
-			b.answer(e, 0)
-			b.told(Refusal{From: from, To: zone, Copied: s.source.name, PastedIn: to.name})
-			return
-		}
+	to := e.Property
+	if to == 0 { // from a program of before the conventions
+		to = e.Target
 	}
-	if s.stage == taking { // all of it: what is there of it is not known before
+	if !b.may(s, e) {
+		if !b.placate(place{e.Requestor, to}, e.Target) {
+			to = 0
+		}
+		b.answer(e, to)
+		return
+	}
+	if it := s.item(e.Target); s.stage == taking && (e.Target == b.atoms["MULTIPLE"] || it != nil && !it.done) {
 		if len(s.waiting) < maxWaiting {
 			s.waiting = append(s.waiting, *e)
 		} else {
 			b.answer(e, 0)
 		}
 		return
-	}
-	to := e.Property
-	if to == 0 { // from a program of before the conventions
-		to = e.Target
 	}
 	if e.Target == b.atoms["MULTIPLE"] {
 		if e.Property == 0 || !b.several(s, e) {
@@ -66,6 +66,36 @@ func (b *board) asked(s *slot, e *xproto.SelectionRequestEvent) {
 		to = 0
 	}
 	b.answer(e, to)
+}
+
+// may reports whether somebody may paste, and notes it if not.
+func (b *board) may(s *slot, e *xproto.SelectionRequestEvent) bool {
+	if b.rules == nil {
+		return true
+	}
+	to := b.program(e.Requestor)
+	from, zone := b.zone(s.source), b.zone(to)
+	if !b.rules.Refuses(from, zone) {
+		return true
+	}
+	if e.Target != b.atoms[secretHint] && e.Target != b.atoms["TIMESTAMP"] {
+		b.told(Refusal{From: from, To: zone, Copied: s.source.name, PastedIn: to.name})
+	}
+	return false
+}
+
+// placate tells somebody who is refused that there is something, which is none of theirs: a clipboard manager that finds nothing puts
+// back what was there before.
+func (b *board) placate(to place, target xproto.Atom) bool {
+	switch target {
+	case b.atoms["TARGETS"]:
+		b.put(to, xproto.AtomAtom, 32, words([]xproto.Atom{b.atoms["TARGETS"], b.atoms[secretHint]}))
+	case b.atoms[secretHint]:
+		b.put(to, xproto.AtomString, 8, []byte("secret"))
+	default:
+		return false
+	}
+	return true
 }
 
 // zone is where a program belongs, for certain.
@@ -102,11 +132,17 @@ func (b *board) hand(s *slot, to place, target xproto.Atom) bool {
 		b.put(to, it.kind, it.format, it.data)
 		return true
 	}
-	if len(b.out) >= maxOut {
+	mine := 0
+	for other := range b.out {
+		if b.client(other.win) == b.client(to.win) {
+			mine++
+		}
+	}
+	if len(b.out) >= maxOut || mine >= maxOutEach {
 		return false
 	}
-	b.out[to] = &transfer{kind: it.kind, format: it.format, left: it.data, until: time.Now().Add(outWait)}
-	xproto.ChangeWindowAttributes(b.c, to.win, xproto.CwEventMask, []uint32{xproto.EventMaskPropertyChange | xproto.EventMaskStructureNotify})
+	b.out[to] = &transfer{of: s, kind: it.kind, format: it.format, left: it.data, until: time.Now().Add(outWait)}
+	b.listen(to.win)
 	b.put(to, b.atoms["INCR"], 32, words([]int{len(it.data)}))
 	return true
 }
@@ -145,12 +181,7 @@ func (b *board) goOn(to place) {
 // over ends a transfer.
 func (b *board) over(to place) {
 	delete(b.out, to)
-	for other := range b.out {
-		if other.win == to.win {
-			return
-		}
-	}
-	xproto.ChangeWindowAttributes(b.c, to.win, xproto.CwEventMask, []uint32{0})
+	b.listen(to.win)
 }
 
 // ended ends what went to a window that has gone.

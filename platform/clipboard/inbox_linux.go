@@ -2,9 +2,11 @@ package clipboard
 
 import (
 	"sync"
+	"time"
 
 	"github.com/jezek/xgb"
 	"github.com/jezek/xgb/xfixes"
+	"github.com/jezek/xgb/xproto"
 )
 
 // inbox collects what an X server sends, however much that is: the library hands out no answers while its own list of events is full.
@@ -19,7 +21,8 @@ type inbox struct {
 // arrived is what has come.
 type arrived struct {
 	owners []xfixes.SelectionNotifyEvent // the newest of each selection
-	events []xgb.Event
+	first  []xgb.Event                   // about what we asked, and about our own windows
+	events []xgb.Event                   // what others ask
 	ended  bool
 }
 
@@ -45,9 +48,13 @@ func (in *inbox) read(c *xgb.Conn) {
 			in.in.ended = true
 		case xfixes.SelectionNotifyEvent:
 			in.put(x)
-		default:
+		case xproto.SelectionRequestEvent:
 			if len(in.in.events) < maxArrived {
 				in.in.events = append(in.in.events, e)
+			}
+		default:
+			if len(in.in.first) < maxArrived {
+				in.in.first = append(in.in.first, e)
 			}
 		}
 		in.mu.Unlock()
@@ -79,10 +86,17 @@ func (in *inbox) get() arrived {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	out := arrived{owners: in.in.owners, ended: in.in.ended}
-	n := min(atOnce, len(in.in.events))
-	out.events, in.in.events, in.in.owners = in.in.events[:n:n], in.in.events[n:], nil
-	if len(in.in.events) == 0 {
-		in.in.events = nil
+	in.in.owners = nil
+	list := &in.in.first
+	if len(*list) == 0 {
+		list = &in.in.events
+	}
+	n := min(atOnce, len(*list))
+	out.events, *list = (*list)[:n:n], (*list)[n:]
+	if len(*list) == 0 {
+		*list = nil
+	}
+	if len(in.in.first)+len(in.in.events) == 0 {
 		return out
 	}
 	select {
@@ -92,5 +106,10 @@ func (in *inbox) get() arrived {
 	return out
 }
 
-// stop waits for the end of the connection, which was closed.
-func (in *inbox) stop() { <-in.done }
+// stop waits for the end of the connection, which was closed; not for long, where an X server is stopped.
+func (in *inbox) stop() {
+	select {
+	case <-in.done:
+	case <-time.After(time.Second):
+	}
+}

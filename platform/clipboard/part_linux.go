@@ -5,18 +5,7 @@ import (
 	"encoding/json"
 	"sync"
 	"time"
-
-	"github.com/warderd/warder/enforce/fact"
 )
-
-// Rules say who is where, and what may be pasted.
-type Rules interface {
-	// Zone is where a program belongs; self is the session's user.
-	Zone(p *fact.Program, self uint32) string
-	// Keeps reports whether anything of a zone may not leave it, and Refuses whether it may not go to that one.
-	Keeps(zone string) bool
-	Refuses(from, to string) bool
-}
 
 // Part keeps the clipboard of the session that it runs in.
 type Part struct {
@@ -32,14 +21,12 @@ type Part struct {
 
 	mu      sync.Mutex
 	rules   Rules
-	bad     string // why the rules cannot be read
 	said    Said
 	changed func()
 	n       uint64
+	told    map[Refusal]time.Time // when, of those in said; without their numbers
+	asked   time.Time             // since when it is waited for a sign of what keeps the clipboard; zero: it is not
 }
-
-// On Wayland a compositor passes on what is copied, and does not say to or from whom.
-const whyWayland = "Wayland does not tell which program copies or pastes"
 
 func (p *Part) init() { p.once.Do(func() { p.poke = make(chan struct{}, 1) }) }
 
@@ -52,12 +39,13 @@ func (p *Part) Load(b json.RawMessage) {
 		r, err = p.Decode(b)
 	}
 	p.mu.Lock()
-	if p.rules, p.bad = r, ""; err != nil {
-		p.rules, p.bad = nil, err.Error()
-	}
-	p.said.Kept, p.said.Never, p.said.Why = false, false, p.bad
-	if p.rules != nil {
-		p.said.Why = "it begins"
+	p.rules = nil
+	p.said.Kept, p.said.Why = false, ""
+	switch {
+	case err != nil:
+		p.said.Why = whyRules
+	case b != nil:
+		p.rules, p.said.Why = r, whyBegins
 	}
 	p.mu.Unlock()
 	select {
@@ -66,10 +54,26 @@ func (p *Part) Load(b json.RawMessage) {
 	}
 }
 
-// State is what it says of the session.
+// silence is how long what keeps the clipboard may say nothing, after which it does not count.
+const silence = 20 * time.Second
+
+// State is what it says of the session. Each time, a sign is asked for that the clipboard is still kept.
 func (p *Part) State() json.RawMessage {
+	p.init()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.said.Kept {
+		switch {
+		case p.asked.IsZero():
+			p.asked = time.Now()
+			select {
+			case p.poke <- struct{}{}:
+			default:
+			}
+		case time.Since(p.asked) > silence:
+			p.said.Kept, p.said.Why = false, whyDisplay
+		}
+	}
 	b, err := json.Marshal(&p.said)
 	if err != nil {
 		return nil
@@ -77,11 +81,20 @@ func (p *Part) State() json.RawMessage {
 	return b
 }
 
+// alive is the sign that State has asked for.
+func (p *Part) alive() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked = (time.Time{}); p.said.Why == whyDisplay && p.rules != nil {
+		p.said.Kept, p.said.Why = true, ""
+	}
+}
+
 // say sets what it says, if the rules are still those it is about.
 func (p *Part) say(of Rules, s Said) {
 	p.mu.Lock()
 	if of != nil && p.rules == of {
-		p.said.Kept, p.said.Never, p.said.Why = s.Kept, s.Never, s.Why
+		p.said.Kept, p.said.Why = s.Kept, s.Why
 	}
 	changed := p.changed
 	p.mu.Unlock()
@@ -90,9 +103,21 @@ func (p *Part) say(of Rules, s Said) {
 	}
 }
 
-// refused notes a refused paste. The same one again is the same for a while, which the agent decides.
+// refusedRest is how long the same refusal is not told again.
+const refusedRest = time.Minute
+
+// refused notes a refused paste.
 func (p *Part) refused(r Refusal) {
 	p.mu.Lock()
+	now := time.Now()
+	if at, is := p.told[r]; is && now.Sub(at) < refusedRest {
+		p.mu.Unlock()
+		return
+	}
+	if p.told == nil || len(p.told) > 4*maxRefused {
+		p.told = map[Refusal]time.Time{}
+	}
+	p.told[r] = now
 	p.n++
 	r.N = p.n
 	p.said.Refused = append(p.said.Refused, r)
@@ -114,7 +139,7 @@ func (p *Part) current() Rules {
 
 // again is how long is waited for an X server that does not answer; longer each time.
 const (
-	again    = 500 * time.Millisecond
+	again    = 100 * time.Millisecond
 	maxAgain = 15 * time.Second
 )
 
@@ -131,11 +156,11 @@ func (p *Part) Run(ctx context.Context, changed func()) {
 		case rules == nil:
 			p.say(nil, Said{}) // what Load set
 		case p.Type == "wayland":
-			p.say(rules, Said{Never: true, Why: whyWayland})
+			p.say(rules, Said{Why: whyWayland})
 		default:
 			began := time.Now()
 			if err := p.serve(ctx); err != nil && ctx.Err() == nil {
-				p.say(p.current(), Said{Why: "the X server does not answer: " + word(err.Error(), maxWhy)})
+				p.say(p.current(), Said{Why: whyDisplay})
 				if time.Since(began) > maxAgain {
 					pause = again
 				}

@@ -5,16 +5,7 @@ package clipboard
 import (
 	"context"
 	"encoding/json"
-
-	"github.com/warderd/warder/enforce/fact"
 )
-
-// Rules say who is where, and what may be pasted.
-type Rules interface {
-	Zone(p *fact.Program, self uint32) string
-	Keeps(zone string) bool
-	Refuses(from, to string) bool
-}
 
 // Part does nothing on this system.
 type Part struct {
@@ -30,4 +21,4 @@ func (p *Part) Run(ctx context.Context, _ func()) { <-ctx.Done() }
 func (p *Part) Load(json.RawMessage) {}
 
 // State says that nothing is kept.
-func (p *Part) State() json.RawMessage { return json.RawMessage(`{"kept":false,"never":true}`) }
+func (p *Part) State() json.RawMessage { return json.RawMessage(`{"kept":false}`) }

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,35 +28,50 @@ type board struct {
 	self  uint32
 	told  func(Refusal)
 	known *programs
+	// others is set while a program of another user is connected, as far as it was looked.
+	others bool
+	looked time.Time
 
 	atoms  map[string]xproto.Atom
-	places []xproto.Atom // properties of our windows, for what is copied
+	place  xproto.Atom // a property of our windows, for what is copied
+	root   xproto.Window
+	mask   uint32 // of what is a client's own in the number of a window
 	slots  []*slot
 	out    map[place]*transfer
 	inbox  *inbox
+	failed error // no more windows can be made, or one of ours is gone
+	// takes are how often something was taken over in the second of second.
+	takes  int
+	second time.Time
 }
 
 // slot is one selection.
 type slot struct {
-	atom xproto.Atom
-	win  xproto.Window // owns what is held, and receives it
-	at   xproto.Timestamp
+	atom    xproto.Atom
+	primary bool
+	win     xproto.Window // owns what is held, and asks what there is
+	at      xproto.Timestamp
+	owner   xproto.Window
 	// source is the program that has copied what is there.
 	source *program
 	stage  stage
 	mine   bool // we have taken it over
-	turn   int  // counts takes: an answer of an earlier owner is none of this one
 	items  []*item
 	size   int
-	until  time.Time // when an owner that says nothing is given up
+	until  time.Time     // when an owner that says nothing more is given up, or what is held has to go
+	focus  xproto.Window // has the keyboard while it is lent
 	// waiting are pastes of what has not come yet.
 	waiting []xproto.SelectionRequestEvent
+	// wins receive what is copied, one for each form: toolkits hand one large thing to a window at a time. One whose form did not come is
+	// replaced, so that what its owner writes late is not taken for somebody else's.
+	wins []xproto.Window
 }
 
 type stage uint8
 
 const (
 	free   stage = iota // somebody else has it, and may
+	lent                // somebody else has it while they have the keyboard
 	asking              // its owner was asked what it has
 	taking              // and for that, which is coming
 	held                // all has come
@@ -61,35 +79,49 @@ const (
 
 // item is what was copied, in one of its forms.
 type item struct {
-	target, place, kind xproto.Atom
-	format              byte
-	data                []byte
-	parts               bool // it comes in parts (INCR)
-	done, bad           bool
+	target, kind xproto.Atom
+	win          xproto.Window
+	format       byte
+	data         []byte
+	parts        bool // it comes in parts (INCR)
+	done, bad    bool
 }
 
 const (
 	// maxItems bounds the forms of one thing, maxHeld the size of all of them, in bytes.
 	maxItems = 64
 	maxHeld  = 32 << 20
-	// generations of properties are used in turn, so that what an earlier owner writes late is not taken for another's.
-	generations = 4
-	// askWait is how long an owner may take to say what it has, and itemWait to go on with it. What it has not said then is lost.
-	askWait  = time.Second
-	itemWait = 5 * time.Second
+	// itemWait is how long an owner may take to go on with what it was asked for. What it has not said then is lost. How long it takes to
+	// say what it has does not matter: until then nobody else gets anything of it either.
+	itemWait = 30 * time.Second
 	// takeWait is how long it keeps the selection while it answers, at most. Most take less than a millisecond; some, such as xsel, end
 	// when they lose it, with answers that they have not sent.
 	takeWait = 25 * time.Millisecond
 	// maxWaiting bounds the pastes that wait for what is coming.
 	maxWaiting = 64
+	// maxTakes is how often a second something is taken over without a pause of takeRest each.
+	maxTakes = 200
+	takeRest = 20 * time.Millisecond
+	// othersRest is how often it is looked if other users are connected, where only they are kept apart.
+	othersRest = 5 * time.Second
+	// large is what is given back to the system at once when it is not held any more.
+	large = 4 << 20
 )
+
+// secretWait is how long a secret of a password manager is held: it would have removed it by itself. A variable for its test.
+var secretWait = 30 * time.Second
 
 // selections are those that are kept. Drag and drop is one, too, and is not (decision 0043).
 var selections = []string{"CLIPBOARD", "PRIMARY", "SECONDARY"}
 
-var fixedAtoms = []string{"TARGETS", "MULTIPLE", "TIMESTAMP", "INCR", "ATOM_PAIR", "WARDER_TARGETS", "UTF8_STRING",
+var fixedAtoms = []string{"TARGETS", "MULTIPLE", "TIMESTAMP", "INCR", "ATOM_PAIR", "WARDER_TARGETS", "WARDER_CONTENTS", "UTF8_STRING",
 	// Targets that ask the owner to do something (ICCCM 2.6.3, XDS, GNOME's clipboard manager).
-	"DELETE", "INSERT_SELECTION", "INSERT_PROPERTY", "SAVE_TARGETS", "XdndDirectSave0", "_SUN_SELECTION_END"}
+	"DELETE", "INSERT_SELECTION", "INSERT_PROPERTY", "SAVE_TARGETS", "XdndDirectSave0", "_SUN_SELECTION_END",
+	secretHint}
+
+// secretHint is a form that tells clipboard managers to let what was copied be; its content is "secret". Password managers say it, and
+// so do we to whom something is refused.
+const secretHint = "x-kde-passwordManagerHint"
 
 // doing are the targets that are no form of what was copied, or cost its owner something.
 var doing = []string{"TARGETS", "MULTIPLE", "TIMESTAMP", "DELETE", "INSERT_SELECTION", "INSERT_PROPERTY", "SAVE_TARGETS", "XdndDirectSave0", "_SUN_SELECTION_END"}
@@ -144,9 +176,6 @@ func openBoard(display string, rules Rules, self uint32, told func(Refusal)) (b 
 // begin makes our windows, and asks to be told who copies.
 func (b *board) begin() error {
 	names := append(append([]string(nil), selections...), fixedAtoms...)
-	for i := range generations * maxItems {
-		names = append(names, fmt.Sprint("WARDER_", i))
-	}
 	cookies := make([]xproto.InternAtomCookie, len(names))
 	for i, n := range names {
 		cookies[i] = xproto.InternAtom(b.c, false, uint16(len(n)), n)
@@ -156,34 +185,53 @@ func (b *board) begin() error {
 		if err != nil {
 			return err
 		}
-		if b.atoms[n] = a.Atom; i >= len(names)-generations*maxItems {
-			b.places = append(b.places, a.Atom)
-		}
+		b.atoms[n] = a.Atom
 	}
-	root := xproto.Setup(b.c).DefaultScreen(b.c).Root
+	b.place = b.atoms["WARDER_CONTENTS"]
+	setup := xproto.Setup(b.c)
+	b.root, b.mask = setup.DefaultScreen(b.c).Root, setup.ResourceIdMask
 	for _, n := range selections {
-		win, err := xproto.NewWindowId(b.c)
-		if err != nil {
-			return err
+		s := &slot{atom: b.atoms[n], primary: n == "PRIMARY"}
+		for range 1 + maxItems {
+			s.wins = append(s.wins, b.window())
 		}
-		s := &slot{atom: b.atoms[n], win: win}
-		if err := xproto.CreateWindowChecked(b.c, 0, win, root, -10, -10, 1, 1, 0, xproto.WindowClassInputOnly, 0,
-			xproto.CwOverrideRedirect|xproto.CwEventMask, []uint32{1, xproto.EventMaskPropertyChange}).Check(); err != nil {
-			return err
-		}
-		if err := xfixes.SelectSelectionInputChecked(b.c, win, s.atom, xfixes.SelectionEventMaskSetSelectionOwner|
+		s.win, s.wins = s.wins[0], s.wins[1:]
+		if err := xfixes.SelectSelectionInputChecked(b.c, s.win, s.atom, xfixes.SelectionEventMaskSetSelectionOwner|
 			xfixes.SelectionEventMaskSelectionWindowDestroy|xfixes.SelectionEventMaskSelectionClientClose).Check(); err != nil {
 			return err
 		}
 		b.slots = append(b.slots, s)
+	}
+	if b.failed != nil {
+		return b.failed
 	}
 	b.inbox = newInbox(b.c)
 	b.review()
 	return nil
 }
 
+// window makes a window that nobody sees.
+func (b *board) window() xproto.Window {
+	win, err := xproto.NewWindowId(b.c)
+	if err != nil {
+		b.failed = err
+		return 0
+	}
+	xproto.CreateWindow(b.c, 0, win, b.root, -10, -10, 1, 1, 0, xproto.WindowClassInputOnly, 0, xproto.CwOverrideRedirect|xproto.CwEventMask,
+		[]uint32{1, xproto.EventMaskPropertyChange | xproto.EventMaskStructureNotify})
+	return win
+}
+
+// ours reports whether a window is one of ours, and in use.
+func (b *board) ours(w xproto.Window) bool { return b.slotOf(w) != nil }
+
 // review judges everything that is there by new rules.
 func (b *board) review() {
+	if b.rules == nil {
+		return
+	}
+	b.known.note(b.rules.Programs())
+	b.look()
 	for _, s := range b.slots {
 		o, err := xproto.GetSelectionOwner(b.c, s.atom).Reply()
 		if err == nil && o.Owner != 0 && o.Owner != s.win {
@@ -192,22 +240,130 @@ func (b *board) review() {
 	}
 }
 
+// look looks if programs of other users are connected, or may connect, where only they are kept apart.
+func (b *board) look() {
+	if b.looked = time.Now(); b.rules == nil || !b.rules.Alone() {
+		return
+	}
+	hosts, err := xproto.ListHosts(b.c).Reply()
+	if b.others = err != nil || hosts.Mode == xproto.AccessControlDisable; b.others {
+		return
+	}
+	for _, h := range hosts.Hosts { // beside whoever can read the session's own cookie
+		kind, name, _ := strings.Cut(string(h.Address), "\x00")
+		if h.Family != xproto.FamilyServerInterpreted || kind != "localuser" || name != b.known.user(b.self) && name != fmt.Sprint("#", b.self) {
+			b.others = true
+			return
+		}
+	}
+	r, err := res.QueryClientIds(b.c, 1, []res.ClientIdSpec{{Mask: res.ClientIdMaskLocalClientPID}}).Reply() // of all clients
+	if b.others = err != nil; b.others {
+		return
+	}
+	for _, id := range r.Ids {
+		if len(id.Value) == 1 {
+			if uid, ok := b.known.uid(id.Value[0]); ok && uid != b.self {
+				b.others = true
+			}
+		}
+	}
+}
+
+// keeps reports whether what a program copies has to be kept.
+func (b *board) keeps(p *program) bool {
+	if b.rules == nil || b.rules.Alone() && !b.others {
+		return false
+	}
+	zone := b.rules.Zone(&p.Program, b.self)
+	return p.unsure || b.rules.Keeps(zone)
+}
+
 // owned has somebody else own a selection, since then.
 func (b *board) owned(s *slot, owner xproto.Window, at xproto.Timestamp) {
 	b.drop(s)
 	if owner == 0 || b.rules == nil {
 		return
 	}
-	s.at = at
-	s.turn++
-	// Asked before it is known who it is, which takes as long: most of the time in which somebody else can paste is waiting.
-	xproto.DeleteProperty(b.c, s.win, b.atoms["WARDER_TARGETS"])
-	xproto.ConvertSelection(b.c, s.win, s.atom, b.atoms["TARGETS"], b.atoms["WARDER_TARGETS"], at)
-	s.source = b.program(owner)
-	if zone := b.rules.Zone(&s.source.Program, b.self); !s.source.unsure && !b.rules.Keeps(zone) {
+	s.at, s.owner = at, owner
+	early := !s.primary && !b.rules.Alone()
+	if early { // before it is known who it is, which takes as long: most of the time in which somebody else can paste is waiting
+		b.ask(s)
+	}
+	if s.source = b.program(owner); !b.keeps(s.source) {
 		return
 	}
-	s.stage, s.until = asking, time.Now().Add(askWait)
+	if s.primary && b.lend(s) {
+		return
+	}
+	if !early {
+		b.ask(s)
+	}
+	s.stage = asking
+}
+
+// ask asks an owner what it has.
+func (b *board) ask(s *slot) {
+	xproto.DeleteProperty(b.c, s.win, b.atoms["WARDER_TARGETS"])
+	xproto.ConvertSelection(b.c, s.win, s.atom, b.atoms["TARGETS"], b.atoms["WARDER_TARGETS"], s.at)
+}
+
+// client is the part of a window's number that says whose it is.
+func (b *board) client(w xproto.Window) uint32 { return uint32(w) &^ b.mask }
+
+// lend leaves what is marked to a program that has the keyboard: toolkits take the mark back from who loses PRIMARY, and nobody could
+// mark anything. It is taken when the keyboard goes to somebody else.
+func (b *board) lend(s *slot) bool {
+	f, err := xproto.GetInputFocus(b.c).Reply()
+	if err != nil || f.Focus <= xproto.InputFocusPointerRoot || b.client(f.Focus) != b.client(s.owner) {
+		return false
+	}
+	s.stage, s.focus = lent, f.Focus
+	b.listen(s.focus)
+	return true
+}
+
+// unfocused has a window lose the keyboard.
+func (b *board) unfocused(w xproto.Window) {
+	for _, s := range b.slots {
+		if s.stage != lent || s.focus != w {
+			continue
+		}
+		if !b.keeps(s.source) {
+			b.drop(s)
+			continue
+		}
+		if !b.lend(s) {
+			s.stage, s.focus = asking, 0
+			b.ask(s)
+		}
+		b.listen(w)
+	}
+}
+
+// listen has the X server tell what has to be known of somebody else's window now.
+func (b *board) listen(w xproto.Window) {
+	mask := uint32(0)
+	for _, s := range b.slots {
+		if s.stage == lent && s.focus == w {
+			mask |= xproto.EventMaskFocusChange
+		}
+	}
+	for to := range b.out {
+		if to.win == w {
+			mask |= xproto.EventMaskPropertyChange | xproto.EventMaskStructureNotify
+		}
+	}
+	xproto.ChangeWindowAttributes(b.c, w, xproto.CwEventMask, []uint32{mask})
+}
+
+// replace gives up a window in which something may still be written.
+func (b *board) replace(s *slot, it *item) {
+	for i, w := range s.wins {
+		if w == it.win {
+			xproto.DestroyWindow(b.c, w)
+			s.wins[i] = b.window()
+		}
+	}
 }
 
 // drop forgets what a selection had. Who waits for it gets nothing.
@@ -215,7 +371,24 @@ func (b *board) drop(s *slot) {
 	for i := range s.waiting {
 		b.answer(&s.waiting[i], 0)
 	}
-	s.stage, s.mine, s.items, s.size, s.waiting, s.source = free, false, nil, 0, nil, nil
+	for _, it := range s.items {
+		if !it.done || it.bad {
+			b.replace(s, it)
+		}
+	}
+	for to, t := range b.out {
+		if t.of == s {
+			b.over(to)
+		}
+	}
+	focus, size := s.focus, s.size
+	s.stage, s.mine, s.items, s.size, s.waiting, s.source, s.focus = free, false, nil, 0, nil, nil, 0
+	if focus != 0 {
+		b.listen(focus)
+	}
+	if size >= large {
+		debug.FreeOSMemory()
+	}
 }
 
 // program is who has a window.
@@ -230,7 +403,7 @@ func (b *board) program(w xproto.Window) *program {
 // slotOf is the selection that a window of ours is for.
 func (b *board) slotOf(w xproto.Window) *slot {
 	for _, s := range b.slots {
-		if s.win == w {
+		if s.win == w || slices.Contains(s.wins, w) {
 			return s
 		}
 	}
@@ -245,11 +418,11 @@ func (b *board) offered(s *slot, list []xproto.Atom) {
 		if n == maxItems || b.does(target) || s.item(target) != nil {
 			continue
 		}
-		it := &item{target: target, place: b.places[s.turn%generations*maxItems+n]}
+		it := &item{target: target, win: s.wins[n]}
 		s.items = append(s.items, it)
 		n++
-		xproto.DeleteProperty(b.c, s.win, it.place)
-		xproto.ConvertSelection(b.c, s.win, s.atom, target, it.place, s.at)
+		xproto.DeleteProperty(b.c, it.win, b.place)
+		xproto.ConvertSelection(b.c, it.win, s.atom, target, b.place, s.at)
 	}
 	s.stage, s.until = taking, time.Now().Add(takeWait)
 	b.settled(s)
@@ -261,6 +434,12 @@ func (b *board) takeOver(s *slot) {
 	s.mine, s.until = true, time.Now().Add(itemWait)
 	if s.source.unsure { // now there is time
 		b.known.settle(s.source)
+	}
+	if now := time.Now(); now.Sub(b.second) >= time.Second {
+		b.second, b.takes = now, 0
+	}
+	if b.takes++; b.takes > maxTakes { // two that take it from each other, for ever
+		time.Sleep(takeRest)
 	}
 }
 
@@ -295,11 +474,10 @@ func (b *board) settled(s *slot) {
 	if s.stage = held; !s.mine {
 		b.takeOver(s)
 	}
-	waiting := s.waiting
-	s.waiting = nil
-	for i := range waiting {
-		b.asked(s, &waiting[i])
+	if s.until = (time.Time{}); s.item(b.atoms[secretHint]) != nil {
+		s.until = time.Now().Add(secretWait)
 	}
+	b.handedOut(s)
 }
 
 // converted is an owner's answer to what we asked.
@@ -308,7 +486,7 @@ func (b *board) converted(e *xproto.SelectionNotifyEvent) {
 	if s == nil || s.atom != e.Selection {
 		return
 	}
-	if e.Target == b.atoms["TARGETS"] {
+	if e.Target == b.atoms["TARGETS"] && e.Requestor == s.win {
 		if s.stage != asking || e.Time != s.at {
 			xproto.DeleteProperty(b.c, s.win, b.atoms["WARDER_TARGETS"])
 			return
@@ -317,19 +495,31 @@ func (b *board) converted(e *xproto.SelectionNotifyEvent) {
 		return
 	}
 	for _, it := range s.items {
-		if it.target != e.Target || it.done || it.parts || s.stage != taking {
+		if it.target != e.Target || it.win != e.Requestor || it.done || it.parts || s.stage != taking || e.Time != s.at {
 			continue
 		}
-		if e.Property != it.place {
-			if e.Property == 0 {
-				it.done, it.bad = true, true
-				b.settled(s)
-			}
-			return
+		switch e.Property {
+		case b.place:
+			b.receive(s, it)
+		case 0:
+			it.done, it.bad = true, true
+			b.settled(s)
 		}
-		b.receive(s, it)
 		return
 	}
+	if e.Property != 0 { // too late: everybody can read it there
+		xproto.DeleteProperty(b.c, e.Requestor, e.Property)
+	}
+}
+
+// robbed looks at a selection that somebody has taken in our name: the X server lets everybody say that our window owns it.
+func (b *board) robbed(s *slot) {
+	o, err := xproto.GetSelectionOwner(b.c, s.atom).Reply()
+	if err != nil || o.Owner != s.win {
+		return // somebody has it in their own, which is told
+	}
+	xproto.SetSelectionOwner(b.c, 0, s.atom, xproto.TimeCurrentTime)
+	b.drop(s)
 }
 
 // targets reads what forms an owner has. One that does not say has text.
@@ -351,7 +541,7 @@ func (b *board) targets(s *slot, property xproto.Atom) (list []xproto.Atom) {
 // receive reads one form, or the next part of it.
 func (b *board) receive(s *slot, it *item) {
 	room := maxHeld - b.size()
-	r, err := xproto.GetProperty(b.c, true, s.win, it.place, xproto.GetPropertyTypeAny, 0, uint32(room/4+1)).Reply()
+	r, err := xproto.GetProperty(b.c, true, it.win, b.place, xproto.GetPropertyTypeAny, 0, uint32(room/4+1)).Reply()
 	if err != nil {
 		return
 	}
@@ -365,7 +555,7 @@ func (b *board) receive(s *slot, it *item) {
 	case r.Type == 0 && it.parts:
 		return // nothing is there now
 	case r.BytesAfter > 0 || len(r.Value) > room:
-		xproto.DeleteProperty(b.c, s.win, it.place)
+		xproto.DeleteProperty(b.c, it.win, b.place)
 		s.size -= len(it.data)
 		it.data, it.done, it.bad = nil, true, true
 	case it.parts && len(r.Value) > 0:
@@ -377,11 +567,22 @@ func (b *board) receive(s *slot, it *item) {
 		return
 	case it.parts:
 		it.done = true
+		b.handedOut(s)
 	default:
 		it.kind, it.format, it.data, it.done, it.bad = r.Type, r.Format, r.Value, true, r.Type == 0
 		s.size += len(r.Value)
+		b.handedOut(s)
 	}
 	b.settled(s)
+}
+
+// handedOut answers who waited for what has come.
+func (b *board) handedOut(s *slot) {
+	waiting := s.waiting
+	s.waiting = nil
+	for i := range waiting {
+		b.asked(s, &waiting[i])
+	}
 }
 
 // size is how much is held of all selections.
@@ -392,15 +593,16 @@ func (b *board) size() (n int) {
 	return n
 }
 
-// late gives up on those who do not answer.
+// late does what it is time for: it gives up on those who do not answer, and on what must not be held any longer.
 func (b *board) late(now time.Time) {
 	for _, s := range b.slots {
+		if s.until.IsZero() || now.Before(s.until) {
+			continue
+		}
 		switch {
-		case s.stage == asking && now.After(s.until):
-			b.offered(s, nil) // it is taken all the same, and nothing is in it
-		case s.stage == taking && !s.mine && now.After(s.until):
+		case s.stage == taking && !s.mine:
 			b.takeOver(s)
-		case s.stage == taking && now.After(s.until):
+		case s.stage == taking:
 			for _, it := range s.items {
 				if !it.done {
 					s.size -= len(it.data)
@@ -408,22 +610,37 @@ func (b *board) late(now time.Time) {
 				}
 			}
 			b.settled(s)
+		case s.stage == held:
+			xproto.SetSelectionOwner(b.c, 0, s.atom, xproto.TimeCurrentTime)
+			b.drop(s)
 		}
 	}
 	b.lateOut(now)
+	if b.rules != nil && b.rules.Alone() && !now.Before(b.looked.Add(othersRest)) {
+		was := b.others
+		if b.look(); b.others && !was {
+			b.review()
+		}
+	}
 }
 
 // next is when something is late at the earliest; the zero value if nothing can be.
 func (b *board) next() (at time.Time) {
+	sooner := func(t time.Time) {
+		if at.IsZero() || t.Before(at) {
+			at = t
+		}
+	}
 	for _, s := range b.slots {
-		if (s.stage == asking || s.stage == taking) && (at.IsZero() || s.until.Before(at)) {
-			at = s.until
+		if (s.stage == taking || s.stage == held) && !s.until.IsZero() {
+			sooner(s.until)
 		}
 	}
 	for _, t := range b.out {
-		if at.IsZero() || t.until.Before(at) {
-			at = t.until
-		}
+		sooner(t.until)
+	}
+	if b.rules != nil && b.rules.Alone() {
+		sooner(b.looked.Add(othersRest))
 	}
 	return at
 }
@@ -431,7 +648,7 @@ func (b *board) next() (at time.Time) {
 // holding reports whether anything is held that would be lost.
 func (b *board) holding() bool {
 	for _, s := range b.slots {
-		if s.stage != free {
+		if s.mine || s.stage == taking {
 			return true
 		}
 	}
@@ -443,8 +660,12 @@ func (b *board) take(in *arrived) {
 	// The newest owner of each selection first, and no other: who copies again and again is looked at once.
 	for _, e := range in.owners {
 		for _, s := range b.slots {
-			if s.atom == e.Selection && e.Owner != s.win {
+			switch {
+			case s.atom != e.Selection:
+			case e.Owner != s.win:
 				b.owned(s, e.Owner, e.SelectionTimestamp)
+			case !s.mine:
+				b.robbed(s)
 			}
 		}
 	}
@@ -461,7 +682,7 @@ func (b *board) take(in *arrived) {
 		case xproto.PropertyNotifyEvent:
 			if s := b.slotOf(e.Window); s != nil && e.State == xproto.PropertyNewValue {
 				for _, it := range s.items {
-					if it.place == e.Atom && it.parts && !it.done && s.stage == taking {
+					if it.win == e.Window && b.place == e.Atom && it.parts && !it.done && s.stage == taking {
 						b.receive(s, it)
 						break
 					}
@@ -470,7 +691,47 @@ func (b *board) take(in *arrived) {
 				b.goOn(place{e.Window, e.Atom})
 			}
 		case xproto.DestroyNotifyEvent:
+			if b.ours(e.Window) { // anybody may; what we are told of goes with it
+				b.failed = errGone
+			}
 			b.ended(e.Window)
+		case xproto.SelectionClearEvent:
+			if s := b.slotOf(e.Owner); s != nil && s.atom == e.Selection && s.mine {
+				b.robbed(s)
+			}
+		case xproto.FocusOutEvent:
+			// Not while a menu or a key holds the keyboard for a moment, nor when it goes to a part of the same window.
+			if (e.Mode == xproto.NotifyModeNormal || e.Mode == xproto.NotifyModeWhileGrabbed) && e.Detail != xproto.NotifyDetailInferior {
+				b.unfocused(e.Event)
+			}
+		}
+	}
+}
+
+// openWait is how long an X server may take to answer until it is said that it does not.
+const openWait = 10 * time.Second
+
+// open connects, however long that takes: an X server that is stopped answers when it goes on.
+func (p *Part) open(ctx context.Context, rules Rules) (*board, error) {
+	type opened struct {
+		b   *board
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		b, err := openBoard(p.Display, rules, p.Self, p.refused)
+		done <- opened{b, err}
+	}()
+	slow := time.NewTimer(openWait)
+	defer slow.Stop()
+	for {
+		select {
+		case o := <-done:
+			return o.b, o.err
+		case <-slow.C:
+			p.say(rules, Said{Why: whyDisplay})
+		case <-ctx.Done():
+			return nil, ctx.Err() // the program ends
 		}
 	}
 }
@@ -478,12 +739,13 @@ func (b *board) take(in *arrived) {
 // serve keeps the clipboard until the X server ends, ctx ends, or there are no rules and nothing is held.
 func (p *Part) serve(ctx context.Context) error {
 	rules := p.current()
-	b, err := openBoard(p.Display, rules, p.Self, p.refused)
+	b, err := p.open(ctx, rules)
 	if err != nil {
 		return err
 	}
 	defer b.inbox.stop()
 	defer b.c.Close()
+	defer context.AfterFunc(ctx, b.c.Close)() // whatever is waited for then
 	p.say(rules, Said{Kept: true})
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -497,6 +759,7 @@ func (p *Part) serve(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-p.poke:
+			p.alive()
 			if now := p.current(); now != b.rules {
 				if b.rules = now; now != nil {
 					b.review()
@@ -511,6 +774,9 @@ func (p *Part) serve(ctx context.Context) error {
 				return errGone
 			}
 			b.take(&in)
+		}
+		if b.failed != nil {
+			return b.failed
 		}
 		if b.rules == nil && !b.holding() {
 			return nil
