@@ -104,7 +104,7 @@ func TestClipboard(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan struct{})
 		h := session.Helper{Agent: direct{&agent, uid, id}, Desktop: bare{}, Words: session.Language("en"), State: session.State{Version: "test"}, Pause: 100 * time.Millisecond,
-			Forsaken: 8 * time.Second, Parts: map[string]session.Part{clipboard.Name: p}}
+			Forsaken: 4 * time.Second, Parts: map[string]session.Part{clipboard.Name: p}}
 		go func() { _ = h.Run(ctx); close(done) }()
 		end = func() { cancel(); <-done }
 		t.Cleanup(end)

@@ -112,7 +112,7 @@ func (h *Helper) Run(ctx context.Context) error {
 	defer cancel()
 	var turn Turn
 	pause, over := h.Pause, 0
-	answered := time.Now()
+	var lost time.Time // since when the agent does not answer
 	for ctx.Err() == nil {
 		turn.State, turn.Said = h.State, h.now()
 		err := h.Desktop.Ready(ctx)
@@ -137,7 +137,10 @@ func (h *Helper) Run(ctx context.Context) error {
 			if h.Removed != nil && h.Removed() {
 				return nil
 			}
-			if time.Since(answered) >= h.Forsaken {
+			if lost.IsZero() {
+				lost = time.Now()
+			}
+			if time.Since(lost) >= h.Forsaken {
 				h.load("", nil)
 			}
 			select {
@@ -147,7 +150,7 @@ func (h *Helper) Run(ctx context.Context) error {
 			pause = min(2*pause, maxPause)
 			continue
 		}
-		pause, over, answered = h.Pause, 0, time.Now()
+		pause, over, lost = h.Pause, 0, time.Time{}
 		turn.Shown, turn.Failed = nil, nil
 		if a.Given != turn.Given {
 			h.load(a.Given, a.Rules)
