@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -246,7 +247,7 @@ func (b *board) look() {
 		return
 	}
 	hosts, err := xproto.ListHosts(b.c).Reply()
-	if b.others = err != nil || hosts.Mode == xproto.AccessControlDisable; b.others {
+	if b.others = err != nil || hosts.Mode == xproto.AccessControlDisable || len(hosts.Hosts) == 0 && !cookie(); b.others {
 		return
 	}
 	for _, h := range hosts.Hosts { // beside whoever can read the session's own cookie
@@ -267,6 +268,17 @@ func (b *board) look() {
 			}
 		}
 	}
+}
+
+// cookie reports whether this user has anything that others need to connect. An X server that was started without lets everybody in, and
+// does not list them.
+func cookie() bool {
+	path := os.Getenv("XAUTHORITY")
+	if home, err := os.UserHomeDir(); path == "" && err == nil {
+		path = filepath.Join(home, ".Xauthority")
+	}
+	st, err := os.Stat(path)
+	return err == nil && st.Size() > 0
 }
 
 // keeps reports whether what a program copies has to be kept.

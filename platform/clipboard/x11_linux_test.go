@@ -993,6 +993,16 @@ func TestAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// One that was started without a cookie lets everybody in.
+	t.Setenv("XAUTHORITY", filepath.Join(t.TempDir(), "none"))
+	s.rule([]byte(`{"kept":["work"]}`))
+	s.copies("for everybody", "xclip", "-i", "-quiet", "-selection", "clipboard")
+	s.until("it is kept", func() bool {
+		own, _ := s.run("", "xsel", "-o", "-b")
+		other, _ := s.run("", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "xsel", "-o", "-b")
+		return own == "for everybody" && other == ""
+	})
+	s.rule(nil)
 	hosts(func(c *xgb.Conn, list []xproto.Host) {
 		insert(c, ours)
 		for _, h := range list {
