@@ -233,6 +233,15 @@ func TestClipboard(t *testing.T) {
 	found("kept again", enforce.Compliant, enforce.Partial, "kept in 1 session(s)")
 	until("what is there is kept, too", func() bool { return private() == "" && work() == "secret" })
 
+	// Exceptions, from the server and by code.
+	device := l.status().DeviceID
+	x1 := l.admin("POST", "/devices/"+device+"/exceptions", `{"section":"dlp","subject":"clipboard","minutes":60,"reason":"moving to another program"}`)
+	found("an exception", enforce.Compliant, enforce.Enforced, "copying is allowed by an exception")
+	copies("moved")
+	until("everybody has it", func() bool { return private() == "moved" && work() == "moved" })
+	l.admin("DELETE", "/devices/"+device+"/exceptions/"+x1["id"].(string), "")
+	found("it is over", enforce.Compliant, enforce.Partial, "kept in 1 session(s)")
+	until("what is there is kept again", func() bool { return private() == "" && work() == "moved" })
 	// Warn and monitor mode keep nothing.
 	for _, mode := range []string{"warn", "monitor"} {
 		l.admin("PUT", "/policies/policy-default", `{"compliance":"`+mode+`",`+rules)
@@ -253,6 +262,11 @@ func TestClipboard(t *testing.T) {
 	end = helper(self, "2", &clipboard.Part{Type: "wayland", Self: self, Decode: part.Decode})
 	found("wayland", enforce.Uncertain, enforce.Unsupported, "session 2 (wayland): Wayland does not tell")
 	end()
+	code := l.admin("POST", "/devices/"+device+"/exceptions", `{"section":"dlp","subject":"clipboard","minutes":5,"reason":"x","offline":true}`)["code"].(string)
+	if err := l.api.Do(t.Context(), "POST", "/v1/exceptions", ExceptionRequest{Code: code}, nil); err != nil {
+		t.Error(err)
+	}
+	found("an exception by code", enforce.Compliant, enforce.Enforced, "copying is allowed by an exception")
 }
 
 // xserver starts an X server for a test.

@@ -269,7 +269,7 @@ func TestParts(t *testing.T) {
 			t.Errorf("it is said %d times", n)
 		}
 		time.Sleep(10 * time.Minute) // however long it waits for an answer
-		for range 4 { // 1 + 2 + 4 + 8 s
+		for range 4 {                // 1 + 2 + 4 + 8 s
 			a.next <- struct{}{}
 		}
 		said("g3", `"has three"`)

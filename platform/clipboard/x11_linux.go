@@ -720,6 +720,18 @@ func (b *board) take(in *arrived) {
 	}
 }
 
+// finish answers who has asked us until now: a program whose question is never answered waits for a long time.
+func (b *board) finish() {
+	_, err := xproto.GetInputFocus(b.c).Reply() // what was sent before has come when this has
+	for err == nil {
+		in := b.inbox.get()
+		if in.ended || len(in.events)+len(in.owners) == 0 {
+			return
+		}
+		b.take(&in)
+	}
+}
+
 // openWait is how long an X server may take to answer until it is said that it does not.
 const openWait = 10 * time.Second
 
@@ -791,6 +803,7 @@ func (p *Part) serve(ctx context.Context) error {
 			return b.failed
 		}
 		if b.rules == nil && !b.holding() {
+			b.finish()
 			return nil
 		}
 	}

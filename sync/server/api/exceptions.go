@@ -13,8 +13,8 @@ import (
 )
 
 type exceptionBody struct {
-	Section string `json:"section,omitempty" maxLength:"64" doc:"the section that the exception belongs to: usb, network or storage"`
-	Subject string `json:"subject,omitempty" maxLength:"400" doc:"what is let in; for usb vendor:product or vendor:product:SERIAL, as warder status and events show it; for network a name, an address or vpn; for storage disk:SERIAL"`
+	Section string `json:"section,omitempty" maxLength:"64" doc:"the section that the exception belongs to: usb, network, storage or dlp"`
+	Subject string `json:"subject,omitempty" maxLength:"400" doc:"what is let in; for usb vendor:product or vendor:product:SERIAL, as warder status and events show it; for network a name, an address or vpn; for storage disk:SERIAL, client:NAME, mount:PATH or file:PATH; for dlp print or clipboard"`
 	USB     string `json:"usb,omitempty" maxLength:"400" doc:"short for section usb and this subject"`
 	Minutes int    `json:"minutes" minimum:"1" maximum:"43200"`
 	Reason  string `json:"reason" minLength:"1" maxLength:"500"`
