@@ -53,12 +53,14 @@ func (a *app) session() *cobra.Command {
 	return c
 }
 
-// sessionType is what the session is for its clipboard: an X server within a Wayland session is not all of it.
+// sessionType is what the session is for its clipboard. One that does not say it, and has a Wayland display, has an X server beside that,
+// which is not all of it; what systemd-logind says of the session counts in any case.
 func sessionType() string {
-	if os.Getenv("WAYLAND_DISPLAY") != "" {
+	kind := os.Getenv("XDG_SESSION_TYPE")
+	if kind == "" && os.Getenv("WAYLAND_DISPLAY") != "" {
 		return "wayland"
 	}
-	return os.Getenv("XDG_SESSION_TYPE")
+	return kind
 }
 
 // clipboardRules reads what the agent gives the part of a helper that keeps the clipboard.

@@ -722,7 +722,8 @@ func (b *board) take(in *arrived) {
 
 // finish answers who has asked us until now: a program whose question is never answered waits for a long time.
 func (b *board) finish() {
-	_, err := xproto.GetInputFocus(b.c).Reply() // what was sent before has come when this has
+	_, err := xproto.GetInputFocus(b.c).Reply() // what was sent before has come when this has, but for the inbox
+	time.Sleep(takeWait)
 	for err == nil {
 		in := b.inbox.get()
 		if in.ended || len(in.events)+len(in.owners) == 0 {
