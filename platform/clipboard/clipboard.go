@@ -22,7 +22,7 @@ const (
 	settingZones     enforce.Setting = "dlp.zones"
 
 	onlyLinux = "the clipboard is only kept on Linux in this version"
-	limit     = "on X11 alone; a paste within the first milliseconds after a copy passes (13 to 27 of 120 that were tried around it), and a program of the other zone that waits for copies, such as a clipboard " +
+	limit     = "on X11 alone; a paste within the first milliseconds after a copy passes (13 to 33 of 120 that were tried around it), and a program of the other zone that waits for copies, such as a clipboard " +
 		"manager, gets nearly each; the session's own user can end or replace the helper, which is found; X11 keeps no program from one that tries; not kept are drag and drop, and Wayland (docs/dlp.md)"
 	zonesLimit = "a user can run a program of their own in any slice, or inside a program of a zone; a program without a SHA-256 is known by its place alone"
 )

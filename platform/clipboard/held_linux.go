@@ -15,7 +15,8 @@ type place struct {
 
 // transfer is something that is handed out in parts (ICCCM 2.7.2).
 type transfer struct {
-	of     *slot
+	of     *slot // nil: that has something else by now
+	end    time.Time
 	kind   xproto.Atom
 	format byte
 	left   []byte
@@ -27,16 +28,22 @@ const (
 	chunk = 128 << 10
 	// outWait is how long somebody may take to fetch a part, and maxOut how many may be fetching.
 	outWait    = 30 * time.Second
-	maxOut     = 64
-	maxOutEach = 8 // of one program
+	maxOut     = 4 * maxItems
+	maxOutEach = maxItems // of one program
+	// outEnd is how long all of one may take.
+	outEnd = 5 * time.Minute
 	// maxPairs bounds the forms that are asked for at once.
 	maxPairs = 64
 )
 
 // asked answers somebody who pastes what we hold.
 func (b *board) asked(s *slot, e *xproto.SelectionRequestEvent) {
-	if b.slotOf(e.Requestor) != nil || !s.mine {
+	if b.slotOf(e.Requestor) != nil || !s.mine && s.stage != asking && s.stage != taking {
 		b.answer(e, 0)
+		return
+	}
+	if !s.mine { // what we had is not there any more, and what is there is coming
+		b.wait(s, e)
 		return
 	}
 	to := e.Property
@@ -51,11 +58,7 @@ func (b *board) asked(s *slot, e *xproto.SelectionRequestEvent) {
 		return
 	}
 	if it := s.item(e.Target); s.stage == taking && (e.Target == b.atoms["MULTIPLE"] || it != nil && !it.done) {
-		if len(s.waiting) < maxWaiting {
-			s.waiting = append(s.waiting, *e)
-		} else {
-			b.answer(e, 0)
-		}
+		b.wait(s, e)
 		return
 	}
 	if e.Target == b.atoms["MULTIPLE"] {
@@ -66,6 +69,15 @@ func (b *board) asked(s *slot, e *xproto.SelectionRequestEvent) {
 		to = 0
 	}
 	b.answer(e, to)
+}
+
+// wait has somebody wait for what is coming.
+func (b *board) wait(s *slot, e *xproto.SelectionRequestEvent) {
+	if len(s.waiting) < maxWaiting {
+		s.waiting = append(s.waiting, *e)
+	} else {
+		b.answer(e, 0)
+	}
 }
 
 // may reports whether somebody may paste, and notes it if not.
@@ -141,7 +153,8 @@ func (b *board) hand(s *slot, to place, target xproto.Atom) bool {
 	if len(b.out) >= maxOut || mine >= maxOutEach {
 		return false
 	}
-	b.out[to] = &transfer{of: s, kind: it.kind, format: it.format, left: it.data, until: time.Now().Add(outWait)}
+	now := time.Now()
+	b.out[to] = &transfer{of: s, kind: it.kind, format: it.format, left: it.data, until: now.Add(outWait), end: now.Add(outEnd)}
 	b.listen(to.win)
 	b.put(to, b.atoms["INCR"], 32, words([]int{len(it.data)}))
 	return true
@@ -175,13 +188,31 @@ func (b *board) goOn(to place) {
 		b.over(to)
 		return
 	}
-	t.left, t.until = t.left[n:], time.Now().Add(outWait)
+	if t.left, t.until = t.left[n:], time.Now().Add(outWait); t.until.After(t.end) {
+		t.until = t.end
+	}
 }
 
 // over ends a transfer.
 func (b *board) over(to place) {
 	delete(b.out, to)
 	b.listen(to.win)
+}
+
+// orphan lets what is being handed out of a selection go on, after that has something else: as far as there is room for it.
+func (b *board) orphan(s *slot) {
+	room := maxHeld
+	for to, t := range b.out {
+		if t.of == s {
+			t.of = nil
+		}
+		if t.of == nil {
+			if room -= len(t.left); room < 0 { // it ends here, and does not hang
+				b.put(to, t.kind, t.format, nil)
+				b.over(to)
+			}
+		}
+	}
 }
 
 // ended ends what went to a window that has gone.

@@ -78,6 +78,18 @@ func (in *inbox) put(x xfixes.SelectionNotifyEvent) {
 	in.in.owners = append(in.in.owners, x)
 }
 
+// copied reports whether somebody has copied something that was not looked at yet.
+func (in *inbox) copied(selection xproto.Atom) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i := range in.in.owners {
+		if in.in.owners[i].Selection == selection {
+			return true
+		}
+	}
+	return false
+}
+
 // atOnce is how many events are looked at before it is looked again who copies: however much else comes, that is the first thing to do.
 const atOnce = 16
 

@@ -40,7 +40,7 @@ func (p *Part) Load(b json.RawMessage) {
 	}
 	p.mu.Lock()
 	p.rules = nil
-	p.said.Kept, p.said.Why = false, ""
+	p.said.Kept, p.said.Why, p.asked = false, "", time.Time{}
 	switch {
 	case err != nil:
 		p.said.Why = whyRules
@@ -62,16 +62,15 @@ func (p *Part) State() json.RawMessage {
 	p.init()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.said.Kept {
-		switch {
-		case p.asked.IsZero():
+	if p.rules != nil && (p.said.Kept || p.said.Why == whyDisplay) {
+		if p.asked.IsZero() {
 			p.asked = time.Now()
-			select {
-			case p.poke <- struct{}{}:
-			default:
-			}
-		case time.Since(p.asked) > silence:
+		} else if time.Since(p.asked) > silence {
 			p.said.Kept, p.said.Why = false, whyDisplay
+		}
+		select {
+		case p.poke <- struct{}{}:
+		default:
 		}
 	}
 	b, err := json.Marshal(&p.said)
@@ -94,7 +93,7 @@ func (p *Part) alive() {
 func (p *Part) say(of Rules, s Said) {
 	p.mu.Lock()
 	if of != nil && p.rules == of {
-		p.said.Kept, p.said.Why = s.Kept, s.Why
+		p.said.Kept, p.said.Why, p.asked = s.Kept, s.Why, time.Time{}
 	}
 	changed := p.changed
 	p.mu.Unlock()

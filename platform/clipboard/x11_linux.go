@@ -44,6 +44,16 @@ type board struct {
 	// takes are how often something was taken over in the second of second.
 	takes  int
 	second time.Time
+	// left are windows that were given up, in which an owner may still write: one of another number would end programs that take no
+	// care. busy is until when they, or a question that is not answered, may be needed.
+	left []leftWindow
+	busy time.Time
+}
+
+type leftWindow struct {
+	win     xproto.Window
+	until   time.Time
+	written int // how often something was written there, which is removed: everybody can read it
 }
 
 // slot is one selection.
@@ -103,6 +113,10 @@ const (
 	// maxTakes is how often a second something is taken over without a pause of takeRest each.
 	maxTakes = 200
 	takeRest = 20 * time.Millisecond
+	// leftWait is how long a window stays in which somebody may still write, and maxLeft how many do.
+	leftWait    = time.Minute
+	maxLeft     = 8192
+	maxLeftRead = 256
 	// othersRest is how often it is looked if other users are connected, where only they are kept apart.
 	othersRest = 5 * time.Second
 	// large is what is given back to the system at once when it is not held any more.
@@ -292,24 +306,33 @@ func (b *board) keeps(p *program) bool {
 
 // owned has somebody else own a selection, since then.
 func (b *board) owned(s *slot, owner xproto.Window, at xproto.Timestamp) {
+	if s.mine && owner != 0 {
+		// Two copies in the same millisecond: we have taken the selection between the second one and our hearing of it.
+		if o, err := xproto.GetSelectionOwner(b.c, s.atom).Reply(); err == nil && o.Owner == s.win {
+			return
+		}
+	}
+	waiting := s.waiting // who asked us for what was there before gets what is there now
+	s.waiting = nil
 	b.drop(s)
+	defer func() {
+		if s.stage == asking {
+			s.waiting = append(waiting, s.waiting...)
+			return
+		}
+		for i := range waiting {
+			b.answer(&waiting[i], 0)
+		}
+	}()
 	if owner == 0 || b.rules == nil {
 		return
 	}
 	s.at, s.owner = at, owner
-	early := !s.primary && !b.rules.Alone()
-	if early { // before it is known who it is, which takes as long: most of the time in which somebody else can paste is waiting
-		b.ask(s)
-	}
-	if s.source = b.program(owner); !b.keeps(s.source) {
+	// Only then is it asked anything: xclip loses count of what it is handing out when it is.
+	if s.source = b.program(owner); !b.keeps(s.source) || s.primary && b.lend(s) {
 		return
 	}
-	if s.primary && b.lend(s) {
-		return
-	}
-	if !early {
-		b.ask(s)
-	}
+	b.ask(s)
 	s.stage = asking
 }
 
@@ -325,13 +348,28 @@ func (b *board) client(w xproto.Window) uint32 { return uint32(w) &^ b.mask }
 // lend leaves what is marked to a program that has the keyboard: toolkits take the mark back from who loses PRIMARY, and nobody could
 // mark anything. It is taken when the keyboard goes to somebody else.
 func (b *board) lend(s *slot) bool {
-	f, err := xproto.GetInputFocus(b.c).Reply()
-	if err != nil || f.Focus <= xproto.InputFocusPointerRoot || b.client(f.Focus) != b.client(s.owner) {
-		return false
+	for range 4 {
+		f, err := xproto.GetInputFocus(b.c).Reply()
+		if s.stage == lent && err == nil && f.Focus == s.focus { // it still had it after we began to listen
+			return true
+		}
+		before := s.focus
+		s.stage, s.focus = free, 0
+		if err == nil && f.Focus > xproto.InputFocusPointerRoot && b.client(f.Focus) == b.client(s.owner) {
+			s.stage, s.focus = lent, f.Focus
+			b.listen(s.focus)
+		}
+		if before != 0 && before != s.focus {
+			b.listen(before)
+		}
+		if s.stage == free {
+			return false
+		}
 	}
-	s.stage, s.focus = lent, f.Focus
-	b.listen(s.focus)
-	return true
+	focus := s.focus
+	s.stage, s.focus = free, 0
+	b.listen(focus)
+	return false
 }
 
 // unfocused has a window lose the keyboard.
@@ -344,11 +382,12 @@ func (b *board) unfocused(w xproto.Window) {
 			b.drop(s)
 			continue
 		}
+		s.stage, s.focus = free, 0
+		b.listen(w)
 		if !b.lend(s) {
-			s.stage, s.focus = asking, 0
+			s.stage = asking
 			b.ask(s)
 		}
-		b.listen(w)
 	}
 }
 
@@ -372,8 +411,22 @@ func (b *board) listen(w xproto.Window) {
 func (b *board) replace(s *slot, it *item) {
 	for i, w := range s.wins {
 		if w == it.win {
-			xproto.DestroyWindow(b.c, w)
+			b.left = append(b.left, leftWindow{win: w, until: time.Now().Add(leftWait)})
 			s.wins[i] = b.window()
+		}
+	}
+	if len(b.left) > maxLeft {
+		xproto.DestroyWindow(b.c, b.left[0].win)
+		b.left = b.left[1:]
+	}
+}
+
+// tooLate removes what an owner writes too late, so that it goes on, and nobody reads it.
+func (b *board) tooLate(w xproto.Window, property xproto.Atom) {
+	for i := range b.left {
+		if x := &b.left[i]; x.win == w && x.written < maxLeftRead {
+			x.written++
+			xproto.DeleteProperty(b.c, w, property)
 		}
 	}
 }
@@ -386,20 +439,20 @@ func (b *board) drop(s *slot) {
 	for _, it := range s.items {
 		if !it.done || it.bad {
 			b.replace(s, it)
+			b.busy = time.Now().Add(leftWait)
 		}
 	}
-	for to, t := range b.out {
-		if t.of == s {
-			b.over(to)
-		}
+	if s.stage == asking {
+		b.busy = time.Now().Add(leftWait)
 	}
+	b.orphan(s)
 	focus, size := s.focus, s.size
 	s.stage, s.mine, s.items, s.size, s.waiting, s.source, s.focus = free, false, nil, 0, nil, nil, 0
 	if focus != 0 {
 		b.listen(focus)
 	}
 	if size >= large {
-		debug.FreeOSMemory()
+		time.AfterFunc(leftWait/10, debug.FreeOSMemory) // not now: somebody copies
 	}
 }
 
@@ -442,6 +495,9 @@ func (b *board) offered(s *slot, list []xproto.Atom) {
 
 // takeOver takes a selection from its owner.
 func (b *board) takeOver(s *slot) {
+	if b.inbox.copied(s.atom) {
+		return // somebody has copied something else, and is asked next
+	}
 	xproto.SetSelectionOwner(b.c, s.win, s.atom, s.at)
 	s.mine, s.until = true, time.Now().Add(itemWait)
 	if s.source.unsure { // now there is time
@@ -484,7 +540,9 @@ func (b *board) settled(s *slot) {
 		}
 	}
 	if s.stage = held; !s.mine {
-		b.takeOver(s)
+		if b.takeOver(s); !s.mine {
+			return
+		}
 	}
 	if s.until = (time.Time{}); s.item(b.atoms[secretHint]) != nil {
 		s.until = time.Now().Add(secretWait)
@@ -578,7 +636,9 @@ func (b *board) receive(s *slot, it *item) {
 		s.size += len(r.Value)
 		return
 	case it.parts:
-		it.done = true
+		if it.done = true; it.kind == 0 { // it was empty
+			it.kind, it.format = r.Type, r.Format
+		}
 		b.handedOut(s)
 	default:
 		it.kind, it.format, it.data, it.done, it.bad = r.Type, r.Format, r.Value, true, r.Type == 0
@@ -623,9 +683,13 @@ func (b *board) late(now time.Time) {
 			}
 			b.settled(s)
 		case s.stage == held:
-			xproto.SetSelectionOwner(b.c, 0, s.atom, xproto.TimeCurrentTime)
+			xproto.SetSelectionOwner(b.c, 0, s.atom, s.at)
 			b.drop(s)
 		}
+	}
+	for len(b.left) > 0 && !now.Before(b.left[0].until) {
+		xproto.DestroyWindow(b.c, b.left[0].win)
+		b.left = b.left[1:]
 	}
 	b.lateOut(now)
 	if b.rules != nil && b.rules.Alone() && !now.Before(b.looked.Add(othersRest)) {
@@ -651,6 +715,12 @@ func (b *board) next() (at time.Time) {
 	for _, t := range b.out {
 		sooner(t.until)
 	}
+	if len(b.left) > 0 {
+		sooner(b.left[0].until)
+	}
+	if b.rules == nil && !b.busy.IsZero() {
+		sooner(b.busy)
+	}
 	if b.rules != nil && b.rules.Alone() {
 		sooner(b.looked.Add(othersRest))
 	}
@@ -664,7 +734,7 @@ func (b *board) holding() bool {
 			return true
 		}
 	}
-	return len(b.out) > 0
+	return len(b.out) > 0 || time.Now().Before(b.busy)
 }
 
 // take takes what has come.
@@ -699,6 +769,8 @@ func (b *board) take(in *arrived) {
 						break
 					}
 				}
+			} else if s == nil && e.State == xproto.PropertyNewValue {
+				b.tooLate(e.Window, e.Atom)
 			} else if s == nil && e.State == xproto.PropertyDelete {
 				b.goOn(place{e.Window, e.Atom})
 			}
@@ -789,6 +861,8 @@ func (p *Part) serve(ctx context.Context) error {
 				if b.rules = now; now != nil {
 					b.review()
 					p.say(now, Said{Kept: true})
+				} else {
+					p.say(nil, Said{})
 				}
 			}
 		case <-timer.C:

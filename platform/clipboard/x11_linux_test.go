@@ -97,6 +97,7 @@ type screen struct {
 	part    *Part
 	xclip   string       // where it is
 	copied  atomic.Int64 // counts the changes of owners
+	before  int64        // as many there were before the last copy
 }
 
 var xvfbMu sync.Mutex // two that start in the same moment take the same display
@@ -223,6 +224,7 @@ func (s *screen) run(in string, name string, args ...string) (string, error) {
 func (s *screen) copies(text string, name string, args ...string) *exec.Cmd {
 	s.t.Helper()
 	before := s.copied.Load()
+	s.before = before
 	c := exec.Command(name, args...)
 	c.Env = append(os.Environ(), "DISPLAY="+s.display)
 	c.Stdin = strings.NewReader(text)
@@ -255,6 +257,12 @@ func (s *screen) owner(names ...string) (out string) {
 		out += fmt.Sprint(o.Owner, " ")
 	}
 	return out
+}
+
+// taken waits until what was copied last is taken over, which is a change of its owner, too.
+func (s *screen) taken() {
+	s.t.Helper()
+	s.until("it is taken over", func() bool { return s.copied.Load() >= s.before+2 })
 }
 
 // rests waits until what was copied is taken over, or is known not to be: it is somebody's, who does not answer slowly. The tests of what is
@@ -304,13 +312,14 @@ func TestPaste(t *testing.T) {
 	in := func(sel string) []string { return []string{"-i", "-quiet", "-selection", sel} }
 	for _, kept := range [][]string{{"work"}, {"personal"}, {"work", "personal"}} {
 		s.rule(rulesOf(s.xclip, kept...))
+		s.rests() // what was there is judged by them, too
 		for _, sel := range []string{"clipboard", "primary", "secondary"} {
 			for _, text := range []string{"ä text\nof two lines", big} {
 				// Work copies.
 				s.copies(text, xclip, in(sel)...)
-				s.rests()
 				want := text
 				if slices.Contains(kept, "work") {
+					s.taken()
 					want = ""
 				}
 				if got, _ := s.run("", other, "-o", "-selection", sel); got != want {
@@ -328,7 +337,9 @@ func TestPaste(t *testing.T) {
 				} else {
 					s.copies(text, "xsel", "-i", "-n", xselOf[sel])
 				}
-				s.rests()
+				if want == "" {
+					s.taken()
+				}
 				if got, _ := s.run("", xclip, "-o", "-selection", sel); got != want {
 					t.Errorf("%v, %s: work pastes %d bytes of %d from personal", kept, sel, len(got), len(text))
 				}
@@ -412,7 +423,7 @@ func TestProgram(t *testing.T) {
 	hex, _, _ := strings.Cut(string(sum), " ")
 	s.rule(rulesOf(s.xclip+"@"+hex, "work", "personal"))
 	s.copies("by sum", "xclip", "-i", "-quiet", "-selection", "clipboard")
-	s.rests()
+	s.taken()
 	if got, _ := s.run("", "xclip", "-o", "-selection", "clipboard"); got != "by sum" {
 		t.Errorf("the program of the sum pastes %q", got)
 	}
@@ -430,7 +441,7 @@ func TestProgram(t *testing.T) {
 	// One of another sum.
 	s.rule(rulesOf(s.xclip+"@"+strings.Repeat("0", 64), "work", "personal"))
 	s.copies("by another sum", "xsel", "-i", "-n", "-b")
-	s.rests()
+	s.taken()
 	if got, _ := s.run("", "xclip", "-o", "-selection", "clipboard"); got != "by another sum" {
 		t.Errorf("it is as outside work as all others, and pastes %q", got)
 	}
@@ -440,7 +451,7 @@ func TestProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.rule(rulesOf(s.xclip, "personal"))
-	s.rests()
+	s.until("it is taken over", func() bool { got, _ := s.run("", "xclip", "-o", "-selection", "clipboard"); return got == "" })
 	if got, _ := s.run("", "xclip", "-o", "-selection", "clipboard"); got != "" {
 		t.Errorf("what is not known is outside work; work pastes %q", got)
 	}
@@ -469,7 +480,7 @@ func TestServer(t *testing.T) {
 	s.start(s.display)
 	s.until("it keeps the next one's", func() bool { return s.said().Kept })
 	s.copies("again", "xclip", "-i", "-quiet", "-selection", "clipboard")
-	s.rests()
+	s.taken()
 	if got, _ := s.run("", "xsel", "-o", "-b"); got != "" {
 		t.Errorf("personal pastes %q", got)
 	}
@@ -652,6 +663,37 @@ var programsAt = map[string]func() error{
 				}
 				n := xproto.SelectionNotifyEvent{Time: x.Time, Requestor: x.Requestor, Selection: x.Selection, Target: x.Target, Property: x.Property}
 				xproto.SendEvent(c, false, x.Requestor, 0, string(n.Bytes()))
+			}
+		}
+	},
+	// late answers what it is asked a tenth of a second later, and looks whether that could be written.
+	"late": func() error {
+		c, win, atom, err := client()
+		if err != nil {
+			return err
+		}
+		targets, text := atom("TARGETS"), atom("UTF8_STRING")
+		xproto.SetSelectionOwner(c, win, atom("CLIPBOARD"), 0)
+		for {
+			e, xerr := c.WaitForEvent()
+			if e == nil && xerr == nil {
+				return errGone
+			}
+			x, is := e.(xproto.SelectionRequestEvent)
+			if !is {
+				continue
+			}
+			list := []xproto.Atom{targets, text}
+			if x.Target != targets {
+				fmt.Println("asked")
+				time.Sleep(100 * time.Millisecond)
+			}
+			err := xproto.ChangePropertyChecked(c, xproto.PropModeReplace, x.Requestor, x.Property, xproto.AtomAtom, 32, 2, words(list)).Check()
+			if n := (xproto.SelectionNotifyEvent{Time: x.Time, Requestor: x.Requestor, Selection: x.Selection, Target: x.Target, Property: x.Property}); err == nil {
+				err = xproto.SendEventChecked(c, false, x.Requestor, 0, string(n.Bytes())).Check()
+			}
+			if x.Target != targets || err != nil {
+				fmt.Println("written:", err)
 			}
 		}
 	},
@@ -952,7 +994,7 @@ func TestUpdate(t *testing.T) {
 	if err != nil || os.WriteFile(work+".new", b, 0o755) != nil || os.Rename(work+".new", work) != nil {
 		t.Fatal(err)
 	}
-	s.rests()
+	s.taken()
 	if got, _ := s.run("", work, "-o", "-selection", "clipboard"); got != "of the old one" {
 		t.Errorf("the new one pastes %q", got)
 	}
@@ -1101,4 +1143,34 @@ func TestRobbed(t *testing.T) {
 		t.Errorf("work pastes %q from outside", got)
 	}
 	kept("three")
+}
+
+// A program that answers late, when something else was copied, writes into a window that is still there: a plain Xlib program is ended by
+// the error that it would get.
+func TestLate(t *testing.T) {
+	s := onScreen(t)
+	s.rule(rulesOf(s.xclip, "work", "personal"))
+	c := s.begin("late")
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Process.Kill(); _ = c.Wait() }()
+	in := bufio.NewScanner(out)
+	if !in.Scan() || in.Text() != "asked" {
+		t.Fatal(in.Text())
+	}
+	s.copies("something else", "xclip", "-i", "-quiet", "-selection", "clipboard")
+	if !in.Scan() || in.Text() != "written: <nil>" {
+		t.Error(in.Text())
+	}
+	s.until("what was copied next is kept", func() bool {
+		got, _ := s.run("", "xclip", "-o", "-selection", "clipboard")
+		other, _ := s.run("", "xsel", "-o", "-b")
+		return got == "something else" && other == ""
+	})
+	s.rule(nil)
 }
