@@ -2,6 +2,7 @@ package agent
 
 import (
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/browser"
 	"github.com/warderd/warder/platform/clipboard"
 	"github.com/warderd/warder/platform/cloudsync"
 	"github.com/warderd/warder/platform/encryption"
@@ -18,4 +19,4 @@ import (
 
 // capabilities lists what this system has, in the order in which it is observed and enforced.
 var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability, media.Capability, media.FileSize, quarantine.Capability, cloudsync.Capability,
-	firewall.Capability, firewall.SwitchCapability, firewall.PortsCapability, resolver.Capability, tunnel.Capability, printing.Capability, clipboard.Capability}
+	firewall.Capability, firewall.SwitchCapability, firewall.PortsCapability, resolver.Capability, tunnel.Capability, printing.Capability, clipboard.Capability, browser.Capability}

@@ -28,6 +28,7 @@ func decide(c *section.Case) section.Outcome {
 		switch s {
 		case settingPrint:
 			printing(c, &out)
+			browsers(c, &out)
 		case settingSharing, settingDirection:
 			clipboard(c, &out, s)
 		case settingZones:

@@ -172,6 +172,9 @@ func printing(c *section.Case, out *section.Outcome) {
 		can.Level = fact.Partial
 		can.Limit = strings.TrimSuffix("the spooler does not tell of new queues, which take jobs for some seconds ("+enforce.Plain(why)+"); "+can.Limit, "; ")
 	}
+	if names := othersBrowsers(c.Machine); names != "" {
+		can.Limit += "; the policies of " + enforce.Plain(names) + " are somebody else's, so that it offers printing"
+	}
 	if f.Enforcement != enforce.Enforced || f.Compliance != enforce.Compliant || can.Limit == "" {
 		return
 	}

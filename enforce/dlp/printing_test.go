@@ -26,6 +26,7 @@ func document(t *testing.T, text string) *policy.Document {
 func machine(queues ...fact.Queue) *fact.Machine {
 	m := &fact.Machine{Capable: map[string]fact.Capability{"dlp.print_allowed": {Level: fact.Partial, Limit: "what escapes"}, "network.blocked_domains": {Level: fact.Partial}}}
 	m.Printing = fact.Is(fact.Printing{Queues: queues, Local: []uint16{60000}})
+	m.Browsers = fact.Is([]fact.Browser{})
 	return m
 }
 
@@ -89,6 +90,41 @@ func TestPrinting(t *testing.T) {
 	out := decide(section.Open([]section.Section{Section}, d, machine(open)))
 	if f := out.Findings[0]; f.Compliance != enforce.Noncompliant || f.Enforcement != enforce.Observed || out.Wants[0].Mode != enforce.Monitor {
 		t.Errorf("monitor: %+v %+v", f, out.Wants)
+	}
+}
+
+// Browsers do not offer printing while it is refused, where their policies are not somebody else's.
+func TestBrowsers(t *testing.T) {
+	for _, c := range []struct {
+		what, policy, except string
+		mode                 enforce.Mode
+		browsers             fact.Known[[]fact.Browser]
+		wants, unsure        int
+		reason               string
+	}{
+		{"two, and one that is somebody else's", noPrinting, "", enforce.Enforce, fact.Is([]fact.Browser{{ID: "chrome", Name: "Google Chrome"}, {ID: "firefox", Name: "Firefox", Taken: true}, {ID: "edge"}}), 2, 0,
+			"what escapes; the policies of Firefox are somebody else's, so that it offers printing"},
+		{"warn", noPrinting, "", enforce.Warn, fact.Is([]fact.Browser{{ID: "chrome"}}), 1, 0, ""},
+		{"an exception", noPrinting, "print", enforce.Enforce, fact.Is([]fact.Browser{{ID: "chrome"}}), 0, 0, ""},
+		{"allowed", `{"dlp":{"print_allowed":true}}`, "", enforce.Enforce, fact.Is([]fact.Browser{{ID: "chrome"}}), 0, 0, ""},
+		{"unknown", noPrinting, "", enforce.Enforce, fact.Unread[[]fact.Browser]("why"), 0, 1, ""},
+	} {
+		m := machine(fact.Queue{Name: "shut", Stopped: true, Told: true})
+		m.Browsers = c.browsers
+		d := document(t, c.policy).Capped(func(enforce.Setting) enforce.Mode { return c.mode }).Excepted(map[string][]string{"dlp": {c.except}})
+		out := decide(section.Open([]section.Section{Section}, d, m))
+		n := 0
+		for _, w := range out.Wants {
+			if w.Key.Kind != KindBrowser {
+				continue
+			}
+			if n++; w.Value != "no printing" || w.Mode != c.mode || w.Key.ID == "firefox" {
+				t.Errorf("%s: %+v", c.what, w)
+			}
+		}
+		if n != c.wants || len(out.Unsure) != c.unsure || !strings.Contains(out.Findings[0].Reason, c.reason) {
+			t.Errorf("%s: %+v", c.what, out)
+		}
 	}
 }
 

@@ -35,6 +35,7 @@ type Machine struct {
 	Clients     Known[[]Syncing] `json:"clients"`
 	Printing    Known[Printing]  `json:"printing"`
 	Sessions    Known[[]Session] `json:"sessions"`
+	Browsers    Known[[]Browser] `json:"browsers"`
 	// DisksRefused says that something on this machine can refuse external disks of every kind, and not USB's guard alone. It is not reported.
 	DisksRefused bool `json:"-"`
 	// Elsewhere are mounts that are on none of the disks. They are not reported.

@@ -20,6 +20,7 @@ const (
 	PartClients     Part = "clients"
 	PartPrinting    Part = "printing"
 	PartSessions    Part = "sessions"
+	PartBrowsers    Part = "browsers"
 )
 
 // row is one line of the table of parts. A new part is a field of Machine and a line here.
@@ -63,6 +64,7 @@ var parts = []row{
 	line(PartClients, "the processes", false, func(m *Machine) *Known[[]Syncing] { return &m.Clients }),
 	line(PartPrinting, "the print queues", false, func(m *Machine) *Known[Printing] { return &m.Printing }),
 	line(PartSessions, "the desktops", false, func(m *Machine) *Known[[]Session] { return &m.Sessions }),
+	line(PartBrowsers, "the browsers", false, func(m *Machine) *Known[[]Browser] { return &m.Browsers }),
 }
 
 // Unread says why a part of the snapshot is unknown, and reports whether it is.

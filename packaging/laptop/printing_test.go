@@ -72,6 +72,8 @@ systemd-run -q --unit printer ip netns exec outside python3 /root/printer.py; lp
 	r.sh(job, "waits", "slow")
 	r.wait("both print", "grep -q first /srv/kept/office && grep -q first /srv/kept/net")
 	before := r.sh(queues)
+	// A browser is a file of its name here; that one obeys, platform/browser tests with Debian's Chromium.
+	r.sh("mkdir -p /opt/google/chrome; touch /opt/google/chrome/chrome; test ! -e /etc/opt/chrome")
 
 	// Below enforce nothing is written.
 	for _, mode := range []string{"monitor", "warn"} {
@@ -80,7 +82,7 @@ systemd-run -q --unit printer ip netns exec outside python3 /root/printer.py; lp
 		if now := r.sh(queues); now != before {
 			t.Errorf("in %s mode: %s, not %s", mode, now, before)
 		}
-		r.sh("! nft list table inet warder_ports 2>/dev/null && ! grep -qs dbus: /etc/cups/subscriptions.conf")
+		r.sh("test ! -e /etc/opt/chrome; ! nft list table inet warder_ports 2>/dev/null && ! grep -qs dbus: /etc/cups/subscriptions.conf")
 		containsAll(t, r.sh("warder explain dlp print"), "WOULD DENY", "in "+mode+" mode")
 		contains(t, r.sh(nobody+"warder explain dlp print"), "ALLOW")
 		r.sh("! grep -rqs dbus: /etc/cups/subscriptions.conf /var/cache/cups /var/lib/cups")
@@ -91,6 +93,7 @@ systemd-run -q --unit printer ip netns exec outside python3 /root/printer.py; lp
 	r.set(noPrinting)
 	r.wait("the queues are closed", closedAll, 3)
 	t.Log(r.finding(printing))
+	r.wait("a user's browser is told", "%sgrep -q '\"PrintingEnabled\": false' "+chromePolicies, nobody)
 	for _, q := range []string{"office", "net", "slow"} {
 		if out := r.try(job, "never", q); out.Code == 0 || !strings.Contains(out.Out+out.Err, "not accepting jobs") {
 			t.Errorf("%s: %d %s %s", q, out.Code, out.Out, out.Err)
@@ -144,6 +147,7 @@ systemd-run -q --unit printer ip netns exec outside python3 /root/printer.py; lp
 		t.Errorf("with an exception: %s, not %s", now, before)
 	}
 	containsAll(t, r.sh("warder explain dlp print"), "ALLOW", "an exception for printing is in force")
+	r.wait("the browser may, too", "test ! -e /etc/opt/chrome")
 	r.set(`{"policy_data":{}}`)
 	r.wait("the way to the printer is open", "bash -c 'exec 3<>/dev/tcp/203.0.113.20/9100'")
 

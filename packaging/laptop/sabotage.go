@@ -35,6 +35,8 @@ const (
 	stickIsOff  = `test "$(cat /sys/bus/usb/devices/2-1/authorized)" = 0 && ! ls -d /sys/bus/usb/devices/2-1:*/driver 2>/dev/null`
 	device      = `usb.device/2-1@`
 	queueClosed = `lpstat -a office | grep -q 'not accepting' && lpstat -p office | grep -q disabled`
+	// chromePolicies is our file for Chrome, which is a file of its name alone on the laptop.
+	chromePolicies = "/etc/opt/chrome/policies/managed/warder.json"
 	// zones are zones by programs, which a test tells apart by their names.
 	zones = `"zones":{"work":{"executables":["/usr/bin/xclip"]}}`
 	// annHas runs a command on ann's desktop.
@@ -77,6 +79,10 @@ var Sabotages = []Sabotage{
 		Breaks: "cupsaccept office; cupsenable office", Mended: queueClosed, Subject: "printing.queue/office", Unnamed: true},
 	{Name: "the ports of printers are opened", Claims: []enforce.Setting{"dlp.print_allowed"}, Policy: `{"dlp":{"print_allowed":false}}`,
 		Breaks: "nft delete table inet warder_ports", Mended: "nft list table inet warder_ports", Subject: "ports/printers"},
+	{Name: "a browser's policies are removed", Claims: []enforce.Setting{"dlp.print_allowed"}, Policy: `{"dlp":{"print_allowed":false}}`,
+		Breaks: "rm " + chromePolicies, Mended: "grep -q PrintingEnabled " + chromePolicies, Subject: "browser.policy/chrome", Unnamed: true},
+	{Name: "a browser's policies are changed", Claims: []enforce.Setting{"dlp.print_allowed"}, Policy: `{"dlp":{"print_allowed":false}}`,
+		Breaks: `echo '{"PrintingEnabled":true}' >` + chromePolicies, Mended: `grep -q '"PrintingEnabled": false' ` + chromePolicies, Subject: "browser.policy/chrome", Unnamed: true},
 	{Name: "the helper that keeps the clipboard is killed", Claims: []enforce.Setting{"dlp.clipboard_sharing", "dlp.zones"}, Desk: true,
 		Policy: `{"dlp":{"clipboard_sharing":false,` + zones + `}}`, Breaks: "pkill -KILL -u ann -x -f '[^ ]*warder session'; " + annCopies, Mended: annKeeps},
 	{Name: "the helper that keeps the clipboard hangs", Claims: []enforce.Setting{"dlp.clipboard_direction"}, Desk: true, Seen: true,

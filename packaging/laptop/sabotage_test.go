@@ -70,6 +70,7 @@ func sabotages(t *testing.T, o Options) {
 	t.Log(whole.sh("uname -r"))
 	whole.medium("a", 48)
 	whole.spooler()
+	whole.sh("mkdir -p /opt/google/chrome; touch /opt/google/chrome/chrome")
 	whole.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p' >/root/device`)
 	for i, s := range Sabotages {
 		if s.Seen || s.Network || s.Desk {
@@ -99,7 +100,7 @@ func sabotages(t *testing.T, o Options) {
 				// What it reads is what is wanted of that resource.
 				said := false
 				for _, want := range []string{"set back and reads 0", "set back and reads external disks are refused", "set back and reads files on external disks are limited",
-					"set back and reads cannot start: ", "set back and reads takes no jobs, stopped", "set back and reads closed to 515 631 9100",
+					"set back and reads cannot start: ", "set back and reads takes no jobs, stopped", "set back and reads closed to 515 631 9100", "set back and reads no printing",
 					"it is gone by now"} {
 					said = said || strings.Contains(last, want)
 				}
