@@ -78,12 +78,12 @@ func (in *inbox) put(x xfixes.SelectionNotifyEvent) {
 	in.in.owners = append(in.in.owners, x)
 }
 
-// copied reports whether somebody has copied something that was not looked at yet.
-func (in *inbox) copied(selection xproto.Atom) bool {
+// copied reports whether somebody has copied something that was not looked at yet; ours is our own window.
+func (in *inbox) copied(selection xproto.Atom, ours xproto.Window) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for i := range in.in.owners {
-		if in.in.owners[i].Selection == selection {
+		if in.in.owners[i].Selection == selection && in.in.owners[i].Owner != ours {
 			return true
 		}
 	}

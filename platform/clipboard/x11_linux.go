@@ -495,7 +495,7 @@ func (b *board) offered(s *slot, list []xproto.Atom) {
 
 // takeOver takes a selection from its owner.
 func (b *board) takeOver(s *slot) {
-	if b.inbox.copied(s.atom) {
+	if b.inbox.copied(s.atom, s.win) {
 		return // somebody has copied something else, and is asked next
 	}
 	xproto.SetSelectionOwner(b.c, s.win, s.atom, s.at)
@@ -540,7 +540,8 @@ func (b *board) settled(s *slot) {
 		}
 	}
 	if s.stage = held; !s.mine {
-		if b.takeOver(s); !s.mine {
+		if b.takeOver(s); !s.mine { // it is tried again, unless it has another owner by then
+			s.stage, s.until = taking, time.Now().Add(takeWait)
 			return
 		}
 	}
@@ -673,7 +674,9 @@ func (b *board) late(now time.Time) {
 		}
 		switch {
 		case s.stage == taking && !s.mine:
-			b.takeOver(s)
+			if b.takeOver(s); s.mine {
+				b.settled(s)
+			}
 		case s.stage == taking:
 			for _, it := range s.items {
 				if !it.done {
