@@ -127,7 +127,7 @@ func TestClipboard(t *testing.T) {
 	rules := `"policy_data":{"dlp":{"clipboard_sharing":false,"zones":{"work":{"executables":["` + xclip + `"]}}}}}`
 	enforced := `{"compliance":"enforce",` + rules
 	l.admin("PUT", "/policies/policy-default", enforced)
-	found("nobody there", enforce.Compliant, enforce.Enforced, "nobody is logged in to a desktop")
+	found("nobody there", enforce.Compliant, enforce.Enforced, "no desktop session, as systemd-logind says")
 	logins.Store(&[]seat.Login{ours})
 	found("no helper", enforce.Uncertain, enforce.NotEnforced, "session 2 (x11): its helper (warder session) does not run")
 	part := &clipboard.Part{Type: "x11", Display: display, Self: self, Decode: func(b json.RawMessage) (clipboard.Rules, error) { return dlp.DecodeClipboard(b) }}

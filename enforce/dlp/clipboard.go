@@ -276,8 +276,6 @@ func (r *Rules) askPaste(p fact.Paste) section.Answer {
 	return a
 }
 
-const nobodyThere = "nobody is logged in to a desktop"
-
 // clipboard is the finding of clipboard_sharing and of clipboard_direction: every desktop has a helper that keeps it.
 func clipboard(c *section.Case, out *section.Outcome, s enforce.Setting) {
 	can, r := c.Can(s), rulesOf(c)
@@ -325,7 +323,7 @@ func clipboard(c *section.Case, out *section.Outcome, s enforce.Setting) {
 	if f.Compliance != enforce.Compliant {
 		return
 	}
-	if f.Reason = nobodyThere; len(list) == 0 {
+	if f.Reason = fact.NoDesktop; len(list) == 0 {
 		return
 	}
 	f.Reason = fmt.Sprintf("kept in %d session(s)", kept)

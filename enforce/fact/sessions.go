@@ -25,6 +25,9 @@ func (s *Session) Word() string {
 // Said is the same for people, with the session.
 func (s *Session) Said() string { return "session " + s.ID + " (" + s.Type + "): " + s.Word() }
 
+// NoDesktop is what is so where there is no session.
+const NoDesktop = "no desktop session, as systemd-logind says"
+
 // ClipboardWord is how the clipboard as a whole is called.
 const ClipboardWord = "the clipboard"
 

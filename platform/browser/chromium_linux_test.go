@@ -32,6 +32,9 @@ func TestChromium(t *testing.T) {
 		t.Skip(err)
 	}
 	if os.Getuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("needs root, for a mount namespace")
+		}
 		t.Skip("needs root, for a mount namespace")
 	}
 	f, _ := machine(t, "chromium")

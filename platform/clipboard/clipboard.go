@@ -23,7 +23,7 @@ const (
 
 	onlyLinux = "the clipboard is only kept on Linux in this version"
 	limit     = "on X11 alone; a paste within the first milliseconds after a copy passes (13 to 33 of 120 that were tried around it), and a program of the other zone that waits for copies, such as a clipboard " +
-		"manager, gets nearly each; the session's own user can end or replace the helper, which is found; X11 keeps no program from one that tries; not kept are drag and drop, and Wayland (docs/dlp.md)"
+		"manager, gets nearly each; the session's own user can end the helper, which is found, or put another program in its place, which is not; X11 keeps no program from one that tries; not kept are drag and drop, and Wayland (docs/dlp.md)"
 	zonesLimit = "a user can run a program of their own in any slice, or inside a program of a zone; a program without a SHA-256 is known by its place alone"
 )
 
@@ -63,10 +63,12 @@ const (
 	whyBegins  = "begins"
 	whyRules   = "rules"
 	whyDisplay = "display"
+	whyNone    = "no display"
 	whyWayland = "wayland"
 )
 
 var whys = map[string]string{whyBegins: "its helper is about to", whyRules: "its helper cannot read the rules", whyDisplay: "the X server does not answer its helper",
+	whyNone:    "its helper was started without DISPLAY",
 	whyWayland: waylandWhy}
 
 // On Wayland a compositor passes on what is copied, and does not say to or from whom.
@@ -104,7 +106,7 @@ func read(b json.RawMessage) (s Said, err error) {
 	}
 	for i := range s.Refused {
 		r := &s.Refused[i]
-		r.Copied, r.PastedIn = word(r.Copied, maxWord), word(r.PastedIn, maxWord)
+		r.From, r.To, r.Copied, r.PastedIn = word(r.From, maxWord), word(r.To, maxWord), word(r.Copied, maxWord), word(r.PastedIn, maxWord)
 	}
 	return s, nil
 }

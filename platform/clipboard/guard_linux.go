@@ -140,7 +140,7 @@ func (g *Guard) now(section, subject string) string {
 		words = append(words, x.Said())
 	}
 	if len(words) == 0 {
-		return "nobody is logged in to a desktop"
+		return fact.NoDesktop
 	}
 	return strings.Join(words, "; ")
 }
@@ -191,29 +191,31 @@ func (g *Guard) refused(d *platform.Desk, list []Refusal) {
 	g.mu.Lock()
 	rules, seen := g.rules, g.seen[d.ID]
 	newest := uint64(0)
-	var news []Refusal
 	for _, r := range list {
 		newest = max(newest, r.N)
 	}
 	if newest < seen {
 		seen = 0
 	}
-	for _, r := range list {
-		who, what := strconv.FormatUint(uint64(d.UID), 10), fmt.Sprintf("%s %s %s %s %s", d.ID, r.From, r.To, r.Copied, r.PastedIn)
-		if r.N > seen && g.told.News(who, what) {
-			g.told.Told(who, what)
-			news = append(news, r)
-		}
-	}
 	g.seen[d.ID] = newest
 	g.mu.Unlock()
 	if rules == nil {
 		return
 	}
-	for _, r := range news {
+	for _, r := range list {
 		p := &fact.Paste{From: r.From, To: r.To}
 		v := rules.Paste(p)
-		if v.Allow { // by the rules in force by now, or not in words of ours
+		if r.N <= seen || v.Allow { // told before; or allowed by now, or not in words of ours
+			continue
+		}
+		who, what := strconv.FormatUint(uint64(d.UID), 10), fmt.Sprintf("%s %s %s %s %s", d.ID, r.From, r.To, r.Copied, r.PastedIn)
+		g.mu.Lock()
+		news := g.told.News(who, what)
+		if news {
+			g.told.Told(who, what)
+		}
+		g.mu.Unlock()
+		if !news {
 			continue
 		}
 		note := "what was copied"
@@ -224,7 +226,7 @@ func (g *Guard) refused(d *platform.Desk, list []Refusal) {
 			note += " in " + r.PastedIn
 		}
 		g.Hand(platform.Decision{Section: g.Section(), Key: enforce.Key{Kind: Name, ID: fmt.Sprintf("%s %d", d.ID, time.Now().UnixNano())}, Subject: "clipboard of session " + d.ID,
-			Verdict: v, Fact: p, Done: enforce.Reading{State: enforce.Present, Value: "kept"}, New: true, Note: note,
+			Verdict: v, Fact: p, Done: enforce.Reading{State: enforce.Present, Value: "kept", How: "the session's helper"}, New: true, Note: note,
 			Reason: func() (string, string) { return rules.PasteReason(v, p) }})
 	}
 }

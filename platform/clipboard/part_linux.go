@@ -3,6 +3,7 @@ package clipboard
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"sync"
 	"time"
 )
@@ -159,7 +160,11 @@ func (p *Part) Run(ctx context.Context, changed func()) {
 		default:
 			began := time.Now()
 			if err := p.serve(ctx); err != nil && ctx.Err() == nil {
-				p.say(p.current(), Said{Why: whyDisplay})
+				why := whyDisplay
+				if errors.Is(err, errNoDisplay) {
+					why = whyNone
+				}
+				p.say(p.current(), Said{Why: why})
 				if time.Since(began) > maxAgain {
 					pause = again
 				}
@@ -175,6 +180,86 @@ func (p *Part) Run(ctx context.Context, changed func()) {
 		select {
 		case <-ctx.Done():
 		case <-p.poke:
+		}
+	}
+}
+
+// openWait is how long an X server may take to answer until it is said that it does not.
+const openWait = 10 * time.Second
+
+// open connects, however long that takes: an X server that is stopped answers when it goes on.
+func (p *Part) open(ctx context.Context, rules Rules) (*board, error) {
+	type opened struct {
+		b   *board
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		b, err := openBoard(p.Display, rules, p.Self, p.refused)
+		done <- opened{b, err}
+	}()
+	slow := time.NewTimer(openWait)
+	defer slow.Stop()
+	for {
+		select {
+		case o := <-done:
+			return o.b, o.err
+		case <-slow.C:
+			p.say(rules, Said{Why: whyDisplay})
+		case <-ctx.Done():
+			return nil, ctx.Err() // the program ends
+		}
+	}
+}
+
+// serve keeps the clipboard until the X server ends, ctx ends, or there are no rules and nothing is held.
+func (p *Part) serve(ctx context.Context) error {
+	rules := p.current()
+	b, err := p.open(ctx, rules)
+	if err != nil {
+		return err
+	}
+	defer b.inbox.stop()
+	defer b.c.Close()
+	defer context.AfterFunc(ctx, b.c.Close)() // whatever is waited for then
+	p.say(rules, Said{Kept: true})
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		if at := b.next(); at.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(at) + time.Millisecond)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.poke:
+			p.alive()
+			if now := p.current(); now != b.rules {
+				if b.rules = now; now != nil {
+					b.review()
+					p.say(now, Said{Kept: true})
+				} else {
+					b.letGo()
+					p.say(nil, Said{})
+				}
+			}
+		case <-timer.C:
+			b.late(time.Now())
+		case <-b.inbox.some:
+			in := b.inbox.get()
+			if in.ended {
+				return errGone
+			}
+			b.take(&in)
+		}
+		if b.failed != nil {
+			return b.failed
+		}
+		if b.rules == nil && !b.holding() {
+			b.finish()
+			return nil
 		}
 	}
 }

@@ -1,15 +1,11 @@
 package clipboard
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -41,11 +37,11 @@ type board struct {
 	out    map[place]*transfer
 	inbox  *inbox
 	failed error // no more windows can be made, or one of ours is gone
-	// takes are how often something was taken over in the second of second.
+	// takes counts what was taken over in the second that began at second.
 	takes  int
 	second time.Time
-	// left are windows that were given up, in which an owner may still write: one of another number would end programs that take no
-	// care. busy is until when they, or a question that is not answered, may be needed.
+	// left are windows that were given up, in which an owner may still write: a program that takes no care of errors would be ended if they
+	// were gone. busy is until when they, or a question that is not answered yet, may be needed.
 	left []leftWindow
 	busy time.Time
 }
@@ -147,7 +143,10 @@ var xgbMu sync.Mutex
 // The library says on standard error what is an answer for us.
 func init() { xgb.Logger.SetOutput(io.Discard) }
 
-var errGone = errors.New("the connection has ended")
+var (
+	errGone      = errors.New("the connection has ended")
+	errNoDisplay = errors.New("DISPLAY is not set")
+)
 
 // openBoard connects to an X server.
 func openBoard(display string, rules Rules, self uint32, told func(Refusal)) (b *board, err error) {
@@ -155,7 +154,7 @@ func openBoard(display string, rules Rules, self uint32, told func(Refusal)) (b 
 		display = os.Getenv("DISPLAY")
 	}
 	if display == "" {
-		return nil, errors.New("DISPLAY is not set")
+		return nil, errNoDisplay
 	}
 	xgbMu.Lock()
 	defer xgbMu.Unlock()
@@ -255,46 +254,6 @@ func (b *board) review() {
 	}
 }
 
-// look looks if programs of other users are connected, or may connect, where only they are kept apart.
-func (b *board) look() {
-	if b.looked = time.Now(); b.rules == nil || !b.rules.Alone() {
-		return
-	}
-	hosts, err := xproto.ListHosts(b.c).Reply()
-	if b.others = err != nil || hosts.Mode == xproto.AccessControlDisable || len(hosts.Hosts) == 0 && !cookie(); b.others {
-		return
-	}
-	for _, h := range hosts.Hosts { // beside whoever can read the session's own cookie
-		kind, name, _ := strings.Cut(string(h.Address), "\x00")
-		if h.Family != xproto.FamilyServerInterpreted || kind != "localuser" || name != b.known.user(b.self) && name != fmt.Sprint("#", b.self) {
-			b.others = true
-			return
-		}
-	}
-	r, err := res.QueryClientIds(b.c, 1, []res.ClientIdSpec{{Mask: res.ClientIdMaskLocalClientPID}}).Reply() // of all clients
-	if b.others = err != nil; b.others {
-		return
-	}
-	for _, id := range r.Ids {
-		if len(id.Value) == 1 {
-			if uid, ok := b.known.uid(id.Value[0]); ok && uid != b.self {
-				b.others = true
-			}
-		}
-	}
-}
-
-// cookie reports whether this user has anything that others need to connect. An X server that was started without lets everybody in, and
-// does not list them.
-func cookie() bool {
-	path := os.Getenv("XAUTHORITY")
-	if home, err := os.UserHomeDir(); path == "" && err == nil {
-		path = filepath.Join(home, ".Xauthority")
-	}
-	st, err := os.Stat(path)
-	return err == nil && st.Size() > 0
-}
-
 // keeps reports whether what a program copies has to be kept.
 func (b *board) keeps(p *program) bool {
 	if b.rules == nil || b.rules.Alone() && !b.others {
@@ -302,158 +261,6 @@ func (b *board) keeps(p *program) bool {
 	}
 	zone := b.rules.Zone(&p.Program, b.self)
 	return p.unsure || b.rules.Keeps(zone)
-}
-
-// owned has somebody else own a selection, since then.
-func (b *board) owned(s *slot, owner xproto.Window, at xproto.Timestamp) {
-	if s.mine && owner != 0 {
-		// Two copies in the same millisecond: we have taken the selection between the second one and our hearing of it.
-		if o, err := xproto.GetSelectionOwner(b.c, s.atom).Reply(); err == nil && o.Owner == s.win {
-			return
-		}
-	}
-	waiting := s.waiting // who asked us for what was there before gets what is there now
-	s.waiting = nil
-	b.drop(s)
-	defer func() {
-		if s.stage == asking {
-			s.waiting = append(waiting, s.waiting...)
-			return
-		}
-		for i := range waiting {
-			b.answer(&waiting[i], 0)
-		}
-	}()
-	if owner == 0 || b.rules == nil {
-		return
-	}
-	s.at, s.owner = at, owner
-	// Only then is it asked anything: xclip loses count of what it is handing out when it is.
-	if s.source = b.program(owner); !b.keeps(s.source) || s.primary && b.lend(s) {
-		return
-	}
-	b.ask(s)
-	s.stage = asking
-}
-
-// ask asks an owner what it has.
-func (b *board) ask(s *slot) {
-	xproto.DeleteProperty(b.c, s.win, b.atoms["WARDER_TARGETS"])
-	xproto.ConvertSelection(b.c, s.win, s.atom, b.atoms["TARGETS"], b.atoms["WARDER_TARGETS"], s.at)
-}
-
-// client is the part of a window's number that says whose it is.
-func (b *board) client(w xproto.Window) uint32 { return uint32(w) &^ b.mask }
-
-// lend leaves what is marked to a program that has the keyboard: toolkits take the mark back from who loses PRIMARY, and nobody could
-// mark anything. It is taken when the keyboard goes to somebody else.
-func (b *board) lend(s *slot) bool {
-	for range 4 {
-		f, err := xproto.GetInputFocus(b.c).Reply()
-		if s.stage == lent && err == nil && f.Focus == s.focus { // it still had it after we began to listen
-			return true
-		}
-		before := s.focus
-		s.stage, s.focus = free, 0
-		if err == nil && f.Focus > xproto.InputFocusPointerRoot && b.client(f.Focus) == b.client(s.owner) {
-			s.stage, s.focus = lent, f.Focus
-			b.listen(s.focus)
-		}
-		if before != 0 && before != s.focus {
-			b.listen(before)
-		}
-		if s.stage == free {
-			return false
-		}
-	}
-	focus := s.focus
-	s.stage, s.focus = free, 0
-	b.listen(focus)
-	return false
-}
-
-// unfocused has a window lose the keyboard.
-func (b *board) unfocused(w xproto.Window) {
-	for _, s := range b.slots {
-		if s.stage != lent || s.focus != w {
-			continue
-		}
-		if !b.keeps(s.source) {
-			b.drop(s)
-			continue
-		}
-		s.stage, s.focus = free, 0
-		b.listen(w)
-		if !b.lend(s) {
-			s.stage = asking
-			b.ask(s)
-		}
-	}
-}
-
-// listen has the X server tell what has to be known of somebody else's window now.
-func (b *board) listen(w xproto.Window) {
-	mask := uint32(0)
-	for _, s := range b.slots {
-		if s.stage == lent && s.focus == w {
-			mask |= xproto.EventMaskFocusChange
-		}
-	}
-	for to := range b.out {
-		if to.win == w {
-			mask |= xproto.EventMaskPropertyChange | xproto.EventMaskStructureNotify
-		}
-	}
-	xproto.ChangeWindowAttributes(b.c, w, xproto.CwEventMask, []uint32{mask})
-}
-
-// replace gives up a window in which something may still be written.
-func (b *board) replace(s *slot, it *item) {
-	for i, w := range s.wins {
-		if w == it.win {
-			b.left = append(b.left, leftWindow{win: w, until: time.Now().Add(leftWait)})
-			s.wins[i] = b.window()
-		}
-	}
-	if len(b.left) > maxLeft {
-		xproto.DestroyWindow(b.c, b.left[0].win)
-		b.left = b.left[1:]
-	}
-}
-
-// tooLate removes what an owner writes too late, so that it goes on, and nobody reads it.
-func (b *board) tooLate(w xproto.Window, property xproto.Atom) {
-	for i := range b.left {
-		if x := &b.left[i]; x.win == w && x.written < maxLeftRead {
-			x.written++
-			xproto.DeleteProperty(b.c, w, property)
-		}
-	}
-}
-
-// drop forgets what a selection had. Who waits for it gets nothing.
-func (b *board) drop(s *slot) {
-	for i := range s.waiting {
-		b.answer(&s.waiting[i], 0)
-	}
-	for _, it := range s.items {
-		if !it.done || it.bad {
-			b.replace(s, it)
-			b.busy = time.Now().Add(leftWait)
-		}
-	}
-	if s.stage == asking {
-		b.busy = time.Now().Add(leftWait)
-	}
-	b.orphan(s)
-	focus, size := s.focus, s.size
-	s.stage, s.mine, s.items, s.size, s.waiting, s.source, s.focus = free, false, nil, 0, nil, nil, 0
-	if focus != 0 {
-		b.listen(focus)
-	}
-	if size >= large {
-		time.AfterFunc(leftWait/10, debug.FreeOSMemory) // not now: somebody copies
-	}
 }
 
 // program is who has a window.
@@ -473,197 +280,6 @@ func (b *board) slotOf(w xproto.Window) *slot {
 		}
 	}
 	return nil
-}
-
-// offered has an owner say what forms there are of what it has. It is asked for them, and the selection is taken when they are there, or
-// after a moment: what it was asked for before that it still answers.
-func (b *board) offered(s *slot, list []xproto.Atom) {
-	n := 0
-	for _, target := range list {
-		if n == maxItems || b.does(target) || s.item(target) != nil {
-			continue
-		}
-		it := &item{target: target, win: s.wins[n]}
-		s.items = append(s.items, it)
-		n++
-		xproto.DeleteProperty(b.c, it.win, b.place)
-		xproto.ConvertSelection(b.c, it.win, s.atom, target, b.place, s.at)
-	}
-	s.stage, s.until = taking, time.Now().Add(takeWait)
-	b.settled(s)
-}
-
-// takeOver takes a selection from its owner.
-func (b *board) takeOver(s *slot) {
-	if b.inbox.copied(s.atom, s.win) {
-		return // somebody has copied something else, and is asked next
-	}
-	xproto.SetSelectionOwner(b.c, s.win, s.atom, s.at)
-	s.mine, s.until = true, time.Now().Add(itemWait)
-	if s.source.unsure { // now there is time
-		b.known.settle(s.source)
-	}
-	if now := time.Now(); now.Sub(b.second) >= time.Second {
-		b.second, b.takes = now, 0
-	}
-	if b.takes++; b.takes > maxTakes { // two that take it from each other, for ever
-		time.Sleep(takeRest)
-	}
-}
-
-func (b *board) does(target xproto.Atom) bool {
-	for _, n := range doing {
-		if b.atoms[n] == target {
-			return true
-		}
-	}
-	return target == 0
-}
-
-func (s *slot) item(target xproto.Atom) *item {
-	for _, it := range s.items {
-		if it.target == target {
-			return it
-		}
-	}
-	return nil
-}
-
-// settled notes if all has come, and answers who waited for it.
-func (b *board) settled(s *slot) {
-	if s.stage != taking {
-		return
-	}
-	for _, it := range s.items {
-		if !it.done {
-			return
-		}
-	}
-	if s.stage = held; !s.mine {
-		if b.takeOver(s); !s.mine { // it is tried again, unless it has another owner by then
-			s.stage, s.until = taking, time.Now().Add(takeWait)
-			return
-		}
-	}
-	if s.until = (time.Time{}); s.item(b.atoms[secretHint]) != nil {
-		s.until = time.Now().Add(secretWait)
-	}
-	b.handedOut(s)
-}
-
-// converted is an owner's answer to what we asked.
-func (b *board) converted(e *xproto.SelectionNotifyEvent) {
-	s := b.slotOf(e.Requestor)
-	if s == nil || s.atom != e.Selection {
-		return
-	}
-	if e.Target == b.atoms["TARGETS"] && e.Requestor == s.win {
-		if s.stage != asking || e.Time != s.at {
-			xproto.DeleteProperty(b.c, s.win, b.atoms["WARDER_TARGETS"])
-			return
-		}
-		b.offered(s, b.targets(s, e.Property))
-		return
-	}
-	for _, it := range s.items {
-		if it.target != e.Target || it.win != e.Requestor || it.done || it.parts || s.stage != taking || e.Time != s.at {
-			continue
-		}
-		switch e.Property {
-		case b.place:
-			b.receive(s, it)
-		case 0:
-			it.done, it.bad = true, true
-			b.settled(s)
-		}
-		return
-	}
-	if e.Property != 0 { // too late: everybody can read it there
-		xproto.DeleteProperty(b.c, e.Requestor, e.Property)
-	}
-}
-
-// robbed looks at a selection that somebody has taken in our name: the X server lets everybody say that our window owns it.
-func (b *board) robbed(s *slot) {
-	o, err := xproto.GetSelectionOwner(b.c, s.atom).Reply()
-	if err != nil || o.Owner != s.win {
-		return // somebody has it in their own, which is told
-	}
-	xproto.SetSelectionOwner(b.c, 0, s.atom, xproto.TimeCurrentTime)
-	b.drop(s)
-}
-
-// targets reads what forms an owner has. One that does not say has text.
-func (b *board) targets(s *slot, property xproto.Atom) (list []xproto.Atom) {
-	if property == b.atoms["WARDER_TARGETS"] {
-		r, err := xproto.GetProperty(b.c, true, s.win, property, xproto.GetPropertyTypeAny, 0, 4*maxItems).Reply()
-		if err == nil && r.Format == 32 {
-			for i := 0; i+4 <= len(r.Value); i += 4 {
-				list = append(list, xproto.Atom(xgb.Get32(r.Value[i:])))
-			}
-		}
-	}
-	if len(list) == 0 {
-		list = []xproto.Atom{b.atoms["UTF8_STRING"], xproto.AtomString}
-	}
-	return list
-}
-
-// receive reads one form, or the next part of it.
-func (b *board) receive(s *slot, it *item) {
-	room := maxHeld - b.size()
-	r, err := xproto.GetProperty(b.c, true, it.win, b.place, xproto.GetPropertyTypeAny, 0, uint32(room/4+1)).Reply()
-	if err != nil {
-		return
-	}
-	if s.mine {
-		s.until = time.Now().Add(itemWait)
-	}
-	switch {
-	case r.Type == b.atoms["INCR"] && !it.parts:
-		it.parts = true // its deletion asks for the first part
-		return
-	case r.Type == 0 && it.parts:
-		return // nothing is there now
-	case r.BytesAfter > 0 || len(r.Value) > room:
-		xproto.DeleteProperty(b.c, it.win, b.place)
-		s.size -= len(it.data)
-		it.data, it.done, it.bad = nil, true, true
-	case it.parts && len(r.Value) > 0:
-		if it.kind, it.format = r.Type, r.Format; r.Format == 0 {
-			it.format = 8
-		}
-		it.data = append(it.data, r.Value...)
-		s.size += len(r.Value)
-		return
-	case it.parts:
-		if it.done = true; it.kind == 0 { // it was empty
-			it.kind, it.format = r.Type, r.Format
-		}
-		b.handedOut(s)
-	default:
-		it.kind, it.format, it.data, it.done, it.bad = r.Type, r.Format, r.Value, true, r.Type == 0
-		s.size += len(r.Value)
-		b.handedOut(s)
-	}
-	b.settled(s)
-}
-
-// handedOut answers who waited for what has come.
-func (b *board) handedOut(s *slot) {
-	waiting := s.waiting
-	s.waiting = nil
-	for i := range waiting {
-		b.asked(s, &waiting[i])
-	}
-}
-
-// size is how much is held of all selections.
-func (b *board) size() (n int) {
-	for _, s := range b.slots {
-		n += s.size
-	}
-	return n
 }
 
 // late does what it is time for: it gives up on those who do not answer, and on what must not be held any longer.
@@ -795,6 +411,15 @@ func (b *board) take(in *arrived) {
 	}
 }
 
+// letGo has nothing more be taken over. What is held stays, for everybody.
+func (b *board) letGo() {
+	for _, s := range b.slots {
+		if !s.mine {
+			b.drop(s)
+		}
+	}
+}
+
 // finish answers who has asked us until now: a program whose question is never answered waits for a long time.
 func (b *board) finish() {
 	_, err := xproto.GetInputFocus(b.c).Reply() // what was sent before has come when this has, but for the inbox
@@ -805,84 +430,5 @@ func (b *board) finish() {
 			return
 		}
 		b.take(&in)
-	}
-}
-
-// openWait is how long an X server may take to answer until it is said that it does not.
-const openWait = 10 * time.Second
-
-// open connects, however long that takes: an X server that is stopped answers when it goes on.
-func (p *Part) open(ctx context.Context, rules Rules) (*board, error) {
-	type opened struct {
-		b   *board
-		err error
-	}
-	done := make(chan opened, 1)
-	go func() {
-		b, err := openBoard(p.Display, rules, p.Self, p.refused)
-		done <- opened{b, err}
-	}()
-	slow := time.NewTimer(openWait)
-	defer slow.Stop()
-	for {
-		select {
-		case o := <-done:
-			return o.b, o.err
-		case <-slow.C:
-			p.say(rules, Said{Why: whyDisplay})
-		case <-ctx.Done():
-			return nil, ctx.Err() // the program ends
-		}
-	}
-}
-
-// serve keeps the clipboard until the X server ends, ctx ends, or there are no rules and nothing is held.
-func (p *Part) serve(ctx context.Context) error {
-	rules := p.current()
-	b, err := p.open(ctx, rules)
-	if err != nil {
-		return err
-	}
-	defer b.inbox.stop()
-	defer b.c.Close()
-	defer context.AfterFunc(ctx, b.c.Close)() // whatever is waited for then
-	p.say(rules, Said{Kept: true})
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		if at := b.next(); at.IsZero() {
-			timer.Stop()
-		} else {
-			timer.Reset(time.Until(at) + time.Millisecond)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-p.poke:
-			p.alive()
-			if now := p.current(); now != b.rules {
-				if b.rules = now; now != nil {
-					b.review()
-					p.say(now, Said{Kept: true})
-				} else {
-					p.say(nil, Said{})
-				}
-			}
-		case <-timer.C:
-			b.late(time.Now())
-		case <-b.inbox.some:
-			in := b.inbox.get()
-			if in.ended {
-				return errGone
-			}
-			b.take(&in)
-		}
-		if b.failed != nil {
-			return b.failed
-		}
-		if b.rules == nil && !b.holding() {
-			b.finish()
-			return nil
-		}
 	}
 }
