@@ -28,7 +28,7 @@ func TestEncryption(t *testing.T) {
 		if err := os.Truncate(file, size); err != nil {
 			t.Fatal(err)
 		}
-		args = append(args, "-drive", "file="+file+",if=virtio,format=raw")
+		args = append(args, "-drive", "file="+file+",if=virtio,format=raw,cache=unsafe")
 	}
 	whole := ready(t, Options{Args: args})
 	whole.set(`{"policy_data":` + encrypted + `}`)

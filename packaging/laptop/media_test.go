@@ -44,7 +44,8 @@ true`
 func media(t *testing.T, suite string) *rig {
 	t.Helper()
 	image, _ := need(t)
-	o := Options{Image: image + suite, Single: true}
+	// The kernel's patience with an NVMe is half a minute of real time, for which a busy host may stop; then it takes the disk away.
+	o := Options{Image: image + suite, Single: true, Append: "nvme_core.io_timeout=600 nvme_core.admin_timeout=600"}
 	if _, err := os.Stat(filepath.Join(o.Image, "stamp")); err != nil {
 		t.Fatalf("the laptop's image is not built: %v", err)
 	}
@@ -63,12 +64,12 @@ func media(t *testing.T, suite string) *rig {
 		`mkfs.vfat --offset 2048 "$0" 32768 >/dev/null`, card).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	o.Args = []string{"-drive", "if=none,id=card,format=raw,file=" + card, "-device", "sdhci-pci", "-device", "sd-card,drive=card",
+	o.Args = []string{"-drive", "if=none,id=card,format=raw,cache=unsafe,file=" + card, "-device", "sdhci-pci", "-device", "sd-card,drive=card",
 		// An NVMe behind a port that leads outside, and one behind a port that does not, which can be hot-plugged just the same.
 		"-acpitable", "file=" + aml,
 		"-device", "pcie-root-port,id=outside,bus=pcie.0,addr=0x8,chassis=1", "-device", "pcie-root-port,id=inside,bus=pcie.0,addr=0x9,chassis=2",
-		"-drive", "if=none,id=nv1,format=raw,file=" + nvme, "-device", "nvme,drive=nv1,serial=outside-1,bus=outside",
-		"-drive", "if=none,id=nv2,format=raw,file=" + nvme + "2", "-device", "nvme,drive=nv2,serial=inside-1,bus=inside"}
+		"-drive", "if=none,id=nv1,format=raw,cache=unsafe,file=" + nvme, "-device", "nvme,drive=nv1,serial=outside-1,bus=outside",
+		"-drive", "if=none,id=nv2,format=raw,cache=unsafe,file=" + nvme + "2", "-device", "nvme,drive=nv2,serial=inside-1,bus=inside"}
 	r := start(t, o)
 	r.wait("the card and the disks are there", "test -b /dev/mmcblk0p2 -a -b /dev/nvme0n1 -a -b /dev/nvme1n1")
 	r.server("")
@@ -130,7 +131,19 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		if kernel := name == "in every way" || name == "at once" || name == "every file system" || name == "sizes" || name == "sync clients" || name == "removed"; !first && !kernel && os.Getenv("WARDER_SOAK") == "" {
 			return
 		}
-		t.Run(name, func(t *testing.T) { f(t, &rig{whole.Laptop, t, whole.dir, whole.policy}) })
+		if t.Failed() {
+			return // each part begins with what the one before left: what fails after this says nothing
+		}
+		t.Run(name, func(t *testing.T) {
+			r := &rig{whole.Laptop, t, whole.dir, whole.policy}
+			defer func() {
+				if t.Failed() {
+					out, _ := r.Run(minute, "dmesg | grep -iE 'nvme|mmc|sdhci|error|stall|hung|blocked' | tail -n 30; grep -E 'nvme|mmc|vault|/run/' /proc/mounts; ls /dev/nvme* /dev/mmc*; uptime")
+					whole.failed = append(whole.failed, t.Name()+" failed; of the kernel:\n"+out.Out)
+				}
+			}()
+			f(t, r)
+		})
 	}
 	finding := bothRefused
 	refusedNow := func(r *rig) {

@@ -95,7 +95,7 @@ func (l *Laptop) Unplug(id string) error {
 // Stick makes a raw file on the host the medium of a future stick, by node name.
 func (l *Laptop) Stick(node, file string) error {
 	_, err := l.qmp.do("blockdev-add", map[string]any{
-		"node-name": node, "driver": "raw", "file": map[string]any{"driver": "file", "filename": file},
+		"node-name": node, "driver": "raw", "cache": map[string]any{"no-flush": true}, "file": map[string]any{"driver": "file", "filename": file},
 	})
 	return err
 }

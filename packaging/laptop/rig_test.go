@@ -72,7 +72,7 @@ func start(t *testing.T, o Options) *rig {
 const unmount = `#!/bin/sh
 n=0; until umount "$1"; do
   for p in $(pidof warder); do if ls -l /proc/$p/fd /proc/$p/cwd /proc/$p/root | grep -F "$1"; then echo "warder ($p) holds $1" >&2; exit 1; fi; done
-  n=$((n+1)); test $n -lt 40 || { ls -ld /proc/[0-9]*/cwd /proc/[0-9]*/fd/* 2>/dev/null | grep -F " $1" >&2; exit 32; }; sleep 0.25; mountpoint -q "$1" || exit 1
+  n=$((n+1)); test $n -lt 120 || { ls -ld /proc/[0-9]*/cwd /proc/[0-9]*/fd/* 2>/dev/null | grep -F " $1" >&2; exit 32; }; sleep 0.25; mountpoint -q "$1" || exit 1
 done`
 
 // fatal ends the test, and says why once more at the end of the log.
