@@ -4,12 +4,13 @@ import (
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/browser"
 	"github.com/warderd/warder/platform/clipboard"
-	"github.com/warderd/warder/platform/cloudsync"
+	"github.com/warderd/warder/platform/desktop"
 	"github.com/warderd/warder/platform/encryption"
 	"github.com/warderd/warder/platform/firewall"
 	"github.com/warderd/warder/platform/input"
 	"github.com/warderd/warder/platform/media"
 	"github.com/warderd/warder/platform/printing"
+	"github.com/warderd/warder/platform/programs"
 	"github.com/warderd/warder/platform/quarantine"
 	"github.com/warderd/warder/platform/resolver"
 	"github.com/warderd/warder/platform/tunnel"
@@ -18,5 +19,5 @@ import (
 )
 
 // capabilities lists what this system has, in the order in which it is observed and enforced.
-var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability, media.Capability, media.FileSize, quarantine.Capability, cloudsync.Capability,
-	firewall.Capability, firewall.SwitchCapability, firewall.PortsCapability, resolver.Capability, tunnel.Capability, printing.Capability, clipboard.Capability, browser.Capability}
+var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability, media.Capability, media.FileSize, quarantine.Capability, programs.Clients, programs.Tools,
+	firewall.Capability, firewall.SwitchCapability, firewall.PortsCapability, resolver.Capability, tunnel.Capability, printing.Capability, clipboard.Capability, browser.Capability, desktop.Capability}

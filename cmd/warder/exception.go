@@ -14,7 +14,7 @@ import (
 
 func (a *app) exception() *cobra.Command {
 	var usb, network, disk, client, mount, file string
-	var printing, board bool
+	var printing, board, shots bool
 	c := &cobra.Command{
 		Use: "exception CODE", Short: "Let something pass with a code from support", Args: cobra.ExactArgs(1),
 		Long: "Support reads out a code for one thing on this machine, such as a stick, for a time. It works without a network, " +
@@ -50,6 +50,9 @@ func (a *app) exception() *cobra.Command {
 			if board {
 				in.Section, in.Subject = "dlp", policy.ClipboardSubject
 			}
+			if shots {
+				in.Section, in.Subject = "dlp", policy.ScreenshotSubject
+			}
 			if err := a.client().Do(cmd.Context(), "POST", "/v1/exceptions", in, &x); err != nil {
 				return fmt.Errorf("cannot take the code: %w", err)
 			}
@@ -58,6 +61,9 @@ func (a *app) exception() *cobra.Command {
 			}
 			if x.Section == "dlp" && x.Subject == policy.ClipboardSubject {
 				return a.say(cmd, x, "Everything may be copied until %s.\n", x.Until.Local().Format(time.DateTime))
+			}
+			if x.Section == "dlp" && x.Subject == policy.ScreenshotSubject {
+				return a.say(cmd, x, "Pictures of the screen may be taken until %s.\n", x.Until.Local().Format(time.DateTime))
 			}
 			if x.Section == "dlp" {
 				return a.say(cmd, x, "This computer may print until %s.\n", x.Until.Local().Format(time.DateTime))
@@ -79,6 +85,7 @@ func (a *app) exception() *cobra.Command {
 	c.Flags().StringVar(&file, "file", "", "the path of a file on an external disk that may be larger than the policy allows")
 	c.Flags().BoolVar(&printing, "print", false, "printing")
 	c.Flags().BoolVar(&board, "clipboard", false, "copying between work and personal")
-	c.MarkFlagsMutuallyExclusive("usb", "network", "disk", "client", "mount", "file", "print", "clipboard")
+	c.Flags().BoolVar(&shots, "screenshot", false, "pictures of the screen")
+	c.MarkFlagsMutuallyExclusive("usb", "network", "disk", "client", "mount", "file", "print", "clipboard", "screenshot")
 	return c
 }

@@ -129,11 +129,12 @@ func (a *app) explainStorage() *cobra.Command {
 
 func (a *app) explainDLP() *cobra.Command {
 	return &cobra.Command{
-		Use: "dlp print [QUEUE] | dlp clipboard [FROM TO]", Short: "Explain the verdict on printing, or on the clipboard",
+		Use: "dlp print [QUEUE] | dlp clipboard [FROM TO] | dlp screenshot [PROGRAM]", Short: "Explain the verdict on printing, the clipboard or screenshots",
 		Long: "Explains whether this computer may print, why, what would change it, and what the print queues do now; or whether\n" +
-			"something may be copied from work to personal or back, and what is so in each session now.",
-		Example: "  warder explain dlp print\n  warder explain dlp print office\n  warder explain dlp clipboard\n  warder explain dlp clipboard work personal",
-		Args:    cobra.RangeArgs(1, 3), ValidArgs: []string{"print", "clipboard"},
+			"something may be copied from work to personal or back, and what is so in each session now; or whether pictures of the\n" +
+			"screen may be taken, by all or by one program.",
+		Example: "  warder explain dlp print\n  warder explain dlp print office\n  warder explain dlp clipboard\n  warder explain dlp clipboard work personal\n  warder explain dlp screenshot flameshot",
+		Args:    cobra.RangeArgs(1, 3), ValidArgs: []string{"print", "clipboard", "screenshot"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var in dlp.Subject
 			switch {
@@ -145,12 +146,18 @@ func (a *app) explainDLP() *cobra.Command {
 				in.Clipboard = true
 			case args[0] == "clipboard" && len(args) == 3:
 				in.Clipboard, in.From, in.To = true, args[1], args[2]
+			case args[0] == "screenshot" && len(args) < 3:
+				if in.Screenshot = true; len(args) == 2 {
+					in.Program = args[1]
+				}
+			case args[0] == "screenshot":
+				return cli.Usagef("name one program")
 			case args[0] == "print":
 				return cli.Usagef("name one queue")
 			case args[0] == "clipboard":
 				return cli.Usagef("name both zones, such as work personal")
 			default:
-				return cli.Usagef("%q must be print or clipboard", args[0])
+				return cli.Usagef("%q must be print, clipboard or screenshot", args[0])
 			}
 			return a.explained(cmd, "dlp", in)
 		},

@@ -15,7 +15,15 @@ const KindBrowser = "browser.policy"
 // says nothing of why.
 func browsers(c *section.Case, out *section.Outcome) {
 	r := rulesOf(c)
-	if !r.AboutPrinting() || r.mayPrint {
+	var by []enforce.Setting
+	noPrint, noShots := r.AboutPrinting() && !r.mayPrint, r.AboutTools() && !r.mayShoot
+	if noPrint {
+		by = append(by, settingPrint)
+	}
+	if noShots {
+		by = append(by, settingShots)
+	}
+	if len(by) == 0 {
 		return
 	}
 	if _, unread := c.Machine.Unread(fact.PartBrowsers); unread {
@@ -24,8 +32,8 @@ func browsers(c *section.Case, out *section.Outcome) {
 	}
 	for i := range c.Machine.Browsers.V {
 		if b := &c.Machine.Browsers.V[i]; !b.Taken {
-			out.Wants = append(out.Wants, enforce.Want{Key: enforce.Key{Kind: KindBrowser, ID: b.ID}, Value: enforce.Value(fact.BrowserPolicy(true, false)), By: []enforce.Setting{settingPrint},
-				Mode: c.Document.Mode(settingPrint), Phase: enforce.Close})
+			out.Wants = append(out.Wants, enforce.Want{Key: enforce.Key{Kind: KindBrowser, ID: b.ID}, Value: enforce.Value(fact.BrowserPolicy(noPrint, noShots)), By: by,
+				Mode: c.Document.Mode(by[0]), Phase: enforce.Close})
 		}
 	}
 }

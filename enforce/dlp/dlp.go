@@ -1,5 +1,5 @@
-// Package dlp decides the section "dlp": whether anything may be printed, and what may be pasted where. It is pure. In this version no
-// back end supports its other settings: each one that a policy manages is reported as unsupported, with that reason.
+// Package dlp decides the section "dlp": whether anything may be printed, whether pictures of the screen may be taken, and what may be
+// pasted where. It is pure. In this version no back end supports sensitive_data_patterns, which is reported so.
 package dlp
 
 import (
@@ -28,7 +28,8 @@ func decide(c *section.Case) section.Outcome {
 		switch s {
 		case settingPrint:
 			printing(c, &out)
-			browsers(c, &out)
+		case settingShots:
+			screenshots(c, &out)
 		case settingSharing, settingDirection:
 			clipboard(c, &out, s)
 		case settingZones:
@@ -37,6 +38,7 @@ func decide(c *section.Case) section.Outcome {
 			out.Findings = append(out.Findings, section.NotYet(c, s))
 		}
 	}
+	browsers(c, &out)
 	return out
 }
 
@@ -46,18 +48,23 @@ type Rules struct {
 	noPrint   bool         // print_allowed is false
 	printMode enforce.Mode // its mode
 	mayPrint  bool         // an exception is in force
+	noShots   bool         // screenshot_allowed is false
+	shotsMode enforce.Mode
+	mayShoot  bool
 	clip      board
 }
 
 func compile(d *policy.Document, m *fact.Machine) *Rules {
 	return &Rules{machine: m, noPrint: !d.DLP.PrintAllowed.Or(true) && m.Can(string(settingPrint)).Level != fact.Unsupported,
-		printMode: d.Mode(settingPrint), mayPrint: slices.Contains(d.Exceptions["dlp"], policy.PrintSubject), clip: boardOf(d, m)}
+		printMode: d.Mode(settingPrint), mayPrint: slices.Contains(d.Exceptions["dlp"], policy.PrintSubject), clip: boardOf(d, m),
+		noShots: !d.DLP.ScreenshotAllowed.Or(true) && m.Can(string(settingShots)).Level != fact.Unsupported, shotsMode: d.Mode(settingShots),
+		mayShoot: slices.Contains(d.Exceptions["dlp"], policy.ScreenshotSubject)}
 }
 
 // rulesOf are the rules of this section in a case.
 func rulesOf(c *section.Case) *Rules { return c.Rules("dlp").(*Rules) }
 
-// Subject is the subject of a question: whether something may be printed, or pasted.
+// Subject is the subject of a question: whether something may be printed, or pasted, or whether pictures of the screen may be taken.
 type Subject struct {
 	Clipboard bool   `json:"clipboard,omitempty"`
 	From      string `json:"from,omitempty"` // from this zone to that one; both are empty for both ways
@@ -65,17 +72,25 @@ type Subject struct {
 
 	Print bool   `json:"print,omitempty"`
 	Queue string `json:"queue,omitempty"` // by this queue; what the answer says of now is about it
+
+	Screenshot bool   `json:"screenshot,omitempty"`
+	Program    string `json:"program,omitempty"` // by this one
 }
 
-// Explain answers whether something may be printed or pasted.
+// Explain answers whether something may be done.
 func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Answer, error) {
 	var in Subject
 	if err := json.Unmarshal(subject, &in); err != nil {
 		return section.Answer{}, fmt.Errorf("the subject cannot be read: %w", err)
 	}
 	switch {
-	case in.Clipboard == in.Print:
+	case count(in.Clipboard, in.Print, in.Screenshot) != 1:
 		return section.Answer{}, errSubject
+	case in.Screenshot:
+		if len(in.Program) > maxQueue {
+			return section.Answer{}, fmt.Errorf("program %q must have at most %d bytes", enforce.Plain(in.Program[:maxQueue]), maxQueue)
+		}
+		return r.explainShots(in.Program), nil
 	case in.Clipboard:
 		return r.explainClipboard(&in)
 	}
@@ -100,8 +115,22 @@ func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Ans
 	return section.Answer{}, fmt.Errorf("%w: the spooler has no queue %q", section.ErrAbsent, enforce.Plain(in.Queue))
 }
 
-// Replay judges a paste again that was refused.
+// count counts what is so.
+func count(list ...bool) (n int) {
+	for _, x := range list {
+		if x {
+			n++
+		}
+	}
+	return n
+}
+
+// Replay judges a paste or a program again that was refused.
 func (r *Rules) Replay(facts enforce.Facts) (section.Answer, bool) {
+	var x fact.Running
+	if json.Unmarshal([]byte(facts), &x) == nil && x.App != "" {
+		return r.explainShots(x.App), true
+	}
 	var p fact.Paste
 	if err := json.Unmarshal([]byte(facts), &p); err != nil || p.From == "" || p.To == "" {
 		return section.Answer{}, false
@@ -109,10 +138,13 @@ func (r *Rules) Replay(facts enforce.Facts) (section.Answer, bool) {
 	return r.askPaste(p), true
 }
 
-// Present answers for each queue of the snapshot, and for the clipboard of each session.
+// Present answers for each queue and each screenshot program of the snapshot, and for the clipboard of each session.
 func (r *Rules) Present() (out []section.Answer) {
 	for i := range r.machine.Printing.V.Queues {
 		out = append(out, r.askPrint(&r.machine.Printing.V.Queues[i]))
+	}
+	for i := range r.machine.Tools.V {
+		out = append(out, r.explainShots(r.machine.Tools.V[i].App))
 	}
 	for i := range r.machine.Sessions.V {
 		if a, err := r.explainClipboard(&Subject{}); err == nil {
@@ -129,19 +161,24 @@ func (r *Rules) Public() section.Rules {
 	if c.printMode < enforce.Enforce {
 		c.printMode = enforce.Off
 	}
+	if c.shotsMode < enforce.Enforce {
+		c.shotsMode = enforce.Off
+	}
 	if c.clip.mode < enforce.Enforce {
 		c.clip.mode = enforce.Off
 	}
 	return &c
 }
 
-// CanDeny reports whether printing or any paste is refused.
-func (r *Rules) CanDeny() bool { return r.CanStopPrinting() || r.CanKeepClipboard() }
+// CanDeny reports whether anything is refused.
+func (r *Rules) CanDeny() bool {
+	return r.CanStopPrinting() || r.CanKeepClipboard() || r.CanStopTools()
+}
 
-// parseSubject: an exception is for printing or for the clipboard.
+// parseSubject: an exception is for printing, for the clipboard, or for screenshots.
 func parseSubject(s string) (string, error) {
-	if s != policy.PrintSubject && s != policy.ClipboardSubject {
-		return "", errors.New(`must be "print" or "clipboard"`)
+	if s != policy.PrintSubject && s != policy.ClipboardSubject && s != policy.ScreenshotSubject {
+		return "", errors.New(`must be "print", "clipboard" or "screenshot"`)
 	}
 	return s, nil
 }
@@ -153,13 +190,16 @@ func subjectNames(subject string) []string {
 	return nil
 }
 
-// refusedNow are printing and the clipboard, while they are.
+// refusedNow are those of printing, the clipboard and screenshots that are refused.
 func refusedNow(c *section.Case) (out []string) {
 	if rulesOf(c).CanStopPrinting() {
 		out = append(out, policy.PrintSubject)
 	}
 	if rulesOf(c).CanKeepClipboard() {
 		out = append(out, policy.ClipboardSubject)
+	}
+	if rulesOf(c).CanStopTools() {
+		out = append(out, policy.ScreenshotSubject)
 	}
 	return out
 }

@@ -2,11 +2,11 @@ package fact
 
 import "strings"
 
-// Client is one program that copies files to a service on the internet, or a family of them.
-type Client struct {
+// App is one program that is known, or a family of them.
+type App struct {
 	ID   string // in exceptions, events and the kernel; at most 15 bytes
 	Name string // for people
-	// Programs are the file names of its programs; with "*" at the end, the beginning of one. A program of another client, or one that
+	// Programs are the file names of its programs; with "*" at the end, the beginning of one. A program of another one, or one that
 	// does other things as well, is not here.
 	Programs []string
 	// What starts it on a desktop without being asked. It is the user's, and stays.
@@ -20,9 +20,12 @@ type Client struct {
 	Why string
 }
 
-// Clients are the ones that storage.cloud_sync_allowed is about. Names of programs and units are those of Debian's packages where it
+// Apps are programs that one setting is about.
+type Apps []App
+
+// Clients are the ones that storage.cloud_sync_allowed is about: they copy files to a service on the internet. Names of programs and units are those of Debian's packages where it
 // has them, and otherwise those that the vendor's own package installs; domains are from the vendors' lists for firewalls.
-var Clients = []Client{
+var Clients = Apps{
 	{ID: "dropbox", Name: "Dropbox", Programs: []string{"dropbox", "dropboxd", "maestral", "maestral_qt"},
 		Units: []string{"dropbox.service", "dropbox@.service", "maestral-daemon@.service"}, Autostart: []string{"dropbox.desktop", "maestral.desktop"}, Flatpak: []string{"com.dropbox.Client"},
 		Domains: []string{"client.dropbox.com", "client-lb.dropbox.com", "block.dropbox.com"}},
@@ -51,49 +54,58 @@ var Clients = []Client{
 	{ID: "yandex-disk", Name: "Yandex Disk", Programs: []string{"yandex-disk"}, Autostart: []string{"yandex-disk.desktop"}, Domains: []string{"webdav.yandex.ru"}},
 }
 
-// ClientOf returns a client by its ID.
-func ClientOf(id string) (*Client, bool) {
-	for i := range Clients {
-		if Clients[i].ID == id {
-			return &Clients[i], true
+// ByID returns one by its ID.
+func (a Apps) ByID(id string) (*App, bool) {
+	for i := range a {
+		if a[i].ID == id {
+			return &a[i], true
 		}
 	}
 	return nil, false
 }
 
-// ClientOfProgram returns the client that has a program of that file name, and the name as the table has it: the end of a name of which
-// only the beginning is there is somebody's own.
-func ClientOfProgram(file string) (c *Client, program string, ok bool) {
-	for i := range Clients {
-		for _, p := range Clients[i].Programs {
+// ByProgram returns the one that has a program of that file name, and the name as the table has it: the end of a name of which only the
+// beginning is there is somebody's own.
+func (a Apps) ByProgram(file string) (app *App, program string, ok bool) {
+	for i := range a {
+		for _, p := range a[i].Programs {
 			if start, more := strings.CutSuffix(p, "*"); p == file || more && strings.HasPrefix(file, start) {
-				return &Clients[i], p, true
+				return &a[i], p, true
 			}
 		}
 	}
 	return nil, "", false
 }
 
-// Syncing is a client that runs.
-type Syncing struct {
-	Client    string `json:"client"`
+// Running is one that runs.
+type Running struct {
+	App       string `json:"client"`  // as stored events call it, whatever it is
 	Program   string `json:"program"` // as the table names it
 	Processes int    `json:"processes"`
 }
 
-// cloudPrograms counts the versions of the programs that refuse clients, as fact.MediaRefused does.
-const cloudPrograms = " (programs 2)"
+// The versions of the programs in the kernel that refuse them, as fact.MediaRefused counts them.
+const (
+	cloudPrograms = " (programs 2)"
+	shotPrograms  = " (programs 1)"
+)
 
-const refusedClients = "cannot start: "
+const refusedApps = "cannot start: "
 
-// ClientsRefused is the value of the resource that keeps clients from being started.
-func ClientsRefused(ids []string) string {
-	return refusedClients + strings.Join(ids, " ") + cloudPrograms
-}
+// ClientsRefused is the value of the resource that keeps sync clients from being started.
+func ClientsRefused(ids []string) string { return refusedApps + strings.Join(ids, " ") + cloudPrograms }
 
 // ParseClientsRefused reads it.
-func ParseClientsRefused(s string) (ids []string, ok bool) {
-	s, a := strings.CutPrefix(s, refusedClients)
-	s, b := strings.CutSuffix(s, cloudPrograms)
+func ParseClientsRefused(s string) (ids []string, ok bool) { return refusedOf(s, cloudPrograms) }
+
+// ToolsRefused is the value of the resource that keeps programs that take pictures of the screen from being started.
+func ToolsRefused(ids []string) string { return refusedApps + strings.Join(ids, " ") + shotPrograms }
+
+// ParseToolsRefused reads it.
+func ParseToolsRefused(s string) (ids []string, ok bool) { return refusedOf(s, shotPrograms) }
+
+func refusedOf(s, end string) (ids []string, ok bool) {
+	s, a := strings.CutPrefix(s, refusedApps)
+	s, b := strings.CutSuffix(s, end)
 	return strings.Fields(s), a && b
 }

@@ -32,10 +32,12 @@ type Machine struct {
 	Network     Known[Network]   `json:"network"`
 	Tunnels     Known[Tunnels]   `json:"tunnels"`
 	Media       Known[[]Medium]  `json:"media"`
-	Clients     Known[[]Syncing] `json:"clients"`
+	Clients     Known[[]Running] `json:"clients"`
 	Printing    Known[Printing]  `json:"printing"`
 	Sessions    Known[[]Session] `json:"sessions"`
 	Browsers    Known[[]Browser] `json:"browsers"`
+	Tools       Known[[]Running] `json:"screenshot_tools"`
+	Desktops    Known[Desktops]  `json:"desktops"`
 	// DisksRefused says that something on this machine can refuse external disks of every kind, and not USB's guard alone. It is not reported.
 	DisksRefused bool `json:"-"`
 	// Elsewhere are mounts that are on none of the disks. They are not reported.

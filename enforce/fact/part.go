@@ -21,6 +21,8 @@ const (
 	PartPrinting    Part = "printing"
 	PartSessions    Part = "sessions"
 	PartBrowsers    Part = "browsers"
+	PartTools       Part = "screenshot_tools"
+	PartDesktops    Part = "desktops"
 )
 
 // row is one line of the table of parts. A new part is a field of Machine and a line here.
@@ -61,10 +63,12 @@ var parts = []row{
 	line(PartNetwork, "the way to the server", false, func(m *Machine) *Known[Network] { return &m.Network }),
 	line(PartTunnels, "the tunnels and routes", false, func(m *Machine) *Known[Tunnels] { return &m.Tunnels }),
 	line(PartMedia, "the disks", false, func(m *Machine) *Known[[]Medium] { return &m.Media }),
-	line(PartClients, "the processes", false, func(m *Machine) *Known[[]Syncing] { return &m.Clients }),
+	line(PartClients, "the processes", false, func(m *Machine) *Known[[]Running] { return &m.Clients }),
 	line(PartPrinting, "the print queues", false, func(m *Machine) *Known[Printing] { return &m.Printing }),
 	line(PartSessions, "the desktops", false, func(m *Machine) *Known[[]Session] { return &m.Sessions }),
 	line(PartBrowsers, "the browsers", false, func(m *Machine) *Known[[]Browser] { return &m.Browsers }),
+	line(PartTools, "the processes", false, func(m *Machine) *Known[[]Running] { return &m.Tools }),
+	line(PartDesktops, "the desktops' settings", false, func(m *Machine) *Known[Desktops] { return &m.Desktops }),
 }
 
 // Unread says why a part of the snapshot is unknown, and reports whether it is.

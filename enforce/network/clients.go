@@ -41,7 +41,7 @@ func clientsOf(d *policy.Document, m *fact.Machine) (enforce.Mode, *table) {
 }
 
 // excepted reports whether an exception lets a client run.
-func excepted(d *policy.Document, c *fact.Client) bool {
+func excepted(d *policy.Document, c *fact.App) bool {
 	for _, s := range d.Exceptions["storage"] {
 		if s == policy.ClientSubject+c.ID {
 			return true
@@ -60,7 +60,7 @@ func (r *Rules) serves(s *Subject) bool {
 }
 
 // clientOf is the client that a name serves.
-func clientOf(s *Subject) *fact.Client {
+func clientOf(s *Subject) *fact.App {
 	for i := range fact.Clients {
 		for _, d := range fact.Clients[i].Domains {
 			if n, err := policy.ParseName(d); err == nil && covers(n, s) {
@@ -68,5 +68,5 @@ func clientOf(s *Subject) *fact.Client {
 			}
 		}
 	}
-	return &fact.Client{Name: "a sync client"}
+	return &fact.App{Name: "a sync client"}
 }

@@ -47,6 +47,9 @@ const FileSubject = "file:"
 // PrintSubject is the exception of the dlp section that is about printing.
 const PrintSubject = "print"
 
+// ScreenshotSubject is the one that is about pictures of the screen.
+const ScreenshotSubject = "screenshot"
+
 // ClipboardSubject is the one that is about the clipboard.
 const ClipboardSubject = "clipboard"
 

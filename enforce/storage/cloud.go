@@ -18,7 +18,7 @@ const (
 	settingNames enforce.Setting = "network.blocked_domains"
 )
 
-// KindClients is the kind of the one resource that keeps sync clients from being started; platform/cloudsync has it.
+// KindClients is the kind of the one resource that keeps sync clients from being started; platform/programs has it.
 const KindClients = "cloudsync"
 
 var clientsKey = enforce.Key{Kind: KindClients, ID: "clients"}
@@ -27,7 +27,7 @@ var clientsKey = enforce.Key{Kind: KindClients, ID: "clients"}
 type Clients struct{ r *Rules }
 
 // Clients are the section's rules for programs that synchronise files with a cloud.
-func (r *Rules) Clients() enforce.Judge[fact.Syncing] { return Clients{r} }
+func (r *Rules) Clients() enforce.Judge[fact.Running] { return Clients{r} }
 
 // AboutClients reports whether clients can be refused in any mode.
 func (r *Rules) AboutClients() bool { return r.noSync && r.syncMode > enforce.Off }
@@ -43,17 +43,17 @@ const (
 )
 
 // Judge judges one client.
-func (s Clients) Judge(m *fact.Syncing) enforce.Verdict {
+func (s Clients) Judge(m *fact.Running) enforce.Verdict {
 	r, rule := s.r, enforce.Rule{Setting: settingCloud, Line: lineClient}
 	free := func(rule enforce.Rule) enforce.Verdict { return enforce.Verdict{Allow: true, Rule: rule, Would: rule} }
-	_, known := fact.ClientOf(m.Client)
+	_, known := fact.Clients.ByID(m.App)
 	switch {
 	case !known:
 		return free(enforce.Rule{Line: lineNoClient})
 	case !r.noSync || r.syncMode == enforce.Off:
 		return free(enforce.Rule{Line: lineAnyClient})
-	case r.exceptedClients[m.Client] > 0:
-		return free(enforce.Rule{Setting: settingException, Line: lineException, Entry: r.exceptedClients[m.Client]})
+	case r.exceptedClients[m.App] > 0:
+		return free(enforce.Rule{Setting: settingException, Line: lineException, Entry: r.exceptedClients[m.App]})
 	case r.syncMode < enforce.Enforce:
 		return enforce.Verdict{Allow: true, Rule: enforce.Rule{Line: lineAnyClient}, Would: rule, WouldDeny: true, WouldMode: r.syncMode}
 	}
@@ -61,15 +61,15 @@ func (s Clients) Judge(m *fact.Syncing) enforce.Verdict {
 }
 
 // Reason says why, and the smallest change to the policy that would reverse it.
-func (s Clients) Reason(v enforce.Verdict, m *fact.Syncing) (reason, nearest string) {
+func (s Clients) Reason(v enforce.Verdict, m *fact.Running) (reason, nearest string) {
 	rule, prefix := v.Rule, ""
 	if v.WouldDeny {
 		rule, prefix = v.Would, fmt.Sprintf("would be refused in enforce mode (%s is in %s mode): ", v.Would.Setting, v.WouldMode)
 	}
 	switch rule.Line {
 	case lineClient:
-		return prefix + "storage.cloud_sync_allowed is false, and " + ClientName(m.Client) + " is a program that synchronises files with a cloud",
-			fmt.Sprintf("grant an exception for %q, for a time, or set storage.cloud_sync_allowed to true", policy.ClientSubject+m.Client)
+		return prefix + "storage.cloud_sync_allowed is false, and " + ClientName(m.App) + " is a program that synchronises files with a cloud",
+			fmt.Sprintf("grant an exception for %q, for a time, or set storage.cloud_sync_allowed to true", policy.ClientSubject+m.App)
 	case lineException:
 		return "an exception for this client is in force", ""
 	case lineNoClient:
@@ -80,7 +80,7 @@ func (s Clients) Reason(v enforce.Verdict, m *fact.Syncing) (reason, nearest str
 
 // ClientName names a client for people.
 func ClientName(id string) string {
-	if c, ok := fact.ClientOf(id); ok {
+	if c, ok := fact.Clients.ByID(id); ok {
 		return c.Name
 	}
 	return enforce.Plain(id)
@@ -135,7 +135,7 @@ func cloudSync(c *section.Case, out *section.Outcome) {
 	var bad []string
 	for i := range c.Machine.Clients.V {
 		m := &c.Machine.Clients.V[i]
-		f.Evidence = append(f.Evidence, enforce.Evidence{Key: "cloudsync.running/" + m.Client, State: enforce.Present, Value: enforce.Value(m.Program), How: "the list of processes"})
+		f.Evidence = append(f.Evidence, enforce.Evidence{Key: "cloudsync.running/" + m.App, State: enforce.Present, Value: enforce.Value(m.Program), How: "the list of processes"})
 		if v := r.Clients().Judge(m); !v.Allow || v.WouldDeny {
 			bad = append(bad, running(m))
 		}
@@ -160,23 +160,23 @@ func cloudSync(c *section.Case, out *section.Outcome) {
 }
 
 // running says that a client runs.
-func running(m *fact.Syncing) string {
-	return fmt.Sprintf("%s runs (program %s, %d process(es))", ClientName(m.Client), enforce.Plain(m.Program), m.Processes)
+func running(m *fact.Running) string {
+	return fmt.Sprintf("%s runs (program %s, %d process(es))", ClientName(m.App), enforce.Plain(m.Program), m.Processes)
 }
 
 // askClient explains one client.
-func (r *Rules) askClient(m *fact.Syncing) section.Answer {
+func (r *Rules) askClient(m *fact.Running) section.Answer {
 	v := r.Clients().Judge(m)
-	a := section.Answer{Answer: section.Word(v), Subject: ClientName(m.Client), Group: "sync client"}
+	a := section.Answer{Answer: section.Word(v), Subject: ClientName(m.App), Group: "sync client"}
 	a.Reason, a.Nearest = r.Clients().Reason(v, m)
 	return a
 }
 
 // explainClient answers for a client by its ID or by the name of one of its programs. Whether it runs, its capability says.
 func (r *Rules) explainClient(name string) section.Answer {
-	c, ok := fact.ClientOf(name)
+	c, ok := fact.Clients.ByID(name)
 	if !ok {
-		c, _, ok = fact.ClientOfProgram(name)
+		c, _, ok = fact.Clients.ByProgram(name)
 	}
 	for i := range fact.Clients {
 		if !ok && strings.EqualFold(fact.Clients[i].Name, name) { // as events and status call it
@@ -184,11 +184,11 @@ func (r *Rules) explainClient(name string) section.Answer {
 		}
 	}
 	if !ok {
-		a := r.askClient(&fact.Syncing{Client: name})
+		a := r.askClient(&fact.Running{App: name})
 		a.Subject = enforce.Plain(name)
 		return a
 	}
-	a := r.askClient(&fact.Syncing{Client: c.ID})
+	a := r.askClient(&fact.Running{App: c.ID})
 	if c.Why != "" {
 		a.Reason += "; " + c.Why
 	}

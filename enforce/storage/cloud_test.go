@@ -35,7 +35,7 @@ func TestClients(t *testing.T) {
 			d = d.Capped(func(enforce.Setting) enforce.Mode { return enforce.Monitor })
 		}
 		r := compile(d.Excepted(map[string][]string{"storage": c.except}), nil)
-		m := &fact.Syncing{Client: c.client}
+		m := &fact.Running{App: c.client}
 		v := r.Clients().Judge(m)
 		reason, _ := r.Clients().Reason(v, m)
 		if section.Word(v) != c.answer || !strings.Contains(reason, c.reason) {
@@ -81,7 +81,7 @@ func TestCloudSyncFinding(t *testing.T) {
 		}
 		return out, out.Findings[i]
 	}
-	quiet, busy := fact.Machine{Clients: fact.Is([]fact.Syncing{})}, fact.Machine{Clients: fact.Is([]fact.Syncing{{Client: "rclone", Program: "rclone", Processes: 1}})}
+	quiet, busy := fact.Machine{Clients: fact.Is([]fact.Running{})}, fact.Machine{Clients: fact.Is([]fact.Running{{App: "rclone", Program: "rclone", Processes: 1}})}
 	out, f := run(noClients, "", quiet)
 	if len(out.Wants) != 1 || out.Wants[0].Key != clientsKey || f.Compliance != enforce.Compliant || f.Enforcement != enforce.Enforced || f.Reason != "enforced, with a limit: some are not seen" {
 		t.Errorf("%+v %+v", out.Wants, f)
@@ -136,7 +136,7 @@ func TestClientTable(t *testing.T) {
 	programs := map[string]string{}
 	for i := range fact.Clients {
 		c := &fact.Clients[i]
-		if got, ok := fact.ClientOf(c.ID); !ok || got != c || c.Name == "" || (len(c.Programs) == 0) != (c.Why != "") {
+		if got, ok := fact.Clients.ByID(c.ID); !ok || got != c || c.Name == "" || (len(c.Programs) == 0) != (c.Why != "") {
 			t.Errorf("%+v", c)
 		}
 		for _, p := range c.Programs {
@@ -144,7 +144,7 @@ func TestClientTable(t *testing.T) {
 				t.Errorf("%s is a program of %s and of %s", p, c.ID, programs[p])
 			}
 			programs[p] = c.ID
-			if got, as, ok := fact.ClientOfProgram(strings.Replace(p, "*", "-1.2.AppImage", 1)); !ok || got != c || as != p {
+			if got, as, ok := fact.Clients.ByProgram(strings.Replace(p, "*", "-1.2.AppImage", 1)); !ok || got != c || as != p {
 				t.Errorf("%s is not found as %s", p, c.ID)
 			}
 		}
@@ -161,7 +161,7 @@ func TestClientTable(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	for _, name := range []string{"Nextcloud", "rclone2", "my-dropbox", "", "sh"} {
-		if c, _, ok := fact.ClientOfProgram(name); ok {
+		if c, _, ok := fact.Clients.ByProgram(name); ok {
 			t.Errorf("%q is taken for %s", name, c.ID)
 		}
 	}

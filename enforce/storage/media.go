@@ -315,7 +315,7 @@ func pathOf(s, what, such string) error {
 // need not be encrypted.
 func parseSubject(s string) (string, error) {
 	if id, ok := strings.CutPrefix(s, policy.ClientSubject); ok {
-		if _, known := fact.ClientOf(id); !known {
+		if _, known := fact.Clients.ByID(id); !known {
 			return "", fmt.Errorf("client %q must be one of %s", enforce.Plain(id), strings.Join(clientIDs(), ", "))
 		}
 		return s, nil

@@ -119,8 +119,8 @@ func find(now *fact.Machine, at string) *fact.Medium {
 
 // Replay answers for the disk of an event.
 func (r *Rules) Replay(facts enforce.Facts) (section.Answer, bool) {
-	var client fact.Syncing
-	if facts != "" && json.Unmarshal([]byte(facts), &client) == nil && client.Client != "" {
+	var client fact.Running
+	if facts != "" && json.Unmarshal([]byte(facts), &client) == nil && client.App != "" {
 		return r.askClient(&client), true
 	}
 	var w fact.Written

@@ -73,7 +73,7 @@ func sabotages(t *testing.T, o Options) {
 	whole.sh("mkdir -p /opt/google/chrome; touch /opt/google/chrome/chrome")
 	whole.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p' >/root/device`)
 	for i, s := range Sabotages {
-		if s.Seen || s.Network || s.Desk {
+		if s.Seen || s.Network || s.Desk || s.Screen {
 			continue // TestEncryption, TestNames and TestSession do these
 		}
 		t.Run(strings.ReplaceAll(s.Name, " ", "_"), func(t *testing.T) {

@@ -128,6 +128,8 @@ func TestSession(t *testing.T) {
 	r.wait("bob has a helper again", helped, "bob", true)
 
 	r.clipboard(ann, bob)
+	r.set(noPictures)
+	r.wait("nobody says that screenshots are refused on X11", `warder status --json | tr -d '\n' | tr '{' '\n' | grep '"dlp.screenshot_allowed"' | grep '"unknown"' | grep '"unsupported"' | grep -q 'on X11 every program can read the screen'`)
 
 	// What somebody says from their own session keeps neither the agent nor anybody else, and ends with them.
 	r.sh(`cat >/home/bob/flood <<'E'

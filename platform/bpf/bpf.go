@@ -72,10 +72,18 @@ var FileSize = Set{Name: "filesize", Object: fileSizeObject, Idle: 8, Every: tru
 //go:embed objects/cloudsync.o
 var cloudSyncObject []byte
 
-// CloudSync keeps sync clients from being started. platform/cloudsync tells it which.
+// CloudSync keeps sync clients from being started. platform/programs tells it which.
 var CloudSync = Set{Name: "cloudsync", Object: cloudSyncObject, Idle: 4, Every: true, Programs: []Program{{Name: "cloud_exec", Hook: "security_bprm_check"}, {Name: "cloud_map", Hook: "security_mmap_file"},
 	{Name: "cloud_protect", Hook: "security_file_mprotect"}},
 	Maps: []string{"config", "names", "prints", "files", "counts", "refusals"}}
 
+//go:embed objects/screenshots.o
+var screenshotsObject []byte
+
+// Screenshots keeps programs that take pictures of the screen from being started. platform/programs tells it which.
+var Screenshots = Set{Name: "screenshots", Object: screenshotsObject, Idle: 4, Every: true, Programs: []Program{{Name: "shot_exec", Hook: "security_bprm_check"}, {Name: "shot_map", Hook: "security_mmap_file"},
+	{Name: "shot_protect", Hook: "security_file_mprotect"}},
+	Maps: []string{"config", "names", "prints", "files", "counts", "refusals"}}
+
 // Sets are all of them.
-var Sets = []*Set{&Media, &FileSize, &CloudSync}
+var Sets = []*Set{&Media, &FileSize, &CloudSync, &Screenshots}

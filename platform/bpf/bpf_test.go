@@ -92,7 +92,7 @@ func TestSets(t *testing.T) {
 }
 
 // Another object is another version of the programs: those that an earlier agent left are not taken for ones that somebody has
-// changed (fact.MediaRefused, fact.FileSizeLimit, fact.ClientsRefused).
+// changed (fact.MediaRefused, fact.FileSizeLimit, fact.ClientsRefused, fact.ToolsRefused).
 func TestVersion(t *testing.T) {
 	for _, x := range []struct {
 		set   *Set
@@ -103,6 +103,7 @@ func TestVersion(t *testing.T) {
 		{&Media, fact.MediaRefused, 3, "b3e31acf770b04431ebba3885ab86283b542443122db5291f1c2ee0a3de95ce6"},
 		{&FileSize, fact.FileSizeLimit(1), 4, "af44573d1a48c51c043510ccf019d005fbb7b54b31e3890a8d479763ddfcb549"},
 		{&CloudSync, fact.ClientsRefused(nil), 2, "fb53448501db488ea247ecd60a9ddd6ed24c45ed2aa4172e5c34a7e3a446dce5"},
+		{&Screenshots, fact.ToolsRefused(nil), 1, "d0700967ffb549331cf3ce9db9b8b9e8df1b4df160d4cb274958542ed67d552c"},
 	} {
 		if got := fmt.Sprintf("%x", sha256.Sum256(x.set.Object)); got != x.of || !strings.HasSuffix(x.value, fmt.Sprintf("(programs %d)", x.n)) {
 			t.Errorf("the programs of %s are others (%s): count their version up in enforce/fact, and note it here", x.set.Name, got)

@@ -13,8 +13,8 @@ func (s *Set) proof() func(hits func(hook int) uint64) error {
 	switch s {
 	case &FileSize:
 		return proveFileSize
-	case &CloudSync:
-		return proveCloudSync
+	case &CloudSync, &Screenshots:
+		return proveStarts
 	}
 	return nil
 }
@@ -89,8 +89,8 @@ func proveFileSize(hits func(hook int) uint64) error {
 	})
 }
 
-// proveCloudSync starts something that is no program, and maps it.
-func proveCloudSync(hits func(hook int) uint64) error {
+// proveStarts starts something that is no program, and maps it.
+func proveStarts(hits func(hook int) uint64) error {
 	f, err := inMemory()
 	if err != nil {
 		return err

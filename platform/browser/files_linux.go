@@ -4,20 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/durable"
+	"github.com/warderd/warder/platform/owned"
 )
 
 // Capability sets policies of browsers.
@@ -42,13 +40,8 @@ func newFiles(root string, gate enforce.Gate) *Files {
 	return &Files{root: root, gate: gate, last: map[string]string{}, more: make(chan struct{}, 1)}
 }
 
-const (
-	maxText = 64 << 10
-	// other is what a file of our name is that has something else in it.
-	other = "something else"
-	// made marks a directory that was not there before.
-	made = "user.warder.made"
-)
+// other is what a file of our name is that has something else in it.
+const other = "something else"
 
 // Kinds is the one kind. The files stay until they are removed.
 func (f *Files) Kinds() []platform.Kind {
@@ -70,19 +63,13 @@ func (f *Files) here(b *browser) bool {
 // read reads a browser's file: its value, "" if it is not there. ours is false for one that somebody else has written where there can be
 // only one.
 func (f *Files) read(b *browser) (value string, ours bool, err error) {
-	file, err := os.OpenFile(f.at(b.file), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+	text, absent, err := owned.Read(f.at(b.file))
+	switch {
+	case absent:
 		return "", true, nil
-	}
-	if errors.Is(err, unix.ELOOP) {
+	case errors.Is(err, unix.ELOOP):
 		return other, !b.one, nil
-	}
-	if err != nil {
-		return "", false, err
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxText))
-	if err != nil {
+	case err != nil:
 		return "", false, err
 	}
 	if v, is := b.value(text); is {
@@ -182,7 +169,7 @@ func (f *Files) change(c enforce.Change) error {
 		if err := durable.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		f.unmake(filepath.Dir(path))
+		owned.RemoveDir(f.root, filepath.Dir(path))
 		return nil
 	}
 	text, ok := b.contents(string(c.To.Value))
@@ -192,7 +179,7 @@ func (f *Files) change(c enforce.Change) error {
 	if !ours {
 		return fmt.Errorf("%s is somebody else's", b.file)
 	}
-	if err := f.make(filepath.Dir(path)); err != nil {
+	if err := owned.MakeDir(filepath.Dir(path)); err != nil {
 		return err
 	}
 	if err := durable.Write(path, text, 0o644); err != nil {
@@ -206,77 +193,21 @@ func (f *Files) change(c enforce.Change) error {
 	return nil
 }
 
-// make makes a directory and those above it, and marks those that were not there.
-func (f *Files) make(dir string) error {
-	if st, err := os.Stat(dir); err == nil && st.IsDir() {
-		return nil
-	}
-	if err := f.make(filepath.Dir(dir)); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	if err := os.Chmod(dir, 0o755); err != nil { // browsers run as users, whatever the umask is
-		return err
-	}
-	_ = unix.Setxattr(dir, made, []byte("1"), 0) // where that cannot be, it stays, and is empty
-	return nil
-}
-
-// unmake removes the directories that were made, as far as nothing is in them.
-func (f *Files) unmake(dir string) {
-	for len(dir) > 1 && dir != filepath.Clean(f.root) {
-		if n, err := unix.Getxattr(dir, made, nil); err != nil || n == 0 || os.Remove(dir) != nil {
-			return
-		}
-		dir = filepath.Dir(dir)
-	}
-}
-
-// calm lets what has begun to change come to rest.
-const calm = 20 * time.Millisecond
-
 // Watch reports files of ours that are not as they were left.
 func (f *Files) Watch(ctx context.Context, changed func(platform.Touch)) error {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	arm := func() {
+	dirs := func() (out []string) {
 		for i := range browsers {
-			_ = w.Add(filepath.Dir(f.at(browsers[i].file))) // where it is not there, there is no file of ours either
-		}
-	}
-	if !f.off {
-		arm()
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-f.more:
-			arm()
-			continue
-		case err := <-w.Errors:
-			if !errors.Is(err, fsnotify.ErrEventOverflow) {
-				return err
-			}
-		case _, ok := <-w.Events:
-			if !ok {
-				return nil
+			if !f.off {
+				out = append(out, filepath.Dir(f.at(browsers[i].file))) // where it is not there, there is no file of ours either
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(calm):
-		}
+		return out
+	}
+	return owned.Watch(ctx, dirs, f.more, func() {
 		for _, id := range f.others() {
 			changed(platform.Touch{Key: enforce.Key{Kind: kind, ID: id}})
 		}
-	}
+	})
 }
 
 // others are the browsers whose files are not as they were read or written last.

@@ -1,4 +1,4 @@
-package cloudsync
+package programs
 
 import (
 	"context"
@@ -6,26 +6,22 @@ import (
 	"fmt"
 
 	"github.com/warderd/warder/enforce"
-	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/bpf"
 )
 
-const (
-	how        = "the programs pinned at /sys/fs/bpf/warder/cloudsync"
-	howDoorman = "the kernel's list of what the agent is asked about"
-)
+const howDoorman = "the kernel's list of what the agent is asked about"
 
-// key is the one resource: which clients cannot be started.
-var key = enforce.Key{Kind: name, ID: "clients"}
+// how is where what is pinned was read.
+func (g *group) how() string { return "the programs pinned at /sys/fs/bpf/warder/" + g.name }
 
 // Kinds is the one kind: programs in the kernel, which end with a boot.
-func (c *Clients) Kinds() []platform.Kind {
-	return []platform.Kind{{Name: name, Life: platform.Boot, Made: true}}
+func (c *Control) Kinds() []platform.Kind {
+	return []platform.Kind{{Name: c.name, Life: platform.Boot, Made: true}}
 }
 
 // List reads what is pinned.
-func (c *Clients) List(context.Context) (out map[enforce.Key]enforce.Reading, err error) {
+func (c *Control) List(context.Context) (out map[enforce.Key]enforce.Reading, err error) {
 	out = map[enforce.Key]enforce.Reading{}
 	if c.off {
 		return nil, nil
@@ -34,20 +30,20 @@ func (c *Clients) List(context.Context) (out map[enforce.Key]enforce.Reading, er
 		unused := c.held.Unused()
 		switch ids, on, changed, err := c.doorman.state(); {
 		case unused != nil:
-			out[key] = enforce.Reading{State: enforce.Present, Value: enforce.Value("changed: " + unused.Error()), How: how}
+			out[c.key] = enforce.Reading{State: enforce.Present, Value: enforce.Value("changed: " + unused.Error()), How: c.how()}
 		case err != nil:
-			out[key] = enforce.Reading{State: enforce.Unknown, How: howDoorman + ": " + err.Error()}
+			out[c.key] = enforce.Reading{State: enforce.Unknown, How: howDoorman + ": " + err.Error()}
 		case changed != "":
-			out[key] = enforce.Reading{State: enforce.Present, Value: enforce.Value("changed: " + changed), How: howDoorman}
+			out[c.key] = enforce.Reading{State: enforce.Present, Value: enforce.Value("changed: " + changed), How: howDoorman}
 		case on:
-			out[key] = enforce.Reading{State: enforce.Present, Value: enforce.Value(fact.ClientsRefused(ids)), How: howDoorman}
+			out[c.key] = enforce.Reading{State: enforce.Present, Value: enforce.Value(c.refused(ids)), How: howDoorman}
 		}
 		return out, nil
 	}
 	c.held.With(func(p *bpf.Pinned, why error) {
 		var ids []string
 		if why == nil && p != nil {
-			ids, why = refused(p)
+			ids, why = c.list(p)
 		}
 		if last := c.last.Load(); why == nil && p != nil && last != nil {
 			var same bool
@@ -56,7 +52,7 @@ func (c *Clients) List(context.Context) (out map[enforce.Key]enforce.Reading, er
 			}
 		}
 		if why == nil {
-			why = bpf.CloudSync.Strays()
+			why = c.set.Strays()
 		}
 		if why == nil && p != nil {
 			why = c.held.Overlooked(p)
@@ -64,18 +60,18 @@ func (c *Clients) List(context.Context) (out map[enforce.Key]enforce.Reading, er
 		var changed *bpf.Changed
 		switch {
 		case errors.As(why, &changed):
-			out[key] = enforce.Reading{State: enforce.Present, Value: enforce.Value("changed: " + changed.Why), How: how}
+			out[c.key] = enforce.Reading{State: enforce.Present, Value: enforce.Value("changed: " + changed.Why), How: c.how()}
 		case why != nil:
-			out[key] = enforce.Reading{State: enforce.Unknown, How: how + ": " + why.Error()}
+			out[c.key] = enforce.Reading{State: enforce.Unknown, How: c.how() + ": " + why.Error()}
 		case p != nil:
-			out[key] = enforce.Reading{State: enforce.Present, Value: enforce.Value(fact.ClientsRefused(ids)), How: how}
+			out[c.key] = enforce.Reading{State: enforce.Present, Value: enforce.Value(c.refused(ids)), How: c.how()}
 		}
 	})
 	return out, nil
 }
 
 // Apply attaches the programs, tells them of other clients, or removes them.
-func (c *Clients) Apply(ctx context.Context, changes []enforce.Change) map[enforce.Key]error {
+func (c *Control) Apply(ctx context.Context, changes []enforce.Change) map[enforce.Key]error {
 	out := map[enforce.Key]error{}
 	for _, x := range changes {
 		if err := c.change(ctx, x); err != nil {
@@ -85,8 +81,8 @@ func (c *Clients) Apply(ctx context.Context, changes []enforce.Change) map[enfor
 	return out
 }
 
-func (c *Clients) change(ctx context.Context, x enforce.Change) error {
-	if x.Key != key || c.off {
+func (c *Control) change(ctx context.Context, x enforce.Change) error {
+	if x.Key != c.key || c.off {
 		return fmt.Errorf("there is no %s", x.Key)
 	}
 	if err := c.gate(x); err != nil {
@@ -100,11 +96,11 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 		}
 		return c.held.Remove()
 	}
-	ids, ok := fact.ParseClientsRefused(string(x.To.Value))
+	ids, ok := c.parse(string(x.To.Value))
 	if !ok {
-		return fmt.Errorf("%q names no clients", x.To.Value)
+		return fmt.Errorf("%q does not name %s", x.To.Value, c.what)
 	}
-	has, unread := find(ids) // before anything is locked
+	has, unread := c.find(ids) // before anything is locked
 	if c.falls.Load() {
 		err := errors.Join(c.doorman.start(ids, has, unread), c.held.Leave())
 		if poke := c.poke.Load(); poke != nil {
@@ -116,7 +112,7 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 		if err := c.held.Overlooked(p); err != nil {
 			return err
 		}
-		err := names(p, ids)
+		err := c.names(p, ids)
 		if err == nil && unread == nil {
 			if err = has.tell(p); err == nil {
 				c.last.Store(&has)
@@ -127,13 +123,13 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 	var err error
 	told := false
 	c.held.With(func(p *bpf.Pinned, why error) {
-		if told = p != nil && why == nil && bpf.CloudSync.Strays() == nil; told {
+		if told = p != nil && why == nil && c.set.Strays() == nil; told {
 			err = put(p)
 		}
 	})
 	if !told {
 		c.last.Store(nil)
-		if err := bpf.CloudSync.Calls(ctx, c.run); err != nil {
+		if err := c.set.Calls(ctx, c.run); err != nil {
 			c.cannot.Store(true) // what runs is stopped more often
 			return err
 		}
@@ -149,12 +145,12 @@ func (c *Clients) change(ctx context.Context, x enforce.Change) error {
 }
 
 // Watch reports that another program has removed something that is pinned.
-func (c *Clients) Watch(ctx context.Context, changed func(platform.Touch)) error {
+func (c *Control) Watch(ctx context.Context, changed func(platform.Touch)) error {
 	if c.off {
 		<-ctx.Done()
 		return nil
 	}
-	touched := func() { changed(platform.Touch{Key: key}) }
+	touched := func() { changed(platform.Touch{Key: c.key}) }
 	c.touched.Store(&touched)
 	if c.falls.Load() {
 		<-ctx.Done()

@@ -1,4 +1,4 @@
-package cloudsync
+package programs
 
 import (
 	"context"
@@ -13,8 +13,9 @@ import (
 	"github.com/warderd/warder/platform/bpf"
 )
 
-// Clients observes, refuses and stops sync clients.
-type Clients struct {
+// Control observes, refuses and stops the programs of one group.
+type Control struct {
+	*group
 	proc, run string
 	off       bool // this is not the real machine
 	gate      enforce.Gate
@@ -28,38 +29,43 @@ type Clients struct {
 	doorman   *doorman
 }
 
-// Capability is the control of sync clients.
-func Capability(h platform.Host) platform.Capability {
-	c := &Clients{proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log, held: bpf.Hold(&bpf.CloudSync, h.Run, check)}
+// Clients is the control of programs that synchronise files with a cloud.
+func Clients(h platform.Host) platform.Capability { return capability(&clients, h) }
+
+// Tools is the control of programs that take pictures of the screen.
+func Tools(h platform.Host) platform.Capability { return capability(&tools, h) }
+
+func capability(of *group, h platform.Host) platform.Capability {
+	c := &Control{group: of, proc: h.Proc, run: h.Run, off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log, held: bpf.Hold(of.set, h.Run, of.check)}
 	g := newGuard(c)
-	c.doorman = &doorman{log: h.Log, hand: g.atTheDoor, outdated: g.again, died: func() {
+	c.doorman = &doorman{what: of.what, log: h.Log, hand: g.atTheDoor, outdated: g.again, died: func() {
 		if f := c.touched.Load(); f != nil {
 			(*f)()
 		}
 	}}
 	return platform.Capability{
-		Name: name, Claims: claims(), Probe: c.probe,
+		Name: of.name, Claims: of.claims(), Probe: c.probe,
 		Observers: []platform.Observer{c}, Backends: []platform.Backend{c}, Guards: []platform.Guard{g}, Now: c.now,
 	}
 }
 
 // probe says why this machine cannot keep them from starting, if it cannot.
-func (c *Clients) probe(ctx context.Context) []platform.Claim {
+func (c *Control) probe(ctx context.Context) []platform.Claim {
 	if c.off {
-		return []platform.Claim{{Setting: setting, OS: "linux", Level: fact.Unsupported, Limit: "sync clients are not refused: this machine is simulated"}}
+		return []platform.Claim{{Setting: c.setting, OS: "linux", Level: fact.Unsupported, Limit: c.what + " are not refused: this machine is simulated"}}
 	}
-	err := bpf.CloudSync.Takes(ctx, c.run)
+	err := c.set.Takes(ctx, c.run)
 	c.cannot.Store(err != nil)
 	c.falls.Store(err != nil)
 	if err == nil {
 		return nil
 	}
-	return []platform.Claim{{Setting: setting, OS: "linux", Level: fact.Partial, Limit: cannotLimit + ": " + err.Error()}}
+	return []platform.Claim{{Setting: c.setting, OS: "linux", Level: fact.Partial, Limit: c.without + ": " + err.Error()}}
 }
 
-// now says whether a client runs, by its name for people.
-func (c *Clients) now(section, subject string) string {
-	if section != setting.Section() || !slices.ContainsFunc(fact.Clients, func(x fact.Client) bool { return x.Name == subject }) {
+// now says whether one runs, by its name for people.
+func (c *Control) now(section, subject string) string {
+	if section != c.setting.Section() || !slices.ContainsFunc(c.apps, func(x fact.App) bool { return x.Name == subject }) {
 		return ""
 	}
 	list, err := c.present()
@@ -67,38 +73,38 @@ func (c *Clients) now(section, subject string) string {
 		return ""
 	}
 	for _, x := range list {
-		if client, _ := fact.ClientOf(x.Client); client.Name == subject {
+		if app, ok := c.apps.ByID(x.App); ok && app.Name == subject {
 			return fmt.Sprintf("it runs (program %s, %d process(es))", enforce.Plain(x.Program), x.Processes)
 		}
 	}
 	return "it does not run"
 }
 
-// Observe lists the clients that run.
-func (c *Clients) Observe(_ context.Context, out *fact.Machine) error {
+// Observe lists those that run.
+func (c *Control) Observe(_ context.Context, out *fact.Machine) error {
 	all, err := c.present()
 	if err != nil {
-		out.Clients = fact.Unread[[]fact.Syncing](err.Error())
+		*c.at(out) = fact.Unread[[]fact.Running](err.Error())
 		return err
 	}
-	out.Clients = fact.Is(all)
+	*c.at(out) = fact.Is(all)
 	return nil
 }
 
-// present sums up the processes of each client.
-func (c *Clients) present() ([]fact.Syncing, error) {
+// present sums up the processes of each.
+func (c *Control) present() ([]fact.Running, error) {
 	list, err := c.running()
 	if err != nil {
 		return nil, err
 	}
-	all := []fact.Syncing{}
+	all := []fact.Running{}
 	at := map[string]int{}
 	for _, p := range list {
-		i, is := at[p.client.ID]
+		i, is := at[p.app.ID]
 		if !is {
 			i = len(all)
-			at[p.client.ID] = i
-			all = append(all, fact.Syncing{Client: p.client.ID, Program: p.program})
+			at[p.app.ID] = i
+			all = append(all, fact.Running{App: p.app.ID, Program: p.program})
 		}
 		all[i].Processes++
 	}

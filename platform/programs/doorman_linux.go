@@ -1,4 +1,4 @@
-package cloudsync
+package programs
 
 import (
 	"cmp"
@@ -23,6 +23,7 @@ import (
 // system, and answers after a look at who asks and nothing else: nobody but who starts a client waits. The agent itself starts none of
 // them: it would wait for itself. Once it is gone, however that came, the kernel lets all of them start.
 type doorman struct {
+	what     string // it refuses, for people
 	log      *slog.Logger
 	hand     func(refusal)
 	died     func() // it answers no more, although nobody said so
@@ -186,7 +187,7 @@ func (d *doorman) answer(group, wake int, told chan asked, over chan struct{}) {
 	close(told)
 	close(over)
 	if failed != nil {
-		d.log.Error("sync clients can start: what watches that has failed", "error", failed)
+		d.log.Error(d.what+" can start: what watches that has failed", "error", failed)
 		d.died()
 	}
 }
@@ -258,11 +259,11 @@ func (d *doorman) tell(told chan asked) {
 		d.mu.Lock()
 		for x, of := range d.files.files {
 			if x.Ino == a.ino {
-				r.Client, r.File = of.String(), d.files.paths[x][strings.LastIndexByte(d.files.paths[x], '/')+1:]
+				r.App, r.File = of.String(), d.files.paths[x][strings.LastIndexByte(d.files.paths[x], '/')+1:]
 			}
 		}
 		d.mu.Unlock()
-		if r.Client != "" {
+		if r.App != "" {
 			d.hand(r)
 		}
 	}

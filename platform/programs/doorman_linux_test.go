@@ -1,4 +1,4 @@
-package cloudsync
+package programs
 
 import (
 	"bytes"
@@ -51,7 +51,7 @@ func TestDoorman(t *testing.T) {
 	}
 	ids := []string{"rclone", "onedrive"}
 	installed := func() contents {
-		has, err := search(ids, map[string]int{top: 0}, mounts)
+		has, err := clients.search(ids, map[string]int{top: 0}, mounts)
 		if err != nil || len(has.files) != len(ids) || len(has.paths) != len(ids) {
 			t.Fatalf("%+v %v", has, err)
 		}
@@ -65,7 +65,7 @@ func TestDoorman(t *testing.T) {
 		if r.Why != byName || r.PID == 0 || r.Program == "" {
 			t.Errorf("%+v", r)
 		}
-		told[r.Client+" "+r.File]++
+		told[r.App+" "+r.File]++
 	}}
 	defer d.stop()
 	if err := d.start(ids, installed(), nil); err != nil {

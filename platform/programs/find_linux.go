@@ -1,4 +1,4 @@
-package cloudsync
+package programs
 
 import (
 	"errors"
@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform/bpf"
 	"github.com/warderd/warder/platform/mountinfo"
 )
@@ -44,7 +43,7 @@ func (contents) empty() contents {
 
 // find finds the installed programs of clients: files of root's that nobody else can change, in directories in which nobody else can
 // put one in their place. Whoever could would have us refuse any program, by a copy of it under a client's name.
-func find(ids []string) (out contents, err error) {
+func (g *group) find(ids []string) (out contents, err error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return out, fmt.Errorf("the list of mounts cannot be read: %w", err)
@@ -54,14 +53,17 @@ func find(ids []string) (out contents, err error) {
 	if err != nil {
 		return out, fmt.Errorf("the list of mounts cannot be read: %w", err)
 	}
-	return search(ids, places, mounts)
+	return g.search(ids, places, mounts)
 }
 
-func search(ids []string, places map[string]int, mounts []mountinfo.Mount) (out contents, err error) {
+func (g *group) search(ids []string, places map[string]int, mounts []mountinfo.Mount) (out contents, err error) {
 	found := map[fingerprint][]program{}
 	names := map[string]id{}
 	for _, s := range ids {
-		c, _ := fact.ClientOf(s)
+		c, ok := g.apps.ByID(s)
+		if !ok {
+			continue
+		}
 		for _, p := range c.Programs {
 			if !strings.HasSuffix(p, "*") { // what is called so lies in somebody's home
 				names[p] = idOf(c.ID)

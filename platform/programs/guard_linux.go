@@ -1,4 +1,4 @@
-package cloudsync
+package programs
 
 import (
 	"context"
@@ -18,11 +18,11 @@ import (
 	"github.com/warderd/warder/platform/bpf"
 )
 
-// Guard stops clients that run, and tells of those that could not start. What the kernel refuses, it refuses without it.
+// Guard stops programs that run, and tells of those that could not start. What the kernel refuses, it refuses without it.
 type Guard struct {
-	*Clients
+	*Control
 	platform.Listener
-	ruling atomic.Pointer[ruling]
+	ruling atomic.Pointer[rules]
 
 	mu      sync.Mutex
 	seen    map[string]*met      // processes of clients, by number and start
@@ -34,22 +34,10 @@ type Guard struct {
 	soon    chan struct{}
 }
 
-func newGuard(c *Clients) *Guard { return &Guard{Clients: c, soon: make(chan struct{}, 1)} }
-
-type ruling struct {
-	judge enforce.Judge[fact.Syncing]
-	act   bool
-}
+func newGuard(c *Control) *Guard { return &Guard{Control: c, soon: make(chan struct{}, 1)} }
 
 // met is a process that was judged.
 type met struct{ asked, ended bool }
-
-// stopper is the interface of the section's rules.
-type stopper interface {
-	Clients() enforce.Judge[fact.Syncing]
-	AboutClients() bool
-	CanStop() bool
-}
 
 const (
 	patience = 10 * time.Second // from when a client was asked to stop until it is ended
@@ -60,7 +48,7 @@ const (
 )
 
 // Section names the section whose rules it uses.
-func (g *Guard) Section() string { return setting.Section() }
+func (g *Guard) Section() string { return g.setting.Section() }
 
 // Load replaces the rules, and asks what runs against them to stop.
 func (g *Guard) Load(r platform.Rules) error {
@@ -68,15 +56,15 @@ func (g *Guard) Load(r platform.Rules) error {
 		g.ruling.Store(nil)
 		return nil
 	}
-	s, ok := r.(stopper)
+	s, ok := g.rules(r)
 	if !ok {
-		return platform.Unsupported{Feature: "the control of sync clients", Need: "rules that judge them"}
+		return platform.Unsupported{Feature: "the control of " + g.what, Need: "rules that judge them"}
 	}
-	if !s.AboutClients() {
+	if !s.about {
 		g.ruling.Store(nil)
 		return g.pass()
 	}
-	g.ruling.Store(&ruling{s.Clients(), s.CanStop()})
+	g.ruling.Store(&s)
 	g.again()
 	return g.pass()
 }
@@ -107,9 +95,9 @@ func (g *Guard) pass() error {
 	present, asked := map[string]bool{}, map[string]bool{}
 	errs := []error{unread}
 	for _, p := range list {
-		at, who := fmt.Sprintf("%d@%s", p.pid, p.started), fmt.Sprintf("%s of %d", p.client.ID, p.uid)
+		at, who := fmt.Sprintf("%d@%s", p.pid, p.started), fmt.Sprintf("%s of %d", p.app.ID, p.uid)
 		present[at] = true
-		x := fact.Syncing{Client: p.client.ID, Program: p.program, Processes: 1}
+		x := fact.Running{App: p.app.ID, Program: p.program, Processes: 1}
 		v := r.judge.Judge(&x)
 		m := g.seen[at]
 		if m == nil {
@@ -169,12 +157,12 @@ func (g *Guard) pass() error {
 
 // contended reports whether another program contends for what we do.
 func (g *Guard) contended() bool {
-	return errors.Is(g.gate(enforce.Change{Key: key, Mode: enforce.Enforce}), enforce.ErrContended)
+	return errors.Is(g.gate(enforce.Change{Key: g.key, Mode: enforce.Enforce}), enforce.ErrContended)
 }
 
 // signal sends a signal to a process, if it is still the one that was judged.
 func (g *Guard) signal(p process, s unix.Signal) error {
-	if err := g.gate(enforce.Change{Key: key, Mode: enforce.Enforce}); err != nil {
+	if err := g.gate(enforce.Change{Key: g.key, Mode: enforce.Enforce}); err != nil {
 		return err
 	}
 	fd, err := unix.PidfdOpen(p.pid, 0)
@@ -189,7 +177,7 @@ func (g *Guard) signal(p process, s unix.Signal) error {
 	if err != nil {
 		return fmt.Errorf("process %d cannot be read: %w", p.pid, err)
 	}
-	if !ok || now.started != p.started || now.client != p.client {
+	if !ok || now.started != p.started || now.app != p.app {
 		return nil
 	}
 	if err := unix.PidfdSendSignal(fd, s, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -199,15 +187,15 @@ func (g *Guard) signal(p process, s unix.Signal) error {
 }
 
 // decision is one about a client.
-func (g *Guard) decision(r *ruling, x *fact.Syncing, v enforce.Verdict, about string) platform.Decision {
-	return platform.Decision{Section: setting.Section(), Key: enforce.Key{Kind: "cloudsync.client", ID: x.Client + " " + about}, Subject: subject(x), Verdict: v, Fact: x,
+func (g *Guard) decision(r *rules, x *fact.Running, v enforce.Verdict, about string) platform.Decision {
+	return platform.Decision{Section: g.setting.Section(), Key: enforce.Key{Kind: g.name + ".client", ID: x.App + " " + about}, Subject: g.subject(x), Verdict: v, Fact: x,
 		Reason: func() (string, string) { return r.judge.Reason(v, x) }, Done: enforce.Reading{State: enforce.Present, Value: "it runs", How: "the list of processes"}}
 }
 
-// subject is a client for people.
-func subject(x *fact.Syncing) string {
-	s := x.Client
-	if c, ok := fact.ClientOf(x.Client); ok {
+// subject is one for people.
+func (g *group) subject(x *fact.Running) string {
+	s := x.App
+	if c, ok := g.apps.ByID(x.App); ok {
 		s = c.Name
 	}
 	return s
@@ -253,7 +241,7 @@ func (g *Guard) Run(ctx context.Context) error {
 			fresh = time.Now()
 		}
 		if err := g.pass(); err != nil {
-			g.log.Warn("sync clients could not be stopped", "error", err)
+			g.log.Warn(g.what+" could not be stopped", "error", err)
 		}
 		asked = g.waits()
 		switch {
@@ -278,37 +266,37 @@ func (g *Guard) waits() bool {
 
 // refresh tells the programs in the kernel which files here are clients' programs now.
 func (g *Guard) refresh() {
-	if r := g.ruling.Load(); r == nil || !r.act || g.gate(enforce.Change{Key: key, Mode: enforce.Enforce}) != nil {
+	if r := g.ruling.Load(); r == nil || !r.act || g.gate(enforce.Change{Key: g.key, Mode: enforce.Enforce}) != nil {
 		return
 	}
 	var ids []string
 	if g.falls.Load() {
 		if ids, on, _, _ := g.doorman.state(); on && len(ids) > 0 {
-			has, err := find(ids)
+			has, err := g.find(ids)
 			if err == nil {
 				err = g.doorman.renew(ids, has)
 			}
 			if err != nil {
-				g.log.Warn("the programs of sync clients could not all be watched", "error", err)
+				g.log.Warn(g.what+" could not all be watched", "error", err)
 			}
 		}
 		return
 	}
 	g.held.With(func(p *bpf.Pinned, err error) {
 		if p != nil && err == nil { // otherwise the planner attaches them
-			ids, _ = refused(p)
+			ids, _ = g.list(p)
 		}
 	})
 	if len(ids) == 0 {
 		return
 	}
-	has, err := find(ids) // nothing is locked meanwhile
+	has, err := g.find(ids) // nothing is locked meanwhile
 	if err == nil {
 		g.held.With(func(p *bpf.Pinned, why error) {
 			if p == nil || why != nil {
 				return
 			}
-			if now, why := refused(p); why != nil || !slices.Equal(now, ids) {
+			if now, why := g.list(p); why != nil || !slices.Equal(now, ids) {
 				return // told meanwhile
 			}
 			if err = has.tell(p); err == nil {
@@ -317,7 +305,7 @@ func (g *Guard) refresh() {
 		})
 	}
 	if err != nil {
-		g.log.Warn("the programs of sync clients could not be told to the kernel", "error", err)
+		g.log.Warn(g.what+" could not be told to the kernel", "error", err)
 	}
 }
 
@@ -339,7 +327,7 @@ func (g *Guard) tell(ctx context.Context) {
 	var told bpf.Hourly
 	g.held.Follow(ctx, func(b []byte) {
 		if r, ok := readRefusal(b); ok {
-			g.refusal(&r, &told, how)
+			g.refusal(&r, &told, g.how())
 		}
 	})
 }
@@ -350,18 +338,18 @@ func (g *Guard) refusal(r *refusal, told *bpf.Hourly, how string) {
 	if rule == nil {
 		return
 	}
-	who, what := fmt.Sprint(r.UID), fmt.Sprintf("%s %d", r.Client, r.Why)
+	who, what := fmt.Sprint(r.UID), fmt.Sprintf("%s %d", r.App, r.Why)
 	if !told.News(who, what) {
 		return
 	}
-	x := fact.Syncing{Client: r.Client}
+	x := fact.Running{App: r.App}
 	note := fmt.Sprintf("%s (pid %d, user %d) tried to ", enforce.Plain(r.Program), r.PID, r.UID)
 	// A file with another name is somebody's own: its name is nobody's news.
-	c, program, is := fact.ClientOfProgram(r.File)
+	c, program, is := g.apps.ByProgram(r.File)
 	switch {
-	case is && c.ID == r.Client && r.Why == asLoaded:
+	case is && c.ID == r.App && r.Why == asLoaded:
 		note += "run " + program + " without starting it"
-	case is && c.ID == r.Client:
+	case is && c.ID == r.App:
 		note += "start " + program
 	default:
 		note += "run a copy of it under another name"

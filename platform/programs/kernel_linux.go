@@ -1,4 +1,4 @@
-package cloudsync
+package programs
 
 import (
 	"bytes"
@@ -39,8 +39,8 @@ const (
 )
 
 type refusal struct {
-	UID, PID, Why         uint32
-	Client, File, Program string
+	UID, PID, Why      uint32
+	App, File, Program string
 }
 
 const refusalSize = 80
@@ -54,7 +54,7 @@ func readRefusal(b []byte) (r refusal, ok bool) {
 		s, _, _ := bytes.Cut(b[from:to], []byte{0})
 		return string(s)
 	}
-	return refusal{UID: e.Uint32(b), PID: e.Uint32(b[4:]), Why: e.Uint32(b[8:]), Client: text(16, 32), File: text(32, 64), Program: text(64, 80)}, true
+	return refusal{UID: e.Uint32(b), PID: e.Uint32(b[4:]), Why: e.Uint32(b[8:]), App: text(16, 32), File: text(32, 64), Program: text(64, 80)}, true
 }
 
 // headSize is how much the kernel reads of a file before it starts it.
@@ -80,7 +80,7 @@ func (i id) String() string {
 }
 
 // titles are the names of a client's programs.
-func titles(c *fact.Client) (out []title) {
+func titles(c *fact.App) (out []title) {
 	for _, p := range c.Programs {
 		var t title
 		start, more := strings.CutSuffix(p, "*")
@@ -95,12 +95,12 @@ func titles(c *fact.Client) (out []title) {
 }
 
 // check says what is wrong with programs that were pinned.
-func check(p *bpf.Pinned) error {
+func (g *group) check(p *bpf.Pinned) error {
 	var c config
 	switch err := p.Lookup("config", uint32(0), &c); {
 	case err != nil:
 		return err
-	case c.Version != bpf.CloudSync.Version():
+	case c.Version != g.set.Version():
 		return &bpf.Changed{Why: "they are another version's"}
 	case c.On == 0:
 		return &bpf.Changed{Why: "they refuse nothing"}
@@ -108,23 +108,23 @@ func check(p *bpf.Pinned) error {
 	return nil
 }
 
-// refused returns the clients whose programs are refused, in the order of the table. A client of which only some are is an error.
-func refused(p *bpf.Pinned) ([]string, error) {
+// list returns those whose programs are refused, in the order of the table. One of which only some are is an error.
+func (g *group) list(p *bpf.Pinned) ([]string, error) {
 	list, err := bpf.Entries[title, id](p, "names")
 	if err != nil {
 		return nil, err
 	}
 	has := map[string]int{}
 	for t, of := range list {
-		c, ok := fact.ClientOf(of.String())
+		c, ok := g.apps.ByID(of.String())
 		if !ok || !slices.Contains(titles(c), t) {
 			return nil, &bpf.Changed{Why: fmt.Sprintf("they refuse %q as a program of %q", strings.TrimRight(string(t.Text[:]), "\x00"), of)}
 		}
 		has[c.ID]++
 	}
 	var out []string
-	for i := range fact.Clients {
-		c := &fact.Clients[i]
+	for i := range g.apps {
+		c := &g.apps[i]
 		switch n := has[c.ID]; {
 		case n == 0:
 		case n < len(c.Programs):
@@ -137,12 +137,12 @@ func refused(p *bpf.Pinned) ([]string, error) {
 }
 
 // names tells the programs which clients are refused, by their names.
-func names(p *bpf.Pinned, ids []string) error {
+func (g *group) names(p *bpf.Pinned, ids []string) error {
 	list := map[title]id{}
 	for _, s := range ids {
-		c, ok := fact.ClientOf(s)
+		c, ok := g.apps.ByID(s)
 		if !ok || len(c.Programs) == 0 {
-			return fmt.Errorf("there is no client %q", s)
+			return fmt.Errorf("there is no %q among %s", s, g.what)
 		}
 		for _, t := range titles(c) {
 			list[t] = idOf(c.ID)
@@ -166,23 +166,25 @@ func (c contents) told(p *bpf.Pinned) (bool, error) {
 	return maps.Equal(prints, c.prints) && maps.Equal(files, c.files), err
 }
 
-// Loaders make the set of this package, in the child that does so; its arguments are the clients that are refused.
+// Loaders make the sets of this package, in the child that does so; its arguments are those that are refused.
 func Loaders() map[string]bpf.Loader {
-	return map[string]bpf.Loader{name: func(ids ...string) error {
-		return bpf.CloudSync.Make(func(p, _ *bpf.Pinned, attached int) error {
-			c := config{Version: bpf.CloudSync.Version()}
-			switch attached {
-			case 0:
-				has, err := find(ids)
-				if err != nil {
-					has = contents{} // the agent tries again, and says so; the names count in any case
-				}
-				return errors.Join(p.Put("config", uint32(0), &c), names(p, ids), has.tell(p))
-			case len(bpf.CloudSync.Programs):
-				c.On = 1
-				return p.Put("config", uint32(0), &c)
+	return map[string]bpf.Loader{clients.name: clients.load, tools.name: tools.load}
+}
+
+func (g *group) load(ids ...string) error {
+	return g.set.Make(func(p, _ *bpf.Pinned, attached int) error {
+		c := config{Version: g.set.Version()}
+		switch attached {
+		case 0:
+			has, err := g.find(ids)
+			if err != nil {
+				has = contents{} // the agent tries again, and says so; the names count in any case
 			}
-			return nil
-		})
-	}}
+			return errors.Join(p.Put("config", uint32(0), &c), g.names(p, ids), has.tell(p))
+		case len(g.set.Programs):
+			c.On = 1
+			return p.Put("config", uint32(0), &c)
+		}
+		return nil
+	})
 }

@@ -1,4 +1,4 @@
-package cloudsync
+package programs
 
 import (
 	"bytes"
@@ -25,43 +25,47 @@ import (
 
 // What the programs keep has the same form on both sides.
 func TestForms(t *testing.T) {
-	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(bpf.CloudSync.Object))
-	if err != nil {
-		t.Fatal(err)
-	}
-	entries := 0
-	for i := range fact.Clients {
-		entries += len(fact.Clients[i].Programs)
-	}
-	for name, c := range map[string]struct{ key, value any }{
-		"config": {uint32(0), config{}}, "names": {title{}, id{}}, "prints": {fingerprint{}, id{}}, "files": {known{}, id{}},
-	} {
-		m := spec.Maps[name]
-		if m == nil || int(m.KeySize) != binary.Size(c.key) || int(m.ValueSize) != binary.Size(c.value) {
-			t.Errorf("%s: %v; here %d and %d bytes", name, m, binary.Size(c.key), binary.Size(c.value))
-		} else if name != "config" && int(m.MaxEntries) < max(entries, maxFound) {
-			t.Errorf("%s has room for %d", name, m.MaxEntries)
+	for _, g := range []*group{&clients, &tools} {
+		spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(g.set.Object))
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries := 0
+		for i := range g.apps {
+			entries += len(g.apps[i].Programs)
+		}
+		for name, c := range map[string]struct{ key, value any }{
+			"config": {uint32(0), config{}}, "names": {title{}, id{}}, "prints": {fingerprint{}, id{}}, "files": {known{}, id{}},
+		} {
+			m := spec.Maps[name]
+			if m == nil || int(m.KeySize) != binary.Size(c.key) || int(m.ValueSize) != binary.Size(c.value) {
+				t.Errorf("%s: %v; here %d and %d bytes", name, m, binary.Size(c.key), binary.Size(c.value))
+			} else if name != "config" && int(m.MaxEntries) < max(entries, maxFound) {
+				t.Errorf("%s has room for %d", name, m.MaxEntries)
+			}
 		}
 	}
 }
 
 // Every program of the table has one place in the kernel's, and IDs fit.
 func TestTitles(t *testing.T) {
-	seen := map[title]string{}
-	for i := range fact.Clients {
-		c := &fact.Clients[i]
-		if len(c.ID) >= len(id{}) || idOf(c.ID).String() != c.ID {
-			t.Errorf("%q does not fit", c.ID)
-		}
-		for j, n := range titles(c) {
-			p := c.Programs[j]
-			if seen[n] != "" || len(strings.TrimSuffix(p, "*")) >= len(n.Text) || int(n.Bits) > 8*len(n.Text) {
-				t.Errorf("program %q of %s: %v, also of %q", p, c.ID, n, seen[n])
+	for _, g := range []*group{&clients, &tools} {
+		seen := map[title]string{}
+		for i := range g.apps {
+			c := &g.apps[i]
+			if len(c.ID) >= len(id{}) || idOf(c.ID).String() != c.ID {
+				t.Errorf("%q does not fit", c.ID)
 			}
-			seen[n] = c.ID
+			for j, n := range titles(c) {
+				p := c.Programs[j]
+				if seen[n] != "" || len(strings.TrimSuffix(p, "*")) >= len(n.Text) || int(n.Bits) > 8*len(n.Text) {
+					t.Errorf("program %q of %s: %v, also of %q", p, c.ID, n, seen[n])
+				}
+				seen[n] = c.ID
+			}
 		}
 	}
-	if a, b := titles(&fact.Client{Programs: []string{"x"}})[0], titles(&fact.Client{Programs: []string{"x*"}})[0]; a.Bits != 16 || b.Bits != 8 {
+	if a, b := titles(&fact.App{Programs: []string{"x"}})[0], titles(&fact.App{Programs: []string{"x*"}})[0]; a.Bits != 16 || b.Bits != 8 {
 		t.Errorf("%d and %d bits", a.Bits, b.Bits)
 	}
 }
@@ -104,7 +108,7 @@ func proc(t *testing.T, list map[int][3]string) string {
 
 // Which processes are clients'.
 func TestRunning(t *testing.T) {
-	c := &Clients{proc: proc(t, map[int][3]string{
+	c := &Control{group: &clients, proc: proc(t, map[int][3]string{
 		10: {"/usr/bin/rclone", "rclone", "S"}, 11: {"/home/a/.dropbox-dist/dropbox-lnx.x86_64-1/dropbox (deleted)", "dropbox", "S"},
 		12: {"/usr/bin/python3.11", "maestral", "S"}, 13: {"/usr/bin/python3.11", "notes", "S"}, 14: {"/usr/bin/vim", "rclone", "S"},
 		15: {"/opt/rclone", "x) S 1 (", "Z"}, 16: {"", "rclone", "S"}, 17: {"/tmp/.mount_x/Nextcloud-3.1.AppImage", "a) b (c", "R"}, 18: {"/usr/bin/bashful", "insync", "S"}, 1: {"/usr/bin/rclone", "rclone", "S"},
@@ -115,7 +119,7 @@ func TestRunning(t *testing.T) {
 	}
 	got := map[int]string{}
 	for _, p := range list {
-		got[p.pid] = fmt.Sprintf("%s %s %s %d", p.client.ID, p.program, p.started, p.uid)
+		got[p.pid] = fmt.Sprintf("%s %s %s %d", p.app.ID, p.program, p.started, p.uid)
 	}
 	want := map[int]string{10: "rclone rclone 1000 1000", 11: "dropbox dropbox 1100 1000", 12: "dropbox maestral 1200 1000", 17: "nextcloud Nextcloud-* 1700 1000"}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
@@ -125,7 +129,7 @@ func TestRunning(t *testing.T) {
 	if err := c.Observe(t.Context(), &m); err != nil || !m.Clients.OK || len(m.Clients.V) != 3 {
 		t.Errorf("%+v, %v", m.Clients, err)
 	}
-	if _, err := (&Clients{proc: "/nowhere"}).running(); err == nil {
+	if _, err := (&Control{group: &clients, proc: "/nowhere"}).running(); err == nil {
 		t.Error("no error without a list of processes")
 	}
 }
@@ -197,7 +201,7 @@ func TestSearch(t *testing.T) {
 	}
 	in[filepath.Join(top, "deep")] = 2
 	mounts := []mountinfo.Mount{{Point: "/", FS: "ext4"}}
-	out, err := search(all, in, mounts)
+	out, err := clients.search(all, in, mounts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,10 +212,10 @@ func TestSearch(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(want) || len(out.files) < len(want) {
 		t.Errorf("%v, want %v; files %v", got, want, out.files)
 	}
-	if out, err := search([]string{"insync"}, in, mounts); err != nil || len(out.prints) != 0 {
+	if out, err := clients.search([]string{"insync"}, in, mounts); err != nil || len(out.prints) != 0 {
 		t.Errorf("%v %v", out, err)
 	}
-	if out, err := search(all, in, []mountinfo.Mount{{Point: "/", FS: "nfs"}}); err != nil || len(out.prints) != 0 {
+	if out, err := clients.search(all, in, []mountinfo.Mount{{Point: "/", FS: "nfs"}}); err != nil || len(out.prints) != 0 {
 		t.Errorf("%v %v", out, err)
 	}
 }
@@ -245,21 +249,21 @@ func TestHeadSum(t *testing.T) {
 	}
 }
 
-// rules are a section's, of which one client is refused.
-type rules struct {
+// fixed are a section's, of which one client is refused.
+type fixed struct {
 	refuses string
 	act     bool
 }
 
-func (r rules) Clients() enforce.Judge[fact.Syncing] { return r }
-func (r rules) CanStop() bool                        { return r.act }
-func (r rules) AboutClients() bool                   { return r.refuses != "" }
-func (r rules) CanDeny() bool                        { return false }
-func (r rules) Judge(x *fact.Syncing) enforce.Verdict {
-	no := x.Client == r.refuses
+func (r fixed) Clients() enforce.Judge[fact.Running] { return r }
+func (r fixed) CanStop() bool                        { return r.act }
+func (r fixed) AboutClients() bool                   { return r.refuses != "" }
+func (r fixed) CanDeny() bool                        { return false }
+func (r fixed) Judge(x *fact.Running) enforce.Verdict {
+	no := x.App == r.refuses
 	return enforce.Verdict{Allow: !no || !r.act, WouldDeny: no && !r.act, WouldMode: enforce.Monitor}
 }
-func (r rules) Reason(enforce.Verdict, *fact.Syncing) (string, string) { return "why", "" }
+func (r fixed) Reason(enforce.Verdict, *fact.Running) (string, string) { return "why", "" }
 
 // client starts a program under a client's name; deaf: one that does not stop when it is asked.
 func client(t *testing.T, deaf bool) *exec.Cmd {
@@ -297,7 +301,7 @@ func TestGuard(t *testing.T) {
 	var decisions []platform.Decision
 	looks := 0
 	gate := func(enforce.Change) error { return nil }
-	c := &Clients{proc: "/proc", gate: func(x enforce.Change) error { return gate(x) }, log: slog.New(slog.DiscardHandler), held: bpf.Hold(&bpf.CloudSync, "", check)}
+	c := &Control{group: &clients, proc: "/proc", gate: func(x enforce.Change) error { return gate(x) }, log: slog.New(slog.DiscardHandler), held: bpf.Hold(&bpf.CloudSync, "", clients.check)}
 	g := newGuard(c)
 	g.Listen(func(d platform.Decision) { decisions = append(decisions, d) }, func(bool) { looks++ })
 	note := func() string {
@@ -309,18 +313,18 @@ func TestGuard(t *testing.T) {
 		return strings.Join(list, "; ")
 	}
 	one := client(t, false)
-	if err := g.Load(rules{"rclone", false}); err != nil || len(decisions) != 1 || !decisions[0].Verdict.WouldDeny || decisions[0].Quiet || note() != "" {
+	if err := g.Load(fixed{"rclone", false}); err != nil || len(decisions) != 1 || !decisions[0].Verdict.WouldDeny || decisions[0].Quiet || note() != "" {
 		t.Fatalf("%v %+v", err, decisions)
 	}
-	if err := g.Load(rules{"rclone", false}); err != nil || len(decisions) != 0 || looks != 0 {
+	if err := g.Load(fixed{"rclone", false}); err != nil || len(decisions) != 0 || looks != 0 {
 		t.Errorf("the same once more: %v %+v, %d looks", err, decisions, looks)
 	}
 	gate = func(enforce.Change) error { return enforce.ErrContended }
-	if err := g.Load(rules{"rclone", true}); err != nil || len(decisions) != 0 {
+	if err := g.Load(fixed{"rclone", true}); err != nil || len(decisions) != 0 {
 		t.Errorf("contended: %v %+v", err, decisions)
 	}
 	gate = func(enforce.Change) error { return nil }
-	if err := g.Load(rules{"rclone", true}); err != nil || !strings.Contains(note(), fmt.Sprintf("it ran (pid %d, user %d) and was asked to stop", one.Process.Pid, os.Getuid())) || !g.waits() {
+	if err := g.Load(fixed{"rclone", true}); err != nil || !strings.Contains(note(), fmt.Sprintf("it ran (pid %d, user %d) and was asked to stop", one.Process.Pid, os.Getuid())) || !g.waits() {
 		t.Errorf("%v %+v", err, decisions)
 	}
 	if state, err := one.Process.Wait(); err != nil || state.Success() {
@@ -356,7 +360,7 @@ func TestGuard(t *testing.T) {
 	if err := g.pass(); err != nil || looks != 2 || g.waits() {
 		t.Errorf("%v, %d looks", err, looks)
 	}
-	if err := g.Load(rules{"", true}); err != nil || g.ruling.Load() != nil || g.seen != nil {
+	if err := g.Load(fixed{"", true}); err != nil || g.ruling.Load() != nil || g.seen != nil {
 		t.Errorf("without rules about clients: %v %v", err, g.seen)
 	}
 	// Run asks for nothing by itself.
@@ -376,7 +380,7 @@ func TestUnreadable(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "11/exe"), 0o755); err != nil { // no link: EINVAL
 		t.Fatal(err)
 	}
-	c := &Clients{proc: dir}
+	c := &Control{group: &clients, proc: dir}
 	list, err := c.running()
 	if len(list) != 2 || err == nil || !strings.Contains(err.Error(), "process 11 cannot be read") {
 		t.Errorf("%+v %v", list, err)

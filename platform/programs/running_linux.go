@@ -1,4 +1,4 @@
-package cloudsync
+package programs
 
 import (
 	"errors"
@@ -20,7 +20,7 @@ type process struct {
 	pid     int
 	started string // with the number, it names the process for good
 	uid     uint32
-	client  *fact.Client
+	app     *fact.App
 	program string
 }
 
@@ -36,7 +36,7 @@ func interprets(file string) bool {
 
 // running lists the processes of clients. Nothing is asked of file systems: the kernel has the names. A process that cannot be read is
 // an error beside the others: a user can make one, by a path that is too long.
-func (c *Clients) running() (out []process, err error) {
+func (c *Control) running() (out []process, err error) {
 	list, err := os.ReadDir(c.proc)
 	if err != nil {
 		return nil, fmt.Errorf("the processes cannot be listed: %w", err)
@@ -63,7 +63,7 @@ const maxErrors = 3
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
 // process reads one process; false if it is none of a client's.
-func (c *Clients) process(pid int) (p process, ok bool, err error) {
+func (c *Control) process(pid int) (p process, ok bool, err error) {
 	dir := filepath.Join(c.proc, strconv.Itoa(pid))
 	exe, err := os.Readlink(dir + "/exe")
 	if gone(err) {
@@ -74,7 +74,7 @@ func (c *Clients) process(pid int) (p process, ok bool, err error) {
 	}
 	file := strings.TrimSuffix(filepath.Base(exe), " (deleted)")
 	p.pid = pid
-	p.client, p.program, ok = fact.ClientOfProgram(file)
+	p.app, p.program, ok = c.apps.ByProgram(file)
 	if !ok && !interprets(file) {
 		return p, false, nil
 	}
@@ -87,7 +87,7 @@ func (c *Clients) process(pid int) (p process, ok bool, err error) {
 	}
 	name, rest := splitStat(string(stat))
 	if !ok {
-		p.client, p.program, ok = fact.ClientOfProgram(name)
+		p.app, p.program, ok = c.apps.ByProgram(name)
 	}
 	if !ok || len(rest) < 20 || rest[0] == "Z" {
 		return p, false, nil
