@@ -925,8 +925,10 @@ func TestLyingServer(t *testing.T) {
 		if err != nil || m.Rcode != dns.RcodeServerFailure {
 			t.Errorf("%s: %v %v", name, m, err)
 		}
-		if d := time.Since(start); d > 4*time.Second {
+		if d := time.Since(start); d > 30*time.Second {
 			t.Errorf("%s: %v", name, d)
+		} else {
+			t.Logf("%s: answered after %v", name, d)
 		}
 		l.gives(platformtest.DNS4, "www.blocked.example", "A", "NXDOMAIN")
 	}

@@ -222,7 +222,7 @@ func TestTwoNodes(t *testing.T) {
 	select {
 	case <-nudged:
 		t.Logf("nudged through the other node after %s", time.Since(began))
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("no nudge")
 	}
 	if v := l.sync().Version; v != 2 {
@@ -404,8 +404,10 @@ func TestGracefulStop(t *testing.T) {
 	if <-up {
 		t.Error("the socket is not told")
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("stopping took %s", took)
+	} else {
+		t.Logf("stopping took %s", took)
 	}
 	r.serve(Options{HTTP: true})
 	if d := r.ok(200, "GET", "/devices/"+l.out.DeviceID, ""); d["last_sync"] == nil {

@@ -597,7 +597,7 @@ func TestWatch(t *testing.T) {
 				if got != want {
 					t.Errorf("change %d, want %d", got, want)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(30 * time.Second):
 				t.Fatal("the change was not heard of")
 			}
 		}
