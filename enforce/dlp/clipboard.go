@@ -169,6 +169,9 @@ func (r *Rules) CanKeepClipboard() bool {
 	return r.clip.by != "" && r.clip.mode == enforce.Enforce && !r.clip.may
 }
 
+// ClipboardAlone says that only other users are kept apart.
+func (r *Rules) ClipboardAlone() bool { return r.clip.Alone() }
+
 // ForClipboard are the rules for helpers; nil if nothing is refused.
 func (r *Rules) ForClipboard() json.RawMessage {
 	if !r.CanKeepClipboard() {
@@ -302,7 +305,7 @@ func clipboard(c *section.Case, out *section.Outcome, s enforce.Setting) {
 		f = section.Unread(c, s, why)
 		return
 	}
-	list, kept := c.Machine.Sessions.V, 0
+	list, kept, taken := c.Machine.Sessions.V, 0, 0
 	for i := range list {
 		x := &list[i]
 		switch {
@@ -311,7 +314,9 @@ func clipboard(c *section.Case, out *section.Outcome, s enforce.Setting) {
 		case x.Never && f.Enforcement != enforce.Unsupported:
 			f.Compliance, f.Enforcement, f.Reason = enforce.Uncertain, enforce.Unsupported, x.Said()
 		case x.Clipboard:
-			kept++
+			if kept++; x.Type == "x11" {
+				taken++
+			}
 		case f.Compliance == enforce.Compliant:
 			f.Compliance, f.Enforcement, f.Reason = enforce.Uncertain, enforce.NotEnforced, x.Said()
 		}
@@ -330,7 +335,10 @@ func clipboard(c *section.Case, out *section.Outcome, s enforce.Setting) {
 	if !r.clip.Mapped {
 		f.Reason += ", apart from other users"
 	}
-	if can.Level == fact.Partial {
+	switch {
+	case taken == 0: // on Wayland nothing is taken over: nobody else gets there
+		f.Reason += "; enforced, with a limit: root's programs can connect to any desktop"
+	case can.Level == fact.Partial:
 		f.Enforcement = enforce.Partial
 		f.Reason += "; partial: " + can.Limit
 	}

@@ -47,6 +47,9 @@ func TestClipboard(t *testing.T) {
 	}{
 		{"kept", zoned, enforce.Enforce, "", desks(kept), settingSharing, enforce.Compliant, enforce.Partial, "kept in 1 session(s); partial: a moment", true},
 		{"without zones", noSharing, enforce.Enforce, "", desks(kept), settingSharing, enforce.Compliant, enforce.Partial, "kept in 1 session(s), apart from other users; partial: a moment", true},
+		{"wayland without zones", noSharing, enforce.Enforce, "", desks(fact.Session{ID: "4", Type: "wayland", Clipboard: true}), settingSharing, enforce.Compliant, enforce.Enforced, "kept in 1 session(s), apart from other users; enforced, with a limit: root's programs", true},
+		{"wayland without zones, beside X11", noSharing, enforce.Enforce, "", desks(kept, fact.Session{ID: "4", Type: "wayland", Clipboard: true}), settingSharing, enforce.Compliant, enforce.Partial, "kept in 2 session(s), apart from other users; partial: a moment", true},
+		{"wayland without zones, open", noSharing, enforce.Enforce, "", desks(fact.Session{ID: "4", Type: "wayland", Why: "others can reach it"}), settingSharing, enforce.Uncertain, enforce.NotEnforced, "session 4 (wayland): others can reach it", true},
 		{"no desktop", zoned, enforce.Enforce, "", desks(), settingSharing, enforce.Compliant, enforce.Enforced, "no desktop session", true},
 		{"no helper", zoned, enforce.Enforce, "", desks(kept, noHelper), settingSharing, enforce.Uncertain, enforce.NotEnforced, "session 3 (x11): its helper does not run", true},
 		{"wayland", zoned, enforce.Enforce, "", desks(noHelper, wayland, kept), settingSharing, enforce.Uncertain, enforce.Unsupported, "session 4 (wayland): Wayland does not tell", true},
@@ -79,7 +82,7 @@ func TestClipboard(t *testing.T) {
 			if found = true; f.Compliance != c.compliance || f.Enforcement != c.enforcement || !strings.Contains(f.Reason, c.reason) || c.reason == "" && f.Reason != "" {
 				t.Errorf("%s: %+v", c.what, f)
 			}
-			if c.setting != settingZones && strings.HasPrefix(c.reason, "kept") && (len(f.Evidence) != 1 || f.Evidence[0].Value != "kept" || f.Evidence[0].Key != "clipboard/2") {
+			if c.setting != settingZones && strings.HasPrefix(c.reason, "kept") && (len(f.Evidence) != len(c.m.Sessions.V) || f.Evidence[0].Value != "kept" || f.Evidence[0].Key != "clipboard/"+c.m.Sessions.V[0].ID) {
 				t.Errorf("%s: %+v", c.what, f.Evidence)
 			}
 		}

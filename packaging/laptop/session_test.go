@@ -130,6 +130,8 @@ func TestSession(t *testing.T) {
 	r.clipboard(ann, bob)
 	r.set(noPictures)
 	r.wait("nobody says that screenshots are refused on X11", `warder status --json | tr -d '\n' | tr '{' '\n' | grep '"dlp.screenshot_allowed"' | grep '"unknown"' | grep '"unsupported"' | grep -q 'on X11 every program can read the screen'`)
+	contains(t, r.sh("warder exception "+r.code("dlp", "screenshot")+" --screenshot"), "Pictures of the screen may be taken until")
+	r.wait("screenshots are allowed", `warder status --json | tr -d '\n' | tr '{' '\n' | grep '"dlp.screenshot_allowed"' | grep '"compliant"' | grep -q 'allowed by an exception'`)
 
 	// What somebody says from their own session keeps neither the agent nor anybody else, and ends with them.
 	r.sh(`cat >/home/bob/flood <<'E'

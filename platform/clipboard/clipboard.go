@@ -22,8 +22,8 @@ const (
 	settingZones     enforce.Setting = "dlp.zones"
 
 	onlyLinux = "the clipboard is only kept on Linux in this version"
-	limit     = "on X11 alone; a paste within the first milliseconds after a copy passes (13 to 33 of 120 that were tried around it), and a program of the other zone that waits for copies, such as a clipboard " +
-		"manager, gets nearly each; the session's own user can end the helper, which is found, or put another program in its place, which is not; X11 keeps no program from one that tries; not kept are drag and drop, and Wayland (docs/dlp.md)"
+	limit     = "with zones on X11 alone; a paste within the first milliseconds after a copy passes (13 to 33 of 120 that were tried around it), and a program of the other zone that waits for copies, such as a clipboard " +
+		"manager, gets nearly each; the session's own user can end the helper, which is found, or put another program in its place, which is not; X11 keeps no program from one that tries; not kept are drag and drop, and zones on Wayland (docs/dlp.md)"
 	zonesLimit = "a user can run a program of their own in any slice, or inside a program of a zone; a program without a SHA-256 is known by its place alone"
 )
 
@@ -65,11 +65,14 @@ const (
 	whyDisplay = "display"
 	whyNone    = "no display"
 	whyWayland = "wayland"
+	// Why other users are not kept apart on Wayland.
+	whyOpen     = "open"
+	whyXwayland = "xwayland"
 )
 
 var whys = map[string]string{whyBegins: "its helper is about to", whyRules: "its helper cannot read the rules", whyDisplay: "the X server does not answer its helper",
 	whyNone:    "its helper was started without DISPLAY",
-	whyWayland: waylandWhy}
+	whyWayland: waylandWhy, whyOpen: "other users can reach the directory of its desktop", whyXwayland: "other users may connect to the X server beside its desktop (Xwayland)"}
 
 // On Wayland a compositor passes on what is copied, and does not say to or from whom.
 const waylandWhy = "Wayland does not tell which program copies or pastes"

@@ -32,6 +32,7 @@ type Guard struct {
 	platform.Listener
 	desks platform.Desks
 	heard chan struct{}
+	users string // where each user's directory of sockets is
 
 	mu    sync.Mutex
 	rules ruler
@@ -41,7 +42,7 @@ type Guard struct {
 }
 
 func newGuard(d platform.Desks) *Guard {
-	g := &Guard{desks: d, heard: make(chan struct{}, 1), seen: map[string]uint64{}}
+	g := &Guard{desks: d, heard: make(chan struct{}, 1), users: "/run/user", seen: map[string]uint64{}}
 	d.Hear(Name, func() {
 		select {
 		case g.heard <- struct{}{}:
@@ -57,6 +58,8 @@ type ruler interface {
 	ForClipboard() json.RawMessage
 	Paste(*fact.Paste) enforce.Verdict
 	PasteReason(enforce.Verdict, *fact.Paste) (reason, nearest string)
+	// ClipboardAlone says that only other users are kept apart.
+	ClipboardAlone() bool
 }
 
 // Section names the section whose rules it uses.
@@ -151,12 +154,17 @@ const maxNow = 8
 // sessions is what is so in each session. With tell, pastes that were refused since the last time are told.
 func (g *Guard) sessions(tell bool) (out []fact.Session) {
 	there := map[string]bool{}
+	g.mu.Lock()
+	alone := g.rules != nil && g.rules.ClipboardAlone()
+	g.mu.Unlock()
 	for _, d := range g.desks.List(Name) {
 		x := fact.Session{ID: d.ID, Type: d.Type}
 		there[d.ID] = true
 		switch {
-		case d.Type != "x11": // whatever its helper says
+		case d.Type != "x11" && !alone: // whatever its helper says
 			x.Never, x.Why = true, waylandWhy
+		case d.Type != "x11" && private(fmt.Sprintf("%s/%d", g.users, d.UID), d.UID) != "":
+			x.Why = whys[whyOpen]
 		case !d.Helper:
 			x.Why = "its helper (warder session) does not run"
 		case d.Said == nil || !d.Taken:

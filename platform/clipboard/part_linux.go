@@ -155,6 +155,9 @@ func (p *Part) Run(ctx context.Context, changed func()) {
 		switch {
 		case rules == nil:
 			p.say(nil, Said{}) // what Load set
+		case p.Type == "wayland" && rules.Alone():
+			p.beside(ctx, rules)
+			continue
 		case p.Type == "wayland":
 			p.say(rules, Said{Why: whyWayland})
 		default:

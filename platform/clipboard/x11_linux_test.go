@@ -1008,6 +1008,34 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
+// admits lets a user connect; with alone, nobody else. Xvfb lets everybody on this machine in; the X servers of desktops let their user in.
+func (s *screen) admits(user string, alone bool) {
+	s.t.Helper()
+	xgbMu.Lock()
+	defer xgbMu.Unlock()
+	c, err := xgb.NewConnDisplay(s.display)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	r, err := xproto.ListHosts(c).Reply()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	who := "localuser\x00" + user
+	if err := xproto.ChangeHostsChecked(c, xproto.HostModeInsert, xproto.FamilyServerInterpreted, uint16(len(who)), []byte(who)).Check(); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, h := range r.Hosts {
+		if !alone {
+			break
+		}
+		if err := xproto.ChangeHostsChecked(c, xproto.HostModeDelete, h.Family, h.AddressLen, h.Address).Check(); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
 // Without zones nothing is touched, unless a program of another user is on the screen, or may be.
 func TestAlone(t *testing.T) {
 	if os.Getuid() != 0 {
@@ -1017,27 +1045,6 @@ func TestAlone(t *testing.T) {
 		t.Skip("needs root, for a program of another user")
 	}
 	s := onScreen(t)
-	// Xvfb lets everybody on this machine in; the X servers of desktops let their user in.
-	hosts := func(change func(c *xgb.Conn, list []xproto.Host)) {
-		xgbMu.Lock()
-		defer xgbMu.Unlock()
-		c, err := xgb.NewConnDisplay(s.display)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		r, err := xproto.ListHosts(c).Reply()
-		if err != nil {
-			t.Fatal(err)
-		}
-		change(c, r.Hosts)
-	}
-	const theirs, ours = "localuser\x00nobody", "localuser\x00root"
-	insert := func(c *xgb.Conn, who string) {
-		if err := xproto.ChangeHostsChecked(c, xproto.HostModeInsert, xproto.FamilyServerInterpreted, uint16(len(who)), []byte(who)).Check(); err != nil {
-			t.Fatal(err)
-		}
-	}
 	// One that was started without a cookie lets everybody in.
 	t.Setenv("XAUTHORITY", filepath.Join(t.TempDir(), "none"))
 	s.rule([]byte(`{"kept":["work"]}`))
@@ -1048,14 +1055,7 @@ func TestAlone(t *testing.T) {
 		return own == "for everybody" && other == ""
 	})
 	s.rule(nil)
-	hosts(func(c *xgb.Conn, list []xproto.Host) {
-		insert(c, ours)
-		for _, h := range list {
-			if err := xproto.ChangeHostsChecked(c, xproto.HostModeDelete, h.Family, h.AddressLen, h.Address).Check(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	})
+	s.admits("root", true)
 	s.rule([]byte(`{"kept":["work"]}`))
 	s.copies("mine", "xclip", "-i", "-quiet", "-selection", "clipboard")
 	owner := s.owner(selections...)
@@ -1063,12 +1063,71 @@ func TestAlone(t *testing.T) {
 	if s.owner(selections...) != owner {
 		t.Error("it was taken over")
 	}
-	hosts(func(c *xgb.Conn, _ []xproto.Host) { insert(c, theirs) })
+	s.admits("nobody", false)
 	s.until("it is taken over", func() bool { return s.owner("CLIPBOARD")+"0 0 " != owner })
 	s.until("it is there", func() bool { got, _ := s.run("", "xsel", "-o", "-b"); return got == "mine" })
 	if got, err := s.run("", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "xsel", "-o", "-b"); got != "" || err != nil {
 		t.Errorf("another user pastes %q: %v", got, err)
 	}
+}
+
+// On Wayland without zones other users are kept apart by the compositor's socket, and by the X server beside it: it is read who may connect.
+func TestWaylandAlone(t *testing.T) {
+	needs(t, "Xvfb")
+	s := &screen{t: t}
+	s.start("")
+	t.Cleanup(func() { s.kill() })
+	dir := t.TempDir()
+	open := func(mode os.FileMode) {
+		t.Helper()
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open(0o700)
+	t.Setenv("XDG_RUNTIME_DIR", dir)
+	t.Setenv("WAYLAND_DISPLAY", "wayland-1")
+	t.Setenv("XAUTHORITY", filepath.Join(dir, "none"))
+	p := &Part{Decode: decoded, Type: "wayland", Display: s.display, Self: uint32(os.Getuid())}
+	s.part = p
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { p.Run(ctx, func() {}); close(done) }()
+	t.Cleanup(func() { cancel(); <-done })
+	says := func(what, why string) {
+		t.Helper()
+		s.until(what, func() bool {
+			x := s.said() // which has it look
+			return x.Why == why && x.Kept == (why == "")
+		})
+	}
+	p.Load([]byte(`{"kept":["work"]}`))
+	says("nobody else gets there", "")
+	open(0o755)
+	says("others can reach its socket", whyOpen)
+	open(0o700)
+	says("they cannot any more", "")
+	t.Setenv("WAYLAND_DISPLAY", "/tmp/wayland-1")
+	says("its socket is elsewhere", whyOpen)
+	t.Setenv("WAYLAND_DISPLAY", "wayland-1")
+	says("it is not", "")
+	beside := exec.Command("/bin/sh", "-c", "cp /bin/sleep Xwayland && exec ./Xwayland 600")
+	beside.Dir = t.TempDir()
+	if err := beside.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = beside.Process.Kill(); _ = beside.Wait() })
+	says("an X server lets everybody in", whyXwayland) // as Xvfb without a cookie does
+	s.admits("root", true)
+	says("it lets its user in alone", "")
+	s.admits("nobody", false)
+	says("and another one", whyXwayland)
+	s.kill()
+	says("it does not answer", whyDisplay)
+	p.Load(nil)
+	s.until("it has nothing to do", func() bool { x := s.said(); return !x.Kept && x.Why == "" })
+	p.Load(rulesOf("/bin/x", "work"))
+	says("with zones it cannot", whyWayland)
 }
 
 // A password manager's secret does not stay, because it cannot be removed by it any more.
