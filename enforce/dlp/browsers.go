@@ -12,29 +12,25 @@ import (
 const KindBrowser = "browser.policy"
 
 // browsers are what is wanted of browsers: they do not offer what is refused. It is beside what refuses it, because a browser's own dialog
-// says nothing of why.
+// says nothing of why. Each setting wants its own, in its own mode; platform/browser makes one file of both.
 func browsers(c *section.Case, out *section.Outcome) {
 	r := rulesOf(c)
-	var by []enforce.Setting
-	noPrint, noShots := r.AboutPrinting() && !r.mayPrint, r.AboutTools() && !r.mayShoot
-	if noPrint {
-		by = append(by, settingPrint)
-	}
-	if noShots {
-		by = append(by, settingShots)
-	}
-	if len(by) == 0 {
-		return
-	}
-	if _, unread := c.Machine.Unread(fact.PartBrowsers); unread {
-		out.Unsure = append(out.Unsure, KindBrowser)
-		return
-	}
-	for i := range c.Machine.Browsers.V {
-		if b := &c.Machine.Browsers.V[i]; !b.Taken {
-			out.Wants = append(out.Wants, enforce.Want{Key: enforce.Key{Kind: KindBrowser, ID: b.ID}, Value: enforce.Value(fact.BrowserPolicy(noPrint, noShots)), By: by,
-				Mode: c.Document.Mode(by[0]), Phase: enforce.Close})
+	want := func(s enforce.Setting, value string) {
+		if _, unread := c.Machine.Unread(fact.PartBrowsers); unread {
+			out.Unsure = append(out.Unsure, KindBrowser)
+			return
 		}
+		for i := range c.Machine.Browsers.V {
+			if b := &c.Machine.Browsers.V[i]; !b.Taken {
+				out.Wants = append(out.Wants, enforce.Want{Key: enforce.Key{Kind: KindBrowser, ID: b.ID}, Value: enforce.Value(value), By: []enforce.Setting{s}, Mode: c.Document.Mode(s), Phase: enforce.Close})
+			}
+		}
+	}
+	if r.AboutPrinting() && !r.mayPrint {
+		want(settingPrint, fact.BrowserPolicy(true, false))
+	}
+	if r.AboutTools() && !r.mayShoot {
+		want(settingShots, fact.BrowserPolicy(false, true))
 	}
 }
 

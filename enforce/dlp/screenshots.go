@@ -171,7 +171,10 @@ func screenshots(c *section.Case, out *section.Outcome) {
 			}
 		}
 	}
-	for _, p := range []fact.Part{fact.PartSessions, fact.PartTools, fact.PartDesktops} {
+	if names := othersBrowsers(c.Machine); names != "" {
+		can.Limit += "; the policies of " + enforce.Plain(names) + " are somebody else's, so that it offers it"
+	}
+	for _, p := range []fact.Part{fact.PartSessions, fact.PartTools, fact.PartDesktops, fact.PartBrowsers} {
 		if why, unread := c.Machine.Unread(p); unread {
 			f = section.Unread(c, s, why)
 			return

@@ -2,6 +2,7 @@ package dlp
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -44,6 +45,11 @@ func TestScreenshots(t *testing.T) {
 		{"sessions unknown", noShots, "", enforce.Enforce, with(screens(), func(m *fact.Machine) { m.Sessions = fact.Unread[[]fact.Session]("no logind") }), 2, 0, enforce.Uncertain, enforce.NotEnforced, "no logind"},
 		{"processes unknown", noShots, "", enforce.Enforce, with(screens(wl), func(m *fact.Machine) { m.Tools = fact.Unread[[]fact.Running]("no list") }), 2, 0, enforce.Uncertain, enforce.NotEnforced, "no list"},
 		{"settings unknown", noShots, "", enforce.Enforce, with(screens(wl), func(m *fact.Machine) { m.Desktops = fact.Unread[fact.Desktops]("no files") }), 1, 1, enforce.Uncertain, enforce.NotEnforced, "no files"},
+		{"browsers unknown", noShots, "", enforce.Enforce, with(screens(wl), func(m *fact.Machine) { m.Browsers = fact.Unread[[]fact.Browser]("no list") }), 2, 1, enforce.Uncertain, enforce.NotEnforced, "no list"},
+		{"somebody else's browser", noShots, "", enforce.Enforce, with(screens(wl), func(m *fact.Machine) {
+			m.Browsers = fact.Is([]fact.Browser{{ID: "firefox", Name: "Firefox", Taken: true}})
+		}), 2, 0,
+			enforce.Compliant, enforce.Partial, "; the policies of Firefox are somebody else's, so that it offers it"},
 		{"warn", noShots, "", enforce.Warn, screens(wl), 2, 0, enforce.Noncompliant, enforce.Observed, "pictures of the screen can be taken in session 4"},
 		{"monitor, x11", noShots, "", enforce.Monitor, screens(x11), 2, 0, enforce.Noncompliant, enforce.Observed, "pictures of the screen can be taken in session 2"},
 		{"monitor, no desktop", noShots, "", enforce.Monitor, screens(), 2, 0, enforce.Compliant, enforce.Observed, "no desktop session"},
@@ -71,36 +77,38 @@ func TestScreenshots(t *testing.T) {
 	}
 }
 
-// A browser has one policy, whatever is refused.
-func TestOneBrowserPolicy(t *testing.T) {
+// What is refused is wanted of browsers by each setting in its own mode.
+func TestBrowserPolicies(t *testing.T) {
+	const both = `{"dlp":{"screenshot_allowed":false,"print_allowed":false}}`
 	for _, c := range []struct {
 		policy, except string
-		value          enforce.Value
-		by             int
+		print, shots   enforce.Mode
+		want           string
 	}{
-		{`{"dlp":{"screenshot_allowed":false,"print_allowed":false}}`, "", "no printing, no screenshots", 2},
-		{`{"dlp":{"screenshot_allowed":false,"print_allowed":false}}`, "print", "no screenshots", 1},
-		{`{"dlp":{"screenshot_allowed":false,"print_allowed":false}}`, "screenshot", "no printing", 1},
-		{noShots, "", "no screenshots", 1},
+		{both, "", enforce.Enforce, enforce.Enforce, "no printing enforce, no screenshots enforce"},
+		{both, "", enforce.Enforce, enforce.Monitor, "no printing enforce, no screenshots monitor"},
+		{both, "", enforce.Warn, enforce.Enforce, "no printing warn, no screenshots enforce"},
+		{both, "print", enforce.Enforce, enforce.Enforce, "no screenshots enforce"},
+		{both, "screenshot", enforce.Enforce, enforce.Enforce, "no printing enforce"},
+		{noShots, "", enforce.Enforce, enforce.Enforce, "no screenshots enforce"},
 	} {
 		m := machine()
 		m.Capable[string(settingShots)] = fact.Capability{Level: fact.Partial}
-		m.Browsers = fact.Is([]fact.Browser{{ID: "chrome"}})
-		d := document(t, c.policy)
+		m.Browsers = fact.Is([]fact.Browser{{ID: "chrome"}, {ID: "firefox", Taken: true}})
+		d := document(t, c.policy).Capped(func(s enforce.Setting) enforce.Mode {
+			return map[enforce.Setting]enforce.Mode{settingPrint: c.print, settingShots: c.shots}[s]
+		})
 		if c.except != "" {
 			d = d.Excepted(map[string][]string{"dlp": {c.except}})
 		}
-		n := 0
+		var got []string
 		for _, w := range decide(section.Open([]section.Section{Section}, d, m)).Wants {
-			if w.Key.Kind != KindBrowser {
-				continue
-			}
-			if n++; w.Value != c.value || len(w.By) != c.by {
-				t.Errorf("%s: %+v", c.policy, w)
+			if w.Key.Kind == KindBrowser {
+				got = append(got, fmt.Sprintf("%s %s", w.Value, w.Mode))
 			}
 		}
-		if n != 1 {
-			t.Errorf("%s: %d", c.policy, n)
+		if strings.Join(got, ", ") != c.want {
+			t.Errorf("%s, %s and %s: %q, want %q", c.policy, c.print, c.shots, got, c.want)
 		}
 	}
 }

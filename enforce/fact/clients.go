@@ -77,6 +77,24 @@ func (a Apps) ByProgram(file string) (app *App, program string, ok bool) {
 	return nil, "", false
 }
 
+// maxComm is how much of the name of what a process runs the kernel keeps, in bytes.
+const maxComm = 15
+
+// ByComm is ByProgram for the name that the kernel has for a process, which it cuts.
+func (a Apps) ByComm(name string) (app *App, program string, ok bool) {
+	if app, program, ok = a.ByProgram(name); ok || len(name) < maxComm {
+		return app, program, ok
+	}
+	for i := range a {
+		for _, p := range a[i].Programs {
+			if len(p) > maxComm && p[:maxComm] == name {
+				return &a[i], p, true
+			}
+		}
+	}
+	return nil, "", false
+}
+
 // Running is one that runs.
 type Running struct {
 	App       string `json:"client"`  // as stored events call it, whatever it is

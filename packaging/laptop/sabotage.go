@@ -89,8 +89,6 @@ var Sabotages = []Sabotage{
 		Breaks: "rm -r /sys/fs/bpf/warder", Mended: "test -e /sys/fs/bpf/warder/screenshots/link_shot_exec && ! grim -h", Subject: "screenshots/tools", Unnamed: true},
 	{Name: "GNOME's keys are unlocked", Claims: []enforce.Setting{"dlp.screenshot_allowed"}, Screen: true, Policy: `{"dlp":{"screenshot_allowed":false}}`,
 		Breaks: "rm -r /etc/dconf/db/warder.d; sleep 1; dconf update", Mended: "dconf list-locks / | grep -qx /org/gnome/shell/keybindings/screenshot", Subject: "desktop.settings/gnome", Unnamed: true},
-	{Name: "KDE's keys are changed", Claims: []enforce.Setting{"dlp.screenshot_allowed"}, Screen: true, Policy: `{"dlp":{"screenshot_allowed":false}}`,
-		Breaks: "sed -i 's/=none/=Print/' /etc/xdg/kglobalshortcutsrc", Mended: "! grep -q Print /etc/xdg/kglobalshortcutsrc", Subject: "desktop.settings/kde", Unnamed: true},
 	{Name: "a desktop's portals come anew", Claims: []enforce.Setting{"dlp.screenshot_allowed"}, Screen: true, Policy: `{"dlp":{"screenshot_allowed":false}}`,
 		Breaks: "printf '[preferred]\ndefault=x\n' >/usr/share/xdg-desktop-portal/new-portals.conf", Mended: "grep -q 'Screenshot=none' /etc/xdg/xdg-desktop-portal/new-portals.conf", Subject: "desktop.settings/portal", Unnamed: true},
 	{Name: "the helper that keeps the clipboard is killed", Claims: []enforce.Setting{"dlp.clipboard_sharing", "dlp.zones"}, Desk: true,

@@ -39,7 +39,8 @@ func chromiums(noPrint, noShots bool) map[string]any {
 	return out
 }
 
-// firefox' policies: https://mozilla.github.io/policy-templates (PrintingEnabled, DisableFirefoxScreenshots). It reads them when it starts.
+// firefox' policies: https://mozilla.github.io/policy-templates (PrintingEnabled, DisableFirefoxScreenshots; Preferences, of which this one is
+// what pages need to ask for the screen). It reads them when it starts.
 func firefox(noPrint, noShots bool) map[string]any {
 	out := map[string]any{}
 	if noPrint {
@@ -47,6 +48,7 @@ func firefox(noPrint, noShots bool) map[string]any {
 	}
 	if noShots {
 		out["DisableFirefoxScreenshots"] = true
+		out["Preferences"] = map[string]any{"media.getdisplaymedia.enabled": map[string]any{"Value": false, "Status": "locked"}}
 	}
 	return map[string]any{"policies": out}
 }

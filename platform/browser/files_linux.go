@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
@@ -45,7 +43,15 @@ const other = "something else"
 
 // Kinds is the one kind. The files stay until they are removed.
 func (f *Files) Kinds() []platform.Kind {
-	return []platform.Kind{{Name: kind, Life: platform.Disk, Made: true}}
+	return []platform.Kind{{Name: kind, Life: platform.Disk, Made: true, Join: join}}
+}
+
+// join is one file of what two settings want of a browser.
+func join(a, b enforce.Want) (enforce.Want, bool) {
+	p1, s1, ok1 := fact.ParseBrowserPolicy(string(a.Value))
+	p2, s2, ok2 := fact.ParseBrowserPolicy(string(b.Value))
+	a.Value = enforce.Value(fact.BrowserPolicy(p1 || p2, s1 || s2))
+	return a, ok1 && ok2
 }
 
 func (f *Files) at(path string) string { return filepath.Join(f.root, path) }
@@ -67,7 +73,7 @@ func (f *Files) read(b *browser) (value string, ours bool, err error) {
 	switch {
 	case absent:
 		return "", true, nil
-	case errors.Is(err, unix.ELOOP):
+	case errors.Is(err, owned.ErrForeign):
 		return other, !b.one, nil
 	case err != nil:
 		return "", false, err

@@ -21,7 +21,7 @@ func Capability(h platform.Host) platform.Capability {
 	s.off = h.Sysfs != "/sys"
 	c := platform.Capability{Name: name, Observers: []platform.Observer{s}, Backends: []platform.Backend{s}}
 	if h.Desks != nil && !s.off {
-		c.Guards = []platform.Guard{&Guard{s: s}}
+		c.Guards = []platform.Guard{&Guard{s: s, poke: make(chan struct{}, 1)}}
 	}
 	return c
 }
@@ -33,7 +33,16 @@ type Settings struct {
 	desks      platform.Desks
 	off        bool // this machine is made of files
 	stamp      func() (boot string, since time.Duration)
-	tool       func(ctx context.Context, root string, args ...string) (string, error) // dconf
+	run        string // a directory of ours that a boot empties
+
+	shell string // the file of GNOME Shell
+
+	checked string // what dconf had read when it said last that all is as it should be
+	program string // of the portals, as it was looked at last, and what was found
+	reads   bool
+	// What was compared last: a database and its sources.
+	compared string
+	sameAs   bool
 
 	mu   sync.Mutex
 	last map[string]string // what was read or written last, by desktop
@@ -41,7 +50,7 @@ type Settings struct {
 }
 
 func newSettings(root string, h platform.Host) *Settings {
-	return &Settings{root: root, proc: h.Proc, gate: h.Gate, desks: h.Desks, stamp: bootNow, tool: dconf, last: map[string]string{}, more: make(chan struct{}, 1)}
+	return &Settings{root: root, proc: h.Proc, gate: h.Gate, desks: h.Desks, stamp: bootNow, run: h.Run, shell: gnomeShell, last: map[string]string{}, more: make(chan struct{}, 1)}
 }
 
 // other is what settings of ours are that have something else in them.
@@ -56,7 +65,7 @@ type part struct {
 	// read reads what is there: the value, "" for nothing of ours.
 	read          func(context.Context) (string, error)
 	write, remove func(context.Context) error
-	// programs are those that read the settings once, when they start; late reports whether one of them has those of before.
+	// programs are the files of those that read the settings when they start; late reports whether one of them has those of before.
 	programs []string
 	late     func(pid int) (bool, error)
 	// how is where it was read, and dirs are where its files are.
@@ -64,7 +73,7 @@ type part struct {
 	dirs func() []string
 }
 
-func (s *Settings) parts() []part { return []part{s.gnome(), s.kde(), s.portal()} }
+func (s *Settings) parts() []part { return []part{s.gnome(), s.portal()} }
 
 func (s *Settings) part(id string) (part, bool) {
 	list := s.parts()
@@ -89,11 +98,13 @@ func (s *Settings) Observe(ctx context.Context, m *fact.Machine) error {
 		m.Desktops = fact.Is(out)
 		return nil
 	}
+	s.mu.Lock()
 	for _, p := range s.parts() {
 		if p.here() {
 			out.Files = append(out.Files, fact.DesktopFile{ID: p.id, Name: p.name, Taken: p.taken()})
 		}
 	}
+	s.mu.Unlock()
 	late, err := s.late(ctx)
 	if err != nil {
 		m.Desktops = fact.Unread[fact.Desktops](err.Error())
@@ -206,6 +217,7 @@ type Guard struct {
 
 	mu    sync.Mutex
 	about bool
+	poke  chan struct{}
 }
 
 // Section names the section whose rules it uses.
@@ -215,31 +227,36 @@ func (g *Guard) Section() string { return setting.Section() }
 func (g *Guard) Load(r platform.Rules) error {
 	x, ok := r.(interface{ AboutTools() bool })
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.about = ok && x.AboutTools()
+	g.mu.Unlock()
+	select {
+	case g.poke <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
 // glance is how often it looks.
 const glance = 10 * time.Second
 
-// Run looks until ctx ends.
+// Run looks until ctx ends; while there is nothing to look for, nothing wakes it.
 func (g *Guard) Run(ctx context.Context) error {
-	tick := time.NewTicker(glance)
-	defer tick.Stop()
 	before := []string{"not looked yet"}
+	var due <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-g.poke:
+		case <-due:
 		}
 		g.mu.Lock()
 		about := g.about
 		g.mu.Unlock()
-		if !about {
+		if due = nil; !about {
 			continue
 		}
+		due = time.After(glance)
 		now, err := g.s.late(ctx)
 		if err != nil {
 			now = append(now, err.Error())

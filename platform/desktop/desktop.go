@@ -1,9 +1,11 @@
 // Package desktop keeps desktops from offering pictures of the screen, by files that only an administrator can write: GNOME's keys in
-// dconf, KDE's in a file that a user's cannot outrank, and what portals do for programs (docs/decisions/0045). It owns no policy.
+// dconf, and what portals do for programs (docs/decisions/0045). It owns no policy.
 package desktop
 
 import (
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/warderd/warder/enforce"
 )
@@ -18,7 +20,6 @@ const (
 // The desktops, by the IDs of their resources.
 const (
 	gnome  = "gnome"
-	kde    = "kde"
 	portal = "portal"
 )
 
@@ -57,25 +58,6 @@ func keyfile() (text, locks string) {
 
 // profile has dconf read our database after the user's own, where the machine has no profile yet.
 const profile = note + "user-db:user\nsystem-db:warder\n"
-
-// spectacles are the actions of Spectacle that have keys: Plasma 5.27 and 6.
-var spectacles = []string{"ActiveWindowScreenShot", "CurrentMonitorScreenShot", "FullScreenScreenShot", "OpenWithoutScreenshot", "RecordRegion", "RecordScreen", "RecordWindow",
-	"RectangularRegionScreenShot", "WindowUnderCursorScreenShot", "_launch"}
-
-// shortcuts is KDE's file of keys: "[$i]" is what a user's own file cannot outrank (https://userbase.kde.org/KDE_System_Administration/Kiosk).
-func shortcuts() string {
-	var b strings.Builder
-	b.WriteString(note)
-	b.WriteString("[org.kde.spectacle.desktop][$i]\n")
-	for _, a := range spectacles {
-		b.WriteString(a + "=none,none," + a + "\n")
-	}
-	b.WriteString("\n[services][org.kde.spectacle.desktop][$i]\n")
-	for _, a := range spectacles {
-		b.WriteString(a + "=none\n")
-	}
-	return b.String()
-}
 
 // The portals that give programs pictures of the screen, or films of it.
 var shotPortals = []string{"org.freedesktop.impl.portal.Screenshot", "org.freedesktop.impl.portal.ScreenCast"}
@@ -121,11 +103,45 @@ func withoutPortals(of string) string {
 
 const preferred = "[preferred]"
 
-func isShot(key string) bool {
-	for _, p := range shotPortals {
-		if key == p {
-			return true
+// writtenAt begins the line of a file of ours that says in which boot it was written, and how long after it: the clock says nothing of what was
+// first.
+const writtenAt = "# Written: "
+
+// stamped is a file's text with that line.
+func stamped(text, boot string, since time.Duration) string {
+	return strings.Replace(text, note, note+writtenAt+boot+" "+since.String()+"\n", 1)
+}
+
+// unstamped is a file's text without that line, and what the line says. A file without it is none that is whole.
+func unstamped(b []byte) (text, boot string, since time.Duration, ok bool) {
+	rest, ours := strings.CutPrefix(string(b), note+writtenAt)
+	line, rest, whole := strings.Cut(rest, "\n")
+	boot, at, _ := strings.Cut(line, " ")
+	since, err := time.ParseDuration(at)
+	if !ours || !whole || err != nil || boot == "" {
+		return string(b), "", 0, false
+	}
+	return note + rest, boot, since, true
+}
+
+// givesNone reports whether a file of preferences keeps these portals from giving anything.
+func givesNone(text string) bool {
+	in := false
+	seen := map[string]bool{}
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "[") {
+			in = line == preferred
+		}
+		if key, value, _ := strings.Cut(line, "="); in && isShot(key) {
+			seen[key] = value == "none"
 		}
 	}
-	return false
+	for _, p := range shotPortals {
+		if !seen[p] {
+			return false
+		}
+	}
+	return true
 }
+
+func isShot(key string) bool { return slices.Contains(shotPortals, key) }

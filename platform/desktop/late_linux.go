@@ -2,6 +2,7 @@ package desktop
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,10 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// written is the extended attribute that says in which boot a file was written, and how long after it: the clock says nothing of what was
-// first.
-const written = "user.warder.written"
-
 // bootNow is the present boot, and how long ago it was.
 func bootNow() (boot string, since time.Duration) {
 	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
@@ -32,11 +29,14 @@ func bootNow() (boot string, since time.Duration) {
 const (
 	// maxLate bounds the programs that are named.
 	maxLate = 16
+	// maxAsked bounds those that are asked of one desktop: a user can start a program as often as they like.
+	maxAsked = 32
 	// maxComm is how much of a program's name the kernel keeps.
 	maxComm = 15
 )
 
-// late names the programs of desktops that run with the settings of before, for people.
+// late names the programs of desktops that were started before the settings were written, for people. What a user's processes do keeps
+// nobody from the rest: one that cannot be read counts as one of those.
 func (s *Settings) late(ctx context.Context) (out []string, err error) {
 	if s.off || s.desks == nil {
 		return nil, nil
@@ -53,45 +53,57 @@ func (s *Settings) late(ctx context.Context) (out []string, err error) {
 		return nil, fmt.Errorf("the processes cannot be listed: %w", err)
 	}
 	for _, p := range s.parts() {
-		if value, err := p.read(ctx); err != nil || value == "" { // nothing of ours is there
+		s.mu.Lock()
+		ours := s.last[p.id] != ""
+		s.mu.Unlock()
+		if !ours { // nothing of ours is there
 			continue
 		}
+		asked := 0
 		for _, e := range list {
 			pid, err := strconv.Atoi(e.Name())
-			if err != nil || len(out) >= maxLate {
+			if err != nil || len(out) >= maxLate || asked >= maxAsked || ctx.Err() != nil {
 				continue
 			}
-			dir := filepath.Join(s.proc, e.Name())
-			comm, err := os.ReadFile(dir + "/comm")
-			if err != nil {
+			program, uid, ok := s.runs(pid, p.programs)
+			if !ok || !slices.Contains(users, uid) { // a greeter's reads other settings
 				continue
 			}
-			is := slices.IndexFunc(p.programs, func(x string) bool { return x[:min(len(x), maxComm)] == strings.TrimSpace(string(comm)) })
-			if is < 0 {
-				continue
-			}
-			var st unix.Stat_t
-			if unix.Stat(dir, &st) != nil || !slices.Contains(users, st.Uid) {
-				continue // a greeter's
-			}
+			asked++
 			late, err := p.late(pid)
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 				continue // it has ended
 			}
-			if err != nil {
-				return nil, fmt.Errorf("process %d cannot be read: %w", pid, err)
-			}
-			if late {
-				out = append(out, fmt.Sprintf("%s: %s of user %d was started before", p.name, p.programs[is], st.Uid))
+			if late || err != nil {
+				out = append(out, fmt.Sprintf("%s: %s of user %d was started before", p.name, program, uid))
 			}
 		}
 	}
 	slices.Sort(out)
-	return slices.Compact(out), nil
+	return slices.Compact(out), ctx.Err()
 }
 
-// maxMaps bounds what is read of a process's memory, in bytes of its list.
-const maxMaps = 8 << 20
+// runs reports which of these programs a process runs, and whose it is. The kernel answers, and no file system.
+func (s *Settings) runs(pid int, programs []string) (program string, uid uint32, ok bool) {
+	dir := filepath.Join(s.proc, strconv.Itoa(pid))
+	comm, err := os.ReadFile(dir + "/comm") // first, because it costs least
+	if err != nil || !slices.ContainsFunc(programs, func(x string) bool {
+		x = filepath.Base(x)
+		return x[:min(len(x), maxComm)] == strings.TrimSpace(string(comm))
+	}) {
+		return "", 0, false
+	}
+	exe, err := os.Readlink(dir + "/exe") // one that does not fit is none of them
+	exe = strings.TrimSuffix(exe, " (deleted)")
+	var st unix.Stat_t
+	if err != nil || !slices.Contains(programs, exe) || unix.Stat(dir, &st) != nil {
+		return "", 0, false
+	}
+	return filepath.Base(exe), st.Uid, true
+}
+
+// maxMaps bounds what is read of a process's memory, in bytes of its list: some three thousand mappings.
+const maxMaps = 4 << 20
 
 // maps reports whether a process has a file in its memory that is still there.
 func maps(proc string, pid int, path string) (bool, error) {
@@ -100,21 +112,30 @@ func maps(proc string, pid int, path string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	r := bufio.NewScanner(io.LimitReader(f, maxMaps))
-	r.Buffer(nil, 64<<10)
-	for r.Scan() {
-		if strings.HasSuffix(r.Text(), " "+path) {
+	r := bufio.NewReaderSize(io.LimitReader(f, maxMaps), 16<<10)
+	for whole := true; ; {
+		line, err := r.ReadSlice('\n')
+		if whole && bytes.HasSuffix(line, []byte(" "+path+"\n")) {
 			return true, nil
 		}
+		whole = !errors.Is(err, bufio.ErrBufferFull) // the rest of a long one is none
+		if err != nil && whole {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return false, err
+		}
 	}
-	return false, r.Err()
 }
 
 // ticks is in what a process's start is counted, for every program (getconf CLK_TCK).
 const ticks = time.Second / 100
 
-// before reports whether a process was started before a file was written.
-func (s *Settings) before(pid int, path string) (bool, error) {
+// before reports whether a process was started before a time in a boot.
+func (s *Settings) before(pid int, boot string, since time.Duration) (bool, error) {
+	if now, _ := s.stamp(); boot != now {
+		return false, nil // in an earlier one
+	}
 	b, err := os.ReadFile(filepath.Join(s.proc, strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return false, err
@@ -125,19 +146,5 @@ func (s *Settings) before(pid int, path string) (bool, error) {
 		return false, errors.New("its state is not in the kernel's form")
 	}
 	n, err := strconv.ParseInt(f[19], 10, 64)
-	if err != nil {
-		return false, err
-	}
-	var text [128]byte
-	size, err := unix.Getxattr(s.at(path), written, text[:])
-	if err != nil {
-		return true, nil //nolint:nilerr // it is not known, so it was
-	}
-	boot, at, _ := strings.Cut(string(text[:size]), " ")
-	since, bad := time.ParseDuration(at)
-	known := bad == nil // a note that cannot be read says nothing either
-	if now, _ := s.stamp(); known && boot != now {
-		return false, nil // in an earlier boot
-	}
-	return !known || time.Duration(n)*ticks <= since, nil
+	return time.Duration(n)*ticks <= since, err
 }

@@ -23,16 +23,25 @@ const MaxText = 64 << 10
 // made marks a directory that was not there before.
 const made = "user.warder.made"
 
-// Read reads a file that is not a link. absent is true where there is none.
+// ErrForeign says that what has a file's name is a link, a directory, a pipe or a device: somebody else's, whatever it leads to.
+var ErrForeign = errors.New("it is no regular file")
+
+// Read reads a regular file. absent is true where there is nothing.
 func Read(path string) (text []byte, absent bool, err error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, true, nil
 	}
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
+		return nil, false, ErrForeign
+	}
 	if err != nil {
-		return nil, false, err // ELOOP: it is a link
+		return nil, false, err
 	}
 	defer file.Close()
+	if st, err := file.Stat(); err != nil || !st.Mode().IsRegular() {
+		return nil, false, errors.Join(err, ErrForeign)
+	}
 	text, err = io.ReadAll(io.LimitReader(file, MaxText))
 	return text, false, err
 }
@@ -55,10 +64,16 @@ func MakeDir(dir string) error {
 	return nil
 }
 
+// Made reports whether a directory was made by MakeDir.
+func Made(dir string) bool {
+	n, err := unix.Getxattr(dir, made, nil)
+	return err == nil && n > 0
+}
+
 // RemoveDir removes a directory and those above it below root, as far as they were made and nothing is in them.
 func RemoveDir(root, dir string) {
 	for len(dir) > 1 && dir != filepath.Clean(root) {
-		if n, err := unix.Getxattr(dir, made, nil); err != nil || n == 0 || os.Remove(dir) != nil {
+		if !Made(dir) || os.Remove(dir) != nil {
 			return
 		}
 		dir = filepath.Dir(dir)

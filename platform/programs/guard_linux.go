@@ -188,7 +188,7 @@ func (g *Guard) signal(p process, s unix.Signal) error {
 
 // decision is one about a client.
 func (g *Guard) decision(r *rules, x *fact.Running, v enforce.Verdict, about string) platform.Decision {
-	return platform.Decision{Section: g.setting.Section(), Key: enforce.Key{Kind: g.name + ".client", ID: x.App + " " + about}, Subject: g.subject(x), Verdict: v, Fact: x,
+	return platform.Decision{Section: g.setting.Section(), Key: enforce.Key{Kind: g.about, ID: x.App + " " + about}, Subject: g.subject(x), Verdict: v, Fact: x,
 		Reason: func() (string, string) { return r.judge.Reason(v, x) }, Done: enforce.Reading{State: enforce.Present, Value: "it runs", How: "the list of processes"}}
 }
 

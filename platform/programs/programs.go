@@ -22,6 +22,7 @@ type group struct {
 	refused func(ids []string) string // the resource's value
 	parse   func(value string) (ids []string, ok bool)
 	rules   func(platform.Rules) (r rules, ok bool)
+	about   string // the kind of the keys of its events
 	what    string // for people
 	// What is so where it is done, where the kernel takes no programs, and elsewhere.
 	limit, without, only string
@@ -39,7 +40,7 @@ type rules struct {
 var clients = group{
 	name: "cloudsync", key: enforce.Key{Kind: "cloudsync", ID: "clients"}, setting: "storage.cloud_sync_allowed", apps: fact.Clients,
 	at: func(m *fact.Machine) *fact.Known[[]fact.Running] { return &m.Clients }, set: &bpf.CloudSync,
-	refused: fact.ClientsRefused, parse: fact.ParseClientsRefused, what: "sync clients",
+	refused: fact.ClientsRefused, parse: fact.ParseClientsRefused, about: "cloudsync.client", what: "sync clients",
 	rules: func(r platform.Rules) (out rules, ok bool) {
 		s, ok := r.(interface {
 			Clients() enforce.Judge[fact.Running]
@@ -62,7 +63,7 @@ var clients = group{
 var tools = group{
 	name: "screenshots", key: enforce.Key{Kind: "screenshots", ID: "tools"}, setting: "dlp.screenshot_allowed", apps: fact.Tools,
 	at: func(m *fact.Machine) *fact.Known[[]fact.Running] { return &m.Tools }, set: &bpf.Screenshots,
-	refused: fact.ToolsRefused, parse: fact.ParseToolsRefused, what: "programs that take pictures of the screen",
+	refused: fact.ToolsRefused, parse: fact.ParseToolsRefused, about: "screenshots.program", what: "programs that take pictures of the screen",
 	rules: func(r platform.Rules) (out rules, ok bool) {
 		s, ok := r.(interface {
 			Tools() enforce.Judge[fact.Running]
@@ -75,8 +76,8 @@ var tools = group{
 		return out, ok
 	},
 	level: fact.Partial,
-	limit: "on Wayland alone, because on X11 every program can read the screen; known programs cannot start, GNOME's and KDE's keys do nothing, portals and browsers do not offer it; GNOME's system menu still takes pictures, " +
-		"a program that is not in the table can ask a desktop of the wlroots kind, and a user can undo what their own settings outrank (docs/dlp.md)",
+	limit: "on Wayland alone, because on X11 every program can read the screen; known programs cannot start, GNOME's keys do nothing, portals and browsers do not offer it; GNOME's system menu still takes pictures, " +
+		"a program that is not in the table can ask the desktop itself in some ways, and a user can undo what their own settings outrank (docs/dlp.md)",
 	without: "known programs that a package has installed below /usr or /opt cannot start while the agent runs; others, copies, and what a loader runs can, and are stopped within a minute if they have such a name",
 	only:    "screenshots are only refused on Linux in this version",
 }

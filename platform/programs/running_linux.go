@@ -87,7 +87,7 @@ func (c *Control) process(pid int) (p process, ok bool, err error) {
 	}
 	name, rest := splitStat(string(stat))
 	if !ok {
-		p.app, p.program, ok = c.apps.ByProgram(name)
+		p.app, p.program, ok = c.apps.ByComm(name)
 	}
 	if !ok || len(rest) < 20 || rest[0] == "Z" {
 		return p, false, nil

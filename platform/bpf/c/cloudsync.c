@@ -1,4 +1,4 @@
-// What keeps known sync clients from being started. platform/cloudsync has the other side, and docs/decisions/0038 says why it is
+// What keeps known sync clients from being started. platform/programs has the other side, and docs/decisions/0038 says why it is
 // done here.
 #include "tell.h"
 
@@ -81,7 +81,7 @@ struct refusal {
 	struct client client;
 	char file[TEXT], program[16];
 };
-_Static_assert(sizeof(struct refusal) == 80 && __builtin_offsetof(struct refusal, file) == 32, "platform/cloudsync reads this form");
+_Static_assert(sizeof(struct refusal) == 80 && __builtin_offsetof(struct refusal, file) == 32, "platform/programs reads this form");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
