@@ -70,7 +70,7 @@ func (c *Control) List(context.Context) (out map[enforce.Key]enforce.Reading, er
 	return out, nil
 }
 
-// Apply attaches the programs, tells them of other clients, or removes them.
+// Apply attaches the programs, tells them of other apps, or removes them.
 func (c *Control) Apply(ctx context.Context, changes []enforce.Change) map[enforce.Key]error {
 	out := map[enforce.Key]error{}
 	for _, x := range changes {

@@ -18,9 +18,9 @@ import (
 	"github.com/warderd/warder/platform/fanotify"
 )
 
-// doorman keeps installed clients from being started where the kernel takes no programs that do so: the kernel asks it before it starts
+// doorman keeps installed apps from being started where the kernel takes no programs that do so: the kernel asks it before it starts
 // one of these files (fanotify, FAN_OPEN_EXEC_PERM), and it refuses each. It is asked about these files alone, never about a file
-// system, and answers after a look at who asks and nothing else: nobody but who starts a client waits. The agent itself starts none of
+// system, and answers after a look at who asks and nothing else: nobody but who starts an app waits. The agent itself starts none of
 // them: it would wait for itself. Once it is gone, however that came, the kernel lets all of them start.
 type doorman struct {
 	what     string // it refuses, for people
@@ -52,7 +52,7 @@ const (
 	answerWait = 5 * time.Second
 )
 
-// state says which clients it refuses. changed is what is not as it was told, by the kernel's own list.
+// state says which apps it refuses. changed is what is not as it was told, by the kernel's own list.
 func (d *doorman) state() (ids []string, on bool, changed string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -78,7 +78,7 @@ func (d *doorman) state() (ids []string, on bool, changed string, err error) {
 	return d.ids, true, "", nil
 }
 
-// start refuses these clients, by these files, and no others; if they could not all be found, by those of before.
+// start refuses these apps, by these files, and no others; if they could not all be found, by those of before.
 func (d *doorman) start(ids []string, has contents, unread error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -95,7 +95,7 @@ func (d *doorman) start(ids []string, has contents, unread error) error {
 	return d.mark(has)
 }
 
-// renew refuses the same clients by the files that are theirs now, if it still does.
+// renew refuses the same apps by the files that are theirs now, if it still does.
 func (d *doorman) renew(ids []string, has contents) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

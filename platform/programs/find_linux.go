@@ -20,7 +20,7 @@ var places = map[string]int{"/usr/bin": 0, "/usr/local/bin": 0, "/usr/sbin": 0, 
 // answering file systems answer by themselves: a place that does not would keep the agent waiting.
 var answering = []string{"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "zfs", "overlay", "squashfs", "erofs", "tmpfs"}
 
-// essential programs can never be taken for a client's, whatever somebody has put under a client's name. What is installed under
+// essential programs can never be taken for an app's, whatever somebody has put under an app's name. What is installed under
 // another name as well cannot either.
 var essential = []string{"/proc/self/exe", "/proc/1/exe", "/bin/sh", "/bin/bash", "/bin/busybox", "/usr/bin/env", "/usr/bin/sudo", "/usr/bin/login"}
 
@@ -30,7 +30,7 @@ const (
 	maxFound = 500
 )
 
-// contents are installed programs of clients, by what they are and by the file.
+// contents are installed programs of apps, by what they are and by the file.
 type contents struct {
 	prints map[fingerprint]id
 	files  map[known]id
@@ -41,8 +41,8 @@ func (contents) empty() contents {
 	return contents{map[fingerprint]id{}, map[known]id{}, map[known]string{}}
 }
 
-// find finds the installed programs of clients: files of root's that nobody else can change, in directories in which nobody else can
-// put one in their place. Whoever could would have us refuse any program, by a copy of it under a client's name.
+// find finds the installed programs of apps: files of root's that nobody else can change, in directories in which nobody else can
+// put one in their place. Whoever could would have us refuse any program, by a copy of it under an app's name.
 func (g *group) find(ids []string) (out contents, err error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -130,7 +130,7 @@ func (g *group) search(ids []string, places map[string]int, mounts []mountinfo.M
 	return out, nil
 }
 
-// program is one file of a client's.
+// program is one file of an app's.
 type program struct {
 	of   id
 	file known
@@ -204,7 +204,7 @@ func answers(mounts []mountinfo.Mount, path string) bool {
 	return slices.Contains(answering, fs)
 }
 
-// look reads a file that is called as a client's program. One with other names is left out: it may be another program as well.
+// look reads a file that is called as an app's program. One with other names is left out: it may be another program as well.
 func look(at int, name string, of id, mounts []mountinfo.Mount) (p fingerprint, x program, ok bool, err error) {
 	f, err := open(at, name)
 	if slices.ContainsFunc([]error{unix.ENOENT, unix.ELOOP, unix.EXDEV, unix.ENXIO}, func(e error) bool { return errors.Is(err, e) }) {

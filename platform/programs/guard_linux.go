@@ -25,8 +25,8 @@ type Guard struct {
 	ruling atomic.Pointer[rules]
 
 	mu      sync.Mutex
-	seen    map[string]*met      // processes of clients, by number and start
-	since   map[string]time.Time // when a client of a user's was asked to stop first: one that starts others does not gain time by it
+	seen    map[string]*met      // processes of apps, by number and start
+	since   map[string]time.Time // when an app of a user's was asked to stop first: one that starts others does not gain time by it
 	told    bpf.Hourly
 	door    bpf.Hourly // those that the doorman refused
 	doors   sync.Mutex
@@ -40,7 +40,7 @@ func newGuard(c *Control) *Guard { return &Guard{Control: c, soon: make(chan str
 type met struct{ asked, ended bool }
 
 const (
-	patience = 10 * time.Second // from when a client was asked to stop until it is ended
+	patience = 10 * time.Second // from when an app was asked to stop until it is ended
 	eachTime = time.Second      // while one was asked
 	settles  = 3 * time.Second  // a program that was started just before the kernel refused it runs by then
 	regular  = 10 * time.Minute // what was installed meanwhile; what runs by a way that nothing sees
@@ -77,7 +77,7 @@ func (g *Guard) again() {
 	}
 }
 
-// pass judges every process of a client once.
+// pass judges every process of an app once.
 func (g *Guard) pass() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -186,7 +186,7 @@ func (g *Guard) signal(p process, s unix.Signal) error {
 	return nil
 }
 
-// decision is one about a client.
+// decision is one about an app.
 func (g *Guard) decision(r *rules, x *fact.Running, v enforce.Verdict, about string) platform.Decision {
 	return platform.Decision{Section: g.setting.Section(), Key: enforce.Key{Kind: g.about, ID: x.App + " " + about}, Subject: g.subject(x), Verdict: v, Fact: x,
 		Reason: func() (string, string) { return r.judge.Reason(v, x) }, Done: enforce.Reading{State: enforce.Present, Value: "it runs", How: "the list of processes"}}
@@ -257,14 +257,14 @@ func (g *Guard) Run(ctx context.Context) error {
 	}
 }
 
-// waits reports whether a client was asked to stop, and is waited for.
+// waits reports whether an app was asked to stop, and is waited for.
 func (g *Guard) waits() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.waiting
 }
 
-// refresh tells the programs in the kernel which files here are clients' programs now.
+// refresh tells the programs in the kernel which files here are apps' programs now.
 func (g *Guard) refresh() {
 	if r := g.ruling.Load(); r == nil || !r.act || g.gate(enforce.Change{Key: g.key, Mode: enforce.Enforce}) != nil {
 		return
@@ -315,14 +315,14 @@ func (g *Guard) Work() []platform.Work { return nil }
 // Stop lets whoever waits for the doorman go on.
 func (g *Guard) Stop() { g.doorman.stop() }
 
-// atTheDoor tells of a client that the doorman refused.
+// atTheDoor tells of an app that the doorman refused.
 func (g *Guard) atTheDoor(r refusal) {
 	g.doors.Lock()
 	defer g.doors.Unlock()
 	g.refusal(&r, &g.door, howDoorman)
 }
 
-// tell reads refusals as they happen. One is told once for each client, user and hour.
+// tell reads refusals as they happen. One is told once for each app, user and hour.
 func (g *Guard) tell(ctx context.Context) {
 	var told bpf.Hourly
 	g.held.Follow(ctx, func(b []byte) {

@@ -31,7 +31,7 @@ type (
 	}
 )
 
-// Why a client was refused.
+// Why an app was refused.
 const (
 	byName = 1 + iota
 	asCopy
@@ -79,7 +79,7 @@ func (i id) String() string {
 	return string(s)
 }
 
-// titles are the names of a client's programs.
+// titles are the names of an app's programs.
 func titles(c *fact.App) (out []title) {
 	for _, p := range c.Programs {
 		var t title
@@ -136,7 +136,7 @@ func (g *group) list(p *bpf.Pinned) ([]string, error) {
 	return out, nil
 }
 
-// names tells the programs which clients are refused, by their names.
+// names tells the programs which apps are refused, by their names.
 func (g *group) names(p *bpf.Pinned, ids []string) error {
 	list := map[title]id{}
 	for _, s := range ids {

@@ -15,7 +15,7 @@ import (
 	"github.com/warderd/warder/enforce/fact"
 )
 
-// process is one that runs a client's program.
+// process is one that runs an app's program.
 type process struct {
 	pid     int
 	started string // with the number, it names the process for good
@@ -34,7 +34,7 @@ func interprets(file string) bool {
 	})
 }
 
-// running lists the processes of clients. Nothing is asked of file systems: the kernel has the names. A process that cannot be read is
+// running lists the processes of apps. Nothing is asked of file systems: the kernel has the names. A process that cannot be read is
 // an error beside the others: a user can make one, by a path that is too long.
 func (c *Control) running() (out []process, err error) {
 	list, err := os.ReadDir(c.proc)
@@ -59,10 +59,10 @@ func (c *Control) running() (out []process, err error) {
 // maxErrors bounds how many processes that cannot be read are named.
 const maxErrors = 3
 
-// gone reports whether a process has ended, or is the kernel's own. What cannot be read for another reason may be a client.
+// gone reports whether a process has ended, or is the kernel's own. What cannot be read for another reason may be an app.
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
-// process reads one process; false if it is none of a client's.
+// process reads one process; false if it is none of an app's.
 func (c *Control) process(pid int) (p process, ok bool, err error) {
 	dir := filepath.Join(c.proc, strconv.Itoa(pid))
 	exe, err := os.Readlink(dir + "/exe")
