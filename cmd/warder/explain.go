@@ -25,7 +25,7 @@ func (a *app) explain() *cobra.Command {
 	c := &cobra.Command{
 		Args: cobra.NoArgs, RunE: cli.Help, Use: "explain", Short: "Why something is allowed or refused, and what would change it",
 		Example: "  warder explain usb 0951:1666\n  warder explain usb --port 1-2\n  warder explain network docs.example.com\n" +
-			"  warder explain storage /dev/sdb1\n  warder explain dlp print\n  warder explain dlp clipboard",
+			"  warder explain storage /dev/sdb1\n  warder explain dlp print\n  warder explain dlp clipboard\n  warder explain dlp screenshot",
 	}
 	c.AddCommand(a.explainUSB(), a.explainNetwork(), a.explainStorage(), a.explainDLP())
 	return c
