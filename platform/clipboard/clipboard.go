@@ -53,8 +53,10 @@ type Rules interface {
 
 // Said is what a helper's part says of its session.
 type Said struct {
-	Kept    bool      `json:"kept"`          // by the rules that it has
-	Why     string    `json:"why,omitempty"` // why not, one of those below
+	Kept bool   `json:"kept"`          // by the rules that it has
+	Why  string `json:"why,omitempty"` // why not, one of those below
+	// Type is the session's, as the helper takes it: it does something else on X11 than on Wayland. Helpers before 0.13 knew X11 alone.
+	Type    string    `json:"type,omitempty"`
 	Refused []Refusal `json:"refused,omitempty"`
 }
 

@@ -175,7 +175,12 @@ func (g *Guard) sessions(tell bool) (out []fact.Session) {
 				x.Why = err.Error()
 				break
 			}
-			x.Clipboard, x.Why = s.Kept && s.Why == "", s.Why
+			if s.Type == "" {
+				s.Type = "x11"
+			}
+			if x.Clipboard, x.Why = s.Kept && s.Why == "", s.Why; s.Type != d.Type {
+				x.Clipboard, x.Why = false, "its helper takes it for another kind of session"
+			}
 			if tell {
 				g.refused(&d, s.Refused)
 			}

@@ -20,6 +20,8 @@ type Part struct {
 	once sync.Once
 	poke chan struct{}
 
+	asking chan string // what the X server beside a compositor is asked; of the goroutine that runs
+
 	mu      sync.Mutex
 	rules   Rules
 	said    Said
@@ -74,6 +76,7 @@ func (p *Part) State() json.RawMessage {
 		default:
 		}
 	}
+	p.said.Type = p.Type
 	b, err := json.Marshal(&p.said)
 	if err != nil {
 		return nil

@@ -64,6 +64,8 @@ func (p *Part) reached() string {
 	dir := os.Getenv("XDG_RUNTIME_DIR")
 	if path := os.Getenv("WAYLAND_DISPLAY"); filepath.IsAbs(path) {
 		dir = filepath.Dir(path)
+	} else if path != "" {
+		dir = filepath.Dir(filepath.Join(dir, path)) // as libwayland does, whatever is in it
 	}
 	if private(dir, p.Self) != "" {
 		return whyOpen
@@ -71,30 +73,35 @@ func (p *Part) reached() string {
 	if !runs(xwayland, p.Self) {
 		return "" // asking for it would start it
 	}
-	done := make(chan string, 1)
-	go func() {
-		c, err := xgb.NewConnDisplay(p.Display)
-		if err == nil {
-			defer c.Close()
-			err = res.Init(c)
-		}
-		if err != nil {
-			done <- whyDisplay
-			return
-		}
-		b := &board{c: c, rules: alone{}, self: p.Self, known: newPrograms()}
-		if b.look(); b.others {
-			done <- whyXwayland
-			return
-		}
-		done <- ""
-	}()
+	if p.asking == nil { // one that was begun and does not end is waited for, not begun again
+		done := make(chan string, 1)
+		p.asking = done
+		go func() { done <- p.letsIn() }()
+	}
 	select {
-	case why := <-done:
+	case why := <-p.asking:
+		p.asking = nil
 		return why
 	case <-time.After(openWait):
 		return whyDisplay
 	}
+}
+
+// letsIn asks the X server beside the compositor whom it lets in.
+func (p *Part) letsIn() string {
+	c, err := xgb.NewConnDisplay(p.Display)
+	if err == nil {
+		defer c.Close()
+		err = res.Init(c)
+	}
+	if err != nil {
+		return whyDisplay
+	}
+	b := &board{c: c, rules: alone{}, self: p.Self, known: newPrograms()}
+	if b.look(); b.others {
+		return whyXwayland
+	}
+	return ""
 }
 
 // alone are rules that keep other users apart, and nobody else.

@@ -1109,6 +1109,8 @@ func TestWaylandAlone(t *testing.T) {
 	says("they cannot any more", "")
 	t.Setenv("WAYLAND_DISPLAY", "/tmp/wayland-1")
 	says("its socket is elsewhere", whyOpen)
+	t.Setenv("WAYLAND_DISPLAY", "../wayland-1")
+	says("it is there by another way", whyOpen)
 	t.Setenv("WAYLAND_DISPLAY", "wayland-1")
 	says("it is not", "")
 	beside := exec.Command("/bin/sh", "-c", "cp /bin/sleep Xwayland && exec ./Xwayland 600")

@@ -61,7 +61,7 @@ type part struct {
 	id, name string
 	// here reports whether the desktop is installed, and taken why its files are somebody else's or cannot do it; "" if they can.
 	here  func() bool
-	taken func() string
+	taken func(context.Context) string
 	// read reads what is there: the value, "" for nothing of ours.
 	read          func(context.Context) (string, error)
 	write, remove func(context.Context) error
@@ -101,7 +101,7 @@ func (s *Settings) Observe(ctx context.Context, m *fact.Machine) error {
 	s.mu.Lock()
 	for _, p := range s.parts() {
 		if p.here() {
-			out.Files = append(out.Files, fact.DesktopFile{ID: p.id, Name: p.name, Taken: p.taken()})
+			out.Files = append(out.Files, fact.DesktopFile{ID: p.id, Name: p.name, Taken: p.taken(ctx)})
 		}
 	}
 	s.mu.Unlock()
@@ -166,7 +166,7 @@ func (s *Settings) change(ctx context.Context, c enforce.Change) error {
 	if c.To.Value != fact.NoScreenshots {
 		return fmt.Errorf("%q is no setting of a desktop", c.To.Value)
 	}
-	if why := p.taken(); why != "" {
+	if why := p.taken(ctx); why != "" {
 		return errors.New(why)
 	}
 	err := p.write(ctx)

@@ -17,6 +17,7 @@ import (
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 
+	"github.com/warderd/warder/platform/durable"
 	"github.com/warderd/warder/platform/owned"
 )
 
@@ -97,14 +98,17 @@ func (s *Settings) inForce(ctx context.Context) (bool, error) {
 
 // what is what dconf reads, by the files and their times: the profiles, and every database.
 func (s *Settings) what() string {
-	var b strings.Builder
-	list, err := filepath.Glob(filepath.Join(s.at(databases), "*"))
-	if err != nil {
-		return ""
-	}
+	out := stats(filepath.Join(s.at(databases), "*"))
 	for _, p := range profiles {
-		list = append(list, s.at(p))
+		out += stats(s.at(p))
 	}
+	return out
+}
+
+// stats are the regular files of a pattern, with what changes when they do.
+func stats(pattern string) string {
+	var b strings.Builder
+	list, _ := filepath.Glob(pattern)
 	for _, path := range list {
 		var st unix.Stat_t
 		if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
@@ -124,20 +128,11 @@ func (s *Settings) compile(ctx context.Context, db string) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	fresh := filepath.Join(s.at(databases), "."+db+".warder")
-	defer os.Remove(fresh)
-	if _, err := s.dconf(ctx, s.effective(), "compile", fresh, s.sources(db)); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(fresh, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	b, err := s.made(ctx, s.sources(db))
 	if err != nil {
 		return err
 	}
-	err = errors.Join(f.Chmod(0o644), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(fresh, path)
-	}
-	if err != nil {
+	if err := durable.Write(path, b, 0o644); err != nil {
 		return err
 	}
 	if old != nil {
@@ -145,6 +140,29 @@ func (s *Settings) compile(ctx context.Context, db string) error {
 	}
 	s.tell(db)
 	return nil
+}
+
+// made is what dconf makes of the sources of a database. It leaves parts of files where it is killed: here, a boot removes them.
+func (s *Settings) made(ctx context.Context, sources string) ([]byte, error) {
+	dir, err := os.MkdirTemp(s.run, "dconf")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	fresh := filepath.Join(dir, "made")
+	if _, err := s.dconf(ctx, s.effective(), "compile", fresh, sources); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(fresh)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxDatabase+1))
+	if err == nil && len(b) > maxDatabase {
+		err = fmt.Errorf("what is made of %s has more than %d bytes", sources, maxDatabase)
+	}
+	return b, err
 }
 
 // invalid marks a database that another one replaces, or that goes, as dconf does: programs that have it open look for the next one,
@@ -175,42 +193,103 @@ func (s *Settings) tell(db string) {
 	_ = bus.Emit(dbus.ObjectPath("/ca/desrt/dconf/Writer/"+strings.ReplaceAll(db, "-", "_")), "ca.desrt.dconf.Writer.WritabilityNotify", "/")
 }
 
-// compiledFrom reports whether a database says what its sources say now.
-func (s *Settings) compiledFrom(db string) bool {
-	var st unix.Stat_t
-	if unix.Stat(s.sources(db), &st) != nil {
-		return false
-	}
-	now := fmt.Sprintln(s.what(), st.Mtim)
+// compiledFrom reports whether a database says what its sources say now without ours.
+func (s *Settings) compiledFrom(ctx context.Context, db string) (bool, error) {
+	now := s.what() + stats(filepath.Join(s.sources(db), "*")) + stats(filepath.Join(s.sources(db), "locks", "*"))
 	if now == s.compared {
-		return s.sameAs
+		return s.sameAs, nil
 	}
-	says := func(path string) (string, error) {
-		of := filepath.Join(s.run, "dconf-profile")
+	dir, err := os.MkdirTemp(s.run, "dconf")
+	if err != nil {
+		return false, err
+	}
+	defer os.RemoveAll(dir)
+	sources := filepath.Join(dir, "sources")
+	if err := theirs(s.sources(db), sources); err != nil {
+		return false, err
+	}
+	b, err := s.made(ctx, sources)
+	if err != nil {
+		return false, err
+	}
+	fresh := filepath.Join(dir, "made")
+	if err := os.WriteFile(fresh, b, 0o600); err != nil {
+		return false, err
+	}
+	says := func(path string) (out [2]string, err error) {
+		of := filepath.Join(dir, "profile")
 		if err := os.WriteFile(of, []byte("user-db:none\nfile-db:"+path+"\n"), 0o600); err != nil {
-			return "", err
+			return out, err
 		}
-		defer os.Remove(of)
-		ctx := context.Background()
-		dump, err := s.dconf(ctx, of, "dump", "/")
-		if err != nil {
-			return "", err
+		for i, what := range []string{"dump", "list-locks"} {
+			if out[i], err = s.dconf(ctx, of, what, "/"); err != nil {
+				return out, err
+			}
+			if len(out[i]) >= owned.MaxText {
+				return out, fmt.Errorf("%s says more than %d bytes", path, owned.MaxText)
+			}
 		}
-		locks, err := s.dconf(ctx, of, "list-locks", "/")
-		list := strings.Fields(locks)
+		list := strings.Fields(out[1])
 		slices.Sort(list)
-		return dump + strings.Join(list, "\n"), err
+		out[1] = strings.Join(list, "\n")
+		return out, nil
 	}
-	fresh := filepath.Join(s.run, "dconf-compiled")
-	defer os.Remove(fresh)
-	_, err := s.dconf(context.Background(), s.effective(), "compile", fresh, s.sources(db))
-	a, err1 := says(fresh)
-	b, err2 := says(s.compiledAt(db))
-	s.compared, s.sameAs = now, err == nil && err1 == nil && err2 == nil && a == b
-	return s.sameAs
+	x, err := says(fresh)
+	if err != nil {
+		return false, err
+	}
+	y, err := says(s.compiledAt(db))
+	if err != nil {
+		return false, err
+	}
+	s.compared, s.sameAs = now, x == y
+	return s.sameAs, nil
 }
 
-// locked reports whether all of our locks are in a database, whatever it was made of.
+// Bounds of the sources of a database: files, and bytes of each.
+const (
+	maxSources = 1024
+	maxSource  = 4 << 20
+)
+
+// theirs copies the sources of a database without ours.
+func theirs(from, to string) error {
+	for _, dir := range []string{"", "locks"} {
+		if err := os.Mkdir(filepath.Join(to, dir), 0o700); err != nil {
+			return err
+		}
+		list, err := os.ReadDir(filepath.Join(from, dir))
+		if gone(err) != nil {
+			return err
+		}
+		if len(list) > maxSources {
+			return fmt.Errorf("%s has more than %d files", from, maxSources)
+		}
+		for _, e := range list {
+			if e.IsDir() || e.Name() == keysName || strings.HasPrefix(e.Name(), ".") {
+				continue
+			}
+			f, err := os.OpenFile(filepath.Join(from, dir, e.Name()), os.O_RDONLY|unix.O_NONBLOCK, 0)
+			if err != nil {
+				return err
+			}
+			st, err := f.Stat()
+			var b []byte
+			if err == nil && st.Mode().IsRegular() {
+				b, err = io.ReadAll(io.LimitReader(f, maxSource))
+			}
+			if err = errors.Join(err, f.Close()); err == nil {
+				err = os.WriteFile(filepath.Join(to, dir, e.Name()), b, 0o600)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// locked reports whether our keys are in a database, whatever it was made of.
 func (s *Settings) locked(db string) bool {
 	f, err := os.OpenFile(s.compiledAt(db), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -221,15 +300,5 @@ func (s *Settings) locked(db string) bool {
 		return false
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxDatabase))
-	if err != nil {
-		return false
-	}
-	for _, g := range gnomeKeys {
-		for _, k := range g.keys {
-			if !bytes.Contains(b, []byte("/"+g.dir+"/"+k)) {
-				return false
-			}
-		}
-	}
-	return true
+	return err == nil && bytes.Contains(b, []byte(sign))
 }

@@ -41,11 +41,14 @@ var gnomeKeys = []struct {
 	{mediaKeys, []string{"area-screenshot", "area-screenshot-clip", "screencast", "screenshot", "screenshot-clip", "window-screenshot", "window-screenshot-clip"}},
 }
 
+// sign is a key that nobody has, and that is locked with ours: by it a database is known that our keys are in, whatever it was made of.
+const sign = "/com/warderd/warder/screenshots"
+
 // keyfile is what dconf compiles: no key does it. locks are the keys that a user cannot set.
 func keyfile() (text, locks string) {
 	var a, b strings.Builder
 	a.WriteString(note)
-	b.WriteString(note)
+	b.WriteString(note + sign + "\n")
 	for _, g := range gnomeKeys {
 		a.WriteString("[" + g.dir + "]\n")
 		for _, k := range g.keys {

@@ -34,6 +34,7 @@ func onEtc(t *testing.T, programs ...string) bool {
 	if !platformtest.InNetwork(t) {
 		return false
 	}
+	sh(t, "mount -t tmpfs -o mode=1777 none /tmp") // a session's bus is there, whatever this machine's is like
 	dir := t.TempDir()
 	sh(t, `set -e; mount -t tmpfs none %[1]s; mkdir %[1]s/up %[1]s/work; mkdir -m 755 %[1]s/home; mount -t overlay -o lowerdir=/etc,upperdir=%[1]s/up,workdir=%[1]s/work none /etc
 mount -t tmpfs -o mode=755 none /run; mkdir -p /run/dbus /run/warder-test; mount --bind %[1]s/home /home; mkdir -m 700 /home/u /run/u; chown %[2]d:%[2]d /home/u /run/u
@@ -114,8 +115,8 @@ func TestGNOME(t *testing.T) {
 		t.Fatalf("without us: %s", got)
 	}
 	is(t, s, gnome, "")
-	if p, _ := s.part(gnome); p.taken() != "" {
-		t.Fatal(p.taken())
+	if p, _ := s.part(gnome); p.taken(t.Context()) != "" {
+		t.Fatal(p.taken(t.Context()))
 	}
 	change(t, s, gnome, fact.NoScreenshots)
 	is(t, s, gnome, fact.NoScreenshots)
@@ -184,7 +185,7 @@ printf '[org/gnome/desktop/screensaver]\nlock-enabled=true\n' >/etc/dconf/db/loc
 	for profile, why := range map[string]string{"user-db:user\n": "names no database", "user-db:user\nsystem-db:../x\n": "names no database", "user-db:user\nsystem-db:bare\n": "was made without"} {
 		sh(t, `printf '%s' >/etc/dconf/profile/user; touch /etc/dconf/db/bare`, profile)
 		p, _ := s.part(gnome)
-		if got := p.taken(); !strings.Contains(got, why) {
+		if got := p.taken(t.Context()); !strings.Contains(got, why) {
 			t.Errorf("%q: %q", profile, got)
 		}
 		if failed := s.Apply(t.Context(), []enforce.Change{{Key: keyOf(gnome), To: enforce.Reading{State: enforce.Present, Value: fact.NoScreenshots}}}); len(failed) == 0 {
@@ -292,14 +293,14 @@ func TestPortals(t *testing.T) {
 	}
 	p, _ := s.part(portal)
 	write("/usr/libexec/xdg-desktop-portal", "an old one")
-	if why := p.taken(); !strings.Contains(why, "1.18") {
+	if why := p.taken(t.Context()); !strings.Contains(why, "1.18") {
 		t.Errorf("an old one: %q", why)
 	}
 	write("/usr/libexec/xdg-desktop-portal", "it reads %s-portals.conf")
 	write("/usr/share/xdg-desktop-portal/gnome-portals.conf", "# c\n[preferred]\ndefault=gnome;gtk;\norg.freedesktop.impl.portal.Screenshot = gnome\norg.freedesktop.impl.portal.Secret=gnome-keyring;\n")
 	write("/usr/share/xdg-desktop-portal/kde-portals.conf", "[other]\norg.freedesktop.impl.portal.Screenshot=x\n[preferred]\ndefault=kde")
 	write("/etc/xdg-desktop-portal/kde-portals.conf", "[preferred]\ndefault=other\n")
-	if why := p.taken(); why != "" || !p.here() {
+	if why := p.taken(t.Context()); why != "" || !p.here() {
 		t.Fatal(why)
 	}
 	before := all()
@@ -336,7 +337,7 @@ func TestPortals(t *testing.T) {
 		t.Errorf("before: %s\nafter: %s", before, after)
 	}
 	write(portalDir+"/portals.conf", "[preferred]\ndefault=gtk\n")
-	if why := p.taken(); !strings.Contains(why, "somebody else's") {
+	if why := p.taken(t.Context()); !strings.Contains(why, "somebody else's") {
 		t.Error(why)
 	}
 	change(t, s, portal, "")
@@ -459,8 +460,8 @@ func TestBareDatabase(t *testing.T) {
 	sh(t, `mkdir -p /etc/dconf/profile; printf 'user-db:user\nsystem-db:local\n' >/etc/dconf/profile/user`)
 	before := tree(t, "/etc/dconf")
 	for range 3 {
-		if p, _ := s.part(gnome); p.taken() != "" {
-			t.Fatal(p.taken())
+		if p, _ := s.part(gnome); p.taken(t.Context()) != "" {
+			t.Fatal(p.taken(t.Context()))
 		}
 		change(t, s, gnome, fact.NoScreenshots)
 		is(t, s, gnome, fact.NoScreenshots)
@@ -598,8 +599,8 @@ func TestUsersRead(t *testing.T) {
 		sh(t, "%s", by)
 		is(t, s, gnome, other)
 		p, _ := s.part(gnome)
-		if dir := strings.Contains(by, "700"); dir != strings.Contains(p.taken(), "users cannot read") {
-			t.Errorf("after %s: %q", by, p.taken())
+		if dir := strings.Contains(by, "700"); dir != strings.Contains(p.taken(t.Context()), "users cannot read") {
+			t.Errorf("after %s: %q", by, p.taken(t.Context()))
 		} else if dir {
 			sh(t, "%s", strings.Replace(by, "700", "755", 1))
 		}
@@ -631,6 +632,12 @@ func TestBeside(t *testing.T) {
 		{"made elsewhere", local + "printf '[x]\\ny=1\\n' >/etc/dconf/db/local.d/0; dconf update; rm /etc/dconf/db/local.d/0", "true", "was not made of what is in local.d now", false, "DCONF_PROFILE=/etc/dconf/profile/user dconf read /x/y | grep -qx 1"},
 		{"a link", local + "touch /etc/dconf/other; ln -s ../other /etc/dconf/db/local", "true", "is a link", false, "test -L /etc/dconf/db/local && test ! -s /etc/dconf/other"},
 		{"a pipe", "mkdir -p /etc/dconf/profile; mkfifo /etc/dconf/profile/user; exec 7<>/etc/dconf/profile/user; (sleep 30 <&7 >/dev/null 2>&1 &)", "true", "no regular file", false, "test -p /etc/dconf/profile/user"},
+		{"the same locks of theirs", local + `printf '[x]\ny=1\n' >/etc/dconf/db/local.d/0; for k in screenshot screenshot-window show-screen-recording-ui show-screenshot-ui; do echo /org/gnome/shell/keybindings/$k; done >/etc/dconf/db/local.d/locks/0; dconf update`, "true", "", false,
+			"DCONF_PROFILE=/etc/dconf/profile/user dconf list-locks / | wc -l | grep -qx 4"},
+		{"edited since", local + `printf '[x]\ny=1\n' >/etc/dconf/db/local.d/0; dconf update; printf '[x]\ny=7\n' >/etc/dconf/db/local.d/0`, "true", "was not made of what is in local.d now", false, "DCONF_PROFILE=/etc/dconf/profile/user dconf read /x/y | grep -qx 1"},
+		{"put there since", local + `printf '[x]\ny=1\n' >/etc/dconf/db/local.d/0; dconf update`, `mkdir /etc/o.d; printf '[x]\nz=2\n' >/etc/o.d/0; dconf compile /etc/dconf/db/local /etc/o.d`, "", false, "DCONF_PROFILE=/etc/dconf/profile/user dconf read /x/z | grep -qx 2"},
+		{"a closed profile", local + `chmod 640 /etc/dconf/profile/user`, "true", "users cannot read /etc/dconf/profile/user", false, "true"},
+		{"a closed directory of sources", local + `chmod 750 /etc/dconf/db/local.d`, "true", "", false, "true"},
 		{"somebody else's keys", local + `mkdir -p /etc/dconf/db/site.d/locks; printf 'user-db:user\nsystem-db:local\nsystem-db:site\n' >/etc/dconf/profile/user; printf '[org/gnome/shell/keybindings]\nscreenshot=["x"]\n' >/etc/dconf/db/site.d/0; echo /org/gnome/shell/keybindings/screenshot >/etc/dconf/db/site.d/locks/0; dconf update`,
 			"true", "", true, "test ! -e /etc/dconf/db/local.d/zz-warder && DCONF_PROFILE=/etc/dconf/profile/user dconf list-locks / | wc -l | grep -qx 1"},
 	} {
@@ -638,7 +645,7 @@ func TestBeside(t *testing.T) {
 			sh(t, "rm -rf /etc/dconf; %s", c.before)
 			s := settings("/")
 			p, _ := s.part(gnome)
-			if why := p.taken(); !strings.Contains(why, c.taken) || c.taken == "" && why != "" {
+			if why := p.taken(t.Context()); !strings.Contains(why, c.taken) || c.taken == "" && why != "" {
 				t.Fatalf("taken: %q", why)
 			}
 			failed := s.Apply(t.Context(), []enforce.Change{{Key: keyOf(gnome), To: enforce.Reading{State: enforce.Present, Value: fact.NoScreenshots}}})
@@ -650,6 +657,46 @@ func TestBeside(t *testing.T) {
 			is(t, s, gnome, "")
 			sh(t, "%s", c.stays)
 		})
+	}
+}
+
+// A line that somebody adds to our profile breaks nothing, whatever has to be mended afterwards.
+func TestProfileEdited(t *testing.T) {
+	if !onEtc(t, "dconf", "gsettings", "dbus-run-session") {
+		return
+	}
+	s := settings("/")
+	change(t, s, gnome, fact.NoScreenshots)
+	sh(t, "echo '# by me' >>/etc/dconf/profile/user; echo '# x' >>/etc/dconf/db/warder.d/zz-warder")
+	is(t, s, gnome, other)
+	change(t, s, gnome, fact.NoScreenshots)
+	is(t, s, gnome, fact.NoScreenshots)
+	if got := as(t, reads); got != off {
+		t.Errorf("with us: %s", got)
+	}
+	change(t, s, gnome, "")
+	if got := as(t, reads); got != freed {
+		t.Errorf("afterwards: %s", got)
+	}
+}
+
+// Killed while a database that was made for us goes, it is still known as ours.
+func TestKilledBetween(t *testing.T) {
+	if !onEtc(t, "dconf", "gsettings", "dbus-run-session") {
+		return
+	}
+	s := settings("/")
+	sh(t, `mkdir -p /etc/dconf/profile; printf 'user-db:user\nsystem-db:more\n' >/etc/dconf/profile/user`)
+	change(t, s, gnome, fact.NoScreenshots)
+	sh(t, `mkdir -p /etc/dconf/db/local.d; printf 'user-db:user\nsystem-db:local\nsystem-db:more\n' >/etc/dconf/profile/user; dconf update; rm /etc/dconf/db/more`) // as far as withdraw comes
+	is(t, s, gnome, other)
+	change(t, s, gnome, "")
+	is(t, s, gnome, "")
+	if got := as(t, reads); got != freed {
+		t.Errorf("afterwards: %s", got)
+	}
+	if got := sh(t, "find /etc/dconf/db /run/warder-test -mindepth 1 | sort"); got != "/etc/dconf/db/local\n/etc/dconf/db/local.d" {
+		t.Errorf("left: %s", got)
 	}
 }
 

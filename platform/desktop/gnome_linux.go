@@ -132,7 +132,7 @@ func (s *Settings) gnome() part {
 }
 
 // keysTaken says why the keys cannot be set without harm to what is somebody else's; "" if they can.
-func (s *Settings) keysTaken() string {
+func (s *Settings) keysTaken(ctx context.Context) string {
 	if !s.isThere(dconfProgram) {
 		return "dconf is not installed (package dconf-cli)"
 	}
@@ -140,21 +140,25 @@ func (s *Settings) keysTaken() string {
 	if err != nil {
 		return err.Error()
 	}
-	for _, p := range []string{databases, databases + "/" + db + ".d", filepath.Dir(ownProfile)} {
-		if why := s.closed(s.at(p)); why != "" {
+	for _, p := range []string{s.at(databases), filepath.Dir(s.at(ownProfile)), s.effective()} {
+		if why := s.closed(p); why != "" && !(s.mine() && p == s.at(ownProfile)) { // ours is written anew
 			return why
 		}
 	}
 	compiled, err := os.Lstat(s.compiledAt(db))
 	switch {
-	case ours || err != nil || slices.Contains(s.everywhere(), db):
+	case ours || err != nil || s.locked(db): // what is there is ours, or nothing is
 		return ""
 	case !compiled.Mode().IsRegular():
 		return fmt.Sprintf("%s/%s is a link, or no file", databases, db)
 	case !s.isThere(databases + "/" + db + ".d"):
 		return fmt.Sprintf("%s/%s was made without %s.d, and would be lost", databases, db, db)
 	}
-	if !s.compiledFrom(db) {
+	ok, err := s.compiledFrom(ctx, db)
+	if err != nil {
+		return fmt.Sprintf("%s/%s cannot be compared with what it was made of: %v", databases, db, err)
+	}
+	if !ok {
 		return fmt.Sprintf("%s/%s was not made of what is in %s.d now, and would be lost (dconf update)", databases, db, db)
 	}
 	return ""
@@ -167,7 +171,7 @@ func (s *Settings) readKeys(ctx context.Context) (string, error) {
 	if len(in) == 0 && !mine {
 		return "", nil
 	}
-	if why != nil || len(in) != 1 || in[0] != db || ours != mine || !same(s.keyFiles(db)) || s.closed(s.compiledAt(db)) != "" || mine && s.closed(s.at(ownProfile)) != "" {
+	if why != nil || len(in) != 1 || in[0] != db || ours != mine || !same(s.keyFiles(db)) || s.closed(s.compiledAt(db)) != "" || s.closed(s.effective()) != "" {
 		return other, nil //nolint:nilerr // it is not as we would have it, whatever the profile is
 	}
 	ok, err := s.inForce(ctx)
@@ -210,8 +214,10 @@ func (s *Settings) writeKeys(ctx context.Context) error {
 		if err := durable.Write(s.at(ownProfile), []byte(profile), 0o644); err != nil {
 			return err
 		}
-	} else if err := s.dropProfile(); err != nil { // somebody's has come since
-		return err
+	} else if db != ownDatabase { // somebody's has come since
+		if err := s.dropProfile(); err != nil {
+			return err
+		}
 	}
 	if ok, err := s.inForce(ctx); err != nil || !ok {
 		return errors.Join(err, errors.New("dconf reads other values of the keys for screenshots: another file or database sets or locks them, too"))
@@ -248,10 +254,13 @@ func (s *Settings) dropProfile() error {
 func (s *Settings) withdraw(ctx context.Context, db string) error {
 	dir := s.sources(db)
 	alone := (db == ownDatabase || owned.Made(dir)) && !s.anyone(db) // what was compiled is ours, too
-	if !alone {
+	if !alone && s.locked(db) {
 		// It is compiled without our keys before our files go: until then it is seen that they are in it.
 		if !s.isThere(dconfProgram) {
 			return fmt.Errorf("the keys cannot be taken out of %s/%s: dconf is not installed (package dconf-cli)", databases, db)
+		}
+		if !s.isThere(databases + "/" + db + ".d") {
+			return fmt.Errorf("the keys cannot be taken out of %s/%s: %s.d, of which it was made, is not there any more; restore it, or remove the database", databases, db, db)
 		}
 		for path := range s.keyFiles(db) {
 			if _, err := os.Stat(filepath.Dir(path)); err == nil {
@@ -264,17 +273,17 @@ func (s *Settings) withdraw(ctx context.Context, db string) error {
 			return err
 		}
 	}
-	for path := range s.keyFiles(db) {
-		if err := gone(durable.Remove(path)); err != nil {
-			return err
-		}
-	}
-	if alone {
+	if alone { // first, for the same reason
 		s.outdate(db)
 		if err := gone(durable.Remove(s.compiledAt(db))); err != nil {
 			return err
 		}
 		s.tell(db)
+	}
+	for path := range s.keyFiles(db) {
+		if err := gone(durable.Remove(path)); err != nil {
+			return err
+		}
 	}
 	if db == ownDatabase { // ours by their names, whatever marks have been lost
 		_ = os.Remove(filepath.Join(dir, "locks"))

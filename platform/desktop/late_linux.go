@@ -29,7 +29,7 @@ func bootNow() (boot string, since time.Duration) {
 const (
 	// maxLate bounds the programs that are named.
 	maxLate = 16
-	// maxAsked bounds those that are asked of one desktop: a user can start a program as often as they like.
+	// maxAsked bounds those of one user that are asked: a user can start a program as often as they like.
 	maxAsked = 32
 	// maxComm is how much of a program's name the kernel keeps.
 	maxComm = 15
@@ -59,17 +59,17 @@ func (s *Settings) late(ctx context.Context) (out []string, err error) {
 		if !ours { // nothing of ours is there
 			continue
 		}
-		asked := 0
+		asked := map[uint32]int{}
 		for _, e := range list {
 			pid, err := strconv.Atoi(e.Name())
-			if err != nil || len(out) >= maxLate || asked >= maxAsked || ctx.Err() != nil {
+			if err != nil || len(out) >= maxLate || ctx.Err() != nil {
 				continue
 			}
 			program, uid, ok := s.runs(pid, p.programs)
-			if !ok || !slices.Contains(users, uid) { // a greeter's reads other settings
+			if !ok || !slices.Contains(users, uid) || asked[uid] >= maxAsked { // a greeter's reads other settings
 				continue
 			}
-			asked++
+			asked[uid]++
 			late, err := p.late(pid)
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 				continue // it has ended

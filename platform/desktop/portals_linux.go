@@ -81,7 +81,7 @@ func (s *Settings) portal() part {
 	return part{
 		id: portal, name: "portals", how: portalDir,
 		here: func() bool { return slices.ContainsFunc(portalPrograms, s.isThere) },
-		taken: func() string {
+		taken: func(context.Context) string {
 			if _, others := there(); len(others) > 0 {
 				return portalDir + "/" + others[0] + " is somebody else's"
 			}
@@ -126,8 +126,14 @@ func (s *Settings) portal() part {
 					}
 				}
 			}
+			boot0, since0 := s.stamp()
+			if b, _, err := owned.Read(s.at(portalDir + "/" + anyDesktop)); err == nil {
+				if old, was, at, ok := unstamped(b); ok && givesNone(old) {
+					boot0, since0 = was, at // who had no other file has read this one
+				}
+			}
 			for base, text := range want {
-				boot, since := s.stamp()
+				boot, since := boot0, since0
 				if b, _, err := owned.Read(s.at(portalDir + "/" + base)); err == nil {
 					old, was, at, ok := unstamped(b)
 					if ok && old == text && s.closed(s.at(portalDir+"/"+base)) == "" {
