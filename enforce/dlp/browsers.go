@@ -26,10 +26,10 @@ func browsers(c *section.Case, out *section.Outcome) {
 			}
 		}
 	}
-	if r.AboutPrinting() && !r.mayPrint {
+	if r.AboutPrinting() && !r.print.may {
 		want(settingPrint, fact.BrowserPolicy(true, false))
 	}
-	if r.AboutTools() && !r.mayShoot {
+	if r.AboutTools() && !r.shots.may {
 		want(settingShots, fact.BrowserPolicy(false, true))
 	}
 }

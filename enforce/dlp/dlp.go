@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
@@ -44,21 +43,15 @@ func decide(c *section.Case) section.Outcome {
 
 // Rules are the section's part of a policy.
 type Rules struct {
-	machine   *fact.Machine
-	noPrint   bool         // print_allowed is false
-	printMode enforce.Mode // its mode
-	mayPrint  bool         // an exception is in force
-	noShots   bool         // screenshot_allowed is false
-	shotsMode enforce.Mode
-	mayShoot  bool
-	clip      board
+	machine      *fact.Machine
+	print, shots ban
+	clip         board
 }
 
 func compile(d *policy.Document, m *fact.Machine) *Rules {
-	return &Rules{machine: m, noPrint: !d.DLP.PrintAllowed.Or(true) && m.Can(string(settingPrint)).Level != fact.Unsupported,
-		printMode: d.Mode(settingPrint), mayPrint: slices.Contains(d.Exceptions["dlp"], policy.PrintSubject), clip: boardOf(d, m),
-		noShots: !d.DLP.ScreenshotAllowed.Or(true) && m.Can(string(settingShots)).Level != fact.Unsupported, shotsMode: d.Mode(settingShots),
-		mayShoot: slices.Contains(d.Exceptions["dlp"], policy.ScreenshotSubject)}
+	return &Rules{machine: m, clip: boardOf(d, m),
+		print: banOf(d, m, settingPrint, d.DLP.PrintAllowed, policy.PrintSubject, Printing, linePrint),
+		shots: banOf(d, m, settingShots, d.DLP.ScreenshotAllowed, policy.ScreenshotSubject, Screenshots, lineShots)}
 }
 
 // rulesOf are the rules of this section in a case.
@@ -158,11 +151,11 @@ func (r *Rules) Present() (out []section.Answer) {
 // Public returns these rules without anything below enforce.
 func (r *Rules) Public() section.Rules {
 	c := *r
-	if c.printMode < enforce.Enforce {
-		c.printMode = enforce.Off
+	if c.print.mode < enforce.Enforce {
+		c.print.mode = enforce.Off
 	}
-	if c.shotsMode < enforce.Enforce {
-		c.shotsMode = enforce.Off
+	if c.shots.mode < enforce.Enforce {
+		c.shots.mode = enforce.Off
 	}
 	if c.clip.mode < enforce.Enforce {
 		c.clip.mode = enforce.Off

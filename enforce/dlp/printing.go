@@ -6,7 +6,6 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
-	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
 )
 
@@ -27,64 +26,28 @@ var ports = enforce.Key{Kind: "ports", ID: "printers"}
 // maxQueue is the longest name of a queue, in bytes.
 const maxQueue = 127
 
-// The lines of the decision order for printing.
-const (
-	linePrint    int32 = 1 + iota // print_allowed decides
-	lineAnyPrint                  // nothing managed
-	lineExcepted                  // an exception
-)
+// linePrint is where print_allowed decides, and the first of the decision order.
+const linePrint int32 = 1
 
 // AboutPrinting reports whether printing can be refused in any mode.
-func (r *Rules) AboutPrinting() bool { return r.noPrint && r.printMode > enforce.Off }
+func (r *Rules) AboutPrinting() bool { return r.print.about() }
 
 // CanStopPrinting reports whether printing is refused in enforce mode, now.
-func (r *Rules) CanStopPrinting() bool {
-	return r.noPrint && r.printMode == enforce.Enforce && !r.mayPrint
-}
-
-// verdict judges whether something may be printed.
-func (r *Rules) verdict() enforce.Verdict {
-	rule := enforce.Rule{Setting: settingPrint, Line: linePrint}
-	free := func(rule enforce.Rule) enforce.Verdict { return enforce.Verdict{Allow: true, Rule: rule, Would: rule} }
-	switch {
-	case !r.noPrint || r.printMode == enforce.Off:
-		return free(enforce.Rule{Line: lineAnyPrint})
-	case r.mayPrint:
-		return free(enforce.Rule{Setting: settingException, Line: lineExcepted})
-	case r.printMode < enforce.Enforce:
-		return enforce.Verdict{Allow: true, Rule: enforce.Rule{Line: lineAnyPrint}, Would: rule, WouldDeny: true, WouldMode: r.printMode}
-	}
-	return enforce.Verdict{Rule: rule, Would: rule, WouldMode: r.printMode}
-}
-
-// reason says why, and the smallest change to the policy that would reverse it.
-func reason(v enforce.Verdict) (reason, nearest string) {
-	rule, prefix := v.Rule, ""
-	if v.WouldDeny {
-		rule, prefix = v.Would, fmt.Sprintf("would be refused in enforce mode (%s is in %s mode): ", v.Would.Setting, v.WouldMode)
-	}
-	switch rule.Line {
-	case linePrint:
-		return prefix + "dlp.print_allowed is false", fmt.Sprintf("grant an exception for %q, for a time, or set dlp.print_allowed to true", policy.PrintSubject)
-	case lineExcepted:
-		return "an exception for printing is in force", ""
-	}
-	return "no setting in force refuses printing", "set dlp.print_allowed to false"
-}
+func (r *Rules) CanStopPrinting() bool { return r.print.stops() }
 
 // askPrint explains one queue.
 func (r *Rules) askPrint(q *fact.Queue) section.Answer {
-	v := r.verdict()
+	v := r.print.verdict()
 	a := section.Answer{Answer: section.Word(v), Subject: "queue " + enforce.Plain(q.Name), Group: "print queue", Now: state(q)}
-	a.Reason, a.Nearest = reason(v)
+	a.Reason, a.Nearest = r.print.reason(v)
 	return a
 }
 
 // explainPrint answers for all of them.
 func (r *Rules) explainPrint() section.Answer {
-	v := r.verdict()
+	v := r.print.verdict()
 	a := section.Answer{Answer: section.Word(v), Subject: Printing, Group: Printing}
-	a.Reason, a.Nearest = reason(v)
+	a.Reason, a.Nearest = r.print.reason(v)
 	return a
 }
 
@@ -127,7 +90,7 @@ func printing(c *section.Case, out *section.Outcome) {
 	if f.Mode < enforce.Enforce {
 		f.Enforcement = enforce.Observed
 	}
-	if !r.noPrint {
+	if !r.print.on {
 		return
 	}
 	closes := c.Can(settingPorts).Acts()
@@ -135,7 +98,7 @@ func printing(c *section.Case, out *section.Outcome) {
 		if can.Limit += "; ports of printers in the network are not closed: " + c.Can(settingPorts).Limit; can.Level == fact.Enforced {
 			can.Level = fact.Partial
 		}
-	} else if !r.mayPrint { // also while it is not known which queues there are
+	} else if !r.print.may { // also while it is not known which queues there are
 		out.Wants = append(out.Wants, enforce.Want{Key: ports, Value: enforce.Value(fact.PortsClosed(c.Machine.Printing.V.Local)), By: []enforce.Setting{s}, Mode: f.Mode, Phase: enforce.Close})
 	}
 	if why, unread := c.Machine.Unread(fact.PartPrinting); unread {
@@ -148,7 +111,7 @@ func printing(c *section.Case, out *section.Outcome) {
 	for _, q := range open[:min(len(open), maxShown)] {
 		f.Evidence = append(f.Evidence, enforce.Evidence{Key: queueKey(q).String(), State: enforce.Present, Value: enforce.Value(q.Value()), How: "the spooler's list"})
 	}
-	if r.mayPrint {
+	if r.print.may {
 		f.Reason = "printing is allowed by an exception"
 		return
 	}

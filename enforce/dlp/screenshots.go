@@ -6,7 +6,6 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
-	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
 )
 
@@ -20,53 +19,18 @@ var toolsKey = enforce.Key{Kind: "screenshots", ID: "tools"}
 
 // The lines of the decision order for screenshots, after those for the clipboard.
 const (
-	lineShots    int32 = 8 + iota // screenshot_allowed decides
-	lineAnyShots                  // nothing managed
-	lineNoTool                    // it is none that is known
+	lineShots  int32 = 8  // screenshot_allowed decides
+	lineNoTool int32 = 10 // it is none that is known
 )
 
 // x11Why is why nothing can be done there.
 const x11Why = "on X11 every program can read the screen"
 
 // AboutTools reports whether screenshots can be refused in any mode.
-func (r *Rules) AboutTools() bool { return r.noShots && r.shotsMode > enforce.Off }
+func (r *Rules) AboutTools() bool { return r.shots.about() }
 
 // CanStopTools reports whether they are refused in enforce mode, now.
-func (r *Rules) CanStopTools() bool {
-	return r.noShots && r.shotsMode == enforce.Enforce && !r.mayShoot
-}
-
-// shots judges whether pictures of the screen may be taken.
-func (r *Rules) shots() enforce.Verdict {
-	rule := enforce.Rule{Setting: settingShots, Line: lineShots}
-	free := func(rule enforce.Rule) enforce.Verdict { return enforce.Verdict{Allow: true, Rule: rule, Would: rule} }
-	switch {
-	case !r.noShots || r.shotsMode == enforce.Off:
-		return free(enforce.Rule{Line: lineAnyShots})
-	case r.mayShoot:
-		return free(enforce.Rule{Setting: settingException, Line: lineExcepted})
-	case r.shotsMode < enforce.Enforce:
-		return enforce.Verdict{Allow: true, Rule: enforce.Rule{Line: lineAnyShots}, Would: rule, WouldDeny: true, WouldMode: r.shotsMode}
-	}
-	return enforce.Verdict{Rule: rule, Would: rule, WouldMode: r.shotsMode}
-}
-
-// shotsReason says why, and the smallest change to the policy that would reverse it.
-func shotsReason(v enforce.Verdict) (reason, nearest string) {
-	rule, prefix := v.Rule, ""
-	if v.WouldDeny {
-		rule, prefix = v.Would, fmt.Sprintf("would be refused in enforce mode (%s is in %s mode): ", v.Would.Setting, v.WouldMode)
-	}
-	switch rule.Line {
-	case lineShots:
-		return prefix + "dlp.screenshot_allowed is false", fmt.Sprintf("grant an exception for %q, for a time, or set dlp.screenshot_allowed to true", policy.ScreenshotSubject)
-	case lineExcepted:
-		return "an exception for screenshots is in force", ""
-	case lineNoTool:
-		return "it is none of the programs that are known", ""
-	}
-	return "no setting in force refuses screenshots", "set dlp.screenshot_allowed to false"
-}
+func (r *Rules) CanStopTools() bool { return r.shots.stops() }
 
 // Tools judge whether a program that takes pictures of the screen may run.
 func (r *Rules) Tools() enforce.Judge[fact.Running] { return shooters{r} }
@@ -79,12 +43,15 @@ func (s shooters) Judge(x *fact.Running) enforce.Verdict {
 		rule := enforce.Rule{Line: lineNoTool}
 		return enforce.Verdict{Allow: true, Rule: rule, Would: rule}
 	}
-	return s.r.shots()
+	return s.r.shots.verdict()
 }
 
 // Reason says why.
 func (s shooters) Reason(v enforce.Verdict, x *fact.Running) (reason, nearest string) {
-	if reason, nearest = shotsReason(v); v.Rule.Line == lineShots || v.WouldDeny {
+	if v.Rule.Line == lineNoTool {
+		return "it is none of the programs that are known", ""
+	}
+	if reason, nearest = s.r.shots.reason(v); v.Rule.Line == lineShots || v.WouldDeny {
 		reason += ", and " + toolName(x.App) + " takes pictures of the screen"
 	}
 	return reason, nearest
@@ -113,9 +80,9 @@ const Screenshots = "screenshots"
 func (r *Rules) explainShots(program string) section.Answer {
 	a := section.Answer{Subject: Screenshots, Group: Screenshots}
 	if program == "" {
-		v := r.shots()
+		v := r.shots.verdict()
 		a.Answer = section.Word(v)
-		a.Reason, a.Nearest = shotsReason(v)
+		a.Reason, a.Nearest = r.shots.reason(v)
 		return a
 	}
 	t, ok := fact.Tools.ByID(program)
@@ -150,9 +117,9 @@ func screenshots(c *section.Case, out *section.Outcome) {
 		f.Enforcement = enforce.Observed
 	}
 	switch {
-	case !r.noShots:
+	case !r.shots.on:
 		return
-	case r.mayShoot:
+	case r.shots.may:
 		f.Reason = "screenshots are allowed by an exception"
 		return
 	}
