@@ -99,7 +99,7 @@ func TestSlowReaders(t *testing.T) {
 	fill(t, l, 3000)
 	l.start()
 	// The socket's directory is a test's, which others may not enter.
-	for d := l.dir; d != filepath.Dir(os.TempDir()) && d != "/"; d = filepath.Dir(d) {
+	for d := l.dir; d != filepath.Clean(os.TempDir()) && d != "/"; d = filepath.Dir(d) {
 		_ = os.Chmod(d, 0o755)
 	}
 	_ = os.Chmod(l.dir+"/agent", 0o755)
