@@ -139,7 +139,7 @@ func screenshots(c *section.Case, out *section.Outcome) {
 		}
 	}
 	if names := othersBrowsers(c.Machine); names != "" {
-		can.Limit += "; the policies of " + enforce.Plain(names) + " are somebody else's, so that it offers it"
+		can.Limit += "; the policies of " + enforce.Plain(names) + " are somebody else's, so that screenshots and sharing are still offered there"
 	}
 	for _, p := range []fact.Part{fact.PartSessions, fact.PartTools, fact.PartDesktops, fact.PartBrowsers} {
 		if why, unread := c.Machine.Unread(p); unread {

@@ -49,7 +49,7 @@ func TestScreenshots(t *testing.T) {
 		{"somebody else's browser", noShots, "", enforce.Enforce, with(screens(wl), func(m *fact.Machine) {
 			m.Browsers = fact.Is([]fact.Browser{{ID: "firefox", Name: "Firefox", Taken: true}})
 		}), 2, 0,
-			enforce.Compliant, enforce.Partial, "; the policies of Firefox are somebody else's, so that it offers it"},
+			enforce.Compliant, enforce.Partial, "; the policies of Firefox are somebody else's, so that screenshots and sharing are still offered there"},
 		{"warn", noShots, "", enforce.Warn, screens(wl), 2, 0, enforce.Noncompliant, enforce.Observed, "pictures of the screen can be taken in session 4"},
 		{"monitor, x11", noShots, "", enforce.Monitor, screens(x11), 2, 0, enforce.Noncompliant, enforce.Observed, "pictures of the screen can be taken in session 2"},
 		{"monitor, no desktop", noShots, "", enforce.Monitor, screens(), 2, 0, enforce.Compliant, enforce.Observed, "no desktop session"},

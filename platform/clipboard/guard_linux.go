@@ -163,7 +163,7 @@ func (g *Guard) sessions(tell bool) (out []fact.Session) {
 		switch {
 		case d.Type != "x11" && !alone: // whatever its helper says
 			x.Never, x.Why = true, waylandWhy
-		case d.Type != "x11" && private(fmt.Sprintf("%s/%d", g.users, d.UID), d.UID) != "":
+		case d.Type != "x11" && !private(fmt.Sprintf("%s/%d", g.users, d.UID), d.UID):
 			x.Why = whys[whyOpen]
 		case !d.Helper:
 			x.Why = "its helper (warder session) does not run"

@@ -3,7 +3,6 @@ package clipboard
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,16 +21,14 @@ const (
 	xwayland   = "Xwayland" // the X server beside a compositor, whose programs have the same clipboard
 )
 
-// private says why a directory can be reached by other users than this one, or root; "" if it cannot.
-func private(dir string, uid uint32) string {
+// private reports whether nobody but this user, and root, can reach what is in a directory. (An access list shows in the group's bits.)
+func private(dir string, uid uint32) bool {
 	st, err := os.Stat(dir)
 	if err != nil {
-		return err.Error()
+		return false
 	}
-	if sys, ok := st.Sys().(*syscall.Stat_t); !ok || sys.Uid != uid || !st.IsDir() || st.Mode()&0o077 != 0 {
-		return fmt.Sprintf("%s is open to other users (mode %s)", dir, st.Mode())
-	}
-	return ""
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	return ok && sys.Uid == uid && st.IsDir() && st.Mode()&0o077 == 0
 }
 
 // beside says what is so on Wayland without zones, until there are other rules or ctx ends.
@@ -67,7 +64,7 @@ func (p *Part) reached() string {
 	} else if path != "" {
 		dir = filepath.Dir(filepath.Join(dir, path)) // as libwayland does, whatever is in it
 	}
-	if private(dir, p.Self) != "" {
+	if !private(dir, p.Self) {
 		return whyOpen
 	}
 	if !runs(xwayland, p.Self) {
