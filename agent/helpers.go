@@ -267,6 +267,9 @@ func bounded(s session.State) session.State {
 	for _, p := range []*string{&s.Version, &s.Type, &s.Desktop, &s.Why} {
 		*p = clip(enforce.Plain(*p), maxSaid)
 	}
+	if s.Lock != seat.Locked && s.Lock != seat.Unlocked {
+		s.Lock = ""
+	}
 	return s
 }
 
@@ -309,6 +312,7 @@ type SessionStatus struct {
 	Helper  bool   `json:"helper"` // its helper runs
 	Shows   bool   `json:"shows_notices"`
 	Desktop string `json:"desktop,omitempty"`
+	Lock    string `json:"screen_lock,omitempty"` // locked or unlocked, as the helper says
 	Version string `json:"helper_version,omitempty"`
 	Failed  uint64 `json:"notices_not_shown,omitempty"`
 	Why     string `json:"why,omitempty"` // why its user is not told anything
@@ -330,7 +334,7 @@ func (hs *helpers) sessions(all bool, uid uint32) (out []SessionStatus) {
 		case h == nil || h.uid != l.UID || !h.alive(now):
 			s.Why = noHelper
 		default:
-			s.Helper, s.Shows, s.Desktop, s.Version, s.Why, s.Failed = true, h.state.Shows, h.state.Desktop, h.state.Version, h.state.Why, h.failed
+			s.Helper, s.Shows, s.Desktop, s.Version, s.Why, s.Failed, s.Lock = true, h.state.Shows, h.state.Desktop, h.state.Version, h.state.Why, h.failed, h.state.Lock
 			if !s.Shows && s.Why == "" {
 				s.Why = "nothing shows notices in this session"
 			}

@@ -94,6 +94,13 @@ func TestTell(t *testing.T) {
 	if told := hs.tell(session.Notice{Subject: "f"}, []uint32{1000}); told != nil {
 		t.Errorf("%v", told)
 	}
+	for said, is := range map[string]string{"locked": "locked", "unlocked": "unlocked", "": "", "open\x1b": ""} {
+		_ = hs.asksOnce(t, "2", session.Turn{State: session.State{Lock: said}})
+		if got := hs.sessions(true, 0)[0].Lock; got != is {
+			t.Errorf("the lock is %q, and it says %q", got, said)
+		}
+	}
+	_ = hs.asksOnce(t, "2", session.Turn{State: session.State{Why: "no \x1b[31mbus" + strings.Repeat("x", 1000)}})
 	list := hs.sessions(true, 0)
 	if len(list) != 2 || !list[0].Helper || list[0].Shows || strings.Contains(list[0].Why, "\x1b") || len(list[0].Why) > maxSaid+3 || list[1].Helper || list[1].Why != noHelper {
 		t.Errorf("%+v", list)

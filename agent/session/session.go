@@ -19,6 +19,7 @@ type State struct {
 	Version string `json:"version"`
 	Type    string `json:"type,omitempty"`    // x11 or wayland
 	Desktop string `json:"desktop,omitempty"` // XDG_CURRENT_DESKTOP
+	Lock    string `json:"lock,omitempty"`    // of the screen, as seat.ScreenLock has it
 	Shows   bool   `json:"shows"`             // a program of the desktop shows notices
 	Why     string `json:"why,omitempty"`     // why none does
 }
@@ -88,6 +89,8 @@ type Helper struct {
 	Words   Words
 	State   State         // what does not change
 	Pause   time.Duration // after an agent that does not answer; longer each time, up to a minute
+	// Lock says what is so of the screen's lock; nil: that is not known.
+	Lock func(context.Context) string
 	// Removed reports whether the program has been uninstalled; nil: it has not.
 	Removed func() bool
 	// Parts do what the agent gives them rules for, by name.
@@ -115,6 +118,9 @@ func (h *Helper) Run(ctx context.Context) error {
 	var lost time.Time // since when the agent does not answer
 	for ctx.Err() == nil {
 		turn.State, turn.Said = h.State, h.now()
+		if h.Lock != nil {
+			turn.State.Lock = h.Lock(ctx)
+		}
 		err := h.Desktop.Ready(ctx)
 		if turn.State.Shows = err == nil; err != nil {
 			turn.State.Why = err.Error()

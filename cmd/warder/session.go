@@ -17,6 +17,7 @@ import (
 	"github.com/warderd/warder/enforce/dlp"
 	"github.com/warderd/warder/platform/clipboard"
 	"github.com/warderd/warder/platform/notify"
+	"github.com/warderd/warder/platform/seat"
 )
 
 // helperGC has a helper collect its garbage early: there is one for each person who is logged in. It has no limit, because what it holds
@@ -37,7 +38,7 @@ func (a *app) session() *cobra.Command {
 				return a.keepHelper(ctx)
 			}
 			debug.SetGCPercent(helperGC)
-			h := session.Helper{Agent: a.client(), Desktop: &notify.Desktop{}, Words: session.Language(session.Locale(os.Getenv)), Pause: helperPause, Removed: removed,
+			h := session.Helper{Agent: a.client(), Desktop: &notify.Desktop{}, Words: session.Language(session.Locale(os.Getenv)), Pause: helperPause, Removed: removed, Lock: seat.ScreenLock,
 				State: session.State{Version: version, Type: os.Getenv("XDG_SESSION_TYPE"), Desktop: os.Getenv("XDG_CURRENT_DESKTOP")},
 				Parts: map[string]session.Part{clipboard.Name: &clipboard.Part{Type: sessionType(), Self: uint32(os.Getuid()), Decode: clipboardRules}}}
 			err := h.Run(ctx)

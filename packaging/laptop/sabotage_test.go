@@ -41,11 +41,11 @@ echo "mended ${m:-never} told ${s:-never}"`, count, s.Breaks, s.Mended, mends, l
 }
 
 // seen breaks something that is only detected, and waits until the finding says so. The status is read from the agent's last
-// look: asking for one would prove nothing.
+// look: asking for one would prove nothing. It waits longer than the longest promise, which is 45 s, of a helper that hangs.
 func (r *rig) seen(s Sabotage, setting string) {
 	r.t.Helper()
 	out := r.sh(`( %s ) >/tmp/breaks.log 2>&1 || { cat /tmp/breaks.log; exit 1; }; t=$(date +%%s%%N)
-for i in $(seq 600); do grep -q '%s' /run/warder/status.json && { echo $(( ($(date +%%s%%N) - t) / 1000000 )); exit 0; }; sleep 0.05; done; warder status; exit 1`,
+for i in $(seq 1500); do grep -q '%s' /run/warder/status.json && { echo $(( ($(date +%%s%%N) - t) / 1000000 )); exit 0; }; sleep 0.05; done; warder status; exit 1`,
 		s.Breaks, s.Subject)
 	r.t.Logf("seen after %s ms: %s", strings.TrimSpace(out), r.finding(setting))
 }

@@ -67,6 +67,12 @@ func TestSession(t *testing.T) {
 	r.person("ann", "2001", "7", "de_DE.UTF-8", true)
 	helped := "warder status --json | grep -A12 '\"user\": \"%s\"' | grep -q '\"shows_notices\": %t'"
 	r.wait("ann has a helper", helped, "ann", true)
+	// What only the session knows: its screen lock tells systemd-logind, and the helper us.
+	for hint, lock := range map[string]string{"true": "locked", "false": "unlocked"} {
+		r.sh(`for s in $(find /run/systemd/sessions -type f -exec grep -l '^UID=2001' {} +); do
+busctl call org.freedesktop.login1 $(busctl call org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager GetSession s ${s##*/} | cut -d '"' -f 2) org.freedesktop.login1.Session SetLockedHint b %s; done`, hint)
+		r.wait("ann's screen is "+lock, "warder status --json | grep -q '\"screen_lock\": \"%s\"'", lock)
+	}
 	containsAll(t, r.sh(ann+"systemctl --user status warder-session.service"), "active (running)", "Warder, in your session")
 	t.Log("a helper takes ", r.sh("grep -h -E '^(Rss|Pss|Pss_Anon):' /proc/$(pgrep -u ann -f 'warder session')/smaps_rollup | tr -s ' ' | tr '\\n' ' '"))
 

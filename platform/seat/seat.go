@@ -10,3 +10,9 @@ type Login struct {
 	Type   string // x11 or wayland
 	Active bool   // it is what the screen shows
 }
+
+// What a session's screen lock is.
+const (
+	Locked   = "locked"
+	Unlocked = "unlocked"
+)
