@@ -253,7 +253,12 @@ func TestWarnings(t *testing.T) {
 		{`{"dlp":{"zones":{"work":{"executables":["/opt/x@sha256:12"]}}}}`, "", "dlp.zones.work.executables[0] matches nothing: what follows @sha256: must be 64 hex digits (received \"12\")"},
 		{`{"dlp":{"zones":{"personal":{"users":["ann"]}}}}`, "", "dlp.zones names nobody of work"},
 		{`{"dlp":{"sensitive_data_patterns":["a$b"]}}`, "", "dlp.sensitive_data_patterns[0] matches no text"},
-		{`{"dlp":{"sensitive_data_patterns":["x","a*"]}}`, "", "dlp.sensitive_data_patterns[1] matches the empty text"},
+		{`{"dlp":{"sensitive_data_patterns":["x","a*"]}}`, "", "dlp.sensitive_data_patterns[1] matches the empty text, which is everywhere: it is not looked for"},
+		{`{"dlp":{"sensitive_data_patterns":["` + strings.Repeat(".{1000}", 9) + `"]}}`, "", "dlp.sensitive_data_patterns[0] is too large to be looked for"},
+		{`{"dlp":{"sensitive_data_patterns":["a[bc]+d"]}}`, "", "dlp.sensitive_data_patterns[0] repeats something without a bound (*, + or {n,}): up to 1000 times is looked for"},
+		{`{"dlp":{"patterns":[{"name":"a","regex":"a[bc]+d"}]}}`, "", "dlp.patterns[0] repeats something without a bound"},
+		{`{"dlp":{"patterns":[{"name":"a","regex":"abc","window":10}]}}`, "", "dlp.patterns[0] has a window and no min_count"},
+		{`{"dlp":{"scan_timeout":"deny"}}`, "", "dlp.scan_timeout has nothing to be about"},
 		// What contradicts itself.
 		{`{"dlp":{"clipboard_sharing":false,"clipboard_direction":"both"}}`, "",
 			"dlp.clipboard_direction is \"both\" beside dlp.clipboard_sharing: false"},

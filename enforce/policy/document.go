@@ -9,13 +9,13 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/sensitive"
 )
 
 // Optional is a setting that may be absent. Absent is not empty: an absent setting is unmanaged.
@@ -237,7 +237,10 @@ type DLP struct {
 	ClipboardDirection Optional[string] // none, work_to_personal, personal_to_work, both
 	ScreenshotAllowed  Optional[bool]
 	PrintAllowed       Optional[bool]
-	Patterns           Optional[[]*regexp.Regexp]
+	Patterns           Optional[[]Expression]        // dlp.sensitive_data_patterns
+	Named              Optional[[]sensitive.Pattern] // dlp.patterns
+	ScanTimeout        Optional[string]              // ScanAllow or ScanDeny
+	QuarantineDays     Optional[int64]
 	Zones              Optional[map[string]Zone]
 }
 

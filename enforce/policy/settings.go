@@ -3,13 +3,13 @@ package policy
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/sensitive"
 )
 
 // Setting is one line of the document's table: how the setting is read and checked, shown, copied, and described. The
@@ -89,6 +89,25 @@ const (
 	PathsPlain  = "plain"
 )
 
+// The settings that have patterns of sensitive data.
+const (
+	SettingPatterns enforce.Setting = "dlp.sensitive_data_patterns"
+	SettingNamed    enforce.Setting = "dlp.patterns"
+)
+
+// The values of dlp.scan_timeout.
+const (
+	ScanAllow = "allow"
+	ScanDeny  = "deny"
+)
+
+var scanTimeouts = []string{ScanAllow, ScanDeny}
+
+const (
+	maxPatterns = 1000
+	maxDays     = 3650
+)
+
 var eventPaths = []string{PathsHashed, PathsPlain}
 
 var directions = []string{"none", "work_to_personal", "personal_to_work", "both"}
@@ -162,8 +181,42 @@ var settings = []Setting{
 	},
 	flag("dlp.screenshot_allowed", "allow screenshots", func(d *Document) *Optional[bool] { return &d.DLP.ScreenshotAllowed }),
 	flag("dlp.print_allowed", "allow printing", func(d *Document) *Optional[bool] { return &d.DLP.PrintAllowed }),
-	entries("dlp.sensitive_data_patterns", "what counts as sensitive", "RE2 expression", 1000, parsePattern,
-		func(d *Document) *Optional[[]*regexp.Regexp] { return &d.DLP.Patterns }),
+	costing(entries(SettingPatterns, "what counts as sensitive", "RE2 expression", maxPatterns, parsePattern,
+		func(d *Document) *Optional[[]Expression] { return &d.DLP.Patterns })),
+	{
+		Name: SettingNamed, list: true, Shape: Shape{Type: "array", Doc: "what counts as sensitive, with names and checks", Fields: map[string]Shape{
+			"name":      {Type: "string", Doc: "what events call it"},
+			"regex":     {Type: "string", Doc: "RE2 expression"},
+			"validator": {Type: "string", Doc: "what must be true of a match", Enum: sensitive.Validators()},
+			"min_count": {Type: "integer", Doc: "how many matches there must be (default 1)", Min: 1, Max: sensitive.MaxCount},
+			"window":    {Type: "integer", Doc: "bytes of text within which they must be (default: anywhere)", Min: 1, Max: sensitive.MaxWindow}}},
+		decode: func(d *Document, r reader) {
+			if affordable(r) {
+				d.DLP.Named = readPatterns(r)
+			}
+		},
+		show: func(d *Document) []string {
+			out := make([]string, 0, len(d.DLP.Named.V))
+			for _, p := range d.DLP.Named.V {
+				out = append(out, p.String())
+			}
+			return out
+		},
+		copy: func(to, from *Document) { to.DLP.Named = from.DLP.Named },
+	},
+	{
+		Name: "dlp.scan_timeout", Shape: Shape{Type: "string", Doc: "whether a file may be used that could not be looked into in time", Enum: scanTimeouts},
+		decode: func(d *Document, r reader) { d.DLP.ScanTimeout = r.oneOf(scanTimeouts...) },
+		show:   func(d *Document) []string { return []string{d.DLP.ScanTimeout.V} },
+		copy:   func(to, from *Document) { to.DLP.ScanTimeout = from.DLP.ScanTimeout },
+	},
+	{
+		Name: "dlp.quarantine_days", Shape: Shape{Type: "integer", Doc: "how long files with sensitive data are kept in quarantine, in days", Min: 1,
+			Max: maxDays},
+		decode: func(d *Document, r reader) { d.DLP.QuarantineDays = r.int(1, maxDays) },
+		show:   func(d *Document) []string { return []string{strconv.FormatInt(d.DLP.QuarantineDays.V, 10)} },
+		copy:   func(to, from *Document) { to.DLP.QuarantineDays = from.DLP.QuarantineDays },
+	},
 	{
 		Name: "dlp.zones", Shape: Shape{Type: "object", Doc: "who is work and who is personal",
 			Fields: map[string]Shape{"work": zoneShape, "personal": zoneShape}},
@@ -236,19 +289,24 @@ func Names() []enforce.Setting {
 	return out
 }
 
-// parsePattern accepts RE2 syntax (github.com/google/re2/wiki/Syntax), which never backtracks.
-func parsePattern(s string) (*regexp.Regexp, error) {
+// Expression is a regular expression in RE2 syntax (github.com/google/re2/wiki/Syntax), which never backtracks. It is not compiled:
+// that can take a thousand times as long as reading it.
+type Expression string
+
+func (e Expression) String() string { return string(e) }
+
+// parsePattern accepts RE2 syntax.
+func parsePattern(s string) (Expression, error) {
 	if s == "" {
-		return nil, fmt.Errorf("must not be empty: it would match everything")
+		return "", fmt.Errorf("must not be empty: it would match everything")
 	}
-	re, err := regexp.Compile(s)
-	if err != nil {
+	if _, err := syntax.Parse(s, syntax.Perl); err != nil {
 		if se, ok := err.(*syntax.Error); ok {
-			return nil, fmt.Errorf("must be RE2 syntax: %s: %q", se.Code, se.Expr)
+			return "", fmt.Errorf("must be RE2 syntax: %s: %q", se.Code, se.Expr)
 		}
-		return nil, fmt.Errorf("must be RE2 syntax: %v", err)
+		return "", fmt.Errorf("must be RE2 syntax: %v", err)
 	}
-	return re, nil
+	return Expression(s), nil
 }
 
 // readVPN reads network.vpn.

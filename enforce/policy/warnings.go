@@ -185,11 +185,7 @@ func dlpWarnings(d *Document, w *warner) {
 			w.add("zones", "dlp.clipboard_direction", "needs dlp.zones to tell work from personal; devices report it unsupported")
 		}
 	}
-	for i, re := range p.Patterns.V {
-		if why := useless(re); why != "" {
-			w.add("dlp.sensitive_data_patterns: "+why, at("dlp.sensitive_data_patterns", i), "%s", why)
-		}
-	}
+	patternWarnings(d, w)
 	if work := p.Zones.V["work"]; p.Zones.Set && len(work.Users)+len(work.Slices)+len(work.Executables) == 0 {
 		w.add("zones", "dlp.zones", "names nobody of work, and whoever is not named is outside work: nothing is kept apart")
 	}
@@ -219,21 +215,6 @@ func dlpWarnings(d *Document, w *warner) {
 }
 
 var windowsPath = regexp.MustCompile(`^[A-Za-z]:\\`)
-
-// useless says why a pattern finds nothing, or matches everywhere.
-func useless(re *regexp.Regexp) string {
-	tree, err := syntax.Parse(re.String(), syntax.Perl)
-	if err != nil {
-		return ""
-	}
-	if re.MatchString("") {
-		return "matches the empty text, which is everywhere"
-	}
-	if impossible(tree.Simplify()) {
-		return "matches no text at all"
-	}
-	return ""
-}
 
 // impossible reports whether no text can match. If in doubt, it says no.
 func impossible(re *syntax.Regexp) bool {
