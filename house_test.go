@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -34,9 +35,10 @@ var bans = []struct {
 	{"enforce", "golang.org/x/sys", nil, "a decision is the same on every system"},
 	{"platform", module + "agent", nil, "a back end knows no policy and no ledger"},
 	{"platform", module + "sync", nil, "a back end does not talk to servers"},
-	{"platform", module + "enforce/", []string{module + "enforce/fact"}, "a back end knows no policy; facts are nouns"},
+	{"platform", module + "enforce/", []string{module + "enforce/fact", module + "enforce/sensitive"},
+		"a back end knows no policy; facts are nouns"},
 	{"platform", module + "platform/", []string{module + "platform/paths", module + "platform/link", module + "platform/mountinfo", module + "platform/durable", module + "platform/owned", module + "platform/tick", module + "platform/uevent", module + "platform/bpf", module + "platform/fanotify",
-		module + "platform/platformtest"}, "what one back end needs of another, the agent wires as a function"},
+		module + "platform/platformtest", module + "platform/scan", module + "platform/scan/match", module + "platform/scan/text"}, "what one back end needs of another, the agent wires as a function"},
 	{"sync", module + "platform", []string{module + "platform/durable"},
 		"the wire does not touch the machine; files that have to last are written in one way"},
 	{"sync", module + "agent", nil, "the wire does not know who speaks"},
@@ -84,6 +86,36 @@ func TestImports(t *testing.T) {
 	})
 	if files < 60 {
 		t.Fatalf("only %d files were looked at", files)
+	}
+}
+
+// What reads documents is in a program of its own: nothing that the agent links has an engine or a parser of them, and only that
+// program links these. A fault in one costs a child.
+func TestScannerIsApart(t *testing.T) {
+	inner := []string{module + "platform/scan/match", module + "platform/scan/text", module + "platform/scan/child"}
+	each(t, func(path string, imports []string) {
+		if strings.HasPrefix(path, "platform/scan/") && path != "platform/scan/scan.go" || strings.HasPrefix(path, "cmd/warder-scan/") {
+			return
+		}
+		for _, imp := range imports {
+			if slices.Contains(inner, imp) || strings.HasPrefix(path, "platform/") && imp == module+"enforce/sensitive" {
+				t.Errorf("%s imports %s: documents are read by warder-scan alone", path, imp)
+			}
+		}
+	})
+	apart := []string{"github.com/ebitengine/purego", "github.com/wasilibs/go-re2", "github.com/ledongthuc/pdf", "github.com/emersion/go-message"}
+	for program, want := range map[string]bool{"./cmd/warder": false, "./cmd/warder-server": false, "./cmd/warder-scan": true} {
+		list := exec.Command("go", "list", "-deps", program)
+		list.Env = append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0")
+		out, err := list.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dep := range apart {
+			if slices.Contains(strings.Fields(string(out)), dep) != want {
+				t.Errorf("%s links %s: %v, want %v", program, dep, !want, want)
+			}
+		}
 	}
 }
 
