@@ -93,12 +93,15 @@ check: deps
 	go run $(GOLANGCI) run ./...
 	for os in linux windows darwin; do for arch in amd64 arm64; do \
 	  echo "== $$os/$$arch"; CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -o /dev/null ./cmd/warder && \
-	  CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -o /dev/null ./cmd/warder-server || exit 1; done; done
+	  CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -o /dev/null ./cmd/warder-server && \
+	  CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -o /dev/null ./cmd/warder-scan || exit 1; done; done
+	CGO_ENABLED=0 go vet -tags nohyperscan ./platform/scan/... ./cmd/warder-scan
 
 bench: deps
 	@packaging/dev/deps.sh test
 	@packaging/dev/deps.sh bench
 	go test -run '^$$' -bench . -benchmem ./enforce/... ./platform/usb ./platform/clipboard ./agent/... ./sync/...
+	CGO_ENABLED=0 go test -tags bench -count=1 -p 1 -v -timeout 20m -run '^TestSpeed$$' ./platform/scan ./platform/scan/match
 	go test -tags bench -count=1 -p 1 -v -timeout 20m -run '^TestSpeed$$' ./platform/resolver ./agent
 	$(MAKE) --no-print-directory share
 	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_BENCH=1 go test -count=1 -v -timeout 90m -run 'TestSpeed' ./packaging/laptop

@@ -27,11 +27,14 @@ build() {
     pie=(-buildmode=pie -trimpath -ldflags "-s -w -X main.version=$VERSION -linkmode=external -extldflags=-Wl,-z,pack-relative-relocs,-z,now")
     CGO_ENABLED=1 go build -tags gousb "${pie[@]}" -o "$dist/warder" ./cmd/warder
     CGO_ENABLED=1 go build "${pie[@]}" -o "$dist/warder-server" ./cmd/warder-server
+    # It opens the library for patterns while it runs, if that is installed: no cgo, but the C library's loader.
+    CGO_ENABLED=0 go build -buildmode=pie "${flags[@]}" -o "$dist/warder-scan" ./cmd/warder-scan
   fi
   if wants apk; then
     # Not position-independent: Go's would ask for glibc's loader, which Alpine has not.
     CGO_ENABLED=0 go build "${flags[@]}" -o "$dist/static/warder" ./cmd/warder
     CGO_ENABLED=0 go build "${flags[@]}" -o "$dist/static/warder-server" ./cmd/warder-server
+    CGO_ENABLED=0 go build -tags nohyperscan "${flags[@]}" -o "$dist/static/warder-scan" ./cmd/warder-scan
   fi
   for unit in warder.service warder-early.service; do
     sed 's#{{Path | cmdEscape}}#/usr/bin/warder#' "platform/service/$unit" >"$dist/units/$unit"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds the two programs into ./bin, and says that it lives while it does. Under sudo it builds as the user who
+# Builds the programs into ./bin, and says that it lives while it does. Under sudo it builds as the user who
 # called it: what is built, and the caches, belong to them. "simulate" also builds what make demo needs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -53,6 +53,7 @@ step() {
 }
 [ -x bin/warder ] || echo "== the first build fetches and compiles everything, SQLite and the C library for USB included: two to four minutes on two cores"
 step "the server (bin/warder-server)" env CGO_ENABLED=0 go build "${flags[@]}" -o bin/warder-server ./cmd/warder-server
+step "the scanner (bin/warder-scan)" env CGO_ENABLED=0 go build "${flags[@]}" -o bin/warder-scan ./cmd/warder-scan
 step "the agent (bin/warder)" env CGO_ENABLED=1 go build -tags gousb "${flags[@]}" -o bin/warder ./cmd/warder
 [ "${1:-}" = names ] && CGO_ENABLED=0 go build -o bin/outside ./packaging/laptop/guest
 if [ "${1:-}" = simulate ]; then
