@@ -75,6 +75,7 @@ test: deps
 	go test -race -count=1 -timeout 20m -parallel 6 ./agent ./sync/server $$(go list ./... | grep -v "/packaging/laptop\|/packaging/formats"); tests=$$?; \
 	wait $$share || { cat .cache/share.log; exit 1; }; exit $$tests
 	CGO_ENABLED=1 go test -tags gousb -count=1 ./platform/usb
+	CGO_ENABLED=0 go test -count=1 ./platform/scan/...
 	WARDER_PACKAGES=$(CURDIR)/dist:$(CURDIR)/.cache/next go test -count=1 -v ./packaging/formats >.cache/formats.log 2>&1 & formats=$$!; \
 	rm -f .cache/laptop.rc; (WARDER_LAPTOP=$(CURDIR)/.cache go test -count=1 -v -timeout 60m -parallel 2 -skip TestSpeed ./packaging/laptop 2>&1; echo $$? >.cache/laptop.rc) | tee .cache/laptop.log; \
 	tests=$$(cat .cache/laptop.rc || echo 1); wait $$formats || tests=1; cat .cache/formats.log; \

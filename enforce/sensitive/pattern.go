@@ -57,6 +57,15 @@ func NewTally(p *Pattern) Tally { return Tally{p: p, check: validators[p.Validat
 // Passes reports whether a text is what the pattern's validator wants; Checks, whether it has one.
 func (t *Tally) Passes(match []byte) bool { return t.check == nil || t.check(match) }
 
+// PassesPart reports the same of a part of a match that did not pass. One number in ten has a check digit of Luhn's by chance, so a
+// part must be written as cards are: in one, or in the groups that are on them.
+func (t *Tally) PassesPart(part []byte) bool {
+	if !t.Passes(part) {
+		return false
+	}
+	return t.p.Validator != "luhn" || grouped(part)
+}
+
 // Checks reports whether the pattern has a validator.
 func (t *Tally) Checks() bool { return t.check != nil }
 

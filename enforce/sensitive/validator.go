@@ -159,3 +159,25 @@ func ean(s string) bool {
 	}
 	return sum%10 == 0
 }
+
+// grouped reports whether digits are written as on a card: 16 in fours (19 with three more), 15 and 14 as 4-6-5 and 4-6-4, or in one.
+func grouped(b []byte) bool {
+	var groups []byte
+	n := 0
+	for i, c := range b {
+		if c >= '0' && c <= '9' {
+			n++
+		}
+		if n > 0 && (i == len(b)-1 || c < '0' || c > '9') {
+			if n > 19 || len(groups) == 5 {
+				return false
+			}
+			groups, n = append(groups, byte('a'+n)), 0
+		}
+	}
+	switch string(groups) {
+	case "eeee", "eeeed", "egf", "ege":
+		return true
+	}
+	return len(groups) == 1 && groups[0] >= 'a'+12
+}

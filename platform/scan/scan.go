@@ -26,6 +26,7 @@ var (
 const (
 	Idle       = 30 * time.Second       // without a question, and it ends
 	startLimit = time.Minute            // to make ready: rules may have to be compiled
+	plainFor   = time.Hour              // without the library, after a child with it did not become ready
 	endLimit   = 5 * time.Second        // a child that was killed may be in a file system that does not answer
 	spare      = 100 * time.Millisecond // of what a document may take, for the answer
 )

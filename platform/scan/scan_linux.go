@@ -54,6 +54,7 @@ type running struct {
 	socket *net.UnixConn
 	rules  []byte // it looks for these
 	number int
+	engine string
 	ended  chan struct{}
 }
 
@@ -226,9 +227,13 @@ func (s *Scanner) ready() (*running, int, error) {
 		}
 	}
 	if run != nil {
+		run.number = number // the same rules may have been set again
+		s.mu.Lock()
+		s.engine = run.engine
+		s.mu.Unlock()
 		return run, patterns, nil
 	}
-	if string(s.said) != string(rules) {
+	if string(s.said) != string(rules) || s.plain && time.Since(s.since) > plainFor {
 		s.said, s.wrong, s.plain = rules, nil, false
 	}
 	if s.wrong != nil && time.Since(s.since) < startLimit {
@@ -248,14 +253,17 @@ func (s *Scanner) ready() (*running, int, error) {
 	switch {
 	case err != nil && !s.plain:
 		s.end()
-		s.plain = true
+		s.plain, s.since = true, time.Now()
+		if s.Log != nil {
+			s.Log.Warn("the scanner cannot make itself ready for the patterns with Hyperscan, and does without for a while", "error", err)
+		}
 		return s.ready()
 	case err != nil:
 		s.end()
 		s.wrong, s.since = fmt.Errorf("%w: %w", ErrRules, err), time.Now()
 		return nil, 0, s.wrong
 	}
-	s.wrong = nil
+	s.wrong, run.engine = nil, engine
 	s.mu.Lock()
 	s.engine = engine
 	s.mu.Unlock()

@@ -225,6 +225,9 @@ func NewLooker(list []sensitive.Pattern, key []byte, o match.Options) (*Looker, 
 // Engine is what it looks with, for people.
 func (l *Looker) Engine() string { return l.engine.Name() }
 
+// restTime is how long what has come of a text is looked at when there is no more time for what has not come.
+const restTime = 50 * time.Millisecond
+
 // Late is why something is not read when there is no more time for it.
 const Late = "there was no more time"
 
@@ -278,10 +281,17 @@ func (l *Looker) Look(s text.Source, name string, most time.Duration) (a scan.An
 		stuck = true
 		e.report.Unread = []string{Late}
 	}
-	g.mu.Lock()
+	if stuck && !g.mu.TryLock() { // it looks for patterns right now
+		g.t.Stop()
+		g.mu.Lock()
+	} else if stuck { // the rest that has come may be looked at for a moment
+		defer time.AfterFunc(restTime, g.t.Stop).Stop()
+	} else {
+		g.mu.Lock()
+	}
 	defer g.mu.Unlock()
 	g.closed = true
-	if e.err != nil && !errors.Is(e.err, match.ErrFull) {
+	if e.err != nil && !errors.Is(e.err, match.ErrFull) && !errors.Is(e.err, match.ErrStopped) {
 		return a, stuck, e.err
 	}
 	found, err := g.t.Close()

@@ -129,7 +129,7 @@ func TestMemoryEnds(t *testing.T) {
 		c := exec.Command(os.Args[0], "-test.run", "^TestMemoryEnds$")
 		c.Env = append(os.Environ(), "WARDER_CONFINED=1")
 		out, err := c.CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "cannot allocate memory") && !strings.Contains(string(out), "out of memory") {
+		if err == nil || !strings.Contains(string(out), "cannot allocate memory") && !strings.Contains(string(out), "out of memory") && !strings.Contains(string(out), "failed to allocate") {
 			t.Fatalf("%v: %.300s", err, out)
 		}
 		return

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"unicode/utf8"
 
 	re2 "github.com/wasilibs/go-re2"
@@ -139,6 +140,7 @@ func (e *Engine) size() int { return e.block + e.widest + 4*context }
 
 // Text looks at one text, which comes in pieces.
 type Text struct {
+	stop    atomic.Bool
 	e       *Engine
 	buf     []byte
 	base    int64   // where buf begins in the text
@@ -175,12 +177,18 @@ func (t *Text) Write(p []byte) (int, error) {
 	return n - len(p), t.err
 }
 
-// Close ends the text and returns what was found.
+// Stop has whoever looks at the text end soon. Any goroutine may call it.
+func (t *Text) Stop() { t.stop.Store(true) }
+
+// ErrStopped is what a text says that was stopped.
+var ErrStopped = errors.New("the text was stopped")
+
+// Close ends the text and returns what was found; of one that was stopped, what was found until then.
 func (t *Text) Close() ([]Found, error) {
-	if t.err == nil {
+	if t.err == nil && !t.stop.Load() {
 		t.look(true)
 	}
-	if t.err != nil && !errors.Is(t.err, ErrFull) {
+	if t.err != nil && !errors.Is(t.err, ErrFull) && !errors.Is(t.err, ErrStopped) {
 		return nil, t.err
 	}
 	var out []Found
@@ -217,6 +225,10 @@ func (t *Text) look(last bool) {
 	}
 	full := len(t.tallies) > 0
 	for i := range t.e.patterns {
+		if t.stop.Load() {
+			t.err = ErrStopped
+			return
+		}
 		low, high := bounds(i)
 		for _, a := range t.e.hits[i] {
 			if a.from, a.to = max(a.from, low), min(a.to, high); a.from > a.to || t.tallies[i].Full() {
@@ -321,8 +333,9 @@ func (t *Text) part(i int, text []byte, from, to int) (next int) {
 		if !edge(end) || !wordByte(text[end-1]) {
 			continue
 		}
-		if s := text[from:end]; t.tallies[i].Passes(s) && p.exact.Match(s) {
-			t.count(i, from, s)
+		s := text[from:end]
+		if v := p.value(s); t.tallies[i].PassesPart(v) && p.exact.Match(s) {
+			t.count(i, from, v)
 			return end
 		}
 	}
@@ -353,7 +366,7 @@ func (t *Text) find(i int, text []byte, a area) error {
 		t.findBeside(p, i, text, a)
 		return nil
 	}
-	for at := a.from; at <= a.to && !t.tallies[i].Full(); {
+	for at := a.from; at <= a.to && !t.tallies[i].Full() && !t.stop.Load(); {
 		if a.to-at < short || t.tallies[i].Checks() { // most of what RE2 gets is for the match's end: it need not go on there
 			high := min(a.to, at+stride)
 			m := p.whole.FindIndex(text[at:min(len(text), high+p.expr.Max+context)])
@@ -392,7 +405,7 @@ func (p *pattern) before(t *Text, text []byte, at int) int {
 // the character before, and an expression that begins with any character.
 func (t *Text) findBeside(p *pattern, i int, text []byte, a area) {
 	step := short
-	for at := a.from; at <= a.to && !t.tallies[i].Full(); {
+	for at := a.from; at <= a.to && !t.tallies[i].Full() && !t.stop.Load(); {
 		for at < len(text) && !utf8.RuneStart(text[at]) {
 			at++
 		}

@@ -54,7 +54,9 @@ func TestPublicRules(t *testing.T) {
 		text += r.sample + "\nnothing here = 42\n"
 		t.Logf("%s: %d to %d bytes, repeated up to %d times", r.name, x.Min, x.Max, x.Repeat)
 	}
-	same(t, exprs, []byte(text))
+	if !raced {
+		same(t, exprs, []byte(text))
+	}
 	for name, e := range engines(t, list) {
 		found := map[int]int{}
 		for i, r := range rules {

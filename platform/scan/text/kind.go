@@ -84,6 +84,9 @@ func isHTML(head []byte, name string) bool {
 
 // isFlat tells documents that are one file of XML: OpenDocument's, Word's, and drawings.
 func isFlat(head []byte) bool {
+	if start := bytes.TrimLeft(head, "\xef\xbb\xbf \t\r\n"); len(start) < 5 || start[0] != '<' || start[1] != '?' && start[1] != '!' && start[1] != 's' {
+		return false
+	}
 	for _, s := range []string{"<office:document", "<w:wordDocument", "<pkg:package", "<?mso-application", "<svg"} {
 		if bytes.Contains(head[:min(len(head), 1024)], []byte(s)) {
 			return true

@@ -175,7 +175,7 @@ func (x *extractor) entity(e *message.Entity, depth, level int) error {
 		x.unread(Encrypted)
 		x.inner(e.Body, name, depth+1)
 	case kind == "text/html":
-		x.broken(guarded(func() error { return x.markup(counted{x, e.Body}, lines) }))
+		x.broken(guarded(func() error { return x.html(counted{x, e.Body}) }))
 	case strings.HasPrefix(kind, "text/") && name == "":
 		x.copy(counted{x, e.Body})
 	default:

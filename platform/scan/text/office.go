@@ -9,8 +9,10 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/zip"
+	"golang.org/x/net/html"
 )
 
 // zip takes the text out of an archive, or of an office document, which is one. It reports whether it is one at all.
@@ -156,7 +158,7 @@ func (x *extractor) markup(r io.Reader, how style) error {
 		switch {
 		case len(text) == 0:
 		case aside:
-			x.beside(text)
+			x.side = append(x.side, entities(text)...)
 		case how == cells && isScientific(text):
 			if werr := x.unescape(writtenOut(text)); werr != nil {
 				return werr
@@ -181,8 +183,17 @@ func (x *extractor) markup(r io.Reader, how style) error {
 			}
 			continue
 		}
+		if next, _ := b.Peek(1); len(next) == 1 && !beginsTag(next[0]) { // a sign in the text
+			if _, err := x.WriteString("<"); err != nil {
+				return err
+			}
+			continue
+		}
 		tag, err := readTag(b)
-		if err != nil && !errors.Is(err, io.EOF) {
+		if err != nil { // it does not end, and may be text
+			if _, werr := x.Write(tag); werr != nil || errors.Is(err, io.EOF) {
+				return werr
+			}
 			return err
 		}
 		name := local(tag)
@@ -264,7 +275,7 @@ func (x *extractor) tag(name, tag []byte, how style) error {
 			x.besides()
 		}
 	}
-	if at := bytes.IndexByte(tag, ' '); at > 0 && bytes.IndexByte(tag[at:], '=') > 0 {
+	if at := bytes.IndexAny(tag, " \t\r\n"); at > 0 && bytes.IndexByte(tag[at:], '=') > 0 {
 		rest := tag[at+1:]
 		for _, a := range attributes(rest, how == elements) {
 			if isScientific(a) {
@@ -281,11 +292,36 @@ var cdata, comment = []byte("![CDATA["), []byte("!--")
 // maxTag is how much of a tag is looked at.
 const maxTag = 64 << 10
 
+// beginsTag reports whether a bracket before this is one of a tag.
+func beginsTag(c byte) bool {
+	return c == '/' || c == '!' || c == '?' || c == '_' || c == ':' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= utf8.RuneSelf
+}
+
+// closed reports whether what has been read of a tag is outside of its attributes' values.
+func closed(tag []byte) bool {
+	if bytes.IndexByte(tag, '\'') < 0 && bytes.Count(tag, []byte{'"'})%2 == 0 {
+		return true
+	}
+	var quote, before byte
+	for _, c := range tag {
+		switch {
+		case quote == 0 && before == '=' && (c == '"' || c == '\''):
+			quote = c
+		case c == quote:
+			quote = 0
+		}
+		if c != ' ' && c != '\t' && c != '\r' && c != '\n' {
+			before = c
+		}
+	}
+	return quote == 0
+}
+
 // readTag reads a tag to its end, without the brackets, and is good until the next thing is read. Comments are empty, and what is not
 // closed ends where the text does.
 func readTag(b *bufio.Reader) ([]byte, error) {
 	part, err := b.ReadSlice('>')
-	if err == nil && part[0] != '!' && bytes.Count(part, []byte{'"'})%2 == 0 { // nearly every one
+	if err == nil && part[0] != '!' && closed(part) { // nearly every one
 		return part[:len(part)-1], nil
 	}
 	var tag []byte
@@ -301,7 +337,7 @@ func readTag(b *bufio.Reader) ([]byte, error) {
 				return nil, nil
 			}
 			tag = append(tag[:len(comment)], tag[max(len(comment), len(tag)-2):]...)
-		case err == nil && (bytes.Count(tag, []byte{'"'})%2 == 0 || len(tag) >= maxTag):
+		case err == nil && (len(tag) >= maxTag || tag[0] == '!' || closed(tag)):
 			return bytes.TrimSuffix(tag, []byte(">")), nil
 		}
 		part, err = b.ReadSlice('>')
@@ -311,7 +347,7 @@ func readTag(b *bufio.Reader) ([]byte, error) {
 // between is what stands for the end of an element in the text.
 func between(name []byte) string {
 	switch string(name) {
-	case "p", "h", "br", "div", "li", "ul", "ol", "dd", "dt", "table", "title", "option", "textarea", "h1", "h2", "h3", "h4", "h5", "h6", "head", "body", "row", "tr", "si", "table-row", "line-break", "comment", "txBody", "cr", "hr", "f", "annotation", "oddHeader", "oddFooter", "evenHeader", "evenFooter":
+	case "p", "h", "br", "div", "li", "ul", "ol", "dd", "dt", "table", "title", "option", "textarea", "h1", "h2", "h3", "h4", "h5", "h6", "head", "body", "row", "tr", "si", "table-row", "line-break", "comment", "txBody", "cr", "hr", "ptab", "f", "annotation", "oddHeader", "oddFooter", "evenHeader", "evenFooter":
 		return "\n"
 	case "c", "tc", "tab", "table-cell", "td", "th", "cell":
 		return "\t"
@@ -327,6 +363,7 @@ func between(name []byte) string {
 func attributes(b []byte, all bool) (out [][]byte) {
 	for len(out) < 100 {
 		name, rest, ok := bytes.Cut(b, []byte("="))
+		rest = bytes.TrimLeft(rest, " \t\r\n")
 		if !ok || len(rest) < 2 || rest[0] != '"' && rest[0] != '\'' {
 			return out
 		}
@@ -397,11 +434,12 @@ func entity(b []byte) (string, int) {
 		return `"`, end + 1
 	case "apos":
 		return "'", end + 1
-	case "nbsp":
-		return " ", end + 1
 	default:
 		if r, ok := numbered(name); ok {
 			return string(r), end + 1
+		}
+		if s := html.UnescapeString(string(b[:end+1])); !strings.HasPrefix(s, "&") {
+			return s, end + 1
 		}
 	}
 	return "&", 1

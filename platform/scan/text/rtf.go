@@ -17,6 +17,7 @@ func (x *extractor) rtf(r io.Reader) error {
 	const deep = 1000
 	var skips []bool // of the groups that are open
 	skip, skipChars := false, 0
+	instead := 1   // characters behind one of Unicode, for readers that do not know it
 	first := false // the next word is the first of its group
 	put := func(s string) error {
 		if skip {
@@ -54,14 +55,18 @@ func (x *extractor) rtf(r io.Reader) error {
 			}
 			s := ""
 			switch word {
-			case "par", "line", "row", "sect", "page":
+			case "par", "line", "row", "nestrow", "fldrslt", "sect", "page":
 				s = "\n"
-			case "tab", "cell":
+			case "tab", "cell", "nestcell":
 				s = "\t"
 			case "\\", "{", "}":
 				s = word
 			case "~":
 				s = " "
+			case "_":
+				s = "-"
+			case "uc":
+				instead = max(0, min(number, 100))
 			case "emdash", "endash":
 				s = "-"
 			case "'":
@@ -71,7 +76,7 @@ func (x *extractor) rtf(r io.Reader) error {
 				}
 				s = string(charmap.Windows1252.DecodeByte(byte(number))) //nolint:gosec // of two hex digits
 			case "u":
-				s, skipChars = string(rune(uint16(number))), 1 //nolint:gosec // the specification has it signed
+				s, skipChars = string(rune(uint16(number))), instead //nolint:gosec // the specification has it signed
 			case "*":
 				skip = true
 			case "fonttbl", "colortbl", "stylesheet", "pict", "themedata", "datastore", "latentstyles", "listtable", "rsidtbl", "generator":

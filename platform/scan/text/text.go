@@ -208,8 +208,8 @@ func (x *extractor) apart() {
 
 // beside takes text that is not of the line in which it comes: an attribute, a field's instruction.
 func (x *extractor) beside(b []byte) {
-	if len(x.side) < 1<<20 {
-		x.side = append(append(x.side, b...), '\n')
+	if x.side = append(append(x.side, b...), '\n'); len(x.side) > piece {
+		x.apart()
 	}
 }
 
@@ -255,14 +255,22 @@ func (x *extractor) document(s Source, name string, depth int) {
 			x.kind(depth, "binary")
 			x.strings(whole())
 		} else if !isZip(head) { // there is something before it
-			x.strings(whole())
+			x.apart()
+			x.single(s, head, name, depth)
 		}
-	case isPDF(head):
+	default:
+		x.single(s, head, name, depth)
+	}
+}
+
+// single takes the text out of what is no archive of files.
+func (x *extractor) single(s Source, head []byte, name string, depth int) {
+	if isPDF(head) {
 		x.kind(depth, "pdf")
 		x.pdf(s)
-	default:
-		x.stream(whole(), head, name, depth)
+		return
 	}
+	x.stream(reader(s), head, name, depth)
 }
 
 // inner takes the text out of something inside a document: a file in an archive, an attachment.
@@ -352,7 +360,7 @@ func (x *extractor) stream(r io.Reader, head []byte, name string, depth int) {
 		x.broken(guarded(func() error { return x.rtf(r) }))
 	case isHTML(head, name) && !isBinary(head):
 		x.kind(depth, "html")
-		x.broken(guarded(func() error { return x.markup(decoded(r, head), lines) }))
+		x.broken(guarded(func() error { return x.html(decoded(r, head)) }))
 	case isFlat(head):
 		x.kind(depth, "office")
 		x.broken(guarded(func() error { return x.markup(decoded(r, head), lines) }))

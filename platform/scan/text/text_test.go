@@ -169,6 +169,11 @@ func TestKinds(t *testing.T) {
 		{"an e-mail that is encrypted", "a.eml", "Subject: x\nTo: y\nContent-Type: application/pkcs7-mime; name=smime.p7m\n\nx", "mail", nil, Encrypted},
 		{"not an e-mail, whatever its name", "a.eml", card, "text", []string{card}, ""},
 		{"a packing that is not known", "", strings.ReplaceAll(files("a", strings.Repeat(card, 9)), "\x08\x00\x00\x00\x00\x00", "\x61\x00\x00\x00\x00\x00"), "zip", nil, Foreign},
+		{"HTML as people write it", "", "<HTML><BODY><TR><TD>12</TD><TD>4111 1111 1111 1111</TD></TR><li>Room 12<li>5500 0000 0000 0004<P>if 4 < 5 then</P><img alt='15\" disk'><input disabled value=378282246310005><!-- beside --><script>x='s3cret'</script>4111&ensp;1111", "html", []string{"\t" + card + "\t", "\n5500 0000 0000 0004\n", "15\" disk", "378282246310005", "beside", "s3cret", "4111 1111", "4 < 5"}, ""},
+		{"a quote inside a quote", "", files("word/document.xml", `<w:p><wp:docPr descr='15" screen'/><w:t>4111 1111 1111 1111</w:t></w:p><w:p><w:t>4 < 5</w:t></w:p><w:r x="`+card), "docx", []string{card + "\n", "4 < 5", `x="` + card}, ""},
+		{"a PDF with an archive behind it", "", smallPDF("BT (4111 1111 1111 1111) Tj ET") + files("a", "b"), "zip", []string{card}, "?"},
+		{"what was deleted", "", files("word/document.xml", `<w:p><w:delText>4111 1111 </w:delText></w:r><w:r><w:delText>1111 1111</w:delText></w:p>`), "docx", []string{card}, ""},
+		{"RTF, hyphens and characters", "", `{\rtf1 \uc0 536\_22\_1234 x\u8364 4111 1111{\field{\*\fldinst MERGEFIELD Card}{\fldrslt 12}}}`, "rtf", []string{"536-22-1234", "x€4111 1111", "\n12"}, ""},
 		{"encrypted", "", encrypted(files("a.txt", card)), "zip", nil, Encrypted},
 		{"cut off", "", zipped(strings.Repeat(card+"\n", 5000))[:200], "gz", []string{card}, Broken},
 		{"no zip", "", "PK\x03\x04" + card, "binary", []string{card}, Broken},
@@ -184,7 +189,7 @@ func TestKinds(t *testing.T) {
 					t.Errorf("there is no %q in %.300q", w, text)
 				}
 			}
-			if got := strings.Join(r.Unread, "; "); got != x.unread {
+			if got := strings.Join(r.Unread, "; "); got != x.unread && x.unread != "?" {
 				t.Errorf("unread: %q, want %q", got, x.unread)
 			}
 		})
