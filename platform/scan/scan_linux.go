@@ -114,19 +114,17 @@ func (s *Scanner) Ready(ctx context.Context) error {
 	if err := s.take(ctx); err != nil {
 		return err
 	}
-	defer s.give()
-	_, _, err := s.ready()
+	_, _, held, err := s.await(ctx)
+	if held {
+		s.give()
+	}
 	return err
 }
 
 // Scan has a document looked into, which is an open file: what is in it when it is read. The name is a hint to what it is. Whoever
 // waits for longer than ctx gets ErrLate, and the child is ended; shortly before, it says what it has found until then. A child that
-// has to be started first has its own time for that.
+// does not know the rules yet goes on making itself ready for the next one.
 func (s *Scanner) Scan(ctx context.Context, f *os.File, name string) (Verdict, error) {
-	if err := s.take(ctx); err != nil {
-		return Verdict{}, err
-	}
-	defer s.give()
 	began := time.Now()
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
 		return Verdict{}, errors.Join(err, errors.New("it is not a file"))
@@ -137,11 +135,17 @@ func (s *Scanner) Scan(ctx context.Context, f *os.File, name string) (Verdict, e
 		return Verdict{}, err
 	}
 	defer own.Close()
-	run, patterns, err := s.ready()
-	if err != nil {
+	if err := s.take(ctx); err != nil {
 		return Verdict{}, err
 	}
-	if ctx.Err() != nil {
+	run, patterns, held, err := s.await(ctx)
+	if held {
+		defer s.give()
+	}
+	switch {
+	case err != nil:
+		return Verdict{}, err
+	case ctx.Err() != nil:
 		return Verdict{}, ErrLate
 	}
 	q := Request{Scan: true, Name: name}
@@ -205,6 +209,30 @@ func (s *Scanner) end() {
 	select {
 	case <-run.ended:
 	case <-time.After(endLimit): // it reads from a file system that does not answer, and ends with it
+	}
+}
+
+// await returns a child that knows the rules, or ErrLate: then the turn is held until that child is ready, and given on by itself.
+func (s *Scanner) await(ctx context.Context) (_ *running, patterns int, held bool, _ error) {
+	var r struct {
+		run      *running
+		patterns int
+		err      error
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.run, r.patterns, r.err = s.ready()
+	}()
+	select {
+	case <-done:
+		return r.run, r.patterns, true, r.err
+	case <-ctx.Done():
+		go func() {
+			<-done
+			s.give()
+		}()
+		return nil, 0, false, ErrLate
 	}
 }
 
