@@ -138,8 +138,8 @@ const (
 	cells                 // as lines; what is a number is written out
 )
 
-// markup takes the text out of XML and HTML: what is between the tags, and beside it those attributes that people see or follow. It
-// takes whatever it is given, also what no parser would.
+// markup takes the text out of XML: what is between the tags, and beside it comments and those attributes that people see or follow. It
+// takes whatever it is given, also what no parser would. Pages are read by html.
 func (x *extractor) markup(r io.Reader, how style) error {
 	b := bufio.NewReaderSize(r, piece)
 	if head, _ := b.Peek(4); how != elements {
@@ -158,7 +158,7 @@ func (x *extractor) markup(r io.Reader, how style) error {
 		switch {
 		case len(text) == 0:
 		case aside:
-			x.side = append(x.side, entities(text)...)
+			x.along(entities(text))
 		case how == cells && isScientific(text):
 			if werr := x.unescape(writtenOut(text)); werr != nil {
 				return werr
@@ -181,6 +181,11 @@ func (x *extractor) markup(r io.Reader, how style) error {
 			if err := x.literally(b); err != nil {
 				return err
 			}
+			continue
+		}
+		if start, _ := b.Peek(len(comment)); bytes.Equal(start, comment) {
+			_, _ = b.Discard(len(comment))
+			x.remark(b)
 			continue
 		}
 		if next, _ := b.Peek(1); len(next) == 1 && !beginsTag(next[0]) { // a sign in the text
@@ -221,6 +226,21 @@ func (x *extractor) literally(b *bufio.Reader) error {
 			return nil //nolint:nilerr // it ends here
 		}
 	}
+}
+
+// remark takes a comment to its end: in an office document nobody sees it, and in other files it is there to be read.
+func (x *extractor) remark(b *bufio.Reader) {
+	var last []byte // what the end may be in pieces of
+	for x.err == nil {
+		part, err := b.ReadSlice('>')
+		last = append(last, part[max(0, len(part)-3):]...)
+		last = last[max(0, len(last)-3):]
+		x.along(part)
+		if bytes.Equal(last, []byte("-->")) || string(last) == ">" || string(last) == "->" || err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			break
+		}
+	}
+	x.along([]byte{'\n'})
 }
 
 // isScientific tells a number as spreadsheets keep large ones.
@@ -317,8 +337,8 @@ func closed(tag []byte) bool {
 	return quote == 0
 }
 
-// readTag reads a tag to its end, without the brackets, and is good until the next thing is read. Comments are empty, and what is not
-// closed ends where the text does.
+// readTag reads a tag to its end, without the brackets, and is good until the next thing is read. What is not closed ends where the
+// text does.
 func readTag(b *bufio.Reader) ([]byte, error) {
 	part, err := b.ReadSlice('>')
 	if err == nil && part[0] != '!' && closed(part) { // nearly every one
@@ -332,11 +352,6 @@ func readTag(b *bufio.Reader) ([]byte, error) {
 		switch {
 		case err != nil && !errors.Is(err, bufio.ErrBufferFull):
 			return tag, err
-		case bytes.HasPrefix(tag, comment):
-			if err == nil && (bytes.HasSuffix(tag, []byte("-->")) || string(tag) == "!-->" || string(tag) == "!--->") {
-				return nil, nil
-			}
-			tag = append(tag[:len(comment)], tag[max(len(comment), len(tag)-2):]...)
 		case err == nil && (len(tag) >= maxTag || tag[0] == '!' || closed(tag)):
 			return bytes.TrimSuffix(tag, []byte(">")), nil
 		}

@@ -208,7 +208,13 @@ func (x *extractor) apart() {
 
 // beside takes text that is not of the line in which it comes: an attribute, a field's instruction.
 func (x *extractor) beside(b []byte) {
-	if x.side = append(append(x.side, b...), '\n'); len(x.side) > piece {
+	x.along(b)
+	x.along([]byte{'\n'})
+}
+
+// along takes a piece of it. There is a bound to how much waits.
+func (x *extractor) along(b []byte) {
+	if x.side = append(x.side, b...); len(x.side) > piece {
 		x.apart()
 	}
 }
