@@ -30,7 +30,7 @@ func Decode(data []byte, o Options) (*Document, error) {
 		errs.add("", "must be an object", tree)
 		return nil, errs
 	}
-	d := &Document{Active: true, modes: map[enforce.Setting]enforce.Mode{}, derived: &derived{all: map[string]any{}}}
+	d := &Document{Active: true, strict: o.Strict, modes: map[enforce.Setting]enforce.Mode{}, derived: &derived{all: map[string]any{}}}
 	var raw struct {
 		Data    json.RawMessage `json:"policy_data"`
 		Mode    json.RawMessage `json:"compliance"`

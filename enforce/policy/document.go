@@ -66,6 +66,7 @@ type Document struct {
 	Network Network
 	DLP     DLP
 
+	strict    bool // see Options
 	modes     map[enforce.Setting]enforce.Mode
 	sectioned map[string]bool   // sections with a mode of their own
 	order     []enforce.Setting // present settings, in the table's order

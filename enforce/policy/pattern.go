@@ -75,11 +75,11 @@ func affordable(r reader) bool {
 	return true
 }
 
-// costing is a row of a setting that is read only if that is affordable.
+// costing is a row of a setting that is read only if that is affordable. What an older server has accepted is read in any case.
 func costing(s Setting) Setting {
 	decode := s.decode
 	s.decode = func(d *Document, r reader) {
-		if affordable(r) {
+		if !d.strict || affordable(r) {
 			decode(d, r)
 		}
 	}

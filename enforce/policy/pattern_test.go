@@ -63,6 +63,18 @@ func TestPatternErrors(t *testing.T) {
 	}
 }
 
+// A document with more classes than may be had from now on is refused by a server, and read by a device that has it already.
+func TestManyClasses(t *testing.T) {
+	one := strings.Repeat(`\\pL`, 1000)
+	doc := []byte(`{"policy_data":{"dlp":{"sensitive_data_patterns":["` + one + `","` + one + `","` + one + `"]}}}`)
+	if _, err := Decode(doc, Options{Strict: true}); err == nil || !strings.Contains(err.Error(), "dlp.sensitive_data_patterns must have at most 2000 classes") {
+		t.Error(err)
+	}
+	if d, err := Decode(doc, Options{}); err != nil || len(d.DLP.Patterns.V) != 3 {
+		t.Error(err)
+	}
+}
+
 // What a server is sent is decoded and looked at, at its limits, in a time that a request may take.
 func BenchmarkPatternsAtTheirLimits(b *testing.B) {
 	for what, regex := range map[string]string{"letters": strings.Repeat(`\pL+`, 9), "long": strings.Repeat(".{1000}", 500),
