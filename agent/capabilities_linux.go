@@ -9,10 +9,12 @@ import (
 	"github.com/warderd/warder/platform/firewall"
 	"github.com/warderd/warder/platform/input"
 	"github.com/warderd/warder/platform/media"
+	"github.com/warderd/warder/platform/outgoing"
 	"github.com/warderd/warder/platform/printing"
 	"github.com/warderd/warder/platform/programs"
 	"github.com/warderd/warder/platform/quarantine"
 	"github.com/warderd/warder/platform/resolver"
+	"github.com/warderd/warder/platform/scan"
 	"github.com/warderd/warder/platform/tunnel"
 	"github.com/warderd/warder/platform/usb"
 	"github.com/warderd/warder/platform/volume"
@@ -20,4 +22,4 @@ import (
 
 // capabilities lists what this system has, in the order in which it is observed and enforced.
 var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability, media.Capability, media.FileSize, quarantine.Capability, programs.Clients, programs.Tools,
-	firewall.Capability, firewall.SwitchCapability, firewall.PortsCapability, resolver.Capability, tunnel.Capability, printing.Capability, clipboard.Capability, browser.Capability, desktop.Capability}
+	firewall.Capability, firewall.SwitchCapability, firewall.PortsCapability, resolver.Capability, tunnel.Capability, printing.Capability, clipboard.Capability, browser.Capability, desktop.Capability, scan.Capability, outgoing.Capability}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform/mountinfo"
 )
 
 // Host is what a capability is made for: a machine, and the agent that runs there.
@@ -21,6 +22,8 @@ type Host struct {
 	Run    string // the runtime directory; empty after a boot
 	// Quarantine is the directory of files that a policy has taken out of the way.
 	Quarantine string
+	// Scanner is the program that looks for sensitive data; "": where packages put it.
+	Scanner string
 	// Network says that the network of this process may be governed. It is not for a machine made of files.
 	Network bool
 	Gate    enforce.Gate
@@ -234,6 +237,22 @@ type Kept struct {
 	Reason  string // why, for people
 }
 
+// Seen is what was found in a document.
+type Seen struct {
+	Kind   string // of document: "docx"
+	Found  []fact.SensitiveFound
+	Unread []string // why parts of it were not read
+	Late   bool     // it took too long; what is in Found was found until then
+	Took   time.Duration
+}
+
+// OutsideDisk is an external disk, and where what is on it is mounted.
+type OutsideDisk struct {
+	fact.Medium
+	Name   string // for people
+	Mounts []mountinfo.Mount
+}
+
 // Work is something that goes on in the background.
 type Work struct {
 	Subject string // "2-1"
@@ -281,6 +300,13 @@ type (
 	// caller removes the original; if it cannot, drop removes the copy. undisturbed is asked meanwhile, and about at the end: the
 	// file may get another name.
 	KeepFile func(ctx context.Context, f *os.File, about func() Kept, undisturbed func() bool) (id string, drop func(), err error)
+	// Expire removes files with sensitive data from the quarantine that have been there for so many days.
+	Expire func(days int) (gone int, err error)
+	// LookInto has a document looked into, which is an open file; name is a hint to what it is. An error says why that could not be
+	// done. What takes longer than ctx is late.
+	LookInto func(ctx context.Context, f *os.File, name string) (Seen, error)
+	// Outside lists the external disks that have something mounted.
+	Outside func() ([]OutsideDisk, error)
 	// CarriesSystem names the part of the running system that is on a device's disk, "" for none.
 	CarriesSystem func(dir string) string
 	// Leaves reports whether a USB device, by its path, is refused or being taken away: its disks go with it.
@@ -300,4 +326,8 @@ const (
 	PortForget   = "firewall.forget"
 	PortCarry    = "firewall.carry"
 	PortKeep     = "quarantine.keep"
+	PortKeepData = "quarantine.keep_data" // KeepFile for files with sensitive data, which have a bound of their own
+	PortExpire   = "quarantine.expire"
+	PortLook     = "scan.look"
+	PortOutside  = "media.outside"
 )

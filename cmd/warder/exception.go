@@ -14,7 +14,7 @@ import (
 
 func (a *app) exception() *cobra.Command {
 	var usb, network, disk, client, mount, file string
-	var printing, board, shots bool
+	var printing, board, shots, data bool
 	c := &cobra.Command{
 		Use: "exception CODE", Short: "Let something pass with a code from support", Args: cobra.ExactArgs(1),
 		Long: "Support reads out a code for one thing on this machine, such as a stick, for a time. It works without a network, " +
@@ -53,6 +53,9 @@ func (a *app) exception() *cobra.Command {
 			if shots {
 				in.Section, in.Subject = "dlp", policy.ScreenshotSubject
 			}
+			if data {
+				in.Section, in.Subject = "dlp", policy.SensitiveSubject
+			}
 			if err := a.client().Do(cmd.Context(), "POST", "/v1/exceptions", in, &x); err != nil {
 				return fmt.Errorf("cannot take the code: %w", err)
 			}
@@ -64,6 +67,9 @@ func (a *app) exception() *cobra.Command {
 			}
 			if x.Section == "dlp" && x.Subject == policy.ScreenshotSubject {
 				return a.say(cmd, x, "Pictures of the screen may be taken until %s.\n", x.Until.Local().Format(time.DateTime))
+			}
+			if x.Section == "dlp" && x.Subject == policy.SensitiveSubject {
+				return a.say(cmd, x, "Sensitive data may be used everywhere until %s.\n", x.Until.Local().Format(time.DateTime))
 			}
 			if x.Section == "dlp" {
 				return a.say(cmd, x, "This computer may print until %s.\n", x.Until.Local().Format(time.DateTime))
@@ -86,6 +92,7 @@ func (a *app) exception() *cobra.Command {
 	c.Flags().BoolVar(&printing, "print", false, "printing")
 	c.Flags().BoolVar(&board, "clipboard", false, "copying between work and personal")
 	c.Flags().BoolVar(&shots, "screenshot", false, "pictures of the screen")
-	c.MarkFlagsMutuallyExclusive("usb", "network", "disk", "client", "mount", "file", "print", "clipboard", "screenshot")
+	c.Flags().BoolVar(&data, "sensitive", false, "sensitive data")
+	c.MarkFlagsMutuallyExclusive("usb", "network", "disk", "client", "mount", "file", "print", "clipboard", "screenshot", "sensitive")
 	return c
 }

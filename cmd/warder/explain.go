@@ -25,7 +25,7 @@ func (a *app) explain() *cobra.Command {
 	c := &cobra.Command{
 		Args: cobra.NoArgs, RunE: cli.Help, Use: "explain", Short: "Why something is allowed or refused, and what would change it",
 		Example: "  warder explain usb 0951:1666\n  warder explain usb --port 1-2\n  warder explain network docs.example.com\n" +
-			"  warder explain storage /dev/sdb1\n  warder explain dlp print\n  warder explain dlp clipboard\n  warder explain dlp screenshot",
+			"  warder explain storage /dev/sdb1\n  warder explain dlp print\n  warder explain dlp clipboard\n  warder explain dlp screenshot\n  warder explain dlp sensitive",
 	}
 	c.AddCommand(a.explainUSB(), a.explainNetwork(), a.explainStorage(), a.explainDLP())
 	return c
@@ -129,12 +129,12 @@ func (a *app) explainStorage() *cobra.Command {
 
 func (a *app) explainDLP() *cobra.Command {
 	return &cobra.Command{
-		Use: "dlp print [QUEUE] | dlp clipboard [FROM TO] | dlp screenshot [PROGRAM]", Short: "Explain the verdict on printing, the clipboard or screenshots",
+		Use: "dlp print [QUEUE] | dlp clipboard [FROM TO] | dlp screenshot [PROGRAM] | dlp sensitive", Short: "Explain the verdict on printing, the clipboard, screenshots or sensitive data",
 		Long: "Explains whether this computer may print, why, what would change it, and what the print queues do now; or whether\n" +
 			"something may be copied from work to personal or back, and what is so in each session now; or whether pictures of the\n" +
-			"screen may be taken, by all or by one program.",
-		Example: "  warder explain dlp print\n  warder explain dlp print office\n  warder explain dlp clipboard\n  warder explain dlp clipboard work personal\n  warder explain dlp screenshot flameshot",
-		Args:    cobra.RangeArgs(1, 3), ValidArgs: []string{"print", "clipboard", "screenshot"},
+			"screen may be taken, by all or by one program; or which sensitive data may not leave this computer.",
+		Example: "  warder explain dlp print\n  warder explain dlp print office\n  warder explain dlp clipboard\n  warder explain dlp clipboard work personal\n  warder explain dlp screenshot flameshot\n  warder explain dlp sensitive",
+		Args:    cobra.RangeArgs(1, 3), ValidArgs: []string{"print", "clipboard", "screenshot", "sensitive"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var in dlp.Subject
 			switch {
@@ -146,6 +146,8 @@ func (a *app) explainDLP() *cobra.Command {
 				in.Clipboard = true
 			case args[0] == "clipboard" && len(args) == 3:
 				in.Clipboard, in.From, in.To = true, args[1], args[2]
+			case args[0] == "sensitive" && len(args) == 1:
+				in.Sensitive = true
 			case args[0] == "screenshot" && len(args) < 3:
 				if in.Screenshot = true; len(args) == 2 {
 					in.Program = args[1]
@@ -157,7 +159,7 @@ func (a *app) explainDLP() *cobra.Command {
 			case args[0] == "clipboard":
 				return cli.Usagef("name both zones, such as work personal")
 			default:
-				return cli.Usagef("%q must be print, clipboard or screenshot", args[0])
+				return cli.Usagef("%q must be print, clipboard, screenshot or sensitive", args[0])
 			}
 			return a.explained(cmd, "dlp", in)
 		},

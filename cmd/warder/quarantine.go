@@ -19,7 +19,8 @@ func (a *app) quarantine() *cobra.Command {
 	c := &cobra.Command{
 		Use: "quarantine", Short: "Files that a policy has taken out of the way", Args: cobra.NoArgs,
 		Long: "A file that may not be where it was is kept here, whole, until an administrator releases or purges it.\n" +
-			"Warder itself removes none of them. Only root can see them.",
+			"Files with sensitive data are kept for the days that dlp.quarantine_days says, 30 if it says nothing; Warder\n" +
+			"itself removes no others. Only root can see them.",
 		Example: "  sudo warder quarantine list\n  sudo warder quarantine release mhq3v6tdnqj7a --to /home/anna/film.mp4",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -366,7 +366,7 @@ func zones(c *section.Case, out *section.Outcome) {
 }
 
 // errSubject says what may be asked.
-var errSubject = errors.New(`the subject must be "print", "clipboard" or "screenshot"`)
+var errSubject = errors.New(`the subject must be "print", "clipboard", "screenshot" or "sensitive"`)
 
 // inUnit reports whether a unit that a program runs in has that name; the name may have a * for any text. Nothing else in it is special:
 // systemd's names have backslashes.

@@ -179,7 +179,7 @@ func TestExplainClipboard(t *testing.T) {
 		}
 	}
 	r := compile(document(t, zoned), desks())
-	for subject, want := range map[string]string{`{"clipboard":true,"print":true}`: `"print", "clipboard" or "screenshot"`, `{"clipboard":true,"from":"home","to":"work"}`: `from must be "work" or "personal" (received "home")`,
+	for subject, want := range map[string]string{`{"clipboard":true,"print":true}`: `"print", "clipboard", "screenshot" or "sensitive"`, `{"clipboard":true,"from":"home","to":"work"}`: `from must be "work" or "personal" (received "home")`,
 		`{"clipboard":true,"from":"work"}`: `to must be "work" or "personal" (received "")`, `{"clipboard":true,"to":"` + strings.Repeat("x", 200) + `"}`: `from must be`} {
 		if _, err := r.Explain([]byte(subject), nil); err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 300 {
 			t.Errorf("%.60s: %v", subject, err)

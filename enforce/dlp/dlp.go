@@ -1,5 +1,5 @@
 // Package dlp decides the section "dlp": whether anything may be printed, whether pictures of the screen may be taken, and what may be
-// pasted where. It is pure. In this version no back end supports sensitive_data_patterns, which is reported so.
+// pasted where, and which sensitive data may not leave the machine. It is pure.
 package dlp
 
 import (
@@ -33,6 +33,10 @@ func decide(c *section.Case) section.Outcome {
 			clipboard(c, &out, s)
 		case settingZones:
 			zones(c, &out)
+		case policy.SettingPatterns, policy.SettingNamed:
+			out.Findings = append(out.Findings, sensitiveData(c, s))
+		case settingTimeout, settingDays:
+			out.Findings = append(out.Findings, sensitiveRule(c, s))
 		default:
 			out.Findings = append(out.Findings, section.NotYet(c, s))
 		}
@@ -46,10 +50,11 @@ type Rules struct {
 	machine      *fact.Machine
 	print, shots ban
 	clip         board
+	looks        looks
 }
 
 func compile(d *policy.Document, m *fact.Machine) *Rules {
-	return &Rules{machine: m, clip: boardOf(d, m),
+	return &Rules{machine: m, clip: boardOf(d, m), looks: looksOf(d, m),
 		print: banOf(d, m, settingPrint, d.DLP.PrintAllowed, policy.PrintSubject, Printing, linePrint),
 		shots: banOf(d, m, settingShots, d.DLP.ScreenshotAllowed, policy.ScreenshotSubject, Screenshots, lineShots)}
 }
@@ -57,7 +62,8 @@ func compile(d *policy.Document, m *fact.Machine) *Rules {
 // rulesOf are the rules of this section in a case.
 func rulesOf(c *section.Case) *Rules { return c.Rules("dlp").(*Rules) }
 
-// Subject is the subject of a question: whether something may be printed, or pasted, or whether pictures of the screen may be taken.
+// Subject is the subject of a question: whether something may be printed, or pasted, whether pictures of the screen may be taken, or
+// sensitive data may leave.
 type Subject struct {
 	Clipboard bool   `json:"clipboard,omitempty"`
 	From      string `json:"from,omitempty"` // from this zone to that one; both are empty for both ways
@@ -68,6 +74,8 @@ type Subject struct {
 
 	Screenshot bool   `json:"screenshot,omitempty"`
 	Program    string `json:"program,omitempty"` // by this one
+
+	Sensitive bool `json:"sensitive,omitempty"`
 }
 
 // Explain answers whether something may be done.
@@ -77,8 +85,10 @@ func (r *Rules) Explain(subject json.RawMessage, now *fact.Machine) (section.Ans
 		return section.Answer{}, fmt.Errorf("the subject cannot be read: %w", err)
 	}
 	switch {
-	case count(in.Clipboard, in.Print, in.Screenshot) != 1:
+	case count(in.Clipboard, in.Print, in.Screenshot, in.Sensitive) != 1:
 		return section.Answer{}, errSubject
+	case in.Sensitive:
+		return r.explainSensitive(), nil
 	case in.Screenshot:
 		if len(in.Program) > maxQueue {
 			return section.Answer{}, fmt.Errorf("program %q must have at most %d bytes", enforce.Plain(in.Program[:maxQueue]), maxQueue)
@@ -124,6 +134,10 @@ func (r *Rules) Replay(facts enforce.Facts) (section.Answer, bool) {
 	if json.Unmarshal([]byte(facts), &x) == nil && x.App != "" {
 		return r.explainShots(x.App), true
 	}
+	var d fact.Sensitive
+	if json.Unmarshal([]byte(facts), &d) == nil && d.Where != "" && d.Found != nil {
+		return r.askSensitive(&d), true
+	}
 	var p fact.Paste
 	if err := json.Unmarshal([]byte(facts), &p); err != nil || p.From == "" || p.To == "" {
 		return section.Answer{}, false
@@ -145,6 +159,9 @@ func (r *Rules) Present() (out []section.Answer) {
 			out = append(out, a)
 		}
 	}
+	if len(r.looks.list) > 0 {
+		out = append(out, r.explainSensitive())
+	}
 	return out
 }
 
@@ -160,18 +177,24 @@ func (r *Rules) Public() section.Rules {
 	if c.clip.mode < enforce.Enforce {
 		c.clip.mode = enforce.Off
 	}
+	c.looks.list, c.looks.modes = nil, map[enforce.Setting]enforce.Mode{}
+	for _, p := range r.looks.list {
+		if m := r.looks.modes[p.Setting]; m == enforce.Enforce {
+			c.looks.list, c.looks.modes[p.Setting] = append(c.looks.list, p), m
+		}
+	}
 	return &c
 }
 
 // CanDeny reports whether anything is refused.
 func (r *Rules) CanDeny() bool {
-	return r.CanStopPrinting() || r.CanKeepClipboard() || r.CanStopTools()
+	return r.CanStopPrinting() || r.CanKeepClipboard() || r.CanStopTools() || r.HoldsSensitive()
 }
 
-// parseSubject: an exception is for printing, for the clipboard, or for screenshots.
+// parseSubject: an exception is for printing, for the clipboard, for screenshots, or for sensitive data.
 func parseSubject(s string) (string, error) {
-	if s != policy.PrintSubject && s != policy.ClipboardSubject && s != policy.ScreenshotSubject {
-		return "", errors.New(`must be "print", "clipboard" or "screenshot"`)
+	if s != policy.PrintSubject && s != policy.ClipboardSubject && s != policy.ScreenshotSubject && s != policy.SensitiveSubject {
+		return "", errors.New(`must be "print", "clipboard", "screenshot" or "sensitive"`)
 	}
 	return s, nil
 }
@@ -183,7 +206,7 @@ func subjectNames(subject string) []string {
 	return nil
 }
 
-// refusedNow are those of printing, the clipboard and screenshots that are refused.
+// refusedNow are those of printing, the clipboard, screenshots and sensitive data that are refused.
 func refusedNow(c *section.Case) (out []string) {
 	if rulesOf(c).CanStopPrinting() {
 		out = append(out, policy.PrintSubject)
@@ -193,6 +216,9 @@ func refusedNow(c *section.Case) (out []string) {
 	}
 	if rulesOf(c).CanStopTools() {
 		out = append(out, policy.ScreenshotSubject)
+	}
+	if rulesOf(c).HoldsSensitive() {
+		out = append(out, policy.SensitiveSubject)
 	}
 	return out
 }

@@ -16,6 +16,9 @@ type App struct {
 	// Domains are names that serve its synchronisation and nothing else: what a browser needs for the service's page, and what other
 	// programs use, is not here. Many services have none.
 	Domains []string
+	// Folders are where it keeps what it copies. Clients that mount what they copy as a file system of their own have none: what is
+	// written there is sent at once, and the kernel lets nobody but the user look at it.
+	Folders []SyncFolder
 	// Why says why it has no programs.
 	Why string
 }
@@ -28,17 +31,24 @@ type Apps []App
 var Clients = Apps{
 	{ID: "dropbox", Name: "Dropbox", Programs: []string{"dropbox", "dropboxd", "maestral", "maestral_qt"},
 		Units: []string{"dropbox.service", "dropbox@.service", "maestral-daemon@.service"}, Autostart: []string{"dropbox.desktop", "maestral.desktop"}, Flatpak: []string{"com.dropbox.Client"},
-		Domains: []string{"client.dropbox.com", "client-lb.dropbox.com", "block.dropbox.com"}},
+		Domains: []string{"client.dropbox.com", "client-lb.dropbox.com", "block.dropbox.com"},
+		Folders: []SyncFolder{{File: ".dropbox/info.json", Form: FolderJSON, Key: "path"}, {File: ".var/app/com.dropbox.Client/.dropbox/info.json", Form: FolderJSON, Key: "path"},
+			{File: ".config/maestral/maestral.ini", Form: FolderINI, Key: "path"}}},
 	{ID: "onedrive", Name: "OneDrive", Programs: []string{"onedrive", "OneDriveGUI*", "onedriver", "onedriver-launcher", "gvfsd-onedrive"},
 		Units: []string{"onedrive.service", "onedrive@.service", "onedriver@.service"}, Autostart: []string{"OneDriveGUI.desktop"}, Snap: []string{"onedrive-client"},
-		Domains: []string{"oneclient.sfx.ms"}},
+		Domains: []string{"oneclient.sfx.ms"},
+		Folders: []SyncFolder{{File: ".config/onedrive/config", Form: FolderINI, Key: "sync_dir", Usual: "OneDrive"}, {File: ".config/onedrive/refresh_token", Usual: "OneDrive"}}},
 	{ID: "google-drive", Name: "Google Drive", Programs: []string{"google-drive-ocamlfuse", "gvfsd-google", "gdrive", "overgrive"},
 		Autostart: []string{"overgrive.desktop"}},
 	{ID: "nextcloud", Name: "Nextcloud", Programs: []string{"nextcloud", "nextcloudcmd", "Nextcloud-*"},
-		Autostart: []string{"Nextcloud.desktop", "com.nextcloud.desktopclient.nextcloud.desktop"}, Flatpak: []string{"com.nextcloud.desktopclient.nextcloud"}, Snap: []string{"nextcloud-desktop-client"}},
-	{ID: "owncloud", Name: "ownCloud", Programs: []string{"owncloud", "owncloudcmd", "ownCloud-*"}, Autostart: []string{"ownCloud.desktop"}},
+		Autostart: []string{"Nextcloud.desktop", "com.nextcloud.desktopclient.nextcloud.desktop"}, Flatpak: []string{"com.nextcloud.desktopclient.nextcloud"}, Snap: []string{"nextcloud-desktop-client"},
+		Folders: []SyncFolder{{File: ".config/Nextcloud/nextcloud.cfg", Form: FolderINI, Key: "localPath"},
+			{File: ".var/app/com.nextcloud.desktopclient.nextcloud/config/Nextcloud/nextcloud.cfg", Form: FolderINI, Key: "localPath"}}},
+	{ID: "owncloud", Name: "ownCloud", Programs: []string{"owncloud", "owncloudcmd", "ownCloud-*"}, Autostart: []string{"ownCloud.desktop"},
+		Folders: []SyncFolder{{File: ".config/ownCloud/owncloud.cfg", Form: FolderINI, Key: "localPath"}}},
 	{ID: "mega", Name: "MEGA", Programs: []string{"megasync", "mega-cmd", "mega-cmd-server"},
-		Autostart: []string{"megasync.desktop"}, Flatpak: []string{"nz.mega.MEGAsync"}},
+		Autostart: []string{"megasync.desktop"}, Flatpak: []string{"nz.mega.MEGAsync"},
+		Folders: []SyncFolder{{File: ".local/share/data/Mega Limited/MEGAsync/MEGAsync.cfg", Usual: "MEGA"}}},
 	{ID: "pcloud", Name: "pCloud", Programs: []string{"pcloud", "pcloudcc"}, Autostart: []string{"pcloud.desktop"},
 		Domains: []string{"binapi.pcloud.com", "bineapi.pcloud.com"}},
 	{ID: "box", Name: "Box", Why: "Box has no client for Linux, and its names serve its page as well; rclone, which can reach it, is a client of its own"},
@@ -46,12 +56,17 @@ var Clients = Apps{
 		Units: []string{"syncthing.service", "syncthing@.service"}, Autostart: []string{"syncthing-start.desktop", "syncthing-gtk.desktop"},
 		Flatpak: []string{"com.github.zocker_160.SyncThingy", "me.kozec.syncthingtk"}, Snap: []string{"syncthing"},
 		Domains: []string{"discovery.syncthing.net", "discovery-v4.syncthing.net", "discovery-v6.syncthing.net", "discovery-lookup.syncthing.net",
-			"discovery-announce-v4.syncthing.net", "discovery-announce-v6.syncthing.net"}},
+			"discovery-announce-v4.syncthing.net", "discovery-announce-v6.syncthing.net"},
+		Folders: []SyncFolder{{File: ".local/state/syncthing/config.xml", Form: FolderXML, Key: "path"}, {File: ".config/syncthing/config.xml", Form: FolderXML, Key: "path"},
+			{File: ".var/app/com.github.zocker_160.SyncThingy/config/syncthing/config.xml", Form: FolderXML, Key: "path"}}},
 	{ID: "rclone", Name: "rclone", Programs: []string{"rclone", "rclone-browser"}, Units: []string{"rclone.service", "rclone@.service"}, Snap: []string{"rclone"}},
-	{ID: "insync", Name: "Insync", Programs: []string{"insync", "insync-headless"}, Autostart: []string{"insync.desktop"}},
-	{ID: "seafile", Name: "Seafile", Programs: []string{"seafile-applet", "seaf-daemon", "seaf-cli", "seadrive", "seadrive-gui"}, Autostart: []string{"seafile.desktop"}, Flatpak: []string{"com.seafile.Client"}},
+	{ID: "insync", Name: "Insync", Programs: []string{"insync", "insync-headless"}, Autostart: []string{"insync.desktop"},
+		Folders: []SyncFolder{{File: ".config/Insync/settings.db", Usual: "Insync"}}},
+	{ID: "seafile", Name: "Seafile", Programs: []string{"seafile-applet", "seaf-daemon", "seaf-cli", "seadrive", "seadrive-gui"}, Autostart: []string{"seafile.desktop"}, Flatpak: []string{"com.seafile.Client"},
+		Folders: []SyncFolder{{File: ".ccnet/seafile.ini", Usual: "Seafile"}}},
 	{ID: "resilio", Name: "Resilio Sync", Programs: []string{"rslsync"}, Units: []string{"resilio-sync.service"}, Domains: []string{"config.resilio.com"}},
-	{ID: "yandex-disk", Name: "Yandex Disk", Programs: []string{"yandex-disk"}, Autostart: []string{"yandex-disk.desktop"}, Domains: []string{"webdav.yandex.ru"}},
+	{ID: "yandex-disk", Name: "Yandex Disk", Programs: []string{"yandex-disk"}, Autostart: []string{"yandex-disk.desktop"}, Domains: []string{"webdav.yandex.ru"},
+		Folders: []SyncFolder{{File: ".config/yandex-disk/config.cfg", Form: FolderINI, Key: "dir", Usual: "Yandex.Disk"}}},
 }
 
 // ByID returns one by its ID.

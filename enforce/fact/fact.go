@@ -38,6 +38,8 @@ type Machine struct {
 	Browsers    Known[[]Browser] `json:"browsers"`
 	Tools       Known[[]Running] `json:"screenshot_tools"`
 	Desktops    Known[Desktops]  `json:"desktops"`
+	Scanning    Known[Scanning]  `json:"scanning"`
+	Outgoing    Known[Outgoing]  `json:"outgoing"`
 	// DisksRefused says that something on this machine can refuse external disks of every kind, and not USB's guard alone. It is not reported.
 	DisksRefused bool `json:"-"`
 	// Elsewhere are mounts that are on none of the disks. They are not reported.

@@ -23,6 +23,8 @@ const (
 	PartBrowsers    Part = "browsers"
 	PartTools       Part = "screenshot_tools"
 	PartDesktops    Part = "desktops"
+	PartScanning    Part = "scanning"
+	PartOutgoing    Part = "outgoing"
 )
 
 // row is one line of the table of parts. A new part is a field of Machine and a line here.
@@ -69,6 +71,8 @@ var parts = []row{
 	line(PartBrowsers, "the browsers", false, func(m *Machine) *Known[[]Browser] { return &m.Browsers }),
 	line(PartTools, "the processes", false, func(m *Machine) *Known[[]Running] { return &m.Tools }),
 	line(PartDesktops, "the desktops' settings", false, func(m *Machine) *Known[Desktops] { return &m.Desktops }),
+	line(PartScanning, "the program that looks for sensitive data", false, func(m *Machine) *Known[Scanning] { return &m.Scanning }),
+	line(PartOutgoing, "the files that leave this machine", false, func(m *Machine) *Known[Outgoing] { return &m.Outgoing }),
 }
 
 // Unread says why a part of the snapshot is unknown, and reports whether it is.

@@ -47,6 +47,9 @@ const FileSubject = "file:"
 // PrintSubject is the exception of the dlp section that is about printing.
 const PrintSubject = "print"
 
+// SensitiveSubject is the one that is about sensitive data, wherever it was found.
+const SensitiveSubject = "sensitive"
+
 // ScreenshotSubject is the one that is about pictures of the screen.
 const ScreenshotSubject = "screenshot"
 

@@ -134,9 +134,11 @@ systemd-run -q --unit printer ip netns exec outside python3 /root/printer.py; lp
 	// Stopped, with looks while nothing listens: that there is no spooler for a moment is no reason to forget what was before.
 	r.sh("systemctl stop cups.path cups.service; test ! -e /run/cups/cups.sock; warder check-in >/dev/null; sleep 3; warder status --json | grep -q '3 queue(s) take no jobs' && warder ledger | grep -c printing.queue | grep -qx 3; systemctl start cups.socket cups.path; systemctl restart cups.service; sleep 1")
 	r.wait("they are closed still", closedAll, 3)
-	r.sh("systemctl stop cups.path; systemctl kill -s TERM cups.service") // which is how it ends when it is idle; while jobs wait, cups.path starts it again
-	r.wait("the spooler has ended", "! systemctl is-active -q cups.service && systemctl is-active -q cups.socket")
-	r.sh("sleep 5; warder check-in >/dev/null")
+	// Killed is how it ends when it is idle; while jobs wait, cups.path starts it again. A look that was asking it just then leaves its
+	// connection in the socket's queue, and starts it once more: until it stays ended.
+	r.sh("systemctl stop cups.path")
+	r.wait("the spooler has ended", "systemctl kill -s TERM cups.service; sleep 5; ! systemctl is-active -q cups.service && systemctl is-active -q cups.socket")
+	r.sh("warder check-in >/dev/null; sleep 5; warder check-in >/dev/null")
 	r.wait("it is known without it", closedAll, 3)
 	r.sh("if systemctl is-active cups.service; then journalctl -u cups -u cups.socket -n 20 --no-pager; exit 1; fi; systemctl start cups.path")
 

@@ -50,6 +50,7 @@ func Capability(h platform.Host) platform.Capability {
 	return platform.Capability{
 		Name: name, Claims: claims(), Probe: m.probe, Start: m.start,
 		Observers: []platform.Observer{m}, Backends: []platform.Backend{m}, Guards: []platform.Guard{&Guard{Media: m}},
+		Provides: []platform.Port{platform.Lend(platform.PortOutside, platform.Outside(m.outside))},
 		Uses: []platform.Port{
 			platform.Borrow(platform.PortRelease, func(f platform.ReleaseDisks) { m.release = f }),
 			platform.Borrow(platform.PortCarries, func(f platform.CarriesSystem) { m.carries = f }),

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/bpf"
 	"github.com/warderd/warder/platform/mountinfo"
 )
@@ -138,4 +139,32 @@ func (m *Media) add(x *fact.Medium, d disk, k *kernel, why error) {
 		return
 	}
 	x.Turn, x.Refused, x.Open = e.Turn, fact.Is(!allowed), e.Fresh == 0 || before
+}
+
+// outside lists the external disks that have something mounted.
+func (m *Media) outside() (out []platform.OutsideDisk, err error) {
+	if m.off {
+		return nil, nil
+	}
+	list, err := m.disks()
+	if err != nil {
+		return nil, err
+	}
+	all, err := m.mounts()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range list {
+		if bus, _ := m.bus(d); bus == "" {
+			continue
+		}
+		x := platform.OutsideDisk{Medium: m.describe(d), Mounts: d.mountsOf(all)}
+		if x.External.V && m.carries != nil {
+			x.System = m.carries(d.device)
+		}
+		if x.Name = subject(&x.Medium); len(x.Mounts) > 0 {
+			out = append(out, x)
+		}
+	}
+	return out, nil
 }

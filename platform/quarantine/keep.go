@@ -24,15 +24,22 @@ const chunk = 1 << 20
 // the original; if it cannot, it purges the copy. undisturbed is asked again and again whether nobody else has opened the
 // original.
 func (s *Store) Keep(ctx context.Context, f *os.File, about func(*Item) error, undisturbed func() bool) (x Item, err error) {
+	x, _, err = s.put(ctx, f, about, undisturbed, false)
+	return x, err
+}
+
+// put is Keep. data says that the file has sensitive data: then the same contents from the same place are kept once, and before says
+// that they were there already, because somebody was ended between keeping a file and removing it.
+func (s *Store) put(ctx context.Context, f *os.File, about func(*Item) error, undisturbed func() bool, data bool) (x Item, before bool, err error) {
 	st, err := f.Stat()
 	if err != nil {
-		return x, err
+		return x, false, err
 	}
 	if !st.Mode().IsRegular() {
-		return x, fmt.Errorf("%s is not a file", st.Mode().Type())
+		return x, false, fmt.Errorf("%s is not a file", st.Mode().Type())
 	}
-	if err := s.room(st.Size()); err != nil {
-		return x, err
+	if err := s.room(st.Size(), data); err != nil {
+		return x, false, err
 	}
 	x.ID, x.Taken, x.Modified = strings.ToLower(rand.Text())[:idLen], s.now().UTC(), st.ModTime().UTC()
 	if y := x.Modified.Year(); y < 0 || y > 9999 { // some file systems know other years; JSON does not
@@ -40,7 +47,7 @@ func (s *Store) Keep(ctx context.Context, f *os.File, about func(*Item) error, u
 	}
 	unfinished := filepath.Join(s.dir, newPrefix+x.ID)
 	if err := os.Mkdir(unfinished, 0o700); err != nil {
-		return x, err
+		return x, false, err
 	}
 	done := false
 	defer func() {
@@ -50,31 +57,37 @@ func (s *Store) Keep(ctx context.Context, f *os.File, about func(*Item) error, u
 	}()
 	out, err := os.OpenFile(filepath.Join(unfinished, fileName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return x, err
+		return x, false, err
 	}
 	x.SHA256, err = copyWhole(ctx, out, io.NewSectionReader(f, 0, st.Size()), st.Size(), undisturbed)
 	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
-		return x, err
+		return x, false, err
 	}
-	x.Size = st.Size()
+	x.Size, x.Data = st.Size(), data
 	if err := about(&x); err != nil {
-		return x, err
+		return x, false, err
+	}
+	if data {
+		if old, ok := s.same(&x); ok {
+			return old, true, nil
+		}
+		x.Day = s.day()
 	}
 	b, err := json.MarshalIndent(x, "", "  ")
 	if err != nil {
-		return x, err
+		return x, false, err
 	}
 	if err := durable.Write(filepath.Join(unfinished, recordName), b, 0o600); err != nil {
-		return x, err
+		return x, false, err
 	}
 	if err := flush(unfinished); err != nil {
-		return x, err
+		return x, false, err
 	}
 	if err := os.Rename(unfinished, filepath.Join(s.dir, x.ID)); err != nil {
-		return x, err
+		return x, false, err
 	}
 	done = true
-	return x, errors.Join(flush(s.dir), flush(filepath.Dir(s.dir)))
+	return x, false, errors.Join(flush(s.dir), flush(filepath.Dir(s.dir)))
 }
 
 // flush makes the names in a directory durable, or says why it cannot.
@@ -86,8 +99,22 @@ func flush(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// same finds the file that is kept already.
+func (s *Store) same(x *Item) (Item, bool) {
+	list, _, err := s.List()
+	if err != nil {
+		return Item{}, false
+	}
+	for _, y := range list {
+		if y.Data && y.SHA256 == x.SHA256 && y.Size == x.Size && y.Path == x.Path && y.UID == x.UID {
+			return y, true
+		}
+	}
+	return Item{}, false
+}
+
 // room says why a file of a size cannot be kept, if it cannot. It makes the store's directory.
-func (s *Store) room(size int64) error {
+func (s *Store) room(size int64, data bool) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
@@ -95,9 +122,11 @@ func (s *Store) room(size int64) error {
 	if err != nil {
 		return err
 	}
-	var all int64
+	var all, share int64
 	for _, x := range list {
-		all += x.Size
+		if all += x.Size; x.Data {
+			share += x.Size
+		}
 	}
 	for _, x := range damaged {
 		if st, err := os.Lstat(filepath.Join(s.dir, x.ID, fileName)); err == nil {
@@ -109,6 +138,9 @@ func (s *Store) room(size int64) error {
 	}
 	if size > s.most.Bytes-all {
 		return fmt.Errorf("%w: it has %d of %d bytes already, and the file has %d", ErrFull, all, s.most.Bytes, size)
+	}
+	if most := s.share(); data && size > most-share {
+		return fmt.Errorf("%w: it has %d of %d bytes of files with sensitive data already, and the file has %d", ErrFull, share, most, size)
 	}
 	if free, ok := durable.Free(s.dir); ok && free-size < s.most.Free {
 		return fmt.Errorf("%w: %d bytes are free on its disk, of which %d stay free, and the file has %d", ErrFull, free, s.most.Free, size)

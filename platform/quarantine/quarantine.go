@@ -1,5 +1,5 @@
 // Package quarantine keeps files that a policy has taken out of the way, until an administrator releases or purges them. Nothing
-// in it is removed by itself: if there is no room, a file is not taken. It owns how files are kept, and no policy; whoever takes a
+// in it is removed by itself but files with sensitive data after their days: if there is no room, a file is not taken. It owns how files are kept, and no policy; whoever takes a
 // file removes the original, once this package says that the copy is whole and on the disk.
 package quarantine
 
@@ -31,6 +31,10 @@ type Item struct {
 	Taken    time.Time `json:"taken"`
 	Setting  string    `json:"setting"` // of the policy, that took it
 	Reason   string    `json:"reason"`  // why, for people
+	// Data says that it has sensitive data: such files have a share of the room, and are kept for some days. Day is which day of the
+	// store's own count it was taken on.
+	Data bool `json:"data,omitempty"`
+	Day  int  `json:"day,omitempty"`
 }
 
 // Bounds are how much is kept at most.
@@ -39,6 +43,12 @@ type Bounds struct {
 	Items int
 	Free  int64 // bytes that stay free on the disk that keeps them
 }
+
+// The share of files with sensitive data: so many bytes, and so much of the disk that keeps them.
+const (
+	dataBytes = 1 << 30
+	dataPart  = 10
+)
 
 // Default are the bounds of the installed service.
 var Default = Bounds{Bytes: 4 << 30, Items: 1000, Free: 1 << 30}
@@ -61,6 +71,7 @@ const (
 	oldPrefix  = ".gone-" // being removed
 	idLen      = 13
 	maxRecord  = 64 << 10
+	daysName   = ".days" // the count of days
 )
 
 // Errors of the store.

@@ -11,6 +11,7 @@ type Verdict struct {
 	Kind   string // of document, such as "docx"
 	Found  []Found
 	Unread []string // why parts of it were not read; empty: all of it was
+	Late   bool     // there was no more time for some of it
 	Took   time.Duration
 }
 

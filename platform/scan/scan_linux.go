@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -156,7 +157,7 @@ func (s *Scanner) Scan(ctx context.Context, f *os.File, name string) (Verdict, e
 	if err != nil {
 		return Verdict{}, err
 	}
-	return Verdict{Rules: run.number, Kind: a.Kind, Found: a.Found, Unread: a.Unread, Took: time.Since(began)}, nil
+	return Verdict{Rules: run.number, Kind: a.Kind, Found: a.Found, Unread: a.Unread, Late: slices.Contains(a.Unread, Late), Took: time.Since(began)}, nil
 }
 
 // take waits for the child to be free.

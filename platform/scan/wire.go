@@ -17,6 +17,9 @@ import (
 // Socket is the child's descriptor of the socket.
 const Socket = 3
 
+// Late is why something is not read when there is no more time for it.
+const Late = "there was no more time"
+
 // MaxMessage bounds a packet.
 const MaxMessage = 256 << 10
 

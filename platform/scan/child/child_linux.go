@@ -228,9 +228,6 @@ func (l *Looker) Engine() string { return l.engine.Name() }
 // restTime is how long what has come of a text is looked at when there is no more time for what has not come.
 const restTime = 50 * time.Millisecond
 
-// Late is why something is not read when there is no more time for it.
-const Late = "there was no more time"
-
 // gate hands text on until it is closed.
 type gate struct {
 	mu     sync.Mutex
@@ -279,7 +276,7 @@ func (l *Looker) Look(s text.Source, name string, most time.Duration) (a scan.An
 	case e = <-done:
 	case <-late:
 		stuck = true
-		e.report.Unread = []string{Late}
+		e.report.Unread = []string{scan.Late}
 	}
 	if stuck && !g.mu.TryLock() { // it looks for patterns right now
 		g.t.Stop()

@@ -1,0 +1,342 @@
+package outgoing
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/bpf"
+	"github.com/warderd/warder/platform/durable"
+	"github.com/warderd/warder/platform/mountinfo"
+)
+
+// Guard watches the places from which files leave, while something is looked for.
+type Guard struct {
+	platform.Listener
+	log     *slog.Logger
+	off     bool // this is not the real machine
+	proc    string
+	passwd  string // the machine's list of users
+	homes   string
+	mark    string // a file that says until when everything was looked into
+	keep    platform.KeepFile
+	look    platform.LookInto
+	expire  platform.Expire
+	outside platform.Outside
+
+	ruling atomic.Pointer[rules]
+
+	refreshes sync.Mutex
+	mu        sync.Mutex
+	watch     *watch
+	list      []folder // as they were found last
+	found     time.Time
+	slow      string        // they cannot be found
+	finding   chan struct{} // has one element while they are looked for
+	marked    time.Time
+	cleared   time.Time
+	tells     sync.Mutex
+	told      bpf.Hourly
+}
+
+// rules are the rules in force; nil: nothing is looked for.
+func (g *Guard) rules() rules {
+	if r := g.ruling.Load(); r != nil {
+		return *r
+	}
+	return nil
+}
+
+// lateIsFree says what becomes of who has waited for long enough.
+func (g *Guard) lateIsFree() bool {
+	r := g.rules()
+	return r == nil || r.LateIsFree()
+}
+
+// Section names the section whose rules it uses.
+func (g *Guard) Section() string { return setting.Section() }
+
+// Load replaces the rules.
+func (g *Guard) Load(r platform.Rules) error {
+	s, ok := r.(rules)
+	switch {
+	case r != nil && !ok:
+		return platform.Unsupported{Feature: "looking into files", Need: "rules that judge them"}
+	case r == nil || g.off || g.look == nil || s.SensitiveMode() == enforce.Off:
+		g.ruling.Store(nil)
+		g.end()
+		_ = os.Remove(g.mark)
+		return nil
+	}
+	g.ruling.Store(&s)
+	return g.refresh()
+}
+
+// end ends what is watched.
+func (g *Guard) end() {
+	g.refreshes.Lock()
+	defer g.refreshes.Unlock()
+	g.mu.Lock()
+	w := g.watch
+	g.watch = nil
+	g.mu.Unlock()
+	if w != nil {
+		w.close()
+	}
+}
+
+// refresh watches the places that there are now.
+func (g *Guard) refresh() error {
+	g.refreshes.Lock()
+	defer g.refreshes.Unlock()
+	r := g.rules()
+	if r == nil {
+		return nil
+	}
+	g.mu.Lock()
+	w := g.watch
+	g.mu.Unlock()
+	if w == nil || w.ended() {
+		next, err := openWatch(g)
+		if err != nil {
+			return err
+		}
+		if until := g.until(); until.Before(next.begun) {
+			next.last = until
+		}
+		w = next
+		g.mu.Lock()
+		g.watch = w
+		g.mu.Unlock()
+	}
+	list, err := g.places(w)
+	w.set(list, r.HoldsSensitive())
+	return err
+}
+
+// ended reports whether it has ended by itself.
+func (w *watch) ended() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failed
+}
+
+// places are those that there are now.
+func (g *Guard) places(w *watch) (out []*place, err error) {
+	now := time.Now()
+	since := func() time.Time {
+		if now.Sub(w.begun) < time.Minute { // those that were there when the agent was started
+			return w.last
+		}
+		return now.Add(-time.Second)
+	}
+	var disks []platform.OutsideDisk
+	if g.outside != nil {
+		disks, err = g.outside()
+	}
+	for _, d := range disks {
+		done := map[string]bool{}
+		for _, m := range d.Mounts {
+			// A disk that carries the running system is not watched: who opens its files may be the agent itself, or systemd.
+			if done[m.Dev] || m.ReadOnly || d.System != "" || len(out) >= maxPlace {
+				continue
+			}
+			done[m.Dev] = true
+			out = append(out, &place{key: "disk " + m.Dev + " " + strconv.Itoa(m.ID), disk: m.Dev, name: d.Name, root: m.Point, mount: m.ID, since: since()})
+		}
+	}
+	g.mu.Lock()
+	folders := g.list
+	g.mu.Unlock()
+	for _, f := range folders {
+		if len(out) < maxPlace {
+			out = append(out, &place{key: "folder " + f.path, name: fmt.Sprintf("%s's folder of user %d", f.app.Name, f.uid), app: f.app.ID, root: f.path, uid: f.uid, since: since()})
+		}
+	}
+	return out, err
+}
+
+// findEvery is how often sync folders are looked for at most.
+const findEvery = time.Minute
+
+// find looks for sync folders in the background: home directories may be in the network.
+func (g *Guard) find() {
+	g.mu.Lock()
+	if g.rules() == nil || time.Since(g.found) < findEvery {
+		g.mu.Unlock()
+		return
+	}
+	g.found = time.Now()
+	g.mu.Unlock()
+	select {
+	case g.finding <- struct{}{}:
+	default:
+		g.mu.Lock()
+		g.slow = "a home directory does not answer"
+		g.mu.Unlock()
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		list := g.folders()
+		g.mu.Lock()
+		news := !slices.Equal(list, g.list)
+		g.list, g.slow = list, ""
+		g.mu.Unlock()
+		<-g.finding
+		close(done)
+		if news {
+			g.tried(g.refresh())
+			g.Look(false)
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(armWait):
+	}
+}
+
+// Run follows what is mounted, until ctx ends.
+func (g *Guard) Run(ctx context.Context) error {
+	if g.off {
+		<-ctx.Done()
+		return nil
+	}
+	for ctx.Err() == nil {
+		g.tried(mountinfo.Watch(ctx, func() { g.tried(g.refresh()) }, g.proc+"/self/mountinfo"))
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Second): // it could not be watched
+		}
+	}
+	return nil
+}
+
+// tried notes what went wrong; the next look tries again.
+func (g *Guard) tried(err error) {
+	if err != nil {
+		g.log.Warn("not all that leaves this machine is looked into", "error", err)
+	}
+}
+
+// Work lists nothing.
+func (g *Guard) Work() []platform.Work { return nil }
+
+// Stop ends what is watched: a file that is being taken away is in the quarantine, or where it was.
+func (g *Guard) Stop() { g.end() }
+
+// until is until when everything was looked into by the agent before this one; now, if there was none.
+func (g *Guard) until() time.Time {
+	b, err := durable.Read(g.mark, 64)
+	if err != nil {
+		return time.Now()
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if at := time.Unix(0, n); err == nil && at.Before(time.Now()) {
+		return at
+	}
+	return time.Now()
+}
+
+// markEvery is how often that is written at most. It is in memory, and lost when the machine is.
+const markEvery = 5 * time.Second
+
+// caughtUp notes that everything was looked into.
+func (g *Guard) caughtUp(w *watch) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	if g.watch != w || now.Sub(g.marked) < markEvery {
+		return
+	}
+	g.marked = now
+	if err := os.WriteFile(g.mark+".new", []byte(strconv.FormatInt(now.Add(-time.Second).UnixNano(), 10)), 0o600); err == nil {
+		_ = os.Rename(g.mark+".new", g.mark)
+	}
+}
+
+// settingOf is the setting that a document is against.
+func settingOf(x *fact.Sensitive) enforce.Setting {
+	if len(x.Found) > 0 {
+		return enforce.Setting(x.Found[0].Setting)
+	}
+	return "dlp.scan_timeout"
+}
+
+// tell tells of a file with sensitive data: taken is its name in the quarantine, or why says why it is still there; both are empty
+// if nothing is done about it.
+func (g *Guard) tell(it item, v enforce.Verdict, taken, why string) {
+	r := it.judge
+	note := fmt.Sprintf("%s wrote %s, %d bytes", it.who, g.file(it.path), it.size)
+	done := enforce.Reading{State: enforce.Present, Value: "it is still there", How: "the file"}
+	switch {
+	case taken != "":
+		note += ": what was in it was taken away, and is in quarantine as " + taken
+		done.Value = "it is in quarantine"
+	case why != "":
+		note += ": " + why
+	}
+	g.hand(&it, v, r, done, note)
+}
+
+// tellLate tells of a file that could not be looked into in time.
+func (g *Guard) tellLate(it item, why string) {
+	r := g.rules()
+	if r == nil {
+		return
+	}
+	it.fact = fact.Sensitive{Where: fact.InFile, Place: it.place.called(), Bytes: it.size, Found: []fact.SensitiveFound{}, Late: true}
+	g.hand(&it, r.Sensitive(&it.fact), r, enforce.Reading{State: enforce.Unknown, How: "it could not be looked into"},
+		fmt.Sprintf("%s wrote %s, %d bytes, which could not be looked into in time: %s", it.who, g.file(it.path), it.size, why))
+}
+
+func (g *Guard) hand(it *item, v enforce.Verdict, r rules, done enforce.Reading, note string) {
+	// Who writes a thousand files is told of as often as who is refused a thousand times.
+	who, what := fmt.Sprintf("%s %d %s", it.place.called(), it.who.uid, done.Value), fmt.Sprintf("%d %d %d", it.dev, it.ino, it.stamp.mtime)
+	g.tells.Lock()
+	news := g.told.News(who, what)
+	if news {
+		g.told.Told(who, what)
+	}
+	g.tells.Unlock()
+	if !news {
+		return
+	}
+	x := it.fact
+	g.Hand(platform.Decision{Section: g.Section(), Key: enforce.Key{Kind: "outgoing.file", ID: fmt.Sprintf("%s %d %d", who, it.ino, time.Now().UnixNano())},
+		Subject: "a file on " + it.place.called(), Verdict: v, Fact: &x, Done: done, Reason: func() (string, string) { return r.SensitiveReason(v, &x) }, Note: note})
+}
+
+// file names a file in an event, which everybody who may read events sees: not by its path, unless the policy says so.
+func (g *Guard) file(path string) string {
+	if path == "" {
+		return "a file whose path is not known"
+	}
+	if r := g.rules(); r != nil && r.PlainPaths() {
+		return fmt.Sprintf("file %q", enforce.Plain(path))
+	}
+	m := hmac.New(sha256.New, nameKey())
+	m.Write([]byte(path))
+	return "file #" + hex.EncodeToString(m.Sum(nil)[:4])
+}
+
+// nameKey is this process's own: marks can be compared until the agent starts anew.
+var nameKey = sync.OnceValue(func() []byte {
+	k := make([]byte, 32)
+	_, _ = rand.Read(k)
+	return k
+})

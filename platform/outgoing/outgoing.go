@@ -1,0 +1,58 @@
+// Package outgoing looks into files on their way out of the machine: what is written to external disks, and what gets into the folders
+// that sync clients copy to the internet. It owns how such places are watched, how long who opens a file waits, and how a file is taken
+// away; what counts as sensitive it asks (the port scan.look), and what follows from it the section's rules say.
+package outgoing
+
+import (
+	"errors"
+	"time"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+)
+
+// Name is the capability's.
+const Name = "outgoing"
+
+const setting enforce.Setting = "dlp.patterns"
+
+// Durations and bounds.
+const (
+	askWait    = 10 * time.Second // who opens a file that is being looked into waits so long at most
+	lookLimit  = 30 * time.Second // a file may take
+	firstAgain = time.Second      // a file that could not be taken away is tried again
+	lastAgain  = time.Minute
+	tellAfter  = 8 * time.Second // that it is still there
+	armWait    = 2 * time.Second // a file system may take to let itself be watched
+	leaseTries = 20
+	leasePause = 10 * time.Millisecond
+
+	maxItems = 512     // files that wait, each open
+	maxAsks  = 1024    // who waits for them, together
+	maxClean = 16384   // files that are known to be clean
+	maxDirs  = 20_000  // directories of all sync folders
+	maxWalk  = 200_000 // names that are looked at, to find what was written meanwhile
+	maxDepth = 64
+	maxPlace = 64
+)
+
+// rules is the interface of the section's rules.
+type rules interface {
+	// SensitiveMode is the strictest mode in which something is looked for; Off: nothing is.
+	SensitiveMode() enforce.Mode
+	// Holds reports whether something is refused if it is found.
+	HoldsSensitive() bool
+	Sensitive(*fact.Sensitive) enforce.Verdict
+	SensitiveReason(enforce.Verdict, *fact.Sensitive) (reason, nearest string)
+	// LateIsFree says what becomes of a file that cannot be looked into in time.
+	LateIsFree() bool
+	PlainPaths() bool
+	KeepDays() int
+}
+
+// Why a file is still there.
+var (
+	errGone    = errors.New("it is not there any more")
+	errBusy    = errors.New("another program has it open")
+	errChanged = errors.New("it has been changed meanwhile")
+)
