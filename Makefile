@@ -102,7 +102,7 @@ bench: deps
 	@packaging/dev/deps.sh test
 	@packaging/dev/deps.sh bench
 	go test -run '^$$' -bench . -benchmem ./enforce/... ./platform/usb ./platform/clipboard ./agent/... ./sync/...
-	CGO_ENABLED=0 go test -tags bench -count=1 -p 1 -v -timeout 20m -run '^TestSpeed$$' ./platform/scan ./platform/scan/match
+	CGO_ENABLED=0 go test -tags bench -count=1 -p 1 -v -timeout 20m -run '^TestSpeed$$' ./platform/scan ./platform/scan/match ./platform/outgoing
 	go test -tags bench -count=1 -p 1 -v -timeout 20m -run '^TestSpeed$$' ./platform/resolver ./agent
 	$(MAKE) --no-print-directory share
 	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_BENCH=1 go test -count=1 -v -timeout 90m -run 'TestSpeed' ./packaging/laptop

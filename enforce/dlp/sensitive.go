@@ -211,7 +211,7 @@ func (r *Rules) SensitiveReason(v enforce.Verdict, x *fact.Sensitive) (reason, n
 
 // explainSensitive answers for all of it.
 func (r *Rules) explainSensitive() section.Answer {
-	a := section.Answer{Subject: SensitiveData, Group: SensitiveData, Answer: "ALLOW", Reason: "no setting in force looks for sensitive data", Nearest: "name it in dlp.patterns"}
+	a := section.Answer{Subject: SensitiveData, Group: SensitiveData, Answer: section.Word(enforce.Verdict{Allow: true}), Reason: "no setting in force looks for sensitive data", Nearest: "name it in dlp.patterns"}
 	if len(r.looks.list) == 0 {
 		return a
 	}

@@ -41,6 +41,9 @@ const (
 	chromePolicies = "/etc/opt/chrome/policies/managed/warder.json"
 	// zones are zones by programs, which a test tells apart by their names.
 	zones = `"zones":{"work":{"executables":["/usr/bin/xclip"]}}`
+	// secrets are patterns, and syncFolder is a folder that a client copies.
+	secrets    = `"sensitive_data_patterns":["SECRET"],"patterns":[{"name":"secret","regex":"a SECRET"}]`
+	syncFolder = "/home/clara/Nextcloud"
 	// annHas runs a command on ann's desktop.
 	annHas = "setpriv --reuid=2001 --regid=2001 --clear-groups env HOME=/home/ann DISPLAY=:7 "
 	// annCopies has xclip copy something there, which it serves until something else is copied.
@@ -96,6 +99,14 @@ var Sabotages = []Sabotage{
 	{Name: "the helper that keeps the clipboard hangs", Claims: []enforce.Setting{"dlp.clipboard_direction"}, Desk: true, Seen: true,
 		Policy: `{"dlp":{"clipboard_direction":"personal_to_work",` + zones + `}}`, Breaks: "pkill -STOP -u ann -x -f '[^ ]*warder session'",
 		Undo: "pkill -CONT -u ann -x -f '[^ ]*warder session'", Subject: "its helper (warder session) does not run"},
+	{Name: "the program that looks for sensitive data is stopped", Claims: []enforce.Setting{"dlp.patterns", "dlp.sensitive_data_patterns"}, Policy: `{"dlp":{` + secrets + `}}`,
+		Breaks: "pkill -STOP warder-scan; echo a SECRET >" + syncFolder + "/new", Mended: "test ! -s " + syncFolder + "/new && warder quarantine list | grep -q " + syncFolder + "/new"},
+	{Name: "the program that looks for sensitive data cannot be started", Claims: []enforce.Setting{"dlp.scan_timeout"}, Policy: `{"dlp":{` + secrets + `,"scan_timeout":"deny"}}`,
+		Breaks: "chmod 0 /usr/lib/warder/warder-scan; pkill -KILL warder-scan; echo fine >" + syncFolder + "/held; cat " + syncFolder + "/held; (sleep 5; chmod 755 /usr/lib/warder/warder-scan) >/dev/null 2>&1 &",
+		Mended: "test -s " + syncFolder + "/held && ! cat " + syncFolder + "/held"},
+	{Name: "the quarantine's count of days is damaged", Claims: []enforce.Setting{"dlp.quarantine_days"}, Policy: `{"dlp":{` + secrets + `,"quarantine_days":1}}`,
+		Breaks: "echo a SECRET >" + syncFolder + "/kept; sleep 2; echo '{\"count\":9' >/var/lib/warder/quarantine/.days; systemctl restart warder; sleep 2; warder check-in",
+		Mended: "warder quarantine list | grep -q " + syncFolder + "/kept"},
 	{Name: "a root hub's default, from another network namespace", Claims: []enforce.Setting{"usb.allowed"},
 		Policy: `{"usb":{"allowed":false}}`, Silent: true,
 		Breaks: elsewhere + "echo 1 >/sys/bus/usb/devices/usb1/authorized_default'",

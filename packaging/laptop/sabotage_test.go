@@ -71,6 +71,7 @@ func sabotages(t *testing.T, o Options) {
 	whole.medium("a", 48)
 	whole.spooler()
 	whole.sh("mkdir -p /opt/google/chrome; touch /opt/google/chrome/chrome")
+	whole.sh(`useradd -m -u 2003 clara; mkdir -p %[1]s /home/clara/.config/Nextcloud; echo 'localPath=%[1]s' >/home/clara/.config/Nextcloud/nextcloud.cfg; chown -R clara: /home/clara`, syncFolder)
 	whole.sh(`warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p' >/root/device`)
 	for i, s := range Sabotages {
 		if s.Seen || s.Network || s.Desk || s.Screen {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"slices"
 	"strings"
 
 	"github.com/warderd/warder/enforce/fact"
@@ -34,6 +35,7 @@ func foldersIn(b []byte, from fact.SyncFolder) (out []string) {
 		var v any
 		if json.Unmarshal(b, &v) == nil {
 			out = inJSON(v, from.Key, out)
+			slices.Sort(out) // in whatever order Go has it
 		}
 	case fact.FolderXML:
 		in := xml.NewDecoder(bytes.NewReader(b))

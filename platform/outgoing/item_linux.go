@@ -273,9 +273,18 @@ func (w *watch) try(it *item) {
 		return
 	}
 	id, err := w.take(it)
+	var anew *os.File
+	if errors.Is(err, errChanged) { // not under the lock: who listens answers for us, too
+		if anew, _, err = it.reopen(unix.O_RDONLY); err == nil {
+			err = errChanged
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	it.taking = false
+	if anew != nil && w.items[it.inode] != it {
+		_ = anew.Close()
+	}
 	switch {
 	case err == nil, errors.Is(err, errGone):
 		if !it.told || err == nil {
@@ -285,12 +294,7 @@ func (w *watch) try(it *item) {
 		w.g.Look(false)
 	case w.items[it.inode] != it: // nothing is watched any more
 	case errors.Is(err, errChanged):
-		f, st, err := it.reopen(unix.O_RDONLY)
-		if err != nil {
-			w.forget(it, true)
-			return
-		}
-		it.f, it.size, it.state = f, st.Size, waiting
+		it.f, it.state = anew, waiting
 		w.nudge()
 	default:
 		it.wait = min(max(2*it.wait, firstAgain), lastAgain)

@@ -28,6 +28,7 @@ const (
 	leasePause = 10 * time.Millisecond
 
 	maxItems = 512     // files that wait, each open
+	maxHeld  = 4096    // files that are held
 	maxAsks  = 1024    // who waits for them, together
 	maxClean = 16384   // files that are known to be clean
 	maxDirs  = 20_000  // directories of all sync folders

@@ -270,7 +270,7 @@ func (w *watch) came(dir *os.File, name string) {
 	}
 	for range 1000 { // while there is no room: it is this walk that waits
 		w.mu.Lock()
-		full := len(w.items) >= maxItems && !w.closed
+		full := !w.closed && !w.room(false)
 		w.mu.Unlock()
 		if !full {
 			break

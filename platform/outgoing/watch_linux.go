@@ -312,7 +312,7 @@ func (w *watch) asked(fd int32, st *unix.Stat_t) {
 		}
 		// It was changed, and nobody has told so yet: it is still open, or was moved here.
 		own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) //nolint:gosec // a descriptor
-		if err != nil || len(w.items) >= maxItems {
+		if err != nil || !w.room(true) {
 			if err == nil {
 				_ = unix.Close(own)
 			}
@@ -323,10 +323,7 @@ func (w *watch) asked(fd int32, st *unix.Stat_t) {
 		w.items[id] = it
 	}
 	switch {
-	case it.state == guilty && it.stamp != now && it.f == nil:
-		// It has been given other contents through a descriptor that somebody had. Its present ones are looked into once it is closed.
-		w.let(fd, false)
-	case it.state == guilty:
+	case it.state == guilty: // also if it has been given other contents meanwhile: these are looked into once it is closed
 		w.let(fd, false)
 	case it.state == unknown:
 		w.let(fd, w.g.lateIsFree())
@@ -340,6 +337,44 @@ func (w *watch) asked(fd int32, st *unix.Stat_t) {
 		}
 		w.nudge()
 	}
+}
+
+// room makes sure that one more file can be known. Of those that wait each is open, and those that are held are many if somebody wants
+// them to be; what is forgotten is found again. For somebody who waits, a file goes for which nobody does. The caller has the lock.
+func (w *watch) room(waits bool) bool {
+	if len(w.items) < maxItems {
+		return true
+	}
+	held := 0
+	var idle, kept *item
+	for _, it := range w.items {
+		switch {
+		case it.state == guilty && !it.taking, it.state == unknown:
+			held++
+			kept = it
+		case it.state == waiting && len(it.asks) == 0:
+			idle = it
+		}
+	}
+	if len(w.items)-held < maxItems {
+		if held >= maxHeld {
+			w.lose(kept)
+		}
+		return true
+	}
+	if !waits || idle == nil {
+		return false
+	}
+	w.lose(idle)
+	return true
+}
+
+// lose forgets a file that has to be looked into, for now. The caller has the lock.
+func (w *watch) lose(it *item) {
+	if it.place != nil {
+		it.place.behind = true
+	}
+	w.forget(it, false)
 }
 
 // tooMany answers a question for which there is no room. The caller has the lock.
@@ -408,7 +443,7 @@ func (w *watch) written(f *os.File, pid int32) {
 		return
 	}
 	switch {
-	case it == nil && len(w.items) >= maxItems:
+	case it == nil && !w.room(false):
 		_ = f.Close()
 		if p != nil {
 			p.behind = true
