@@ -300,6 +300,9 @@ type (
 	// caller removes the original; if it cannot, drop removes the copy. undisturbed is asked meanwhile, and about at the end: the
 	// file may get another name.
 	KeepFile func(ctx context.Context, f *os.File, about func() Kept, undisturbed func() bool) (id string, drop func(), err error)
+	// KeepData is KeepFile for a file with sensitive data. done is called once the original is gone: an older copy of the same, which
+	// somebody made who was ended before they could remove it, goes then.
+	KeepData func(ctx context.Context, f *os.File, about func() Kept, undisturbed func() bool) (id string, drop, done func(), err error)
 	// Expire removes files with sensitive data from the quarantine that have been there for so many days.
 	Expire func(days int) (gone int, err error)
 	// LookInto has a document looked into, which is an open file; name is a hint to what it is. An error says why that could not be
@@ -326,7 +329,7 @@ const (
 	PortForget   = "firewall.forget"
 	PortCarry    = "firewall.carry"
 	PortKeep     = "quarantine.keep"
-	PortKeepData = "quarantine.keep_data" // KeepFile for files with sensitive data, which have a bound of their own
+	PortKeepData = "quarantine.keep_data" // files with sensitive data, which have a bound of their own
 	PortExpire   = "quarantine.expire"
 	PortLook     = "scan.look"
 	PortOutside  = "media.outside"

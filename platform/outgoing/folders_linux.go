@@ -58,6 +58,7 @@ type folder struct {
 	app  *fact.App
 	uid  uint32
 	path string // without links
+	id   inode
 }
 
 // folders finds the folders of every user's clients. What a configuration names counts only if it is a directory of the same user: it
@@ -81,7 +82,7 @@ func (g *Guard) folders() (out []folder) {
 						continue
 					}
 					if !slices.ContainsFunc(out, func(f folder) bool { return f.path == path }) {
-						out = append(out, folder{app, u.uid, path})
+						out = append(out, folder{app, u.uid, path, inode{st.Dev, st.Ino}})
 					}
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -32,8 +33,8 @@ type Guard struct {
 	proc    string
 	passwd  string // the machine's list of users
 	homes   string
-	mark    string // a file that says until when everything was looked into
-	keep    platform.KeepFile
+	until   string // a file that says until when everything was looked into
+	keep    platform.KeepData
 	look    platform.LookInto
 	expire  platform.Expire
 	outside platform.Outside
@@ -42,12 +43,14 @@ type Guard struct {
 
 	refreshes sync.Mutex
 	mu        sync.Mutex
-	watch     *watch
-	list      []folder // as they were found last
+	places    map[string]*place
+	last      time.Time // until then the agent before this one has looked into everything
+	list      []folder  // sync folders, as they were found last
 	found     time.Time
-	slow      string        // they cannot be found
+	looked    bool          // they were found once
+	slow      string        // why they cannot be found
 	finding   chan struct{} // has one element while they are looked for
-	marked    time.Time
+	noted     time.Time
 	cleared   time.Time
 	tells     sync.Mutex
 	told      bpf.Hourly
@@ -79,11 +82,25 @@ func (g *Guard) Load(r platform.Rules) error {
 	case r == nil || g.off || g.look == nil || s.SensitiveMode() == enforce.Off:
 		g.ruling.Store(nil)
 		g.end()
-		_ = os.Remove(g.mark)
+		_ = os.Remove(g.until)
 		return nil
 	}
 	g.ruling.Store(&s)
+	g.mu.Lock()
+	places := g.all()
+	g.mu.Unlock()
+	for _, p := range places {
+		go p.renew() // a file system that does not answer may keep its lock
+	}
 	return g.refresh()
+}
+
+// all are the places that are watched. The caller has the lock.
+func (g *Guard) all() (out []*place) {
+	for _, p := range g.places {
+		out = append(out, p)
+	}
+	return out
 }
 
 // end ends what is watched.
@@ -91,12 +108,21 @@ func (g *Guard) end() {
 	g.refreshes.Lock()
 	defer g.refreshes.Unlock()
 	g.mu.Lock()
-	w := g.watch
-	g.watch = nil
+	places := g.all()
+	g.places, g.last = nil, time.Time{}
 	g.mu.Unlock()
-	if w != nil {
-		w.close()
+	g.close(places)
+}
+
+// close ends places, all at once.
+func (g *Guard) close(places []*place) {
+	var all sync.WaitGroup
+	for _, p := range places {
+		all.Go(func() {
+			p.close()
+		})
 	}
+	all.Wait()
 }
 
 // refresh watches the places that there are now.
@@ -107,71 +133,114 @@ func (g *Guard) refresh() error {
 	if r == nil {
 		return nil
 	}
+	want, keep, err := g.now()
+	var gone, held []*place
 	g.mu.Lock()
-	w := g.watch
-	g.mu.Unlock()
-	if w == nil || w.ended() {
-		next, err := openWatch(g)
-		if err != nil {
-			return err
-		}
-		if until := g.until(); until.Before(next.begun) {
-			next.last = until
-		}
-		w = next
-		g.mu.Lock()
-		g.watch = w
-		g.mu.Unlock()
+	if g.places == nil {
+		g.places, g.last = map[string]*place{}, g.before()
 	}
-	list, err := g.places(w)
-	w.set(list, r.HoldsSensitive())
+	for key, p := range g.places {
+		if _, is := want[key]; (!is && !(keep && p.app == "")) || p.dead() {
+			delete(g.places, key)
+			gone = append(gone, p)
+		}
+	}
+	for key, p := range want {
+		if g.places[key] != nil {
+			continue
+		}
+		p.g, p.log, p.since = g, g.log, time.Now().Add(-mountSlack)
+		if p.app != "" || p.since.After(g.last) && !g.looked {
+			p.since = g.last
+		}
+		if wrong := p.open(); wrong != nil {
+			err = errors.Join(err, wrong)
+			continue
+		}
+		g.places[key] = p
+	}
+	held = g.all()
+	g.mu.Unlock()
+	g.close(gone)
+	var all sync.WaitGroup
+	for _, p := range held {
+		all.Go(func() { soon(func() { p.hold(r.HoldsSensitive()) }) })
+	}
+	all.Wait()
 	return err
 }
 
-// ended reports whether it has ended by itself.
-func (w *watch) ended() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.failed
+// mountSlack is how long a disk may be mounted before that is noticed.
+const mountSlack = 3 * time.Second
+
+// soon does something, and waits for it for some time: a file system that does not answer may keep a place's lock.
+func soon(do func()) {
+	done := make(chan struct{})
+	go func() {
+		do()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(2 * armWait):
+	}
 }
 
-// places are those that there are now.
-func (g *Guard) places(w *watch) (out []*place, err error) {
-	now := time.Now()
-	since := func() time.Time {
-		if now.Sub(w.begun) < time.Minute { // those that were there when the agent was started
-			return w.last
-		}
-		return now.Add(-time.Second)
-	}
+// dead reports whether it has ended by itself.
+func (p *place) dead() bool {
+	return p.ctx.Err() != nil
+}
+
+// now are the places that there are. keep says that the disks could not be listed: those that are known stay.
+func (g *Guard) now() (want map[string]*place, keep bool, err error) {
+	want = map[string]*place{}
 	var disks []platform.OutsideDisk
 	if g.outside != nil {
-		disks, err = g.outside()
+		if disks, err = g.outside(); err != nil {
+			keep, err = true, fmt.Errorf("the external disks cannot be listed: %w", err)
+		}
 	}
 	for _, d := range disks {
 		done := map[string]bool{}
 		for _, m := range d.Mounts {
 			// A disk that carries the running system is not watched: who opens its files may be the agent itself, or systemd.
-			if done[m.Dev] || m.ReadOnly || d.System != "" || len(out) >= maxPlace {
+			if done[m.Dev] || m.ReadOnly || d.System != "" {
+				continue
+			}
+			if len(want) >= maxPlace {
+				err = fmt.Errorf("only %d file systems of external disks are watched, and there are more", maxPlace)
 				continue
 			}
 			done[m.Dev] = true
-			out = append(out, &place{key: "disk " + m.Dev + " " + strconv.Itoa(m.ID), disk: m.Dev, name: d.Name, root: m.Point, mount: m.ID, since: since()})
+			p := &place{key: "disk " + m.Dev + " " + strconv.Itoa(m.ID), disk: m.Dev, name: d.Name, root: m.Point, mount: uint64(m.ID)} //nolint:gosec // not negative
+			want[p.key] = p
 		}
 	}
 	g.mu.Lock()
 	folders := g.list
 	g.mu.Unlock()
+	of := map[uint32]int{}
 	for _, f := range folders {
-		if len(out) < maxPlace {
-			out = append(out, &place{key: "folder " + f.path, name: fmt.Sprintf("%s's folder of user %d", f.app.Name, f.uid), app: f.app.ID, root: f.path, uid: f.uid, since: since()})
+		if of[f.uid]++; of[f.uid] > maxOwn {
+			err = fmt.Errorf("only %d sync folders of user %d are watched, and there are more", maxOwn, f.uid)
+			continue
 		}
+		p := &place{key: fmt.Sprintf("folder %s %d %d", f.path, f.id.dev, f.id.ino), name: fmt.Sprintf("%s's folder of user %d", f.app.Name, f.uid), app: f.app.ID, root: f.path, id: f.id}
+		want[p.key] = p
 	}
-	return out, err
+	return want, keep, err
 }
 
 // findEvery is how often sync folders are looked for at most.
 const findEvery = time.Minute
+
+// findNow looks for sync folders at once: one of them is somewhere else.
+func (g *Guard) findNow() {
+	g.mu.Lock()
+	g.found = time.Time{}
+	g.mu.Unlock()
+	g.find()
+}
 
 // find looks for sync folders in the background: home directories may be in the network.
 func (g *Guard) find() {
@@ -195,7 +264,7 @@ func (g *Guard) find() {
 		list := g.folders()
 		g.mu.Lock()
 		news := !slices.Equal(list, g.list)
-		g.list, g.slow = list, ""
+		g.list, g.slow, g.looked = list, "", true
 		g.mu.Unlock()
 		<-g.finding
 		close(done)
@@ -239,9 +308,9 @@ func (g *Guard) Work() []platform.Work { return nil }
 // Stop ends what is watched: a file that is being taken away is in the quarantine, or where it was.
 func (g *Guard) Stop() { g.end() }
 
-// until is until when everything was looked into by the agent before this one; now, if there was none.
-func (g *Guard) until() time.Time {
-	b, err := durable.Read(g.mark, 64)
+// before is until when everything was looked into by the agent before this one; now, if there was none.
+func (g *Guard) before() time.Time {
+	b, err := durable.Read(g.until, 64)
 	if err != nil {
 		return time.Now()
 	}
@@ -252,21 +321,28 @@ func (g *Guard) until() time.Time {
 	return time.Now()
 }
 
-// markEvery is how often that is written at most. It is in memory, and lost when the machine is.
-const markEvery = 5 * time.Second
+// noteEvery is how often that is written at most. It is in memory, and lost when the machine is.
+const noteEvery = 5 * time.Second
 
-// caughtUp notes that everything was looked into.
-func (g *Guard) caughtUp(w *watch) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+// caughtUp notes that everything was looked into, if that is so everywhere.
+func (g *Guard) caughtUp() {
 	now := time.Now()
-	if g.watch != w || now.Sub(g.marked) < markEvery {
+	g.mu.Lock()
+	due := g.looked && now.Sub(g.noted) >= noteEvery
+	places := g.all()
+	g.mu.Unlock()
+	for _, p := range places {
+		due = due && p.quiet()
+	}
+	if !due {
 		return
 	}
-	g.marked = now
-	if err := os.WriteFile(g.mark+".new", []byte(strconv.FormatInt(now.Add(-time.Second).UnixNano(), 10)), 0o600); err == nil {
-		_ = os.Rename(g.mark+".new", g.mark)
+	if err := os.WriteFile(g.until+".new", []byte(strconv.FormatInt(now.Add(-time.Second).UnixNano(), 10)), 0o600); err == nil {
+		_ = os.Rename(g.until+".new", g.until)
 	}
+	g.mu.Lock()
+	g.noted = now
+	g.mu.Unlock()
 }
 
 // settingOf is the setting that a document is against.
@@ -299,14 +375,14 @@ func (g *Guard) tellLate(it item, why string) {
 	if r == nil {
 		return
 	}
-	it.fact = fact.Sensitive{Where: fact.InFile, Place: it.place.called(), Bytes: it.size, Found: []fact.SensitiveFound{}, Late: true}
+	it.fact = fact.Sensitive{Where: fact.InFile, Place: it.place.name, Bytes: it.size, Found: []fact.SensitiveFound{}, Late: true}
 	g.hand(&it, r.Sensitive(&it.fact), r, enforce.Reading{State: enforce.Unknown, How: "it could not be looked into"},
 		fmt.Sprintf("%s wrote %s, %d bytes, which could not be looked into in time: %s", it.who, g.file(it.path), it.size, why))
 }
 
 func (g *Guard) hand(it *item, v enforce.Verdict, r rules, done enforce.Reading, note string) {
 	// Who writes a thousand files is told of as often as who is refused a thousand times.
-	who, what := fmt.Sprintf("%s %d %s", it.place.called(), it.who.uid, done.Value), fmt.Sprintf("%d %d %d", it.dev, it.ino, it.stamp.mtime)
+	who, what := fmt.Sprintf("%s %d %s", it.place.name, it.who.uid, done.Value), fmt.Sprintf("%d %d %d", it.dev, it.ino, it.stamp.mtime)
 	g.tells.Lock()
 	news := g.told.News(who, what)
 	if news {
@@ -318,7 +394,7 @@ func (g *Guard) hand(it *item, v enforce.Verdict, r rules, done enforce.Reading,
 	}
 	x := it.fact
 	g.Hand(platform.Decision{Section: g.Section(), Key: enforce.Key{Kind: "outgoing.file", ID: fmt.Sprintf("%s %d %d", who, it.ino, time.Now().UnixNano())},
-		Subject: "a file on " + it.place.called(), Verdict: v, Fact: &x, Done: done, Reason: func() (string, string) { return r.SensitiveReason(v, &x) }, Note: note})
+		Subject: "a file on " + it.place.name, Verdict: v, Fact: &x, Done: done, Reason: func() (string, string) { return r.SensitiveReason(v, &x) }, Note: note})
 }
 
 // file names a file in an event, which everybody who may read events sees: not by its path, unless the policy says so.

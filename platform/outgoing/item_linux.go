@@ -88,71 +88,63 @@ func (w writer) String() string {
 }
 
 // looking looks into one file after the other: first those for which somebody waits.
-func (w *watch) looking() {
+func (p *place) looking() {
 	for {
-		w.mu.Lock()
-		if w.closed {
-			w.mu.Unlock()
+		p.mu.Lock()
+		if p.ended {
+			p.mu.Unlock()
 			return
 		}
 		var it *item
 		var f *os.File
-		for _, x := range w.items {
+		for _, x := range p.items {
 			if x.state == waiting && x.f != nil && (it == nil || len(x.asks) > 0 && len(it.asks) == 0) {
 				it = x
 			}
 		}
-		var late *place
-		if it != nil {
-			it.state, it.again, f = looking, false, it.f
-		} else {
-			for _, p := range w.places {
-				if p.behind && p.armed {
-					p.behind, late = false, p
-					break
-				}
-			}
-		}
-		quiet := it == nil && late == nil && len(w.items) == 0
-		for _, p := range w.places {
-			if quiet && p.app == "" && p.armed { // what is written to a disk and not closed is noticed when it is
-				p.since = time.Now().Add(-time.Second)
-			}
-		}
-		w.mu.Unlock()
+		walk := false
 		switch {
 		case it != nil:
-			w.look(it, f)
-		case late != nil:
-			w.catchUp(late)
+			it.state, it.again, f = looking, false, it.f
+		case p.behind && p.armed && !p.arming && !p.walking:
+			p.behind, p.walking, walk = false, true, true
+		}
+		p.mu.Unlock()
+		switch {
+		case it != nil:
+			p.look(it, f)
+		case walk:
+			go p.catchUp()
 		default:
-			if quiet {
-				w.g.caughtUp(w)
-			}
-			<-w.work
+			p.g.caughtUp()
+			<-p.work
 		}
 	}
 }
 
 // look looks into one.
-func (w *watch) look(it *item, f *os.File) {
-	r := w.g.rules()
-	ctx, cancel := context.WithTimeout(w.ctx, lookLimit)
+func (p *place) look(it *item, f *os.File) {
+	p.mu.Lock()
+	turn := p.turn
+	p.mu.Unlock()
+	r := p.g.rules()
+	ctx, cancel := context.WithTimeout(p.ctx, lookLimit)
 	defer cancel()
-	var before, after unix.Stat_t
+	fd := int(f.Fd()) //nolint:gosec // a descriptor
+	var after stat
 	var seen platform.Seen
-	err := unix.Fstat(int(f.Fd()), &before) //nolint:gosec // a descriptor
-	if err == nil && r != nil && before.Nlink > 0 {
+	before, err := statOf(fd)
+	if err == nil && r != nil {
 		for range 2 { // another document may have ended it
-			if seen, err = w.g.look(ctx, f, filepath.Base(it.path)); err == nil || ctx.Err() != nil {
+			if seen, err = p.g.look(ctx, f, filepath.Base(it.path)); err == nil || ctx.Err() != nil {
 				break
 			}
 		}
 	}
 	if err == nil {
-		err = unix.Fstat(int(f.Fd()), &after) //nolint:gosec // a descriptor
+		after, err = statOf(fd)
 	}
-	is := fact.Sensitive{Where: fact.InFile, Place: it.place.called(), Kind: seen.Kind, Bytes: before.Size, Found: seen.Found, Late: len(seen.Found) == 0 && (seen.Late || err != nil)}
+	is := fact.Sensitive{Where: fact.InFile, Place: p.name, Kind: seen.Kind, Bytes: before.stamp.size, Found: seen.Found, Late: len(seen.Found) == 0 && (seen.Late || err != nil)}
 	if is.Found == nil {
 		is.Found = []fact.SensitiveFound{}
 	}
@@ -160,78 +152,103 @@ func (w *watch) look(it *item, f *os.File) {
 	if r != nil {
 		v = r.Sensitive(&is)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	it.stamp, it.size, it.fact, it.judge = stampOf(&after), before.Size, is, r
-	if w.items[it.inode] != it || w.closed {
-		w.answer(it, true)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	it.stamp, it.size, it.fact, it.judge = after.stamp, before.stamp.size, is, r
+	if p.items[it.inode] != it || p.ended {
 		it.shut()
 		return
 	}
-	gone := before.Nlink == 0 || r == nil
 	switch {
-	case gone:
-		w.forget(it, true)
-	case it.again:
+	case r == nil:
+		p.forget(it, true)
+	case it.again, turn != p.turn:
 		it.state = waiting
-		w.nudge()
-	case len(is.Found) > 0 && !v.Allow && w.holds:
+		p.nudge()
+	case len(is.Found) > 0 && !v.Allow && p.holds:
 		it.state, it.wait, it.next, it.why = guilty, 0, time.Now(), "it is being taken away"
-		w.answer(it, false)
-		w.nudge()
-	case is.Late && w.holds && !v.Allow:
+		p.pin(fd)
+		p.answer(it, false)
+		p.nudge()
+	case is.Late && p.holds && !v.Allow:
 		it.state, it.why, it.next, it.wait = unknown, "it could not be looked into in time", time.Now().Add(max(it.wait, lastAgain)), min(2*max(it.wait, lastAgain), time.Hour)
 		if err != nil {
 			it.why = "it could not be looked into: " + err.Error()
 		}
-		w.answer(it, false)
-		go w.g.tellLate(*it, "it may not be opened until then, as dlp.scan_timeout says")
+		p.pin(fd)
+		p.answer(it, false)
+		go p.g.tellLate(*it, "it may not be opened until then, as dlp.scan_timeout says")
 		it.shut()
 	case is.Late:
-		w.late++
+		p.late++
 		why := "it was left where it is"
 		if err != nil {
 			why += ": " + err.Error()
 		}
-		go w.g.tellLate(*it, why)
-		w.forget(it, true)
+		go p.g.tellLate(*it, why)
+		p.forget(it, true)
+	case len(is.Found) > 0:
+		go p.g.tell(*it, v, "", "")
+		p.forget(it, true)
 	default:
-		if len(is.Found) > 0 {
-			go w.g.tell(*it, v, "", "")
-		}
 		if len(seen.Unread) > 0 {
-			w.log.Debug("part of a file was not read", "why", seen.Unread[0])
+			p.log.Debug("part of a file was not read", "why", seen.Unread[0])
 		}
-		// What was written in the moment in which it was looked into may have the same stamp.
-		if stampOf(&before) == it.stamp && time.Since(it.stamp.newest()) > 20*time.Millisecond {
-			if len(w.clean) >= maxClean {
-				clear(w.clean)
+		if before.stamp == it.stamp && it.stamp.settled() && unwritten(fd) {
+			if len(p.clean) >= maxClean {
+				clear(p.clean)
 			}
-			w.clean[it.inode] = it.stamp
+			p.clean[it.inode] = it.stamp
 		}
-		w.forget(it, true)
+		p.forget(it, true)
+	}
+}
+
+// settled reports whether a file that is changed now gets another stamp: its times can be coarse.
+func (s stamp) settled() bool {
+	coarse := 20 * time.Millisecond
+	if s.mtime%1e9 == 0 && s.ctime%1e9 == 0 {
+		coarse = 2500 * time.Millisecond // vfat has two seconds, old file systems one
+	}
+	return time.Since(s.newest()) > coarse
+}
+
+// unwritten reports whether nobody can write to a file without opening it first: who has it mapped does not change its times.
+func unwritten(fd int) bool {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK); err != nil { //nolint:gosec // a descriptor
+		return false
+	}
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK) //nolint:gosec // a descriptor
+	return err == nil
+}
+
+// pin keeps the kernel from forgetting a file that is held: some file systems give it another number then. A mark does, without keeping
+// the disk busy. The caller has the lock.
+func (p *place) pin(fd int) {
+	if p.fan >= 0 {
+		_ = unix.FanotifyMark(p.fan, unix.FAN_MARK_ADD, unix.FAN_OPEN_PERM, unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd))
 	}
 }
 
 // forget forgets a file, and lets who waits go on, or not. The caller has the lock.
-func (w *watch) forget(it *item, allow bool) {
-	w.answer(it, allow)
+func (p *place) forget(it *item, allow bool) {
+	p.answer(it, allow)
 	it.shut()
-	if w.items[it.inode] == it {
-		delete(w.items, it.inode)
+	if p.items[it.inode] == it {
+		delete(p.items, it.inode)
 	}
 }
 
 // taking takes files away, one after the other.
-func (w *watch) taking() {
+func (p *place) taking() {
 	for {
-		w.mu.Lock()
-		if w.closed {
-			w.mu.Unlock()
+		p.mu.Lock()
+		if p.ended {
+			p.mu.Unlock()
 			return
 		}
 		var next *item
-		for _, x := range w.items {
+		for _, x := range p.items {
 			if (x.state == guilty || x.state == unknown) && (next == nil || x.next.Before(next.next)) {
 				next = x
 			}
@@ -240,69 +257,66 @@ func (w *watch) taking() {
 		if next != nil {
 			timer = time.After(time.Until(next.next))
 		}
-		w.mu.Unlock()
+		p.mu.Unlock()
 		select {
-		case <-w.takes:
+		case <-p.takes:
 		case <-timer:
-			w.try(next)
+			p.try(next)
 		}
 	}
 }
 
 // try takes one away, or notes why it is still there. One that could not be looked into is looked into once more.
-func (w *watch) try(it *item) {
-	w.mu.Lock()
-	if w.closed || w.items[it.inode] != it || it.state != guilty && it.state != unknown {
-		w.mu.Unlock()
+func (p *place) try(it *item) {
+	p.mu.Lock()
+	if p.ended || p.items[it.inode] != it || it.state != guilty && it.state != unknown {
+		p.mu.Unlock()
 		return
 	}
-	at := it.state
-	it.taking = at == guilty
-	w.mu.Unlock()
-	if at == unknown {
-		f, _, err := it.reopen(unix.O_RDONLY)
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if err != nil {
-			w.forget(it, true)
-			return
-		}
-		it.shut()
-		it.f, it.state = f, waiting
-		w.nudge()
-		return
+	it.taking = true
+	again := it.state == unknown
+	p.mu.Unlock()
+	var id string
+	err := errChanged
+	if !again {
+		id, err = p.take(it)
 	}
-	id, err := w.take(it)
 	var anew *os.File
 	if errors.Is(err, errChanged) { // not under the lock: who listens answers for us, too
-		if anew, _, err = it.reopen(unix.O_RDONLY); err == nil {
-			err = errChanged
+		var wrong error
+		if anew, _, wrong = it.reopen(unix.O_RDONLY); wrong != nil {
+			err = wrong
 		}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	it.taking = false
-	if anew != nil && w.items[it.inode] != it {
+	known := p.items[it.inode] == it && !p.ended
+	if anew != nil && !known {
 		_ = anew.Close()
 	}
 	switch {
-	case err == nil, errors.Is(err, errGone):
+	case err == nil, errors.Is(err, errGone) && !again:
 		if !it.told || err == nil {
-			go w.g.tell(*it, it.judge.Sensitive(&it.fact), id, "it was removed, or its disk was, before it could be taken away")
+			go p.g.tell(*it, it.judge.Sensitive(&it.fact), id, "it was removed, or its disk was, before it could be taken away")
 		}
-		w.forget(it, true)
-		w.g.Look(false)
-	case w.items[it.inode] != it: // nothing is watched any more
+		p.forget(it, true)
+		p.g.Look(false)
+	case !known:
+		it.shut() // nothing is watched any more
+	case errors.Is(err, errGone):
+		p.forget(it, true)
 	case errors.Is(err, errChanged):
+		it.shut()
 		it.f, it.state = anew, waiting
-		w.nudge()
+		p.nudge()
 	default:
 		it.wait = min(max(2*it.wait, firstAgain), lastAgain)
 		it.why, it.next = err.Error(), time.Now().Add(it.wait)
 		news := !it.told && (!errors.Is(err, errBusy) || it.wait >= tellAfter)
 		if it.told = it.told || news; news {
-			go w.g.tell(*it, it.judge.Sensitive(&it.fact), "", it.why)
+			go p.g.tell(*it, it.judge.Sensitive(&it.fact), "", it.why)
 		}
-		w.g.Look(false)
+		p.g.Look(false)
 	}
 }

@@ -18,70 +18,83 @@ func (g *Guard) Observe(_ context.Context, out *fact.Machine) error {
 	}
 	g.find()
 	g.clear()
-	err := g.refresh()
+	why := ""
+	if err := g.refresh(); err != nil {
+		why = err.Error()
+	}
 	g.mu.Lock()
-	w, slow := g.watch, g.slow
+	places, slow := g.all(), g.slow
 	g.mu.Unlock()
-	if w == nil {
-		why := "nothing is watched"
-		if err != nil {
-			why = err.Error()
+	var x fact.Outgoing
+	reports := make(chan report, len(places))
+	for _, p := range places {
+		go func() { reports <- p.report() }()
+	}
+	late, missing := time.After(armWait), map[string]*place{}
+	for _, p := range places {
+		missing[p.key] = p
+	}
+wait:
+	for range places {
+		select {
+		case r := <-reports:
+			delete(missing, r.key)
+			x.Places = append(x.Places, r.place)
+			if x.Held += r.held; x.HeldWhy == "" {
+				x.HeldWhy = r.heldWhy
+			}
+			x.Late += r.late
+			x.Behind += r.behind
+		case <-late: // its file system keeps somebody who has its lock
+			break wait
 		}
-		out.Outgoing = fact.Unread[fact.Outgoing](why)
-		return nil
 	}
-	disks, dirs, err := w.marked()
-	if err != nil {
-		out.Outgoing = fact.Unread[fact.Outgoing](err.Error())
-		return nil
+	for _, p := range missing {
+		x.Places = append(x.Places, fact.OutPlace{Name: p.name, App: p.app, Why: "its file system does not answer"})
 	}
-	x := w.report(disks, dirs)
-	if slow != "" {
-		x.Places = append(x.Places, fact.OutPlace{Name: "sync folders", Why: slow})
+	for _, why := range []string{why, slow} {
+		if why != "" {
+			x.Places = append(x.Places, fact.OutPlace{Name: "some places", Why: why})
+		}
 	}
+	slices.SortFunc(x.Places, func(a, b fact.OutPlace) int { return strings.Compare(a.Name, b.Name) })
 	out.Outgoing = fact.Is(x)
 	return nil
 }
 
-// report is what is known.
-func (w *watch) report(disks map[string]bool, dirs int) (x fact.Outgoing) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	of := map[*place]int{}
-	for _, d := range w.dirs {
-		of[d.place]++
+// report is what is known of a place.
+type report struct {
+	key          string
+	place        fact.OutPlace
+	held         int
+	heldWhy      string
+	late, behind int
+}
+
+func (p *place) report() report {
+	notices, holds, err := p.watched()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := report{key: p.key, place: fact.OutPlace{Name: p.name, App: p.app, Why: p.why, Watched: notices, Holds: holds}, late: p.late}
+	switch {
+	case err != nil:
+		r.place.Why = err.Error()
+	case p.arming && !notices:
+		r.place.Why = "its file system does not answer, or it is large"
+	case p.behind || p.walking || p.coming.Load() > 0:
+		r.behind++
 	}
-	for _, p := range w.places {
-		y := fact.OutPlace{Name: p.name, App: p.app, Why: p.why}
-		if p.app == "" {
-			y.Holds, y.Watched = disks[p.disk]
-			y.Watched = y.Watched && p.armed
-		} else {
-			// The kernel has as many marks as there are directories, or more: of those that have left the folder.
-			y.Watched = p.armed && of[p] > 0 && dirs >= len(w.dirs)
-			y.Holds = y.Watched && p.holds
-		}
-		if !y.Watched && y.Why == "" {
-			y.Why = "its file system does not answer"
-		}
-		if p.behind && y.Why == "" {
-			x.Behind++
-		}
-		x.Places = append(x.Places, y)
-	}
-	slices.SortFunc(x.Places, func(a, b fact.OutPlace) int { return strings.Compare(a.Name, b.Name) })
-	for _, it := range w.items {
+	for _, it := range p.items {
 		switch it.state {
 		case guilty, unknown:
-			if x.Held++; x.HeldWhy == "" || it.state == guilty {
-				x.HeldWhy = fmt.Sprintf("one on %s: %s", it.place.called(), it.why)
+			if r.held++; r.heldWhy == "" || it.state == guilty {
+				r.heldWhy = fmt.Sprintf("one on %s: %s", p.name, it.why)
 			}
 		default:
-			x.Behind++
+			r.behind++
 		}
 	}
-	x.Late = w.late
-	return x
+	return r
 }
 
 // clearEvery is how often the quarantine is asked for files whose days are over.

@@ -29,12 +29,14 @@ const (
 
 	maxItems = 512     // files that wait, each open
 	maxHeld  = 4096    // files that are held
-	maxAsks  = 1024    // who waits for them, together
+	maxAsks  = 4096    // who waits for them, together
+	maxEach  = 128     // and for one of them
 	maxClean = 16384   // files that are known to be clean
-	maxDirs  = 20_000  // directories of all sync folders
+	maxDirs  = 20_000  // directories of a sync folder
 	maxWalk  = 200_000 // names that are looked at, to find what was written meanwhile
-	maxDepth = 64
-	maxPlace = 64
+	maxDepth = 256
+	maxPlace = 64 // disks
+	maxOwn   = 16 // sync folders of one user
 )
 
 // rules is the interface of the section's rules.

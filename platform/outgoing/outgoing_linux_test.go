@@ -120,7 +120,7 @@ func (l *lab) read() {
 // begin starts an agent.
 func (l *lab) begin() {
 	c := quarantine.Capability(platform.Host{Quarantine: filepath.Join(filepath.Dir(l.at), "quarantine")})
-	l.g = &Guard{log: slog.New(slog.DiscardHandler), proc: "/proc", passwd: l.home + "/passwd", homes: l.home, mark: filepath.Join(filepath.Dir(l.at), "until"), finding: make(chan struct{}, 1),
+	l.g = &Guard{log: slog.New(slog.DiscardHandler), proc: "/proc", passwd: l.home + "/passwd", homes: l.home, until: filepath.Join(filepath.Dir(l.at), "until"), finding: make(chan struct{}, 1),
 		outside: func() ([]platform.OutsideDisk, error) {
 			return []platform.OutsideDisk{{Name: "disk sdz", Mounts: []mountinfo.Mount{l.mount}}}, nil
 		},
@@ -145,7 +145,7 @@ func (l *lab) begin() {
 			return platform.Seen{Kind: "text"}, err
 		}}
 	if err := platform.Join([]platform.Capability{c, {Uses: []platform.Port{
-		platform.Borrow(platform.PortKeepData, func(f platform.KeepFile) { l.g.keep = f }),
+		platform.Borrow(platform.PortKeepData, func(f platform.KeepData) { l.g.keep = f }),
 		platform.Borrow(platform.PortExpire, func(f platform.Expire) { l.g.expire = f })}}}); err != nil {
 		l.t.Fatal(err)
 	}
@@ -189,6 +189,12 @@ func (l *lab) now() fact.Outgoing {
 	return out.Outgoing.V
 }
 
+func (l *lab) places() []*place {
+	l.g.mu.Lock()
+	defer l.g.mu.Unlock()
+	return l.g.all()
+}
+
 // sh has another program do something.
 func (l *lab) sh(script string) string {
 	l.t.Helper()
@@ -221,12 +227,13 @@ func (l *lab) wait(what string, is func() bool) {
 	}
 	l.g.mu.Lock()
 	var items []string
-	if w := l.g.watch; w != nil {
-		w.mu.Lock()
-		for _, it := range w.items {
+	for _, p := range l.g.places {
+		p.mu.Lock()
+		items = append(items, fmt.Sprintf("%s: armed %v, why %q, behind %v, walking %v, coming %d", p.name, p.armed, p.why, p.behind, p.walking, p.coming.Load()))
+		for _, it := range p.items {
 			items = append(items, fmt.Sprintf("%s %d %s", it.path, it.state, it.why))
 		}
-		w.mu.Unlock()
+		p.mu.Unlock()
 	}
 	l.g.mu.Unlock()
 	l.t.Fatalf("not so: %s; told: %q; kept: %v; known: %q", what, notes, l.kept(), items)
@@ -274,7 +281,7 @@ func size(t *testing.T, path string) int64 {
 // What is written to a disk or a sync folder is looked into; sensitive data is in the quarantine then, and nowhere else.
 func TestTaken(t *testing.T) {
 	l := newLab(t)
-	l.sh("echo before $secret >$disk/before; echo before $secret >$sync/before; sleep 0.1")
+	l.sh("echo before $secret >$disk/before; echo before $secret >$sync/before; sleep 3.5")
 	out := l.set(policy{mode: enforce.Enforce, late: true})
 	if len(out.Places) != 2 || out.Places[0].Name != "Nextcloud's folder of user 1000" || out.Places[0].App != "nextcloud" || out.Places[1].Name != "disk sdz" {
 		t.Errorf("%+v", out)
@@ -415,21 +422,27 @@ func TestLate(t *testing.T) {
 	}
 	l.fails.Store(false)
 	l.sh("echo more >$disk/b || true") // who opens it is refused, also to write
-	l.g.watch.mu.Lock()
-	for _, it := range l.g.watch.items {
-		it.next = time.Now()
+	for _, p := range l.places() {
+		p.mu.Lock()
+		for _, it := range p.items {
+			it.next = time.Now()
+		}
+		p.mu.Unlock()
+		p.nudge()
 	}
-	l.g.watch.mu.Unlock()
-	l.g.watch.nudge()
 	l.wait("it is looked into again", func() bool { out, err := l.try("cat $disk/b"); return err == nil && out == "text\n" })
 	// With the policy gone nobody is kept.
 	l.slow.Store(int64(time.Hour))
 	done := make(chan string, 1)
 	go func() { out, _ := l.try("echo text >$disk/c; cat $disk/c"); done <- out }()
 	l.wait("somebody waits", func() bool {
-		l.g.watch.mu.Lock()
-		defer l.g.watch.mu.Unlock()
-		return l.g.watch.asks == 1
+		n := 0
+		for _, p := range l.places() {
+			p.mu.Lock()
+			n += p.asks
+			p.mu.Unlock()
+		}
+		return n == 1
 	})
 	go func() { _ = l.g.Load(nil) }()
 	select {
@@ -447,17 +460,20 @@ func TestAgain(t *testing.T) {
 	l := newLab(t)
 	// An agent that is killed between the copy and the removal.
 	keep := l.g.keep
-	l.g.keep = func(ctx context.Context, f *os.File, about func() platform.Kept, alone func() bool) (string, func(), error) {
-		id, _, err := keep(ctx, f, about, alone)
+	l.g.keep = func(ctx context.Context, f *os.File, about func() platform.Kept, alone func() bool) (string, func(), func(), error) {
+		id, _, _, err := keep(ctx, f, about, alone)
+		if err == nil && len(l.kept()) >= 2 {
+			time.Sleep(100 * time.Millisecond)
+		}
 		if err == nil {
 			err = errors.New("killed")
 		}
-		return id, nil, err
+		return id, nil, nil, err
 	}
 	l.set(policy{mode: enforce.Enforce, late: true})
-	l.wait("it has caught up", func() bool { _, err := os.Stat(l.g.mark); return err == nil })
+	l.wait("it has caught up", func() bool { _, err := os.Stat(l.g.until); return err == nil })
 	l.sh("echo $secret >$disk/a; echo $secret >$sync/b")
-	l.wait("both are copied", func() bool { return len(l.kept()) == 2 })
+	l.wait("both are copied", func() bool { return slices.Contains(l.kept(), "a") && slices.Contains(l.kept(), "b") })
 	l.g.Stop()
 	l.sh("echo $secret >$disk/meanwhile; echo $secret >$sync/meanwhile; grep -q $secret $disk/a")
 	l.begin()
@@ -466,6 +482,7 @@ func TestAgain(t *testing.T) {
 		out, _ := l.try("grep -rl $secret $disk $sync")
 		return out == ""
 	})
+	l.wait("each is kept once", func() bool { return len(l.kept()) == 4 })
 	if got := l.kept(); !slices.Equal(got, []string{"a", "b", "meanwhile", "meanwhile"}) {
 		t.Errorf("%v", got)
 	}
@@ -480,6 +497,66 @@ func TestMany(t *testing.T) {
 	l.wait("the last ones are found", func() bool { return len(l.kept()) == 2 })
 	l.slow.Store(0)
 	l.wait("all are looked into", func() bool { return l.now().Behind == 0 })
+}
+
+// What comes with a directory is looked into however old it is; and a folder that is put in the place of another one is watched.
+func TestMoved(t *testing.T) {
+	l := newLab(t)
+	l.sh("mkdir -p $home/anna/old/deep; echo $secret >$home/anna/old/deep/x; echo harmless >$home/anna/old/y; sleep 0.3")
+	l.set(policy{mode: enforce.Enforce, late: true})
+	l.sh("sleep 1.2; mv $home/anna/old $sync/old")
+	l.wait("it is taken", func() bool { return slices.Equal(l.kept(), []string{"x"}) })
+	l.sh("mv $sync/old $home/anna/back; echo $secret >$home/anna/back/deep/y; sleep 0.3; cat $home/anna/back/deep/y") // it has left
+	l.sh("mv $sync $home/anna/x; mkdir $sync; chown 1000:1000 $sync")
+	l.set(policy{mode: enforce.Enforce, late: true})
+	l.sh("echo $secret >$sync/new")
+	l.wait("it is taken", func() bool { return slices.Equal(l.kept(), []string{"new", "x"}) })
+	l.sh("echo $secret >$home/anna/x/free; sleep 0.3; cat $home/anna/x/free")
+	if out := l.now(); out.Held != 0 {
+		t.Errorf("%+v", out)
+	}
+}
+
+// By another mount, as a sandbox has it, and by a file that had no name, nothing gets past.
+func TestByways(t *testing.T) {
+	l := newLab(t)
+	l.set(policy{mode: enforce.Enforce, late: true})
+	l.slow.Store(int64(200 * time.Millisecond))
+	out, err := l.try("mkdir -p $home/anna/box; unshare -m sh -c 'mount --bind $sync $home/anna/box && echo $secret >$home/anna/box/f; cat $home/anna/box/f'")
+	if err == nil || strings.Contains(out, secret) {
+		t.Errorf("%v %q", err, out)
+	}
+	l.wait("it is taken", func() bool { return len(l.kept()) == 1 })
+	l.slow.Store(0)
+	l.sh(`python3 - <<'E'
+import os, subprocess, time
+d, s = os.environ["disk"], os.environ["secret"].encode()
+w = os.open(d, os.O_TMPFILE | os.O_RDWR)
+os.write(w, s)
+r = os.open("/proc/self/fd/%d" % w, os.O_RDONLY)
+os.close(w)
+time.sleep(0.5)
+subprocess.run(["ln", "-L", "/proc/%d/fd/%d" % (os.getpid(), r), d + "/named"], check=True)
+E`)
+	l.wait("it is taken", func() bool { return size(t, l.at+"/named") == 0 })
+}
+
+// What was known to be harmless by other rules is looked into again; and disks that cannot be listed for a moment stay watched.
+func TestChanged(t *testing.T) {
+	l := newLab(t)
+	l.set(policy{mode: enforce.Monitor})
+	l.sh("echo $secret >$sync/a; sleep 0.3; cat $sync/a >/dev/null")
+	l.wait("it is told", func() bool { return l.told("canary") > 0 })
+	l.set(policy{mode: enforce.Enforce, late: true})
+	if out, err := l.try("cat $sync/a"); strings.Contains(out, secret) {
+		t.Errorf("%v %q", err, out)
+	}
+	l.g.outside = func() ([]platform.OutsideDisk, error) { return nil, errors.New("no list") }
+	if out := l.now(); len(out.Places) != 3 || out.Places[2].Why == "" || !out.Places[1].Watched {
+		t.Errorf("%+v", out)
+	}
+	l.sh("echo $secret >$disk/b")
+	l.wait("it is taken", func() bool { return slices.Contains(l.kept(), "b") })
 }
 
 // A user's own configuration leads nowhere that is not theirs.

@@ -1,433 +1,260 @@
 package outgoing
 
 import (
-	"bytes"
-	"encoding/binary"
+	"context"
 	"errors"
 	"fmt"
-	"os"
+	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform/fanotify"
-	"github.com/warderd/warder/platform/paths"
 )
 
-// place is where files leave the machine: a file system on an external disk, or a folder that a client copies. Its parts that change
-// are the watch's, under its lock.
+// place is where files leave the machine, and what is known of the files there: a file system on an external disk, or a folder that a
+// client copies. Each has a group of the kernel's and goroutines of its own: the kernel opens a file while it hands a notice over, which
+// a file system that does not answer can make last for ever, and no other place may wait for that.
 type place struct {
-	key   string // of the file system's mount, or the folder
-	disk  string // the file system's number, as the kernel has it: "8:1"
-	name  string // for people
-	app   string // the client's ID; "" for a disk
-	root  string
-	dev   uint64 // of the files on a disk
-	mount int    // its number; 0 for a folder
-	uid   uint32 // whose folder it is
+	g    *Guard
+	log  *slog.Logger
+	key  string // of the mount, or of the folder and its inode
+	name string // for people
+	app  string // the client's ID; "" for a disk
+	disk string // the file system's number, as the kernel has it: "8:1"; of a disk
+	root string // where it is mounted, or the folder
+	id   inode  // of a folder
 
-	since  time.Time // what was written from then on is looked into
-	armed  bool
-	arming bool
-	holds  bool
-	behind bool // not all of what was written was noticed
-	why    string
+	over     chan struct{} // closed once nothing works any more
+	work     chan struct{} // something may have to be looked into
+	takes    chan struct{} // something may have to be taken away
+	arrivals chan arrival
+	coming   atomic.Int32 // arrivals that wait, or are looked at
+	ctx      context.Context
+	end      context.CancelFunc
+
+	mu    sync.Mutex
+	fan   int // fanotify; -1 once it is closed
+	inot  int // inotify: what comes into a sync folder, and new directories there
+	wake  int
+	ended bool
+	mount uint64 // the number of the mount by which it is watched
+	moved bool   // the folder has another name by now, or is another one
+
+	since   time.Time // what was written from then on is looked into
+	holds   bool      // who opens a file waits
+	armed   bool
+	arming  bool
+	walking bool // what was not noticed is looked for
+	behind  bool // not all of what was written was noticed
+	marked  bool // as the mode asks
+	why     string
+	late    int
+
+	dirs    map[int32]string // of a sync folder, by inotify's number
+	pending map[string]int   // directories that have come and are not looked at yet
+	items   map[inode]*item
+	asks    int
+	clean   map[inode]stamp
+	turn    int // counts what clean is about
 }
 
-// called is the place for people.
-func (p *place) called() string {
-	if p == nil {
-		return "a sync folder"
-	}
-	return p.name
-}
-
-// set says which places there are. What is new is watched; it returns when that is so, or has taken too long.
-func (w *watch) set(list []*place, holds bool) {
-	w.mu.Lock()
-	if w.closed {
-		w.mu.Unlock()
-		return
-	}
-	if w.holds && !holds {
-		for _, it := range w.items {
-			w.answer(it, true)
-		}
-		for _, it := range w.items {
-			if it.state == guilty && !it.taking || it.state == unknown {
-				w.forget(it, true)
-			}
-		}
-	}
-	w.holds = holds
-	now := map[string]bool{}
-	var todo []*place
-	for _, p := range list {
-		now[p.key] = true
-		old := w.places[p.key]
-		if old == nil {
-			w.places[p.key], old = p, p
-		}
-		if (!old.armed || old.holds != holds) && !old.arming {
-			old.arming = true
-			todo = append(todo, old)
-		}
-	}
-	for key, p := range w.places {
-		if !now[key] {
-			delete(w.places, key)
-			for wd, d := range w.dirs {
-				if d.place == p {
-					_, _ = unix.InotifyRmWatch(w.names, uint32(wd)) //nolint:gosec // so it is
-					delete(w.dirs, wd)
-				}
-			}
-		}
-	}
-	w.mu.Unlock()
-	done := make(chan struct{}, len(todo))
-	for _, p := range todo {
-		go func() {
-			w.arm(p, holds)
-			done <- struct{}{}
-		}()
-	}
-	late := time.After(armWait)
-	for range todo {
-		select {
-		case <-done:
-		case <-late: // it goes on by itself, and is said to be unwatched until then
-			return
-		}
-	}
-}
-
-// arm watches one place. A file system that does not answer keeps a goroutine of its own.
-func (w *watch) arm(p *place, holds bool) {
-	var dev uint64
-	err := w.with(func(fan, names int) (err error) {
-		if p.app == "" {
-			dev, err = markDisk(fan, p, holds)
-			return err
-		}
-		return w.markFolder(fan, names, p, p.root, holds)
-	})
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	p.arming, p.armed, p.holds, p.why = false, err == nil, holds && err == nil, ""
-	if p.dev = dev; err != nil {
-		p.why = "it cannot be watched: " + err.Error()
-	}
-	if errors.Is(err, errMany) {
-		p.armed, p.holds, p.why = true, holds, err.Error()
-	}
-	if p.armed && p.app == "" && p.since.Before(w.begun) {
-		p.behind = true // what was written while no agent watched
-	}
-	w.nudge()
-}
-
-// with lends descriptors of its own to somebody who may take longer than ours live.
-func (w *watch) with(do func(fan, names int) error) error {
-	w.mu.Lock()
-	if w.closed {
-		w.mu.Unlock()
-		return errClosed
-	}
-	fan, err1 := unix.FcntlInt(uintptr(w.fan), unix.F_DUPFD_CLOEXEC, 0)     //nolint:gosec // a descriptor
-	names, err2 := unix.FcntlInt(uintptr(w.names), unix.F_DUPFD_CLOEXEC, 0) //nolint:gosec // a descriptor
-	w.mu.Unlock()
-	defer func() { _, _ = unix.Close(fan), unix.Close(names) }()
-	if err := errors.Join(err1, err2); err != nil {
-		return err
-	}
-	return do(fan, names)
-}
-
-var errClosed = errors.New("nothing is watched any more")
-
-// markDisk watches a whole file system, by a mount of it.
-func markDisk(fan int, p *place, holds bool) (dev uint64, err error) {
-	at, err := unix.Open(p.root, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+// open begins to watch it; nothing is marked yet.
+func (p *place) open() error {
+	const how = unix.FAN_CLASS_CONTENT | unix.FAN_CLOEXEC | unix.FAN_NONBLOCK | unix.FAN_UNLIMITED_MARKS
+	fan, err := unix.FanotifyInit(how, unix.O_RDONLY|unix.O_LARGEFILE|unix.O_CLOEXEC|unix.O_NONBLOCK)
 	if err != nil {
-		return 0, &os.PathError{Op: "open", Path: p.root, Err: err}
+		return fmt.Errorf("files that are written cannot be watched (fanotify): %w", err)
 	}
-	defer unix.Close(at)
-	var st unix.Statx_t
-	if err := unix.Statx(at, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st); err != nil {
-		return 0, err
+	inot, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		_ = unix.Close(fan)
+		return fmt.Errorf("sync folders cannot be watched (inotify): %w", err)
 	}
-	if st.Mask&unix.STATX_MNT_ID != 0 && st.Mnt_id != uint64(p.mount) { //nolint:gosec // not negative
-		return 0, fmt.Errorf("something else is mounted at %s by now", enforce.Plain(p.root))
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		_, _ = unix.Close(fan), unix.Close(inot)
+		return fmt.Errorf("files that are written cannot be watched: %w", err)
 	}
-	return unix.Mkdev(st.Dev_major, st.Dev_minor), mark(fan, at, unix.FAN_MARK_FILESYSTEM, 0, holds)
-}
-
-// mark watches what is written, and has who opens a file wait, or not any more.
-func mark(fan, at int, how uint, also uint64, holds bool) error {
-	path := fmt.Sprintf("/proc/self/fd/%d", at)
-	mask := uint64(unix.FAN_CLOSE_WRITE) | also
-	if holds {
-		return unix.FanotifyMark(fan, unix.FAN_MARK_ADD|how, mask|unix.FAN_OPEN_PERM, unix.AT_FDCWD, path)
-	}
-	if err := unix.FanotifyMark(fan, unix.FAN_MARK_ADD|how, mask, unix.AT_FDCWD, path); err != nil {
-		return err
-	}
-	if err := unix.FanotifyMark(fan, unix.FAN_MARK_REMOVE|how, unix.FAN_OPEN_PERM, unix.AT_FDCWD, path); err != nil && !errors.Is(err, unix.ENOENT) {
-		return err
-	}
+	p.fan, p.inot, p.wake, p.over = fan, inot, wake, make(chan struct{})
+	p.work, p.takes, p.arrivals = make(chan struct{}, 1), make(chan struct{}, 1), make(chan arrival, 1024)
+	p.dirs, p.pending, p.items, p.clean = map[int32]string{}, map[string]int{}, map[inode]*item{}, map[inode]stamp{}
+	p.ctx, p.end = context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() { p.listen(fan, inot, wake) })
+	all.Go(p.looking)
+	all.Go(p.taking)
+	all.Go(p.arriving)
+	go func() {
+		all.Wait()
+		close(p.over)
+	}()
 	return nil
 }
 
-var errMany = fmt.Errorf("only %d directories of sync folders are watched, and there are more", maxDirs)
-
-// markFolder watches a directory of a sync folder and those below it, and looks at what was written there since.
-func (w *watch) markFolder(fan, names int, p *place, path string, holds bool) error {
-	root, err := paths.OpenDir(path)
-	if err != nil {
-		return err
+// close ends it. Who waits goes on at once; it returns when nothing works any more, or after a while, if the file system does not answer.
+func (p *place) close() {
+	p.mu.Lock()
+	if p.wake >= 0 {
+		_, _ = unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(root.Fd()), &st); err != nil { //nolint:gosec // a descriptor
-		_ = root.Close()
-		return err
+	p.ended = true
+	p.mu.Unlock()
+	p.nudge()
+	select {
+	case <-p.over:
+	case <-time.After(10 * time.Second):
+		p.log.Warn("a file system does not answer; a file on it that was being taken away stays where it is", "place", p.name)
 	}
-	left := maxWalk
-	err = w.markTree(fan, names, p, root, path, st.Dev, holds, 0, &left)
-	if err == nil && left <= 0 {
-		err = fmt.Errorf("only %d names of it were looked at, and there are more", maxWalk)
-	}
-	return err
 }
 
-// markTree does it for one directory, which it closes.
-func (w *watch) markTree(fan, names int, p *place, dir *os.File, path string, dev uint64, holds bool, depth int, left *int) error {
-	defer dir.Close()
-	at := int(dir.Fd()) //nolint:gosec // a descriptor
-	if err := mark(fan, at, 0, unix.FAN_EVENT_ON_CHILD, holds); err != nil {
-		return err
-	}
-	wd, err := unix.InotifyAddWatch(names, fmt.Sprintf("/proc/self/fd/%d", at), unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_ONLYDIR)
-	if err != nil {
-		return err
-	}
-	w.mu.Lock()
-	_, known := w.dirs[int32(wd)] //nolint:gosec // so it is
-	many := !known && len(w.dirs) >= maxDirs
-	if many {
-		_, _ = unix.InotifyRmWatch(names, uint32(wd)) //nolint:gosec // so it is
-	} else {
-		w.dirs[int32(wd)] = directory{p, path} //nolint:gosec // so it is
-	}
-	w.mu.Unlock()
-	if many {
-		return errMany
-	}
-	var errs []error
-	for *left > 0 {
-		list, err := dir.Readdirnames(min(1000, *left))
-		if len(list) == 0 || err != nil {
-			break
+// drop lets everybody go on, and closes what they were asked by. It is the end of who listens.
+func (p *place) drop() {
+	p.mu.Lock()
+	p.ended = true
+	for id, it := range p.items {
+		p.answer(it, true)
+		if it.state != looking && !it.taking { // a worker has it, and closes it
+			it.shut()
 		}
-		*left -= len(list)
-		for _, name := range list {
-			var st unix.Stat_t
-			if unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Dev != dev {
-				continue
-			}
-			switch st.Mode & unix.S_IFMT {
-			case unix.S_IFDIR:
-				if depth >= maxDepth {
-					errs = append(errs, fmt.Errorf("it has directories in each other that are more than %d deep", maxDepth))
-					continue
-				}
-				fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-				if err != nil {
-					continue // it has gone
-				}
-				if err := w.markTree(fan, names, p, os.NewFile(uintptr(fd), name), path+"/"+name, dev, holds, depth+1, left); err != nil { //nolint:gosec // a descriptor
-					errs = append(errs, err)
-					if errors.Is(err, errMany) {
-						return err
-					}
-				}
-			case unix.S_IFREG:
-				if !stampOf(&st).newest().Before(p.since) {
-					w.came(dir, name)
-				}
-			}
-		}
+		delete(p.items, id)
 	}
-	return errors.Join(errs...)
+	p.end()
+	_, _, _ = unix.Close(p.fan), unix.Close(p.inot), unix.Close(p.wake)
+	p.fan, p.inot, p.wake = -1, -1, -1
+	close(p.arrivals)
+	p.mu.Unlock()
+	p.nudge()
 }
 
-// came has a file looked into that was found.
-func (w *watch) came(dir *os.File, name string) {
-	f, _, err := openFile(dir, name)
-	if err != nil {
+// nudge has both workers see what there is to do.
+func (p *place) nudge() {
+	for _, c := range []chan struct{}{p.work, p.takes} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// renew has everything looked into again that is written from now on: the rules are others.
+func (p *place) renew() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.clean)
+	p.turn++
+}
+
+// hold has who opens a file wait, or not any more, and watches what is not watched yet. It returns when that is so, or has taken too
+// long.
+func (p *place) hold(holds bool) {
+	p.mu.Lock()
+	if p.ended || p.arming {
+		p.holds = p.holds && holds
+		p.mu.Unlock()
 		return
 	}
-	for range 1000 { // while there is no room: it is this walk that waits
-		w.mu.Lock()
-		full := !w.closed && !w.room(false)
-		w.mu.Unlock()
-		if !full {
-			break
+	if p.holds && !holds {
+		for _, it := range p.items {
+			p.answer(it, true)
+			if it.state == guilty && !it.taking || it.state == unknown && !it.taking {
+				p.forget(it, true)
+			}
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
-	w.written(f, 0)
-}
-
-// catchUp looks for what was written and not noticed.
-func (w *watch) catchUp(p *place) {
-	w.mu.Lock()
-	since, app, root, dev, holds := p.since, p.app, p.root, p.dev, w.holds
-	p.arming = true
-	w.mu.Unlock()
+	todo := !p.armed || p.holds != holds || p.why != ""
+	p.holds, p.arming = holds, todo
+	p.mu.Unlock()
+	if !todo {
+		return
+	}
+	done := make(chan struct{})
 	go func() {
-		if app != "" {
-			w.arm(p, holds)
-			return
-		}
-		dir, err := paths.OpenDir(root)
-		if err == nil {
-			left := maxWalk
-			w.walk(dir, dev, since, 0, &left)
-			if left <= 0 {
-				err = fmt.Errorf("only %d names of it were looked at after notices were lost, and there are more", maxWalk)
-			}
-		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if p.arming = false; err != nil {
-			p.why = err.Error()
-		}
-		w.nudge()
+		p.arm(holds)
+		close(done)
 	}()
-}
-
-// walk looks for files that were changed since, in a directory of a disk, which it closes.
-func (w *watch) walk(dir *os.File, dev uint64, since time.Time, depth int, left *int) {
-	defer dir.Close()
-	at := int(dir.Fd()) //nolint:gosec // a descriptor
-	for *left > 0 {
-		list, err := dir.Readdirnames(min(1000, *left))
-		if len(list) == 0 || err != nil {
-			return
-		}
-		*left -= len(list)
-		for _, name := range list {
-			var st unix.Stat_t
-			if unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Dev != dev {
-				continue
-			}
-			switch st.Mode & unix.S_IFMT {
-			case unix.S_IFDIR:
-				fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-				if err == nil && depth < maxDepth {
-					w.walk(os.NewFile(uintptr(fd), name), dev, since, depth+1, left) //nolint:gosec // a descriptor
-				} else if err == nil {
-					_ = unix.Close(fd)
-				}
-			case unix.S_IFREG:
-				if at := stampOf(&st).newest(); !at.Before(since) && !at.After(time.Now().Add(time.Minute)) {
-					w.came(dir, name)
-				}
-			}
-		}
+	select {
+	case <-done:
+	case <-time.After(armWait): // it goes on by itself, and is said to be unwatched until then
 	}
 }
 
-// named reads what inotify(7) says: what has come into directories of sync folders.
-func (w *watch) named(b []byte) {
-	for len(b) >= unix.SizeofInotifyEvent {
-		e := binary.NativeEndian
-		wd, mask, n := int32(e.Uint32(b)), e.Uint32(b[4:]), int(e.Uint32(b[12:])) //nolint:gosec // so it is
-		b = b[unix.SizeofInotifyEvent:]
-		if n < 0 || n > len(b) {
-			return
+// arm watches it. A file system that does not answer keeps this goroutine.
+func (p *place) arm(holds bool) {
+	p.mu.Lock()
+	first := !p.armed
+	since := p.since
+	p.mu.Unlock()
+	err := p.with(func(fan, inot int) error {
+		if p.app == "" {
+			return p.markDisk(fan, holds)
 		}
-		raw, _, _ := bytes.Cut(b[:n], []byte{0})
-		b = b[n:]
-		if mask&unix.IN_Q_OVERFLOW != 0 {
-			w.behind("the kernel could not keep all names")
+		return p.markFolder(fan, inot, p.root, since, holds)
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var partly partial
+	p.arming, p.armed, p.marked, p.why = false, err == nil || errors.As(err, &partly), holds, ""
+	if err != nil {
+		p.why = err.Error()
+	}
+	if p.armed && p.app == "" && first {
+		p.behind = true // what was written while no agent watched, or since it was mounted
+	}
+	p.nudge()
+}
+
+// partial says that a place is watched, but not all of it.
+type partial struct{ error }
+
+// with lends descriptors of its own to somebody who may take longer than ours live.
+func (p *place) with(do func(fan, inot int) error) error {
+	p.mu.Lock()
+	if p.ended {
+		p.mu.Unlock()
+		return errEnded
+	}
+	fan, err1 := unix.FcntlInt(uintptr(p.fan), unix.F_DUPFD_CLOEXEC, 0)   //nolint:gosec // a descriptor
+	inot, err2 := unix.FcntlInt(uintptr(p.inot), unix.F_DUPFD_CLOEXEC, 0) //nolint:gosec // a descriptor
+	p.mu.Unlock()
+	defer func() { _, _ = unix.Close(fan), unix.Close(inot) }()
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	return do(fan, inot)
+}
+
+var errEnded = errors.New("it is not watched any more")
+
+// watched says what the kernel has: whether what is written is noticed, and whether who opens a file waits.
+func (p *place) watched() (notices, holds bool, err error) {
+	var marks []fanotify.Mark
+	if err := p.with(func(fan, _ int) (err error) { marks, err = fanotify.Marks(fan); return err }); err != nil {
+		return false, false, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n, m := 0, 0
+	for _, x := range marks {
+		if (x.Ino == 0) != (p.app == "") || x.Mask&unix.FAN_CLOSE_WRITE == 0 {
 			continue
 		}
-		w.mu.Lock()
-		d, ok := w.dirs[wd]
-		if mask&unix.IN_IGNORED != 0 {
-			delete(w.dirs, wd)
-			ok = false
-		}
-		w.mu.Unlock()
-		if ok && len(raw) > 0 {
-			w.arrive(d, string(raw), mask&unix.IN_ISDIR != 0)
+		if n++; x.Mask&unix.FAN_OPEN_PERM != 0 {
+			m++
 		}
 	}
+	want := 1
+	if p.app != "" { // as many as there are directories, or more: of those that have left the folder
+		want = max(1, len(p.dirs))
+	}
+	return p.armed && n >= want, p.armed && p.marked && m >= want, nil
 }
 
-// arrive looks at what has come, in the background: the one who listens may not open what is watched.
-func (w *watch) arrive(d directory, name string, isDir bool) {
-	select {
-	case w.arrivals <- arrival{d, name, isDir}:
-	default:
-		w.mu.Lock()
-		d.place.behind = true
-		w.mu.Unlock()
-		w.nudge()
-	}
-}
-
-type arrival struct {
-	directory
-	name  string
-	isDir bool
-}
-
-// arriving looks at what has come, one after the other.
-func (w *watch) arriving() {
-	for a := range w.arrivals {
-		w.mu.Lock()
-		p := w.places[a.place.key]
-		holds, closed := w.holds, w.closed
-		w.mu.Unlock()
-		switch {
-		case closed || p != a.place:
-		case a.isDir:
-			err := w.with(func(fan, names int) error { return w.markFolder(fan, names, p, a.path+"/"+a.name, holds) })
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
-				w.mu.Lock()
-				p.why = fmt.Sprintf("a directory of it cannot be watched: %v", err)
-				w.mu.Unlock()
-			}
-		default:
-			if dir, err := paths.OpenDir(a.path); err == nil {
-				w.came(dir, a.name)
-				_ = dir.Close()
-			}
-		}
-	}
-}
-
-// marked lists what the kernel says is watched: file systems by the numbers of their devices, and how many directories.
-func (w *watch) marked() (disks map[string]bool, dirs int, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return nil, 0, errClosed
-	}
-	marks, err := fanotify.Marks(w.fan)
-	disks = map[string]bool{}
-	for _, m := range marks {
-		switch {
-		case m.Mask&unix.FAN_CLOSE_WRITE == 0:
-		case m.Ino == 0:
-			disks[fmt.Sprintf("%d:%d", m.Dev>>20, m.Dev&(1<<20-1))] = m.Mask&unix.FAN_OPEN_PERM != 0
-		default:
-			dirs++
-		}
-	}
-	return disks, dirs, err
+// quiet reports whether all that was written there has been looked into.
+func (p *place) quiet() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.armed && !p.arming && !p.behind && !p.walking && p.coming.Load() == 0 && len(p.items) == 0
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,13 +14,13 @@ import (
 	"github.com/warderd/warder/platform/paths"
 )
 
-// reopen opens a file again: by what the kernel handed over, or by its path if that still leads to it.
-func (it *item) reopen(how int) (f *os.File, st unix.Stat_t, err error) {
+// reopen opens a file again: by what the kernel handed over, by its handle, or by its path if that still leads to it.
+func (it *item) reopen(how int) (f *os.File, st stat, err error) {
 	how |= unix.O_NONBLOCK | unix.O_CLOEXEC
 	fd := -1
 	if it.f != nil {
 		fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", it.f.Fd()), how, 0)
-	} else if fd, err = it.byHandle(how); err != nil {
+	} else if fd, err = it.byHandle(how); err != nil && (it.handle == nil || errors.Is(err, unix.ESTALE) || errors.Is(err, unix.EOPNOTSUPP)) {
 		var dir *os.File
 		if dir, err = paths.OpenDir(filepath.Dir(it.path)); err != nil {
 			return nil, st, errGone // its place has gone, or it has another name; who opens it is asked about it anew
@@ -36,7 +35,7 @@ func (it *item) reopen(how int) (f *os.File, st unix.Stat_t, err error) {
 		return nil, st, fmt.Errorf("it cannot be opened: %w", err)
 	}
 	f = os.NewFile(uintptr(fd), "taken") //nolint:gosec // a descriptor
-	if err := unix.Fstat(fd, &st); err != nil || (inode{st.Dev, st.Ino}) != it.inode || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink == 0 {
+	if st, err = statOf(fd); err != nil || st.id != it.inode || !st.regular() {
 		_ = f.Close()
 		return nil, st, errGone
 	}
@@ -45,7 +44,7 @@ func (it *item) reopen(how int) (f *os.File, st unix.Stat_t, err error) {
 
 // byHandle opens a file whatever its name is now.
 func (it *item) byHandle(how int) (int, error) {
-	if it.handle == nil || it.place == nil {
+	if it.handle == nil {
 		return -1, errGone
 	}
 	on, err := unix.Open(it.place.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
@@ -59,53 +58,67 @@ func (it *item) byHandle(how int) (int, error) {
 // take copies a file into the quarantine and takes it away. Who opens it meanwhile is refused already; a lease (fcntl(2), F_SETLEASE)
 // says that nobody had it open before. On a disk it is emptied, under all of its names; in a sync folder too, unless it has a name
 // elsewhere: then its name there is removed.
-func (w *watch) take(it *item) (id string, err error) {
+func (p *place) take(it *item) (id string, err error) {
 	f, st, err := it.reopen(unix.O_RDWR)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	w.mu.Lock()
+	p.mu.Lock()
 	it.shut() // an open file of our own would be in the way of the lease, and keep the disk busy
-	w.mu.Unlock()
+	p.mu.Unlock()
 	fd := int(f.Fd()) //nolint:gosec // a descriptor
-	if stampOf(&st) != it.stamp {
+	if err := lease(fd); err != nil {
+		return "", err
+	}
+	defer func() { _, _ = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK) }() //nolint:gosec // a descriptor
+	if st, err = statOf(fd); err != nil {
+		return "", err
+	}
+	if st.stamp.size != it.stamp.size || st.stamp.mtime != it.stamp.mtime {
 		return "", errChanged
 	}
-	leased, err := lease(fd)
-	if err != nil {
-		return "", err
-	}
-	if leased {
-		defer func() { _, _ = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK) }() //nolint:gosec // a descriptor
-	}
-	path, elsewhere, err := w.name(it, fd, &st)
-	if err != nil {
-		return "", err
-	}
-	same := func() bool {
-		var now unix.Stat_t
-		if leased {
-			how, err := unix.FcntlInt(uintptr(fd), unix.F_GETLEASE, 0) //nolint:gosec // a descriptor
-			return err == nil && how == unix.F_WRLCK
+	it.stamp = st.stamp // it may have got another name
+	path := pathOf(fd)
+	p.mu.Lock()
+	left := p.left(&st, path)
+	ours := st.mount == p.mount || p.app == ""
+	p.mu.Unlock()
+	switch {
+	case st.links == 0: // its owner has removed it. Somebody may hold it in a way that no lease knows (O_PATH), and give it a name
+		if err := f.Truncate(0); err != nil {
+			return "", err
 		}
-		return unix.Fstat(fd, &now) == nil && stampOf(&now) == it.stamp
+		return "", errGone
+	case left:
+		return "", errGone
+	case !ours && st.links > 1:
+		return "", errNameless
+	}
+	alone := func() bool {
+		how, err := unix.FcntlInt(uintptr(fd), unix.F_GETLEASE, 0) //nolint:gosec // a descriptor
+		return err == nil && how == unix.F_WRLCK
 	}
 	reason, _ := it.judge.SensitiveReason(it.judge.Sensitive(&it.fact), &it.fact)
-	id, drop, err := w.g.keep(w.ctx, f, func() platform.Kept {
-		return platform.Kept{Path: path, Place: it.place.called(), Setting: settingOf(&it.fact), Reason: reason}
-	}, same)
-	if err != nil && !same() {
+	id, drop, done, err := p.g.keep(p.ctx, f, func() platform.Kept {
+		return platform.Kept{Path: path, Place: p.name, Setting: settingOf(&it.fact), Reason: reason}
+	}, alone)
+	if err != nil && !alone() {
 		return "", errBusy
 	}
 	if err != nil {
 		return "", err
 	}
-	if !same() {
+	if !alone() {
 		drop()
 		return "", errBusy
 	}
-	if elsewhere {
+	// It may have been moved out of the folder meanwhile, or have got another name: both change its times.
+	if now, err := statOf(fd); err != nil || now.stamp != it.stamp || now.links != st.links {
+		drop()
+		return "", errors.Join(err, errMoved)
+	}
+	if p.app != "" && st.links > 1 {
 		err = unlink(path, it.inode)
 	} else {
 		err = f.Truncate(0)
@@ -115,35 +128,23 @@ func (w *watch) take(it *item) (id string, err error) {
 		return "", fmt.Errorf("it cannot be taken away: %w", err)
 	}
 	if err := f.Sync(); err != nil { // the quarantine has the only copy from here on
-		w.log.Warn("that a file was emptied may not last", "error", err)
+		p.log.Warn("that a file was emptied may not last", "error", err)
+	}
+	done()
+	if p.app != "" && st.links > 1 {
+		p.lost("it may have more names in the folder")
 	}
 	return id, nil
 }
 
-var errNameless = errors.New("its name there is not known, and it has others")
+var (
+	errMoved    = errors.New("it was given another name meanwhile")
+	errNameless = errors.New("its name there is not known, and it has others")
+	errLeases   = errors.New("its file system has no leases: it cannot be taken without losing what others write to it meanwhile")
+)
 
-// name is where a file is that is to be taken away, and whether it has a name elsewhere as well, under which it stays. What has left a
-// sync folder meanwhile is gone.
-func (w *watch) name(it *item, fd int, st *unix.Stat_t) (path string, elsewhere bool, err error) {
-	path = pathOf(fd)
-	if it.place != nil && it.place.app == "" {
-		return path, false, nil
-	}
-	w.mu.Lock()
-	p := w.place(st.Dev, path)
-	w.mu.Unlock()
-	leads := leadsTo(path, st)
-	switch {
-	case strings.HasSuffix(path, " (deleted)") && !leads, leads && p == nil:
-		return "", false, errGone
-	case !leads && st.Nlink > 1:
-		return "", false, errNameless
-	}
-	return path, st.Nlink > 1, nil
-}
-
-// lease makes sure that nobody else has a file open. ok is false on file systems without leases.
-func lease(fd int) (ok bool, err error) {
+// lease makes sure that nobody else has a file open.
+func lease(fd int) (err error) {
 	for range leaseTries { // whoever was refused just now has not ended yet
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK) //nolint:gosec // a descriptor
 		if !errors.Is(err, unix.EAGAIN) {
@@ -153,21 +154,26 @@ func lease(fd int) (ok bool, err error) {
 	}
 	switch {
 	case errors.Is(err, unix.EAGAIN):
-		return false, errBusy
+		return errBusy
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
-		return false, nil
+		return errLeases
 	}
-	return err == nil, err
+	return err
 }
 
-// unlink removes one name of a file, and no other file: the name gets another one first, which nobody knows.
+// asideName begins the name that a file gets before its name is removed. A file that is found under such a name is one that was being
+// removed when the agent ended.
+const asideName = ".warder-"
+
+// unlink removes one name of a file, and no other file: the name gets another one first, which nobody knows, because the directory is its
+// owner's.
 func unlink(path string, id inode) error {
 	dir, err := paths.OpenDir(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	at, name, aside := int(dir.Fd()), filepath.Base(path), ".warder-"+rand.Text() //nolint:gosec // a descriptor
+	at, name, aside := int(dir.Fd()), filepath.Base(path), asideName+rand.Text() //nolint:gosec // a descriptor
 	if err := unix.Renameat2(at, name, at, aside, unix.RENAME_NOREPLACE); err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // keptData puts a file with sensitive data into a store.
-func keptData(t *testing.T, s *Store, path, contents string) (id string, drop func(), err error) {
+func keptData(t *testing.T, s *Store, path, contents string) (id string, done func(), err error) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(contents), 0o600); err != nil {
 		t.Fatal(err)
@@ -23,7 +23,8 @@ func keptData(t *testing.T, s *Store, path, contents string) (id string, drop fu
 		t.Fatal(err)
 	}
 	defer f.Close()
-	return s.keepData(t.Context(), f, func() platform.Kept { return platform.Kept{Path: path, Setting: "dlp.patterns"} }, nil)
+	id, _, done, err = s.keepData(t.Context(), f, func() platform.Kept { return platform.Kept{Path: path, Setting: "dlp.patterns"} }, nil)
+	return id, done, err
 }
 
 // Files with sensitive data go after their days, whatever the clock says; others stay.
@@ -71,29 +72,41 @@ func TestExpire(t *testing.T) {
 	}
 }
 
-// The same file from the same place is kept once, and giving the second copy up leaves the first.
-func TestSame(t *testing.T) {
+// The same file from the same place is kept once, and for as long as the newest of it: also if its name was being removed.
+func TestTidy(t *testing.T) {
 	s := store(t)
+	now := time.Now()
+	s.now = func() time.Time { now = now.Add(30 * time.Hour); return now }
 	path := filepath.Join(t.TempDir(), "card")
-	id, _, err := keptData(t, s, path, "4111")
+	first, _, err := keptData(t, s, path, "4111")
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, drop, err := keptData(t, s, path, "4111")
-	if err != nil || again != id {
-		t.Errorf("%s %s %v", id, again, err)
+	other, _, err := keptData(t, s, path, "5500")
+	if err != nil {
+		t.Fatal(err)
 	}
-	drop()
-	if _, err := s.Find(id); err != nil {
+	again, done, err := keptData(t, s, path, "4111")
+	if err != nil || again == first {
+		t.Fatal(again, err)
+	}
+	done()
+	if _, err := s.Find(first); !errors.Is(err, ErrAbsent) {
 		t.Error(err)
 	}
-	other, drop, err := keptData(t, s, path, "5500")
-	if err != nil || other == id {
-		t.Errorf("%s %v", other, err)
+	aside, _, err := keptData(t, s, filepath.Join(filepath.Dir(path), asideName+"X"), "5500")
+	if err != nil {
+		t.Fatal(err)
 	}
-	drop()
-	if list, _, _ := s.List(); len(list) != 1 {
-		t.Errorf("%v", list)
+	if err := s.tidy(); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Find(aside); !errors.Is(err, ErrAbsent) {
+		t.Error(err)
+	}
+	x, err := s.Find(again)
+	if _, err2 := s.Find(other); err != nil || err2 != nil || x.Day <= 1 {
+		t.Errorf("%v %v %+v", err, err2, x)
 	}
 	if _, _, err := keptData(t, Open(filepath.Join(t.TempDir(), "small"), Bounds{Bytes: 2, Items: 5}), path, "5500"); !errors.Is(err, ErrFull) {
 		t.Error(err)

@@ -24,22 +24,20 @@ const chunk = 1 << 20
 // the original; if it cannot, it purges the copy. undisturbed is asked again and again whether nobody else has opened the
 // original.
 func (s *Store) Keep(ctx context.Context, f *os.File, about func(*Item) error, undisturbed func() bool) (x Item, err error) {
-	x, _, err = s.put(ctx, f, about, undisturbed, false)
-	return x, err
+	return s.put(ctx, f, about, undisturbed, false)
 }
 
-// put is Keep. data says that the file has sensitive data: then the same contents from the same place are kept once, and before says
-// that they were there already, because somebody was ended between keeping a file and removing it.
-func (s *Store) put(ctx context.Context, f *os.File, about func(*Item) error, undisturbed func() bool, data bool) (x Item, before bool, err error) {
+// put is Keep. data says that the file has sensitive data.
+func (s *Store) put(ctx context.Context, f *os.File, about func(*Item) error, undisturbed func() bool, data bool) (x Item, err error) {
 	st, err := f.Stat()
 	if err != nil {
-		return x, false, err
+		return x, err
 	}
 	if !st.Mode().IsRegular() {
-		return x, false, fmt.Errorf("%s is not a file", st.Mode().Type())
+		return x, fmt.Errorf("%s is not a file", st.Mode().Type())
 	}
 	if err := s.room(st.Size(), data); err != nil {
-		return x, false, err
+		return x, err
 	}
 	x.ID, x.Taken, x.Modified = strings.ToLower(rand.Text())[:idLen], s.now().UTC(), st.ModTime().UTC()
 	if y := x.Modified.Year(); y < 0 || y > 9999 { // some file systems know other years; JSON does not
@@ -47,7 +45,7 @@ func (s *Store) put(ctx context.Context, f *os.File, about func(*Item) error, un
 	}
 	unfinished := filepath.Join(s.dir, newPrefix+x.ID)
 	if err := os.Mkdir(unfinished, 0o700); err != nil {
-		return x, false, err
+		return x, err
 	}
 	done := false
 	defer func() {
@@ -57,37 +55,34 @@ func (s *Store) put(ctx context.Context, f *os.File, about func(*Item) error, un
 	}()
 	out, err := os.OpenFile(filepath.Join(unfinished, fileName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return x, false, err
+		return x, err
 	}
 	x.SHA256, err = copyWhole(ctx, out, io.NewSectionReader(f, 0, st.Size()), st.Size(), undisturbed)
 	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
-		return x, false, err
+		return x, err
 	}
 	x.Size, x.Data = st.Size(), data
 	if err := about(&x); err != nil {
-		return x, false, err
+		return x, err
 	}
 	if data {
-		if old, ok := s.same(&x); ok {
-			return old, true, nil
-		}
 		x.Day = s.day()
 	}
 	b, err := json.MarshalIndent(x, "", "  ")
 	if err != nil {
-		return x, false, err
+		return x, err
 	}
 	if err := durable.Write(filepath.Join(unfinished, recordName), b, 0o600); err != nil {
-		return x, false, err
+		return x, err
 	}
 	if err := flush(unfinished); err != nil {
-		return x, false, err
+		return x, err
 	}
 	if err := os.Rename(unfinished, filepath.Join(s.dir, x.ID)); err != nil {
-		return x, false, err
+		return x, err
 	}
 	done = true
-	return x, false, errors.Join(flush(s.dir), flush(filepath.Dir(s.dir)))
+	return x, errors.Join(flush(s.dir), flush(filepath.Dir(s.dir)))
 }
 
 // flush makes the names in a directory durable, or says why it cannot.
@@ -99,19 +94,36 @@ func flush(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// same finds the file that is kept already.
-func (s *Store) same(x *Item) (Item, bool) {
+// tidy removes older copies of what is kept with sensitive data: the same contents, from the same place, of the same owner. Somebody was
+// ended after the copy and before the file was removed where it was, and it was taken once more. The newest copy stays.
+func (s *Store) tidy() error {
 	list, _, err := s.List()
 	if err != nil {
-		return Item{}, false
+		return err
 	}
-	for _, y := range list {
-		if y.Data && y.SHA256 == x.SHA256 && y.Size == x.Size && y.Path == x.Path && y.UID == x.UID {
-			return y, true
+	gone := map[int]bool{}
+	for newer := len(list) - 1; newer >= 0; newer-- {
+		for older := range newer {
+			x, y := &list[newer], &list[older]
+			if gone[newer] || gone[older] || !x.Data || !y.Data || x.SHA256 != y.SHA256 || x.Size != y.Size || x.UID != y.UID {
+				continue
+			}
+			switch {
+			case x.Path == y.Path:
+				gone[older] = true
+			case strings.HasPrefix(filepath.Base(x.Path), asideName) && filepath.Dir(x.Path) == filepath.Dir(y.Path):
+				gone[newer] = true // the older one has its name
+			}
 		}
 	}
-	return Item{}, false
+	for i := range gone {
+		err = errors.Join(err, s.Purge(list[i].ID))
+	}
+	return err
 }
+
+// asideName begins the name that a file has while it is being removed (platform/outgoing).
+const asideName = ".warder-"
 
 // room says why a file of a size cannot be kept, if it cannot. It makes the store's directory.
 func (s *Store) room(size int64, data bool) error {
