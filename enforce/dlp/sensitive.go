@@ -324,6 +324,8 @@ func sensitiveData(c *section.Case, s enforce.Setting) enforce.Finding {
 		if n := len(bad) - 1; n > 0 {
 			f.Reason += fmt.Sprintf(", and %d more", n)
 		}
+	case out.Stale:
+		f.Compliance, f.Reason = enforce.Uncertain, fmt.Sprintf("%d file(s) or places wait to be looked into, some for longer than a minute", out.Behind)
 	case scan.Engine == "":
 		f.Compliance, f.Reason = enforce.Uncertain, "the program that looks for sensitive data makes itself ready"
 	default:

@@ -115,6 +115,7 @@ func TestSensitiveFindings(t *testing.T) {
 		}, enforce.Noncompliant, enforce.Enforced, "2 file(s) with sensitive data"},
 		{"the program cannot look", cards, func(m *fact.Machine) { m.Scanning.V.Why = "it is not installed" }, enforce.Noncompliant, enforce.Enforced, "is not looked for: it is not installed"},
 		{"not ready", cards, func(m *fact.Machine) { m.Scanning.V.Engine = "" }, enforce.Uncertain, enforce.Enforced, "makes itself ready"},
+		{"behind", cards, func(m *fact.Machine) { m.Outgoing.V.Behind, m.Outgoing.V.Stale = 2, true }, enforce.Uncertain, enforce.Enforced, "2 file(s) or places wait"},
 		{"unread", cards, func(m *fact.Machine) { m.Outgoing = fact.Unread[fact.Outgoing]("no kernel") }, enforce.Uncertain, "", "no kernel"},
 		{"late ones", cards, func(m *fact.Machine) { m.Outgoing.V.Late = 3 }, enforce.Compliant, enforce.Partial, "3 file(s) could not be looked into in time"},
 		{"a pattern that cannot be", strings.Replace(cards, "[0-9]{16}", "(?:[0-9]{900}){900}", 1), func(*fact.Machine) {}, enforce.Noncompliant, enforce.Enforced, "is not looked for"},

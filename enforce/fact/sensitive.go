@@ -19,6 +19,8 @@ type Outgoing struct {
 	Late int `json:"late,omitempty"`
 	// Behind are files that were written and wait to be looked into.
 	Behind int `json:"behind,omitempty"`
+	// Stale says that some of them have waited for longer than a minute.
+	Stale bool `json:"stale,omitempty"`
 }
 
 // OutPlace is one such place: a file system on an external disk, or a folder that a program copies to the internet.

@@ -65,7 +65,7 @@ truncate -s 10G sparse; chmod 755 /srv/docs; chmod 644 /srv/docs/*`, canary)
 	}
 
 	r.set(fmt.Sprintf(looked, "enforce", ""))
-	r.wait("it is looked for", lookedInto+" && warder status --json | grep -q hyperscan", 1, 2)
+	r.wait("it is looked for", lookedInto+" && warder status --json | grep -q Hyperscan", 1, 2)
 	t.Log(r.finding("dlp.patterns"))
 	containsAll(t, r.sh("warder explain dlp sensitive"), "DENY", "3 pattern(s)", "project, card", `grant an exception for "sensitive"`)
 	n := 0

@@ -39,7 +39,8 @@ type Guard struct {
 	expire  platform.Expire
 	outside platform.Outside
 
-	ruling atomic.Pointer[rules]
+	ruling  atomic.Pointer[rules]
+	running sync.Map // looks that go on, by item
 
 	refreshes sync.Mutex
 	mu        sync.Mutex

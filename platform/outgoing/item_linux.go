@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,15 +20,17 @@ import (
 // item is a file that is not known to be clean.
 type item struct {
 	inode
-	f      *os.File         // an open one keeps its disk busy: nil once it is known to be kept back
-	path   string           // as the kernel had it
-	place  *place           // nil: not known
+	f      *os.File // an open one keeps its disk busy: nil once it is known to be kept back
+	path   string   // as the kernel had it
+	place  *place
 	handle *unix.FileHandle // finds it on its disk under any name, where the file system has such handles
 	size   int64
 	stamp  stamp // when it was looked into
 	who    writer
 	state  state
 	again  bool // it was written again while it was looked into
+	came   time.Time
+	turns  int // how often others came first
 	asks   []int32
 	timer  *time.Timer
 
@@ -98,7 +101,7 @@ func (p *place) looking() {
 		var it *item
 		var f *os.File
 		for _, x := range p.items {
-			if x.state == waiting && x.f != nil && (it == nil || len(x.asks) > 0 && len(it.asks) == 0) {
+			if x.state == waiting && x.f != nil && (it == nil || x.before(it)) {
 				it = x
 			}
 		}
@@ -122,6 +125,36 @@ func (p *place) looking() {
 	}
 }
 
+// before reports whether a file is looked into before another one.
+func (it *item) before(x *item) bool {
+	if asked := len(it.asks) > 0; asked != (len(x.asks) > 0) {
+		return asked
+	}
+	if it.turns != x.turns {
+		return it.turns < x.turns
+	}
+	return it.came.Before(x.came)
+}
+
+// run is one look that goes on.
+type run struct {
+	began  time.Time
+	wanted atomic.Bool // somebody waits for it
+	ended  atomic.Bool // others came first
+	cancel context.CancelFunc
+}
+
+// preempt ends looks that nobody waits for, because somebody waits for another file: one program looks into the files of all places.
+func (g *Guard) preempt() {
+	g.running.Range(func(_, x any) bool {
+		if r := x.(*run); !r.wanted.Load() && time.Since(r.began) >= patience {
+			r.ended.Store(true)
+			r.cancel()
+		}
+		return true
+	})
+}
+
 // look looks into one.
 func (p *place) look(it *item, f *os.File) {
 	p.mu.Lock()
@@ -130,6 +163,10 @@ func (p *place) look(it *item, f *os.File) {
 	r := p.g.rules()
 	ctx, cancel := context.WithTimeout(p.ctx, lookLimit)
 	defer cancel()
+	mine := &run{began: time.Now(), cancel: cancel}
+	mine.wanted.Store(it.wanted())
+	p.g.running.Store(it, mine)
+	defer p.g.running.Delete(it)
 	fd := int(f.Fd()) //nolint:gosec // a descriptor
 	var after stat
 	var seen platform.Seen
@@ -162,8 +199,10 @@ func (p *place) look(it *item, f *os.File) {
 	switch {
 	case r == nil:
 		p.forget(it, true)
-	case it.again, turn != p.turn:
-		it.state = waiting
+	case it.again, turn != p.turn, mine.ended.Load() && len(seen.Found) == 0:
+		if it.state = waiting; mine.ended.Load() {
+			it.turns++
+		}
 		p.nudge()
 	case len(is.Found) > 0 && !v.Allow && p.holds:
 		it.state, it.wait, it.next, it.why = guilty, 0, time.Now(), "it is being taken away"
@@ -202,6 +241,13 @@ func (p *place) look(it *item, f *os.File) {
 		}
 		p.forget(it, true)
 	}
+}
+
+// wanted reports whether somebody waits for it.
+func (it *item) wanted() bool {
+	it.place.mu.Lock()
+	defer it.place.mu.Unlock()
+	return len(it.asks) > 0
 }
 
 // settled reports whether a file that is changed now gets another stamp: its times can be coarse.

@@ -178,7 +178,7 @@ func (p *place) asked(fd int32, st *stat) {
 			p.tooMany(fd, &item{inode: st.id, place: p, path: path, who: writer{uid: st.uid}, size: st.stamp.size, stamp: st.stamp})
 			return
 		}
-		it = &item{inode: st.id, place: p, f: os.NewFile(uintptr(own), "asked"), path: path, who: writer{uid: st.uid}, size: st.stamp.size}
+		it = &item{inode: st.id, place: p, came: time.Now(), f: os.NewFile(uintptr(own), "asked"), path: path, who: writer{uid: st.uid}, size: st.stamp.size}
 		p.items[st.id] = it
 	}
 	switch {
@@ -195,6 +195,10 @@ func (p *place) asked(fd int32, st *stat) {
 			var mine *time.Timer
 			mine = time.AfterFunc(askWait, func() { p.expire(it, mine) })
 			it.timer = mine
+			time.AfterFunc(patience, p.g.preempt)
+		}
+		if x, is := p.g.running.Load(it); is {
+			x.(*run).wanted.Store(true)
 		}
 		p.nudge()
 	}
@@ -316,7 +320,7 @@ func (p *place) written(f *os.File, pid int32) {
 		return
 	}
 	it.shut()
-	it.f, it.path, it.size, it.state, it.wait = f, path, st.stamp.size, waiting, 0
+	it.f, it.path, it.size, it.state, it.wait, it.came = f, path, st.stamp.size, waiting, 0, time.Now()
 	it.who = writer{uid: st.uid}
 	if pid > 0 {
 		it.who = writerOf(pid)
@@ -331,7 +335,9 @@ func (p *place) written(f *os.File, pid int32) {
 func (p *place) lost(why string) {
 	p.mu.Lock()
 	first := !p.behind
-	p.behind = true
+	if p.behind = true; first {
+		p.behindAt = time.Now()
+	}
 	p.mu.Unlock()
 	if first {
 		p.log.Debug("files that were written are looked for anew", "place", p.name, "error", why)

@@ -45,6 +45,7 @@ wait:
 			}
 			x.Late += r.late
 			x.Behind += r.behind
+			x.Stale = x.Stale || r.stale
 		case <-late: // its file system keeps somebody who has its lock
 			break wait
 		}
@@ -69,7 +70,11 @@ type report struct {
 	held         int
 	heldWhy      string
 	late, behind int
+	stale        bool
 }
+
+// staleAfter is how long a file may wait before that is a finding.
+const staleAfter = time.Minute
 
 func (p *place) report() report {
 	notices, holds, err := p.watched()
@@ -83,6 +88,7 @@ func (p *place) report() report {
 		r.place.Why = "its file system does not answer, or it is large"
 	case p.behind || p.walking || p.coming.Load() > 0:
 		r.behind++
+		r.stale = (p.behind || p.walking) && time.Since(p.behindAt) > staleAfter
 	}
 	for _, it := range p.items {
 		switch it.state {
@@ -92,6 +98,7 @@ func (p *place) report() report {
 			}
 		default:
 			r.behind++
+			r.stale = r.stale || time.Since(it.came) > staleAfter
 		}
 	}
 	return r

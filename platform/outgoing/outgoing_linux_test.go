@@ -25,6 +25,7 @@ import (
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/mountinfo"
 	"github.com/warderd/warder/platform/platformtest"
+	"github.com/warderd/warder/platform/platformtest/stuckfs"
 	"github.com/warderd/warder/platform/quarantine"
 )
 
@@ -557,6 +558,74 @@ func TestChanged(t *testing.T) {
 	}
 	l.sh("echo $secret >$disk/b")
 	l.wait("it is taken", func() bool { return slices.Contains(l.kept(), "b") })
+}
+
+// Files that take long, and that nobody waits for, do not keep who waits for another one.
+func TestPatience(t *testing.T) {
+	l := newLab(t)
+	look := l.g.look
+	turn := make(chan struct{}, 1) // one program looks into all
+	l.g.look = func(ctx context.Context, f *os.File, name string) (platform.Seen, error) {
+		select {
+		case turn <- struct{}{}:
+		case <-ctx.Done():
+			return platform.Seen{Late: true}, nil
+		}
+		defer func() { <-turn }()
+		if strings.HasPrefix(name, "long") {
+			<-ctx.Done()
+			return platform.Seen{Late: true}, nil
+		}
+		return look(ctx, f, name)
+	}
+	l.set(policy{mode: enforce.Enforce})
+	l.sh("for i in 1 2 3; do echo text >$disk/long$i; done; sleep 0.2")
+	if out := l.sh("echo text >$sync/a; cat $sync/a; echo text >$disk/b; cat $disk/b"); out != "text\ntext\n" {
+		t.Errorf("%q", out)
+	}
+}
+
+// A disk whose file system answers nobody keeps no other place, and the finding says so.
+func TestStuck(t *testing.T) {
+	l := newLab(t)
+	dir := t.TempDir()
+	fs, err := stuckfs.Mount(dir)
+	if err != nil {
+		platformtest.Cannot(t, err.Error())
+	}
+	defer fs.Close()
+	fs.Mute.Store(true)
+	disk := l.mount
+	was := l.at
+	l.at, l.mount = dir, mountinfo.Mount{}
+	l.read()
+	stuck := l.mount
+	l.at, l.mount = was, disk
+	l.g.outside = func() ([]platform.OutsideDisk, error) {
+		return []platform.OutsideDisk{{Name: "disk sdz", Mounts: []mountinfo.Mount{disk}}, {Name: "stuck", Mounts: []mountinfo.Mount{stuck}}}, nil
+	}
+	_ = l.g.Load(policy{mode: enforce.Enforce, late: true})
+	l.wait("the others are watched", func() bool {
+		n := 0
+		for _, x := range l.now().Places {
+			if x.Holds {
+				n++
+			}
+		}
+		return n >= 2
+	})
+	c := exec.Command("timeout", "-s", "KILL", "60", "cat", dir+"/file")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Wait() }()
+	time.Sleep(time.Second)
+	if out := l.sh("echo text >$sync/a; cat $sync/a; echo text >$disk/b; cat $disk/b"); out != "text\ntext\n" {
+		t.Errorf("%q", out)
+	}
+	l.sh("echo $secret >$disk/c; echo $secret >$sync/d")
+	l.wait("both are taken", func() bool { return len(l.kept()) == 2 })
+	fs.Close()
 }
 
 // A user's own configuration leads nowhere that is not theirs.

@@ -43,15 +43,16 @@ type place struct {
 	mount uint64 // the number of the mount by which it is watched
 	moved bool   // the folder has another name by now, or is another one
 
-	since   time.Time // what was written from then on is looked into
-	holds   bool      // who opens a file waits
-	armed   bool
-	arming  bool
-	walking bool // what was not noticed is looked for
-	behind  bool // not all of what was written was noticed
-	marked  bool // as the mode asks
-	why     string
-	late    int
+	since    time.Time // what was written from then on is looked into
+	holds    bool      // who opens a file waits
+	armed    bool
+	arming   bool
+	walking  bool // what was not noticed is looked for
+	behind   bool // not all of what was written was noticed
+	behindAt time.Time
+	marked   bool // as the mode asks
+	why      string
+	late     int
 
 	dirs    map[int32]string // of a sync folder, by inotify's number
 	pending map[string]int   // directories that have come and are not looked at yet
@@ -201,7 +202,7 @@ func (p *place) arm(holds bool) {
 		p.why = err.Error()
 	}
 	if p.armed && p.app == "" && first {
-		p.behind = true // what was written while no agent watched, or since it was mounted
+		p.behind, p.behindAt = true, time.Now() // what was written while no agent watched, or since it was mounted
 	}
 	p.nudge()
 }

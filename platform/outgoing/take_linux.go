@@ -90,7 +90,7 @@ func (p *place) take(it *item) (id string, err error) {
 			return "", err
 		}
 		return "", errGone
-	case left:
+	case left, ours && p.app != "" && !leadsTo(path, it.inode): // its name there is gone: it lives elsewhere
 		return "", errGone
 	case !ours && st.links > 1:
 		return "", errNameless
@@ -159,6 +159,17 @@ func lease(fd int) (err error) {
 		return errLeases
 	}
 	return err
+}
+
+// leadsTo reports whether a file has this name.
+func leadsTo(path string, id inode) bool {
+	dir, err := paths.OpenDir(filepath.Dir(path))
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	var st unix.Stat_t
+	return unix.Fstatat(int(dir.Fd()), filepath.Base(path), &st, unix.AT_SYMLINK_NOFOLLOW) == nil && (inode{st.Dev, st.Ino}) == id //nolint:gosec // a descriptor
 }
 
 // asideName begins the name that a file gets before its name is removed. A file that is found under such a name is one that was being

@@ -13,7 +13,7 @@ const Name = "scan"
 var settings = []enforce.Setting{"dlp.sensitive_data_patterns", "dlp.patterns", "dlp.scan_timeout", "dlp.quarantine_days"}
 
 const (
-	limit = "found is what a pattern describes in text: what is encrypted, in pictures or in formats that warder-scan does not read is not found, and an event says so where it is known. " +
+	limit = "found is what a pattern describes in text: what is encrypted, in pictures or in formats that warder-scan does not read is not found. " +
 		"Looked into are files on external disks and in the folders of known sync clients once they are closed, so that a disk that is pulled off while a file is open keeps it; " +
 		"the network, browsers and folders that a client mounts itself are not looked at (docs/dlp.md)"
 	notHere = "nothing looks for sensitive data on this system"
