@@ -53,6 +53,8 @@ truncate -s 10G sparse; chmod 755 /srv/docs; chmod 644 /srv/docs/*`, canary)
 	stick := func() { r.sh("mkdir -p /run/stick; mount -o umask=0 /dev/sda /run/stick") }
 	stick()
 
+	memory := `grep -E 'VmRSS|RssAnon' /proc/$(systemctl show -P MainPID warder)/status`
+	t.Log("the agent without patterns:", r.sh(memory))
 	// Below enforce nothing is written and nobody waits; it is told.
 	for _, mode := range []string{"monitor", "warn"} {
 		r.set(fmt.Sprintf(looked, mode, ""))
@@ -67,6 +69,7 @@ truncate -s 10G sparse; chmod 755 /srv/docs; chmod 644 /srv/docs/*`, canary)
 	r.set(fmt.Sprintf(looked, "enforce", ""))
 	r.wait("it is looked for", lookedInto+" && warder status --json | grep -q Hyperscan", 1, 2)
 	t.Log(r.finding("dlp.patterns"))
+	t.Log("with them:", r.sh(memory))
 	containsAll(t, r.sh("warder explain dlp sensitive"), "DENY", "3 pattern(s)", "project, card", `grant an exception for "sensitive"`)
 	n := 0
 	taken := func(what string, more int) {
@@ -134,7 +137,7 @@ for i in 1 2 3 4; do sleep 1.5; systemctl kill -s KILL warder; done; wait`)
 	taken("nothing more", 0)
 
 	// What it cost, and who may know what: nobody but the documents has it.
-	t.Log(r.sh("systemctl show -P MemoryCurrent warder; grep VmRSS /proc/$(systemctl show -P MainPID warder)/status; for p in $(pgrep -x warder-scan); do grep -E 'Name|VmRSS|Uid' /proc/$p/status; done"))
+	t.Log(r.sh("systemctl show -P MemoryCurrent warder; grep -E 'VmRSS|RssAnon' /proc/$(systemctl show -P MainPID warder)/status; for p in $(pgrep -x warder-scan); do grep -E 'Name|VmRSS|Uid' /proc/$p/status; done"))
 	r.sh(`warder check-in >/dev/null; sleep 2; systemctl kill -s ABRT warder; sleep 2; ! grep -rl %[1]s /var/lib/warder --include='*' --exclude-dir=quarantine && ! journalctl --no-pager | grep %[1]s && ! grep -rl %[1]s /run/warder /var/lib/systemd/coredump /srv/server* /root/server* 2>/dev/null | grep .`, canary)
 	r.sh(`D=$(warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p'); ! curl -sk -H "Authorization: Bearer $(cat /root/token)" "%s/devices/$D/events?page_size=500" | grep %s`, api, canary)
 	r.sh("dpkg -r warder >/dev/null 2>&1; ls /var/lib/warder/quarantine | grep -q .")

@@ -33,6 +33,7 @@ type item struct {
 	turns  int // how often others came first
 	asks   []int32
 	timer  *time.Timer
+	round  int // of those who wait
 
 	// Of one that is guilty.
 	fact   fact.Sensitive
@@ -144,8 +145,12 @@ type run struct {
 	cancel context.CancelFunc
 }
 
-// preempt ends looks that nobody waits for, because somebody waits for another file: one program looks into the files of all places.
-func (g *Guard) preempt() {
+// preempt ends looks that nobody waits for, because somebody waits for this file: one program looks into the files of all places.
+func (g *Guard) preempt(it *item) {
+	if !it.wanted() {
+		return
+	}
+	time.AfterFunc(patience/2, func() { g.preempt(it) })
 	g.running.Range(func(_, x any) bool {
 		if r := x.(*run); !r.wanted.Load() && time.Since(r.began) >= patience {
 			r.ended.Store(true)
@@ -164,8 +169,10 @@ func (p *place) look(it *item, f *os.File) {
 	ctx, cancel := context.WithTimeout(p.ctx, lookLimit)
 	defer cancel()
 	mine := &run{began: time.Now(), cancel: cancel}
-	mine.wanted.Store(it.wanted())
 	p.g.running.Store(it, mine)
+	if it.wanted() { // whoever comes later says so
+		mine.wanted.Store(true)
+	}
 	defer p.g.running.Delete(it)
 	fd := int(f.Fd()) //nolint:gosec // a descriptor
 	var after stat

@@ -192,10 +192,10 @@ func (p *place) asked(fd int32, st *stat) {
 		it.asks = append(it.asks, fd)
 		p.asks++
 		if it.timer == nil {
-			var mine *time.Timer
-			mine = time.AfterFunc(askWait, func() { p.expire(it, mine) })
-			it.timer = mine
-			time.AfterFunc(patience, p.g.preempt)
+			it.round++
+			round := it.round
+			it.timer = time.AfterFunc(askWait, func() { p.expire(it, round) })
+			time.AfterFunc(patience, func() { p.g.preempt(it) })
 		}
 		if x, is := p.g.running.Load(it); is {
 			x.(*run).wanted.Store(true)
@@ -247,10 +247,10 @@ func (p *place) tooMany(fd int32, it *item) {
 }
 
 // expire answers who has waited for long enough.
-func (p *place) expire(it *item, timer *time.Timer) {
+func (p *place) expire(it *item, round int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if it.timer != timer || p.ended {
+	if it.timer == nil || it.round != round || p.ended {
 		return // it was answered meanwhile
 	}
 	free := p.g.lateIsFree()
