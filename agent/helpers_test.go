@@ -13,6 +13,7 @@ import (
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
+	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/notify"
 	"github.com/warderd/warder/platform/seat"
 )
@@ -339,6 +340,21 @@ func TestWarnLasts(t *testing.T) {
 		if !slices.Equal(x.shown, step.shown) || len(list) != step.events {
 			t.Errorf("%d: shown to %v, %d events", i, x.shown, len(list))
 		}
+	}
+}
+
+// Whose file was taken away is told so, in enforce mode too; of what is refused there otherwise nobody is.
+func TestTakenIsTold(t *testing.T) {
+	x := newTold()
+	x.users = []uint32{1000}
+	var list []enforce.Event
+	j := &journal{now: x.now, seat: x.seat, notices: x.notices, store: eventsOnly(func(e enforce.Event) { list = append(list, e) }), report: func() {}, latency: &latencies{}, health: newHealth(time.Now)}
+	for i, taken := range []bool{false, true} {
+		j.write(&platform.Decision{Section: "dlp", Key: enforce.Key{Kind: "outgoing.file", ID: fmt.Sprint(i)}, Subject: "a file on a stick", Taken: taken, New: true,
+			Verdict: enforce.Verdict{Rule: enforce.Rule{Setting: "dlp.patterns", Line: 11}}, Reason: func() (string, string) { return "it has a card", "" }})
+	}
+	if len(list) != 2 || list[0].Told != "" || list[1].Told != "1000" || len(x.shown) != 1 {
+		t.Errorf("%+v %v", list, x.shown)
 	}
 }
 

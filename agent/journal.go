@@ -141,7 +141,7 @@ func (j *journal) write(d *platform.Decision) bool {
 	if !d.New && !(d.Changed && d.Usable > 0 && !d.Verdict.Allow) && j.store.Seen(j.boot, d.Key.String(), what) {
 		return d.New || d.Changed
 	}
-	if e.Kind == enforce.WouldDeny && e.Mode == enforce.Warn && j.notices != nil {
+	if (e.Kind == enforce.WouldDeny && e.Mode == enforce.Warn || e.Kind == enforce.Denied && d.Taken) && j.notices != nil {
 		e.Told = j.notices.about(e.Setting, e.Subject, e.Reason)
 	}
 	if j.record(e) {

@@ -220,6 +220,7 @@ type Decision struct {
 	Quiet   bool            // not worth an event while it is allowed
 	Note    string          // what else became of it, a sentence
 	Forced  bool            // something may be lost: Note says what
+	Taken   bool            // something of a person's was taken away: the people at the machine are told in enforce mode, too
 	// Usable is how long at most a device that is now refused could be used before; 0: it could not.
 	Usable time.Duration
 

@@ -354,6 +354,8 @@ func settingOf(x *fact.Sensitive) enforce.Setting {
 	return "dlp.scan_timeout"
 }
 
+const inQuarantine = "it is in quarantine"
+
 // tell tells of a file with sensitive data: taken is its name in the quarantine, or why says why it is still there; both are empty
 // if nothing is done about it.
 func (g *Guard) tell(it item, v enforce.Verdict, taken, why string) {
@@ -363,7 +365,7 @@ func (g *Guard) tell(it item, v enforce.Verdict, taken, why string) {
 	switch {
 	case taken != "":
 		note += ": what was in it was taken away, and is in quarantine as " + taken
-		done.Value = "it is in quarantine"
+		done.Value = inQuarantine
 	case why != "":
 		note += ": " + why
 	}
@@ -395,7 +397,7 @@ func (g *Guard) hand(it *item, v enforce.Verdict, r rules, done enforce.Reading,
 	}
 	x := it.fact
 	g.Hand(platform.Decision{Section: g.Section(), Key: enforce.Key{Kind: "outgoing.file", ID: fmt.Sprintf("%s %d %d", who, it.ino, time.Now().UnixNano())},
-		Subject: "a file on " + it.place.name, Verdict: v, Fact: &x, Done: done, Reason: func() (string, string) { return r.SensitiveReason(v, &x) }, Note: note})
+		Subject: "a file on " + it.place.name, Verdict: v, Fact: &x, Done: done, Taken: done.Value == inQuarantine, Reason: func() (string, string) { return r.SensitiveReason(v, &x) }, Note: note})
 }
 
 // file names a file in an event, which everybody who may read events sees: not by its path, unless the policy says so.
