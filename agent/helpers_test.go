@@ -348,9 +348,9 @@ func TestTakenIsTold(t *testing.T) {
 	x := newTold()
 	x.users = []uint32{1000}
 	var list []enforce.Event
-	j := &journal{now: x.now, seat: x.seat, notices: x.notices, store: eventsOnly(func(e enforce.Event) { list = append(list, e) }), report: func() {}, latency: &latencies{}, health: newHealth(time.Now)}
+	j := &journal{now: x.now, seat: x.seat, notices: x.notices, store: eventsOnly(func(e enforce.Event) { list = append(list, e) }), report: func() {}, health: newHealth(time.Now)}
 	for i, taken := range []bool{false, true} {
-		j.write(&platform.Decision{Section: "dlp", Key: enforce.Key{Kind: "outgoing.file", ID: fmt.Sprint(i)}, Subject: "a file on a stick", Taken: taken, New: true,
+		j.write(&platform.Decision{Section: "dlp", Key: enforce.Key{Kind: "outgoing.file", ID: fmt.Sprint(i)}, Subject: "a file on a stick", Taken: taken,
 			Verdict: enforce.Verdict{Rule: enforce.Rule{Setting: "dlp.patterns", Line: 11}}, Reason: func() (string, string) { return "it has a card", "" }})
 	}
 	if len(list) != 2 || list[0].Told != "" || list[1].Told != "1000" || len(x.shown) != 1 {
