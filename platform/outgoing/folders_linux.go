@@ -88,7 +88,24 @@ func (g *Guard) folders() (out []folder) {
 			}
 		}
 	}
-	return out
+	// The first of each client before the second of any: somebody can have many of one, so that there is no room for another.
+	rank := map[*folder]int{}
+	of := map[string]int{}
+	for i := range out {
+		key := fmt.Sprintf("%d %s", out[i].uid, out[i].app.ID)
+		rank[&out[i]] = of[key]
+		of[key]++
+	}
+	order := make([]*folder, len(out))
+	for i := range out {
+		order[i] = &out[i]
+	}
+	slices.SortStableFunc(order, func(a, b *folder) int { return rank[a] - rank[b] })
+	sorted := make([]folder, len(out))
+	for i, f := range order {
+		sorted[i] = *f
+	}
+	return sorted
 }
 
 // config reads a file of a user's, which may be whatever the user likes, and behind links as they like: it is opened only once it is

@@ -141,7 +141,11 @@ func (g *Guard) refresh() error {
 		g.places, g.last = map[string]*place{}, g.before()
 	}
 	for key, p := range g.places {
-		if _, is := want[key]; (!is && !(keep && p.app == "")) || p.dead() {
+		_, is := want[key]
+		if !is && (keep && p.app == "" || p.lingers(want)) && !p.dead() {
+			continue
+		}
+		if !is || p.dead() || p.gone.Load() > 0 {
 			delete(g.places, key)
 			gone = append(gone, p)
 		}
@@ -162,12 +166,12 @@ func (g *Guard) refresh() error {
 	}
 	held = g.all()
 	g.mu.Unlock()
-	g.close(gone)
 	var all sync.WaitGroup
 	for _, p := range held {
 		all.Go(func() { soon(func() { p.hold(r.HoldsSensitive()) }) })
 	}
 	all.Wait()
+	g.close(gone) // once what comes after them is watched
 	return err
 }
 
@@ -190,6 +194,17 @@ func soon(do func()) {
 // dead reports whether it has ended by itself.
 func (p *place) dead() bool {
 	return p.ctx.Err() != nil
+}
+
+// lingers reports whether a folder that has been moved is watched still where it is now, until it is known where that is.
+func (p *place) lingers(want map[string]*place) bool {
+	at := p.gone.Load()
+	for _, x := range want {
+		if x.app == p.app && (x.id == p.id || x.root == p.root) {
+			return false
+		}
+	}
+	return at > 0 && time.Since(time.Unix(0, at)) < findEvery
 }
 
 // now are the places that there are. keep says that the disks could not be listed: those that are known stay.
@@ -235,12 +250,16 @@ func (g *Guard) now() (want map[string]*place, keep bool, err error) {
 // findEvery is how often sync folders are looked for at most.
 const findEvery = time.Minute
 
-// findNow looks for sync folders at once: one of them is somewhere else.
+// findNow looks for sync folders at once, and once more: one of them is somewhere else, or on its way there.
 func (g *Guard) findNow() {
-	g.mu.Lock()
-	g.found = time.Time{}
-	g.mu.Unlock()
-	g.find()
+	for _, pause := range []time.Duration{0, time.Second, 10 * time.Second} {
+		time.Sleep(pause)
+		g.mu.Lock()
+		g.found = time.Time{}
+		g.mu.Unlock()
+		g.find()
+		g.tried(g.refresh()) // also if it is where it was
+	}
 }
 
 // find looks for sync folders in the background: home directories may be in the network.

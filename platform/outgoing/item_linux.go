@@ -20,20 +20,21 @@ import (
 // item is a file that is not known to be clean.
 type item struct {
 	inode
-	f      *os.File // an open one keeps its disk busy: nil once it is known to be kept back
-	path   string   // as the kernel had it
-	place  *place
-	handle *unix.FileHandle // finds it on its disk under any name, where the file system has such handles
-	size   int64
-	stamp  stamp // when it was looked into
-	who    writer
-	state  state
-	again  bool // it was written again while it was looked into
-	came   time.Time
-	turns  int // how often others came first
-	asks   []int32
-	timer  *time.Timer
-	round  int // of those who wait
+	f       *os.File // an open one keeps its disk busy: nil once it is known to be kept back
+	path    string   // as the kernel had it; "" if it is not one of ours
+	foreign bool     // it was opened through a mount of somebody else's
+	place   *place
+	handle  *unix.FileHandle // finds it on its disk under any name, where the file system has such handles
+	size    int64
+	stamp   stamp // when it was looked into
+	who     writer
+	state   state
+	again   bool // it was written again while it was looked into
+	came    time.Time
+	turns   int // how often others came first
+	asks    []int32
+	timer   *time.Timer
+	round   int // of those who wait
 
 	// Of one that is guilty.
 	fact   fact.Sensitive
@@ -57,7 +58,7 @@ const (
 // shut closes it.
 func (it *item) shut() {
 	if it.f != nil {
-		_ = it.f.Close()
+		later(it.f)
 		it.f = nil
 	}
 }
@@ -110,7 +111,7 @@ func (p *place) looking() {
 		switch {
 		case it != nil:
 			it.state, it.again, f = looking, false, it.f
-		case p.behind && p.armed && !p.arming && !p.walking:
+		case p.behind && p.armed && !p.arming && !p.walking && len(p.items) < maxItems/2:
 			p.behind, p.walking, walk = false, true, true
 		}
 		p.mu.Unlock()
@@ -170,7 +171,7 @@ func (p *place) look(it *item, f *os.File) {
 	defer cancel()
 	mine := &run{began: time.Now(), cancel: cancel}
 	p.g.running.Store(it, mine)
-	if it.wanted() { // whoever comes later says so
+	if it.wanted() || it.turns >= maxTurns { // whoever comes later says so
 		mine.wanted.Store(true)
 	}
 	defer p.g.running.Delete(it)
@@ -206,7 +207,7 @@ func (p *place) look(it *item, f *os.File) {
 	switch {
 	case r == nil:
 		p.forget(it, true)
-	case it.again, turn != p.turn, mine.ended.Load() && len(seen.Found) == 0:
+	case turn != p.turn, (it.again || mine.ended.Load()) && len(seen.Found) == 0: // what has been found is taken if it is still so
 		if it.state = waiting; mine.ended.Load() {
 			it.turns++
 		}
@@ -346,7 +347,7 @@ func (p *place) try(it *item) {
 	it.taking = false
 	known := p.items[it.inode] == it && !p.ended
 	if anew != nil && !known {
-		_ = anew.Close()
+		later(anew)
 	}
 	switch {
 	case err == nil, errors.Is(err, errGone) && !again:

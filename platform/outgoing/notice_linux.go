@@ -115,15 +115,19 @@ func (p *place) notice(b []byte) {
 	case err == nil && st.regular():
 		p.written(os.NewFile(uintptr(e.Fd), "written"), e.Pid)
 	default:
-		_ = unix.Close(int(e.Fd))
+		go unix.Close(int(e.Fd)) //nolint:errcheck // it was not written
 	}
 }
 
 // let answers a question. Who listens does so, and whoever has the lock while it has not ended.
 func (p *place) let(fd int32, allow bool) {
 	_ = fanotify.Answer(p.fan, fd, allow)
-	_ = unix.Close(int(fd))
+	go unix.Close(int(fd)) //nolint:errcheck // it was not written
 }
+
+// later closes a file in the background: a FUSE file system is asked when that is done, and may not answer. Nobody who has the lock, or
+// listens, may wait for that.
+func later(f *os.File) { go f.Close() } //nolint:errcheck // it was not written
 
 // pathOf is the path of an open file, as the kernel has it.
 func pathOf(fd int) string {
@@ -173,12 +177,13 @@ func (p *place) asked(fd int32, st *stat) {
 		own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) //nolint:gosec // a descriptor
 		if err != nil || !p.room(true) {
 			if err == nil {
-				_ = unix.Close(own)
+				go unix.Close(own) //nolint:errcheck // it was not written
 			}
 			p.tooMany(fd, &item{inode: st.id, place: p, path: path, who: writer{uid: st.uid}, size: st.stamp.size, stamp: st.stamp})
 			return
 		}
 		it = &item{inode: st.id, place: p, came: time.Now(), f: os.NewFile(uintptr(own), "asked"), path: path, who: writer{uid: st.uid}, size: st.stamp.size}
+		it.known(st, own)
 		p.items[st.id] = it
 	}
 	switch {
@@ -282,13 +287,13 @@ func (p *place) written(f *os.File, pid int32) {
 	defer p.mu.Unlock()
 	st, err := statOf(fd)
 	if err != nil { // as it is now: an earlier notice may be about a later state
-		_ = f.Close()
+		later(f)
 		return
 	}
 	it := p.items[st.id]
 	if it != nil && it.taking {
 		it.again = true
-		_ = f.Close() // that was us; who else has it open keeps it from being taken
+		later(f) // that was us; who else has it open keeps it from being taken
 		return
 	}
 	if it != nil && st.stamp.size == 0 && it.state != looking {
@@ -301,10 +306,10 @@ func (p *place) written(f *os.File, pid int32) {
 	at, clean := p.clean[st.id]
 	switch {
 	case p.ended, st.stamp.size == 0, clean && at == st.stamp, p.left(&st, path):
-		_ = f.Close()
+		later(f)
 		return
 	case it == nil && !p.room(false):
-		_ = f.Close()
+		later(f)
 		p.behind = true
 		p.nudge()
 		return
@@ -312,11 +317,11 @@ func (p *place) written(f *os.File, pid int32) {
 		it = &item{inode: st.id, place: p}
 		p.items[st.id] = it
 	case it.state == guilty && it.stamp == st.stamp, it.state == waiting: // our own look at it; it waits already
-		_ = f.Close()
+		later(f)
 		return
 	case it.state == looking:
 		it.again = true
-		_ = f.Close()
+		later(f)
 		return
 	}
 	it.shut()
@@ -325,10 +330,18 @@ func (p *place) written(f *os.File, pid int32) {
 	if pid > 0 {
 		it.who = writerOf(pid)
 	}
-	if h, _, err := unix.NameToHandleAt(fd, "", unix.AT_EMPTY_PATH); err == nil && p.app == "" {
+	it.known(&st, fd)
+	p.nudge()
+}
+
+// known notes how a file is found again. A path that somebody else's mount gives it is as they like, and none of ours.
+func (it *item) known(st *stat, fd int) {
+	if h, _, err := unix.NameToHandleAt(fd, "", unix.AT_EMPTY_PATH); err == nil {
 		it.handle = &h
 	}
-	p.nudge()
+	if it.foreign = it.place.app != "" && st.mount != it.place.mount; it.foreign {
+		it.path = ""
+	}
 }
 
 // lost notes that not all was noticed. What was written meanwhile is looked for.
@@ -362,9 +375,11 @@ func (p *place) named(b []byte) {
 		}
 		p.mu.Lock()
 		dir, ok := p.dirs[wd]
-		if ok && dir == p.root && mask&(unix.IN_MOVE_SELF|unix.IN_DELETE_SELF) != 0 {
+		if (ok && dir == p.root || p.above[wd]) && mask&(unix.IN_MOVE_SELF|unix.IN_DELETE_SELF|unix.IN_UNMOUNT) != 0 {
 			p.moved = true // the folder has another name, or there will be another one: until that is found, all that was in it counts
-			go p.g.findNow()
+			if p.gone.CompareAndSwap(0, time.Now().UnixNano()) {
+				go p.g.findNow()
+			}
 		}
 		if mask&unix.IN_IGNORED != 0 {
 			delete(p.dirs, wd)

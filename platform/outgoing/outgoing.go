@@ -20,6 +20,7 @@ const setting enforce.Setting = "dlp.patterns"
 const (
 	askWait    = 10 * time.Second // who opens a file that is being looked into waits so long at most
 	lookLimit  = 30 * time.Second // a file may take
+	maxTurns   = 3                // others come first
 	patience   = 2 * time.Second  // somebody waits, before a look that nobody waits for is ended
 	firstAgain = time.Second      // a file that could not be taken away is tried again
 	lastAgain  = time.Minute

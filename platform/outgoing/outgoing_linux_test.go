@@ -518,6 +518,66 @@ func TestMoved(t *testing.T) {
 	}
 }
 
+// What ends while a directory is walked keeps nobody; what has the same number, another directory above it, or its old name again, is
+// watched.
+func TestReplaced(t *testing.T) {
+	l := newLab(t)
+	enforced := policy{mode: enforce.Enforce, late: true}
+	l.set(enforced)
+	for range 10 { // the agent itself opens files there, in a group that nobody listens to any more
+		l.sh("mkdir $home/anna/d; for i in $(seq 30); do echo text >$home/anna/d/f$i; done; mv $home/anna/d $sync/d")
+		_ = l.g.Load(nil)
+		done := make(chan struct{})
+		go func() { _, _ = l.try("timeout 20 cat $sync/d/f1"); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(15 * time.Second):
+			t.Fatal("who opens a file waits, and nothing is looked for")
+		}
+		l.sh("rm -r $sync/d")
+		l.set(enforced)
+	}
+	l.sh("rm -r $sync/deep; rmdir $sync; mkdir $sync; chown 1000:1000 $sync")
+	l.set(enforced)
+	l.sh("echo $secret >$sync/same")
+	l.wait("it is taken", func() bool { return slices.Contains(l.kept(), "same") })
+	l.sh("mv $sync $sync.2; mv $sync.2 $sync; sleep 0.2")
+	l.set(enforced)
+	l.sh("mkdir $sync/sub; sleep 0.3; mv $sync/sub $home/anna/sub; echo $secret >$home/anna/sub/out; sleep 0.5; grep -q $secret $home/anna/sub/out")
+	l.sh("mv $home/anna $home/berta; ln -s berta $home/anna; echo $secret >$sync/above; sleep 0.2; ! cat $sync/above | grep $secret")
+	l.set(enforced)
+	l.wait("it is taken", func() bool { return slices.Contains(l.kept(), "above") })
+}
+
+// A directory that is moved out while a file in it is copied takes its file with it; and nobody makes us open what they like.
+func TestOut(t *testing.T) {
+	l := newLab(t)
+	keep := l.g.keep
+	in := make(chan struct{}, 10)
+	l.g.keep = func(ctx context.Context, f *os.File, about func() platform.Kept, alone func() bool) (string, func(), func(), error) {
+		in <- struct{}{}
+		time.Sleep(500 * time.Millisecond)
+		return keep(ctx, f, about, alone)
+	}
+	l.set(policy{mode: enforce.Enforce, late: true})
+	l.sh("echo $secret >$sync/deep/m")
+	<-in
+	l.sh("mv $sync/deep $home/anna/other/deep; sleep 1; grep -q $secret $home/anna/other/deep/m; echo x >$home/victim; chmod 600 $home/victim")
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.InotifyAddWatch(fd, l.home+"/victim", unix.IN_OPEN|unix.IN_CLOSE_WRITE); err != nil {
+		t.Fatal(err)
+	}
+	l.sh("touch $sync/f; unshare -m sh -c 'mount --bind $sync/f $home/victim; exec 3<$home/victim; echo $secret >$home/victim; sleep 3'")
+	if n, _ := unix.Read(fd, make([]byte, 4096)); n > 0 {
+		t.Error("a file that somebody's mount was over has been opened")
+	}
+	l.wait("it is taken", func() bool { return size(t, l.sync+"/f") == 0 })
+}
+
 // By another mount, as a sandbox has it, and by a file that had no name, nothing gets past.
 func TestByways(t *testing.T) {
 	l := newLab(t)

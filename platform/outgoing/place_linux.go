@@ -32,6 +32,7 @@ type place struct {
 	takes    chan struct{} // something may have to be taken away
 	arrivals chan arrival
 	coming   atomic.Int32 // arrivals that wait, or are looked at
+	gone     atomic.Int64 // since when the folder is somewhere else, or another one; 0: it is not
 	ctx      context.Context
 	end      context.CancelFunc
 
@@ -40,11 +41,14 @@ type place struct {
 	inot  int // inotify: what comes into a sync folder, and new directories there
 	wake  int
 	ended bool
-	mount uint64 // the number of the mount by which it is watched
-	moved bool   // the folder has another name by now, or is another one
+	lent  int            // descriptors that somebody else has
+	above map[int32]bool // the directories above a folder, by inotify's number
+	mount uint64         // the number of the mount by which it is watched
+	moved bool           // the folder has another name by now, or is another one
 
 	since    time.Time // what was written from then on is looked into
 	holds    bool      // who opens a file waits
+	want     bool      // they should
 	armed    bool
 	arming   bool
 	walking  bool // what was not noticed is looked for
@@ -81,6 +85,7 @@ func (p *place) open() error {
 	}
 	p.fan, p.inot, p.wake, p.over = fan, inot, wake, make(chan struct{})
 	p.work, p.takes, p.arrivals = make(chan struct{}, 1), make(chan struct{}, 1), make(chan arrival, 1024)
+	p.above = map[int32]bool{}
 	p.dirs, p.pending, p.items, p.clean = map[int32]string{}, map[string]int{}, map[inode]*item{}, map[inode]stamp{}
 	p.ctx, p.end = context.WithCancel(context.Background())
 	var all sync.WaitGroup
@@ -102,6 +107,9 @@ func (p *place) close() {
 		_, _ = unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	}
 	p.ended = true
+	for _, it := range p.items {
+		p.answer(it, true)
+	}
 	p.mu.Unlock()
 	p.nudge()
 	select {
@@ -123,6 +131,21 @@ func (p *place) drop() {
 		delete(p.items, id)
 	}
 	p.end()
+	for p.lent > 0 { // the group lives for as long as anybody has it: its questions are answered until then
+		fan := p.fan
+		p.mu.Unlock()
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fan), Events: unix.POLLIN}}, 100) //nolint:gosec // a descriptor
+		b := make([]byte, fanotify.EventSize)
+		if n, err := unix.Read(fan, b); err == nil && n == fanotify.EventSize {
+			if e, _, ok := fanotify.Parse(b); ok && e.Fd >= 0 {
+				if e.Mask&unix.FAN_OPEN_PERM != 0 {
+					_ = fanotify.Answer(fan, e.Fd, true)
+				}
+				go unix.Close(int(e.Fd)) //nolint:errcheck // it was read
+			}
+		}
+		p.mu.Lock()
+	}
 	_, _, _ = unix.Close(p.fan), unix.Close(p.inot), unix.Close(p.wake)
 	p.fan, p.inot, p.wake = -1, -1, -1
 	close(p.arrivals)
@@ -152,8 +175,7 @@ func (p *place) renew() {
 // long.
 func (p *place) hold(holds bool) {
 	p.mu.Lock()
-	if p.ended || p.arming {
-		p.holds = p.holds && holds
+	if p.want = holds; p.ended || p.arming { // whoever arms it looks at that in the end
 		p.mu.Unlock()
 		return
 	}
@@ -201,6 +223,9 @@ func (p *place) arm(holds bool) {
 	if err != nil {
 		p.why = err.Error()
 	}
+	if p.want != holds && !p.ended {
+		go p.hold(p.want)
+	}
 	if p.armed && p.app == "" && first {
 		p.behind, p.behindAt = true, time.Now() // what was written while no agent watched, or since it was mounted
 	}
@@ -219,8 +244,14 @@ func (p *place) with(do func(fan, inot int) error) error {
 	}
 	fan, err1 := unix.FcntlInt(uintptr(p.fan), unix.F_DUPFD_CLOEXEC, 0)   //nolint:gosec // a descriptor
 	inot, err2 := unix.FcntlInt(uintptr(p.inot), unix.F_DUPFD_CLOEXEC, 0) //nolint:gosec // a descriptor
+	p.lent++
 	p.mu.Unlock()
-	defer func() { _, _ = unix.Close(fan), unix.Close(inot) }()
+	defer func() {
+		_, _ = unix.Close(fan), unix.Close(inot)
+		p.mu.Lock()
+		p.lent--
+		p.mu.Unlock()
+	}()
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}

@@ -18,15 +18,28 @@ import (
 func (it *item) reopen(how int) (f *os.File, st stat, err error) {
 	how |= unix.O_NONBLOCK | unix.O_CLOEXEC
 	fd := -1
+	byPath := it.f == nil && it.path != "" && it.place.app != "" // a folder's files are known by their names there
 	if it.f != nil {
 		fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", it.f.Fd()), how, 0)
-	} else if fd, err = it.byHandle(how); err != nil && (it.handle == nil || errors.Is(err, unix.ESTALE) || errors.Is(err, unix.EOPNOTSUPP)) {
+	} else if !byPath {
+		fd, err = it.byHandle(how)
+	}
+	if lost := it.handle == nil || errors.Is(err, unix.ESTALE) || errors.Is(err, unix.EOPNOTSUPP); lost && it.foreign && it.f == nil {
+		return nil, st, errNameless
+	} else if byPath || err != nil && lost && it.f == nil {
 		var dir *os.File
 		if dir, err = paths.OpenDir(filepath.Dir(it.path)); err != nil {
 			return nil, st, errGone // its place has gone, or it has another name; who opens it is asked about it anew
 		}
 		defer dir.Close()
-		fd, err = unix.Openat(int(dir.Fd()), filepath.Base(it.path), how|unix.O_NOFOLLOW, 0) //nolint:gosec // a descriptor
+		var at int
+		if at, err = unix.Openat(int(dir.Fd()), filepath.Base(it.path), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err == nil {
+			defer unix.Close(at)
+			if x, wrong := statOf(at); wrong != nil || x.id != it.inode || !x.regular() {
+				return nil, st, errGone
+			}
+			fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", at), how, 0)
+		}
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) {
 			return nil, st, errGone
 		}
@@ -65,8 +78,12 @@ func (p *place) take(it *item) (id string, err error) {
 	}
 	defer f.Close()
 	p.mu.Lock()
-	it.shut() // an open file of our own would be in the way of the lease, and keep the disk busy
+	handed := it.f
+	it.f = nil
 	p.mu.Unlock()
+	if handed != nil {
+		_ = handed.Close() // an open file of our own would be in the way of the lease, and keep the disk busy
+	}
 	fd := int(f.Fd()) //nolint:gosec // a descriptor
 	if err := lease(fd); err != nil {
 		return "", err
@@ -82,7 +99,7 @@ func (p *place) take(it *item) (id string, err error) {
 	path := pathOf(fd)
 	p.mu.Lock()
 	left := p.left(&st, path)
-	ours := st.mount == p.mount || p.app == ""
+	ours := st.mount == p.mount && !it.foreign || p.app == ""
 	p.mu.Unlock()
 	switch {
 	case st.links == 0: // its owner has removed it. Somebody may hold it in a way that no lease knows (O_PATH), and give it a name
@@ -114,7 +131,7 @@ func (p *place) take(it *item) (id string, err error) {
 		return "", errBusy
 	}
 	// It may have been moved out of the folder meanwhile, or have got another name: both change its times.
-	if now, err := statOf(fd); err != nil || now.stamp != it.stamp || now.links != st.links {
+	if now, err := statOf(fd); err != nil || now.stamp != it.stamp || now.links != st.links || p.app != "" && pathOf(fd) != path {
 		drop()
 		return "", errors.Join(err, errMoved)
 	}

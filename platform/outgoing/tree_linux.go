@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -76,9 +77,32 @@ func (p *place) markFolder(fan, inot int, path string, since time.Time, holds bo
 		p.mu.Lock()
 		p.mount = st.mount
 		p.mu.Unlock()
+		if err := p.watchAbove(inot); err != nil {
+			_ = dir.Close()
+			return err
+		}
 	}
 	w := &walk{p: p, fan: fan, inot: inot, since: since, mount: st.mount, holds: holds, left: maxWalk}
 	return w.all(dir, path)
+}
+
+// watchAbove has inotify tell when a directory above the folder is moved: the folder has another path then.
+func (p *place) watchAbove(inot int) error {
+	for path := filepath.Dir(p.root); path != "/"; path = filepath.Dir(path) {
+		dir, err := paths.OpenDir(path)
+		if err != nil {
+			return err
+		}
+		wd, err := unix.InotifyAddWatch(inot, fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), unix.IN_MOVE_SELF|unix.IN_DELETE_SELF|unix.IN_ONLYDIR)
+		_ = dir.Close()
+		if err != nil {
+			return err
+		}
+		p.mu.Lock()
+		p.above[int32(wd)] = true //nolint:gosec // so it is
+		p.mu.Unlock()
+	}
+	return nil
 }
 
 // all walks, and says what was left out.
@@ -197,15 +221,6 @@ func (p *place) came(dir *os.File, name string) {
 	}
 	if err != nil {
 		return
-	}
-	for p.ctx.Err() == nil { // while there is no room: it is this walk that waits
-		p.mu.Lock()
-		full := !p.ended && !p.room(false)
-		p.mu.Unlock()
-		if !full {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	p.written(f, 0)
 }
