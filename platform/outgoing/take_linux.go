@@ -17,7 +17,7 @@ import (
 // reopen opens a file again: by what the kernel handed over, by its handle, or by its path if that still leads to it.
 func (it *item) reopen(how int) (f *os.File, st stat, err error) {
 	how |= unix.O_NONBLOCK | unix.O_CLOEXEC
-	fd := -1
+	var fd int
 	byPath := it.f == nil && it.path != "" && it.place.app != "" // a folder's files are known by their names there
 	if it.f != nil {
 		fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", it.f.Fd()), how, 0)

@@ -3,6 +3,7 @@ package outgoing
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -145,7 +146,7 @@ func (w *walk) tree(dir *os.File, path string, depth int) error {
 	for w.left > 0 && p.ctx.Err() == nil {
 		list, err := dir.Readdirnames(min(1000, w.left))
 		if err != nil && len(list) == 0 {
-			if err.Error() != "EOF" {
+			if !errors.Is(err, io.EOF) {
 				w.errs = append(w.errs, fmt.Errorf("a directory of it cannot be read: %w", err))
 			}
 			return nil
@@ -169,9 +170,9 @@ func (w *walk) name(dir *os.File, path, name string, depth int) error {
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return nil //nolint:nilerr // it has gone
+		fd, _ := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if fd < 0 {
+			return nil // it has gone
 		}
 		sub := os.NewFile(uintptr(fd), name) //nolint:gosec // a descriptor
 		switch x, err := statOf(fd); {
