@@ -40,6 +40,7 @@ type Guard struct {
 	outside platform.Outside
 
 	ruling  atomic.Pointer[rules]
+	stopped atomic.Bool
 	running sync.Map // looks that go on, by item
 
 	refreshes sync.Mutex
@@ -131,7 +132,7 @@ func (g *Guard) refresh() error {
 	g.refreshes.Lock()
 	defer g.refreshes.Unlock()
 	r := g.rules()
-	if r == nil {
+	if r == nil || g.stopped.Load() {
 		return nil
 	}
 	want, keep, err := g.now()
@@ -326,7 +327,10 @@ func (g *Guard) tried(err error) {
 func (g *Guard) Work() []platform.Work { return nil }
 
 // Stop ends what is watched: a file that is being taken away is in the quarantine, or where it was.
-func (g *Guard) Stop() { g.end() }
+func (g *Guard) Stop() {
+	g.stopped.Store(true)
+	g.end()
+}
 
 // before is until when everything was looked into by the agent before this one; now, if there was none.
 func (g *Guard) before() time.Time {

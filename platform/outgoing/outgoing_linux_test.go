@@ -610,7 +610,12 @@ func TestChanged(t *testing.T) {
 	l.wait("it is told", func() bool { return l.told("canary") > 0 })
 	l.set(policy{mode: enforce.Enforce, late: true})
 	if out, err := l.try("cat $sync/a"); strings.Contains(out, secret) {
-		t.Errorf("%v %q", err, out)
+		l.mu.Lock()
+		for _, d := range l.said {
+			t.Log(d.Note, d.Verdict)
+		}
+		l.mu.Unlock()
+		t.Errorf("%v %q %+v", err, out, l.now())
 	}
 	l.g.outside = func() ([]platform.OutsideDisk, error) { return nil, errors.New("no list") }
 	if out := l.now(); len(out.Places) != 3 || out.Places[2].Why == "" || !out.Places[1].Watched {
