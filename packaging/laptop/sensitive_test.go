@@ -99,11 +99,11 @@ truncate -s 10G sparse; chmod 755 /srv/docs; chmod 644 /srv/docs/*`, canary)
 	n--
 
 	// The program that looks is killed, stopped, and killed while it looks: nothing passes for that.
-	for i, do := range []string{"pkill -KILL warder-scan; true", "pkill -STOP warder-scan; true", "(for i in $(seq 40); do pkill -KILL warder-scan; sleep 0.05; done) >/dev/null 2>&1 &"} {
+	for i, do := range []string{"pkill -KILL -f '^warder-scan child'; true", "pkill -STOP -f '^warder-scan child'; true", "(for i in $(seq 40); do pkill -KILL -f '^warder-scan child'; sleep 0.05; done) >/dev/null 2>&1 &"} {
 		r.sh(do)
 		r.sh(ann+"sh -c 'cp /srv/docs/text /run/stick/k%d'", i)
 		if i == 2 { // it may be let through, as scan_timeout says, and is told of then
-			r.sh("sleep 4; pkill -KILL warder-scan; true")
+			r.sh("sleep 4; pkill -KILL -f '^warder-scan child'; true")
 			r.wait("it is taken or told", `! `+here+` || warder events --last 20 --json | grep -q 'could not be looked into in time'`)
 			r.sh("rm -f /run/stick/k2; sleep 3")
 			n = int(r.number(`warder quarantine list --json | grep -c '"id"'`))
@@ -137,7 +137,7 @@ for i in 1 2 3 4; do sleep 1.5; systemctl kill -s KILL warder; done; wait`)
 	taken("nothing more", 0)
 
 	// What it cost, and who may know what: nobody but the documents has it.
-	t.Log(r.sh("systemctl show -P MemoryCurrent warder; grep -E 'VmRSS|RssAnon' /proc/$(systemctl show -P MainPID warder)/status; for p in $(pgrep -x warder-scan); do grep -E 'Name|VmRSS|Uid' /proc/$p/status; done"))
+	t.Log(r.sh("systemctl show -P MemoryCurrent warder; grep -E 'VmRSS|RssAnon' /proc/$(systemctl show -P MainPID warder)/status; for p in $(pgrep -f '^warder-scan child'); do grep -E 'Name|VmRSS|Uid' /proc/$p/status; done"))
 	r.sh(`warder check-in >/dev/null; sleep 2; systemctl kill -s ABRT warder; sleep 2; ! grep -rl %[1]s /var/lib/warder --include='*' --exclude-dir=quarantine && ! journalctl --no-pager | grep %[1]s && ! grep -rl %[1]s /run/warder /var/lib/systemd/coredump /srv/server* /root/server* 2>/dev/null | grep .`, canary)
 	r.sh(`D=$(warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p'); ! curl -sk -H "Authorization: Bearer $(cat /root/token)" "%s/devices/$D/events?page_size=500" | grep %s`, api, canary)
 	r.sh("dpkg -r warder >/dev/null 2>&1; ls /var/lib/warder/quarantine | grep -q .")
