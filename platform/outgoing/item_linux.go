@@ -167,9 +167,9 @@ func (p *place) look(it *item, f *os.File) {
 	turn := p.turn
 	p.mu.Unlock()
 	r := p.g.rules()
-	ctx, cancel := context.WithTimeout(p.ctx, lookLimit)
-	defer cancel()
-	mine := &run{began: time.Now(), cancel: cancel}
+	all, stop := context.WithCancel(p.ctx)
+	defer stop()
+	mine := &run{began: time.Now(), cancel: stop}
 	p.g.running.Store(it, mine)
 	if it.wanted() || it.turns >= maxTurns { // whoever comes later says so
 		mine.wanted.Store(true)
@@ -180,8 +180,11 @@ func (p *place) look(it *item, f *os.File) {
 	var seen platform.Seen
 	before, err := statOf(fd)
 	if err == nil && r != nil {
-		for range 2 { // another document may have ended it
-			if seen, err = p.g.look(ctx, f, filepath.Base(it.path)); err == nil || ctx.Err() != nil {
+		for range 2 { // another document may have ended the program, or it hangs: then it says nothing at all, and another one is asked
+			ctx, cancel := context.WithTimeout(all, lookLimit)
+			seen, err = p.g.look(ctx, f, filepath.Base(it.path))
+			cancel()
+			if err == nil && !(seen.Late && seen.Kind == "") || all.Err() != nil {
 				break
 			}
 		}

@@ -456,6 +456,22 @@ func TestLate(t *testing.T) {
 	}
 }
 
+// A program that hangs says nothing; another one is asked.
+func TestHung(t *testing.T) {
+	l := newLab(t)
+	look := l.g.look
+	var hung atomic.Int32
+	l.g.look = func(ctx context.Context, f *os.File, name string) (platform.Seen, error) {
+		if hung.Add(1) == 1 {
+			return platform.Seen{Late: true}, nil
+		}
+		return look(ctx, f, name)
+	}
+	l.set(policy{mode: enforce.Enforce, late: true})
+	l.sh("echo $secret >$disk/a")
+	l.wait("it is taken", func() bool { return len(l.kept()) == 1 })
+}
+
 // Killed at any time, nothing is lost and nothing is kept twice.
 func TestAgain(t *testing.T) {
 	l := newLab(t)
