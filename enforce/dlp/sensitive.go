@@ -60,7 +60,9 @@ func looksOf(d *policy.Document, m *fact.Machine) looks {
 		l.free = d.DLP.ScanTimeout.Or(policy.ScanAllow) == policy.ScanAllow
 	}
 	if n := d.DLP.QuarantineDays; n.Set && d.Mode(settingDays) > enforce.Off {
-		l.days = int(n.V)
+		if l.days = int(n.V); d.Mode(settingDays) < enforce.Enforce {
+			l.days = 0 // it is only watched
+		}
 	}
 	return l
 }
@@ -143,8 +145,13 @@ func (r *Rules) LateIsFree() bool { return r.looks.free || !r.HoldsSensitive() }
 // PlainPaths reports whether events name files by their paths.
 func (r *Rules) PlainPaths() bool { return r.looks.paths }
 
-// KeepDays is how many days a file is kept that was taken away.
-func (r *Rules) KeepDays() int { return r.looks.days }
+// KeepDays is how many days a file is kept that was taken away; 0: none is removed, because nothing is in enforce mode.
+func (r *Rules) KeepDays() int {
+	if r.looks.mode() < enforce.Enforce {
+		return 0
+	}
+	return r.looks.days
+}
 
 // Sensitive judges a document by what was found in it: the strictest mode of what has been found decides.
 func (r *Rules) Sensitive(x *fact.Sensitive) enforce.Verdict {
@@ -353,12 +360,18 @@ func sensitiveRule(c *section.Case, s enforce.Setting) enforce.Finding {
 	}
 	l := &rulesOf(c).looks
 	switch {
+	case s == settingDays && f.Mode < enforce.Enforce:
+		f.Reason = "files that were taken away are kept"
 	case s == settingDays:
 		f.Reason = fmt.Sprintf("files that were taken away are kept for %d day(s)", l.days)
 	case l.free:
 		f.Reason = "what cannot be looked into in time may be used"
 	default:
 		f.Reason = "what cannot be looked into in time may not be used"
+	}
+	if can := c.Can(s); can.Level == fact.Partial && f.Enforcement == enforce.Enforced {
+		f.Enforcement = enforce.Partial
+		f.Reason += "; partial: " + can.Limit
 	}
 	return f
 }

@@ -67,7 +67,7 @@ func TestSensitive(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := compile(d, scanner())
-		if v := r.Sensitive(found("card")); !v.Allow || !v.WouldDeny || v.WouldMode.String() != mode || r.HoldsSensitive() || !r.LateIsFree() || r.CanDeny() {
+		if v := r.Sensitive(found("card")); !v.Allow || !v.WouldDeny || v.WouldMode.String() != mode || r.HoldsSensitive() || !r.LateIsFree() || r.CanDeny() || r.KeepDays() != 0 {
 			t.Errorf("%s: %+v", mode, v)
 		}
 		if p := r.Public().(*Rules); p.SensitiveMode() != enforce.Off {

@@ -377,7 +377,10 @@ func settingOf(x *fact.Sensitive) enforce.Setting {
 	return "dlp.scan_timeout"
 }
 
-const inQuarantine = "it is in quarantine"
+const (
+	inQuarantine = "it is in quarantine"
+	wasRemoved   = "it was removed, or its disk was, before it could be taken away"
+)
 
 // tell tells of a file with sensitive data: taken is its name in the quarantine, or why says why it is still there; both are empty
 // if nothing is done about it.
@@ -389,6 +392,9 @@ func (g *Guard) tell(it item, v enforce.Verdict, taken, why string) {
 	case taken != "":
 		note += ": what was in it was taken away, and is in quarantine as " + taken
 		done.Value = inQuarantine
+	case why == wasRemoved:
+		done = enforce.Reading{State: enforce.Absent, How: "the file"}
+		note += ": " + why
 	case why != "":
 		note += ": " + why
 	}

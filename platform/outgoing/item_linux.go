@@ -355,7 +355,7 @@ func (p *place) try(it *item) {
 	switch {
 	case err == nil, errors.Is(err, errGone) && !again:
 		if !it.told || err == nil {
-			go p.g.tell(*it, it.judge.Sensitive(&it.fact), id, "it was removed, or its disk was, before it could be taken away")
+			go p.g.tell(*it, it.judge.Sensitive(&it.fact), id, wasRemoved)
 		}
 		p.forget(it, true)
 		p.g.Look(false)

@@ -229,7 +229,7 @@ func (p *place) room(waits bool) bool {
 	if len(p.items)-held < maxItems {
 		if held >= maxHeld {
 			p.forget(kept, false)
-			p.behind = true
+			p.fallBehind()
 		}
 		return true
 	}
@@ -237,7 +237,7 @@ func (p *place) room(waits bool) bool {
 		return false
 	}
 	p.forget(idle, false)
-	p.behind = true
+	p.fallBehind()
 	return true
 }
 
@@ -310,7 +310,7 @@ func (p *place) written(f *os.File, pid int32) {
 		return
 	case it == nil && !p.room(false):
 		later(f)
-		p.behind = true
+		p.fallBehind()
 		p.nudge()
 		return
 	case it == nil:
@@ -348,9 +348,7 @@ func (it *item) known(st *stat, fd int) {
 func (p *place) lost(why string) {
 	p.mu.Lock()
 	first := !p.behind
-	if p.behind = true; first {
-		p.behindAt = time.Now()
-	}
+	p.fallBehind()
 	p.mu.Unlock()
 	if first {
 		p.log.Debug("files that were written are looked for anew", "place", p.name, "error", why)
@@ -411,7 +409,7 @@ func (p *place) arrive(a arrival) {
 			p.pending[a.path()]++
 		}
 	default:
-		p.behind = true
+		p.fallBehind()
 		p.nudge()
 	}
 }

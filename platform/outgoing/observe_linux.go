@@ -81,6 +81,7 @@ func (p *place) report() report {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := report{key: p.key, place: fact.OutPlace{Name: p.name, App: p.app, Why: p.why, Watched: notices, Holds: holds}, late: p.late}
+	p.unlike = p.armed && !p.arming && (!notices || holds != p.holds)
 	switch {
 	case err != nil:
 		r.place.Why = err.Error()
@@ -116,7 +117,7 @@ func (g *Guard) clear() {
 		g.cleared = time.Now()
 	}
 	g.mu.Unlock()
-	if r == nil || !due || g.expire == nil {
+	if r == nil || !due || g.expire == nil || r.KeepDays() == 0 {
 		return
 	}
 	n, err := g.expire(r.KeepDays())

@@ -52,6 +52,7 @@ type rules interface {
 	// LateIsFree says what becomes of a file that cannot be looked into in time.
 	LateIsFree() bool
 	PlainPaths() bool
+	// KeepDays is how many days a file is kept that was taken away; 0: none is removed.
 	KeepDays() int
 }
 

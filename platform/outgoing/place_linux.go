@@ -36,6 +36,8 @@ type place struct {
 	ctx      context.Context
 	end      context.CancelFunc
 
+	marks sync.Mutex // who marks
+
 	mu    sync.Mutex
 	fan   int // fanotify; -1 once it is closed
 	inot  int // inotify: what comes into a sync folder, and new directories there
@@ -55,6 +57,7 @@ type place struct {
 	behind   bool // not all of what was written was noticed
 	behindAt time.Time
 	marked   bool // as the mode asks
+	unlike   bool // the kernel had not what it was told, when it was read last
 	why      string
 	late     int
 
@@ -187,10 +190,11 @@ func (p *place) hold(holds bool) {
 			}
 		}
 	}
-	todo := !p.armed || p.holds != holds || p.why != ""
-	p.holds, p.arming = holds, todo
+	// Also if the kernel has not what it was told: what is held is watched.
+	rearm := !p.armed || p.holds != holds || p.why != "" || p.unlike
+	p.holds, p.arming, p.unlike = holds, rearm, false
 	p.mu.Unlock()
-	if !todo {
+	if !rearm {
 		return
 	}
 	done := make(chan struct{})
@@ -212,9 +216,9 @@ func (p *place) arm(holds bool) {
 	p.mu.Unlock()
 	err := p.with(func(fan, inot int) error {
 		if p.app == "" {
-			return p.markDisk(fan, holds)
+			return p.markDisk(fan)
 		}
-		return p.markFolder(fan, inot, p.root, since, holds)
+		return p.markFolder(fan, inot, p.root, since)
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -227,7 +231,7 @@ func (p *place) arm(holds bool) {
 		go p.hold(p.want)
 	}
 	if p.armed && p.app == "" && first {
-		p.behind, p.behindAt = true, time.Now() // what was written while no agent watched, or since it was mounted
+		p.fallBehind() // what was written while no agent watched, or since it was mounted
 	}
 	p.nudge()
 }
@@ -282,6 +286,13 @@ func (p *place) watched() (notices, holds bool, err error) {
 		want = max(1, len(p.dirs))
 	}
 	return p.armed && n >= want, p.armed && p.marked && m >= want, nil
+}
+
+// fallBehind notes that not all of what was written was noticed. The caller has the lock.
+func (p *place) fallBehind() {
+	if !p.behind {
+		p.behind, p.behindAt = true, time.Now()
+	}
 }
 
 // quiet reports whether all that was written there has been looked into.

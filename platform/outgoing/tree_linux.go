@@ -14,7 +14,7 @@ import (
 )
 
 // markDisk watches a whole file system, by a mount of it.
-func (p *place) markDisk(fan int, holds bool) error {
+func (p *place) markDisk(fan int) error {
 	at, err := unix.Open(p.root, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: p.root, Err: err}
@@ -27,11 +27,17 @@ func (p *place) markDisk(fan int, holds bool) error {
 	if st.mount != p.mount {
 		return errors.New("something else is mounted over it")
 	}
-	return mark(fan, at, unix.FAN_MARK_FILESYSTEM, 0, holds)
+	return p.mark(fan, at, unix.FAN_MARK_FILESYSTEM, 0)
 }
 
-// mark watches what is written, and has who opens a file wait, or not any more.
-func mark(fan, at int, how uint, also uint64, holds bool) error {
+// mark watches what is written, and has who opens a file wait, or not any more, as is wanted now: walks take long, and an older one can
+// come behind a newer one.
+func (p *place) mark(fan, at int, how uint, also uint64) error {
+	p.marks.Lock()
+	defer p.marks.Unlock()
+	p.mu.Lock()
+	holds := p.holds
+	p.mu.Unlock()
 	path := fmt.Sprintf("/proc/self/fd/%d", at)
 	mask := uint64(unix.FAN_CLOSE_WRITE) | also
 	if holds {
@@ -54,13 +60,12 @@ type walk struct {
 	fan, inot int // -1: directories are not marked
 	since     time.Time
 	mount     uint64
-	holds     bool
 	left      int // names that may be looked at
 	errs      []error
 }
 
 // markFolder watches a directory of a sync folder and those below it, and has what was written there since looked into.
-func (p *place) markFolder(fan, inot int, path string, since time.Time, holds bool) error {
+func (p *place) markFolder(fan, inot int, path string, since time.Time) error {
 	dir, err := paths.OpenDir(path)
 	if err != nil {
 		return err
@@ -83,7 +88,7 @@ func (p *place) markFolder(fan, inot int, path string, since time.Time, holds bo
 			return err
 		}
 	}
-	w := &walk{p: p, fan: fan, inot: inot, since: since, mount: st.mount, holds: holds, left: maxWalk}
+	w := &walk{p: p, fan: fan, inot: inot, since: since, mount: st.mount, left: maxWalk}
 	return w.all(dir, path)
 }
 
@@ -123,7 +128,7 @@ func (w *walk) tree(dir *os.File, path string, depth int) error {
 	defer dir.Close()
 	p, at := w.p, int(dir.Fd()) //nolint:gosec // a descriptor
 	if w.fan >= 0 {
-		if err := mark(w.fan, at, 0, unix.FAN_EVENT_ON_CHILD, w.holds); err != nil {
+		if err := p.mark(w.fan, at, 0, unix.FAN_EVENT_ON_CHILD); err != nil {
 			return err
 		}
 		wd, err := unix.InotifyAddWatch(w.inot, fmt.Sprintf("/proc/self/fd/%d", at), unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_MOVE_SELF|unix.IN_DELETE_SELF|unix.IN_ONLYDIR)
@@ -229,11 +234,11 @@ func (p *place) came(dir *os.File, name string) {
 // catchUp looks for what was written and not noticed.
 func (p *place) catchUp() {
 	p.mu.Lock()
-	since, holds := p.since, p.holds
+	since := p.since
 	p.mu.Unlock()
 	var err error
 	if p.app != "" {
-		err = p.with(func(fan, inot int) error { return p.markFolder(fan, inot, p.root, since, holds) })
+		err = p.with(func(fan, inot int) error { return p.markFolder(fan, inot, p.root, since) })
 	} else if dir, wrong := paths.OpenDir(p.root); wrong != nil {
 		err = wrong
 	} else if st, wrong := statOf(int(dir.Fd())); wrong != nil { //nolint:gosec // a descriptor
@@ -253,13 +258,13 @@ func (p *place) catchUp() {
 func (p *place) arriving() {
 	for a := range p.arrivals {
 		p.mu.Lock()
-		holds, ended := p.holds, p.ended
+		ended := p.ended
 		p.mu.Unlock()
 		var err error
 		switch {
 		case ended:
 		case a.isDir:
-			err = p.with(func(fan, inot int) error { return p.markFolder(fan, inot, a.path(), time.Time{}, holds) })
+			err = p.with(func(fan, inot int) error { return p.markFolder(fan, inot, a.path(), time.Time{}) })
 		default:
 			var dir *os.File
 			if dir, err = paths.OpenDir(a.dir); err == nil {

@@ -26,6 +26,12 @@ func claims() (out []platform.Claim) {
 			c := platform.Claim{Setting: s, OS: os, Level: fact.Unsupported, Limit: notHere}
 			if os == "linux" {
 				c.Level, c.Limit, c.Exercised = fact.Partial, limit, true
+				switch s {
+				case "dlp.scan_timeout":
+					c.Limit = "it is about files; the clipboard and print jobs are not looked into yet"
+				case "dlp.quarantine_days":
+					c.Level, c.Limit = fact.Enforced, ""
+				}
 			}
 			out = append(out, c)
 		}
