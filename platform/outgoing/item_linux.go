@@ -44,6 +44,7 @@ type item struct {
 	wait   time.Duration
 	told   bool
 	taking bool
+	anew   bool // the rules are others: it is looked into again before anything is done about it
 }
 
 type state uint8
@@ -229,6 +230,7 @@ func (p *place) look(it *item, f *os.File) {
 		p.answer(it, false)
 		go p.g.tellLate(*it, "it may not be opened until then, as dlp.scan_timeout says")
 		it.shut()
+		p.nudge() // whoever tries again has to know when
 	case is.Late:
 		p.late++
 		why := "it was left where it is"
@@ -331,7 +333,8 @@ func (p *place) try(it *item) {
 		return
 	}
 	it.taking = true
-	again := it.state == unknown
+	again := it.state == unknown || it.anew
+	it.anew = false
 	p.mu.Unlock()
 	var id string
 	err := errChanged

@@ -422,15 +422,8 @@ func TestLate(t *testing.T) {
 		t.Errorf("%+v", out)
 	}
 	l.fails.Store(false)
-	l.sh("echo more >$disk/b || true") // who opens it is refused, also to write
-	for _, p := range l.places() {
-		p.mu.Lock()
-		for _, it := range p.items {
-			it.next = time.Now()
-		}
-		p.mu.Unlock()
-		p.nudge()
-	}
+	l.sh("echo more >$disk/b || true")            // who opens it is refused, also to write
+	l.set(policy{mode: enforce.Enforce, days: 2}) // other rules
 	l.wait("it is looked into again", func() bool { out, err := l.try("cat $disk/b"); return err == nil && out == "text\n" })
 	// With the policy gone nobody is kept.
 	l.slow.Store(int64(time.Hour))

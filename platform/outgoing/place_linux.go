@@ -166,12 +166,18 @@ func (p *place) nudge() {
 	}
 }
 
-// renew has everything looked into again that is written from now on: the rules are others.
+// renew has everything looked into again: the rules are others. What is held stays so until it has been.
 func (p *place) renew() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.clean)
 	p.turn++
+	for _, it := range p.items {
+		if it.state == guilty || it.state == unknown {
+			it.anew, it.next, it.wait = true, time.Now(), 0
+		}
+	}
+	p.nudge()
 }
 
 // hold has who opens a file wait, or not any more, and watches what is not watched yet. It returns when that is so, or has taken too
