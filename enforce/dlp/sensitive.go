@@ -234,9 +234,9 @@ func (r *Rules) explainSensitive() section.Answer {
 		for _, p := range r.looks.list[:min(len(r.looks.list), maxCalled)] {
 			names = append(names, enforce.Plain(p.Label()))
 		}
-		word := "files on external disks and in sync folders may not have"
+		word := "files on external disks and in sync folders, and print jobs, may not have"
 		if v.WouldDeny {
-			word = fmt.Sprintf("would be refused in enforce mode (%s is in %s mode): files on external disks and in sync folders with", v.Would.Setting, v.WouldMode)
+			word = fmt.Sprintf("would be refused in enforce mode (%s is in %s mode): files on external disks and in sync folders, and print jobs, with", v.Would.Setting, v.WouldMode)
 		}
 		a.Reason = fmt.Sprintf("%s what %d pattern(s) describe: %s", word, len(r.looks.list), strings.Join(names, ", "))
 		if n := len(r.looks.list) - maxCalled; n > 0 {
@@ -249,7 +249,11 @@ func (r *Rules) explainSensitive() section.Answer {
 // askSensitive judges again what was found in a document.
 func (r *Rules) askSensitive(x *fact.Sensitive) section.Answer {
 	v := r.Sensitive(x)
-	a := section.Answer{Answer: section.Word(v), Subject: "a " + x.Where + " on " + enforce.Plain(x.Place), Group: SensitiveData}
+	on := " on "
+	if x.Where == fact.InPrintJob {
+		on = " for "
+	}
+	a := section.Answer{Answer: section.Word(v), Subject: "a " + x.Where + on + enforce.Plain(x.Place), Group: SensitiveData}
 	a.Reason, a.Nearest = r.SensitiveReason(v, x)
 	return a
 }
@@ -281,12 +285,12 @@ func sensitiveData(c *section.Case, s enforce.Setting) enforce.Finding {
 		f.Reason = "sensitive data is allowed by an exception"
 		return f
 	}
-	for _, p := range []fact.Part{fact.PartScanning, fact.PartOutgoing} {
+	for _, p := range []fact.Part{fact.PartScanning, fact.PartOutgoing, fact.PartPrintJobs} {
 		if why, unread := c.Machine.Unread(p); unread {
 			return section.Unread(c, s, why)
 		}
 	}
-	scan, out := &c.Machine.Scanning.V, &c.Machine.Outgoing.V
+	scan, out, jobs := &c.Machine.Scanning.V, &c.Machine.Outgoing.V, &c.Machine.PrintJobs.V
 	disks, folders := 0, 0
 	var bad []string
 	for i := range out.Places {
@@ -315,6 +319,23 @@ func sensitiveData(c *section.Case, s enforce.Setting) enforce.Finding {
 			folders++
 		}
 	}
+	printed := ""
+	if jobs.Spooler {
+		e := enforce.Evidence{Key: "outgoing/print jobs", State: enforce.Absent, How: "the list of what fanotify watches"}
+		if held := jobs.Watched && (jobs.Holds || f.Mode < enforce.Enforce); held && jobs.Why == "" {
+			e.State, e.Value, printed = enforce.Present, "what is printed is looked into", " and in print jobs"
+			if jobs.Holds {
+				e.Value += " before it is"
+			}
+		} else {
+			why := jobs.Why
+			if why == "" {
+				why = "the spooler does not wait"
+			}
+			bad = append(bad, "what is printed is not looked into: "+enforce.Plain(why))
+		}
+		f.Evidence = append(f.Evidence, e)
+	}
 	left := r.looks.chosen().left
 	switch {
 	case scan.Why != "":
@@ -336,9 +357,9 @@ func sensitiveData(c *section.Case, s enforce.Setting) enforce.Finding {
 	case scan.Engine == "":
 		f.Compliance, f.Reason = enforce.Uncertain, "the program that looks for sensitive data makes itself ready"
 	default:
-		f.Reason = fmt.Sprintf("%d pattern(s) are looked for in what is written to %d external disk(s) and %d sync folder(s), by %s", mine, disks, folders, enforce.Plain(scan.Engine))
-		if out.Late > 0 {
-			f.Reason += fmt.Sprintf("; %d file(s) could not be looked into in time since the agent was started", out.Late)
+		f.Reason = fmt.Sprintf("%d pattern(s) are looked for in what is written to %d external disk(s) and %d sync folder(s)%s, by %s", mine, disks, folders, printed, enforce.Plain(scan.Engine))
+		if n := out.Late + jobs.Late; n > 0 {
+			f.Reason += fmt.Sprintf("; %d file(s) or print jobs could not be looked into in time since the agent was started", n)
 		}
 	}
 	if f.Enforcement != enforce.Enforced || f.Compliance != enforce.Compliant || can.Limit == "" {

@@ -19,6 +19,7 @@ func scanner(places ...fact.OutPlace) *fact.Machine {
 		m.Capable[string(s)] = fact.Capability{Level: fact.Partial, Limit: "what escapes"}
 	}
 	m.Scanning, m.Outgoing = fact.Is(fact.Scanning{Engine: "an engine"}), fact.Is(fact.Outgoing{Places: places})
+	m.PrintJobs = fact.Is(fact.PrintJobs{})
 	return m
 }
 
@@ -86,6 +87,12 @@ func TestSensitive(t *testing.T) {
 	if a, ok := r.Replay(enforce.Facts(b)); !ok || a.Answer != "deny" || !strings.Contains(a.Reason, "card (2)") {
 		t.Errorf("%+v %v", a, ok)
 	}
+	job := found("card")
+	job.Where, job.Place = fact.InPrintJob, "office"
+	b, _ = json.Marshal(job)
+	if a, ok := r.Replay(enforce.Facts(b)); !ok || a.Answer != "deny" || a.Subject != "a print job for office" || !strings.HasPrefix(a.Reason, "the print job has sensitive data") {
+		t.Errorf("%+v %v", a, ok)
+	}
 	if a := r.explainSensitive(); a.Answer != "deny" || !strings.Contains(a.Reason, "2 pattern(s) describe: dlp.sensitive_data_patterns[0], card") {
 		t.Errorf("%+v", a)
 	}
@@ -117,7 +124,11 @@ func TestSensitiveFindings(t *testing.T) {
 		{"not ready", cards, func(m *fact.Machine) { m.Scanning.V.Engine = "" }, enforce.Uncertain, enforce.Enforced, "makes itself ready"},
 		{"behind", cards, func(m *fact.Machine) { m.Outgoing.V.Behind, m.Outgoing.V.Stale = 2, true }, enforce.Uncertain, enforce.Enforced, "2 file(s) or places wait"},
 		{"unread", cards, func(m *fact.Machine) { m.Outgoing = fact.Unread[fact.Outgoing]("no kernel") }, enforce.Uncertain, "", "no kernel"},
-		{"late ones", cards, func(m *fact.Machine) { m.Outgoing.V.Late = 3 }, enforce.Compliant, enforce.Partial, "3 file(s) could not be looked into in time"},
+		{"print jobs are held", cards, func(m *fact.Machine) { m.PrintJobs = fact.Is(fact.PrintJobs{Spooler: true, Watched: true, Holds: true, Late: 2}) }, enforce.Compliant, enforce.Partial, "1 sync folder(s) and in print jobs, by an engine; 2 file(s) or print jobs"},
+		{"print jobs do not wait", cards, func(m *fact.Machine) { m.PrintJobs = fact.Is(fact.PrintJobs{Spooler: true, Watched: true}) }, enforce.Noncompliant, enforce.Enforced, "what is printed is not looked into: the spooler does not wait"},
+		{"print jobs are not watched", cards, func(m *fact.Machine) { m.PrintJobs = fact.Is(fact.PrintJobs{Spooler: true, Why: "no fanotify"}) }, enforce.Noncompliant, enforce.Enforced, "what is printed is not looked into: no fanotify"},
+		{"print jobs are unread", cards, func(m *fact.Machine) { m.PrintJobs = fact.Unread[fact.PrintJobs]("no kernel") }, enforce.Uncertain, "", "no kernel"},
+		{"late ones", cards, func(m *fact.Machine) { m.Outgoing.V.Late = 3 }, enforce.Compliant, enforce.Partial, "3 file(s) or print jobs could not be looked into in time"},
 		{"a pattern that cannot be", strings.Replace(cards, "[0-9]{16}", "(?:[0-9]{900}){900}", 1), func(*fact.Machine) {}, enforce.Noncompliant, enforce.Enforced, "is not looked for"},
 		{"no program", cards, func(m *fact.Machine) { m.Capable = nil }, enforce.Uncertain, enforce.Unsupported, ""},
 	} {

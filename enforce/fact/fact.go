@@ -40,6 +40,7 @@ type Machine struct {
 	Desktops    Known[Desktops]  `json:"desktops"`
 	Scanning    Known[Scanning]  `json:"scanning"`
 	Outgoing    Known[Outgoing]  `json:"outgoing"`
+	PrintJobs   Known[PrintJobs] `json:"print_jobs"`
 	// DisksRefused says that something on this machine can refuse external disks of every kind, and not USB's guard alone. It is not reported.
 	DisksRefused bool `json:"-"`
 	// Elsewhere are mounts that are on none of the disks. They are not reported.

@@ -25,6 +25,7 @@ const (
 	PartDesktops    Part = "desktops"
 	PartScanning    Part = "scanning"
 	PartOutgoing    Part = "outgoing"
+	PartPrintJobs   Part = "print_jobs"
 )
 
 // row is one line of the table of parts. A new part is a field of Machine and a line here.
@@ -73,6 +74,7 @@ var parts = []row{
 	line(PartDesktops, "the desktops' settings", false, func(m *Machine) *Known[Desktops] { return &m.Desktops }),
 	line(PartScanning, "the program that looks for sensitive data", false, func(m *Machine) *Known[Scanning] { return &m.Scanning }),
 	line(PartOutgoing, "the files that leave this machine", false, func(m *Machine) *Known[Outgoing] { return &m.Outgoing }),
+	line(PartPrintJobs, "the print jobs", false, func(m *Machine) *Known[PrintJobs] { return &m.PrintJobs }),
 }
 
 // Unread says why a part of the snapshot is unknown, and reports whether it is.

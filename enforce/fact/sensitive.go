@@ -35,6 +35,20 @@ type OutPlace struct {
 	Why string `json:"why,omitempty"`
 }
 
+// PrintJobs is how it is looked into what is printed.
+type PrintJobs struct {
+	// Spooler says that there is a print spooler whose jobs could be looked into.
+	Spooler bool `json:"spooler,omitempty"`
+	// Watched says that a document is noticed when it comes, as the kernel has it; Holds, that who opens one waits until it has been
+	// looked into.
+	Watched bool `json:"watched,omitempty"`
+	Holds   bool `json:"holds,omitempty"`
+	// Why is why it is not watched.
+	Why string `json:"why,omitempty"`
+	// Late are documents that could not be looked into in time, since the agent was started.
+	Late int `json:"late,omitempty"`
+}
+
 // Where sensitive data was found.
 const (
 	InFile      = "file"

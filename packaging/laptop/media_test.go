@@ -17,8 +17,8 @@ const (
 try() { "$@" >/run/try.out 2>&1 && echo "opened: $*"; }
 mkdir -p /run/try
 for x in $p $d; do [ -b $x ] || continue
-  try mount $x /run/try && umount /run/try
-  try mount -o ro $x /run/try && umount /run/try
+  try mount $x /run/try && unmount /run/try
+  try mount -o ro $x /run/try && unmount /run/try
   try unshare -m mount $x /run/try
   try timeout 20 udisksctl mount --no-user-interaction -b $x && udisksctl unmount -b $x
   try timeout 5 systemd-mount --collect $x /run/try && systemctl stop run-try.mount

@@ -3,6 +3,7 @@
 package laptop
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -153,6 +154,9 @@ systemd-run -q --unit printer ip netns exec outside python3 /root/printer.py; lp
 	r.set(`{"policy_data":{}}`)
 	r.wait("the way to the printer is open", "bash -c 'exec 3<>/dev/tcp/203.0.113.20/9100'")
 
+	r.printsSensitive()
+	r.set(`{"policy_data":{}}`)
+
 	// What waited is printed when it can be, and nothing of us is left.
 	r.sh("cupsenable slow")
 	r.wait("what waited is printed", "grep -q waits /srv/kept/slow")
@@ -162,4 +166,54 @@ systemd-run -q --unit printer ip netns exec outside python3 /root/printer.py; lp
 		t.Errorf("after it was removed: %s, not %s", now, before)
 	}
 	r.sh("! nft list tables | grep warder")
+}
+
+// printsSensitive: what is printed is looked into, and in enforce mode before it is.
+func (r *rig) printsSensitive() {
+	r.t.Helper()
+	const watched = "warder status --json | grep -q 'sync folder(s) and in print jobs'"
+	r.sh(`cd /srv; echo "of %[1]s" >text; python3 - <<'E'
+def pdf(text):
+    stream = b"BT /F1 12 Tf 72 720 Td (" + text + b") Tj ET"
+    parts = [b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Kids[3 0 R]/Count 1>>", b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Resources<</Font<</F1 5 0 R>>>>/Contents 4 0 R>>",
+        b"<</Length %%d>>stream\n" %% len(stream) + stream + b"\nendstream", b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>"]
+    out, at = b"%%PDF-1.4\n", []
+    for i, p in enumerate(parts): at.append(len(out)); out += b"%%d 0 obj" %% (i + 1) + p + b"endobj\n"
+    start = len(out)
+    return out + b"xref\n0 %%d\n0000000000 65535 f \n" %% (len(parts) + 1) + b"".join(b"%%010d 00000 n \n" %% a for a in at) + b"trailer<</Size %%d/Root 1 0 R>>\nstartxref\n%%d\n%%%%%%%%EOF\n" %% (len(parts) + 1, start)
+open("pdf", "wb").write(pdf(b"of %[1]s"))
+E
+chmod 644 text pdf`, canary)
+	for _, mode := range []string{"monitor", "warn"} {
+		r.set(fmt.Sprintf(looked, mode, ""))
+		r.wait("print jobs are watched", watched)
+		r.sh(nobody + "lp -d office /srv/text >/dev/null")
+		r.wait("it is printed", "grep -q %s /srv/kept/office", canary)
+		r.wait("it is told", `warder events --last 20 --json | grep '"would_deny"' | grep '"mode":"%s"' | grep 'a print job for office' | grep -q 'project (1)'`, mode)
+		r.sh("rm /srv/kept/office")
+	}
+	r.set(fmt.Sprintf(looked, "enforce", ""))
+	r.wait("print jobs are watched", watched)
+	containsAll(r.t, r.sh("warder explain dlp sensitive"), "DENY", "and print jobs, may not have")
+	for _, doc := range []string{"text", "pdf"} {
+		n := r.number(nobody + "lp -d office /srv/" + doc + " | sed 's/.*office-\\([0-9]*\\) .*/\\1/'")
+		held := fmt.Sprintf("LC_ALL=C lpstat -l -o office-%d | grep -q job-hold-until-specified", n)
+		r.wait(doc+" is held", held)
+		r.wait("it is told", `warder events --last 20 --json | grep '"denied"' | grep 'job %d of user nobody' | grep -q 'project (1)'`, n)
+		// Whose it is lets it go on; the agent is killed, and its guard begins anew.
+		for _, first := range []string{"true", "systemctl kill -s KILL warder; sleep 1; warder status >/dev/null"} {
+			r.sh(first)
+			r.wait("print jobs are watched", watched)
+			r.sh("%slp -i %d -H resume; sleep 1", nobody, n)
+			r.wait(doc+" is held again", held)
+		}
+	}
+	r.sh(job, "harmless", "office")
+	r.wait("the queue goes on", "grep -q harmless /srv/kept/office && LC_ALL=C lpstat -p office | grep -q enabled")
+	r.sh("! grep -rq %s /srv/kept", canary)
+	// Once it is allowed, it can be printed.
+	contains(r.t, r.sh("warder exception "+r.code("dlp", "sensitive")+" --sensitive"), "Sensitive data may be used everywhere until ")
+	r.sh("for j in $(LC_ALL=C lpstat -o office | sed 's/ .*//'); do lp -i $j -H resume; done")
+	r.wait("both are printed", "grep -q %s /srv/kept/office && ! LC_ALL=C lpstat -o office | grep -q .", canary)
+	r.sh("! journalctl --no-pager | grep %[1]s && ! grep -rl %[1]s /var/lib/warder /run/warder | grep .", canary)
 }

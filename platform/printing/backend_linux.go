@@ -47,9 +47,11 @@ type Queues struct {
 func Capability(h platform.Host) platform.Capability {
 	q := &Queues{off: h.Sysfs != "/sys", gate: h.Gate, log: h.Log, spooler: newSpooler(Socket), proc: h.Proc, spool: "/var/spool/cups", config: "/etc/cups",
 		daemons: []string{"/usr/sbin/cupsd", "/usr/bin/cupsd"}, started: make(chan struct{}, 1), usb: "/var/ipp-usb/dev"}
+	j := newJobs(h, q)
 	return platform.Capability{
 		Name: name, Claims: claims(), Probe: q.probe,
-		Observers: []platform.Observer{q}, Backends: []platform.Backend{q}, Guards: []platform.Guard{newGuard(q)}, Now: q.now,
+		Observers: []platform.Observer{q, j}, Backends: []platform.Backend{q}, Guards: []platform.Guard{newGuard(q), j}, Now: q.now,
+		Uses: []platform.Port{platform.Borrow(platform.PortLook, func(f platform.LookInto) { j.look = f })},
 	}
 }
 

@@ -9,12 +9,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 	"time"
 
 	"github.com/OpenPrinting/goipp"
 	"golang.org/x/sys/unix"
 
+	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 )
 
@@ -132,6 +134,50 @@ func (s *spooler) admin(ctx context.Context, op goipp.Op, name, why string) erro
 	return err
 }
 
+// job is what is known of a print job.
+type job struct {
+	id    int
+	queue string
+	user  string // who has printed it, as they say
+	held  bool
+}
+
+// ofJob puts a question about one job, or has something done with it.
+func (s *spooler) ofJob(ctx context.Context, op goipp.Op, id int) (*goipp.Message, error) {
+	q := request(op)
+	q.Operation.Add(goipp.MakeAttribute("job-uri", goipp.TagURI, goipp.String(fmt.Sprintf("ipp://localhost/jobs/%d", id))))
+	q.Operation.Add(goipp.MakeAttribute("requesting-user-name", goipp.TagName, goipp.String("root")))
+	return s.ask(ctx, "/jobs/", q)
+}
+
+// job reads what is known of a job.
+func (s *spooler) job(ctx context.Context, id int) (job, error) {
+	a, err := s.ofJob(ctx, goipp.OpGetJobAttributes, id)
+	if err != nil {
+		return job{id: id}, err
+	}
+	j := job{id: id}
+	for _, x := range a.Job {
+		switch v := valueOf(x); x.Name {
+		case "job-printer-uri":
+			if u, err := url.Parse(text(v)); err == nil {
+				j.queue = enforce.Plain(clip(path.Base(u.Path)))
+			}
+		case "job-originating-user-name":
+			j.user = enforce.Plain(clip(text(v)))
+		case "job-state":
+			n, _ := v.(goipp.Integer)
+			j.held = n == stateHeld
+		}
+	}
+	return j, nil
+}
+
+func clip(s string) string { return s[:min(len(s), maxName)] }
+
+// stateHeld is the state of a job that is held (RFC 8011, section 5.3.7).
+const stateHeld = 4
+
 // request begins a request as the standard wants it.
 func request(op goipp.Op) *goipp.Message {
 	q := goipp.NewRequest(goipp.DefaultVersion, op, 1)
@@ -144,14 +190,14 @@ func request(op goipp.Op) *goipp.Message {
 const statusNotFound = goipp.Status(0x0406)
 
 // ask puts one question.
-func (s *spooler) ask(ctx context.Context, path string, q *goipp.Message) (*goipp.Message, error) {
+func (s *spooler) ask(ctx context.Context, at string, q *goipp.Message) (*goipp.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	body, err := q.EncodeBytes()
 	if err != nil {
 		return nil, err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://localhost"+path, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://localhost"+at, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
