@@ -66,7 +66,7 @@ func TestAttack(t *testing.T) {
 		})
 	}
 	t.Run("forced_is_counted", func(t *testing.T) { forcedIsCounted(t, &rig{r.Laptop, t, r.dir, r.policy}) })
-	if os.Getenv("WARDER_SOAK") != "" { // it takes most of a minute, and platform/volume tests the deadline
+	if soak() { // it takes most of a minute, and platform/volume tests the deadline
 		t.Run("stalled_disk", func(t *testing.T) { stalledDisk(t, &rig{r.Laptop, t, r.dir, r.policy}) })
 	}
 	t.Run("revert_meanwhile", func(t *testing.T) { revertMeanwhile(t, &rig{r.Laptop, t, r.dir, r.policy}) })

@@ -3,7 +3,6 @@
 package laptop
 
 import (
-	"os"
 	"strings"
 	"testing"
 )
@@ -103,7 +102,7 @@ setpriv --reuid 65534 --clear-groups rclone rcd --rc-no-auth >/dev/null 2>&1 & /
 		// Killed, and changed by others: there is no moment in which one starts.
 		r.sh(`(while :; do rclone version >/dev/null 2>&1 && echo started >>/run/never; sleep 0.05; done) >/dev/null 2>&1 & echo $! >/run/tries; rm -f /run/never`)
 		kills := 3 // TestMedia kills the agent elsewhere, too
-		if os.Getenv("WARDER_SOAK") != "" {
+		if soak() {
 			kills = 200
 		}
 		for i := range kills {

@@ -4,7 +4,6 @@ package laptop
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 )
@@ -44,7 +43,7 @@ func TestDamage(t *testing.T) {
 			if whole && name != "store" || d.name == "both_copies" && name != "identity" {
 				continue // all three are on one disk; only the identity has two copies
 			}
-			if os.Getenv("WARDER_SOAK") == "" && (d.name == "truncated" || d.name == "readonly" || d.name == "noise" && name != "ledger") {
+			if !soak() && (d.name == "truncated" || d.name == "readonly" || d.name == "noise" && name != "ledger") {
 				continue // like the ledger's noise and a full disk; the soak tries all
 			}
 			t.Run(name+"_"+d.name, func(t *testing.T) {

@@ -107,7 +107,7 @@ func starts(t *testing.T, r *rig, o Options) {
 	again.sh("systemctl start warder")
 	again.authorized("2-1", "0")
 
-	if os.Getenv("WARDER_SOAK") == "" {
+	if !soak() {
 		return // more boots are the soak's
 	}
 

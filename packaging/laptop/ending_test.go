@@ -3,7 +3,6 @@
 package laptop
 
 import (
-	"os"
 	"testing"
 )
 
@@ -73,7 +72,7 @@ func TestEndings(t *testing.T) {
 	})
 
 	t.Run("start", func(t *testing.T) { starts(t, &rig{whole.Laptop, t, whole.dir, whole.policy}, o) })
-	if os.Getenv("WARDER_SOAK") == "" {
+	if !soak() {
 		return // building an initramfs takes many minutes under emulation
 	}
 	t.Run("start_debian13", func(t *testing.T) {

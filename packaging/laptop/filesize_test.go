@@ -4,7 +4,6 @@ package laptop
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 )
@@ -143,7 +142,7 @@ func testFileSize(t *testing.T, r *rig, list []string, first bool) {
 			t.Errorf("%s: %s", fs, out)
 		}
 		r.sh("cd /; unmount /run/card")
-		if i == 0 || fs == "ntfs" || os.Getenv("WARDER_SOAK") != "" {
+		if i == 0 || fs == "ntfs" || soak() {
 			r.fileExcepted("/run/fs/"+fs+"/open", i == 0)
 		}
 		r.sh("unmount /run/fs/" + fs)

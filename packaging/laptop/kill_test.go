@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"sort"
 	"strings"
 	"testing"
@@ -25,7 +24,7 @@ func TestKill(t *testing.T) {
 	r.sh("systemctl stop warder; cp /host/warder-killpoints /usr/bin/warder; systemctl start warder")
 	r.enroll()
 	kills := 15
-	if os.Getenv("WARDER_SOAK") != "" {
+	if soak() {
 		kills = 200
 	}
 	hit := map[string]int{}

@@ -63,7 +63,7 @@ func start(t *testing.T, o Options) *rig {
 	})
 	t.Logf("the laptop is up after %s", time.Since(begun).Round(second))
 	r := &rig{Laptop: l, t: t, dir: t.TempDir()}
-	r.sh("cat >/usr/bin/unmount <<'E'\n%s\nE\nchmod +x /usr/bin/unmount", unmount)
+	r.sh("cat >/usr/bin/unmount <<'E'\n%s\nE\ncat >/usr/bin/await <<'E'\n%s\nE\nchmod +x /usr/bin/unmount", unmount, await)
 	return r
 }
 
@@ -112,6 +112,20 @@ func (r *rig) try(script string, args ...any) Result {
 	return res
 }
 
+// await repeats the script on its standard input until it succeeds, for two minutes. In an emulator a program takes as long to
+// start as what is waited for takes to happen, so most of the looks at "warder status --json" read what the agent has left for when it is
+// dead, which is laid out as that command does it; what counts is what the command itself says.
+const await = `script=$(cat); left() { sed 's/":/": /g; s/,"/,\n"/g' /run/warder/status.json 2>/dev/null; }
+quick=${script//warder status --json/left}
+end=$((SECONDS+120)); n=0
+while [ $SECONDS -lt $end ]; do
+  n=$((n+1))
+  if [ "$quick" = "$script" ] || [ $((n % 5)) = 1 ] || ( eval "$quick" ) >/dev/null 2>&1; then
+    if ( eval "$script" ) >/tmp/wait.out 2>&1; then exit 0; fi
+  fi
+  sleep 0.3
+done; exit 1`
+
 // wait repeats a script until it succeeds.
 func (r *rig) wait(what, script string, args ...any) {
 	r.t.Helper()
@@ -119,7 +133,7 @@ func (r *rig) wait(what, script string, args ...any) {
 		script = fmt.Sprintf(script, args...)
 	}
 	// One loop inside the guest: each call through the channel costs more than the check.
-	res, err := r.Run(2*minute, "for i in $(seq 300); do if ( "+script+" ) >/tmp/wait.out 2>&1; then exit 0; fi; sleep 0.2; done; exit 1")
+	res, err := r.Run(3*minute, "cat >/tmp/await.$$ <<'WAITED'\n"+script+"\nWAITED\nbash /usr/bin/await </tmp/await.$$; code=$?; rm -f /tmp/await.$$; exit $code")
 	if err != nil {
 		r.fatal("%v", err)
 	}

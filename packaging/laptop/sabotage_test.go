@@ -4,7 +4,6 @@ package laptop
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +54,7 @@ for i in $(seq 1500); do grep -q '%s' /run/warder/status.json && { echo $(( ($(d
 func TestSabotage(t *testing.T) {
 	t.Parallel()
 	t.Run("debian12", func(t *testing.T) { t.Parallel(); sabotages(t, Options{Single: true}) })
-	if os.Getenv("WARDER_SOAK") == "" {
+	if !soak() {
 		return // Debian 13 is the soak's
 	}
 	t.Run("debian13", func(t *testing.T) {

@@ -5,13 +5,13 @@ package laptop
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // tunnel makes a WireGuard peer outside, and the configuration of wg-quick(8) on the laptop. It returns the peer's key.
@@ -97,7 +97,7 @@ for i in $(seq 9); do a=$(grep VmRSS $f); sleep 7; b=$(grep VmRSS $f); [ "$a" = 
 		r.wait("it is in force", pastVPN)
 		r.sh(capture)
 		out := r.sh(`(while :; do echo x >/dev/udp/203.0.113.20/9; sleep 0.02; done) >/dev/null 2>&1 & p=$!
-for i in $(seq 11); do
+for i in $(seq 5); do
   ip link show wg0 >/dev/null 2>&1 || { wg-quick up wg0; %s; } >/dev/null 2>&1
   for n in $(seq 600); do mapfile -d '' s </run/warder/status.json; [[ $s == *'leave through wg0'* ]] && break; sleep 0.05; done
   sleep 1; ip link del wg0; t=$(date +%%s%%N)
@@ -111,10 +111,10 @@ done 2>/dev/null; kill $p; wg-quick up wg0 >/dev/null 2>&1; %s`, shake, shake)
 			}
 		}
 		slices.Sort(took)
-		if len(took) != 11 || took[10] >= 30_000 {
+		if len(took) != 5 || took[4] >= 30_000 {
 			t.Fatalf("%v\n%s", took, out)
 		}
-		t.Logf("a tunnel that fell is read back, tried and told after %d ms (median of %v)", took[5], took)
+		t.Logf("a tunnel that fell is read back, tried and told after %d ms (median of %v)", took[2], took)
 		resident("the agent with a kill switch and a tunnel")
 		if out := captured(r); out != "" {
 			t.Errorf("there got past the switch:\n%s", out)
@@ -125,10 +125,7 @@ done 2>/dev/null; kill $p; wg-quick up wg0 >/dev/null 2>&1; %s`, shake, shake)
 		r.set(policy("enforce", alwaysOn))
 		r.wait("it is in force", pastVPN)
 		r.sh(capture)
-		kills := 15
-		if os.Getenv("WARDER_SOAK") != "" {
-			kills = 200
-		}
+		kills := kills(6)
 		for i := range kills {
 			if i%3 == 0 { // while the tunnel comes and goes
 				r.sh("(wg-quick down wg0; sleep 0.%d; wg-quick up wg0) >/dev/null 2>&1 &", rand.IntN(9)+1)
@@ -230,9 +227,7 @@ WantedBy=sysinit.target
 U
 systemctl daemon-reload; systemctl enable -q --now leak; sleep 2`)
 	const leaks = "(ip or ip6) and not port 51820 and not (icmp6 and ip6[40] >= 133 and ip6[40] <= 137) and not (ip6[6] = 0) and not src host 10.0.2.2 and not src host fec0::2 and not src net fe80::/10"
-	if n := count(t, first, leaks); n < 20 {
-		t.Fatalf("without a switch %d packets were seen", n)
-	}
+	seen(t, first, leaks)
 	r.set(`{"compliance":"enforce","policy_data":{"network":{"vpn_always_on":true,"vpn":{"endpoints":["198.51.100.7:51820"]}}}}`)
 	r.wait("closed", `test "$(warder status --json | tr -d '\n' | tr '{' '\n' | grep '"network.vpn_always_on"' | grep -c 'the VPN is down, and nothing leaves')" -ge 1`)
 	r.wait("the early start's file is there", "test -s /etc/warder/early")
@@ -246,9 +241,7 @@ systemctl daemon-reload; systemctl enable -q --now leak; sleep 2`)
 	r.reached()
 	t.Log(r.sh("journalctl -b -u warder-early -u warder -u leak -o short-monotonic --no-pager | head -n 30; nft list table inet warder_switch | head -n 40"))
 	r.sh("rtcwake -m mem -s 4; sleep 2")
-	if n := count(t, second, "udp and dst host 198.51.100.7"); n < 20 {
-		t.Errorf("only %d packets to the VPN's server were seen", n)
-	}
+	seen(t, second, "udp and dst host 198.51.100.7")
 	if n := count(t, second, leaks); n > 0 {
 		out, _ := exec.Command("tcpdump", "-nn", "-r", second, leaks).Output()
 		t.Errorf("%d packets left, since it was switched on:\n%.2000s", n, out)
@@ -260,6 +253,18 @@ systemctl daemon-reload; systemctl enable -q --now leak; sleep 2`)
 		t.Errorf("after it:\n%s", out)
 	}
 	r.wait("the early start's file is gone", "test ! -e /etc/warder/early")
+}
+
+// seen waits until twenty packets of a capture match.
+func seen(t *testing.T, file, filter string) {
+	t.Helper()
+	n := 0
+	for end := time.Now().Add(minute); time.Now().Before(end); time.Sleep(second) {
+		if n = count(t, file, filter); n >= 20 {
+			return
+		}
+	}
+	t.Fatalf("only %d packets that are %q were seen", n, filter)
 }
 
 // count is how many packets of a capture match.
