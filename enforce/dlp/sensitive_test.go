@@ -124,7 +124,9 @@ func TestSensitiveFindings(t *testing.T) {
 		{"not ready", cards, func(m *fact.Machine) { m.Scanning.V.Engine = "" }, enforce.Uncertain, enforce.Enforced, "makes itself ready"},
 		{"behind", cards, func(m *fact.Machine) { m.Outgoing.V.Behind, m.Outgoing.V.Stale = 2, true }, enforce.Uncertain, enforce.Enforced, "2 file(s) or places wait"},
 		{"unread", cards, func(m *fact.Machine) { m.Outgoing = fact.Unread[fact.Outgoing]("no kernel") }, enforce.Uncertain, "", "no kernel"},
-		{"print jobs are held", cards, func(m *fact.Machine) { m.PrintJobs = fact.Is(fact.PrintJobs{Spooler: true, Watched: true, Holds: true, Late: 2}) }, enforce.Compliant, enforce.Partial, "1 sync folder(s) and in print jobs, by an engine; 2 file(s) or print jobs"},
+		{"print jobs are held", cards, func(m *fact.Machine) {
+			m.PrintJobs = fact.Is(fact.PrintJobs{Spooler: true, Watched: true, Holds: true, Late: 2})
+		}, enforce.Compliant, enforce.Partial, "1 sync folder(s) and in print jobs, by an engine; 2 file(s) or print jobs"},
 		{"print jobs do not wait", cards, func(m *fact.Machine) { m.PrintJobs = fact.Is(fact.PrintJobs{Spooler: true, Watched: true}) }, enforce.Noncompliant, enforce.Enforced, "what is printed is not looked into: the spooler does not wait"},
 		{"print jobs are not watched", cards, func(m *fact.Machine) { m.PrintJobs = fact.Is(fact.PrintJobs{Spooler: true, Why: "no fanotify"}) }, enforce.Noncompliant, enforce.Enforced, "what is printed is not looked into: no fanotify"},
 		{"print jobs are unread", cards, func(m *fact.Machine) { m.PrintJobs = fact.Unread[fact.PrintJobs]("no kernel") }, enforce.Uncertain, "", "no kernel"},

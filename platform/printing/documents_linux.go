@@ -37,24 +37,30 @@ type watch struct {
 	turn  int  // counts the rules
 	asks  int
 	known map[inode]*document
+	some  int           // documents that wait to be looked into, or are
 	looks chan struct{} // has one element for each document that is being looked into
 }
 
 type inode struct{ Dev, Ino uint64 }
 
+// file is what the kernel knows of a file; times are in nanoseconds.
+type file struct {
+	inode
+	size, mtime, ctime int64
+}
+
 // document is one document in the spooler's directory.
 type document struct {
-	inode
-	size         int64
-	mtime, ctime int64    // nanoseconds
-	f            *os.File // while it is looked into
-	turn         int      // of the rules by which it is, or was, looked into
-	done         bool
-	verdict      enforce.Verdict
-	is           fact.Sensitive
-	late         bool // it is held because it took too long
-	timed        bool
-	asks         []ask
+	file
+	f       *os.File // while it is looked into
+	turn    int      // of the rules by which it is, or was, looked into
+	done    bool
+	verdict enforce.Verdict
+	is      fact.Sensitive
+	late    bool // it is held because it took too long
+	holding sync.Mutex
+	timed   bool // somebody is answered after a while
+	asks    []ask
 }
 
 // ask is somebody who waits for the answer whether they may open it.
@@ -63,14 +69,10 @@ type ask struct {
 	job int
 }
 
-// same reports whether it has not been written since.
-func (d *document) same(x *document) bool {
-	return d.size == x.size && d.mtime == x.mtime && d.ctime == x.ctime
-}
-
 // Bounds.
 const (
 	maxAsks  = 256  // who waits
+	maxSome  = 256  // documents that wait to be looked into, each open
 	maxKnown = 4096 // documents that are remembered
 	maxLooks = 2    // documents that are looked into at once
 	nameWait = 3 * time.Second
@@ -238,12 +240,12 @@ func (w *watch) event(b []byte) {
 	if !ok || e.Fd < 0 {
 		return
 	}
-	d, err := statOf(int(e.Fd), "")
+	now, err := statOf(int(e.Fd), "")
 	name := nameOf(int(e.Fd))
 	is := err == nil && (named.MatchString(name) || coming.MatchString(name))
 	switch question := e.Mask&unix.FAN_OPEN_PERM != 0; {
 	case !question && is:
-		w.written(&d, os.NewFile(uintptr(e.Fd), "document"))
+		w.written(now, os.NewFile(uintptr(e.Fd), "document"))
 	case !question:
 		_ = unix.Close(int(e.Fd))
 	case !is, int(e.Pid) == os.Getpid(), w.j.daemon(e.Pid):
@@ -251,7 +253,7 @@ func (w *watch) event(b []byte) {
 		w.let(ask{fd: e.Fd}, true)
 		w.mu.Unlock()
 	default:
-		w.asked(&d, ask{e.Fd, jobOf(name)})
+		w.asked(now, ask{e.Fd, jobOf(name)})
 	}
 }
 
@@ -287,19 +289,17 @@ func (j *Jobs) daemon(pid int32) bool {
 }
 
 // statOf is what the kernel knows of a file.
-func statOf(fd int, path string) (d document, err error) {
+func statOf(fd int, path string) (out file, err error) {
 	flags := unix.AT_STATX_DONT_SYNC
 	if path == "" {
 		flags |= unix.AT_EMPTY_PATH
 	}
 	var x unix.Statx_t
 	if err := unix.Statx(fd, path, flags, unix.STATX_BASIC_STATS, &x); err != nil {
-		return d, err
+		return out, err
 	}
 	at := func(t unix.StatxTimestamp) int64 { return t.Sec*1e9 + int64(t.Nsec) }
-	d.inode, d.size = inode{unix.Mkdev(x.Dev_major, x.Dev_minor), x.Ino}, int64(x.Size) //nolint:gosec // not negative
-	d.mtime, d.ctime = at(x.Mtime), at(x.Ctime)
-	return d, nil
+	return file{inode{unix.Mkdev(x.Dev_major, x.Dev_minor), x.Ino}, int64(x.Size), at(x.Mtime), at(x.Ctime)}, nil //nolint:gosec // not negative
 }
 
 // let answers a question. The caller has the lock.
@@ -320,20 +320,20 @@ func (w *watch) answer(d *document, allow bool) {
 }
 
 // written has a document looked into that has come, before anybody asks.
-func (w *watch) written(d *document, f *os.File) {
+func (w *watch) written(now file, f *os.File) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if old := w.known[d.inode]; w.ended || old != nil && old.turn == w.turn && old.same(d) || !w.room() {
+	if old := w.known[now.inode]; w.ended || old != nil && (!old.done || old.file == now) || !w.room() {
 		_ = f.Close()
 		return
 	}
-	w.begin(d, f)
+	w.begin(&document{file: now}, f)
 }
 
 // room makes room for one more document, and reports whether there is any. The caller has the lock.
 func (w *watch) room() bool {
-	if len(w.known) < maxKnown {
-		return true
+	if w.some >= maxSome || len(w.known) < maxKnown {
+		return w.some < maxSome
 	}
 	for id, d := range w.known {
 		if d.done {
@@ -347,17 +347,23 @@ func (w *watch) room() bool {
 func (w *watch) begin(d *document, f *os.File) {
 	d.f, d.turn = f, w.turn
 	w.known[d.inode] = d
-	go w.study(d)
+	w.some++
+	go func() {
+		w.study(d)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.some--
+	}()
 }
 
 // asked answers whoever opens a document, at once or later.
-func (w *watch) asked(now *document, a ask) {
+func (w *watch) asked(now file, a ask) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	d := w.known[now.inode]
-	if w.holds && !w.ended && (d == nil || d.done && !d.same(now)) {
+	if w.holds && !w.ended && (d == nil || d.done && d.file != now) {
 		if fd, err := unix.FcntlInt(uintptr(a.fd), unix.F_DUPFD_CLOEXEC, 0); err == nil && w.room() { //nolint:gosec // a descriptor
-			d = now
+			d = &document{file: now}
 			w.begin(d, os.NewFile(uintptr(fd), "document")) //nolint:gosec // a descriptor
 		} else if err == nil {
 			_ = unix.Close(fd)
@@ -368,11 +374,10 @@ func (w *watch) asked(now *document, a ask) {
 	case !w.holds, w.ended, r == nil, d != nil && d.done && d.verdict.Allow:
 		w.let(a, true)
 	case d == nil, w.asks >= maxAsks:
-		x := *now
-		x.is = late(now.size)
-		x.verdict = r.Sensitive(&x.is)
-		w.let(a, x.verdict.Allow)
-		go func() { w.j.tell(&x, w.j.job(a.job), x.verdict, x.is, jobFree, "too many documents are being opened") }()
+		is := late(now.size)
+		v := r.Sensitive(&is)
+		w.let(a, v.Allow)
+		go func() { w.j.tell(now, w.j.job(a.job), v, is, jobFree, "too many documents are being opened") }()
 	case d.done:
 		d.asks = append(d.asks, a)
 		w.asks++
@@ -425,6 +430,9 @@ func (w *watch) study(d *document) {
 		return
 	}
 	d.done, d.is, d.verdict = true, is, r.Sensitive(&is)
+	if is.Late { // whoever tries again has it looked into again
+		delete(w.known, d.inode)
+	}
 	if d.verdict.Allow || !w.holds {
 		w.answer(d, true)
 	}
@@ -435,14 +443,16 @@ func (w *watch) study(d *document) {
 	switch {
 	case refused:
 		w.refuse(d, n)
-	case held && !is.Late: // and nothing was found
+	case held && n > 0 && d.verdict.Allow && !is.Late:
+		d.holding.Lock() // it may be about to be held
 		w.j.release(n)
+		d.holding.Unlock()
 	case len(is.Found) > 0, is.Late:
 		note := ""
 		if err != nil {
 			note = "it could not be looked into: " + err.Error()
 		}
-		w.j.tell(d, w.j.job(n), d.verdict, is, jobFree, note)
+		w.j.tell(d.file, w.j.job(n), d.verdict, is, jobFree, note)
 	}
 }
 
@@ -463,7 +473,7 @@ func (w *watch) refuse(d *document, n int) {
 	w.answer(d, false)
 	verdict, is := d.verdict, d.is
 	w.mu.Unlock()
-	w.j.tell(d, x, verdict, is, done, note)
+	w.j.tell(d.file, x, verdict, is, done, note)
 }
 
 // overdue answers who has waited for long enough.
@@ -476,17 +486,20 @@ func (w *watch) overdue(d *document, n int) {
 	}
 	is := late(d.size)
 	v := r.Sensitive(&is)
+	d.timed = false // who comes later waits as long
 	if v.Allow {
 		w.answer(d, true)
-	}
-	d.late = !v.Allow
-	w.mu.Unlock()
-	x, done, note := w.j.job(n), jobFree, "it could not be looked into in time"
-	if !v.Allow {
-		x, done, note = w.j.hold(n)
-		w.mu.Lock()
-		w.answer(d, false)
 		w.mu.Unlock()
+		w.j.tell(d.file, w.j.job(n), v, is, jobFree, "it could not be looked into in time")
+		return
 	}
-	w.j.tell(d, x, v, is, done, note)
+	d.late = true
+	d.holding.Lock()
+	w.mu.Unlock()
+	x, done, note := w.j.hold(n)
+	d.holding.Unlock()
+	w.mu.Lock()
+	w.answer(d, false)
+	w.mu.Unlock()
+	w.j.tell(d.file, x, v, is, done, note)
 }

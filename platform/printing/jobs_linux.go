@@ -89,14 +89,13 @@ func (j *Jobs) Load(r platform.Rules) error {
 		return j.refresh()
 	}
 	j.ruling.Store(&s)
-	err := j.refresh()
 	j.mu.Lock()
 	w := j.watch
 	j.mu.Unlock()
 	if w != nil {
 		w.renew()
 	}
-	return err
+	return j.refresh()
 }
 
 // refresh watches the spooler's directory that there is now, as the mode asks, or nothing.
@@ -272,7 +271,7 @@ func (j *Jobs) job(id int) job {
 }
 
 // tell tells of a document.
-func (j *Jobs) tell(d *document, n job, v enforce.Verdict, x fact.Sensitive, done, note string) {
+func (j *Jobs) tell(d file, n job, v enforce.Verdict, x fact.Sensitive, done, note string) {
 	r := j.rules()
 	if r == nil {
 		return
