@@ -144,7 +144,7 @@ func TestChildIsConfined(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{`(?m)^Seccomp:\t2$`, `(?m)^NoNewPrivs:\t1$`, `(?m)^CapEff:\t0+$`}
+	want := []string{`(?m)^Name:\twarder-scan$`, `(?m)^Seccomp:\t2$`, `(?m)^NoNewPrivs:\t1$`, `(?m)^CapEff:\t0+$`}
 	if os.Geteuid() == 0 {
 		want = append(want, fmt.Sprintf(`(?m)^Uid:\t%d\t%[1]d\t%[1]d\t%[1]d$`, UID), fmt.Sprintf(`(?m)^Gid:\t%d\t%[1]d\t%[1]d\t%[1]d$`, UID), `(?m)^CapPrm:\t0+$`, `(?m)^Groups:\t *$`)
 	}
