@@ -20,6 +20,7 @@ import (
 	"github.com/warderd/warder/platform/volume"
 )
 
-// capabilities lists what this system has, in the order in which it is observed and enforced.
+// capabilities lists what this system has, in the order in which it is observed, given its rules, and enforced: what looks for sensitive
+// data before whoever has something looked into, or that is looked into by the rules before.
 var capabilities = []func(platform.Host) platform.Capability{volume.Capability, usb.Capability, input.Capability, encryption.Capability, media.Capability, media.FileSize, quarantine.Capability, programs.Clients, programs.Tools,
-	firewall.Capability, firewall.SwitchCapability, firewall.PortsCapability, resolver.Capability, tunnel.Capability, printing.Capability, clipboard.Capability, browser.Capability, desktop.Capability, scan.Capability, outgoing.Capability}
+	firewall.Capability, firewall.SwitchCapability, firewall.PortsCapability, resolver.Capability, tunnel.Capability, scan.Capability, printing.Capability, clipboard.Capability, browser.Capability, desktop.Capability, outgoing.Capability}

@@ -1,6 +1,8 @@
 package dlp
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -135,6 +137,14 @@ func (r *Rules) LooksFor() (json.RawMessage, []fact.SensitiveFound) {
 
 // SensitiveMode is the strictest mode in which something is looked for; Off: nothing is.
 func (r *Rules) SensitiveMode() enforce.Mode { return r.looks.mode() }
+
+// SensitiveKey is another one if anything is judged differently.
+func (r *Rules) SensitiveKey() string {
+	l := &r.looks
+	h := sha256.New()
+	fmt.Fprintf(h, "%+v %v %v %v", l.list, l.modes, l.free, l.may)
+	return hex.EncodeToString(h.Sum(nil))
+}
 
 // HoldsSensitive reports whether something is refused if it is found.
 func (r *Rules) HoldsSensitive() bool { return r.looks.mode() == enforce.Enforce && !r.looks.may }
@@ -358,6 +368,9 @@ func sensitiveData(c *section.Case, s enforce.Setting) enforce.Finding {
 		f.Compliance, f.Reason = enforce.Uncertain, "the program that looks for sensitive data makes itself ready"
 	default:
 		f.Reason = fmt.Sprintf("%d pattern(s) are looked for in what is written to %d external disk(s) and %d sync folder(s)%s, by %s", mine, disks, folders, printed, enforce.Plain(scan.Engine))
+		if jobs.LeftOut > 0 {
+			f.Reason += fmt.Sprintf("; %d event(s) about print jobs were too many to tell", jobs.LeftOut)
+		}
 		if n := out.Late + jobs.Late; n > 0 {
 			f.Reason += fmt.Sprintf("; %d file(s) or print jobs could not be looked into in time since the agent was started", n)
 		}

@@ -45,8 +45,10 @@ type PrintJobs struct {
 	Holds   bool `json:"holds,omitempty"`
 	// Why is why it is not watched.
 	Why string `json:"why,omitempty"`
-	// Late are documents that could not be looked into in time, since the agent was started.
-	Late int `json:"late,omitempty"`
+	// Late are documents that could not be looked into in time, and LeftOut events that were too many to tell, since the agent was
+	// started.
+	Late    int `json:"late,omitempty"`
+	LeftOut int `json:"left_out,omitempty"`
 }
 
 // Where sensitive data was found.

@@ -33,7 +33,7 @@ func TestSensitive(t *testing.T) {
 printf '{"personal":{"path":"/home/bob/Dropbox"}}' >/home/bob/.dropbox/info.json; chown -R ann: /home/ann; chown -R bob: /home/bob
 cd /srv/docs; echo "of %[1]s" >text; echo "4111 1111 1111 1111" >one; printf '4111 1111 1111 1111\n5500-0000-0000-0004\n' >cards; printf -- '-----BEGIN RSA PRIVATE KEY-----\nx\n' >key; echo harmless >harmless
 python3 - <<'E'
-import zipfile, tarfile, gzip
+import zipfile, tarfile, gzip, io
 def docx(name, text):
     with zipfile.ZipFile(name, "w", zipfile.ZIP_DEFLATED) as z:
         z.writestr("[Content_Types].xml", '<?xml version="1.0"?><Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"/>')
@@ -44,6 +44,13 @@ open("gz", "wb").write(gzip.compress(b"of %[1]s"))
 open("utf16", "wb").write("of %[1]s".encode("utf-16"))
 with zipfile.ZipFile("bomb", "w", zipfile.ZIP_DEFLATED) as z:
     for i in range(3): z.writestr("b%%d" %% i, b"0" * (8 << 20))
+data, name = b"harmless", "t"
+for i in range(30):
+    b = io.BytesIO()
+    with zipfile.ZipFile(b, "w", zipfile.ZIP_DEFLATED) as z: z.writestr(name, data)
+    data, name = b.getvalue(), "n.zip"
+open("deep", "wb").write(data)
+open("xref", "wb").write(b"%%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 1 0 R/Kids[1 0 R]>>endobj\nxref\n0 99999999\n" + b"1 0 obj<</Length 99999999999>>stream\n" * 50 + b"startxref\n-7\n%%%%EOF\n")
 E
 truncate -s 10G sparse; chmod 755 /srv/docs; chmod 644 /srv/docs/*`, canary)
 	r.medium("a", 64)
@@ -83,8 +90,8 @@ truncate -s 10G sparse; chmod 755 /srv/docs; chmod 644 /srv/docs/*`, canary)
 		r.sh("test ! -s /run/stick/%[1]s && test ! -s /home/ann/Nextcloud/deep/%[1]s", doc)
 	}
 	// Below the count, and what is harmless, stays; so does what hurts who reads it.
-	r.sh(ann + "sh -c 'cp /srv/docs/one /srv/docs/harmless /srv/docs/bomb /run/stick; cp /srv/docs/one /srv/docs/harmless /srv/docs/bomb /srv/docs/sparse /home/ann/Nextcloud'")
-	r.wait("all are looked into", `warder check-in >/dev/null; ! warder status --json | grep -q 'wait to be looked into'; cmp /srv/docs/one /run/stick/one && cmp /srv/docs/bomb /run/stick/bomb && cmp /srv/docs/harmless /home/ann/Nextcloud/harmless`)
+	r.sh(ann + "sh -c 'cd /srv/docs; cp one harmless bomb deep xref /run/stick; cp one harmless bomb deep xref sparse /home/ann/Nextcloud'")
+	r.wait("all are looked into", `warder check-in >/dev/null; ! warder status --json | grep -q 'wait to be looked into'; cmp /srv/docs/one /run/stick/one && cmp /srv/docs/bomb /run/stick/bomb && cmp /srv/docs/deep /run/stick/deep && cmp /srv/docs/xref /run/stick/xref && cmp /srv/docs/harmless /home/ann/Nextcloud/harmless`)
 	taken("nothing more", 0)
 	// Who opens it at once does not get it: a sync client that hears of it when we do.
 	r.sh(bob + `sh -c 'for i in 1 2 3 4 5 6 7 8; do cp /srv/docs/text /home/bob/Dropbox/at$i; cat /home/bob/Dropbox/at$i; done' 2>/dev/null | grep -c ` + canary + ` | grep -qx 0`)

@@ -32,6 +32,12 @@ func (h *Hourly) News(who, what string) bool {
 	return !is && mine < maxOfOne && len(h.told) < maxTold
 }
 
+// Knows reports whether it has been told within the hour.
+func (h *Hourly) Knows(who, what string) bool {
+	_, is := h.told[who+separator+what]
+	return is
+}
+
 // Told notes that something was told.
 func (h *Hourly) Told(who, what string) {
 	if h.told == nil {

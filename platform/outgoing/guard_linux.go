@@ -45,6 +45,7 @@ type Guard struct {
 
 	refreshes sync.Mutex
 	mu        sync.Mutex
+	key       string // of the rules
 	places    map[string]*place
 	last      time.Time // until then the agent before this one has looked into everything
 	list      []folder  // sync folders, as they were found last
@@ -83,16 +84,23 @@ func (g *Guard) Load(r platform.Rules) error {
 		return platform.Unsupported{Feature: "looking into files", Need: "rules that judge them"}
 	case r == nil || g.off || g.look == nil || s.SensitiveMode() == enforce.Off:
 		g.ruling.Store(nil)
+		g.mu.Lock()
+		g.key = ""
+		g.mu.Unlock()
 		g.end()
 		_ = os.Remove(g.until)
 		return nil
 	}
 	g.ruling.Store(&s)
 	g.mu.Lock()
-	places := g.all()
+	places, key := g.all(), s.SensitiveKey()
+	same := g.key == key // they are loaded with each change of the machine
+	g.key = key
 	g.mu.Unlock()
 	for _, p := range places {
-		go p.renew() // a file system that does not answer may keep its lock
+		if !same {
+			go p.renew() // a file system that does not answer may keep its lock
+		}
 	}
 	return g.refresh()
 }

@@ -47,6 +47,8 @@ type rules interface {
 	SensitiveMode() enforce.Mode
 	// Holds reports whether something is refused if it is found.
 	HoldsSensitive() bool
+	// SensitiveKey is another one if anything is judged differently.
+	SensitiveKey() string
 	Sensitive(*fact.Sensitive) enforce.Verdict
 	SensitiveReason(enforce.Verdict, *fact.Sensitive) (reason, nearest string)
 	// LateIsFree says what becomes of a file that cannot be looked into in time.

@@ -41,6 +41,7 @@ type policy struct {
 func (p policy) CanDeny() bool               { return p.HoldsSensitive() }
 func (p policy) SensitiveMode() enforce.Mode { return p.mode }
 func (p policy) HoldsSensitive() bool        { return p.mode == enforce.Enforce }
+func (p policy) SensitiveKey() string        { return fmt.Sprint(p) }
 func (p policy) LateIsFree() bool            { return p.late || !p.HoldsSensitive() }
 func (p policy) PlainPaths() bool            { return false }
 func (p policy) KeepDays() int               { return max(1, p.days) }

@@ -140,6 +140,8 @@ type job struct {
 	queue string
 	user  string // who has printed it, as they say
 	held  bool
+	// before says that it was held already.
+	before bool
 }
 
 // ofJob puts a question about one job, or has something done with it.
@@ -173,7 +175,7 @@ func (s *spooler) job(ctx context.Context, id int) (job, error) {
 	return j, nil
 }
 
-func clip(s string) string { return s[:min(len(s), maxName)] }
+func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxName)], "") }
 
 // stateHeld is the state of a job that is held (RFC 8011, section 5.3.7).
 const stateHeld = 4

@@ -37,6 +37,7 @@ type Jobs struct {
 	look    platform.LookInto
 	wait    time.Duration // who opens a document waits so long at most
 	limit   time.Duration // a document may take
+	retry   time.Duration // a document that could not be looked into is looked into again; 0: later each time
 
 	ruling    atomic.Pointer[judge]
 	stopped   atomic.Bool
@@ -44,8 +45,13 @@ type Jobs struct {
 	mu        sync.Mutex
 	watch     *watch // nil: nothing is watched
 	why       string // why not
-	late      int    // documents that could not be looked into in time, since the agent was started
-	told      bpf.Hourly
+	key       string // of the rules
+	known     bpf.Hourly
+
+	// Since the agent was started:
+	late    atomic.Int64 // documents that could not be looked into in time
+	leftOut atomic.Int64 // events that were too many
+	logged  atomic.Int64 // when something was logged that can happen often
 }
 
 const (
@@ -63,6 +69,8 @@ type judge interface {
 	SensitiveMode() enforce.Mode
 	// HoldsSensitive reports whether something is refused if it is found.
 	HoldsSensitive() bool
+	// SensitiveKey is another one if anything is judged differently.
+	SensitiveKey() string
 	Sensitive(*fact.Sensitive) enforce.Verdict
 	SensitiveReason(enforce.Verdict, *fact.Sensitive) (reason, nearest string)
 }
@@ -90,9 +98,11 @@ func (j *Jobs) Load(r platform.Rules) error {
 	}
 	j.ruling.Store(&s)
 	j.mu.Lock()
-	w := j.watch
+	w, key := j.watch, s.SensitiveKey()
+	same := j.key == key
+	j.key = key
 	j.mu.Unlock()
-	if w != nil {
+	if w != nil && !same {
 		w.renew()
 	}
 	return j.refresh()
@@ -144,13 +154,40 @@ func (j *Jobs) directory() (string, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
-	dir := j.spool
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) == 2 && strings.EqualFold(f[0], "RequestRoot") && filepath.IsAbs(f[1]) {
-			dir = filepath.Clean(f[1])
+	return requestRoot(string(b), j.config, j.spool), nil
+}
+
+// requestRoot reads cups-files.conf as CUPS 2.4 does: a word and the rest of its line, up to a # without a \ before it. What is no absolute
+// path is one in ServerRoot.
+func requestRoot(text, config, usual string) string {
+	root, dir := config, ""
+	for line := range strings.Lines(text) {
+		for i := range len(line) {
+			if line[i] == '#' && (i == 0 || line[i-1] != '\\') {
+				line = line[:i]
+				break
+			}
+		}
+		line = strings.TrimSpace(strings.ReplaceAll(line, `\#`, "#"))
+		word, value := line, ""
+		if i := strings.IndexAny(line, " \t"); i >= 0 {
+			word, value = line[:i], strings.TrimSpace(line[i:])
+		}
+		switch {
+		case value == "":
+		case strings.EqualFold(word, "RequestRoot"):
+			dir = value
+		case strings.EqualFold(word, "ServerRoot") && filepath.IsAbs(value):
+			root = value
 		}
 	}
-	return dir, nil
+	switch {
+	case dir == "":
+		return usual
+	case !filepath.IsAbs(dir):
+		dir = filepath.Join(root, dir)
+	}
+	return filepath.Clean(dir)
 }
 
 // refreshEvery is how often the directory is looked at, beside when something appears where it is.
@@ -169,12 +206,18 @@ func (j *Jobs) Run(ctx context.Context) error {
 	defer w.Close()
 	tick := time.NewTicker(refreshEvery)
 	defer tick.Stop()
+	said := ""
 	for {
-		if dir, err := j.directory(); err == nil && j.rules() != nil {
-			err = arm(w, []string{filepath.Dir(dir)})
-			if wrong := errors.Join(err, j.refresh()); wrong != nil {
-				j.log.Warn("what is printed is not looked into", "error", wrong)
+		if j.rules() != nil {
+			dir, err := j.directory()
+			if err == nil {
+				err = errors.Join(arm(w, []string{filepath.Dir(dir)}), j.refresh())
 			}
+			now := fmt.Sprint(err)
+			if err != nil && now != said {
+				j.log.Warn("what is printed is not looked into", "error", err)
+			}
+			said = now
 		}
 		select {
 		case <-ctx.Done():
@@ -197,7 +240,7 @@ func (j *Jobs) Observe(_ context.Context, out *fact.Machine) error {
 	}
 	_ = j.refresh() // it is in why
 	j.mu.Lock()
-	w, x := j.watch, fact.PrintJobs{Why: j.why, Late: j.late}
+	w, x := j.watch, fact.PrintJobs{Why: j.why, Late: int(j.late.Load()), LeftOut: int(j.leftOut.Load())}
 	j.mu.Unlock()
 	if w != nil {
 		x.Spooler = true
@@ -227,31 +270,62 @@ const (
 	jobFree    = "nothing holds it"
 )
 
-// holdWait is how long a spooler may take to hold a job. Whoever has opened its document waits meanwhile.
-const holdWait = 5 * time.Second
+const (
+	// holdWait is how long a spooler may take to answer, and holdLimit to hold a job: any local user can keep it busy. Whoever has opened
+	// its document waits meanwhile, because a filter that fails can stop the queue for everybody.
+	holdWait  = 5 * time.Second
+	holdLimit = time.Minute
+	holdPause = time.Second
+)
 
 // hold has the spooler hold a job, and reads back whether it does. note says how it goes on.
-func (j *Jobs) hold(id int) (x job, done, note string) {
-	ctx, cancel := context.WithTimeout(context.Background(), holdWait)
-	defer cancel()
-	var err error
-	x.id = id
-	if id > 0 {
-		if _, err = j.spooler.ofJob(ctx, goipp.OpHoldJob, id); err == nil {
-			x, err = j.spooler.job(ctx, id)
+func (j *Jobs) hold(ctx context.Context, id int) (x job, done, note string) {
+	if id == 0 {
+		return job{}, jobRefused, ""
+	}
+	for end := time.Now().Add(holdLimit); ; {
+		var err error
+		if x, err = j.holdNow(ctx, id); err == nil && x.held {
+			return x, jobHeld, fmt.Sprintf("once it is allowed, \"lp -i %d -H resume\" prints it", id)
+		}
+		if !errors.Is(err, errNoAnswer) || time.Now().After(end) {
+			return x, jobRefused, said(err)
+		}
+		select {
+		case <-ctx.Done():
+			return x, jobRefused, said(err)
+		case <-time.After(holdPause):
 		}
 	}
-	switch {
-	case err != nil:
-		return x, jobRefused, err.Error()
-	case !x.held:
-		return x, jobRefused, ""
+}
+
+func said(err error) string {
+	if err == nil {
+		return ""
 	}
-	return x, jobHeld, fmt.Sprintf("once it is allowed, \"lp -i %d -H resume\" prints it", id)
+	return err.Error()
+}
+
+// holdNow asks for it once.
+func (j *Jobs) holdNow(ctx context.Context, id int) (job, error) {
+	ctx, cancel := context.WithTimeout(ctx, holdWait)
+	defer cancel()
+	before, err := j.spooler.job(ctx, id)
+	if err != nil || before.held { // by its owner
+		before.before = before.held
+		return before, err
+	}
+	if _, err = j.spooler.ofJob(ctx, goipp.OpHoldJob, id); err != nil {
+		return before, err
+	}
+	return j.spooler.job(ctx, id)
 }
 
 // release lets a job go on that was held because it could not be looked into in time.
 func (j *Jobs) release(id int) {
+	if id == 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), holdWait)
 	defer cancel()
 	if _, err := j.spooler.ofJob(ctx, goipp.OpReleaseJob, id); err != nil {
@@ -270,41 +344,57 @@ func (j *Jobs) job(id int) job {
 	return x
 }
 
-// tell tells of a document.
-func (j *Jobs) tell(d file, n job, v enforce.Verdict, x fact.Sensitive, done, note string) {
-	r := j.rules()
-	if r == nil {
-		return
+// missed notes that something was printed that was not looked into, or could not be.
+func (j *Jobs) missed(why string) {
+	j.late.Add(1)
+	if now, last := time.Now().Unix(), j.logged.Load(); now-last >= 10 && j.logged.CompareAndSwap(last, now) {
+		j.log.Warn("not all that is printed is looked into", "why", why)
 	}
+}
+
+// told is what is told of a document.
+type told struct {
+	file    file
+	job     job
+	judge   judge
+	verdict enforce.Verdict
+	is      fact.Sensitive
+	done    string
+	note    string
+	err     error
+}
+
+// tell tells of a document. Whose a job is, its user says: what bounds how much is told goes by the queue.
+func (j *Jobs) tell(t told) {
 	where := "a print job"
-	if x.Place = n.queue; n.queue != "" {
-		where += " for " + n.queue
+	if t.is.Place = t.job.queue; t.job.queue != "" {
+		where += " for " + t.job.queue
 	}
-	whose := ""
-	if n.user != "" {
-		whose = " of user " + n.user
+	text := fmt.Sprintf("a document of %d bytes", t.file.size)
+	if t.job.id > 0 {
+		text = fmt.Sprintf("job %d, %d bytes", t.job.id, t.file.size)
+		if t.job.user != "" {
+			text = fmt.Sprintf("job %d of user %s, %d bytes", t.job.id, t.job.user, t.file.size)
+		}
 	}
-	text := fmt.Sprintf("job %d%s, %d bytes", n.id, whose, d.size)
-	if n.id == 0 {
-		text = fmt.Sprintf("a document of %d bytes", d.size)
+	if t.note != "" {
+		text += ": " + t.note
 	}
-	if note != "" {
-		text += ": " + note
-	}
-	who, what := fmt.Sprintf("%s %s %s", n.user, n.queue, done), fmt.Sprintf("%d %d %d %v", d.Dev, d.Ino, d.mtime, x.Late)
+	who, what := t.job.queue+" "+t.done, fmt.Sprintf("%d %d %d %v", t.file.Dev, t.file.Ino, t.file.mtime, t.is.Late)
 	j.mu.Lock()
-	if x.Late {
-		j.late++
-	}
-	news := j.told.News(who, what)
+	news, before := j.known.News(who, what), j.known.Knows(who, what)
 	if news {
-		j.told.Told(who, what)
+		j.known.Told(who, what)
 	}
 	j.mu.Unlock()
 	if !news {
+		if !before {
+			j.leftOut.Add(1)
+		}
 		return
 	}
-	state := enforce.Reading{State: enforce.Present, Value: enforce.Value(done), How: "the print spooler"}
-	j.Hand(platform.Decision{Section: j.Section(), Key: enforce.Key{Kind: "printing.job", ID: fmt.Sprintf("%s %s %d", what, done, time.Now().UnixNano())},
-		Subject: where, Verdict: v, Fact: &x, Done: state, Taken: done != jobFree, Reason: func() (string, string) { return r.SensitiveReason(v, &x) }, Note: text})
+	state := enforce.Reading{State: enforce.Present, Value: enforce.Value(t.done), How: "the print spooler"}
+	j.Hand(platform.Decision{Section: j.Section(), Key: enforce.Key{Kind: "printing.job", ID: fmt.Sprintf("%s %s %d", what, t.done, time.Now().UnixNano())},
+		Subject: where, Verdict: t.verdict, Fact: &t.is, Done: state, Err: t.err, Taken: t.done != jobFree, Note: text,
+		Reason: func() (string, string) { return t.judge.SensitiveReason(t.verdict, &t.is) }})
 }

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/platform"
 )
 
 // program is warder-scan, built once. Where tests run as root, the child is somebody who may not look into their directories.
@@ -105,6 +107,14 @@ func TestScan(t *testing.T) {
 	}
 	if v.Kind != "text" || len(v.Unread) > 0 || len(v.Found) != 1 || v.Found[0].Pattern != 0 || v.Found[0].Count != 2 || len(v.Found[0].Mark) != 16 {
 		t.Errorf("%+v", v)
+	}
+	// What is not what it seems is looked into as it is, too, and so is what is printed, because whoever prints it says what it is. What is
+	// found both ways counts once.
+	for text, name := range map[string]string{"BZh9\n%s": "a.txt", "\x1f\x8b\n%s": "", "\x28\xb5\x2f\xfd%s": "", "hello\n%%PDF-1.4\n%s": platform.Printed, "{\\rtf {\\*\\x %s}}": platform.Printed,
+		"\xff\xfe%s": platform.Printed, "{\\rtf %s}": platform.Printed, "<?x %s ?>": platform.Printed} {
+		if v, err := s.Scan(within(t), document(t, fmt.Sprintf(text, card)), name); err != nil || len(v.Found) != 1 || v.Found[0].Count != 1 {
+			t.Errorf("%q as %q: %+v, %v", text, name, v, err)
+		}
 	}
 	pid, mark := s.pid(), v.Found[0].Mark
 	// The same text has the same mark, however it is written; another has another, and so has another key.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce/sensitive"
+	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/scan"
 	"github.com/warderd/warder/platform/scan/match"
 	"github.com/warderd/warder/platform/scan/text"
@@ -249,7 +251,36 @@ func (g *gate) Write(b []byte) (int, error) {
 
 // Look looks into one document. If that takes longer than most (0: however long), what was found until then is the answer; stuck says
 // that something is still at work on it, so that nothing else can be looked into.
+//
+// A document that is not what it seems is looked into as it is, too, and so is one that is printed: as what, whoever prints it says.
 func (l *Looker) Look(s text.Source, name string, most time.Duration) (a scan.Answer, stuck bool, err error) {
+	begun := time.Now()
+	a, stuck, err = l.once(func(w io.Writer) (text.Report, error) { return text.Extract(s, name, w, text.Usual) }, most)
+	if err != nil || stuck || name != platform.Printed && !slices.Contains(a.Unread, text.Broken) {
+		return a, stuck, err
+	}
+	if most > 0 {
+		most = max(most-time.Since(begun), time.Millisecond)
+	}
+	b, stuck, err := l.once(func(w io.Writer) (text.Report, error) { return text.AsIs(s, w, text.Usual) }, most)
+	for _, f := range b.Found {
+		if i := slices.IndexFunc(a.Found, func(x scan.Found) bool { return x.Pattern == f.Pattern }); i < 0 {
+			a.Found = append(a.Found, f)
+		} else if f.Count > a.Found[i].Count {
+			a.Found[i] = f
+		}
+	}
+	slices.SortFunc(a.Found, func(x, y scan.Found) int { return x.Pattern - y.Pattern })
+	for _, why := range b.Unread {
+		if !slices.Contains(a.Unread, why) {
+			a.Unread = append(a.Unread, why)
+		}
+	}
+	return a, stuck, err
+}
+
+// once looks into the text that is written for it.
+func (l *Looker) once(write func(io.Writer) (text.Report, error), most time.Duration) (a scan.Answer, stuck bool, err error) {
 	g := &gate{t: l.engine.Text()}
 	type ended struct {
 		report text.Report
@@ -264,7 +295,7 @@ func (l *Looker) Look(s text.Source, name string, most time.Duration) (a scan.An
 			}
 			done <- e
 		}()
-		e.report, e.err = text.Extract(s, name, g, text.Usual)
+		e.report, e.err = write(g)
 	}()
 	var late <-chan time.Time
 	if most > 0 {

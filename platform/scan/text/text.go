@@ -67,6 +67,16 @@ func Extract(s Source, name string, w io.Writer, l Limits) (Report, error) {
 	return x.report, x.err
 }
 
+// AsIs writes what can be read as text in a document, whatever it is.
+func AsIs(s Source, w io.Writer, l Limits) (Report, error) {
+	x := &extractor{limits: l, out: w}
+	x.strings(reader(s))
+	if errors.Is(x.err, errEnough) {
+		x.err = nil
+	}
+	return x.report, x.err
+}
+
 // extractor is the work on one document.
 type extractor struct {
 	buf     []byte // for reading, used again and again
