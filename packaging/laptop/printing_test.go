@@ -197,14 +197,15 @@ chmod 644 text pdf`, canary)
 	containsAll(r.t, r.sh("warder explain dlp sensitive"), "DENY", "and print jobs, may not have")
 	for _, doc := range []string{"text", "pdf"} {
 		n := r.number(nobody + "lp -d office /srv/" + doc + " | sed 's/.*office-\\([0-9]*\\) .*/\\1/'")
-		held := fmt.Sprintf("LC_ALL=C lpstat -l -o office-%d | grep -q job-hold-until-specified", n)
+		held := fmt.Sprintf("LC_ALL=C lpstat -l -o office | grep -A3 '^office-%d ' | grep -q job-hold-until-specified", n)
 		r.wait(doc+" is held", held)
 		r.wait("it is told", `warder events --last 20 --json | grep '"denied"' | grep 'job %d of user nobody' | grep -q 'project (1)'`, n)
 		// Whose it is lets it go on; the agent is killed, and its guard begins anew.
-		for _, first := range []string{"true", "systemctl kill -s KILL warder; sleep 1; warder status >/dev/null"} {
+		for _, first := range []string{"true", "systemctl kill -s KILL warder; sleep 1"} {
 			r.sh(first)
+			r.wait("the agent runs", `warder status --json | grep -q '"agent": "running"'`)
 			r.wait("print jobs are watched", watched)
-			r.sh("%slp -i %d -H resume; sleep 1", nobody, n)
+			r.sh("%slp -i %d -H resume && sleep 1", nobody, n)
 			r.wait(doc+" is held again", held)
 		}
 	}

@@ -49,7 +49,7 @@ for i in range(30):
     b = io.BytesIO()
     with zipfile.ZipFile(b, "w", zipfile.ZIP_DEFLATED) as z: z.writestr(name, data)
     data, name = b.getvalue(), "n.zip"
-open("deep", "wb").write(data)
+open("nested", "wb").write(data)
 open("xref", "wb").write(b"%%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 1 0 R/Kids[1 0 R]>>endobj\nxref\n0 99999999\n" + b"1 0 obj<</Length 99999999999>>stream\n" * 50 + b"startxref\n-7\n%%%%EOF\n")
 E
 truncate -s 10G sparse; chmod 755 /srv/docs; chmod 644 /srv/docs/*`, canary)
@@ -90,8 +90,8 @@ truncate -s 10G sparse; chmod 755 /srv/docs; chmod 644 /srv/docs/*`, canary)
 		r.sh("test ! -s /run/stick/%[1]s && test ! -s /home/ann/Nextcloud/deep/%[1]s", doc)
 	}
 	// Below the count, and what is harmless, stays; so does what hurts who reads it.
-	r.sh(ann + "sh -c 'cd /srv/docs; cp one harmless bomb deep xref /run/stick; cp one harmless bomb deep xref sparse /home/ann/Nextcloud'")
-	r.wait("all are looked into", `warder check-in >/dev/null; ! warder status --json | grep -q 'wait to be looked into'; cmp /srv/docs/one /run/stick/one && cmp /srv/docs/bomb /run/stick/bomb && cmp /srv/docs/deep /run/stick/deep && cmp /srv/docs/xref /run/stick/xref && cmp /srv/docs/harmless /home/ann/Nextcloud/harmless`)
+	r.sh(ann + "sh -c 'cd /srv/docs; cp one harmless bomb nested xref /run/stick; cp one harmless bomb nested xref sparse /home/ann/Nextcloud'")
+	r.wait("all are looked into", `warder check-in >/dev/null; ! warder status --json | grep -q 'wait to be looked into'; cmp /srv/docs/one /run/stick/one && cmp /srv/docs/bomb /run/stick/bomb && cmp /srv/docs/nested /run/stick/nested && cmp /srv/docs/xref /run/stick/xref && cmp /srv/docs/harmless /home/ann/Nextcloud/harmless`)
 	taken("nothing more", 0)
 	// Who opens it at once does not get it: a sync client that hears of it when we do.
 	r.sh(bob + `sh -c 'for i in 1 2 3 4 5 6 7 8; do cp /srv/docs/text /home/bob/Dropbox/at$i; cat /home/bob/Dropbox/at$i; done' 2>/dev/null | grep -c ` + canary + ` | grep -qx 0`)

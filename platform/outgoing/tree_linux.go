@@ -171,7 +171,7 @@ func (w *walk) name(dir *os.File, path, name string, depth int) error {
 	at := int(dir.Fd()) //nolint:gosec // a descriptor
 	var st unix.Stat_t
 	if unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
-		return nil // it has gone
+		return nil //nolint:nilerr // it has gone
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:

@@ -265,12 +265,12 @@ func TestJobsBelowEnforce(t *testing.T) {
 	for _, mode := range []enforce.Mode{enforce.Monitor, enforce.Warn} {
 		x := newPress(t, policy{mode: mode}, askWait)
 		x.slow.Store(int64(time.Hour))
-		id := x.print("with a CANARY;")
+		x.print("with a CANARY;")
 		eventually(t, "it is printed while it is looked into", func() bool { return x.printed() == "with a CANARY;" && x.looked.Load() > 0 })
 		x.j.Stop()
 
 		x = newPress(t, policy{mode: mode}, askWait)
-		id = x.print("with a CANARY;")
+		id := x.print("with a CANARY;")
 		x.saw("allow=true would=true", "done="+jobFree, "taken=false", fmt.Sprintf("job %d of user root", id))
 		if j, err := x.j.spooler.job(t.Context(), id); err != nil || j.held {
 			t.Errorf("%+v %v", j, err)
