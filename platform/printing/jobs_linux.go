@@ -31,9 +31,8 @@ type Jobs struct {
 	off     bool // this is not the real machine
 	spooler *spooler
 	proc    string
-	daemons []string // where the spooler's program can be
-	config  string   // its directory of settings
-	spool   string   // where it keeps jobs if these say nothing
+	config  string // its directory of settings
+	spool   string // where it keeps jobs if these say nothing
 	look    platform.LookInto
 	wait    time.Duration // who opens a document waits so long at most
 	limit   time.Duration // a document may take
@@ -60,7 +59,7 @@ const (
 )
 
 func newJobs(h platform.Host, q *Queues) *Jobs {
-	return &Jobs{log: h.Log, off: q.off, spooler: q.spooler, proc: q.proc, daemons: q.daemons, config: q.config, spool: q.spool, wait: askWait, limit: lookLimit}
+	return &Jobs{log: h.Log, off: q.off, spooler: q.spooler, proc: q.proc, config: q.config, spool: q.spool, wait: askWait, limit: lookLimit}
 }
 
 // judge is what the section's rules say of sensitive data.
@@ -257,7 +256,7 @@ func (j *Jobs) Observe(_ context.Context, out *fact.Machine) error {
 // Work lists nothing.
 func (j *Jobs) Work() []platform.Work { return nil }
 
-// Stop ends what is watched. Jobs that are held stay so.
+// Stop ends what is watched. Jobs with sensitive data stay held.
 func (j *Jobs) Stop() {
 	j.stopped.Store(true)
 	_ = j.refresh()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -431,6 +432,35 @@ func TestJobsSpoolerGone(t *testing.T) {
 			t.Errorf("as user %d: %q", uid, out)
 		}
 	}
+}
+
+// A user who takes all connections of the spooler: whoever has opened a guilty document waits until its job is held, and no queue stops.
+func TestJobsSpoolerBusy(t *testing.T) {
+	t.Parallel()
+	x := newPress(t, policy{mode: enforce.Enforce}, askWait)
+	x.run("lpadmin -p q -o printer-error-policy=stop-printer")
+	x.slow.Store(int64(2 * time.Second))
+	id := x.print("a CANARY;")
+	eventually(t, "it waits", func() bool { return x.asking() == 1 })
+	var all []net.Conn
+	for range 300 { // MaxClients is 100
+		c, err := (&net.Dialer{Timeout: 100 * time.Millisecond}).DialContext(t.Context(), "unix", x.j.spooler.socket)
+		if err != nil {
+			break
+		}
+		all = append(all, c)
+	}
+	time.Sleep(10 * time.Second) // more than two questions' patience
+	if x.asking() != 1 {
+		t.Error("it does not wait any more")
+	}
+	for _, c := range all {
+		_ = c.Close()
+	}
+	x.held(id)
+	x.saw("done="+jobHeld, fmt.Sprint("job ", id), "found=1")
+	x.print("more;")
+	eventually(t, "the queue goes on", func() bool { return x.printed() == "more;" })
 }
 
 // What waits when the agent ends, or when the rules go, goes on at once, and nothing is held after that.
