@@ -115,7 +115,8 @@ func (r *rig) try(script string, args ...any) Result {
 // await repeats the script on its standard input until it succeeds, for two minutes. In an emulator a program takes as long to
 // start as what is waited for takes to happen, so most of the looks at "warder status --json" read what the agent has left for when it is
 // dead, which is laid out as that command does it; what counts is what the command itself says.
-const await = `script=$(cat); left() { sed 's/":/": /g; s/,"/,\n"/g' /run/warder/status.json 2>/dev/null; }
+const await = `script=$(cat); [ -n "$script" ] || exit 2
+left() { sed 's/":/": /g; s/,"/,\n"/g' /run/warder/status.json 2>/dev/null; }
 quick=${script//warder status --json/left}
 end=$((SECONDS+120)); n=0
 while [ $SECONDS -lt $end ]; do
@@ -133,7 +134,7 @@ func (r *rig) wait(what, script string, args ...any) {
 		script = fmt.Sprintf(script, args...)
 	}
 	// One loop inside the guest: each call through the channel costs more than the check.
-	res, err := r.Run(3*minute, "cat >/tmp/await.$$ <<'WAITED'\n"+script+"\nWAITED\nbash /usr/bin/await </tmp/await.$$; code=$?; rm -f /tmp/await.$$; exit $code")
+	res, err := r.Run(3*minute, "bash /usr/bin/await <<'WAITED'\n"+script+"\nWAITED")
 	if err != nil {
 		r.fatal("%v", err)
 	}
