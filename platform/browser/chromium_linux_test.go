@@ -17,6 +17,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform/platformtest"
 )
 
 // page says what a page of Chromium's own shows, which is made of parts within parts.
@@ -42,7 +43,7 @@ func TestChromium(t *testing.T) {
 	if err := set(t, f, "chromium", fact.BrowserPolicy(true, false)); err != nil {
 		t.Fatal(err)
 	}
-	home := t.TempDir()
+	home := platformtest.Home(t)
 	// It reads this machine's directory, which is the test's in a mount namespace of its own.
 	cmd := exec.Command("unshare", "-m", "sh", "-c", `mount --bind "$0" /etc/chromium && exec chromium --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run `+
 		`--disable-background-networking --user-data-dir="$HOME" --remote-debugging-port=0 about:blank`, filepath.Join(f.root, "etc/chromium"))

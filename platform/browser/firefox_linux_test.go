@@ -25,7 +25,7 @@ Services.prefs.getBoolPref("media.getdisplaymedia.enabled"), Services.prefs.pref
 // firefoxSays starts Debian's Firefox with a directory of policies, and returns what it answers over its own remote protocol (Marionette).
 func firefoxSays(t *testing.T, dir string) string {
 	t.Helper()
-	home := t.TempDir()
+	home := platformtest.Home(t)
 	// The port is written to the profile's preferences, and read from them.
 	if err := os.WriteFile(filepath.Join(home, "user.js"), []byte("user_pref(\"marionette.port\", 0);\n"), 0o600); err != nil {
 		t.Fatal(err)
