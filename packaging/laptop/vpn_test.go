@@ -125,7 +125,7 @@ done 2>/dev/null; kill $p; wg-quick up wg0 >/dev/null 2>&1; %s`, shake, shake)
 		r.set(policy("enforce", alwaysOn))
 		r.wait("it is in force", pastVPN)
 		r.sh(capture)
-		kills := kills(6)
+		kills := kills(4)
 		for i := range kills {
 			if i%3 == 0 { // while the tunnel comes and goes
 				r.sh("(wg-quick down wg0; sleep 0.%d; wg-quick up wg0) >/dev/null 2>&1 &", rand.IntN(9)+1)
