@@ -66,6 +66,9 @@ share: laptop laptop13 package
 	rm -rf .cache/next; BUILT=1 OUT=.cache/next VERSION=$(VERSION).1 ARCH=$(ARCH) NFPM=$(NFPM) packaging/build.sh
 	cp .cache/next/warder_$(VERSION).1_$(ARCH).deb .cache/share/warder-next.deb
 	cp .cache/next/warder-server_$(VERSION).1_$(ARCH).deb .cache/share/warder-server-next.deb
+	# Packed anew without compression: an emulator takes long to undo that, in each laptop.
+	@for p in warder warder-server warder-next warder-server-next; do rm -rf .cache/plain && dpkg-deb -R .cache/share/$$p.deb .cache/plain && \
+	  dpkg-deb --root-owner-group -Znone -b .cache/plain .cache/share/$$p.deb >/dev/null || exit 1; done; rm -rf .cache/plain
 
 test: deps
 	@packaging/dev/deps.sh test
