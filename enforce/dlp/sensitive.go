@@ -142,7 +142,7 @@ func (r *Rules) SensitiveMode() enforce.Mode { return r.looks.mode() }
 func (r *Rules) SensitiveKey() string {
 	l := &r.looks
 	h := sha256.New()
-	fmt.Fprintf(h, "%+v %v %v %v", l.list, l.modes, l.free, l.may)
+	fmt.Fprintf(h, "%#v %#v %v %v", l.list, l.modes, l.free, l.may)
 	return hex.EncodeToString(h.Sum(nil))
 }
 

@@ -157,3 +157,31 @@ func TestSensitiveFindings(t *testing.T) {
 		}
 	}
 }
+
+// The key of the rules is another one if anything is judged differently, and no other one if they are compiled anew on a machine that has
+// changed.
+func TestSensitiveKey(t *testing.T) {
+	key := func(text string, m *fact.Machine) string { return compile(document(t, text), m).SensitiveKey() }
+	want := key(cards, scanner())
+	changed := scanner(fact.OutPlace{Name: "disk sda"})
+	changed.PrintJobs = fact.Is(fact.PrintJobs{Spooler: true, Late: 7})
+	for range 20 {
+		if got := key(cards, changed); got != want {
+			t.Fatal("it is another one")
+		}
+	}
+	for _, x := range [][2]string{{"[0-9]{16}", "[0-9]{15}"}, {`"card"`, `"cards"`}, {`"luhn"`, `"iban"`}, {`"SECRET"`, `"SECRETS"`}, {`"deny"`, `"allow"`}} {
+		if text := strings.Replace(cards, x[0], x[1], 1); text == cards || key(text, scanner()) == want {
+			t.Errorf("%s and %s have the same", x[0], x[1])
+		}
+	}
+	d := document(t, cards)
+	d.Exceptions = map[string][]string{"dlp": {policy.SensitiveSubject}}
+	if compile(d, scanner()).SensitiveKey() == want {
+		t.Error("with an exception it is the same")
+	}
+	d, err := policy.Decode([]byte(`{"compliance":"monitor","policy_data":`+cards+`}`), policy.Options{})
+	if err != nil || compile(d, scanner()).SensitiveKey() == want {
+		t.Errorf("in monitor mode it is the same (%v)", err)
+	}
+}
