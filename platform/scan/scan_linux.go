@@ -57,6 +57,7 @@ type running struct {
 	number int
 	engine string
 	ended  chan struct{}
+	how    string // it ended, for people; only after ended
 }
 
 // New makes a scanner. Nothing is started.
@@ -268,24 +269,18 @@ func (s *Scanner) ready() (*running, int, error) {
 	if s.wrong != nil && time.Since(s.since) < startLimit {
 		return nil, 0, s.wrong
 	}
-	run, err := s.start(rules)
-	if err != nil {
-		return nil, 0, err
+	run, engine, err := s.begin(rules, number, patterns)
+	if errors.Is(err, ErrEnded) { // whatever has ended it (memory that ran out, a signal): once more, before it has to do without the library
+		s.warn("the scanner ended before it was ready, and is started again", err)
+		run, engine, err = s.begin(rules, number, patterns)
 	}
-	run.number = number
-	s.mu.Lock()
-	s.run = run
-	s.mu.Unlock()
-	wait, cancel := context.WithTimeout(context.Background(), startLimit)
-	defer cancel()
-	engine, err := s.teach(wait, run, rules, patterns)
 	switch {
+	case run == nil:
+		return nil, 0, err
 	case err != nil && !s.plain:
 		s.end()
 		s.plain, s.since = true, time.Now()
-		if s.Log != nil {
-			s.Log.Warn("the scanner cannot make itself ready for the patterns with Hyperscan, and does without for a while", "error", err)
-		}
+		s.warn("the scanner cannot make itself ready for the patterns with Hyperscan, and does without for a while", err)
 		return s.ready()
 	case err != nil:
 		s.end()
@@ -297,6 +292,28 @@ func (s *Scanner) ready() (*running, int, error) {
 	s.engine = engine
 	s.mu.Unlock()
 	return run, patterns, nil
+}
+
+// begin starts a child and tells it the rules. None is returned where none could be started.
+func (s *Scanner) begin(rules []byte, number, patterns int) (*running, string, error) {
+	run, err := s.start(rules)
+	if err != nil {
+		return nil, "", err
+	}
+	run.number = number
+	s.mu.Lock()
+	s.run = run
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	engine, err := s.teach(ctx, run, rules, patterns)
+	return run, engine, err
+}
+
+func (s *Scanner) warn(what string, err error) {
+	if s.Log != nil {
+		s.Log.Warn(what, "error", err)
+	}
 }
 
 // start starts the program. It is run by its open file, because its user may not see where it is.
@@ -332,6 +349,7 @@ func (s *Scanner) start(rules []byte) (*running, error) {
 	run := &running{cmd: cmd, socket: socket.(*net.UnixConn), rules: rules, ended: make(chan struct{})}
 	go func() {
 		_ = cmd.Wait()
+		run.how = cmd.ProcessState.String()
 		close(run.ended)
 	}()
 	return run, nil
@@ -430,12 +448,12 @@ func (s *Scanner) ask(ctx context.Context, run *running, q Request, patterns int
 		}
 	}()
 	if _, _, err := run.socket.WriteMsgUnix(b, unix.UnixRights(fds...), nil); err != nil {
-		return a, s.failed(ctx, err)
+		return a, s.failed(ctx, run, err)
 	}
 	b = make([]byte, MaxMessage)
 	n, err := run.socket.Read(b)
 	if err != nil {
-		return a, s.failed(ctx, err)
+		return a, s.failed(ctx, run, err)
 	}
 	if a, err = Parse(b[:n], patterns); err != nil {
 		return a, err
@@ -451,14 +469,16 @@ func (s *Scanner) ask(ctx context.Context, run *running, q Request, patterns int
 }
 
 // failed says why a child did not answer.
-func (s *Scanner) failed(ctx context.Context, err error) error {
+func (s *Scanner) failed(ctx context.Context, run *running, err error) error {
 	if ctx.Err() != nil {
 		return ErrLate
 	}
-	if s.Log != nil {
-		s.Log.Debug("the scanner does not answer", "error", err)
+	select {
+	case <-run.ended:
+		return fmt.Errorf("%w (%s)", ErrEnded, run.how)
+	case <-time.After(endLimit):
+		return fmt.Errorf("%w (%w)", ErrEnded, err)
 	}
-	return ErrEnded
 }
 
 // openProgram opens the child's program, if nobody else can change it.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,12 +16,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/platformtest"
 )
 
 // program is warder-scan, built once. Where tests run as root, the child is somebody who may not look into their directories.
@@ -59,7 +62,7 @@ func scanner(t testing.TB) *Scanner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(path, filepath.Join(t.TempDir(), "scan.cache"), nil)
+	s := New(path, filepath.Join(t.TempDir(), "scan.cache"), slog.New(slog.NewTextHandler(t.Output(), nil)))
 	t.Cleanup(s.Close)
 	if _, err := s.Set(Rules{Patterns: json.RawMessage(patterns), Key: []byte("key")}, 2); err != nil {
 		t.Fatal(err)
@@ -249,7 +252,7 @@ func TestCache(t *testing.T) {
 		}
 		works(name)
 		if is, err := os.ReadFile(s.Cache); err != nil || !bytes.Equal(is, whole) {
-			t.Errorf("%s: %d bytes, %v", name, len(is), err)
+			t.Errorf("%s: %d bytes, %v, by %s", name, len(is), err, s.Engine())
 		}
 	}
 	// A place that cannot be written costs time, and nothing else.
@@ -261,6 +264,64 @@ func flip(b []byte, at int) []byte {
 	out := slices.Clone(b)
 	out[at] ^= 0x55
 	return out
+}
+
+// The kernel counts what runs as the child's user together: another agent's child, and a container's processes that happen to
+// have the same number, do not keep it from the threads it needs.
+func TestOthersOfItsUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		platformtest.Cannot(t, "only root starts a child as another user")
+	}
+	s := scanner(t)
+	for range 150 {
+		other := exec.Command("sleep", "1000")
+		other.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: UID, Gid: UID}, Pdeathsig: unix.SIGKILL}
+		if err := other.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _, _ = other.Process.Kill(), other.Wait() })
+	}
+	if v, err := s.Scan(within(t), document(t, card), ""); err != nil || len(v.Found) != 1 {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if s.plain {
+		t.Error("it does without the library")
+	}
+	// A child on an idle machine rarely needs another thread, so what the kernel would say is read, too.
+	limits, _ := os.ReadFile(fmt.Sprintf("/proc/%d/limits", s.pid()))
+	most := regexp.MustCompile(`(?m)^Max processes +(\d+) `).FindSubmatch(limits)
+	if most == nil {
+		t.Fatalf("%s", limits)
+	}
+	if n, _ := strconv.Atoi(string(most[1])); n < 300 || n > 1000 {
+		t.Errorf("%d threads", n)
+	}
+}
+
+// A child that something ends before it is ready is started again, with the library.
+func TestChildEndsEarly(t *testing.T) {
+	s := scanner(t)
+	done := make(chan int)
+	go func() {
+		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+			if pid := s.pid(); pid != 0 {
+				_ = unix.Kill(pid, unix.SIGKILL)
+				done <- pid
+				return
+			}
+		}
+		done <- 0
+	}()
+	if err := s.Ready(within(t)); err != nil {
+		t.Error(err)
+	}
+	killed := <-done
+	if v, err := s.Scan(within(t), document(t, card), ""); err != nil || len(v.Found) != 1 {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if killed == 0 || s.pid() == killed || s.plain {
+		t.Errorf("%d was killed, %d looks, without the library: %t", killed, s.pid(), s.plain)
+	}
 }
 
 // A child that is killed or stands still costs the one who waits, and not the next.

@@ -79,9 +79,11 @@ func noExec() seccomp.Condition {
 
 // Limits of the child, whatever it reads.
 const (
-	maxMemory  = 1 << 30 // of memory that it has asked for, in bytes: threads' stacks are 8 MiB each, of which they use little
-	maxThreads = 64      // of its user, if that is its own
-	maxTime    = 600     // seconds of a processor
+	maxMemory = 1 << 30 // of memory that it has asked for, in bytes: threads' stacks are 8 MiB each, of which they use little
+	// of all that runs as its user, if that is its own: the kernel counts them together, with those of another agent and of a
+	// container that has happened to choose the same number. A child has a dozen.
+	maxThreads = 512
+	maxTime    = 600 // seconds of a processor
 )
 
 // Confine shuts this process in, for good. What has to be opened must be open.
