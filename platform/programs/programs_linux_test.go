@@ -278,12 +278,19 @@ func client(t *testing.T, deaf bool) *exec.Cmd {
 		if text, err = os.ReadFile("/bin/bash"); err != nil {
 			t.Fatal(err)
 		}
-		args = []string{"-c", `trap "" TERM; echo up; while :; do read -t 60 <>/dev/null || :; sleep 0.1; done`}
+		// It starts nothing: a process that it had started would be the client, too, for a moment.
+		args = []string{"-c", `trap "" TERM; echo up; while :; do read -t 60 -u 3 || :; done`}
 	}
 	if err := os.WriteFile(path, text, 0o755); err != nil { //nolint:gosec // it is run
 		t.Fatal(err)
 	}
 	cmd := exec.Command(path, args...)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.ExtraFiles = []*os.File{r}
+	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
 	out, _ := cmd.StdoutPipe()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
