@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"slices"
@@ -65,6 +67,22 @@ func (d direct) Do(ctx context.Context, method, _ string, in, out any) error {
 	return json.Unmarshal(b, out)
 }
 
+func (d direct) Upload(ctx context.Context, path string, header http.Header, body io.Reader, out any) error {
+	a := d.agent.Load()
+	if a == nil {
+		return localapi.ErrNoAgent
+	}
+	v, err := a.helpers.ask(ctx, d.uid, d.id, header.Get(session.RunHeader), strings.TrimPrefix(path, session.Path+"/"), header.Get("Content-Type"), body)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, out)
+}
+
 // bare is a desktop that shows notices to nobody.
 type bare struct{}
 
@@ -95,7 +113,12 @@ func TestClipboard(t *testing.T) {
 	ours, theirs := seat.Login{ID: "2", UID: self, User: "ann", Type: "x11", Active: true}, seat.Login{ID: "3", UID: self + 1, User: "bob", Type: "x11"}
 	logins.Store(&[]seat.Login{})
 	l.logins = func() []seat.Login { return *logins.Load() }
-	l.capabilities = []func(platform.Host) platform.Capability{clipboard.Capability}
+	looks := func(platform.Host) platform.Capability {
+		return platform.Capability{Name: "looks", Provides: []platform.Port{platform.Lend(platform.PortLook, platform.LookInto(func(context.Context, *os.File, string) (platform.Seen, error) {
+			return platform.Seen{}, errors.New("nothing is looked for")
+		}))}}
+	}
+	l.capabilities = []func(platform.Host) platform.Capability{looks, clipboard.Capability}
 	l.start()
 	var agent atomic.Pointer[Agent]
 	agent.Store(l.agent)

@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -38,10 +40,15 @@ type helpers struct {
 	given  string
 	giving bool
 	hear   map[string]func()
+	answer map[string]answerer
 }
 
+// answerer answers what a part of a helper asks.
+type answerer = func(ctx context.Context, d platform.Desk, contentType string, body io.Reader) (any, error)
+
 func newHelpers(now func() time.Time, logins func() []seat.Login, came func()) *helpers {
-	return &helpers{now: now, logins: logins, came: came, by: map[string]*helper{}, mute: map[string]time.Time{}, rules: map[string]json.RawMessage{}, hear: map[string]func(){}}
+	return &helpers{now: now, logins: logins, came: came, by: map[string]*helper{}, mute: map[string]time.Time{}, rules: map[string]json.RawMessage{}, hear: map[string]func(){},
+		answer: map[string]answerer{}}
 }
 
 // helper is one of them.
@@ -184,6 +191,33 @@ func (hs *helpers) hears(uid uint32, id string, s *session.Said) error {
 }
 
 var errNotHelper = &localapi.Error{Status: http.StatusConflict, Message: "this is not the helper of the session"}
+
+// Answer implements platform.Desks.
+func (hs *helpers) Answer(part string, f answerer) {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	hs.answer[part] = f
+}
+
+// ask answers what a part of a session's helper asks. run is the helper's own name.
+func (hs *helpers) ask(ctx context.Context, uid uint32, id, run, part, contentType string, body io.Reader) (any, error) {
+	hs.mu.Lock()
+	h, f := hs.by[id], hs.answer[part]
+	ours := h != nil && h.uid == uid && h.alive(hs.now()) && run != "" && h.said.Run == clip(run, maxSaid)
+	hs.mu.Unlock()
+	switch {
+	case !ours:
+		return nil, errNotHelper
+	case f == nil:
+		return nil, &localapi.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("nothing of a session is called %q", enforce.Plain(clip(part, maxSaid)))}
+	}
+	for _, d := range hs.List(part) {
+		if d.ID == id && d.UID == uid {
+			return f(ctx, d, contentType, body)
+		}
+	}
+	return nil, errNotHelper
+}
 
 // says notes what the parts of a helper say, as far as somebody wants to hear it. The caller holds the lock.
 func (hs *helpers) says(h *helper, s *session.Said) {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -186,6 +187,54 @@ func TestLiar(t *testing.T) {
 	case a := <-ann:
 		t.Errorf("%+v", a)
 	default:
+	}
+}
+
+// Only the helper of a session is answered what its parts ask, and for that session.
+func TestHelperAsks(t *testing.T) {
+	hs, later := hall()
+	var about []platform.Desk
+	hs.Answer("board", func(_ context.Context, d platform.Desk, kind string, body io.Reader) (any, error) {
+		about = append(about, d)
+		b, err := io.ReadAll(body)
+		return kind + " " + string(b), err
+	})
+	ask := func(uid uint32, id, run, part string) string {
+		v, err := hs.ask(t.Context(), uid, id, run, part, "a/b", strings.NewReader("what"))
+		if err != nil {
+			return err.Error()
+		}
+		return v.(string)
+	}
+	if got := ask(1001, "3", "r1", "board"); got != errNotHelper.Message {
+		t.Error("before its first turn: ", got)
+	}
+	_, _, err := hs.asked(1001, "3", &session.Turn{State: shows, Said: session.Said{Run: "r1", Seq: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string][2]string{
+		"its own":          {ask(1001, "3", "r1", "board"), "a/b what"},
+		"another name":     {ask(1001, "3", "r2", "board"), errNotHelper.Message},
+		"no name":          {ask(1001, "3", "", "board"), errNotHelper.Message},
+		"another user":     {ask(1000, "3", "r1", "board"), errNotHelper.Message},
+		"another session":  {ask(1001, "2", "r1", "board"), errNotHelper.Message},
+		"nothing of that":  {ask(1001, "3", "r1", "b\x1b"+strings.Repeat("x", 1000)), "nothing of a session is called"},
+		"an empty session": {ask(1001, "", "r1", "board"), errNotHelper.Message},
+	} {
+		if !strings.HasPrefix(c[0], c[1]) || len(c[0]) > 300 || strings.Contains(c[0], "\x1b") {
+			t.Errorf("%s: %q", what, c[0])
+		}
+	}
+	if len(about) != 1 || about[0].ID != "3" || about[0].UID != 1001 || about[0].Type != "x11" {
+		t.Errorf("%+v", about)
+	}
+	hs.mu.Lock()
+	hs.by["3"].asks = false
+	hs.mu.Unlock()
+	later(turnRest)
+	if got := ask(1001, "3", "r1", "board"); got != errNotHelper.Message {
+		t.Error("when it hangs: ", got)
 	}
 }
 

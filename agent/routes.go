@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -20,6 +21,7 @@ import (
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/secret"
+	"github.com/warderd/warder/platform"
 )
 
 type caller = localapi.Caller
@@ -37,6 +39,7 @@ func (a *Agent) routes() []localapi.Route {
 		{Method: "GET", Path: "/v1/session", Access: localapi.Session, Handle: a.getSession},
 		{Method: "POST", Path: session.Path, Access: localapi.Session, Alone: true, Handle: a.postSession},
 		{Method: "PUT", Path: session.Path, Access: localapi.Session, Handle: a.putSession},
+		{Method: "POST", Path: session.Path + "/{part}", Access: localapi.Session, Upload: a.askSession, MaxUpload: platform.MaxQuestion},
 		{Method: "GET", Path: "/v1/policy", Access: localapi.Root, Handle: a.getPolicy},
 		{Method: "GET", Path: "/v1/policies", Access: localapi.Root, Heavy: true, Handle: a.getPolicies},
 		{Method: "GET", Path: "/v1/inventory/{name}", Access: localapi.Root, Heavy: true, Handle: a.getInventory},
@@ -193,6 +196,18 @@ func (a *Agent) putSession(_ context.Context, c caller, _ *http.Request, body []
 		return nil, &localapi.Error{Status: http.StatusForbidden, Message: "this is for a program of a login session"}
 	}
 	return nil, a.helpers.hears(uint32(uid), c.Session, &s)
+}
+
+// askSession answers what a part of a session's helper asks.
+func (a *Agent) askSession(ctx context.Context, c caller, q *http.Request, body io.Reader) (any, error) {
+	uid, err := strconv.ParseUint(c.UID, 10, 32)
+	if err != nil {
+		return nil, &localapi.Error{Status: http.StatusForbidden, Message: "this is for a program of a login session"}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(a.ctx, cancel)()
+	return a.helpers.ask(ctx, uint32(uid), c.Session, q.Header.Get(session.RunHeader), q.PathValue("part"), q.Header.Get("Content-Type"), body)
 }
 
 // Doctor is what "warder doctor" shows.

@@ -238,8 +238,8 @@ type Kept struct {
 	Reason  string // why, for people
 }
 
-// Printed is what a print job is called when it is looked into.
-const Printed = "print job"
+// AsIs is what something is called when it is looked into that is used for what its user says it is, whatever it looks like.
+const AsIs = "as it is"
 
 // Seen is what was found in a document.
 type Seen struct {
@@ -309,7 +309,7 @@ type (
 	KeepData func(ctx context.Context, f *os.File, about func() Kept, undisturbed func() bool) (id string, drop, done func(), err error)
 	// Expire removes files with sensitive data from the quarantine that have been there for so many days.
 	Expire func(days int) (gone int, err error)
-	// LookInto has a document looked into, which is an open file; name is a hint to what it is, or Printed. An error says why that could not be
+	// LookInto has a document looked into, which is an open file; name is a hint to what it is, or AsIs. An error says why that could not be
 	// done. What takes longer than ctx is late.
 	LookInto func(ctx context.Context, f *os.File, name string) (Seen, error)
 	// Outside lists the external disks that have something mounted.

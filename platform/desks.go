@@ -1,6 +1,10 @@
 package platform
 
-import "encoding/json"
+import (
+	"context"
+	"encoding/json"
+	"io"
+)
 
 // Desk is a graphical login session, and what a part of its helper (agent/session) says of it.
 type Desk struct {
@@ -22,4 +26,10 @@ type Desks interface {
 	// Hear sets who is told that something may be different in a session. It is called once for a part, before anything is given, and
 	// never waits.
 	Hear(part string, told func())
+	// Answer sets who answers what a part of a helper asks (HTTP's Content-Type and body; the answer becomes JSON). Not more than one of a
+	// user's questions, and a few of all, are answered at a time; ctx ends with the helper's patience.
+	Answer(part string, answer func(ctx context.Context, d Desk, contentType string, body io.Reader) (any, error))
 }
+
+// MaxQuestion bounds what a part of a helper asks, in bytes.
+const MaxQuestion = 17 << 20

@@ -51,6 +51,24 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 	if err != nil {
 		return err
 	}
+	return decode(res, out)
+}
+
+// Upload sends a body that is read while it is sent, and decodes the answer into out.
+func (c *Client) Upload(ctx context.Context, path string, header http.Header, body io.Reader, out any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://warder"+path, body)
+	if err != nil {
+		return err
+	}
+	req.Header = header
+	res, err := c.ask(ctx, req)
+	if err != nil {
+		return err
+	}
+	return decode(res, out)
+}
+
+func decode(res *http.Response, out any) (err error) {
 	defer res.Body.Close()
 	if out == nil {
 		_, err = io.Copy(io.Discard, res.Body)
@@ -94,6 +112,10 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	if err != nil {
 		return nil, err
 	}
+	return c.ask(ctx, req)
+}
+
+func (c *Client) ask(ctx context.Context, req *http.Request) (*http.Response, error) {
 	res, err := c.http.Do(req)
 	var outer *url.Error
 	if errors.As(err, &outer) {

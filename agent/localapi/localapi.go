@@ -121,6 +121,10 @@ type Route struct {
 	Stream func(ctx context.Context, c Caller, q *http.Request, send func(any) error) error
 	// List writes one JSON array, item by item, without collecting it in memory. It replaces Handle.
 	List func(ctx context.Context, c Caller, q *http.Request, send func(any) error) error
+	// Upload reads a body of at most MaxUpload bytes while it comes. It replaces Handle. One of each user, and maxUploads of all, are
+	// answered at a time.
+	Upload    func(ctx context.Context, c Caller, q *http.Request, body io.Reader) (any, error)
+	MaxUpload int64
 	// Heavy requests are answered one at a time for each user. Another one waits for a moment, and is then told to come
 	// again.
 	Heavy bool
@@ -132,6 +136,12 @@ type Route struct {
 const (
 	writeWait = 5 * time.Second
 	turnWait  = 3 * time.Second
+)
+
+// maxUploads is how many uploads are answered at a time, and uploadWait how long one may take to come.
+const (
+	maxUploads = 4
+	uploadWait = 20 * time.Second
 )
 
 // maxFollow is how many streams one user may follow.
@@ -263,6 +273,10 @@ func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 		fail(w, &Error{Status: http.StatusForbidden, Message: "this is for a program of a login session"})
 		return
 	}
+	if r.Upload != nil {
+		t.upload(r, w, q, c)
+		return
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, q.Body, maxBody))
 	if err != nil {
 		fail(w, &Error{Status: http.StatusRequestEntityTooLarge, Message: fmt.Sprintf("the request is larger than %d bytes", maxBody)})
@@ -312,6 +326,32 @@ func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(v)
 	}
+}
+
+// upload answers a request whose body is read while it comes: not before it is its turn, because many large ones would be too much.
+func (t *turns) upload(r Route, w http.ResponseWriter, q *http.Request, c Caller) {
+	rc := http.NewResponseController(w)
+	for _, turn := range []struct { // its own first: who waits for that takes no place of others
+		key  string
+		most int
+	}{{"upload of " + c.share(), 1}, {"upload", maxUploads}} {
+		leave, ok := t.take(q.Context(), turn.key, turn.most, turnWait)
+		if !ok {
+			_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
+			fail(w, &Error{Status: http.StatusTooManyRequests, Message: "other requests are being answered; try again when they have ended"})
+			return
+		}
+		defer leave()
+	}
+	_ = rc.SetReadDeadline(time.Now().Add(uploadWait))
+	v, err := r.Upload(q.Context(), c, q, http.MaxBytesReader(w, q.Body, r.MaxUpload))
+	_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
 }
 
 // list writes an array item by item. An error after the beginning cuts the array off, so that it cannot be mistaken for

@@ -5,6 +5,7 @@ package localapi
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -37,6 +38,10 @@ func serveTest(t *testing.T) string {
 			case <-time.After(12 * time.Second): // longer than a request may take to arrive
 				return "waited", nil
 			}
+		}},
+		{Method: "POST", Path: "/upload/{what}", Access: Read, MaxUpload: 1 << 20, Upload: func(_ context.Context, _ Caller, q *http.Request, body io.Reader) (any, error) {
+			n, err := io.Copy(io.Discard, body)
+			return map[string]any{"n": n, "what": q.PathValue("what"), "kind": q.Header.Get("Content-Type")}, err
 		}},
 		{Method: "GET", Path: "/fails", Access: Read, Handle: func(context.Context, Caller, *http.Request, []byte) (any, error) {
 			return nil, &Error{Status: http.StatusConflict, Message: "no policy"}
@@ -78,6 +83,60 @@ func TestAlone(t *testing.T) {
 	}
 	if err := c.Do(context.Background(), "GET", "/alone", nil, &said); err != nil {
 		t.Errorf("after it: %v", err)
+	}
+}
+
+// A body is read while it comes, up to its bound, and one of a user at a time.
+func TestUpload(t *testing.T) {
+	t.Parallel()
+	c := NewClient(serveTest(t))
+	var out struct {
+		N          int64
+		What, Kind string
+	}
+	header := http.Header{"Content-Type": {"a/b"}}
+	if err := c.Upload(t.Context(), "/upload/x", header, strings.NewReader(strings.Repeat("a", 1<<20)), &out); err != nil || out.N != 1<<20 || out.What != "x" || out.Kind != "a/b" {
+		t.Errorf("%+v, %v", out, err)
+	}
+	if err := c.Upload(t.Context(), "/upload/x", header, strings.NewReader(strings.Repeat("a", 1<<20+1)), &out); err == nil {
+		t.Error("a larger one is taken")
+	}
+	r, w := io.Pipe()
+	first := make(chan error, 1)
+	go func() { first <- c.Upload(t.Context(), "/upload/slow", header, r, nil) }()
+	if _, err := io.WriteString(w, "begins"); err != nil {
+		t.Fatal(err)
+	}
+	var e *Error
+	begun := time.Now()
+	for { // until the first has its turn
+		err := c.Upload(t.Context(), "/upload/second", header, strings.NewReader("b"), &out)
+		if errors.As(err, &e) && e.Status == http.StatusTooManyRequests {
+			break
+		}
+		if err != nil || time.Since(begun) > 30*time.Second {
+			t.Fatalf("the second: %v", err)
+		}
+	}
+	_ = w.Close()
+	if err := <-first; err != nil {
+		t.Errorf("the first: %v", err)
+	}
+	if err := c.Upload(t.Context(), "/upload/third", header, strings.NewReader("b"), &out); err != nil || out.N != 1 {
+		t.Errorf("the third: %+v, %v", out, err)
+	}
+	// One that does not go on loses its place.
+	r, w = io.Pipe()
+	defer w.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { first <- c.Upload(ctx, "/upload/slow", header, r, nil) }()
+	_, _ = io.WriteString(w, "begins")
+	cancel()
+	if err := <-first; err == nil {
+		t.Error("it was answered")
+	}
+	if err := c.Upload(t.Context(), "/upload/last", header, strings.NewReader("b"), &out); err != nil {
+		t.Errorf("after that: %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -36,7 +37,9 @@ func (h *Helper) begin(ctx context.Context) (wait func()) {
 	if h.Forsaken == 0 {
 		h.Forsaken = forsaken
 	}
+	h.parts.mu.Lock()
 	h.parts.run = rand.Text()
+	h.parts.mu.Unlock()
 	var all sync.WaitGroup
 	changed := make(chan struct{}, 1)
 	for _, p := range h.Parts {
@@ -85,6 +88,14 @@ func (h *Helper) now() Said {
 		out.Parts[name] = p.State()
 	}
 	return out
+}
+
+// Ask asks the agent something for a part, while the helper runs.
+func (h *Helper) Ask(ctx context.Context, part, contentType string, body io.Reader, out any) error {
+	h.parts.mu.Lock()
+	run := h.parts.run
+	h.parts.mu.Unlock()
+	return h.Agent.Upload(ctx, Path+"/"+part, http.Header{"Content-Type": {contentType}, RunHeader: {run}}, body, out)
 }
 
 // load gives the parts their rules.

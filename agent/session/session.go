@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"time"
 
@@ -60,6 +61,9 @@ type Answer struct {
 	Rules map[string]json.RawMessage `json:"rules,omitempty"`
 }
 
+// RunHeader has Said.Run where a part of a helper asks the agent something, at Path and the part's name.
+const RunHeader = "Warder-Run"
+
 // Path is where the agent answers helpers: POST for a turn, PUT for what they say in between.
 const Path = "/v1/session"
 
@@ -80,6 +84,7 @@ type Desktop interface {
 // client is the agent's local API.
 type client interface {
 	Do(ctx context.Context, method, path string, in, out any) error
+	Upload(ctx context.Context, path string, header http.Header, body io.Reader, out any) error
 }
 
 // Helper is one.

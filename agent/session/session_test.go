@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -86,6 +89,29 @@ func (s *script) Do(_ context.Context, method, path string, in, out any) error {
 		return x
 	}
 	panic("no answer")
+}
+
+func (s *script) Upload(_ context.Context, path string, header http.Header, body io.Reader, out any) error {
+	b, err := io.ReadAll(body)
+	if err == nil {
+		err = json.Unmarshal([]byte(fmt.Sprintf("%q", path+" "+header.Get(RunHeader)+" "+header.Get("Content-Type")+" "+string(b))), out)
+	}
+	return err
+}
+
+// What a part asks goes to its own path, with the helper's name.
+func TestAsk(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := &script{end: cancel}
+	h := Helper{Agent: s, Desktop: &screen{}, Words: Language("en"), Pause: time.Millisecond}
+	if err := h.Run(ctx); err != nil {
+		t.Error(err)
+	}
+	var out string
+	if err := h.Ask(t.Context(), "board", "a/b", strings.NewReader("what"), &out); err != nil || out != Path+"/board "+h.parts.run+" a/b what" || h.parts.run == "" {
+		t.Errorf("%q, %v", out, err)
+	}
 }
 
 // screen is a desktop.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -38,9 +39,14 @@ func (a *app) session() *cobra.Command {
 				return a.keepHelper(ctx)
 			}
 			debug.SetGCPercent(helperGC)
+			board := &clipboard.Part{Type: sessionType(), Self: uint32(os.Getuid()), Decode: clipboardRules}
 			h := session.Helper{Agent: a.client(), Desktop: &notify.Desktop{}, Words: session.Language(session.Locale(os.Getenv)), Pause: helperPause, Removed: removed, Lock: seat.ScreenLock,
 				State: session.State{Version: version, Type: os.Getenv("XDG_SESSION_TYPE"), Desktop: os.Getenv("XDG_CURRENT_DESKTOP")},
-				Parts: map[string]session.Part{clipboard.Name: &clipboard.Part{Type: sessionType(), Self: uint32(os.Getuid()), Decode: clipboardRules}}}
+				Parts: map[string]session.Part{clipboard.Name: board}}
+			board.Look = func(ctx context.Context, c *clipboard.Copied) (out clipboard.Judged, err error) {
+				body, kind := c.Encode()
+				return out, h.Ask(ctx, clipboard.Name, kind, body, &out)
+			}
 			err := h.Run(ctx)
 			for why, exit := range helperExits {
 				if errors.Is(err, why) {

@@ -36,6 +36,11 @@ type Clipboard struct {
 	Mapped  bool    `json:"mapped"`
 	Work    Members `json:"work"`
 	Private Members `json:"personal"`
+	// Look is how what is copied is looked into (fact.LookRead, fact.LookHold), "" if it is not; Late says that what cannot be looked into
+	// in time may be pasted. By is another one if anything is judged differently: what is there is looked into again then.
+	Look string `json:"look,omitempty"`
+	Late bool   `json:"late_is_free,omitempty"`
+	By   string `json:"by,omitempty"`
 }
 
 // Members are who belongs to a zone.
@@ -84,8 +89,17 @@ func (c *Clipboard) Refuses(from, to string) bool { return from != to && slices.
 // Keeps reports whether anything of a zone may not leave it.
 func (c *Clipboard) Keeps(zone string) bool { return slices.Contains(c.Kept, zone) }
 
-// Alone says that only programs of other users are kept apart.
-func (c *Clipboard) Alone() bool { return !c.Mapped }
+// Apart says that anything is kept apart at all, and Alone that only programs of other users are.
+func (c *Clipboard) Apart() bool { return len(c.Kept) > 0 }
+
+// Alone is as Apart says.
+func (c *Clipboard) Alone() bool { return c.Apart() && !c.Mapped }
+
+// Looks is how what is copied is looked into.
+func (c *Clipboard) Looks() string { return c.Look }
+
+// LateIsFree says what becomes of what cannot be looked into in time.
+func (c *Clipboard) LateIsFree() bool { return c.Late }
 
 // Programs are the files that are named, and those of them of which a sum is named.
 func (c *Clipboard) Programs() (files, summed []string) {
@@ -170,14 +184,24 @@ func (r *Rules) CanKeepClipboard() bool {
 }
 
 // ClipboardAlone says that only other users are kept apart.
-func (r *Rules) ClipboardAlone() bool { return r.clip.Alone() }
+func (r *Rules) ClipboardAlone() bool { return r.CanKeepClipboard() && r.clip.Alone() }
 
-// ForClipboard are the rules for helpers; nil if nothing is refused.
+// ForClipboard are the rules for helpers; nil if nothing is refused and nothing is looked into.
 func (r *Rules) ForClipboard() json.RawMessage {
-	if !r.CanKeepClipboard() {
+	var c Clipboard
+	if r.CanKeepClipboard() {
+		c = r.clip.Clipboard
+	}
+	if r.SensitiveMode() > enforce.Off {
+		c.Look, c.Late, c.By = fact.LookRead, r.LateIsFree(), r.SensitiveKey()
+		if r.HoldsSensitive() {
+			c.Look = fact.LookHold
+		}
+	}
+	if !c.Apart() && c.Look == "" {
 		return nil
 	}
-	b, err := json.Marshal(&r.clip.Clipboard)
+	b, err := json.Marshal(&c)
 	if err != nil {
 		return nil
 	}

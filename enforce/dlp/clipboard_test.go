@@ -7,6 +7,7 @@ import (
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/enforce/section"
 )
 
@@ -206,5 +207,59 @@ func TestMatches(t *testing.T) {
 		if matches(c.pattern, c.s) != c.is {
 			t.Errorf("%q and %q: %t", c.pattern, c.s, !c.is)
 		}
+	}
+}
+
+// What helpers are told about looking into what is copied: in each mode, beside zones or alone, and anew if anything is judged differently.
+func TestClipboardLooks(t *testing.T) {
+	m := scanner()
+	for k, v := range desks().Capable {
+		m.Capable[k] = v
+	}
+	mode := enforce.Enforce
+	told := func(p, except string) *Clipboard {
+		t.Helper()
+		d := document(t, p)
+		d = d.Capped(func(enforce.Setting) enforce.Mode { return mode })
+		if except != "" {
+			d.Exceptions = map[string][]string{"dlp": {except}}
+		}
+		b := compile(d, m).ForClipboard()
+		if b == nil {
+			return nil
+		}
+		c, err := DecodeClipboard(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	c := told(cards, "")
+	if c == nil || c.Looks() != fact.LookHold || c.LateIsFree() || c.Apart() || c.Alone() || c.Mapped || c.By == "" {
+		t.Fatalf("%+v", c)
+	}
+	if again := told(cards, ""); again.By != c.By {
+		t.Error("the same rules are told anew")
+	}
+	if other := told(strings.Replace(cards, "[0-9]{16}", "[0-9]{15}", 1), ""); other.By == c.By {
+		t.Error("other rules are not told anew")
+	}
+	if x := told(cards, policy.SensitiveSubject); x == nil || x.Looks() != fact.LookRead || !x.LateIsFree() {
+		t.Errorf("with an exception: %+v", x)
+	}
+	for _, mode = range []enforce.Mode{enforce.Monitor, enforce.Warn} {
+		if x := told(cards, ""); x == nil || x.Looks() != fact.LookRead || !x.LateIsFree() {
+			t.Errorf("in mode %s: %+v", mode, x)
+		}
+	}
+	mode = enforce.Enforce
+	if x := told(strings.Replace(cards, `"scan`, `"clipboard_sharing":false,"scan`, 1), ""); x == nil || x.Looks() != fact.LookHold || !x.Apart() || !x.Alone() {
+		t.Errorf("with sharing: %+v", x)
+	}
+	if x := told(strings.Replace(cards, `"scan`, `"clipboard_sharing":false,"scan`, 1), policy.ClipboardSubject); x == nil || x.Looks() != fact.LookHold || x.Apart() {
+		t.Errorf("with an exception for the clipboard: %+v", x)
+	}
+	if x := told(`{"dlp":{"scan_timeout":"deny"}}`, ""); x != nil {
+		t.Errorf("without patterns: %+v", x)
 	}
 }

@@ -244,9 +244,9 @@ func (r *Rules) explainSensitive() section.Answer {
 		for _, p := range r.looks.list[:min(len(r.looks.list), maxCalled)] {
 			names = append(names, enforce.Plain(p.Label()))
 		}
-		word := "files on external disks and in sync folders, and print jobs, may not have"
+		word := "files on external disks and in sync folders, print jobs, and what is copied may not have"
 		if v.WouldDeny {
-			word = fmt.Sprintf("would be refused in enforce mode (%s is in %s mode): files on external disks and in sync folders, and print jobs, with", v.Would.Setting, v.WouldMode)
+			word = fmt.Sprintf("would be refused in enforce mode (%s is in %s mode): files on external disks and in sync folders, print jobs, and what is copied, with", v.Would.Setting, v.WouldMode)
 		}
 		a.Reason = fmt.Sprintf("%s what %d pattern(s) describe: %s", word, len(r.looks.list), strings.Join(names, ", "))
 		if n := len(r.looks.list) - maxCalled; n > 0 {
@@ -259,11 +259,14 @@ func (r *Rules) explainSensitive() section.Answer {
 // askSensitive judges again what was found in a document.
 func (r *Rules) askSensitive(x *fact.Sensitive) section.Answer {
 	v := r.Sensitive(x)
-	on := " on "
-	if x.Where == fact.InPrintJob {
-		on = " for "
+	what := "a " + x.Where + " on "
+	switch x.Where {
+	case fact.InPrintJob:
+		what = "a " + x.Where + " for "
+	case fact.InClipboard:
+		what = "what was copied in "
 	}
-	a := section.Answer{Answer: section.Word(v), Subject: "a " + x.Where + on + enforce.Plain(x.Place), Group: SensitiveData}
+	a := section.Answer{Answer: section.Word(v), Subject: what + enforce.Plain(x.Place), Group: SensitiveData}
 	a.Reason, a.Nearest = r.SensitiveReason(v, x)
 	return a
 }
@@ -295,7 +298,7 @@ func sensitiveData(c *section.Case, s enforce.Setting) enforce.Finding {
 		f.Reason = "sensitive data is allowed by an exception"
 		return f
 	}
-	for _, p := range []fact.Part{fact.PartScanning, fact.PartOutgoing, fact.PartPrintJobs} {
+	for _, p := range []fact.Part{fact.PartScanning, fact.PartOutgoing, fact.PartPrintJobs, fact.PartSessions} {
 		if why, unread := c.Machine.Unread(p); unread {
 			return section.Unread(c, s, why)
 		}
@@ -346,6 +349,29 @@ func sensitiveData(c *section.Case, s enforce.Setting) enforce.Finding {
 		}
 		f.Evidence = append(f.Evidence, e)
 	}
+	copied, unsure, never := 0, "", ""
+	for i := range c.Machine.Sessions.V {
+		x := &c.Machine.Sessions.V[i]
+		e := enforce.Evidence{Key: enforce.Key{Kind: KindClipboard, ID: x.ID}.String(), State: enforce.Absent, How: "the session's helper"}
+		switch why := enforce.Plain(x.LookedWhy); {
+		case x.Looked:
+			if copied++; f.Mode == enforce.Enforce {
+				e.State, e.Value = enforce.Present, "what is copied is looked into before it can be pasted"
+			} else {
+				e.State, e.Value = enforce.Present, "what is copied is looked into"
+			}
+		case x.LookedNever && never == "":
+			never = fmt.Sprintf("; not in what is copied in session %s (%s): %s", enforce.Plain(x.ID), x.Type, why)
+		case !x.LookedNever && unsure == "":
+			if why == "" {
+				why = "its helper does not say"
+			}
+			unsure = fmt.Sprintf("it is not known whether what is copied in session %s (%s) is looked into: %s", enforce.Plain(x.ID), x.Type, why)
+		}
+		if i < maxShown {
+			f.Evidence = append(f.Evidence, e)
+		}
+	}
 	left := r.looks.chosen().left
 	switch {
 	case scan.Why != "":
@@ -364,10 +390,15 @@ func sensitiveData(c *section.Case, s enforce.Setting) enforce.Finding {
 		}
 	case out.Stale:
 		f.Compliance, f.Reason = enforce.Uncertain, fmt.Sprintf("%d file(s) or places wait to be looked into, some for longer than a minute", out.Behind)
+	case unsure != "":
+		f.Compliance, f.Reason = enforce.Uncertain, unsure
 	case scan.Engine == "":
 		f.Compliance, f.Reason = enforce.Uncertain, "the program that looks for sensitive data makes itself ready"
 	default:
-		f.Reason = fmt.Sprintf("%d pattern(s) are looked for in what is written to %d external disk(s) and %d sync folder(s)%s, by %s", mine, disks, folders, printed, enforce.Plain(scan.Engine))
+		if copied > 0 {
+			printed += fmt.Sprintf(" and in what is copied in %d session(s)", copied)
+		}
+		f.Reason = fmt.Sprintf("%d pattern(s) are looked for in what is written to %d external disk(s) and %d sync folder(s)%s, by %s%s", mine, disks, folders, printed, enforce.Plain(scan.Engine), never)
 		if jobs.LeftOut > 0 {
 			f.Reason += fmt.Sprintf("; %d event(s) about print jobs were too many to tell", jobs.LeftOut)
 		}

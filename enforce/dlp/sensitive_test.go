@@ -19,7 +19,7 @@ func scanner(places ...fact.OutPlace) *fact.Machine {
 		m.Capable[string(s)] = fact.Capability{Level: fact.Partial, Limit: "what escapes"}
 	}
 	m.Scanning, m.Outgoing = fact.Is(fact.Scanning{Engine: "an engine"}), fact.Is(fact.Outgoing{Places: places})
-	m.PrintJobs = fact.Is(fact.PrintJobs{})
+	m.PrintJobs, m.Sessions = fact.Is(fact.PrintJobs{}), fact.Is([]fact.Session{})
 	return m
 }
 
@@ -130,6 +130,13 @@ func TestSensitiveFindings(t *testing.T) {
 		{"print jobs do not wait", cards, func(m *fact.Machine) { m.PrintJobs = fact.Is(fact.PrintJobs{Spooler: true, Watched: true}) }, enforce.Noncompliant, enforce.Enforced, "what is printed is not looked into: the spooler does not wait"},
 		{"print jobs are not watched", cards, func(m *fact.Machine) { m.PrintJobs = fact.Is(fact.PrintJobs{Spooler: true, Why: "no fanotify"}) }, enforce.Noncompliant, enforce.Enforced, "what is printed is not looked into: no fanotify"},
 		{"print jobs are unread", cards, func(m *fact.Machine) { m.PrintJobs = fact.Unread[fact.PrintJobs]("no kernel") }, enforce.Uncertain, "", "no kernel"},
+		{"what is copied is looked into", cards, func(m *fact.Machine) {
+			m.Sessions = fact.Is([]fact.Session{{ID: "2", Type: "x11", Looked: true}, {ID: "4", Type: "wayland", LookedNever: true, LookedWhy: "not on Wayland"}})
+		}, enforce.Compliant, enforce.Partial, "1 sync folder(s) and in what is copied in 1 session(s), by an engine; not in what is copied in session 4 (wayland): not on Wayland; partial: what escapes"},
+		{"a helper is not there", cards, func(m *fact.Machine) {
+			m.Sessions = fact.Is([]fact.Session{{ID: "2", Type: "x11", LookedWhy: "its helper does not run"}})
+		}, enforce.Uncertain, enforce.Enforced, "it is not known whether what is copied in session 2 (x11) is looked into: its helper does not run"},
+		{"desktops are unread", cards, func(m *fact.Machine) { m.Sessions = fact.Unread[[]fact.Session]("no logind") }, enforce.Uncertain, "", "no logind"},
 		{"late ones", cards, func(m *fact.Machine) { m.Outgoing.V.Late = 3 }, enforce.Compliant, enforce.Partial, "3 file(s) or print jobs could not be looked into in time"},
 		{"a pattern that cannot be", strings.Replace(cards, "[0-9]{16}", "(?:[0-9]{900}){900}", 1), func(*fact.Machine) {}, enforce.Noncompliant, enforce.Enforced, "is not looked for"},
 		{"no program", cards, func(m *fact.Machine) { m.Capable = nil }, enforce.Uncertain, enforce.Unsupported, ""},

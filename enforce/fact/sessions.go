@@ -9,7 +9,18 @@ type Session struct {
 	Why       string `json:"why,omitempty"`
 	// Never says that nothing can in a session of this kind.
 	Never bool `json:"never,omitempty"`
+	// Looked says whether what is copied there is looked into, by the rules in force now; LookedWhy says why not, and LookedNever that
+	// nothing can in a session of this kind.
+	Looked      bool   `json:"looked,omitempty"`
+	LookedWhy   string `json:"looked_why,omitempty"`
+	LookedNever bool   `json:"looked_never,omitempty"`
 }
+
+// How what is copied is looked into.
+const (
+	LookRead = "read" // and never kept from anybody
+	LookHold = "hold" // before it can be pasted
+)
 
 // Word is what is so in the session.
 func (s *Session) Word() string {

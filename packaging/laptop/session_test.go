@@ -3,6 +3,7 @@
 package laptop
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -134,6 +135,7 @@ busctl call org.freedesktop.login1 $(busctl call org.freedesktop.login1 /org/fre
 	r.wait("bob has a helper again", helped, "bob", true)
 
 	r.clipboard(ann, bob)
+	r.copies(ann)
 	r.set(noPictures)
 	r.wait("nobody says that screenshots are refused on X11", `warder status --json | tr -d '\n' | tr '{' '\n' | grep '"dlp.screenshot_allowed"' | grep '"unknown"' | grep '"unsupported"' | grep -q 'on X11 every program can read the screen'`)
 	contains(t, r.sh("warder exception "+r.code("dlp", "screenshot")+" --screenshot"), "Pictures of the screen may be taken until")
@@ -244,4 +246,72 @@ func (r *rig) clipboard(ann, bob string) {
 		r.sh(annCopies)
 		r.wait("in "+mode+" mode everything is pasted", "test \"$(timeout 10 %[1]sxsel -o -b)\" = secret", annHas)
 	}
+}
+
+// copies has what is copied looked into, on two desktops and in three modes: what is harmless stays where it is, what is not is handed to no
+// other program, and nothing of it is anywhere else.
+func (r *rig) copies(ann string) {
+	r.t.Helper()
+	hers, his := annHas, strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(annHas, "2001", "2002"), "ann", "bob"), ":7", ":8")
+	copied := func(who, text string) { // xclip has it until something else is copied
+		r.t.Helper()
+		r.sh("(printf %%s '%[2]s' | %[1]sxclip -i -quiet -selection clipboard >/dev/null 2>&1 &); sleep 0.3", who, text)
+	}
+	pastes := func(what, who, text string) {
+		r.t.Helper()
+		r.wait(what, "test \"$(timeout 20 %[1]sxsel -o -b)\" = '%[2]s' && test \"$(timeout 20 %[1]sxclip -o -selection clipboard)\" = '%[2]s'", who, text)
+	}
+	looks := func() {
+		r.t.Helper()
+		r.wait("what is copied is looked into", "warder status --json | grep -q 'and in what is copied in 2 session(s), by Hyperscan'")
+	}
+	r.front("7", "2001")
+	for _, mode := range []string{"monitor", "warn"} {
+		r.set(fmt.Sprintf(looked, mode, ""))
+		looks()
+		copied(hers, "of "+canary+" in "+mode)
+		r.wait("it is told", `warder events --last 20 --json | grep '"would_deny"' | grep '"mode":"%s"' | grep 'what was copied in xclip' | grep -q 'project (1)'`, mode)
+		pastes("it is pasted", hers, "of "+canary+" in "+mode)
+	}
+	r.wait("ann is told, in her words", "%[1]sdunstctl close-all; %[1]sdunstctl history | grep -q 'Darin sind Daten, die diesen Computer nicht verlassen dürfen.'", ann)
+
+	r.set(fmt.Sprintf(looked, "enforce", ""))
+	looks()
+	r.t.Log(r.finding("dlp.patterns"))
+	containsAll(r.t, r.sh("warder explain dlp sensitive"), "DENY", "what is copied may not have")
+	copied(hers, "harmless")
+	pastes("what is harmless is pasted", hers, "harmless")
+	r.sh("pgrep -u ann -x xclip >/dev/null") // it has it still
+	copied(hers, "of "+canary)
+	pastes("what is not is pasted nowhere", hers, "")
+	r.told("denied", "what was copied in xclip.*project (1)")
+	copied(his, "bob has 4111 1111 1111 1111 and 5500-0000-0000-0004")
+	pastes("nor what bob has copied", his, "")
+	copied(hers, "one card, 4111 1111 1111 1111, is not enough")
+	pastes("one card is", hers, "one card, 4111 1111 1111 1111, is not enough")
+	r.sh("yes harmless | head -c 6000000 >/tmp/big; (%[1]sxclip -i -quiet -selection clipboard </tmp/big >/dev/null 2>&1 &); sleep 1", hers)
+	r.wait("something large is pasted whole", "timeout 20 %[1]sxclip -o -selection clipboard | cmp -s - /tmp/big", hers)
+
+	// Nothing of it is kept, and who is not the helper is not answered.
+	r.sh("! grep -rqa %[1]s /var/lib/warder /run/warder 2>/dev/null && ! journalctl --no-pager | grep -q 'of %[1]s'", canary)
+	contains(r.t, r.sh(ann+`curl -s --max-time 5 --unix-socket /run/warder/warder.sock -H 'Content-Type: multipart/form-data; boundary=x' -d 'x' http://w/v1/session/clipboard`), "this is for a program of a login session")
+	// An agent that is not there lets nobody paste at first, and then whoever waits, because dlp.scan_timeout is allow.
+	r.sh("systemctl kill -s STOP warder")
+	copied(hers, "meanwhile "+canary)
+	r.sh("test -z \"$(timeout 3 %[1]sxsel -o -b)\"", hers)
+	pastes("it is pasted after a while", hers, "meanwhile "+canary)
+	r.sh("systemctl kill -s CONT warder")
+	r.sh("systemctl kill -s KILL warder")
+	looks()
+	// A helper that hangs is found.
+	r.sh("pkill -STOP -u ann -x -f '[^ ]*warder session'")
+	r.wait("it is known that it hangs", `warder status --json | tr -d '\n' | tr '{' '\n' | grep '"dlp.patterns"' | grep '"unknown"' | grep -q 'its helper (warder session) does not run'`)
+	r.sh("pkill -CONT -u ann -x -f '[^ ]*warder session'")
+	looks()
+	contains(r.t, r.sh("warder exception "+r.code("dlp", "sensitive")+" --sensitive"), "until")
+	r.wait("with an exception it is allowed", "warder status --json | grep -q 'sensitive data is allowed by an exception'")
+	copied(hers, "excepted "+canary)
+	pastes("it is pasted", hers, "excepted "+canary)
+	r.set(`{"compliance":"enforce","policy_data":{"dlp":{}}}`)
+	r.sh("pkill -x xclip || true; rm -f /tmp/big")
 }

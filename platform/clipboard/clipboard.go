@@ -47,6 +47,12 @@ type Rules interface {
 	Refuses(from, to string) bool
 	// Alone says that only programs of other users are kept apart.
 	Alone() bool
+	// Apart says that anything is kept apart at all.
+	Apart() bool
+	// Looks says how what is copied is looked into (fact.LookRead, fact.LookHold; "": it is not), and LateIsFree what becomes of what
+	// cannot be in time.
+	Looks() string
+	LateIsFree() bool
 	// Programs are the files that they name, and those of them of which a sum is named.
 	Programs() (files, summed []string)
 }
@@ -88,8 +94,26 @@ type Refusal struct {
 	PastedIn string `json:"pasted_in,omitempty"`
 }
 
+// Copied is something that was copied and is to be looked into: its texts, of lookHead bytes in all.
+type Copied struct {
+	Program string // that has copied it, for people
+	Forms   []Form
+}
+
+// Form is what was copied in one form; Type is its name there, such as text/html.
+type Form struct {
+	Type string
+	Data []byte
+}
+
+// Judged is what the agent says of it.
+type Judged struct {
+	Refused bool `json:"refused"`
+}
+
 // Bounds of what a helper says.
 const (
+	maxType    = 128
 	maxRefused = 16
 	maxWord    = 64
 )

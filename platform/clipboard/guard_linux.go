@@ -24,6 +24,7 @@ func Capability(h platform.Host) platform.Capability {
 	}
 	g := newGuard(h.Desks)
 	c.Observers, c.Guards, c.Now = []platform.Observer{g}, []platform.Guard{g}, g.now
+	c.Uses = []platform.Port{platform.Borrow(platform.PortLook, func(f platform.LookInto) { g.look = f })}
 	return c
 }
 
@@ -33,6 +34,8 @@ type Guard struct {
 	desks platform.Desks
 	heard chan struct{}
 	users string // where each user's directory of sockets is
+	look  platform.LookInto
+	pace  pace
 
 	mu    sync.Mutex
 	rules ruler
@@ -49,13 +52,16 @@ func newGuard(d platform.Desks) *Guard {
 		default:
 		}
 	})
+	d.Answer(Name, g.lookInto)
 	return g
 }
 
 // ruler is what the section's rules say.
 type ruler interface {
-	// ForClipboard are the rules for helpers; nil: nothing is refused.
+	// ForClipboard are the rules for helpers; nil: nothing is refused, and nothing is looked into.
 	ForClipboard() json.RawMessage
+	// CanKeepClipboard reports whether programs are kept apart.
+	CanKeepClipboard() bool
 	Paste(*fact.Paste) enforce.Verdict
 	PasteReason(enforce.Verdict, *fact.Paste) (reason, nearest string)
 	// ClipboardAlone says that only other users are kept apart.
@@ -129,7 +135,7 @@ func (g *Guard) Observe(_ context.Context, m *fact.Machine) error {
 // now says what is so in each session, for people.
 func (g *Guard) now(section, subject string) string {
 	g.mu.Lock()
-	about := g.rules != nil && g.rules.ForClipboard() != nil
+	about := g.rules != nil && g.rules.CanKeepClipboard()
 	g.mu.Unlock()
 	if section != g.Section() || subject != fact.ClipboardWord || !about {
 		return ""
@@ -157,6 +163,7 @@ func (g *Guard) sessions(tell bool) (out []fact.Session) {
 	g.mu.Lock()
 	alone := g.rules != nil && g.rules.ClipboardAlone()
 	g.mu.Unlock()
+	looks := g.judge() != nil
 	for _, d := range g.desks.List(Name) {
 		x := fact.Session{ID: d.ID, Type: d.Type}
 		there[d.ID] = true
@@ -184,6 +191,13 @@ func (g *Guard) sessions(tell bool) (out []fact.Session) {
 			if tell {
 				g.refused(&d, s.Refused)
 			}
+		}
+		switch {
+		case !looks:
+		case d.Type != "x11":
+			x.LookedNever, x.LookedWhy = true, "what is copied is only looked into on X11 in this version"
+		default:
+			x.Looked, x.LookedWhy = x.Clipboard, x.Why
 		}
 		out = append(out, x)
 	}

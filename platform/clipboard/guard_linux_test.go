@@ -1,7 +1,9 @@
 package clipboard
 
 import (
+	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -20,6 +22,8 @@ type oneDesk struct {
 
 func (o *oneDesk) List(string) []platform.Desk { return []platform.Desk{o.desk} }
 func (o *oneDesk) Hear(string, func())         {}
+func (o *oneDesk) Answer(string, func(context.Context, platform.Desk, string, io.Reader) (any, error)) {
+}
 func (o *oneDesk) Give(string, json.RawMessage) {
 }
 
@@ -31,6 +35,7 @@ type ruled struct {
 
 func (r ruled) ForClipboard() json.RawMessage { return json.RawMessage(`{}`) }
 func (r ruled) ClipboardAlone() bool          { return r.alone }
+func (r ruled) CanKeepClipboard() bool        { return true }
 func (r ruled) Paste(*fact.Paste) enforce.Verdict {
 	return enforce.Verdict{}
 }

@@ -38,7 +38,7 @@ const (
 
 // asked answers somebody who pastes what we hold.
 func (b *board) asked(s *slot, e *xproto.SelectionRequestEvent) {
-	if b.slotOf(e.Requestor) != nil || !s.mine && s.stage != asking && s.stage != taking {
+	if b.slotOf(e.Requestor) != nil || !s.mine && s.stage != asking && !s.comes() {
 		b.answer(e, 0)
 		return
 	}
@@ -55,6 +55,10 @@ func (b *board) asked(s *slot, e *xproto.SelectionRequestEvent) {
 			to = 0
 		}
 		b.answer(e, to)
+		return
+	}
+	if s.judged == pending && !b.own(s, e) {
+		b.wait(s, e)
 		return
 	}
 	if it := s.item(e.Target); s.stage == taking && (e.Target == b.atoms["MULTIPLE"] || it != nil && !it.done) {
@@ -83,6 +87,12 @@ func (b *board) wait(s *slot, e *xproto.SelectionRequestEvent) {
 // may reports whether somebody may paste, and notes it if not.
 func (b *board) may(s *slot, e *xproto.SelectionRequestEvent) bool {
 	if b.rules == nil {
+		return true
+	}
+	if s.judged == refused && !b.own(s, e) {
+		return false // that is told
+	}
+	if !b.rules.Apart() {
 		return true
 	}
 	to := b.program(e.Requestor)

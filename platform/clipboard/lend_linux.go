@@ -38,14 +38,13 @@ func (b *board) unfocused(w xproto.Window) {
 		if s.stage != lent || s.focus != w {
 			continue
 		}
-		if !b.keeps(s.source) {
+		if !b.minds(s.source) {
 			b.drop(s)
 			continue
 		}
 		s.stage, s.focus = free, 0
 		b.listen(w)
 		if !b.lend(s) {
-			s.stage = asking
 			b.ask(s)
 		}
 	}

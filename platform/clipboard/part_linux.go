@@ -16,6 +16,8 @@ type Part struct {
 	Type, Display string
 	// Self is the session's user.
 	Self uint32
+	// Look asks the agent about something that was copied; nil: nothing is looked into.
+	Look func(context.Context, *Copied) (Judged, error)
 
 	once sync.Once
 	poke chan struct{}
@@ -201,7 +203,11 @@ func (p *Part) open(ctx context.Context, rules Rules) (*board, error) {
 	}
 	done := make(chan opened, 1)
 	go func() {
-		b, err := openBoard(p.Display, rules, p.Self, p.refused)
+		var look *inspector
+		if p.Look != nil {
+			look = &inspector{ask: p.Look, some: make(chan struct{}, 1)}
+		}
+		b, err := openBoard(ctx, p.Display, look, rules, p.Self, p.refused)
 		done <- opened{b, err}
 	}()
 	slow := time.NewTimer(openWait)
@@ -229,6 +235,10 @@ func (p *Part) serve(ctx context.Context) error {
 	defer b.c.Close()
 	defer context.AfterFunc(ctx, b.c.Close)() // whatever is waited for then
 	p.say(rules, Said{Kept: true})
+	var judged <-chan struct{}
+	if b.inspector != nil {
+		judged = b.inspector.some
+	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -253,6 +263,10 @@ func (p *Part) serve(ctx context.Context) error {
 			}
 		case <-timer.C:
 			b.late(time.Now())
+		case <-judged:
+			for _, l := range b.inspector.take() {
+				b.found(l)
+			}
 		case <-b.inbox.some:
 			in := b.inbox.get()
 			if in.ended {

@@ -12,6 +12,7 @@ type Part struct {
 	Decode        func(json.RawMessage) (Rules, error)
 	Type, Display string
 	Self          uint32
+	Look          func(context.Context, *Copied) (Judged, error)
 }
 
 // Run waits for the end.

@@ -1,6 +1,7 @@
 package clipboard
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
@@ -92,6 +93,8 @@ var unknown = program{Program: fact.Program{Is: func(string, string) bool { retu
 type program struct {
 	fact.Program
 	name string
+	pid  uint32
+	born string // when it was started, as the kernel counts; "": not known
 	exe  string // where its file can be read while it runs
 	id   identity
 	// unsure is set when a sum would have to be made to answer.
@@ -115,6 +118,13 @@ func (ps *programs) of(pid uint32) *program {
 		}
 	}
 	p.User = ps.user(p.UID)
+	p.pid = pid
+	if stat, err := os.ReadFile(filepath.Join(dir, "stat")); err == nil {
+		// After the program's name, which may have anything in it: the 22nd field (proc_pid_stat(5)).
+		if f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])); len(f) > 19 {
+			p.born = f[19]
+		}
+	}
 	if group, err := os.ReadFile(filepath.Join(dir, "cgroup")); err == nil && len(group) <= maxGroup {
 		for line := range strings.Lines(string(group)) {
 			if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {

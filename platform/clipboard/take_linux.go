@@ -2,10 +2,13 @@ package clipboard
 
 import (
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/jezek/xgb"
 	"github.com/jezek/xgb/xproto"
+
+	"github.com/warderd/warder/enforce/fact"
 )
 
 // owned has somebody else own a selection, since then.
@@ -33,15 +36,18 @@ func (b *board) owned(s *slot, owner xproto.Window, at xproto.Timestamp) {
 	}
 	s.at, s.owner = at, owner
 	// Only then is it asked anything: xclip loses count of what it is handing out when it is.
-	if s.source = b.program(owner); !b.keeps(s.source) || s.primary && b.lend(s) {
+	if s.source = b.program(owner); !b.minds(s.source) || s.primary && b.lend(s) {
 		return
 	}
 	b.ask(s)
-	s.stage = asking
 }
+
+// minds reports whether it matters what a program copies.
+func (b *board) minds(p *program) bool { return b.looks() || b.keeps(p) }
 
 // ask asks an owner what it has.
 func (b *board) ask(s *slot) {
+	s.stage, s.peek = asking, !b.keeps(s.source)
 	xproto.DeleteProperty(b.c, s.win, b.atoms["WARDER_TARGETS"])
 	xproto.ConvertSelection(b.c, s.win, s.atom, b.atoms["TARGETS"], b.atoms["WARDER_TARGETS"], s.at)
 }
@@ -50,6 +56,7 @@ func (b *board) ask(s *slot) {
 func (b *board) replace(s *slot, it *item) {
 	for i, w := range s.wins {
 		if w == it.win {
+			xproto.DeleteProperty(b.c, w, b.place)
 			b.left = append(b.left, leftWindow{win: w, until: time.Now().Add(leftWait)})
 			s.wins[i] = b.window()
 		}
@@ -87,6 +94,7 @@ func (b *board) drop(s *slot) {
 	b.orphan(s)
 	focus, size := s.focus, s.size
 	s.stage, s.mine, s.items, s.size, s.waiting, s.source, s.focus = free, false, nil, 0, nil, nil, 0
+	s.peek, s.offers, s.judged, s.number, s.known = false, nil, unasked, 0, time.Time{}
 	if focus != 0 {
 		b.listen(focus)
 	}
@@ -98,7 +106,24 @@ func (b *board) drop(s *slot) {
 // offered has an owner say what forms there are of what it has. It is asked for them, and the selection is taken when they are there, or
 // after a moment: what it was asked for before that it still answers.
 func (b *board) offered(s *slot, list []xproto.Atom) {
-	n := 0
+	if s.peek {
+		if !b.looks() || b.rules.Looks() == fact.LookRead && slices.Contains(list, b.atoms[secretHint]) {
+			b.drop(s)
+			return
+		}
+		s.offers = list
+		b.fetch(s, b.texts(list))
+		s.stage, s.until = looking, time.Now().Add(itemWait)
+	} else {
+		b.fetch(s, list)
+		s.stage, s.until = taking, time.Now().Add(takeWait)
+	}
+	b.settled(s)
+}
+
+// fetch asks an owner for forms of what it has.
+func (b *board) fetch(s *slot, list []xproto.Atom) {
+	n := len(s.items)
 	for _, target := range list {
 		if n == maxItems || b.does(target) || s.item(target) != nil {
 			continue
@@ -109,8 +134,6 @@ func (b *board) offered(s *slot, list []xproto.Atom) {
 		xproto.DeleteProperty(b.c, it.win, b.place)
 		xproto.ConvertSelection(b.c, it.win, s.atom, target, b.place, s.at)
 	}
-	s.stage, s.until = taking, time.Now().Add(takeWait)
-	b.settled(s)
 }
 
 // takeOver takes a selection from its owner.
@@ -151,13 +174,19 @@ func (s *slot) item(target xproto.Atom) *item {
 
 // settled notes if all has come, and answers who waited for it.
 func (b *board) settled(s *slot) {
-	if s.stage != taking {
+	if !s.comes() {
 		return
 	}
 	for _, it := range s.items {
 		if !it.done {
 			return
 		}
+	}
+	if s.stage == looking {
+		if s.judged == unasked {
+			b.inspect(s)
+		}
+		return
 	}
 	if s.stage = held; !s.mine {
 		if b.takeOver(s); !s.mine { // it is tried again, unless it has another owner by then
@@ -167,6 +196,9 @@ func (b *board) settled(s *slot) {
 	}
 	if s.until = (time.Time{}); s.item(b.atoms[secretHint]) != nil {
 		s.until = time.Now().Add(secretWait)
+	}
+	if b.looks() && s.judged == unasked {
+		b.inspect(s)
 	}
 	b.handedOut(s)
 }
@@ -186,7 +218,7 @@ func (b *board) converted(e *xproto.SelectionNotifyEvent) {
 		return
 	}
 	for _, it := range s.items {
-		if it.target != e.Target || it.win != e.Requestor || it.done || it.parts || s.stage != taking || e.Time != s.at {
+		if it.target != e.Target || it.win != e.Requestor || it.done || it.parts || !s.comes() || e.Time != s.at {
 			continue
 		}
 		switch e.Property {
@@ -231,6 +263,15 @@ func (b *board) targets(s *slot, property xproto.Atom) (list []xproto.Atom) {
 
 // receive reads one form, or the next part of it.
 func (b *board) receive(s *slot, it *item) {
+	if it.bad { // the rest of what is too large
+		r, err := xproto.GetProperty(b.c, false, it.win, b.place, xproto.GetPropertyTypeAny, 0, 0).Reply()
+		xproto.DeleteProperty(b.c, it.win, b.place)
+		if it.over++; err != nil || r.BytesAfter == 0 && r.Type != 0 || it.over >= maxOver {
+			it.done = true
+			b.settled(s)
+		}
+		return
+	}
 	room := maxHeld - b.size()
 	r, err := xproto.GetProperty(b.c, true, it.win, b.place, xproto.GetPropertyTypeAny, 0, uint32(room/4+1)).Reply()
 	if err != nil {
@@ -247,8 +288,17 @@ func (b *board) receive(s *slot, it *item) {
 		return // nothing is there now
 	case r.BytesAfter > 0 || len(r.Value) > room:
 		xproto.DeleteProperty(b.c, it.win, b.place)
+		if it.head = it.data; len(it.data) == 0 {
+			it.head = r.Value
+		}
+		if it.head = it.head[:min(len(it.head), lookHead)]; b.looks() {
+			it.head = slices.Clone(it.head)
+		} else {
+			it.head = nil
+		}
 		s.size -= len(it.data)
-		it.data, it.done, it.bad = nil, true, true
+		// An owner that nobody else asks meanwhile is let say all of it: some (xclip) cannot tell several at once.
+		it.data, it.done, it.bad = nil, s.stage != looking || !it.parts, true
 		b.handedOut(s)
 	case it.parts && len(r.Value) > 0:
 		if it.kind, it.format = r.Type, r.Format; r.Format == 0 {

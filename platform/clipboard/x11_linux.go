@@ -1,6 +1,7 @@
 package clipboard
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +45,11 @@ type board struct {
 	// were gone. busy is until when they, or a question that is not answered yet, may be needed.
 	left []leftWindow
 	busy time.Time
+	// inspector has looked into what is copied; nil: nobody does. number counts what was, and named has the names of atoms.
+	inspector *inspector
+	ctx       context.Context //nolint:containedctx // of what it asks
+	number    uint64
+	named     map[xproto.Atom]string
 }
 
 type leftWindow struct {
@@ -72,17 +78,28 @@ type slot struct {
 	// wins receive what is copied, one for each form: toolkits hand one large thing to a window at a time. One whose form did not come is
 	// replaced, so that what its owner writes late is not taken for somebody else's.
 	wins []xproto.Window
+	// peek says that only texts were asked for, to be looked into; offers are all forms that there are. judged is what is known of it,
+	// number which question that is about, and known when it is known at the latest.
+	peek   bool
+	offers []xproto.Atom
+	judged judged
+	number uint64
+	known  time.Time
 }
 
 type stage uint8
 
 const (
-	free   stage = iota // somebody else has it, and may
-	lent                // somebody else has it while they have the keyboard
-	asking              // its owner was asked what it has
-	taking              // and for that, which is coming
-	held                // all has come
+	free    stage = iota // somebody else has it, and may
+	lent                 // somebody else has it while they have the keyboard
+	asking               // its owner was asked what it has
+	looking              // and for its texts, which are coming or are being looked into
+	taking               // and for all of that, which is coming
+	held                 // all has come
 )
+
+// comes reports whether something is coming that an owner was asked for.
+func (s *slot) comes() bool { return s.stage == looking || s.stage == taking }
 
 // item is what was copied, in one of its forms.
 type item struct {
@@ -90,8 +107,10 @@ type item struct {
 	win          xproto.Window
 	format       byte
 	data         []byte
-	parts        bool // it comes in parts (INCR)
+	head         []byte // of what was too large, to be looked into
+	parts        bool   // it comes in parts (INCR)
 	done, bad    bool
+	over         int // parts that have come after it was given up
 }
 
 const (
@@ -113,6 +132,8 @@ const (
 	leftWait    = time.Minute
 	maxLeft     = 8192
 	maxLeftRead = 256
+	// maxOver bounds the parts of something too large that are taken and thrown away.
+	maxOver = 4096
 	// othersRest is how often it is looked if other users are connected, where only they are kept apart.
 	othersRest = 5 * time.Second
 	// large is what is given back to the system at once when it is not held any more.
@@ -149,7 +170,7 @@ var (
 )
 
 // openBoard connects to an X server.
-func openBoard(display string, rules Rules, self uint32, told func(Refusal)) (b *board, err error) {
+func openBoard(ctx context.Context, display string, look *inspector, rules Rules, self uint32, told func(Refusal)) (b *board, err error) {
 	if display == "" {
 		display = os.Getenv("DISPLAY")
 	}
@@ -183,7 +204,8 @@ func openBoard(display string, rules Rules, self uint32, told func(Refusal)) (b 
 	} else if v.ServerMajor < 1 || v.ServerMajor == 1 && v.ServerMinor < 2 {
 		return nil, fmt.Errorf("X-Resource %d.%d does not tell which process a program is", v.ServerMajor, v.ServerMinor)
 	}
-	b = &board{c: c, rules: rules, self: self, told: told, known: newPrograms(), atoms: map[string]xproto.Atom{}, out: map[place]*transfer{}}
+	b = &board{c: c, rules: rules, self: self, told: told, known: newPrograms(), atoms: map[string]xproto.Atom{}, out: map[place]*transfer{},
+		named: map[xproto.Atom]string{}, inspector: look, ctx: ctx}
 	return b, b.begin()
 }
 
@@ -250,13 +272,24 @@ func (b *board) review() {
 		o, err := xproto.GetSelectionOwner(b.c, s.atom).Reply()
 		if err == nil && o.Owner != 0 && o.Owner != s.win {
 			b.owned(s, o.Owner, xproto.TimeCurrentTime)
+		} else if s.mine {
+			b.again(s)
 		}
 	}
 }
 
+// again has what we hold looked into anew, or not any more.
+func (b *board) again(s *slot) {
+	s.judged, s.number, s.known = unasked, 0, time.Time{}
+	if b.looks() && s.stage == held {
+		b.inspect(s)
+	}
+	b.handedOut(s)
+}
+
 // keeps reports whether what a program copies has to be kept.
 func (b *board) keeps(p *program) bool {
-	if b.rules == nil || b.rules.Alone() && !b.others {
+	if b.rules == nil || !b.rules.Apart() || b.rules.Alone() && !b.others {
 		return false
 	}
 	zone := b.rules.Zone(&p.Program, b.self)
@@ -285,21 +318,24 @@ func (b *board) slotOf(w xproto.Window) *slot {
 // late does what it is time for: it gives up on those who do not answer, and on what must not be held any longer.
 func (b *board) late(now time.Time) {
 	for _, s := range b.slots {
+		if s.judged == pending && !now.Before(s.known) {
+			b.found(looked{number: s.number, failed: true})
+		}
 		if s.until.IsZero() || now.Before(s.until) {
 			continue
 		}
 		switch {
+		case s.stage == looking && s.judged == pending: // it takes long to know
+			b.seize(s)
+		case s.stage == looking: // its owner does not say all of it
+			b.giveUp(s)
+			b.settled(s)
 		case s.stage == taking && !s.mine:
 			if b.takeOver(s); s.mine {
 				b.settled(s)
 			}
 		case s.stage == taking:
-			for _, it := range s.items {
-				if !it.done {
-					s.size -= len(it.data)
-					it.data, it.done, it.bad = nil, true, true
-				}
-			}
+			b.giveUp(s)
 			b.settled(s)
 		case s.stage == held:
 			xproto.SetSelectionOwner(b.c, 0, s.atom, s.at)
@@ -319,6 +355,19 @@ func (b *board) late(now time.Time) {
 	}
 }
 
+// giveUp waits for nothing more of what was asked for.
+func (b *board) giveUp(s *slot) {
+	for _, it := range s.items {
+		if !it.done {
+			if s.stage == looking { // what has come of it is looked into
+				it.head = it.data[:min(len(it.data), lookHead)]
+			}
+			s.size -= len(it.data)
+			it.data, it.done, it.bad = nil, true, true
+		}
+	}
+}
+
 // next is when something is late at the earliest; the zero value if nothing can be.
 func (b *board) next() (at time.Time) {
 	sooner := func(t time.Time) {
@@ -327,8 +376,11 @@ func (b *board) next() (at time.Time) {
 		}
 	}
 	for _, s := range b.slots {
-		if (s.stage == taking || s.stage == held) && !s.until.IsZero() {
+		if (s.stage == looking || s.stage == taking || s.stage == held) && !s.until.IsZero() {
 			sooner(s.until)
+		}
+		if s.judged == pending {
+			sooner(s.known)
 		}
 	}
 	for _, t := range b.out {
@@ -383,10 +435,15 @@ func (b *board) take(in *arrived) {
 		case xproto.PropertyNotifyEvent:
 			if s := b.slotOf(e.Window); s != nil && e.State == xproto.PropertyNewValue {
 				for _, it := range s.items {
-					if it.win == e.Window && b.place == e.Atom && it.parts && !it.done && s.stage == taking {
-						b.receive(s, it)
-						break
+					if it.win != e.Window || b.place != e.Atom || !it.parts {
+						continue
 					}
+					if !it.done && s.comes() {
+						b.receive(s, it)
+					} else if it.over++; it.over < maxOver { // too much, or too late: its owner goes on, and ends
+						xproto.DeleteProperty(b.c, e.Window, e.Atom)
+					}
+					break
 				}
 			} else if s == nil && e.State == xproto.PropertyNewValue {
 				b.tooLate(e.Window, e.Atom)
@@ -416,6 +473,8 @@ func (b *board) letGo() {
 	for _, s := range b.slots {
 		if !s.mine {
 			b.drop(s)
+		} else {
+			b.again(s)
 		}
 	}
 }

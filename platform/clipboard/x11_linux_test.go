@@ -57,6 +57,9 @@ func needs(t testing.TB, programs ...string) {
 type byName struct {
 	Work []string `json:"work"`
 	Kept []string `json:"kept"`
+	Look string   `json:"look"`
+	Late bool     `json:"late"`
+	By   int      `json:"by"`
 }
 
 func (r *byName) Zone(p *fact.Program, self uint32) string {
@@ -72,7 +75,10 @@ func (r *byName) Zone(p *fact.Program, self uint32) string {
 	return "personal"
 }
 func (r *byName) Keeps(zone string) bool { return slices.Contains(r.Kept, zone) }
-func (r *byName) Alone() bool            { return len(r.Work) == 0 }
+func (r *byName) Apart() bool            { return len(r.Kept) > 0 }
+func (r *byName) Alone() bool            { return r.Apart() && len(r.Work) == 0 }
+func (r *byName) Looks() string          { return r.Look }
+func (r *byName) LateIsFree() bool       { return r.Late }
 func (r *byName) Programs() (files, summed []string) {
 	for _, x := range r.Work {
 		path, sum, _ := strings.Cut(x, "@")
@@ -85,7 +91,7 @@ func (r *byName) Programs() (files, summed []string) {
 func (r *byName) Refuses(from, to string) bool { return from != to && r.Keeps(from) }
 func decoded(b json.RawMessage) (Rules, error) { r := &byName{}; return r, json.Unmarshal(b, r) }
 func rulesOf(work string, kept ...string) []byte {
-	b, _ := json.Marshal(&byName{[]string{work}, kept})
+	b, _ := json.Marshal(&byName{Work: []string{work}, Kept: kept})
 	return b
 }
 

@@ -351,7 +351,7 @@ func (w *watch) look(d *document) (is fact.Sensitive, why string) {
 	var err error
 	for range 2 {
 		ctx, cancel := context.WithTimeout(w.ctx, w.j.limit)
-		seen, err = w.j.look(ctx, d.f, platform.Printed)
+		seen, err = w.j.look(ctx, d.f, platform.AsIs)
 		cancel()
 		if err == nil && !(seen.Late && seen.Kind == "") || w.ctx.Err() != nil {
 			break

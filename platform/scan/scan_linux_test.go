@@ -113,8 +113,8 @@ func TestScan(t *testing.T) {
 	}
 	// What is not what it seems is looked into as it is, too, and so is what is printed, because whoever prints it says what it is. What is
 	// found both ways counts once.
-	for text, name := range map[string]string{"BZh9\n%s": "a.txt", "\x1f\x8b\n%s": "", "\x28\xb5\x2f\xfd%s": "", "hello\n%%PDF-1.4\n%s": platform.Printed, "{\\rtf {\\*\\x %s}}": platform.Printed,
-		"\xff\xfe%s": platform.Printed, "{\\rtf %s}": platform.Printed, "<?x %s ?>": platform.Printed} {
+	for text, name := range map[string]string{"BZh9\n%s": "a.txt", "\x1f\x8b\n%s": "", "\x28\xb5\x2f\xfd%s": "", "hello\n%%PDF-1.4\n%s": platform.AsIs, "{\\rtf {\\*\\x %s}}": platform.AsIs,
+		"\xff\xfe%s": platform.AsIs, "{\\rtf %s}": platform.AsIs, "<?x %s ?>": platform.AsIs} {
 		if v, err := s.Scan(within(t), document(t, fmt.Sprintf(text, card)), name); err != nil || len(v.Found) != 1 || v.Found[0].Count != 1 {
 			t.Errorf("%q as %q: %+v, %v", text, name, v, err)
 		}

@@ -256,7 +256,7 @@ func (g *gate) Write(b []byte) (int, error) {
 func (l *Looker) Look(s text.Source, name string, most time.Duration) (a scan.Answer, stuck bool, err error) {
 	begun := time.Now()
 	a, stuck, err = l.once(func(w io.Writer) (text.Report, error) { return text.Extract(s, name, w, text.Usual) }, most)
-	if err != nil || stuck || name != platform.Printed && !slices.Contains(a.Unread, text.Broken) {
+	if err != nil || stuck || name != platform.AsIs && !slices.Contains(a.Unread, text.Broken) {
 		return a, stuck, err
 	}
 	if most > 0 {

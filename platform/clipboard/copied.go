@@ -1,0 +1,96 @@
+package clipboard
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/textproto"
+	"strings"
+
+	"github.com/warderd/warder/enforce"
+)
+
+// What a helper asks the agent to look into is sent as multipart/form-data (RFC 7578): a part for each form, called formName, with its
+// Content-Type as the desktop calls it, and before them one that has the name of the program.
+
+const (
+	formName    = "form"
+	programName = "program"
+	maxForms    = 64
+)
+
+// Encode is what is sent, and its content type.
+func (c *Copied) Encode() (io.Reader, string) {
+	var list []io.Reader
+	var head bytes.Buffer
+	w := multipart.NewWriter(&head)
+	flush := func() {
+		list = append(list, bytes.NewReader(bytes.Clone(head.Bytes())))
+		head.Reset()
+	}
+	part := func(name, kind string) io.Writer {
+		h := textproto.MIMEHeader{"Content-Disposition": {`form-data; name="` + name + `"`}}
+		if kind != "" {
+			h["Content-Type"] = []string{kind}
+		}
+		to, _ := w.CreatePart(h) // into memory
+		return to
+	}
+	_, _ = io.WriteString(part(programName, ""), c.Program)
+	for _, f := range c.Forms[:min(len(c.Forms), maxForms)] {
+		part(formName, strings.Map(line, f.Type))
+		flush()
+		list = append(list, bytes.NewReader(f.Data)) // not copied
+	}
+	_ = w.Close()
+	flush()
+	return io.MultiReader(list...), w.FormDataContentType()
+}
+
+// line keeps what may stand in a line of a header.
+func line(r rune) rune {
+	if r < ' ' || r > '~' {
+		return '_'
+	}
+	return r
+}
+
+var errQuestion = errors.New("what was copied cannot be read")
+
+// decodeCopied reads what a helper sends, and hands each form on while it comes.
+func decodeCopied(contentType string, body io.Reader, form func(kind string, data io.Reader) error) (program string, err error) {
+	kind, param, err := mime.ParseMediaType(contentType)
+	if err != nil || kind != "multipart/form-data" || param["boundary"] == "" {
+		return "", fmt.Errorf("%w: Content-Type must be multipart/form-data with a boundary (received %q)", errQuestion, enforce.Plain(word(contentType, maxType)))
+	}
+	r := multipart.NewReader(body, param["boundary"])
+	for n := 0; ; {
+		p, err := r.NextRawPart()
+		if errors.Is(err, io.EOF) {
+			return program, nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("%w: %s", errQuestion, word(err.Error(), maxType)) // it repeats what it could not read
+		}
+		switch p.FormName() {
+		case programName:
+			b, err := io.ReadAll(io.LimitReader(p, maxWord+1))
+			if err != nil {
+				return "", fmt.Errorf("%w: %s: %w", errQuestion, programName, err)
+			}
+			program = word(string(b), maxWord)
+		case formName:
+			if n++; n > maxForms {
+				return "", fmt.Errorf("%w: it has more than %d forms", errQuestion, maxForms)
+			}
+			if err := form(word(p.Header.Get("Content-Type"), maxType), p); err != nil {
+				return "", err
+			}
+		default:
+			return "", fmt.Errorf("%w: a part must be %q or %q (received %q)", errQuestion, programName, formName, word(p.FormName(), maxWord))
+		}
+	}
+}

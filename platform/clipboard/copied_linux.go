@@ -1,0 +1,203 @@
+package clipboard
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
+)
+
+// judge is what the section's rules say of sensitive data.
+type judge interface {
+	// SensitiveMode is the strictest mode in which something is looked for; Off: nothing is.
+	SensitiveMode() enforce.Mode
+	Sensitive(*fact.Sensitive) enforce.Verdict
+	SensitiveReason(enforce.Verdict, *fact.Sensitive) (reason, nearest string)
+}
+
+const (
+	// answerLimit is how long looking into what was copied may take: less than the helper waits, which then does what dlp.scan_timeout says
+	// without an event.
+	answerLimit = lookWait - time.Second
+	lookWait    = 10 * time.Second
+	maxRest     = time.Second
+	// lookHead is how much of something is looked into, in bytes.
+	lookHead = 16 << 20
+)
+
+var (
+	errNothing  = errors.New("nothing is looked for in what is copied")
+	errTooMuch  = errors.New("this session asks too often")
+	errTooLarge = errors.New("the forms are larger than 16 MiB together")
+)
+
+// lookInto answers a helper that asks whether something that was copied may be pasted.
+func (g *Guard) lookInto(ctx context.Context, d platform.Desk, contentType string, body io.Reader) (any, error) {
+	began := time.Now()
+	if err := g.pace.begin(d.UID, began); err != nil {
+		return nil, err
+	}
+	defer func() { g.pace.end(d.UID, time.Now(), time.Since(began)) }()
+	r := g.judge()
+	if r == nil {
+		return nil, errNothing
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	is := fact.Sensitive{Where: fact.InClipboard, Found: []fact.SensitiveFound{}}
+	var wrong error
+	program, err := decodeCopied(contentType, body, func(kind string, data io.Reader) error {
+		n, seen, err := g.lookAt(ctx, kind, data, lookHead-is.Bytes)
+		if errors.Is(err, errQuestion) || errors.Is(err, errTooLarge) {
+			return err
+		}
+		is.Bytes += n
+		if err != nil {
+			wrong = err
+		}
+		is.Late = is.Late || err != nil || seen.Late
+		if is.Kind = cmp.Or(is.Kind, seen.Kind); len(seen.Found) > 0 {
+			is.Kind = seen.Kind
+		}
+		is.Found = merge(is.Found, seen.Found)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	is.Late = is.Late && len(is.Found) == 0
+	if r = g.judge(); r == nil { // they have changed meanwhile
+		return nil, errNothing
+	}
+	v := r.Sensitive(&is)
+	if len(is.Found) > 0 || is.Late {
+		g.tellCopied(&d, r, v, is, program, wrong)
+	}
+	return Judged{Refused: !v.Allow}, nil
+}
+
+// merge adds what was found in another form of the same: what is in both is there once.
+func merge(list, more []fact.SensitiveFound) []fact.SensitiveFound {
+	for _, x := range more {
+		i := slices.IndexFunc(list, func(y fact.SensitiveFound) bool { return y.Pattern == x.Pattern && y.Setting == x.Setting })
+		if i < 0 {
+			list = append(list, x)
+		} else {
+			list[i].Count = max(list[i].Count, x.Count)
+		}
+	}
+	return list
+}
+
+// names are what forms are called for the scanner, by their type.
+var names = map[string]string{"text/html": "copied.html", "text/rtf": "copied.rtf", "application/rtf": "copied.rtf", "image/svg+xml": "copied.svg"}
+
+// lookAt looks into one form, which it keeps in memory alone.
+func (g *Guard) lookAt(ctx context.Context, kind string, data io.Reader, room int64) (n int64, seen platform.Seen, err error) {
+	fd, err := unix.MemfdCreate("warder-copied", unix.MFD_CLOEXEC)
+	if err != nil {
+		return 0, seen, err
+	}
+	f := os.NewFile(uintptr(fd), "copied") //nolint:gosec // a descriptor
+	defer f.Close()
+	switch n, err = io.Copy(f, io.LimitReader(data, room+1)); {
+	case err != nil:
+		return 0, seen, fmt.Errorf("%w: %w", errQuestion, err)
+	case n > room:
+		return 0, seen, errTooLarge
+	}
+	kind, _, _ = strings.Cut(strings.ToLower(kind), ";")
+	name := platform.AsIs
+	if known := names[kind]; known != "" {
+		name = known
+	}
+	for range 2 { // what was looked into before may have ended the program
+		if seen, err = g.look(ctx, f, name); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return n, seen, err
+}
+
+// judge is what decides now; nil: nothing is looked for.
+func (g *Guard) judge() judge {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if r, ok := g.rules.(judge); ok && g.look != nil && r.SensitiveMode() > enforce.Off {
+		return r
+	}
+	return nil
+}
+
+// What is read back of something that was copied.
+const (
+	copiedKept = "it is not handed to other programs"
+	copiedFree = "nothing keeps it"
+)
+
+// tellCopied tells of what was found. The same is told once in a while, and not too much of a user.
+func (g *Guard) tellCopied(d *platform.Desk, r judge, v enforce.Verdict, is fact.Sensitive, program string, wrong error) {
+	if is.Place = program; program == "" {
+		is.Place = "a program that is not known"
+	}
+	var marks []string
+	for _, f := range is.Found {
+		marks = append(marks, f.Pattern+" "+f.Mark)
+	}
+	who, what := fmt.Sprint(d.UID), fmt.Sprintf("copied %s %s %v %v", d.ID, strings.Join(marks, " "), is.Late, v.Allow)
+	g.mu.Lock()
+	news := g.told.News(who, what)
+	if news {
+		g.told.Told(who, what)
+	}
+	g.mu.Unlock()
+	if !news {
+		return
+	}
+	done, note := copiedFree, fmt.Sprintf("in session %s, %d bytes", d.ID, is.Bytes)
+	if !v.Allow {
+		done = copiedKept
+	}
+	if wrong != nil {
+		note += ": it could not be looked into: " + wrong.Error()
+	}
+	g.Hand(platform.Decision{Section: g.Section(), Key: enforce.Key{Kind: "clipboard.copied", ID: fmt.Sprintf("%s %d", d.ID, time.Now().UnixNano())},
+		Subject: "what was copied in " + is.Place, Verdict: v, Fact: &is, Done: enforce.Reading{State: enforce.Present, Value: enforce.Value(done), How: "the session's helper"},
+		Taken: !v.Allow, New: true, Note: note, Reason: func() (string, string) { return r.SensitiveReason(v, &is) }})
+}
+
+// pace lets nobody have the scanner look for more than half of the time: others have files that wait.
+type pace struct {
+	mu   sync.Mutex
+	free map[uint32]time.Time
+}
+
+func (p *pace) begin(uid uint32, now time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if until := p.free[uid]; now.Before(until) && until.Sub(now) <= maxRest {
+		return errTooMuch
+	}
+	return nil
+}
+
+func (p *pace) end(uid uint32, now time.Time, took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.free == nil || len(p.free) > maxForms {
+		p.free = map[uint32]time.Time{}
+	}
+	p.free[uid] = now.Add(min(took, maxRest))
+}
