@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -213,7 +214,11 @@ func (hs *helpers) ask(ctx context.Context, uid uint32, id, run, part, contentTy
 	}
 	for _, d := range hs.List(part) {
 		if d.ID == id && d.UID == uid {
-			return f(ctx, d, contentType, body)
+			v, err := f(ctx, d, contentType, body)
+			if errors.Is(err, platform.ErrQuestion) {
+				err = &localapi.Error{Status: http.StatusBadRequest, Message: err.Error()}
+			}
+			return v, err
 		}
 	}
 	return nil, errNotHelper

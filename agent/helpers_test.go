@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/agent/session"
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/policy"
@@ -196,6 +198,9 @@ func TestHelperAsks(t *testing.T) {
 	var about []platform.Desk
 	hs.Answer("board", func(_ context.Context, d platform.Desk, kind string, body io.Reader) (any, error) {
 		about = append(about, d)
+		if kind == "wrong" {
+			return nil, fmt.Errorf("so wrong: %w", platform.ErrQuestion)
+		}
 		b, err := io.ReadAll(body)
 		return kind + " " + string(b), err
 	})
@@ -226,7 +231,11 @@ func TestHelperAsks(t *testing.T) {
 			t.Errorf("%s: %q", what, c[0])
 		}
 	}
-	if len(about) != 1 || about[0].ID != "3" || about[0].UID != 1001 || about[0].Type != "x11" {
+	var e *localapi.Error
+	if _, err := hs.ask(t.Context(), 1001, "3", "r1", "board", "wrong", strings.NewReader("")); !errors.As(err, &e) || e.Status != 400 {
+		t.Errorf("a wrong question: %v", err)
+	}
+	if about = about[:1]; about[0].ID != "3" || about[0].UID != 1001 || about[0].Type != "x11" {
 		t.Errorf("%+v", about)
 	}
 	hs.mu.Lock()

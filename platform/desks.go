@@ -3,6 +3,7 @@ package platform
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 )
 
@@ -30,6 +31,9 @@ type Desks interface {
 	// user's questions, and a few of all, are answered at a time; ctx ends with the helper's patience.
 	Answer(part string, answer func(ctx context.Context, d Desk, contentType string, body io.Reader) (any, error))
 }
+
+// ErrQuestion is in the error of an answerer where the question is wrong: asked again, it will be so again.
+var ErrQuestion = errors.New("it cannot be answered")
 
 // MaxQuestion bounds what a part of a helper asks, in bytes.
 const MaxQuestion = 17 << 20

@@ -141,7 +141,7 @@ const (
 // maxUploads is how many uploads are answered at a time, and uploadWait how long one may take to come.
 const (
 	maxUploads = 4
-	uploadWait = 20 * time.Second
+	uploadWait = 5 * time.Second
 )
 
 // maxFollow is how many streams one user may follow.

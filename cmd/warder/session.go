@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/warderd/warder/agent/localapi"
 	"github.com/warderd/warder/agent/session"
 	"github.com/warderd/warder/cmd/cli"
 	"github.com/warderd/warder/enforce/dlp"
@@ -45,7 +48,15 @@ func (a *app) session() *cobra.Command {
 				Parts: map[string]session.Part{clipboard.Name: board}}
 			board.Look = func(ctx context.Context, c *clipboard.Copied) (out clipboard.Judged, err error) {
 				body, kind := c.Encode()
-				return out, h.Ask(ctx, clipboard.Name, kind, body, &out)
+				err = h.Ask(ctx, clipboard.Name, kind, body, &out)
+				var refused *localapi.Error
+				switch {
+				case errors.Is(err, localapi.ErrNoAgent), errors.Is(err, localapi.ErrUnreachable):
+					err = fmt.Errorf("%w: %w", clipboard.ErrAway, err)
+				case errors.As(err, &refused) && clipboardNever[refused.Status]:
+					err = fmt.Errorf("%w: %w", clipboard.ErrNever, err)
+				}
+				return out, err
 			}
 			err := h.Run(ctx)
 			for why, exit := range helperExits {
@@ -59,6 +70,9 @@ func (a *app) session() *cobra.Command {
 	c.Flags().BoolVar(&autostart, "autostart", false, "for desktops without systemd: start the helper if none runs, and again when it dies")
 	return c
 }
+
+// clipboardNever are the answers to what was copied that will be the same again.
+var clipboardNever = map[int]bool{http.StatusBadRequest: true, http.StatusForbidden: true, http.StatusNotFound: true, http.StatusRequestEntityTooLarge: true}
 
 // sessionType is what the session is for its clipboard. One that does not say it, and has a Wayland display, has an X server beside that,
 // which is not all of it; what systemd-logind says of the session counts in any case.

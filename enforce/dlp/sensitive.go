@@ -349,9 +349,10 @@ func sensitiveData(c *section.Case, s enforce.Setting) enforce.Finding {
 		}
 		f.Evidence = append(f.Evidence, e)
 	}
-	copied, unsure, never := 0, "", ""
+	copied, late, unsure, never := 0, 0, "", ""
 	for i := range c.Machine.Sessions.V {
 		x := &c.Machine.Sessions.V[i]
+		late += x.LookedLate
 		e := enforce.Evidence{Key: enforce.Key{Kind: KindClipboard, ID: x.ID}.String(), State: enforce.Absent, How: "the session's helper"}
 		switch why := enforce.Plain(x.LookedWhy); {
 		case x.Looked:
@@ -402,8 +403,8 @@ func sensitiveData(c *section.Case, s enforce.Setting) enforce.Finding {
 		if jobs.LeftOut > 0 {
 			f.Reason += fmt.Sprintf("; %d event(s) about print jobs were too many to tell", jobs.LeftOut)
 		}
-		if n := out.Late + jobs.Late; n > 0 {
-			f.Reason += fmt.Sprintf("; %d file(s) or print jobs could not be looked into in time since the agent was started", n)
+		if n := out.Late + jobs.Late + late; n > 0 {
+			f.Reason += fmt.Sprintf("; %d file(s), print jobs or copies could not be looked into in time since the agent was started", n)
 		}
 	}
 	if f.Enforcement != enforce.Enforced || f.Compliance != enforce.Compliant || can.Limit == "" {

@@ -126,7 +126,7 @@ func TestSensitiveFindings(t *testing.T) {
 		{"unread", cards, func(m *fact.Machine) { m.Outgoing = fact.Unread[fact.Outgoing]("no kernel") }, enforce.Uncertain, "", "no kernel"},
 		{"print jobs are held", cards, func(m *fact.Machine) {
 			m.PrintJobs = fact.Is(fact.PrintJobs{Spooler: true, Watched: true, Holds: true, Late: 2})
-		}, enforce.Compliant, enforce.Partial, "1 sync folder(s) and in print jobs, by an engine; 2 file(s) or print jobs"},
+		}, enforce.Compliant, enforce.Partial, "1 sync folder(s) and in print jobs, by an engine; 2 file(s), print jobs or copies"},
 		{"print jobs do not wait", cards, func(m *fact.Machine) { m.PrintJobs = fact.Is(fact.PrintJobs{Spooler: true, Watched: true}) }, enforce.Noncompliant, enforce.Enforced, "what is printed is not looked into: the spooler does not wait"},
 		{"print jobs are not watched", cards, func(m *fact.Machine) { m.PrintJobs = fact.Is(fact.PrintJobs{Spooler: true, Why: "no fanotify"}) }, enforce.Noncompliant, enforce.Enforced, "what is printed is not looked into: no fanotify"},
 		{"print jobs are unread", cards, func(m *fact.Machine) { m.PrintJobs = fact.Unread[fact.PrintJobs]("no kernel") }, enforce.Uncertain, "", "no kernel"},
@@ -137,7 +137,7 @@ func TestSensitiveFindings(t *testing.T) {
 			m.Sessions = fact.Is([]fact.Session{{ID: "2", Type: "x11", LookedWhy: "its helper does not run"}})
 		}, enforce.Uncertain, enforce.Enforced, "it is not known whether what is copied in session 2 (x11) is looked into: its helper does not run"},
 		{"desktops are unread", cards, func(m *fact.Machine) { m.Sessions = fact.Unread[[]fact.Session]("no logind") }, enforce.Uncertain, "", "no logind"},
-		{"late ones", cards, func(m *fact.Machine) { m.Outgoing.V.Late = 3 }, enforce.Compliant, enforce.Partial, "3 file(s) or print jobs could not be looked into in time"},
+		{"late ones", cards, func(m *fact.Machine) { m.Outgoing.V.Late = 3 }, enforce.Compliant, enforce.Partial, "3 file(s), print jobs or copies could not be looked into in time"},
 		{"a pattern that cannot be", strings.Replace(cards, "[0-9]{16}", "(?:[0-9]{900}){900}", 1), func(*fact.Machine) {}, enforce.Noncompliant, enforce.Enforced, "is not looked for"},
 		{"no program", cards, func(m *fact.Machine) { m.Capable = nil }, enforce.Uncertain, enforce.Unsupported, ""},
 	} {

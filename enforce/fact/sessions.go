@@ -14,6 +14,8 @@ type Session struct {
 	Looked      bool   `json:"looked,omitempty"`
 	LookedWhy   string `json:"looked_why,omitempty"`
 	LookedNever bool   `json:"looked_never,omitempty"`
+	// LookedLate counts what could not be looked into in time, since its helper or the agent was started.
+	LookedLate int `json:"looked_late,omitempty"`
 }
 
 // How what is copied is looked into.

@@ -62,7 +62,13 @@ type Said struct {
 	Kept bool   `json:"kept"`          // by the rules that it has
 	Why  string `json:"why,omitempty"` // why not, one of those below
 	// Type is the session's, as the helper takes it: it does something else on X11 than on Wayland. Helpers before 0.13 knew X11 alone.
-	Type    string    `json:"type,omitempty"`
+	Type string `json:"type,omitempty"`
+	// Looks says that what is copied is looked into, Blind that the agent did not say anything the last time that it was asked, and Late
+	// counts how often it did not in time.
+	Looks bool `json:"looks,omitempty"`
+	Blind bool `json:"blind,omitempty"`
+	Late  int  `json:"late,omitempty"`
+
 	Refused []Refusal `json:"refused,omitempty"`
 }
 
@@ -105,6 +111,12 @@ type Form struct {
 	Type string
 	Data []byte
 }
+
+// Why the agent says nothing of it: it does not run, or it never will.
+var (
+	ErrAway  = errors.New("the agent does not run")
+	ErrNever = errors.New("the agent cannot be asked that")
+)
 
 // Judged is what the agent says of it.
 type Judged struct {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/platform"
 )
 
 // What a helper asks the agent to look into is sent as multipart/form-data (RFC 7578): a part for each form, called formName, with its
@@ -58,7 +59,7 @@ func line(r rune) rune {
 	return r
 }
 
-var errQuestion = errors.New("what was copied cannot be read")
+var errQuestion = fmt.Errorf("what was copied cannot be read: %w", platform.ErrQuestion)
 
 // decodeCopied reads what a helper sends, and hands each form on while it comes.
 func decodeCopied(contentType string, body io.Reader, form func(kind string, data io.Reader) error) (program string, err error) {
@@ -67,7 +68,7 @@ func decodeCopied(contentType string, body io.Reader, form func(kind string, dat
 		return "", fmt.Errorf("%w: Content-Type must be multipart/form-data with a boundary (received %q)", errQuestion, enforce.Plain(word(contentType, maxType)))
 	}
 	r := multipart.NewReader(body, param["boundary"])
-	for n := 0; ; {
+	for n, named := 0, false; ; {
 		p, err := r.NextRawPart()
 		if errors.Is(err, io.EOF) {
 			return program, nil
@@ -77,6 +78,10 @@ func decodeCopied(contentType string, body io.Reader, form func(kind string, dat
 		}
 		switch p.FormName() {
 		case programName:
+			if named {
+				return "", fmt.Errorf("%w: it has more than one %q", errQuestion, programName)
+			}
+			named = true
 			b, err := io.ReadAll(io.LimitReader(p, maxWord+1))
 			if err != nil {
 				return "", fmt.Errorf("%w: %s: %w", errQuestion, programName, err)

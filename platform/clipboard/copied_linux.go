@@ -33,26 +33,23 @@ const (
 	answerLimit = lookWait - time.Second
 	lookWait    = 10 * time.Second
 	maxRest     = time.Second
+	maxUsers    = 64 // whose rests are remembered
 	// lookHead is how much of something is looked into, in bytes.
 	lookHead = 16 << 20
 )
 
-var (
-	errNothing  = errors.New("nothing is looked for in what is copied")
-	errTooMuch  = errors.New("this session asks too often")
-	errTooLarge = errors.New("the forms are larger than 16 MiB together")
-)
+var errTooLarge = fmt.Errorf("%w: its forms are larger than 16 MiB together", errQuestion)
 
 // lookInto answers a helper that asks whether something that was copied may be pasted.
 func (g *Guard) lookInto(ctx context.Context, d platform.Desk, contentType string, body io.Reader) (any, error) {
 	began := time.Now()
-	if err := g.pace.begin(d.UID, began); err != nil {
+	if err := g.pace.begin(ctx, d.UID, began); err != nil {
 		return nil, err
 	}
 	defer func() { g.pace.end(d.UID, time.Now(), time.Since(began)) }()
 	r := g.judge()
-	if r == nil {
-		return nil, errNothing
+	if r == nil { // the helper does not know that yet
+		return Judged{}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
@@ -60,7 +57,7 @@ func (g *Guard) lookInto(ctx context.Context, d platform.Desk, contentType strin
 	var wrong error
 	program, err := decodeCopied(contentType, body, func(kind string, data io.Reader) error {
 		n, seen, err := g.lookAt(ctx, kind, data, lookHead-is.Bytes)
-		if errors.Is(err, errQuestion) || errors.Is(err, errTooLarge) {
+		if errors.Is(err, errQuestion) {
 			return err
 		}
 		is.Bytes += n
@@ -79,7 +76,7 @@ func (g *Guard) lookInto(ctx context.Context, d platform.Desk, contentType strin
 	}
 	is.Late = is.Late && len(is.Found) == 0
 	if r = g.judge(); r == nil { // they have changed meanwhile
-		return nil, errNothing
+		return Judged{}, nil
 	}
 	v := r.Sensitive(&is)
 	if len(is.Found) > 0 || is.Late {
@@ -117,6 +114,9 @@ func (g *Guard) lookAt(ctx context.Context, kind string, data io.Reader, room in
 		return 0, seen, fmt.Errorf("%w: %w", errQuestion, err)
 	case n > room:
 		return 0, seen, errTooLarge
+	}
+	if n == 0 {
+		return 0, seen, nil
 	}
 	kind, _, _ = strings.Cut(strings.ToLower(kind), ";")
 	name := platform.AsIs
@@ -156,8 +156,11 @@ func (g *Guard) tellCopied(d *platform.Desk, r judge, v enforce.Verdict, is fact
 	for _, f := range is.Found {
 		marks = append(marks, f.Pattern+" "+f.Mark)
 	}
-	who, what := fmt.Sprint(d.UID), fmt.Sprintf("copied %s %s %v %v", d.ID, strings.Join(marks, " "), is.Late, v.Allow)
+	who, what := fmt.Sprintf("copied %d", d.UID), fmt.Sprintf("copied %s %s %v %v %v", d.ID, strings.Join(marks, " "), is.Late, v.Allow, v.WouldMode)
 	g.mu.Lock()
+	if is.Late {
+		g.lates[d.ID]++
+	}
 	news := g.told.News(who, what)
 	if news {
 		g.told.Told(who, what)
@@ -170,7 +173,7 @@ func (g *Guard) tellCopied(d *platform.Desk, r judge, v enforce.Verdict, is fact
 	if !v.Allow {
 		done = copiedKept
 	}
-	if wrong != nil {
+	if wrong != nil && is.Late {
 		note += ": it could not be looked into: " + wrong.Error()
 	}
 	g.Hand(platform.Decision{Section: g.Section(), Key: enforce.Key{Kind: "clipboard.copied", ID: fmt.Sprintf("%s %d", d.ID, time.Now().UnixNano())},
@@ -180,24 +183,39 @@ func (g *Guard) tellCopied(d *platform.Desk, r judge, v enforce.Verdict, is fact
 
 // pace lets nobody have the scanner look for more than half of the time: others have files that wait.
 type pace struct {
-	mu   sync.Mutex
-	free map[uint32]time.Time
+	mu        sync.Mutex
+	notBefore map[uint32]time.Time
 }
 
-func (p *pace) begin(uid uint32, now time.Time) error {
+// wait is how long a user's next question has to wait.
+func (p *pace) wait(uid uint32, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if until := p.free[uid]; now.Before(until) && until.Sub(now) <= maxRest {
-		return errTooMuch
+	if d := p.notBefore[uid].Sub(now); d > 0 && d <= maxRest {
+		return d
 	}
-	return nil
+	return 0
+}
+
+// begin waits until it is a user's turn.
+func (p *pace) begin(ctx context.Context, uid uint32, now time.Time) error {
+	d := p.wait(uid, now)
+	if d == 0 {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
 }
 
 func (p *pace) end(uid uint32, now time.Time, took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.free == nil || len(p.free) > maxForms {
-		p.free = map[uint32]time.Time{}
+	if p.notBefore == nil || len(p.notBefore) > maxUsers {
+		p.notBefore = map[uint32]time.Time{}
 	}
-	p.free[uid] = now.Add(min(took, maxRest))
+	p.notBefore[uid] = now.Add(min(took, maxRest))
 }

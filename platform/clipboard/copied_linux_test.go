@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -127,6 +126,22 @@ func TestLookInto(t *testing.T) {
 	}
 }
 
+// In another mode the same is told again.
+func TestLookIntoModes(t *testing.T) {
+	g, told, _ := asks(t, nil)
+	for i, mode := range []enforce.Mode{enforce.Monitor, enforce.Warn, enforce.Enforce} {
+		g.rules = judging{mode: mode}
+		for range 2 {
+			if _, err := g.question(Copied{Forms: []Form{{"STRING", []byte("guilty")}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(*told) != i+1 {
+			t.Errorf("%s: %d are told", mode, len(*told))
+		}
+	}
+}
+
 // What is not asked as it should be is refused with the reason, and nothing is told of it.
 func TestLookIntoRefuses(t *testing.T) {
 	g, told, _ := asks(t, judging{mode: enforce.Enforce})
@@ -139,13 +154,14 @@ func TestLookIntoRefuses(t *testing.T) {
 		"another type":  ask("application/json", "{}"),
 		"no boundary":   ask("multipart/form-data", ""),
 		"cut off":       ask("multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"form\"\r\n\r\nguilty"),
+		"two names":     ask("multipart/form-data; boundary=x", strings.Repeat("--x\r\nContent-Disposition: form-data; name=\"program\"\r\n\r\na\r\n", 2)+"--x--\r\n"),
 		"another part":  ask("multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"more\"\r\n\r\nguilty\r\n--x--\r\n"),
 		"too many":      ask("multipart/form-data; boundary=x", strings.Repeat("--x\r\nContent-Disposition: form-data; name=\"form\"\r\n\r\na\r\n", maxForms+1)+"--x--\r\n"),
 		"too large":     ask("multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"form\"\r\n\r\n"+strings.Repeat("a", lookHead+1)+"\r\n--x--\r\n"),
 		"large headers": ask("multipart/form-data; boundary=x", "--x\r\nA: "+strings.Repeat("a", 12<<20)+"\r\n\r\na\r\n--x--\r\n"),
 	} {
-		if err == nil {
-			t.Errorf("%s: no error", what)
+		if !errors.Is(err, platform.ErrQuestion) {
+			t.Errorf("%s: %v", what, err)
 		} else if len(err.Error()) > 300 {
 			t.Errorf("%s: %d bytes of error", what, len(err.Error()))
 		}
@@ -160,12 +176,12 @@ func TestLookIntoRefuses(t *testing.T) {
 		t.Errorf("%q", x.Subject)
 	}
 	g.rules = judging{mode: enforce.Off}
-	if _, err := g.question(Copied{}); !errors.Is(err, errNothing) {
-		t.Error(err)
+	if v, err := g.question(Copied{Forms: []Form{{"STRING", []byte("guilty")}}}); err != nil || v.Refused {
+		t.Errorf("nothing is looked for: %+v, %v", v, err)
 	}
 	g.rules = ruled{}
-	if _, err := g.question(Copied{}); !errors.Is(err, errNothing) {
-		t.Error(err)
+	if v, err := g.question(Copied{Forms: []Form{{"STRING", []byte("guilty")}}}); err != nil || v.Refused {
+		t.Errorf("nothing is looked for: %+v, %v", v, err)
 	}
 }
 
@@ -174,18 +190,24 @@ func TestPace(t *testing.T) {
 	var p pace
 	now := time.Now()
 	p.end(1, now, 300*time.Millisecond)
-	if p.begin(1, now.Add(200*time.Millisecond)) == nil || p.begin(1, now.Add(300*time.Millisecond)) != nil || p.begin(2, now) != nil {
+	if p.wait(1, now.Add(200*time.Millisecond)) != 100*time.Millisecond || p.wait(1, now.Add(300*time.Millisecond)) != 0 || p.wait(2, now) != 0 {
 		t.Error("it does not wait as long as it took")
 	}
 	p.end(1, now, time.Hour)
-	if p.begin(1, now.Add(maxRest)) != nil || p.begin(1, now.Add(-time.Hour)) != nil {
+	if p.wait(1, now.Add(maxRest)) != 0 || p.wait(1, now.Add(-time.Hour)) != 0 {
 		t.Error("it waits for long")
 	}
 	for i := range uint32(1000) {
 		p.end(i, now, time.Second)
 	}
-	if len(p.free) > maxForms+1 {
-		t.Error(len(p.free))
+	if len(p.notBefore) > maxUsers+1 {
+		t.Error(len(p.notBefore))
+	}
+	p.end(1, time.Now(), time.Hour)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.begin(ctx, 1, time.Now()); !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
 
@@ -227,7 +249,7 @@ func FuzzDecodeCopied(f *testing.F) {
 			t.Errorf("%d forms of %d bytes, %q, %v", n, size, program, err)
 		}
 		if err != nil && len(err.Error()) > 500 {
-			t.Error(fmt.Sprintf("%.100q", err.Error()))
+			t.Errorf("%.100q", err.Error())
 		}
 	})
 }

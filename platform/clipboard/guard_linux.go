@@ -36,6 +36,7 @@ type Guard struct {
 	users string // where each user's directory of sockets is
 	look  platform.LookInto
 	pace  pace
+	lates map[string]int // by session, since this agent was started
 
 	mu    sync.Mutex
 	rules ruler
@@ -45,7 +46,7 @@ type Guard struct {
 }
 
 func newGuard(d platform.Desks) *Guard {
-	g := &Guard{desks: d, heard: make(chan struct{}, 1), users: "/run/user", seen: map[string]uint64{}}
+	g := &Guard{desks: d, heard: make(chan struct{}, 1), users: "/run/user", seen: map[string]uint64{}, lates: map[string]int{}}
 	d.Hear(Name, func() {
 		select {
 		case g.heard <- struct{}{}:
@@ -198,6 +199,13 @@ func (g *Guard) sessions(tell bool) (out []fact.Session) {
 			x.LookedNever, x.LookedWhy = true, "what is copied is only looked into on X11 in this version"
 		default:
 			x.Looked, x.LookedWhy = x.Clipboard, x.Why
+			if said, err := read(d.Said); x.Looked && err == nil {
+				if x.LookedLate = max(said.Late, 0) + g.lates[d.ID]; !said.Looks {
+					x.Looked, x.LookedWhy = false, "its helper does not"
+				} else if said.Blind {
+					x.Looked, x.LookedWhy = false, "the agent has not answered its helper"
+				}
+			}
 		}
 		out = append(out, x)
 	}
@@ -206,6 +214,11 @@ func (g *Guard) sessions(tell bool) (out []fact.Session) {
 		for id := range g.seen {
 			if !there[id] {
 				delete(g.seen, id)
+			}
+		}
+		for id := range g.lates {
+			if !there[id] {
+				delete(g.lates, id)
 			}
 		}
 		g.mu.Unlock()

@@ -57,7 +57,7 @@ func (b *board) asked(s *slot, e *xproto.SelectionRequestEvent) {
 		b.answer(e, to)
 		return
 	}
-	if s.judged == pending && !b.own(s, e) {
+	if (s.judged == pending || s.judged == unasked && s.stage == taking && b.holds()) && !b.own(s, e) {
 		b.wait(s, e)
 		return
 	}

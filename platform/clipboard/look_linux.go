@@ -3,6 +3,7 @@ package clipboard
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -27,21 +28,35 @@ const (
 	refused // nobody but its own program gets it
 )
 
+// patience is how long a copy stays with its program while it is not known what it is. A scanner that has to be started first needs some
+// 30 to 130 ms, and nobody's hand is faster than that. A variable for tests.
+var patience = 250 * time.Millisecond
+
 const (
-	// lookAgain is how long is waited for an agent that does not answer.
-	lookAgain = 300 * time.Millisecond
+	// lookAgain is how long is waited for an agent that does not answer, at first; twice as long each time, up to maxLookAgain.
+	lookAgain    = 10 * time.Millisecond
+	maxLookAgain = 300 * time.Millisecond
+	// awayWait is how long an agent that does not run is waited for where what is late is free: it may be starting anew.
+	awayWait = 3 * time.Second
+	// staleWait is how long a question may go on after something else was copied.
+	staleWait = 500 * time.Millisecond
 	// maxNames bounds the names of atoms that are remembered.
 	maxNames = 4096
 )
 
-// inspector has what was copied looked into, one after the other, in the order in which it was copied; of a selection only the newest.
+// inspector has what was copied looked into, one after the other; of a selection only the newest.
 type inspector struct {
 	ask  func(context.Context, *Copied) (Judged, error)
 	some chan struct{} // something has come of it
+	told func(failed bool)
+	// first is the selection that is asked about before others: what people paste by the keyboard.
+	first xproto.Atom
 
 	mu      sync.Mutex
 	wanted  []*copied
 	running bool
+	current xproto.Atom // the selection that is being asked about
+	stop    context.CancelFunc
 	done    []looked
 }
 
@@ -51,6 +66,7 @@ type copied struct {
 	slot   xproto.Atom
 	number uint64
 	until  time.Time
+	free   bool // what is late may be pasted
 }
 
 type looked struct {
@@ -69,6 +85,9 @@ func (i *inspector) want(ctx context.Context, c *copied) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.wanted = append(slices.DeleteFunc(i.wanted, func(o *copied) bool { return o.slot == c.slot }), c)
+	if i.current == c.slot && i.stop != nil { // nobody needs that any more
+		time.AfterFunc(staleWait, i.stop)
+	}
 	if !i.running {
 		i.running = true
 		go i.run(ctx)
@@ -82,35 +101,54 @@ func (i *inspector) next() *copied {
 		i.running = false
 		return nil
 	}
-	c := i.wanted[0]
-	i.wanted = i.wanted[1:]
+	at := max(0, slices.IndexFunc(i.wanted, func(c *copied) bool { return c.slot == i.first }))
+	c := i.wanted[at]
+	i.wanted = slices.Delete(i.wanted, at, at+1)
 	return c
 }
 
 func (i *inspector) run(ctx context.Context) {
 	for c := i.next(); c != nil; c = i.next() {
-		out := looked{number: c.number, failed: true}
 		until, cancel := context.WithDeadline(ctx, c.until)
-		for out.failed && until.Err() == nil {
-			j, err := i.ask(until, &c.Copied)
-			if err == nil {
-				out.failed, out.refused = false, j.Refused
-				break
-			}
-			select { // it may be starting anew
-			case <-until.Done():
-			case <-time.After(lookAgain):
-			}
-		}
+		i.mu.Lock()
+		i.current, i.stop = c.slot, cancel
+		i.mu.Unlock()
+		out := i.question(until, c)
 		cancel()
 		i.mu.Lock()
+		i.current, i.stop = 0, nil
 		i.done = append(i.done, out)
+		stale := slices.ContainsFunc(i.wanted, func(o *copied) bool { return o.slot == c.slot })
 		i.mu.Unlock()
+		if i.told != nil && ctx.Err() == nil && !stale {
+			i.told(out.failed)
+		}
 		select {
 		case i.some <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// question asks about one copy until it is answered.
+func (i *inspector) question(ctx context.Context, c *copied) looked {
+	out := looked{number: c.number, failed: true}
+	began := time.Now()
+	for pause := lookAgain; ctx.Err() == nil; pause = min(2*pause, maxLookAgain) {
+		j, err := i.ask(ctx, &c.Copied)
+		switch {
+		case err == nil:
+			out.failed, out.refused = false, j.Refused
+			return out
+		case errors.Is(err, ErrNever), errors.Is(err, ErrAway) && c.free && time.Since(began) > awayWait:
+			return out
+		}
+		select { // it may be starting anew
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	return out
 }
 
 // take is what has come since the last time.
@@ -125,39 +163,43 @@ func (i *inspector) take() []looked {
 // looks reports whether what is copied is looked into.
 func (b *board) looks() bool { return b.rules != nil && b.rules.Looks() != "" && b.inspector != nil }
 
+// holds reports whether what is copied is looked into before it can be pasted.
+func (b *board) holds() bool { return b.looks() && b.rules.Looks() == fact.LookHold }
+
 // texts are those of the forms of something that have text in them. Those that only tell where something is from, and pictures, are left
 // out; documents are read where there is no text without them, because making one can keep a program busy for long.
 func (b *board) texts(list []xproto.Atom) (out []xproto.Atom) {
-	var documents []xproto.Atom
-	plain := false
+	var rich, others, documents []xproto.Atom
 	for i, name := range b.names(list) {
 		kind, _, _ := strings.Cut(strings.ToLower(name), ";")
-		switch {
-		case kind == "utf8_string", kind == "string", kind == "text/plain":
-			plain = true
+		switch to := &others; {
+		case kind == "utf8_string", kind == "string", kind == "text/plain", kind == "text", kind == "compound_text":
 			out = append(out, list[i])
-		case strings.HasPrefix(kind, "text/"), kind == "application/rtf", kind == "application/xhtml+xml", kind == "application/json", kind == "application/xml", kind == "image/svg+xml":
-			out = append(out, list[i])
-		case kind == "text", kind == "compound_text", strings.HasPrefix(kind, "application/"):
+		case kind == "text/html", kind == "text/rtf", kind == "application/rtf":
+			to = &rich
+			fallthrough
+		case strings.HasPrefix(kind, "text/"), kind == "application/xhtml+xml", kind == "application/json", kind == "application/xml", kind == "image/svg+xml":
+			*to = append(*to, list[i])
+		case strings.HasPrefix(kind, "application/"):
 			documents = append(documents, list[i])
 		}
 	}
-	if !plain {
-		out = append(out, documents...)
+	if len(out) == 0 {
+		others = append(others, documents...)
 	}
-	return out
+	return slices.Concat(out, rich, others) // what people see first: there is a bound
 }
 
 // names are the names of atoms.
 func (b *board) names(list []xproto.Atom) []string {
+	if len(b.named)+len(list) > maxNames {
+		clear(b.named)
+	}
 	ask := map[xproto.Atom]xproto.GetAtomNameCookie{}
 	for _, a := range list {
 		if _, known := b.named[a]; !known && a != 0 {
 			ask[a] = xproto.GetAtomName(b.c, a)
 		}
-	}
-	if len(b.named)+len(ask) > maxNames {
-		clear(b.named)
 	}
 	out := make([]string, len(list))
 	for i, a := range list {
@@ -174,8 +216,8 @@ func (b *board) names(list []xproto.Atom) []string {
 
 // inspect has what has come looked into.
 func (b *board) inspect(s *slot) {
-	hold := b.rules.Looks() == fact.LookHold
-	c := &copied{slot: s.atom, until: time.Now().Add(lookWait)}
+	hold := b.holds()
+	c := &copied{slot: s.atom, until: time.Now().Add(lookWait), free: b.rules.LateIsFree()}
 	c.Program = s.source.name
 	room := lookHead
 	var list []xproto.Atom
@@ -211,11 +253,22 @@ func (b *board) inspect(s *slot) {
 	s.judged, s.number, s.known = pending, c.number, c.until
 	b.inspector.want(b.ctx, c)
 	if s.stage == looking {
-		// What is too large to be held would be lost for everybody: it is only taken from its owner if it has to be.
-		if s.until = time.Now().Add(takeWait); slices.ContainsFunc(s.items, func(it *item) bool { return it.head != nil }) {
+		// What is marked would lose its mark, and what is too large to be held would be lost for everybody: that is only taken from its
+		// owner if it has to be.
+		if s.until = time.Now().Add(patience); s.primary || s.large() {
 			s.until = s.known
 		}
 	}
+}
+
+// large reports whether some of it is too large to be held.
+func (s *slot) large() bool {
+	return slices.ContainsFunc(s.items, func(it *item) bool { return it.large })
+}
+
+// rest reports whether texts are still coming that were asked for to be looked into.
+func (s *slot) rest() bool {
+	return slices.ContainsFunc(s.items, func(it *item) bool { return it.text && !it.done })
 }
 
 // found has come of something that was looked into.
@@ -236,8 +289,13 @@ func (b *board) found(l looked) {
 func (b *board) judge(s *slot, j judged) {
 	s.judged, s.known = j, time.Time{}
 	switch {
-	case j == refused && s.stage == looking:
+	case j == refused && !s.mine && s.comes():
 		b.seize(s)
+	case j == passes && s.rest(): // what comes is looked into, too
+		s.judged = unasked
+		if !s.mine {
+			s.stage, s.until = looking, s.end
+		}
 	case j == passes && !s.mine && s.peek:
 		b.drop(s) // its owner has kept it
 	default:
@@ -245,10 +303,15 @@ func (b *board) judge(s *slot, j judged) {
 	}
 }
 
-// seize takes something over that was only looked into, with all its forms.
+// seize takes something over that was only looked into, with all its forms: at once if it is refused, because nobody but its own program
+// needs them, and otherwise when they have come.
 func (b *board) seize(s *slot) {
 	b.fetch(s, s.offers)
-	s.stage, s.until = taking, time.Now().Add(takeWait)
+	if s.stage, s.until = taking, s.known; s.judged == refused {
+		if s.until = time.Now().Add(takeWait); !s.mine {
+			b.takeOver(s)
+		}
+	}
 	b.settled(s)
 }
 

@@ -79,6 +79,7 @@ func (p *Part) State() json.RawMessage {
 		}
 	}
 	p.said.Type = p.Type
+	p.said.Looks = p.rules != nil && p.rules.Looks() != "" && p.Look != nil
 	b, err := json.Marshal(&p.said)
 	if err != nil {
 		return nil
@@ -104,6 +105,20 @@ func (p *Part) say(of Rules, s Said) {
 	changed := p.changed
 	p.mu.Unlock()
 	if changed != nil {
+		changed()
+	}
+}
+
+// answered notes whether the agent has said anything of what was copied.
+func (p *Part) answered(failed bool) {
+	p.mu.Lock()
+	news := p.said.Blind != failed
+	if p.said.Blind = failed; failed {
+		p.said.Late++
+	}
+	changed := p.changed
+	p.mu.Unlock()
+	if (news || failed) && changed != nil {
 		changed()
 	}
 }
@@ -205,7 +220,7 @@ func (p *Part) open(ctx context.Context, rules Rules) (*board, error) {
 	go func() {
 		var look *inspector
 		if p.Look != nil {
-			look = &inspector{ask: p.Look, some: make(chan struct{}, 1)}
+			look = &inspector{ask: p.Look, some: make(chan struct{}, 1), told: p.answered}
 		}
 		b, err := openBoard(ctx, p.Display, look, rules, p.Self, p.refused)
 		done <- opened{b, err}

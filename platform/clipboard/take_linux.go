@@ -94,7 +94,7 @@ func (b *board) drop(s *slot) {
 	b.orphan(s)
 	focus, size := s.focus, s.size
 	s.stage, s.mine, s.items, s.size, s.waiting, s.source, s.focus = free, false, nil, 0, nil, nil, 0
-	s.peek, s.offers, s.judged, s.number, s.known = false, nil, unasked, 0, time.Time{}
+	s.peek, s.offers, s.judged, s.number, s.known, s.end = false, nil, unasked, 0, time.Time{}, time.Time{}
 	if focus != 0 {
 		b.listen(focus)
 	}
@@ -113,7 +113,14 @@ func (b *board) offered(s *slot, list []xproto.Atom) {
 		}
 		s.offers = list
 		b.fetch(s, b.texts(list))
-		s.stage, s.until = looking, time.Now().Add(itemWait)
+		for _, it := range s.items {
+			it.text = true
+		}
+		now := time.Now()
+		s.stage, s.end = looking, now.Add(itemWait)
+		if s.until = s.end; b.holds() {
+			s.until = now.Add(patience)
+		}
 	} else {
 		b.fetch(s, list)
 		s.stage, s.until = taking, time.Now().Add(takeWait)
@@ -188,6 +195,10 @@ func (b *board) settled(s *slot) {
 		}
 		return
 	}
+	if s.judged == pending && !s.mine && s.large() { // it would be lost
+		s.stage, s.until = looking, s.known
+		return
+	}
 	if s.stage = held; !s.mine {
 		if b.takeOver(s); !s.mine { // it is tried again, unless it has another owner by then
 			s.stage, s.until = taking, time.Now().Add(takeWait)
@@ -247,9 +258,11 @@ func (b *board) robbed(s *slot) {
 
 // targets reads what forms an owner has. One that does not say has text.
 func (b *board) targets(s *slot, property xproto.Atom) (list []xproto.Atom) {
+	more := false
 	if property == b.atoms["WARDER_TARGETS"] {
 		r, err := xproto.GetProperty(b.c, true, s.win, property, xproto.GetPropertyTypeAny, 0, 4*maxItems).Reply()
 		if err == nil && r.Format == 32 {
+			more = r.BytesAfter > 0
 			for i := 0; i+4 <= len(r.Value); i += 4 {
 				list = append(list, xproto.Atom(xgb.Get32(r.Value[i:])))
 			}
@@ -257,6 +270,8 @@ func (b *board) targets(s *slot, property xproto.Atom) (list []xproto.Atom) {
 	}
 	if len(list) == 0 {
 		list = []xproto.Atom{b.atoms["UTF8_STRING"], xproto.AtomString}
+	} else if more { // whatever is in the rest of the list
+		list = append(list, b.atoms["UTF8_STRING"])
 	}
 	return list
 }
@@ -273,12 +288,17 @@ func (b *board) receive(s *slot, it *item) {
 		return
 	}
 	room := maxHeld - b.size()
+	if s.stage == looking { // whatever else is held
+		room = max(room, lookHead-s.size)
+	}
 	r, err := xproto.GetProperty(b.c, true, it.win, b.place, xproto.GetPropertyTypeAny, 0, uint32(room/4+1)).Reply()
 	if err != nil {
 		return
 	}
 	if s.mine {
 		s.until = time.Now().Add(itemWait)
+	} else if s.stage == looking {
+		s.end = time.Now().Add(itemWait)
 	}
 	switch {
 	case r.Type == b.atoms["INCR"] && !it.parts:
@@ -288,10 +308,17 @@ func (b *board) receive(s *slot, it *item) {
 		return // nothing is there now
 	case r.BytesAfter > 0 || len(r.Value) > room:
 		xproto.DeleteProperty(b.c, it.win, b.place)
+		it.large = true
 		if it.head = it.data; len(it.data) == 0 {
 			it.head = r.Value
 		}
-		if it.head = it.head[:min(len(it.head), lookHead)]; b.looks() {
+		room := lookHead // of all of it, no more is ever looked into
+		for _, o := range s.items {
+			if o != it {
+				room -= len(o.head)
+			}
+		}
+		if it.head = it.head[:max(0, min(len(it.head), room))]; b.looks() {
 			it.head = slices.Clone(it.head)
 		} else {
 			it.head = nil

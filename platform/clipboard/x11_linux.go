@@ -85,6 +85,7 @@ type slot struct {
 	judged judged
 	number uint64
 	known  time.Time
+	end    time.Time // what has not come by then is given up
 }
 
 type stage uint8
@@ -107,7 +108,9 @@ type item struct {
 	win          xproto.Window
 	format       byte
 	data         []byte
-	head         []byte // of what was too large, to be looked into
+	large        bool   // it is too large to be held
+	head         []byte // of that, to be looked into
+	text         bool   // it was asked for to be looked into
 	parts        bool   // it comes in parts (INCR)
 	done, bad    bool
 	over         int // parts that have come after it was given up
@@ -224,6 +227,9 @@ func (b *board) begin() error {
 		b.atoms[n] = a.Atom
 	}
 	b.place = b.atoms["WARDER_CONTENTS"]
+	if b.inspector != nil {
+		b.inspector.first = b.atoms["CLIPBOARD"]
+	}
 	setup := xproto.Setup(b.c)
 	b.root, b.mask = setup.DefaultScreen(b.c).Root, setup.ResourceIdMask
 	for _, n := range selections {
@@ -327,6 +333,10 @@ func (b *board) late(now time.Time) {
 		switch {
 		case s.stage == looking && s.judged == pending: // it takes long to know
 			b.seize(s)
+		case s.stage == looking && now.Before(s.end): // its owner takes long for some of it: what is there is looked into
+			if b.inspect(s); s.stage == looking && s.judged == unasked {
+				s.until = s.end
+			}
 		case s.stage == looking: // its owner does not say all of it
 			b.giveUp(s)
 			b.settled(s)
@@ -359,7 +369,7 @@ func (b *board) late(now time.Time) {
 func (b *board) giveUp(s *slot) {
 	for _, it := range s.items {
 		if !it.done {
-			if s.stage == looking { // what has come of it is looked into
+			if s.stage == looking && it.head == nil { // what has come of it is looked into
 				it.head = it.data[:min(len(it.data), lookHead)]
 			}
 			s.size -= len(it.data)
@@ -413,8 +423,14 @@ func (b *board) take(in *arrived) {
 	// The newest owner of each selection first, and no other: who copies again and again is looked at once.
 	for _, e := range in.owners {
 		for _, s := range b.slots {
+			if s.atom != e.Selection {
+				continue
+			}
+			// Anybody may send such an event. Who owns it, the X server says.
+			if o, err := xproto.GetSelectionOwner(b.c, s.atom).Reply(); err == nil && o.Owner != e.Owner {
+				e.Owner, e.SelectionTimestamp = o.Owner, xproto.TimeCurrentTime
+			}
 			switch {
-			case s.atom != e.Selection:
 			case e.Owner != s.win:
 				b.owned(s, e.Owner, e.SelectionTimestamp)
 			case !s.mine:
