@@ -40,6 +40,8 @@ const (
 	awayWait = 3 * time.Second
 	// staleWait is how long a question may go on after something else was copied.
 	staleWait = 500 * time.Millisecond
+	// probeEvery is how often an agent that has not answered is asked whether it does.
+	probeEvery = 5 * time.Second
 	// maxNames bounds the names of atoms that are remembered.
 	maxNames = 4096
 )
@@ -55,6 +57,7 @@ type inspector struct {
 	mu      sync.Mutex
 	wanted  []*copied
 	running bool
+	probing bool
 	current xproto.Atom // the selection that is being asked about
 	stop    context.CancelFunc
 	done    []looked
@@ -122,12 +125,38 @@ func (i *inspector) run(ctx context.Context) {
 		i.mu.Unlock()
 		if i.told != nil && ctx.Err() == nil && !stale {
 			i.told(out.failed)
+			i.probe(ctx, out.failed)
 		}
 		select {
 		case i.some <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// probe asks about nothing, again and again, until the agent answers: people may not copy anything for hours.
+func (i *inspector) probe(ctx context.Context, failed bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !failed || i.probing {
+		return
+	}
+	i.probing = true
+	go func() {
+		for err := error(ErrAway); err != nil && ctx.Err() == nil; {
+			select {
+			case <-ctx.Done():
+			case <-time.After(probeEvery):
+				_, err = i.ask(ctx, &Copied{})
+			}
+		}
+		i.mu.Lock()
+		i.probing = false
+		i.mu.Unlock()
+		if ctx.Err() == nil {
+			i.told(false)
+		}
+	}()
 }
 
 // question asks about one copy until it is answered.

@@ -392,6 +392,13 @@ func TestLookedTooLate(t *testing.T) {
 		}
 		t.Logf("%t: after %s", free, time.Since(begun).Round(time.Millisecond))
 	}
+	// That it does not answer is said, until it does, whether anything is copied or not.
+	if said := s.said(); !said.Blind || said.Late != 2 || !said.Looks {
+		t.Errorf("%+v", said)
+	}
+	a.set(func() { a.absent = false })
+	s.until("it is known to answer", func() bool { return !s.said().Blind })
+	a.set(func() { a.absent = true })
 	// An agent that starts anew meanwhile is asked again.
 	s.rule(lookRules(fact.LookHold, false, 2))
 	s.copies("another", s.xclip, "-i", "-quiet", "-selection", "clipboard")
