@@ -298,7 +298,7 @@ func (r *rig) copies(ann string) {
 	// An agent that is not there lets nobody paste at first, and then whoever waits, because dlp.scan_timeout is allow.
 	r.sh("systemctl kill -s STOP warder")
 	copied(hers, "meanwhile "+canary)
-	r.sh("test -z \"$(timeout 3 %[1]sxsel -o -b)\"", hers)
+	r.sh("sleep 2; test -z \"$(timeout 3 %[1]sxsel -o -b)\"", hers)
 	pastes("it is pasted after a while", hers, "meanwhile "+canary)
 	r.sh("systemctl kill -s CONT warder")
 	r.sh("systemctl kill -s KILL warder")
