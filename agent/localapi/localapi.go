@@ -328,6 +328,20 @@ func (t *turns) serve(r Route, w http.ResponseWriter, q *http.Request) {
 	}
 }
 
+// whole is a body; end is called at its end: the deadline for its coming would otherwise end a request that is being answered.
+type whole struct {
+	io.Reader
+	end func()
+}
+
+func (b *whole) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if errors.Is(err, io.EOF) {
+		b.end()
+	}
+	return n, err
+}
+
 // upload answers a request whose body is read while it comes: not before it is its turn, because many large ones would be too much.
 func (t *turns) upload(r Route, w http.ResponseWriter, q *http.Request, c Caller) {
 	rc := http.NewResponseController(w)
@@ -337,6 +351,9 @@ func (t *turns) upload(r Route, w http.ResponseWriter, q *http.Request, c Caller
 	}{{"upload of " + c.share(), 1}, {"upload", maxUploads}} {
 		leave, ok := t.take(q.Context(), turn.key, turn.most, turnWait)
 		if !ok {
+			// What has come is read, or the answer may be lost with the connection.
+			_ = rc.SetReadDeadline(time.Now().Add(time.Second))
+			_, _ = io.CopyN(io.Discard, q.Body, r.MaxUpload)
 			_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
 			fail(w, &Error{Status: http.StatusTooManyRequests, Message: "other requests are being answered; try again when they have ended"})
 			return
@@ -344,7 +361,8 @@ func (t *turns) upload(r Route, w http.ResponseWriter, q *http.Request, c Caller
 		defer leave()
 	}
 	_ = rc.SetReadDeadline(time.Now().Add(uploadWait))
-	v, err := r.Upload(q.Context(), c, q, http.MaxBytesReader(w, q.Body, r.MaxUpload))
+	body := &whole{http.MaxBytesReader(w, q.Body, r.MaxUpload), func() { _ = rc.SetReadDeadline(time.Time{}) }}
+	v, err := r.Upload(q.Context(), c, q, body)
 	_ = rc.SetWriteDeadline(time.Now().Add(writeWait))
 	if err != nil {
 		fail(w, err)

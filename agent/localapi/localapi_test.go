@@ -39,8 +39,15 @@ func serveTest(t *testing.T) string {
 				return "waited", nil
 			}
 		}},
-		{Method: "POST", Path: "/upload/{what}", Access: Read, MaxUpload: 1 << 20, Upload: func(_ context.Context, _ Caller, q *http.Request, body io.Reader) (any, error) {
+		{Method: "POST", Path: "/upload/{what}", Access: Read, MaxUpload: 1 << 20, Upload: func(ctx context.Context, _ Caller, q *http.Request, body io.Reader) (any, error) {
 			n, err := io.Copy(io.Discard, body)
+			if q.PathValue("what") == "long" { // longer than the body may take to come
+				select {
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				case <-time.After(uploadWait + time.Second):
+				}
+			}
 			return map[string]any{"n": n, "what": q.PathValue("what"), "kind": q.Header.Get("Content-Type")}, err
 		}},
 		{Method: "GET", Path: "/fails", Access: Read, Handle: func(context.Context, Caller, *http.Request, []byte) (any, error) {
@@ -100,6 +107,9 @@ func TestUpload(t *testing.T) {
 	}
 	if err := c.Upload(t.Context(), "/upload/x", header, strings.NewReader(strings.Repeat("a", 1<<20+1)), &out); err == nil {
 		t.Error("a larger one is taken")
+	}
+	if err := c.Upload(t.Context(), "/upload/long", header, strings.NewReader(strings.Repeat("a", 1<<20)), &out); err != nil || out.N != 1<<20 {
+		t.Errorf("one that takes long to answer: %+v, %v", out, err)
 	}
 	r, w := io.Pipe()
 	first := make(chan error, 1)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"mime/multipart"
+	"net"
 	"net/textproto"
 	"strings"
 
@@ -61,6 +62,16 @@ func line(r rune) rune {
 
 var errQuestion = fmt.Errorf("what was copied cannot be read: %w", platform.ErrQuestion)
 
+// unreadable says why a question could not be read. One that came too slowly may be asked again.
+func unreadable(err error) error {
+	if slow := (net.Error)(nil); errors.As(err, &slow) && slow.Timeout() {
+		return errSlow
+	}
+	return fmt.Errorf("%w: %s", errQuestion, word(err.Error(), maxType)) // the library repeats what it could not read
+}
+
+var errSlow = errors.New("what was copied has not come in time")
+
 // decodeCopied reads what a helper sends, and hands each form on while it comes.
 func decodeCopied(contentType string, body io.Reader, form func(kind string, data io.Reader) error) (program string, err error) {
 	kind, param, err := mime.ParseMediaType(contentType)
@@ -74,7 +85,7 @@ func decodeCopied(contentType string, body io.Reader, form func(kind string, dat
 			return program, nil
 		}
 		if err != nil {
-			return "", fmt.Errorf("%w: %s", errQuestion, word(err.Error(), maxType)) // it repeats what it could not read
+			return "", unreadable(err)
 		}
 		switch p.FormName() {
 		case programName:
@@ -84,7 +95,7 @@ func decodeCopied(contentType string, body io.Reader, form func(kind string, dat
 			named = true
 			b, err := io.ReadAll(io.LimitReader(p, maxWord+1))
 			if err != nil {
-				return "", fmt.Errorf("%w: %s: %w", errQuestion, programName, err)
+				return "", unreadable(err)
 			}
 			program = word(string(b), maxWord)
 		case formName:

@@ -3,7 +3,6 @@ package clipboard
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -53,14 +52,30 @@ func (g *Guard) lookInto(ctx context.Context, d platform.Desk, contentType strin
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
+	// All of it is read first: who sends it slowly has no scanner wait, and what has come is judged whole.
+	var forms []*form
+	defer func() {
+		for _, f := range forms {
+			_ = f.file.Close()
+		}
+	}()
 	is := fact.Sensitive{Where: fact.InClipboard, Found: []fact.SensitiveFound{}}
-	var wrong error
 	program, err := decodeCopied(contentType, body, func(kind string, data io.Reader) error {
-		n, seen, err := g.lookAt(ctx, kind, data, lookHead-is.Bytes)
-		if errors.Is(err, errQuestion) {
+		f, err := keep(kind, data, lookHead-is.Bytes)
+		if err != nil {
 			return err
 		}
-		is.Bytes += n
+		is.Bytes += f.size
+		forms = append(forms, f)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	_, _ = io.Copy(io.Discard, body) // it has ended, as far as the connection knows, too
+	var wrong error
+	for _, f := range forms {
+		seen, err := g.lookAt(ctx, f)
 		if err != nil {
 			wrong = err
 		}
@@ -69,10 +84,6 @@ func (g *Guard) lookInto(ctx context.Context, d platform.Desk, contentType strin
 			is.Kind = seen.Kind
 		}
 		is.Found = merge(is.Found, seen.Found)
-		return nil
-	})
-	if err != nil {
-		return nil, err
 	}
 	is.Late = is.Late && len(is.Found) == 0
 	if r = g.judge(); r == nil { // they have changed meanwhile
@@ -101,34 +112,46 @@ func merge(list, more []fact.SensitiveFound) []fact.SensitiveFound {
 // names are what forms are called for the scanner, by their type.
 var names = map[string]string{"text/html": "copied.html", "text/rtf": "copied.rtf", "application/rtf": "copied.rtf", "image/svg+xml": "copied.svg"}
 
-// lookAt looks into one form, which it keeps in memory alone.
-func (g *Guard) lookAt(ctx context.Context, kind string, data io.Reader, room int64) (n int64, seen platform.Seen, err error) {
+// form is one form of something that was copied, in memory alone.
+type form struct {
+	kind string
+	file *os.File
+	size int64
+}
+
+// keep keeps what comes, as far as there is room.
+func keep(kind string, data io.Reader, room int64) (*form, error) {
 	fd, err := unix.MemfdCreate("warder-copied", unix.MFD_CLOEXEC)
 	if err != nil {
-		return 0, seen, err
+		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "copied") //nolint:gosec // a descriptor
-	defer f.Close()
-	switch n, err = io.Copy(f, io.LimitReader(data, room+1)); {
-	case err != nil:
-		return 0, seen, fmt.Errorf("%w: %w", errQuestion, err)
-	case n > room:
-		return 0, seen, errTooLarge
+	f := &form{kind: kind, file: os.NewFile(uintptr(fd), "copied")} //nolint:gosec // a descriptor
+	if f.size, err = io.Copy(f.file, io.LimitReader(data, room+1)); err == nil && f.size <= room {
+		return f, nil
 	}
-	if n == 0 {
-		return 0, seen, nil
+	_ = f.file.Close()
+	if err != nil {
+		return nil, unreadable(err)
 	}
-	kind, _, _ = strings.Cut(strings.ToLower(kind), ";")
+	return nil, errTooLarge
+}
+
+// lookAt looks into one form.
+func (g *Guard) lookAt(ctx context.Context, f *form) (seen platform.Seen, err error) {
+	if f.size == 0 {
+		return seen, nil
+	}
+	kind, _, _ := strings.Cut(strings.ToLower(f.kind), ";")
 	name := platform.AsIs
 	if known := names[kind]; known != "" {
 		name = known
 	}
 	for range 2 { // what was looked into before may have ended the program
-		if seen, err = g.look(ctx, f, name); err == nil || ctx.Err() != nil {
+		if seen, err = g.look(ctx, f.file, name); err == nil || ctx.Err() != nil {
 			break
 		}
 	}
-	return n, seen, err
+	return seen, err
 }
 
 // judge is what decides now; nil: nothing is looked for.

@@ -142,6 +142,39 @@ func TestLookIntoModes(t *testing.T) {
 	}
 }
 
+// What is late is counted for its session, whoever looks at the same moment.
+func TestLookIntoLate(t *testing.T) {
+	g, _, _ := asks(t, judging{mode: enforce.Enforce, free: true})
+	d := platform.Desk{ID: "2", UID: uint32(os.Getuid()), Type: "x11", Helper: true, Taken: true, Said: json.RawMessage(`{"kept":true,"type":"x11","looks":true,"late":3}`)}
+	g.desks = &oneDesk{desk: d}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 50 {
+			if _, err := g.question(Copied{Forms: []Form{{"STRING", []byte("slow")}}}); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for range 50 {
+		_ = g.sessions(false)
+	}
+	<-done
+	if x := g.sessions(false)[0]; !x.Looked || x.LookedLate != 53 {
+		t.Errorf("%+v", x)
+	}
+	for said, why := range map[string]string{`{"kept":true,"type":"x11"}`: "its helper does not", `{"kept":true,"type":"x11","looks":true,"blind":true}`: "the agent has not answered", `{"kept":false,"why":"display"}`: "the X server"} {
+		g.desks = &oneDesk{desk: platform.Desk{ID: "2", UID: d.UID, Type: "x11", Helper: true, Taken: true, Said: json.RawMessage(said)}}
+		if x := g.sessions(false)[0]; x.Looked || x.LookedNever || !strings.Contains(x.LookedWhy, why) {
+			t.Errorf("%s: %+v", said, x)
+		}
+	}
+	g.desks = &oneDesk{desk: platform.Desk{ID: "4", UID: d.UID, Type: "wayland"}}
+	if x := g.sessions(false)[0]; x.Looked || !x.LookedNever {
+		t.Errorf("%+v", x)
+	}
+}
+
 // What is not asked as it should be is refused with the reason, and nothing is told of it.
 func TestLookIntoRefuses(t *testing.T) {
 	g, told, _ := asks(t, judging{mode: enforce.Enforce})

@@ -155,6 +155,9 @@ func (g *Guard) now(section, subject string) string {
 	return strings.Join(words, "; ")
 }
 
+// maxLate bounds what a helper says that was late.
+const maxLate = 1 << 20
+
 // maxNow bounds the sessions that an answer names.
 const maxNow = 8
 
@@ -200,7 +203,10 @@ func (g *Guard) sessions(tell bool) (out []fact.Session) {
 		default:
 			x.Looked, x.LookedWhy = x.Clipboard, x.Why
 			if said, err := read(d.Said); x.Looked && err == nil {
-				if x.LookedLate = max(said.Late, 0) + g.lates[d.ID]; !said.Looks {
+				g.mu.Lock()
+				x.LookedLate = min(max(said.Late, 0), maxLate) + g.lates[d.ID]
+				g.mu.Unlock()
+				if !said.Looks {
 					x.Looked, x.LookedWhy = false, "its helper does not"
 				} else if said.Blind {
 					x.Looked, x.LookedWhy = false, "the agent has not answered its helper"

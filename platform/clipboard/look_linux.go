@@ -50,7 +50,7 @@ const (
 type inspector struct {
 	ask  func(context.Context, *Copied) (Judged, error)
 	some chan struct{} // something has come of it
-	told func(failed bool)
+	told func(late, blind bool)
 	// first is the selection that is asked about before others: what people paste by the keyboard.
 	first xproto.Atom
 
@@ -76,6 +76,7 @@ type looked struct {
 	number  uint64
 	refused bool
 	failed  bool // nobody could be asked in time
+	never   bool // because the agent does not answer that
 }
 
 // has reports whether the same is there in another form.
@@ -124,8 +125,8 @@ func (i *inspector) run(ctx context.Context) {
 		stale := slices.ContainsFunc(i.wanted, func(o *copied) bool { return o.slot == c.slot })
 		i.mu.Unlock()
 		if i.told != nil && ctx.Err() == nil && !stale {
-			i.told(out.failed)
-			i.probe(ctx, out.failed)
+			i.told(out.failed, out.failed && !out.never)
+			i.probe(ctx, out.failed && !out.never)
 		}
 		select {
 		case i.some <- struct{}{}:
@@ -143,7 +144,7 @@ func (i *inspector) probe(ctx context.Context, failed bool) {
 	}
 	i.probing = true
 	go func() {
-		for err := error(ErrAway); err != nil && ctx.Err() == nil; {
+		for err := error(ErrAway); err != nil && !errors.Is(err, ErrNever) && ctx.Err() == nil; {
 			select {
 			case <-ctx.Done():
 			case <-time.After(probeEvery):
@@ -154,7 +155,7 @@ func (i *inspector) probe(ctx context.Context, failed bool) {
 		i.probing = false
 		i.mu.Unlock()
 		if ctx.Err() == nil {
-			i.told(false)
+			i.told(false, false)
 		}
 	}()
 }
@@ -162,14 +163,21 @@ func (i *inspector) probe(ctx context.Context, failed bool) {
 // question asks about one copy until it is answered.
 func (i *inspector) question(ctx context.Context, c *copied) looked {
 	out := looked{number: c.number, failed: true}
-	began := time.Now()
+	var away time.Time // since when it does not run
 	for pause := lookAgain; ctx.Err() == nil; pause = min(2*pause, maxLookAgain) {
 		j, err := i.ask(ctx, &c.Copied)
 		switch {
 		case err == nil:
 			out.failed, out.refused = false, j.Refused
 			return out
-		case errors.Is(err, ErrNever), errors.Is(err, ErrAway) && c.free && time.Since(began) > awayWait:
+		case errors.Is(err, ErrNever):
+			out.never = true
+			return out
+		case !errors.Is(err, ErrAway):
+			away = time.Time{}
+		case away.IsZero():
+			away = time.Now()
+		case c.free && time.Since(away) > awayWait:
 			return out
 		}
 		select { // it may be starting anew
@@ -195,8 +203,7 @@ func (b *board) looks() bool { return b.rules != nil && b.rules.Looks() != "" &&
 // holds reports whether what is copied is looked into before it can be pasted.
 func (b *board) holds() bool { return b.looks() && b.rules.Looks() == fact.LookHold }
 
-// texts are those of the forms of something that have text in them. Those that only tell where something is from, and pictures, are left
-// out; documents are read where there is no text without them, because making one can keep a program busy for long.
+// texts are those of the forms of something that have text in them, those first that people see. Pictures are left out; documents are read where there is no text without them, because making one can keep a program busy for long.
 func (b *board) texts(list []xproto.Atom) (out []xproto.Atom) {
 	var rich, others, documents []xproto.Atom
 	for i, name := range b.names(list) {
@@ -252,6 +259,7 @@ func (b *board) inspect(s *slot) {
 	var list []xproto.Atom
 	for _, it := range s.items {
 		list = append(list, it.target)
+		it.seen = it.done
 	}
 	texts := b.texts(list)
 	for _, it := range s.items {
@@ -295,6 +303,11 @@ func (s *slot) large() bool {
 	return slices.ContainsFunc(s.items, func(it *item) bool { return it.large })
 }
 
+// unseen reports whether texts have come that were not asked about.
+func (s *slot) unseen() bool {
+	return slices.ContainsFunc(s.items, func(it *item) bool { return it.text && it.done && !it.seen })
+}
+
 // rest reports whether texts are still coming that were asked for to be looked into.
 func (s *slot) rest() bool {
 	return slices.ContainsFunc(s.items, func(it *item) bool { return it.text && !it.done })
@@ -320,10 +333,13 @@ func (b *board) judge(s *slot, j judged) {
 	switch {
 	case j == refused && !s.mine && s.comes():
 		b.seize(s)
-	case j == passes && s.rest(): // what comes is looked into, too
+	case j == passes && (s.rest() || s.unseen()): // what comes, and what has come meanwhile, is looked into, too
 		s.judged = unasked
 		if !s.mine {
 			s.stage, s.until = looking, s.end
+		}
+		if !s.rest() {
+			b.inspect(s)
 		}
 	case j == passes && !s.mine && s.peek:
 		b.drop(s) // its owner has kept it
@@ -339,6 +355,9 @@ func (b *board) seize(s *slot) {
 	if s.stage, s.until = taking, s.known; s.judged == refused {
 		if s.until = time.Now().Add(takeWait); !s.mine {
 			b.takeOver(s)
+		}
+		if s.mine {
+			b.handedOut(s) // who waits is refused
 		}
 	}
 	b.settled(s)

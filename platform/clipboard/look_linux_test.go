@@ -673,3 +673,45 @@ func TestLookedForged(t *testing.T) {
 		t.Errorf("pasted %q, %v; owned by %s after %s", out, err, s.owner("CLIPBOARD"), before)
 	}
 }
+
+// A text that comes while others are being asked about is looked into, too, wherever the copy is by then.
+func TestLookedMeanwhile(t *testing.T) {
+	for _, seized := range []bool{false, true} {
+		long := 600 * time.Millisecond
+		s, a := lookedAt(t, long)
+		s.rule(lookRules(fact.LookHold, true, 1))
+		gate := make(chan struct{})
+		a.set(func() { a.gate = gate })
+		x := s.talks("harmless in plain", "WARDER_TEST_RTF=guilty", "WARDER_TEST_SLOW=text/rtf 1s")
+		s.until("all is asked for", func() bool { return x.has("asked text/rtf") })
+		if seized {
+			s.until("it is taken", func() bool { return x.has("lost") })
+		} else {
+			time.Sleep(1100 * time.Millisecond)
+		}
+		close(gate)
+		s.until("it is taken", func() bool { return x.has("lost") })
+		for range 20 {
+			for _, kind := range []string{"UTF8_STRING", "text/rtf"} {
+				if out, _ := s.run("", s.xclip, "-o", "-selection", "clipboard", "-t", kind); out != "" && a.count() > 1 {
+					t.Fatalf("seized: %t, %s: pasted %q, asked %d times", seized, kind, out, a.count())
+				}
+			}
+		}
+		if a.count() < 2 {
+			t.Errorf("seized: %t: asked %d times", seized, a.count())
+		}
+	}
+}
+
+// Nothing is due that has been.
+func TestNothingDue(t *testing.T) {
+	b := &board{busy: time.Now().Add(-time.Hour)}
+	if at := b.next(); !at.IsZero() {
+		t.Error(at)
+	}
+	b.busy = time.Now().Add(time.Hour)
+	if at := b.next(); !at.Equal(b.busy) {
+		t.Error(at)
+	}
+}

@@ -109,16 +109,16 @@ func (p *Part) say(of Rules, s Said) {
 	}
 }
 
-// answered notes whether the agent has said anything of what was copied.
-func (p *Part) answered(failed bool) {
+// answered notes whether the agent has said in time what becomes of something that was copied, or nothing at all.
+func (p *Part) answered(late, blind bool) {
 	p.mu.Lock()
-	news := p.said.Blind != failed
-	if p.said.Blind = failed; failed {
+	news := p.said.Blind != blind
+	if p.said.Blind = blind; late {
 		p.said.Late++
 	}
 	changed := p.changed
 	p.mu.Unlock()
-	if (news || failed) && changed != nil {
+	if (news || late) && changed != nil {
 		changed()
 	}
 }
@@ -211,7 +211,7 @@ func (p *Part) Run(ctx context.Context, changed func()) {
 const openWait = 10 * time.Second
 
 // open connects, however long that takes: an X server that is stopped answers when it goes on.
-func (p *Part) open(ctx context.Context, rules Rules) (*board, error) {
+func (p *Part) open(ctx, served context.Context, rules Rules) (*board, error) {
 	type opened struct {
 		b   *board
 		err error
@@ -222,7 +222,7 @@ func (p *Part) open(ctx context.Context, rules Rules) (*board, error) {
 		if p.Look != nil {
 			look = &inspector{ask: p.Look, some: make(chan struct{}, 1), told: p.answered}
 		}
-		b, err := openBoard(ctx, p.Display, look, rules, p.Self, p.refused)
+		b, err := openBoard(served, p.Display, look, rules, p.Self, p.refused)
 		done <- opened{b, err}
 	}()
 	slow := time.NewTimer(openWait)
@@ -242,7 +242,12 @@ func (p *Part) open(ctx context.Context, rules Rules) (*board, error) {
 // serve keeps the clipboard until the X server ends, ctx ends, or there are no rules and nothing is held.
 func (p *Part) serve(ctx context.Context) error {
 	rules := p.current()
-	b, err := p.open(ctx, rules)
+	served, end := context.WithCancel(ctx)
+	defer end()
+	p.mu.Lock()
+	p.said.Blind = false // who asked whether the agent answers has ended
+	p.mu.Unlock()
+	b, err := p.open(ctx, served, rules)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ func (b *board) owned(s *slot, owner xproto.Window, at xproto.Timestamp) {
 	s.waiting = nil
 	b.drop(s)
 	defer func() {
-		if s.stage == asking {
+		if s.stage == asking && !s.peek {
 			s.waiting = append(waiting, s.waiting...)
 			return
 		}
@@ -289,8 +289,9 @@ func (b *board) receive(s *slot, it *item) {
 	}
 	room := maxHeld - b.size()
 	if s.stage == looking { // whatever else is held
-		room = max(room, lookHead-s.size)
+		room = max(room-s.size, lookHead-s.size)
 	}
+	room = max(room, 0)
 	r, err := xproto.GetProperty(b.c, true, it.win, b.place, xproto.GetPropertyTypeAny, 0, uint32(room/4+1)).Reply()
 	if err != nil {
 		return
@@ -356,10 +357,12 @@ func (b *board) handedOut(s *slot) {
 	}
 }
 
-// size is how much is held of all selections.
+// size is how much is held of all selections, without what is only looked into.
 func (b *board) size() (n int) {
 	for _, s := range b.slots {
-		n += s.size
+		if s.stage != looking {
+			n += s.size
+		}
 	}
 	return n
 }

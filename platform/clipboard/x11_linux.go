@@ -111,6 +111,7 @@ type item struct {
 	large        bool   // it is too large to be held
 	head         []byte // of that, to be looked into
 	text         bool   // it was asked for to be looked into
+	seen         bool   // and was, whole
 	parts        bool   // it comes in parts (INCR)
 	done, bad    bool
 	over         int // parts that have come after it was given up
@@ -369,8 +370,8 @@ func (b *board) late(now time.Time) {
 func (b *board) giveUp(s *slot) {
 	for _, it := range s.items {
 		if !it.done {
-			if s.stage == looking && it.head == nil { // what has come of it is looked into
-				it.head = it.data[:min(len(it.data), lookHead)]
+			if s.stage == looking && it.head == nil { // what has come of it is looked into, and it stays with its owner if it may
+				it.large, it.head = true, slices.Clone(it.data[:min(len(it.data), lookHead)])
 			}
 			s.size -= len(it.data)
 			it.data, it.done, it.bad = nil, true, true
@@ -399,7 +400,7 @@ func (b *board) next() (at time.Time) {
 	if len(b.left) > 0 {
 		sooner(b.left[0].until)
 	}
-	if b.rules == nil && !b.busy.IsZero() {
+	if b.rules == nil && time.Now().Before(b.busy) {
 		sooner(b.busy)
 	}
 	if b.rules != nil && b.rules.Alone() {

@@ -476,6 +476,8 @@ func (s *Scanner) failed(ctx context.Context, run *running, err error) error {
 	select {
 	case <-run.ended:
 		return fmt.Errorf("%w (%s)", ErrEnded, run.how)
+	case <-ctx.Done():
+		return ErrLate
 	case <-time.After(endLimit):
 		return fmt.Errorf("%w (%w)", ErrEnded, err)
 	}
