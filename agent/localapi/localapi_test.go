@@ -142,6 +142,7 @@ func TestUpload(t *testing.T) {
 	go func() { first <- c.Upload(ctx, "/upload/slow", header, r, nil) }()
 	_, _ = io.WriteString(w, "begins")
 	cancel()
+	_ = w.CloseWithError(context.Canceled) // the client waits for the body that it reads
 	if err := <-first; err == nil {
 		t.Error("it was answered")
 	}
