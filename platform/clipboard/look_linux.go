@@ -203,7 +203,8 @@ func (b *board) looks() bool { return b.rules != nil && b.rules.Looks() != "" &&
 // holds reports whether what is copied is looked into before it can be pasted.
 func (b *board) holds() bool { return b.looks() && b.rules.Looks() == fact.LookHold }
 
-// texts are those of the forms of something that have text in them, those first that people see. Pictures are left out; documents are read where there is no text without them, because making one can keep a program busy for long.
+// texts are those of the forms of something that have text in them, those first that people see. Pictures are left out; documents are
+// read where there is no text without them, because making one can keep a program busy for long.
 func (b *board) texts(list []xproto.Atom) (out []xproto.Atom) {
 	var rich, others, documents []xproto.Atom
 	for i, name := range b.names(list) {
