@@ -194,7 +194,7 @@ chmod 644 text pdf`, canary)
 	}
 	r.set(fmt.Sprintf(looked, "enforce", ""))
 	r.wait("print jobs are watched", watched)
-	containsAll(r.t, r.sh("warder explain dlp sensitive"), "DENY", "and print jobs, may not have")
+	containsAll(r.t, r.sh("warder explain dlp sensitive"), "DENY", "print jobs, and what is copied may not have")
 	for _, doc := range []string{"text", "pdf"} {
 		n := r.number(nobody + "lp -d office /srv/" + doc + " | sed 's/.*office-\\([0-9]*\\) .*/\\1/'")
 		held := fmt.Sprintf("LC_ALL=C lpstat -l -o office | grep -A3 '^office-%d ' | grep -q job-hold-until-specified", n)
