@@ -164,9 +164,10 @@ func (g *Guard) judge() judge {
 	return nil
 }
 
-// What is read back of something that was copied.
+// What becomes of something that was copied. What the helper does is not read back: only it can see that, and what it says counts as the
+// word of its user's program.
 const (
-	copiedKept = "it is not handed to other programs"
+	copiedKept = "the session's helper is told to hand it to no other program"
 	copiedFree = "nothing keeps it"
 )
 
@@ -200,11 +201,11 @@ func (g *Guard) tellCopied(d *platform.Desk, r judge, v enforce.Verdict, is fact
 		note += ": it could not be looked into: " + wrong.Error()
 	}
 	g.Hand(platform.Decision{Section: g.Section(), Key: enforce.Key{Kind: "clipboard.copied", ID: fmt.Sprintf("%s %d", d.ID, time.Now().UnixNano())},
-		Subject: "what was copied in " + is.Place, Verdict: v, Fact: &is, Done: enforce.Reading{State: enforce.Present, Value: enforce.Value(done), How: "the session's helper"},
+		Subject: "what was copied in " + is.Place, Verdict: v, Fact: &is, Done: enforce.Reading{State: enforce.Present, Value: enforce.Value(done), How: "what the helper was answered"},
 		Taken: !v.Allow, New: true, Note: note, Reason: func() (string, string) { return r.SensitiveReason(v, &is) }})
 }
 
-// pace lets nobody have the scanner look for more than half of the time: others have files that wait.
+// pace has a user's next question wait as long as the last one took, a second at most: others have files that wait.
 type pace struct {
 	mu        sync.Mutex
 	notBefore map[uint32]time.Time
