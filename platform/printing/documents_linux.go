@@ -60,7 +60,7 @@ type document struct {
 	counted bool // as late
 	acting  bool // somebody is having its job held, or let go
 	again   bool // and somebody has asked since
-	held    bool // its job is held by us
+	held    bool // its job is held by us, or may be
 	job     int  // that one
 	retry   time.Duration
 }
@@ -424,7 +424,7 @@ func (w *watch) settle(d *document, n int) {
 	w.mu.Unlock()
 	x, done, note := w.j.hold(w.ctx, n)
 	w.mu.Lock()
-	if done == jobHeld && !x.before {
+	if x.ours { // also if it is not known whether it is
 		d.held, d.job = true, n
 	}
 	if w.ended || !w.holds || is.Late && d.done && d.verdict.Allow { // meanwhile

@@ -140,8 +140,8 @@ type job struct {
 	queue string
 	user  string // who has printed it, as they say
 	held  bool
-	// before says that it was held already.
-	before bool
+	// ours says that we have asked for it to be held. Otherwise its owner has.
+	ours bool
 }
 
 // ofJob puts a question about one job, or has something done with it.

@@ -282,9 +282,10 @@ func (j *Jobs) hold(ctx context.Context, id int) (x job, done, note string) {
 	if id == 0 {
 		return job{}, jobRefused, ""
 	}
+	x.id = id
 	for end := time.Now().Add(holdLimit); ; {
-		var err error
-		if x, err = j.holdNow(ctx, id); err == nil && x.held {
+		err := j.holdNow(ctx, &x)
+		if err == nil && x.held {
 			return x, jobHeld, fmt.Sprintf("once it is allowed, \"lp -i %d -H resume\" prints it", id)
 		}
 		if !errors.Is(err, errNoAnswer) || time.Now().After(end) {
@@ -305,19 +306,33 @@ func said(err error) string {
 	return err.Error()
 }
 
-// holdNow asks for it once.
-func (j *Jobs) holdNow(ctx context.Context, id int) (job, error) {
+// holdNow asks for it once. What has been asked for is seen to its end, also if ctx ends meanwhile: the spooler does it all the same, and a
+// job that we hold is to be known as ours.
+func (j *Jobs) holdNow(ctx context.Context, x *job) error {
 	ctx, cancel := context.WithTimeout(ctx, holdWait)
 	defer cancel()
-	before, err := j.spooler.job(ctx, id)
-	if err != nil || before.held { // by its owner
-		before.before = before.held
-		return before, err
+	was := *x
+	now, err := j.spooler.job(ctx, x.id)
+	if err != nil {
+		return err
 	}
-	if _, err = j.spooler.ofJob(ctx, goipp.OpHoldJob, id); err != nil {
-		return before, err
+	now.ours = was.ours
+	if *x = now; x.held {
+		return nil
 	}
-	return j.spooler.job(ctx, id)
+	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), holdWait)
+	defer cancel()
+	_, err = j.spooler.ofJob(ctx, goipp.OpHoldJob, x.id)
+	if x.ours = x.ours || err == nil || errors.Is(err, errNoAnswer); err != nil {
+		return err
+	}
+	now, err = j.spooler.job(ctx, x.id)
+	if err != nil {
+		return err
+	}
+	now.ours = x.ours
+	*x = now
+	return nil
 }
 
 // release lets a job go on that was held because it could not be looked into in time.

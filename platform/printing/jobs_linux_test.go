@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/OpenPrinting/goipp"
 	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce"
@@ -498,6 +500,63 @@ func TestJobsLateEnd(t *testing.T) {
 		x.held(id)
 		end(x)
 		eventually(t, what+": it goes on", func() bool { return strings.Contains(x.printed(), "clean;") })
+	}
+}
+
+// tap lets a test act once the spooler has done something, before its answer is read.
+type tap struct {
+	http.RoundTripper
+	op    goipp.Op
+	after func()
+}
+
+func (p *tap) RoundTrip(r *http.Request) (*http.Response, error) {
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	var q goipp.Message
+	if err := q.DecodeBytes(b); err != nil {
+		return nil, err
+	}
+	r = r.Clone(r.Context())
+	r.Body = io.NopCloser(bytes.NewReader(b))
+	w, err := p.RoundTripper.RoundTrip(r)
+	if goipp.Op(q.Code) == p.op && err == nil {
+		p.after()
+	}
+	return w, err
+}
+
+// So it does if that end comes between the spooler's deed and its answer, or if the answer is lost.
+func TestJobsLateEndMeanwhile(t *testing.T) {
+	t.Parallel()
+	for what, end := range map[string]func(x *press, over <-chan struct{}){
+		"stop":     func(x *press, over <-chan struct{}) { go x.j.Stop(); <-over },
+		"no rules": func(x *press, over <-chan struct{}) { go func() { _ = x.j.Load(nil) }(); <-over },
+		"no answer": func(x *press, _ <-chan struct{}) {
+			time.Sleep(patience + time.Second)
+			go x.j.Stop()
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			x := newPress(t, policy{mode: enforce.Enforce, deny: true}, 200*time.Millisecond)
+			x.slow.Store(int64(time.Hour))
+			var held atomic.Bool
+			w := x.watching()
+			w.mu.Lock()
+			over := w.ctx.Done()
+			x.j.spooler.web.Transport = &tap{x.j.spooler.web.Transport, goipp.OpHoldJob, func() {
+				if !held.Swap(true) {
+					end(x, over)
+				}
+			}}
+			w.mu.Unlock()
+			x.print("clean;")
+			eventually(t, "it is held", held.Load)
+			eventually(t, "it goes on", func() bool { return x.printed() == "clean;" })
+		})
 	}
 }
 
