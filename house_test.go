@@ -37,7 +37,7 @@ var bans = []struct {
 	{"platform", module + "sync", nil, "a back end does not talk to servers"},
 	{"platform", module + "enforce/", []string{module + "enforce/fact", module + "enforce/sensitive"},
 		"a back end knows no policy; facts are nouns"},
-	{"platform", module + "platform/", []string{module + "platform/paths", module + "platform/link", module + "platform/mountinfo", module + "platform/durable", module + "platform/owned", module + "platform/tick", module + "platform/uevent", module + "platform/bpf", module + "platform/fanotify",
+	{"platform", module + "platform/", []string{module + "platform/paths", module + "platform/link", module + "platform/mountinfo", module + "platform/durable", module + "platform/owned", module + "platform/tick", module + "platform/uevent", module + "platform/bpf", module + "platform/fanotify", module + "platform/datacontrol",
 		module + "platform/platformtest", module + "platform/scan", module + "platform/scan/match", module + "platform/scan/text"}, "what one back end needs of another, the agent wires as a function"},
 	{"sync", module + "platform", []string{module + "platform/durable"},
 		"the wire does not touch the machine; files that have to last are written in one way"},

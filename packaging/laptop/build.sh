@@ -27,7 +27,7 @@ trap 'rm -rf "$root"' EXIT
 chmod 755 "$root"
 include=systemd,systemd-sysv,libpam-systemd,udev,dbus,kmod,procps,iproute2,linux-image-amd64,usbguard,dosfstools,e2fsprogs,ca-certificates,libusb-1.0-0,curl,strace,cryptsetup-bin,lvm2,mdadm,btrfs-progs,nftables,systemd-resolved,network-manager,wireguard-tools,openvpn,ppp,tcpdump,exfatprogs,ntfs-3g,udisks2,fdisk,rsync,python3,libglib2.0-bin,rclone,onedrive,cups-daemon,cups-client,libhyperscan5
 [ "$suite" = bookworm ] && include+=,dbus-user-session,xvfb,dunst,xclip,xsel # a desktop on X11
-[ "$suite" = trixie ] && include+=,dbus-user-session,sway,grim,xdg-desktop-portal,xdg-desktop-portal-wlr,dconf-cli # and one on Wayland
+[ "$suite" = trixie ] && include+=,dbus-user-session,sway,wl-clipboard,grim,xdg-desktop-portal,xdg-desktop-portal-wlr,dconf-cli # and one on Wayland
 # mmdebstrap takes two thirds of the time of debootstrap. What no test reads is not unpacked, and the laptop has an initramfs of its own.
 mmdebstrap --quiet --variant=minbase --include="$include" --dpkgopt=force-unsafe-io --dpkgopt=force-confold \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \

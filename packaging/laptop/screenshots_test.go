@@ -3,6 +3,7 @@
 package laptop
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -174,6 +175,8 @@ sh /root/etc >/root/before`)
 	r.set(`{"policy_data":{"dlp":{"clipboard_sharing":false,` + zones + `}}}`)
 	sharing(`"unknown".*"unsupported".*Wayland does not tell which program copies or pastes`)
 
+	r.waylandCopies(ann)
+
 	// Uninstalled in force, nothing of it stays: not in files, and not in what runs.
 	r.set(noPictures)
 	r.wait("the settings are there", shotSettings+" && ! %s grim /home/ann/p.png", ann)
@@ -181,4 +184,58 @@ sh /root/etc >/root/before`)
 	if out := ways(ann); strings.Count(out, "taken: ") != waysToShoot {
 		t.Errorf("afterwards they are taken by: %s", out)
 	}
+}
+
+// waylandCopies has what is copied on a Wayland desktop looked into: what is harmless stays, what is not cannot be pasted.
+func (r *rig) waylandCopies(ann string) {
+	r.t.Helper()
+	copied := func(args, text string) {
+		r.t.Helper()
+		r.sh("printf %%s '%[3]s' | timeout 20 %[1]swl-copy %[2]s >/dev/null 2>&1", ann, args, text)
+	}
+	pastes := func(what, args, text string) {
+		r.t.Helper()
+		r.wait(what, `test "$(timeout 20 %[1]swl-paste -n %[2]s 2>/dev/null)" = '%[3]s'`, ann, args, text)
+	}
+	looks := func() {
+		r.t.Helper()
+		r.wait("what is copied is looked into", "warder status --json | grep -q 'in what is copied in 1 session(s)'")
+	}
+	for _, mode := range []string{"monitor", "warn"} {
+		r.set(fmt.Sprintf(looked, mode, ""))
+		looks()
+		copied("", "of "+canary+" in "+mode)
+		r.wait("it is told", `warder events --last 20 --json | grep '"would_deny"' | grep '"mode":"%s"' | grep 'what was copied in a program that is not known' | grep -q 'project (1)'`, mode)
+		pastes("it is pasted", "", "of "+canary+" in "+mode)
+	}
+	r.set(fmt.Sprintf(looked, "enforce", ""))
+	looks()
+	r.t.Log(r.finding("dlp.patterns"))
+	for _, args := range []string{"", "-p"} {
+		copied(args, "harmless")
+		r.sh("sleep 1")
+		pastes("what is harmless is pasted", args, "harmless")
+		copied(args, "of "+canary)
+		pastes("what is not is pasted nowhere", args, "")
+	}
+	r.told("denied", "what was copied in a program that is not known")
+	r.sh("! grep -rqa %[1]s /var/lib/warder /run/warder 2>/dev/null && ! journalctl --no-pager | grep -q 'of %[1]s'", canary)
+	// An agent that is not there lets all be pasted, because dlp.scan_timeout is allow; once it is back, what comes is looked into.
+	r.sh("systemctl kill -s STOP warder")
+	copied("", "meanwhile "+canary)
+	pastes("it is pasted", "", "meanwhile "+canary)
+	r.sh("systemctl kill -s CONT warder; systemctl kill -s KILL warder")
+	looks()
+	copied("", "again "+canary)
+	pastes("it is pasted nowhere", "", "")
+	// A helper that hangs, or is not there, is found.
+	r.sh("pkill -STOP -u ann -x -f '[^ ]*warder session'")
+	r.wait("it is known that it hangs", `warder status --json | tr -d '\n' | tr '{' '\n' | grep '"dlp.patterns"' | grep '"unknown"' | grep -q 'its helper (warder session) does not run'`)
+	r.sh("pkill -CONT -u ann -x -f '[^ ]*warder session'")
+	looks()
+	r.set(`{"compliance":"enforce","policy_data":{"dlp":{}}}`)
+	copied("", "afterwards "+canary)
+	r.sh("sleep 1")
+	pastes("without the policy it is pasted", "", "afterwards "+canary)
+	r.sh("pkill -x wl-copy || true")
 }

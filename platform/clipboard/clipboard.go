@@ -68,6 +68,8 @@ type Said struct {
 	Looks bool `json:"looks,omitempty"`
 	Blind bool `json:"blind,omitempty"`
 	Late  int  `json:"late,omitempty"`
+	// NoLook says why it is not looked into on Wayland, in one of the words below. (On X11 it is not where the clipboard is not kept.)
+	NoLook string `json:"no_look,omitempty"`
 
 	Refused []Refusal `json:"refused,omitempty"`
 }
@@ -82,10 +84,15 @@ const (
 	// Why other users are not kept apart on Wayland.
 	whyOpen     = "open"
 	whyXwayland = "xwayland"
+	// Why what is copied is not looked into on Wayland.
+	whySocket   = "socket"
+	whyNoSocket = "no socket"
+	whyControl  = "no control"
 )
 
 var whys = map[string]string{whyBegins: "its helper is about to", whyRules: "its helper cannot read the rules", whyDisplay: "the X server does not answer its helper",
-	whyNone:    "its helper was started without DISPLAY",
+	whyNone:   "its helper was started without DISPLAY",
+	whySocket: "its compositor does not answer its helper", whyNoSocket: "its helper was started without WAYLAND_DISPLAY", whyControl: "its compositor gives what is copied to no helper (GNOME)",
 	whyWayland: waylandWhy, whyOpen: "other users can reach the directory of its desktop", whyXwayland: "other users may connect to the X server beside its desktop (Xwayland)"}
 
 // On Wayland a compositor passes on what is copied, and does not say to or from whom.
@@ -143,6 +150,11 @@ func read(b json.RawMessage) (s Said, err error) {
 	if s.Why != "" {
 		if s.Why = whys[s.Why]; s.Why == "" {
 			s.Why = "its helper does not, and does not say why in words of ours"
+		}
+	}
+	if s.NoLook != whyControl {
+		if s.NoLook = whys[s.NoLook]; !s.Looks && s.NoLook == "" {
+			s.NoLook = "its helper does not"
 		}
 	}
 	for i := range s.Refused {

@@ -169,9 +169,31 @@ func TestLookIntoLate(t *testing.T) {
 			t.Errorf("%s: %+v", said, x)
 		}
 	}
-	g.desks = &oneDesk{desk: platform.Desk{ID: "4", UID: d.UID, Type: "wayland"}}
-	if x := g.sessions(false)[0]; x.Looked || !x.LookedNever {
-		t.Errorf("%+v", x)
+	for _, x := range []struct {
+		said          string // "": there is no helper
+		looked, never bool
+		why           string
+	}{
+		{"", false, false, "does not run"},
+		{"null", false, false, "does not have the rules yet"},
+		{`{"type":"wayland","why":"wayland","looks":true}`, true, false, ""},
+		{`{"type":"wayland","kept":true,"looks":true}`, true, false, ""},
+		{`{"type":"wayland","why":"wayland"}`, false, false, "its helper does not"}, // of before this version
+		{`{"type":"wayland","no_look":"no control"}`, false, true, "GNOME"},
+		{`{"type":"wayland","no_look":"socket"}`, false, false, "does not answer its helper"},
+		{`{"type":"wayland","no_look":"anything"}`, false, false, "its helper does not"},
+		{`{"type":"wayland","looks":true,"blind":true}`, false, false, "the agent has not answered"},
+		{`{"type":"x11","kept":true,"looks":true}`, false, false, "another kind of session"},
+		{`{`, false, false, "cannot be read"},
+	} {
+		desk := platform.Desk{ID: "4", UID: d.UID, Type: "wayland", Helper: x.said != "", Taken: x.said != "", Said: json.RawMessage(x.said)}
+		if x.said == "null" {
+			desk.Said = nil
+		}
+		g.desks = &oneDesk{desk: desk}
+		if got := g.sessions(false)[0]; got.Looked != x.looked || got.LookedNever != x.never || !strings.Contains(got.LookedWhy, x.why) || x.looked != (got.LookedWhy == "") {
+			t.Errorf("%s: %+v", x.said, got)
+		}
 	}
 }
 

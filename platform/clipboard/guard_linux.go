@@ -1,6 +1,7 @@
 package clipboard
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -155,6 +156,13 @@ func (g *Guard) now(section, subject string) string {
 	return strings.Join(words, "; ")
 }
 
+// Why a helper's word does not count.
+const (
+	whyNoHelper = "its helper (warder session) does not run"
+	whyNoRules  = "its helper does not have the rules yet"
+	whyOther    = "its helper takes it for another kind of session"
+)
+
 // maxLate bounds what a helper says that was late.
 const maxLate = 1 << 20
 
@@ -177,9 +185,9 @@ func (g *Guard) sessions(tell bool) (out []fact.Session) {
 		case d.Type != "x11" && !private(fmt.Sprintf("%s/%d", g.users, d.UID), d.UID):
 			x.Why = whys[whyOpen]
 		case !d.Helper:
-			x.Why = "its helper (warder session) does not run"
+			x.Why = whyNoHelper
 		case d.Said == nil || !d.Taken:
-			x.Why = "its helper does not have the rules yet"
+			x.Why = whyNoRules
 		default:
 			s, err := read(d.Said)
 			if err != nil {
@@ -190,7 +198,7 @@ func (g *Guard) sessions(tell bool) (out []fact.Session) {
 				s.Type = "x11"
 			}
 			if x.Clipboard, x.Why = s.Kept && s.Why == "", s.Why; s.Type != d.Type {
-				x.Clipboard, x.Why = false, "its helper takes it for another kind of session"
+				x.Clipboard, x.Why = false, whyOther
 			}
 			if tell {
 				g.refused(&d, s.Refused)
@@ -198,20 +206,10 @@ func (g *Guard) sessions(tell bool) (out []fact.Session) {
 		}
 		switch {
 		case !looks:
-		case d.Type != "x11":
-			x.LookedNever, x.LookedWhy = true, "what is copied is only looked into on X11 in this version"
+		case d.Type == "x11" && !x.Clipboard:
+			x.LookedWhy = x.Why
 		default:
-			x.Looked, x.LookedWhy = x.Clipboard, x.Why
-			if said, err := read(d.Said); x.Looked && err == nil {
-				g.mu.Lock()
-				x.LookedLate = min(max(said.Late, 0), maxLate) + g.lates[d.ID]
-				g.mu.Unlock()
-				if !said.Looks {
-					x.Looked, x.LookedWhy = false, "its helper does not"
-				} else if said.Blind {
-					x.Looked, x.LookedWhy = false, "the agent has not answered its helper"
-				}
-			}
+			g.looked(&x, &d)
 		}
 		out = append(out, x)
 	}
@@ -230,6 +228,38 @@ func (g *Guard) sessions(tell bool) (out []fact.Session) {
 		g.mu.Unlock()
 	}
 	return out
+}
+
+// looked says whether what is copied in a session is looked into, as its helper says.
+func (g *Guard) looked(x *fact.Session, d *platform.Desk) {
+	if !d.Helper || d.Said == nil || !d.Taken {
+		if x.LookedWhy = whyNoRules; !d.Helper {
+			x.LookedWhy = whyNoHelper
+		}
+		return
+	}
+	s, err := read(d.Said)
+	switch {
+	case err != nil:
+		x.LookedWhy = err.Error()
+		return
+	case cmp.Or(s.Type, "x11") != d.Type:
+		x.LookedWhy = whyOther
+		return
+	}
+	g.mu.Lock()
+	x.LookedLate = min(max(s.Late, 0), maxLate) + g.lates[d.ID]
+	g.mu.Unlock()
+	switch {
+	case s.NoLook == whyControl && d.Type != "x11":
+		x.LookedNever, x.LookedWhy = true, whys[whyControl]
+	case !s.Looks:
+		x.LookedWhy = s.NoLook
+	case s.Blind:
+		x.LookedWhy = "the agent has not answered its helper"
+	default:
+		x.Looked = true
+	}
 }
 
 // refused tells of the refused pastes that are new: a helper that is started anew counts from the beginning.

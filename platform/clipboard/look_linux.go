@@ -203,28 +203,36 @@ func (b *board) looks() bool { return b.rules != nil && b.rules.Looks() != "" &&
 // holds reports whether what is copied is looked into before it can be pasted.
 func (b *board) holds() bool { return b.looks() && b.rules.Looks() == fact.LookHold }
 
-// texts are those of the forms of something that have text in them, those first that people see. Pictures are left out; documents are
-// read where there is no text without them, because making one can keep a program busy for long.
+// texts are those of the forms of something that have text in them, as textual orders them.
 func (b *board) texts(list []xproto.Atom) (out []xproto.Atom) {
-	var rich, others, documents []xproto.Atom
-	for i, name := range b.names(list) {
+	for _, i := range textual(b.names(list)) {
+		out = append(out, list[i])
+	}
+	return out
+}
+
+// textual are the places of those of the forms of something that have text in them, those first that people see: there is a bound.
+// Pictures are left out; documents are read where there is no text without them, because making one can keep a program busy for long.
+func textual(names []string) (out []int) {
+	var rich, others, documents []int
+	for i, name := range names {
 		kind, _, _ := strings.Cut(strings.ToLower(name), ";")
 		switch to := &others; {
 		case kind == "utf8_string", kind == "string", kind == "text/plain", kind == "text", kind == "compound_text":
-			out = append(out, list[i])
+			out = append(out, i)
 		case kind == "text/html", kind == "text/rtf", kind == "application/rtf":
 			to = &rich
 			fallthrough
 		case strings.HasPrefix(kind, "text/"), kind == "application/xhtml+xml", kind == "application/json", kind == "application/xml", kind == "image/svg+xml":
-			*to = append(*to, list[i])
+			*to = append(*to, i)
 		case strings.HasPrefix(kind, "application/"):
-			documents = append(documents, list[i])
+			documents = append(documents, i)
 		}
 	}
 	if len(out) == 0 {
 		others = append(others, documents...)
 	}
-	return slices.Concat(out, rich, others) // what people see first: there is a bound
+	return slices.Concat(out, rich, others)
 }
 
 // names are the names of atoms.

@@ -19,21 +19,28 @@ type Part struct {
 	// Look asks the agent about something that was copied; nil: nothing is looked into.
 	Look func(context.Context, *Copied) (Judged, error)
 
-	once sync.Once
-	poke chan struct{}
+	once   sync.Once
+	poke   chan struct{}
+	turned chan struct{} // for what looks into copies on Wayland: the rules may be others
 
 	asking chan string // what the X server beside a compositor is asked; of the goroutine that runs
 
 	mu      sync.Mutex
 	rules   Rules
 	said    Said
+	sees    bool // what is copied on Wayland
 	changed func()
 	n       uint64
 	told    map[Refusal]time.Time // when, of those in said; without their numbers
 	asked   time.Time             // since when it is waited for a sign of what keeps the clipboard; zero: it is not
 }
 
-func (p *Part) init() { p.once.Do(func() { p.poke = make(chan struct{}, 1) }) }
+func (p *Part) init() {
+	p.once.Do(func() { p.poke, p.turned = make(chan struct{}, 1), make(chan struct{}, 1) })
+}
+
+// looks reports whether what is copied is to be looked into. The caller has the lock.
+func (p *Part) looks() bool { return p.rules != nil && p.rules.Looks() != "" && p.Look != nil }
 
 // Load replaces the rules.
 func (p *Part) Load(b json.RawMessage) {
@@ -53,9 +60,11 @@ func (p *Part) Load(b json.RawMessage) {
 		p.rules, p.said.Why = r, whyBegins
 	}
 	p.mu.Unlock()
-	select {
-	case p.poke <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{p.poke, p.turned} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -79,7 +88,7 @@ func (p *Part) State() json.RawMessage {
 		}
 	}
 	p.said.Type = p.Type
-	p.said.Looks = p.rules != nil && p.rules.Looks() != "" && p.Look != nil
+	p.said.Looks = p.looks() && (p.Type != "wayland" || p.sees)
 	b, err := json.Marshal(&p.said)
 	if err != nil {
 		return nil
@@ -169,6 +178,11 @@ func (p *Part) Run(ctx context.Context, changed func()) {
 	p.mu.Lock()
 	p.changed = changed
 	p.mu.Unlock()
+	if p.Type == "wayland" && p.Look != nil {
+		done := make(chan struct{})
+		go func() { defer close(done); p.control(ctx) }()
+		defer func() { <-done }()
+	}
 	pause := again
 	for ctx.Err() == nil {
 		rules := p.current()

@@ -15,7 +15,7 @@ var settings = []enforce.Setting{"dlp.sensitive_data_patterns", "dlp.patterns", 
 const (
 	limit = "found is what a pattern describes in text: what is encrypted, in pictures or in formats that warder-scan does not read is not found. " +
 		"Looked into are files on external disks and in the folders of known sync clients once they are closed, so that a disk that is pulled off while a file is open keeps it, " +
-		"what is printed by CUPS, and what is copied on X11: a paste passes until it is known, usually some milliseconds, and the session's own user can end the helper that does it, which is found, or put another program in its place, which is not; " +
+		"what is printed by CUPS, and what is copied, on Wayland where the compositor lets it be replaced (wlroots, KDE; not GNOME): a paste passes until it is known, usually some milliseconds, and the session's own user can end the helper that does it, which is found, or put another program in its place, which is not; " +
 		"the clipboard on Wayland, the network, browsers and folders that a client mounts itself are not looked at (docs/dlp.md)"
 	notHere = "nothing looks for sensitive data on this system"
 )
@@ -29,7 +29,7 @@ func claims() (out []platform.Claim) {
 				c.Level, c.Limit, c.Exercised = fact.Partial, limit, true
 				switch s {
 				case "dlp.scan_timeout":
-					c.Limit = "it is about files, print jobs and what is copied on X11"
+					c.Limit = "it is about files, print jobs and what is copied (on X11, and on Wayland with wlroots or KDE)"
 				case "dlp.quarantine_days":
 					c.Level, c.Limit = fact.Enforced, ""
 				}
