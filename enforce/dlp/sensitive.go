@@ -356,7 +356,7 @@ func sensitiveData(c *section.Case, s enforce.Setting) enforce.Finding {
 		e := enforce.Evidence{Key: enforce.Key{Kind: KindClipboard, ID: x.ID}.String(), State: enforce.Absent, How: "the session's helper"}
 		switch why := enforce.Plain(x.LookedWhy); {
 		case x.Looked:
-			if copied++; f.Mode == enforce.Enforce {
+			if copied++; f.Mode == enforce.Enforce && x.Type == "x11" {
 				e.State, e.Value = enforce.Present, "what is copied is looked into before it can be pasted"
 			} else {
 				e.State, e.Value = enforce.Present, "what is copied is looked into"

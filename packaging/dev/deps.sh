@@ -3,7 +3,7 @@
 # compared with.
 set -euo pipefail
 need=(libusb-1.0-0-dev pkg-config)
-[ "${1:-build}" = test ] && need+=(chromium firefox-esr qemu-system-x86 mmdebstrap busybox-static cpio e2fsprogs kmod dosfstools xfsprogs btrfs-progs nftables iptables openvpn wireguard-tools wireguard-go tcpdump iputils-ping postgresql qemu-utils fdisk clang-14 llvm-14 curl lintian rpm pacman-package-manager cups-daemon cups-client xvfb xclip xsel xdotool sway wl-clipboard weston python3-gi gir1.2-gtk-3.0 dunst dbus dconf-cli libglib2.0-bin gsettings-desktop-schemas gnome-shell-common libhyperscan5)
+[ "${1:-build}" = test ] && need+=(chromium firefox-esr qemu-system-x86 mmdebstrap busybox-static cpio e2fsprogs kmod dosfstools xfsprogs btrfs-progs nftables iptables openvpn wireguard-tools wireguard-go tcpdump iputils-ping postgresql qemu-utils fdisk clang-14 llvm-14 curl lintian rpm pacman-package-manager cups-daemon cups-client xvfb xclip xsel xdotool sway wl-clipboard weston kwin-wayland python3-gi gir1.2-gtk-3.0 dunst dbus dconf-cli libglib2.0-bin gsettings-desktop-schemas gnome-shell-common libhyperscan5)
 [ "${1:-build}" = bench ] && need+=(nftables dnsperf unbound dnsmasq-base iperf3 libhyperscan-dev ripgrep gcc)
 missing=()
 for p in "${need[@]}"; do

@@ -1,10 +1,8 @@
 package clipboard
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,14 +22,12 @@ import (
 const (
 	// markRest is how long nothing is marked until what is marked is looked into: some programs say it with each letter.
 	markRest = 300 * time.Millisecond
+	maxMark  = 2 * time.Second // and so long at most
 	pingRest = 5 * time.Second
-	// readWait is how long a program may take to tell what it has.
-	readWait = 8 * time.Second
-	// maxReads bounds the copies that are being read: a program may never say all of one.
-	maxReads = 4
-	// drainWait is how long a program that says more than is looked into is let say it: many do not expect that nobody reads on.
-	drainWait = 30 * time.Second
-	secret    = "x-kde-passwordManagerHint"
+	// leastWait is how long the agent has to answer, however long that was read.
+	leastWait = time.Second
+	// noneRest is how long a compositor that lets nobody do it is left alone.
+	noneRest = 5 * time.Minute
 )
 
 // control looks into what is copied on this Wayland desktop until ctx ends.
@@ -59,13 +55,20 @@ func (p *Part) control(ctx context.Context) {
 			if time.Since(began) > maxAgain {
 				pause = again
 			}
-			wait = time.After(pause)
+			if wait = time.After(pause); why == whyControl {
+				wait = time.After(noneRest)
+			}
 			pause = min(2*pause, maxAgain)
+		} else {
+			p.mu.Lock()
+			p.said.NoLook, p.said.Blind = "", false
+			p.mu.Unlock()
 		}
 		select {
 		case <-ctx.Done():
 		case <-wait:
 		case <-p.turned:
+			pause = again
 		}
 	}
 }
@@ -82,7 +85,7 @@ func (p *Part) see(why string) {
 	}
 }
 
-// compositor is the way to the compositor's socket, as libwayland finds it.
+// compositor is the way to the compositor's socket, as the session's environment names it.
 func compositor() string {
 	name := os.Getenv("WAYLAND_DISPLAY")
 	if name == "" || filepath.IsAbs(name) {
@@ -108,8 +111,11 @@ func (s spot) atom() xproto.Atom {
 // there is what is copied at a spot.
 type there struct {
 	offer       *datacontrol.Offer
+	round       int // counts how often it was begun with
+	began       time.Time
+	marked      time.Time          // when something was marked first that was not looked into yet
 	stop        context.CancelFunc // of its reading; nil: it does not go on
-	first, last uint64             // questions about it
+	first, last uint64             // questions about it, in this round
 	failed      bool               // not all of it came in time
 }
 
@@ -120,7 +126,7 @@ type desktop struct {
 	look    *inspector
 	spots   map[spot]*there
 	marks   map[spot]*time.Timer
-	due     chan spot
+	due     chan *there
 	heard   chan heard
 	reads   chan struct{} // one for each that goes on
 	number  uint64
@@ -135,6 +141,7 @@ type desktop struct {
 type heard struct {
 	of     spot
 	there  *there
+	round  int
 	forms  []Form
 	all    bool
 	failed bool
@@ -159,14 +166,19 @@ func (p *Part) follow(ctx context.Context) error {
 	}
 	served, end := context.WithCancel(ctx)
 	d := &desktop{p: p, c: c, look: &inspector{ask: p.Look, some: make(chan struct{}, 1), told: p.answered}, spots: map[spot]*there{}, marks: map[spot]*time.Timer{},
-		due: make(chan spot), heard: make(chan heard), reads: make(chan struct{}, maxReads), rules: p.current(), ctx: served}
+		due: make(chan *there), heard: make(chan heard), reads: make(chan struct{}, maxReads), ctx: served}
 	defer d.tasks.Wait()
 	defer end()
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 	p.mu.Lock()
 	p.said.Blind = false // who asked whether the agent answers has ended
+	d.rules = p.rules
+	wanted := p.looks()
 	p.mu.Unlock()
+	if !wanted { // any more
+		return nil
+	}
 	defer func() {
 		p.mu.Lock()
 		p.sees = false
@@ -176,7 +188,7 @@ func (p *Part) follow(ctx context.Context) error {
 }
 
 func (d *desktop) run() error {
-	events, failed := make(chan datacontrol.Event), make(chan error, 1)
+	events, failed := make(chan datacontrol.Event, 64), make(chan error, 1)
 	d.tasks.Go(func() {
 		for {
 			e, err := d.c.Next()
@@ -186,8 +198,7 @@ func (d *desktop) run() error {
 			}
 			select {
 			case events <- e:
-			case <-d.ctx.Done():
-				return
+			case <-d.ctx.Done(): // it is closed
 			}
 		}
 	})
@@ -195,6 +206,13 @@ func (d *desktop) run() error {
 	tick := time.NewTicker(pingRest)
 	defer tick.Stop()
 	pong := time.Now()
+	event := func(e datacontrol.Event) {
+		if e.Pong {
+			pong = time.Now()
+		} else {
+			d.selected(e)
+		}
+	}
 	for {
 		select {
 		case <-d.ctx.Done():
@@ -202,17 +220,25 @@ func (d *desktop) run() error {
 		case err := <-failed:
 			return err
 		case e := <-events:
-			if e.Pong {
-				pong = time.Now()
-			} else {
-				d.selected(e)
+			event(e)
+		case t := <-d.due:
+			for s, is := range d.spots {
+				if is == t {
+					delete(d.marks, s)
+					d.begin(s)
+				}
 			}
-		case s := <-d.due:
-			delete(d.marks, s)
-			d.begin(s)
 		case h := <-d.heard:
 			d.ask(h)
 		case <-d.look.some:
+			for more := true; more; { // what is replaced is what is there
+				select {
+				case e := <-events:
+					event(e)
+				default:
+					more = false
+				}
+			}
 			for _, l := range d.look.take() {
 				d.found(l)
 			}
@@ -226,7 +252,9 @@ func (d *desktop) run() error {
 			if now != d.rules {
 				d.rules = now
 				for s := range d.spots {
-					d.begin(s)
+					if d.marks[s] == nil {
+						d.begin(s)
+					}
 				}
 			}
 		case <-tick.C:
@@ -243,20 +271,16 @@ func (d *desktop) run() error {
 // selected has something else be copied, or marked.
 func (d *desktop) selected(e datacontrol.Event) {
 	s := spot{e.Seat, e.Primary}
-	if t := d.spots[s]; t != nil {
-		d.forget(t)
-		delete(d.spots, s)
-	}
-	if m := d.marks[s]; m != nil {
-		m.Stop()
-		delete(d.marks, s)
-	}
+	marked := d.clear(s)
 	switch {
+	case e.Gone:
+		d.clear(spot{e.Seat, true})
 	case e.Offer == nil:
 	case e.Ours:
 		_ = d.c.Forget(e.Offer)
 	default:
-		d.spots[s] = &there{offer: e.Offer}
+		t := &there{offer: e.Offer}
+		d.spots[s] = t
 		if !e.Primary {
 			if d.look.first == 0 {
 				d.look.first = s.atom()
@@ -264,13 +288,33 @@ func (d *desktop) selected(e datacontrol.Event) {
 			d.begin(s)
 			return
 		}
-		d.marks[s] = time.AfterFunc(markRest, func() {
+		if t.marked = marked; marked.IsZero() {
+			t.marked = time.Now()
+		}
+		d.marks[s] = time.AfterFunc(min(markRest, time.Until(t.marked.Add(maxMark))), func() {
 			select {
-			case d.due <- s:
+			case d.due <- t:
 			case <-d.ctx.Done():
 			}
 		})
 	}
+}
+
+// clear forgets what is at a spot, and says since when something is marked there that was not looked into.
+func (d *desktop) clear(s spot) (marked time.Time) {
+	t, m := d.spots[s], d.marks[s]
+	if m != nil {
+		m.Stop()
+	}
+	if t != nil {
+		d.forget(t)
+		if m != nil {
+			marked = t.marked
+		}
+	}
+	delete(d.spots, s)
+	delete(d.marks, s)
+	return marked
 }
 
 func (d *desktop) forget(t *there) {
@@ -289,9 +333,10 @@ func (d *desktop) begin(s spot) {
 	if t.stop != nil {
 		t.stop()
 	}
-	t.first, t.failed = d.number+1, false
+	t.round++
+	t.began, t.first, t.failed = time.Now(), d.number+1, false
 	names := t.offer.Types
-	if d.rules.Looks() == fact.LookRead && slices.Contains(names, secret) {
+	if d.rules.Looks() == fact.LookRead && slices.Contains(names, secretHint) {
 		return
 	}
 	var list []string
@@ -310,111 +355,22 @@ func (d *desktop) begin(s spot) {
 	}
 	ctx, stop := context.WithCancel(d.ctx)
 	t.stop = stop
+	of := heard{of: s, there: t, round: t.round}
+	offer := t.offer
 	d.tasks.Go(func() {
 		defer stop()
-		d.read(ctx, s, t, list)
+		d.read(ctx, of, offer, list)
 	})
-}
-
-// read reads forms of something that was copied, and hands them on: what has come after a moment, and all of it.
-func (d *desktop) read(ctx context.Context, s spot, t *there, list []string) {
-	tell := func(h heard) {
-		h.of, h.there = s, t
-		select {
-		case d.heard <- h:
-		case <-ctx.Done():
-		}
-	}
-	select {
-	case d.reads <- struct{}{}:
-		defer func() { <-d.reads }()
-	case <-ctx.Done():
-		return
-	case <-time.After(readWait):
-		tell(heard{all: true, failed: true})
-		return
-	}
-	type one struct {
-		n    int
-		data []byte
-		ok   bool
-	}
-	some := make(chan one, len(list))
-	var room sync.Mutex
-	left := lookHead
-	var reading sync.WaitGroup
-	for n, name := range list {
-		f, err := d.c.Receive(t.offer, name)
-		if err != nil {
-			some <- one{n, nil, false}
-			continue
-		}
-		reading.Go(func() {
-			defer f.Close()
-			_ = f.SetReadDeadline(time.Now().Add(readWait))
-			defer context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Now().Add(staleWait)) })() // nobody needs it any more
-			var b bytes.Buffer
-			buf := make([]byte, 64<<10)
-			full := false
-			for {
-				k, err := f.Read(buf)
-				room.Lock()
-				take := min(k, left)
-				left -= take
-				room.Unlock()
-				b.Write(buf[:take])
-				if err != nil {
-					some <- one{n, b.Bytes(), errors.Is(err, io.EOF)}
-					return
-				}
-				if full = take < k; full {
-					break
-				}
-			}
-			some <- one{n, b.Bytes(), true}
-			if ctx.Err() == nil {
-				_ = f.SetReadDeadline(time.Now().Add(drainWait))
-			}
-			_, _ = io.Copy(io.Discard, f)
-		})
-	}
-	forms := make([]Form, len(list))
-	whole := func() (out []Form) {
-		c := &copied{}
-		for i := range forms {
-			if len(forms[i].Data) > 0 && !c.has(forms[i].Data) {
-				c.Forms = append(c.Forms, forms[i])
-			}
-		}
-		return c.Forms
-	}
-	moment := time.NewTimer(patience)
-	defer moment.Stop()
-	failed := false
-	for range list {
-		for got := false; !got; {
-			select {
-			case o := <-some:
-				forms[o.n], got = Form{list[o.n], o.data}, true
-				failed = failed || !o.ok
-			case <-moment.C:
-				if part := whole(); len(part) > 0 {
-					tell(heard{forms: part})
-				}
-			}
-		}
-	}
-	tell(heard{forms: whole(), all: true, failed: failed})
-	reading.Wait()
 }
 
 // ask has what has been read looked into.
 func (d *desktop) ask(h heard) {
-	if d.spots[h.of] != h.there {
+	t := h.there
+	if d.spots[h.of] != t || t.round != h.round {
 		return
 	}
 	if h.all {
-		h.there.failed = h.failed
+		t.failed = h.failed
 	}
 	if len(h.forms) == 0 {
 		if h.failed {
@@ -423,14 +379,18 @@ func (d *desktop) ask(h heard) {
 		return
 	}
 	d.number++
-	h.there.last = d.number
-	d.look.want(d.ctx, &copied{Copied: Copied{Forms: h.forms}, slot: h.of.atom(), number: d.number, until: time.Now().Add(lookWait), free: d.rules.LateIsFree()})
+	t.last = d.number
+	until := t.began.Add(lookWait)
+	if least := time.Now().Add(leastWait); until.Before(least) {
+		until = least
+	}
+	d.look.want(d.ctx, &copied{Copied: Copied{Forms: h.forms}, slot: h.of.atom(), number: d.number, until: until, free: d.rules.LateIsFree()})
 }
 
 // found has come of something that was looked into.
 func (d *desktop) found(l looked) {
 	for s, t := range d.spots {
-		if l.number < t.first || l.number > t.last || t.first == 0 {
+		if s.atom() != l.slot || l.number < t.first || l.number > t.last {
 			continue
 		}
 		switch {

@@ -247,12 +247,14 @@ func (g *Guard) looked(x *fact.Session, d *platform.Desk) {
 		x.LookedWhy = whyOther
 		return
 	}
+	if s.NoLook == whyControl && d.Type != "x11" {
+		x.LookedNever, x.LookedWhy = true, whys[whyControl]
+		return
+	}
 	g.mu.Lock()
 	x.LookedLate = min(max(s.Late, 0), maxLate) + g.lates[d.ID]
 	g.mu.Unlock()
 	switch {
-	case s.NoLook == whyControl && d.Type != "x11":
-		x.LookedNever, x.LookedWhy = true, whys[whyControl]
 	case !s.Looks:
 		x.LookedWhy = s.NoLook
 	case s.Blind:

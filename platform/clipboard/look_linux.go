@@ -73,6 +73,7 @@ type copied struct {
 }
 
 type looked struct {
+	slot    xproto.Atom
 	number  uint64
 	refused bool
 	failed  bool // nobody could be asked in time
@@ -162,7 +163,7 @@ func (i *inspector) probe(ctx context.Context, failed bool) {
 
 // question asks about one copy until it is answered.
 func (i *inspector) question(ctx context.Context, c *copied) looked {
-	out := looked{number: c.number, failed: true}
+	out := looked{slot: c.slot, number: c.number, failed: true}
 	var away time.Time // since when it does not run
 	for pause := lookAgain; ctx.Err() == nil; pause = min(2*pause, maxLookAgain) {
 		j, err := i.ask(ctx, &c.Copied)

@@ -19,14 +19,18 @@ import (
 // ErrNone says that the compositor has neither protocol.
 var ErrNone = errors.New("the compositor has no data-control protocol")
 
+// ErrGone says that an offer was forgotten.
+var ErrGone = errors.New("what was copied is not there any more")
+
 // Offer is something that was copied.
 type Offer struct {
 	// Types are the names of its forms, such as text/html, MaxTypes of them at most; More says that there are more.
 	Types []string
 	More  bool
 
-	id      uint32
-	release sync.Once
+	id   uint32
+	mu   sync.Mutex
+	gone bool // it may not be named any more: the compositor would end the connection, or has another one under its number
 }
 
 // Event is a new selection.
@@ -36,6 +40,7 @@ type Event struct {
 	Offer   *Offer // nil: there is nothing
 	Ours    bool   // it is what Replace has put there
 	Pong    bool   // it is no selection, but the answer to Ping
+	Gone    bool   // the seat is not there any more
 }
 
 // Bounds.
@@ -132,18 +137,19 @@ func (c *Conn) begin() error {
 	}
 }
 
+var errFinished = errors.New("the compositor has ended what it says of a seat")
+
 // Close ends it: what Replace has put there is gone.
 func (c *Conn) Close() error { return c.wire.conn.Close() }
 
 // Ping asks for an Event with Pong.
 func (c *Conn) Ping() error {
 	c.mu.Lock()
-	id := c.new(callback)
-	c.mu.Unlock()
-	return c.wire.send(displayID, 0, -1, id)
+	defer c.mu.Unlock()
+	return c.wire.send(displayID, 0, -1, c.new(callback))
 }
 
-// new numbers an object. The caller has the lock.
+// new numbers an object. The caller has the lock, and keeps it until that is sent: a compositor wants new numbers in their order.
 func (c *Conn) new(k kind) uint32 {
 	id := c.next
 	if n := len(c.freed); n > 0 {
@@ -252,8 +258,9 @@ func (c *Conn) global(name uint32, is string, version uint32) error {
 		}
 		c.mu.Lock()
 		c.manager = c.new(manager)
+		err := c.wire.send(registryID, 0, -1, name, is, bind, c.manager)
 		c.mu.Unlock()
-		if err := c.wire.send(registryID, 0, -1, name, is, bind, c.manager); err != nil {
+		if err != nil {
 			return err
 		}
 		for _, s := range c.early {
@@ -267,9 +274,9 @@ func (c *Conn) global(name uint32, is string, version uint32) error {
 		}
 		c.mu.Lock()
 		id := c.new(seat)
+		err := c.wire.send(registryID, 0, -1, name, is, uint32(1), id)
 		c.mu.Unlock()
-		c.seats[name] = id
-		if err := c.wire.send(registryID, 0, -1, name, is, uint32(1), id); err != nil {
+		if c.seats[name] = id; err != nil {
 			return err
 		}
 		if c.manager == 0 {
@@ -284,9 +291,9 @@ func (c *Conn) global(name uint32, is string, version uint32) error {
 // device asks for what is copied at a seat.
 func (c *Conn) device(of uint32) error {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	id := c.new(device)
 	c.devices[of] = id
-	c.mu.Unlock()
 	return c.wire.send(c.manager, 1, -1, id, of) // get_data_device
 }
 
@@ -318,8 +325,16 @@ func (c *Conn) deviceEvent(m *message) (e Event, is bool) {
 		c.mu.Lock()
 		delete(c.devices, e.Seat)
 		c.kinds[m.object] = gone
+		err := c.wire.send(m.object, 1, -1) // destroy
 		c.mu.Unlock()
-		m.err = errors.Join(m.err, c.wire.send(m.object, 1, -1)) // destroy
+		for _, s := range c.seats {
+			if s == e.Seat { // which is still there: begun anew, it may be looked at again
+				err = errors.Join(err, errFinished)
+			}
+		}
+		m.err = errors.Join(m.err, err)
+		e.Gone = true
+		return e, m.err == nil
 	}
 	return e, false
 }
@@ -348,10 +363,10 @@ func (c *Conn) sourceEvent(m *message) error {
 		_ = unix.Close(fd)
 	case 1: // cancelled
 		c.mu.Lock()
+		defer c.mu.Unlock()
 		delete(c.tokens, c.sources[m.object])
 		delete(c.sources, m.object)
 		c.kinds[m.object] = gone
-		c.mu.Unlock()
 		return c.wire.send(m.object, 1, -1) // destroy
 	}
 	return nil
@@ -368,6 +383,12 @@ func (c *Conn) Receive(o *Offer, name string) (*os.File, error) {
 		_ = unix.Close(p[0])
 		return nil, err
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.gone {
+		_ = unix.Close(p[0])
+		return nil, ErrGone
+	}
 	if err := c.wire.send(o.id, 0, p[1], name); err != nil { // receive
 		_ = unix.Close(p[0])
 		return nil, err
@@ -376,9 +397,14 @@ func (c *Conn) Receive(o *Offer, name string) (*os.File, error) {
 }
 
 // Forget says that nothing of it is wanted any more.
-func (c *Conn) Forget(o *Offer) (err error) {
-	o.release.Do(func() { err = c.wire.send(o.id, 1, -1) }) // destroy
-	return err
+func (c *Conn) Forget(o *Offer) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.gone {
+		return nil
+	}
+	o.gone = true
+	return c.wire.send(o.id, 1, -1) // destroy
 }
 
 // Replace puts something in the place of what is copied at a seat that has no form anybody can paste: it is not empty, because clipboard
@@ -386,14 +412,13 @@ func (c *Conn) Forget(o *Offer) (err error) {
 func (c *Conn) Replace(at uint32, primary bool) error {
 	token := "application/x-warder-" + rand.Text()
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	d, known := c.devices[at]
 	if !known || primary && c.version < 2 {
-		c.mu.Unlock()
 		return nil
 	}
 	id := c.new(source)
 	c.tokens[token], c.sources[id] = true, token
-	c.mu.Unlock()
 	set := uint16(0) // set_selection
 	if primary {
 		set = 2

@@ -129,6 +129,7 @@ func TestBounds(t *testing.T) {
 				return
 			}
 		}
+		time.Sleep(time.Second)
 	})
 	if _, err := Open(t.Context(), path); !errors.Is(err, errWire) {
 		t.Errorf("%v", err)

@@ -41,12 +41,13 @@ func (m *message) uint() uint32 {
 }
 
 func (m *message) string() string {
-	n := int(m.uint())
-	if n == 0 {
+	size := m.uint()
+	if size == 0 {
 		return ""
 	}
+	n := int(min(size, maxMessage+1)) //nolint:gosec // bounded
 	padded := (n + 3) &^ 3
-	if n < 0 || padded > len(m.args) || m.args[n-1] != 0 {
+	if padded > len(m.args) || m.args[n-1] != 0 {
 		m.err, m.args = errWire, nil
 		return ""
 	}
@@ -100,7 +101,7 @@ type wire struct {
 
 func newWire(c *net.UnixConn) *wire { return &wire{conn: c} }
 
-// send sends a message, with a descriptor if it is not -1.
+// send sends a message, with a descriptor if it is not -1. An error ends the connection: nobody knows how much of it has been sent.
 func (w *wire) send(object uint32, opcode uint16, fd int, args ...any) error {
 	for i, a := range args {
 		if n, ok := a.(int); ok {
@@ -121,6 +122,9 @@ func (w *wire) send(object uint32, opcode uint16, fd int, args ...any) error {
 	n, _, err := w.conn.WriteMsgUnix(b, rights, nil)
 	if err == nil && n < len(b) {
 		_, err = w.conn.Write(b[n:])
+	}
+	if err != nil {
+		_ = w.conn.Close()
 	}
 	return err
 }

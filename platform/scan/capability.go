@@ -16,7 +16,7 @@ const (
 	limit = "found is what a pattern describes in text: what is encrypted, in pictures or in formats that warder-scan does not read is not found. " +
 		"Looked into are files on external disks and in the folders of known sync clients once they are closed, so that a disk that is pulled off while a file is open keeps it, " +
 		"what is printed by CUPS, and what is copied, on Wayland where the compositor lets it be replaced (wlroots, KDE; not GNOME): a paste passes until it is known, usually some milliseconds, and the session's own user can end the helper that does it, which is found, or put another program in its place, which is not; " +
-		"the clipboard on Wayland, the network, browsers and folders that a client mounts itself are not looked at (docs/dlp.md)"
+		"the network, browsers and folders that a client mounts itself are not looked at (docs/dlp.md)"
 	notHere = "nothing looks for sensitive data on this system"
 )
 
