@@ -145,7 +145,7 @@ func (i *inspector) probe(ctx context.Context, failed bool) {
 	}
 	i.probing = true
 	go func() {
-		for err := error(ErrAway); err != nil && !errors.Is(err, ErrNever) && ctx.Err() == nil; {
+		for err := ErrAway; err != nil && !errors.Is(err, ErrNever) && ctx.Err() == nil; {
 			select {
 			case <-ctx.Done():
 			case <-time.After(probeEvery):
