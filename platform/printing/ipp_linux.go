@@ -32,6 +32,9 @@ const (
 // errNoSpooler says that nothing listens: there is no spooler, or it does not run.
 var errNoSpooler = errors.New("no print spooler runs")
 
+// errRefused begins what a spooler answers that does not do it.
+var errRefused = errors.New("the spooler answers")
+
 var errNoAnswer = errors.New("the spooler does not answer")
 
 var errNoSubscription = errors.New("the spooler does not say which subscription it has made")
@@ -237,7 +240,7 @@ func answer(b []byte, op goipp.Op) (*goipp.Message, error) {
 	case status == statusNotFound && op == goipp.OpCupsGetPrinters:
 		return &goipp.Message{}, nil // it has none
 	case status >= 0x0100:
-		return nil, fmt.Errorf("the spooler answers %s to %s", status, op)
+		return nil, fmt.Errorf("%w %s to %s", errRefused, status, op)
 	}
 	return &a, nil
 }

@@ -323,7 +323,7 @@ func (j *Jobs) holdNow(ctx context.Context, x *job) error {
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), holdWait)
 	defer cancel()
 	_, err = j.spooler.ofJob(ctx, goipp.OpHoldJob, x.id)
-	if x.ours = x.ours || err == nil || errors.Is(err, errNoAnswer); err != nil {
+	if x.ours = x.ours || !errors.Is(err, errNoSpooler) && !errors.Is(err, errRefused); err != nil {
 		return err
 	}
 	now, err = j.spooler.job(ctx, x.id)
@@ -335,15 +335,35 @@ func (j *Jobs) holdNow(ctx context.Context, x *job) error {
 	return nil
 }
 
-// release lets a job go on that was held because it could not be looked into in time.
+const (
+	releaseTries = 3
+	releasePause = time.Second
+)
+
+// release lets a job go on that was held because it could not be looked into in time. A spooler that was asked to hold it, and was not heard,
+// may do so only now.
 func (j *Jobs) release(id int) {
 	if id == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), holdWait)
 	defer cancel()
-	if _, err := j.spooler.ofJob(ctx, goipp.OpReleaseJob, id); err != nil {
-		j.log.Warn("a print job that has been looked into stays held", "job", id, "error", err)
+	for try := 1; ; try++ {
+		_, err := j.spooler.ofJob(ctx, goipp.OpReleaseJob, id)
+		if err == nil {
+			return
+		}
+		x, unread := j.spooler.job(ctx, id)
+		if unread == nil && !x.held && try > 1 {
+			return
+		}
+		if try == releaseTries || ctx.Err() != nil {
+			if unread != nil || x.held {
+				j.log.Warn("a print job that nothing was found in may stay held", "job", id, "error", err)
+			}
+			return
+		}
+		time.Sleep(releasePause)
 	}
 }
 
