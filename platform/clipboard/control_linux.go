@@ -387,24 +387,27 @@ func (d *desktop) ask(h heard) {
 	d.look.want(d.ctx, &copied{Copied: Copied{Forms: h.forms}, slot: h.of.atom(), number: d.number, until: until, free: d.rules.LateIsFree()})
 }
 
+// about is what an answer is about, if that is still there. Questions are numbered for all spots together.
+func (d *desktop) about(l looked) (s spot, t *there) {
+	for s, t := range d.spots {
+		if s.atom() == l.slot && t.first <= l.number && l.number <= t.last {
+			return s, t
+		}
+	}
+	return s, nil
+}
+
 // found has come of something that was looked into.
 func (d *desktop) found(l looked) {
-	for s, t := range d.spots {
-		if s.atom() != l.slot || l.number < t.first || l.number > t.last {
-			continue
-		}
-		switch {
-		case l.refused:
-			d.refuse(s)
-		case l.number != t.last:
-		case l.failed || t.failed:
-			if l.failed { // it is counted
-				d.free(s)
-				continue
-			}
-			d.late(s)
-		}
-		return
+	switch s, t := d.about(l); {
+	case t == nil:
+	case l.refused:
+		d.refuse(s)
+	case l.number != t.last: // more of it is asked about
+	case l.failed: // which is counted
+		d.free(s)
+	case t.failed:
+		d.late(s)
 	}
 }
 

@@ -191,6 +191,9 @@ func control(t *testing.T, s *sway) {
 			if len(x.text) >= len(large) && (s.kind != "sway" || args != nil) {
 				continue // once is enough
 			}
+			if x.text == large && s.said().Late != 0 { // a busy machine may need too long for five names of 20 MiB
+				t.Errorf("%+v", s.said())
+			}
 			before := s.a.count()
 			more := args
 			if x.kind != "" {
@@ -211,7 +214,7 @@ func control(t *testing.T, s *sway) {
 			}
 		}
 	}
-	if got := s.said(); got.Late != 0 || got.Blind || got.NoLook != "" || !got.Looks {
+	if got := s.said(); got.Blind || got.NoLook != "" || !got.Looks {
 		t.Errorf("%+v", got)
 	}
 	for i, c := range s.a.asked {

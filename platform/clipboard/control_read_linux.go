@@ -15,7 +15,7 @@ import (
 const (
 	// readWait is how long a program may take to tell what it has.
 	readWait = 8 * time.Second
-	// nextWait is how long one form is waited for until the next one is asked for as well.
+	// nextWait is how long nothing comes of one form until the next one is asked for as well.
 	nextWait = time.Second
 	// maxRead bounds what is read of all forms of a copy, in bytes: the same text is there under several names, which counts once.
 	maxRead = 3 * lookHead
@@ -32,7 +32,8 @@ type telling struct {
 	names  []string
 	data   [][]byte
 	size   int
-	failed bool // some of it did not come in time, or had no room
+	came   time.Time // the last part
+	failed bool      // some of it did not come in time, or had no room
 }
 
 // forms are what has come: the first lookHead bytes, each text once.
@@ -58,6 +59,7 @@ func (r *telling) take(n int, part []byte) bool {
 	r.failed = r.failed || len(part) > room && own > room
 	part = part[:min(len(part), room, own)]
 	r.size += len(part)
+	r.came = time.Now()
 	r.data[n] = append(r.data[n], part...)
 	return len(part) < room && len(part) < own
 }
@@ -74,6 +76,13 @@ func (r *telling) ended(n int, whole bool) {
 			return
 		}
 	}
+}
+
+// since is when the last part has come.
+func (r *telling) since() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.came
 }
 
 func (r *telling) missing() {
@@ -148,7 +157,7 @@ func (d *desktop) read(ctx context.Context, of heard, offer *datacontrol.Offer, 
 			tell(heard{forms: forms})
 		}
 	}
-	// wait waits until one form has come, or for a while.
+	// wait waits until one form has come, or until nothing has come for a while.
 	wait := func(over <-chan struct{}, most time.Duration) bool {
 		t := time.NewTimer(most)
 		defer t.Stop()
@@ -161,7 +170,11 @@ func (d *desktop) read(ctx context.Context, of heard, offer *datacontrol.Offer, 
 				passed = true
 				part()
 			case <-t.C:
-				return true
+				rest := min(most-time.Since(r.since()), time.Until(until))
+				if rest <= 0 {
+					return true
+				}
+				t.Reset(rest)
 			case <-ctx.Done():
 				return false
 			}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jezek/xgb/xproto"
 	"golang.org/x/sys/unix"
 
 	"github.com/warderd/warder/enforce/fact"
@@ -158,7 +159,7 @@ func TestControlNames(t *testing.T) {
 	s.rule(lookRules(fact.LookHold, false, 1))
 	x := s.source()
 	names := []string{"text/plain;charset=utf-8", "UTF8_STRING", "text/plain", "STRING", "TEXT"}
-	large := strings.Repeat("0123456789abcdef", 10<<16)
+	large := strings.Repeat("0123456789abcdef", 4<<16) // five of them are more than is looked into
 	for _, text := range []string{large + " guilty", large + " harmless"} {
 		forms := map[string]func(*os.File){}
 		for _, n := range names {
@@ -177,7 +178,7 @@ func TestControlNames(t *testing.T) {
 		}
 	}
 	// A large form does not take the place of a text that comes after it.
-	x.copy(false, []string{"text/html", "text/plain"}, map[string]func(*os.File){"text/html": writes(large+large, 0), "text/plain": writes("guilty", 3*time.Second)})
+	x.copy(false, []string{"text/html", "text/plain"}, map[string]func(*os.File){"text/html": writes(strings.Repeat(large, 5), 0), "text/plain": writes("guilty", 3*time.Second)})
 	s.goes("guilty")
 	// What stops in the middle of a form is looked into as far as it has come.
 	x.copy(false, []string{"text/plain"}, map[string]func(*os.File){"text/plain": func(f *os.File) { _, _ = f.WriteString("guilty "); time.Sleep(5 * time.Second) }})
@@ -230,6 +231,27 @@ func TestControlMeanwhile(t *testing.T) {
 	}
 	if got := s.said(); got.Late != 0 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// Questions about several things overlap: the first part of a copy, what is marked, and all of the copy.
+func TestControlAbout(t *testing.T) {
+	copied, marked := spot{4, false}, spot{4, true}
+	d := &desktop{spots: map[spot]*there{copied: {first: 5, last: 7}, marked: {first: 6, last: 6}}}
+	for range 50 { // the order of a map
+		for _, x := range []struct {
+			slot   spot
+			number uint64
+			there  bool
+		}{{copied, 5, true}, {marked, 6, true}, {copied, 7, true}, {copied, 4, false}, {marked, 5, false}, {copied, 8, false}, {spot{5, false}, 6, false}} {
+			s, got := d.about(looked{slot: x.slot.atom(), number: x.number})
+			if x.there != (got != nil) || x.there && (s != x.slot || got != d.spots[x.slot]) {
+				t.Fatalf("%+v: %+v", x, s)
+			}
+		}
+	}
+	if got := map[xproto.Atom]bool{copied.atom(): true, marked.atom(): true, (spot{5, false}).atom(): true}; len(got) != 3 {
+		t.Error("two spots have the same name")
 	}
 }
 
