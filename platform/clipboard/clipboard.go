@@ -1,6 +1,7 @@
 // Package clipboard keeps what is copied in one zone from being pasted in another. The clipboard belongs to a desktop, so this is done by
 // the helper that runs there as its user (Part): it takes over what must not leave its zone, and hands it to whom it may go
-// (docs/decisions/0043). The capability in the agent gives the helpers their rules, and reports what they say. The package owns no policy.
+// (docs/decisions/0043). It also has what is copied looked into for sensitive data (0049, 0050). The capability in the agent gives the
+// helpers their rules, and reports what they say. The package owns no policy.
 package clipboard
 
 import (

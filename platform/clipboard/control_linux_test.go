@@ -48,10 +48,7 @@ func onWayland(t *testing.T, kind string) *sway {
 		s.start(s.kwin(), "--virtual", "--socket", "wayland-1")
 	}
 	s.part = &Part{Decode: decoded, Type: "wayland", Self: uint32(os.Getuid()), Look: s.a.look}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { s.part.Run(ctx, func() {}); close(done) }()
-	t.Cleanup(func() { cancel(); <-done })
+	runsPart(t, s.part)
 	return s
 }
 
@@ -305,10 +302,7 @@ func TestControlNone(t *testing.T) {
 	t.Setenv("WAYLAND_DISPLAY", "wayland-1")
 	s.start("weston", "--backend=headless-backend.so", "--socket=wayland-1", "--no-config")
 	s.part = &Part{Decode: decoded, Type: "wayland", Self: uint32(os.Getuid()), Look: s.a.look}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { s.part.Run(ctx, func() {}); close(done) }()
-	t.Cleanup(func() { cancel(); <-done })
+	runsPart(t, s.part)
 	s.part.Load(lookRules(fact.LookHold, true, 1))
 	s.until("it says so", func() bool { x := s.said(); return !x.Looks && x.NoLook == whyControl })
 }

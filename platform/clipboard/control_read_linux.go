@@ -56,7 +56,7 @@ func (r *telling) take(n int, part []byte) bool {
 	defer r.mu.Unlock()
 	room := maxRead - r.size
 	own := lookHead - len(r.data[n])
-	r.failed = r.failed || len(part) > room && own > room
+	r.failed = r.failed || len(part) >= room && own > room
 	part = part[:min(len(part), room, own)]
 	r.size += len(part)
 	r.came = time.Now()

@@ -182,11 +182,16 @@ func onScreen(t testing.TB) *screen {
 	s.start("")
 	t.Cleanup(func() { s.kill() })
 	s.part = &Part{Decode: decoded, Type: "x11", Display: s.display, Self: uint32(os.Getuid())}
+	runsPart(t, s.part)
+	return s
+}
+
+// runsPart runs a helper's part until the test ends.
+func runsPart(t testing.TB, p *Part) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { s.part.Run(ctx, func() {}); close(done) }()
+	go func() { p.Run(ctx, func() {}); close(done) }()
 	t.Cleanup(func() { cancel(); <-done })
-	return s
 }
 
 func (s *screen) until(what string, is func() bool) {

@@ -30,7 +30,7 @@ type Offer struct {
 	gone bool // it may not be named any more: the compositor would end the connection, or has another one under its number
 }
 
-// Event is a new selection.
+// Event is a new selection, if it says nothing else.
 type Event struct {
 	Seat    uint32 // as the compositor numbers it
 	Primary bool   // what is marked, and not what is copied
