@@ -58,7 +58,7 @@ func (a *alternation) look(text []byte, areas [][]area) error {
 		first := g.patterns[0]
 		for _, m := range g.re.FindAllIndex(text, -1) {
 			if m[1] > m[0] {
-				areas[first] = join(areas[first], area{m[0], m[1] - 1})
+				areas[first] = join(areas[first], area{m[0], m[1] - 1}, nearby)
 			}
 		}
 		for _, i := range g.patterns[1:] {
@@ -68,9 +68,9 @@ func (a *alternation) look(text []byte, areas [][]area) error {
 	return nil
 }
 
-// join adds an area, and makes one of those that overlap. It is told of them in their order, or nearly.
-func join(list []area, x area) []area {
-	for n := len(list); n > 0 && x.from <= list[n-1].to+nearby; n-- {
+// join adds an area, and makes one of those that overlap or are near each other. It is told of them in their order, or nearly.
+func join(list []area, x area, near int) []area {
+	for n := len(list); n > 0 && x.from <= list[n-1].to+near; n-- {
 		x.from, x.to = min(x.from, list[n-1].from), max(x.to, list[n-1].to)
 		list = list[:n-1]
 	}

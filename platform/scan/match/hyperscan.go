@@ -95,28 +95,49 @@ const (
 
 // hyperscan is the gate.
 type hyperscan struct {
-	l           *Library
-	db, scratch uintptr
-	exprs       []translated
-	pad         *pad
-	hits        []hit
-	beside      *alternation // what the library does not take
-	besides     []int
+	l       *Library
+	db      [2]uintptr // what is looked for everywhere, and in runs alone; 0: nothing is
+	scratch uintptr
+	exprs   []translated
+	runs    runs
+	pad     *pad
+	hits    []hit
+	pieces  []area
+	beside  *alternation // what the library does not take
+	besides []int
+}
+
+const everywhere, inRuns = 0, 1
+
+// where is in which of the databases an expression is.
+func (x *translated) where() int {
+	if x.run != nil {
+		return inRuns
+	}
+	return everywhere
 }
 
 // newHyperscan compiles the patterns, or takes what serialize has returned for them.
 func newHyperscan(l *Library, patterns []pattern, cached []byte) (*hyperscan, error) {
 	h := &hyperscan{l: l, pad: &pad{}}
 	for i := range patterns {
-		h.exprs = append(h.exprs, translate(&patterns[i].expr))
+		x := translate(&patterns[i].expr)
+		if x.run != nil {
+			x.run = h.runs.of(x.run)
+		}
+		h.exprs = append(h.exprs, x)
 	}
 	if !h.load(cached) {
-		if err := h.build(); err != nil {
+		if err := errors.Join(h.build(everywhere), h.build(inRuns)); err != nil {
+			h.close()
 			return nil, err
 		}
 	}
-	if h.db != 0 {
-		if rc, _, _ := purego.SyscallN(l.allocScratch, h.db, uintptr(unsafe.Pointer(&h.scratch))); int32(rc) != hsSuccess { //nolint:gosec // an int of C
+	for _, db := range h.db {
+		if db == 0 {
+			continue
+		}
+		if rc, _, _ := purego.SyscallN(l.allocScratch, db, uintptr(unsafe.Pointer(&h.scratch))); int32(rc) != hsSuccess { //nolint:gosec // an int of C
 			h.close()
 			return nil, fmt.Errorf("the library has no memory (%d)", int32(rc)) //nolint:gosec // an int of C
 		}
@@ -131,20 +152,20 @@ func newHyperscan(l *Library, patterns []pattern, cached []byte) (*hyperscan, er
 	return h, err
 }
 
-// build compiles what the library takes. The rest is left to RE2.
-func (h *hyperscan) build() error {
+// build compiles what the library takes of one of the two. The rest is left to RE2.
+func (h *hyperscan) build(which int) error {
 	for {
 		var texts [][]byte
 		var flags, ids []uint32
 		for i, x := range h.exprs {
-			if x.text != "" {
+			if x.text != "" && x.where() == which {
 				texts, flags, ids = append(texts, append([]byte(x.text), 0)), append(flags, x.flags), append(ids, uint32(i)) //nolint:gosec // an index
 			}
 		}
 		if len(texts) == 0 {
 			return nil
 		}
-		at, why, err := h.compile(texts, flags, ids)
+		at, why, err := h.compile(which, texts, flags, ids)
 		if err != nil {
 			return err
 		}
@@ -159,7 +180,7 @@ func (h *hyperscan) build() error {
 }
 
 // compile makes the database, or says which of the expressions was refused, and why.
-func (h *hyperscan) compile(texts [][]byte, flags, ids []uint32) (at int, why string, err error) {
+func (h *hyperscan) compile(which int, texts [][]byte, flags, ids []uint32) (at int, why string, err error) {
 	pins := runtime.Pinner{}
 	defer pins.Unpin()
 	addresses := make([]*byte, len(texts))
@@ -172,14 +193,14 @@ func (h *hyperscan) compile(texts [][]byte, flags, ids []uint32) (at int, why st
 		expression int32
 	}
 	rc, _, _ := purego.SyscallN(h.l.compile, uintptr(unsafe.Pointer(&addresses[0])), uintptr(unsafe.Pointer(&flags[0])), uintptr(unsafe.Pointer(&ids[0])),
-		uintptr(len(texts)), hsModeBlock, 0, uintptr(unsafe.Pointer(&h.db)), uintptr(unsafe.Pointer(&failed)))
+		uintptr(len(texts)), hsModeBlock, 0, uintptr(unsafe.Pointer(&h.db[which])), uintptr(unsafe.Pointer(&failed)))
 	runtime.KeepAlive(addresses)
 	runtime.KeepAlive(flags)
 	runtime.KeepAlive(ids)
 	if int32(rc) == hsSuccess { //nolint:gosec // an int of C
 		return 0, "", nil
 	}
-	h.db = 0
+	h.db[which] = 0
 	if failed == nil {
 		return 0, "", fmt.Errorf("the library compiles nothing (%d)", int32(rc)) //nolint:gosec // an int of C
 	}
@@ -191,62 +212,80 @@ func (h *hyperscan) compile(texts [][]byte, flags, ids []uint32) (at int, why st
 	return at, why, nil
 }
 
-// The serialised form: for each pattern whether the library took it, and the library's own form of the database, which has a
-// checksum.
-const cacheMagic = "warder-scan 1\n"
+// The serialised form: for each pattern whether the library took it, and for what; the length of the first database, and both in
+// the library's own form, which has a checksum.
+const cacheMagic = "warder-scan 2\n"
 
 func (h *hyperscan) serialize() []byte {
 	out := []byte(cacheMagic + h.l.Version() + "\n")
 	out = binary.LittleEndian.AppendUint32(out, uint32(len(h.exprs))) //nolint:gosec // at most some thousand
-	for _, x := range h.exprs {
-		taken := byte(1)
-		if x.text == "" {
-			taken = 0
+	for i := range h.exprs {
+		out = append(out, h.exprs[i].taken())
+	}
+	var dbs [2][]byte
+	for i, db := range h.db {
+		if db == 0 {
+			continue
 		}
-		out = append(out, taken)
+		var p, n uintptr
+		if rc, _, _ := purego.SyscallN(h.l.serialize, db, uintptr(unsafe.Pointer(&p)), uintptr(unsafe.Pointer(&n))); int32(rc) != hsSuccess || n > math.MaxInt32 { //nolint:gosec // an int of C
+			return nil
+		}
+		dbs[i] = unsafe.Slice((*byte)(pointer(p)), n) // the library's copy is not given back: it happens once
 	}
-	if h.db == 0 {
-		return out
+	out = binary.LittleEndian.AppendUint32(out, uint32(len(dbs[everywhere]))) //nolint:gosec // as above
+	return append(append(out, dbs[everywhere]...), dbs[inRuns]...)
+}
+
+// taken is what is cached of an expression: 0 if the library does not take it, and otherwise which of the two it is in.
+func (x *translated) taken() byte {
+	if x.text == "" {
+		return 0
 	}
-	var p, n uintptr
-	if rc, _, _ := purego.SyscallN(h.l.serialize, h.db, uintptr(unsafe.Pointer(&p)), uintptr(unsafe.Pointer(&n))); int32(rc) != hsSuccess || n > math.MaxInt32 { //nolint:gosec // an int of C
-		return nil
-	}
-	return append(out, unsafe.Slice((*byte)(pointer(p)), n)...) // the library's copy is not given back: it happens once
+	return byte(1 + x.where()) //nolint:gosec // 1 or 2
 }
 
 // load takes a serialised form, if it is of this library and of these patterns.
 func (h *hyperscan) load(b []byte) bool {
 	b, ours := bytes.CutPrefix(b, []byte(cacheMagic+h.l.Version()+"\n"))
-	if !ours || len(b) < 4+len(h.exprs) || binary.LittleEndian.Uint32(b) != uint32(len(h.exprs)) { //nolint:gosec // at most some thousand
+	if !ours || len(b) < 8+len(h.exprs) || binary.LittleEndian.Uint32(b) != uint32(len(h.exprs)) { //nolint:gosec // at most some thousand
 		return false
 	}
 	exprs := slices.Clone(h.exprs)
-	some := false
+	some := [2]bool{}
 	for i := range exprs {
+		x := &exprs[i]
 		switch b[4+i] {
 		case 0:
-			exprs[i].text = ""
-		case 1:
+			x.text = ""
+		case x.taken():
+			some[x.where()] = true
 		default:
 			return false
 		}
-		some = some || exprs[i].text != ""
 	}
-	db := slices.Clone(b[4+len(exprs):]) // at an address that suits the library
-	if some != (len(db) > 0) {
+	b = b[4+len(exprs):]
+	first, b := uint64(binary.LittleEndian.Uint32(b)), b[4:]
+	if first > uint64(len(b)) {
 		return false
 	}
-	if some {
-		rc, _, _ := purego.SyscallN(h.l.deserialize, uintptr(unsafe.Pointer(&db[0])), uintptr(len(db)), uintptr(unsafe.Pointer(&h.db)))
-		runtime.KeepAlive(db)
-		if int32(rc) != hsSuccess { //nolint:gosec // an int of C
-			h.db = 0
+	for i, db := range [2][]byte{b[:first], b[first:]} {
+		if some[i] != (len(db) > 0) || some[i] && !h.deserialize(i, slices.Clone(db)) { // at an address that suits the library
+			h.close()
 			return false
 		}
 	}
 	h.exprs = exprs
 	return true
+}
+
+func (h *hyperscan) deserialize(which int, db []byte) bool {
+	rc, _, _ := purego.SyscallN(h.l.deserialize, uintptr(unsafe.Pointer(&db[0])), uintptr(len(db)), uintptr(unsafe.Pointer(&h.db[which])))
+	runtime.KeepAlive(db)
+	if int32(rc) != hsSuccess { //nolint:gosec // an int of C
+		h.db[which] = 0
+	}
+	return h.db[which] != 0
 }
 
 func (h *hyperscan) name() string {
@@ -258,27 +297,43 @@ func (h *hyperscan) name() string {
 }
 
 func (h *hyperscan) close() {
-	if h.db != 0 {
-		purego.SyscallN(h.l.freeDB, h.db)
-		h.db = 0
+	for i, db := range h.db {
+		if db != 0 {
+			purego.SyscallN(h.l.freeDB, db)
+			h.db[i] = 0
+		}
 	}
 }
 
 func (h *hyperscan) look(b []byte, areas [][]area) error {
-	if err := h.beside.look(b, areas); err != nil {
+	if err := h.beside.look(b, areas); err != nil || len(b) == 0 {
 		return err
 	}
-	if h.db == 0 || len(b) == 0 {
+	if err := h.run(everywhere, b, area{0, len(b) - 1}, areas); err != nil || h.db[inRuns] == 0 {
+		return err
+	}
+	h.pieces = h.runs.find(b, h.pieces)
+	for _, piece := range h.pieces {
+		if err := h.run(inRuns, b, piece, areas); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run has the library look at a piece of a text with one of the two.
+func (h *hyperscan) run(which int, b []byte, piece area, areas [][]area) error {
+	if h.db[which] == 0 {
 		return nil
 	}
-	whole, err := h.run(b)
+	whole, err := h.scan(h.db[which], b[piece.from:piece.to+1])
 	if err != nil {
 		return err
 	}
 	if !whole { // more than can be written down: then RE2 looks everywhere
 		for i := range h.exprs {
-			if h.exprs[i].text != "" {
-				areas[i] = append(areas[i], area{0, len(b) - 1})
+			if h.exprs[i].text != "" && h.exprs[i].where() == which {
+				areas[i] = append(areas[i][:0], area{0, len(b) - 1})
 			}
 		}
 		return nil
@@ -287,22 +342,22 @@ func (h *hyperscan) look(b []byte, areas [][]area) error {
 		if int(x.pattern) >= len(h.exprs) {
 			continue
 		}
-		e := &h.exprs[x.pattern]
-		if from, to := e.from(b, int(x.end)), int(x.end)-e.least; to >= from {
-			areas[x.pattern] = join(areas[x.pattern], area{from, to})
+		e, end := &h.exprs[x.pattern], piece.from+int(x.end)
+		if from, to := e.from(b, end), end-e.least; to >= from {
+			areas[x.pattern] = join(areas[x.pattern], area{from, to}, nearby)
 		}
 	}
 	return nil
 }
 
-// run has the library look at a text. It reports whether all hits could be written down.
-func (h *hyperscan) run(b []byte) (whole bool, err error) {
+// scan has the library look at some bytes. It reports whether all hits could be written down.
+func (h *hyperscan) scan(db uintptr, b []byte) (whole bool, err error) {
 	if h.hits == nil {
 		h.hits = make([]hit, firstHits)
 	}
 	for {
 		h.pad.hits, h.pad.n, h.pad.cap = &h.hits[0], 0, uint64(len(h.hits))
-		rc, _, _ := purego.SyscallN(h.l.scan, h.db, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, h.scratch, onMatchAddress,
+		rc, _, _ := purego.SyscallN(h.l.scan, db, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, h.scratch, onMatchAddress,
 			uintptr(unsafe.Pointer(h.pad)))
 		runtime.KeepAlive(b)
 		runtime.KeepAlive(h)

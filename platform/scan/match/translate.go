@@ -20,6 +20,7 @@ type translated struct {
 	least, most int
 	own         int        // of these, what it has itself at most
 	lead        *[256]bool // the bytes of what may come before it; nil: anything
+	run         *run       // it is only looked for in such; nil: everywhere
 }
 
 // from is where a match begins at the earliest, if this ends at a place.
@@ -57,7 +58,7 @@ func translate(x *sensitive.Expr) translated {
 		lo, hi := sensitive.Width(p)
 		t.least, t.most, t.own = t.least+lo, t.most+hi, t.own+hi
 	}
-	t.text, t.flags = w.String(), w.flags
+	t.text, t.flags, t.run = w.String(), w.flags, runOf(parts)
 	return t
 }
 
@@ -107,7 +108,7 @@ func relax(parts []*syntax.Regexp) (out []*syntax.Regexp, ahead front) {
 		break
 	}
 	for i, p := range parts { // nothing after a long repetition
-		if lo, hi := sensitive.Width(p); i > 0 && p.Op == syntax.OpRepeat && hi-lo > long && !word(parts[i+1:]) && some(parts[:i]) {
+		if lo, hi := sensitive.Width(p); i > 0 && p.Op == syntax.OpRepeat && hi-lo > long && !word(parts[i+1:], 2) && some(parts[:i]) {
 			parts = append(parts[:i:i], least(p)...)
 			break
 		}
@@ -134,7 +135,7 @@ func bytesOf(re *syntax.Regexp) *[256]bool {
 	switch {
 	case re.Op == syntax.OpCapture:
 		return bytesOf(re.Sub[0])
-	case re.Op == syntax.OpCharClass, re.Op == syntax.OpAnyCharNotNL, re.Op == syntax.OpLiteral && len(re.Rune) == 1:
+	case re.Op == syntax.OpCharClass, re.Op == syntax.OpAnyChar, re.Op == syntax.OpAnyCharNotNL, re.Op == syntax.OpLiteral && len(re.Rune) == 1:
 	default:
 		return nil
 	}
@@ -176,14 +177,17 @@ func some(parts []*syntax.Regexp) bool {
 	return n >= 3
 }
 
-// word reports whether parts have a text of two characters and more that must be there.
-func word(parts []*syntax.Regexp) bool {
+// word reports whether parts have a text of so many characters that must be there, or one of several such.
+func word(parts []*syntax.Regexp, n int) bool {
 	return slices.ContainsFunc(parts, func(p *syntax.Regexp) bool {
+		sub := func(s *syntax.Regexp) bool { return word(flat(s, nil), n) }
 		switch p.Op {
 		case syntax.OpLiteral:
-			return len(p.Rune) > 1
-		case syntax.OpAlternate, syntax.OpRepeat:
-			return p.Min > 0 && slices.ContainsFunc(p.Sub, func(s *syntax.Regexp) bool { return word(flat(s, nil)) })
+			return len(p.Rune) >= n
+		case syntax.OpAlternate:
+			return !slices.ContainsFunc(p.Sub, func(s *syntax.Regexp) bool { return !sub(s) })
+		case syntax.OpRepeat:
+			return p.Min > 0 && sub(p.Sub[0])
 		}
 		return false
 	})
