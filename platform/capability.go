@@ -238,18 +238,6 @@ type Kept struct {
 	Reason  string // why, for people
 }
 
-// AsIs is what something is called when it is looked into that is used for what its user says it is, whatever it looks like.
-const AsIs = "as it is"
-
-// Seen is what was found in a document.
-type Seen struct {
-	Kind   string // of document: "docx"
-	Found  []fact.SensitiveFound
-	Unread []string // why parts of it were not read
-	Late   bool     // it took too long; what is in Found was found until then
-	Took   time.Duration
-}
-
 // OutsideDisk is an external disk, and where what is on it is mounted.
 type OutsideDisk struct {
 	fact.Medium
@@ -309,9 +297,6 @@ type (
 	KeepData func(ctx context.Context, f *os.File, about func() Kept, undisturbed func() bool) (id string, drop, done func(), err error)
 	// Expire removes files with sensitive data from the quarantine that have been there for so many days.
 	Expire func(days int) (gone int, err error)
-	// LookInto has a document looked into, which is an open file; name is a hint to what it is, or AsIs. An error says why that could not be
-	// done. What takes longer than ctx is late.
-	LookInto func(ctx context.Context, f *os.File, name string) (Seen, error)
 	// Outside lists the external disks that have something mounted.
 	Outside func() ([]OutsideDisk, error)
 	// CarriesSystem names the part of the running system that is on a device's disk, "" for none.

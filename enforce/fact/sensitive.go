@@ -67,7 +67,12 @@ type Sensitive struct {
 	Found []SensitiveFound `json:"found"`
 	// Late says that it could not be looked into in time.
 	Late bool `json:"late,omitempty"`
+	// Unread says why parts of it were not read: "encrypted".
+	Unread []string `json:"unread,omitempty"`
 }
+
+// Noteworthy reports whether there is something to tell of: data was found, or might be there.
+func (x *Sensitive) Noteworthy() bool { return len(x.Found) > 0 || x.Late || len(x.Unread) > 0 }
 
 // SensitiveFound is one kind of sensitive data in a document.
 type SensitiveFound struct {

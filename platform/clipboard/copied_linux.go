@@ -18,14 +18,6 @@ import (
 	"github.com/warderd/warder/platform"
 )
 
-// judge is what the section's rules say of sensitive data.
-type judge interface {
-	// SensitiveMode is the strictest mode in which something is looked for; Off: nothing is.
-	SensitiveMode() enforce.Mode
-	Sensitive(*fact.Sensitive) enforce.Verdict
-	SensitiveReason(enforce.Verdict, *fact.Sensitive) (reason, nearest string)
-}
-
 const (
 	// answerLimit is how long looking into what was copied may take: less than the helper waits, which then does what dlp.scan_timeout says
 	// without an event.
@@ -84,13 +76,18 @@ func (g *Guard) lookInto(ctx context.Context, d platform.Desk, contentType strin
 			is.Kind = seen.Kind
 		}
 		is.Found = merge(is.Found, seen.Found)
+		for _, why := range seen.Unread {
+			if !slices.Contains(is.Unread, why) {
+				is.Unread = append(is.Unread, why)
+			}
+		}
 	}
 	is.Late = is.Late && len(is.Found) == 0
 	if r = g.judge(); r == nil { // they have changed meanwhile
 		return Judged{}, nil
 	}
 	v := r.Sensitive(&is)
-	if len(is.Found) > 0 || is.Late {
+	if is.Noteworthy() {
 		g.tellCopied(&d, r, v, is, program, wrong)
 	}
 	return Judged{Refused: !v.Allow}, nil
@@ -146,19 +143,14 @@ func (g *Guard) lookAt(ctx context.Context, f *form) (seen platform.Seen, err er
 	if known := names[kind]; known != "" {
 		name = known
 	}
-	for range 2 { // what was looked into before may have ended the program
-		if seen, err = g.look(ctx, f.file, name); err == nil || ctx.Err() != nil {
-			break
-		}
-	}
-	return seen, err
+	return g.look.Twice(ctx, answerLimit, f.file, name)
 }
 
 // judge is what decides now; nil: nothing is looked for.
-func (g *Guard) judge() judge {
+func (g *Guard) judge() platform.SensitiveRules {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if r, ok := g.rules.(judge); ok && g.look != nil && r.SensitiveMode() > enforce.Off {
+	if r, ok := g.rules.(platform.SensitiveRules); ok && g.look != nil && r.SensitiveMode() > enforce.Off {
 		return r
 	}
 	return nil
@@ -172,7 +164,7 @@ const (
 )
 
 // tellCopied tells of what was found. The same is told once in a while, and not too much of a user.
-func (g *Guard) tellCopied(d *platform.Desk, r judge, v enforce.Verdict, is fact.Sensitive, program string, wrong error) {
+func (g *Guard) tellCopied(d *platform.Desk, r platform.SensitiveRules, v enforce.Verdict, is fact.Sensitive, program string, wrong error) {
 	if is.Place = program; program == "" {
 		is.Place = "a program that is not known"
 	}
@@ -180,7 +172,7 @@ func (g *Guard) tellCopied(d *platform.Desk, r judge, v enforce.Verdict, is fact
 	for _, f := range is.Found {
 		marks = append(marks, f.Pattern+" "+f.Mark)
 	}
-	who, what := fmt.Sprintf("copied %d", d.UID), fmt.Sprintf("copied %s %s %v %v %v", d.ID, strings.Join(marks, " "), is.Late, v.Allow, v.WouldMode)
+	who, what := fmt.Sprintf("copied %d", d.UID), fmt.Sprintf("copied %s %s %v %v %v %v", d.ID, strings.Join(marks, " "), is.Late, is.Unread, v.Allow, v.WouldMode)
 	g.mu.Lock()
 	if is.Late {
 		g.lates[d.ID]++

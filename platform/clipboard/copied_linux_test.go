@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -25,6 +26,8 @@ type judging struct {
 }
 
 func (r judging) SensitiveMode() enforce.Mode { return r.mode }
+func (r judging) HoldsSensitive() bool        { return r.mode == enforce.Enforce }
+func (r judging) SensitiveKey() string        { return fmt.Sprint(r.mode, r.free) }
 func (r judging) Sensitive(x *fact.Sensitive) enforce.Verdict {
 	bad := len(x.Found) > 0 || x.Late && !r.free
 	return enforce.Verdict{Allow: !bad || r.mode < enforce.Enforce, WouldDeny: bad && r.mode < enforce.Enforce, WouldMode: r.mode}
@@ -56,6 +59,9 @@ func asks(t *testing.T, r ruler) (*Guard, *[]platform.Decision, *[]string) {
 		seen := platform.Seen{Kind: "text", Late: bytes.Contains(b, []byte("slow"))}
 		if n := bytes.Count(b, []byte("guilty")); n > 0 {
 			seen.Found = []fact.SensitiveFound{{Pattern: "guilt", Setting: "dlp.patterns", Count: n, Mark: "m"}}
+		}
+		if bytes.Contains(b, []byte("sealed")) {
+			seen.Unread = []string{"encrypted"}
 		}
 		return seen, nil
 	}
@@ -93,6 +99,7 @@ func TestLookInto(t *testing.T) {
 		{"late", judging{mode: enforce.Enforce}, text("slow"), true, 1, 0, true},
 		{"late, and that is free", judging{mode: enforce.Enforce, free: true}, text("slow"), false, 1, 0, true},
 		{"late, and found", judging{mode: enforce.Enforce, free: true}, text("slow and guilty"), true, 1, 1, false},
+		{"not all of it can be read", judging{mode: enforce.Enforce}, text("sealed"), false, 1, 0, false},
 		{"it ends the scanner", judging{mode: enforce.Enforce}, text("crash"), true, 1, 0, true},
 	} {
 		g, told, names := asks(t, c.r)

@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/fanotify"
 	"github.com/warderd/warder/platform/mountinfo"
 	"github.com/warderd/warder/platform/paths"
 )
@@ -28,7 +28,7 @@ type job struct {
 	mark     unix.FileHandle // finds it under any name, where its file system has such handles
 	path     string          // as it was seen last through a mount that the agent knows; "" if it never was
 	size     uint64
-	who      writer
+	who      fanotify.Writer
 	turn     int    // of its notices: a newer one is another job
 	queued   bool   // it waits for its first try
 	nameless bool   // it has no name, and can get one
@@ -36,13 +36,6 @@ type job struct {
 	next     time.Time
 	wait     time.Duration
 	told     bool
-}
-
-// writer is who closed a file last.
-type writer struct {
-	pid     int32
-	uid     uint32
-	program string
 }
 
 // taken is what became of a file.
@@ -75,7 +68,7 @@ func (t *taker) look(f *os.File, pid int32, jobs chan job) {
 		_ = f.Close()
 		return
 	}
-	j := job{inode: inode{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}, f: f, size: st.Size, who: writerOf(pid)}
+	j := job{inode: inode{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}, f: f, size: st.Size, who: fanotify.WriterOf(pid)}
 	if h, _, err := unix.NameToHandleAt(fd, "", unix.AT_EMPTY_PATH); err == nil {
 		j.mark = h
 	}
@@ -125,20 +118,6 @@ func (t *taker) agents(fd int, j *job) bool {
 		}
 	}
 	return false
-}
-
-// writerOf says who a process is. It may have ended.
-func writerOf(pid int32) writer {
-	w := writer{pid: pid, program: "a program"}
-	dir := fmt.Sprintf("/proc/%d", pid)
-	var st unix.Stat_t
-	if unix.Stat(dir, &st) == nil {
-		w.uid = st.Uid
-		if name := line(dir + "/comm"); name != "" {
-			w.program = enforce.Plain(name)
-		}
-	}
-	return w
 }
 
 // put puts a file into the list, or a newer notice of one that is there. ok is false if there is no room, which counts as lost.

@@ -191,7 +191,7 @@ func (g *LimitGuard) taken(t taken) {
 		return
 	}
 	// Who writes a thousand files is told of as often as who is refused a thousand times.
-	who, what := fmt.Sprintf("%d@%d %d", t.dev, x.Turn, t.who.uid), t.id
+	who, what := fmt.Sprintf("%d@%d %d", t.dev, x.Turn, t.who.UID), t.id
 	if t.id == "" {
 		what = fmt.Sprint(t.ino)
 	}
@@ -209,7 +209,7 @@ func (g *LimitGuard) taken(t taken) {
 	for _, m := range list[i].mountsOf(all) {
 		limited = limited && is[m.Dev]
 	}
-	note := fmt.Sprintf("%s (pid %d, user %d) wrote %s, %d bytes: ", t.who.program, t.who.pid, t.who.uid, g.file(t.path), t.size)
+	note := fmt.Sprintf("%s wrote %s, %d bytes: ", t.who, g.file(t.path), t.size)
 	if t.id != "" {
 		note += "what was in it was taken off the disk, and is in quarantine as " + t.id
 	} else {

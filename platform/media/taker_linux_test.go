@@ -157,7 +157,7 @@ func TestTaker(t *testing.T) {
 	d.sh("test $(stat -c %s fits) = 1048576 && cmp fits copied")
 	e := d.events()[0]
 	list, _, _ := d.store.List()
-	if e.id != list[0].ID || e.size != 1048577 || e.path != filepath.Join(d.at, "large") || list[0].Path != e.path || e.who.program == "" {
+	if e.id != list[0].ID || e.size != 1048577 || e.path != filepath.Join(d.at, "large") || list[0].Path != e.path || e.who.Program == "" {
 		t.Errorf("%+v %+v", e, list)
 	}
 	to := filepath.Join(t.TempDir(), "back")

@@ -406,7 +406,7 @@ func (g *Guard) tell(it item, v enforce.Verdict, taken, why string) {
 	case why != "":
 		note += ": " + why
 	}
-	g.hand(&it, v, r, done, note)
+	g.hand(&it, "", v, r, done, note)
 }
 
 // tellLate tells of a file that could not be looked into in time.
@@ -416,13 +416,24 @@ func (g *Guard) tellLate(it item, why string) {
 		return
 	}
 	it.fact = fact.Sensitive{Where: fact.InFile, Place: it.place.name, Bytes: it.size, Found: []fact.SensitiveFound{}, Late: true}
-	g.hand(&it, r.Sensitive(&it.fact), r, enforce.Reading{State: enforce.Unknown, How: "it could not be looked into"},
+	g.hand(&it, "", r.Sensitive(&it.fact), r, enforce.Reading{State: enforce.Unknown, How: "it could not be looked into"},
 		fmt.Sprintf("%s wrote %s, %d bytes, which could not be looked into in time: %s", it.who, g.file(it.path), it.size, why))
 }
 
-func (g *Guard) hand(it *item, v enforce.Verdict, r rules, done enforce.Reading, note string) {
+// tellUnread tells of a file in which nothing was found, of which parts were not read: once in a while of each reason.
+func (g *Guard) tellUnread(it item, v enforce.Verdict) {
+	why := strings.Join(it.fact.Unread, "; ")
+	g.hand(&it, "unread: "+why, v, it.judge, enforce.Reading{State: enforce.Present, Value: "it is still there", How: "the file"},
+		fmt.Sprintf("%s wrote %s, %d bytes; parts of it were not read: %s", it.who, g.file(it.path), it.size, why))
+}
+
+// hand tells of a file. What is told again within the hour is the same file, or what is the same to whoever calls this.
+func (g *Guard) hand(it *item, what string, v enforce.Verdict, r rules, done enforce.Reading, note string) {
 	// Who writes a thousand files is told of as often as who is refused a thousand times.
-	who, what := fmt.Sprintf("%s %d %s", it.place.name, it.who.uid, done.Value), fmt.Sprintf("%d %d %d", it.dev, it.ino, it.stamp.mtime)
+	who := fmt.Sprintf("%s %d %s", it.place.name, it.who.UID, done.Value)
+	if what == "" {
+		what = fmt.Sprintf("%d %d %d", it.dev, it.ino, it.stamp.mtime)
+	}
 	g.tells.Lock()
 	news := g.told.News(who, what)
 	if news {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
+	"github.com/warderd/warder/platform/fanotify"
 )
 
 // item is a file that is not known to be clean.
@@ -27,7 +27,7 @@ type item struct {
 	handle  *unix.FileHandle // finds it on its disk under any name, where the file system has such handles
 	size    int64
 	stamp   stamp // when it was looked into
-	who     writer
+	who     fanotify.Writer
 	state   state
 	again   bool // it was written again while it was looked into
 	came    time.Time
@@ -62,35 +62,6 @@ func (it *item) shut() {
 		later(it.f)
 		it.f = nil
 	}
-}
-
-// writer is who closed a file last.
-type writer struct {
-	pid     int32
-	uid     uint32
-	program string
-}
-
-// writerOf says who a process is. It may have ended.
-func writerOf(pid int32) writer {
-	w := writer{pid: pid, program: "a program"}
-	dir := fmt.Sprintf("/proc/%d", pid)
-	var st unix.Stat_t
-	if unix.Stat(dir, &st) == nil {
-		w.uid = st.Uid
-		if b, err := os.ReadFile(dir + "/comm"); err == nil && len(b) > 1 {
-			w.program = enforce.Plain(strings.TrimSpace(string(b)))
-		}
-	}
-	return w
-}
-
-// String says who it was, for events.
-func (w writer) String() string {
-	if w.pid == 0 {
-		return fmt.Sprintf("user %d", w.uid)
-	}
-	return fmt.Sprintf("%s (pid %d, user %d)", w.program, w.pid, w.uid)
 }
 
 // looking looks into one file after the other: first those for which somebody waits.
@@ -181,22 +152,12 @@ func (p *place) look(it *item, f *os.File) {
 	var seen platform.Seen
 	before, err := statOf(fd)
 	if err == nil && r != nil {
-		for range 2 { // another document may have ended the program, or it hangs: then it says nothing at all, and another one is asked
-			ctx, cancel := context.WithTimeout(all, lookLimit)
-			seen, err = p.g.look(ctx, f, filepath.Base(it.path))
-			cancel()
-			if err == nil && !(seen.Late && seen.Kind == "") || all.Err() != nil {
-				break
-			}
-		}
+		seen, err = p.g.look.Twice(all, lookLimit, f, filepath.Base(it.path))
 	}
 	if err == nil {
 		after, err = statOf(fd)
 	}
-	is := fact.Sensitive{Where: fact.InFile, Place: p.name, Kind: seen.Kind, Bytes: before.stamp.size, Found: seen.Found, Late: len(seen.Found) == 0 && (seen.Late || err != nil)}
-	if is.Found == nil {
-		is.Found = []fact.SensitiveFound{}
-	}
+	is := seen.Fact(fact.InFile, p.name, before.stamp.size, err)
 	var v enforce.Verdict
 	if r != nil {
 		v = r.Sensitive(&is)
@@ -243,8 +204,8 @@ func (p *place) look(it *item, f *os.File) {
 		go p.g.tell(*it, v, "", "")
 		p.forget(it, true)
 	default:
-		if len(seen.Unread) > 0 {
-			p.log.Debug("part of a file was not read", "why", seen.Unread[0])
+		if len(is.Unread) > 0 {
+			go p.g.tellUnread(*it, v)
 		}
 		if before.stamp == it.stamp && it.stamp.settled() && unwritten(fd) {
 			if len(p.clean) >= maxClean {

@@ -179,10 +179,10 @@ func (p *place) asked(fd int32, st *stat) {
 			if err == nil {
 				go unix.Close(own) //nolint:errcheck // it was not written
 			}
-			p.tooMany(fd, &item{inode: st.id, place: p, path: path, who: writer{uid: st.uid}, size: st.stamp.size, stamp: st.stamp})
+			p.tooMany(fd, &item{inode: st.id, place: p, path: path, who: fanotify.Writer{UID: st.uid}, size: st.stamp.size, stamp: st.stamp})
 			return
 		}
-		it = &item{inode: st.id, place: p, came: time.Now(), f: os.NewFile(uintptr(own), "asked"), path: path, who: writer{uid: st.uid}, size: st.stamp.size}
+		it = &item{inode: st.id, place: p, came: time.Now(), f: os.NewFile(uintptr(own), "asked"), path: path, who: fanotify.Writer{UID: st.uid}, size: st.stamp.size}
 		it.known(st, own)
 		p.items[st.id] = it
 	}
@@ -326,9 +326,9 @@ func (p *place) written(f *os.File, pid int32) {
 	}
 	it.shut()
 	it.f, it.path, it.size, it.state, it.wait, it.came = f, path, st.stamp.size, waiting, 0, time.Now()
-	it.who = writer{uid: st.uid}
+	it.who = fanotify.Writer{UID: st.uid}
 	if pid > 0 {
-		it.who = writerOf(pid)
+		it.who = fanotify.WriterOf(pid)
 	}
 	it.known(&st, fd)
 	p.nudge()

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/warderd/warder/enforce"
-	"github.com/warderd/warder/enforce/fact"
+	"github.com/warderd/warder/platform"
 )
 
 // Name is the capability's.
@@ -43,14 +43,7 @@ const (
 
 // rules is the interface of the section's rules.
 type rules interface {
-	// SensitiveMode is the strictest mode in which something is looked for; Off: nothing is.
-	SensitiveMode() enforce.Mode
-	// Holds reports whether something is refused if it is found.
-	HoldsSensitive() bool
-	// SensitiveKey is another one if anything is judged differently.
-	SensitiveKey() string
-	Sensitive(*fact.Sensitive) enforce.Verdict
-	SensitiveReason(enforce.Verdict, *fact.Sensitive) (reason, nearest string)
+	platform.SensitiveRules
 	// LateIsFree says what becomes of a file that cannot be looked into in time.
 	LateIsFree() bool
 	PlainPaths() bool

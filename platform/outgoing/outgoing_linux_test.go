@@ -144,6 +144,9 @@ func (l *lab) begin() {
 			if n := bytes.Count(b, []byte(secret)); n > 0 {
 				return platform.Seen{Kind: "text", Found: []fact.SensitiveFound{{Pattern: "canary", Setting: string(setting), Count: n, Mark: "aa"}}}, err
 			}
+			if bytes.HasPrefix(b, []byte("sealed")) {
+				return platform.Seen{Kind: "zip", Unread: []string{"encrypted"}}, err
+			}
 			return platform.Seen{Kind: "text"}, err
 		}}
 	if err := platform.Join([]platform.Capability{c, {Uses: []platform.Port{
@@ -449,6 +452,28 @@ func TestLate(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Error("it waits for ever")
+	}
+}
+
+// What leaves and could not be read whole is told, once in a while of each reason, and nothing is done about it.
+func TestUnread(t *testing.T) {
+	l := newLab(t)
+	for n, mode := range []enforce.Mode{enforce.Enforce, enforce.Monitor} {
+		l.set(policy{mode: mode})
+		for i := range 3 {
+			if out := l.sh(fmt.Sprintf("echo sealed >$disk/%[1]d; echo sealed >$sync/%[1]d; cat $disk/%[1]d $sync/%[1]d", 10*n+i)); out != "sealed\nsealed\n" {
+				t.Errorf("%s: %q", mode, out)
+			}
+		}
+		l.wait("it is told", func() bool { return l.told("parts of it were not read: encrypted") == 2 })
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, d := range l.said {
+		x := d.Fact.(*fact.Sensitive)
+		if !d.Verdict.Allow || d.Verdict.WouldDeny || d.Taken || x.Late || len(x.Found) > 0 || len(x.Unread) != 1 || x.Unread[0] != "encrypted" {
+			t.Errorf("%+v %+v", d, x)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,7 +51,7 @@ type document struct {
 
 	rules   int // by which it is, or was, looked into
 	done    bool
-	judge   judge
+	judge   platform.SensitiveRules
 	verdict enforce.Verdict
 	is      fact.Sensitive
 	why     string // it could not be looked into
@@ -326,7 +327,7 @@ func (w *watch) study(d *document) {
 		} else {
 			w.answer(d, true)
 		}
-		tells := d.verdict.Allow && (len(is.Found) > 0 || is.Late)
+		tells := d.verdict.Allow && is.Noteworthy()
 		w.count(d, is.Late)
 		w.mu.Unlock()
 		if tells {
@@ -344,25 +345,14 @@ func (w *watch) count(d *document, late bool) {
 	}
 }
 
-// look looks into a document, twice if need be: another document may have ended the program, or it hangs. Then it says nothing at all,
-// and another one is asked.
+// look looks into a document.
 func (w *watch) look(d *document) (is fact.Sensitive, why string) {
-	var seen platform.Seen
-	var err error
-	for range 2 {
-		ctx, cancel := context.WithTimeout(w.ctx, w.j.limit)
-		seen, err = w.j.look(ctx, d.f, platform.AsIs)
-		cancel()
-		if err == nil && !(seen.Late && seen.Kind == "") || w.ctx.Err() != nil {
-			break
-		}
-	}
-	is = fact.Sensitive{Where: fact.InPrintJob, Kind: seen.Kind, Bytes: d.size, Found: seen.Found, Late: len(seen.Found) == 0 && (seen.Late || err != nil)}
-	if is.Found == nil {
-		is.Found = []fact.SensitiveFound{}
-	}
-	if is.Late {
+	seen, err := w.j.look.Twice(w.ctx, w.j.limit, d.f, platform.AsIs)
+	switch is = seen.Fact(fact.InPrintJob, "", d.size, err); {
+	case is.Late:
 		why = tookTooLong
+	case len(is.Unread) > 0:
+		why = "parts of it were not read: " + strings.Join(is.Unread, "; ")
 	}
 	if err != nil {
 		why = "it could not be looked into: " + err.Error()

@@ -38,7 +38,7 @@ type Jobs struct {
 	limit   time.Duration // a document may take
 	retry   time.Duration // a document that could not be looked into is looked into again; 0: later each time
 
-	ruling    atomic.Pointer[judge]
+	ruling    atomic.Pointer[platform.SensitiveRules]
 	stopped   atomic.Bool
 	refreshes sync.Mutex
 	mu        sync.Mutex
@@ -62,20 +62,8 @@ func newJobs(h platform.Host, q *Queues) *Jobs {
 	return &Jobs{log: h.Log, off: q.off, spooler: q.spooler, proc: q.proc, config: q.config, spool: q.spool, wait: askWait, limit: lookLimit}
 }
 
-// judge is what the section's rules say of sensitive data.
-type judge interface {
-	// SensitiveMode is the strictest mode in which something is looked for; Off: nothing is.
-	SensitiveMode() enforce.Mode
-	// HoldsSensitive reports whether something is refused if it is found.
-	HoldsSensitive() bool
-	// SensitiveKey is another one if anything is judged differently.
-	SensitiveKey() string
-	Sensitive(*fact.Sensitive) enforce.Verdict
-	SensitiveReason(enforce.Verdict, *fact.Sensitive) (reason, nearest string)
-}
-
 // rules are those in force; nil: nothing is looked for.
-func (j *Jobs) rules() judge {
+func (j *Jobs) rules() platform.SensitiveRules {
 	if r := j.ruling.Load(); r != nil {
 		return *r
 	}
@@ -87,7 +75,7 @@ func (j *Jobs) Section() string { return settingNamed.Section() }
 
 // Load replaces the rules. What was looked into by those before is looked into again when it is opened.
 func (j *Jobs) Load(r platform.Rules) error {
-	s, ok := r.(judge)
+	s, ok := r.(platform.SensitiveRules)
 	switch {
 	case r != nil && !ok:
 		return platform.Unsupported{Feature: "looking into print jobs", Need: "rules that judge them"}
@@ -390,7 +378,7 @@ func (j *Jobs) missed(why string) {
 type told struct {
 	file    file
 	job     job
-	judge   judge
+	judge   platform.SensitiveRules
 	verdict enforce.Verdict
 	is      fact.Sensitive
 	done    string
@@ -415,6 +403,9 @@ func (j *Jobs) tell(t told) {
 		text += ": " + t.note
 	}
 	who, what := t.job.queue+" "+t.done, fmt.Sprintf("%d %d %d %v", t.file.Dev, t.file.Ino, t.file.mtime, t.is.Late)
+	if !t.is.Late && len(t.is.Found) == 0 { // not read whole: once in a while of each reason
+		who, what = t.job.queue+" unread", t.job.user+" "+strings.Join(t.is.Unread, "; ")
+	}
 	j.mu.Lock()
 	news, before := j.known.News(who, what), j.known.Knows(who, what)
 	if news {

@@ -86,6 +86,9 @@ func (x *press) jobs(s *spooler, config, spool string, wait time.Duration) *Jobs
 			case <-time.After(time.Duration(x.slow.Load())):
 			}
 			s := platform.Seen{Kind: "text", Late: x.fails.Load()}
+			if bytes.HasPrefix(b, []byte("sealed")) {
+				s.Unread = []string{"encrypted"}
+			}
 			if n := bytes.Count(b, []byte("CANARY")); n > 0 && !s.Late {
 				s.Found = []fact.SensitiveFound{{Pattern: "canary", Setting: string(settingNamed), Count: n, Mark: "aa"}}
 			}
@@ -260,6 +263,18 @@ func TestJobs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What could not be read whole is told, and printed.
+func TestJobsUnread(t *testing.T) {
+	t.Parallel()
+	x := newPress(t, policy{mode: enforce.Enforce}, askWait)
+	x.print("sealed;")
+	d := x.saw("allow=true would=false", "done="+jobFree, "taken=false", "parts of it were not read: encrypted")
+	if f := d.Fact.(*fact.Sensitive); f.Late || len(f.Found) > 0 || len(f.Unread) != 1 {
+		t.Errorf("%+v", f)
+	}
+	eventually(t, "it is printed", func() bool { return x.printed() == "sealed;" })
 }
 
 // Below enforce mode nothing waits and nothing is held.

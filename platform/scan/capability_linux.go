@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -139,7 +140,8 @@ func (l *Looker) look(ctx context.Context, f *os.File, name string) (platform.Se
 	if err != nil {
 		return platform.Seen{}, err
 	}
-	out := platform.Seen{Kind: v.Kind, Unread: v.Unread, Late: v.Late, Took: v.Took}
+	out := platform.Seen{Kind: v.Kind, Late: v.Late, Took: v.Took,
+		Unread: slices.DeleteFunc(slices.Clone(v.Unread), func(why string) bool { return why == Late })}
 	called := l.sets[v.Rules]
 	for _, x := range v.Found {
 		if x.Pattern >= len(called) {
