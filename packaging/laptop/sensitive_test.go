@@ -50,6 +50,10 @@ for i in range(30):
     with zipfile.ZipFile(b, "w", zipfile.ZIP_DEFLATED) as z: z.writestr(name, data)
     data, name = b.getvalue(), "n.zip"
 open("nested", "wb").write(data)
+with zipfile.ZipFile("sealed", "w") as z: z.writestr("t", "harmless")
+b = bytearray(open("sealed", "rb").read())
+for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)): b[b.find(mark) + at] |= 1  # encrypted, it says
+open("sealed", "wb").write(b)
 open("xref", "wb").write(b"%%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 1 0 R/Kids[1 0 R]>>endobj\nxref\n0 99999999\n" + b"1 0 obj<</Length 99999999999>>stream\n" * 50 + b"startxref\n-7\n%%%%EOF\n")
 E
 truncate -s 10G sparse; chmod 755 /srv/docs; chmod 644 /srv/docs/*`, canary)
@@ -90,9 +94,12 @@ truncate -s 10G sparse; chmod 755 /srv/docs; chmod 644 /srv/docs/*`, canary)
 		r.sh("test ! -s /run/stick/%[1]s && test ! -s /home/ann/Nextcloud/deep/%[1]s", doc)
 	}
 	// Below the count, and what is harmless, stays; so does what hurts who reads it.
-	r.sh(ann + "sh -c 'cd /srv/docs; cp one harmless bomb nested xref /run/stick; cp one harmless bomb nested xref sparse /home/ann/Nextcloud'")
+	r.sh(ann + "sh -c 'cd /srv/docs; cp one harmless bomb nested xref sealed /run/stick; cp one harmless bomb nested xref sparse /home/ann/Nextcloud'")
 	r.wait("all are looked into", `warder check-in >/dev/null; ! warder status --json | grep -q 'wait to be looked into'; cmp /srv/docs/one /run/stick/one && cmp /srv/docs/bomb /run/stick/bomb && cmp /srv/docs/nested /run/stick/nested && cmp /srv/docs/xref /run/stick/xref && cmp /srv/docs/harmless /home/ann/Nextcloud/harmless`)
 	taken("nothing more", 0)
+	for _, why := range []string{"encrypted", "archives inside archives, more than three deep"} {
+		r.wait("what was not read is told", `warder events --last 50 --json | grep -q 'parts of it were not read: [a-z,; -]*%s'`, why)
+	}
 	// Who opens it at once does not get it: a sync client that hears of it when we do.
 	r.sh(bob + `sh -c 'for i in 1 2 3 4 5 6 7 8; do cp /srv/docs/text /home/bob/Dropbox/at$i; cat /home/bob/Dropbox/at$i; done' 2>/dev/null | grep -c ` + canary + ` | grep -qx 0`)
 	taken("bob's are taken", 8)
@@ -118,6 +125,20 @@ truncate -s 10G sparse; chmod 755 /srv/docs; chmod 644 /srv/docs/*`, canary)
 		}
 		taken(do, 1)
 	}
+
+	// With dlp.scan_timeout deny nobody opens what could not be looked into; it is there again as soon as it was.
+	r.set(fmt.Sprintf(looked, "enforce", `,"scan_timeout":"deny"`))
+	r.wait("it is looked for", lookedInto, 1, 2)
+	r.sh("mount --bind /bin/false /usr/lib/warder/warder-scan; pkill -KILL -f '^warder-scan child'; true")
+	for _, place := range []string{"/run/stick", "/home/ann/Nextcloud"} {
+		r.sh(ann+"sh -c 'cp /srv/docs/harmless %[1]s/late; ! cat %[1]s/late 2>/dev/null'", place)
+	}
+	r.wait("both are held", `test "$(warder events --last 20 --json | grep 'it may not be opened until then' | grep -c '"denied"')" -ge 2`)
+	t.Log(r.finding("dlp.scan_timeout"))
+	r.sh("umount /usr/lib/warder/warder-scan")
+	r.wait("they are looked into again", ann+"cmp /srv/docs/harmless /run/stick/late && cmp /srv/docs/harmless /home/ann/Nextcloud/late")
+	r.set(fmt.Sprintf(looked, "enforce", ""))
+	r.wait("it is looked for", lookedInto, 1, 2)
 
 	// The agent is killed again and again while files come: nothing is lost, and nothing is kept twice.
 	r.sh(ann + `sh -c 'mkdir -p /run/stick/many; for i in $(seq 30); do cp /srv/docs/text /run/stick/many/f$i; cp /srv/docs/text /home/ann/Nextcloud/f$i; sleep 0.2; done' >/dev/null 2>&1 &

@@ -285,6 +285,11 @@ func (r *rig) copies(ann string) {
 	pastes("what is not is pasted nowhere", hers, "")
 	r.told("denied", "what was copied in xclip")
 	r.wait("it is told what was found", `warder events --last 20 --json | grep '"denied"' | grep 'what was copied in xclip' | grep -q 'project (1)'`)
+	// Nor while the agent is killed again and again: the helper has it, and hands it to nobody before it is known.
+	r.sh("for i in 1 2 3 4; do systemctl kill -s KILL warder; for j in 1 2; do test -z \"$(timeout 10 %[1]sxsel -o -b)\" || exit 1; sleep 0.5; done; done", hers)
+	r.wait("the agent is back", "warder status >/dev/null")
+	looks()
+	pastes("it is pasted nowhere still", hers, "")
 	copied(his, "bob has 4111 1111 1111 1111 and 5500-0000-0000-0004")
 	pastes("nor what bob has copied", his, "")
 	copied(hers, "one card, 4111 1111 1111 1111, is not enough")

@@ -342,15 +342,16 @@ func (g *Guard) Stop() {
 
 // before is until when everything was looked into by the agent before this one; now, if there was none.
 func (g *Guard) before() time.Time {
+	now := time.Now().Add(-coarse)
 	b, err := durable.Read(g.until, 64)
 	if err != nil {
-		return time.Now()
+		return now
 	}
 	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-	if at := time.Unix(0, n); err == nil && at.Before(time.Now()) {
+	if at := time.Unix(0, n); err == nil && at.Before(now) {
 		return at
 	}
-	return time.Now()
+	return now
 }
 
 // noteEvery is how often that is written at most. It is in memory, and lost when the machine is.

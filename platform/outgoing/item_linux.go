@@ -226,11 +226,11 @@ func (it *item) wanted() bool {
 
 // settled reports whether a file that is changed now gets another stamp: its times can be coarse.
 func (s stamp) settled() bool {
-	coarse := 20 * time.Millisecond
+	lag := coarse
 	if s.mtime%1e9 == 0 && s.ctime%1e9 == 0 {
-		coarse = 2500 * time.Millisecond // vfat has two seconds, old file systems one
+		lag = 2500 * time.Millisecond // vfat has two seconds, old file systems one
 	}
-	return time.Since(s.newest()) > coarse
+	return time.Since(s.newest()) > lag
 }
 
 // unwritten reports whether nobody can write to a file without opening it first: who has it mapped does not change its times.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -289,6 +290,12 @@ func (p *place) written(f *os.File, pid int32) {
 	if err != nil { // as it is now: an earlier notice may be about a later state
 		later(f)
 		return
+	}
+	if p.app != "" && strings.HasPrefix(filepath.Base(path), asideName) {
+		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) { // the name that we gave it to remove it, which is done
+			later(f)
+			return
+		}
 	}
 	it := p.items[st.id]
 	if it != nil && it.taking {

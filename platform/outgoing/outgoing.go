@@ -28,6 +28,7 @@ const (
 	armWait    = 2 * time.Second // a file system may take to let itself be watched
 	leaseTries = 20
 	leasePause = 10 * time.Millisecond
+	coarse     = 20 * time.Millisecond // what is written now may have a time that is so much earlier
 
 	maxItems = 512     // files that wait, each open
 	maxHeld  = 4096    // files that are held
