@@ -170,17 +170,13 @@ func (a *Agent) getSession(_ context.Context, c caller, _ *http.Request, _ []byt
 // postSession answers the helper of a session once there is something to show, or after a while.
 func (a *Agent) postSession(ctx context.Context, c caller, _ *http.Request, body []byte) (any, error) {
 	var t session.Turn
-	if err := json.Unmarshal(body, &t); err != nil {
-		return nil, &localapi.Error{Status: http.StatusBadRequest, Message: "the request cannot be read: " + err.Error()}
-	}
-	uid, err := strconv.ParseUint(c.UID, 10, 32)
+	uid, err := fromSession(c, body, &t)
 	if err != nil {
-		return nil, &localapi.Error{Status: http.StatusForbidden, Message: "this is for a program of a login session"}
+		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := a.whileUp(ctx)
 	defer cancel()
-	defer context.AfterFunc(a.ctx, cancel)()
-	answer, err := a.helpers.turn(ctx, uint32(uid), c.Session, t)
+	answer, err := a.helpers.turn(ctx, uid, c.Session, t)
 	answer.Version = a.o.Version
 	return answer, err
 }
@@ -188,26 +184,43 @@ func (a *Agent) postSession(ctx context.Context, c caller, _ *http.Request, body
 // putSession notes what a session's helper says while it waits for an answer.
 func (a *Agent) putSession(_ context.Context, c caller, _ *http.Request, body []byte) (any, error) {
 	var s session.Said
-	if err := json.Unmarshal(body, &s); err != nil {
-		return nil, &localapi.Error{Status: http.StatusBadRequest, Message: "the request cannot be read: " + err.Error()}
-	}
-	uid, err := strconv.ParseUint(c.UID, 10, 32)
+	uid, err := fromSession(c, body, &s)
 	if err != nil {
-		return nil, &localapi.Error{Status: http.StatusForbidden, Message: "this is for a program of a login session"}
+		return nil, err
 	}
-	return nil, a.helpers.hears(uint32(uid), c.Session, &s)
+	return nil, a.helpers.hears(uid, c.Session, &s)
 }
 
 // askSession answers what a part of a session's helper asks.
 func (a *Agent) askSession(ctx context.Context, c caller, q *http.Request, body io.Reader) (any, error) {
-	uid, err := strconv.ParseUint(c.UID, 10, 32)
+	uid, err := fromSession(c, nil, nil)
 	if err != nil {
-		return nil, &localapi.Error{Status: http.StatusForbidden, Message: "this is for a program of a login session"}
+		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := a.whileUp(ctx)
 	defer cancel()
-	defer context.AfterFunc(a.ctx, cancel)()
-	return a.helpers.ask(ctx, uint32(uid), c.Session, q.Header.Get(session.RunHeader), q.PathValue("part"), q.Header.Get("Content-Type"), body)
+	return a.helpers.ask(ctx, uid, c.Session, q.Header.Get(session.RunHeader), q.PathValue("part"), q.Header.Get("Content-Type"), body)
+}
+
+// fromSession reads what a session's helper says, if it is JSON, and whose it is.
+func fromSession(c caller, body []byte, to any) (uid uint32, err error) {
+	if to != nil {
+		if err := json.Unmarshal(body, to); err != nil {
+			return 0, &localapi.Error{Status: http.StatusBadRequest, Message: "the request cannot be read: " + err.Error()}
+		}
+	}
+	n, err := strconv.ParseUint(c.UID, 10, 32)
+	if err != nil {
+		return 0, &localapi.Error{Status: http.StatusForbidden, Message: "this is for a program of a login session"}
+	}
+	return uint32(n), nil
+}
+
+// whileUp ends with a request, or with the agent.
+func (a *Agent) whileUp(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(a.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // Doctor is what "warder doctor" shows.
