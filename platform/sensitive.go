@@ -3,6 +3,7 @@ package platform
 import (
 	"context"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/warderd/warder/enforce"
@@ -35,7 +36,8 @@ func (look LookInto) Twice(ctx context.Context, limit time.Duration, f *os.File,
 		once, cancel := context.WithTimeout(ctx, limit)
 		seen, err = look(once, f, name)
 		cancel()
-		if err == nil && !(seen.Late && seen.Kind == "") || ctx.Err() != nil {
+		end, has := ctx.Deadline()
+		if err == nil && !(seen.Late && seen.Kind == "") || ctx.Err() != nil || has && time.Until(end) < time.Second {
 			break
 		}
 	}
@@ -53,7 +55,8 @@ type Seen struct {
 
 // Fact is a document of so many bytes, of which this was seen, or of which an error says why nothing was.
 func (s Seen) Fact(where, place string, size int64, err error) fact.Sensitive {
-	is := fact.Sensitive{Where: where, Place: place, Kind: s.Kind, Bytes: size, Found: s.Found, Unread: s.Unread, Late: len(s.Found) == 0 && (s.Late || err != nil)}
+	is := fact.Sensitive{Where: where, Place: place, Kind: s.Kind, Bytes: size, Found: s.Found, Unread: slices.Clone(s.Unread), Late: len(s.Found) == 0 && (s.Late || err != nil)}
+	slices.Sort(is.Unread)
 	if is.Found == nil {
 		is.Found = []fact.SensitiveFound{}
 	}

@@ -224,7 +224,7 @@ func (r *Rules) SensitiveReason(v enforce.Verdict, x *fact.Sensitive) (reason, n
 		return "it could not be looked into in time, and dlp.scan_timeout is allow", "set dlp.scan_timeout to deny"
 	}
 	if len(x.Unread) > 0 && len(x.Found) == 0 {
-		return "nothing that the policy looks for was found in what could be read of it; not read: " + strings.Join(x.Unread, "; "), ""
+		return "nothing that the policy looks for was found in what could be read of it", ""
 	}
 	return "nothing that the policy looks for was found in it", ""
 }

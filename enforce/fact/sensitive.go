@@ -67,9 +67,23 @@ type Sensitive struct {
 	Found []SensitiveFound `json:"found"`
 	// Late says that it could not be looked into in time.
 	Late bool `json:"late,omitempty"`
-	// Unread says why parts of it were not read: "encrypted".
+	// Unread says why parts of it were not read (Unreads).
 	Unread []string `json:"unread,omitempty"`
 }
+
+// Why parts of a document are not read, in words for people.
+const (
+	UnreadEncrypted  = "encrypted"
+	UnreadTooDeep    = "archives inside archives, more than three deep"
+	UnreadTooLarge   = "larger than what is looked at"
+	UnreadTooMany    = "more files than are looked at"
+	UnreadBroken     = "damaged, or not what it seems"
+	UnreadForeign    = "a kind of archive, or of packing, that is not opened"
+	UnreadUnlettered = "text in a font that does not say what its characters are"
+)
+
+// Unreads are all of these. There are no others: what a document has in it is in none.
+var Unreads = []string{UnreadEncrypted, UnreadTooDeep, UnreadTooLarge, UnreadTooMany, UnreadBroken, UnreadForeign, UnreadUnlettered}
 
 // Noteworthy reports whether there is something to tell of: data was found, or might be there.
 func (x *Sensitive) Noteworthy() bool { return len(x.Found) > 0 || x.Late || len(x.Unread) > 0 }

@@ -12,10 +12,14 @@ import (
 	"github.com/warderd/warder/platform/platformtest"
 )
 
-// page is what people copy from. It says in its title how much it has, and has another text once something was pasted into it.
+// page is what people copy from. It says in its title how much it has, and has another text once something was pasted into it; nothing is
+// pasted into that one before it was copied.
 const page = `<title>warder 0</title><body><textarea id=a>what is harmless</textarea><script>
+let guilty = false, copied = false
+a.oncopy = () => { copied = guilty }
+a.onpaste = e => { if (guilty && !copied) e.preventDefault() }
 setInterval(() => {
-	if (a.value.length == 32) a.value = "what is guilty"
+	if (a.value.length > 16 && !guilty) { guilty = true; a.value = "what is guilty" }
 	a.focus()
 	document.title = "warder " + a.value.length
 }, 50)</script>`
@@ -73,7 +77,11 @@ func TestLookedBrowsers(t *testing.T) {
 			}
 			copies("16")
 			s.until("it is pasted elsewhere", pasted("what is harmless"))
-			key("End", "ctrl+v")
+			s.until("the browser pastes it, too", func() bool {
+				key("End", "ctrl+v")
+				time.Sleep(300 * time.Millisecond)
+				return has("14")
+			})
 			copies("14")
 			s.until("it is pasted nowhere", pasted(""))
 			for _, form := range []string{"text/html", "STRING", "text/plain;charset=utf-8"} {
@@ -81,8 +89,14 @@ func TestLookedBrowsers(t *testing.T) {
 					t.Errorf("%s: %q", form, out)
 				}
 			}
-			key("End", "ctrl+v")
-			s.until("the browser itself pastes it", func() bool { return has("28") })
+			s.until("the browser itself pastes it", func() bool {
+				key("End", "ctrl+v")
+				time.Sleep(300 * time.Millisecond)
+				return has("(28|42|56)")
+			})
+			if !pasted("")() {
+				t.Error("it is pasted elsewhere then")
+			}
 		})
 	}
 }

@@ -76,13 +76,11 @@ func (g *Guard) lookInto(ctx context.Context, d platform.Desk, contentType strin
 			is.Kind = seen.Kind
 		}
 		is.Found = merge(is.Found, seen.Found)
-		for _, why := range seen.Unread {
-			if !slices.Contains(is.Unread, why) {
-				is.Unread = append(is.Unread, why)
-			}
-		}
+		is.Unread = append(is.Unread, seen.Unread...)
 	}
 	is.Late = is.Late && len(is.Found) == 0
+	slices.Sort(is.Unread)
+	is.Unread = slices.Compact(is.Unread)
 	if r = g.judge(); r == nil { // they have changed meanwhile
 		return Judged{}, nil
 	}
@@ -172,7 +170,11 @@ func (g *Guard) tellCopied(d *platform.Desk, r platform.SensitiveRules, v enforc
 	for _, f := range is.Found {
 		marks = append(marks, f.Pattern+" "+f.Mark)
 	}
-	who, what := fmt.Sprintf("copied %d", d.UID), fmt.Sprintf("copied %s %s %v %v %v %v", d.ID, strings.Join(marks, " "), is.Late, is.Unread, v.Allow, v.WouldMode)
+	who := fmt.Sprintf("copied %d", d.UID)
+	if !is.Late && len(is.Found) == 0 {
+		who += " unread" // however many of these there are, others are told of
+	}
+	what := fmt.Sprintf("copied %s %s %v %v %v %v", d.ID, strings.Join(marks, " "), is.Late, is.Unread, v.Allow, v.WouldMode)
 	g.mu.Lock()
 	if is.Late {
 		g.lates[d.ID]++
@@ -188,6 +190,9 @@ func (g *Guard) tellCopied(d *platform.Desk, r platform.SensitiveRules, v enforc
 	done, note := copiedFree, fmt.Sprintf("in session %s, %d bytes", d.ID, is.Bytes)
 	if !v.Allow {
 		done = copiedKept
+	}
+	if len(is.Unread) > 0 {
+		note += "; parts of it were not read: " + strings.Join(is.Unread, "; ")
 	}
 	if wrong != nil && is.Late {
 		note += ": it could not be looked into: " + wrong.Error()

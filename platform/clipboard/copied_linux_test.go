@@ -124,6 +124,9 @@ func TestLookInto(t *testing.T) {
 		if x.Where != fact.InClipboard || x.Place != "writer" || x.Late != c.late || d.Taken != c.refused || !strings.Contains(d.Note, "in session 2") {
 			t.Errorf("%s: %+v %+v", c.what, d, x)
 		}
+		if sealed := strings.Contains(c.what, "can be read"); sealed != slices.Equal(x.Unread, []string{"encrypted"}) || sealed != strings.Contains(d.Note, "not read: encrypted") {
+			t.Errorf("%s: %q, %s", c.what, x.Unread, d.Note)
+		}
 		if c.count > 0 && (len(x.Found) != 1 || x.Found[0].Count != c.count) { // what is there in two forms is there once
 			t.Errorf("%s: %+v", c.what, x.Found)
 		}

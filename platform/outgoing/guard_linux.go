@@ -434,6 +434,8 @@ func (g *Guard) hand(it *item, what string, v enforce.Verdict, r rules, done enf
 	who := fmt.Sprintf("%s %d %s", it.place.name, it.who.UID, done.Value)
 	if what == "" {
 		what = fmt.Sprintf("%d %d %d", it.dev, it.ino, it.stamp.mtime)
+	} else {
+		who += " unread" // however many of these there are, others are told of
 	}
 	g.tells.Lock()
 	news := g.told.News(who, what)

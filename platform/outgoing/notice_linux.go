@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -291,11 +290,9 @@ func (p *place) written(f *os.File, pid int32) {
 		later(f)
 		return
 	}
-	if p.app != "" && strings.HasPrefix(filepath.Base(path), asideName) {
-		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) { // the name that we gave it to remove it, which is done
-			later(f)
-			return
-		}
+	if name, gone := strings.CutSuffix(path, " (deleted)"); gone && int(pid) == os.Getpid() && removed.has(name, false) {
+		later(f) // that was us, too: its name is removed
+		return
 	}
 	it := p.items[st.id]
 	if it != nil && it.taking {
@@ -390,7 +387,7 @@ func (p *place) named(b []byte) {
 			delete(p.dirs, wd)
 			ok = false
 		}
-		if ok && len(raw) > 0 {
+		if ok && len(raw) > 0 && !removed.has(dir+"/"+string(raw), true) {
 			p.arrive(arrival{dir, string(raw), mask&unix.IN_ISDIR != 0})
 		}
 		p.mu.Unlock()

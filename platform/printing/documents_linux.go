@@ -54,7 +54,7 @@ type document struct {
 	judge   platform.SensitiveRules
 	verdict enforce.Verdict
 	is      fact.Sensitive
-	why     string // it could not be looked into
+	why     string // it, or parts of it, could not be looked into
 
 	late    bool // who asked was not let through, because it took too long
 	passed  bool // who asked was let through before it had been looked into

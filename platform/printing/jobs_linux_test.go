@@ -274,7 +274,14 @@ func TestJobsUnread(t *testing.T) {
 	if f := d.Fact.(*fact.Sensitive); f.Late || len(f.Found) > 0 || len(f.Unread) != 1 {
 		t.Errorf("%+v", f)
 	}
-	eventually(t, "it is printed", func() bool { return x.printed() == "sealed;" })
+	x.print("sealed again;") // which is told once in a while
+	eventually(t, "both are printed and looked into", func() bool { return x.printed() == "sealed;sealed again;" && x.looked.Load() >= 2 })
+	time.Sleep(200 * time.Millisecond)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.told) != 1 {
+		t.Errorf("%d events", len(x.told))
+	}
 }
 
 // Below enforce mode nothing waits and nothing is held.

@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/warderd/warder/enforce/fact"
 	"github.com/warderd/warder/platform"
 	"github.com/warderd/warder/platform/platformtest"
 )
@@ -680,13 +681,18 @@ func TestRulesThatFail(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{`{}`, `{"found":[{"pattern":1,"count":2,"mark":"ab"}]}`, `{"error":"x"}`, `[`, `{"found":[{"pattern":-1}]}`} {
+	for _, s := range []string{`{}`, `{"found":[{"pattern":1,"count":2,"mark":"ab"}]}`, `{"error":"x"}`, `[`, `{"found":[{"pattern":-1}]}`, `{"unread":["encrypted"]}`, `{"unread":["the salary of Ann"]}`, `{"unread":["encrypted","encrypted"]}`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, err := Parse(b, 2)
 		if err != nil {
 			return
+		}
+		for i, why := range a.Unread { // nothing of a document gets into events
+			if why != Late && !slices.Contains(fact.Unreads, why) || slices.Contains(a.Unread[:i], why) {
+				t.Errorf("%q", a.Unread)
+			}
 		}
 		for _, x := range a.Found {
 			if x.Pattern < 0 || x.Pattern > 1 || x.Count < 1 {

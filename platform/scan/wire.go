@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/fact"
 )
 
 // What is said over the socket: one message of JSON in each packet, with descriptors beside it.
@@ -83,7 +85,12 @@ func Parse(b []byte, patterns int) (a Answer, err error) {
 		}
 		last = f.Pattern
 	}
-	for _, s := range append([]string{a.Engine, a.Kind, a.Error}, a.Unread...) {
+	for i, s := range a.Unread { // it is in events: nothing that is in a document may be
+		if s != Late && !slices.Contains(fact.Unreads, s) || slices.Contains(a.Unread[:i], s) {
+			return a, errors.New("the scanner's answer says why something was not read in words that are not ours")
+		}
+	}
+	for _, s := range []string{a.Engine, a.Kind, a.Error} {
 		if len(s) > 1000 || enforce.Plain(s) != s {
 			return a, errors.New("the scanner's answer has texts that it may not have")
 		}

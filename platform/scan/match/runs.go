@@ -10,7 +10,7 @@ import (
 )
 
 // run is what every match of some patterns is part of, those of numbers above all: so many bytes after one another, all of a few
-// kinds. Usual text has few of those, and they are found by looking at three bytes of ten or so. The library, which has no word to go
+// kinds. Usual text has few of those, and they are found by looking at three bytes in a run's length. The library, which has no word to go
 // by in such a pattern, looks at all of them: it gets only the runs, and is up to ten times as fast with the other patterns.
 type run struct {
 	may, must [256]bool // the bytes of a run, and those of which it has at least so many
@@ -21,7 +21,8 @@ const (
 	shortRun  = 8   // bytes: below that too many must be looked at
 	mostRuns  = 16  // kinds of runs, a bit each
 	usualRun  = 0.5 // how much of usual text may be of a run's bytes
-	restRuns  = 8
+	restRuns  = 8   // after a text with too many, so many are not looked at
+	manyBytes = 64 << 10
 	pieceCost = 128 // looking at a piece costs as much as so many bytes more of it
 )
 
@@ -142,6 +143,9 @@ func (r *runs) find(text []byte, list []area) []area {
 	looked := 0
 	for at := 0; at+2 < len(text); at += r.step {
 		kinds := r.bits[text[at]] & r.bits[text[at+1]] & r.bits[text[at+2]]
+		if kinds == 0 {
+			continue
+		}
 		for ; kinds != 0; kinds &= kinds - 1 {
 			i := bits.TrailingZeros16(kinds)
 			if at < r.past[i] {
@@ -154,7 +158,9 @@ func (r *runs) find(text []byte, list []area) []area {
 			}
 		}
 		if looked+pieceCost*len(list) > len(text)*3/4 {
-			r.rest = restRuns
+			if len(text) > manyBytes { // which says something about what comes after it
+				r.rest = restRuns
+			}
 			return append(list[:0], everything)
 		}
 	}

@@ -19,6 +19,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"github.com/warderd/warder/enforce/fact"
 )
 
 // Limits bound what is taken out of one document.
@@ -41,13 +43,13 @@ type Report struct {
 
 // Reasons for not reading something.
 const (
-	Encrypted  = "encrypted"
-	TooDeep    = "archives inside archives, more than three deep"
-	TooLarge   = "larger than what is looked at"
-	TooMany    = "more files than are looked at"
-	Broken     = "damaged, or not what it seems"
-	Foreign    = "a kind of archive, or of packing, that is not opened"
-	Unlettered = "text in a font that does not say what its characters are"
+	Encrypted  = fact.UnreadEncrypted
+	TooDeep    = fact.UnreadTooDeep
+	TooLarge   = fact.UnreadTooLarge
+	TooMany    = fact.UnreadTooMany
+	Broken     = fact.UnreadBroken
+	Foreign    = fact.UnreadForeign
+	Unlettered = fact.UnreadUnlettered
 )
 
 // Source is a document.
