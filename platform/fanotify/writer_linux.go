@@ -17,9 +17,9 @@ type Writer struct {
 	Program string
 }
 
-// WriterOf says who a process is. It may have ended.
-func WriterOf(pid int32) Writer {
-	w := Writer{PID: pid, Program: "a program"}
+// WriterOf says who a process is. It may have ended: then it counts as the user's whose the file is.
+func WriterOf(pid int32, owner uint32) Writer {
+	w := Writer{PID: pid, UID: owner, Program: "a program"}
 	dir := fmt.Sprintf("/proc/%d", pid)
 	var st unix.Stat_t
 	if unix.Stat(dir, &st) == nil {

@@ -63,12 +63,12 @@ func (t *taker) look(f *os.File, pid int32, jobs chan job) {
 	limit, on := t.state()
 	fd := int(f.Fd()) //nolint:gosec // a descriptor
 	// As the kernel has it: a file system whose program does not answer is not asked.
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_SIZE|unix.STATX_INO, &st); err != nil || !on ||
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_SIZE|unix.STATX_INO|unix.STATX_UID, &st); err != nil || !on ||
 		st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size <= limit {
 		_ = f.Close()
 		return
 	}
-	j := job{inode: inode{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}, f: f, size: st.Size, who: fanotify.WriterOf(pid)}
+	j := job{inode: inode{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}, f: f, size: st.Size, who: fanotify.WriterOf(pid, st.Uid)}
 	if h, _, err := unix.NameToHandleAt(fd, "", unix.AT_EMPTY_PATH); err == nil {
 		j.mark = h
 	}

@@ -388,7 +388,7 @@ func settingOf(x *fact.Sensitive) enforce.Setting {
 
 const (
 	inQuarantine = "it is in quarantine"
-	wasRemoved   = "it was removed, or its disk was, before it could be taken away"
+	wasRemoved   = "its name there was removed, or its disk was, before it could be taken away"
 )
 
 // tell tells of a file with sensitive data: taken is its name in the quarantine, or why says why it is still there; both are empty

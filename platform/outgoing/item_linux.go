@@ -74,7 +74,11 @@ func (p *place) looking() {
 		}
 		var it *item
 		var f *os.File
+		wait := 0
 		for _, x := range p.items {
+			if x.state == waiting || x.state == looking {
+				wait++ // those that are held are many if somebody wants them to be
+			}
 			if x.state == waiting && x.f != nil && (it == nil || x.before(it)) {
 				it = x
 			}
@@ -83,7 +87,7 @@ func (p *place) looking() {
 		switch {
 		case it != nil:
 			it.state, it.again, f = looking, false, it.f
-		case p.behind && p.armed && !p.arming && !p.walking && len(p.items) < maxItems/2:
+		case p.behind && p.armed && !p.arming && !p.walking && wait < maxItems/2:
 			p.behind, p.walking, walk = false, true, true
 		}
 		p.mu.Unlock()

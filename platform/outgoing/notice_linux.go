@@ -332,7 +332,7 @@ func (p *place) written(f *os.File, pid int32) {
 	it.f, it.path, it.size, it.state, it.wait, it.came = f, path, st.stamp.size, waiting, 0, time.Now()
 	it.who = fanotify.Writer{UID: st.uid}
 	if pid > 0 {
-		it.who = fanotify.WriterOf(pid)
+		it.who = fanotify.WriterOf(pid, st.uid)
 	}
 	it.known(&st, fd)
 	p.nudge()

@@ -485,6 +485,136 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
+// quiet waits until all that was written has been looked into.
+func (l *lab) quiet() {
+	l.t.Helper()
+	l.wait("all is looked into", func() bool {
+		return !slices.ContainsFunc(l.places(), func(p *place) bool { return !p.quiet() })
+	})
+}
+
+// python runs a program as the user whose the folder is.
+func (l *lab) python(script string, args ...string) {
+	l.t.Helper()
+	for dir := l.sync; dir != "/"; dir = filepath.Dir(dir) {
+		_ = os.Chmod(dir, 0o755) //nolint:gosec // of a test
+	}
+	c := exec.Command("setpriv", append(append([]string{"--reuid", "1000", "--regid", "1000", "--clear-groups"}, args...), script)...)
+	c.Env = append(os.Environ(), "sync="+l.sync, "home="+l.home, "secret="+secret)
+	if out, err := c.CombinedOutput(); err != nil {
+		l.t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// A file that is written under a name which is gone by then has another one in the folder, and is looked into by that; whatever the name
+// was, also one as we give.
+func TestUnlinked(t *testing.T) {
+	const unlinked = `
+import os, time
+d, secret = os.environ["sync"], os.environ["secret"].encode()
+w = os.open(d + "/NAME", os.O_WRONLY | os.O_CREAT, 0o644)
+os.link(d + "/NAME", d + "/report")
+os.unlink(d + "/NAME")
+time.sleep(0.3)
+os.write(w, secret)
+os.close(w)`
+	for _, name := range []string{".warder-a", "plain"} {
+		for _, mode := range []enforce.Mode{enforce.Monitor, enforce.Enforce} {
+			l := newLab(t)
+			l.set(policy{mode: mode, late: true})
+			l.python(strings.ReplaceAll(unlinked, "NAME", name), "/usr/bin/python3", "-c")
+			l.wait(name+": it is told", func() bool {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				return slices.ContainsFunc(l.said, func(d platform.Decision) bool { return len(d.Fact.(*fact.Sensitive).Found) > 0 })
+			})
+			if mode == enforce.Enforce {
+				l.wait(name+": it is taken", func() bool { return len(l.kept()) == 1 && size(t, l.sync+"/report") == 0 })
+			}
+		}
+	}
+	// The same by another mount of one's own, where our paths lead nowhere.
+	l := newLab(t)
+	l.set(policy{mode: enforce.Enforce, late: true})
+	l.python(`mkdir -p $home/anna/box; mount --bind $sync $home/anna/box && { sleep 0.3; echo $secret; } >$home/anna/box/.warder-x`, "unshare", "-Urm", "sh", "-c")
+	l.wait("it is taken", func() bool { return len(l.kept()) == 1 })
+}
+
+// A directory that came while too much came to be told of is looked into, however old it is; what was there before the folder was watched
+// is not.
+func TestCameUnnoticed(t *testing.T) {
+	l := newLab(t)
+	l.sh("mkdir $home/anna/old $sync/flood $sync/before; for i in 1 2 3; do echo $secret >$home/anna/old/doc$i; done; echo before $secret >$sync/before/doc; sleep 0.5")
+	l.set(policy{mode: enforce.Enforce, late: true})
+	l.sh(`sleep 0.5; /usr/bin/python3 - <<'E'
+import os, time
+s, pids = os.environ["sync"], []
+for k in range(3):
+    p = os.fork()
+    if p == 0:
+        end, n = time.time() + 1.1, s + "/flood/%d" % k
+        os.close(os.open(n, os.O_CREAT | os.O_WRONLY))
+        while time.time() < end:
+            os.rename(n, n + "x")
+            os.rename(n + "x", n)
+        os._exit(0)
+    pids.append(p)
+time.sleep(0.6)
+os.rename(os.environ["home"] + "/anna/old", s + "/old")
+for p in pids:
+    os.waitpid(p, 0)
+E`)
+	l.wait("all of it is taken", func() bool { return len(l.kept()) == 3 })
+	l.quiet()
+	if got := l.sh("cat $sync/before/doc"); got != "before "+secret+"\n" {
+		t.Errorf("what was there before: %q", got)
+	}
+}
+
+// However many are held, what was not noticed is looked for.
+func TestManyHeld(t *testing.T) {
+	l := newLab(t)
+	l.set(policy{mode: enforce.Enforce, late: true})
+	go l.try(`/usr/bin/python3 - <<'E'
+import os, time
+files = []
+for i in range(300):
+    f = open(os.environ["sync"] + "/h%d" % i, "w+")
+    files += [f, open(os.environ["sync"] + "/h%d" % i)]
+    f.write(os.environ["secret"])
+    f.close()
+for i in range(1200):
+    if os.path.exists(os.environ["home"] + "/over"): break
+    time.sleep(0.05)
+E`) //nolint:errcheck // it may have been refused by then
+	l.wait("they are held", func() bool { return l.now().Held >= 290 })
+	for _, p := range l.places() {
+		p.lost("a test")
+	}
+	l.wait("it is looked for", func() bool {
+		return !slices.ContainsFunc(l.places(), func(p *place) bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.behind || p.walking
+		})
+	})
+	l.sh("touch $home/over")
+}
+
+// Who wrote is the file's user if nobody knows any more.
+func TestWriter(t *testing.T) {
+	l := newLab(t)
+	l.set(policy{mode: enforce.Monitor})
+	l.python(`import os
+f = os.open(os.environ["sync"] + "/c", os.O_WRONLY | os.O_CREAT)
+os.write(f, os.environ["secret"].encode())
+os._exit(0)`, "/usr/bin/python3", "-c")
+	l.wait("it is told", func() bool { return l.told("user 1000") > 0 })
+	if l.told("user 0") > 0 {
+		t.Error("it is told as root's")
+	}
+}
+
 // What leaves and could not be read whole is told, once in a while of each reason, and nothing is done about it; however much of it there is,
 // what has sensitive data is told of, too.
 func TestUnread(t *testing.T) {
@@ -496,14 +626,8 @@ func TestUnread(t *testing.T) {
 				t.Errorf("%s: %q", mode, out)
 			}
 		}
-		l.wait("all are looked into", func() bool {
-			for _, p := range l.places() {
-				if !p.quiet() {
-					return false
-				}
-			}
-			return l.looks.Load() >= 6 && l.told("parts of it were not read: encrypted") >= 2
-		})
+		l.wait("all are looked into", func() bool { return l.looks.Load() >= 6 && l.told("parts of it were not read: encrypted") >= 2 })
+		l.quiet()
 		time.Sleep(200 * time.Millisecond) // they are told in the background
 		if n := l.told(""); n != 2 {
 			t.Errorf("%s: %d events", mode, n)

@@ -109,7 +109,10 @@ func (p *place) take(it *item) (id string, err error) {
 			return "", err
 		}
 		return "", errGone
-	case left, ours && p.app != "" && !leadsTo(path, it.inode): // its name there is gone: it lives elsewhere
+	case left:
+		return "", errGone
+	case ours && p.app != "" && !leadsTo(path, it.inode): // its name there is gone: it lives elsewhere, or has another one there
+		p.lost("it may have another name in the folder")
 		return "", errGone
 	case !ours && st.links > 1:
 		return "", errNameless

@@ -138,6 +138,10 @@ func (w *walk) tree(dir *os.File, path string, depth int) error {
 		p.mu.Lock()
 		_, known := p.dirs[int32(wd)] //nolint:gosec // so it is
 		many := !known && len(p.dirs) >= maxDirs
+		if !known && !many && p.walking { // nobody has told that it came: what came with it is as old as it likes
+			defer func(was time.Time) { w.since = was }(w.since)
+			w.since = time.Time{}
+		}
 		if many {
 			_, _ = unix.InotifyRmWatch(w.inot, uint32(wd)) //nolint:gosec // so it is
 		} else {

@@ -404,7 +404,7 @@ func (j *Jobs) tell(t told) {
 	}
 	who, what := t.job.queue+" "+t.done, fmt.Sprintf("%d %d %d %v", t.file.Dev, t.file.Ino, t.file.mtime, t.is.Late)
 	if !t.is.Late && len(t.is.Found) == 0 { // not read whole: once in a while of each reason
-		who, what = t.job.queue+" unread", t.job.user+" "+strings.Join(t.is.Unread, "; ")
+		who, what = t.job.queue+" "+t.job.user+" unread", strings.Join(t.is.Unread, "; ")
 	}
 	j.mu.Lock()
 	news, before := j.known.News(who, what), j.known.Knows(who, what)
