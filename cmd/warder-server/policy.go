@@ -17,10 +17,10 @@ import (
 
 func (a *app) policy() *cobra.Command {
 	c := &cobra.Command{
-		Use: "policy", Short: "Policies: list, show, apply from a file", Args: cobra.NoArgs, RunE: cli.Help,
+		Use: "policy", Short: "Policies: list, show, apply from a file, translate another console's", Args: cobra.NoArgs, RunE: cli.Help,
 		Example: "  warder-server policy list\n  warder-server policy apply engineering.json --dry-run",
 	}
-	c.AddCommand(a.policyList(), a.policyShow(), a.policyApply())
+	c.AddCommand(a.policyList(), a.policyShow(), a.policyApply(), a.policyTranslate())
 	return c
 }
 

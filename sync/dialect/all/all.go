@@ -1,0 +1,62 @@
+// Package all lists the vendors whose documents are understood: what a vendor is called, how its documents are translated, and what becomes
+// of what they can ask for. A vendor enters here and nowhere else.
+package all
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/warderd/warder/sync/dialect"
+	"github.com/warderd/warder/sync/dialect/wso2"
+)
+
+// Vendor is one of them.
+type Vendor struct {
+	ID, Name  string
+	Translate func([]byte) (dialect.Translation, error)
+	Catalogue func() []dialect.Entry
+}
+
+// Vendors are all of them.
+var Vendors = []Vendor{
+	{wso2.Vendor, "WSO2 EMM, WSO2 IoT Server, Entgra", wso2.Translate, wso2.Catalogue},
+}
+
+// Find is the vendor of an id.
+func Find(id string) (Vendor, bool) {
+	for _, v := range Vendors {
+		if v.ID == id {
+			return v, true
+		}
+	}
+	return Vendor{}, false
+}
+
+// IDs lists them, for people.
+func IDs() string {
+	var out []string
+	for _, v := range Vendors {
+		out = append(out, v.ID)
+	}
+	return strings.Join(out, ", ")
+}
+
+// Tables are the catalogues for docs/dialects.md.
+func Tables() string {
+	var b strings.Builder
+	for _, v := range Vendors {
+		fmt.Fprintf(&b, "## %s (`%s`)\n\n| asked for | setting | what becomes of it |\n|---|---|---|\n", v.Name, v.ID)
+		for _, e := range v.Catalogue() {
+			setting, what := "", e.Result
+			if e.Setting != "" {
+				setting = "`" + string(e.Setting) + "`"
+			}
+			if e.Why != "" {
+				what += ": " + e.Why
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", e.Name, setting, what)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}

@@ -1,0 +1,177 @@
+package dialect
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/policy"
+)
+
+// asking is a translation that asks for settings, in a mode.
+func asking(t testing.TB, source string, mode enforce.Mode, data string) Translation {
+	t.Helper()
+	doc := fmt.Appendf(nil, `{"id":%q,"name":%q,"compliance":%q,"policy_data":%s}`, source, source, mode, data)
+	if _, err := policy.Decode(doc, policy.Options{Strict: true}); err != nil {
+		t.Fatal(err)
+	}
+	return Translation{Source: source, Document: doc}
+}
+
+func TestCompose(t *testing.T) {
+	a := asking(t, "wso2:1", enforce.Enforce, `{"storage":{"encryption_required":true,"external_storage_allowed":false},"dlp":{"print_allowed":false}}`)
+	b := asking(t, "manageengine:2", enforce.Monitor, `{"storage":{"encryption_required":false,"cloud_sync_allowed":false}}`)
+	gone := asking(t, "wso2:3", enforce.Warn, `{"usb":{"allowed":false}}`)
+	gone.Released = true
+	c, err := Compose("all", a, gone, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := policy.Decode(c.Document, policy.Options{Strict: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for s, want := range map[enforce.Setting]struct {
+		mode   enforce.Mode
+		source string
+	}{
+		"storage.encryption_required":      {enforce.Monitor, "wso2:1"}, // the milder: nothing is enforced that somebody only watches
+		"storage.external_storage_allowed": {enforce.Monitor, "wso2:1"},
+		"storage.cloud_sync_allowed":       {enforce.Monitor, "manageengine:2"},
+		"dlp.print_allowed":                {enforce.Enforce, "wso2:1"},
+		"usb.allowed":                      {enforce.Off, ""},
+	} {
+		if d.Mode(s) != want.mode || c.Sources[s] != want.source {
+			t.Errorf("%s: %s, of %q", s, d.Mode(s), c.Sources[s])
+		}
+	}
+	if !d.Storage.EncryptionRequired.V || len(c.Named) != 1 || c.Named[0].Name != "storage.cloud_sync_allowed" || !strings.Contains(c.Named[0].Reason, "manageengine:2 asks for that") {
+		t.Errorf("%s %q", c.Document, c.Named)
+	}
+	// In the other order, the first one's is the milder one.
+	if c, err = Compose("all", b, a); err != nil || len(c.Named) != 1 || !strings.Contains(c.Named[0].Reason, "although wso2:1 asks for enforce") {
+		t.Errorf("%q %v", c.Named, err)
+	}
+	if c, err = Compose("none", gone); err != nil || len(c.Sources) != 0 || !strings.Contains(string(c.Document), `"policy_data":{}`) {
+		t.Errorf("%s %v", c.Document, err)
+	}
+	for _, list := range [][]Translation{{a, a}, {{Source: "x", Document: []byte(`{}`)}}} {
+		if c, err := Compose("wrong", list...); err == nil {
+			t.Errorf("%s", c.Document)
+		}
+	}
+}
+
+// Whatever is composed has each setting of the first that sets it, and no section in a mode that one of them did not ask for.
+func TestComposeGenerated(t *testing.T) {
+	r := rand.New(rand.NewPCG(17, 1)) //nolint:gosec // the same each time
+	flags := []enforce.Setting{"usb.allowed", "storage.encryption_required", "storage.external_storage_allowed", "storage.cloud_sync_allowed", "network.vpn_required", "dlp.print_allowed", "dlp.screenshot_allowed"}
+	for range 300 {
+		var list []Translation
+		var docs []*policy.Document
+		for i := range 1 + r.IntN(4) {
+			data := map[string]map[string]bool{}
+			for _, s := range flags {
+				if section, name, _ := strings.Cut(string(s), "."); r.IntN(3) == 0 {
+					if data[section] == nil {
+						data[section] = map[string]bool{}
+					}
+					data[section][name] = r.IntN(2) == 0
+				}
+			}
+			b, err := json.Marshal(data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x := asking(t, fmt.Sprint("x:", i), []enforce.Mode{enforce.Monitor, enforce.Warn, enforce.Enforce}[r.IntN(3)], string(b))
+			d, err := policy.Decode(x.Document, policy.Options{Strict: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, docs = append(list, x), append(docs, d)
+		}
+		c, err := Compose("all", list...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := policy.Decode(c.Document, policy.Options{Strict: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := policy.Merge(docs...)
+		if !slices.Equal(got.Settings(), want.Settings()) {
+			t.Fatalf("%v, want %v", got.Settings(), want.Settings())
+		}
+		differ := map[string]bool{}
+		for _, s := range got.Settings() {
+			for _, o := range want.Settings() {
+				if s.Section() == o.Section() && (got.Mode(s) > want.Mode(o) || want.Mode(s) != want.Mode(o)) {
+					if got.Mode(s) > want.Mode(o) {
+						t.Fatalf("%s is in %s mode, and %s in %s", s, got.Mode(s), o, want.Mode(o))
+					}
+					differ[s.Section()] = true
+				}
+			}
+			if c.Sources[s] != want.Sources[s] {
+				t.Fatalf("%s is %s's", s, c.Sources[s])
+			}
+		}
+		if diff := policy.Diff(want, got); len(differ) == 0 && len(diff) > 0 {
+			t.Fatalf("%q", diff)
+		}
+		if (len(differ) > 0) != (len(c.Named) > 0) {
+			t.Fatalf("%v differ, and it is said of %q", differ, c.Named)
+		}
+	}
+}
+
+// A leaf is one thing: a translator that says two is wrong, and makes nothing.
+func TestLeaves(t *testing.T) {
+	doc, err := Read([]byte(`{"a":{"b":[1,null,{}],"c":""},"text":"{\"x\":[true]}","long":"` + strings.Repeat("y", 10) + `"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := doc.Root()
+	in, ok := root.Get("text").Inside()
+	if again, _ := root.Get("text").Inside(); !ok || again.Path() != in.Path() {
+		t.Error("inside")
+	}
+	var paths []string
+	for _, l := range doc.Leaves() {
+		paths = append(paths, l.Path)
+	}
+	if want := []string{"a.b[0]", "a.b[1]", "a.b[2]", "a.c", "long", "text»x[0]"}; !slices.Equal(paths, want) {
+		t.Errorf("%q", paths)
+	}
+	b := Build("vendor", doc)
+	b.Set(in.Get("x").Items()[0], "storage.encryption_required", true)
+	root.Get("a").Get("c").Sentinel()
+	root.Get("none").Envelope() // what is not there is nothing
+	x, err := b.Finish()
+	if err != nil || len(x.Named) != 4 || x.Named[0].Reason != "no counterpart for vendor:a.b[0]" {
+		t.Errorf("%q, %v", x.Named, err)
+	}
+	root.Get("long").Envelope()
+	if _, err := b.Finish(); err == nil {
+		t.Error("two things of one leaf")
+	}
+	if _, ok := root.Get("long").Inside(); ok {
+		t.Error("a text is no object")
+	}
+}
+
+// Names and texts of a document are as long as somebody likes, and may control a terminal.
+func TestNames(t *testing.T) {
+	doc, err := Read(fmt.Appendf(nil, `{"\u001b[31m%s":{"%[1]s":1}}`, strings.Repeat("n", 900)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := Build("vendor", doc).Finish()
+	if err != nil || len(x.Named) != 1 || len(x.Named[0].Name) > 600 || strings.ContainsRune(x.Named[0].Name+x.Named[0].Reason, 0x1b) {
+		t.Errorf("%q, %v", x.Named, err)
+	}
+}

@@ -1,0 +1,283 @@
+package dialect
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/policy"
+)
+
+// Fate is what becomes of a leaf.
+type Fate uint8
+
+// What becomes of a leaf.
+const (
+	Unread     Fate = iota // nobody has said; Finish names it
+	Translated             // a setting has it
+	Named                  // it cannot be carried, and is in Translation.Named
+	Sentinel               // the vendor's word for "not configured"
+	Envelope               // id, date, stamp, selection, a name for people
+)
+
+func (f Fate) String() string {
+	return []string{"unread", "translated", "named", "sentinel", "envelope"}[f]
+}
+
+// Leaf is a value of a document that has no others in it: a text, a number, true, false, null, or an object or list that is empty.
+type Leaf struct {
+	Path    string // "profile.profileFeaturesList[0].content»enabled"; after » comes what was JSON in a text
+	Fate    Fate
+	Setting enforce.Setting // that has it, if it is translated
+}
+
+// Doc is a vendor's document.
+type Doc struct {
+	root  *elem
+	twice []string // leaves of which two fates were said, which is a mistake of the translator's
+}
+
+// elem is a place in a document. It has fields, items or a leaf.
+type elem struct {
+	path   string
+	v      any
+	fields map[string]*elem
+	names  []string // of fields, sorted
+	items  []*elem
+	inside *elem // what is in a text
+	leaf   *Leaf
+}
+
+// inside is between the path of a text and of what is in it.
+const inside = "»"
+
+// maxPath bounds the paths of a document, in bytes: names in it are as long as somebody likes.
+const maxPath = 500
+
+// Read reads a document of a vendor's, with the bounds of a policy document. An error names the field.
+func Read(data []byte) (*Doc, error) {
+	v, errs := policy.Parse(data)
+	if len(errs) > 0 {
+		return nil, errors.New(strings.TrimSpace(errs.Error()))
+	}
+	return &Doc{root: grow("", v)}, nil
+}
+
+// grow makes the tree of a value.
+func grow(path string, v any) *elem {
+	e := &elem{path: path, v: v}
+	switch x := v.(type) {
+	case map[string]any:
+		e.fields, e.names = map[string]*elem{}, slices.Sorted(maps.Keys(x))
+		for _, name := range e.names {
+			e.fields[name] = grow(step(path, name), x[name])
+		}
+	case []any:
+		for i, y := range x {
+			e.items = append(e.items, grow(short(fmt.Sprintf("%s[%d]", path, i)), y))
+		}
+	}
+	if len(e.fields)+len(e.items) == 0 {
+		e.leaf = &Leaf{Path: path}
+	}
+	return e
+}
+
+func step(path, name string) string {
+	name = enforce.Plain(name)
+	if path != "" && !strings.HasSuffix(path, inside) {
+		path += "."
+	}
+	return short(path + name)
+}
+
+func short(path string) string {
+	if len(path) > maxPath {
+		return path[:maxPath/2] + "…" + path[len(path)-maxPath/3:]
+	}
+	return path
+}
+
+// each goes through the leaves of a place.
+func (e *elem) each(do func(*Leaf)) {
+	switch {
+	case e.inside != nil:
+		e.inside.each(do)
+	case e.leaf != nil:
+		do(e.leaf)
+	}
+	for _, name := range e.names {
+		e.fields[name].each(do)
+	}
+	for _, x := range e.items {
+		x.each(do)
+	}
+}
+
+// Leaves lists all leaves.
+func (d *Doc) Leaves() (out []Leaf) {
+	d.root.each(func(l *Leaf) { out = append(out, *l) })
+	return out
+}
+
+// Root is the whole document.
+func (d *Doc) Root() Node { return Node{d, d.root, ""} }
+
+// Node is a place in a document, which may not have it.
+type Node struct {
+	doc  *Doc
+	e    *elem
+	path string
+}
+
+// Is reports whether the document has it, if only as null.
+func (n Node) Is() bool { return n.e != nil }
+
+// Path is where it is, for people.
+func (n Node) Path() string { return n.path }
+
+func (n Node) value() any {
+	if n.e == nil {
+		return nil
+	}
+	return n.e.v
+}
+
+// Get is a field of an object.
+func (n Node) Get(name string) Node {
+	out := Node{doc: n.doc, path: step(n.path, name)}
+	if n.e != nil {
+		out.e = n.e.fields[name]
+	}
+	return out
+}
+
+// Fields are the fields of an object, by name.
+func (n Node) Fields() iter.Seq2[string, Node] {
+	return func(yield func(string, Node) bool) {
+		if n.e == nil {
+			return
+		}
+		for _, name := range n.e.names {
+			if !yield(name, n.Get(name)) {
+				return
+			}
+		}
+	}
+}
+
+// Items are the entries of a list.
+func (n Node) Items() (out []Node) {
+	if n.e == nil {
+		return nil
+	}
+	for _, x := range n.e.items {
+		out = append(out, Node{n.doc, x, x.path})
+	}
+	return out
+}
+
+// Inside is what a text has in it, if that is an object or a list of JSON; a value that is one already is itself. ok is false for anything
+// else.
+func (n Node) Inside() (in Node, ok bool) {
+	switch x := n.value().(type) {
+	case map[string]any, []any:
+		return n, true
+	case string:
+		if n.e.inside == nil {
+			v, errs := policy.Parse([]byte(x))
+			if len(errs) > 0 {
+				return n, false
+			}
+			switch v.(type) {
+			case map[string]any, []any:
+			default:
+				return n, false
+			}
+			n.e.inside = grow(short(n.e.path+inside), v)
+		}
+		return Node{n.doc, n.e.inside, n.e.inside.path}, true
+	}
+	return n, false
+}
+
+// Canonical is the value as JSON, the same for the same value however it is written; of a text that is JSON, that.
+func (n Node) Canonical() string {
+	v := n.value()
+	if in, ok := n.Inside(); ok {
+		v = in.value()
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+// Word is a text, or a number as one: vendors write ids both ways.
+func (n Node) Word() string {
+	switch x := n.value().(type) {
+	case string:
+		return strings.TrimSpace(x)
+	case json.Number:
+		return x.String()
+	}
+	return ""
+}
+
+// Flag is true or false, also as a text, or as 1 and 0.
+func (n Node) Flag() (v, ok bool) {
+	if b, is := n.value().(bool); is {
+		return b, true
+	}
+	switch strings.ToLower(n.Word()) {
+	case "true", "1":
+		return true, true
+	case "false", "0":
+		return false, true
+	}
+	return false, false
+}
+
+// Number is a whole number, also as a text.
+func (n Node) Number() (int64, bool) {
+	i, err := strconv.ParseInt(n.Word(), 10, 64)
+	return i, err == nil
+}
+
+// Unset reports whether it is one of the words that consoles have for "not configured": null, nothing, "", "--" and -1.
+func (n Node) Unset() bool {
+	switch n.value().(type) {
+	case nil:
+		return true
+	case string, json.Number:
+		return slices.Contains([]string{"", "--", "-1"}, n.Word())
+	}
+	return false
+}
+
+// becomes says what becomes of all leaves of a place of which nobody has said so yet.
+func (n Node) becomes(f Fate, s enforce.Setting) {
+	if n.e == nil {
+		return
+	}
+	n.e.each(func(l *Leaf) {
+		if l.Fate != Unread {
+			n.doc.twice = append(n.doc.twice, l.Path)
+			return
+		}
+		l.Fate, l.Setting = f, s
+	})
+}
+
+// Envelope says that a place is the vendor's own: an id, a date, who it is for.
+func (n Node) Envelope() { n.becomes(Envelope, "") }
+
+// Sentinel says that a place is the vendor's word for "not configured".
+func (n Node) Sentinel() { n.becomes(Sentinel, "") }
