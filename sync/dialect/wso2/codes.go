@@ -32,13 +32,18 @@ type Row struct {
 	low, high int64
 }
 
+// name is what it is called for people.
+func (r *Row) name() string {
+	if r.Field == "" || r.Field == enabled {
+		return r.Code
+	}
+	return r.Code + "." + r.Field
+}
+
 // Catalogue lists what becomes of what.
 func Catalogue() (out []dialect.Entry) {
 	for _, r := range Rows {
-		e := dialect.Entry{Name: r.Code, Setting: r.Setting, Result: dialect.ResultTranslated, Why: r.Partial}
-		if r.Field != "" && r.Field != enabled {
-			e.Name += "." + r.Field
-		}
+		e := dialect.Entry{Name: r.name(), Setting: r.Setting, Result: dialect.ResultTranslated, Why: r.Partial}
 		switch {
 		case r.how == forbidden:
 			e.Result, e.Why = dialect.ResultNever, never

@@ -199,7 +199,7 @@ func (x *translator) whole(r Row, content dialect.Node) {
 
 // value reads a field of a feature.
 func (x *translator) value(r Row, at dialect.Node) {
-	name := r.Code + "." + r.Field
+	name := r.name()
 	if at.Unset() {
 		at.Sentinel()
 		return
