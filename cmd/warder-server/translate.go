@@ -41,6 +41,16 @@ func (a *app) policyTranslate() *cobra.Command {
 			}
 			delete(policy, "id") // the other console's: ours is given by the server
 			if document {
+				s := cli.NewScreen(cmd.ErrOrStderr())
+				if t.Released {
+					s.Printf("The other console says that it is in force nowhere.\n")
+				}
+				if n := len(t.Named); n > 0 {
+					s.Printf("%s not carried: without --document it is said what.\n", cli.Count(n, "thing"))
+				}
+				if who := whom(&t); who != "" {
+					s.Printf("%s\n", who)
+				}
 				return a.screen(cmd).JSON(policy, true)
 			}
 			return a.translation(cmd, &t, policy)
@@ -77,7 +87,38 @@ func (a *app) translation(cmd *cobra.Command, t *dialect.Translation, policy map
 	if t.Released {
 		s.Printf("The other console says that it is in force nowhere.\n")
 	}
+	if who := whom(t); who != "" {
+		s.Printf("%s\n", who)
+	}
 	return nil
+}
+
+// whom says for whom a policy is on the other console; "" for everybody.
+func whom(t *dialect.Translation) string {
+	x := t.Selection
+	var parts []string
+	for _, l := range []struct {
+		name string
+		list []string
+	}{{"device types", x.DeviceTypes}, {"roles", x.Roles}, {"groups", x.Groups}, {"users", x.Users}, {"devices", x.Devices}} {
+		if n := len(l.list); n > 0 {
+			some := l.list[:min(n, 5)]
+			parts = append(parts, fmt.Sprintf("%s %s", l.name, strings.Join(some, ", ")))
+			if n > len(some) {
+				parts[len(parts)-1] += fmt.Sprintf(" and %d more", n-len(some))
+			}
+		}
+	}
+	if x.Ownership != "" {
+		parts = append(parts, "ownership "+x.Ownership)
+	}
+	if x.Unknown {
+		parts = append(parts, "others, in a form that is not understood: decide yourself whom it is for")
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "On the other console it is for " + strings.Join(parts, "; ") + "."
 }
 
 // translated lists the settings that a translation sets.

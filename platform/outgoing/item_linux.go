@@ -88,7 +88,11 @@ func (p *place) looking() {
 		case it != nil:
 			it.state, it.again, f = looking, false, it.f
 		case p.behind && p.armed && !p.arming && !p.walking && wait < maxItems/2:
-			p.behind, p.walking, walk = false, true, true
+			if rest := time.Until(p.nextWalk); rest > 0 {
+				time.AfterFunc(rest, p.nudge)
+			} else {
+				p.behind, p.walking, walk = false, true, true
+			}
 		}
 		p.mu.Unlock()
 		switch {
@@ -319,6 +323,12 @@ func (p *place) try(it *item) {
 	known := p.items[it.inode] == it && !p.ended
 	if anew != nil && !known {
 		later(anew)
+	}
+	if errors.Is(err, errElsewhere) && known {
+		defer func() { // once it is forgotten: what is found is new then
+			p.fallBehind()
+			p.nudge()
+		}()
 	}
 	switch {
 	case err == nil, errors.Is(err, errGone) && !again:

@@ -290,8 +290,8 @@ func (p *place) written(f *os.File, pid int32) {
 		later(f)
 		return
 	}
-	if name, gone := strings.CutSuffix(path, " (deleted)"); gone && int(pid) == os.Getpid() && removed.has(name, false) {
-		later(f) // that was us, too: its name is removed
+	if int(pid) == os.Getpid() && strings.HasSuffix(path, " (deleted)") {
+		later(f) // that was us, who have its name removed, or have found that it is
 		return
 	}
 	it := p.items[st.id]
@@ -387,7 +387,7 @@ func (p *place) named(b []byte) {
 			delete(p.dirs, wd)
 			ok = false
 		}
-		if ok && len(raw) > 0 && !removed.has(dir+"/"+string(raw), true) {
+		if ok && len(raw) > 0 {
 			p.arrive(arrival{dir, string(raw), mask&unix.IN_ISDIR != 0})
 		}
 		p.mu.Unlock()

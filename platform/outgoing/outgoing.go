@@ -18,17 +18,19 @@ const setting enforce.Setting = "dlp.patterns"
 
 // Durations and bounds.
 const (
-	askWait    = 10 * time.Second // who opens a file that is being looked into waits so long at most
-	lookLimit  = 30 * time.Second // a file may take
-	maxTurns   = 3                // others come first
-	patience   = 2 * time.Second  // somebody waits, before a look that nobody waits for is ended
-	firstAgain = time.Second      // a file that could not be taken away is tried again
-	lastAgain  = time.Minute
-	tellAfter  = 8 * time.Second // that it is still there
-	armWait    = 2 * time.Second // a file system may take to let itself be watched
-	leaseTries = 20
-	leasePause = 10 * time.Millisecond
-	coarse     = 20 * time.Millisecond // what is written now may have a time that is so much earlier
+	askWait      = 10 * time.Second // who opens a file that is being looked into waits so long at most
+	lookLimit    = 30 * time.Second // a file may take
+	maxTurns     = 3                // others come first
+	patience     = 2 * time.Second  // somebody waits, before a look that nobody waits for is ended
+	firstAgain   = time.Second      // a file that could not be taken away is tried again
+	lastAgain    = time.Minute
+	tellAfter    = 8 * time.Second       // that it is still there
+	armWait      = 2 * time.Second       // a file system may take to let itself be watched
+	walkPause    = 20 * time.Millisecond // between two looks for what was not noticed; longer each time
+	maxWalkPause = 5 * time.Second
+	leaseTries   = 20
+	leasePause   = 10 * time.Millisecond
+	coarse       = 20 * time.Millisecond // what is written now may have a time that is so much earlier
 
 	maxItems = 512     // files that wait, each open
 	maxHeld  = 4096    // files that are held

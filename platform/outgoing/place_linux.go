@@ -38,15 +38,17 @@ type place struct {
 
 	marks sync.Mutex // who marks
 
-	mu    sync.Mutex
-	fan   int // fanotify; -1 once it is closed
-	inot  int // inotify: what comes into a sync folder, and new directories there
-	wake  int
-	ended bool
-	lent  int            // descriptors that somebody else has
-	above map[int32]bool // the directories above a folder, by inotify's number
-	mount uint64         // the number of the mount by which it is watched
-	moved bool           // the folder has another name by now, or is another one
+	mu               sync.Mutex
+	fan              int // fanotify; -1 once it is closed
+	inot             int // inotify: what comes into a sync folder, and new directories there
+	wake             int
+	ended            bool
+	lent             int            // descriptors that somebody else has
+	above            map[int32]bool // the directories above a folder, by inotify's number
+	mount            uint64         // the number of the mount by which it is watched
+	walked, nextWalk time.Time      // when what was not noticed was looked for, and may be again
+	pause            time.Duration
+	moved            bool // the folder has another name by now, or is another one
 
 	since    time.Time // what was written from then on is looked into
 	holds    bool      // who opens a file waits

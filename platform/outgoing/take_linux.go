@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -112,8 +110,7 @@ func (p *place) take(it *item) (id string, err error) {
 	case left:
 		return "", errGone
 	case ours && p.app != "" && !leadsTo(path, it.inode): // its name there is gone: it lives elsewhere, or has another one there
-		p.lost("it may have another name in the folder")
-		return "", errGone
+		return "", errElsewhere
 	case !ours && st.links > 1:
 		return "", errNameless
 	}
@@ -159,6 +156,9 @@ func (p *place) take(it *item) (id string, err error) {
 	return id, nil
 }
 
+// errElsewhere: its name is gone, and it has others, perhaps in the folder.
+var errElsewhere = fmt.Errorf("%w by that name", errGone)
+
 var (
 	errMoved    = errors.New("it was given another name meanwhile")
 	errNameless = errors.New("its name there is not known, and it has others")
@@ -198,49 +198,6 @@ func leadsTo(path string, id inode) bool {
 // removed when the agent ended.
 const asideName = ".warder-"
 
-// asides are the names that files were given to be removed, for a while: notices of these are about us. Nobody can know such a name before
-// it is there, and who uses it afterwards is noticed as always.
-type asides struct {
-	mu    sync.Mutex
-	names map[string]*aside
-}
-
-type aside struct {
-	until time.Time
-	come  bool // we have been told that it came
-}
-
-var removed asides
-
-const (
-	asideFor = 10 * time.Second
-	maxAside = 1024
-)
-
-func (a *asides) add(path string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.names == nil || len(a.names) >= maxAside {
-		a.names = map[string]*aside{}
-	}
-	a.names[path] = &aside{until: time.Now().Add(asideFor)}
-}
-
-// has reports whether a name is one of these; comes is for the notice that it has come, of which there is one.
-func (a *asides) has(path string, comes bool) bool {
-	if !strings.HasPrefix(filepath.Base(path), asideName) {
-		return false
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	x := a.names[path]
-	if x == nil || time.Now().After(x.until) || comes && x.come {
-		return false
-	}
-	x.come = x.come || comes
-	return true
-}
-
 // unlink removes one name of a file, and no other file: the name gets another one first, which nobody knows, because the directory is its
 // owner's.
 func unlink(path string, id inode) error {
@@ -250,7 +207,6 @@ func unlink(path string, id inode) error {
 	}
 	defer dir.Close()
 	at, name, aside := int(dir.Fd()), filepath.Base(path), asideName+rand.Text() //nolint:gosec // a descriptor
-	removed.add(filepath.Join(filepath.Dir(path), aside))
 	if err := unix.Renameat2(at, name, at, aside, unix.RENAME_NOREPLACE); err != nil {
 		return err
 	}

@@ -237,6 +237,7 @@ func (p *place) came(dir *os.File, name string) {
 
 // catchUp looks for what was written and not noticed.
 func (p *place) catchUp() {
+	began := time.Now()
 	p.mu.Lock()
 	since := p.since
 	p.mu.Unlock()
@@ -252,6 +253,13 @@ func (p *place) catchUp() {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// Who has it begin again and again, by whatever, keeps it busy for a tenth of the time, and not with the same files.
+	if p.pause *= 2; began.Sub(p.walked) > time.Minute {
+		p.pause = 0
+	}
+	p.pause = min(max(p.pause, walkPause), maxWalkPause)
+	p.walked = time.Now()
+	p.nextWalk = p.walked.Add(max(p.pause, 10*p.walked.Sub(began)))
 	if p.walking = false; err != nil {
 		p.why = err.Error()
 	}

@@ -4,6 +4,8 @@
 package dialect
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -36,8 +38,10 @@ const (
 	ResultNever      = "never"    // named: no policy may bring it about
 )
 
-// Selection is whom a document is for, in the vendor's words. Empty is everybody.
+// Selection is whom a document is for, in the vendor's words. A list that is empty is about everybody.
 type Selection struct {
+	// Unknown says that not all of it was understood: such a document is for nobody, as long as nobody has said for whom.
+	Unknown     bool     `json:"unknown,omitempty"`
 	DeviceTypes []string `json:"device_types,omitempty"`
 	Ownership   string   `json:"ownership,omitempty"`
 	Roles       []string `json:"roles,omitempty"`
@@ -57,7 +61,7 @@ type Translation struct {
 	Kept map[enforce.Setting]any
 	// Partial says of settings what of them a laptop cannot do, or does beyond what was asked.
 	Partial   map[enforce.Setting]string
-	Stamp     string // another one if something else is asked for
+	Stamp     string // another one if anything else is asked for, in another mode, of others, or if it is not in force any more
 	Selection Selection
 	Leaves    []Leaf
 }
@@ -82,7 +86,20 @@ func Build(vendor string, doc *Doc) *Builder {
 func (b *Builder) Translation() *Translation { return &b.t }
 
 // Call gives the policy a name for people.
-func (b *Builder) Call(name string) { b.name = name }
+func (b *Builder) Call(name string) { b.name = cut(enforce.Plain(name)) }
+
+// maxText bounds what is quoted of a document, in bytes.
+const maxText = 200
+
+func cut(s string) string {
+	if len(s) > maxText {
+		return strings.ToValidUTF8(s[:maxText], "") + "…"
+	}
+	return s
+}
+
+// Text is a word of a document's, to be quoted.
+func Text(n Node) string { return cut(enforce.Plain(n.Word())) }
 
 // Mode is the mode of all that is asked for. The place that says so counts as translated.
 func (b *Builder) Mode(at Node, m enforce.Mode) {
@@ -117,10 +134,16 @@ func (b *Builder) Less(s enforce.Setting, why string) { b.t.Partial[s] = why }
 
 // Keep says that a place asks for a value of a setting that no section carries yet.
 func (b *Builder) Keep(at Node, name string, s enforce.Setting, value any) {
-	if _, twice := b.t.Kept[s]; !twice {
+	reason := fmt.Sprintf("no section for it yet (%s)", s)
+	switch before, twice := b.t.Kept[s]; {
+	case !twice:
 		b.t.Kept[s] = value
+	case before == true && value == false && strings.HasSuffix(string(s), "_allowed"), before == false && value == true && strings.HasSuffix(string(s), "_required"):
+		b.t.Kept[s] = value // the stricter one
+	case fmt.Sprint(before) != fmt.Sprint(value):
+		reason += ", and it is asked for twice, differently"
 	}
-	b.Name(at, name, fmt.Sprintf("no section for it yet (%s)", s))
+	b.Name(at, name, reason)
 }
 
 // Name says that what a place asks for cannot be carried.
@@ -177,6 +200,12 @@ func (b *Builder) Finish() (Translation, error) {
 		return Translation{}, fmt.Errorf("what it asks for makes no policy: %w", err)
 	}
 	b.t.Document = doc
+	all, err := json.Marshal([]any{doc, b.t.Released, b.t.Selection, b.t.Kept, b.t.Stamp})
+	if err != nil {
+		return Translation{}, err
+	}
+	sum := sha256.Sum256(all)
+	b.t.Stamp = hex.EncodeToString(sum[:])
 	return b.t, nil
 }
 
@@ -209,17 +238,15 @@ func Compose(name string, list ...Translation) (Composed, error) {
 	out := Composed{Sources: merged.Sources}
 	modes, data := map[string]enforce.Mode{}, map[string]map[string]json.RawMessage{}
 	for _, s := range merged.Settings() {
+		if m, is := modes[s.Section()]; !is || merged.Mode(s) < m {
+			modes[s.Section()] = merged.Mode(s)
+		}
+	}
+	for _, s := range merged.Settings() {
 		section, field, _ := strings.Cut(string(s), ".")
-		m, is := modes[section]
-		if mode := merged.Mode(s); !is {
-			modes[section] = mode
-		} else if mode != m {
-			modes[section] = min(m, mode)
-			why := fmt.Sprintf("section %s is in %s mode, because %s asks for that, and a section has one", section, min(m, mode), enforce.Plain(out.Sources[s]))
-			if mode > m {
-				why = fmt.Sprintf("it is in %s mode, as the rest of section %s, although %s asks for %s", m, section, enforce.Plain(out.Sources[s]), mode)
-			}
-			out.Named = append(out.Named, Unsupported{string(s), why})
+		if m, mode := modes[section], merged.Mode(s); mode > m {
+			out.Named = append(out.Named, Unsupported{string(s), fmt.Sprintf("it is in %s mode, as the rest of section %s, although %s asks for %s: a section has one mode, the milder",
+				m, section, enforce.Plain(out.Sources[s]), mode)})
 		}
 		if data[section] == nil {
 			data[section] = map[string]json.RawMessage{}

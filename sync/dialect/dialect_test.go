@@ -49,7 +49,7 @@ func TestCompose(t *testing.T) {
 			t.Errorf("%s: %s, of %q", s, d.Mode(s), c.Sources[s])
 		}
 	}
-	if !d.Storage.EncryptionRequired.V || len(c.Named) != 1 || c.Named[0].Name != "storage.cloud_sync_allowed" || !strings.Contains(c.Named[0].Reason, "manageengine:2 asks for that") {
+	if !d.Storage.EncryptionRequired.V || len(c.Named) != 2 || c.Named[0].Name != "storage.encryption_required" || !strings.Contains(c.Named[0].Reason, "although wso2:1 asks for enforce") {
 		t.Errorf("%s %q", c.Document, c.Named)
 	}
 	// In the other order, the first one's is the milder one.

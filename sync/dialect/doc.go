@@ -35,12 +35,15 @@ type Leaf struct {
 	Path    string // "profile.profileFeaturesList[0].content»enabled"; after » comes what was JSON in a text
 	Fate    Fate
 	Setting enforce.Setting // that has it, if it is translated
+
+	v any
 }
 
 // Doc is a vendor's document.
 type Doc struct {
-	root  *elem
-	twice []string // leaves of which two fates were said, which is a mistake of the translator's
+	root   *elem
+	leaves int
+	twice  []string // leaves of which two fates were said, which is a mistake of the translator's
 }
 
 // elem is a place in a document. It has fields, items or a leaf.
@@ -57,8 +60,11 @@ type elem struct {
 // inside is between the path of a text and of what is in it.
 const inside = "»"
 
-// maxPath bounds the paths of a document, in bytes: names in it are as long as somebody likes.
-const maxPath = 500
+// Bounds of a document: names in it are as long as somebody likes, and each leaf is kept with its path.
+const (
+	maxPath   = 200 // bytes
+	maxLeaves = 20_000
+)
 
 // Read reads a document of a vendor's, with the bounds of a policy document. An error names the field.
 func Read(data []byte) (*Doc, error) {
@@ -66,25 +72,34 @@ func Read(data []byte) (*Doc, error) {
 	if len(errs) > 0 {
 		return nil, errors.New(strings.TrimSpace(errs.Error()))
 	}
-	return &Doc{root: grow("", v)}, nil
+	d := &Doc{}
+	d.root = d.grow("", v)
+	if d.leaves > maxLeaves {
+		return nil, fmt.Errorf("it has more than %d values", maxLeaves)
+	}
+	return d, nil
 }
 
 // grow makes the tree of a value.
-func grow(path string, v any) *elem {
+func (d *Doc) grow(path string, v any) *elem {
+	if d.leaves > maxLeaves {
+		return &elem{}
+	}
 	e := &elem{path: path, v: v}
 	switch x := v.(type) {
 	case map[string]any:
 		e.fields, e.names = map[string]*elem{}, slices.Sorted(maps.Keys(x))
 		for _, name := range e.names {
-			e.fields[name] = grow(step(path, name), x[name])
+			e.fields[name] = d.grow(step(path, name), x[name])
 		}
 	case []any:
 		for i, y := range x {
-			e.items = append(e.items, grow(short(fmt.Sprintf("%s[%d]", path, i)), y))
+			e.items = append(e.items, d.grow(short(fmt.Sprintf("%s[%d]", path, i)), y))
 		}
 	}
 	if len(e.fields)+len(e.items) == 0 {
-		e.leaf = &Leaf{Path: path}
+		d.leaves++
+		e.leaf = &Leaf{Path: path, v: v}
 	}
 	return e
 }
@@ -200,7 +215,11 @@ func (n Node) Inside() (in Node, ok bool) {
 			default:
 				return n, false
 			}
-			n.e.inside = grow(short(n.e.path+inside), v)
+			in := n.doc.grow(short(n.e.path+inside), v)
+			if n.doc.leaves > maxLeaves { // it stays a text
+				return n, false
+			}
+			n.e.inside = in
 		}
 		return Node{n.doc, n.e.inside, n.e.inside.path}, true
 	}
@@ -245,21 +264,30 @@ func (n Node) Flag() (v, ok bool) {
 	return false, false
 }
 
-// Number is a whole number, also as a text.
+// Number is a whole number, also as a text, or written as 5.0.
 func (n Node) Number() (int64, bool) {
-	i, err := strconv.ParseInt(n.Word(), 10, 64)
-	return i, err == nil
+	word, zeros, _ := strings.Cut(n.Word(), ".")
+	i, err := strconv.ParseInt(word, 10, 64)
+	return i, err == nil && strings.Trim(zeros, "0") == ""
 }
 
 // Unset reports whether it is one of the words that consoles have for "not configured": null, nothing, "", "--" and -1.
-func (n Node) Unset() bool {
-	switch n.value().(type) {
+func (n Node) Unset() bool { return unset(n.value()) }
+
+func unset(v any) bool {
+	switch x := v.(type) {
 	case nil:
 		return true
 	case string, json.Number:
-		return slices.Contains([]string{"", "--", "-1"}, n.Word())
+		return slices.Contains([]string{"", "--", "-1"}, strings.TrimSpace(fmt.Sprint(x)))
 	}
 	return false
+}
+
+// List reports whether it is a list, if one with nothing in it.
+func (n Node) List() bool {
+	_, is := n.value().([]any)
+	return is
 }
 
 // becomes says what becomes of all leaves of a place of which nobody has said so yet.
@@ -267,17 +295,40 @@ func (n Node) becomes(f Fate, s enforce.Setting) {
 	if n.e == nil {
 		return
 	}
-	n.e.each(func(l *Leaf) {
-		if l.Fate != Unread {
-			n.doc.twice = append(n.doc.twice, l.Path)
-			return
-		}
-		l.Fate, l.Setting = f, s
-	})
+	n.e.each(func(l *Leaf) { n.one(l, f, s) })
+}
+
+func (n Node) one(l *Leaf, f Fate, s enforce.Setting) {
+	if l.Fate != Unread {
+		n.doc.twice = append(n.doc.twice, l.Path)
+		return
+	}
+	l.Fate, l.Setting = f, s
 }
 
 // Envelope says that a place is the vendor's own: an id, a date, who it is for.
 func (n Node) Envelope() { n.becomes(Envelope, "") }
 
-// Sentinel says that a place is the vendor's word for "not configured".
-func (n Node) Sentinel() { n.becomes(Sentinel, "") }
+// Sentinel says that a place is the vendor's word for "not configured": nothing, or a box that nobody has ticked. What has anything else in
+// it stays unread, and is named in the end.
+func (n Node) Sentinel() {
+	if n.e == nil {
+		return
+	}
+	n.e.each(func(l *Leaf) {
+		if unset(l.v) || l.v == false || fmt.Sprint(l.v) == "false" || fmt.Sprint(l.v) == "0" || emptied(l.v) {
+			n.one(l, Sentinel, "")
+		}
+	})
+}
+
+// emptied reports whether a value is an object or list with nothing in it.
+func emptied(v any) bool {
+	switch x := v.(type) {
+	case map[string]any:
+		return len(x) == 0
+	case []any:
+		return len(x) == 0
+	}
+	return false
+}

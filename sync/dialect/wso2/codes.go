@@ -30,6 +30,7 @@ type Row struct {
 
 	how       how
 	low, high int64
+	list      string // what programs in a list are: "block: "
 }
 
 // name is what it is called for people.
@@ -59,13 +60,14 @@ func Catalogue() (out []dialect.Entry) {
 	return out
 }
 
-const never = "a policy does not wipe, lock, restart or release a device"
+const never = "a policy does not wipe, lock, restart, release or update a device"
 
 // enabled is the field that nearly all features have.
 const enabled = "enabled"
 
 // Rows is the catalogue. What is in none of it is named, too.
 var Rows = []Row{
+	{Code: "PASSCODE_POLICY", Field: "forcePIN", Setting: "passcode.required", Later: true, how: requires},
 	{Code: "PASSCODE_POLICY", Field: "allowSimple", Setting: "passcode.allow_simple", Later: true, how: allows},
 	{Code: "PASSCODE_POLICY", Field: "requireAlphanumeric", Setting: "passcode.require_alphanumeric", Later: true, how: requires},
 	{Code: "PASSCODE_POLICY", Field: "minLength", Setting: "passcode.min_length", Later: true, how: number, low: 1, high: 128},
@@ -81,7 +83,7 @@ var Rows = []Row{
 	{Code: "ENCRYPT_STORAGE", Field: "encrypted", Setting: "storage.encryption_required", how: requires},
 	{Code: "DISALLOW_MOUNT_PHYSICAL_MEDIA", Field: enabled, Setting: "storage.external_storage_allowed", how: forbids},
 	{Code: "DISALLOW_USB_FILE_TRANSFER", Field: enabled, Setting: "storage.external_storage_allowed", how: forbids,
-		Partial: "on a laptop it is about sticks, cards and phones"},
+		Partial: "it also stops USB sticks and cards"},
 	{Code: "DISALLOW_CROSS_PROFILE_COPY_PASTE", Field: enabled, Setting: "dlp.clipboard_sharing", how: forbids,
 		Partial: "a laptop has no work profile: without dlp.zones, users are kept apart"},
 	{Code: "SET_SCREEN_CAPTURE_DISABLED", Field: enabled, Setting: "dlp.screenshot_allowed", how: forbids},
@@ -108,8 +110,8 @@ var Rows = []Row{
 
 	{Code: "APP-RESTRICTION", Field: "restriction-type", Setting: "apps.mode", Later: true, how: word},
 	{Code: "APP-RESTRICTION", Field: "restricted-applications", Setting: "apps.list", Later: true, how: list},
-	{Code: "BLACKLIST_APPLICATIONS", Field: "appIdentifiers", Setting: "apps.list", Later: true, how: list},
-	{Code: "KIOSK_APPS", Field: "whitelistedApplications", Setting: "apps.list", Later: true, how: list},
+	{Code: "BLACKLIST_APPLICATIONS", Field: "appIdentifiers", Setting: "apps.list", Later: true, how: list, list: "block: "},
+	{Code: "KIOSK_APPS", Field: "whitelistedApplications", Setting: "apps.list", Later: true, how: list, list: "allow: "},
 
 	{Code: "WIFI", Setting: "connections.wifi", Later: true, how: connects},
 	{Code: "VPN", Setting: "connections.vpn", Later: true, how: connects},
@@ -137,4 +139,7 @@ var Rows = []Row{
 	{Code: "DEVICE_RING", how: forbidden},
 	{Code: "DEVICE_REBOOT", how: forbidden},
 	{Code: "DISENROLL", how: forbidden},
+	{Code: "SYSTEM_UPDATE_POLICY", how: forbidden},
+	{Code: "CHANGE_LOCK_CODE", how: forbidden},
+	{Code: "CLEAR_PASSWORD", how: forbidden},
 }

@@ -4,6 +4,7 @@ package wso2
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,12 +25,12 @@ func Translate(data []byte) (dialect.Translation, error) {
 	x := &translator{Builder: dialect.Build(Vendor, doc)}
 	root := doc.Root()
 	features := root.Get("profile").Get("profileFeaturesList")
-	if id := root.Get("id").Word(); id == "" || !features.Is() {
-		return dialect.Translation{}, fmt.Errorf("it is no policy: it has no id, or no profile.profileFeaturesList")
+	if id := root.Get("id").Word(); id == "" || !features.List() {
+		return dialect.Translation{}, errors.New("it is no policy: it has no id, or no list profile.profileFeaturesList (of an answer with several policies, or with messageFromServer, take the policy itself)")
 	}
 	x.policy(root)
 	x.profile(root.Get("profile"))
-	x.Translation().Source = Vendor + ":" + enforce.Plain(root.Get("id").Word())
+	x.Translation().Source = Vendor + ":" + dialect.Text(root.Get("id"))
 	return x.Finish()
 }
 
@@ -37,7 +38,7 @@ type translator struct{ *dialect.Builder }
 
 // envelope are the fields of a policy, and of a profile, that say nothing about a device.
 var (
-	envelope        = []string{"id", "priorityId", "policyName", "description", "tenantId", "profileId", "generic", "active", "updated", "policyType"}
+	envelope        = []string{"id", "priorityId", "policyName", "description", "tenantId", "profileId", "generic", "active", "updated", "policyType", "policyPayloadVersion"}
 	profileEnvelope = []string{"profileId", "profileName", "tenantId", "deviceType", "createdDate", "updatedDate"}
 	featureEnvelope = []string{"id", "featureCode", "profileId", "deviceTypeId", "deviceType"}
 )
@@ -64,23 +65,36 @@ func (x *translator) policy(root dialect.Node) {
 		}
 		at.Envelope()
 	}
-	for name, to := range map[string]*[]string{"roles": &t.Selection.Roles, "users": &t.Selection.Users, "deviceGroups": &t.Selection.Groups, "devices": &t.Selection.Devices} {
-		at := root.Get(name)
+	for _, l := range []struct {
+		name, field string
+		to          *[]string
+	}{{"roles", "", &t.Selection.Roles}, {"users", "", &t.Selection.Users}, {"deviceGroups", "id", &t.Selection.Groups}, {"devices", "deviceIdentifier", &t.Selection.Devices}} {
+		at := root.Get(l.name)
+		t.Selection.Unknown = t.Selection.Unknown || !at.List() && !at.Unset()
+		everybody := false
 		for _, e := range at.Items() {
-			w := e.Word()
-			for _, field := range []string{"name", "deviceIdentifier", "id"} {
-				if w == "" {
-					w = e.Get(field).Word()
-				}
+			who := e
+			if l.field != "" && e.Get(l.field).Is() {
+				who = e.Get(l.field)
 			}
-			if w = enforce.Plain(w); w != "" && !slices.Contains(*to, w) {
-				*to = append(*to, w)
+			w := dialect.Text(who)
+			switch {
+			case strings.EqualFold(w, "ANY"), strings.EqualFold(e.Get("name").Word(), "ANY"): // which is how the console writes everybody
+				everybody = true
+			case w == "":
+				t.Selection.Unknown = true
+			case !slices.Contains(*l.to, w):
+				*l.to = append(*l.to, w)
 			}
+		}
+		if everybody {
+			*l.to = nil
 		}
 		at.Envelope()
 	}
-	if at := root.Get("policyCriterias"); len(at.Items()) > 0 {
-		x.Name(at, "policyCriterias", "criteria of one's own are not evaluated")
+	if at := root.Get("policyCriterias"); len(at.Items()) > 0 || !at.List() && !at.Unset() {
+		t.Selection.Unknown = true
+		x.Name(at, "policyCriterias", "custom criteria are not evaluated")
 	} else {
 		at.Envelope()
 	}
@@ -94,7 +108,7 @@ func (x *translator) policy(root dialect.Node) {
 		x.Mode(at, enforce.Monitor)
 	default:
 		x.Mode(dialect.Node{}, enforce.Monitor)
-		x.Name(at, "compliance", fmt.Sprintf("%q is not known: it is in monitor mode", enforce.Plain(word)))
+		x.Name(at, "compliance", fmt.Sprintf("%q is not known: it is in monitor mode", dialect.Text(at)))
 	}
 	if strings.EqualFold(root.Get("policyType").Word(), "CORRECTIVE") {
 		x.Mode(dialect.Node{}, enforce.Monitor)
@@ -108,8 +122,13 @@ func (x *translator) profile(p dialect.Node) {
 	if kind == "" {
 		kind = p.Get("deviceType").Get("name").Word()
 	}
+	if id, ok := p.Get("deviceType").Get("id").Number(); kind == "" && ok && id >= 1 && id <= 3 {
+		kind = []string{"android", "windows", "ios"}[id-1]
+	}
 	if kind = enforce.Plain(kind); kind != "" {
 		t.Selection.DeviceTypes = []string{kind}
+	} else if !p.Get("deviceType").Unset() {
+		t.Selection.Unknown = true
 	}
 	for _, name := range profileEnvelope {
 		p.Get(name).Envelope()
@@ -117,11 +136,19 @@ func (x *translator) profile(p dialect.Node) {
 	list := p.Get("profileFeaturesList")
 	var parts []string
 	for _, f := range list.Items() {
+		coded := false
 		code, content := f.Get("featureCode").Word(), f.Get("content")
 		parts = append(parts, code+"\x00"+content.Canonical())
-		x.feature(code, content)
+		if content.Is() {
+			x.feature(code, content)
+		} else if rows := rowsOf(code); len(rows) == 0 || rows[0].how == forbidden {
+			x.whole(rowOf(code), f.Get("featureCode"))
+			coded = true
+		}
 		for _, name := range featureEnvelope {
-			f.Get(name).Envelope()
+			if name != "featureCode" || !coded {
+				f.Get(name).Envelope()
+			}
 		}
 		if at := f.Get("correctiveActions"); len(at.Items()) > 0 {
 			x.Name(at, code+".correctiveActions", "what is done when it is not complied with is the mode's")
@@ -142,23 +169,25 @@ func (x *translator) feature(code string, content dialect.Node) {
 	rows := rowsOf(code)
 	whole := len(rows) == 1 && rows[0].Field == ""
 	switch {
-	case !content.Is():
-		return
-	case whole:
-		x.whole(rows[0], content)
+	case len(rows) == 0 && !unticked(code, content), whole:
+		x.whole(rowOf(code), content)
 		return
 	case content.Unset():
 		content.Sentinel()
 		return
 	}
 	in, ok := content.Inside()
-	if !ok || len(rows) == 0 {
+	if !ok || in.List() && len(in.Items()) > 0 {
 		x.None(content, code)
 		return
 	}
 	some := false
 	for name, at := range in.Fields() {
 		some = true
+		if name == enabled && len(rows) == 0 {
+			at.Sentinel()
+			continue
+		}
 		i := slices.IndexFunc(rows, func(r Row) bool { return r.Field == name })
 		switch {
 		case i < 0 && at.Unset():
@@ -183,12 +212,37 @@ func rowsOf(code string) (out []Row) {
 	return out
 }
 
+// rowOf is the row of a feature that is looked at as a whole.
+func rowOf(code string) Row {
+	if rows := rowsOf(code); len(rows) > 0 {
+		return rows[0]
+	}
+	return Row{Code: code, how: nothing}
+}
+
+// unticked reports whether a feature is a box that nobody has ticked, which the console saves with all others.
+func unticked(code string, content dialect.Node) bool {
+	box := strings.HasPrefix(code, "DISALLOW_") || strings.HasPrefix(code, "SET_") && strings.HasSuffix(code, "_DISABLED")
+	in, ok := content.Inside()
+	v, is := in.Get(enabled).Flag()
+	return box && ok && is && !v
+}
+
 // whole says what becomes of a feature that is looked at as a whole.
 func (x *translator) whole(r Row, content dialect.Node) {
 	switch {
+	case unticked(r.Code, content):
+		in, _ := content.Inside()
+		for name, at := range in.Fields() {
+			if name == enabled {
+				at.Sentinel()
+			} else {
+				x.None(at, r.Code+"."+name)
+			}
+		}
 	case r.how == forbidden:
 		x.Name(content, r.Code, never)
-	case content.Unset():
+	case content.Unset() && len(rowsOf(r.Code)) > 0:
 		content.Sentinel()
 	case r.how == connects:
 		x.Name(content, r.Code, fmt.Sprintf("no section for it yet (%s)", r.Setting))
@@ -215,20 +269,26 @@ func (x *translator) value(r Row, at dialect.Node) {
 	case list:
 		var ids []string
 		for _, e := range at.Items() {
-			id := e.Word()
+			id := dialect.Text(e)
 			for _, field := range []string{"packageName", "appIdentifier", "appName"} {
 				if id == "" {
-					id = e.Get(field).Word()
+					id = dialect.Text(e.Get(field))
 				}
 			}
-			ids = append(ids, enforce.Plain(id))
+			ids = append(ids, id)
 		}
-		v = ids
+		if !at.List() || slices.Contains(ids, "") {
+			x.Name(at, name, "must be a list of programs")
+			return
+		}
+		v = r.list + strings.Join(ids, ", ")
 	case word:
-		v = enforce.Plain(at.Word())
-		if mode, known := map[string]string{"black-list": "block", "white-list": "allow"}[at.Word()]; known {
-			v = mode
+		mode, known := map[string]string{"black-list": "block", "white-list": "allow"}[at.Word()]
+		if !known {
+			x.Name(at, name, fmt.Sprintf("must be black-list or white-list: %q", dialect.Text(at)))
+			return
 		}
+		v = mode
 	default:
 		b, ok := x.Flag(at, name)
 		switch {

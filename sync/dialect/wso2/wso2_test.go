@@ -38,19 +38,31 @@ func exact(x dialect.Translation, body []byte, d *policy.Document) error {
 	if err := json.Unmarshal(body, &v); err != nil {
 		return err
 	}
-	expanded := 0
+	inside := map[string]bool{}
 	for _, l := range x.Leaves {
 		if l.Fate == dialect.Unread || l.Path == "" {
 			return fmt.Errorf("%q is %s", l.Path, l.Fate)
 		}
-		if strings.Contains(l.Path, "»") {
-			expanded++
+		if l.Fate == dialect.Sentinel && !quiet(at(v, l.Path)) {
+			return fmt.Errorf("%q is said to be not configured, and is %v", l.Path, at(v, l.Path))
+		}
+		if text, _, is := strings.Cut(l.Path, "»"); is {
+			inside[text] = true
 		}
 		if l.Fate == dialect.Translated && l.Setting != "compliance" && d.Mode(l.Setting) == enforce.Off {
 			return fmt.Errorf("%q is said to be %s, which is not in the policy", l.Path, l.Setting)
 		}
 	}
-	if n := leaves(v); expanded == 0 && len(x.Leaves) != n {
+	n := leaves(v)
+	for path := range inside { // a text counts as what is in it
+		text, _ := at(v, path).(string)
+		var in any
+		if err := json.Unmarshal([]byte(text), &in); err != nil {
+			return fmt.Errorf("%q: %w", path, err)
+		}
+		n += leaves(in) - 1
+	}
+	if len(x.Leaves) != n {
 		return fmt.Errorf("%d leaves, of %d", len(x.Leaves), n)
 	}
 	for _, s := range d.Settings() {
@@ -59,6 +71,56 @@ func exact(x dialect.Translation, body []byte, d *policy.Document) error {
 		}
 	}
 	return nil
+}
+
+// at is what a document has at a place, or a place that the test cannot follow: a name with a point in it.
+func at(v any, path string) any {
+	for len(path) > 0 {
+		if rest, is := strings.CutPrefix(path, "»"); is {
+			text, _ := v.(string)
+			if json.Unmarshal([]byte(text), &v) != nil {
+				return lost{}
+			}
+			path = rest
+			continue
+		}
+		end := strings.IndexAny(path[1:], ".[»") + 1
+		if end == 0 {
+			end = len(path)
+		}
+		var i int
+		name := strings.TrimPrefix(path[:end], ".")
+		m, object := v.(map[string]any)
+		list, _ := v.([]any)
+		value, has := m[name]
+		switch n, _ := fmt.Sscanf(name, "[%d]", &i); {
+		case object && has:
+			v = value
+		case n == 1 && i < len(list):
+			v = list[i]
+		default:
+			return lost{}
+		}
+		path = path[end:]
+	}
+	return v
+}
+
+type lost struct{}
+
+// quiet reports whether a value can mean "not configured".
+func quiet(v any) bool {
+	switch x := v.(type) {
+	case lost, nil:
+		return true
+	case bool:
+		return !x
+	case map[string]any:
+		return len(x) == 0
+	case []any:
+		return len(x) == 0
+	}
+	return slices.Contains([]string{"", "--", "-1", "0", "false"}, strings.ToLower(strings.TrimSpace(fmt.Sprint(v))))
 }
 
 // leaves counts those of a value, by itself.
@@ -116,7 +178,7 @@ func TestMany(t *testing.T) {
 		t.Errorf("%s", x.Document)
 	}
 	if want := map[enforce.Setting]any{"passcode.allow_simple": true, "passcode.require_alphanumeric": true, "passcode.min_length": int64(5), "passcode.max_failed_attempts": int64(4),
-		"device.camera_allowed": false, "apps.mode": "block", "apps.list": []string{"com.example.game"}}; !reflect.DeepEqual(x.Kept, want) {
+		"device.camera_allowed": false, "apps.mode": "block", "apps.list": "com.example.game"}; !reflect.DeepEqual(x.Kept, want) {
 		t.Errorf("%+v", x.Kept)
 	}
 	named := map[string]string{}
@@ -128,7 +190,7 @@ func TestMany(t *testing.T) {
 	}
 	for name, why := range map[string]string{
 		"PASSCODE_POLICY.minLength": "no section for it yet (passcode.min_length)", "RESTRICTION.allowAirDrop": "no counterpart for wso2:RESTRICTION.allowAirDrop",
-		"WIFI": "no section for it yet (connections.wifi)", "WIPE_DATA": "a policy does not wipe, lock, restart or release a device", "EMAIL": "no counterpart for wso2:EMAIL",
+		"WIFI": "no section for it yet (connections.wifi)", "WIPE_DATA": never, "EMAIL": "no counterpart for wso2:EMAIL",
 		"SOMETHING_NEW": "no counterpart for wso2:SOMETHING_NEW", "SET_SCREEN_CAPTURE_DISABLED": "must be true or false: maybe",
 	} {
 		if named[name] != why {
@@ -174,6 +236,17 @@ func TestValues(t *testing.T) {
 		{"DISALLOW_MOUNT_PHYSICAL_MEDIA", `{"enabled":{"a":true}}`, "", false, true},
 		{"DISALLOW_MOUNT_PHYSICAL_MEDIA", `true`, "", false, true},
 		{"disallow_mount_physical_media", `{"enabled":true}`, "", false, true},
+		{"DISALLOW_MOUNT_PHYSICAL_MEDIA", `[{"enabled":false}]`, "", false, true},
+		{"DISALLOW_MOUNT_PHYSICAL_MEDIA", `{"enabled":true,"more":[1]}`, "storage.external_storage_allowed", false, true},
+		{"DISALLOW_ADJUST_VOLUME", `{"enabled":false}`, "", false, false}, // a box that is not ticked, whatever it is
+		{"DISALLOW_ADJUST_VOLUME", `{"enabled":true}`, "", false, true},
+		{"DISALLOW_SMS", `"{\"enabled\":false}"`, "", false, false},
+		{"DISALLOW_SMS", `{"enabled":true}`, "", false, true},
+		{"WIPE_DATA", `null`, "", false, true},
+		{"SOMETHING", `null`, "", false, true},
+		{"PASSCODE_POLICY", `{"minLength":5.0}`, "", false, true},
+		{"PASSCODE_POLICY", `{"minLength":5.5}`, "", false, true},
+		{"BLACKLIST_APPLICATIONS", `{"appIdentifiers":"com.evil"}`, "", false, true},
 		{"ENCRYPT_STORAGE", `{"encrypted":false}`, "storage.encryption_required", false, false},
 		{"ENCRYPT_STORAGE", `{"encrypted":"TRUE"}`, "storage.encryption_required", true, false},
 		{"ENCRYPT_STORAGE", `{"encrypted":-1}`, "", false, false},
@@ -220,7 +293,8 @@ func TestModes(t *testing.T) {
 
 // What is no policy is none: it is not an empty one, which would release a device.
 func TestRefused(t *testing.T) {
-	for _, body := range []string{``, `null`, `[]`, `{}`, `<html>`, `{"id":1}`, `{"id":1,"profile":null}`, `{"statusCode":404,"messageFromServer":"none"}`,
+	for _, body := range []string{`{"id":1,"profile":{"profileFeaturesList":null}}`, `{"id":1,"profile":{"profileFeaturesList":{"featureCode":"CAMERA"}}}`, `{"id":1,"profile":{"profileFeaturesList":"x"}}`,
+		`{"id":1,"profile":{"profileFeaturesList":[` + strings.Repeat("1,", 30000) + `1]}}`, ``, `null`, `[]`, `{}`, `<html>`, `{"id":1}`, `{"id":1,"profile":null}`, `{"statusCode":404,"messageFromServer":"none"}`,
 		`{"id":1,"profile":{"profileFeaturesList":[`, `{"id":1,"id":2,"profile":{"profileFeaturesList":[]}}`, string(body(t, "sample.json")[:300])} {
 		if x, err := Translate([]byte(body)); err == nil {
 			t.Errorf("%q: %s", body, x.Document)
@@ -234,6 +308,40 @@ func TestStamp(t *testing.T) {
 	same := of("CAMERA", `{"enabled":true}`)
 	if of("CAMERA", `"{ \"enabled\" : true }"`) != same || of("CAMERA", `{"enabled":false}`) == same || of("AUTO_TIME", `{"enabled":true}`) == same {
 		t.Error("stamps")
+	}
+	// Nor is it the same in another mode, if it is in force nowhere, or for others.
+	body := string(with("ENCRYPT_STORAGE", `{"encrypted":true}`, `,"roles":["staff"]`))
+	before, _ := translate(t, []byte(body))
+	for old, now := range map[string]string{`"compliance":"enforce"`: `"compliance":"warn"`, `"active":true`: `"active":false`, `"roles":["staff"]`: `"roles":["ANY"]`} {
+		if x, _ := translate(t, []byte(strings.Replace(body, old, now, 1))); x.Stamp == before.Stamp {
+			t.Errorf("the same with %s", now)
+		}
+	}
+}
+
+// Whom it is for is kept; where that is not understood, it is for nobody.
+func TestSelection(t *testing.T) {
+	for more, want := range map[string]dialect.Selection{
+		``:                         {},
+		`,"roles":[],"users":null`: {},
+		`,"roles":["staff","staff"],"users":["anna"]`:                                                  {Roles: []string{"staff"}, Users: []string{"anna"}},
+		`,"roles":["ANY"],"deviceGroups":[{"id":-1,"name":"ANY"}],"ownershipType":"ANY"`:               {},
+		`,"deviceGroups":[{"id":4,"name":"laptops"}],"ownershipType":"COPE"`:                           {Groups: []string{"4"}, Ownership: "COPE"},
+		`,"devices":[{"name":"Nexus","deviceIdentifier":"a"},{"name":"Nexus","deviceIdentifier":"b"}]`: {Devices: []string{"a", "b"}},
+		`,"users":"anna"`:                   {Unknown: true},
+		`,"roles":[{"roleName":"staff"}]`:   {Unknown: true},
+		`,"deviceGroups":{"name":"g"}`:      {Unknown: true},
+		`,"policyCriterias":[{"name":"x"}]`: {Unknown: true},
+	} {
+		if x, _ := translate(t, with("CAMERA", `{"enabled":true}`, more)); !reflect.DeepEqual(x.Selection, want) {
+			t.Errorf("%s: %+v", more, x.Selection)
+		}
+	}
+	for kind, want := range map[string][]string{`{"id":2}`: {"windows"}, `"ios"`: {"ios"}, `{"id":1,"name":"android"}`: {"android"}, `{"id":9}`: nil} {
+		x, _ := translate(t, fmt.Appendf(nil, `{"id":1,"compliance":"warn","profile":{"deviceType":%s,"profileFeaturesList":[]}}`, kind))
+		if !slices.Equal(x.Selection.DeviceTypes, want) || x.Selection.Unknown != (want == nil) {
+			t.Errorf("%s: %+v", kind, x.Selection)
+		}
 	}
 }
 
