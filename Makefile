@@ -80,7 +80,7 @@ test: deps
 	CGO_ENABLED=1 go test -tags gousb -count=1 ./platform/usb
 	CGO_ENABLED=0 go test -count=1 ./platform/scan/...
 	WARDER_PACKAGES=$(CURDIR)/dist:$(CURDIR)/.cache/next go test -count=1 -v ./packaging/formats >.cache/formats.log 2>&1 & formats=$$!; \
-	rm -f .cache/laptop.rc; (WARDER_LAPTOP=$(CURDIR)/.cache go test -count=1 -v -timeout 66m -parallel 3 -skip TestSpeed ./packaging/laptop 2>&1; echo $$? >.cache/laptop.rc) | tee .cache/laptop.log; \
+	rm -f .cache/laptop.rc; (WARDER_LAPTOP=$(CURDIR)/.cache go test -count=1 -v -timeout 66m -parallel 2 -skip TestSpeed ./packaging/laptop 2>&1; echo $$? >.cache/laptop.rc) | tee .cache/laptop.log; \
 	tests=$$(cat .cache/laptop.rc || echo 1); wait $$formats || tests=1; cat .cache/formats.log; \
 	test $$tests = 0 || awk -f packaging/dev/failures.awk .cache/laptop.log; exit $$tests
 
