@@ -46,7 +46,7 @@ func (a *app) policyTranslate() *cobra.Command {
 					s.Printf("The other console says that it is in force nowhere.\n")
 				}
 				if n := len(t.Named); n > 0 {
-					s.Printf("%s not carried: without --document it is said what.\n", cli.Count(n, "thing"))
+					s.Printf("%s not carried; without --document they are listed, with the reasons.\n", cli.Count(n, "value"))
 				}
 				if who := whom(&t); who != "" {
 					s.Printf("%s\n", who)

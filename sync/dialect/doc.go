@@ -105,7 +105,9 @@ func (d *Doc) grow(path string, v any) *elem {
 }
 
 func step(path, name string) string {
-	name = enforce.Plain(name)
+	if name = enforce.Plain(name); name == "" {
+		name = `""`
+	}
 	if path != "" && !strings.HasSuffix(path, inside) {
 		path += "."
 	}
@@ -316,7 +318,7 @@ func (n Node) Sentinel() {
 		return
 	}
 	n.e.each(func(l *Leaf) {
-		if unset(l.v) || l.v == false || fmt.Sprint(l.v) == "false" || fmt.Sprint(l.v) == "0" || emptied(l.v) {
+		if word := strings.ToLower(strings.TrimSpace(fmt.Sprint(l.v))); unset(l.v) || emptied(l.v) || word == "false" || word == "0" {
 			n.one(l, Sentinel, "")
 		}
 	})
