@@ -245,6 +245,9 @@ func (a *Agent) nudge(n protocol.Nudge, at time.Time) {
 		c.nudged = at
 	}
 	c.nudgedFor = max(c.nudgedFor, n.Sequence)
+	// What is asked for now begins a new row: what came before must not use it up. A server that nudges without end still
+	// waits the pause between two.
+	c.rounds = 0
 	if n.Within > 0 {
 		c.soon(checkin.First(a.custody.state.Device.DeviceID, time.Duration(n.Within)*time.Millisecond))
 		return

@@ -300,3 +300,33 @@ func TestNudgeFlood(t *testing.T) {
 		t.Errorf("%d check-ins in %s", n, took)
 	}
 }
+
+// busy is a source that nudges during each of its exchanges.
+type busy struct {
+	n     atomic.Int64
+	agent atomic.Pointer[Agent]
+}
+
+func (b *busy) Exchange(context.Context, protocol.Report) (protocol.Answer, error) {
+	n := b.n.Add(1)
+	if a := b.agent.Load(); a != nil {
+		_ = a.call(context.Background(), func() { a.nudge(protocol.Nudge{Type: protocol.NudgeCheckIn, Sequence: n}, time.Now()) })
+	}
+	return protocol.Answer{Interval: 3600}, nil
+}
+
+// A nudge that comes while the agent checks in is followed at once, however many check-ins in a row there were before.
+func TestNudgedWhileBusy(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.start()
+	l.enroll()
+	l.stop()
+	b := &busy{}
+	l.source = func(*identity.Device) (Source, error) { return b, nil }
+	l.start()
+	b.agent.Store(l.agent)
+	l.in(func(a *Agent) { a.checkIn() })
+	l.until("it is followed", func(Status) bool { return b.n.Load() > 2*maxRounds })
+	b.agent.Store(nil)
+}

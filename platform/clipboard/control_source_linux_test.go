@@ -1,7 +1,6 @@
 package clipboard
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -194,11 +193,7 @@ func TestControlNames(t *testing.T) {
 // the same one by other rules.
 func TestControlMeanwhile(t *testing.T) {
 	s := onSway(t)
-	slow := s.a.look
-	s.part.Look = func(ctx context.Context, c *Copied) (Judged, error) {
-		time.Sleep(200 * time.Millisecond)
-		return slow(ctx, c)
-	}
+	s.a.set(func() { s.a.takes = 200 * time.Millisecond })
 	s.rule(lookRules(fact.LookHold, false, 1))
 	x := s.source()
 	for i := range 4 {

@@ -145,13 +145,15 @@ type agent struct {
 	asked  []Copied
 	word   string
 	gate   chan struct{} // nil: it answers at once
+	takes  time.Duration // so long before it answers
 	absent bool
 }
 
 func (a *agent) look(ctx context.Context, c *Copied) (Judged, error) {
 	a.mu.Lock()
-	gate, absent := a.gate, a.absent
+	gate, absent, takes := a.gate, a.absent, a.takes
 	a.mu.Unlock()
+	time.Sleep(takes)
 	if gate != nil {
 		select {
 		case <-gate:
@@ -202,9 +204,7 @@ func lookedAt(t testing.TB, long time.Duration) (*screen, *agent) {
 	patience = long
 	t.Cleanup(func() { patience = before }) // once all has ended that reads it
 	a := &agent{word: "guilty"}
-	s := onScreen(t)
-	s.part.Look = a.look
-	return s, a
+	return screenWith(t, a.look), a
 }
 
 func lookRules(mode string, late bool, by int) []byte {

@@ -174,14 +174,16 @@ func (s *screen) kill() {
 	_ = s.server.Wait()
 }
 
-func onScreen(t testing.TB) *screen {
+func onScreen(t testing.TB) *screen { return screenWith(t, nil) }
+
+func screenWith(t testing.TB, look func(context.Context, *Copied) (Judged, error)) *screen {
 	t.Helper()
 	needs(t, "Xvfb", "xclip", "xsel")
 	s := &screen{t: t}
 	s.xclip, _ = exec.LookPath("xclip")
 	s.start("")
 	t.Cleanup(func() { s.kill() })
-	s.part = &Part{Decode: decoded, Type: "x11", Display: s.display, Self: uint32(os.Getuid())}
+	s.part = &Part{Decode: decoded, Type: "x11", Display: s.display, Self: uint32(os.Getuid()), Look: look}
 	runsPart(t, s.part)
 	return s
 }

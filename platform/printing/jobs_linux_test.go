@@ -604,11 +604,12 @@ func TestJobsMarks(t *testing.T) {
 	t.Parallel()
 	x, dir := newSpool(t, policy{mode: enforce.Enforce}, askWait)
 	w := x.watching()
-	if err := unix.FanotifyMark(w.fan, unix.FAN_MARK_FLUSH, 0, unix.AT_FDCWD, dir); err != nil {
-		t.Fatal(err)
-	}
-	if tells, asks, err := w.watched(); tells || asks || err != nil {
-		t.Errorf("after they were removed: %v %v %v", tells, asks, err)
+	x.j.refreshes.Lock() // nobody makes them again until it has been seen
+	err := unix.FanotifyMark(w.fan, unix.FAN_MARK_FLUSH, 0, unix.AT_FDCWD, dir)
+	tells, asks, wrong := w.watched()
+	x.j.refreshes.Unlock()
+	if err != nil || tells || asks || wrong != nil {
+		t.Errorf("after they were removed: %v %v %v %v", err, tells, asks, wrong)
 	}
 	x.load(policy{mode: enforce.Enforce})
 }
