@@ -10,12 +10,14 @@ import (
 
 	"github.com/warderd/warder/cmd/cli"
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/dialect"
 	"github.com/warderd/warder/sync/dialect/all"
 )
 
 func (a *app) policyTranslate() *cobra.Command {
-	var document bool
+	var document, whole bool
+	var apps []string
 	c := &cobra.Command{
 		Use: "translate VENDOR FILE", Short: "Say what of another console's policy Warder carries", Args: cobra.ExactArgs(2),
 		Long: "The file is a policy as the other console's API answers it, in JSON. Each setting of it is said to be translated, partial, or\n" +
@@ -31,15 +33,19 @@ func (a *app) policyTranslate() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("cannot read the policy: %w", err)
 			}
-			t, err := vendor.Translate(b)
+			o := dialect.Options{Whole: whole}
+			if o.Apps, err = programs(apps); err != nil {
+				return err
+			}
+			t, err := vendor.Translate(b, o)
 			if err != nil {
 				return fmt.Errorf("%s cannot be translated: %w", args[1], err)
 			}
-			var policy map[string]json.RawMessage
-			if err := json.Unmarshal(t.Document, &policy); err != nil {
+			var doc map[string]json.RawMessage
+			if err := json.Unmarshal(t.Document, &doc); err != nil {
 				return err
 			}
-			delete(policy, "id") // the other console's: ours is given by the server
+			delete(doc, "id") // the other console's: ours is given by the server
 			if document {
 				s := cli.NewScreen(cmd.ErrOrStderr())
 				if t.Released {
@@ -51,34 +57,50 @@ func (a *app) policyTranslate() *cobra.Command {
 				if who := whom(&t); who != "" {
 					s.Printf("%s\n", who)
 				}
-				return a.screen(cmd).JSON(policy, true)
+				return a.screen(cmd).JSON(doc, true)
 			}
-			return a.translation(cmd, &t, policy)
+			return a.translation(cmd, &t, doc)
 		},
 	}
 	c.Flags().BoolVar(&document, "document", false, "print the policy, as \"policy apply\" takes it")
+	c.Flags().BoolVar(&whole, "whole-machine", false, "do what a laptop can do no less of, such as to the whole machine what is asked of an app")
+	c.Flags().StringArrayVar(&apps, "app", nil, "which program of a laptop an app is: `ID=PATH`, as often as needed")
 	return c
 }
 
+// programs are the paths of programs by the id of an app.
+func programs(list []string) (map[string][]string, error) {
+	out := map[string][]string{}
+	for _, e := range list {
+		id, path, ok := strings.Cut(e, "=")
+		if !ok || id == "" || !strings.HasPrefix(path, "/") {
+			return nil, cli.Usagef("--app must be ID=PATH, with the whole path of a program (received %q)", e)
+		}
+		out[id] = append(out[id], path)
+	}
+	return out, nil
+}
+
 // translation shows one.
-func (a *app) translation(cmd *cobra.Command, t *dialect.Translation, policy map[string]json.RawMessage) error {
+func (a *app) translation(cmd *cobra.Command, t *dialect.Translation, doc map[string]json.RawMessage) error {
 	var rows [][]string
 	for _, s := range translated(t) {
-		what, why := "translated", ""
-		if p := t.Partial[s]; p != "" {
-			what, why = "partial", p
+		if len(t.Partial[s]) == 0 {
+			rows = append(rows, []string{string(s), "translated", ""})
 		}
-		rows = append(rows, []string{string(s), what, why})
+		for _, p := range t.Partial[s] {
+			rows = append(rows, []string{string(s), "partial", p.Name + ": " + p.Reason})
+		}
 	}
 	for _, u := range t.Named {
 		rows = append(rows, []string{u.Name, "not carried", u.Reason})
 	}
 	if a.JSON() {
-		return a.screen(cmd).JSON(map[string]any{"source": t.Source, "released": t.Released, "policy": policy, "partial": t.Partial,
+		return a.screen(cmd).JSON(map[string]any{"source": t.Source, "released": t.Released, "policy": doc, "partial": t.Partial,
 			"named": append([]dialect.Unsupported{}, t.Named...), "stamp": t.Stamp, "selection": t.Selection}, true)
 	}
 	var mode string
-	if err := json.Unmarshal(policy["compliance"], &mode); err != nil {
+	if err := json.Unmarshal(doc["compliance"], &mode); err != nil {
 		return err
 	}
 	s := a.screen(cmd)
@@ -100,7 +122,7 @@ func whom(t *dialect.Translation) string {
 	for _, l := range []struct {
 		name string
 		list []string
-	}{{"device types", x.DeviceTypes}, {"roles", x.Roles}, {"groups", x.Groups}, {"users", x.Users}, {"devices", x.Devices}} {
+	}{{"device types", x.DeviceTypes}, {"roles", x.Roles}, {"groups", x.Groups}, {"users", x.Users}, {"devices", x.Devices}, {"apps", x.Apps}} {
 		if n := len(l.list); n > 0 {
 			some := l.list[:min(n, 5)]
 			parts = append(parts, fmt.Sprintf("%s %s", l.name, strings.Join(some, ", ")))
@@ -123,11 +145,9 @@ func whom(t *dialect.Translation) string {
 
 // translated lists the settings that a translation sets.
 func translated(t *dialect.Translation) (out []enforce.Setting) {
-	for _, l := range t.Leaves {
-		if l.Fate == dialect.Translated && strings.Contains(string(l.Setting), ".") && !slices.Contains(out, l.Setting) {
-			out = append(out, l.Setting)
-		}
+	d, err := policy.Decode(t.Document, policy.Options{})
+	if err != nil {
+		return nil
 	}
-	slices.Sort(out)
-	return out
+	return slices.Sorted(slices.Values(d.Settings()))
 }

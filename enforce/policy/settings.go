@@ -17,6 +17,7 @@ import (
 type Setting struct {
 	Name  enforce.Setting
 	Shape Shape
+	Order Order
 
 	decode func(*Document, reader)
 	show   func(*Document) []string // one text, or one per list entry; list settings are compared entry by entry
@@ -34,10 +35,22 @@ type Shape struct {
 	Fields   map[string]Shape // of an object, or of each entry of an array of objects; it has no others
 }
 
+// Order says which of two values of a setting restricts more.
+type Order uint8
+
+// Orders. Where there is none, neither of two values is the stricter one.
+const (
+	NoOrder Order = iota
+	FalseStricter
+	TrueStricter
+	LessStricter
+	MoreStricter
+)
+
 // flag makes the row of a boolean setting.
-func flag(name enforce.Setting, doc string, at func(*Document) *Optional[bool]) Setting {
+func flag(name enforce.Setting, stricter Order, doc string, at func(*Document) *Optional[bool]) Setting {
 	return Setting{
-		Name: name, Shape: Shape{Type: "boolean", Doc: doc},
+		Name: name, Shape: Shape{Type: "boolean", Doc: doc}, Order: stricter,
 		decode: func(d *Document, r reader) { *at(d) = r.bool() },
 		show:   func(d *Document) []string { return []string{strconv.FormatBool(at(d).V)} },
 		copy:   func(to, from *Document) { *at(to) = *at(from) },
@@ -120,21 +133,21 @@ var zoneShape = Shape{Type: "object", Doc: "who belongs to it", Fields: map[stri
 
 // settings lists every setting that this version knows, in the order of its sections.
 var settings = []Setting{
-	flag("usb.allowed", "allow any USB device", func(d *Document) *Optional[bool] { return &d.USB.Allowed }),
+	flag("usb.allowed", FalseStricter, "allow any USB device", func(d *Document) *Optional[bool] { return &d.USB.Allowed }),
 	entries("usb.whitelist", "devices that are allowed", "vendor:product, vendor:* or vendor:product:SERIAL", maxList, ParseUSBEntry,
 		func(d *Document) *Optional[[]USBEntry] { return &d.USB.Whitelist }),
 	entries("usb.allowed_classes", "kinds of devices that are allowed", "hid, audio, mass_storage, … or two hex digits", 256, ParseClass,
 		func(d *Document) *Optional[[]Class] { return &d.USB.AllowedClasses }),
-	flag("usb.audit_only", "report and refuse nothing", func(d *Document) *Optional[bool] { return &d.USB.AuditOnly }),
+	flag("usb.audit_only", FalseStricter, "report and refuse nothing", func(d *Document) *Optional[bool] { return &d.USB.AuditOnly }),
 
-	flag("storage.encryption_required", "disks must be encrypted",
+	flag("storage.encryption_required", TrueStricter, "disks must be encrypted",
 		func(d *Document) *Optional[bool] { return &d.Storage.EncryptionRequired }),
-	flag("storage.external_storage_allowed", "allow sticks, cards and phones",
+	flag("storage.external_storage_allowed", FalseStricter, "allow sticks, cards and phones",
 		func(d *Document) *Optional[bool] { return &d.Storage.ExternalStorageAllowed }),
-	flag("storage.cloud_sync_allowed", "allow programs that synchronise files with a cloud",
+	flag("storage.cloud_sync_allowed", FalseStricter, "allow programs that synchronise files with a cloud",
 		func(d *Document) *Optional[bool] { return &d.Storage.CloudSyncAllowed }),
 	{
-		Name: "storage.max_file_size_mb", Shape: Shape{Type: "integer", Doc: "largest file on external storage, in MiB", Min: 0,
+		Name: "storage.max_file_size_mb", Order: LessStricter, Shape: Shape{Type: "integer", Doc: "largest file on external storage, in MiB", Min: 0,
 			Max: maxMiB},
 		decode: func(d *Document, r reader) { d.Storage.MaxFileSizeMB = r.int(0, maxMiB) },
 		show:   func(d *Document) []string { return []string{strconv.FormatInt(d.Storage.MaxFileSizeMB.V, 10)} },
@@ -148,8 +161,8 @@ var settings = []Setting{
 		copy:   func(to, from *Document) { to.Storage.EventPaths = from.Storage.EventPaths },
 	},
 
-	flag("network.vpn_required", "all traffic needs the VPN", func(d *Document) *Optional[bool] { return &d.Network.VPNRequired }),
-	flag("network.vpn_always_on", "nothing passes while the VPN is down",
+	flag("network.vpn_required", TrueStricter, "all traffic needs the VPN", func(d *Document) *Optional[bool] { return &d.Network.VPNRequired }),
+	flag("network.vpn_always_on", TrueStricter, "nothing passes while the VPN is down",
 		func(d *Document) *Optional[bool] { return &d.Network.VPNAlwaysOn }),
 	entries("network.allowed_domains", "names that may be reached", nameItem, maxList, ParseName,
 		func(d *Document) *Optional[[]Name] { return &d.Network.AllowedDomains }),
@@ -159,7 +172,7 @@ var settings = []Setting{
 		func(d *Document) *Optional[[]ListRef] { return &d.Network.AllowedLists }),
 	lists("network.blocked_lists", "long lists of names that may not be reached",
 		func(d *Document) *Optional[[]ListRef] { return &d.Network.BlockedLists }),
-	flag("network.split_tunnel", "allow routes beside the tunnel", func(d *Document) *Optional[bool] { return &d.Network.SplitTunnel }),
+	flag("network.split_tunnel", FalseStricter, "allow routes beside the tunnel", func(d *Document) *Optional[bool] { return &d.Network.SplitTunnel }),
 	{
 		Name: "network.vpn", Shape: Shape{Type: "object", Doc: "the tunnel that counts", Fields: map[string]Shape{
 			"interface": {Type: "string", Doc: "its name"}, "peer": {Type: "string", Doc: "its peer's key"},
@@ -171,7 +184,7 @@ var settings = []Setting{
 		copy:   func(to, from *Document) { to.Network.VPN = from.Network.VPN },
 	},
 
-	flag("dlp.clipboard_sharing", "allow the clipboard between work and personal",
+	flag("dlp.clipboard_sharing", FalseStricter, "allow the clipboard between work and personal",
 		func(d *Document) *Optional[bool] { return &d.DLP.ClipboardSharing }),
 	{
 		Name: "dlp.clipboard_direction", Shape: Shape{Type: "string", Doc: "which way the clipboard may go", Enum: directions},
@@ -179,8 +192,8 @@ var settings = []Setting{
 		show:   func(d *Document) []string { return []string{d.DLP.ClipboardDirection.V} },
 		copy:   func(to, from *Document) { to.DLP.ClipboardDirection = from.DLP.ClipboardDirection },
 	},
-	flag("dlp.screenshot_allowed", "allow screenshots", func(d *Document) *Optional[bool] { return &d.DLP.ScreenshotAllowed }),
-	flag("dlp.print_allowed", "allow printing", func(d *Document) *Optional[bool] { return &d.DLP.PrintAllowed }),
+	flag("dlp.screenshot_allowed", FalseStricter, "allow screenshots", func(d *Document) *Optional[bool] { return &d.DLP.ScreenshotAllowed }),
+	flag("dlp.print_allowed", FalseStricter, "allow printing", func(d *Document) *Optional[bool] { return &d.DLP.PrintAllowed }),
 	costing(entries(SettingPatterns, "what counts as sensitive", "RE2 expression", maxPatterns, parsePattern,
 		func(d *Document) *Optional[[]Expression] { return &d.DLP.Patterns })),
 	{

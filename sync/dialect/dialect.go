@@ -15,28 +15,25 @@ import (
 	"github.com/warderd/warder/enforce/policy"
 )
 
-// Unsupported is something that a document asks for and no policy of ours carries.
+// Unsupported is something that a document asks for and no policy of ours carries, or not all of it.
 type Unsupported struct {
-	Name   string `json:"name"` // the vendor's: "PASSCODE_POLICY.minLength"
+	Source string `json:"source,omitempty"` // the document, where several are one
+	Name   string `json:"name"`             // the vendor's: "PASSCODE_POLICY.minLength"
 	Reason string `json:"reason"`
 }
 
-// Entry is a line of a vendor's catalogue: what becomes of something that its documents can ask for.
-type Entry struct {
-	Name    string          // the vendor's
-	Setting enforce.Setting // "": none has it
-	Result  string          // one of Results
-	Why     string
+// Options are what an operator says of a document.
+type Options struct {
+	// Source is what the translation is called. "" is the vendor and the document's id: who has two consoles of one vendor, or documents
+	// without an id of their own, says something else.
+	Source string
+	// Whole says that what is asked of an app, or of a part of a device, may be done to the whole machine. Otherwise it is named.
+	Whole bool
+	// App is the vendor's id of the app that a document is about, where it does not say so itself.
+	App string
+	// Apps are the programs of a laptop that a vendor's app is: paths, by the vendor's id. An app that is not in it is not there.
+	Apps map[string][]string
 }
-
-// Results of an entry.
-const (
-	ResultTranslated = "translated"
-	ResultPartial    = "partial"  // translated, and a laptop cannot do all of it, or does beyond it
-	ResultLater      = "later"    // named: no section has it yet
-	ResultNone       = "no match" // named: a laptop has nothing like it
-	ResultNever      = "never"    // named: no policy may bring it about
-)
 
 // Selection is whom a document is for, in the vendor's words. A list that is empty is about everybody.
 type Selection struct {
@@ -48,6 +45,7 @@ type Selection struct {
 	Groups      []string `json:"groups,omitempty"`
 	Users       []string `json:"users,omitempty"`
 	Devices     []string `json:"devices,omitempty"`
+	Apps        []string `json:"apps,omitempty"`
 	Priority    int64    `json:"priority,omitempty"` // 1 comes first
 }
 
@@ -59,8 +57,8 @@ type Translation struct {
 	Named    []Unsupported
 	// Kept are values of settings that no section carries yet. They are in Named, too.
 	Kept map[enforce.Setting]any
-	// Partial says of settings what of them a laptop cannot do, or does beyond what was asked.
-	Partial   map[enforce.Setting]string
+	// Partial says of settings what of them a laptop cannot do, or does beyond what was asked, by the vendor's names.
+	Partial   map[enforce.Setting][]Unsupported
 	Stamp     string // another one if anything else is asked for, in another mode, of others, or if it is not in force any more
 	Selection Selection
 	Leaves    []Leaf
@@ -70,6 +68,7 @@ type Translation struct {
 type Builder struct {
 	vendor string
 	doc    *Doc
+	o      Options
 	t      Translation
 	name   string
 	mode   enforce.Mode
@@ -77,9 +76,19 @@ type Builder struct {
 }
 
 // Build begins the translation of a document. It is in monitor mode until another one is asked for.
-func Build(vendor string, doc *Doc) *Builder {
-	return &Builder{vendor: vendor, doc: doc, mode: enforce.Monitor, data: map[string]map[string]any{},
-		t: Translation{Source: vendor, Kept: map[enforce.Setting]any{}, Partial: map[enforce.Setting]string{}}}
+func Build(vendor string, doc *Doc, o Options) *Builder {
+	return &Builder{vendor: vendor, doc: doc, o: o, mode: enforce.Monitor, data: map[string]map[string]any{},
+		t: Translation{Source: vendor, Kept: map[enforce.Setting]any{}, Partial: map[enforce.Setting][]Unsupported{}}}
+}
+
+// Options are what the operator has said.
+func (b *Builder) Options() Options { return b.o }
+
+// Identify says what the document's id is.
+func (b *Builder) Identify(id string) {
+	if b.t.Source = b.o.Source; b.t.Source == "" {
+		b.t.Source = b.vendor + ":" + id
+	}
 }
 
 // Translation is what has been made so far, to be completed.
@@ -98,82 +107,143 @@ func cut(s string) string {
 	return s
 }
 
-// Text is a word of a document's, to be quoted.
-func Text(n Node) string { return cut(enforce.Plain(n.Word())) }
-
 // Mode is the mode of all that is asked for. The place that says so counts as translated.
 func (b *Builder) Mode(at Node, m enforce.Mode) {
 	b.mode = m
 	at.becomes(Translated, "compliance")
 }
 
-// Set says that a place asks for a value of a setting. Of two restrictions the stricter one counts; of anything else the first, and the
-// other is named.
-func (b *Builder) Set(at Node, s enforce.Setting, value any) {
-	section, name, _ := strings.Cut(string(s), ".")
+// Set says that places ask for a value of a setting. Of two values the stricter one counts; where neither is, the first, and the other is
+// named.
+func (b *Builder) Set(s enforce.Setting, value any, name string, at ...Node) {
+	section, field, _ := strings.Cut(string(s), ".")
 	if b.data[section] == nil {
 		b.data[section] = map[string]any{}
 	}
-	before, twice := b.data[section][name]
-	switch v, flag := value.(bool); {
-	case !twice:
-	case flag && strings.HasSuffix(name, "_allowed"):
-		value = v && before == true
-	case flag && strings.HasSuffix(name, "_required"):
-		value = v || before == true
-	case fmt.Sprint(before) != fmt.Sprint(value):
-		b.Name(at, at.Path(), fmt.Sprintf("%s is asked for twice, as %v and as %v: the first counts", s, policy.Short(before), policy.Short(value)))
+	if before, twice := b.data[section][field]; twice {
+		v, ok := stricter(s, before, value)
+		switch {
+		case ok:
+			value = v
+		case !same(before, value):
+			b.Name(name, fmt.Sprintf("%s is asked for twice, as %v and as %v: the first counts", s, policy.Short(before), policy.Short(value)), at...)
+			return
+		}
+	}
+	b.data[section][field] = value
+	for _, n := range at {
+		n.becomes(Translated, s)
+	}
+}
+
+// Add says that places ask for more entries of a list that a setting is.
+func (b *Builder) Add(s enforce.Setting, entries []string, at ...Node) {
+	section, field, _ := strings.Cut(string(s), ".")
+	if b.data[section] == nil {
+		b.data[section] = map[string]any{}
+	}
+	list, _ := b.data[section][field].([]string)
+	for _, e := range entries {
+		if !slices.Contains(list, e) {
+			list = append(list, e)
+		}
+	}
+	b.data[section][field] = list
+	for _, n := range at {
+		n.becomes(Translated, s)
+	}
+}
+
+// Less says what of a setting a laptop cannot do, or does beyond what was asked for.
+func (b *Builder) Less(s enforce.Setting, name, why string) {
+	if u := (Unsupported{Name: short(enforce.Plain(name)), Reason: why}); !slices.Contains(b.t.Partial[s], u) {
+		b.t.Partial[s] = append(b.t.Partial[s], u)
+	}
+}
+
+// Keep says that places ask for a value of a setting that no section carries yet.
+func (b *Builder) Keep(s enforce.Setting, value any, name string, at ...Node) {
+	reason := fmt.Sprintf("no section for it yet (%s)", s)
+	if before, twice := b.t.Kept[s]; twice {
+		v, ok := stricter(s, before, value)
+		switch {
+		case ok:
+			value = v
+		case !same(before, value):
+			value = before
+			reason += ", and it is asked for twice, differently: the first counts"
+		}
+	}
+	b.t.Kept[s] = value
+	b.Name(name, reason, at...)
+}
+
+// remark adds to what was said last of what cannot be carried.
+func (b *Builder) remark(more string) {
+	if n := len(b.t.Named); more != "" && n > 0 {
+		b.t.Named[n-1].Reason += ": " + more
+	}
+}
+
+// KeepEntry says that places ask for an entry of a list that no section carries yet.
+func (b *Builder) KeepEntry(s enforce.Setting, entry any, name string, at ...Node) {
+	list, _ := b.t.Kept[s].([]any)
+	b.t.Kept[s] = append(list, entry)
+	b.Name(name, fmt.Sprintf("no section for it yet (%s)", s), at...)
+}
+
+// The settings of programs go together: a list without its mode says nothing.
+const (
+	appsMode enforce.Setting = "apps.mode"
+	appsList enforce.Setting = "apps.list"
+)
+
+// KeepApps says that places ask for a list of programs that are not to run ("block"), or that alone may ("allow").
+func (b *Builder) KeepApps(mode string, programs []string, name string, at ...Node) {
+	if before, is := b.t.Kept[appsMode]; is && before != mode {
+		b.Name(name, fmt.Sprintf("a list with the mode %v is asked for, too: the first counts", before), at...)
 		return
 	}
-	b.data[section][name] = value
-	at.becomes(Translated, s)
-}
-
-// Less says what of a setting a laptop cannot do as it was asked for.
-func (b *Builder) Less(s enforce.Setting, why string) { b.t.Partial[s] = why }
-
-// Keep says that a place asks for a value of a setting that no section carries yet.
-func (b *Builder) Keep(at Node, name string, s enforce.Setting, value any) {
-	reason := fmt.Sprintf("no section for it yet (%s)", s)
-	switch before, twice := b.t.Kept[s]; {
-	case !twice:
-		b.t.Kept[s] = value
-	case before == true && value == false && strings.HasSuffix(string(s), "_allowed"), before == false && value == true && strings.HasSuffix(string(s), "_required"):
-		b.t.Kept[s] = value // the stricter one
-	case fmt.Sprint(before) != fmt.Sprint(value):
-		reason += ", and it is asked for twice, differently"
+	list, _ := b.t.Kept[appsList].([]string)
+	for _, p := range programs {
+		if !slices.Contains(list, p) {
+			list = append(list, p)
+		}
 	}
-	b.Name(at, name, reason)
+	b.t.Kept[appsMode], b.t.Kept[appsList] = mode, list
+	b.Name(name, fmt.Sprintf("no section for it yet (%s)", appsList), at...)
 }
 
-// Name says that what a place asks for cannot be carried.
-func (b *Builder) Name(at Node, name, reason string) {
-	at.becomes(Named, "")
-	b.t.Named = append(b.t.Named, Unsupported{short(enforce.Plain(name)), reason})
+// Programs are the app that a document is about, where it does not say so itself, and its programs, if somebody has said which they are.
+func (b *Builder) Programs() (app string, programs []string) {
+	app = b.o.App
+	if app == "" && len(b.o.Apps) == 1 {
+		for app = range b.o.Apps {
+		}
+	}
+	return app, b.o.Apps[app]
+}
+
+// same reports whether two values are the same.
+func same(a, b any) bool {
+	x, err := json.Marshal(a)
+	y, err2 := json.Marshal(b)
+	return err == nil && err2 == nil && string(x) == string(y)
+}
+
+// Name says that what places ask for cannot be carried.
+func (b *Builder) Name(name, reason string, at ...Node) {
+	for _, n := range at {
+		n.becomes(Named, "")
+	}
+	b.t.Named = append(b.t.Named, Unsupported{Name: short(enforce.Plain(name)), Reason: reason})
 }
 
 // None says that a laptop has nothing like what a place asks for.
-func (b *Builder) None(at Node, name string) { b.Name(at, name, b.noCounterpart(name)) }
+func (b *Builder) None(name string, at ...Node) { b.Name(name, b.noCounterpart(name), at...) }
 
 func (b *Builder) noCounterpart(name string) string {
 	return fmt.Sprintf("no counterpart for %s:%s", b.vendor, short(enforce.Plain(name)))
-}
-
-// Number reads a whole number within bounds; what is not one is named, and ok is false.
-func (b *Builder) Number(at Node, name string, low, high int64) (n int64, ok bool) {
-	if n, ok = at.Number(); ok && n >= low && n <= high {
-		return n, true
-	}
-	b.Name(at, name, fmt.Sprintf("must be a whole number from %d to %d: %v", low, high, policy.Short(at.value())))
-	return 0, false
-}
-
-// Flag reads true or false; what is neither is named, and ok is false.
-func (b *Builder) Flag(at Node, name string) (v, ok bool) {
-	if v, ok = at.Flag(); !ok {
-		b.Name(at, name, fmt.Sprintf("must be true or false: %v", policy.Short(at.value())))
-	}
-	return v, ok
 }
 
 // Finish names what nobody has spoken of, and makes the policy.
@@ -181,7 +251,7 @@ func (b *Builder) Finish() (Translation, error) {
 	b.doc.root.each(func(l *Leaf) {
 		if l.Fate == Unread {
 			l.Fate = Named
-			b.t.Named = append(b.t.Named, Unsupported{l.Path, b.noCounterpart(l.Path)})
+			b.t.Named = append(b.t.Named, Unsupported{Name: l.Path, Reason: b.noCounterpart(l.Path)})
 		}
 	})
 	if len(b.doc.twice) > 0 {
@@ -213,13 +283,17 @@ func (b *Builder) Finish() (Translation, error) {
 type Composed struct {
 	Document []byte
 	Sources  map[enforce.Setting]string // whose each setting is
-	Named    []Unsupported
+	// Named, Partial and Kept are those of the documents that are in force. Kept is the first one's, as with settings.
+	Named   []Unsupported
+	Partial map[enforce.Setting][]Unsupported
+	Kept    map[enforce.Setting]any
 }
 
 // Compose makes one policy of those that reach a device, the first one first: who sets a setting first has it. A device has one mode for
 // each section, so where two differ in it, the section has the milder one, and that is named: nobody is refused anything that one of them
 // only watches. Released ones have no part in it.
 func Compose(name string, list ...Translation) (Composed, error) {
+	out := Composed{Partial: map[enforce.Setting][]Unsupported{}, Kept: map[enforce.Setting]any{}}
 	var docs []*policy.Document
 	for _, t := range list {
 		if t.Released {
@@ -233,9 +307,30 @@ func Compose(name string, list ...Translation) (Composed, error) {
 			return Composed{}, fmt.Errorf("%s is there twice", d.ID)
 		}
 		docs = append(docs, d)
+		out.Named = append(out.Named, from(t.Source, t.Named)...)
+		_, apps := out.Kept[appsMode]
+		for s, v := range t.Kept {
+			before, has := out.Kept[s]
+			list, entries := before.([]any)
+			more, _ := v.([]any)
+			switch {
+			case s == appsList && apps, has && !entries:
+			case has:
+				out.Kept[s] = append(slices.Clone(list), more...)
+			default:
+				out.Kept[s] = v
+			}
+		}
 	}
 	merged := policy.Merge(docs...)
-	out := Composed{Sources: merged.Sources}
+	out.Sources = merged.Sources
+	for _, t := range list {
+		for s, why := range t.Partial {
+			if out.Sources[s] == t.Source {
+				out.Partial[s] = from(t.Source, why)
+			}
+		}
+	}
 	modes, data := map[string]enforce.Mode{}, map[string]map[string]json.RawMessage{}
 	for _, s := range merged.Settings() {
 		if m, is := modes[s.Section()]; !is || merged.Mode(s) < m {
@@ -245,7 +340,7 @@ func Compose(name string, list ...Translation) (Composed, error) {
 	for _, s := range merged.Settings() {
 		section, field, _ := strings.Cut(string(s), ".")
 		if m, mode := modes[section], merged.Mode(s); mode > m {
-			out.Named = append(out.Named, Unsupported{string(s), fmt.Sprintf("it is in %s mode, as the rest of section %s, although %s asks for %s: a section has one mode, the milder",
+			out.Named = append(out.Named, Unsupported{Name: string(s), Reason: fmt.Sprintf("it is in %s mode, as the rest of section %s, although %s asks for %s: a section has one mode, the milder",
 				m, section, enforce.Plain(out.Sources[s]), mode)})
 		}
 		if data[section] == nil {
@@ -269,6 +364,15 @@ func Compose(name string, list ...Translation) (Composed, error) {
 		return Composed{}, fmt.Errorf("together they make no policy: %w", err)
 	}
 	return out, nil
+}
+
+// from says whose the entries of a list are.
+func from(source string, list []Unsupported) []Unsupported {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].Source = source
+	}
+	return list
 }
 
 // written is how a document writes a setting.

@@ -147,8 +147,8 @@ func TestLeaves(t *testing.T) {
 	if want := []string{"a.b[0]", "a.b[1]", "a.b[2]", "a.c", "long", "text»x[0]"}; !slices.Equal(paths, want) {
 		t.Errorf("%q", paths)
 	}
-	b := Build("vendor", doc)
-	b.Set(in.Get("x").Items()[0], "storage.encryption_required", true)
+	b := Build("vendor", doc, Options{})
+	b.Set("storage.encryption_required", true, "x", in.Get("x").Items()[0])
 	root.Get("a").Get("c").Sentinel()
 	root.Get("none").Envelope() // what is not there is nothing
 	x, err := b.Finish()
@@ -170,8 +170,98 @@ func TestNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x, err := Build("vendor", doc).Finish()
+	x, err := Build("vendor", doc, Options{}).Finish()
 	if err != nil || len(x.Named) != 1 || len(x.Named[0].Name) > 600 || strings.ContainsRune(x.Named[0].Name+x.Named[0].Reason, 0x1b) {
 		t.Errorf("%q, %v", x.Named, err)
+	}
+}
+
+// Of two values of a setting the stricter one counts, in either order; of what has no order, the first, and the other is named.
+func TestTwice(t *testing.T) {
+	for _, c := range []struct {
+		setting      enforce.Setting
+		first, other any
+		want         any
+		named        int
+	}{
+		{"storage.external_storage_allowed", true, false, false, 0},
+		{"storage.encryption_required", true, false, true, 0},
+		{"dlp.clipboard_sharing", true, false, false, 0},
+		{"usb.allowed", false, true, false, 0},
+		{"network.vpn_always_on", false, true, true, 0},
+		{"storage.max_file_size_mb", int64(5), int64(3), int64(3), 0},
+		{"storage.event_paths", "plain", "hashed", "plain", 1},
+		{"dlp.quarantine_days", int64(5), int64(5), int64(5), 0},
+		{"passcode.min_length", int64(4), int64(8), int64(8), 2},
+		{"passcode.max_age_days", int64(0), int64(90), int64(90), 2}, // 0 is for ever
+		{"passcode.lock_grace_minutes", int64(0), int64(5), int64(0), 2},
+		{"passcode.allow_simple", true, false, false, 2},
+		{"browser.home_page", "https://a", "https://b", "https://a", 2},
+	} {
+		for i, order := range [][2]any{{c.first, c.other}, {c.other, c.first}} {
+			if s, _ := stricter(c.setting, c.first, c.other); i == 1 && s == nil {
+				continue // the first counts
+			}
+			doc, err := Read([]byte(`{"a":1,"b":2}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := Build("vendor", doc, Options{})
+			set := b.Set
+			if _, later, _ := find(c.setting); later {
+				set = b.Keep
+			}
+			set(c.setting, order[0], "a", doc.Root().Get("a"))
+			set(c.setting, order[1], "b", doc.Root().Get("b"))
+			x, err := b.Finish()
+			if err != nil {
+				t.Fatal(err)
+			}
+			section, field, _ := strings.Cut(string(c.setting), ".")
+			got := x.Kept[c.setting]
+			if got == nil {
+				got = b.data[section][field]
+			}
+			if got != c.want || len(x.Named) != c.named {
+				t.Errorf("%s: %v and %v: %v, %q", c.setting, order[0], order[1], got, x.Named)
+			}
+		}
+	}
+}
+
+// Each setting to come is of no section that is there, and each flag and number of one that is there says which is the stricter one, or is
+// known to have none.
+func TestOrders(t *testing.T) {
+	for s := range Coming {
+		if _, known := policy.Find(s); known {
+			t.Errorf("%s has come", s)
+		}
+	}
+	for _, s := range policy.Names() {
+		row, _ := policy.Find(s)
+		if (row.Shape.Type == "boolean" || row.Shape.Type == "integer") && row.Order == policy.NoOrder && s != "dlp.quarantine_days" {
+			t.Errorf("%s", s)
+		}
+	}
+}
+
+// What is done to the whole machine is done if the operator has said so, and said to be partial then.
+func TestWhole(t *testing.T) {
+	rows := []Row{{Name: "app", Field: "copy", Setting: "dlp.clipboard_sharing", How: Forbids, Whole: "all programs"}}
+	for _, whole := range []bool{false, true} {
+		doc, err := Read([]byte(`{"copy":"1"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := Build("vendor", doc, Options{Whole: whole, Source: "mine"})
+		b.Identify("7")
+		b.Fields(rows, "app", doc.Root())
+		x, err := b.Finish()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if set := strings.Contains(string(x.Document), `"clipboard_sharing":false`); set != whole || (len(x.Named) == 0) != whole || (len(x.Partial) == 1) != whole || x.Source != "mine" {
+			t.Errorf("%v: %s %q %v", whole, x.Document, x.Named, x.Partial)
+		}
 	}
 }

@@ -266,6 +266,12 @@ func (n Node) Flag() (v, ok bool) {
 	return false, false
 }
 
+// Object reports whether it is an object, if one with nothing in it.
+func (n Node) Object() bool {
+	_, is := n.value().(map[string]any)
+	return is
+}
+
 // Number is a whole number, also as a text, or written as 5.0.
 func (n Node) Number() (int64, bool) {
 	word, zeros, _ := strings.Cut(n.Word(), ".")
@@ -284,6 +290,12 @@ func unset(v any) bool {
 		return slices.Contains([]string{"", "--", "-1"}, strings.TrimSpace(fmt.Sprint(x)))
 	}
 	return false
+}
+
+// Empty reports whether it is an object or a list with nothing in it, also as a text.
+func (n Node) Empty() bool {
+	in, ok := n.Inside()
+	return ok && emptied(in.value())
 }
 
 // List reports whether it is a list, if one with nothing in it.

@@ -7,19 +7,25 @@ import (
 	"strings"
 
 	"github.com/warderd/warder/sync/dialect"
+	"github.com/warderd/warder/sync/dialect/apperian"
+	"github.com/warderd/warder/sync/dialect/manageengine"
+	"github.com/warderd/warder/sync/dialect/mocana"
 	"github.com/warderd/warder/sync/dialect/wso2"
 )
 
 // Vendor is one of them.
 type Vendor struct {
 	ID, Name  string
-	Translate func([]byte) (dialect.Translation, error)
-	Catalogue func() []dialect.Entry
+	Translate func([]byte, dialect.Options) (dialect.Translation, error)
+	Rows      []dialect.Row
 }
 
 // Vendors are all of them.
 var Vendors = []Vendor{
-	{wso2.Vendor, "WSO2 EMM, WSO2 IoT Server, Entgra", wso2.Translate, wso2.Catalogue},
+	{apperian.Vendor, "Apperian", apperian.Translate, apperian.Rows},
+	{manageengine.Vendor, "ManageEngine Mobile Device Manager Plus", manageengine.Translate, manageengine.Rows},
+	{mocana.Vendor, "Mocana, Blue Cedar", mocana.Translate, mocana.Rows},
+	{wso2.Vendor, "WSO2 EMM, WSO2 IoT Server, Entgra", wso2.Translate, wso2.Rows},
 }
 
 // Find is the vendor of an id.
@@ -46,15 +52,16 @@ func Tables() string {
 	var b strings.Builder
 	for _, v := range Vendors {
 		fmt.Fprintf(&b, "## %s (`%s`)\n\n| asked for | setting | what becomes of it |\n|---|---|---|\n", v.Name, v.ID)
-		for _, e := range v.Catalogue() {
-			setting, what := "", e.Result
-			if e.Setting != "" {
-				setting = "`" + string(e.Setting) + "`"
+		for _, r := range v.Rows {
+			setting := ""
+			if r.Setting != "" {
+				setting = "`" + string(r.Setting) + "`"
 			}
-			if e.Why != "" {
-				what += ": " + e.Why
+			what, why := r.Result()
+			if why != "" {
+				what += ": " + why
 			}
-			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", e.Name, setting, what)
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", r.Full(), setting, what)
 		}
 		b.WriteString("\n")
 	}

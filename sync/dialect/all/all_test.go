@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/warderd/warder/sync/dialect"
 )
 
 // The tables of docs/dialects.md are what the translators do. WARDER_UPDATE=1 writes them.
@@ -28,12 +30,12 @@ func TestDocs(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for _, v := range Vendors {
-		if seen[v.ID] || v.Name == "" || len(v.Catalogue()) == 0 {
-			t.Errorf("%+v", v)
+		if err := dialect.Check(v.Rows); err != nil || seen[v.ID] || v.Name == "" || len(v.Rows) == 0 {
+			t.Errorf("%s: %v", v.ID, err)
 		}
 		seen[v.ID] = true
 		for _, body := range []string{"", "null", "[]", "<html>", `{"count":3,"policies":[]}`} {
-			if x, err := v.Translate([]byte(body)); err == nil { // no answer is no policy
+			if x, err := v.Translate([]byte(body), dialect.Options{}); err == nil { // no answer is no policy
 				t.Errorf("%s: %q: %s", v.ID, body, x.Document)
 			}
 		}

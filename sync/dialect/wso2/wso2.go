@@ -17,12 +17,12 @@ import (
 const Vendor = "wso2"
 
 // Translate translates one policy. An error says why a document is none.
-func Translate(data []byte) (dialect.Translation, error) {
+func Translate(data []byte, o dialect.Options) (dialect.Translation, error) {
 	doc, err := dialect.Read(data)
 	if err != nil {
 		return dialect.Translation{}, err
 	}
-	x := &translator{Builder: dialect.Build(Vendor, doc)}
+	x := &translator{Builder: dialect.Build(Vendor, doc, o)}
 	root := doc.Root()
 	features := root.Get("profile").Get("profileFeaturesList")
 	if id := root.Get("id").Word(); id == "" || !features.List() {
@@ -30,7 +30,7 @@ func Translate(data []byte) (dialect.Translation, error) {
 	}
 	x.policy(root)
 	x.profile(root.Get("profile"))
-	x.Translation().Source = Vendor + ":" + dialect.Text(root.Get("id"))
+	x.Identify(dialect.TextOf(root.Get("id")))
 	return x.Finish()
 }
 
@@ -52,7 +52,7 @@ func (x *translator) policy(root dialect.Node) {
 	}
 	t.Selection.Priority, _ = root.Get("priorityId").Number()
 	if strings.EqualFold(root.Get("policyType").Word(), "CORRECTIVE") {
-		x.Name(root.Get("policyType"), "policyType", "a policy that is applied when another one is not complied with: it is taken for what it says, in monitor mode at most")
+		x.Name("policyType", "a policy that is applied when another one is not complied with: it is taken for what it says, in monitor mode at most", root.Get("policyType"))
 	}
 	for _, name := range envelope {
 		if at := root.Get(name); name != "policyType" || !strings.EqualFold(at.Word(), "CORRECTIVE") {
@@ -77,7 +77,7 @@ func (x *translator) policy(root dialect.Node) {
 			if l.field != "" && e.Get(l.field).Is() {
 				who = e.Get(l.field)
 			}
-			w := dialect.Text(who)
+			w := dialect.TextOf(who)
 			switch {
 			case strings.EqualFold(w, "ANY"), strings.EqualFold(e.Get("name").Word(), "ANY"): // which is how the console writes everybody
 				everybody = true
@@ -94,7 +94,7 @@ func (x *translator) policy(root dialect.Node) {
 	}
 	if at := root.Get("policyCriterias"); len(at.Items()) > 0 || !at.List() && !at.Unset() {
 		t.Selection.Unknown = true
-		x.Name(at, "policyCriterias", "custom criteria are not evaluated")
+		x.Name("policyCriterias", "custom criteria are not evaluated", at)
 	} else {
 		at.Envelope()
 	}
@@ -108,7 +108,7 @@ func (x *translator) policy(root dialect.Node) {
 		x.Mode(at, enforce.Monitor)
 	default:
 		x.Mode(dialect.Node{}, enforce.Monitor)
-		x.Name(at, "compliance", fmt.Sprintf("%q is not known: it is in monitor mode", dialect.Text(at)))
+		x.Name("compliance", fmt.Sprintf("%q is not known: it is in monitor mode", dialect.TextOf(at)), at)
 	}
 	if strings.EqualFold(root.Get("policyType").Word(), "CORRECTIVE") {
 		x.Mode(dialect.Node{}, enforce.Monitor)
@@ -141,8 +141,8 @@ func (x *translator) profile(p dialect.Node) {
 		parts = append(parts, code+"\x00"+content.Canonical())
 		if content.Is() {
 			x.feature(code, content)
-		} else if rows := rowsOf(code); len(rows) == 0 || rows[0].how == forbidden {
-			x.whole(rowOf(code), f.Get("featureCode"))
+		} else if rows := dialect.Of(Rows, code); len(rows) == 0 || rows[0].How == dialect.Never {
+			x.whole(code, f.Get("featureCode"))
 			coded = true
 		}
 		for _, name := range featureEnvelope {
@@ -151,7 +151,7 @@ func (x *translator) profile(p dialect.Node) {
 			}
 		}
 		if at := f.Get("correctiveActions"); len(at.Items()) > 0 {
-			x.Name(at, code+".correctiveActions", "what is done when it is not complied with is the mode's")
+			x.Name(code+".correctiveActions", "what is done when it is not complied with is the mode's", at)
 		} else {
 			at.Envelope()
 		}
@@ -166,11 +166,11 @@ func (x *translator) profile(p dialect.Node) {
 
 // feature reads one.
 func (x *translator) feature(code string, content dialect.Node) {
-	rows := rowsOf(code)
+	rows := dialect.Of(Rows, code)
 	whole := len(rows) == 1 && rows[0].Field == ""
 	switch {
 	case len(rows) == 0 && !unticked(code, content), whole:
-		x.whole(rowOf(code), content)
+		x.whole(code, content)
 		return
 	case content.Unset():
 		content.Sentinel()
@@ -178,46 +178,49 @@ func (x *translator) feature(code string, content dialect.Node) {
 	}
 	in, ok := content.Inside()
 	if !ok || in.List() && len(in.Items()) > 0 {
-		x.None(content, code)
+		x.None(code, content)
 		return
 	}
-	some := false
-	for name, at := range in.Fields() {
-		some = true
-		if name == enabled && len(rows) == 0 {
-			at.Sentinel()
-			continue
-		}
-		i := slices.IndexFunc(rows, func(r Row) bool { return r.Field == name })
+	if len(rows) == 0 { // a box that nobody has ticked, whatever it is about
+		rows = []dialect.Row{{Name: code, Field: enabled, As: code, How: dialect.Forbids}}
+	}
+	if rows[len(rows)-1].Setting == "apps.list" {
+		x.apps(code, in, rows[len(rows)-1])
+		return
+	}
+	x.Fields(rows, code, in)
+}
+
+// apps reads a list of programs with what it is for.
+func (x *translator) apps(code string, in dialect.Node, list dialect.Row) {
+	mode, kind := map[string]string{"BLACKLIST_APPLICATIONS": "block", "KIOSK_APPS": "allow"}[code], in.Get(restriction)
+	if code == "APP-RESTRICTION" {
+		mode = restrictions[strings.ToLower(kind.Word())]
+	} else {
+		kind = dialect.Node{}
+	}
+	names, ok := list.List(in.Get(list.Field))
+	for field, at := range in.Fields() {
 		switch {
-		case i < 0 && at.Unset():
+		case field != list.Field && (field != restriction || !kind.Is()):
+			x.Unknown(code, field, at)
+		case at.Unset() || at.Empty():
 			at.Sentinel()
-		case i < 0:
-			x.None(at, code+"."+name)
-		default:
-			x.value(rows[i], at)
+		case field == restriction && mode == "":
+			x.Name(code+"."+field, fmt.Sprintf("must be black-list or white-list: %q", dialect.TextOf(at)), at)
+		case field == list.Field && mode == "":
+			x.Name(list.Full(), "it is not said what is to become of these programs", at)
+		case field == list.Field && !ok:
+			x.Name(list.Full(), "must be a list of programs", at)
+		case field == list.Field:
+			x.KeepApps(mode, names, list.Full(), at, kind)
+		case !ok || in.Get(list.Field).Empty():
+			x.Name(code+"."+field, "there is no list of programs", at)
 		}
 	}
-	if !some {
-		in.Sentinel() // {} and [] say nothing
+	if in.Empty() {
+		in.Sentinel()
 	}
-}
-
-func rowsOf(code string) (out []Row) {
-	for _, r := range Rows {
-		if r.Code == code {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
-// rowOf is the row of a feature that is looked at as a whole.
-func rowOf(code string) Row {
-	if rows := rowsOf(code); len(rows) > 0 {
-		return rows[0]
-	}
-	return Row{Code: code, how: nothing}
 }
 
 // unticked reports whether a feature is a box that nobody has ticked, which the console saves with all others.
@@ -229,85 +232,15 @@ func unticked(code string, content dialect.Node) bool {
 }
 
 // whole says what becomes of a feature that is looked at as a whole.
-func (x *translator) whole(r Row, content dialect.Node) {
+func (x *translator) whole(code string, content dialect.Node) {
+	rows := dialect.Of(Rows, code)
 	switch {
-	case unticked(r.Code, content):
+	case unticked(code, content):
 		in, _ := content.Inside()
-		for name, at := range in.Fields() {
-			if name == enabled {
-				at.Sentinel()
-			} else {
-				x.None(at, r.Code+"."+name)
-			}
-		}
-	case r.how == forbidden:
-		x.Name(content, r.Code, never)
-	case content.Unset() && len(rowsOf(r.Code)) > 0:
-		content.Sentinel()
-	case r.how == connects:
-		x.Name(content, r.Code, fmt.Sprintf("no section for it yet (%s)", r.Setting))
+		x.Fields([]dialect.Row{{Name: code, Field: enabled, As: code, How: dialect.Forbids}}, code, in)
+	case len(rows) == 0:
+		x.None(code, content)
 	default:
-		x.None(content, r.Code)
-	}
-}
-
-// value reads a field of a feature.
-func (x *translator) value(r Row, at dialect.Node) {
-	name := r.name()
-	if at.Unset() {
-		at.Sentinel()
-		return
-	}
-	var v any
-	switch r.how {
-	case number:
-		n, ok := x.Number(at, name, r.low, r.high)
-		if !ok {
-			return
-		}
-		v = n
-	case list:
-		var ids []string
-		for _, e := range at.Items() {
-			id := dialect.Text(e)
-			for _, field := range []string{"packageName", "appIdentifier", "appName"} {
-				if id == "" {
-					id = dialect.Text(e.Get(field))
-				}
-			}
-			ids = append(ids, id)
-		}
-		if !at.List() || slices.Contains(ids, "") {
-			x.Name(at, name, "must be a list of programs")
-			return
-		}
-		v = r.list + strings.Join(ids, ", ")
-	case word:
-		mode, known := map[string]string{"black-list": "block", "white-list": "allow"}[at.Word()]
-		if !known {
-			x.Name(at, name, fmt.Sprintf("must be black-list or white-list: %q", dialect.Text(at)))
-			return
-		}
-		v = mode
-	default:
-		b, ok := x.Flag(at, name)
-		switch {
-		case !ok:
-			return
-		case r.how == forbids && !b:
-			at.Sentinel()
-			return
-		case r.how == forbids:
-			b = false
-		}
-		v = b
-	}
-	if r.Later {
-		x.Keep(at, name, r.Setting, v)
-		return
-	}
-	x.Set(at, r.Setting, v)
-	if r.Partial != "" {
-		x.Less(r.Setting, r.Partial)
+		x.Value(rows[0], content)
 	}
 }

@@ -1,7 +1,6 @@
 package wso2
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,133 +12,13 @@ import (
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/enforce/policy"
 	"github.com/warderd/warder/sync/dialect"
+	"github.com/warderd/warder/sync/dialect/dialecttest"
 )
 
-// translate translates a body, and checks what is so of every one: each leaf is exactly one thing, and nothing is asked for that was not.
+// translate translates a body, and checks what is so of every one.
 func translate(t testing.TB, body []byte) (dialect.Translation, *policy.Document) {
 	t.Helper()
-	x, err := Translate(body)
-	if err != nil {
-		t.Fatalf("%v: %s", err, body)
-	}
-	d, err := policy.Decode(x.Document, policy.Options{Strict: true})
-	if err != nil {
-		t.Fatalf("%v: %s", err, x.Document)
-	}
-	if err := exact(x, body, d); err != nil {
-		t.Fatalf("%v\n%s", err, body)
-	}
-	return x, d
-}
-
-// exact says what of a translation is not as it has to be.
-func exact(x dialect.Translation, body []byte, d *policy.Document) error {
-	var v any
-	if err := json.Unmarshal(body, &v); err != nil {
-		return err
-	}
-	inside := map[string]bool{}
-	for _, l := range x.Leaves {
-		if l.Fate == dialect.Unread || l.Path == "" {
-			return fmt.Errorf("%q is %s", l.Path, l.Fate)
-		}
-		if l.Fate == dialect.Sentinel && !quiet(at(v, l.Path)) {
-			return fmt.Errorf("%q is said to be not configured, and is %v", l.Path, at(v, l.Path))
-		}
-		if text, _, is := strings.Cut(l.Path, "»"); is {
-			inside[text] = true
-		}
-		if l.Fate == dialect.Translated && l.Setting != "compliance" && d.Mode(l.Setting) == enforce.Off {
-			return fmt.Errorf("%q is said to be %s, which is not in the policy", l.Path, l.Setting)
-		}
-	}
-	n := leaves(v)
-	for path := range inside { // a text counts as what is in it
-		text, is := at(v, path).(string)
-		if !is {
-			n = -1 // its path was cut, or made safe
-			break
-		}
-		var in any
-		if err := json.Unmarshal([]byte(text), &in); err != nil {
-			return fmt.Errorf("%q: %w", path, err)
-		}
-		n += leaves(in) - 1
-	}
-	if n >= 0 && len(x.Leaves) != n {
-		return fmt.Errorf("%d leaves, of %d", len(x.Leaves), n)
-	}
-	for _, s := range d.Settings() {
-		if !slices.ContainsFunc(x.Leaves, func(l dialect.Leaf) bool { return l.Setting == s }) {
-			return fmt.Errorf("%s is asked for by no leaf", s)
-		}
-	}
-	return nil
-}
-
-// at is what a document has at a place, or a place that the test cannot follow: a name with a point in it.
-func at(v any, path string) any {
-	for len(path) > 0 {
-		if rest, is := strings.CutPrefix(path, "»"); is {
-			text, _ := v.(string)
-			if json.Unmarshal([]byte(text), &v) != nil {
-				return lost{}
-			}
-			path = rest
-			continue
-		}
-		end := strings.IndexAny(path[1:], ".[»") + 1
-		if end == 0 {
-			end = len(path)
-		}
-		var i int
-		name := strings.TrimPrefix(path[:end], ".")
-		m, object := v.(map[string]any)
-		list, _ := v.([]any)
-		value, has := m[name]
-		switch n, _ := fmt.Sscanf(name, "[%d]", &i); {
-		case object && has:
-			v = value
-		case n == 1 && i < len(list):
-			v = list[i]
-		default:
-			return lost{}
-		}
-		path = path[end:]
-	}
-	return v
-}
-
-type lost struct{}
-
-// quiet reports whether a value can mean "not configured".
-func quiet(v any) bool {
-	switch x := v.(type) {
-	case lost, nil:
-		return true
-	case bool:
-		return !x
-	case map[string]any:
-		return len(x) == 0
-	case []any:
-		return len(x) == 0
-	}
-	return slices.Contains([]string{"", "--", "-1", "0", "false"}, strings.ToLower(strings.TrimSpace(fmt.Sprint(v))))
-}
-
-// leaves counts those of a value, by itself.
-func leaves(v any) (n int) {
-	switch x := v.(type) {
-	case map[string]any:
-		for _, y := range x {
-			n += leaves(y)
-		}
-	case []any:
-		for _, y := range x {
-			n += leaves(y)
-		}
-	}
-	return max(n, 1)
+	return dialecttest.Translate(t, Translate, body, dialect.Options{Whole: true})
 }
 
 func body(t testing.TB, name string) []byte {
@@ -182,7 +61,7 @@ func TestMany(t *testing.T) {
 		t.Errorf("%s", x.Document)
 	}
 	if want := map[enforce.Setting]any{"passcode.allow_simple": true, "passcode.require_alphanumeric": true, "passcode.min_length": int64(5), "passcode.max_failed_attempts": int64(4),
-		"device.camera_allowed": false, "apps.mode": "block", "apps.list": "com.example.game"}; !reflect.DeepEqual(x.Kept, want) {
+		"device.camera_allowed": false, "apps.mode": "block", "apps.list": []string{"com.example.game"}}; !reflect.DeepEqual(x.Kept, want) {
 		t.Errorf("%+v", x.Kept)
 	}
 	named := map[string]string{}
@@ -194,7 +73,7 @@ func TestMany(t *testing.T) {
 	}
 	for name, why := range map[string]string{
 		"PASSCODE_POLICY.minLength": "no section for it yet (passcode.min_length)", "RESTRICTION.allowAirDrop": "no counterpart for wso2:RESTRICTION.allowAirDrop",
-		"WIFI": "no section for it yet (connections.wifi)", "WIPE_DATA": never, "EMAIL": "no counterpart for wso2:EMAIL",
+		"WIFI": "no section for it yet (connections.wifi)", "WIPE_DATA": "a policy does not wipe, lock, restart, release or update a device", "EMAIL": "no counterpart for wso2:EMAIL",
 		"SOMETHING_NEW": "no counterpart for wso2:SOMETHING_NEW", "SET_SCREEN_CAPTURE_DISABLED": "must be true or false: maybe",
 	} {
 		if named[name] != why {
@@ -302,7 +181,7 @@ func TestRefused(t *testing.T) {
 	for _, body := range []string{`{"id":1,"profile":{"profileFeaturesList":null}}`, `{"id":1,"profile":{"profileFeaturesList":{"featureCode":"CAMERA"}}}`, `{"id":1,"profile":{"profileFeaturesList":"x"}}`,
 		`{"id":1,"profile":{"profileFeaturesList":[` + strings.Repeat("1,", 30000) + `1]}}`, ``, `null`, `[]`, `{}`, `<html>`, `{"id":1}`, `{"id":1,"profile":null}`, `{"statusCode":404,"messageFromServer":"none"}`,
 		`{"id":1,"profile":{"profileFeaturesList":[`, `{"id":1,"id":2,"profile":{"profileFeaturesList":[]}}`, string(body(t, "sample.json")[:300])} {
-		if x, err := Translate([]byte(body)); err == nil {
+		if x, err := Translate([]byte(body), dialect.Options{}); err == nil {
 			t.Errorf("%q: %s", body, x.Document)
 		}
 	}
@@ -351,64 +230,19 @@ func TestSelection(t *testing.T) {
 	}
 }
 
-// Each setting of the catalogue is one of a policy, or of a section that is yet to come.
-func TestRows(t *testing.T) {
-	seen := map[string]bool{}
-	for _, r := range Rows {
-		if seen[r.Code+"."+r.Field] {
-			t.Errorf("%s.%s is there twice", r.Code, r.Field)
-		}
-		seen[r.Code+"."+r.Field] = true
-		_, known := policy.Find(r.Setting)
-		if r.Setting != "" && known == r.Later {
-			t.Errorf("%s: %s is known: %v, later: %v", r.Code, r.Setting, known, r.Later)
-		}
-	}
-}
-
 // Whatever comes, each leaf is one thing, and a field more changes nothing of what is known.
 func FuzzTranslate(f *testing.F) {
 	for _, name := range []string{"sample.json", "definition.json", "many.json"} {
 		f.Add(body(f, name))
 	}
 	f.Add(with("CAMERA", `"{\"enabled\":\"{}\"}"`, `,"policyCriterias":[{"a":1}],"users":[{"id":[]}]`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		x, err := Translate(b)
-		if err != nil {
-			return
-		}
-		d, err := policy.Decode(x.Document, policy.Options{Strict: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := exact(x, b, d); err != nil {
-			t.Fatal(err)
-		}
-		var top map[string]any
-		dec := json.NewDecoder(strings.NewReader(string(b)))
-		dec.UseNumber()
-		if dec.Decode(&top) != nil || top["zz_new"] != nil {
-			return
-		}
-		top["zz_new"] = map[string]any{"enabled": true, "compliance": "enforce"}
-		more, err := json.Marshal(top)
-		if err != nil {
-			t.Fatal(err)
-		}
-		y, err := Translate(more)
-		if err != nil {
-			return // it has become too large
-		}
-		if string(y.Document) != string(x.Document) || y.Stamp != x.Stamp || len(y.Named) != len(x.Named)+2 {
-			t.Fatalf("%s\n%s\n%q", x.Document, y.Document, y.Named)
-		}
-	})
+	dialecttest.Fuzz(f, Translate)
 }
 
 func BenchmarkTranslate(b *testing.B) {
 	doc := body(b, "many.json")
 	for b.Loop() {
-		if _, err := Translate(doc); err != nil {
+		if _, err := Translate(doc, dialect.Options{}); err != nil {
 			b.Fatal(err)
 		}
 	}
