@@ -72,15 +72,16 @@ share: laptop laptop13 package
 
 test: deps
 	@packaging/dev/deps.sh test
-	@# The two longest first, so that neither is alone at the end. What takes text out of documents does one thing after the other: below.
+	@# The longest first, so that none is alone at the end, and three at a time, because some mostly wait. What takes text out of documents
+	@# does one thing after the other: below.
 	@mkdir -p .cache; echo "== the laptop's image and packages are made meanwhile (.cache/share.log)"
 	@$(MAKE) --no-print-directory share >.cache/share.log 2>&1 & share=$$!; \
-	go test -race -count=1 -timeout 20m -parallel 6 ./agent ./sync/server $$(go list ./... | grep -v "/packaging/laptop\|/packaging/formats\|/platform/scan/text$$"); tests=$$?; \
+	go test -race -count=1 -timeout 20m -p 3 -parallel 6 ./agent ./sync/server ./platform/clipboard $$(go list ./... | grep -v "/packaging/laptop\|/packaging/formats\|/platform/scan/text$$"); tests=$$?; \
 	wait $$share || { cat .cache/share.log; exit 1; }; exit $$tests
-	CGO_ENABLED=1 go test -tags gousb -count=1 ./platform/usb
-	CGO_ENABLED=0 go test -count=1 ./platform/scan/...
-	WARDER_PACKAGES=$(CURDIR)/dist:$(CURDIR)/.cache/next go test -count=1 -v ./packaging/formats >.cache/formats.log 2>&1 & formats=$$!; \
-	rm -f .cache/laptop.rc; (WARDER_LAPTOP=$(CURDIR)/.cache go test -count=1 -v -timeout 66m -parallel 2 -skip TestSpeed ./packaging/laptop 2>&1; echo $$? >.cache/laptop.rc) | tee .cache/laptop.log; \
+	@# Beside the laptops: what needs the packages, and two kinds of units in another build.
+	(CGO_ENABLED=1 go test -tags gousb -count=1 ./platform/usb && CGO_ENABLED=0 go test -count=1 ./platform/scan/... && \
+	  WARDER_PACKAGES=$(CURDIR)/dist:$(CURDIR)/.cache/next go test -count=1 -v ./packaging/formats) >.cache/formats.log 2>&1 & formats=$$!; \
+	rm -f .cache/laptop.rc; (WARDER_LAPTOP=$(CURDIR)/.cache go test -count=1 -v -timeout 66m -parallel 40 -skip TestSpeed ./packaging/laptop 2>&1; echo $$? >.cache/laptop.rc) | tee .cache/laptop.log; \
 	tests=$$(cat .cache/laptop.rc || echo 1); wait $$formats || tests=1; cat .cache/formats.log; \
 	test $$tests = 0 || awk -f packaging/dev/failures.awk .cache/laptop.log; exit $$tests
 
@@ -88,7 +89,7 @@ test-unit:
 	@packaging/dev/unit.sh
 
 soak: share
-	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_SOAK=1 go test -count=1 -v -timeout 170m -parallel 2 -skip TestSpeed ./packaging/laptop
+	WARDER_LAPTOP=$(CURDIR)/.cache WARDER_SOAK=1 go test -count=1 -v -timeout 170m -parallel 40 -skip TestSpeed ./packaging/laptop
 
 check: deps
 	go vet ./...

@@ -15,7 +15,7 @@ import (
 // TestAttack: a user without privileges works against the agent. Each attack worked once. The policy wins each time,
 // within seconds, and nobody else is harmed.
 func TestAttack(t *testing.T) {
-	t.Parallel()
+	parallel(t, 6)
 	r := ready(t, Options{})
 	for _, n := range []string{"a", "b", "c"} {
 		r.medium(n, 48)

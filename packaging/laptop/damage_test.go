@@ -11,7 +11,7 @@ import (
 // TestDamage: store, ledger and identity are each truncated, overwritten with noise, made read-only, and left without
 // disk space. The agent starts, says so and converges, and uninstalling after that still equals a fresh boot.
 func TestDamage(t *testing.T) {
-	t.Parallel()
+	parallel(t, 4)
 	r := ready(t, Options{})
 	r.medium("d", 16)
 	r.medium("e", 16)

@@ -13,7 +13,7 @@ import (
 // TestEncryption: with real LUKS, LVM, md, btrfs and loop devices, the report changes when something is mounted for
 // writing from a plain disk, and back when it no longer is.
 func TestEncryption(t *testing.T) {
-	t.Parallel()
+	parallel(t, 4)
 	var args []string
 	dir := t.TempDir()
 	for _, d := range []string{"b", "c", "d", "e", "f"} {

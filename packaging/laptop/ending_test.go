@@ -8,7 +8,7 @@ import (
 
 // TestEndings: what a restart, a stop, a hang and a shutdown leave behind, and what is reported about them.
 func TestEndings(t *testing.T) {
-	t.Parallel()
+	parallel(t, 6)
 	image, _ := need(t)
 	o := overlay(t, image)
 	whole := lasting(t, o)

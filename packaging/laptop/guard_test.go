@@ -7,7 +7,7 @@ import "testing"
 // TestLastInput: the last keyboard stays, with the guard named; with a PS/2 one present the USB one is refused; and a
 // device that only claims to be a keyboard does not get in.
 func TestLastInput(t *testing.T) {
-	t.Parallel()
+	parallel(t, 3)
 	const deny = `{"policy_data":{"usb":{"allowed":false}}}`
 	t.Run("without_ps2", func(t *testing.T) {
 		r := ready(t, Options{Append: "i8042.noaux i8042.nokbd i8042.nopnp initcall_blacklist=i8042_init"})

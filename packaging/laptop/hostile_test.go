@@ -10,7 +10,7 @@ import (
 // TestHostileServer: whatever the server answers, the last good policy stays, and each kind of answer is reported with
 // its own message.
 func TestHostileServer(t *testing.T) {
-	t.Parallel()
+	parallel(t, 6)
 	r := start(t, Options{})
 	r.medium("h", 16)
 	r.server("--http")

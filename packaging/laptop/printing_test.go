@@ -55,7 +55,7 @@ else: raise SystemExit("it has no end of them")`
 
 // Nobody prints, by the spooler or past it; what waits is not lost, and all of it is as before afterwards.
 func TestPrinting(t *testing.T) {
-	t.Parallel()
+	parallel(t, 6)
 	r := ready(t, Options{Single: true})
 	r.network()
 	r.spooler()

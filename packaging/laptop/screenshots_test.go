@@ -60,7 +60,7 @@ systemd-run -q --unit=desk-%[1]s -p User=%[1]s -p PAMName=login -p TTYPath=/dev/
 
 // TestScreenshots: on a real Wayland desktop nobody takes pictures of the screen by what is known, and a machine that may is as before.
 func TestScreenshots(t *testing.T) {
-	t.Parallel()
+	parallel(t, 7)
 	image, _ := need(t)
 	o := Options{Image: image + "-trixie", Single: true}
 	if _, err := os.Stat(filepath.Join(o.Image, "stamp")); err != nil {

@@ -23,7 +23,7 @@ const (
 // Files with sensitive data leave this machine neither on a stick nor by a sync client, whoever writes them and however; nothing is
 // lost, nothing is kept twice, and nobody is told what is in them.
 func TestSensitive(t *testing.T) {
-	t.Parallel()
+	parallel(t, 6)
 	r := ready(t, Options{Single: true})
 	for _, u := range []string{"ann 2001", "bob 2002"} {
 		name, uid, _ := strings.Cut(u, " ")

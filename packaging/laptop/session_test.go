@@ -55,7 +55,7 @@ func as(name, uid string) string {
 
 // TestSession: the people at the machine are told on their desktops, in their language, each in their own session alone.
 func TestSession(t *testing.T) {
-	t.Parallel()
+	parallel(t, 9)
 	r := ready(t, Options{Single: true})
 	r.spooler()
 	r.medium("a", 64)
@@ -152,7 +152,7 @@ wait
 E
 chmod 755 /home/bob/flood; systemd-run -q --unit=flood -p User=bob -p PAMName=login -p TTYPath=/dev/tty9 -p StandardInput=tty -p StandardOutput=journal -E XDG_SESSION_TYPE=x11 -E XDG_SESSION_CLASS=user /home/bob/flood`)
 	r.sh("sleep 3; pgrep -u bob curl >/dev/null")
-	t.Log("beside 200 questions of bob, root's status takes (ms)", r.sh(`for i in 1 2 3 4 5; do b=$(date +%s%N); timeout 10 warder status >/dev/null; test $? -lt 3 || exit 1; echo $(( ($(date +%s%N) - b) / 1000000 )); done`))
+	t.Log("beside 200 questions of bob, root's status takes (ms)", r.sh(`for i in 1 2 3 4 5; do b=$(date +%s%N); timeout 60 warder status >/dev/null; test $? -lt 3 || exit 1; echo $(( ($(date +%s%N) - b) / 1000000 )); done`))
 	r.wait("ann's helper shows notices still", helped, "ann", true) // it may be between two questions
 	r.wait("the flood is over", "! systemctl is-active -q flood")
 	r.wait("bob has his helper", helped, "bob", true)

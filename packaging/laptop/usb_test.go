@@ -8,7 +8,7 @@ import (
 
 // TestUSB: what is refused and allowed, a policy change on a present device, and the modes that write nothing.
 func TestUSB(t *testing.T) {
-	t.Parallel()
+	parallel(t, 6)
 	r := ready(t, Options{})
 	if got := r.defaults(); got != fresh {
 		t.Fatalf("a laptop under monitor mode reads %q", got)

@@ -32,7 +32,7 @@ const routed = "nft -s list ruleset; ip rule; ip -6 rule; ip route; ip -6 route"
 // The kernel's own WireGuard, brought up by wg-quick; OpenVPN, IPsec by an interface and by its policies: what a policy asks
 // of them, and each way past them, is seen; and what the kill switch holds is put back when another program changes it.
 func TestVPN(t *testing.T) {
-	t.Parallel()
+	parallel(t, 8)
 	r := ready(t, Options{})
 	r.network()
 	r.sh("ip -n outside addr add fd77::1/64 dev out0 nodad")
@@ -200,7 +200,7 @@ openvpn --daemon --writepid /run/o.pid --dev tunc --dev-type tun --secret /root/
 // From power-on: a laptop whose kill switch is closed sends nothing by its network card but what brings the VPN up. What it sends is
 // captured outside of it, by the emulator.
 func TestSwitchBoot(t *testing.T) {
-	t.Parallel()
+	parallel(t, 5)
 	image, _ := need(t)
 	o := overlay(t, image)
 	card := func(file string) []string {
