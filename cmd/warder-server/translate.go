@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -15,15 +16,18 @@ import (
 	"github.com/warderd/warder/sync/dialect/all"
 )
 
+const released = "The other console says that it is not in force there."
+
 func (a *app) policyTranslate() *cobra.Command {
 	var document, whole bool
 	var apps []string
 	c := &cobra.Command{
 		Use: "translate VENDOR FILE", Short: "Say what of another console's policy Warder carries", Args: cobra.ExactArgs(2),
 		Long: "The file is a policy as the other console's API answers it, in JSON. Each setting of it is said to be translated, partial, or\n" +
-			"not carried, and why. Nothing is changed, and no server is asked. With --document the policy is printed as \"policy apply\"\n" +
-			"takes it. Vendors: " + all.IDs() + ".",
-		Example: "  warder-server policy translate wso2 camera.json\n  warder-server policy translate wso2 camera.json --document > camera-warder.json",
+			"not carried, and why; what is not configured there is left out. Nothing is changed, and no server is asked. With --document the\n" +
+			"policy is printed as \"policy apply\" takes it. Vendors: " + all.IDs() + ".",
+		Example: "  warder-server policy translate wso2 camera.json\n  warder-server policy translate wso2 camera.json --document > camera-warder.json\n" +
+			"  warder-server policy translate mocana sharing.json --app mail=/usr/bin/thunderbird --whole-machine",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vendor, known := all.Find(args[0])
 			if !known {
@@ -37,6 +41,12 @@ func (a *app) policyTranslate() *cobra.Command {
 			if o.Apps, err = programs(apps); err != nil {
 				return err
 			}
+			switch {
+			case len(apps) > 0 && !vendor.Apps:
+				return cli.Usagef("--app is for %s: a policy of %s is not about apps", all.AppIDs(), vendor.ID)
+			case len(o.Apps) > 1 && vendor.OneApp:
+				return cli.Usagef("--app names %d apps, and a file of %s is about one", len(o.Apps), vendor.ID)
+			}
 			t, err := vendor.Translate(b, o)
 			if err != nil {
 				return fmt.Errorf("%s cannot be translated: %w", args[1], err)
@@ -49,7 +59,17 @@ func (a *app) policyTranslate() *cobra.Command {
 			if document {
 				s := cli.NewScreen(cmd.ErrOrStderr())
 				if t.Released {
-					s.Printf("The other console says that it is in force nowhere.\n")
+					s.Printf("%s\n", released)
+				}
+				for _, u := range t.Named {
+					if u.Name == "compliance" {
+						s.Printf("compliance: %s\n", u.Reason)
+					}
+				}
+				for _, setting := range translated(&t) {
+					for _, p := range t.Partial[setting] {
+						s.Printf("%s is partial: %s: %s\n", setting, p.Name, p.Reason)
+					}
 				}
 				if n := len(t.Named); n > 0 {
 					s.Printf("%s not carried; without --document they are listed, with the reasons.\n", cli.Count(n, "value"))
@@ -63,7 +83,7 @@ func (a *app) policyTranslate() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&document, "document", false, "print the policy, as \"policy apply\" takes it")
-	c.Flags().BoolVar(&whole, "whole-machine", false, "do what a laptop can do no less of, such as to the whole machine what is asked of an app")
+	c.Flags().BoolVar(&whole, "whole-machine", false, "carry, too, what a laptop can only do to the whole machine, such as a limit that was meant for one app")
 	c.Flags().StringArrayVar(&apps, "app", nil, "which program of a laptop an app is: `ID=PATH`, as often as needed")
 	return c
 }
@@ -72,11 +92,11 @@ func (a *app) policyTranslate() *cobra.Command {
 func programs(list []string) (map[string][]string, error) {
 	out := map[string][]string{}
 	for _, e := range list {
-		id, path, ok := strings.Cut(e, "=")
-		if !ok || id == "" || !strings.HasPrefix(path, "/") {
-			return nil, cli.Usagef("--app must be ID=PATH, with the whole path of a program (received %q)", e)
+		id, file, ok := strings.Cut(e, "=")
+		if !ok || id == "" || !strings.HasPrefix(file, "/") || path.Clean(file) != file || file == "/" {
+			return nil, cli.Usagef("--app must be ID=PATH, with the whole path of a program, without . and .. in it (received %q)", e)
 		}
-		out[id] = append(out[id], path)
+		out[id] = append(out[id], file)
 	}
 	return out, nil
 }
@@ -97,7 +117,7 @@ func (a *app) translation(cmd *cobra.Command, t *dialect.Translation, doc map[st
 	}
 	if a.JSON() {
 		return a.screen(cmd).JSON(map[string]any{"source": t.Source, "released": t.Released, "policy": doc, "partial": t.Partial,
-			"named": append([]dialect.Unsupported{}, t.Named...), "stamp": t.Stamp, "selection": t.Selection}, true)
+			"kept": t.Kept, "named": append([]dialect.Unsupported{}, t.Named...), "stamp": t.Stamp, "selection": t.Selection}, true)
 	}
 	var mode string
 	if err := json.Unmarshal(doc["compliance"], &mode); err != nil {
@@ -107,7 +127,7 @@ func (a *app) translation(cmd *cobra.Command, t *dialect.Translation, doc map[st
 	s.Table([]string{"SETTING", "RESULT", "WHY"}, rows)
 	s.Printf("%s, in %s mode.\n", cli.Count(len(translated(t)), "setting"), mode)
 	if t.Released {
-		s.Printf("The other console says that it is in force nowhere.\n")
+		s.Printf("%s\n", released)
 	}
 	if who := whom(t); who != "" {
 		s.Printf("%s\n", who)
@@ -135,7 +155,7 @@ func whom(t *dialect.Translation) string {
 		parts = append(parts, "ownership "+x.Ownership)
 	}
 	if x.Unknown {
-		parts = append(parts, "others, in a form that is not understood: decide yourself whom it is for")
+		parts = append(parts, "whom else the file does not say, or not in a form that is understood: decide yourself whom it is for")
 	}
 	if len(parts) == 0 {
 		return ""

@@ -60,6 +60,9 @@ func start(t *testing.T, o Options) *rig {
 			t.Log("what failed:\n" + strings.Join(l.failed, "\n")) // last, where a long log is cut
 		}
 		l.Close()
+		if s := l.qemu.ProcessState; s != nil {
+			t.Logf("the emulator took %s of the processors' time", (s.UserTime() + s.SystemTime()).Round(second))
+		}
 	})
 	t.Logf("the laptop is up after %s", time.Since(begun).Round(second))
 	r := &rig{Laptop: l, t: t, dir: t.TempDir()}

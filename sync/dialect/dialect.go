@@ -4,10 +4,12 @@
 package dialect
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -73,11 +75,26 @@ type Builder struct {
 	name   string
 	mode   enforce.Mode
 	data   map[string]map[string]any
+	has    map[entry]bool // what is in lists already
+}
+
+// entry is one of a list, of a setting or of what is said of one.
+type entry struct {
+	of   enforce.Setting
+	text string
+}
+
+// fresh reports whether an entry is not there yet, and has it be there.
+func (b *Builder) fresh(s enforce.Setting, text string) bool {
+	e := entry{s, text}
+	before := b.has[e]
+	b.has[e] = true
+	return !before
 }
 
 // Build begins the translation of a document. It is in monitor mode until another one is asked for.
 func Build(vendor string, doc *Doc, o Options) *Builder {
-	return &Builder{vendor: vendor, doc: doc, o: o, mode: enforce.Monitor, data: map[string]map[string]any{},
+	return &Builder{vendor: vendor, doc: doc, o: o, mode: enforce.Monitor, data: map[string]map[string]any{}, has: map[entry]bool{},
 		t: Translation{Source: vendor, Kept: map[enforce.Setting]any{}, Partial: map[enforce.Setting][]Unsupported{}}}
 }
 
@@ -87,7 +104,7 @@ func (b *Builder) Options() Options { return b.o }
 // Identify says what the document's id is.
 func (b *Builder) Identify(id string) {
 	if b.t.Source = b.o.Source; b.t.Source == "" {
-		b.t.Source = b.vendor + ":" + id
+		b.t.Source = b.vendor + ":" + short(cmp.Or(id, "?"))
 	}
 }
 
@@ -144,7 +161,7 @@ func (b *Builder) Add(s enforce.Setting, entries []string, at ...Node) {
 	}
 	list, _ := b.data[section][field].([]string)
 	for _, e := range entries {
-		if !slices.Contains(list, e) {
+		if b.fresh(s, e) {
 			list = append(list, e)
 		}
 	}
@@ -156,7 +173,7 @@ func (b *Builder) Add(s enforce.Setting, entries []string, at ...Node) {
 
 // Less says what of a setting a laptop cannot do, or does beyond what was asked for.
 func (b *Builder) Less(s enforce.Setting, name, why string) {
-	if u := (Unsupported{Name: short(enforce.Plain(name)), Reason: why}); !slices.Contains(b.t.Partial[s], u) {
+	if u := (Unsupported{Name: short(enforce.Plain(name)), Reason: why}); b.fresh(s, u.Name+"\x00"+why) {
 		b.t.Partial[s] = append(b.t.Partial[s], u)
 	}
 }
@@ -171,7 +188,7 @@ func (b *Builder) Keep(s enforce.Setting, value any, name string, at ...Node) {
 			value = v
 		case !same(before, value):
 			value = before
-			reason += ", and it is asked for twice, differently: the first counts"
+			reason += fmt.Sprintf(", and it is asked for twice, differently: %v counts, which came first", policy.Short(fmt.Sprint(before)))
 		}
 	}
 	b.t.Kept[s] = value
@@ -198,6 +215,12 @@ const (
 	appsList enforce.Setting = "apps.list"
 )
 
+// Beside keeps an entry of such a list whose place has become something else already.
+func (b *Builder) Beside(s enforce.Setting, entry any) {
+	list, _ := b.t.Kept[s].([]any)
+	b.t.Kept[s] = append(list, entry)
+}
+
 // KeepApps says that places ask for a list of programs that are not to run ("block"), or that alone may ("allow").
 func (b *Builder) KeepApps(mode string, programs []string, name string, at ...Node) {
 	if before, is := b.t.Kept[appsMode]; is && before != mode {
@@ -206,7 +229,7 @@ func (b *Builder) KeepApps(mode string, programs []string, name string, at ...No
 	}
 	list, _ := b.t.Kept[appsList].([]string)
 	for _, p := range programs {
-		if !slices.Contains(list, p) {
+		if b.fresh(appsList, p) {
 			list = append(list, p)
 		}
 	}
@@ -236,7 +259,7 @@ func (b *Builder) Name(name, reason string, at ...Node) {
 	for _, n := range at {
 		n.becomes(Named, "")
 	}
-	b.t.Named = append(b.t.Named, Unsupported{Name: short(enforce.Plain(name)), Reason: reason})
+	b.t.Named = append(b.t.Named, Unsupported{Name: short(enforce.Plain(name)), Reason: enforce.Plain(reason)})
 }
 
 // None says that a laptop has nothing like what a place asks for.
@@ -248,6 +271,9 @@ func (b *Builder) noCounterpart(name string) string {
 
 // Finish names what nobody has spoken of, and makes the policy.
 func (b *Builder) Finish() (Translation, error) {
+	if err := b.doc.tooMany(); err != nil {
+		return Translation{}, err
+	}
 	b.doc.root.each(func(l *Leaf) {
 		if l.Fate == Unread {
 			l.Fate = Named
@@ -308,26 +334,29 @@ func Compose(name string, list ...Translation) (Composed, error) {
 		}
 		docs = append(docs, d)
 		out.Named = append(out.Named, from(t.Source, t.Named)...)
-		_, apps := out.Kept[appsMode]
-		for s, v := range t.Kept {
-			before, has := out.Kept[s]
-			list, entries := before.([]any)
-			more, _ := v.([]any)
-			switch {
-			case s == appsList && apps, has && !entries:
-			case has:
-				out.Kept[s] = append(slices.Clone(list), more...)
-			default:
-				out.Kept[s] = v
-			}
-		}
+		out.keep(t)
 	}
 	merged := policy.Merge(docs...)
 	out.Sources = merged.Sources
 	for _, t := range list {
 		for s, why := range t.Partial {
-			if out.Sources[s] == t.Source {
+			if out.Sources[s] == t.Source && !t.Released {
 				out.Partial[s] = from(t.Source, why)
+			}
+		}
+	}
+	for _, d := range docs {
+		for _, s := range d.Settings() {
+			section, field, _ := strings.Cut(string(s), ".")
+			first, err := written(docs, out.Sources[s], section, field)
+			if err != nil {
+				return Composed{}, err
+			}
+			if v, err := written(docs, d.ID, section, field); err != nil {
+				return Composed{}, err
+			} else if !same(first, v) {
+				out.Named = append(out.Named, Unsupported{d.ID, string(s), fmt.Sprintf("it is asked for as %s, and %s, which comes first, asks for %s", enforce.Plain(cut(string(v))),
+					enforce.Plain(out.Sources[s]), enforce.Plain(cut(string(first))))})
 			}
 		}
 	}
@@ -364,6 +393,43 @@ func Compose(name string, list ...Translation) (Composed, error) {
 		return Composed{}, fmt.Errorf("together they make no policy: %w", err)
 	}
 	return out, nil
+}
+
+// keep adds the values that no section has yet. Lists become one, but not lists of programs that are for something else.
+func (c *Composed) keep(t Translation) {
+	mode, has := c.Kept[appsMode]
+	other := has && t.Kept[appsMode] != nil && t.Kept[appsMode] != mode
+	for _, s := range slices.Sorted(maps.Keys(t.Kept)) {
+		v := t.Kept[s]
+		before, has := c.Kept[s]
+		switch {
+		case !has:
+			c.Kept[s] = v
+		case (s == appsList || s == appsMode) && other, same(before, v):
+			if other && s == appsList {
+				c.Named = append(c.Named, Unsupported{t.Source, string(s), fmt.Sprintf("a list with the mode %v comes first", mode)})
+			}
+		default:
+			switch list := before.(type) {
+			case []any:
+				more, _ := v.([]any)
+				c.Kept[s] = slices.Concat(list, more)
+			case []string:
+				more, _ := v.([]string)
+				all := map[string]bool{}
+				out := []string{}
+				for _, e := range slices.Concat(list, more) {
+					if !all[e] {
+						out = append(out, e)
+					}
+					all[e] = true
+				}
+				c.Kept[s] = out
+			default:
+				c.Named = append(c.Named, Unsupported{t.Source, string(s), "another value comes first"})
+			}
+		}
+	}
 }
 
 // from says whose the entries of a list are.

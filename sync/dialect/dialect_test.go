@@ -3,7 +3,9 @@ package dialect
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -49,11 +51,15 @@ func TestCompose(t *testing.T) {
 			t.Errorf("%s: %s, of %q", s, d.Mode(s), c.Sources[s])
 		}
 	}
-	if !d.Storage.EncryptionRequired.V || len(c.Named) != 2 || c.Named[0].Name != "storage.encryption_required" || !strings.Contains(c.Named[0].Reason, "although wso2:1 asks for enforce") {
+	if want := []Unsupported{
+		{"manageengine:2", "storage.encryption_required", "it is asked for as false, and wso2:1, which comes first, asks for true"},
+		{"", "storage.encryption_required", "it is in monitor mode, as the rest of section storage, although wso2:1 asks for enforce: a section has one mode, the milder"},
+		{"", "storage.external_storage_allowed", "it is in monitor mode, as the rest of section storage, although wso2:1 asks for enforce: a section has one mode, the milder"},
+	}; !d.Storage.EncryptionRequired.V || !slices.Equal(c.Named, want) {
 		t.Errorf("%s %q", c.Document, c.Named)
 	}
 	// In the other order, the first one's is the milder one.
-	if c, err = Compose("all", b, a); err != nil || len(c.Named) != 1 || !strings.Contains(c.Named[0].Reason, "although wso2:1 asks for enforce") {
+	if c, err = Compose("all", b, a); err != nil || len(c.Named) != 2 || c.Named[0].Source != "wso2:1" || !strings.Contains(c.Named[1].Reason, "although wso2:1 asks for enforce") {
 		t.Errorf("%q %v", c.Named, err)
 	}
 	if c, err = Compose("none", gone); err != nil || len(c.Sources) != 0 || !strings.Contains(string(c.Document), `"policy_data":{}`) {
@@ -123,7 +129,15 @@ func TestComposeGenerated(t *testing.T) {
 		if diff := policy.Diff(want, got); len(differ) == 0 && len(diff) > 0 {
 			t.Fatalf("%q", diff)
 		}
-		if (len(differ) > 0) != (len(c.Named) > 0) {
+		said := map[string]bool{}
+		for _, u := range c.Named {
+			if u.Source == "" {
+				said[enforce.Setting(u.Name).Section()] = true
+			} else if c.Sources[enforce.Setting(u.Name)] == u.Source {
+				t.Fatalf("%q, and it is what counts", u)
+			}
+		}
+		if !maps.Equal(differ, said) {
 			t.Fatalf("%v differ, and it is said of %q", differ, c.Named)
 		}
 	}
@@ -193,7 +207,8 @@ func TestTwice(t *testing.T) {
 		{"storage.event_paths", "plain", "hashed", "plain", 1},
 		{"dlp.quarantine_days", int64(5), int64(5), int64(5), 0},
 		{"passcode.min_length", int64(4), int64(8), int64(8), 2},
-		{"passcode.max_age_days", int64(0), int64(90), int64(90), 2}, // 0 is for ever
+		{"passcode.max_age_days", int64(0), int64(90), int64(90), 2},     // 0 is for ever
+		{"passcode.lock_after_minutes", int64(0), int64(5), int64(5), 2}, // 0 is never
 		{"passcode.lock_grace_minutes", int64(0), int64(5), int64(0), 2},
 		{"passcode.allow_simple", true, false, false, 2},
 		{"browser.home_page", "https://a", "https://b", "https://a", 2},
@@ -263,5 +278,62 @@ func TestWhole(t *testing.T) {
 		if set := strings.Contains(string(x.Document), `"clipboard_sharing":false`); set != whole || (len(x.Named) == 0) != whole || (len(x.Partial) == 1) != whole || x.Source != "mine" {
 			t.Errorf("%v: %s %q %v", whole, x.Document, x.Named, x.Partial)
 		}
+	}
+}
+
+// What the parts say of themselves is said of the whole, with whose it is; what is in force no more says nothing.
+func TestComposeKept(t *testing.T) {
+	part := func(source, data string, kept map[enforce.Setting]any) Translation {
+		x := asking(t, source, enforce.Enforce, data)
+		x.Kept, x.Named, x.Partial = kept, []Unsupported{{Name: "N", Reason: "none"}}, map[enforce.Setting][]Unsupported{"dlp.print_allowed": {{Name: "P", Reason: source}}}
+		return x
+	}
+	a := part("a", `{"dlp":{"print_allowed":false}}`, map[enforce.Setting]any{"apps.mode": "block", "apps.list": []string{"x", "y"}, "apps.usage": []any{1}, "passcode.min_length": int64(4)})
+	b := part("b", `{"dlp":{"print_allowed":false}}`, map[enforce.Setting]any{"apps.mode": "block", "apps.list": []string{"y", "z"}, "apps.usage": []any{2}, "passcode.min_length": int64(8)})
+	c := part("c", `{}`, map[enforce.Setting]any{"apps.mode": "allow", "apps.list": []string{"w"}, "passcode.history": int64(3)})
+	gone := part("gone", `{"dlp":{"print_allowed":true}}`, map[enforce.Setting]any{"device.camera_allowed": false})
+	gone.Released = true
+	got, err := Compose("all", gone, a, b, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[enforce.Setting]any{"apps.mode": "block", "apps.list": []string{"x", "y", "z"}, "apps.usage": []any{1, 2}, "passcode.min_length": int64(4), "passcode.history": int64(3)}
+	if !reflect.DeepEqual(got.Kept, want) {
+		t.Errorf("%v", got.Kept)
+	}
+	if want := []Unsupported{{"a", "N", "none"}, {"b", "N", "none"}, {"b", "passcode.min_length", "another value comes first"}, {"c", "N", "none"}, {"c", "apps.list", "a list with the mode block comes first"}}; !slices.Equal(got.Named, want) {
+		t.Errorf("%q", got.Named)
+	}
+	if want := map[enforce.Setting][]Unsupported{"dlp.print_allowed": {{"a", "P", "a"}}}; !reflect.DeepEqual(got.Partial, want) {
+		t.Errorf("%v", got.Partial)
+	}
+}
+
+// A document with too many values is none, wherever they are: it must not become a policy that asks for nothing.
+func TestTooMany(t *testing.T) {
+	doc, err := Read(fmt.Appendf(nil, `{"a":"[%s0]","b":"{\"c\":1}"}`, strings.Repeat("0,", maxLeaves)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Build("vendor", doc, Options{}).Finish(); err != nil {
+		t.Errorf("nobody has looked into it: %v", err)
+	}
+	doc.Root().Get("a").Inside()
+	if x, err := Build("vendor", doc, Options{}).Finish(); err == nil {
+		t.Errorf("%s", x.Document)
+	}
+}
+
+// An id is a value, and not what is in an object.
+func TestEnvelope(t *testing.T) {
+	doc, err := Read([]byte(`{"id":{"wipe":true},"name":"x","none":{}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"id", "name", "none"} {
+		doc.Root().Get(name).Envelope()
+	}
+	if x, err := Build("vendor", doc, Options{}).Finish(); err != nil || len(x.Named) != 1 || x.Named[0].Name != "id.wipe" {
+		t.Errorf("%q %v", x.Named, err)
 	}
 }

@@ -42,7 +42,7 @@ type Leaf struct {
 // Doc is a vendor's document.
 type Doc struct {
 	root   *elem
-	leaves int
+	leaves int      // above maxLeaves: there were too many, and the document is none
 	twice  []string // leaves of which two fates were said, which is a mistake of the translator's
 }
 
@@ -74,10 +74,15 @@ func Read(data []byte) (*Doc, error) {
 	}
 	d := &Doc{}
 	d.root = d.grow("", v)
+	return d, d.tooMany()
+}
+
+// tooMany is the error of a document with too many values. Texts that are JSON are read on the way, so that it can come late.
+func (d *Doc) tooMany() error {
 	if d.leaves > maxLeaves {
-		return nil, fmt.Errorf("it has more than %d values", maxLeaves)
+		return fmt.Errorf("it has more than %d values", maxLeaves)
 	}
-	return d, nil
+	return nil
 }
 
 // grow makes the tree of a value.
@@ -217,11 +222,7 @@ func (n Node) Inside() (in Node, ok bool) {
 			default:
 				return n, false
 			}
-			in := n.doc.grow(short(n.e.path+inside), v)
-			if n.doc.leaves > maxLeaves { // it stays a text
-				return n, false
-			}
-			n.e.inside = in
+			n.e.inside = n.doc.grow(short(n.e.path+inside), v)
 		}
 		return Node{n.doc, n.e.inside, n.e.inside.path}, true
 	}
@@ -320,8 +321,15 @@ func (n Node) one(l *Leaf, f Fate, s enforce.Setting) {
 	l.Fate, l.Setting = f, s
 }
 
-// Envelope says that a place is the vendor's own: an id, a date, who it is for.
-func (n Node) Envelope() { n.becomes(Envelope, "") }
+// Envelope says that a value is the vendor's own: an id, a date, who it is for. What has others in it stays unread, and is named in the end.
+func (n Node) Envelope() {
+	if n.e != nil && n.e.leaf != nil && n.e.inside == nil {
+		n.one(n.e.leaf, Envelope, "")
+	}
+}
+
+// EnvelopeAll says so of all that is in a place.
+func (n Node) EnvelopeAll() { n.becomes(Envelope, "") }
 
 // Sentinel says that a place is the vendor's word for "not configured": nothing, or a box that nobody has ticked. What has anything else in
 // it stays unread, and is named in the end.

@@ -3,6 +3,7 @@ package dialect
 import (
 	"cmp"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -23,6 +24,7 @@ const (
 	Word                // one of a few
 	Names               // a list of texts
 	Text                // a text
+	Link                // the address of a web page
 	Secret              // something that may have a password in it: nothing of it is kept or quoted
 	Nothing             // a laptop has nothing like it
 	Never               // nothing that a policy may bring about
@@ -37,12 +39,13 @@ type Row struct {
 	How     How
 	Partial string            // what of it a laptop cannot do, or does beyond it
 	Whole   string            // what is done beyond it, to the whole machine: only if the operator has said so
+	Needs   string            // what else the operator has to say, for the catalogue
 	Why     string            // why no setting has it, if there is more to say
 	Words   map[string]string // what the vendor's words mean
 	Codes   map[string]bool   // what they mean, of a flag; what is not in it is not configured
 	Zero    bool              // 0 is the vendor's word for "not configured"
 	// Low and High are the vendor's bounds, where these are narrower than the setting's. Per is how many of the vendor's units are one
-	// of ours; what is not a whole number of ours is rounded up.
+	// of ours; what is not a whole number of ours is rounded to the stricter side, and that is said.
 	Low, High, Per int64
 	Items          []string // where the text of an entry is, if that is an object: the first of these that is there
 }
@@ -71,8 +74,8 @@ func (r *Row) Result() (word, why string) {
 		return "no match", r.Why
 	case later:
 		return "later", r.Partial
-	case r.Whole != "":
-		return "opt-in", r.Whole
+	case r.Whole+r.Needs != "":
+		return "opt-in", strings.Join(slices.DeleteFunc([]string{r.Needs, r.Whole, r.Partial}, func(s string) bool { return s == "" }), "; ")
 	case r.Partial != "":
 		return "partial", r.Partial
 	}
@@ -161,10 +164,20 @@ const More = "it would do more than is asked for: "
 func (b *Builder) take(r Row, value Node, at ...Node) {
 	name := r.Full()
 	v, wrong := r.read(value)
-	_, later, known := find(r.Setting)
+	row, later, known := find(r.Setting)
+	limits := []string{r.Whole, r.Partial}
+	if v == true && row.Order == policy.FalseStricter || v == false && row.Order == policy.TrueStricter {
+		r.Whole, limits = "", nil // it is allowed, or not required: there is nothing that a laptop does
+	}
+	if n, ok := value.Number(); ok && r.Per > 1 && v != nil && n%r.Per != 0 {
+		limits = append(limits, fmt.Sprintf("%d is no whole number of what Warder counts in: it is taken as %v", n, v))
+	}
 	switch {
 	case wrong != "":
-		b.Name(name, fmt.Sprintf("%s: %v", wrong, policy.Short(value.value())), at...)
+		if wrong != NoAddress { // which may have a password in it
+			wrong += fmt.Sprintf(": %v", policy.Short(value.value()))
+		}
+		b.Name(name, wrong, at...)
 	case v == nil:
 		for _, n := range at {
 			n.Sentinel()
@@ -173,13 +186,17 @@ func (b *Builder) take(r Row, value Node, at ...Node) {
 		b.None(name, at...) // a mistake of ours, which a test finds
 	case later:
 		b.Keep(r.Setting, v, name, at...)
-		b.remark(r.Partial)
+		for _, why := range limits {
+			b.remark(why)
+		}
 	case r.Whole != "" && !b.o.Whole:
 		b.Name(name, More+r.Whole, at...)
 	default:
 		b.Set(r.Setting, v, name, at...)
-		if why := cmp.Or(r.Whole, r.Partial); why != "" {
-			b.Less(r.Setting, name, why)
+		for _, why := range limits {
+			if why != "" {
+				b.Less(r.Setting, name, why)
+			}
 		}
 	}
 }
@@ -194,7 +211,11 @@ func (r *Row) read(at Node) (v any, wrong string) {
 			return nil, fmt.Sprintf("must be a whole number from %d to %d", low, high)
 		}
 		if r.Per > 1 {
-			n = (n + r.Per - 1) / r.Per
+			row, _, _ := find(r.Setting)
+			if up := r.Per - 1; row.Order == policy.MoreStricter || n < r.Per {
+				n += up
+			}
+			n /= r.Per
 		}
 		return n, ""
 	case Word:
@@ -221,6 +242,11 @@ func (r *Row) read(at Node) (v any, wrong string) {
 			return t, ""
 		}
 		return nil, "must be a text"
+	case Link:
+		if t, ok := Address(at); ok {
+			return t, ""
+		}
+		return nil, NoAddress
 	}
 	is, ok := at.Flag()
 	switch {
@@ -252,9 +278,24 @@ func (r *Row) bounds() (low, high int64) {
 	return row.Shape.Min * per, row.Shape.Max * per
 }
 
+// NoAddress is what is said of what is no address of a web page. It is not quoted: it may have a password in it.
+const NoAddress = "must be the address of a web page (http or https), without a name or password in it"
+
+// Address is the address of a web page.
+func Address(n Node) (string, bool) {
+	u, err := url.Parse(n.Word())
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return "", false
+	}
+	return enforce.Plain(u.String()), true
+}
+
+// Quote is a text as it is shown to people.
+func Quote(n Node) string { return cut(enforce.Plain(n.Word())) }
+
 // TextOf is a text, or the first of the fields of an object that is one.
 func TextOf(n Node, fields ...string) string {
-	t := cut(enforce.Plain(n.Word()))
+	t := enforce.Plain(n.Word())
 	for _, f := range fields {
 		if t == "" {
 			t = TextOf(n.Get(f))
@@ -281,8 +322,8 @@ func Check(rows []Row) error {
 		case !known:
 			return fmt.Errorf("%s: there is no setting %q", name, r.Setting)
 		case r.How == Allows || r.How == Forbids || r.How == Requires || r.How == Coded:
-			if kind != "boolean" {
-				return fmt.Errorf("%s: %s is no flag", name, r.Setting)
+			if kind != "boolean" || r.How == Coded && len(r.Codes) == 0 {
+				return fmt.Errorf("%s: %s is no flag, or no word means anything", name, r.Setting)
 			}
 		case r.How == Number:
 			if kind != "integer" || low > high || low < row.Shape.Min || (high+per-1)/per > row.Shape.Max {
@@ -292,6 +333,16 @@ func Check(rows []Row) error {
 			if kind != "array" {
 				return fmt.Errorf("%s: %s is no list", name, r.Setting)
 			}
+		case r.How == Text, r.How == Link:
+			if kind != "string" {
+				return fmt.Errorf("%s: %s is no text", name, r.Setting)
+			}
+		case r.How == Secret:
+			if _, now := policy.Find(r.Setting); now {
+				return fmt.Errorf("%s: %s has come", name, r.Setting)
+			}
+		case r.How == Word && len(r.Words) == 0:
+			return fmt.Errorf("%s: no word means anything", name)
 		case r.How == Word:
 			for _, w := range r.Words {
 				if !slices.Contains(row.Shape.Enum, w) {

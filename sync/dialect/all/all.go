@@ -18,14 +18,16 @@ type Vendor struct {
 	ID, Name  string
 	Translate func([]byte, dialect.Options) (dialect.Translation, error)
 	Rows      []dialect.Row
+	Apps      bool // its documents are about apps, of which the operator says which programs of a laptop they are
+	OneApp    bool // each is about one
 }
 
 // Vendors are all of them.
 var Vendors = []Vendor{
-	{apperian.Vendor, "Apperian", apperian.Translate, apperian.Rows},
-	{manageengine.Vendor, "ManageEngine Mobile Device Manager Plus", manageengine.Translate, manageengine.Rows},
-	{mocana.Vendor, "Mocana, Blue Cedar", mocana.Translate, mocana.Rows},
-	{wso2.Vendor, "WSO2 EMM, WSO2 IoT Server, Entgra", wso2.Translate, wso2.Rows},
+	{apperian.Vendor, "Apperian", apperian.Translate, apperian.Rows, true, true},
+	{manageengine.Vendor, "ManageEngine Mobile Device Manager Plus", manageengine.Translate, manageengine.Rows, false, false},
+	{mocana.Vendor, "Mocana, Blue Cedar", mocana.Translate, mocana.Rows, true, false},
+	{wso2.Vendor, "WSO2 EMM, WSO2 IoT Server, Entgra", wso2.Translate, wso2.Rows, false, false},
 }
 
 // Find is the vendor of an id.
@@ -43,6 +45,17 @@ func IDs() string {
 	var out []string
 	for _, v := range Vendors {
 		out = append(out, v.ID)
+	}
+	return strings.Join(out, ", ")
+}
+
+// AppIDs lists those whose documents are about apps, for people.
+func AppIDs() string {
+	var out []string
+	for _, v := range Vendors {
+		if v.Apps {
+			out = append(out, v.ID)
+		}
 	}
 	return strings.Join(out, ", ")
 }

@@ -4,7 +4,6 @@ package apperian
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"time"
 
@@ -65,9 +64,12 @@ func Translate(data []byte, o dialect.Options) (dialect.Translation, error) {
 	case code == applying:
 		return dialect.Translation{}, errors.New("the policies are being applied there: what was in force stays")
 	case code != none && code != signed && code != unsigned && code != previous:
-		return dialect.Translation{}, fmt.Errorf("it is not known what status %q means", dialect.TextOf(status))
+		return dialect.Translation{}, fmt.Errorf("it is not known what status %q means", dialect.Quote(status))
 	}
-	x := &translator{Builder: dialect.Build(Vendor, doc, o)}
+	if o.App == "" && len(o.Apps) > 1 {
+		return dialect.Translation{}, errors.New("it is about one app, and several are named: it is not known which one")
+	}
+	x := &translator{Builder: dialect.Build(Vendor, doc, o), seen: map[string]bool{}}
 	x.app, x.programs = x.Programs()
 	x.Identify(x.app)
 	x.Call(x.app)
@@ -76,8 +78,11 @@ func Translate(data []byte, o dialect.Options) (dialect.Translation, error) {
 	if x.app != "" {
 		x.Translation().Selection.Apps = []string{x.app}
 	}
-	root.Get("status").Envelope()
-	root.Get("previous_version_configurations").Envelope() // what was in force before is in force no more
+	x.Translation().Selection.Unknown = x.app == ""
+	root.Get("status").Get("code").Envelope()
+	root.Get("status").Get("description").Envelope()
+	root.Get("previous_version_configurations").EnvelopeAll() // what was in force before is in force no more
+	x.Translation().Stamp = list.Canonical()
 	for _, c := range list.Items() {
 		x.configuration(c)
 	}
@@ -91,7 +96,7 @@ type translator struct {
 	*dialect.Builder
 	app      string
 	programs []string // of a laptop; none if nobody has said
-	seen     []string
+	seen     map[string]bool
 }
 
 // envelope are the fields of a configuration that say nothing of the app: ids, dates, and how the form of the console begins.
@@ -124,24 +129,24 @@ func (x *translator) configuration(c dialect.Node) {
 		x.Name(id+".configuration", "must be an object", conf)
 		conf = dialect.Node{}
 	}
-	twice := slices.Contains(x.seen, id)
-	x.seen = append(x.seen, id)
 	rows := dialect.Of(Rows, id)
 	switch {
 	case len(rows) == 0:
 		x.None(id, at)
 	case rows[0].How == dialect.Nothing || rows[0].How == dialect.Never:
 		x.Value(rows[0], at)
-	case twice:
+	case x.seen[id]:
 		x.Name(id, "it is applied twice: the first counts", at, conf)
 		return
 	case id == rooted:
 		x.ValueOf(rows[0], "true", at)
+		x.seen[id] = true
 	case len(x.programs) == 0:
 		x.Name(id, "it is not said which programs of a laptop the app is", at, conf)
 		return
 	case id == usage:
 		x.KeepEntry(rows[0].Setting, Usage{x.app, x.programs}, id, at)
+		x.seen[id] = true
 	case id == webPage:
 		at.Envelope()
 		x.page(conf)
@@ -156,15 +161,16 @@ func (x *translator) configuration(c dialect.Node) {
 
 func (x *translator) page(conf dialect.Node) {
 	link, every := conf.Get("open_webpage_url"), conf.Get("open_webpage_frequency")
-	u, err := url.Parse(link.Word())
+	address, page := dialect.Address(link)
 	n, ok := every.Number()
 	switch {
-	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil:
-		x.Name(webPage, fmt.Sprintf("open_webpage_url must be the address of a web page: %q", dialect.TextOf(link)), link, every)
+	case !page:
+		x.Name(webPage, "open_webpage_url "+dialect.NoAddress, link, every)
 	case !ok || n < 1 || n > 1_000_000:
-		x.Name(webPage, fmt.Sprintf("open_webpage_frequency must be a whole number of 1 or more: %q", dialect.TextOf(every)), link, every)
+		x.Name(webPage, fmt.Sprintf("open_webpage_frequency must be a whole number of 1 or more: %q", dialect.Quote(every)), link, every)
 	default:
-		x.KeepEntry("apps.open_page", Page{x.app, x.programs, u.String(), n}, webPage, link, every)
+		x.KeepEntry("apps.open_page", Page{x.app, x.programs, address, n}, webPage, link, every)
+		x.seen[webPage] = true
 	}
 	x.others(webPage, conf, "open_webpage_url", "open_webpage_frequency")
 }
@@ -178,10 +184,13 @@ func (x *translator) window(conf dialect.Node) {
 		to = to.AddDate(0, 0, 1)
 	}
 	switch {
+	case days.Unset() && message.Unset():
+		days.Sentinel()
+		message.Sentinel()
 	case !days.Object():
 		x.Name(access, "access_date_range must have a start and an end", days, message)
 	case !ok || !ok2:
-		x.Name(access, fmt.Sprintf("access_date_range must be dates as 2017-11-16 or 11/16/2017: %q to %q", dialect.TextOf(days.Get("start")), dialect.TextOf(days.Get("end"))),
+		x.Name(access, fmt.Sprintf("access_date_range must be dates as 2017-11-16 or 11/16/2017: %q to %q", dialect.Quote(days.Get("start")), dialect.Quote(days.Get("end"))),
 			days.Get("start"), days.Get("end"), message)
 	case !from.IsZero() && !to.IsZero() && !from.Before(to):
 		x.Name(access, "access_date_range ends before it begins", days.Get("start"), days.Get("end"), message)
@@ -195,6 +204,7 @@ func (x *translator) window(conf dialect.Node) {
 		}
 	default:
 		x.KeepEntry("apps.windows", Window{x.app, x.programs, from, to, dialect.TextOf(message)}, access, days.Get("start"), days.Get("end"), message)
+		x.seen[access] = true
 	}
 	if days.Object() {
 		x.others(access+".access_date_range", days, "start", "end")

@@ -72,6 +72,9 @@ func TestSample(t *testing.T) {
 	if len(x.Kept) != 0 || x.Named[1].Reason != "it is not said which programs of a laptop the app is" {
 		t.Errorf("%+v %q", x.Kept, x.Named)
 	}
+	if x, err := Translate(body(t, "applied.json"), dialect.Options{Apps: mapped.Apps}); err == nil {
+		t.Errorf("it is about one of two apps: %v", x.Kept)
+	}
 	// What is in force nowhere, is half there, or has line breaks in texts.
 	for _, name := range []string{"policies.json", "preset.json", "apply.json", "answer.json", "whole.json"} {
 		if x, err := Translate(body(t, name), mapped); err == nil {
@@ -136,6 +139,19 @@ func TestValues(t *testing.T) {
 		if x := translate(t, applied(1, `{"policy_id":"com.apperian.open-webpage-url","configuration":`+conf+`}`), mapped); len(x.Kept) != 0 || !strings.Contains(fmt.Sprint(x.Named), why) {
 			t.Errorf("%s: %+v %q", conf, x.Kept, x.Named)
 		}
+	}
+	stamp := func(start string) string {
+		return translate(t, applied(1, `{"policy_id":"com.apperian.access-control","configuration":{"access_date_range":{"start":"`+start+`","end":""}}}`), dialect.Options{}).Stamp
+	}
+	if stamp("2017-11-16") == stamp("2018-11-16") {
+		t.Error("the same stamp, with other days")
+	}
+	if x := translate(t, applied(1, `{"policy_id":"com.apperian.open-webpage-url","configuration":{"open_webpage_url":"https://ann:pw@x.example/","open_webpage_frequency":"1"}},{"policy_id":"com.apperian.open-webpage-url","configuration":{"open_webpage_url":"https://x.example/","open_webpage_frequency":"1"}}`), mapped); len(x.Kept) != 1 ||
+		strings.Contains(fmt.Sprint(x.Named), "pw@") {
+		t.Errorf("%v %q", x.Kept, x.Named) // a wrong one does not stand in the way of a right one
+	}
+	if x := translate(t, applied(1, `{"policy_id":"com.apperian.access-control","configuration":{"access_date_range":null,"user_message":null}}`), mapped); len(x.Named) != 0 {
+		t.Errorf("%q", x.Named)
 	}
 	x := translate(t, applied(1, `{"policy_id":"com.apperian.data-wipe"},{"policy_id":"com.acme.new","configuration":{"a":1}},{"policy_id":"com.apperian.app-usage"},{"policy_id":"com.apperian.app-usage"},7,{"policy_id":"com.apperian.jailbreak-and-root-protection"}`), mapped)
 	if len(x.Kept) != 2 || x.Kept["posture.integrity_required"] != true || len(x.Named) != 7 || !strings.Contains(fmt.Sprint(x.Named), "does not wipe") {

@@ -27,6 +27,7 @@ const (
 	urlDetails = "url_details"
 	filterType = "url_filter_type"
 	bookmarks  = "create_bookmarks"
+	settingsID = "encryption_settings_id"
 )
 
 // webFilters are the payloads that list addresses of web pages.
@@ -45,12 +46,15 @@ func Translate(data []byte, o dialect.Options) (dialect.Translation, error) {
 	}
 	root := doc.Root()
 	id, status, payloads := dialect.TextOf(root.Get("profile_id")), root.Get("profile_status_id").Word(), root.Get("payloads")
-	trashed, _ := root.Get("is_moved_to_trash").Flag()
+	gone := root.Get("is_moved_to_trash")
+	trashed, said := gone.Flag()
 	switch {
 	case id == "" || !payloads.List():
 		return dialect.Translation{}, errors.New("it is no profile: it has no profile_id, or no list payloads (of a list of profiles, take the profile itself)")
 	case status == "":
 		return dialect.Translation{}, errors.New("it does not say whether it is in force: profile_status_id is missing")
+	case !said && !gone.Unset():
+		return dialect.Translation{}, fmt.Errorf("is_moved_to_trash must be true or false: it does not say whether it is in force (%q)", dialect.Quote(gone))
 	case status == published && !trashed && !whole(payloads):
 		return dialect.Translation{}, errors.New("it does not say what its payloads ask for: ask for it with include=payloaditems")
 	}
@@ -73,11 +77,11 @@ type translator struct {
 	scope string // what part of a device it is for; "" is all of it
 }
 
-// whole reports whether the payloads of a profile are there, and not their names or numbers alone.
+// whole reports whether the payloads of a profile are there, and not their names or numbers alone. One that is published has some.
 func whole(payloads dialect.Node) bool {
 	for _, p := range payloads.Items() {
 		items := p.Get("payloaditems")
-		if !p.Object() || !items.List() {
+		if !p.Object() || len(items.Items()) == 0 {
 			return false
 		}
 		for _, i := range items.Items() {
@@ -86,12 +90,13 @@ func whole(payloads dialect.Node) bool {
 			}
 		}
 	}
-	return true
+	return len(payloads.Items()) > 0
 }
 
 // profile reads what is around the payloads. The vendor has no modes: what is published is enforced.
 func (x *translator) profile(root dialect.Node) {
 	t := x.Translation()
+	t.Selection.Unknown = true // to whom a profile is given is said elsewhere
 	x.Call(root.Get("profile_name").Word())
 	x.Mode(dialect.Node{}, enforce.Enforce)
 	for _, name := range []string{"profile_version", "collection_id", "last_modified_time"} {
@@ -140,13 +145,16 @@ func (x *translator) payload(p dialect.Node) {
 
 // forPlatform notes for which devices a payload is. What a profile says of its platform contradicts itself, and the names do not.
 func (x *translator) forPlatform(payload string) {
-	kind := "ios"
-	for _, k := range []string{"windows", "mac", "android", "tvos", "chrome"} {
+	kind := ""
+	for _, k := range []string{"windows", "mac", "android", "tvos", "chrome", "ios"} {
 		if strings.HasPrefix(payload, k) {
 			kind = k
 		}
 	}
-	if t := x.Translation(); !slices.Contains(t.Selection.DeviceTypes, kind) {
+	if kind == "" && (len(dialect.Of(Rows, payload)) > 0 || slices.Contains(webFilters, payload)) {
+		kind = "ios" // whose names have no beginning of their own
+	}
+	if t := x.Translation(); kind != "" && !slices.Contains(t.Selection.DeviceTypes, kind) {
 		t.Selection.DeviceTypes = append(t.Selection.DeviceTypes, kind)
 	}
 }
@@ -172,15 +180,19 @@ func (x *translator) item(name string, item dialect.Node) {
 		return
 	case name == "macfilevault":
 		// That it is there is what is asked for; its number says where the rest is.
-		if at := item.Get("encryption_settings_id"); !at.Unset() {
+		if at := item.Get(settingsID); numbered(at) {
 			x.set(rows[0], true, at)
+		} else if on, flag := at.Flag(); flag && !on || at.Empty() {
+			at.Sentinel()
+		} else if !at.Unset() {
+			x.Name(name+"."+settingsID, "must be the number of settings", at)
 		}
 		rows = nil
 	}
 	for field, at := range item.Fields() {
 		r, known := dialect.Field(rows, field)
 		switch {
-		case field == "payload_id", name == "macfilevault" && field == "encryption_settings_id" && !at.Unset():
+		case field == "payload_id", name == "macfilevault" && field == settingsID && !at.Unset():
 		case known && name == "macfirewallpolicy" && at.Word() == "2": // left to the user
 			x.Value(dialect.Row{Name: name, Field: field, How: dialect.Nothing, Why: "it is left to the user"}, at)
 		case known:
@@ -193,11 +205,19 @@ func (x *translator) item(name string, item dialect.Node) {
 	}
 }
 
+// numbered reports whether a place has the number of something.
+func numbered(n dialect.Node) bool {
+	v, ok := n.Number()
+	return ok && v > 0
+}
+
 // rows are those of a payload, for the part of a device that the profile is for.
 func (x *translator) rows(name string) []dialect.Row {
 	rows := dialect.Of(Rows, name)
 	for i := range rows {
-		if x.scope != "" {
+		if x.scope != "" && rows[i].Whole != "" {
+			rows[i].Whole = x.scope + "; " + rows[i].Whole
+		} else if x.scope != "" {
 			rows[i].Whole = x.scope
 		}
 	}
@@ -218,17 +238,20 @@ func (x *translator) foreign(name, field string, at dialect.Node) {
 
 // set is Value for a value that a place stands for.
 func (x *translator) set(r dialect.Row, v any, at ...dialect.Node) {
-	why := r.Whole
-	if why == "" {
-		why = r.Partial
-	}
 	if r.Whole != "" && !x.Options().Whole {
 		x.Name(r.Full(), dialect.More+r.Whole, at...)
 		return
 	}
 	x.Set(r.Setting, v, r.Full(), at...)
-	if why != "" {
-		x.Less(r.Setting, r.Full(), why)
+	x.less(r, r.Full())
+}
+
+// less says what of a row a laptop cannot do, or does beyond it.
+func (x *translator) less(r dialect.Row, name string) {
+	for _, why := range []string{r.Whole, r.Partial} {
+		if why != "" {
+			x.Less(r.Setting, name, why)
+		}
 	}
 }
 
@@ -244,8 +267,8 @@ func (x *translator) webFilter(name string, item dialect.Node) {
 			x.Name(name+"."+urlDetails, "must be an object with a url", e)
 			continue
 		}
-		if marks && !e.Get("bookmark_title").Unset() {
-			x.KeepEntry("browser.bookmarks", map[string]string{"title": dialect.TextOf(e.Get("bookmark_title")), "url": dialect.TextOf(at)}, name+"."+bookmarks,
+		if link, ok := dialect.Address(at); ok && marks && !e.Get("bookmark_title").Unset() {
+			x.KeepEntry("browser.bookmarks", map[string]string{"title": dialect.TextOf(e.Get("bookmark_title")), "url": link}, name+"."+bookmarks,
 				e.Get("bookmark_title"), e.Get("bookmark_path"))
 		} else {
 			e.Get("bookmark_title").Envelope()
@@ -256,20 +279,22 @@ func (x *translator) webFilter(name string, item dialect.Node) {
 				x.Unknown(name+"."+urlDetails, field, more)
 			}
 		}
-		host, path, ok := address(at.Word())
+		names, path, ok := address(at.Word())
 		switch {
 		case at.Unset():
 			at.Sentinel()
 		case !known:
 			x.Name(name+".url", "it is not said whether these addresses are allowed or refused (url_filter_type)", at)
 		case !ok:
-			x.Name(name+".url", fmt.Sprintf("is no address of a web page: %q", dialect.TextOf(at)), at)
-		case path && allow:
-			x.KeepEntry("browser.allowed_urls", dialect.TextOf(at), name+".url", at)
+			x.Name(name+".url", dialect.NoAddress, at)
+		case path && allow: // the name is needed to reach what is allowed below it
+			x.Beside("browser.allowed_urls", dialect.TextOf(at))
+			only.Partial = "what comes after the name of a host is not looked at"
+			hosts, used = append(hosts, names...), append(used, at)
 		case path:
 			x.KeepEntry("browser.blocked_urls", dialect.TextOf(at), name+".url", at)
 		default:
-			hosts, used = append(hosts, host), append(used, at)
+			hosts, used = append(hosts, names...), append(used, at)
 		}
 	}
 	kind := item.Get(filterType)
@@ -286,12 +311,12 @@ func (x *translator) webFilter(name string, item dialect.Node) {
 		x.Name(name+"."+urlDetails, dialect.More+only.Whole, append(used, kind)...)
 	case allow:
 		x.Add(only.Setting, hosts, append(used, kind)...)
-		x.Less(only.Setting, name+"."+urlDetails, only.Whole)
+		x.less(only, name+"."+urlDetails)
 	case block.Whole != "" && !x.Options().Whole:
 		x.Name(name+"."+urlDetails, dialect.More+block.Whole, append(used, kind)...)
 	default:
 		x.Add(block.Setting, hosts, append(used, kind)...)
-		x.Less(block.Setting, name+"."+urlDetails, block.Partial)
+		x.less(block, name+"."+urlDetails)
 	}
 	for field, at := range item.Fields() {
 		r, is := dialect.Field(dialect.Of(Rows, webFilters[0]), field)
@@ -319,24 +344,32 @@ func (x *translator) webFilter(name string, item dialect.Node) {
 	}
 }
 
-// address is the name of a web page's host, as a policy has it, and whether there is more than that: a path, or a port.
-func address(text string) (host string, path, ok bool) {
+// address is the name of a web page's host, as a policy has it, and whether there is more than that: a path, or a port. The vendor's devices
+// take a page with "www." and the one without it for the same.
+func address(text string) (names []string, path, ok bool) {
 	if !strings.Contains(text, "://") {
 		text = "https://" + text
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
-		return "", false, false
+		return nil, false, false
 	}
-	host = strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(u.Hostname(), "www."), "."))
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
 	if _, err := policy.ParseName(host); err != nil || host == "" {
-		return "", false, false
+		return nil, false, false
 	}
-	return host, u.Port() != "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "", true
+	names = []string{host}
+	if bare, www := strings.CutPrefix(host, "www."); www && strings.Contains(bare, ".") {
+		names = append(names, "="+bare)
+	}
+	return names, u.Port() != "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "", true
 }
 
 // area is where the settings are that the vendor of Windows calls a policy, for a device or for a user.
 const area = "/vendor/msft/policy/config/"
+
+// ofUser is what is said of a setting for one user of Windows.
+const ofUser = "it is for a user there, and is done to the whole machine"
 
 // custom reads settings that Windows knows by a path.
 func (x *translator) custom(item dialect.Node) {
@@ -361,7 +394,8 @@ func (x *translator) command(c dialect.Node) {
 		return
 	}
 	uri, data := c.Get("loc_uri"), c.Get("data")
-	_, path, found := strings.Cut(strings.ToLower(uri.Word()), area)
+	before, path, found := strings.Cut(strings.ToLower(uri.Word()), area)
+	found = found && (before == "." || before == "./device" || before == "./user")
 	name := custom + ":" + dialect.TextOf(uri)
 	for _, f := range []string{"position", "name", "data_type", "action_type"} {
 		c.Get(f).Envelope()
@@ -374,9 +408,11 @@ func (x *translator) command(c dialect.Node) {
 	rows := x.rows(custom)
 	i := slices.IndexFunc(rows, func(r dialect.Row) bool { return strings.EqualFold(r.Field, path) })
 	raw, err := base64.StdEncoding.DecodeString(data.Word())
-	switch {
-	case c.Get("action_type").Word() == "2":
+	switch action := c.Get("action_type").Word(); {
+	case action == "2":
 		x.Name(name, "it takes something away on Windows, and asks for nothing", uri, data)
+	case action != "0" && action != "1":
+		x.Name(name, "it is not known what is to be done with it (action_type)", uri, data)
 	case !found || i < 0:
 		x.None(name, uri, data)
 	case err != nil || !data.Is():
@@ -384,6 +420,9 @@ func (x *translator) command(c dialect.Node) {
 	default:
 		r := rows[i]
 		r.As = name
+		if before == "./user" {
+			r.Whole = ofUser
+		}
 		x.ValueOf(r, strings.TrimSpace(string(raw)), uri, data)
 	}
 }

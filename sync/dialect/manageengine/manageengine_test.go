@@ -56,6 +56,9 @@ func TestSample(t *testing.T) {
 		"numbers of payloads":    `{ "payload_name": "restrictionspolicy", "payloaditems": [ "9007199254741295" ] }`,
 		"placeholders":           `{"field1":"value1","field2":"value2"}`,
 		"it says not whether":    `{"profile_id":1,"payloads":[]}`,
+		"a payload has no items": string(with("windowsrestrictionpolicy", "", "")),
+		"no payloads":            `{"profile_id":1,"profile_status_id":110,"payloads":[]}`,
+		"in the bin or not":      string(with("macfilevault", `{"encryption_settings_id":1}`, `,"is_moved_to_trash":"perhaps"`)),
 		"numbers in the profile": `{"profile_id":1,"profile_status_id":110,"payloads":[{"payload_name":"x","payloaditems":["9007199254741295"]}]}`,
 	} {
 		if x, err := Translate([]byte(doc), dialect.Options{}); err == nil {
@@ -89,11 +92,11 @@ func TestMany(t *testing.T) {
 	for _, whole := range []bool{false, true} {
 		x, d := translate(t, body(t, "many.json"), dialect.Options{Whole: whole})
 		if x.Released || x.Source != "manageengine:9007199254741295" || d.Mode("storage.encryption_required") != enforce.Enforce || !d.Storage.EncryptionRequired.V || d.Storage.CloudSyncAllowed.Or(true) ||
-			d.DLP.ScreenshotAllowed.Or(true) || !d.DLP.ClipboardSharing.Or(false) || d.Storage.ExternalStorageAllowed.Or(true) || len(d.Network.BlockedDomains.V) != 2 || len(d.Settings()) != 6 {
+			d.DLP.ScreenshotAllowed.Or(true) || !d.DLP.ClipboardSharing.Or(false) || d.Storage.ExternalStorageAllowed.Or(true) || len(d.Network.BlockedDomains.V) != 3 || len(d.Settings()) != 6 {
 			t.Errorf("%s %q", x.Document, x.Named)
 		}
 		if want := map[enforce.Setting]any{"device.camera_allowed": false, "passcode.min_length": int64(12), "passcode.history": int64(5), "passcode.max_failed_attempts": int64(4), "passcode.allow_simple": true,
-			"passcode.lock_after_minutes": int64(2), "passcode.require_alphanumeric": true, "device.firewall_required": true, "browser.blocked_urls": []any{"https://news.example/sport"}}; !reflect.DeepEqual(x.Kept, want) {
+			"passcode.lock_after_minutes": int64(1), "passcode.require_alphanumeric": true, "device.firewall_required": true, "browser.blocked_urls": []any{"https://news.example/sport"}}; !reflect.DeepEqual(x.Kept, want) {
 			t.Errorf("%v", x.Kept)
 		}
 		list := named(x)
@@ -102,7 +105,7 @@ func TestMany(t *testing.T) {
 			"windowspasscodepolicy.pwd_enabled":                                                       unsure,
 			"androidrestrictionspolicy.allow_microphone":                                              "is not known: 7",
 			"macfirewallpolicy.block_all_incoming":                                                    "it is left to the user",
-			"webcontentfilterpolicy.url":                                                              `is no address of a web page: "ftp://x"`,
+			"webcontentfilterpolicy.url":                                                              dialect.NoAddress,
 			"windowswifipolicy.wifi_non_enterprise":                                                   "no section for it yet (connections.wifi)",
 			"windowslockdownmodepolicy.policy_id":                                                     "no counterpart for manageengine:windowslockdownmodepolicy.policy_id",
 			"chromesomething.x":                                                                       "no counterpart for manageengine:chromesomething.x",
@@ -163,11 +166,17 @@ func TestWebFilter(t *testing.T) {
 	item := `{"url_filter_type":true,"url_details":[{"url":"https://www.Acme.example./"},{"url":"a.example:8443"},{"url":"b.example/x"},{"url":"user@c.example"}]}`
 	for _, name := range webFilters {
 		x, d := translate(t, with(name, item, ""), dialect.Options{Whole: true})
-		if len(d.Network.AllowedDomains.V) != 1 || d.Network.AllowedDomains.V[0].String() != "acme.example" || len(x.Kept["browser.allowed_urls"].([]any)) != 2 || len(x.Partial) != 1 {
+		if fmt.Sprint(d.Network.AllowedDomains.V) != "[www.acme.example =acme.example a.example b.example]" || len(x.Kept["browser.allowed_urls"].([]any)) != 2 || len(x.Partial["network.allowed_domains"]) != 2 {
 			t.Errorf("%s %q %v", x.Document, x.Named, x.Kept)
 		}
-		if x, d = translate(t, with(name, item, ""), dialect.Options{}); len(d.Settings()) != 0 || len(x.Named) != 4 {
+		if x, d = translate(t, with(name, item, ""), dialect.Options{}); len(d.Settings()) != 0 || len(x.Named) != 2 || strings.Contains(fmt.Sprint(x.Named), "user@") {
 			t.Errorf("%s %q", x.Document, x.Named)
+		}
+	}
+	// The name of a page is not that of all that end in the same.
+	for address, want := range map[string]string{"https://www.com/": "[www.com]", "www.google.com": "[www.google.com =google.com]", "google.com": "[google.com]"} {
+		if _, d := translate(t, with(webFilters[0], fmt.Sprintf(`{"url_filter_type":false,"url_details":[{"url":%q}]}`, address), ""), dialect.Options{}); fmt.Sprint(d.Network.BlockedDomains.V) != want {
+			t.Errorf("%s: %v", address, d.Network.BlockedDomains.V)
 		}
 	}
 	for _, item := range []string{`{"url_details":[{"url":"a.example"}]}`, `{"url_filter_type":"?","url_details":[{"url":"a.example"}]}`, `{"url_filter_type":true,"url_details":"a.example"}`,
@@ -192,6 +201,30 @@ func BenchmarkTranslate(b *testing.B) {
 	for b.Loop() {
 		if _, err := Translate(doc, dialect.Options{}); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// A number of settings is one of 1 or more; a path of Windows' is one for a device, and what is to be done with it is known.
+func TestNumbersAndPaths(t *testing.T) {
+	for id, want := range map[string]int{`1`: 1, `"7"`: 1, `0`: 0, `false`: 0, `{}`: 0, `null`: 0, `"-1"`: 0, `"x"`: 0, `{"a":1}`: 0} {
+		x, d := translate(t, with("macfilevault", `{"encryption_settings_id":`+id+`}`, ""), dialect.Options{})
+		if named := id == `"x"` || id == `{"a":1}`; len(d.Settings()) != want || (len(x.Named) > 0) != named {
+			t.Errorf("%s: %s %q", id, x.Document, x.Named)
+		}
+	}
+	for _, c := range []struct {
+		action, uri string
+		whole, set  bool
+	}{
+		{`"1"`, "./Device/Vendor/MSFT/Policy/Config/Experience/AllowScreenCapture", false, true}, {`0`, "./vendor/msft/policy/config/experience/allowscreencapture", false, true},
+		{`9`, "./Device/Vendor/MSFT/Policy/Config/Experience/AllowScreenCapture", false, false}, {`null`, "./Device/Vendor/MSFT/Policy/Config/Experience/AllowScreenCapture", false, false},
+		{`{"wipe":1}`, "./Device/Vendor/MSFT/Policy/Config/Experience/AllowScreenCapture", false, false}, {`1`, "junk/vendor/msft/policy/config/Experience/AllowScreenCapture", true, false},
+		{`1`, "./User/Vendor/MSFT/Policy/Config/Experience/AllowScreenCapture", false, false}, {`1`, "./User/Vendor/MSFT/Policy/Config/Experience/AllowScreenCapture", true, true},
+	} {
+		x, d := translate(t, with(custom, fmt.Sprintf(`{"syncml_commands":[{"data":"MA==","action_type":%s,"loc_uri":%q}]}`, c.action, c.uri), ""), dialect.Options{Whole: c.whole})
+		if (len(d.Settings()) == 1) != c.set || (len(x.Named) == 0) != c.set {
+			t.Errorf("%+v: %s %q", c, x.Document, x.Named)
 		}
 	}
 }

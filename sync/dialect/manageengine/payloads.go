@@ -120,7 +120,7 @@ var Rows = []dialect.Row{
 	{Name: "androidhttpproxypolicy", Setting: "connections.proxy", How: dialect.Secret},
 	{Name: "windowscertificatepolicy", Setting: "connections.trusted_roots", How: dialect.Secret},
 
-	{Name: "macfilevault", Field: "encryption_settings_id", Setting: "storage.encryption_required", How: dialect.Requires, Partial: "keys to recover a disk are not kept by Warder"},
+	{Name: "macfilevault", Field: settingsID, Setting: "storage.encryption_required", How: dialect.Requires, Partial: "keys to recover a disk are not kept by Warder"},
 	{Name: "macfirewallpolicy", Field: "enable_firewall", Setting: "device.firewall_required", How: dialect.Coded, Codes: restricts},
 	{Name: "macfirewallpolicy", Field: "block_all_incoming", How: dialect.Nothing},
 	{Name: "macfirewallpolicy", Field: "enable_stealth_mode", How: dialect.Nothing},

@@ -41,12 +41,12 @@ func Translate(data []byte, o dialect.Options) (dialect.Translation, error) {
 	}
 	root := doc.Root()
 	p := root.Get("profiles")
-	kind, in := dialect.TextOf(p.Get("profile_type")), p.Get("data")
+	kind, in := strings.ToLower(dialect.TextOf(p.Get("profile_type"))), p.Get("data")
 	if !in.Object() || kind == "" || p.Get("profile_id").Word() == "" {
 		return dialect.Translation{}, errors.New("it is no profile: it has no profiles.profile_id, profile_type or data (of a catalogue, take the profile itself)")
 	}
 	if !strings.EqualFold(root.Get("status").Word(), "OK") {
-		return dialect.Translation{}, fmt.Errorf("the console answers with status %q: %s", dialect.TextOf(root.Get("status")), dialect.TextOf(root.Get("message")))
+		return dialect.Translation{}, fmt.Errorf("the console answers with status %q: %s", dialect.Quote(root.Get("status")), dialect.Quote(root.Get("message")))
 	}
 	x := &translator{Builder: dialect.Build(Vendor, doc, o), kind: kind}
 	x.Identify(dialect.TextOf(p.Get("profile_id")))
@@ -79,6 +79,7 @@ func Translate(data []byte, o dialect.Options) (dialect.Translation, error) {
 		t.Selection.Apps = append(t.Selection.Apps, id)
 	}
 	slices.Sort(t.Selection.Apps)
+	t.Selection.Unknown = len(t.Selection.Apps) == 0
 	x.data(p.Get("profile_type"), in)
 	return x.Finish()
 }
@@ -100,6 +101,8 @@ func (x *translator) data(kind, in dialect.Node) {
 		x.browser(rows, in)
 	case vpn:
 		x.tunnel(rows, in)
+	case local:
+		x.auth(rows, in)
 	case dar:
 		x.encryption(rows, kind, in)
 	default:
@@ -143,7 +146,7 @@ func (x *translator) sharing(rows []dialect.Row, in dialect.Node) {
 		case at.Unset(), ok && !blocked:
 			at.Sentinel()
 		case !ok:
-			x.Name(rows[i].Full(), fmt.Sprintf("must be \"0\" or \"1\": %q", dialect.TextOf(at)), at)
+			x.Name(rows[i].Full(), fmt.Sprintf("must be \"0\" or \"1\": %q", dialect.Quote(at)), at)
 		case len(on) > 0:
 			way, on = "none", append(on, at)
 		default:
@@ -194,7 +197,7 @@ func (x *translator) certs(rows []dialect.Row, in dialect.Node) {
 		for _, e := range list.Items() {
 			action := e.Get("action").Word()
 			if known := action == "noCertificate" || action == "useEnrollmentCertificate"; !known && certificate {
-				x.Name(name, fmt.Sprintf("action is not known: %q", dialect.TextOf(e.Get("action"))), e)
+				x.Name(name, fmt.Sprintf("action is not known: %q", dialect.Quote(e.Get("action"))), e)
 				continue
 			} else if !known || (action == "useEnrollmentCertificate") != certificate {
 				continue
@@ -204,9 +207,9 @@ func (x *translator) certs(rows []dialect.Row, in dialect.Node) {
 			at := []dialect.Node{e.Get("host"), e.Get("port"), e.Get("action")}
 			switch {
 			case !ok:
-				x.Name(name, fmt.Sprintf("host must be the name of a host, with * only at its beginning: %q", dialect.TextOf(at[0])), at...)
+				x.Name(name, fmt.Sprintf("host must be the name of a host, with * only at its beginning: %q", dialect.Quote(at[0])), at...)
 			case !ok2:
-				x.Name(name, fmt.Sprintf("port must be one, or *: %q", dialect.TextOf(at[1])), at...)
+				x.Name(name, fmt.Sprintf("port must be one, or *: %q", dialect.Quote(at[1])), at...)
 			default:
 				x.KeepEntry(rows[0].Setting, CertRule{hosts, port, certificate}, name, at...)
 			}
@@ -289,9 +292,9 @@ func (x *translator) browser(rows []dialect.Row, in dialect.Node) {
 
 func (x *translator) sites(r dialect.Row, list dialect.Node) {
 	for _, e := range list.Items() {
-		link := dialect.TextOf(e.Get("url"))
-		if link == "" {
-			x.Name(r.Full(), "has no address", e)
+		link, ok := dialect.Address(e.Get("url"))
+		if !ok {
+			x.Name(r.Full(), dialect.NoAddress, e)
 			continue
 		}
 		x.KeepEntry(r.Setting, Bookmark{dialect.TextOf(e.Get("name")), link}, r.Full(), e.Get("name"), e.Get("url"))
@@ -328,6 +331,7 @@ func (x *translator) tunnel(rows []dialect.Row, in dialect.Node) {
 		case field == address:
 			x.Set(r.Setting, true, r.Full(), at)
 			x.Less(r.Setting, r.Full(), r.Whole)
+			x.Less(r.Setting, r.Full(), r.Partial)
 		case known:
 			x.Value(row, at)
 		default: // nothing of it is quoted, as it may be a secret
@@ -343,12 +347,15 @@ func (x *translator) tunnel(rows []dialect.Row, in dialect.Node) {
 func (x *translator) encryption(rows []dialect.Row, kind, in dialect.Node) {
 	off := in.Get(nullCipher)
 	null, ok := off.Flag()
-	idle := off.Unset() || ok && !null
+	idle := off.Unset() || off.Empty() || ok && !null
+	sure := idle || ok
 	for field, at := range in.Fields() {
 		r, known := dialect.Field(rows, field)
 		switch {
 		case field == nullCipher && idle:
 			at.Sentinel()
+		case field == nullCipher && !sure:
+			x.Name(r.Full(), fmt.Sprintf("it is not known what it means: %q", dialect.Quote(at)), at)
 		case known && field != "":
 			x.Value(r, at)
 		default:
@@ -359,6 +366,8 @@ func (x *translator) encryption(rows []dialect.Row, kind, in dialect.Node) {
 		in.Sentinel()
 	}
 	switch r := rows[0]; {
+	case !sure:
+		x.Name(r.Full(), "it is not said whether anything is encrypted (null_cipher)", kind)
 	case !idle:
 		kind.Envelope()
 	case !x.Options().Whole:
@@ -366,5 +375,32 @@ func (x *translator) encryption(rows []dialect.Row, kind, in dialect.Node) {
 	default:
 		x.Set(r.Setting, true, r.Full(), kind)
 		x.Less(r.Setting, r.Full(), r.Whole)
+	}
+}
+
+// auth reads what the password of an app has to be like. What happens after too many failures is a lockout here, whatever it is there.
+func (x *translator) auth(rows []dialect.Row, in dialect.Node) {
+	history, said := in.Get("pass_history_enabled").Flag()
+	action := in.Get("pass_invalid_action").Word()
+	for field, at := range in.Fields() {
+		r, known := dialect.Field(rows, field)
+		switch {
+		case field == "pass_history_count" && said && !history && !at.Unset():
+			x.Name(r.Full(), "pass_history_enabled is 0: it is not in force", at)
+		case field == "pass_history_enabled" && said && !history:
+			at.Sentinel()
+		case field == "pass_invalid_retries" && !strings.EqualFold(action, "lockout"):
+			r.Partial = "what happens then there is another thing, and would be a lockout for a while"
+			x.Value(r, at)
+		case field == "pass_invalid_action" && action != "" && !strings.EqualFold(action, "lockout"):
+			x.Name(r.Full(), fmt.Sprintf("%q: a policy does not wipe, lock, restart, release or update a device", dialect.Quote(at)), at)
+		case known:
+			x.Value(r, at)
+		default:
+			x.Unknown(x.kind, field, at)
+		}
+	}
+	if in.Empty() {
+		in.Sentinel()
 	}
 }

@@ -106,8 +106,8 @@ func TestWhole(t *testing.T) {
 		kind, data string
 		want       enforce.Setting
 	}{
-		{dar, `{}`, "storage.encryption_required"}, {dar, `{"exceptions":[{"location":"sdcard"}],"null_cipher":"0"}`, "storage.encryption_required"}, {dar, `{"null_cipher":"1"}`, ""}, {dar, `{"null_cipher":"x"}`, ""},
-		{vpn, `{"vpnServerAddr":"172.16.31.2","vpnPsk":"hidden","vpnProtocol":"map","newKey":"hidden too"}`, "network.vpn_required"}, {vpn, `{"vpnServerAddr":""}`, ""}, {vpn, `{"vpnServerAddr":{"a":"hidden"}}`, ""},
+		{dar, `{}`, "storage.encryption_required"}, {dar, `{"exceptions":[{"location":"sdcard"}],"null_cipher":"0"}`, "storage.encryption_required"}, {dar, `{"null_cipher":"1"}`, ""}, {dar, `{"null_cipher":"x"}`, ""}, {dar, `{"null_cipher":{}}`, "storage.encryption_required"}, {"DAR", `{}`, "storage.encryption_required"},
+		{vpn, `{"vpnServerAddr":"172.16.31.2","vpnPsk":"hidden","vpnProtocol":"map","newKey":"hidden too"}`, "network.vpn_required"}, {vpn, `{"vpnServerAddr":""}`, ""}, {"VPN", `{"vpnServerAddr":"gw"}`, "network.vpn_required"}, {vpn, `{"vpnServerAddr":{"a":"hidden"}}`, ""},
 	} {
 		for _, whole := range []bool{false, true} {
 			x, d := translate(t, profile(c.kind, c.data), dialect.Options{Whole: whole})
@@ -127,8 +127,12 @@ func TestWhole(t *testing.T) {
 
 func TestOthers(t *testing.T) {
 	x, _ := translate(t, profile("local_auth", `{"pass_alpha":"1","pass_alpha_lower":"0","pass_max_age":"129601","pass_history_enabled":"1","pass_history_count":"5","pass_invalid_action":"lockout","pass_invalid_retries":"4"}`), dialect.Options{})
-	if want := map[enforce.Setting]any{"passcode.require_alphanumeric": true, "passcode.max_age_days": int64(91), "passcode.history": int64(5), "passcode.max_failed_attempts": int64(4)}; !reflect.DeepEqual(x.Kept, want) {
+	if want := map[enforce.Setting]any{"passcode.require_alphanumeric": true, "passcode.max_age_days": int64(90), "passcode.history": int64(5), "passcode.max_failed_attempts": int64(4)}; !reflect.DeepEqual(x.Kept, want) {
 		t.Errorf("%+v", x.Kept)
+	}
+	x, _ = translate(t, profile("local_auth", `{"pass_history_enabled":"0","pass_history_count":"5","pass_invalid_action":"wipe","pass_invalid_retries":"4"}`), dialect.Options{})
+	if text := fmt.Sprint(x.Named); len(x.Kept) != 1 || !strings.Contains(text, "not in force") || !strings.Contains(text, "does not wipe") || !strings.Contains(text, "would be a lockout") {
+		t.Errorf("%v %q", x.Kept, x.Named)
 	}
 	for _, kind := range []string{"device_posture", "end_user_license_agreement", "master", "signing", "something_new"} {
 		x, d := translate(t, profile(kind, `{"a":"b","c":[]}`), mapped)

@@ -10,6 +10,7 @@ const (
 	sharing = "data_sharing"
 	dar     = "dar"
 	trusted = "trusted_server_certs"
+	local   = "local_auth"
 )
 
 // The fields that are read together.
@@ -32,8 +33,8 @@ const (
 // Rows is the catalogue: what a field of a profile's data asks for. What is in none of it is named, too. Flags are "0" and "1", of browser
 // profiles false and true.
 var Rows = []dialect.Row{
-	{Name: sharing, Field: copying, Setting: "dlp.clipboard_direction", How: dialect.Word, Words: map[string]string{"1": "personal_to_work"}, Partial: "between the programs of the app it goes on"},
-	{Name: sharing, Field: pasting, Setting: "dlp.clipboard_direction", How: dialect.Word, Words: map[string]string{"1": "work_to_personal"}, Partial: "between the programs of the app it goes on"},
+	{Name: sharing, Field: copying, Setting: "dlp.clipboard_direction", How: dialect.Word, Words: map[string]string{"1": "personal_to_work"}, Needs: "with --app", Partial: "between the programs of these apps it goes on"},
+	{Name: sharing, Field: pasting, Setting: "dlp.clipboard_direction", How: dialect.Word, Words: map[string]string{"1": "work_to_personal"}, Needs: "with --app", Partial: "between the programs of these apps it goes on"},
 	{Name: sharing, Field: "privacyScreen", Setting: "dlp.screenshot_allowed", How: dialect.Forbids, Whole: app},
 	{Name: sharing, Field: "dragBlocked", How: dialect.Nothing, Why: "drag and drop is not kept apart from the clipboard's zones"},
 	{Name: sharing, Field: "dropBlocked", How: dialect.Nothing, Why: "drag and drop is not kept apart from the clipboard's zones"},
@@ -43,7 +44,7 @@ var Rows = []dialect.Row{
 
 	{Name: certs, Field: certRules, Setting: "browser.client_cert_rules", How: dialect.Names},
 
-	{Name: browser, Field: "home_page", Setting: "browser.home_page", How: dialect.Text, Partial: browsers},
+	{Name: browser, Field: "home_page", Setting: "browser.home_page", How: dialect.Link, Partial: browsers},
 	{Name: browser, Field: "sites", Setting: "browser.bookmarks", How: dialect.Names, Partial: browsers},
 	{Name: browser, Field: "allow_url_entry", Setting: "browser.url_entry_allowed", How: dialect.Allows, Partial: browsers},
 	{Name: browser, Field: "allow_search", Setting: "browser.search_allowed", How: dialect.Allows, Partial: browsers},
@@ -55,7 +56,7 @@ var Rows = []dialect.Row{
 	{Name: browser, Field: "app_id", How: dialect.Nothing},
 	{Name: browser, Field: "app_schemes", How: dialect.Nothing},
 
-	{Name: vpn, Field: address, Setting: "network.vpn_required", How: dialect.Requires, Whole: app},
+	{Name: vpn, Field: address, Setting: "network.vpn_required", How: dialect.Requires, Whole: app, Partial: "any VPN will do: the gateway is not carried"},
 	{Name: vpn, Field: "vpnOfflineMode", Setting: "connections.vpn", How: dialect.Secret},
 	{Name: vpn, Field: "vpnAuthGroup", Setting: "connections.vpn", How: dialect.Secret},
 	{Name: vpn, Field: "vpnAuthMethod", Setting: "connections.vpn", How: dialect.Secret},
@@ -69,17 +70,17 @@ var Rows = []dialect.Row{
 	{Name: dar, Field: exceptions, How: dialect.Nothing, Why: "there are no exceptions: whole disks are encrypted"},
 	{Name: dar, Field: nullCipher, How: dialect.Nothing, Why: "with it nothing is encrypted there, so that nothing is asked for"},
 
-	{Name: "local_auth", Field: "pass_alpha", Setting: "passcode.require_alphanumeric", How: dialect.Requires, Zero: true},
-	{Name: "local_auth", Field: "pass_max_age", Setting: "passcode.max_age_days", How: dialect.Number, Zero: true, Low: 1, High: 730 * 1440, Per: 1440},
-	{Name: "local_auth", Field: "pass_history_count", Setting: "passcode.history", How: dialect.Number, Zero: true, Low: 1, High: 50},
-	{Name: "local_auth", Field: "pass_invalid_retries", Setting: "passcode.max_failed_attempts", How: dialect.Number, Zero: true, Low: 1, High: 100},
-	{Name: "local_auth", Field: "pass_alpha_lower", How: dialect.Nothing},
-	{Name: "local_auth", Field: "pass_alpha_upper", How: dialect.Nothing},
-	{Name: "local_auth", Field: "pass_change_reminder", How: dialect.Nothing},
-	{Name: "local_auth", Field: "pass_complexity", How: dialect.Nothing},
-	{Name: "local_auth", Field: "pass_fingerprint", How: dialect.Nothing},
-	{Name: "local_auth", Field: "pass_history_enabled", How: dialect.Nothing, Why: "the number beside it says so, too"},
-	{Name: "local_auth", Field: "pass_invalid_action", How: dialect.Nothing},
+	{Name: local, Field: "pass_alpha", Setting: "passcode.require_alphanumeric", How: dialect.Requires, Zero: true},
+	{Name: local, Field: "pass_max_age", Setting: "passcode.max_age_days", How: dialect.Number, Zero: true, Low: 1, High: 730 * 1440, Per: 1440},
+	{Name: local, Field: "pass_history_count", Setting: "passcode.history", How: dialect.Number, Zero: true, Low: 1, High: 50},
+	{Name: local, Field: "pass_invalid_retries", Setting: "passcode.max_failed_attempts", How: dialect.Number, Zero: true, Low: 1, High: 100},
+	{Name: local, Field: "pass_alpha_lower", How: dialect.Nothing},
+	{Name: local, Field: "pass_alpha_upper", How: dialect.Nothing},
+	{Name: local, Field: "pass_change_reminder", How: dialect.Nothing},
+	{Name: local, Field: "pass_complexity", How: dialect.Nothing},
+	{Name: local, Field: "pass_fingerprint", How: dialect.Nothing},
+	{Name: local, Field: "pass_history_enabled", How: dialect.Nothing, Why: "the number beside it says so, too"},
+	{Name: local, Field: "pass_invalid_action", How: dialect.Nothing, Why: "too many failures are a lockout for a while"},
 
 	{Name: trusted, Field: "serverCertsList", Setting: "connections.trusted_roots", How: dialect.Secret},
 	{Name: trusted, Field: "blockNetworkResources", How: dialect.Nothing},

@@ -24,6 +24,11 @@ func Translate(data []byte, o dialect.Options) (dialect.Translation, error) {
 	}
 	x := &translator{Builder: dialect.Build(Vendor, doc, o)}
 	root := doc.Root()
+	if at := root.Get("active"); !at.Unset() {
+		if _, ok := at.Flag(); !ok {
+			return dialect.Translation{}, fmt.Errorf("active must be true or false: it does not say whether it is in force (%q)", dialect.Quote(at))
+		}
+	}
 	features := root.Get("profile").Get("profileFeaturesList")
 	if id := root.Get("id").Word(); id == "" || !features.List() {
 		return dialect.Translation{}, errors.New("it is no policy: it has no id, or no list profile.profileFeaturesList (of an answer with several policies, or with messageFromServer, take the policy itself)")
@@ -61,7 +66,7 @@ func (x *translator) policy(root dialect.Node) {
 	}
 	if at := root.Get("ownershipType"); at.Is() {
 		if o := at.Word(); o != "" && !strings.EqualFold(o, "ANY") {
-			t.Selection.Ownership = o
+			t.Selection.Ownership = enforce.Plain(o)
 		}
 		at.Envelope()
 	}
@@ -71,7 +76,7 @@ func (x *translator) policy(root dialect.Node) {
 	}{{"roles", "", &t.Selection.Roles}, {"users", "", &t.Selection.Users}, {"deviceGroups", "id", &t.Selection.Groups}, {"devices", "deviceIdentifier", &t.Selection.Devices}} {
 		at := root.Get(l.name)
 		t.Selection.Unknown = t.Selection.Unknown || !at.List() && !at.Unset()
-		everybody := false
+		everybody, all := false, map[string]bool{}
 		for _, e := range at.Items() {
 			who := e
 			if l.field != "" && e.Get(l.field).Is() {
@@ -83,8 +88,14 @@ func (x *translator) policy(root dialect.Node) {
 				everybody = true
 			case w == "":
 				t.Selection.Unknown = true
-			case !slices.Contains(*l.to, w):
+			case !all[w]:
 				*l.to = append(*l.to, w)
+				all[w] = true
+			}
+			if l.field == "" {
+				e.Envelope()
+			} else {
+				e.EnvelopeAll() // a device or a group as the console describes it
 			}
 		}
 		if everybody {
@@ -108,7 +119,7 @@ func (x *translator) policy(root dialect.Node) {
 		x.Mode(at, enforce.Monitor)
 	default:
 		x.Mode(dialect.Node{}, enforce.Monitor)
-		x.Name("compliance", fmt.Sprintf("%q is not known: it is in monitor mode", dialect.TextOf(at)), at)
+		x.Name("compliance", fmt.Sprintf("%q is not known: it is in monitor mode", dialect.Quote(at)), at)
 	}
 	if strings.EqualFold(root.Get("policyType").Word(), "CORRECTIVE") {
 		x.Mode(dialect.Node{}, enforce.Monitor)
@@ -133,6 +144,8 @@ func (x *translator) profile(p dialect.Node) {
 	for _, name := range profileEnvelope {
 		p.Get(name).Envelope()
 	}
+	p.Get("deviceType").Get("id").Envelope()
+	p.Get("deviceType").Get("name").Envelope()
 	list := p.Get("profileFeaturesList")
 	var parts []string
 	for _, f := range list.Items() {
@@ -207,7 +220,7 @@ func (x *translator) apps(code string, in dialect.Node, list dialect.Row) {
 		case at.Unset() || at.Empty():
 			at.Sentinel()
 		case field == restriction && mode == "":
-			x.Name(code+"."+field, fmt.Sprintf("must be black-list or white-list: %q", dialect.TextOf(at)), at)
+			x.Name(code+"."+field, fmt.Sprintf("must be black-list or white-list: %q", dialect.Quote(at)), at)
 		case field == list.Field && mode == "":
 			x.Name(list.Full(), "it is not said what is to become of these programs", at)
 		case field == list.Field && !ok:
