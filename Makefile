@@ -72,11 +72,10 @@ share: laptop laptop13 package
 
 test: deps
 	@packaging/dev/deps.sh test
-	@# The longest first, so that none is alone at the end, and three at a time, because some mostly wait. What takes text out of documents
-	@# does one thing after the other: below.
+	@# The longest first, so that none is alone at the end. What takes text out of documents does one thing after the other: below.
 	@mkdir -p .cache; echo "== the laptop's image and packages are made meanwhile (.cache/share.log)"
 	@$(MAKE) --no-print-directory share >.cache/share.log 2>&1 & share=$$!; \
-	go test -race -count=1 -timeout 20m -p 3 -parallel 6 ./agent ./sync/server ./platform/clipboard $$(go list ./... | grep -v "/packaging/laptop\|/packaging/formats\|/platform/scan/text$$"); tests=$$?; \
+	go test -race -count=1 -timeout 20m -parallel 6 ./agent ./sync/server ./platform/clipboard $$(go list ./... | grep -v "/packaging/laptop\|/packaging/formats\|/platform/scan/text$$"); tests=$$?; \
 	wait $$share || { cat .cache/share.log; exit 1; }; exit $$tests
 	@# Beside the laptops: what needs the packages, and two kinds of units in another build.
 	(CGO_ENABLED=1 go test -tags gousb -count=1 ./platform/usb && CGO_ENABLED=0 go test -count=1 ./platform/scan/... && \

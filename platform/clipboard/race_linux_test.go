@@ -202,6 +202,7 @@ func TestRace(t *testing.T) {
 	t.Logf("a program that waits for copies got %d of %d", passed.Load(), tries)
 	// Once it is taken over, nothing passes at all.
 	s.rests()
+	s.until("it is taken over", func() bool { got, _ := s.run("", "xsel", "-o", "-b"); return got == "" })
 	for range 50 {
 		if got, _ := s.run("", "xsel", "-o", "-b"); got != "" {
 			t.Fatalf("after the copy was taken over: %q", got)
