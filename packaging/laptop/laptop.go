@@ -34,6 +34,7 @@ type Options struct {
 	// beneath is: its times are counts of instructions. It is slower.
 	Counted bool
 	Initrd  string // another kernel than the image's; a name in the image's directory, or a path
+	From    string // a directory that Save filled: the laptop goes on from there, with its clock as it was
 }
 
 // Laptop is a running machine.
@@ -91,6 +92,13 @@ func boot(o Options) (*Laptop, error) {
 	if o.Disk != "" {
 		disk, snapshot, format = o.Disk, "", "qcow2"
 	}
+	if o.From != "" {
+		disk, snapshot, format = filepath.Join(dir, "disk.qcow2"), "", "qcow2"
+		if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", filepath.Join(o.From, savedDisk), disk).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("%w: %s", err, out)
+		}
+		o.Args = append([]string{"-incoming", "exec:cat " + filepath.Join(o.From, savedState)}, o.Args...)
+	}
 	initrd := o.Initrd
 	switch {
 	case initrd == "":
@@ -134,15 +142,15 @@ func boot(o Options) (*Laptop, error) {
 		return nil, err
 	}
 	go func() { _ = l.qemu.Wait(); close(l.done) }()
-	if err := l.connect(); err != nil {
+	if err := l.connect(o.From != ""); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("%w\n%s", err, l.Console())
 	}
 	return l, nil
 }
 
-// connect opens the channels to the guest and to QEMU.
-func (l *Laptop) connect() error {
+// connect opens the channels to the guest and to QEMU, and has one that was saved go on.
+func (l *Laptop) connect(saved bool) error {
 	conn, err := l.dial("qmp")
 	if err != nil {
 		return err
@@ -154,6 +162,9 @@ func (l *Laptop) connect() error {
 		return err
 	}
 	go l.read()
+	if saved {
+		return l.resume()
+	}
 	select {
 	case <-l.ready:
 		return nil
@@ -207,6 +218,71 @@ func (l *Laptop) read() {
 			c <- r
 		}
 	}
+}
+
+// The files of a saved laptop.
+const (
+	savedDisk  = "disk.qcow2"
+	savedState = "state"
+)
+
+// Save ends the laptop and keeps it as it is: what is in its memory in dir, beside its disk, which has to be there (Options.Disk). The
+// share is not there any more then, because the emulator cannot keep it: nothing may run from it.
+func (l *Laptop) Save(dir string) error {
+	defer l.Close()
+	if r, err := l.Run(time.Minute, "sync; umount /host"); err != nil || r.Code != 0 {
+		return fmt.Errorf("the share is in use: %w %s", err, r.Err)
+	}
+	if _, err := l.qmp.do("stop", nil); err != nil {
+		return err
+	}
+	if _, err := l.qmp.do("migrate-set-parameters", map[string]any{"max-bandwidth": 1 << 40}); err != nil {
+		return err
+	}
+	if _, err := l.qmp.do("migrate", map[string]any{"uri": "exec:cat >" + filepath.Join(dir, savedState)}); err != nil {
+		return err
+	}
+	err := l.until("query-migrate", "completed", "failed")
+	if err == nil {
+		_, err = l.qmp.do("quit", nil)
+		<-l.done
+	}
+	return err
+}
+
+// resume has a saved laptop go on, with its share.
+func (l *Laptop) resume() error {
+	if err := l.until("query-status", "paused", "internal-error"); err != nil {
+		return err
+	}
+	if _, err := l.qmp.do("cont", nil); err != nil {
+		return err
+	}
+	r, err := l.Run(time.Minute, "mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=none host /host")
+	if err == nil && r.Code != 0 {
+		err = fmt.Errorf("the share: %s", r.Err)
+	}
+	return err
+}
+
+// until waits until what the emulator says of itself is a word; bad ends it.
+func (l *Laptop) until(command, word, bad string) error {
+	for end := time.Now().Add(bootLimit); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		b, err := l.qmp.do(command, nil)
+		if err != nil {
+			return err
+		}
+		var r struct {
+			Status string `json:"status"`
+		}
+		if err := json.Unmarshal(b, &r); err != nil || r.Status == bad {
+			return fmt.Errorf("%s: %s %w", command, b, err)
+		}
+		if r.Status == word {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: it did not come to %q", command, word)
 }
 
 // Result is what a script printed, and its exit code.

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -150,7 +151,8 @@ func (r *rig) wait(what, script string, args ...any) {
 // server starts the policy server inside the laptop.
 func (r *rig) server(args string) {
 	r.t.Helper()
-	r.sh(`mkdir -p /srv/server && systemd-run -q --unit=policy-server --property=Restart=no /host/warder-server serve --data `+
+	// Not from the share, which is away for a moment when a laptop is saved.
+	r.sh(`mkdir -p /srv/server && cp /host/warder-server /srv/ && systemd-run -q --unit=policy-server --property=Restart=no /srv/warder-server serve --data `+
 		`/srv/server --listen 127.0.0.1:8443 --interval 30s %s`, args)
 	r.wait("the server is up", "curl -sk https://127.0.0.1:8443/healthz || curl -s http://127.0.0.1:8443/healthz")
 	r.sh("/host/warder-server token create --data /srv/server --role admin --ttl 24h >/root/token")
@@ -168,16 +170,97 @@ func (r *rig) enroll() {
 	r.sh(
 		`J=$(/host/warder-server enrollment create --data /srv/server --json); T=$(echo "$J" | sed 's/.*"token":"\([^"]*\)".*/\1/'); P=$(echo "$J" | sed 's/.*"ca_pin":"\([^"]*\)".*/\1/')
 		warder enroll --server https://127.0.0.1:8443 --token "$T" --ca-pin "$P"`)
-	r.wait("the policy is in force", `test "$(warder status --json | grep -c '"state": "active"')" = 1`)
+	r.wait("the policy is in force", inForce)
 }
 
-// ready is an enrolled laptop.
+// ready is an enrolled laptop. Those that are alike are made once, and saved: each test has one that goes on from there.
 func ready(t *testing.T, o Options) *rig {
+	t.Helper()
+	if len(o.Args) == 0 && o.Append == "" && o.Disk == "" && o.Initrd == "" && !o.Counted {
+		if o.From = saved(t, o); o.From != "" {
+			r := start(t, o)
+			r.policy = "policy-default"
+			r.wait("the policy is in force", inForce)
+			return r
+		}
+	}
+	return enrolled(t, o)
+}
+
+const inForce = `test "$(warder status --json | grep -c '"state": "active"')" = 1`
+
+// enrolled is a laptop that has been booted, and enrolled.
+func enrolled(t *testing.T, o Options) *rig {
+	t.Helper()
 	r := start(t, o)
 	r.server("")
 	r.install()
 	r.enroll()
 	return r
+}
+
+// savedLaptops are those that were made, by what is special about them.
+var savedLaptops struct {
+	sync.Mutex
+	made map[string]*savedLaptop
+}
+
+type savedLaptop struct {
+	once sync.Once
+	dir  string
+	good bool
+}
+
+// saved makes a laptop that others go on from, or says where it is; "" if it could not be saved.
+func saved(t *testing.T, o Options) string {
+	t.Helper()
+	savedLaptops.Lock()
+	key := fmt.Sprint(o.Image, o.Single)
+	s := savedLaptops.made[key]
+	if s == nil {
+		s = &savedLaptop{dir: filepath.Join(os.TempDir(), fmt.Sprintf("saved%d-%d", os.Getpid(), len(savedLaptops.made)))}
+		if savedLaptops.made == nil {
+			savedLaptops.made = map[string]*savedLaptop{}
+		}
+		savedLaptops.made[key] = s
+	}
+	savedLaptops.Unlock()
+	// If it fails, the test does that makes it, and all others have one of their own.
+	s.once.Do(func() { s.good = save(t, o, s.dir) })
+	if !s.good {
+		return ""
+	}
+	return s.dir
+}
+
+// save makes a laptop in a directory.
+func save(t *testing.T, o Options, dir string) bool {
+	t.Helper()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if o.Image == "" {
+		o.Image, _ = need(t)
+	}
+	o.Disk = filepath.Join(dir, savedDisk)
+	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", filepath.Join(o.Image, "root.img"), o.Disk).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	r := enrolled(t, o)
+	if err := r.Save(dir); err != nil {
+		t.Logf("the laptop cannot be saved, and each test has one of its own: %v", err)
+		return false
+	}
+	return true
+}
+
+// TestMain removes what was saved.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for _, s := range savedLaptops.made {
+		_ = os.RemoveAll(s.dir)
+	}
+	os.Exit(code)
 }
 
 // overlay is a disk on top of the image, which survives a reboot.
