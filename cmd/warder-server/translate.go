@@ -61,10 +61,8 @@ func (a *app) policyTranslate() *cobra.Command {
 				if t.Released {
 					s.Printf("%s\n", released)
 				}
-				for _, u := range t.Named {
-					if u.Name == "compliance" {
-						s.Printf("compliance: %s\n", u.Reason)
-					}
+				for _, note := range t.Notes {
+					s.Printf("%s\n", note)
 				}
 				for _, setting := range translated(&t) {
 					for _, p := range t.Partial[setting] {
@@ -126,6 +124,12 @@ func (a *app) translation(cmd *cobra.Command, t *dialect.Translation, doc map[st
 	s := a.screen(cmd)
 	s.Table([]string{"SETTING", "RESULT", "WHY"}, rows)
 	s.Printf("%s, in %s mode.\n", cli.Count(len(translated(t)), "setting"), mode)
+	for _, note := range t.Notes {
+		s.Printf("%s\n", note)
+	}
+	if t.Nothing() {
+		s.Printf("It asks for nothing.\n")
+	}
 	if t.Released {
 		s.Printf("%s\n", released)
 	}
@@ -144,7 +148,12 @@ func whom(t *dialect.Translation) string {
 		list []string
 	}{{"device types", x.DeviceTypes}, {"roles", x.Roles}, {"groups", x.Groups}, {"users", x.Users}, {"devices", x.Devices}, {"apps", x.Apps}} {
 		if n := len(l.list); n > 0 {
-			some := l.list[:min(n, 5)]
+			some := slices.Clone(l.list[:min(n, 5)])
+			for i, w := range some {
+				if len(w) > 60 {
+					some[i] = strings.ToValidUTF8(w[:60], "") + "…"
+				}
+			}
 			parts = append(parts, fmt.Sprintf("%s %s", l.name, strings.Join(some, ", ")))
 			if n > len(some) {
 				parts[len(parts)-1] += fmt.Sprintf(" and %d more", n-len(some))

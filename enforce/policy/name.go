@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -63,9 +64,15 @@ var lookup = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRu
 	idna.CheckHyphens(false),
 	idna.CheckJoiners(true))
 
+// maxHost is more than a name of 253 characters takes in any script. Mapping takes a time that grows with the square of the length.
+const maxHost = 1100
+
 // asLookedUp is a host as it appears in a DNS question. A host that is already ASCII is only put into lower case, even
 // if its "xn--" is not valid.
 func asLookedUp(host string) (string, error) {
+	if len(host) > maxHost {
+		return "", errors.New("is too long")
+	}
 	for i := range len(host) {
 		if host[i] >= 0x80 {
 			return lookup.ToASCII(host)

@@ -9,6 +9,8 @@ import (
 	"sort"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/warderd/warder/enforce"
 )
 
 // The bounds of a document. They are far above any policy written by hand, and far below what would slow a laptop down.
@@ -32,7 +34,7 @@ type Error struct {
 // Error names the field, what is wrong, and the value received.
 func (e Error) Error() string {
 	got, _ := json.Marshal(e.Received)
-	return fmt.Sprintf("%s %s (received %s)", e.Field, e.Message, got)
+	return fmt.Sprintf("%s %s (received %s)", enforce.Plain(e.Field), e.Message, got)
 }
 
 // Errors is every error of a document, ordered by field.

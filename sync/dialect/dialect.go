@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/warderd/warder/enforce"
@@ -61,7 +62,8 @@ type Translation struct {
 	Kept map[enforce.Setting]any
 	// Partial says of settings what of them a laptop cannot do, or does beyond what was asked, by the vendor's names.
 	Partial   map[enforce.Setting][]Unsupported
-	Stamp     string // another one if anything else is asked for, in another mode, of others, or if it is not in force any more
+	Notes     []string // of the whole document, for people
+	Stamp     string   // another one if anything else is asked for, in another mode, of others, or if it is not in force any more
 	Selection Selection
 	Leaves    []Leaf
 }
@@ -173,7 +175,7 @@ func (b *Builder) Add(s enforce.Setting, entries []string, at ...Node) {
 
 // Less says what of a setting a laptop cannot do, or does beyond what was asked for.
 func (b *Builder) Less(s enforce.Setting, name, why string) {
-	if u := (Unsupported{Name: short(enforce.Plain(name)), Reason: why}); b.fresh(s, u.Name+"\x00"+why) {
+	if u := (Unsupported{Name: called(name, nil), Reason: why}); b.fresh(s, u.Name+"\x00"+why) {
 		b.t.Partial[s] = append(b.t.Partial[s], u)
 	}
 }
@@ -228,6 +230,11 @@ func (b *Builder) KeepApps(mode string, programs []string, name string, at ...No
 		return
 	}
 	list, _ := b.t.Kept[appsList].([]string)
+	name = called(name, at)
+	if mode == "allow" && len(list) > 0 {
+		b.Name(name, "a list of what alone may run is asked for twice: together they allow more than each", at...)
+		return
+	}
 	for _, p := range programs {
 		if b.fresh(appsList, p) {
 			list = append(list, p)
@@ -254,12 +261,27 @@ func same(a, b any) bool {
 	return err == nil && err2 == nil && string(x) == string(y)
 }
 
+// Note says something of the whole document.
+func (b *Builder) Note(text string) { b.t.Notes = append(b.t.Notes, enforce.Plain(text)) }
+
+// called is a vendor's name for people: it cannot be taken for two words of ours, or for none.
+func called(name string, at []Node) string {
+	name = enforce.Plain(name)
+	if name == "" && len(at) > 0 {
+		name = at[0].path
+	}
+	if strings.ContainsAny(name, " \t") || name == "" {
+		name = strconv.Quote(name)
+	}
+	return short(name)
+}
+
 // Name says that what places ask for cannot be carried.
 func (b *Builder) Name(name, reason string, at ...Node) {
 	for _, n := range at {
 		n.becomes(Named, "")
 	}
-	b.t.Named = append(b.t.Named, Unsupported{Name: short(enforce.Plain(name)), Reason: enforce.Plain(reason)})
+	b.t.Named = append(b.t.Named, Unsupported{Name: called(name, at), Reason: enforce.Plain(reason)})
 }
 
 // None says that a laptop has nothing like what a place asks for.
@@ -277,13 +299,16 @@ func (b *Builder) Finish() (Translation, error) {
 	b.doc.root.each(func(l *Leaf) {
 		if l.Fate == Unread {
 			l.Fate = Named
-			b.t.Named = append(b.t.Named, Unsupported{Name: l.Path, Reason: b.noCounterpart(l.Path)})
+			b.t.Named = append(b.t.Named, Unsupported{Name: called(l.Path, nil), Reason: b.noCounterpart(l.Path)})
 		}
 	})
 	if len(b.doc.twice) > 0 {
 		return Translation{}, fmt.Errorf("a mistake of Warder's: of %q two things were said", b.doc.twice[0])
 	}
 	b.t.Leaves = b.doc.Leaves()
+	for _, l := range []*[]string{&b.t.Selection.DeviceTypes, &b.t.Selection.Roles, &b.t.Selection.Groups, &b.t.Selection.Users, &b.t.Selection.Devices, &b.t.Selection.Apps} {
+		slices.Sort(*l)
+	}
 	data := map[string]any{}
 	for section, values := range b.data {
 		data[section] = values
@@ -305,6 +330,35 @@ func (b *Builder) Finish() (Translation, error) {
 	return b.t, nil
 }
 
+// Nothing reports whether a document asks for nothing at all.
+func (t *Translation) Nothing() bool {
+	return !slices.ContainsFunc(t.Leaves, func(l Leaf) bool { return l.Fate == Named || l.Fate == Translated && l.Setting != "compliance" })
+}
+
+// together are settings that mean something else beside one another: a document has all of them or none.
+var together = []enforce.Setting{"dlp.clipboard_sharing", "dlp.clipboard_direction", "dlp.zones"}
+
+// without is a document without some of its settings.
+func without(doc []byte, settings []enforce.Setting) ([]byte, error) {
+	var top map[string]json.RawMessage
+	var data map[string]map[string]json.RawMessage
+	if err := json.Unmarshal(doc, &top); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(top["policy_data"], &data); err != nil {
+		return nil, err
+	}
+	for _, s := range settings {
+		section, field, _ := strings.Cut(string(s), ".")
+		delete(data[section], field)
+	}
+	var err error
+	if top["policy_data"], err = json.Marshal(data); err != nil {
+		return nil, err
+	}
+	return json.Marshal(top)
+}
+
 // Composed is one policy of several.
 type Composed struct {
 	Document []byte
@@ -321,6 +375,7 @@ type Composed struct {
 func Compose(name string, list ...Translation) (Composed, error) {
 	out := Composed{Partial: map[enforce.Setting][]Unsupported{}, Kept: map[enforce.Setting]any{}}
 	var docs []*policy.Document
+	clipboard := ""
 	for _, t := range list {
 		if t.Released {
 			continue
@@ -328,6 +383,22 @@ func Compose(name string, list ...Translation) (Composed, error) {
 		d, err := policy.Decode(t.Document, policy.Options{Strict: true})
 		if err != nil {
 			return Composed{}, fmt.Errorf("%s: %w", t.Source, err)
+		}
+		switch mine := slices.DeleteFunc(slices.Clone(together), func(s enforce.Setting) bool { return d.Mode(s) == enforce.Off }); {
+		case len(mine) == 0:
+		case clipboard == "":
+			clipboard = t.Source
+		default:
+			for _, s := range mine {
+				out.Named = append(out.Named, Unsupported{t.Source, string(s), "what of the clipboard is kept apart is asked for by " + enforce.Plain(clipboard) + ", which comes first"})
+			}
+			doc, err := without(t.Document, mine)
+			if err != nil {
+				return Composed{}, err
+			}
+			if d, err = policy.Decode(doc, policy.Options{Strict: true}); err != nil {
+				return Composed{}, fmt.Errorf("%s: %w", t.Source, err)
+			}
 		}
 		if slices.ContainsFunc(docs, func(x *policy.Document) bool { return x.ID == d.ID }) {
 			return Composed{}, fmt.Errorf("%s is there twice", d.ID)
@@ -361,17 +432,22 @@ func Compose(name string, list ...Translation) (Composed, error) {
 		}
 	}
 	modes, data := map[string]enforce.Mode{}, map[string]map[string]json.RawMessage{}
-	for _, s := range merged.Settings() {
-		if m, is := modes[s.Section()]; !is || merged.Mode(s) < m {
-			modes[s.Section()] = merged.Mode(s)
+	for _, d := range docs {
+		for _, s := range d.Settings() {
+			if m, is := modes[s.Section()]; !is || d.Mode(s) < m {
+				modes[s.Section()] = d.Mode(s)
+			}
+		}
+	}
+	for _, d := range docs {
+		for _, s := range d.Settings() {
+			if m := modes[s.Section()]; d.Mode(s) > m {
+				out.Named = append(out.Named, Unsupported{d.ID, string(s), fmt.Sprintf("it is asked for in %s mode, and is in %s mode: a section has one, the milder of all that ask for something of it", d.Mode(s), m)})
+			}
 		}
 	}
 	for _, s := range merged.Settings() {
 		section, field, _ := strings.Cut(string(s), ".")
-		if m, mode := modes[section], merged.Mode(s); mode > m {
-			out.Named = append(out.Named, Unsupported{Name: string(s), Reason: fmt.Sprintf("it is in %s mode, as the rest of section %s, although %s asks for %s: a section has one mode, the milder",
-				m, section, enforce.Plain(out.Sources[s]), mode)})
-		}
 		if data[section] == nil {
 			data[section] = map[string]json.RawMessage{}
 		}

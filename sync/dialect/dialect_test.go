@@ -25,6 +25,7 @@ func asking(t testing.TB, source string, mode enforce.Mode, data string) Transla
 }
 
 func TestCompose(t *testing.T) {
+	const milder = "it is asked for in enforce mode, and is in monitor mode: a section has one, the milder of all that ask for something of it"
 	a := asking(t, "wso2:1", enforce.Enforce, `{"storage":{"encryption_required":true,"external_storage_allowed":false},"dlp":{"print_allowed":false}}`)
 	b := asking(t, "manageengine:2", enforce.Monitor, `{"storage":{"encryption_required":false,"cloud_sync_allowed":false}}`)
 	gone := asking(t, "wso2:3", enforce.Warn, `{"usb":{"allowed":false}}`)
@@ -53,13 +54,13 @@ func TestCompose(t *testing.T) {
 	}
 	if want := []Unsupported{
 		{"manageengine:2", "storage.encryption_required", "it is asked for as false, and wso2:1, which comes first, asks for true"},
-		{"", "storage.encryption_required", "it is in monitor mode, as the rest of section storage, although wso2:1 asks for enforce: a section has one mode, the milder"},
-		{"", "storage.external_storage_allowed", "it is in monitor mode, as the rest of section storage, although wso2:1 asks for enforce: a section has one mode, the milder"},
+		{"wso2:1", "storage.encryption_required", milder},
+		{"wso2:1", "storage.external_storage_allowed", milder},
 	}; !d.Storage.EncryptionRequired.V || !slices.Equal(c.Named, want) {
 		t.Errorf("%s %q", c.Document, c.Named)
 	}
 	// In the other order, the first one's is the milder one.
-	if c, err = Compose("all", b, a); err != nil || len(c.Named) != 2 || c.Named[0].Source != "wso2:1" || !strings.Contains(c.Named[1].Reason, "although wso2:1 asks for enforce") {
+	if c, err = Compose("all", b, a); err != nil || len(c.Named) != 3 || c.Named[0].Source != "wso2:1" || c.Named[1].Reason != milder {
 		t.Errorf("%q %v", c.Named, err)
 	}
 	if c, err = Compose("none", gone); err != nil || len(c.Sources) != 0 || !strings.Contains(string(c.Document), `"policy_data":{}`) {
@@ -114,12 +115,14 @@ func TestComposeGenerated(t *testing.T) {
 		}
 		differ := map[string]bool{}
 		for _, s := range got.Settings() {
-			for _, o := range want.Settings() {
-				if s.Section() == o.Section() && (got.Mode(s) > want.Mode(o) || want.Mode(s) != want.Mode(o)) {
-					if got.Mode(s) > want.Mode(o) {
-						t.Fatalf("%s is in %s mode, and %s in %s", s, got.Mode(s), o, want.Mode(o))
+			for _, d := range docs {
+				for _, o := range d.Settings() {
+					if s.Section() == o.Section() && got.Mode(s) > d.Mode(o) {
+						t.Fatalf("%s is in %s mode, and %s in %s", s, got.Mode(s), o, d.Mode(o))
 					}
-					differ[s.Section()] = true
+					if s.Section() == o.Section() && got.Mode(s) < d.Mode(o) {
+						differ[s.Section()] = true
+					}
 				}
 			}
 			if c.Sources[s] != want.Sources[s] {
@@ -131,7 +134,7 @@ func TestComposeGenerated(t *testing.T) {
 		}
 		said := map[string]bool{}
 		for _, u := range c.Named {
-			if u.Source == "" {
+			if strings.Contains(u.Reason, " mode: a section has one") {
 				said[enforce.Setting(u.Name).Section()] = true
 			} else if c.Sources[enforce.Setting(u.Name)] == u.Source {
 				t.Fatalf("%q, and it is what counts", u)
@@ -336,4 +339,57 @@ func TestEnvelope(t *testing.T) {
 	if x, err := Build("vendor", doc, Options{}).Finish(); err != nil || len(x.Named) != 1 || x.Named[0].Name != "id.wipe" {
 		t.Errorf("%q %v", x.Named, err)
 	}
+}
+
+// What means something else beside other settings comes from one document, and what the others ask for of it is said.
+func TestComposeClipboard(t *testing.T) {
+	a := asking(t, "a", enforce.Enforce, `{"dlp":{"clipboard_direction":"personal_to_work","zones":{"work":{"executables":["/usr/bin/a"]}}}}`)
+	b := asking(t, "b", enforce.Enforce, `{"dlp":{"clipboard_sharing":false,"print_allowed":false}}`)
+	for _, c := range []struct {
+		list []Translation
+		want string
+	}{
+		{[]Translation{a, b}, "[dlp.clipboard_direction dlp.zones dlp.print_allowed]"}, {[]Translation{b, a}, "[dlp.clipboard_sharing dlp.print_allowed]"},
+	} {
+		got, err := Compose("all", c.list...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := policy.Decode(got.Document, policy.Options{Strict: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fmt.Sprint(slices.Sorted(slices.Values(d.Settings()))) != fmt.Sprint(slices.Sorted(slices.Values(strings2(c.want)))) || len(got.Named) == 0 || got.Named[0].Source != c.list[1].Source {
+			t.Errorf("%v %q", d.Settings(), got.Named)
+		}
+	}
+}
+
+func strings2(list string) (out []enforce.Setting) {
+	for _, s := range strings.Fields(strings.Trim(list, "[]")) {
+		out = append(out, enforce.Setting(s))
+	}
+	return out
+}
+
+// An error says where it is, and quotes nothing, which may be a password; nor does it print lines of its own.
+func TestReadQuotesNothing(t *testing.T) {
+	for _, doc := range []string{`{"password":"hunter2","password":"hunter3"}`, `{"vpnPsk":"hunter2`, "{\"a\\n\\nOK: hunted\":1,\"a\\n\\nOK: hunted\":2}"} {
+		if _, err := Read([]byte(doc)); err == nil || strings.Contains(err.Error(), "hunter") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q", err)
+		}
+	}
+	x, err := Build("vendor", must(t, `{"a b":1,"":2}`), Options{}).Finish()
+	if err != nil || x.Named[0].Name != `""` || x.Named[1].Name != `"a b"` {
+		t.Errorf("%q %v", x.Named, err)
+	}
+}
+
+func must(t *testing.T, doc string) *Doc {
+	t.Helper()
+	d, err := Read([]byte(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }

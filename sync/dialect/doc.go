@@ -69,8 +69,8 @@ const (
 // Read reads a document of a vendor's, with the bounds of a policy document. An error names the field.
 func Read(data []byte) (*Doc, error) {
 	v, errs := policy.Parse(data)
-	if len(errs) > 0 {
-		return nil, errors.New(strings.TrimSpace(errs.Error()))
+	if len(errs) > 0 { // what was received is not quoted: it may be a password
+		return nil, errors.New(strings.TrimSpace(enforce.Plain(strings.TrimSpace(short(errs[0].Field) + " " + errs[0].Message))))
 	}
 	d := &Doc{}
 	d.root = d.grow("", v)

@@ -39,6 +39,7 @@ type Row struct {
 	How     How
 	Partial string            // what of it a laptop cannot do, or does beyond it
 	Whole   string            // what is done beyond it, to the whole machine: only if the operator has said so
+	Part    bool              // Whole is about what the document is for, and holds for what it allows, too
 	Needs   string            // what else the operator has to say, for the catalogue
 	Why     string            // why no setting has it, if there is more to say
 	Words   map[string]string // what the vendor's words mean
@@ -47,6 +48,7 @@ type Row struct {
 	// Low and High are the vendor's bounds, where these are narrower than the setting's. Per is how many of the vendor's units are one
 	// of ours; what is not a whole number of ours is rounded to the stricter side, and that is said.
 	Low, High, Per int64
+	unquoted       bool
 	Items          []string // where the text of an entry is, if that is an object: the first of these that is there
 }
 
@@ -154,6 +156,7 @@ func (b *Builder) ValueOf(r Row, word string, at ...Node) {
 		b.Name(r.Full(), "it is not configured", at...)
 		return
 	}
+	r.unquoted = true
 	b.take(r, v, at...)
 }
 
@@ -167,14 +170,19 @@ func (b *Builder) take(r Row, value Node, at ...Node) {
 	row, later, known := find(r.Setting)
 	limits := []string{r.Whole, r.Partial}
 	if v == true && row.Order == policy.FalseStricter || v == false && row.Order == policy.TrueStricter {
-		r.Whole, limits = "", nil // it is allowed, or not required: there is nothing that a laptop does
+		limits = nil // it is allowed, or not required: there is nothing that a laptop does
+		if !r.Part {
+			r.Whole = ""
+		} else {
+			limits = []string{r.Whole}
+		}
 	}
 	if n, ok := value.Number(); ok && r.Per > 1 && v != nil && n%r.Per != 0 {
 		limits = append(limits, fmt.Sprintf("%d is no whole number of what Warder counts in: it is taken as %v", n, v))
 	}
 	switch {
 	case wrong != "":
-		if wrong != NoAddress { // which may have a password in it
+		if wrong != NoAddress && !r.unquoted { // what may have a password in it
 			wrong += fmt.Sprintf(": %v", policy.Short(value.value()))
 		}
 		b.Name(name, wrong, at...)

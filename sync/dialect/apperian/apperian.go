@@ -59,6 +59,8 @@ func Translate(data []byte, o dialect.Options) (dialect.Translation, error) {
 	switch code := status.Word(); {
 	case !list.List() || !root.Get("status").Object():
 		return dialect.Translation{}, errors.New("it is not what is applied to an app: it has no status, or no list configurations (policies and their presets are in force nowhere)")
+	case (code == signed || code == unsigned) && list.Empty():
+		return dialect.Translation{}, errors.New("its status says that policies are applied, and it has none")
 	case code == failed:
 		return dialect.Translation{}, errors.New("the policies could not be applied there: what was in force stays")
 	case code == applying:

@@ -3,6 +3,7 @@
 package dialecttest
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -73,10 +74,12 @@ func Fuzz(f *testing.F, translate Translator) {
 // Exact says what of a translation is not as it has to be.
 func Exact(x dialect.Translation, body []byte, d *policy.Document) error {
 	var v any
-	if err := json.Unmarshal(body, &v); err != nil {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.UseNumber()
+	if err := dec.Decode(&v); err != nil {
 		return err
 	}
-	inside := map[string]bool{}
+	inside, twice := map[string]bool{}, false
 	for _, l := range x.Leaves {
 		if l.Fate == dialect.Unread || l.Path == "" {
 			return fmt.Errorf("%q is %s", l.Path, l.Fate)
@@ -84,8 +87,9 @@ func Exact(x dialect.Translation, body []byte, d *policy.Document) error {
 		if l.Fate == dialect.Sentinel && !quiet(at(v, l.Path)) {
 			return fmt.Errorf("%q is said to be not configured, and is %v", l.Path, at(v, l.Path))
 		}
-		if text, _, is := strings.Cut(l.Path, "»"); is {
+		if text, rest, is := strings.Cut(l.Path, "»"); is {
 			inside[text] = true
+			twice = twice || strings.Contains(rest, "»")
 		}
 		if l.Fate == dialect.Translated && l.Setting != "compliance" && d.Mode(l.Setting) == enforce.Off {
 			return fmt.Errorf("%q is said to be %s, which is not in the policy", l.Path, l.Setting)
@@ -104,7 +108,7 @@ func Exact(x dialect.Translation, body []byte, d *policy.Document) error {
 		}
 		n += leaves(in) - 1
 	}
-	if n >= 0 && len(x.Leaves) != n {
+	if n >= 0 && !twice && len(x.Leaves) != n {
 		return fmt.Errorf("%d leaves, of %d", len(x.Leaves), n)
 	}
 	for _, s := range d.Settings() {

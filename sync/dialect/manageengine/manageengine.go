@@ -75,6 +75,7 @@ func Translate(data []byte, o dialect.Options) (dialect.Translation, error) {
 type translator struct {
 	*dialect.Builder
 	scope string // what part of a device it is for; "" is all of it
+	alone bool   // there is a list of what alone may be reached
 }
 
 // whole reports whether the payloads of a profile are there, and not their names or numbers alone. One that is published has some.
@@ -102,6 +103,7 @@ func (x *translator) profile(root dialect.Node) {
 	for _, name := range []string{"profile_version", "collection_id", "last_modified_time"} {
 		t.Stamp += root.Get(name).Word() + " "
 	}
+	t.Stamp += root.Get("payloads").Canonical() + root.Get("scope").Word()
 	switch scope := root.Get("scope"); {
 	case scope.Word() == "0" || scope.Unset():
 	case scope.Word() == "1":
@@ -121,6 +123,9 @@ func (x *translator) payload(p dialect.Node) {
 	name := dialect.TextOf(p)
 	if name == "" {
 		name = dialect.TextOf(p.Get("payload_name"))
+	}
+	if len(name) > 64 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
+		name = "payloads" // and nothing of it is quoted
 	}
 	if !p.Object() || len(p.Get("payloaditems").Items()) == 0 {
 		what := p
@@ -220,6 +225,7 @@ func (x *translator) rows(name string) []dialect.Row {
 		} else if x.scope != "" {
 			rows[i].Whole = x.scope
 		}
+		rows[i].Part = x.scope != ""
 	}
 	return rows
 }
@@ -309,7 +315,10 @@ func (x *translator) webFilter(name string, item dialect.Node) {
 		x.Name(name+"."+filterType, "must be true or false", kind)
 	case allow && only.Whole != "" && !x.Options().Whole:
 		x.Name(name+"."+urlDetails, dialect.More+only.Whole, append(used, kind)...)
+	case allow && x.alone:
+		x.Name(name+"."+urlDetails, "a list of what alone may be reached is asked for twice: together they allow more than each", append(used, kind)...)
 	case allow:
+		x.alone = true
 		x.Add(only.Setting, hosts, append(used, kind)...)
 		x.less(only, name+"."+urlDetails)
 	case block.Whole != "" && !x.Options().Whole:
@@ -355,10 +364,13 @@ func address(text string) (names []string, path, ok bool) {
 		return nil, false, false
 	}
 	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
-	if _, err := policy.ParseName(host); err != nil || host == "" {
+	if _, err := policy.ParseName(host); err != nil || host == "" || strings.ContainsAny(host, "*=") {
 		return nil, false, false
 	}
 	names = []string{host}
+	if !strings.Contains(host, ".") { // a machine of the company's, and not all that ends in its name
+		names = []string{"=" + host}
+	}
 	if bare, www := strings.CutPrefix(host, "www."); www && strings.Contains(bare, ".") {
 		names = append(names, "="+bare)
 	}
@@ -377,8 +389,11 @@ func (x *translator) custom(item dialect.Node) {
 		switch {
 		case field == "payload_id":
 		case field == "syncml_commands" && at.List() && len(at.Items()) > 0:
-			for _, c := range at.Items() {
-				x.command(c)
+			list := at.Items()
+			for i, c := range list {
+				x.command(c, slices.ContainsFunc(list[min(i+1, len(list)):min(i+1+maxLater, len(list))], func(later dialect.Node) bool {
+					return later.Get("action_type").Word() == "2" && strings.EqualFold(later.Get("loc_uri").Word(), c.Get("loc_uri").Word())
+				}))
 			}
 		case field == "syncml_commands" && (at.Unset() || at.Empty()):
 			at.Sentinel()
@@ -388,7 +403,10 @@ func (x *translator) custom(item dialect.Node) {
 	}
 }
 
-func (x *translator) command(c dialect.Node) {
+// maxLater is how far a command is looked for that takes another one back: the console has a handful in a payload.
+const maxLater = 200
+
+func (x *translator) command(c dialect.Node, undone bool) {
 	if !c.Object() {
 		x.None(custom+".syncml_commands", c)
 		return
@@ -411,6 +429,8 @@ func (x *translator) command(c dialect.Node) {
 	switch action := c.Get("action_type").Word(); {
 	case action == "2":
 		x.Name(name, "it takes something away on Windows, and asks for nothing", uri, data)
+	case undone:
+		x.Name(name, "it is taken away again later on", uri, data)
 	case action != "0" && action != "1":
 		x.Name(name, "it is not known what is to be done with it (action_type)", uri, data)
 	case !found || i < 0:
@@ -421,7 +441,7 @@ func (x *translator) command(c dialect.Node) {
 		r := rows[i]
 		r.As = name
 		if before == "./user" {
-			r.Whole = ofUser
+			r.Whole, r.Part = ofUser, true
 		}
 		x.ValueOf(r, strings.TrimSpace(string(raw)), uri, data)
 	}

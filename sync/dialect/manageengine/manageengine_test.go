@@ -161,6 +161,39 @@ func TestScope(t *testing.T) {
 	}
 }
 
+// What a profile for a part of a device allows is no permission for the whole machine either.
+func TestScopeAllows(t *testing.T) {
+	for _, whole := range []bool{false, true} {
+		x, d := translate(t, with("windowsrestrictionpolicy", `{"allow_screen_capture":true}`, `,"scope":1`), dialect.Options{Whole: whole})
+		if (len(d.Settings()) == 1) != whole || (len(x.Partial) == 1) != whole {
+			t.Errorf("%s %q %v", x.Document, x.Named, x.Partial)
+		}
+	}
+}
+
+// The stamp is another one with anything else in a payload, carried or not.
+func TestStamp(t *testing.T) {
+	seen := map[string]string{}
+	for _, p := range [][2]string{{"windowswifipolicy", `{"a":"x"}`}, {"windowswifipolicy", `{"a":"y"}`}, {"windowsrestrictionpolicy", `{"disable_sd_card":true}`}, {"windowsrestrictionpolicy", `{"disable_sd_card":false}`}} {
+		x, _ := translate(t, with(p[0], p[1], ""), dialect.Options{})
+		if before := seen[x.Stamp]; before != "" {
+			t.Errorf("%s has the stamp of %s", p, before)
+		}
+		seen[x.Stamp] = fmt.Sprint(p)
+	}
+}
+
+// A name that takes a quadratic time to be mapped is none.
+func TestLongHost(t *testing.T) {
+	var b strings.Builder
+	for i := range 300_000 {
+		b.WriteRune(rune(0x4e00 + i%20000))
+	}
+	if x, d := translate(t, with(webFilters[0], fmt.Sprintf(`{"url_filter_type":false,"url_details":[{"url":%q}]}`, b.String()), ""), dialect.Options{}); len(d.Settings()) != 0 || len(x.Named) == 0 {
+		t.Errorf("%d", len(x.Document))
+	}
+}
+
 // A list of what alone may be opened is a list for all programs, which the operator has to ask for.
 func TestWebFilter(t *testing.T) {
 	item := `{"url_filter_type":true,"url_details":[{"url":"https://www.Acme.example./"},{"url":"a.example:8443"},{"url":"b.example/x"},{"url":"user@c.example"}]}`
@@ -174,7 +207,7 @@ func TestWebFilter(t *testing.T) {
 		}
 	}
 	// The name of a page is not that of all that end in the same.
-	for address, want := range map[string]string{"https://www.com/": "[www.com]", "www.google.com": "[www.google.com =google.com]", "google.com": "[google.com]"} {
+	for address, want := range map[string]string{"https://www.com/": "[www.com]", "www.google.com": "[www.google.com =google.com]", "google.com": "[google.com]", "http://com": "[=com]", "*.com": "[]", "=evil.example": "[]"} {
 		if _, d := translate(t, with(webFilters[0], fmt.Sprintf(`{"url_filter_type":false,"url_details":[{"url":%q}]}`, address), ""), dialect.Options{}); fmt.Sprint(d.Network.BlockedDomains.V) != want {
 			t.Errorf("%s: %v", address, d.Network.BlockedDomains.V)
 		}
@@ -207,6 +240,11 @@ func BenchmarkTranslate(b *testing.B) {
 
 // A number of settings is one of 1 or more; a path of Windows' is one for a device, and what is to be done with it is known.
 func TestNumbersAndPaths(t *testing.T) {
+	const shot = "./Device/Vendor/MSFT/Policy/Config/Experience/AllowScreenCapture"
+	undone := fmt.Sprintf(`{"syncml_commands":[{"data":"MA==","action_type":0,"loc_uri":%q},{"action_type":2,"loc_uri":%[1]q}]}`, shot)
+	if x, d := translate(t, with(custom, undone, ""), dialect.Options{}); len(d.Settings()) != 0 || len(x.Named) != 2 {
+		t.Errorf("%s %q", x.Document, x.Named)
+	}
 	for id, want := range map[string]int{`1`: 1, `"7"`: 1, `0`: 0, `false`: 0, `{}`: 0, `null`: 0, `"-1"`: 0, `"x"`: 0, `{"a":1}`: 0} {
 		x, d := translate(t, with("macfilevault", `{"encryption_settings_id":`+id+`}`, ""), dialect.Options{})
 		if named := id == `"x"` || id == `{"a":1}`; len(d.Settings()) != want || (len(x.Named) > 0) != named {

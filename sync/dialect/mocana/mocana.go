@@ -80,6 +80,7 @@ func Translate(data []byte, o dialect.Options) (dialect.Translation, error) {
 	}
 	slices.Sort(t.Selection.Apps)
 	t.Selection.Unknown = len(t.Selection.Apps) == 0
+	t.Stamp += " " + kind + " " + in.Canonical()
 	x.data(p.Get("profile_type"), in)
 	return x.Finish()
 }
@@ -207,7 +208,7 @@ func (x *translator) certs(rows []dialect.Row, in dialect.Node) {
 			at := []dialect.Node{e.Get("host"), e.Get("port"), e.Get("action")}
 			switch {
 			case !ok:
-				x.Name(name, fmt.Sprintf("host must be the name of a host, with * only at its beginning: %q", dialect.Quote(at[0])), at...)
+				x.Name(name, "host must be the name of a host, with * only at its beginning", at...)
 			case !ok2:
 				x.Name(name, fmt.Sprintf("port must be one, or *: %q", dialect.Quote(at[1])), at...)
 			default:
@@ -326,7 +327,7 @@ func (x *translator) tunnel(rows []dialect.Row, in dialect.Node) {
 			at.Sentinel()
 		case field == address && !x.Options().Whole:
 			x.Name(r.Full(), dialect.More+r.Whole, at)
-		case field == address && dialect.TextOf(at) == "":
+		case field == address && !gateway(at):
 			x.Name(r.Full(), "must be the address of a gateway", at)
 		case field == address:
 			x.Set(r.Setting, true, r.Full(), at)
@@ -341,6 +342,13 @@ func (x *translator) tunnel(rows []dialect.Row, in dialect.Node) {
 	if in.Empty() {
 		in.Sentinel()
 	}
+}
+
+// gateway reports whether a place has the name or the address of a machine.
+func gateway(n dialect.Node) bool {
+	_, err := policy.ParseName(n.Word())
+	_, flag := n.Flag()
+	return err == nil && !flag && !strings.EqualFold(n.Word(), "none")
 }
 
 // encryption reads a profile for encrypted data: that it is there is what is asked for, unless it says that nothing is encrypted.

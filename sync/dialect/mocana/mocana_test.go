@@ -107,7 +107,7 @@ func TestWhole(t *testing.T) {
 		want       enforce.Setting
 	}{
 		{dar, `{}`, "storage.encryption_required"}, {dar, `{"exceptions":[{"location":"sdcard"}],"null_cipher":"0"}`, "storage.encryption_required"}, {dar, `{"null_cipher":"1"}`, ""}, {dar, `{"null_cipher":"x"}`, ""}, {dar, `{"null_cipher":{}}`, "storage.encryption_required"}, {"DAR", `{}`, "storage.encryption_required"},
-		{vpn, `{"vpnServerAddr":"172.16.31.2","vpnPsk":"hidden","vpnProtocol":"map","newKey":"hidden too"}`, "network.vpn_required"}, {vpn, `{"vpnServerAddr":""}`, ""}, {"VPN", `{"vpnServerAddr":"gw"}`, "network.vpn_required"}, {vpn, `{"vpnServerAddr":{"a":"hidden"}}`, ""},
+		{vpn, `{"vpnServerAddr":"172.16.31.2","vpnPsk":"hidden","vpnProtocol":"map","newKey":"hidden too"}`, "network.vpn_required"}, {vpn, `{"vpnServerAddr":""}`, ""}, {vpn, `{"vpnServerAddr":"0"}`, ""}, {vpn, `{"vpnServerAddr":"none"}`, ""}, {"VPN", `{"vpnServerAddr":"gw"}`, "network.vpn_required"}, {vpn, `{"vpnServerAddr":{"a":"hidden"}}`, ""},
 	} {
 		for _, whole := range []bool{false, true} {
 			x, d := translate(t, profile(c.kind, c.data), dialect.Options{Whole: whole})
@@ -122,6 +122,18 @@ func TestWhole(t *testing.T) {
 				t.Errorf("a secret: %s", text)
 			}
 		}
+	}
+}
+
+// The stamp is another one with anything else in a profile, carried or not, and with another kind.
+func TestStamp(t *testing.T) {
+	seen := map[string]string{}
+	for _, p := range [][2]string{{vpn, `{"vpnServerAddr":"a"}`}, {vpn, `{"vpnServerAddr":"b"}`}, {"device_posture", `{"x":"1"}`}, {"device_posture", `{"x":"2"}`}, {"signing", `{"x":"2"}`}} {
+		x, _ := translate(t, profile(p[0], p[1]), dialect.Options{})
+		if before := seen[x.Stamp]; before != "" {
+			t.Errorf("%s has the stamp of %s", p, before)
+		}
+		seen[x.Stamp] = fmt.Sprint(p)
 	}
 }
 

@@ -39,11 +39,14 @@ func Translate(data []byte, o dialect.Options) (dialect.Translation, error) {
 	return x.Finish()
 }
 
-type translator struct{ *dialect.Builder }
+type translator struct {
+	*dialect.Builder
+	watches bool // whatever its mode is
+}
 
 // envelope are the fields of a policy, and of a profile, that say nothing about a device.
 var (
-	envelope        = []string{"id", "priorityId", "policyName", "description", "tenantId", "profileId", "generic", "active", "updated", "policyType", "policyPayloadVersion"}
+	envelope        = []string{"id", "priorityId", "policyName", "description", "tenantId", "profileId", "generic", "active", "updated", "policyPayloadVersion"}
 	profileEnvelope = []string{"profileId", "profileName", "tenantId", "deviceType", "createdDate", "updatedDate"}
 	featureEnvelope = []string{"id", "featureCode", "profileId", "deviceTypeId", "deviceType"}
 )
@@ -55,19 +58,32 @@ func (x *translator) policy(root dialect.Node) {
 	if active, ok := root.Get("active").Flag(); ok && !active {
 		t.Released = true
 	}
-	t.Selection.Priority, _ = root.Get("priorityId").Number()
-	if strings.EqualFold(root.Get("policyType").Word(), "CORRECTIVE") {
-		x.Name("policyType", "a policy that is applied when another one is not complied with: it is taken for what it says, in monitor mode at most", root.Get("policyType"))
+	if at := root.Get("priorityId"); !at.Unset() {
+		n, ok := at.Number()
+		if t.Selection.Priority = max(n, 0); !ok {
+			x.Note(fmt.Sprintf("priorityId must be a whole number: %q", dialect.Quote(at)))
+		}
 	}
 	for _, name := range envelope {
-		if at := root.Get(name); name != "policyType" || !strings.EqualFold(at.Word(), "CORRECTIVE") {
-			at.Envelope()
-		}
+		root.Get(name).Envelope()
+	}
+	switch at := root.Get("policyType"); {
+	case at.Unset(), strings.EqualFold(at.Word(), "GENERAL"):
+		at.Envelope()
+	case strings.EqualFold(at.Word(), "CORRECTIVE"):
+		x.watches = true
+		x.Note("It is applied when another one is not complied with: it is taken for what it says, in monitor mode at most.")
+		x.Name("policyType", "in monitor mode at most", at)
+	default:
+		x.watches = true
+		x.Note(fmt.Sprintf("Its type %q is not known: it is in monitor mode at most.", dialect.Quote(at)))
+		x.Name("policyType", "is not known: in monitor mode at most", at)
 	}
 	if at := root.Get("ownershipType"); at.Is() {
 		if o := at.Word(); o != "" && !strings.EqualFold(o, "ANY") {
 			t.Selection.Ownership = enforce.Plain(o)
 		}
+		t.Selection.Unknown = t.Selection.Unknown || at.Word() == "" && !at.Unset()
 		at.Envelope()
 	}
 	for _, l := range []struct {
@@ -84,7 +100,7 @@ func (x *translator) policy(root dialect.Node) {
 			}
 			w := dialect.TextOf(who)
 			switch {
-			case strings.EqualFold(w, "ANY"), strings.EqualFold(e.Get("name").Word(), "ANY"): // which is how the console writes everybody
+			case w == "ANY" && l.name != "devices", l.name == "deviceGroups" && e.Get("name").Word() == "ANY": // which is how the console writes everybody
 				everybody = true
 			case w == "":
 				t.Selection.Unknown = true
@@ -98,7 +114,8 @@ func (x *translator) policy(root dialect.Node) {
 				e.EnvelopeAll() // a device or a group as the console describes it
 			}
 		}
-		if everybody {
+		if everybody { // beside others it is not known what it means
+			t.Selection.Unknown = t.Selection.Unknown || len(at.Items()) > 1
 			*l.to = nil
 		}
 		at.Envelope()
@@ -120,8 +137,9 @@ func (x *translator) policy(root dialect.Node) {
 	default:
 		x.Mode(dialect.Node{}, enforce.Monitor)
 		x.Name("compliance", fmt.Sprintf("%q is not known: it is in monitor mode", dialect.Quote(at)), at)
+		x.Note(fmt.Sprintf("Its mode %q is not known: it is in monitor mode.", dialect.Quote(at)))
 	}
-	if strings.EqualFold(root.Get("policyType").Word(), "CORRECTIVE") {
+	if x.watches {
 		x.Mode(dialect.Node{}, enforce.Monitor)
 	}
 }
@@ -151,11 +169,14 @@ func (x *translator) profile(p dialect.Node) {
 	for _, f := range list.Items() {
 		coded := false
 		code, content := f.Get("featureCode").Word(), f.Get("content")
-		parts = append(parts, code+"\x00"+content.Canonical())
+		parts = append(parts, fmt.Sprintf("%q %q", code, content.Canonical()))
 		if content.Is() {
 			x.feature(code, content)
 		} else if rows := dialect.Of(Rows, code); len(rows) == 0 || rows[0].How == dialect.Never {
 			x.whole(code, f.Get("featureCode"))
+			coded = true
+		} else {
+			x.Name(code, "it does not say what is asked for", f.Get("featureCode"))
 			coded = true
 		}
 		for _, name := range featureEnvelope {
@@ -163,7 +184,7 @@ func (x *translator) profile(p dialect.Node) {
 				f.Get(name).Envelope()
 			}
 		}
-		if at := f.Get("correctiveActions"); len(at.Items()) > 0 {
+		if at := f.Get("correctiveActions"); !at.Unset() && !at.Empty() {
 			x.Name(code+".correctiveActions", "what is done when it is not complied with is the mode's", at)
 		} else {
 			at.Envelope()

@@ -171,8 +171,16 @@ func TestModes(t *testing.T) {
 			t.Errorf("%s: %s, %q", word, d.Mode("storage.encryption_required"), x.Named)
 		}
 	}
-	if _, d := translate(t, with("ENCRYPT_STORAGE", `{"encrypted":true}`, `,"policyType":"CORRECTIVE"`)); d.Mode("storage.encryption_required") != enforce.Monitor {
-		t.Error("a corrective policy is enforced")
+	for kind, want := range map[string]enforce.Mode{`"CORRECTIVE"`: enforce.Monitor, `"TESTING"`: enforce.Monitor, `"GENERAL"`: enforce.Enforce, `null`: enforce.Enforce} {
+		if x, d := translate(t, with("ENCRYPT_STORAGE", `{"encrypted":true}`, `,"policyType":`+kind)); d.Mode("storage.encryption_required") != want || (len(x.Notes) > 0) != (want == enforce.Monitor) {
+			t.Errorf("%s: %s %q", kind, d.Mode("storage.encryption_required"), x.Notes)
+		}
+	}
+	if x, _ := translate(t, []byte(`{"id":5,"compliance":"enforce","profile":{"profileFeaturesList":[{"featureCode":"CAMERA"}]}}`)); len(x.Named) != 1 || x.Nothing() {
+		t.Errorf("a feature that says nothing: %q", x.Named)
+	}
+	if x, _ := translate(t, []byte(`{"id":5,"compliance":"enforce","profile":{"profileFeaturesList":[]}}`)); !x.Nothing() {
+		t.Error("it asks for something")
 	}
 }
 
@@ -194,6 +202,14 @@ func TestStamp(t *testing.T) {
 	if of("CAMERA", `"{ \"enabled\" : true }"`) != same || of("CAMERA", `{"enabled":false}`) == same || of("AUTO_TIME", `{"enabled":true}`) == same {
 		t.Error("stamps")
 	}
+	// What is between two features is not what is in one.
+	two := `{"id":5,"profile":{"profileFeaturesList":[{"featureCode":"EMAIL","content":"y"},{"featureCode":"WIFI","content":"x"}]}}`
+	one := `{"id":5,"profile":{"profileFeaturesList":[{"featureCode":"EMAIL\u0000\"y\"\u0001WIFI","content":"x"}]}}`
+	if x, _ := translate(t, []byte(two)); true {
+		if y, _ := translate(t, []byte(one)); x.Stamp == y.Stamp {
+			t.Error("two features have the stamp of one")
+		}
+	}
 	// Nor is it the same in another mode, if it is in force nowhere, or for others.
 	body := string(with("ENCRYPT_STORAGE", `{"encrypted":true}`, `,"roles":["staff"]`))
 	before, _ := translate(t, []byte(body))
@@ -209,9 +225,14 @@ func TestSelection(t *testing.T) {
 	for more, want := range map[string]dialect.Selection{
 		``:                         {},
 		`,"roles":[],"users":null`: {},
-		`,"roles":["staff","staff"],"users":["anna"]`:                                                  {Roles: []string{"staff"}, Users: []string{"anna"}},
-		`,"roles":["ANY"],"deviceGroups":[{"id":-1,"name":"ANY"}],"ownershipType":"ANY"`:               {},
-		`,"deviceGroups":[{"id":4,"name":"laptops"}],"ownershipType":"COPE"`:                           {Groups: []string{"4"}, Ownership: "COPE"},
+		`,"roles":["staff","staff"],"users":["anna"]`:                                    {Roles: []string{"staff"}, Users: []string{"anna"}},
+		`,"roles":["ANY"],"deviceGroups":[{"id":-1,"name":"ANY"}],"ownershipType":"ANY"`: {},
+		`,"roles":["ANY","staff"]`:                                                       {Unknown: true},
+		`,"users":["any"]`:                                                               {Users: []string{"any"}},
+		`,"devices":[{"deviceIdentifier":"a","name":"ANY"}]`:                             {Devices: []string{"a"}},
+		`,"ownershipType":true`:                                                          {Unknown: true},
+		`,"priorityId":-5`:                                                               {},
+		`,"deviceGroups":[{"id":4,"name":"laptops"}],"ownershipType":"COPE"`:             {Groups: []string{"4"}, Ownership: "COPE"},
 		`,"devices":[{"name":"Nexus","deviceIdentifier":"a"},{"name":"Nexus","deviceIdentifier":"b"}]`: {Devices: []string{"a", "b"}},
 		`,"users":"anna"`:                   {Unknown: true},
 		`,"roles":[{"roleName":"staff"}]`:   {Unknown: true},
