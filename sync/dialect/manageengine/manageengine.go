@@ -265,7 +265,9 @@ func (x *translator) less(r dialect.Row, name string) {
 func (x *translator) webFilter(name string, item dialect.Node) {
 	allow, known := item.Get(filterType).Flag()
 	marks, _ := item.Get(bookmarks).Flag()
-	block, only := x.rows(webFilters[0])[0], x.rows(webFilters[0])[1]
+	rows := x.rows(webFilters[0])
+	block, _ := dialect.Field(rows, urlDetails)
+	only, _ := dialect.Field(rows, filterType)
 	hosts, used := []string{}, []dialect.Node{}
 	for _, e := range item.Get(urlDetails).Items() {
 		at := e.Get("url")
@@ -328,7 +330,7 @@ func (x *translator) webFilter(name string, item dialect.Node) {
 		x.less(block, name+"."+urlDetails)
 	}
 	for field, at := range item.Fields() {
-		r, is := dialect.Field(dialect.Of(Rows, webFilters[0]), field)
+		r, is := dialect.Field(rows, field)
 		switch {
 		case field == "payload_id" || field == filterType:
 		case field == urlDetails && at.List() && len(at.Items()) > 0:
@@ -368,7 +370,7 @@ func address(text string) (names []string, path, ok bool) {
 		return nil, false, false
 	}
 	names = []string{host}
-	if !strings.Contains(host, ".") { // a machine of the company's, and not all that ends in its name
+	if !strings.ContainsAny(host, ".:") { // a machine of the company's, and not all that ends in its name
 		names = []string{"=" + host}
 	}
 	if bare, www := strings.CutPrefix(host, "www."); www && strings.Contains(bare, ".") {

@@ -207,7 +207,7 @@ func TestWebFilter(t *testing.T) {
 		}
 	}
 	// The name of a page is not that of all that end in the same.
-	for address, want := range map[string]string{"https://www.com/": "[www.com]", "www.google.com": "[www.google.com =google.com]", "google.com": "[google.com]", "http://com": "[=com]", "*.com": "[]", "=evil.example": "[]"} {
+	for address, want := range map[string]string{"https://www.com/": "[www.com]", "www.google.com": "[www.google.com =google.com]", "google.com": "[google.com]", "http://com": "[=com]", "http://[2001:db8::1]/": "[2001:db8::1]", "http://10.0.0.1": "[10.0.0.1]", "*.com": "[]", "=evil.example": "[]"} {
 		if _, d := translate(t, with(webFilters[0], fmt.Sprintf(`{"url_filter_type":false,"url_details":[{"url":%q}]}`, address), ""), dialect.Options{}); fmt.Sprint(d.Network.BlockedDomains.V) != want {
 			t.Errorf("%s: %v", address, d.Network.BlockedDomains.V)
 		}
