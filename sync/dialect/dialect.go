@@ -230,7 +230,6 @@ func (b *Builder) KeepApps(mode string, programs []string, name string, at ...No
 		return
 	}
 	list, _ := b.t.Kept[appsList].([]string)
-	name = called(name, at)
 	if mode == "allow" && len(list) > 0 {
 		b.Name(name, "a list of what alone may run is asked for twice: together they allow more than each", at...)
 		return

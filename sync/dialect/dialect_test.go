@@ -359,13 +359,13 @@ func TestComposeClipboard(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if fmt.Sprint(slices.Sorted(slices.Values(d.Settings()))) != fmt.Sprint(slices.Sorted(slices.Values(strings2(c.want)))) || len(got.Named) == 0 || got.Named[0].Source != c.list[1].Source {
+		if fmt.Sprint(slices.Sorted(slices.Values(d.Settings()))) != fmt.Sprint(slices.Sorted(slices.Values(settingsOf(c.want)))) || len(got.Named) == 0 || got.Named[0].Source != c.list[1].Source {
 			t.Errorf("%v %q", d.Settings(), got.Named)
 		}
 	}
 }
 
-func strings2(list string) (out []enforce.Setting) {
+func settingsOf(list string) (out []enforce.Setting) {
 	for _, s := range strings.Fields(strings.Trim(list, "[]")) {
 		out = append(out, enforce.Setting(s))
 	}
