@@ -16,7 +16,7 @@ import (
 // TestKill: SIGKILL under plugging and policy changes, at every named point of the code. After each restart the machine
 // equals the policy, the ledger equals the machine, and no journalled event is lost or duplicated on the server.
 func TestKill(t *testing.T) {
-	parallel(t, 9)
+	parallel(t, 4)
 	r := start(t, Options{})
 	r.medium("k", 16)
 	r.server("")

@@ -99,13 +99,13 @@ func (r *rig) opened(disk, part string) string {
 
 // External disks that USB does not carry: a card in a slot, an NVMe behind a port that leads outside.
 func TestMediaTrixie(t *testing.T) {
-	parallel(t, 10)
+	parallel(t, 5)
 	t.Run("debian-trixie", func(t *testing.T) { testMedia(t, media(t, "-trixie"), false) })
 }
 
 // Two tests, because each takes one of the places for laptops when it begins: a part that asked for one would get it last.
 func TestMedia(t *testing.T) {
-	parallel(t, 15)
+	parallel(t, 20)
 	t.Run("debian", func(t *testing.T) { testMedia(t, media(t, ""), true) })
 }
 

@@ -43,7 +43,7 @@ const (
 // The system's own way to look up names stays as it was, whatever it is: a plain resolv.conf, systemd-resolved, or
 // NetworkManager. In each, a policy about names is enforced, survives a kill of the agent, and leaves no trace.
 func TestNames(t *testing.T) {
-	parallel(t, 8)
+	parallel(t, 5)
 	image, _ := need(t)
 	o := overlay(t, image)
 	r := lasting(t, o)

@@ -53,12 +53,12 @@ for i in $(seq 1500); do grep -q '%s' /run/warder/status.json && { echo $(( ($(d
 // Debian 13's.
 func TestSabotage(t *testing.T) {
 	t.Parallel()
-	t.Run("debian12", func(t *testing.T) { parallel(t, 8); sabotages(t, Options{Single: true}) })
+	t.Run("debian12", func(t *testing.T) { parallel(t, 5); sabotages(t, Options{Single: true}) })
 	if !soak() {
 		return // Debian 13 is the soak's
 	}
 	t.Run("debian13", func(t *testing.T) {
-		parallel(t, 8)
+		parallel(t, 5)
 		image, _ := need(t)
 		sabotages(t, Options{Image: image + "-trixie", Single: true})
 	})

@@ -55,7 +55,7 @@ func as(name, uid string) string {
 
 // TestSession: the people at the machine are told on their desktops, in their language, each in their own session alone.
 func TestSession(t *testing.T) {
-	parallel(t, 9)
+	parallel(t, 10)
 	r := ready(t, Options{Single: true})
 	r.spooler()
 	r.medium("a", 64)

@@ -32,7 +32,7 @@ const routed = "nft -s list ruleset; ip rule; ip -6 rule; ip route; ip -6 route"
 // The kernel's own WireGuard, brought up by wg-quick; OpenVPN, IPsec by an interface and by its policies: what a policy asks
 // of them, and each way past them, is seen; and what the kill switch holds is put back when another program changes it.
 func TestVPN(t *testing.T) {
-	parallel(t, 8)
+	parallel(t, 5)
 	r := ready(t, Options{})
 	r.network()
 	r.sh("ip -n outside addr add fd77::1/64 dev out0 nodad")
