@@ -163,13 +163,14 @@ func whom(t *dialect.Translation) string {
 	if x.Ownership != "" {
 		parts = append(parts, "ownership "+x.Ownership)
 	}
-	if x.Unknown {
-		parts = append(parts, "whom else the file does not say, or not in a form that is understood: decide yourself whom it is for")
-	}
+	said := "On the other console it is for " + strings.Join(parts, "; ") + "."
 	if len(parts) == 0 {
-		return ""
+		said = ""
 	}
-	return "On the other console it is for " + strings.Join(parts, "; ") + "."
+	if x.Unknown {
+		said = strings.TrimSpace(said + " Whom it is for there the file does not say, or not in a form that is understood: decide yourself.")
+	}
+	return said
 }
 
 // translated lists the settings that a translation sets.
