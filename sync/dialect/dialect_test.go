@@ -341,6 +341,26 @@ func TestEnvelope(t *testing.T) {
 	}
 }
 
+// Who only watches has a say in the mode, also where what they ask for does not come to be; and of two lists of what alone is allowed the
+// first counts.
+func TestComposeMilder(t *testing.T) {
+	a := asking(t, "a", enforce.Enforce, `{"dlp":{"clipboard_direction":"none","zones":{"work":{"executables":["/usr/bin/a"]}}}}`)
+	b := asking(t, "b", enforce.Monitor, `{"dlp":{"clipboard_sharing":false}}`)
+	a.Kept = map[enforce.Setting]any{"apps.mode": "allow", "apps.list": []string{"x"}, "browser.allowed_urls": []any{"u"}}
+	b.Kept = map[enforce.Setting]any{"apps.mode": "allow", "apps.list": []string{"y"}, "browser.allowed_urls": []any{"v"}}
+	got, err := Compose("all", a, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := policy.Decode(got.Document, policy.Options{Strict: true})
+	if err != nil || d.Mode("dlp.clipboard_direction") != enforce.Monitor || d.Mode("dlp.clipboard_sharing") != enforce.Off {
+		t.Errorf("%s %v", got.Document, err)
+	}
+	if !reflect.DeepEqual(got.Kept, a.Kept) || !strings.Contains(fmt.Sprint(got.Named), "asked for in enforce mode, and is in monitor mode") || strings.Count(fmt.Sprint(got.Named), "allow more than each") != 2 {
+		t.Errorf("%v %q", got.Kept, got.Named)
+	}
+}
+
 // What means something else beside other settings comes from one document, and what the others ask for of it is said.
 func TestComposeClipboard(t *testing.T) {
 	a := asking(t, "a", enforce.Enforce, `{"dlp":{"clipboard_direction":"personal_to_work","zones":{"work":{"executables":["/usr/bin/a"]}}}}`)

@@ -268,7 +268,7 @@ func (x *translator) webFilter(name string, item dialect.Node) {
 	rows := x.rows(webFilters[0])
 	block, _ := dialect.Field(rows, urlDetails)
 	only, _ := dialect.Field(rows, filterType)
-	hosts, used := []string{}, []dialect.Node{}
+	hosts, links, used := []string{}, []string{}, []dialect.Node{}
 	for _, e := range item.Get(urlDetails).Items() {
 		at := e.Get("url")
 		if !e.Object() {
@@ -296,7 +296,7 @@ func (x *translator) webFilter(name string, item dialect.Node) {
 		case !ok:
 			x.Name(name+".url", dialect.NoAddress, at)
 		case path && allow: // the name is needed to reach what is allowed below it
-			x.Beside("browser.allowed_urls", dialect.TextOf(at))
+			links = append(links, dialect.TextOf(at))
 			only.Partial = "what comes after the name of a host is not looked at"
 			hosts, used = append(hosts, names...), append(used, at)
 		case path:
@@ -321,6 +321,9 @@ func (x *translator) webFilter(name string, item dialect.Node) {
 		x.Name(name+"."+urlDetails, "a list of what alone may be reached is asked for twice: together they allow more than each", append(used, kind)...)
 	case allow:
 		x.alone = true
+		for _, link := range links {
+			x.Beside("browser.allowed_urls", link)
+		}
 		x.Add(only.Setting, hosts, append(used, kind)...)
 		x.less(only, name+"."+urlDetails)
 	case block.Whole != "" && !x.Options().Whole:

@@ -155,7 +155,11 @@ func (x *translator) sharing(rows []dialect.Row, in dialect.Node) {
 		}
 	}
 	programs := x.programs()
-	switch name := rows[0].Name + "." + copying; {
+	name := rows[0].Full()
+	if way == rows[1].Words["1"] {
+		name = rows[1].Full()
+	}
+	switch {
 	case len(on) > 0 && len(programs) == 0:
 		x.Name(name, "it is not said which programs of a laptop the app is", on...)
 	case len(on) > 0:
@@ -398,7 +402,7 @@ func (x *translator) auth(rows []dialect.Row, in dialect.Node) {
 		case field == "pass_history_enabled" && said && !history:
 			at.Sentinel()
 		case field == "pass_invalid_retries" && !strings.EqualFold(action, "lockout"):
-			r.Partial = "what happens then there is another thing, and would be a lockout for a while"
+			r.Partial = "it is not said that it is a lockout there, and it would be one for a while"
 			x.Value(r, at)
 		case field == "pass_invalid_action" && action != "" && !strings.EqualFold(action, "lockout"):
 			x.Name(r.Full(), fmt.Sprintf("%q: a policy does not wipe, lock, restart, release or update a device", dialect.Quote(at)), at)

@@ -143,7 +143,7 @@ func TestOthers(t *testing.T) {
 		t.Errorf("%+v", x.Kept)
 	}
 	x, _ = translate(t, profile("local_auth", `{"pass_history_enabled":"0","pass_history_count":"5","pass_invalid_action":"wipe","pass_invalid_retries":"4"}`), dialect.Options{})
-	if text := fmt.Sprint(x.Named); len(x.Kept) != 1 || !strings.Contains(text, "not in force") || !strings.Contains(text, "does not wipe") || !strings.Contains(text, "would be a lockout") {
+	if text := fmt.Sprint(x.Named); len(x.Kept) != 1 || !strings.Contains(text, "not in force") || !strings.Contains(text, "does not wipe") || !strings.Contains(text, "it would be one for a while") {
 		t.Errorf("%v %q", x.Kept, x.Named)
 	}
 	for _, kind := range []string{"device_posture", "end_user_license_agreement", "master", "signing", "something_new"} {
