@@ -104,11 +104,18 @@ func Field(rows []Row, field string) (Row, bool) {
 
 // Fields says what becomes of each field of an object. What is in no row is named, unless it is not configured.
 func (b *Builder) Fields(rows []Row, name string, in Node) {
+	b.FieldsBut(rows, name, in, func(string, Row, Node) bool { return false })
+}
+
+// FieldsBut is Fields for what done has not said something of itself. The row is an empty one where no row is about a field.
+func (b *Builder) FieldsBut(rows []Row, name string, in Node, done func(field string, r Row, at Node) bool) {
 	for field, at := range in.Fields() {
 		r, known := Field(rows, field)
-		if known {
+		switch {
+		case done(field, r, at):
+		case known:
 			b.Value(r, at)
-		} else {
+		default:
 			b.Unknown(name, field, at)
 		}
 	}

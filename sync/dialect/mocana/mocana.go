@@ -167,22 +167,17 @@ func (x *translator) sharing(rows []dialect.Row, in dialect.Node) {
 		x.Set(rows[0].Setting, way, name, on...)
 		x.Less(rows[0].Setting, name, rows[0].Partial)
 	}
-	for field, at := range in.Fields() {
-		r, known := dialect.Field(rows, field)
+	x.FieldsBut(rows, x.kind, in, func(field string, r dialect.Row, at dialect.Node) bool {
 		blocked, flag := at.Flag()
 		switch {
 		case field == copying || field == pasting:
-		case known && r.How == dialect.Nothing && flag && !blocked, field == "webLinksBehavior" && at.Word() == "useSystemDefaults":
+		case r.How == dialect.Nothing && flag && !blocked, field == "webLinksBehavior" && at.Word() == "useSystemDefaults":
 			x.idle(r, at)
-		case known:
-			x.Value(r, at)
 		default:
-			x.Unknown(x.kind, field, at)
+			return false
 		}
-	}
-	if in.Empty() {
-		in.Sentinel()
-	}
+		return true
+	})
 }
 
 // idle is a value that asks for nothing: the vendor's default.
@@ -274,8 +269,7 @@ func port(n dialect.Node) (int64, bool) {
 // browser reads what a browser is like. Where no address can be entered, nothing can be searched for, whatever is said of that.
 func (x *translator) browser(rows []dialect.Row, in dialect.Node) {
 	entry, known := in.Get("allow_url_entry").Flag()
-	for field, at := range in.Fields() {
-		r, is := dialect.Field(rows, field)
+	x.FieldsBut(rows, x.kind, in, func(field string, r dialect.Row, at dialect.Node) bool {
 		search, flag := at.Flag()
 		switch {
 		case field == "allow_search" && known && !entry && flag && search:
@@ -284,15 +278,11 @@ func (x *translator) browser(rows []dialect.Row, in dialect.Node) {
 			x.sites(r, at)
 		case strings.HasPrefix(field, "launcher_icon_"), field == "profile_id":
 			at.Envelope()
-		case is:
-			x.Value(r, at)
 		default:
-			x.Unknown(x.kind, field, at)
+			return false
 		}
-	}
-	if in.Empty() {
-		in.Sentinel()
-	}
+		return true
+	})
 }
 
 func (x *translator) sites(r dialect.Row, list dialect.Node) {
@@ -361,22 +351,17 @@ func (x *translator) encryption(rows []dialect.Row, kind, in dialect.Node) {
 	null, ok := off.Flag()
 	idle := off.Unset() || off.Empty() || ok && !null
 	sure := idle || ok
-	for field, at := range in.Fields() {
-		r, known := dialect.Field(rows, field)
+	x.FieldsBut(rows[1:], x.kind, in, func(field string, r dialect.Row, at dialect.Node) bool {
 		switch {
 		case field == nullCipher && idle:
 			at.Sentinel()
 		case field == nullCipher && !sure:
 			x.Name(r.Full(), fmt.Sprintf("it is not known what it means: %q", dialect.Quote(at)), at)
-		case known && field != "":
-			x.Value(r, at)
 		default:
-			x.Unknown(x.kind, field, at)
+			return false
 		}
-	}
-	if in.Empty() {
-		in.Sentinel()
-	}
+		return true
+	})
 	switch r := rows[0]; {
 	case !sure:
 		x.Name(r.Full(), "it is not said whether anything is encrypted (null_cipher)", kind)
@@ -394,8 +379,7 @@ func (x *translator) encryption(rows []dialect.Row, kind, in dialect.Node) {
 func (x *translator) auth(rows []dialect.Row, in dialect.Node) {
 	history, said := in.Get("pass_history_enabled").Flag()
 	action := in.Get("pass_invalid_action").Word()
-	for field, at := range in.Fields() {
-		r, known := dialect.Field(rows, field)
+	x.FieldsBut(rows, x.kind, in, func(field string, r dialect.Row, at dialect.Node) bool {
 		switch {
 		case field == "pass_history_count" && said && !history && !at.Unset():
 			x.Name(r.Full(), "pass_history_enabled is 0: it is not in force", at)
@@ -406,13 +390,9 @@ func (x *translator) auth(rows []dialect.Row, in dialect.Node) {
 			x.Value(r, at)
 		case field == "pass_invalid_action" && action != "" && !strings.EqualFold(action, "lockout"):
 			x.Name(r.Full(), fmt.Sprintf("%q: a policy does not wipe, lock, restart, release or update a device", dialect.Quote(at)), at)
-		case known:
-			x.Value(r, at)
 		default:
-			x.Unknown(x.kind, field, at)
+			return false
 		}
-	}
-	if in.Empty() {
-		in.Sentinel()
-	}
+		return true
+	})
 }
