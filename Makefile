@@ -59,7 +59,7 @@ share: laptop laptop13 package
 	CGO_ENABLED=0 go build -trimpath -o .cache/share/hostile ./packaging/laptop/hostile
 	CGO_ENABLED=0 go build -trimpath -o .cache/share/attacker ./packaging/laptop/attacker
 	CGO_ENABLED=1 go build -buildmode=pie -tags gousb,killpoints -trimpath -ldflags '$(LDFLAGS)' -o .cache/share/warder-killpoints ./cmd/warder
-	CGO_ENABLED=0 go test -c -o .cache/share/usb.test ./platform/usb
+	CGO_ENABLED=0 go test -trimpath -c -o .cache/share/usb.test ./platform/usb
 	cp dist/warder_$(VERSION)_$(ARCH).deb .cache/share/warder.deb
 	cp dist/warder-server_$(VERSION)_$(ARCH).deb .cache/share/warder-server.deb
 	# The same programs once more under the next version, for the upgrade test.
@@ -71,16 +71,17 @@ share: laptop laptop13 package
 	  dpkg-deb --root-owner-group -Znone -b .cache/plain .cache/share/$$p.deb >/dev/null || exit 1; done; rm -rf .cache/plain
 
 test: deps
-	@packaging/dev/deps.sh test
+	@# What takes longest to compile is compiled while packages are installed.
+	@go test -race -vet=off -run '^$$' ./agent ./sync/server ./platform/clipboard >/dev/null 2>&1 & compiling=$$!; packaging/dev/deps.sh test; deps=$$?; wait $$compiling; exit $$deps
 	@# The longest first, so that none is alone at the end. What takes text out of documents does one thing after the other: below.
 	@mkdir -p .cache; echo "== the laptop's image and packages are made meanwhile (.cache/share.log)"
 	@$(MAKE) --no-print-directory share >.cache/share.log 2>&1 & share=$$!; \
 	go test -race -count=1 -timeout 20m -parallel 6 ./agent ./sync/server ./platform/clipboard $$(go list ./... | grep -v "/packaging/laptop\|/packaging/formats\|/platform/scan/text$$"); tests=$$?; \
 	wait $$share || { cat .cache/share.log; exit 1; }; exit $$tests
-	@# Beside the laptops: what needs the packages, and two kinds of units in another build.
-	(CGO_ENABLED=1 go test -tags gousb -count=1 ./platform/usb && CGO_ENABLED=0 go test -count=1 ./platform/scan/... && \
-	  WARDER_PACKAGES=$(CURDIR)/dist:$(CURDIR)/.cache/next go test -count=1 -v ./packaging/formats) >.cache/formats.log 2>&1 & formats=$$!; \
-	rm -f .cache/laptop.rc; (WARDER_LAPTOP=$(CURDIR)/.cache go test -count=1 -v -timeout 66m -parallel 40 -skip TestSpeed ./packaging/laptop 2>&1; echo $$? >.cache/laptop.rc) | tee .cache/laptop.log; \
+	@# Built as the packages are, so that less is compiled again. Beside the laptops: what needs the packages, and two kinds of units in another build.
+	(CGO_ENABLED=1 go test -tags gousb -count=1 ./platform/usb && CGO_ENABLED=0 go test -trimpath -count=1 ./platform/scan/... && \
+	  CGO_ENABLED=0 WARDER_PACKAGES=$(CURDIR)/dist:$(CURDIR)/.cache/next go test -trimpath -count=1 -v ./packaging/formats) >.cache/formats.log 2>&1 & formats=$$!; \
+	rm -f .cache/laptop.rc; (CGO_ENABLED=0 WARDER_LAPTOP=$(CURDIR)/.cache go test -trimpath -count=1 -v -timeout 66m -parallel 40 -skip TestSpeed ./packaging/laptop 2>&1; echo $$? >.cache/laptop.rc) | tee .cache/laptop.log; \
 	tests=$$(cat .cache/laptop.rc || echo 1); wait $$formats || tests=1; cat .cache/formats.log; \
 	test $$tests = 0 || awk -f packaging/dev/failures.awk .cache/laptop.log; exit $$tests
 

@@ -213,10 +213,7 @@ printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations
 	limitedNow()
 
 	// Changed at run time, by the policy and by others, and killed: there is no moment in which a file grows.
-	pause, copying := "0.002", "0.01"
-	if kills(5) > 5 { // two hundred starts of the agent beside a laptop's worth of copies take hours
-		pause, copying = "0.05", "0.05"
-	}
+	const pause, copying = "0.05", "0.05" // more often, a laptop's worth of copies takes longer than all that is tried meanwhile
 	r.sh(`rm -f /run/never; (while :; do truncate -s 1100K /run/card/open/never 2>/dev/null && echo grown >>/run/never; sleep ` + pause + `; done) >/dev/null 2>&1 & echo $! >/run/tries
 (cd /run/card/open; while :; do
 	cp /srv/from/fits copied 2>/dev/null && ! cmp -s /srv/from/fits copied && echo "a copy is not whole" >>/run/never
@@ -231,7 +228,7 @@ printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations
 	r.told("drift", "filesize/external")
 	r.sh("rm -r /sys/fs/bpf/warder")
 	r.wait("mended", "test -e /sys/fs/bpf/warder/filesize/link_size_cut && "+limited)
-	for i := range kills(5) { // TestMedia kills the agent elsewhere, too
+	for i := range kills(2) { // TestMedia kills the agent elsewhere, too
 		r.change([]string{oneMiB, strings.Replace(oneMiB, ":1}", ":0}", 1)}[i%2])
 		r.sh("sleep 0.%d; systemctl kill -s KILL warder", i%10)
 		r.wait("the agent is back", "systemctl is-active -q warder")

@@ -291,13 +291,31 @@ type Result struct {
 	Code     int
 }
 
+// Ask is one call of the policy server in the laptop; Until has it repeated until all of these match in one piece of the answer.
+type Ask struct {
+	Method string   `json:"method"`
+	URL    string   `json:"url"`
+	Body   string   `json:"body"`
+	Until  []string `json:"until"`
+}
+
 // Run runs a shell script in the laptop as root, for at most the given time.
 func (l *Laptop) Run(limit time.Duration, script string) (Result, error) {
+	return l.request(limit, map[string]any{"script": script})
+}
+
+// Call asks the policy server, as the administrator whose token is in /root/token. The code is 22 when it refused.
+func (l *Laptop) Call(limit time.Duration, a Ask) (Result, error) {
+	return l.request(limit, map[string]any{"ask": a})
+}
+
+func (l *Laptop) request(limit time.Duration, what map[string]any) (Result, error) {
 	l.mu.Lock()
 	l.next++
 	id, c := l.next, make(chan reply, 1)
 	l.waiting[id] = c
-	line, _ := json.Marshal(map[string]any{"id": id, "script": script, "seconds": int(limit.Seconds())})
+	what["id"], what["seconds"] = id, int(limit.Seconds())
+	line, _ := json.Marshal(what)
 	_, err := l.guest.Write(append(line, '\n'))
 	l.mu.Unlock()
 	if err != nil {
@@ -309,7 +327,7 @@ func (l *Laptop) Run(limit time.Duration, script string) (Result, error) {
 	case <-l.done:
 		return Result{}, errors.New("the laptop stopped")
 	case <-time.After(limit + 30*time.Second):
-		return Result{}, fmt.Errorf("no answer of the laptop to %q", script)
+		return Result{}, fmt.Errorf("no answer of the laptop to %.2000s", line)
 	}
 }
 

@@ -348,10 +348,16 @@ func testMedia(t *testing.T, whole *rig, first bool) {
 		for _, mode := range []string{"monitor", "warn"} {
 			r.set(strings.Replace(noExternal, "{", `{"compliance":"`+mode+`",`, 1))
 			r.told("would_deny", "mmcblk0")
-			if out := r.opened("mmcblk0", "mmcblk0p1"); strings.Count(out, "opened:") < 25 {
+			r.sh(unpinned)
+			out := r.opened("mmcblk0", "mmcblk0p1")
+			if n := strings.Count(out, "opened:"); n < 25 { // some ways want it alone, which another one's end can keep from them for a moment
+				t.Logf("at first it opens in %d ways", n)
+				r.sh("sleep 2; udevadm settle")
+				out = r.opened("mmcblk0", "mmcblk0p1")
+			}
+			if strings.Count(out, "opened:") < 25 {
 				t.Errorf("in %s mode it opens by %s", mode, out)
 			}
-			r.sh(unpinned)
 			if got := r.finding(external); !strings.HasPrefix(got, "noncompliant/observed: ") {
 				t.Errorf("%s: %s", mode, got)
 			}

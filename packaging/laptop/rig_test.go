@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -119,7 +120,8 @@ func (r *rig) try(script string, args ...any) Result {
 // await repeats the script on its standard input until it succeeds, for two minutes. In an emulator a program takes as long to
 // start as what is waited for takes to happen, so most of the looks at "warder status --json" read what the agent has left for when it is
 // dead, which is laid out as that command does it; what counts is what the command itself says.
-const await = `script=$(cat); [ -n "$script" ] || exit 2
+const await = `exec {never}<> <(:) # to sleep without a program of its own
+script=$(cat); [ -n "$script" ] || exit 2
 left() { sed 's/":/": /g; s/,"/,\n"/g' /run/warder/status.json 2>/dev/null; }
 quick=${script//warder status --json/left}
 end=$((SECONDS+120)); n=0
@@ -128,7 +130,7 @@ while [ $SECONDS -lt $end ]; do
   if [ "$quick" = "$script" ] || [ $((n % 5)) = 1 ] || ( eval "$quick" ) >/dev/null 2>&1; then
     if ( eval "$script" ) >/tmp/wait.out 2>&1; then exit 0; fi
   fi
-  sleep 0.3
+  read -rt 0.3 -u $never
 done; exit 1`
 
 // wait repeats a script until it succeeds.
@@ -309,9 +311,21 @@ func (r *rig) shutDown() {
 // curl calls the policy server's API as an administrator.
 func (r *rig) curl(method, path, body string) string {
 	r.t.Helper()
-	return r.sh(`curl -sk --fail-with-body -X %s -H "Authorization: Bearer $(cat /root/token)" %s%s --data-binary @- <<'JSON'
-%s
-JSON`, method, api, path, body)
+	res, err := r.Call(minute, Ask{Method: method, URL: api + path, Body: body})
+	if err != nil || res.Code != 0 {
+		r.fatal("%s %s: %v %s\n%s", method, path, err, res.Err, res.Out)
+	}
+	return res.Out
+}
+
+// until waits until the policy server's answer has a piece in which all of these match.
+func (r *rig) until(what, path string, match ...string) {
+	r.t.Helper()
+	res, err := r.Call(2*minute, Ask{Method: "GET", URL: api + path, Until: match})
+	if err != nil || res.Code != 0 {
+		out := r.try("warder status; journalctl -u warder -n 20 --no-pager -o cat")
+		r.fatal("%s: %s did not come to\n  %q: %v %s\n%.4000s\n%s", what, path, match, err, res.Err, res.Out, out.Out)
+	}
 }
 
 // set changes the policy on the server and waits until the laptop reports the new version.
@@ -365,9 +379,7 @@ func (r *rig) settled() {
 	if err := json.Unmarshal([]byte(r.curl("GET", "/policies/"+r.policy, "")), &p); err != nil {
 		r.t.Fatal(err)
 	}
-	r.wait("the new policy is in force and reported",
-		`curl -sk -H "Authorization: Bearer $(cat /root/token)" %s/devices | grep -q '"policy":{"id":"%s","version":%d'`, api,
-		r.policy, p.Version)
+	r.until("the new policy is in force and reported", "/devices", fmt.Sprintf(`^"id":"%s","version":%d\b`, r.policy, p.Version))
 }
 
 // medium makes a stick's medium on the host, with a FAT file system.
@@ -425,9 +437,9 @@ func (r *rig) unbound(path string) {
 // told waits until the server has an event of a kind about a subject.
 func (r *rig) told(kind, subject string) {
 	r.t.Helper()
-	r.wait("the server knows: "+kind+" "+subject,
-		`D=$(warder status --json | sed -n 's/.*"device_id": "\(.*\)".*/\1/p'); curl -sk -H "Authorization: Bearer $(cat /root/token)" `+
-			`"%s/devices/$D/events?page_size=1000" | tr '{' '\n' | grep '"kind":"%s"' | grep -q '%s'`, api, kind, subject)
+	device := r.sh(`sed -n 's/.*"device_id": *"\([^"]*\)".*/\1/p' /run/warder/status.json`)
+	like := strings.NewReplacer(`\.\*`, ".*", `\[0-9\.\]`, "[0-9.]").Replace(regexp.QuoteMeta(subject))
+	r.until("the server knows: "+kind+" "+subject, "/devices/"+device+"/events?page_size=1000", `"kind":"`+kind+`"`, like)
 }
 
 func (r *rig) status() map[string]any {

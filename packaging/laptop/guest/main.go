@@ -16,10 +16,11 @@ import (
 	"time"
 )
 
-// Request is one script, and Reply its result.
+// Request is one script, or one call of the policy server, and Reply its result.
 type Request struct {
 	ID      int    `json:"id"`
 	Script  string `json:"script"`
+	Ask     *Ask   `json:"ask"`
 	Seconds int    `json:"seconds"`
 }
 
@@ -63,7 +64,13 @@ func main() {
 		}
 		var r Request
 		if json.Unmarshal(line, &r) == nil {
-			go func() { reply(run(r)) }()
+			go func() {
+				if r.Ask != nil {
+					reply(r.Ask.do(r))
+				} else {
+					reply(run(r))
+				}
+			}()
 		}
 	}
 }
