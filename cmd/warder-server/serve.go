@@ -22,6 +22,7 @@ import (
 func (a *app) serve() *cobra.Command {
 	o := server.Options{Version: version}
 	var retain, level, format string
+	var facades []string
 	c := &cobra.Command{
 		Use: "serve --data DIR", Short: "Serve the API", Args: cobra.NoArgs,
 		Long: `Serves HTTPS with the server's own certificate authority, or with --cert; plain HTTP only on loopback.
@@ -40,6 +41,13 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 			}
 			if o.Spread < 0 || o.Spread > time.Hour {
 				return cli.Usagef("--spread must be from 0s to 1h (received %s)", o.Spread)
+			}
+			for _, s := range facades {
+				f, err := server.ParseFacade(s)
+				if err != nil {
+					return cli.Usagef("--facade %w", err)
+				}
+				o.Facades = append(o.Facades, f)
 			}
 			var err error
 			if o.Retain, err = parseRetain(retain); err != nil {
@@ -88,6 +96,8 @@ One node needs nothing but a directory. Several nodes share a PostgreSQL databas
 	f.StringVar(&retain, "retain", "90d", "how long events are kept: days, or a duration; 0 keeps them")
 	f.DurationVar(&o.Spread, "spread", time.Minute, "over which connected devices come back when the server stops")
 	f.StringSliceVar(&o.Trusted, "trusted-proxy", nil, "addresses or CIDRs of proxies whose X-Forwarded-For is believed")
+	f.StringArrayVar(&facades, "facade", nil,
+		"answer another vendor's clients, too: VENDOR=ADDRESS (wso2=:9443); docs/moving.md says what comes after it")
 	f.BoolVar(&o.NoPush, "no-push", false, "offer no push socket; devices poll")
 	f.IntVar(&o.MaxInFlight, "max-in-flight", 0, "requests answered at once before 503 (0: 2048)")
 	f.IntVar(&o.MaxSockets, "max-sockets", 0, "push sockets of this node (0: 50000)")

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,7 +25,7 @@ func (a *app) token() *cobra.Command {
 }
 
 func (a *app) tokenCreate() *cobra.Command {
-	var data, role, subject string
+	var data, role, subject, facade string
 	var ttl time.Duration
 	c := &cobra.Command{
 		Use: "create --role admin|viewer", Short: "Print a bearer token", Args: cobra.NoArgs,
@@ -39,11 +40,14 @@ func (a *app) tokenCreate() *cobra.Command {
 			if subject == "" || len(subject) > 256 {
 				return cli.Usagef("--subject must have 1 to 256 bytes: it is what the audit log names")
 			}
+			if facade != "" && !slices.Contains(server.FacadeNames(), facade) {
+				return cli.Usagef("--facade must be one of %s (received %q)", strings.Join(server.FacadeNames(), ", "), facade)
+			}
 			keys, err := existing(data)
 			if err != nil {
 				return err
 			}
-			t, err := keys.Issue(subject, role, caller+" (warder-server token create)", ttl, time.Now())
+			t, err := keys.Issue(subject, role, facade, caller+" (warder-server token create)", ttl, time.Now())
 			if err != nil {
 				return err
 			}
@@ -54,6 +58,7 @@ func (a *app) tokenCreate() *cobra.Command {
 	dataFlags(c, &data, nil)
 	c.Flags().StringVar(&role, "role", "viewer", "admin or viewer")
 	c.Flags().StringVar(&subject, "subject", "administrator", "whom the token is for; the audit log names them")
+	c.Flags().StringVar(&facade, "facade", "", "for the calls of another vendor's clients alone (serve --facade): "+strings.Join(server.FacadeNames(), ", "))
 	c.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long it is valid")
 	return c
 }

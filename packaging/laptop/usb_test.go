@@ -111,6 +111,8 @@ func TestUSB(t *testing.T) {
 	t.Run("phones", func(t *testing.T) { phones(t, r) })
 	t.Run("policy_change", func(t *testing.T) { changeUnderWriter(t, r) })
 	t.Run("modes_that_write_nothing", func(t *testing.T) { countWrites(t, r) })
+	t.Run("another_console", func(t *testing.T) { anotherConsole(t, &rig{r.Laptop, t, r.dir, r.policy}) })
+
 	t.Run("everything_back", func(t *testing.T) {
 		r := &rig{r.Laptop, t, r.dir, r.policy}
 		r.set(`{"policy_data":{"usb":{"allowed_classes":["hid"]}}}`)

@@ -606,7 +606,7 @@ func TestTokens(t *testing.T) {
 		return out
 	}
 	good := AdminClaims{jwt.Claims{Subject: "ann", Audience: jwt.Audience{adminAudience},
-		Expiry: jwt.NewNumericDate(now.Add(time.Hour))}, "admin"}
+		Expiry: jwt.NewNumericDate(now.Add(time.Hour))}, "admin", ""}
 	other, expired, forever, foreign, role := good, good, good, good, good
 	other.Audience = jwt.Audience{"other"}
 	expired.Expiry = jwt.NewNumericDate(now.Add(-time.Minute))

@@ -215,11 +215,11 @@ func TestCursorOfWhatIsGone(t *testing.T) {
 func TestTokensAreAudited(t *testing.T) {
 	r := start(t, Options{HTTP: true})
 	keys := mustKeys(t, r.dir)
-	if _, err := keys.Issue("ops@example.com", "viewer", "root (here)", time.Hour, time.Now()); err != nil {
+	if _, err := keys.Issue("ops@example.com", "viewer", "", "root (here)", time.Hour, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	r.stop()
-	if _, err := keys.Issue("late@example.com", "admin", "root (here)", time.Hour, time.Now()); err != nil {
+	if _, err := keys.Issue("late@example.com", "admin", "", "root (here)", time.Hour, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	r.serve(Options{HTTP: true})

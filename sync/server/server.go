@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,6 +42,9 @@ type Options struct {
 	Log      *slog.Logger
 	NoPush   bool              // offer no socket; devices poll
 	Ready    func(addr string) // called once it listens
+	// Facades are other vendors' consoles that it answers for, and FacadeReady is called with each one's address.
+	Facades     []Facade
+	FacadeReady func(vendor, addr string)
 
 	MaxInFlight, MaxSockets, MaxConns int // 0 means the default
 
@@ -62,7 +64,7 @@ func Serve(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("listen address %q: %w", o.Listen, err)
 	}
-	if ip := net.ParseIP(host); o.HTTP && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if o.HTTP && !loopback(host) {
 		return fmt.Errorf("plain HTTP is for this machine alone: listen on 127.0.0.1, or leave --http out (listen address %q)", o.Listen)
 	}
 	keys, err := LoadKeys(o.Data)
@@ -107,19 +109,22 @@ func Serve(ctx context.Context, o Options) error {
 		Trusted: o.Trusted, TLS: tlsConfig != nil, MaxInFlight: o.MaxInFlight, MaxSockets: o.MaxSockets, Tick: o.tick}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	wait, err := a.Start(running)
+	others, err := o.listenFacades()
 	if err != nil {
 		_ = l.Close()
 		return err
 	}
+	wait, err := a.Start(running)
+	if err != nil {
+		_ = l.Close()
+		for _, x := range others {
+			_ = x.l.Close()
+		}
+		return err
+	}
 	var beside sync.WaitGroup
 	beside.Go(func() { reloading(running, keys, s, tlsConfig, o.Log) })
-	h := &http.Server{
-		Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second, WriteTimeout: 90 * time.Second,
-		IdleTimeout:    15 * time.Minute,
-		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
-		BaseContext: func(net.Listener) context.Context { return running },
-	}
+	h := httpServer(running, a.Handler(), o.Log)
 	open := keep(l, most, o.Log)
 	h.ConnState, l = open.state, open
 	scheme := "http"
@@ -131,18 +136,33 @@ func Serve(ctx context.Context, o Options) error {
 	if err := o.noteServing(scheme, l.Addr()); err != nil {
 		o.Log.Warn("commands on this machine must be told the address with --server", "error", err)
 	}
+	failed := make(chan error, len(others))
+	o.serveFacades(running, a, others, tlsConfig, failed)
 	if o.Ready != nil {
 		o.Ready(scheme + "://" + l.Addr().String())
 	}
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(l) }()
+	var stopping sync.WaitGroup
+	end := func() (context.Context, context.CancelFunc) {
+		ending, cancel := context.WithTimeout(context.Background(), stopWait)
+		stopping.Go(func() { stopFacades(ending, others) })
+		return ending, cancel
+	}
 	select {
 	case err = <-done:
+		_, cancel := end()
+		defer cancel()
+	case err = <-failed:
+		_, cancel := end()
+		defer cancel()
+		_ = h.Close()
+		<-done
 	case <-ctx.Done():
 		o.Log.Info("stopping")
 		_ = os.Remove(filepath.Join(o.Data, servingFile)) // the port may soon be somebody else's
 		a.Stop(o.Spread)
-		ending, cancel := context.WithTimeout(context.Background(), stopWait)
+		ending, cancel := end()
 		defer cancel()
 		if err = h.Shutdown(ending); errors.Is(err, context.DeadlineExceeded) {
 			o.Log.Warn("requests were still under way", "after", stopWait)
@@ -150,6 +170,7 @@ func Serve(ctx context.Context, o Options) error {
 		}
 		<-done
 	}
+	stopping.Wait()
 	stop()
 	beside.Wait()
 	wait()

@@ -76,14 +76,28 @@ func (k *Keys) adminID() string {
 // adminAudience refuses tokens of another system that were signed with the same secret by mistake.
 const adminAudience = "warder-api"
 
+// audience is that of the tokens for a façade: an older server, which knows no façades, refuses them.
+func audience(facade string) string {
+	if facade == "" {
+		return adminAudience
+	}
+	return "warder-facade-" + facade
+}
+
 // AdminClaims are the claims of an administrator's token.
 type AdminClaims struct {
 	jwt.Claims
 	Role string `json:"role"`
+	// Facade is the vendor whose calls the token is for (facade.Vendor.Name), and it is for no other ones; "" is for this API's.
+	Facade string `json:"facade,omitempty"`
 }
 
 // AdminToken makes a bearer token for a role.
 func (k *Keys) AdminToken(subject, role string, ttl time.Duration, now time.Time) (string, error) {
+	return k.token(subject, role, "", ttl, now)
+}
+
+func (k *Keys) token(subject, role, facade string, ttl time.Duration, now time.Time) (string, error) {
 	k.mu.RLock()
 	key := k.admin[0]
 	k.mu.RUnlock()
@@ -96,15 +110,23 @@ func (k *Keys) AdminToken(subject, role string, ttl time.Duration, now time.Time
 		return "", err
 	}
 	return jwt.Signed(s).Claims(AdminClaims{jwt.Claims{
-		ID: rand.Text()[:16], Subject: subject, Audience: jwt.Audience{adminAudience}, IssuedAt: jwt.NewNumericDate(now),
+		ID: rand.Text()[:16], Subject: subject, Audience: jwt.Audience{audience(facade)}, IssuedAt: jwt.NewNumericDate(now),
 		Expiry: jwt.NewNumericDate(now.Add(ttl)),
-	}, role}).Serialize()
+	}, role, facade}).Serialize()
 }
 
-// Admin returns the subject and role of a bearer token.
-func (k *Keys) Admin(token string, now time.Time) (subject, role string, err error) {
+// Admin returns the subject and role of a bearer token for this API, or for a façade, and when it ends.
+func (k *Keys) Admin(token, facade string, now time.Time) (subject, role string, until time.Time, err error) {
 	c, err := k.AdminOf(token, now)
-	return c.Subject, c.Role, err
+	switch {
+	case err != nil:
+		return "", "", until, err
+	case c.Facade != "" && facade == "":
+		return "", "", until, fmt.Errorf("the token is for the calls of %.20q alone (warder-server token create --facade)", c.Facade)
+	case c.Facade != facade:
+		return "", "", until, fmt.Errorf("the token is not for the calls of %q: make one with warder-server token create --facade %s", facade, facade)
+	}
+	return c.Subject, c.Role, c.Expiry.Time(), nil
 }
 
 // AdminOf checks a bearer token. It only accepts HS256, with an expiry.
@@ -128,7 +150,7 @@ func (k *Keys) AdminOf(token string, now time.Time) (AdminClaims, error) {
 	if c.Expiry == nil {
 		return c, errors.New("the token has no expiry")
 	}
-	if err := c.ValidateWithLeeway(jwt.Expected{AnyAudience: jwt.Audience{adminAudience}, Time: now}, 0); err != nil {
+	if err := c.ValidateWithLeeway(jwt.Expected{AnyAudience: jwt.Audience{audience(c.Facade)}, Time: now}, 0); err != nil {
 		return c, fmt.Errorf("the token is not valid: %w", err)
 	}
 	if c.Role != "admin" && c.Role != "viewer" {
@@ -146,6 +168,7 @@ type issued struct {
 	ID      string    `json:"id"`
 	Subject string    `json:"subject"`
 	Role    string    `json:"role"`
+	Facade  string    `json:"facade,omitempty"`
 	By      string    `json:"by"`
 	At      time.Time `json:"at"`
 	Until   time.Time `json:"until"`
@@ -153,8 +176,8 @@ type issued struct {
 
 // Issue makes a token and an entry for the audit log, which a server writes as soon as it runs. Without the entry there
 // is no token.
-func (k *Keys) Issue(subject, role, by string, ttl time.Duration, now time.Time) (string, error) {
-	token, err := k.AdminToken(subject, role, ttl, now)
+func (k *Keys) Issue(subject, role, facade, by string, ttl time.Duration, now time.Time) (string, error) {
+	token, err := k.token(subject, role, facade, ttl, now)
 	if err != nil {
 		return "", err
 	}
@@ -166,7 +189,7 @@ func (k *Keys) Issue(subject, role, by string, ttl time.Duration, now time.Time)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	b, _ := json.Marshal(issued{c.ID, subject, role, by, now.UTC(), now.Add(ttl).UTC()})
+	b, _ := json.Marshal(issued{c.ID, subject, role, facade, by, now.UTC(), now.Add(ttl).UTC()})
 	path := filepath.Join(dir, c.ID+".json")
 	if err := replaceFile(path, b); err != nil {
 		return "", fmt.Errorf("the token cannot be noted for the audit log: %w", err)
@@ -197,8 +220,11 @@ func (k *Keys) noteIssued(ctx context.Context, s *store.Store) error {
 		}
 		if json.Unmarshal(b, &x) == nil && !k.isNoted(x.ID) {
 			who := store.WithActor(ctx, store.Actor{By: x.By})
-			if nerr := s.Note(who, "token.created", x.Subject,
-				[]string{"id " + x.ID, "role " + x.Role, "until " + x.Until.Format(time.RFC3339)}, x.At); nerr != nil {
+			detail := []string{"id " + x.ID, "role " + x.Role, "until " + x.Until.Format(time.RFC3339)}
+			if x.Facade != "" {
+				detail = append(detail, "for the calls of "+x.Facade)
+			}
+			if nerr := s.Note(who, "token.created", x.Subject, detail, x.At); nerr != nil {
 				return errors.Join(err, nerr)
 			}
 			k.noted(x.ID) // also if the file cannot be removed

@@ -38,8 +38,8 @@ type Keys interface {
 	Pinned() string
 	Rotation(pinned string) string
 	CodeSecret(device string) []byte
-	// Admin returns the subject and role of a bearer token.
-	Admin(token string, now time.Time) (subject, role string, err error)
+	// Admin returns the subject and role of a bearer token, and when it ends. facade is the vendor whose calls it is for; "" for this API.
+	Admin(token, facade string, now time.Time) (subject, role string, until time.Time, err error)
 	CAPin() string
 }
 
@@ -191,7 +191,7 @@ func (a *API) catchUp(ctx context.Context) error {
 				devices = append(devices, c.Subject)
 			case "enrollment.created", "enrollment.revoked":
 				tickets = true
-			case "keys.rotated", "tokens.rotated", "token.created", "diagnostics.downloaded":
+			case "keys.rotated", "tokens.rotated", "token.created", "diagnostics.downloaded", "vendor.written", "vendor.deleted":
 			default:
 				a.dirty = true // and stays so until a reload has succeeded
 			}

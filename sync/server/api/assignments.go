@@ -93,9 +93,6 @@ func putAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, erro
 		Priority: in.Priority, Compliance: in.Compliance}, q.now)
 }
 
-// maxAssignments bounds what each check-in has to compare.
-const maxAssignments = 1000
-
 // checkTarget checks a group beyond its shape.
 func checkTarget(field string, t fleet.Target, errs *policy.Errors) {
 	if t.Tag != "" {
@@ -113,8 +110,8 @@ func checkTarget(field string, t fleet.Target, errs *policy.Errors) {
 func createAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, error) {
 	var errs policy.Errors
 	checkTarget("target", in.Target, &errs)
-	if len(a.state.Load().Assignments) >= maxAssignments {
-		errs = append(errs, policy.Error{Field: "", Message: "there may be at most 1000 assignments to groups", Received: maxAssignments})
+	if len(a.state.Load().Assignments) >= fleet.MaxAssignments {
+		errs = append(errs, policy.Error{Field: "", Message: "there may be at most 1000 assignments to groups", Received: fleet.MaxAssignments})
 	}
 	if err := invalid(errs); err != nil {
 		return assignmentView{}, err

@@ -35,7 +35,7 @@ func (a *API) admit(q *request) (hash string, err error) {
 	q.bearer = strings.TrimSpace(bearer)
 	switch q.route.access {
 	case viewer, admin:
-		by, role, err := a.Keys.Admin(q.bearer, q.now)
+		by, role, _, err := a.Keys.Admin(q.bearer, q.route.facade, q.now)
 		if err != nil {
 			return "", a.limit.failed(q.Request, &problem{status: http.StatusUnauthorized, code: "unauthorized", message: err.Error()})
 		}

@@ -315,9 +315,9 @@ type deviceEdit struct {
 // checkTags checks tags: they are compared exactly, and searched for in a list.
 func checkTags(tags []string, errs *policy.Errors) {
 	for i, t := range tags {
-		if t == "" || len(t) > 64 || strings.Trim(t, "abcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
+		if t == "" || len(t) > 64 || strings.Trim(t, "abcdefghijklmnopqrstuvwxyz0123456789._-:") != "" {
 			*errs = append(*errs, policy.Error{Field: fmt.Sprintf("tags[%d]", i),
-				Message: "must have 1 to 64 of a-z, 0-9, '.', '_' and '-'", Received: short(t)})
+				Message: "must have 1 to 64 of a-z, 0-9, '.', '_', '-' and ':'", Received: short(t)})
 		} else if slices.Index(tags, t) < i {
 			*errs = append(*errs, policy.Error{Field: fmt.Sprintf("tags[%d]", i), Message: "appears more than once", Received: t})
 		}

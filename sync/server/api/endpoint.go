@@ -25,8 +25,10 @@ const (
 // endpoint is a handler with the types of its bodies, from which it is documented and checked.
 type endpoint struct {
 	in, out reflect.Type
-	free    bool // the body is a policy document: its own decoder checks it
-	stream  bool // the handler reads the body itself: text that is too long to be held
+	free    bool   // the body is a policy document: its own decoder checks it
+	stream  bool   // the handler reads the body itself: text that is too long to be held
+	facade  string // the vendor whose call it is; "" for one of this API
+	most    int64  // the largest body, where it is not the access's
 	call    func(*API, *request) (any, error)
 }
 

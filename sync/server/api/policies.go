@@ -2,14 +2,19 @@ package api
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/warderd/warder/enforce"
+	"github.com/warderd/warder/sync/server/facade"
 	"github.com/warderd/warder/sync/server/fleet"
 	"github.com/warderd/warder/sync/server/roster"
+	"github.com/warderd/warder/sync/server/store"
 )
 
 func second(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
@@ -30,6 +35,8 @@ type policyView struct {
 	CreatedAt time.Time       `json:"created_at"`
 	UpdatedAt time.Time       `json:"updated_at"`
 	Rollout   *rolloutSummary `json:"rollout,omitempty" doc:"the rollout that is bringing this version to devices"`
+	Source    string          `json:"source,omitempty" doc:"the other vendor's document that it was made of, and is changed with"`
+	Carried   *facade.Carried `json:"source_report,omitempty" doc:"what of that document no device can do, or not all of it"`
 }
 
 type rolloutSummary struct {
@@ -45,6 +52,17 @@ func (a *API) viewPolicy(ctx context.Context, p *fleet.Policy) (policyView, erro
 		return policyView{}, err
 	}
 	v := policyView{Object: p.Object(), Devices: count[p.ID], CreatedAt: second(p.CreatedAt), UpdatedAt: second(p.UpdatedAt)}
+	if v.Source = p.Source; v.Source != "" {
+		d, err := a.Store.VendorDocument(ctx, p.ID)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return v, err
+		}
+		if err == nil && len(d.Report) > 0 {
+			if err := json.Unmarshal(d.Report, &v.Carried); err != nil {
+				return v, err
+			}
+		}
+	}
 	for _, r := range a.state.Load().Rollouts {
 		if r.Policy == p.ID {
 			v.Rollout = &rolloutSummary{r.ID, r.State, r.From}
@@ -61,6 +79,7 @@ type policyItem struct {
 	CreatedAt time.Time `json:"created_at"`
 	Version   int       `json:"version,omitempty"`
 	Mode      string    `json:"compliance,omitempty" enum:"enforce,warn,monitor" doc:"the policy's mode; default enforce"`
+	Source    string    `json:"source,omitempty" doc:"the other vendor's document that it was made of"`
 }
 
 // itemOf is a policy as a list shows it.
@@ -69,7 +88,7 @@ func itemOf(p *fleet.Policy, devices int) policyItem {
 	if !ok {
 		mode = enforce.Enforce
 	}
-	return policyItem{p.ID, p.Name, devices, p.Active, second(p.CreatedAt), p.Version, mode.String()}
+	return policyItem{p.ID, p.Name, devices, p.Active, second(p.CreatedAt), p.Version, mode.String(), p.Source}
 }
 
 // policyShelf sorts and filters policies, which every node has in memory.
@@ -129,6 +148,10 @@ type defaultBody struct {
 
 // putDefault answers PUT /policies/default.
 func putDefault(a *API, q *request, in *defaultBody) (policyView, error) {
+	if p, err := a.Store.Policy(q.Context(), in.PolicyID); err == nil && p.Source != "" {
+		return policyView{}, &problem{status: http.StatusConflict, code: "foreign_source",
+			message: "the policy was made of " + p.Source + ", which may end there, and there must always be a default: create another policy for it"}
+	}
 	if err := a.Store.SetDefault(q.Context(), in.PolicyID, q.now); err != nil {
 		return policyView{}, err
 	}

@@ -118,6 +118,9 @@ func putPolicy(a *API, q *request) (updatedView, error) {
 		return updatedView{}, err
 	}
 	p := e.policy
+	if err := madeElsewhere(p); err != nil {
+		return updatedView{}, err
+	}
 	if err := a.save(q, p, e.before, e.after); err != nil {
 		return updatedView{}, err
 	}
@@ -171,7 +174,7 @@ func (a *API) edit(q *request, body []byte) (e edit, err error) {
 	}
 	e.policy, err = fleet.FromDocument(whole)
 	if err == nil {
-		e.policy.Version, e.policy.CreatedAt, e.policy.UpdatedAt = p.Version, p.CreatedAt, p.UpdatedAt
+		e.policy.Version, e.policy.CreatedAt, e.policy.UpdatedAt, e.policy.Source = p.Version, p.CreatedAt, p.UpdatedAt, p.Source
 	}
 	return e, err
 }

@@ -65,6 +65,9 @@ func (q *request) read(a *API, hash string) error {
 	if q.route.in == nil && q.route.access != device { // "{}" at most
 		limit = 1 << 10
 	}
+	if q.route.most > 0 {
+		limit = q.route.most
+	}
 	if q.route.access == token || q.route.access == anyone {
 		_ = http.NewResponseController(q.w).SetReadDeadline(time.Now().Add(smallBody))
 	}

@@ -89,6 +89,9 @@ func startRollout(a *API, q *request) (rolloutView, error) {
 		return rolloutView{}, err
 	}
 	p, before, after := e.policy, e.before, e.after
+	if err := madeElsewhere(p); err != nil {
+		return rolloutView{}, err
+	}
 	from := p.Version
 	p.Version, p.UpdatedAt = from+1, q.now
 	p.Digest = policy.DigestOf(p.Document())

@@ -55,6 +55,13 @@ func (a *API) Handler() http.Handler {
 		}
 		a.refuse(w, &problem{status: http.StatusNotFound, code: "not_found", message: fmt.Sprintf("no such resource: %.200q", q.URL.Path)})
 	})
+	return a.headed(mux, func(w http.ResponseWriter, q *http.Request) {
+		a.refuse(w, &problem{status: http.StatusNotFound, code: "not_found", message: fmt.Sprintf("no such resource: %.200q", q.URL.Path)})
+	})
+}
+
+// headed sets the headers of all answers, and has paths refused that the mux would redirect to a clean one, with an HTML page.
+func (a *API) headed(mux http.Handler, unclean http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -62,9 +69,8 @@ func (a *API) Handler() http.Handler {
 		if a.TLS {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
-		// The mux would redirect to the clean path, with an HTML page.
 		if p := q.URL.Path; !strings.HasPrefix(p, "/") || strings.TrimSuffix(p, "/") != strings.TrimSuffix(path.Clean("/"+p), "/") {
-			a.refuse(w, &problem{status: http.StatusNotFound, code: "not_found", message: fmt.Sprintf("no such resource: %.200q", p)})
+			unclean(w, q)
 			return
 		}
 		mux.ServeHTTP(w, q)

@@ -25,6 +25,8 @@ type Policy struct {
 	Data                                json.RawMessage
 	Digest                              string
 	CreatedAt, UpdatedAt                time.Time
+	// Source is the other vendor's document that the policy was made of, as "wso2:1"; "" for one that was written here.
+	Source string
 }
 
 // Object is a policy as JSON: what devices receive, what administrators read and write, and what is stored of each
@@ -113,6 +115,9 @@ type Assignment struct {
 	CreatedAt  time.Time
 	CreatedBy  string
 }
+
+// MaxAssignments bounds what each check-in has to compare.
+const MaxAssignments = 1000
 
 // DevicePriority is the priority of a device's own policy if none is given: above any group's.
 const DevicePriority = 1000

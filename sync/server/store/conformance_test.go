@@ -727,6 +727,7 @@ func TestDump(t *testing.T) {
 			Agent: json.RawMessage(`{}`), Epoch: "e", Events: raw(enforce.Event{Seq: 3})}}))
 		must(t, s.Diagnose(ctx, "d1", now))
 		must(t, s.PutBundle(ctx, "d1", d.N, "b", []byte{0, 1, 255}, now))
+		vendored(t, s, "policy-2", 1)
 		var first strings.Builder
 		must(t, s.Dump(ctx, &first))
 		for name, to := range map[string]string{"sqlite": filepath.Join(t.TempDir(), "y.db"), "postgres": postgrestest.URL(t)} {

@@ -15,7 +15,7 @@ import (
 // tables is what a dump contains, in the order in which it is read back.
 var tables = []string{"meta", "changes", "policies", "versions", "assignments", "rollouts", "devices", "rollout_devices", "seen", "reports",
 	"standings",
-	"epochs", "events", "enrollments", "exceptions", "diagnostics", "lists", "list_versions", "list_parts"}
+	"epochs", "events", "enrollments", "exceptions", "diagnostics", "lists", "list_versions", "list_parts", "vendor_documents"}
 
 // line is one row of a dump. The first line of a table has its columns and no row.
 type line struct {

@@ -11,7 +11,7 @@ import (
 	"github.com/warderd/warder/sync/server/fleet"
 )
 
-const policyColumns = `id, name, description, organization, active, version, compliance, sections, data, digest, created_at, updated_at`
+const policyColumns = `id, name, description, organization, active, version, compliance, sections, data, digest, created_at, updated_at, source`
 
 // scanPolicy reads one row of policies.
 func scanPolicy(r scanner) (*fleet.Policy, error) {
@@ -19,7 +19,7 @@ func scanPolicy(r scanner) (*fleet.Policy, error) {
 	var data string
 	var created, updated int64
 	err := r.Scan(&p.ID, &p.Name, &p.Description, &p.Organization, &p.Active, &p.Version, &p.Compliance, &p.Sections, &data, &p.Digest,
-		&created, &updated)
+		&created, &updated, &p.Source)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, ErrNotFound
 	}
@@ -100,12 +100,12 @@ func (s *Store) putPolicy(ctx context.Context, tx *sql.Tx, p *fleet.Policy, expe
 			return err
 		}
 	}
-	if _, err = tx.ExecContext(ctx, `INSERT INTO policies (`+policyColumns+`) VALUES `+s.values(1, 12)+` ON CONFLICT (id) DO UPDATE SET
+	if _, err = tx.ExecContext(ctx, `INSERT INTO policies (`+policyColumns+`) VALUES `+s.values(1, 13)+` ON CONFLICT (id) DO UPDATE SET
 		name=excluded.name, description=excluded.description, organization=excluded.organization, active=excluded.active,
 		version=excluded.version, compliance=excluded.compliance, sections=excluded.sections, data=excluded.data,
-		digest=excluded.digest, updated_at=excluded.updated_at`,
+		digest=excluded.digest, updated_at=excluded.updated_at`, // the source stays: nobody writes another one
 		p.ID, p.Name, p.Description, p.Organization, bit(p.Active), p.Version, p.Compliance, p.Sections, string(p.Data), p.Digest,
-		ms(p.CreatedAt), ms(p.UpdatedAt)); err != nil {
+		ms(p.CreatedAt), ms(p.UpdatedAt), p.Source); err != nil {
 		return err
 	}
 	_, err = tx.ExecContext(ctx,
@@ -138,7 +138,11 @@ func (s *Store) DeletePolicy(ctx context.Context, id string, expect int, now tim
 			}
 			return ErrNotFound
 		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM assignments WHERE policy = $1`, id)
+		if _, err = tx.ExecContext(ctx, `DELETE FROM assignments WHERE policy = $1`, id); err != nil {
+			return err
+		}
+		// What it was made of is gone, too: it would make the policy again.
+		_, err = tx.ExecContext(ctx, `UPDATE vendor_documents SET document = '', policy = '', updated_at = $1 WHERE policy = $2`, ms(now), id)
 		return err
 	})
 }
@@ -210,21 +214,24 @@ func (s *Store) Default(ctx context.Context) (*fleet.Policy, error) {
 
 // SetDefault makes an active policy the default: one row, however many devices follow it.
 func (s *Store) SetDefault(ctx context.Context, id string, now time.Time) error {
-	return s.change(ctx, now, "policy.default", id, nil, func(tx *sql.Tx) error {
-		var active bool
-		err := tx.QueryRowContext(ctx, `SELECT active FROM policies WHERE id = $1`+s.forUpdate(), id).Scan(&active)
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			return ErrNotFound
-		case err != nil:
-			return err
-		case !active:
-			return fmt.Errorf("%w: an inactive policy cannot be the default", ErrInUse)
-		}
-		_, err = tx.ExecContext(ctx,
-			`INSERT INTO meta (name, value) VALUES ('default', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, id)
+	return s.change(ctx, now, "policy.default", id, nil, func(tx *sql.Tx) error { return s.setDefault(ctx, tx, id) })
+}
+
+// setDefault is SetDefault within a transaction.
+func (s *Store) setDefault(ctx context.Context, tx *sql.Tx, id string) error {
+	var active bool
+	err := tx.QueryRowContext(ctx, `SELECT active FROM policies WHERE id = $1`+s.forUpdate(), id).Scan(&active)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return ErrNotFound
+	case err != nil:
 		return err
-	})
+	case !active:
+		return fmt.Errorf("%w: an inactive policy cannot be the default", ErrInUse)
+	}
+	_, err = tx.ExecContext(ctx,
+		`INSERT INTO meta (name, value) VALUES ('default', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, id)
+	return err
 }
 
 // Meta reads a fact about the database itself; "" if it is not there.
