@@ -321,6 +321,38 @@ func TestWSO2Life(t *testing.T) {
 		if l.sync().ID != before.ID {
 			t.Error("a name that is nobody's")
 		}
+		// One tag for two names; payLoad instead of content; the façade's own groups are changed there alone.
+		c.want(200, "*", "PUT", base+"/5", strings.Replace(strings.Replace(media("warn", ""), `["ANY"]`, `["Ops","Sales"]`, 1), `"content"`, `"payLoad"`, 1))
+		c.want(200, "*", "PUT", base+"/apply-changes", "")
+		groups := func() (ids []string, all string) {
+			list := c.ok(200, "GET", "/assignments", "")
+			for _, x := range list["data"].([]any) {
+				if id := x.(map[string]any)["id"].(string); strings.HasPrefix(id, "vendor-") {
+					ids = append(ids, id)
+				}
+			}
+			return ids, toJSON(list)
+		}
+		if ids, all := groups(); len(ids) != 2 || !strings.Contains(all, "role:ops") {
+			t.Errorf("%s", all)
+		}
+		c.want(200, "*", "PUT", base+"/5", strings.Replace(strings.Replace(media("warn", ""), `["ANY"]`, `["sales","Sales"]`, 1), `"content":`, `"payLoad":null,"content":`, 1))
+		c.want(200, "*", "PUT", base+"/apply-changes", "")
+		ids, all := groups()
+		if len(ids) != 1 || strings.Contains(all, "role:ops") {
+			t.Fatalf("%s", all)
+		}
+		if status, out := c.call(c.admin, "DELETE", "/assignments/"+ids[0], ""); status != 409 || !strings.Contains(toJSON(out), "foreign_source") {
+			t.Errorf("%d %v", status, out)
+		}
+		c.ok(200, "PATCH", "/devices/"+device, `{"tags":["role:sales"]}`)
+		if l.sync().ID != fifth || !strings.Contains(l.rules, `"external_storage_allowed":false`) {
+			t.Errorf("%s", l.rules)
+		}
+		says("storage.external_storage_allowed", enforce.Compliant, "payload")
+		if out := data(); !strings.Contains(out, `"status":true`) {
+			t.Errorf("%s", out)
+		}
 		audit := toJSON(c.ok(200, "GET", "/audit?actor=ann@example.com&page_size=100", ""))
 		for _, part := range []string{"vendor.written", "wso2:2", "vendor.deleted", "policy.created", "storage.external_storage_allowed"} {
 			if !strings.Contains(audit, part) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/warderd/warder/sync/server/api"
 	"github.com/warderd/warder/sync/server/facade"
+	"github.com/warderd/warder/sync/server/facade/manageengine"
 	"github.com/warderd/warder/sync/server/facade/wso2"
 )
 
@@ -29,7 +30,8 @@ type Facade struct {
 
 // facades are those that there are.
 var facades = map[string]func(*Facade) *facade.Vendor{
-	"wso2": func(f *Facade) *facade.Vendor { return wso2.Facade(wso2.Options{Enveloped: f.Enveloped}) },
+	"manageengine": func(*Facade) *facade.Vendor { return manageengine.Facade() },
+	"wso2":         func(f *Facade) *facade.Vendor { return wso2.Facade(wso2.Options{Enveloped: f.Enveloped}) },
 }
 
 // FacadeNames are the vendors that there are façades for.

@@ -77,6 +77,9 @@ func getAssignment(a *API, q *request) (assignmentView, error) {
 // putAssignment replaces one.
 func putAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, error) {
 	was, err := getAssignment(a, q)
+	if err == nil {
+		err = assignedElsewhere(was.ID)
+	}
 	if err != nil {
 		return was, err
 	}
@@ -123,5 +126,8 @@ func createAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, e
 
 func deleteAssignment(a *API, q *request) (messageView, error) {
 	id := q.PathValue("id")
+	if err := assignedElsewhere(id); err != nil {
+		return messageView{}, err
+	}
 	return messageView{"assignment deleted", id}, a.Store.RemoveAssignment(q.Context(), id, q.now)
 }

@@ -346,3 +346,11 @@ func madeElsewhere(p *fleet.Policy) error {
 	return &problem{status: http.StatusConflict, code: "foreign_source", message: "the policy was made of " + p.Source +
 		", and is changed there; to have one of your own, create another policy"}
 }
+
+// assignedElsewhere refuses a change to an assignment that a façade has made: the next call of its client would undo it.
+func assignedElsewhere(id string) error {
+	if !store.Theirs(id) {
+		return nil
+	}
+	return &problem{status: http.StatusConflict, code: "foreign_source", message: "the assignment was made by another console, and is changed there"}
+}

@@ -4,6 +4,7 @@
 package facade
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -70,8 +71,11 @@ type Answer struct {
 
 // JSON is an answer in JSON.
 func JSON(status int, v any) (Answer, error) {
-	b, err := json.Marshal(v)
-	return Answer{Status: status, Type: "application/json", Body: b}, err
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // addresses stay as they are
+	err := e.Encode(v)
+	return Answer{Status: status, Type: "application/json", Body: bytes.TrimSuffix(b.Bytes(), []byte("\n"))}, err
 }
 
 // Problem is why a call is refused.

@@ -117,7 +117,17 @@ func (s *Store) putPolicy(ctx context.Context, tx *sql.Tx, p *fleet.Policy, expe
 // DeletePolicy removes a policy; its history stays. It returns ErrInUse for the default. Devices that have it get
 // another one without being written to.
 func (s *Store) DeletePolicy(ctx context.Context, id string, expect int, now time.Time) error {
-	return s.change(ctx, now, "policy.deleted", id, nil, func(tx *sql.Tx) error {
+	var detail []string
+	if p, err := s.Policy(ctx, id); err == nil && p.Source != "" {
+		detail = []string{"deleted with it: " + p.Source}
+	}
+	return s.change(ctx, now, "policy.deleted", id, detail, func(tx *sql.Tx) error {
+		if err := s.lockVendors(ctx, tx); err != nil {
+			return err
+		}
+		if err := s.lockPolicies(ctx, tx, []VendorPolicy{{Policy: &fleet.Policy{ID: id}}}); err != nil {
+			return err
+		}
 		def, err := defaultID(ctx, tx, s.forUpdate())
 		if err != nil {
 			return err
@@ -142,7 +152,7 @@ func (s *Store) DeletePolicy(ctx context.Context, id string, expect int, now tim
 			return err
 		}
 		// What it was made of is gone, too: it would make the policy again.
-		_, err = tx.ExecContext(ctx, `UPDATE vendor_documents SET document = '', policy = '', updated_at = $1 WHERE policy = $2`, ms(now), id)
+		_, err = tx.ExecContext(ctx, `UPDATE vendor_documents SET document = '', policy = '', state = '{}', report = '{}', updated_at = $1 WHERE policy = $2`, ms(now), id)
 		return err
 	})
 }

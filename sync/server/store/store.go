@@ -47,6 +47,8 @@ type Store struct {
 	changed chan struct{} // wakes Watch after a commit of this process
 	last    atomic.Int64  // the sequence of the last commit of this process
 
+	vendors sync.Mutex // one change of other vendors' documents at a time
+
 	mu        sync.Mutex
 	standings map[string]bool // stored already
 }

@@ -92,12 +92,12 @@ func (s *Store) oneVendor(ctx context.Context, where string, args ...any) (*Vend
 // ChangeVendor runs f with the documents of a vendor, and writes what f returns: nobody else changes them in between. It may run f again,
 // with what is there then. What is the same as before is not written.
 func (s *Store) ChangeVendor(ctx context.Context, vendor, kind string, now time.Time, f func([]*VendorDocument) (*VendorChange, error)) error {
+	s.vendors.Lock() // one connection waits for the others' and not all that devices have, too
+	defer s.vendors.Unlock()
 	var last int64
 	err := s.tx(ctx, func(tx *sql.Tx) error {
-		if s.pg { // SQLite has one writer at a time anyway
-			if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtext('vendor_documents'))`); err != nil {
-				return err
-			}
+		if err := s.lockVendors(ctx, tx); err != nil {
+			return err
 		}
 		var have []*VendorDocument
 		if err := rows(ctx, tx, func(r scanner) error {
@@ -121,12 +121,19 @@ func (s *Store) ChangeVendor(ctx context.Context, vendor, kind string, now time.
 		if err := s.lockPolicies(ctx, tx, c.Policies); err != nil {
 			return err
 		}
+		groups, err := s.groups(ctx, tx)
+		if err != nil {
+			return err
+		}
 		for i := range c.Policies {
 			l, err := s.vendorPolicy(ctx, tx, now, &c.Policies[i])
 			if err != nil {
 				return err
 			}
 			lines = append(lines, l...)
+		}
+		if err := s.roomForGroups(ctx, tx, groups); err != nil {
+			return err
 		}
 		for _, d := range c.Documents {
 			if was, is := before[d.Number]; is && !d.Gone && was.same(d) {
@@ -177,8 +184,9 @@ func (d *VendorDocument) same(o *VendorDocument) bool {
 // putVendor writes one document. A new one gets the next number.
 func (s *Store) putVendor(ctx context.Context, tx *sql.Tx, now time.Time, d *VendorDocument, next *int64) (vendorLine, error) {
 	number, created, document, policy, action := d.Number, d.CreatedAt, string(d.Document), d.Policy, "vendor.written"
-	if d.Gone {
-		document, policy, action = gone, "", "vendor.deleted"
+	state, report := string(d.State), string(d.Report)
+	if d.Gone { // with all that it said
+		document, policy, action, state, report = gone, "", "vendor.deleted", "{}", "{}"
 	}
 	update := ` ON CONFLICT (vendor, kind, number) DO UPDATE SET name=excluded.name, policy=excluded.policy, state=excluded.state,
 		report=excluded.report, document=excluded.document, updated_at=excluded.updated_at`
@@ -187,7 +195,7 @@ func (s *Store) putVendor(ctx context.Context, tx *sql.Tx, now time.Time, d *Ven
 		*next++
 	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO vendor_documents (`+vendorColumns+`) VALUES `+s.values(1, 10)+update, d.Vendor, d.Kind, number, d.Name, policy,
-		string(d.State), string(d.Report), document, ms(created), ms(now))
+		state, report, document, ms(created), ms(now))
 	d.Number, d.CreatedAt, d.UpdatedAt = number, created, now
 	return vendorLine{action: action, subject: fmt.Sprintf("%s:%d", d.Vendor, number)}, err
 }
@@ -218,7 +226,7 @@ func (s *Store) vendorPolicy(ctx context.Context, tx *sql.Tx, now time.Time, p *
 		return nil, err
 	}
 	if err := s.noRollout(ctx, tx, p.ID); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w (%q, made of %s)", err, p.Name, p.Source)
 	}
 	line := vendorLine{"policy.updated", p.ID, slices.Clone(p.Changes)}
 	where := ` AND id LIKE '` + theirs + `%'`
@@ -267,15 +275,34 @@ func (s *Store) vendorPolicy(ctx context.Context, tx *sql.Tx, now time.Time, p *
 			return nil, err
 		}
 	}
-	var n int
-	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM assignments`).Scan(&n); err != nil {
-		return nil, err
-	}
-	if most := fleet.MaxAssignments - ours; n > most {
-		return nil, fmt.Errorf("%w: there may be at most %d assignments to groups beside %d of Warder's own, and with those of %s there would be %d", ErrInUse, most, ours,
-			p.Source, n)
-	}
 	return []vendorLine{line}, nil
+}
+
+// lockVendors makes a transaction the only one that changes documents; SQLite has one writer at a time anyway.
+func (s *Store) lockVendors(ctx context.Context, tx *sql.Tx) error {
+	if !s.pg {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtext('vendor_documents'))`)
+	return err
+}
+
+// groupCount is how many assignments there are.
+type groupCount struct{ all, theirs int }
+
+func (s *Store) groups(ctx context.Context, tx *sql.Tx) (g groupCount, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(CASE WHEN id LIKE '`+theirs+`%' THEN 1 ELSE 0 END), 0) FROM assignments`).Scan(&g.all, &g.theirs)
+	return g, err
+}
+
+// roomForGroups refuses a change after which there are more assignments than before, and too many.
+func (s *Store) roomForGroups(ctx context.Context, tx *sql.Tx, before groupCount) error {
+	g, err := s.groups(ctx, tx)
+	if most := fleet.MaxAssignments - ours; err == nil && (g.theirs > max(most, before.theirs) || g.all > max(fleet.MaxAssignments, before.all)) {
+		err = fmt.Errorf("%w: other consoles may have %d groups of devices, and there may be %d in all; there would be %d and %d", ErrInUse, most,
+			fleet.MaxAssignments, g.theirs, g.all)
+	}
+	return err
 }
 
 // sameTargets reports whether the groups that a façade has given a policy are those that shall have it.
@@ -287,15 +314,18 @@ func (s *Store) sameTargets(ctx context.Context, tx *sql.Tx, p *VendorPolicy) (b
 		have = append(have, a)
 		return err
 	}, `SELECT platform, ownership, username, tag, priority, compliance FROM assignments WHERE policy = $1 AND id LIKE '`+theirs+`%'`, p.ID)
-	if err != nil || len(have) != len(p.Assignments) {
+	if err != nil {
 		return false, err
 	}
-	for _, a := range p.Assignments {
-		if !slices.ContainsFunc(have, func(h fleet.Assignment) bool {
-			return h.Target == a.Target && h.Priority == a.Priority && h.Compliance == a.Compliance
-		}) {
-			return false, nil
+	text := func(list []fleet.Assignment) (out []string) {
+		for _, a := range list {
+			out = append(out, fmt.Sprintf("%#v %d %s", a.Target, a.Priority, a.Compliance))
 		}
+		slices.Sort(out)
+		return out
 	}
-	return true, nil
+	return slices.Equal(text(have), text(p.Assignments)), nil
 }
+
+// Theirs reports whether an assignment is one that a façade has made.
+func Theirs(assignment string) bool { return strings.HasPrefix(assignment, theirs) }

@@ -166,6 +166,63 @@ func TestVendorBesideOthers(t *testing.T) {
 	})
 }
 
+// A deletion here while a façade writes: what was deleted stays so.
+func TestVendorDeletedMeanwhile(t *testing.T) {
+	each(t, func(t *testing.T, s *Store) {
+		vendored(t, s, "policy-1", 1)
+		put(t, s, "policy-d", 0, true)
+		must(t, s.SetDefault(ctx, "policy-d", now))
+		begun, done := make(chan bool), make(chan error, 1)
+		go func() {
+			<-begun
+			done <- s.DeletePolicy(ctx, "policy-1", 0, now)
+		}()
+		must(t, s.ChangeVendor(ctx, "acme", "policy", now, func(have []*VendorDocument) (*VendorChange, error) {
+			close(begun)
+			time.Sleep(200 * time.Millisecond)
+			have[0].Document = json.RawMessage(`{"changed":true}`)
+			return &VendorChange{Documents: have}, nil
+		}))
+		must(t, <-done)
+		if list, err := s.VendorDocuments(ctx, "acme", "policy"); err != nil || len(list) != 0 {
+			t.Errorf("%+v %v", list, err)
+		}
+		audit, _, err := s.Audit(ctx, AuditFilter{Action: "policy.deleted"}, 0, 10)
+		must(t, err)
+		if len(audit) != 1 || !reflect.DeepEqual(audit[0].Detail, []string{"deleted with it: acme:1"}) {
+			t.Errorf("%+v", audit)
+		}
+	})
+}
+
+// There is room for so many groups of other consoles, and always for fewer.
+func TestVendorGroups(t *testing.T) {
+	each(t, func(t *testing.T, s *Store) {
+		p := &fleet.Policy{ID: "policy-1", Name: "N", Active: true, Version: 1, Data: json.RawMessage(`{}`), Source: "acme:1", CreatedAt: now, UpdatedAt: now}
+		give := func(n int, same bool) error {
+			return s.ChangeVendor(ctx, "acme", "policy", now, func([]*VendorDocument) (*VendorChange, error) {
+				v := VendorPolicy{Policy: p, Same: same}
+				for i := range n {
+					v.Assignments = append(v.Assignments, fleet.Assignment{Target: fleet.Target{Tag: fmt.Sprint("t", i)}})
+				}
+				return &VendorChange{Policies: []VendorPolicy{v}}, nil
+			})
+		}
+		if err := give(901, false); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "901") {
+			t.Error(err)
+		}
+		must(t, give(900, false))
+		for i := range 60 {
+			must(t, s.AddAssignment(ctx, fleet.Assignment{ID: fmt.Sprint("own", i), Policy: "policy-1", CreatedAt: now}))
+		}
+		must(t, give(899, true))
+		must(t, give(900, true))
+		if err := give(901, true); !errors.Is(err, ErrInUse) {
+			t.Error(err)
+		}
+	})
+}
+
 // Many at once: each has a number of its own, and sees what those before it have written.
 func TestVendorsAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, s *Store) {

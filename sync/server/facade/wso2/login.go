@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/warderd/warder/sync/server/facade"
@@ -24,9 +23,9 @@ type access struct {
 
 // token answers POST /oauth2/token.
 func token(c *facade.Call) (facade.Answer, error) {
-	form, err := url.ParseQuery(string(c.Body))
+	form, err := facade.Form(c)
 	if err != nil {
-		return facade.Answer{}, &facade.Problem{Status: http.StatusBadRequest, Code: "invalid_request", Message: "the form cannot be read"}
+		return facade.Answer{}, err
 	}
 	secret, grant := "", form.Get("grant_type")
 	switch grant {

@@ -433,34 +433,17 @@ func (f *wso2) get(c *facade.Call) (facade.Answer, error) {
 	return facade.JSON(http.StatusOK, p)
 }
 
+// find is a policy by its id; nil if there is none.
 func find(docs []*store.VendorDocument, id string) *store.VendorDocument {
 	n, err := strconv.ParseInt(id, 10, 64)
-	if i := slices.IndexFunc(docs, func(d *store.VendorDocument) bool { return d.Number == n }); err == nil && i >= 0 {
-		return docs[i]
+	if err != nil {
+		return nil
 	}
-	return nil
+	return facade.Find(docs, n)
 }
 
-// What a console has: policies, and bytes of all of them, which are read to apply changes.
-const (
-	most      = 1000
-	mostBytes = 8 << 20
-)
-
-// room refuses what would be too much.
-func room(have []*store.VendorDocument, d *store.VendorDocument) error {
-	n, bytes := 1, len(d.Document)
-	for _, o := range have {
-		if o.Number != d.Number {
-			n, bytes = n+1, bytes+len(o.Document)
-		}
-	}
-	if n > most || bytes > mostBytes {
-		return &facade.Problem{Status: http.StatusConflict, Code: "too_many",
-			Message: fmt.Sprintf("there may be at most %d policies, of %d bytes together", most, mostBytes)}
-	}
-	return nil
-}
+// most bounds the policies of a console.
+const most = 1000
 
 // nextFeature is the id of a feature that comes now.
 func nextFeature(have []*store.VendorDocument) (int, error) {
@@ -493,7 +476,7 @@ func (f *wso2) add(active bool) func(*facade.Call) (facade.Answer, error) {
 			if err := translatable(c, d, s); err != nil {
 				return nil, err
 			}
-			if err := room(have, d); err != nil {
+			if err := facade.Room(have, d, most); err != nil {
 				return nil, err
 			}
 			for _, o := range have {
@@ -560,7 +543,7 @@ func (f *wso2) edit(c *facade.Call) (facade.Answer, error) {
 		if err := translatable(c, d, s); err != nil {
 			return nil, err
 		}
-		if err := room(have, d); err != nil {
+		if err := facade.Room(have, d, most); err != nil {
 			return nil, err
 		}
 		s.Updated, s.Changed = true, c.Now
@@ -771,7 +754,11 @@ func (f *wso2) apply(c *facade.Call) (facade.Answer, error) {
 
 // translated is what a policy asks for, of which devices get a part: of all that was written, also of what is not printed again.
 func translated(c *facade.Call, d *store.VendorDocument, document json.RawMessage, s *state) (*dialect.Translation, error) {
-	whole, err := over(document, map[string]any{"id": d.Number, "priorityId": s.Priority, "active": s.Active, "deviceIdentifiers": nil})
+	profile, err := contents(document)
+	if err != nil {
+		return nil, damaged(d, err)
+	}
+	whole, err := facade.Over(document, map[string]any{"id": d.Number, "priorityId": s.Priority, "active": s.Active, "deviceIdentifiers": nil, "profile": profile})
 	if err != nil {
 		return nil, err
 	}
@@ -782,22 +769,28 @@ func translated(c *facade.Call, d *store.VendorDocument, document json.RawMessag
 	return &t, nil
 }
 
-// over puts values into an object; nil takes a field out.
-func over(document json.RawMessage, values map[string]any) (json.RawMessage, error) {
-	fields := map[string]json.RawMessage{}
-	if err := json.Unmarshal(document, &fields); err != nil {
+// contents is a policy's profile, with what features ask for where the console prints it: clients may send it as payLoad, too.
+func contents(document json.RawMessage) (json.RawMessage, error) {
+	var p struct {
+		Profile json.RawMessage `json:"profile"`
+	}
+	if err := json.Unmarshal(document, &p); err != nil {
 		return nil, err
 	}
-	for name, v := range values {
-		if delete(fields, name); v != nil {
-			b, err := json.Marshal(v)
-			if err != nil {
-				return nil, err
-			}
-			fields[name] = b
-		}
+	var f struct {
+		Features []map[string]json.RawMessage `json:"profileFeaturesList"`
 	}
-	return json.Marshal(fields)
+	if err := json.Unmarshal(p.Profile, &f); err != nil {
+		return nil, err
+	}
+	unset := func(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
+	for _, x := range f.Features {
+		if unset(x["content"]) && !unset(x["payLoad"]) {
+			x["content"] = x["payLoad"]
+		}
+		delete(x, "payLoad")
+	}
+	return facade.Over(p.Profile, map[string]any{"profileFeaturesList": f.Features})
 }
 
 func translatable(c *facade.Call, d *store.VendorDocument, s *state) error {
@@ -860,13 +853,14 @@ func targets(c *facade.Call, s dialect.Selection, of string, w *written) (out []
 		}
 	}
 	slices.Sort(tags)
+	tags = slices.Compact(tags) // two names of one tag, in other cases
 	or := func(list []string) []string {
 		if len(list) == 0 {
 			return []string{""}
 		}
 		return list
 	}
-	for _, p := range platforms {
+	for _, p := range slices.Compact(slices.Sorted(slices.Values(platforms))) {
 		for _, tag := range or(tags) {
 			for _, user := range or(s.Users) {
 				t := fleet.Target{Platform: p, Tag: tag, User: user, Ownership: strings.ToUpper(s.Ownership)}

@@ -1,0 +1,90 @@
+package facade
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/warderd/warder/sync/server/store"
+)
+
+// mostBytes bounds all documents of a vendor together: they are read whole to change one.
+const mostBytes = 8 << 20
+
+// Form is what a client has sent as a form, in the body or in the address.
+func Form(c *Call) (url.Values, error) {
+	form, err := url.ParseQuery(string(c.Body))
+	if err != nil {
+		return nil, &Problem{Status: http.StatusBadRequest, Code: "invalid_request", Message: "the form cannot be read"}
+	}
+	for name, v := range c.Query {
+		if !form.Has(name) {
+			form[name] = v
+		}
+	}
+	return form, nil
+}
+
+// Room refuses a document that would be too much beside those that are there.
+func Room(have []*store.VendorDocument, d *store.VendorDocument, most int) error {
+	n, size := 1, len(d.Document)+len(d.State)
+	for _, o := range have {
+		if o.Number != d.Number {
+			n, size = n+1, size+len(o.Document)+len(o.State)
+		}
+	}
+	if n > most || size > mostBytes {
+		return &Problem{Status: http.StatusConflict, Code: "too_many",
+			Message: fmt.Sprintf("there may be at most %d documents, of %d bytes together", most, mostBytes)}
+	}
+	return nil
+}
+
+// Find is a document by its number; nil if there is none.
+func Find(docs []*store.VendorDocument, number int64) *store.VendorDocument {
+	if i := slices.IndexFunc(docs, func(d *store.VendorDocument) bool { return d.Number == number }); i >= 0 {
+		return docs[i]
+	}
+	return nil
+}
+
+// Over puts values into an object; nil takes a field out.
+func Over(document json.RawMessage, values map[string]any) (json.RawMessage, error) {
+	fields := map[string]json.RawMessage{}
+	if err := json.Unmarshal(document, &fields); err != nil {
+		return nil, err
+	}
+	for name, v := range values {
+		if delete(fields, name); v != nil {
+			b, err := json.Marshal(v)
+			if err != nil {
+				return nil, err
+			}
+			fields[name] = b
+		}
+	}
+	return json.Marshal(fields)
+}
+
+// After puts a field at the end of an object, whose other fields stay in their order.
+func After(object json.RawMessage, name string, value any) (json.RawMessage, error) {
+	v, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	if err := json.Compact(&b, object); err != nil {
+		return nil, err
+	}
+	out := bytes.TrimSuffix(b.Bytes(), []byte("}"))
+	if !bytes.HasPrefix(out, []byte("{")) || len(out) == b.Len() {
+		return nil, fmt.Errorf("it is no object")
+	}
+	if len(out) > 1 {
+		out = append(out, ',')
+	}
+	return fmt.Appendf(out, "%q:%s}", name, v), nil
+}
