@@ -16,6 +16,7 @@ import (
 
 	"github.com/warderd/warder/sync/server/api"
 	"github.com/warderd/warder/sync/server/facade"
+	"github.com/warderd/warder/sync/server/facade/apperian"
 	"github.com/warderd/warder/sync/server/facade/manageengine"
 	"github.com/warderd/warder/sync/server/facade/wso2"
 )
@@ -30,6 +31,7 @@ type Facade struct {
 
 // facades are those that there are.
 var facades = map[string]func(*Facade) *facade.Vendor{
+	"apperian":     func(*Facade) *facade.Vendor { return apperian.Facade() },
 	"manageengine": func(*Facade) *facade.Vendor { return manageengine.Facade() },
 	"wso2":         func(f *Facade) *facade.Vendor { return wso2.Facade(wso2.Options{Enveloped: f.Enveloped}) },
 }
@@ -50,19 +52,25 @@ func ParseFacade(s string) (Facade, error) {
 	}
 	for _, p := range parts[1:] {
 		kind, platform, is := strings.Cut(p, ":")
+		app, program, isApp := strings.Cut(platform, "=")
 		switch {
+		case kind == "app" && isApp && app != "" && strings.HasPrefix(program, "/"):
+			if f.Apps == nil {
+				f.Apps = map[string][]string{}
+			}
+			f.Apps[app] = append(f.Apps[app], program)
 		case p == "whole":
 			f.Whole = true
 		case p == "envelope" && f.Vendor == "wso2":
 			f.Enveloped = true
-		case is && kind != "" && slices.Contains([]string{"linux", "windows", "darwin"}, platform):
+		case is && kind != "" && f.Vendor == "wso2" && slices.Contains([]string{"linux", "windows", "darwin"}, platform):
 			if f.Types == nil {
 				f.Types = map[string][]string{}
 			}
 			kind = strings.ToLower(kind)
 			f.Types[kind] = append(f.Types[kind], platform)
 		default:
-			return f, fmt.Errorf("after the address of %s comes whole, envelope (wso2), or TYPE:PLATFORM with linux, windows or darwin (received %q)", f.Vendor, p)
+			return f, fmt.Errorf("after the address of %s comes whole, envelope or TYPE:PLATFORM with linux, windows or darwin (wso2), or app:ID=PATH (received %q)", f.Vendor, p)
 		}
 	}
 	return f, nil

@@ -43,7 +43,7 @@ func (a *API) admit(q *request) (hash string, err error) {
 			return "", &problem{status: http.StatusForbidden, code: "forbidden",
 				message: "this needs the role admin; the token has " + role}
 		}
-		q.by = by
+		q.by, q.role = by, role
 	case device:
 		return a.admitDevice(q)
 	case token:

@@ -25,7 +25,8 @@ import (
 
 // FacadeOptions are what an operator says of a façade.
 type FacadeOptions struct {
-	Types map[string][]string // platforms of ours, by the vendor's kind of device; nil is the vendor's own
+	Types map[string][]string // platforms of ours, by the vendor's kind of device, beside the vendor's own
+	Apps  map[string][]string // programs of a laptop, by the vendor's id of an app
 	Whole bool                // what is asked of a part of a device may be done to the whole machine
 }
 
@@ -154,7 +155,7 @@ func (a *API) runFacade(v *facade.Vendor, o *FacadeOptions, r *facade.Route, q *
 		return x, bad("the query cannot be read: " + err.Error())
 	}
 	q.Request = q.WithContext(store.WithActor(q.Context(), store.Actor{By: cmp.Or(q.by, v.Name), Request: q.id}))
-	c := &facade.Call{Request: q.Request, Body: q.body, Query: query, By: q.by, Now: q.now, Fleet: &facadeFleet{a, v, q}, Types: o.Types, Whole: o.Whole}
+	c := &facade.Call{Request: q.Request, Body: q.body, Query: query, By: q.by, Admin: q.role == "admin", Now: q.now, Fleet: &facadeFleet{a, v, q}, Types: o.Types, Apps: o.Apps, Whole: o.Whole}
 	return r.Do(c)
 }
 

@@ -36,6 +36,7 @@ type request struct {
 	names  []string // of the values in its path
 	bearer string
 	by     string // the administrator
+	role   string
 	sender *entry // the device that signed
 	known  *entry // the same, locked for this request
 	status int    // if it is not the route's

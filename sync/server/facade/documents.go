@@ -2,7 +2,11 @@ package facade
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -69,6 +73,42 @@ func Over(document json.RawMessage, values map[string]any) (json.RawMessage, err
 	return json.Marshal(fields)
 }
 
+// ShortID is the id of a text that never changes, in the vendors' form of 22 characters.
+func ShortID(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return base64.RawURLEncoding.EncodeToString(sum[:16])
+}
+
+// NewShortID is an id of that form that nobody has.
+func NewShortID() string { return ShortID(rand.Text()) }
+
+// Replace puts another value into a field of an object, whose fields stay in their order.
+func Replace(object json.RawMessage, name string, value json.RawMessage) (json.RawMessage, error) {
+	d := json.NewDecoder(bytes.NewReader(object))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, errors.New("it is no object")
+	}
+	out := json.RawMessage("{}")
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		field, _ := t.(string)
+		var v json.RawMessage
+		if err := d.Decode(&v); err != nil {
+			return nil, err
+		}
+		if field == name {
+			v = value
+		}
+		if out, err = After(out, field, v); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 // After puts a field at the end of an object, whose other fields stay in their order.
 func After(object json.RawMessage, name string, value any) (json.RawMessage, error) {
 	v, err := json.Marshal(value)
@@ -81,10 +121,14 @@ func After(object json.RawMessage, name string, value any) (json.RawMessage, err
 	}
 	out := bytes.TrimSuffix(b.Bytes(), []byte("}"))
 	if !bytes.HasPrefix(out, []byte("{")) || len(out) == b.Len() {
-		return nil, fmt.Errorf("it is no object")
+		return nil, errors.New("it is no object")
 	}
 	if len(out) > 1 {
 		out = append(out, ',')
 	}
-	return fmt.Appendf(out, "%q:%s}", name, v), nil
+	key, err := json.Marshal(name)
+	if err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(out, "%s:%s}", key, v), nil
 }

@@ -55,9 +55,11 @@ type Call struct {
 	Body  []byte
 	Query url.Values
 	By    string // the token's subject
+	Admin bool   // whether its role is admin
 	Now   time.Time
 	Fleet Fleet
 	Types map[string][]string // the vendor's kinds of devices, and which of ours they are
+	Apps  map[string][]string // the programs of a laptop that the vendor's apps are, by their ids
 	Whole bool                // what is asked of a part of a device may be done to the whole machine
 }
 
