@@ -162,6 +162,14 @@ func TestManageEngineRefuses(t *testing.T) {
 		"idle":                {c.full, "POST", base + "/1/payloads/passcodepolicy", `{"auto_lock_idle_for":7}`, 400, `one of 1, 2, 3, 4, 5, 10, 15`},
 		"history":             {c.full, "POST", base + "/1/payloads/passcodepolicy", `{"no_of_passcode_maintained":51}`, 400, `from 1 to 50`},
 		"grace":               {c.full, "POST", base + "/1/payloads/passcodepolicy", `{"max_grace_period":241}`, 400, `from 0 to 240`},
+		"beyond":              {c.full, "POST", base + "/1/payloads/passcodepolicy", `{"max_grace_period":99999999999999999999}`, 400, `from 0 to 240`},
+		"a word for a flag":   {c.full, "POST", base + "/1/payloads/windowsrestrictionpolicy", `{"disable_sd_card":"yess"}`, 400, `{"error_code":"COM0024","error_description":"disable_sd_card must be true or false"}`},
+		"two names":           {c.full, "POST", base, `{"profile_name":"a","profile_name":"b","platform_type":1}`, 400, `COM0006`},
+		"another case":        {c.full, "DELETE", base, `{"PROFILE_IDS":[1]}`, 400, `COM0006`},
+		"two lists":           {c.full, "DELETE", base, `{"profile_ids":[1],"profile_ids":[4]}`, 400, `COM0006`},
+		"a name of blanks":    {c.full, "POST", base, `{"profile_name":"  ","platform_type":1}`, 400, `COM0024`},
+		"a platform":          {c.full, "POST", base, `{"profile_name":"x","platform_type":"ios"}`, 400, `platform_type must be`},
+		"an id with a sign":   {c.full, "GET", base + "/+1", "", 404, `COM0008`},
 		"half":                {c.full, "POST", base + "/1/payloads/passcodepolicy", `{"max_grace_period":1.5}`, 400, `whole number`},
 		"a payload's name":    {c.full, "POST", base + "/1/payloads/Not%20One", `{}`, 404, `COM0008`},
 		"a list":              {c.full, "POST", base + "/1/payloads/passcodepolicy", `[]`, 400, `COM0006`},
@@ -183,15 +191,45 @@ func TestManageEngineRefuses(t *testing.T) {
 	if _, out, _ := c.ask("", "POST", "/oauth/v2/token?grant_type=refresh_token&refresh_token="+c.full+"&client_id=a&client_secret=b", ""); !strings.Contains(out, `{"access_token":"`+c.full+`"`) {
 		t.Error(out)
 	}
+	for _, body := range []string{`{"error":"invalid_code"}`} {
+		for _, query := range []string{"", "&refresh_token=guess"} {
+			if status, out, _ := c.ask("", "POST", "/oauth/v2/token?grant_type=refresh_token"+query, ""); status != 200 || out != body {
+				t.Errorf("%d %s", status, out)
+			}
+		}
+	}
+	// What was written comes back as it was, in its order, whatever is in it; other payloads have other bounds.
+	for name, x := range map[string][2]string{
+		"webcontentfilterpolicy": {`{"url_filter_type":false,"url_details":[{"url":"https://a.example/?q=1&b=<2>"}]}`, ""},
+		"passcodepolicy":         {`{"min_passcode_length":5,"payload_id":7,"allow_simple_value":false,"max_passcode_age":1e2}`, `{"min_passcode_length":5,"allow_simple_value":false,"max_passcode_age":1e2}`},
+		"androidpasscodepolicy":  {`{"min_complex_chars":0}`, ""}, "knoxpasscodepolicy": {`{"max_failed_attempts":10}`, ""},
+	} {
+		want := x[1]
+		if want == "" {
+			want = x[0]
+		}
+		want = strings.TrimSuffix(want, "}") + `,"payload_id":`
+		status, out, _ := c.zoho(c.full, "POST", base+"/1/payloads/"+name, x[0])
+		var item struct {
+			ID int64 `json:"payload_id"`
+		}
+		if status != 200 || !strings.HasPrefix(out, want) || json.Unmarshal([]byte(out), &item) != nil {
+			t.Errorf("%s: %d %s", name, status, out)
+		}
+		if _, again, _ := c.zoho(c.full, "GET", fmt.Sprintf("%s/1/payloads/%s/payloaditems/%d", base, name, item.ID), ""); again != out {
+			t.Errorf("%s is %s", out, again)
+		}
+	}
+	c.zohoWant(200, "*", "POST", base, `{"profile_name":"👩‍💻 a","profile_description":"two\nlines","platform_type":"1"}`)
 	// Pages.
 	for i := range 51 {
 		c.zohoWant(200, "*", "POST", base, fmt.Sprintf(`{"profile_name":"p%d","platform_type":1}`, i))
 	}
 	_, out, _ := c.zoho(c.reads, "GET", base, "")
-	if !strings.Contains(out, `{"metadata":{"total_record_count":52},"profiles":[`) || strings.Count(out, `"profile_id"`) != 50 || !strings.Contains(out, `/api/v1/mdm/profiles?limit=50&offset=50"`) {
+	if !strings.Contains(out, `{"metadata":{"total_record_count":53},"profiles":[`) || strings.Count(out, `"profile_id"`) != 50 || !strings.Contains(out, `/api/v1/mdm/profiles?limit=50&offset=50"`) {
 		t.Errorf("%.200s … %.300s", out, out[max(0, len(out)-300):])
 	}
-	if _, out, _ := c.zoho(c.reads, "GET", base+"?limit=50&offset=50", ""); strings.Count(out, `"profile_id"`) != 2 || strings.Contains(out, "next") || !strings.Contains(out, "previous") {
+	if _, out, _ := c.zoho(c.reads, "GET", base+"?limit=50&offset=50", ""); strings.Count(out, `"profile_id"`) != 3 || strings.Contains(out, "next") || !strings.Contains(out, "previous") {
 		t.Error(out)
 	}
 }

@@ -321,8 +321,14 @@ func TestWSO2Life(t *testing.T) {
 		if l.sync().ID != before.ID {
 			t.Error("a name that is nobody's")
 		}
+		// What is said twice of a feature is named.
+		c.want(200, "*", "PUT", base+"/5", strings.Replace(media("warn", ""), `"content":`, `"payLoad":{"enabled":false},"content":`, 1))
+		c.want(200, "*", "PUT", base+"/apply-changes", "")
+		if got := toJSON(c.ok(200, "GET", "/policies/"+fifth, "")["source_report"]); !strings.Contains(got, "payLoad") {
+			t.Errorf("%s", got)
+		}
 		// One tag for two names; payLoad instead of content; the façade's own groups are changed there alone.
-		c.want(200, "*", "PUT", base+"/5", strings.Replace(strings.Replace(media("warn", ""), `["ANY"]`, `["Ops","Sales"]`, 1), `"content"`, `"payLoad"`, 1))
+		c.want(200, "*", "PUT", base+"/5", strings.Replace(strings.Replace(media("warn", ""), `["ANY"]`, `["Ops","Sales"]`, 1), `"content":`, `"content":"","payLoad":`, 1))
 		c.want(200, "*", "PUT", base+"/apply-changes", "")
 		groups := func() (ids []string, all string) {
 			list := c.ok(200, "GET", "/assignments", "")
@@ -481,6 +487,9 @@ func TestWSO2Login(t *testing.T) {
 		if got := m["error_description"].(string) + " " + m["error"].(string); got != want {
 			t.Errorf("%s: %s", body, got)
 		}
+	}
+	if m := get(401, "/oauth2/token", "grant_type=client_credentials", append(form, "Authorization", basic("a", "guess"))...); m["error"] != "invalid_client" {
+		t.Errorf("%v", m)
 	}
 	if status, out, _ := c.ask("", "POST", "/api-application-registration/register", `{"applicationName":"x","tags":["a"]}`, "Authorization", basic("a", "b")); status/100 != 4 || strings.Contains(out, "client_secret") {
 		t.Errorf("%d %s", status, out)

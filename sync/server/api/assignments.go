@@ -126,8 +126,10 @@ func createAssignment(a *API, q *request, in *AssignmentBody) (assignmentView, e
 
 func deleteAssignment(a *API, q *request) (messageView, error) {
 	id := q.PathValue("id")
-	if err := assignedElsewhere(id); err != nil {
-		return messageView{}, err
+	if _, err := getAssignment(a, q); err == nil {
+		if err := assignedElsewhere(id); err != nil {
+			return messageView{}, err
+		}
 	}
 	return messageView{"assignment deleted", id}, a.Store.RemoveAssignment(q.Context(), id, q.now)
 }

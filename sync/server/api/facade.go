@@ -174,7 +174,12 @@ func (f *facadeFleet) Login(credential string) (string, time.Time, error) {
 		by, _, until, refused = f.a.Keys.Admin(credential, f.v.Name, f.q.now)
 	}
 	if refused != nil {
-		return "", until, f.a.limit.failed(f.q.Request, &problem{status: http.StatusUnauthorized, code: "unauthorized", message: "the credential is not valid"})
+		err := f.a.limit.failed(f.q.Request, &problem{status: http.StatusUnauthorized, code: "unauthorized", message: "the credential is not valid"})
+		var p *problem
+		if errors.As(err, &p) && p.status == http.StatusUnauthorized { // which each façade says in its own way
+			err = &facade.Problem{Status: p.status, Code: p.code, Message: p.message}
+		}
+		return "", until, err
 	}
 	return by, until, nil
 }

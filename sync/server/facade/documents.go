@@ -10,8 +10,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
+	"strings"
 
+	"github.com/warderd/warder/sync/dialect"
 	"github.com/warderd/warder/sync/server/store"
 )
 
@@ -63,14 +66,79 @@ func Over(document json.RawMessage, values map[string]any) (json.RawMessage, err
 	}
 	for name, v := range values {
 		if delete(fields, name); v != nil {
-			b, err := json.Marshal(v)
+			b, err := Marshal(v)
 			if err != nil {
 				return nil, err
 			}
 			fields[name] = b
 		}
 	}
-	return json.Marshal(fields)
+	return Marshal(fields)
+}
+
+// Marshal is json.Marshal that leaves "<", ">" and "&" as they are, as clients have written them.
+func Marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
+// Decode reads a body within the bounds of a translator's. Fields that come twice are refused, and so is one that is spelled like one of
+// these but for its case, which a reader without regard to case would take for it.
+func Decode(body []byte, to any) error {
+	if _, err := dialect.Read(body); err != nil {
+		return ErrMalformed
+	}
+	if misspelled(body, reflect.TypeOf(to)) != "" || json.Unmarshal(body, to) != nil {
+		return ErrMalformed
+	}
+	return nil
+}
+
+// ErrMalformed is a body that is not what a call takes.
+var ErrMalformed = errors.New("the body is not what this call takes, in JSON")
+
+// Misspelled is the first field of a body that is spelled like one of a type's but for its case; "" if there is none.
+func Misspelled(body []byte, to any) string { return misspelled(body, reflect.TypeOf(to)) }
+
+// misspelled is a field that a reader without regard to case takes for one of a type's; "" if there is none.
+func misspelled(raw json.RawMessage, t reflect.Type) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.Slice:
+		var list []json.RawMessage
+		if t.Elem().Kind() != reflect.Struct || json.Unmarshal(raw, &list) != nil {
+			return ""
+		}
+		for i, e := range list {
+			if s := misspelled(e, t.Elem()); s != "" {
+				return fmt.Sprintf("[%d].%s", i, s)
+			}
+		}
+	case reflect.Struct:
+		var fields map[string]json.RawMessage
+		if json.Unmarshal(raw, &fields) != nil {
+			return ""
+		}
+		for i := range t.NumField() {
+			name := t.Field(i).Tag.Get("json")
+			for given, value := range fields {
+				if given != name && strings.EqualFold(given, name) {
+					return given
+				}
+				if given == name {
+					if s := misspelled(value, t.Field(i).Type); s != "" {
+						return strings.Replace(name+"."+s, ".[", "[", 1)
+					}
+				}
+			}
+		}
+	}
+	return ""
 }
 
 // ShortID is the id of a text that never changes, in the vendors' form of 22 characters.
@@ -82,7 +150,12 @@ func ShortID(text string) string {
 // NewShortID is an id of that form that nobody has.
 func NewShortID() string { return ShortID(rand.Text()) }
 
-// Replace puts another value into a field of an object, whose fields stay in their order.
+// Without takes a field out of an object, whose other fields stay in their order.
+func Without(object json.RawMessage, name string) (json.RawMessage, error) {
+	return Replace(object, name, nil)
+}
+
+// Replace puts another value into a field of an object, whose fields stay in their order; nil takes it out.
 func Replace(object json.RawMessage, name string, value json.RawMessage) (json.RawMessage, error) {
 	d := json.NewDecoder(bytes.NewReader(object))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
@@ -100,7 +173,9 @@ func Replace(object json.RawMessage, name string, value json.RawMessage) (json.R
 			return nil, err
 		}
 		if field == name {
-			v = value
+			if v = value; v == nil {
+				continue
+			}
 		}
 		if out, err = After(out, field, v); err != nil {
 			return nil, err
@@ -111,7 +186,7 @@ func Replace(object json.RawMessage, name string, value json.RawMessage) (json.R
 
 // After puts a field at the end of an object, whose other fields stay in their order.
 func After(object json.RawMessage, name string, value any) (json.RawMessage, error) {
-	v, err := json.Marshal(value)
+	v, err := Marshal(value)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +201,7 @@ func After(object json.RawMessage, name string, value any) (json.RawMessage, err
 	if len(out) > 1 {
 		out = append(out, ',')
 	}
-	key, err := json.Marshal(name)
+	key, err := Marshal(name)
 	if err != nil {
 		return nil, err
 	}

@@ -4,8 +4,6 @@
 package facade
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -73,11 +71,8 @@ type Answer struct {
 
 // JSON is an answer in JSON.
 func JSON(status int, v any) (Answer, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false) // addresses stay as they are
-	err := e.Encode(v)
-	return Answer{Status: status, Type: "application/json", Body: bytes.TrimSuffix(b.Bytes(), []byte("\n"))}, err
+	b, err := Marshal(v)
+	return Answer{Status: status, Type: "application/json", Body: b}, err
 }
 
 // Problem is why a call is refused.

@@ -121,6 +121,8 @@ func (s *Store) DeletePolicy(ctx context.Context, id string, expect int, now tim
 	if p, err := s.Policy(ctx, id); err == nil && p.Source != "" {
 		detail = []string{"deleted with it: " + p.Source}
 	}
+	s.vendors.Lock()
+	defer s.vendors.Unlock()
 	return s.change(ctx, now, "policy.deleted", id, detail, func(tx *sql.Tx) error {
 		if err := s.lockVendors(ctx, tx); err != nil {
 			return err

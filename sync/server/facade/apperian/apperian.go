@@ -73,7 +73,7 @@ func refuse(_ *http.Request, p *facade.Problem) facade.Answer {
 	return x
 }
 
-func malformed() error { return facade.Bad("the body is not what this call takes, in JSON") }
+func malformed() error { return facade.Bad(facade.ErrMalformed.Error()) }
 
 func invalid(field, what string) error { return facade.Bad(field + " " + what) }
 

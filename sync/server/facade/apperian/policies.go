@@ -122,7 +122,7 @@ func presets(c *facade.Call) (map[string][]json.RawMessage, error) {
 		if err != nil {
 			return nil, err
 		}
-		b, err := json.Marshal(s.shown(true, true))
+		b, err := facade.Marshal(s.shown(true, true))
 		if err != nil {
 			return nil, err
 		}
@@ -171,11 +171,8 @@ func get(c *facade.Call) (facade.Answer, error) {
 
 // readPreset reads a preset of a policy; what is not given stays as it was.
 func readPreset(c *facade.Call, d *definition, was preset) (json.RawMessage, error) {
-	if _, err := dialect.Read(c.Body); err != nil { // its bounds, and fields that come twice
-		return nil, malformed()
-	}
 	var in preset
-	if json.Unmarshal(c.Body, &in) != nil {
+	if facade.Decode(c.Body, &in) != nil {
 		return nil, malformed()
 	}
 	if in.Name == nil && in.Enabled == nil && in.Auth == nil && in.Configuration == nil {
@@ -200,7 +197,7 @@ func readPreset(c *facade.Call, d *definition, was preset) (json.RawMessage, err
 	if err := d.check(in.Configuration); err != nil {
 		return nil, err
 	}
-	return json.Marshal(in)
+	return facade.Marshal(in)
 }
 
 // createByGet is createPreset as the documentation prints it: a GET with a body.
@@ -436,13 +433,10 @@ func (f *apperian) apply(c *facade.Call) (facade.Answer, error) {
 	if err != nil {
 		return facade.Answer{}, err
 	}
-	if _, err := dialect.Read(c.Body); err != nil {
-		return facade.Answer{}, malformed()
-	}
 	var in struct {
 		List *[]configuration `json:"configurations"`
 	}
-	if json.Unmarshal(c.Body, &in) != nil {
+	if facade.Decode(c.Body, &in) != nil {
 		return facade.Answer{}, malformed()
 	}
 	if in.List == nil {
@@ -490,7 +484,7 @@ func (f *apperian) apply(c *facade.Call) (facade.Answer, error) {
 			if d == nil {
 				d = &store.VendorDocument{Name: app, State: json.RawMessage("{}")}
 			}
-			if d.Document, err = json.Marshal(map[string][]configuration{"configurations": list}); err != nil {
+			if d.Document, err = facade.Marshal(map[string][]configuration{"configurations": list}); err != nil {
 				return nil, err
 			}
 			if err := facade.Room(have, d, mostPresets); err != nil {
@@ -519,7 +513,7 @@ func (f *apperian) apply(c *facade.Call) (facade.Answer, error) {
 
 // publication brings what is applied to an app into force.
 func publication(c *facade.Call, app string, d *store.VendorDocument, list []configuration) (*facade.Publication, error) {
-	b, err := json.Marshal(answerOf(list))
+	b, err := facade.Marshal(answerOf(list))
 	if err != nil {
 		return nil, err
 	}

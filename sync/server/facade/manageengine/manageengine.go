@@ -3,7 +3,7 @@
 package manageengine
 
 import (
-	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -100,7 +100,7 @@ func invalid(field, what string) error {
 	return &facade.Problem{Status: http.StatusBadRequest, Code: invalidField, Message: field + " " + what}
 }
 
-func malformed() error { return facade.Bad("the body is not what this call takes, in JSON") }
+func malformed() error { return facade.Bad(facade.ErrMalformed.Error()) }
 
 // refresh answers POST /oauth/v2/token as the accounts server does: the token that refreshes is the access token, too.
 func refresh(c *facade.Call) (facade.Answer, error) {
@@ -113,6 +113,10 @@ func refresh(c *facade.Call) (facade.Answer, error) {
 		return answer(http.StatusOK, map[string]string{"error": "invalid_code"}) // with 200, as there
 	}
 	_, until, err := c.Fleet.Login(secret)
+	var p *facade.Problem
+	if errors.As(err, &p) && p.Status == http.StatusUnauthorized {
+		return answer(http.StatusOK, map[string]string{"error": "invalid_code"})
+	}
 	if err != nil {
 		return facade.Answer{}, err
 	}
@@ -124,9 +128,9 @@ func refresh(c *facade.Call) (facade.Answer, error) {
 	}{secret, "https://" + c.Host, "Bearer", int64(until.Sub(c.Now).Seconds())})
 }
 
-// read decodes a body into a struct whose fields are named exactly so.
+// read decodes a body into a struct.
 func read(c *facade.Call, to any) error {
-	if json.Unmarshal(c.Body, to) != nil {
+	if facade.Decode(c.Body, to) != nil {
 		return malformed()
 	}
 	return nil

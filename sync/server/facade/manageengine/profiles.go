@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/warderd/warder/enforce"
@@ -103,7 +105,7 @@ func open(d *store.VendorDocument) (*entry, error) {
 
 // keep writes what was changed back into the document.
 func (e *entry) keep() error {
-	b, err := json.Marshal(e.d)
+	b, err := facade.Marshal(e.d)
 	if err != nil {
 		return err
 	}
@@ -140,7 +142,7 @@ func notFound(c *facade.Call, what string) error {
 // number is an id in a path or a list: a number, also one that is written as a text.
 func number(s string) (int64, bool) {
 	n, err := strconv.ParseInt(s, 10, 64)
-	return n, err == nil && n > 0
+	return n, err == nil && n > 0 && strconv.FormatInt(n, 10) == s
 }
 
 // profileOf is the profile in a path.
@@ -259,8 +261,29 @@ func list(c *facade.Call) (facade.Answer, error) {
 type named struct {
 	Name        *string `json:"profile_name"`
 	Description *string `json:"profile_description"`
-	Platform    *int    `json:"platform_type"`
-	Scope       *int    `json:"scope"`
+	Platform    *small  `json:"platform_type"`
+	Scope       *small  `json:"scope"`
+}
+
+// small is a small number, which may be written as a text, as ids may; -1 is one that is none.
+type small int
+
+// UnmarshalJSON takes both.
+func (s *small) UnmarshalJSON(b []byte) error {
+	n, ok := whole(string(b))
+	if *s = small(n); !ok || n != int64(*s) {
+		*s = -1
+	}
+	return nil
+}
+
+// whole is a number by its value, in whatever form it is written; false if it is none, or not a whole one. What is too large is the largest.
+func whole(text string) (int64, bool) {
+	f, err := strconv.ParseFloat(strings.Trim(strings.TrimSpace(text), `"`), 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) || math.IsNaN(f) || f != math.Trunc(f) {
+		return 0, false
+	}
+	return int64(min(max(f, math.MinInt32), math.MaxInt32)), true
 }
 
 // into takes what was given into a profile.
@@ -275,8 +298,9 @@ func (n *named) into(d *document) error {
 		if x.given == nil {
 			continue
 		}
-		if l := utf8.RuneCountInString(*x.given); l < x.least || l > x.most || *x.given != enforce.Plain(*x.given) {
-			return invalid(x.field, fmt.Sprintf("must have %d to %d characters that are printed", x.least, x.most))
+		control := func(r rune) bool { return unicode.IsControl(r) && (x.least > 0 || !strings.ContainsRune("\n\r\t", r)) }
+		if l := utf8.RuneCountInString(*x.given); l < x.least || l > x.most || strings.ContainsFunc(*x.given, control) || x.least > 0 && strings.TrimSpace(*x.given) == "" {
+			return invalid(x.field, fmt.Sprintf("must have %d to %d characters, and no control characters", x.least, x.most))
 		}
 		*x.to = *x.given
 	}
@@ -301,9 +325,9 @@ func create(c *facade.Call) (facade.Answer, error) {
 	}
 	var e *entry
 	err := c.Fleet.Change(kind, func(have []*store.VendorDocument) (*facade.Update, error) {
-		e = &entry{VendorDocument: &store.VendorDocument{}, d: document{Platform: *in.Platform, Payloads: []storedPayload{}}, s: state{Version: 1, Status: yetToDeploy, Changed: c.Now}}
+		e = &entry{VendorDocument: &store.VendorDocument{}, d: document{Platform: int(*in.Platform), Payloads: []storedPayload{}}, s: state{Version: 1, Status: yetToDeploy, Changed: c.Now}}
 		if in.Scope != nil {
-			e.d.Scope = *in.Scope
+			e.d.Scope = int(*in.Scope)
 		}
 		if err := in.into(&e.d); err != nil {
 			return nil, err
@@ -314,7 +338,7 @@ func create(c *facade.Call) (facade.Answer, error) {
 		if err := facade.Room(have, e.VendorDocument, mostProfiles); err != nil {
 			return nil, err
 		}
-		return &facade.Update{Documents: []*store.VendorDocument{e.VendorDocument}, Detail: []string{"created: " + e.d.Name}}, nil
+		return &facade.Update{Documents: []*store.VendorDocument{e.VendorDocument}, Detail: []string{"created: " + enforce.Plain(e.d.Name)}}, nil
 	})
 	if err != nil {
 		return facade.Answer{}, err
@@ -407,7 +431,7 @@ func trash(c *facade.Call) (facade.Answer, error) {
 
 // publication brings a profile into force as it is.
 func publication(c *facade.Call, e *entry) (*facade.Update, error) {
-	b, err := json.Marshal(e.shown(true))
+	b, err := facade.Marshal(e.shown(true))
 	if err != nil {
 		return nil, err
 	}
@@ -538,7 +562,8 @@ func content(c *facade.Call) (json.RawMessage, error) {
 	if len(name) > 64 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
 		return nil, notFound(c, "payload")
 	}
-	if _, err := dialect.Read(c.Body); err != nil { // its bounds, and fields that come twice
+	doc, err := dialect.Read(c.Body) // its bounds, and fields that come twice
+	if err != nil {
 		return nil, malformed()
 	}
 	var fields map[string]json.RawMessage
@@ -551,26 +576,40 @@ func content(c *facade.Call) (json.RawMessage, error) {
 		if own {
 			known++
 		}
-		if row == nil || row.How != dialect.Number {
+		if row == nil {
 			continue
 		}
-		if err := within(row, field, raw); err != nil {
-			return nil, err
+		switch at := doc.Root().Get(field); row.How {
+		case dialect.Number:
+			if err := within(row, field, raw); err != nil {
+				return nil, err
+			}
+		case dialect.Allows, dialect.Forbids, dialect.Requires:
+			if _, is := at.Flag(); !is && !at.Unset() && len(row.Codes) == 0 {
+				return nil, invalid(field, "must be true or false")
+			}
 		}
 	}
 	if _, is := fields["field1"]; is && known == 0 {
 		return nil, malformed() // what stands in the vendor's documentation for something else
 	}
 	if _, is := fields["payload_id"]; is { // of what was read before
-		return facade.Over(c.Body, map[string]any{"payload_id": nil})
+		return facade.Without(c.Body, "payload_id")
 	}
 	return c.Body, nil
 }
 
-// rowOf is a field of a payload in the translator's catalogue. The vendor's documentation sends passcodes under the name of another payload:
-// these are checked as what they are.
+// printedUnder is the payload under whose name the vendor's documentation sends passcodes.
+const printedUnder = "restrictionspolicy"
+
+// rowOf is a field of a payload in the translator's catalogue. Passcodes under the name of
+// another payload are checked as what they are.
 func rowOf(payload, field string) (row *dialect.Row, known bool) {
-	for _, name := range []string{payload, "passcodepolicy"} {
+	names := []string{payload}
+	if payload == printedUnder {
+		names = append(names, "passcodepolicy")
+	}
+	for _, name := range names {
 		rows := dialect.Of(translator.Rows, name)
 		if i := slices.IndexFunc(rows, func(r dialect.Row) bool { return r.Field == field }); i >= 0 {
 			return &rows[i], true
@@ -588,9 +627,9 @@ func within(row *dialect.Row, field string, raw json.RawMessage) error {
 	if text == "" || text == "null" || text == "--" || text == "-1" || text == "0" && row.Zero {
 		return nil
 	}
-	n, err := strconv.ParseInt(text, 10, 64)
+	n, ok := whole(text)
 	switch {
-	case err != nil:
+	case !ok:
 		return invalid(field, "must be a whole number")
 	case row.High > 0 && (n < row.Low || n > row.High):
 		return invalid(field, fmt.Sprintf("must be from %d to %d", row.Low, row.High))

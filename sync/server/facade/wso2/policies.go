@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -184,7 +183,7 @@ func shown(d *store.VendorDocument, document json.RawMessage, s *state, old bool
 			x.Type = t.Name
 		}
 		raw := f.Content
-		if len(raw) == 0 || string(raw) == "null" {
+		if unset(raw) && !unset(f.PayLoad) {
 			raw = f.PayLoad
 		}
 		if len(raw) > 0 && string(raw) != "null" {
@@ -252,7 +251,7 @@ func read(c *facade.Call) (json.RawMessage, *written, error) {
 	if err := json.Unmarshal(c.Body, &w); err != nil {
 		return nil, nil, malformed()
 	}
-	if field := misspelt(c.Body, reflect.TypeFor[written]()); field != "" {
+	if field := facade.Misspelled(c.Body, w); field != "" {
 		return nil, nil, invalid(field, "is not the field's name")
 	}
 	size := func(field, s string, least, most int) error {
@@ -291,44 +290,6 @@ func read(c *facade.Call) (json.RawMessage, *written, error) {
 		return nil, nil, malformed()
 	}
 	return b.Bytes(), &w, nil
-}
-
-// misspelt is a field that a reader without regard to case takes for one of a type's; "" if there is none.
-func misspelt(raw json.RawMessage, t reflect.Type) string {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	switch t.Kind() {
-	case reflect.Slice:
-		var list []json.RawMessage
-		if t.Elem().Kind() != reflect.Struct || json.Unmarshal(raw, &list) != nil {
-			return ""
-		}
-		for i, e := range list {
-			if s := misspelt(e, t.Elem()); s != "" {
-				return fmt.Sprintf("[%d].%s", i, s)
-			}
-		}
-	case reflect.Struct:
-		var fields map[string]json.RawMessage
-		if json.Unmarshal(raw, &fields) != nil {
-			return ""
-		}
-		for i := range t.NumField() {
-			name := t.Field(i).Tag.Get("json")
-			for given, value := range fields {
-				if given != name && strings.EqualFold(given, name) {
-					return given
-				}
-				if given == name {
-					if s := misspelt(value, t.Field(i).Type); s != "" {
-						return strings.Replace(name+"."+s, ".[", "[", 1)
-					}
-				}
-			}
-		}
-	}
-	return ""
 }
 
 // say is the answer to a change: an object under the old address, a text under the new one.
@@ -783,14 +744,22 @@ func contents(document json.RawMessage) (json.RawMessage, error) {
 	if err := json.Unmarshal(p.Profile, &f); err != nil {
 		return nil, err
 	}
-	unset := func(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
 	for _, x := range f.Features {
-		if unset(x["content"]) && !unset(x["payLoad"]) {
-			x["content"] = x["payLoad"]
-		}
-		delete(x, "payLoad")
+		content, payLoad := x["content"], x["payLoad"]
+		switch {
+		case unset(payLoad), string(content) == string(payLoad):
+			delete(x, "payLoad")
+		case unset(content):
+			x["content"] = payLoad
+			delete(x, "payLoad")
+		} // what both say is named
 	}
 	return facade.Over(p.Profile, map[string]any{"profileFeaturesList": f.Features})
+}
+
+// unset reports whether a feature says nothing there.
+func unset(raw json.RawMessage) bool {
+	return slices.Contains([]string{"", "null", `""`, "{}"}, string(raw))
 }
 
 func translatable(c *facade.Call, d *store.VendorDocument, s *state) error {
