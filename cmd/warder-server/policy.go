@@ -32,6 +32,7 @@ type policyObject struct {
 	Active  bool   `json:"active"`
 	Mode    string `json:"compliance"`
 	Devices int    `json:"device_count"`
+	Source  string `json:"source"`
 }
 
 func (a *app) policyList() *cobra.Command {
@@ -39,13 +40,13 @@ func (a *app) policyList() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List policies", Args: cobra.NoArgs, Example: "  warder-server policy list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.list(cmd, "/policies", l, url.Values{}, []string{"POLICY", "NAME", "VERSION", "MODE", "ACTIVE", "DEVICES"},
+			return a.list(cmd, "/policies", l, url.Values{}, []string{"POLICY", "NAME", "VERSION", "MODE", "ACTIVE", "DEVICES", "MADE OF"},
 				decoded(func(p policyObject) []string {
 					active := "no"
 					if p.Active {
 						active = "yes"
 					}
-					return []string{p.ID, p.Name, fmt.Sprint(p.Version), p.Mode, active, fmt.Sprint(p.Devices)}
+					return []string{p.ID, p.Name, fmt.Sprint(p.Version), p.Mode, active, fmt.Sprint(p.Devices), p.Source}
 				}))
 		},
 	}
@@ -131,7 +132,7 @@ func notFound(err error) bool {
 
 // filledIn are the fields of a policy that the server fills in: "policy show" prints them, and "policy apply" leaves
 // them out.
-var filledIn = []string{"id", "version", "device_count", "created_at", "updated_at", "rollout"}
+var filledIn = []string{"id", "version", "device_count", "created_at", "updated_at", "rollout", "source", "source_report"}
 
 // known are the fields that a policy may set.
 var known = []string{"name", "description", "organization_id", "active", "compliance", "section_compliance", "policy_data"}

@@ -67,6 +67,7 @@ var envelopeNames = map[string]bool{
 	"id": true, "organization_id": true, "name": true, "description": true, "version": true,
 	"active": true, "compliance": true, "section_compliance": true, "policy_data": true,
 	"device_count": true, "created_at": true, "updated_at": true, "rollout": true,
+	"source": true, "source_report": true,
 }
 
 // envelope reads the policy object's own fields.

@@ -3,16 +3,20 @@
 package laptop
 
 import (
+	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 )
 
-// anotherConsole: a policy that a client of WSO2's writes is held by the laptop in each mode, and that console's call says how.
+// anotherConsole: a policy that a client of WSO2's writes is held by the laptop in each mode, and that console's call says how. A profile of
+// ManageEngine's is held when it is published, its second version then, and nothing when it is in the trash; what is applied to an app of
+// Apperian's reaches the laptop, and its report says what of it there is no section for.
 func anotherConsole(t *testing.T, r *rig) {
 	r.set(`{"policy_data":{}}`)
 	r.sh(`systemctl stop policy-server; systemd-run -q --unit=policy-server --property=Restart=no /srv/warder-server serve --data /srv/server ` +
-		`--listen 127.0.0.1:8443 --interval 30s --facade wso2=127.0.0.1:9443
-/srv/warder-server token create --data /srv/server --facade wso2 --role admin --ttl 24h >/root/console`)
+		`--listen 127.0.0.1:8443 --interval 30s --facade wso2=127.0.0.1:9443 --facade manageengine=127.0.0.1:9444,whole --facade apperian=127.0.0.1:9445,app:mail=/usr/bin/mail
+for f in wso2 manageengine apperian; do /srv/warder-server token create --data /srv/server --facade $f --role admin --ttl 24h >/root/console-$f || exit 1; done; ln -s console-wso2 /root/console`)
 	const at = `https://127.0.0.1:9443/api/device-mgt/v1.0`
 	call := func(method, path, body string) string {
 		t.Helper()
@@ -41,6 +45,51 @@ JSON`, method, at, path, body)
 		t.Log(x.mode, r.sh(data))
 	}
 	contains(t, call("POST", "/policies/remove-policy", "[1]"), "successfully deleted")
+
+	// ManageEngine's calls, and Apperian's.
+	zoho := func(method, path, body string) string {
+		t.Helper()
+		return r.sh(`curl -sk --fail-with-body -X %s -H "Authorization: Zoho-oauthtoken $(cat /root/console-manageengine)" https://127.0.0.1:9444/api/v1/mdm/profiles%s --data-binary '%s'`, method, path, body)
+	}
+	made := func(source string) string {
+		t.Helper()
+		var list struct {
+			Data []struct{ ID, Source string }
+		}
+		if err := json.Unmarshal([]byte(r.curl("GET", "/policies?page_size=100", "")), &list); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range list.Data {
+			if p.Source == source {
+				return p.ID
+			}
+		}
+		t.Fatalf("no policy was made of %s", source)
+		return ""
+	}
+	zoho("POST", "", `{"profile_name":"Sticks","platform_type":3}`)
+	item := zoho("POST", "/1/payloads/windowsrestrictionpolicy", `{"disable_sd_card":true}`)
+	zoho("POST", "/1/publish", "")
+	r.curl("POST", "/assignments", `{"policy_id":"`+made("manageengine:1")+`","target":{},"priority":500}`)
+	r.authorized("2-1", "0")
+	id := item[strings.LastIndex(item, ":")+1 : len(item)-1]
+	zoho("PUT", "/1/payloads/windowsrestrictionpolicy/payloaditems/"+id, `{"allow_screen_capture":false}`)
+	contains(t, zoho("POST", "/1/publish", ""), "allow_screen_capture")
+	contains(t, zoho("GET", "/1", ""), `"profile_version":2`)
+	r.authorized("2-1", "1")
+	r.until("the second version is in force", "/devices", `^"id":"`+made("manageengine:1")+`","version":2\b`)
+	contains(t, zoho("DELETE", "", `{"profile_ids":[1]}`), `"is_moved_to_trash":true`)
+	r.until("what is in the trash is not", "/devices", `^"id":"policy-default","version":`)
+
+	app := `curl -sk --fail-with-body -H "X-TOKEN: $(cat /root/console-apperian)" https://127.0.0.1:9445/v2/applications/mail/policies/`
+	contains(t, r.sh(app), `"code":0`)
+	r.sh(app + ` -H 'Content-Type: application/json' --data '{"configurations":[{"policy_id":"com.apperian.app-usage"}]}'`)
+	contains(t, r.sh(app), `"code":1`)
+	r.curl("POST", "/assignments", `{"policy_id":"`+made("apperian:mail")+`","target":{},"priority":500}`)
+	r.until("the app's policy is there", "/devices", `^"id":"`+made("apperian:mail")+`","version":1\b`)
+	contains(t, r.curl("GET", "/policies/"+made("apperian:mail"), ""), "no section for it yet")
+	r.sh(app + " -X DELETE")
+	r.until("what was removed from an app is not in force", "/devices", `^"id":"policy-default","version":`)
 	r.unplug("s9")
 	r.gone("2-1")
 	r.settled()

@@ -201,6 +201,7 @@ func TestWSO2Life(t *testing.T) {
 			}
 		}
 		c.ok(200, "POST", "/policies/"+id+"/whatif", `{"policy_data":{}}`)
+		c.ok(200, "POST", "/policies/"+id+"/whatif", toJSON(c.ok(200, "GET", "/policies/"+id, ""))) // as it was read
 
 		// What no laptop can do is said: to those who write it, and of each device.
 		c.want(200, "*", "PUT", base+"/1", media("enforce", `,{"featureCode":"CAMERA","deviceType":"linux","content":{"enabled":false}},{"featureCode":"NFC_OFF","content":"{\"enabled\":true}"}`))

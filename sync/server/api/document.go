@@ -161,4 +161,4 @@ func writable(r huma.Registry, required ...string) *huma.Schema {
 }
 
 // servers are the fields of a policy object that the server writes.
-var servers = []string{"id", "device_count", "created_at", "updated_at", "rollout"}
+var servers = []string{"id", "device_count", "created_at", "updated_at", "rollout", "source", "source_report"}
