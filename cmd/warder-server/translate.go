@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
@@ -91,7 +90,7 @@ func programs(list []string) (map[string][]string, error) {
 	out := map[string][]string{}
 	for _, e := range list {
 		id, file, ok := strings.Cut(e, "=")
-		if !ok || id == "" || !strings.HasPrefix(file, "/") || path.Clean(file) != file || file == "/" {
+		if !ok || id == "" || !dialect.Program(file) {
 			return nil, cli.Usagef("--app must be ID=PATH, with the whole path of a program, without . and .. in it (received %q)", e)
 		}
 		out[id] = append(out[id], file)

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +36,11 @@ type Options struct {
 	App string
 	// Apps are the programs of a laptop that a vendor's app is: paths, by the vendor's id. An app that is not in it is not there.
 	Apps map[string][]string
+}
+
+// Program reports whether a text can be the path of a laptop's program: a whole one, without "." and ".." in it.
+func Program(file string) bool {
+	return strings.HasPrefix(file, "/") && path.Clean(file) == file && file != "/"
 }
 
 // Selection is whom a document is for, in the vendor's words. A list that is empty is about everybody.

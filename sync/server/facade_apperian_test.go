@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/warderd/warder/sync/server/api"
 	"github.com/warderd/warder/sync/server/store/postgrestest"
 )
 
@@ -77,6 +78,12 @@ func TestApperianSeed(t *testing.T) {
 	c.xwant(204, "", "DELETE", "/v2/policies/configurations/"+id+"/", "")
 	c.xwant(404, "*", "GET", "/v2/policies/configurations/"+id, "")
 
+	out = c.xwant(200, "*", "POST", "/v2/policies/com.apperian.app-usage/configurations", `{"name":"x"}`)
+	id = regexp.MustCompile(`"id":"([^"]*)"`).FindStringSubmatch(out)[1]
+	if out := c.xwant(200, "*", "PUT", "/v2/policies/configurations/"+id, `{"name":null}`); !strings.Contains(out, `"name":null`) {
+		t.Error(out)
+	}
+
 	// An app.
 	const path = "/v2/applications/" + app + "/policies"
 	c.xwant(200, `{"status":{"code":0,"description":"NO POLICIES"},"previous_version_configurations":[],"configurations":[]}`, "GET", path+"/", "")
@@ -98,6 +105,10 @@ func TestApperianSeed(t *testing.T) {
 	c.xwant(200, `{"configurations":[]}`, "POST", path, `{"configurations":[]}`)
 	if out := c.xwant(200, "*", "GET", path, ""); !strings.Contains(out, "open-webpage-url") {
 		t.Error("an empty list does something")
+	}
+	// What is ignored is ignored, whatever it is; what has no counterpart stays as it was written beside days that are printed.
+	if out := c.xwant(200, "*", "POST", path, `{"configurations":[{"policy_id":"com.apperian.access-control","id":7,"configuration":{"access_date_range":{"start":"2017-11-16","END":"2017-11-17","end":"2030-11-21","x":{"a":"<b>"}}}}]}`); !strings.Contains(out, `{"start":"11/16/2017","END":"2017-11-17","end":"11/21/2030","x":{"a":"<b>"}}`) {
+		t.Error(out)
 	}
 	c.xwant(204, "", "DELETE", path, "")
 	c.xwant(204, "", "DELETE", path, "")
@@ -122,6 +133,8 @@ func TestApperianLife(t *testing.T) {
 				o.Database = postgrestest.URL(t)
 			}
 			c := facaded(t, "apperian", o, "app:"+app+"=/usr/bin/mail", "app:"+app+"=/usr/lib/mail/mail")
+			o.Facades = []Facade{{Vendor: "apperian", Listen: "127.0.0.1:0", FacadeOptions: api.FacadeOptions{Apps: map[string][]string{app: {"/usr/bin/mail"}}}}}
+			o.FacadeReady = func(_, at string) { c.at = at }
 			l := c.laptop("a")
 			before := l.sync()
 			const path = "/v2/applications/" + app + "/policies"
@@ -145,7 +158,20 @@ func TestApperianLife(t *testing.T) {
 			if status, _ := c.call(c.admin, "PUT", "/policies/"+id, `{"policy_data":{}}`); status != 409 {
 				t.Errorf("%d", status)
 			}
+			// An app that the operator has taken out stays as it is, and can be removed.
+			c.stop()
+			c.serve(Options{HTTP: true, Facades: []Facade{{Vendor: "apperian", Listen: "127.0.0.1:0"}}, FacadeReady: func(_, at string) { c.at = at }, Database: o.Database})
+			c.xwant(404, "*", "POST", path, `{"configurations":[{"policy_id":"com.apperian.app-usage"}]}`)
+			if out := c.xwant(200, "*", "GET", path, ""); !strings.Contains(out, `"code":1`) {
+				t.Error(out)
+			}
 			c.xwant(204, "", "DELETE", path, "")
+			if got := toJSON(c.ok(200, "GET", "/policies/"+id, "")); !strings.Contains(got, `"active":false`) {
+				t.Errorf("%s", got)
+			}
+			c.stop()
+			c.serve(o)
+			l = c.laptop("b")
 			if l.sync().ID != before.ID {
 				t.Error("what was removed is in force")
 			}
@@ -187,6 +213,11 @@ func TestApperianRefuses(t *testing.T) {
 		"GET by a user":      {c.reads, "GET", "/v2/policies/com.apperian.app-usage/configurations/", `{"name":"x"}`, 403, `needs the role admin`},
 		"a preset's list":    {c.full, "POST", "/v2/policies/configurations/x", `{}`, 405, `{"error":"`},
 		"below a policy":     {c.full, "GET", "/v2/policies/com.apperian.app-usage/x", "", 404, `no such resource`},
+		"another case":       {c.full, "POST", path, `{"configurations":[{"policy_id":"com.apperian.app-usage","AUTH_required":true}]}`, 400, `{"error":"`},
+		"HEAD with a body":   {c.full, "HEAD", "/v2/policies/com.apperian.app-usage/configurations/", `{"name":"x"}`, 405, ``},
+		"DELETE by a policy": {c.full, "DELETE", "/v2/policies/configurations/com.apperian.app-usage/", "", 404, `there is no preset`},
+		"a cut login":        {"", "POST", "/users/authenticate", `{"user_id":"x","pass`, 400, `not what this call takes`},
+		"{} with a GET":      {c.full, "GET", "/v2/policies", `{}`, 200, `{"policies":[`},
 		"no preset":          {c.full, "PUT", "/v2/policies/configurations/com.apperian.app-usage/", `{"name":"x"}`, 404, `there is no preset`},
 		"an empty preset":    {c.full, "POST", "/v2/policies/com.apperian.app-usage/configurations/", `{"field1":"value1"}`, 400, `is required`},
 		"too large":          {c.full, "POST", path, strings.Repeat(" ", 300<<10), 413, `{"error":"`},

@@ -499,7 +499,8 @@ func TestWSO2Login(t *testing.T) {
 
 func TestParseFacade(t *testing.T) {
 	for s, want := range map[string]string{"wso2": "VENDOR=ADDRESS", "acme=:1": "one of", "wso2=9443": "host:port", "wso2=:9443,android:solaris": "android:solaris",
-		"wso2=:9443,": `received ""`, "wso2=:9443,:linux": ":linux"} {
+		"wso2=:9443,": `received ""`, "wso2=:9443,:linux": ":linux",
+		"apperian=:1,app:x=/": "app:x=/", "apperian=:1,app:x=/a/../b": "app:x", "apperian=:1,app:x=a": "app:x", "apperian=:1,app:x=/a,app:x=/a": "app:x", "manageengine=:1,app:x=/a": "app:x", "manageengine=:1,android:linux": "android"} {
 		if _, err := ParseFacade(s); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", s, err)
 		}

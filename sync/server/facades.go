@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/warderd/warder/sync/dialect"
 	"github.com/warderd/warder/sync/server/api"
 	"github.com/warderd/warder/sync/server/facade"
 	"github.com/warderd/warder/sync/server/facade/apperian"
@@ -54,7 +55,7 @@ func ParseFacade(s string) (Facade, error) {
 		kind, platform, is := strings.Cut(p, ":")
 		app, program, isApp := strings.Cut(platform, "=")
 		switch {
-		case kind == "app" && isApp && app != "" && strings.HasPrefix(program, "/"):
+		case kind == "app" && isApp && f.Vendor == "apperian" && app != "" && !strings.Contains(app, "/") && dialect.Program(program) && !slices.Contains(f.Apps[app], program):
 			if f.Apps == nil {
 				f.Apps = map[string][]string{}
 			}
@@ -70,7 +71,7 @@ func ParseFacade(s string) (Facade, error) {
 			kind = strings.ToLower(kind)
 			f.Types[kind] = append(f.Types[kind], platform)
 		default:
-			return f, fmt.Errorf("after the address of %s comes whole, envelope or TYPE:PLATFORM with linux, windows or darwin (wso2), or app:ID=PATH (received %q)", f.Vendor, p)
+			return f, fmt.Errorf("after the address of %s comes whole, envelope or TYPE:PLATFORM with linux, windows or darwin (wso2), or app:ID=PATH with the path of a program, once (apperian) (received %q)", f.Vendor, p)
 		}
 	}
 	return f, nil

@@ -39,7 +39,7 @@ func (a *API) Facade(v *facade.Vendor, o FacadeOptions) http.Handler {
 	allowed := map[string][]string{}
 	for i := range v.Routes {
 		r := &v.Routes[i]
-		ours := &route{method: r.Method, path: r.Path, access: viewer, endpoint: endpoint{facade: v.Name, most: max(r.Body, 1)}}
+		ours := &route{method: r.Method, path: r.Path, access: viewer, endpoint: endpoint{facade: v.Name, most: max(r.Body, 1<<10)}}
 		switch r.Access {
 		case facade.Admin:
 			ours.access = admin

@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/warderd/warder/sync/dialect"
 	"github.com/warderd/warder/sync/server/store"
@@ -125,7 +126,7 @@ func misspelled(raw json.RawMessage, t reflect.Type) string {
 			return ""
 		}
 		for i := range t.NumField() {
-			name := t.Field(i).Tag.Get("json")
+			name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
 			for given, value := range fields {
 				if given != name && strings.EqualFold(given, name) {
 					return given
@@ -139,6 +140,11 @@ func misspelled(raw json.RawMessage, t reflect.Type) string {
 		}
 	}
 	return ""
+}
+
+// Printable reports whether a text has no control characters; with lines it may have several.
+func Printable(s string, lines bool) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) && !(lines && strings.ContainsRune("\n\r\t", r)) })
 }
 
 // ShortID is the id of a text that never changes, in the vendors' form of 22 characters.

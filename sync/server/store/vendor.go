@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -197,7 +199,7 @@ func (s *Store) putVendor(ctx context.Context, tx *sql.Tx, now time.Time, d *Ven
 	_, err := tx.ExecContext(ctx, `INSERT INTO vendor_documents (`+vendorColumns+`) VALUES `+s.values(1, 10)+update, d.Vendor, d.Kind, number, d.Name, policy,
 		state, report, document, ms(created), ms(now))
 	d.Number, d.CreatedAt, d.UpdatedAt = number, created, now
-	return vendorLine{action: action, subject: fmt.Sprintf("%s:%d", d.Vendor, number)}, err
+	return vendorLine{action: action, subject: d.Vendor + ":" + cmp.Or(d.Name, strconv.FormatInt(number, 10))}, err
 }
 
 // lockPolicies locks the policies of a change in the order of their ids, as every transaction does that locks several.

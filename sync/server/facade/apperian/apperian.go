@@ -5,6 +5,7 @@ package apperian
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -83,7 +84,11 @@ func authenticate(c *facade.Call) (facade.Answer, error) {
 		User     string `json:"user_id"`
 		Password string `json:"password"`
 	}
-	if json.Unmarshal(c.Body, &in) != nil {
+	if strings.HasPrefix(strings.TrimSpace(string(c.Body)), "{") {
+		if facade.Decode(c.Body, &in) != nil {
+			return facade.Answer{}, malformed()
+		}
+	} else {
 		form, err := facade.Form(c)
 		if err != nil {
 			return facade.Answer{}, malformed()
@@ -213,25 +218,25 @@ const (
 
 // dates reads a range of days.
 func dates(raw json.RawMessage) (days, error) {
-	var d struct {
-		Start *string `json:"start"`
-		End   *string `json:"end"`
-	}
-	if json.Unmarshal(raw, &d) != nil || len(raw) == 0 || raw[0] != '{' {
-		return days{}, fmt.Errorf("must be an object with start and end")
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(raw, &fields) != nil || fields == nil {
+		return days{}, errors.New("must be an object with start and end")
 	}
 	var out days
 	for _, x := range []struct {
-		name  string
-		given *string
-		to    *string
-	}{{"start", d.Start, &out.Start}, {"end", d.End, &out.End}} {
-		if x.given == nil || *x.given == "" {
+		name string
+		to   *string
+	}{{"start", &out.Start}, {"end", &out.End}} {
+		given := ""
+		if v := fields[x.name]; len(v) > 0 && json.Unmarshal(v, &given) != nil {
+			return days{}, fmt.Errorf("%s must be a text", x.name)
+		}
+		if given == "" {
 			continue
 		}
-		t, err := time.Parse(isoDay, *x.given)
+		t, err := time.Parse(isoDay, given)
 		if err != nil {
-			t, err = time.Parse(printedDay, *x.given)
+			t, err = time.Parse(printedDay, given)
 		}
 		if err != nil {
 			return days{}, fmt.Errorf("%s must be a day, as 2017-11-16 or 11/16/2017", x.name)
@@ -241,7 +246,7 @@ func dates(raw json.RawMessage) (days, error) {
 	if out.Start != "" && out.End != "" {
 		a, _ := time.Parse(printedDay, out.Start)
 		if b, _ := time.Parse(printedDay, out.End); b.Before(a) {
-			return days{}, fmt.Errorf("ends before it starts")
+			return days{}, errors.New("ends before it starts")
 		}
 	}
 	return out, nil
@@ -254,39 +259,21 @@ func printed(policy string, raw json.RawMessage) json.RawMessage {
 		return json.RawMessage("null")
 	}
 	r := fields["access_date_range"]
-	if policy != "com.apperian.access-control" || len(r) == 0 || r[0] != '{' {
-		return raw
-	}
 	d, err := dates(r)
-	if err != nil {
+	if policy != "com.apperian.access-control" || err != nil {
 		return raw
 	}
-	var was map[string]json.RawMessage
-	_ = json.Unmarshal(r, &was) // which dates has read
 	for name, day := range map[string]string{"start": d.Start, "end": d.End} {
-		if _, is := was[name]; is && day != "" {
-			was[name], _ = json.Marshal(day)
+		if day == "" {
+			continue
+		}
+		if r, err = facade.Replace(r, name, json.RawMessage(strconv.Quote(day))); err != nil {
+			return raw
 		}
 	}
-	out, err := facade.Replace(raw, "access_date_range", orderedDays(was))
+	out, err := facade.Replace(raw, "access_date_range", r)
 	if err != nil {
 		return raw
 	}
 	return out
-}
-
-// orderedDays is a range with its start first, as it is printed.
-func orderedDays(was map[string]json.RawMessage) json.RawMessage {
-	var parts []string
-	for _, name := range []string{"start", "end"} {
-		if v, is := was[name]; is {
-			parts = append(parts, fmt.Sprintf("%q:%s", name, v))
-			delete(was, name)
-		}
-	}
-	rest, _ := json.Marshal(was)
-	if len(was) > 0 {
-		parts = append(parts, strings.Trim(string(rest), "{}"))
-	}
-	return json.RawMessage("{" + strings.Join(parts, ",") + "}")
 }

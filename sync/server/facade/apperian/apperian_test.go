@@ -37,7 +37,7 @@ func FuzzConfiguration(f *testing.F) {
 		if err := json.Unmarshal(out, &again); err != nil {
 			t.Fatalf("%s: %v", out, err)
 		}
-		if _, err := publication(c, "a", &store.VendorDocument{}, []configuration{{Policy: d.id, Configuration: s.Configuration}}); err != nil {
+		if _, err := publication(c, "a", &store.VendorDocument{}, []configuration{{processed: processed{Policy: d.id, Configuration: s.Configuration}}}); err != nil {
 			t.Fatalf("%s: %v", out, err)
 		}
 	})

@@ -175,11 +175,20 @@ func readPreset(c *facade.Call, d *definition, was preset) (json.RawMessage, err
 	if facade.Decode(c.Body, &in) != nil {
 		return nil, malformed()
 	}
-	if in.Name == nil && in.Enabled == nil && in.Auth == nil && in.Configuration == nil {
+	var given map[string]json.RawMessage
+	if json.Unmarshal(c.Body, &given) != nil {
+		return nil, malformed()
+	}
+	some := false
+	for _, name := range []string{"name", "enabled_by_default", "auth_required", "configuration"} {
+		_, is := given[name]
+		some = some || is
+	}
+	if !some {
 		return nil, invalid("configuration", "is required")
 	}
 	in.Policy = d.id
-	if in.Name == nil {
+	if _, is := given["name"]; !is { // null takes it away
 		in.Name = was.Name
 	}
 	if in.Enabled == nil {
@@ -191,8 +200,8 @@ func readPreset(c *facade.Call, d *definition, was preset) (json.RawMessage, err
 	if in.Configuration == nil {
 		in.Configuration = was.Configuration
 	}
-	if in.Name != nil && (utf8.RuneCountInString(*in.Name) > 255 || *in.Name != enforce.Plain(*in.Name)) {
-		return nil, invalid("name", "must have at most 255 characters that are printed")
+	if in.Name != nil && (utf8.RuneCountInString(*in.Name) > 255 || !facade.Printable(*in.Name, false)) {
+		return nil, invalid("name", "must have at most 255 characters, and no control characters")
 	}
 	if err := d.check(in.Configuration); err != nil {
 		return nil, err
@@ -203,7 +212,7 @@ func readPreset(c *facade.Call, d *definition, was preset) (json.RawMessage, err
 // createByGet is createPreset as the documentation prints it: a GET with a body.
 func createByGet(c *facade.Call) (facade.Answer, error) {
 	switch {
-	case len(c.Body) == 0:
+	case len(c.Body) == 0, c.Method != http.MethodGet: // HEAD is one for a mux
 		return facade.Answer{}, &facade.Problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Message: "POST makes a preset; GET policies/{policy} lists them"}
 	case !c.Admin:
 		return facade.Answer{}, &facade.Problem{Status: http.StatusForbidden, Code: "forbidden", Message: "this needs the role admin; the token has viewer"}
@@ -239,10 +248,13 @@ func createPreset(c *facade.Call) (facade.Answer, error) {
 	return facade.JSON(http.StatusOK, map[string]shownPreset{"configuration": s.shown(false, false)})
 }
 
-// presetIn is the preset in a path: by its id, or, as the documentation prints it once, by that of a policy that has one alone.
-func presetIn(docs []*store.VendorDocument, id string) (*stored, error) {
+// presetIn is the preset in a path: by its id, or, as the documentation prints it once for PUT, by that of a policy that has one alone.
+func presetIn(docs []*store.VendorDocument, id string, put bool) (*stored, error) {
 	var of []*stored
 	d := definitionOf(id)
+	if !put {
+		d = nil
+	}
 	for _, x := range docs {
 		s, err := openPreset(x)
 		if err != nil {
@@ -269,7 +281,7 @@ func getPreset(c *facade.Call) (facade.Answer, error) {
 	if err != nil {
 		return facade.Answer{}, err
 	}
-	s, err := presetIn(docs, c.PathValue("below"))
+	s, err := presetIn(docs, c.PathValue("below"), false)
 	if err != nil {
 		return facade.Answer{}, err
 	}
@@ -279,7 +291,7 @@ func getPreset(c *facade.Call) (facade.Answer, error) {
 func putPreset(c *facade.Call) (facade.Answer, error) {
 	var s *stored
 	err := c.Fleet.Change(presetKind, func(have []*store.VendorDocument) (*facade.Update, error) {
-		was, err := presetIn(have, c.PathValue("below"))
+		was, err := presetIn(have, c.PathValue("below"), true)
 		if err != nil {
 			return nil, err
 		}
@@ -306,7 +318,7 @@ func putPreset(c *facade.Call) (facade.Answer, error) {
 
 func deletePreset(c *facade.Call) (facade.Answer, error) {
 	err := c.Fleet.Change(presetKind, func(have []*store.VendorDocument) (*facade.Update, error) {
-		s, err := presetIn(have, c.PathValue("below"))
+		s, err := presetIn(have, c.PathValue("below"), false)
 		if err != nil {
 			return nil, err
 		}
@@ -324,12 +336,18 @@ const (
 
 var statusNames = map[int]string{noPolicies: "NO POLICIES", signed: "POLICIES AND SIGNED"}
 
-// configuration is one that is applied. What the console does not process of it is not taken, as there.
-type configuration struct {
+// processed is what the console processes of an entry; what else it has is ignored, as there.
+type processed struct {
 	Policy        string          `json:"policy_id"`
 	Configuration json.RawMessage `json:"configuration,omitempty"`
 	Auth          *bool           `json:"auth_required,omitempty"`
-	ID            string          `json:"id"`
+	Enabled       *bool           `json:"enabled_by_default,omitempty"` // for the console's form
+}
+
+// configuration is one that is applied.
+type configuration struct {
+	processed
+	ID string `json:"id"`
 }
 
 // shownApplied is one as the list answers it.
@@ -352,9 +370,15 @@ type apperian struct {
 	applying sync.Map // apps, while something is applied to them
 }
 
-// appOf is the app in a path, if the operator has said which programs it is.
+// appOf is the app in a path, if the operator has said which programs it is, or something was applied to it when that was so.
 func appOf(c *facade.Call) (string, error) {
 	app := c.PathValue("application")
+	if c.Method != http.MethodPost && len(c.Apps[app]) == 0 {
+		docs, err := c.Fleet.Documents(appKind)
+		if err != nil || of(docs, app) != nil {
+			return app, err
+		}
+	}
 	if len(c.Apps[app]) == 0 {
 		return "", facade.NotFound(fmt.Sprintf("there is no application %q: serve --facade apperian=ADDRESS,app:ID=PATH says which programs of a laptop one is", enforce.Plain(app)))
 	}
@@ -434,7 +458,7 @@ func (f *apperian) apply(c *facade.Call) (facade.Answer, error) {
 		return facade.Answer{}, err
 	}
 	var in struct {
-		List *[]configuration `json:"configurations"`
+		List *[]processed `json:"configurations"`
 	}
 	if facade.Decode(c.Body, &in) != nil {
 		return facade.Answer{}, malformed()
@@ -442,7 +466,10 @@ func (f *apperian) apply(c *facade.Call) (facade.Answer, error) {
 	if in.List == nil {
 		return facade.Answer{}, invalid("configurations", "is required")
 	}
-	list := *in.List
+	var list []configuration
+	for _, x := range *in.List {
+		list = append(list, configuration{processed: x})
+	}
 	if len(list) == 0 { // which does nothing, as there
 		return facade.JSON(http.StatusOK, map[string][]shownApply{"configurations": {}})
 	}

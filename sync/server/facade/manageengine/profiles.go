@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/warderd/warder/enforce"
@@ -298,8 +297,7 @@ func (n *named) into(d *document) error {
 		if x.given == nil {
 			continue
 		}
-		control := func(r rune) bool { return unicode.IsControl(r) && (x.least > 0 || !strings.ContainsRune("\n\r\t", r)) }
-		if l := utf8.RuneCountInString(*x.given); l < x.least || l > x.most || strings.ContainsFunc(*x.given, control) || x.least > 0 && strings.TrimSpace(*x.given) == "" {
+		if l := utf8.RuneCountInString(*x.given); l < x.least || l > x.most || !facade.Printable(*x.given, x.least == 0) || x.least > 0 && strings.TrimSpace(*x.given) == "" {
 			return invalid(x.field, fmt.Sprintf("must have %d to %d characters, and no control characters", x.least, x.most))
 		}
 		*x.to = *x.given
