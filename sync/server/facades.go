@@ -19,6 +19,7 @@ import (
 	"github.com/warderd/warder/sync/server/facade"
 	"github.com/warderd/warder/sync/server/facade/apperian"
 	"github.com/warderd/warder/sync/server/facade/manageengine"
+	"github.com/warderd/warder/sync/server/facade/mocana"
 	"github.com/warderd/warder/sync/server/facade/wso2"
 )
 
@@ -33,6 +34,7 @@ type Facade struct {
 // facades are those that there are.
 var facades = map[string]func(*Facade) *facade.Vendor{
 	"apperian":     func(*Facade) *facade.Vendor { return apperian.Facade() },
+	"mocana":       func(*Facade) *facade.Vendor { return mocana.Facade() },
 	"manageengine": func(*Facade) *facade.Vendor { return manageengine.Facade() },
 	"wso2":         func(f *Facade) *facade.Vendor { return wso2.Facade(wso2.Options{Enveloped: f.Enveloped}) },
 }
@@ -55,7 +57,7 @@ func ParseFacade(s string) (Facade, error) {
 		kind, platform, is := strings.Cut(p, ":")
 		app, program, isApp := strings.Cut(platform, "=")
 		switch {
-		case kind == "app" && isApp && f.Vendor == "apperian" && app != "" && !strings.Contains(app, "/") && dialect.Program(program) && !slices.Contains(f.Apps[app], program):
+		case kind == "app" && isApp && (f.Vendor == "apperian" || f.Vendor == "mocana") && app != "" && !strings.Contains(app, "/") && dialect.Program(program) && !slices.Contains(f.Apps[app], program):
 			if f.Apps == nil {
 				f.Apps = map[string][]string{}
 			}
@@ -71,7 +73,7 @@ func ParseFacade(s string) (Facade, error) {
 			kind = strings.ToLower(kind)
 			f.Types[kind] = append(f.Types[kind], platform)
 		default:
-			return f, fmt.Errorf("after the address of %s comes whole, envelope or TYPE:PLATFORM with linux, windows or darwin (wso2), or app:ID=PATH with the path of a program, once (apperian) (received %q)", f.Vendor, p)
+			return f, fmt.Errorf("after the address of %s comes whole, envelope or TYPE:PLATFORM with linux, windows or darwin (wso2), or app:ID=PATH with the path of a program, once (apperian, mocana) (received %q)", f.Vendor, p)
 		}
 	}
 	return f, nil

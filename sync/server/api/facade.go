@@ -155,7 +155,7 @@ func (a *API) runFacade(v *facade.Vendor, o *FacadeOptions, r *facade.Route, q *
 		return x, bad("the query cannot be read: " + err.Error())
 	}
 	q.Request = q.WithContext(store.WithActor(q.Context(), store.Actor{By: cmp.Or(q.by, v.Name), Request: q.id}))
-	c := &facade.Call{Request: q.Request, Body: q.body, Query: query, By: q.by, Admin: q.role == "admin", Now: q.now, Fleet: &facadeFleet{a, v, q}, Types: o.Types, Apps: o.Apps, Whole: o.Whole}
+	c := &facade.Call{Request: q.Request, Body: q.body, Query: query, By: q.by, Admin: q.role == "admin", Now: q.now, Fleet: &facadeFleet{a, v, q}, Types: o.Types, Apps: o.Apps, HTTPS: a.TLS, Whole: o.Whole}
 	return r.Do(c)
 }
 

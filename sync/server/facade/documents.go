@@ -156,6 +156,13 @@ func ShortID(text string) string {
 // NewShortID is an id of that form that nobody has.
 func NewShortID() string { return ShortID(rand.Text()) }
 
+// Compact is JSON without blanks between its parts.
+func Compact(raw json.RawMessage) (json.RawMessage, error) {
+	var b bytes.Buffer
+	err := json.Compact(&b, raw)
+	return b.Bytes(), err
+}
+
 // Without takes a field out of an object, whose other fields stay in their order.
 func Without(object json.RawMessage, name string) (json.RawMessage, error) {
 	return Replace(object, name, nil)

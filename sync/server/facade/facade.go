@@ -58,6 +58,7 @@ type Call struct {
 	Fleet Fleet
 	Types map[string][]string // the vendor's kinds of devices, and which of ours they are
 	Apps  map[string][]string // the programs of a laptop that the vendor's apps are, by their ids
+	HTTPS bool                // the server itself uses TLS
 	Whole bool                // what is asked of a part of a device may be done to the whole machine
 }
 
