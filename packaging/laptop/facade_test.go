@@ -11,12 +11,13 @@ import (
 
 // anotherConsole: a policy that a client of WSO2's writes is held by the laptop in each mode, and that console's call says how. A profile of
 // ManageEngine's is held when it is published, its second version then, and nothing when it is in the trash; what is applied to an app of
-// Apperian's reaches the laptop, and its report says what of it there is no section for.
+// Apperian's reaches the laptop, and its report says what of it there is no section for; what an app of Mocana's is secured with is held, also
+// when the profile is in the archive.
 func anotherConsole(t *testing.T, r *rig) {
 	r.set(`{"policy_data":{}}`)
 	r.sh(`systemctl stop policy-server; systemd-run -q --unit=policy-server --property=Restart=no /srv/warder-server serve --data /srv/server ` +
-		`--listen 127.0.0.1:8443 --interval 30s --facade wso2=127.0.0.1:9443 --facade manageengine=127.0.0.1:9444,whole --facade apperian=127.0.0.1:9445,app:mail=/usr/bin/mail
-for f in wso2 manageengine apperian; do /srv/warder-server token create --data /srv/server --facade $f --role admin --ttl 24h >/root/console-$f || exit 1; done; ln -s console-wso2 /root/console`)
+		`--listen 127.0.0.1:8443 --interval 30s --facade wso2=127.0.0.1:9443 --facade manageengine=127.0.0.1:9444,whole --facade apperian=127.0.0.1:9445,app:mail=/usr/bin/mail --facade mocana=127.0.0.1:9446,app:mail=/usr/bin/mail,whole
+for f in wso2 manageengine apperian mocana; do /srv/warder-server token create --data /srv/server --facade $f --role admin --ttl 24h >/root/console-$f || exit 1; done; ln -s console-wso2 /root/console`)
 	const at = `https://127.0.0.1:9443/api/device-mgt/v1.0`
 	call := func(method, path, body string) string {
 		t.Helper()
@@ -90,6 +91,22 @@ JSON`, method, at, path, body)
 	contains(t, r.curl("GET", "/policies/"+made("apperian:mail"), ""), "no section for it yet")
 	r.sh(app + " -X DELETE")
 	r.until("what was removed from an app is not in force", "/devices", `^"id":"policy-default","version":`)
+
+	// Mocana's: a session, and a profile that is archived and still enforced.
+	rest := `curl -sk --fail-with-body -b /root/cookies https://127.0.0.1:9446/mocana-app-control/rest`
+	r.sh(`curl -sk --fail-with-body -c /root/cookies -d j_username=x -d j_password=$(cat /root/console-mocana) https://127.0.0.1:9446/mocana-app-control/rest/user/ping/j_security_check`)
+	r.sh(`echo '{"privacyScreen":"1"}' >/root/profile.json; ` + rest + `/profile -F name=P -F type=data_sharing -F data=@/root/profile.json | sed 's/.*"profile_id":"\([^"]*\)".*/\1/' >/root/profile`)
+	r.sh(rest + `/app-market/policy -F appID=mail -F 'policyCodes[]=POLICY_CODE_DATA_SHARING' -F data_sharing_profile_id=$(cat /root/profile)`)
+	r.curl("POST", "/assignments", `{"policy_id":"`+made("mocana:mail")+`","target":{},"priority":500}`)
+	const kept = `warder status --json | grep -q '"setting": "dlp.screenshot_allowed"'`
+	r.wait("what the app is secured with is in force", kept)
+	contains(t, r.sh(rest+`/profile/$(cat /root/profile) -X DELETE`), `"status":"OK"`)
+	contains(t, r.try(rest+`/profile/$(cat /root/profile)`).Out, `"status":"Error"`)
+	r.sh("warder check-in")
+	r.sh(kept)
+	contains(t, r.sh(rest+`/app-market/mail`), "POLICY_CODE_DATA_SHARING")
+	r.sh(rest + `/app-market/policy/mail -X DELETE`)
+	r.until("what was taken off is not in force", "/devices", `^"id":"policy-default","version":`)
 	r.unplug("s9")
 	r.gone("2-1")
 	r.settled()
