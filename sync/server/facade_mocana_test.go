@@ -123,6 +123,14 @@ func TestMocanaSeed(t *testing.T) {
 	out = c.restWant(200, `{"app_policy":{"profile_id":"GUID"},"message":""}`, "POST", "/app-policy/vpn-profile", append([]string{"profileId", ""}, tunnel...)...)
 	v := guids.FindString(out)
 	c.restWant(200, `{"app_policy":{"profile_id":"GUID"},"message":""}`, "POST", "/app-policy/vpn-profile/", "profileId", v, "profileName", "TestProfile psk", "vpnServerAddr", "172.16.31.3", "vpnAuthMethod", "key")
+	c.restWant(200, "*", "POST", "/profile/"+v, "desc", "one", "data", `{"vpnServerAddr":"a","vpnPsk":"secret"}`)
+	if out := c.restWant(200, "*", "POST", "/profile/"+v, "desc", ""); !strings.Contains(out, `"profile_desc":""`) || !strings.Contains(out, "secret") {
+		t.Error(out)
+	}
+	if _, out, _ := c.rest(c.reads, "GET", "/profile/"+v, "", ""); strings.Contains(out, "secret") || !strings.Contains(out, `vpnPsk`) {
+		t.Error(out)
+	}
+	c.restWant(200, `{"app_policy":{"profile_id":"GUID"},"message":""}`, "POST", "/app-policy/vpn-profile/", "profileId", v, "profileName", "TestProfile psk", "vpnServerAddr", "172.16.31.3", "vpnAuthMethod", "key")
 	if out := c.restWant(200, "*", "GET", "/profile/"+v); !strings.Contains(out, `172.16.31.3`) || strings.Contains(out, "vpnPsk") {
 		t.Error(out)
 	}
@@ -145,6 +153,16 @@ func TestMocanaLogin(t *testing.T) {
 	}
 	if status, out, h := c.rest("", "GET", "/user/ping", "", ""); status != 401 || !strings.HasPrefix(out, "<!DOCTYPE html>") || h.Get("Content-Type") != "text/html;charset=UTF-8" || strings.Contains(out, "Bearer") {
 		t.Errorf("%d %s", status, out)
+	}
+	if status, out, _ := c.ask("", "POST", mocanaBase+"/profile", "name=x&type=dar&data={}", "Cookie", "JSESSIONID="+c.full, "Content-Type", "application/x-www-form-urlencoded", "Origin", "https://evil.example.com"); status != 403 || !strings.Contains(out, `"status":"Error"`) {
+		t.Errorf("%d %s", status, out)
+	}
+	body, kind := parts(t, "j_username", "a", "j_password", c.full)
+	if status, out, _ := c.rest("", "POST", check, body, kind); status != 200 || !strings.Contains(out, `"ua_admin":"1"`) {
+		t.Errorf("%d %s", status, out)
+	}
+	if status, _, _ := c.rest("", "POST", check+"?j_password="+c.full, "j_username=a", "application/x-www-form-urlencoded"); status != 401 {
+		t.Errorf("a token in an address: %d", status)
 	}
 	if status, out, _ := c.rest("", "POST", check, "j_username=a&j_password=guess", "application/x-www-form-urlencoded"); status != 401 || !strings.Contains(out, `"status":"Error"`) {
 		t.Errorf("%d %s", status, out)
@@ -217,6 +235,19 @@ func TestMocanaLife(t *testing.T) {
 			if l.sync(); strings.Contains(l.rules, `"screenshot_allowed":false`) {
 				t.Errorf("%s", l.rules)
 			}
+			// One of several is taken off, by its code or its id, and the others stay; inline data can be read by its id.
+			out = c.restWant(200, "*", "POST", "/app-market/policy", "appID", "mail", "policyCodes[]", "POLICY_CODE_DATA_SHARING", "policyCodes[]", "POLICY_CODE_DAR", "dar_profile_data", `{"darEnabled":"1"}`, "data_sharing_profile_data", `{"privacyScreen":"1"}`)
+			inline := regexp.MustCompile(`"policy_profile_data":"([^"]*)"`).FindAllStringSubmatch(out, -1)
+			if len(inline) != 2 || strings.Contains(out, "data_sharing_profile_id") {
+				t.Fatal(out)
+			}
+			for _, m := range inline {
+				c.restWant(200, "*", "GET", "/profile/data/"+m[1])
+			}
+			c.restWant(200, `{"message":"","status":"OK"}`, "DELETE", "/app-market/policy/mail", "policyCodes[]", "POLICY_CODE_DAR")
+			if l.sync(); !strings.Contains(l.rules, `"screenshot_allowed":false`) || strings.Contains(l.rules, "encryption") {
+				t.Errorf("%s", l.rules)
+			}
 			c.restWant(200, `{"message":"","status":"OK"}`, "DELETE", "/app-market/policy/mail")
 			if l.sync().ID != before.ID {
 				t.Error("what was taken off is in force")
@@ -234,23 +265,27 @@ func TestMocanaRefuses(t *testing.T) {
 		status              int
 		want                string
 	}{
-		"a wrong session":   {"x.y.z", "GET", "/profile/catalog", nil, 401, "<!DOCTYPE html>"},
-		"of the API":        {c.admin, "GET", "/profile/catalog", nil, 401, "<!DOCTYPE html>"},
-		"who may only read": {c.reads, "POST", "/profile", []string{"name", "x", "type", "dar", "data", "{}"}, 403, `"status":"Error"`},
-		"cut":               {c.full, "POST", "/profile", []string{"name", "x", "type", "client_certs", "data", `{"clientCertsUrlMatchingRules":[`}, 400, `{"message":"data must be an object in JSON","status":"Error"}`},
-		"no data":           {c.full, "POST", "/profile", []string{"name", "x", "type", "dar"}, 400, `data is required`},
-		"a placeholder":     {c.full, "POST", "/profile", []string{"field1", "value1"}, 400, `data is required`},
-		"a list":            {c.full, "POST", "/profile", []string{"name", "x", "type", "dar", "data", "[]"}, 400, `must be an object`},
-		"no name":           {c.full, "POST", "/profile", []string{"type", "dar", "data", "{}"}, 400, `name must`},
-		"twice":             {c.full, "POST", "/profile", []string{"name", "x", "name", "y", "type", "dar", "data", "{}"}, 400, `comes twice`},
-		"a name again":      {c.full, "POST", "/profile", []string{"name", "taken", "type", "dar", "data", "{}"}, 409, `there is a profile`},
-		"too large":         {c.full, "POST", "/profile", []string{"name", "x", "type", "dar", "data", strings.Repeat(" ", 300<<10)}, 413, `"status":"Error"`},
-		"no profile":        {c.full, "GET", "/profile/nothing", nil, 404, `there is no profile`},
-		"no app":            {c.full, "GET", "/app-market/other", nil, 404, `app:ID=PATH`},
-		"no policy":         {c.full, "POST", "/app-market/policy", []string{"appID", "mail", "policyCodes[]", "POLICY_CODE_NOTHING"}, 400, `is no policy`},
-		"no server":         {c.full, "POST", "/app-policy/vpn-profile", []string{"profileName", "x"}, 400, `vpnServerAddr is required`},
-		"no setting":        {c.full, "GET", "/settings/nothing", nil, 404, `"status":"Error"`},
-		"method":            {c.full, "PATCH", "/profile", nil, 405, `"status":"Error"`},
+		"a wrong session":    {"x.y.z", "GET", "/profile/catalog", nil, 401, "<!DOCTYPE html>"},
+		"of the API":         {c.admin, "GET", "/profile/catalog", nil, 401, "<!DOCTYPE html>"},
+		"who may only read":  {c.reads, "POST", "/profile", []string{"name", "x", "type", "dar", "data", "{}"}, 403, `"status":"Error"`},
+		"cut":                {c.full, "POST", "/profile", []string{"name", "x", "type", "client_certs", "data", `{"clientCertsUrlMatchingRules":[`}, 400, `{"message":"data must be an object in JSON","status":"Error"}`},
+		"no data":            {c.full, "POST", "/profile", []string{"name", "x", "type", "dar"}, 400, `data is required`},
+		"a placeholder":      {c.full, "POST", "/profile", []string{"field1", "value1"}, 400, `data is required`},
+		"a list":             {c.full, "POST", "/profile", []string{"name", "x", "type", "dar", "data", "[]"}, 400, `must be an object`},
+		"no name":            {c.full, "POST", "/profile", []string{"type", "dar", "data", "{}"}, 400, `name must`},
+		"twice":              {c.full, "POST", "/profile", []string{"name", "x", "name", "y", "type", "dar", "data", "{}"}, 400, `comes twice`},
+		"a name again":       {c.full, "POST", "/profile", []string{"name", "taken", "type", "dar", "data", "{}"}, 409, `there is a profile`},
+		"too large":          {c.full, "POST", "/profile", []string{"name", "x", "type", "dar", "data", strings.Repeat(" ", 300<<10)}, 413, `"status":"Error"`},
+		"no profile":         {c.full, "GET", "/profile/nothing", nil, 404, `there is no profile`},
+		"no app":             {c.full, "GET", "/app-market/other", nil, 404, `app:ID=PATH`},
+		"no policy":          {c.full, "POST", "/app-market/policy", []string{"appID", "mail", "policyCodes[]", "POLICY_CODE_NOTHING"}, 400, `is no policy`},
+		"no server":          {c.full, "POST", "/app-policy/vpn-profile", []string{"profileName", "x"}, 400, `vpnServerAddr is required`},
+		"a field for naught": {c.full, "POST", "/app-market/policy", []string{"appID", "mail", "policyCodes[]", "POLICY_CODE_MAP_NEXT", "data_sharing_profile_id", "x"}, 400, `is of no policy that is named here`},
+		"taken off, unknown": {c.full, "DELETE", "/app-market/policy/mail", []string{"policyCode", "POLICY_CODE_DAR"}, 400, `is not what this call takes`},
+		"taken off, no code": {c.full, "DELETE", "/app-market/policy/mail", []string{"policyCodes[]", "POLICY_CODE_NONE"}, 400, `is no policy`},
+		"not UTF-8":          {c.full, "POST", "/profile", []string{"name", "a\xff", "type", "dar", "data", "{}"}, 400, `UTF-8`},
+		"no setting":         {c.full, "GET", "/settings/nothing", nil, 404, `"status":"Error"`},
+		"method":             {c.full, "PATCH", "/profile", nil, 405, `"status":"Error"`},
 	} {
 		body, kind := "", ""
 		if x.pairs != nil {

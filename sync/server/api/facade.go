@@ -139,6 +139,10 @@ func (a *API) runFacade(v *facade.Vendor, o *FacadeOptions, r *facade.Route, q *
 			q.Header.Set("Authorization", "Bearer "+t)
 		}
 	}
+	// Where a session is a cookie, a page of somebody else's could use it; clients that are no browsers say nothing of where they come from.
+	if err = new(http.CrossOriginProtection).Check(plain); err != nil {
+		return x, &problem{status: http.StatusForbidden, code: "forbidden", message: "the call comes from a page of another server"}
+	}
 	if _, err = a.admit(q); err == nil {
 		err = q.read(a, "")
 	}
@@ -166,22 +170,23 @@ type facadeFleet struct {
 	q *request
 }
 
-func (f *facadeFleet) Login(credential string) (string, time.Time, error) {
+func (f *facadeFleet) Login(credential string) (facade.Caller, error) {
 	refused := errors.New("too long")
-	var by string
-	var until time.Time
+	var c facade.Caller
+	var role string
 	if len(credential) <= 8<<10 {
-		by, _, until, refused = f.a.Keys.Admin(credential, f.v.Name, f.q.now)
+		c.By, role, c.Until, refused = f.a.Keys.Admin(credential, f.v.Name, f.q.now)
+		c.Admin = role == "admin"
 	}
-	if refused != nil {
-		err := f.a.limit.failed(f.q.Request, &problem{status: http.StatusUnauthorized, code: "unauthorized", message: "the credential is not valid"})
-		var p *problem
-		if errors.As(err, &p) && p.status == http.StatusUnauthorized { // which each façade says in its own way
-			err = &facade.Problem{Status: p.status, Code: p.code, Message: p.message}
-		}
-		return "", until, err
+	if refused == nil {
+		return c, nil
 	}
-	return by, until, nil
+	err := f.a.limit.failed(f.q.Request, &problem{status: http.StatusUnauthorized, code: "unauthorized", message: "the credential is not valid"})
+	var p *problem
+	if errors.As(err, &p) && p.status == http.StatusUnauthorized { // which each façade says in its own way
+		err = &facade.Problem{Status: p.status, Code: p.code, Message: p.message}
+	}
+	return facade.Caller{}, err
 }
 
 func (f *facadeFleet) Documents(kind string) ([]*store.VendorDocument, error) {

@@ -107,8 +107,15 @@ type Fleet interface {
 	Change(kind string, f func([]*store.VendorDocument) (*Update, error)) error
 	// Device is one device, by its id.
 	Device(id string) (*Device, error)
-	// Login says whose a credential is that came in a body, and when it ends.
-	Login(credential string) (subject string, until time.Time, err error)
+	// Login says whose a credential is that came in a body.
+	Login(credential string) (Caller, error)
+}
+
+// Caller is whose a credential is, and when it ends.
+type Caller struct {
+	By    string
+	Admin bool
+	Until time.Time
 }
 
 // Update is what a call changes.

@@ -98,7 +98,7 @@ func authenticate(c *facade.Call) (facade.Answer, error) {
 	if in.Password == "" {
 		return facade.Answer{}, invalid("password", "is required")
 	}
-	if _, _, err := c.Fleet.Login(in.Password); err != nil {
+	if _, err := c.Fleet.Login(in.Password); err != nil {
 		return facade.Answer{}, err
 	}
 	return facade.JSON(http.StatusOK, map[string]string{"token": in.Password})

@@ -112,7 +112,7 @@ func refresh(c *facade.Call) (facade.Answer, error) {
 	if form.Get("grant_type") != "refresh_token" || secret == "" {
 		return answer(http.StatusOK, map[string]string{"error": "invalid_code"}) // with 200, as there
 	}
-	_, until, err := c.Fleet.Login(secret)
+	who, err := c.Fleet.Login(secret)
 	var p *facade.Problem
 	if errors.As(err, &p) && p.Status == http.StatusUnauthorized {
 		return answer(http.StatusOK, map[string]string{"error": "invalid_code"})
@@ -125,7 +125,7 @@ func refresh(c *facade.Call) (facade.Answer, error) {
 		Domain  string `json:"api_domain"`
 		Type    string `json:"token_type"`
 		Expires int64  `json:"expires_in"`
-	}{secret, "https://" + c.Host, "Bearer", int64(until.Sub(c.Now).Seconds())})
+	}{secret, "https://" + c.Host, "Bearer", int64(who.Until.Sub(c.Now).Seconds())})
 }
 
 // read decodes a body into a struct.

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
-	"strings"
 
 	"github.com/warderd/warder/enforce"
 	"github.com/warderd/warder/sync/dialect"
@@ -19,12 +19,51 @@ const appKind = "app"
 
 // kinds are the vendor's policies, by their codes: which type of profile each takes; "" takes none.
 var kinds = map[string]string{
-	"POLICY_CODE_MAP_NEXT": "", "POLICY_CODE_APP_STORE": "", "POLICY_CODE_FIPS_MAP_NEXT": "", "POLICY_CODE_SECURE_WEB_STACK": "",
+	"POLICY_CODE_MAP_NEXT": "", "POLICY_CODE_APP_STORE": "", "POLICY_CODE_FIPS_MAP_NEXT": "", "POLICY_CODE_SECURE_WEB_STACK": "secure_web_stack",
 	"POLICY_CODE_APP_CUSTOMIZATION": "app_customization", "POLICY_CODE_CLIENT_CERTS": "client_certs", "POLICY_CODE_DAR": "dar",
 	"POLICY_CODE_DATA_SHARING": "data_sharing", "POLICY_CODE_DEVICE_POSTURE": "device_posture", "POLICY_CODE_DIAGNOSTICS": "diagnostics",
-	"POLICY_CODE_END_USER_LICENSE_AGREEMENT": "eula", "POLICY_CODE_LOCAL_AUTH": "local_auth", "POLICY_CODE_MASTER": "master",
+	"POLICY_CODE_END_USER_LICENSE_AGREEMENT": "end_user_license_agreement", "POLICY_CODE_LOCAL_AUTH": "local_auth", "POLICY_CODE_MASTER": "master",
 	"POLICY_CODE_MOCANA_BROWSER": browser, "POLICY_CODE_SECURE_CONNECTION": vpn, "POLICY_CODE_SIGNING": "signing",
 	"POLICY_CODE_TRUSTED_SERVER_CERTS": "trusted_server_certs",
+}
+
+// optional is the type of profile that may be left out.
+const optional = "secure_web_stack"
+
+// codesOf are the policies that a form names, by their codes or their ids.
+func codesOf(f url.Values) ([]string, error) {
+	codes := slices.Concat(f["policyCodes[]"], f["policyCodes"])
+	for _, x := range slices.Concat(f["policyIds[]"], f["policyIds"]) {
+		code := ""
+		for k := range kinds {
+			if guid(k) == x {
+				code = k
+			}
+		}
+		if code == "" {
+			return nil, invalid("policyIds[]", fmt.Sprintf("has %q, which is no policy", enforce.Plain(x)))
+		}
+		codes = append(codes, code)
+	}
+	for _, code := range codes {
+		if _, is := kinds[code]; !is {
+			return nil, invalid("policyCodes[]", fmt.Sprintf("has %q, which is no policy", enforce.Plain(code)))
+		}
+	}
+	return codes, nil
+}
+
+// lists are the fields that name policies.
+var lists = []string{"policyCodes[]", "policyCodes", "policyIds[]", "policyIds"}
+
+// unknownField is a field of a form that says nothing to a call; "" if there is none.
+func unknownField(f url.Values, known ...string) string {
+	for _, name := range slices.Sorted(maps.Keys(f)) {
+		if !slices.Contains(known, name) && !slices.Contains(lists, name) {
+			return name
+		}
+	}
+	return ""
 }
 
 // secured is one policy that an app is secured with, as the profile was then.
@@ -36,6 +75,33 @@ type secured struct {
 	Data    string          `json:"data_id,omitempty"`
 	Stamp   string          `json:"stamp,omitempty"`
 	Content json.RawMessage `json:"content,omitempty"`
+	Inline  bool            `json:"inline,omitempty"` // given with the call, and no profile
+}
+
+// profile is what it was secured with, as a profile is answered.
+func (s *secured) profile(content json.RawMessage) (shown, error) {
+	p := shown{Data: content, ID: s.Profile, Name: s.Name, Type: s.Type}
+	if s.Type == browser {
+		return p, nil
+	}
+	b, err := facade.Marshal(dataShown{string(content), s.Data, s.Stamp})
+	p.Data = b
+	return p, err
+}
+
+func (s *secured) answer(c *facade.Call) (facade.Answer, error) {
+	content := s.Content
+	if !c.Admin {
+		var err error
+		if content, err = hidden(content); err != nil {
+			return facade.Answer{}, err
+		}
+	}
+	p, err := s.profile(content)
+	if err != nil {
+		return facade.Answer{}, err
+	}
+	return facade.JSON(http.StatusOK, answered{"", p, good})
 }
 
 func openApp(d *store.VendorDocument) (list []secured, err error) {
@@ -75,7 +141,7 @@ func shownApp(c *facade.Call, id string, list []secured) (appShown, error) {
 	out := appShown{ID: id, Policies: []appliedPolicy{}, URL: "https://" + c.Host + base + "/app-market/" + id, Name: id}
 	for _, s := range list {
 		data := map[string]string{}
-		if s.Profile != "" {
+		if s.Profile != "" && !s.Inline {
 			data[s.Type+"_profile_id"] = s.Profile
 		}
 		b, err := facade.Marshal(data)
@@ -163,31 +229,30 @@ func secure(c *facade.Call) (facade.Answer, error) {
 	if err != nil {
 		return facade.Answer{}, err
 	}
-	codes := slices.Concat(f["policyCodes[]"], f["policyCodes"])
-	for _, x := range slices.Concat(f["policyIds[]"], f["policyIds"]) {
-		code := ""
-		for k := range kinds {
-			if guid(k) == x {
-				code = k
-			}
-		}
-		if code == "" {
-			return facade.Answer{}, invalid("policyIds[]", fmt.Sprintf("has %q, which is no policy", enforce.Plain(x)))
-		}
-		codes = append(codes, code)
+	codes, err := codesOf(f)
+	if err != nil {
+		return facade.Answer{}, err
 	}
 	if len(codes) == 0 {
 		return facade.Answer{}, invalid("policyCodes[]", "or policyIds[] is required")
 	}
+	// What is not used would be dropped without a word.
+	used := []string{"appID"}
+	for _, code := range codes {
+		used = append(used, kinds[code]+"_profile_id", kinds[code]+"_profile_data")
+	}
+	if name := unknownField(f, used...); name != "" {
+		return facade.Answer{}, invalid(fmt.Sprintf("%.80q", name), "is of no policy that is named here")
+	}
 	add := []secured{}
 	for _, code := range codes {
-		kind, is := kinds[code]
-		if !is {
-			return facade.Answer{}, invalid("policyCodes[]", fmt.Sprintf("has %q, which is no policy", enforce.Plain(code)))
-		}
+		kind := kinds[code]
 		s := secured{Code: code, Type: kind}
 		if kind != "" {
 			wanted := f.Get(kind + "_profile_id")
+			if wanted != "" && f.Get(kind+"_profile_data") != "" {
+				return facade.Answer{}, invalid(kind+"_profile_id", "cannot be given with "+kind+"_profile_data")
+			}
 			i := slices.IndexFunc(all, func(e *entry) bool {
 				return !e.s.Archived && e.p.Type == kind && (e.VendorDocument.Name == wanted || wanted == "" && e.s.Default)
 			})
@@ -196,8 +261,10 @@ func secure(c *facade.Call) (facade.Answer, error) {
 				if s.Content, err = object(kind+"_profile_data", f.Get(kind+"_profile_data")); err != nil {
 					return facade.Answer{}, err
 				}
-				s.Name, s.Data, s.Stamp = id, newGUID(), stamp(c.Now)
+				s.Name, s.Data, s.Stamp, s.Inline = id, newGUID(), stamp(c.Now), true
 				s.Profile = s.Data
+			case i < 0 && wanted == "" && kind == optional:
+				s.Type = ""
 			case i < 0:
 				return facade.Answer{}, invalid(kind+"_profile_id", "is required: there is no such profile that is active, and no default of this type")
 			default:
@@ -252,13 +319,9 @@ func publication(c *facade.Call, id string, d *store.VendorDocument, list []secu
 			carried.Unsupported = append(carried.Unsupported, dialect.Unsupported{Name: s.Code, Reason: "it is about how an app is built"})
 			continue
 		}
-		p := shown{Data: s.Content, ID: s.Profile, Name: s.Name, Type: s.Type}
-		if s.Type != browser {
-			b, err := facade.Marshal(dataShown{string(s.Content), s.Data, s.Stamp})
-			if err != nil {
-				return nil, err
-			}
-			p.Data = b
+		p, err := s.profile(s.Content)
+		if err != nil {
+			return nil, err
 		}
 		b, err := facade.Marshal(answered{"", p, good})
 		if err != nil {
@@ -291,12 +354,19 @@ func unsecure(c *facade.Call) (facade.Answer, error) {
 		return facade.Answer{}, err
 	}
 	for name, v := range c.Query {
-		if !f.Has(name) {
-			f[name] = v
+		if f.Has(name) {
+			return facade.Answer{}, invalid(fmt.Sprintf("%.80q", name), "comes twice")
 		}
+		f[name] = v
+	}
+	if name := unknownField(f); name != "" {
+		return facade.Answer{}, invalid(fmt.Sprintf("%.80q", name), "is not what this call takes: policyCodes[] or policyIds[], or nothing for all")
 	}
 	id := c.PathValue("app")
-	codes := slices.Concat(f["policyCodes[]"], f["policyCodes"])
+	codes, err := codesOf(f)
+	if err != nil {
+		return facade.Answer{}, err
+	}
 	err = c.Fleet.Change(appKind, func(have []*store.VendorDocument) (*facade.Update, error) {
 		d := find(have, id)
 		if d == nil {
@@ -311,9 +381,13 @@ func unsecure(c *facade.Call) (facade.Answer, error) {
 		}
 		left := []secured{}
 		for _, s := range list {
-			if len(codes) > 0 && !slices.ContainsFunc(codes, func(code string) bool { return strings.EqualFold(code, s.Code) }) {
+			if len(codes) > 0 && !slices.Contains(codes, s.Code) {
 				left = append(left, s)
 			}
+		}
+		if len(c.Apps[id]) == 0 && slices.ContainsFunc(left, func(s secured) bool { return s.Type != "" }) {
+			// What is left could not be held as it is.
+			return nil, &facade.Problem{Status: http.StatusConflict, Code: "no_programs", Message: fmt.Sprintf("take all policies off %q, or: %v", enforce.Plain(id), errNoApp)}
 		}
 		if d.Document, err = facade.Marshal(map[string][]secured{"policies": left}); err != nil {
 			return nil, err

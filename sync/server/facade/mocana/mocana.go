@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/warderd/warder/sync/server/facade"
 )
@@ -111,45 +112,71 @@ func ping(c *facade.Call) (facade.Answer, error) { return whoami(c, c.By, c.Admi
 
 // login answers POST user/ping/j_security_check: the password is a token of ours, and so is the session.
 func login(c *facade.Call) (facade.Answer, error) {
-	form, err := facade.Form(c)
+	f, err := form(c)
 	if err != nil {
 		return facade.Answer{}, err
 	}
-	secret := form.Get("j_password")
-	by, until, err := c.Fleet.Login(secret)
+	secret := f.Get("j_password")
+	who, err := c.Fleet.Login(secret)
 	if err != nil {
 		return facade.Answer{}, err
 	}
-	x, err := whoami(c, by, false)
-	cookie := http.Cookie{Name: session, Value: secret, Path: base, Expires: until, HttpOnly: true, Secure: c.HTTPS, //nolint:gosec // plain HTTP is for this machine alone
+	x, err := whoami(c, who.By, who.Admin)
+	cookie := http.Cookie{Name: session, Value: secret, Path: base, Expires: who.Until, HttpOnly: true, Secure: c.HTTPS, //nolint:gosec // plain HTTP is for this machine alone
 		SameSite: http.SameSiteStrictMode}
 	x.Header = http.Header{"Set-Cookie": {cookie.String()}}
 	return x, err
 }
 
-// form reads what a client has sent: a form, or parts of which some may be files.
+// mostFields bounds a form.
+const mostFields = 200
+
+// form reads what a client has sent in the body: a form, or parts of which some may be files. A name comes once, if it is not a list's.
 func form(c *facade.Call) (url.Values, error) {
+	out := url.Values{}
+	add := func(name, value string) error {
+		switch {
+		case name == "" || !utf8.ValidString(name) || !utf8.ValidString(value):
+			return facade.Bad(fmt.Sprintf("%.80q must have a name, and be UTF-8", name))
+		case out.Has(name) && !strings.HasSuffix(name, "[]"):
+			return facade.Bad(fmt.Sprintf("%.80q comes twice", name))
+		case len(out) >= mostFields || len(out[name]) >= mostFields:
+			return facade.Bad(fmt.Sprintf("the form has more than %d fields", mostFields))
+		}
+		out.Add(name, value)
+		return nil
+	}
+	unreadable := facade.Bad("the form cannot be read")
 	kind, params, err := mime.ParseMediaType(c.Header.Get("Content-Type"))
 	if err != nil || kind != "multipart/form-data" {
-		return facade.Form(c)
+		plain, err := url.ParseQuery(string(c.Body))
+		if err != nil {
+			return nil, unreadable
+		}
+		for name, list := range plain {
+			for _, v := range list {
+				if err := add(name, v); err != nil {
+					return nil, err
+				}
+			}
+		}
+		return out, nil
 	}
-	out := url.Values{}
 	r := multipart.NewReader(strings.NewReader(string(c.Body)), params["boundary"])
-	for n := 0; ; n++ {
+	for {
 		part, err := r.NextPart()
 		if err == io.EOF {
 			return out, nil
 		}
-		if err != nil || n > 200 {
-			return nil, facade.Bad("the form cannot be read")
+		if err != nil {
+			return nil, unreadable
 		}
 		b, err := io.ReadAll(part)
 		if err != nil {
-			return nil, facade.Bad("the form cannot be read")
+			return nil, unreadable
 		}
-		if out.Has(part.FormName()) && !strings.HasSuffix(part.FormName(), "[]") {
-			return nil, facade.Bad(fmt.Sprintf("%.80q comes twice", part.FormName()))
+		if err := add(part.FormName(), string(b)); err != nil {
+			return nil, err
 		}
-		out.Add(part.FormName(), string(b))
 	}
 }

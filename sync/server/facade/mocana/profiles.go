@@ -55,7 +55,7 @@ type past struct {
 }
 
 // mostPast bounds what is kept of a profile: the oldest goes first.
-const mostPast = 20
+const mostPast = 5
 
 // entry is a profile that has been read.
 type entry struct {
@@ -115,13 +115,36 @@ type shown struct {
 
 func (e *entry) shown(c *facade.Call) (shown, error) {
 	out := shown{Data: e.p.Data, Desc: e.p.Desc, ID: e.VendorDocument.Name, Name: e.p.Name, Type: e.p.Type, URL: "https://" + c.Host + base + "/profile/" + e.VendorDocument.Name}
+	if !c.Admin {
+		var err error
+		if out.Data, err = hidden(out.Data); err != nil {
+			return out, err
+		}
+	}
 	if e.p.Type == browser {
 		out.URL = "https://" + c.Host + base + "/profile/mocana-browser/" + e.VendorDocument.Name
 		return out, nil
 	}
-	b, err := facade.Marshal(dataShown{string(e.p.Data), e.s.Data, stamp(e.s.Stamp)})
+	b, err := facade.Marshal(dataShown{string(out.Data), e.s.Data, stamp(e.s.Stamp)})
 	out.Data = b
 	return out, err
+}
+
+// hidden is the data of a profile without the passwords in it, for who may only read.
+func hidden(data json.RawMessage) (json.RawMessage, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return data, err
+	}
+	for name := range fields {
+		if n := strings.ToLower(name); strings.Contains(n, "psk") || strings.Contains(n, "password") {
+			var err error
+			if data, err = facade.Replace(data, name, json.RawMessage(`""`)); err != nil {
+				return data, err
+			}
+		}
+	}
+	return data, nil
 }
 
 // answered is the envelope around one profile, or several.
@@ -178,6 +201,33 @@ func object(field, text string) (json.RawMessage, error) {
 	return facade.Compact(raw)
 }
 
+// room refuses a profile that would be too much, after what is only history has made room: the oldest profiles of the archive. Apps have their
+// own copy of what they are secured with.
+func room(have []*store.VendorDocument, e *entry) (gone []*store.VendorDocument, err error) {
+	for {
+		left := slices.DeleteFunc(slices.Clone(have), func(d *store.VendorDocument) bool { return slices.Contains(gone, d) })
+		refused := facade.Room(left, e.VendorDocument, most)
+		if refused == nil {
+			return gone, nil
+		}
+		var oldest *entry
+		for _, d := range left {
+			o, err := open(d)
+			if err != nil {
+				return nil, err
+			}
+			if o.s.Archived && o.Number != e.Number && (oldest == nil || o.UpdatedAt.Before(oldest.UpdatedAt)) {
+				oldest = o
+			}
+		}
+		if oldest == nil {
+			return nil, refused
+		}
+		oldest.Gone = true
+		gone = append(gone, oldest.VendorDocument)
+	}
+}
+
 // named checks the words of a profile, and that no other one of its type has its name.
 func (e *entry) named(have []*store.VendorDocument) error {
 	for _, x := range []struct {
@@ -212,15 +262,15 @@ func (e *entry) written(c *facade.Call, data json.RawMessage) {
 // add makes a profile.
 func add(c *facade.Call, p profile) (*entry, error) {
 	var e *entry
+	data := p.Data
+	if p.Type == browser {
+		var err error
+		if data, err = icons(data); err != nil {
+			return nil, err
+		}
+	}
 	err := c.Fleet.Change(profileKind, func(have []*store.VendorDocument) (*facade.Update, error) {
 		e = &entry{VendorDocument: &store.VendorDocument{Name: newGUID(), Report: json.RawMessage("{}")}, p: profile{Type: strings.ToLower(p.Type), Name: p.Name, Desc: p.Desc}}
-		data := p.Data
-		if e.p.Type == browser {
-			var err error
-			if data, err = icons(data); err != nil {
-				return nil, err
-			}
-		}
 		e.written(c, data)
 		if err := e.named(have); err != nil {
 			return nil, err
@@ -228,17 +278,25 @@ func add(c *facade.Call, p profile) (*entry, error) {
 		if err := e.keep(); err != nil {
 			return nil, err
 		}
-		if err := facade.Room(have, e.VendorDocument, most); err != nil {
+		gone, err := room(have, e)
+		if err != nil {
 			return nil, err
 		}
-		return &facade.Update{Documents: []*store.VendorDocument{e.VendorDocument}, Detail: []string{"profile " + enforce.Plain(e.p.Name)}}, nil
+		return &facade.Update{Documents: append(gone, e.VendorDocument), Detail: []string{"profile " + enforce.Plain(e.p.Name)}}, nil
 	})
 	return e, err
 }
 
-// change changes a profile that is active; an empty word stays as it was.
-func change(c *facade.Call, id string, p profile) (*entry, error) {
+// change changes a profile that is active; what was not sent stays as it was.
+func change(c *facade.Call, id string, p profile, described bool) (*entry, error) {
 	var e *entry
+	data := p.Data
+	if data != nil && p.Type == browser {
+		var err error
+		if data, err = icons(data); err != nil {
+			return nil, err
+		}
+	}
 	err := c.Fleet.Change(profileKind, func(have []*store.VendorDocument) (*facade.Update, error) {
 		var err error
 		if e, err = active(have, id); err != nil {
@@ -250,16 +308,10 @@ func change(c *facade.Call, id string, p profile) (*entry, error) {
 		if p.Name != "" {
 			e.p.Name = p.Name
 		}
-		if p.Desc != "" {
+		if described {
 			e.p.Desc = p.Desc
 		}
-		if p.Data != nil {
-			data := p.Data
-			if e.p.Type == browser {
-				if data, err = icons(data); err != nil {
-					return nil, err
-				}
-			}
+		if data != nil {
 			e.written(c, data)
 		}
 		if err := e.named(have); err != nil {
@@ -268,10 +320,11 @@ func change(c *facade.Call, id string, p profile) (*entry, error) {
 		if err := e.keep(); err != nil {
 			return nil, err
 		}
-		if err := facade.Room(have, e.VendorDocument, most); err != nil {
+		gone, err := room(have, e)
+		if err != nil {
 			return nil, err
 		}
-		return &facade.Update{Documents: []*store.VendorDocument{e.VendorDocument}, Detail: []string{"profile " + enforce.Plain(e.p.Name)}}, nil
+		return &facade.Update{Documents: append(gone, e.VendorDocument), Detail: []string{"profile " + enforce.Plain(e.p.Name)}}, nil
 	})
 	return e, err
 }
@@ -325,7 +378,7 @@ func edit(c *facade.Call) (facade.Answer, error) {
 	if err != nil {
 		return facade.Answer{}, err
 	}
-	e, err := change(c, c.PathValue("id"), p)
+	e, err := change(c, c.PathValue("id"), p, f.Has("desc") || f.Has("profileDesc"))
 	if err != nil {
 		return facade.Answer{}, err
 	}
@@ -362,7 +415,7 @@ func editBrowser(c *facade.Call) (facade.Answer, error) {
 		return facade.Answer{}, err
 	}
 	p.Type = browser
-	e, err := change(c, c.PathValue("id"), p)
+	e, err := change(c, c.PathValue("id"), p, f.Has("desc") || f.Has("profileDesc"))
 	if err != nil {
 		return facade.Answer{}, err
 	}
@@ -420,7 +473,10 @@ func tunnel(c *facade.Call) (facade.Answer, error) {
 	}
 	data := json.RawMessage("{}")
 	names := []string{}
-	for name := range f {
+	for name, list := range f {
+		if len(list) > 1 {
+			return facade.Answer{}, invalid(name, "comes twice")
+		}
 		if !slices.Contains([]string{"profileId", "profileName", "profileDesc"}, name) {
 			names = append(names, name)
 		}
@@ -442,7 +498,7 @@ func tunnel(c *facade.Call) (facade.Answer, error) {
 	p := profile{Type: vpn, Name: f.Get("profileName"), Desc: f.Get("profileDesc"), Data: data}
 	var e *entry
 	if id := f.Get("profileId"); id != "" {
-		e, err = change(c, id, p)
+		e, err = change(c, id, p, true)
 	} else {
 		e, err = add(c, p)
 	}
@@ -529,6 +585,22 @@ func profileData(c *facade.Call) (facade.Answer, error) {
 			then := *e
 			then.p.Data, then.s.Data, then.s.Stamp = p.Data, p.ID, p.Stamp
 			return then.answer(c)
+		}
+	}
+	// What an app is secured with is there, whatever has become of the profile.
+	docs, err := c.Fleet.Documents(appKind)
+	if err != nil {
+		return facade.Answer{}, err
+	}
+	for _, d := range docs {
+		list, err := openApp(d)
+		if err != nil {
+			return facade.Answer{}, err
+		}
+		for _, s := range list {
+			if s.Data == id && s.Type != "" {
+				return s.answer(c)
+			}
 		}
 	}
 	return facade.Answer{}, notFound("profile data", id)

@@ -42,7 +42,7 @@ func token(c *facade.Call) (facade.Answer, error) {
 	default:
 		return facade.Answer{}, &facade.Problem{Status: http.StatusBadRequest, Code: "unsupported_grant_type", Message: "Unsupported grant_type value"}
 	}
-	_, until, err := c.Fleet.Login(secret)
+	who, err := c.Fleet.Login(secret)
 	if err != nil {
 		var p *facade.Problem
 		if grant == "client_credentials" && errors.As(err, &p) && p.Status == http.StatusUnauthorized {
@@ -50,7 +50,7 @@ func token(c *facade.Call) (facade.Answer, error) {
 		}
 		return facade.Answer{}, err
 	}
-	out := access{Scope: "default", Type: "Bearer", Expires: int64(until.Sub(c.Now).Seconds()), Refresh: secret, Token: secret}
+	out := access{Scope: "default", Type: "Bearer", Expires: int64(who.Until.Sub(c.Now).Seconds()), Refresh: secret, Token: secret}
 	if s := form.Get("scope"); s != "" && len(s) <= 4<<10 {
 		out.Scope = s
 	}
@@ -72,7 +72,7 @@ func register(c *facade.Call) (facade.Answer, error) {
 		return facade.Answer{}, malformed()
 	}
 	name, password, _ := c.BasicAuth()
-	if _, _, err := c.Fleet.Login(password); err != nil {
+	if _, err := c.Fleet.Login(password); err != nil {
 		return facade.Answer{}, err
 	}
 	if len(in.Tags) == 0 {
