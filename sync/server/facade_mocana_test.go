@@ -118,6 +118,8 @@ func TestMocanaSeed(t *testing.T) {
 	}
 	c.restWant(400, `{"message":"type browser has a call of its own, profile/mocana-browser/new","status":"Error"}`, "POST", "/profile", "name", "x", "type", "browser", "data", "{}")
 
+	c.restWant(400, `{"message":"type browser has a call of its own, profile/mocana-browser/{GUID}","status":"Error"}`, "POST", "/profile/"+b, "data", `{"title":"x"}`)
+
 	// A VPN's: the answer has no status, as there; to edit, all is given again.
 	tunnel := []string{"profileName", "TestProfile psk", "profileDesc", "", "vpnServerAddr", "172.16.31.2", "vpnPsk", "psk", "vpnAuthMethod", "key"}
 	out = c.restWant(200, `{"app_policy":{"profile_id":"GUID"},"message":""}`, "POST", "/app-policy/vpn-profile", append([]string{"profileId", ""}, tunnel...)...)

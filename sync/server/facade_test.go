@@ -481,6 +481,9 @@ func TestWSO2Login(t *testing.T) {
 	if m := get(201, "/dynamic-client-web/register", `{"clientName":"device","owner":"admin","grantType":"password","callbackUrl":"www.example.com","saasApp":"true"}`); m["client_name"] != "admin_device" {
 		t.Errorf("%v", m)
 	}
+	if status, _, _ := c.ask("", "POST", "/oauth2/token?password="+c.full, "grant_type=password", form...); status != 400 {
+		t.Errorf("a token in an address: %d", status)
+	}
 	for body, want := range map[string]string{"grant_type=password&username=a&password=guess": `Provided Authorization Grant is invalid invalid_grant`,
 		"grant_type=magic": "Unsupported grant_type value unsupported_grant_type", "": "Missing parameters: grant_type invalid_request",
 		"grant_type=password&password=" + c.admin: "Provided Authorization Grant is invalid invalid_grant"} {

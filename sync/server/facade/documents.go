@@ -22,16 +22,11 @@ import (
 // mostBytes bounds all documents of a vendor together: they are read whole to change one.
 const mostBytes = 8 << 20
 
-// Form is what a client has sent as a form, in the body or in the address.
+// Form is what a client has sent as a form, in the body: an address, and what is in it, is what proxies write down.
 func Form(c *Call) (url.Values, error) {
 	form, err := url.ParseQuery(string(c.Body))
 	if err != nil {
 		return nil, &Problem{Status: http.StatusBadRequest, Code: "invalid_request", Message: "the form cannot be read"}
-	}
-	for name, v := range c.Query {
-		if !form.Has(name) {
-			form[name] = v
-		}
 	}
 	return form, nil
 }

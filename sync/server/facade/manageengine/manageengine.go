@@ -108,6 +108,11 @@ func refresh(c *facade.Call) (facade.Answer, error) {
 	if err != nil {
 		return facade.Answer{}, err
 	}
+	for name, v := range c.Query { // which is where the vendor's documentation has it
+		if !form.Has(name) {
+			form[name] = v
+		}
+	}
 	secret := form.Get("refresh_token")
 	if form.Get("grant_type") != "refresh_token" || secret == "" {
 		return answer(http.StatusOK, map[string]string{"error": "invalid_code"}) // with 200, as there

@@ -305,6 +305,9 @@ func change(c *facade.Call, id string, p profile, described bool) (*entry, error
 		if p.Type != "" && !strings.EqualFold(p.Type, e.p.Type) {
 			return nil, invalid("type", "cannot be changed")
 		}
+		if e.p.Type == browser && p.Type != browser {
+			return nil, invalid("type", "browser has a call of its own, profile/mocana-browser/{GUID}")
+		}
 		if p.Name != "" {
 			e.p.Name = p.Name
 		}
@@ -346,80 +349,37 @@ func words(f url.Values, data string) (p profile, err error) {
 	return p, err
 }
 
-// create answers POST profile.
-func create(c *facade.Call) (facade.Answer, error) {
-	f, err := form(c)
-	if err != nil {
-		return facade.Answer{}, err
+// write makes the handler that makes a profile, or changes one. A browser's has calls of its own, and its data another name.
+func write(kind, field string, fresh bool) func(*facade.Call) (facade.Answer, error) {
+	return func(c *facade.Call) (facade.Answer, error) {
+		f, err := form(c)
+		if err != nil {
+			return facade.Answer{}, err
+		}
+		p, err := words(f, field)
+		switch {
+		case err != nil:
+		case fresh && p.Data == nil:
+			err = invalid(field, "is required")
+		case kind != "":
+			p.Type = kind
+		case strings.EqualFold(p.Type, browser):
+			err = invalid("type", "browser has a call of its own, profile/mocana-browser/new")
+		}
+		if err != nil {
+			return facade.Answer{}, err
+		}
+		var e *entry
+		if fresh {
+			e, err = add(c, p)
+		} else {
+			e, err = change(c, c.PathValue("id"), p, f.Has("desc") || f.Has("profileDesc"))
+		}
+		if err != nil {
+			return facade.Answer{}, err
+		}
+		return e.answer(c)
 	}
-	p, err := words(f, "data")
-	if err == nil && p.Data == nil {
-		err = invalid("data", "is required")
-	}
-	if err != nil {
-		return facade.Answer{}, err
-	}
-	if strings.EqualFold(p.Type, browser) {
-		return facade.Answer{}, invalid("type", "browser has a call of its own, profile/mocana-browser/new")
-	}
-	e, err := add(c, p)
-	if err != nil {
-		return facade.Answer{}, err
-	}
-	return e.answer(c)
-}
-
-func edit(c *facade.Call) (facade.Answer, error) {
-	f, err := form(c)
-	if err != nil {
-		return facade.Answer{}, err
-	}
-	p, err := words(f, "data")
-	if err != nil {
-		return facade.Answer{}, err
-	}
-	e, err := change(c, c.PathValue("id"), p, f.Has("desc") || f.Has("profileDesc"))
-	if err != nil {
-		return facade.Answer{}, err
-	}
-	return e.answer(c)
-}
-
-func createBrowser(c *facade.Call) (facade.Answer, error) {
-	f, err := form(c)
-	if err != nil {
-		return facade.Answer{}, err
-	}
-	p, err := words(f, "browser_profile_data")
-	if err == nil && p.Data == nil {
-		err = invalid("browser_profile_data", "is required")
-	}
-	if err != nil {
-		return facade.Answer{}, err
-	}
-	p.Type = browser
-	e, err := add(c, p)
-	if err != nil {
-		return facade.Answer{}, err
-	}
-	return e.answer(c)
-}
-
-func editBrowser(c *facade.Call) (facade.Answer, error) {
-	f, err := form(c)
-	if err != nil {
-		return facade.Answer{}, err
-	}
-	p, err := words(f, "browser_profile_data")
-	if err != nil {
-		return facade.Answer{}, err
-	}
-	p.Type = browser
-	e, err := change(c, c.PathValue("id"), p, f.Has("desc") || f.Has("profileDesc"))
-	if err != nil {
-		return facade.Answer{}, err
-	}
-	return e.answer(c)
 }
 
 // icons gives what a browser shows the ids that the console makes: clients cannot choose them, and keep those that are there.
